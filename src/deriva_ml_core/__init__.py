@@ -1,0 +1,1 @@
+"""DerivaML's core: provenance for machine-learning runs."""

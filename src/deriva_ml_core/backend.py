@@ -1,0 +1,202 @@
+"""What a backend must be able to do: rows in a catalog, bytes in a store, and the pair of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from deriva_ml_core.models import StoredObject, UploadOptions
+    from deriva_ml_core.schema import CatalogModel, Table
+
+__all__ = ["Backend", "Catalog", "Condition", "Either", "ObjectStore", "Row", "Where"]
+
+Row = dict[str, Any]
+"""A row by column: str, int, float, bool, None, or list[str]; times are ISO 8601 texts in UTC."""
+
+Condition = Mapping[str, Any]
+"""Columns and the value that each must have; a tuple, list, set or frozenset of values: one of them; None: empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """Rows for which at least one of the conditions holds."""
+
+    conditions: tuple[Condition, ...]
+
+
+Where = Condition | Either
+"""Which rows; an empty mapping means all."""
+
+
+class Catalog(Protocol):
+    """Tables and rows; it knows nothing of workflows, executions or datasets.
+
+    Every method may be called from several threads and after a fork. A call that fails has written nothing, except
+    where `insert` says how far it came.
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call this catalog in a message: its folder or its address."""
+
+    @property
+    def model(self) -> CatalogModel:
+        """The tables, read once and kept; `refresh` reads them again."""
+
+    def refresh(self) -> CatalogModel:
+        """Read the tables again, as another process may have added some."""
+
+    def snapshot(self) -> str:
+        """The name of the catalog's present state, under which `at` will always find it."""
+
+    def at(self, snapshot: str) -> Catalog:
+        """The catalog as it was at a snapshot; every write raises `CatalogReadOnly`."""
+
+    def cite(self, rid: str, snapshot: str | None = None) -> str:
+        """The URL that names a row outside this catalog, as it is now or as it was at a snapshot."""
+
+    def reserve(self, count: int) -> list[str]:
+        """Record ids that `insert` will take in rows' ``RID``, given to nobody else, now or later."""
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
+        """Add rows, all or none of each batch of 10,000.
+
+        Args:
+            table: The table.
+            rows: Their columns; a ``RID`` only if it was reserved. The rows need not have the same columns.
+            skip_existing: Whether a row whose key (or RID) is taken is passed over instead of raising, which makes a
+                repeated insert safe.
+
+        Returns:
+            How many rows were added.
+
+        Raises:
+            UnknownTable, UnknownColumn: Of the table or of a row's columns.
+            DuplicateRow: A key is taken, and `skip_existing` is not set.
+            UnknownRID: A foreign key names no row.
+        """
+
+    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
+        """Add one row unless one matches, in one step that no other process can come between.
+
+        Returns:
+            The oldest row that matches, or the new one; and whether it is new.
+        """
+
+    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Change rows: each gives its RID and the columns to change, the same columns in all.
+
+        Returns:
+            How many rows were changed: fewer than given where a RID names no row of the table.
+        """
+
+    def delete(self, table: str, where: Where) -> int:
+        """Delete the rows that match, and by cascade the links to them; returns how many matched."""
+
+    def select(
+        self,
+        table: str,
+        where: Where = ...,
+        *,
+        order: Sequence[str] = ("RID",),
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """The rows that match, complete, in that order; a condition on many thousand values is asked in portions."""
+
+    def pages(self, table: str, where: Where = ..., *, size: int = 2000) -> Iterator[list[Row]]:
+        """The rows that match, by RID, in pages of at most `size`, so that memory stays flat."""
+
+    def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
+        """The table of each record id; ids that name nothing are left out.
+
+        Args:
+            rids: Record ids without snapshots.
+            tables: The tables to look in; none means all.
+        """
+
+    def create_tables(self, tables: Sequence[Table]) -> None:
+        """Add tables, all or none; those that exist already with the same columns are left as they are.
+
+        Raises:
+            DuplicateRow: A table of that name exists with other columns.
+        """
+
+    def close(self) -> None:
+        """Let go of connections; the next call opens them again."""
+
+
+class ObjectStore(Protocol):
+    """Bytes under URLs; it knows neither executions nor rows.
+
+    Every method may be called from several threads and after a fork.
+    """
+
+    def put(
+        self,
+        table: str,
+        filename: str,
+        file: Path,
+        *,
+        owned: bool,
+        options: UploadOptions,
+        resume: JsonValue | None = None,
+        note: Callable[[JsonValue], None] = ...,
+    ) -> StoredObject:
+        """Store a file's bytes as they are now, under ``/hatrac/<table>/<md5>.<filename>:<version>``.
+
+        Args:
+            table: The asset table, which names the folder.
+            filename: The name, sub-folders included.
+            file: The file. A link is followed.
+            owned: Whether the store may take the file itself away (a rename); otherwise the file is only read.
+            options: Timeouts and chunk size.
+            resume: What `note` was last given for this file, also in a process before this one. A file that is gone
+                because the store took it is then found by this.
+            note: Called before each step that could not be repeated without knowing that it had begun.
+
+        Raises:
+            FileNotFoundError: There is no such file, and it was not stored before.
+            StoreUnavailable: It may succeed later.
+        """
+
+    def sync(self) -> None:
+        """Return when everything that was put is on the disk; rows are written only after it."""
+
+    def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
+        """Bring an object to `target`, going on where an interrupted call stopped, and check length and MD5.
+
+        Raises:
+            ChecksumMismatch: The object's bytes are not those; nothing is left at `target`.
+            StoreUnavailable: It may succeed later.
+        """
+
+    def verify(self, url: str, *, length: int, md5: str) -> None:
+        """Read an object where it lies and raise `ChecksumMismatch`, naming it, if its bytes are not those."""
+
+    def source(self, url: str) -> str:
+        """The full URL that a bag's ``fetch.txt`` names an object by."""
+
+    def close(self) -> None:
+        """Let go of connections; the next call opens them again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The rows and the bytes of one catalog.
+
+    Args:
+        catalog: The rows.
+        store: The bytes.
+        folder: Where executions' working folders and the cache of downloads lie: on the store's own file system, where
+            it has one.
+    """
+
+    catalog: Catalog
+    store: ObjectStore
+    folder: Path

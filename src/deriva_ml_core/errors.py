@@ -1,0 +1,161 @@
+"""Every mistake that this software reports: one root, one class a mistake."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AssetRejected",
+    "CatalogCorrupt",
+    "CatalogReadOnly",
+    "CatalogTooNew",
+    "CatalogUnavailable",
+    "ChecksumMismatch",
+    "ConfigurationError",
+    "DatasetCycle",
+    "DerivaMLException",
+    "DryRunOnly",
+    "DuplicateRow",
+    "FileConflict",
+    "InvalidFileName",
+    "InvalidRID",
+    "InvalidTransition",
+    "MetadataConflict",
+    "MissingFiles",
+    "NotReproducible",
+    "NothingToRestore",
+    "PluginError",
+    "StoreUnavailable",
+    "UnknownAddress",
+    "UnknownColumn",
+    "UnknownRID",
+    "UnknownTable",
+    "UnknownTerm",
+    "UnknownVersion",
+    "UploadFailed",
+    "WorkflowMissing",
+    "WorkflowTwice",
+    "WrongTable",
+]
+
+
+class DerivaMLException(Exception):
+    """The root of all errors of this software: it says what happened, to what, and what to do next."""
+
+
+class ConfigurationError(DerivaMLException):
+    """A configuration, a file of one, or an argument that cannot be meant."""
+
+
+class UnknownAddress(DerivaMLException):
+    """A host name or scheme that no backend answers for."""
+
+
+class CatalogUnavailable(DerivaMLException):
+    """The catalog cannot be reached now; the same call may succeed later."""
+
+
+class CatalogCorrupt(DerivaMLException):
+    """The catalog's file is not a catalog, or is damaged."""
+
+
+class CatalogTooNew(DerivaMLException):
+    """The catalog was written by a newer version of this software."""
+
+
+class CatalogReadOnly(DerivaMLException):
+    """A write to a snapshot, to a read-only folder, or without the right to write."""
+
+
+class DuplicateRow(DerivaMLException):
+    """A row whose key is already taken."""
+
+
+class InvalidRID(DerivaMLException):
+    """A text that is not a record id."""
+
+
+class UnknownRID(DerivaMLException):
+    """A record id that names no row."""
+
+
+class WrongTable(DerivaMLException):
+    """A record id that names a row of another table."""
+
+
+class UnknownTable(DerivaMLException):
+    """A table that the catalog does not have, or not of that kind."""
+
+
+class UnknownColumn(DerivaMLException):
+    """A column that the table does not have, or that may not be given."""
+
+
+class UnknownTerm(DerivaMLException):
+    """A term that the vocabulary does not have."""
+
+
+class UnknownVersion(DerivaMLException):
+    """A version that the dataset does not have."""
+
+
+class DatasetCycle(DerivaMLException):
+    """A dataset that would contain itself."""
+
+
+class WorkflowMissing(DerivaMLException):
+    """An execution without a workflow."""
+
+
+class WorkflowTwice(DerivaMLException):
+    """An execution with two different workflows."""
+
+
+class NotReproducible(DerivaMLException):
+    """Source code that cannot be rebuilt, where ``DERIVA_ML_REQUIRE_CLEAN=1`` asks for it."""
+
+
+class InvalidTransition(DerivaMLException):
+    """A status that may not follow the present one."""
+
+
+class DryRunOnly(DerivaMLException):
+    """Something that a dry run cannot do, since it writes nothing."""
+
+
+class NothingToRestore(DerivaMLException):
+    """An execution of which neither working folder nor kept journal is at hand."""
+
+
+class InvalidFileName(DerivaMLException):
+    """A file name that climbs out of its folder or that no file system takes."""
+
+
+class FileConflict(DerivaMLException):
+    """Two different files under one name."""
+
+
+class MetadataConflict(DerivaMLException):
+    """Equal bytes under an equal name with other metadata than those recorded."""
+
+
+class MissingFiles(DerivaMLException):
+    """Files that were registered and never written, or that vanished before their upload."""
+
+
+class ChecksumMismatch(DerivaMLException):
+    """Bytes that are not those that were recorded."""
+
+
+class StoreUnavailable(DerivaMLException):
+    """The object store cannot be reached now; the same call may succeed later."""
+
+
+class UploadFailed(DerivaMLException):
+    """An upload that left files unsent; they stay staged."""
+
+
+class AssetRejected(DerivaMLException):
+    """A plugin's refusal of one asset; the file stays staged and the rest goes on."""
+
+
+class PluginError(DerivaMLException):
+    """A plugin that cannot be loaded, or that answers a question wrongly."""

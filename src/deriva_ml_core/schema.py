@@ -1,0 +1,382 @@
+"""The ``deriva-ml`` catalog schema as data, once, for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from deriva_ml_core.definitions import MLAsset, MLTable, MLVocab, Role
+from deriva_ml_core.errors import UnknownTable
+
+__all__ = [
+    "ASSET_COLUMNS",
+    "DOMAIN_SCHEMA",
+    "ML_SCHEMA",
+    "SCHEMA_VERSION",
+    "SYSTEM_COLUMNS",
+    "TERMS",
+    "CatalogModel",
+    "Column",
+    "ForeignKey",
+    "Table",
+    "asset_tables",
+    "asset_type_table",
+    "association",
+    "dataset_table",
+    "execution_table",
+    "standard_tables",
+    "vocabulary_table",
+]
+
+ML_SCHEMA = "deriva-ml"
+DOMAIN_SCHEMA = "domain"
+SCHEMA_VERSION = 1
+"""The version of what `standard_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
+
+SYSTEM_COLUMNS = ("RID", "RCT", "RMT", "RCB", "RMB")
+"""Record id, creation and modification time, and who did either: every table has them, the backend fills them."""
+
+ASSET_COLUMNS = ("URL", "Filename", "Description", "Length", "MD5")
+VOCABULARY_COLUMNS = ("ID", "URI", "Name", "Description", "Synonyms")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column.
+
+    Args:
+        name: Its name.
+        type: An ERMrest type: ``text``, ``markdown``, ``int4``, ``int8``, ``float8``, ``boolean``, ``date``,
+            ``timestamptz``, ``jsonb``, ``text[]``, ``ermrest_curie``, ``ermrest_uri``.
+        nullok: Whether it may be empty.
+        default: The value where none is given; ``{RID}`` in it stands for the row's own id.
+        comment: What it holds.
+    """
+
+    name: str
+    type: str = "text"
+    nullok: bool = True
+    default: str | None = None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A column that names a row of another table; the row goes when that one goes, where `cascade` says so."""
+
+    column: str
+    table: str
+    to: str = "RID"
+    cascade: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, without the system columns, which each has.
+
+    Args:
+        name: Its name, unique in the catalog.
+        columns: Its own columns.
+        keys: The sets of columns that are unique, beside RID.
+        foreign_keys: The columns that name rows elsewhere.
+        schema: The schema it lies in.
+        comment: What it holds.
+    """
+
+    name: str
+    columns: tuple[Column, ...] = ()
+    keys: tuple[tuple[str, ...], ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    schema: str = ML_SCHEMA
+    comment: str | None = None
+
+    @cached_property
+    def column_names(self) -> frozenset[str]:
+        """The names of its own columns."""
+        return frozenset(column.name for column in self.columns)
+
+    @cached_property
+    def is_vocabulary(self) -> bool:
+        """Whether it holds terms."""
+        return self.column_names.issuperset(VOCABULARY_COLUMNS)
+
+    @cached_property
+    def is_asset(self) -> bool:
+        """Whether its rows are files."""
+        return self.column_names.issuperset(ASSET_COLUMNS)
+
+    @cached_property
+    def metadata_columns(self) -> tuple[str, ...]:
+        """The columns of an asset table that its user made."""
+        return tuple(column.name for column in self.columns if column.name not in ASSET_COLUMNS)
+
+
+@dataclass(frozen=True)
+class CatalogModel:
+    """All tables of a catalog by name."""
+
+    tables: Mapping[str, Table]
+
+    def table(self, name: str) -> Table:
+        """Return the table of that name, or raise `UnknownTable` naming the known ones."""
+        if name not in self.tables:
+            raise UnknownTable(f"The catalog has no table {name!r}; it has {_listed(self.tables)}.")
+        return self.tables[name]
+
+    def asset_table(self, name: str) -> Table:
+        """Return the asset table of that name, or raise `UnknownTable` naming the known ones."""
+        known = {table.name: table for table in self.tables.values() if table.is_asset}
+        if name not in known:
+            raise UnknownTable(
+                f"The catalog has no asset table {name!r}; it has {_listed(known)}. "
+                f"Make one with ml.create_asset({name!r})."
+            )
+        return known[name]
+
+    def vocabulary(self, name: str) -> Table:
+        """Return the vocabulary of that name, or raise `UnknownTable` naming the known ones."""
+        known = {table.name: table for table in self.tables.values() if table.is_vocabulary}
+        if name not in known:
+            raise UnknownTable(
+                f"The catalog has no vocabulary {name!r}; it has {_listed(known)}. "
+                f"Make one with ml.create_vocabulary({name!r})."
+            )
+        return known[name]
+
+    @cached_property
+    def element_tables(self) -> Mapping[str, str]:
+        """The tables whose rows may be members of datasets (datasets too), each with the table that links them."""
+        links = {}
+        for table in self.tables.values():
+            targets = [key.table for key in table.foreign_keys]
+            if len(targets) == 2 and table.name == dataset_table(targets[1]) and targets[1] not in _NEVER_ELEMENTS:
+                links[targets[1]] = table.name
+        return links
+
+
+_NEVER_ELEMENTS = frozenset({MLTable.execution.value, MLVocab.dataset_type.value})
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def vocabulary_table(name: str, *, schema: str = ML_SCHEMA, curie_prefix: str = ML_SCHEMA, comment: str = "") -> Table:
+    """A table of terms; other tables refer to a term by its Name."""
+    return Table(
+        name=name,
+        columns=(
+            Column("ID", "ermrest_curie", nullok=False, default=f"{curie_prefix}:{{RID}}"),
+            Column("URI", "ermrest_uri", nullok=False, default="/id/{RID}"),
+            Column("Name", nullok=False),
+            Column("Description", "markdown", nullok=False),
+            Column("Synonyms", "text[]"),
+        ),
+        keys=(("ID",), ("URI",), ("Name",)),
+        schema=schema,
+        comment=comment or None,
+    )
+
+
+def association(
+    name: str,
+    first: ForeignKey,
+    second: ForeignKey,
+    *more: Column,
+    schema: str = ML_SCHEMA,
+    key: tuple[str, ...] | None = None,
+    further: tuple[ForeignKey, ...] = (),
+) -> Table:
+    """A table that links two others; a link goes when either end goes."""
+    return Table(
+        name=name,
+        columns=(Column(first.column, nullok=False), Column(second.column, nullok=False), *more),
+        keys=(key or (first.column, second.column),),
+        foreign_keys=(_cascading(first), _cascading(second), *further),
+        schema=schema,
+    )
+
+
+def _cascading(key: ForeignKey) -> ForeignKey:
+    return ForeignKey(key.column, key.table, key.to, cascade=True)
+
+
+def asset_type_table(asset: str) -> str:
+    """The name of the table that links an asset table to its types."""
+    return f"{asset}_{MLVocab.asset_type}"
+
+
+def execution_table(asset: str) -> str:
+    """The name of the table that links an asset table to executions; its key has no role."""
+    return f"{asset}_{MLTable.execution}"
+
+
+def dataset_table(element: str) -> str:
+    """The name of the table that links datasets to their members of one table."""
+    return f"Dataset_{element}"
+
+
+def asset_tables(
+    name: str,
+    *columns: Column,
+    foreign_keys: tuple[ForeignKey, ...] = (),
+    schema: str = DOMAIN_SCHEMA,
+    comment: str = "",
+) -> tuple[Table, Table, Table]:
+    """An asset table with the two that link it to its types and to executions.
+
+    Args:
+        name: Its name.
+        columns: Metadata columns beside those that each asset has.
+        foreign_keys: Of the metadata columns.
+        schema: The schema it lies in.
+        comment: What it holds.
+    """
+    table = Table(
+        name=name,
+        columns=(
+            Column("URL", "ermrest_uri", nullok=False),
+            Column("Filename"),
+            Column("Description", "markdown"),
+            Column("Length", "int8", nullok=False),
+            Column("MD5", nullok=False),
+            *columns,
+        ),
+        keys=(("URL",),),
+        foreign_keys=foreign_keys,
+        schema=schema,
+        comment=comment or None,
+    )
+    types = association(
+        asset_type_table(name),
+        ForeignKey(name, name),
+        ForeignKey("Asset_Type", MLVocab.asset_type, "Name"),
+        schema=schema,
+    )
+    executions = association(
+        execution_table(name),
+        ForeignKey(name, name),
+        ForeignKey("Execution", MLTable.execution),
+        Column("Asset_Role", nullok=False),
+        schema=schema,
+        further=(ForeignKey("Asset_Role", MLVocab.asset_role, "Name"),),
+    )
+    return table, types, executions
+
+
+def _element(name: str, schema: str) -> Table:
+    return association(
+        dataset_table(name), ForeignKey("Dataset", MLTable.dataset), ForeignKey(name, name), schema=schema
+    )
+
+
+def standard_tables() -> tuple[Table, ...]:
+    """All tables of a new catalog, each after those it refers to; only Dataset and Dataset_Version do so mutually."""
+    execution = ForeignKey("Execution", MLTable.execution)
+    dataset = ForeignKey("Dataset", MLTable.dataset)
+    return (
+        *(vocabulary_table(name) for name in MLVocab),
+        Table(
+            MLTable.workflow,
+            (
+                Column("Name"),
+                Column("Description", "markdown"),
+                Column("URL", "ermrest_uri"),
+                Column("Checksum"),
+                Column("Version"),
+                Column("Workflow_Type", nullok=False),
+            ),
+            foreign_keys=(ForeignKey("Workflow_Type", MLVocab.workflow_type, "Name"),),
+        ),
+        Table(
+            MLTable.execution,
+            (
+                Column("Workflow"),
+                Column("Description", "markdown"),
+                Column("Duration"),
+                Column("Status"),
+                Column("Status_Detail"),
+            ),
+            foreign_keys=(ForeignKey("Workflow", MLTable.workflow),),
+        ),
+        association(
+            MLTable.nested_execution,
+            execution,
+            ForeignKey("Nested_Execution", MLTable.execution),
+            Column("Sequence", "int4"),
+        ),
+        Table(
+            MLTable.dataset,
+            (Column("Description", "markdown"), Column("Deleted", "boolean"), Column("Version")),
+            foreign_keys=(ForeignKey("Version", MLTable.dataset_version),),
+        ),
+        Table(
+            MLTable.dataset_version,
+            (
+                Column("Version", nullok=False, default="0.1.0"),
+                Column("Description", "markdown"),
+                Column("Dataset", nullok=False),
+                Column("Execution"),
+                Column("Minid"),
+                Column("Snapshot"),
+            ),
+            keys=(("Dataset", "Version"),),
+            foreign_keys=(dataset, execution),
+        ),
+        association(MLTable.dataset_dataset_type, dataset, ForeignKey("Dataset_Type", MLVocab.dataset_type, "Name")),
+        association(MLTable.nested_dataset, dataset, ForeignKey("Nested_Dataset", MLTable.dataset)),
+        association(
+            MLTable.dataset_execution,
+            dataset,
+            execution,
+            Column("Dataset_Version"),
+            key=("Dataset", "Execution", "Dataset_Version"),
+            further=(ForeignKey("Dataset_Version", MLTable.dataset_version),),
+        ),
+        *(table for name in MLAsset for table in asset_tables(name, schema=ML_SCHEMA)),
+        *(table for name in ("Model", "Image") for table in asset_tables(name)),
+        _element(MLAsset.file, ML_SCHEMA),
+        *(_element(name, DOMAIN_SCHEMA) for name in ("Model", "Image")),
+    )
+
+
+TERMS: Mapping[str, Mapping[str, str]] = {
+    MLVocab.asset_type: {
+        "Execution_Config": "The configuration of an execution",
+        "Runtime_Env": "The environment that an execution ran in",
+        "Hydra_Config": "What hydra composed for an execution",
+        "Deriva_Config": "The DerivaML configuration of an execution",
+        "Execution_Metadata": "What describes an execution",
+        "Execution_Asset": "What an execution made, of no further kind",
+        "File": "A file",
+        "Input_File": "A file that went into an execution",
+        "Output_File": "A file that came out of an execution",
+        "Model_File": "A trained model",
+        "Notebook_Output": "A notebook as executed",
+        "Metrics_File": "Metrics by epoch or step",
+        "Model": "A row of the asset table Model",
+        "Image": "A row of the asset table Image",
+        "Segmentation_Mask": "A mask of regions of an image",
+        "Derived": "Made from another asset",
+    },
+    MLVocab.asset_role: {
+        Role.input: "The execution read it",
+        Role.output: "The execution made it",
+    },
+    MLVocab.dataset_type: {
+        "File": "A dataset of files",
+        "Training": "To train with",
+        "Testing": "To test with",
+        "Validation": "To validate with while training",
+        "Augmented": "With members made from others",
+    },
+    MLVocab.workflow_type: {
+        "Training": "Model training workflows",
+        "Inference": "Running predictions on new data",
+        "Preprocessing": "Data cleaning and transformation",
+        "Evaluation": "Model evaluation and metrics",
+        "Annotation": "Adding labels or features",
+    },
+}
+"""The terms of a new catalog with their descriptions, by vocabulary."""
