@@ -1,0 +1,97 @@
+"""What a client has opened, in one value that the rooms below it share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+import pluggy
+
+from deriva_ml_core.backend import Backend, Catalog, ObjectStore
+from deriva_ml_core.errors import UnknownRID, UnknownTerm, WrongTable
+from deriva_ml_core.models import Address
+
+__all__ = ["Connection", "Terms"]
+
+
+class Terms:
+    """The terms of the catalog's vocabularies, read once each and again on a miss.
+
+    Args:
+        catalog: Where the vocabularies are.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._known: dict[str, frozenset[str]] = {}
+        self._lock = Lock()
+
+    def require(self, vocabulary: str, names: Iterable[str]) -> None:
+        """Raise `UnknownTerm`, naming the known ones, unless the vocabulary has all these terms."""
+        wanted = set(names)
+        if wanted - self._known.get(vocabulary, frozenset()) and (missing := wanted - self.read(vocabulary)):
+            known = ", ".join(sorted(self._known[vocabulary])) or "none"
+            raise UnknownTerm(
+                f"The vocabulary {vocabulary} has no term {', '.join(map(repr, sorted(missing)))}; it has {known}. "
+                f"Add one with ml.add_term({vocabulary!r}, name, description)."
+            )
+
+    def read(self, vocabulary: str) -> frozenset[str]:
+        """All terms of a vocabulary, as they are now."""
+        table = self._catalog.model.vocabulary(vocabulary).name
+        names = frozenset(row["Name"] for row in self._catalog.select(table))
+        with self._lock:
+            self._known[vocabulary] = names
+        return names
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open catalog and store, the plugins that hear of it, and where it is.
+
+    Args:
+        address: Where it is: enough to open it again in another process.
+        backend: The rows, the bytes, and the folder for working folders.
+        plugins: Who hears news and answers questions.
+        clean: Whether uploads empty the staging folders unless told otherwise.
+    """
+
+    address: Address
+    backend: Backend
+    plugins: pluggy.PluginManager
+    clean: bool = True
+    terms: Terms = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", Terms(self.backend.catalog))
+
+    @property
+    def catalog(self) -> Catalog:
+        """The rows."""
+        return self.backend.catalog
+
+    @property
+    def store(self) -> ObjectStore:
+        """The bytes."""
+        return self.backend.store
+
+    @property
+    def folder(self) -> Path:
+        """Where working folders and downloads lie."""
+        return self.backend.folder
+
+    def require_row(self, table: str, rid: str) -> dict[str, object]:
+        """The row of that id, or an error that says which table the id was found in.
+
+        Raises:
+            UnknownRID: No table has it.
+            WrongTable: Another table has it.
+        """
+        if rows := self.catalog.select(table, {"RID": rid}):
+            return rows[0]
+        found = self.catalog.locate([rid])
+        if rid in found:
+            raise WrongTable(f"{rid} is a row of {found[rid]}, not of {table}; give the RID of a row of {table}.")
+        raise UnknownRID(f"{rid} names no row of {self.catalog.name}; give the RID of a row of {table}.")
