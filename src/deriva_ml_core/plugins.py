@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 import pluggy
@@ -67,16 +66,45 @@ def load_plugins(environ: Mapping[str, str]) -> pluggy.PluginManager:
         manager.set_blocked(name)
     for name in DEFAULT_PLUGINS:
         manager.register(import_module(f"deriva_ml_core.builtin.{name}"), name)
-    for name in sorted({entry.name for entry in entry_points(group=hookspecs.PROJECT)}):
+    for name in _installed():
         try:
-            manager.load_setuptools_entrypoints(hookspecs.PROJECT, name)
-            manager.check_pending()
+            _load(manager, name)
         except Exception as error:
             raise PluginError(
                 f"The plugin {name!r} cannot be used: {error}. "
                 f"Mend or uninstall it, or block it with {DISABLED}={name}."
             ) from error
     return manager
+
+
+def _installed() -> list[str]:
+    # imported here, since nothing else that `import deriva_ml` loads needs it
+    from importlib.metadata import entry_points
+
+    return sorted(entry.name for entry in entry_points(group=hookspecs.PROJECT))
+
+
+def _load(manager: pluggy.PluginManager, name: str) -> None:
+    if manager.has_plugin(name):
+        raise ValueError("another plugin has that name already")
+    manager.load_setuptools_entrypoints(hookspecs.PROJECT, name)
+    manager.check_pending()
+    if manager.is_blocked(name):
+        return
+    answers = [answer for answer in _implementations(manager) if answer[1].plugin_name == name]
+    if not answers:
+        log.warning("The plugin %r answers no hook: mark its functions with deriva_ml_core.plugins.hookimpl.", name)
+    for caller, answer in answers:
+        question = caller.spec is not None and caller.spec.opts["firstresult"]
+        # a wrapper is run around all the others, and so could silence them
+        if not question and (answer.wrapper or answer.hookwrapper):
+            raise ValueError(f"it wraps {caller.name}, and only a question may be wrapped")
+
+
+def _implementations(manager: pluggy.PluginManager) -> Iterator[tuple[pluggy.HookCaller, pluggy.HookImpl]]:
+    for caller in vars(manager.hook).values():
+        for answer in caller.get_hookimpls():
+            yield caller, answer
 
 
 def list_plugins(manager: pluggy.PluginManager | None = None) -> list[PluginDescription]:
@@ -103,7 +131,7 @@ def announce(manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, A
     for answer in _answers(manager, hook):
         try:
             answer.function(*(arguments[name] for name in answer.argnames))
-        except Exception:
+        except (Exception, SystemExit):
             log.warning("Plugin %r failed at %s; the run goes on without it.", answer.plugin_name, hook, exc_info=True)
 
 
@@ -117,7 +145,7 @@ def contributions(manager: pluggy.PluginManager, hook: str, arguments: Mapping[s
     for answer in _answers(manager, hook):
         try:
             part = answer.function(*(arguments[name] for name in answer.argnames))
-        except Exception:
+        except (Exception, SystemExit):
             log.warning("Plugin %r failed at %s; its part is left out.", answer.plugin_name, hook, exc_info=True)
         else:
             if part is not None:

@@ -1,0 +1,52 @@
+"""Each news of an execution as one line of JSON, in the file that ``DERIVA_ML_JSONL`` names or in ``news.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deriva_ml_core.models import ExecutionRecord, StagedAsset, StatusUpdate, UploadReport, Value
+from deriva_ml_core.plugins import hookimpl
+
+
+@hookimpl
+def status_changed(execution: ExecutionRecord, update: StatusUpdate) -> None:
+    """Write the status, its words and numbers."""
+    _write("status_changed", execution, "update", update)
+
+
+@hookimpl
+def asset_registered(execution: ExecutionRecord, asset: StagedAsset) -> None:
+    """Write which file was staged."""
+    _write("asset_registered", execution, "asset", asset)
+
+
+@hookimpl
+def outputs_uploaded(execution: ExecutionRecord, report: UploadReport) -> None:
+    """Write what was sent and what was not."""
+    _write("outputs_uploaded", execution, "report", report)
+
+
+def _write(hook: str, execution: ExecutionRecord, name: str, value: Value) -> None:
+    file = _file(execution)
+    if file is None:
+        return
+    # pydantic writes a loss that is not a number as null, where json would write the word NaN, which is no JSON
+    told = json.loads(value.model_dump_json())
+    news = {"time": datetime.now(UTC).isoformat(), "hook": hook, "execution": execution.rid, name: told}
+    line = json.dumps(news, ensure_ascii=False) + "\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        # one write to a file opened for appending: lines of several processes never mix
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _file(execution: ExecutionRecord) -> Path | None:
+    if named := os.environ.get("DERIVA_ML_JSONL"):
+        return Path(named).expanduser()
+    return execution.working_dir and execution.working_dir / "news.jsonl"

@@ -1,0 +1,36 @@
+"""Who else in this environment brings the import name ``deriva_ml``: the distribution ``deriva-ml``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["find_neighbour", "warn_of_neighbour"]
+
+
+def find_neighbour(folders: Iterable[str]) -> Path | None:
+    """Look for an installed distribution ``deriva-ml``.
+
+    Args:
+        folders: Where distributions are installed, as in ``sys.path``; an empty text is the current folder.
+
+    Returns:
+        The folder that holds its metadata; None where it is not installed.
+    """
+    # importlib.metadata would do, but importing it costs more than most of this package
+    found = (metadata for folder in folders for metadata in Path(folder).glob("deriva_ml[-.]*-info"))
+    return next(found, None)
+
+
+def warn_of_neighbour() -> None:
+    """Warn where ``deriva-ml`` is installed beside this distribution, for both bring the package ``deriva_ml``."""
+    if found := find_neighbour(sys.path):
+        warnings.warn(
+            f"The distribution deriva-ml is installed beside deriva-ml-core ({found}), and both bring the package "
+            "deriva_ml: what `import deriva_ml` gives depends on which was installed last. Keep one of them in an "
+            "environment: `pip uninstall deriva-ml`, then `pip install --force-reinstall --no-deps deriva-ml-core`. "
+            "Imports from deriva_ml_core are never mixed.",
+            stacklevel=3,
+        )
