@@ -69,7 +69,7 @@ def load_plugins(environ: Mapping[str, str]) -> pluggy.PluginManager:
     for name in _installed():
         try:
             _load(manager, name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"The plugin {name!r} cannot be used: {error}. "
                 f"Mend or uninstall it, or block it with {DISABLED}={name}."
