@@ -1,0 +1,43 @@
+"""How an epoch reads in a status."""
+
+from __future__ import annotations
+
+from deriva_ml_core.models import Progress
+
+__all__ = ["duration", "epoch_message"]
+
+SHOWN = 8
+"""Metrics that a status names; the others are in its `Progress` and in the metrics file."""
+
+
+def epoch_message(progress: Progress, seconds: float, left: float | None) -> str:
+    """Say how an epoch went, such as ``Epoch 3/10: loss=0.1234, val_loss=0.1456 (12.3 s, 2 min left)``.
+
+    Args:
+        progress: The epoch and its values.
+        seconds: How long the epoch took.
+        left: Seconds until the last epoch ends; None where nobody knows, or no epoch is left.
+    """
+    told = [f"{name}={value:.4g}" for name, value in progress.metrics.items()]
+    if len(told) > SHOWN:
+        told = [*told[:SHOWN], f"{len(told) - SHOWN} more"]
+    epochs = "" if progress.epochs is None else f"/{progress.epochs}"
+    metrics = f": {', '.join(told)}" if told else ""
+    to_go = "" if left is None else f", {duration(left, digits=0)} left"
+    return f"Epoch {progress.epoch}{epochs}{metrics} ({duration(seconds)}{to_go})"
+
+
+def duration(seconds: float, *, digits: int = 1) -> str:
+    """A length of time, such as ``12.3 s``, ``2 min``, ``3 h 20 min`` or ``2 d 4 h``.
+
+    Args:
+        seconds: How long.
+        digits: After the point, where it is less than a minute.
+    """
+    if round(seconds, digits) < 60:
+        return f"{seconds:.{digits}f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    days, hours = divmod(hours, 24)
+    units = ((days, "d"), (hours, "h"), (minutes, "min"))
+    first = next(place for place, (number, _) in enumerate(units) if number)
+    return " ".join(f"{number} {unit}" for number, unit in units[first : first + 2] if number)

@@ -1,0 +1,7 @@
+"""DerivaML for Keras 3, on whichever backend Keras runs."""
+
+from __future__ import annotations
+
+from deriva_ml_keras.callback import DerivaMLCallback
+
+__all__ = ["DerivaMLCallback"]
