@@ -33,8 +33,8 @@ def _write(hook: str, execution: ExecutionRecord, name: str, value: Value) -> No
     file = _file(execution)
     if file is None:
         return
-    # pydantic writes a loss that is not a number as null, where json would write the word NaN, which is no JSON
-    told = json.loads(value.model_dump_json())
+    # NaN and Infinity, as of a loss that diverged, are no JSON: they become null
+    told = json.loads(value.model_dump_json(), parse_constant=lambda _: None)
     news = {"time": datetime.now(UTC).isoformat(), "hook": hook, "execution": execution.rid, name: told}
     line = json.dumps(news, ensure_ascii=False) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
