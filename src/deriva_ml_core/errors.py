@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "AssetRejected",
     "CatalogCorrupt",
     "CatalogReadOnly",
     "CatalogTooNew",
@@ -12,8 +11,10 @@ __all__ = [
     "ConfigurationError",
     "DatasetCycle",
     "DerivaMLException",
+    "DerivaMLWarning",
     "DryRunOnly",
     "DuplicateRow",
+    "ExecutionCycle",
     "FileConflict",
     "InvalidFileName",
     "InvalidRID",
@@ -23,6 +24,8 @@ __all__ = [
     "NotReproducible",
     "NothingToRestore",
     "PluginError",
+    "RowInUse",
+    "StoreFull",
     "StoreUnavailable",
     "UnknownAddress",
     "UnknownColumn",
@@ -69,6 +72,10 @@ class DuplicateRow(DerivaMLException):
     """A row whose key is already taken."""
 
 
+class RowInUse(DerivaMLException):
+    """A row that cannot go, or change its key, since other rows refer to it."""
+
+
 class InvalidRID(DerivaMLException):
     """A text that is not a record id."""
 
@@ -99,6 +106,10 @@ class UnknownVersion(DerivaMLException):
 
 class DatasetCycle(DerivaMLException):
     """A dataset that would contain itself."""
+
+
+class ExecutionCycle(DerivaMLException):
+    """An execution that would be nested in itself."""
 
 
 class WorkflowMissing(DerivaMLException):
@@ -149,13 +160,17 @@ class StoreUnavailable(DerivaMLException):
     """The object store cannot be reached now; the same call may succeed later."""
 
 
+class StoreFull(DerivaMLException, OSError):
+    """The object store's disk has no room for an object; nothing of it was kept, and repeating alone does not help."""
+
+
 class UploadFailed(DerivaMLException):
     """An upload that left files unsent; they stay staged."""
 
 
-class AssetRejected(DerivaMLException):
-    """A plugin's refusal of one asset; the file stays staged and the rest goes on."""
-
-
 class PluginError(DerivaMLException):
     """A plugin that cannot be loaded, or that answers a question wrongly."""
+
+
+class DerivaMLWarning(UserWarning):
+    """The category of all warnings of this software: something to know, which stops nothing."""
