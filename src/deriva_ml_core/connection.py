@@ -10,10 +10,11 @@ from threading import Lock
 import pluggy
 
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
-from deriva_ml_core.errors import UnknownRID, UnknownTerm, WrongTable
+from deriva_ml_core.errors import UnknownAddress, UnknownRID, UnknownTerm, WrongTable
 from deriva_ml_core.models import Address
+from deriva_ml_core.plugins import plugin_manager
 
-__all__ = ["Connection", "Terms"]
+__all__ = ["Connection", "Terms", "open_connection"]
 
 
 class Terms:
@@ -45,6 +46,27 @@ class Terms:
         with self._lock:
             self._known[vocabulary] = names
         return names
+
+
+def open_connection(address: Address, plugins: pluggy.PluginManager | None = None, *, clean: bool = True) -> Connection:
+    """Open the catalog at an address by asking the plugins who knows it.
+
+    Args:
+        address: Where it is.
+        plugins: Whom to ask; the process's own plugins by default.
+        clean: Whether uploads empty the staging folders unless told otherwise.
+
+    Raises:
+        UnknownAddress: Nobody knows it.
+    """
+    plugins = plugins or plugin_manager()
+    backend = plugins.hook.connect(address=address)
+    if backend is None:
+        raise UnknownAddress(
+            f"No backend answers for {address.hostname!r}. This version serves the embedded catalog, DerivaML() or "
+            "DerivaML('file:<folder>'), and whatever an installed plugin connects to; list_plugins() names them."
+        )
+    return Connection(address=address, backend=backend, plugins=plugins, clean=clean)
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,10 @@ class Connection:
     def folder(self) -> Path:
         """Where working folders and downloads lie."""
         return self.backend.folder
+
+    def working_folder(self, rid: str) -> Path:
+        """The folder that an execution works in, on this machine."""
+        return (self.address.working_dir or self.folder) / "executions" / rid
 
     def require_row(self, table: str, rid: str) -> dict[str, object]:
         """The row of that id, or an error that says which table the id was found in.

@@ -35,7 +35,7 @@ CheckedRID = Annotated[RID, BeforeValidator(check_rid)]
 class Value(BaseModel):
     """A frozen value that refuses unknown fields; its validator is built when it is first used."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, ser_json_inf_nan="constants")
 
 
 class Address(Value):
@@ -146,7 +146,7 @@ class StagedAsset(Value):
     """A file that an execution registered.
 
     Args:
-        key: Its number in the execution's journal, from 1.
+        key: Its name in the execution's journal: how often the name was staged, the table, and the name.
         table: The asset table.
         filename: The name that its row will carry, sub-folders included, with ``/`` between them.
         path: Where the bytes are, or will be.
@@ -156,7 +156,7 @@ class StagedAsset(Value):
         record: Whether it is the execution's own record (its configuration, say), of which no news is told.
     """
 
-    key: int
+    key: str
     table: str
     filename: str
     path: Path
