@@ -16,6 +16,7 @@ __all__ = [
     "DuplicateRow",
     "ExecutionCycle",
     "FileConflict",
+    "InvalidBag",
     "InvalidFileName",
     "InvalidRID",
     "InvalidTransition",
@@ -33,6 +34,7 @@ __all__ = [
     "UnknownTable",
     "UnknownTerm",
     "UnknownVersion",
+    "UnknownWorkflow",
     "UploadFailed",
     "WorkflowMissing",
     "WorkflowTwice",
@@ -104,6 +106,10 @@ class UnknownVersion(DerivaMLException):
     """A version that the dataset does not have."""
 
 
+class UnknownWorkflow(DerivaMLException):
+    """A URL or checksum that no workflow has."""
+
+
 class DatasetCycle(DerivaMLException):
     """A dataset that would contain itself."""
 
@@ -134,6 +140,10 @@ class DryRunOnly(DerivaMLException):
 
 class NothingToRestore(DerivaMLException):
     """An execution of which neither working folder nor kept journal is at hand."""
+
+
+class InvalidBag(DerivaMLException):
+    """A folder that is no bag of a dataset, or a bag that lacks files, has others, or cannot be made."""
 
 
 class InvalidFileName(DerivaMLException):

@@ -1,0 +1,21 @@
+"""The embedded backend: a SQLite catalog and a folder store, in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deriva_ml_core.backend import Backend
+from deriva_ml_core.backends.embedded.catalog import CatalogSnapshot, EmbeddedCatalog
+from deriva_ml_core.backends.embedded.opening import open_catalog
+from deriva_ml_core.backends.embedded.store import FolderStore
+
+__all__ = ["CatalogSnapshot", "EmbeddedCatalog", "FolderStore", "open_backend", "open_catalog"]
+
+
+def open_backend(folder: Path) -> Backend:
+    """Open the catalog and the store in a folder; both are made if there are none.
+
+    Args:
+        folder: An absolute path.
+    """
+    return Backend(open_catalog(folder), FolderStore(folder), folder)

@@ -1,0 +1,240 @@
+"""The embedded catalog: one SQLite file, read as it is or as it was, and written by several processes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import sqlalchemy as sa
+
+from deriva_ml_core.backend import Catalog, Row, Where
+from deriva_ml_core.backends.embedded import clock, reading, writing
+from deriva_ml_core.backends.embedded.conditions import criterion
+from deriva_ml_core.backends.embedded.identifiers import snapshot_of, tick_of, time_of
+from deriva_ml_core.backends.embedded.mistakes import reason, reason_to_keep
+from deriva_ml_core.backends.embedded.reading import ALL, Branch, CatalogFile
+from deriva_ml_core.backends.embedded.tables import MappedTable
+from deriva_ml_core.backends.embedded.tabling import add_tables
+from deriva_ml_core.definitions import check_rid
+from deriva_ml_core.errors import CatalogReadOnly, DerivaMLException, UnknownVersion
+from deriva_ml_core.schema import CatalogModel, Table
+
+__all__ = ["BATCH", "CatalogSnapshot", "EmbeddedCatalog"]
+
+BATCH = 10_000
+"""Rows that one transaction adds."""
+
+
+class _Readable:
+    """What can be asked of the catalog, now or then."""
+
+    def __init__(self, file: CatalogFile) -> None:
+        self._file = file
+
+    @property
+    def name(self) -> str:
+        return str(self._file.folder)
+
+    @property
+    def model(self) -> CatalogModel:
+        return self._file.model
+
+    def refresh(self) -> CatalogModel:
+        return self._file.refresh()
+
+    def cite(self, rid: str, snapshot: str | None = None) -> str:
+        """The URI of the catalog's file with the record id as its fragment: ``file:///…/catalog.sqlite#1-4A2C@…``."""
+        return f"{self._file.database.file.absolute().as_uri()}#{check_rid(rid)}" + (f"@{snapshot}" if snapshot else "")
+
+    def select(
+        self,
+        table: str,
+        where: Where = ALL,
+        *,
+        order: Sequence[str] = ("RID",),
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> list[Row]:
+        mapped = self._file.mapped(table)
+        with self._file.database.reading() as connection:
+            return reading.select(
+                connection, mapped, self._branches(mapped), where, order=order, descending=descending, limit=limit
+            )
+
+    def pages(self, table: str, where: Where = ALL, *, size: int = 2000) -> Iterator[list[Row]]:
+        mapped = self._file.mapped(table)
+        return reading.pages(self._file, mapped, self._branches(mapped), where, size)
+
+    def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
+        if not tables:
+            self._file.refresh()
+        among = {name: self._branches(self._file.mapped(name)) for name in tables or self._file.every_table()}
+        with self._file.database.reading() as connection:
+            return reading.locate(connection, among, rids)
+
+    def close(self) -> None:
+        self._file.database.close()
+
+    def _branches(self, mapped: MappedTable) -> Sequence[Branch]:
+        raise NotImplementedError
+
+
+class EmbeddedCatalog(_Readable):
+    """The catalog as it is now.
+
+    Args:
+        file: Its file, open and of the present version.
+    """
+
+    def snapshot(self) -> str:
+        with self._file.database.reading() as connection:
+            return snapshot_of(clock.now(connection))
+
+    def at(self, snapshot: str) -> CatalogSnapshot:
+        """The catalog as it was.
+
+        Raises:
+            InvalidRID: The text is not a snapshot.
+            UnknownVersion: The snapshot is later than the catalog's last change, so that it may still change.
+        """
+        tick = tick_of(snapshot)
+        with self._file.database.reading() as connection:
+            if tick > (latest := clock.now(connection)):
+                raise UnknownVersion(
+                    f"The catalog {self.name} has no snapshot {snapshot!r}: its latest is {snapshot_of(latest)!r}. "
+                    "Look whether it is of another catalog."
+                )
+        return CatalogSnapshot(self._file, snapshot)
+
+    def reserve(self, count: int) -> list[str]:
+        with self._file.database.writing() as connection:
+            return clock.take(connection, count)
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
+        mapped = self._file.mapped(table)
+        added = 0
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            try:
+                with self._file.database.writing() as connection:
+                    new = writing.insert(
+                        connection, mapped, self._file.every_table(), batch, skip_existing=skip_existing
+                    )
+                added += new
+            except sa.exc.IntegrityError as error:
+                raise self._reason(error, mapped, batch, added) from error
+        return added
+
+    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
+        mapped = self._file.mapped(table)
+        try:
+            with self._file.database.writing() as connection:
+                oldest = reading.select(
+                    connection, mapped, reading.present(mapped), where, order=("RCT", "RID"), limit=1
+                )
+                if oldest:
+                    return oldest[0], False
+                rid = row["RID"] if "RID" in row else clock.take(connection, 1)[0]
+                new = {**row, "RID": rid}
+                writing.insert(connection, mapped, self._file.every_table(), [new], skip_existing=False)
+                added = reading.select(connection, mapped, reading.present(mapped), {"RID": rid}, order=("RID",))
+        except sa.exc.IntegrityError as error:
+            raise self._reason(error, mapped, [row]) from error
+        return added[0], True
+
+    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        mapped = self._file.mapped(table)
+        if not rows:
+            return 0
+        try:
+            with self._file.database.writing() as connection:
+                return writing.update(connection, mapped, rows)
+        except sa.exc.IntegrityError as error:
+            raise self._reason(error, mapped, rows) from error
+
+    def delete(self, table: str, where: Where) -> int:
+        mapped = self._file.mapped(table)
+        try:
+            with self._file.database.writing() as connection:
+                clock.tick(connection)
+                matching = criterion(mapped, mapped.rows, where)
+                return int(connection.execute(sa.delete(mapped.rows).where(matching)).rowcount)
+        except sa.exc.IntegrityError as error:
+            with self._file.database.reading() as connection:
+                raise reason_to_keep(connection, mapped, self._file.every_table(), where) from error
+
+    def create_tables(self, tables: Sequence[Table]) -> None:
+        with self._file.database.writing() as connection:
+            model = add_tables(connection, tables)
+        self._file.know(model)
+
+    def _branches(self, mapped: MappedTable) -> Sequence[Branch]:
+        return reading.present(mapped)
+
+    def _reason(
+        self,
+        error: sa.exc.IntegrityError,
+        mapped: MappedTable,
+        rows: Sequence[Mapping[str, Any]],
+        added: int = 0,
+    ) -> DerivaMLException:
+        with self._file.database.reading() as connection:
+            found = reason(connection, error, mapped, self._file.every_table(), rows)
+        return type(found)(f"{found} The {added} rows before this batch were added.") if added else found
+
+
+class CatalogSnapshot(_Readable):
+    """The catalog as it was; tables that were made later are empty.
+
+    Args:
+        file: The catalog's file.
+        snapshot: The name of the state.
+    """
+
+    def __init__(self, file: CatalogFile, snapshot: str) -> None:
+        super().__init__(file)
+        self._snapshot = snapshot
+        self._time = time_of(tick_of(snapshot))
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}@{self._snapshot}"
+
+    def cite(self, rid: str, snapshot: str | None = None) -> str:
+        """The URI of a row as it was at this snapshot, unless another is asked for."""
+        return super().cite(rid, snapshot or self._snapshot)
+
+    def snapshot(self) -> str:
+        return self._snapshot
+
+    def at(self, snapshot: str) -> CatalogSnapshot:
+        return EmbeddedCatalog(self._file).at(snapshot)
+
+    def reserve(self, count: int) -> list[str]:  # noqa: ARG002
+        self._refuse()
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:  # noqa: ARG002
+        self._refuse()
+
+    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:  # noqa: ARG002
+        self._refuse()
+
+    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:  # noqa: ARG002
+        self._refuse()
+
+    def delete(self, table: str, where: Where) -> int:  # noqa: ARG002
+        self._refuse()
+
+    def create_tables(self, tables: Sequence[Table]) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def _branches(self, mapped: MappedTable) -> Sequence[Branch]:
+        return reading.then(mapped, self._time)
+
+    def _refuse(self) -> NoReturn:
+        raise CatalogReadOnly(f"{self.name} is a snapshot, which nothing changes: write to the catalog itself.")
+
+
+if TYPE_CHECKING:
+    _now: type[Catalog] = EmbeddedCatalog
+    _then: type[Catalog] = CatalogSnapshot

@@ -1,0 +1,67 @@
+"""The catalog's one clock and one counter of record ids, moved on inside each write transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from deriva_ml_core.backends.embedded.identifiers import FIRST_RID, encode, present, rid_number, time_of
+
+__all__ = ["CREATION", "keep", "not_handed_out", "now", "take", "tick"]
+
+CREATION = (
+    "CREATE TABLE _clock (id INTEGER PRIMARY KEY CHECK (id = 1), tick INTEGER NOT NULL, time TEXT NOT NULL, "
+    "rid INTEGER NOT NULL)",
+    f"INSERT INTO _clock VALUES (1, 0, '{time_of(0)}', {FIRST_RID})",  # noqa: S608
+    "CREATE TABLE _given (number INTEGER PRIMARY KEY)",
+)
+"""The statements that make the clock, and the numbers that the counter must leave out since a caller gave them."""
+
+
+def now(connection: sa.Connection) -> int:
+    """The tick of the last write."""
+    return int(connection.exec_driver_sql("SELECT tick FROM _clock").scalar_one())
+
+
+def tick(connection: sa.Connection) -> str:
+    """Move the clock on, also where this machine's own went back, and return the time of this transaction."""
+    following = max(now(connection) + 1, present())
+    time = time_of(following)
+    connection.exec_driver_sql("UPDATE _clock SET tick = ?, time = ?", (following, time))
+    return time
+
+
+def take(connection: sa.Connection, count: int) -> list[str]:
+    """New record ids, in ascending order."""
+    numbers: list[int] = []
+    following = _next(connection)
+    while len(numbers) < count:
+        end = following + count - len(numbers)
+        given = _given(connection, following, end - 1)
+        numbers += (number for number in range(following, end) if number not in given)
+        following = end
+    connection.exec_driver_sql("UPDATE _clock SET rid = ?", (following,))
+    return [encode(number) for number in numbers]
+
+
+def not_handed_out(connection: sa.Connection, rids: Iterable[str]) -> list[str]:
+    """Those of a caller's record ids that the counter has not given to anybody."""
+    following = _next(connection)
+    return [rid for rid in rids if (number := rid_number(rid)) is None or number >= following]
+
+
+def keep(connection: sa.Connection, rids: Iterable[str]) -> None:
+    """Have the counter leave these record ids out, for ever."""
+    numbers = [(number,) for rid in rids if (number := rid_number(rid)) is not None and number < 2**63]
+    if numbers:
+        connection.exec_driver_sql("INSERT INTO _given VALUES (?) ON CONFLICT DO NOTHING", numbers)
+
+
+def _next(connection: sa.Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT rid FROM _clock").scalar_one())
+
+
+def _given(connection: sa.Connection, first: int, last: int) -> set[int]:
+    found = connection.exec_driver_sql("SELECT number FROM _given WHERE number BETWEEN ? AND ?", (first, last))
+    return set(found.scalars())

@@ -1,0 +1,48 @@
+"""The bytes of files: their digests, copies and comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from io import FileIO
+from pathlib import Path
+
+__all__ = ["copy_digesting", "digest", "same_bytes"]
+
+PIECE = 2**20
+
+
+def digest(file: Path | FileIO) -> str:
+    """The MD5 of a file, 32 hex digits."""
+    if isinstance(file, Path):
+        with file.open("rb", buffering=0) as opened:
+            return digest(opened)
+    return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def copy_digesting(file: Path, copy: Path) -> tuple[str, int]:
+    """Copy a file, and return the MD5 and length of what was copied, whatever is written to the original meanwhile.
+
+    Args:
+        file: The original; its modification time goes with the bytes.
+        copy: Where there is nothing yet.
+    """
+    md5, length, piece = hashlib.md5(usedforsecurity=False), 0, memoryview(bytearray(PIECE))
+    with file.open("rb", buffering=0) as source, copy.open("xb", buffering=0) as target:
+        while count := source.readinto(piece):
+            md5.update(piece[:count])
+            length += target.write(piece[:count])
+        times = os.fstat(source.fileno())
+        os.utime(target.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
+    return md5.hexdigest(), length
+
+
+def same_bytes(first: Path, second: Path) -> bool:
+    """Whether two files hold the same bytes, read now."""
+    if first.stat().st_size != second.stat().st_size:
+        return False
+    with first.open("rb", buffering=0) as one, second.open("rb", buffering=0) as other:
+        while piece := one.read(PIECE):
+            if other.read(len(piece)) != piece:
+                return False
+    return True

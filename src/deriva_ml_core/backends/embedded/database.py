@@ -1,0 +1,180 @@
+"""One SQLite file: its connection, its transactions, and its errors in our words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from urllib.parse import quote
+from weakref import WeakMethod
+
+import sqlalchemy as sa
+
+from deriva_ml_core.errors import (
+    CatalogCorrupt,
+    CatalogReadOnly,
+    CatalogUnavailable,
+    ConfigurationError,
+    DerivaMLException,
+)
+
+__all__ = ["BUSY_TIMEOUT", "Database", "error_code"]
+
+BUSY_TIMEOUT = 30.0
+"""Seconds that a call waits for another process's writing to end."""
+
+
+class Database:
+    """One SQLite file, which is never made by opening it.
+
+    Within a process one call at a time has the connection: SQLite lets one write anyway, and so a fork can wait until
+    none is open. A connection that crossed a fork would share its locks with the parent's
+    (https://www.sqlite.org/howtocorrupt.html, 2.6).
+
+    Args:
+        file: The file.
+        journal: SQLite's journal mode: ``WAL``, or ``DELETE`` where the file system cannot share memory.
+        busy_timeout: Seconds to wait for another process's writing to end.
+    """
+
+    def __init__(self, file: Path, *, journal: str = "WAL", busy_timeout: float = BUSY_TIMEOUT) -> None:
+        self.file = file
+        self._journal = journal
+        self._busy_timeout = busy_timeout
+        self._turn = RLock()
+        self._engine: sa.Engine | None = None
+        self._pid = os.getpid()
+        _around_forks(self)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One state of the database, whatever others write meanwhile."""
+        with self._connected("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that no other process can come between; it is undone if the block raises."""
+        # a COMMIT that fails leaves the transaction open: as a statement SQLAlchemy still rolls it back
+        with self._connected("BEGIN IMMEDIATE") as connection:
+            yield connection
+            connection.exec_driver_sql("COMMIT")
+
+    def run_alone(self, statement: str) -> None:
+        """Run a statement that SQLite takes outside transactions only."""
+        with self._turn, self._explained(), self._present_engine().connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with self._turn:
+            if self._engine is not None and self._pid == os.getpid():
+                self._engine.dispose()
+
+    @contextmanager
+    def _connected(self, begin: str) -> Iterator[sa.Connection]:
+        with self._turn, self._explained(), self._present_engine().connect() as connection:
+            connection.exec_driver_sql(begin)
+            yield connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.IntegrityError:
+            raise  # the catalog knows the rows, and so the reason
+        except (sa.exc.StatementError, OverflowError, UnicodeEncodeError) as error:
+            raise _in_our_words(error, self.file) from error
+
+    def _present_engine(self) -> sa.Engine:
+        if self._engine is None or self._pid != os.getpid():
+            self._engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool)
+            self._pid = os.getpid()
+        return self._engine
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(os.fsencode(self.file))}?mode=rw",
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        if self._journal != "WAL":
+            connection.execute(f"PRAGMA journal_mode = {self._journal}")
+        for setting in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -16384", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {setting}")
+        return connection
+
+    def before_fork(self) -> None:
+        """Wait until no call is under way, and let go of the connection."""
+        self._turn.acquire()
+        self.close()
+
+    def after_fork(self) -> None:
+        """Let calls go on."""
+        self._turn.release()
+
+
+def _around_forks(database: Database) -> None:
+    before, after = WeakMethod(database.before_fork), WeakMethod(database.after_fork)
+    os.register_at_fork(
+        before=lambda: _call(before), after_in_parent=lambda: _call(after), after_in_child=lambda: _call(after)
+    )
+
+
+def _call(method: WeakMethod[Callable[[], None]]) -> None:
+    if (present := method()) is not None:
+        present()
+
+
+def error_code(error: BaseException | None) -> str:
+    """SQLite's name of what went wrong, such as ``SQLITE_BUSY``; empty where it has none."""
+    while error is not None and not hasattr(error, "sqlite_errorname"):
+        error = getattr(error, "orig", None)
+    return str(getattr(error, "sqlite_errorname", ""))
+
+
+def _in_our_words(error: Exception, file: Path) -> DerivaMLException:
+    code = error_code(error)
+    said = getattr(error, "orig", None) or error
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return CatalogUnavailable(
+            f"Another process has been writing to the catalog {file} for too long; call again when it has ended."
+        )
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return CatalogCorrupt(corruption(file, str(said)))
+    if code.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+        return CatalogReadOnly(
+            f"The catalog {file} cannot be written ({said}): let this user write to the file and to its folder, or "
+            "work in another place with DERIVA_ML_HOME."
+        )
+    if code == "SQLITE_FULL" or "disk is full" in str(said):
+        return CatalogUnavailable(
+            f"The disk of the catalog {file} is full, and nothing was written: free some space and call again."
+        )
+    if code.startswith("SQLITE_CANTOPEN"):
+        return _unopened(file, str(said))
+    if code.startswith("SQLITE_IOERR"):
+        return CatalogUnavailable(f"The disk of the catalog {file} failed ({said}), and nothing was written.")
+    return ConfigurationError(f"The catalog {file} cannot take this: {said}.")
+
+
+def _unopened(file: Path, said: str) -> DerivaMLException:
+    if file.exists() and not os.access(file.parent, os.W_OK):
+        return CatalogReadOnly(
+            f"The catalog {file} cannot be opened, since its folder cannot be written: let this user write there, or "
+            "work in another place with DERIVA_ML_HOME."
+        )
+    return CatalogUnavailable(f"The catalog {file} cannot be opened ({said}): check that it is there and readable.")
+
+
+def corruption(file: Path, said: str) -> str:
+    """What to say of a file that is no catalog, and what to do."""
+    return (
+        f"{file} is not a sound catalog ({said}). Put back a copy of it, or rescue what can be read with "
+        f"`sqlite3 {file.name} .recover`; move it away to begin with an empty catalog."
+    )

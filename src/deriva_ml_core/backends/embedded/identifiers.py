@@ -1,0 +1,99 @@
+"""Record ids and snapshots of the embedded catalog: numbers in Crockford's base 32, in groups of four."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from deriva_ml_core.definitions import split_rid
+from deriva_ml_core.errors import InvalidRID
+
+__all__ = [
+    "FIRST_RID",
+    "check_given",
+    "decode",
+    "encode",
+    "present",
+    "rid_number",
+    "snapshot_of",
+    "tick_of",
+    "time_of",
+]
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Crockford's: no I, L, O and U; https://www.crockford.com/base32.html."""
+
+FIRST_RID = 32**4
+"""The first number handed out, ``1-0000``; ``0000`` stays free for a dry run."""
+
+_PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
+_FROM_CROCKFORD = str.maketrans(ALPHABET, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def encode(number: int) -> str:
+    """Write a number, not below zero, in groups of four digits from the right: ``1-4A2C``."""
+    group = _PAIRS[(number >> 10) & 1023] + _PAIRS[number & 1023]
+    high = number >> 20
+    return f"{encode(high)}-{group}" if high else group.lstrip("0") or "0"
+
+
+def decode(text: str) -> int:
+    """Read what `encode` wrote.
+
+    Raises:
+        InvalidRID: The text is not what `encode` would write for any number.
+    """
+    try:
+        number = int(text.replace("-", "").translate(_FROM_CROCKFORD), 32) if text.isascii() else -1
+    except ValueError:
+        number = -1
+    if number < 0 or encode(number) != text:
+        raise InvalidRID(f"{text!r} is not written in Crockford's base 32 in groups of four, such as '1-4A2C'.")
+    return number
+
+
+def rid_number(rid: str) -> int | None:
+    """The number that the catalog's own counter would write this way; None where it never would."""
+    try:
+        return decode(rid)
+    except InvalidRID:
+        return None
+
+
+def check_given(rid: object) -> str:
+    """Return a record id that a caller gave a new row, or raise `InvalidRID`."""
+    if not isinstance(rid, str) or split_rid(rid)[1] is not None:
+        raise InvalidRID(f"{rid!r} cannot be the RID of a row: give letters and digits in groups joined by '-'.")
+    return rid
+
+
+def present() -> int:
+    """Microseconds since 1970, by this machine's clock."""
+    return (datetime.now(UTC) - _EPOCH) // _MICROSECOND
+
+
+def time_of(tick: int) -> str:
+    """A tick, microseconds since 1970, as ISO 8601 in UTC, so that texts and ticks have one order."""
+    return (_EPOCH + timedelta(microseconds=tick)).isoformat(timespec="microseconds")
+
+
+def snapshot_of(tick: int) -> str:
+    """The name of the state that a tick left behind."""
+    return encode(tick)
+
+
+def tick_of(snapshot: str) -> int:
+    """The tick of a snapshot.
+
+    Raises:
+        InvalidRID: The text is not a snapshot of an embedded catalog.
+    """
+    try:
+        tick = decode(snapshot)
+        time_of(tick)
+    except (InvalidRID, OverflowError):
+        raise InvalidRID(
+            f"{snapshot!r} is not a snapshot of an embedded catalog: give what follows '@' in a RID or a citation."
+        ) from None
+    return tick

@@ -1,0 +1,128 @@
+"""How the embedded catalog is opened, made on first use, and brought up to the present version."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from deriva_ml_core.backends.embedded import clock, tabling, writing
+from deriva_ml_core.backends.embedded.catalog import EmbeddedCatalog
+from deriva_ml_core.backends.embedded.database import Database, corruption
+from deriva_ml_core.backends.embedded.filesystems import network_file_system, present_mounts
+from deriva_ml_core.backends.embedded.reading import CatalogFile, read_model
+from deriva_ml_core.backends.embedded.tables import MappedTable
+from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogTooNew
+from deriva_ml_core.schema import SCHEMA_VERSION, TERMS, standard_tables
+
+__all__ = ["APPLICATION_ID", "FILE", "MIGRATIONS", "Migration", "open_catalog"]
+
+FILE = "catalog.sqlite"
+
+APPLICATION_ID = 0x6472766D
+"""SQLite's mark of whose file it is: ``drvm``."""
+
+Migration = Callable[[sa.Connection], None]
+
+MIGRATIONS: tuple[Migration, ...] = ()
+"""What brings a catalog from version 1 to 2, from 2 to 3, and so on: one for each version before the present one."""
+
+log = logging.getLogger(__name__)
+
+
+def open_catalog(
+    folder: Path, *, migrations: Sequence[Migration] = MIGRATIONS, version: int = SCHEMA_VERSION
+) -> EmbeddedCatalog:
+    """Open the catalog in a folder; it is made if there is none, and upgraded if it is older.
+
+    Args:
+        folder: Where ``catalog.sqlite`` lies.
+        migrations: What brings a catalog from each version before `version` to the next, from 1.
+        version: The version that this software writes.
+
+    Raises:
+        CatalogTooNew: A newer version of this software wrote it.
+        CatalogCorrupt: The file is no catalog, or damaged.
+        CatalogReadOnly: There is none, and the folder cannot be written.
+    """
+    file = folder / FILE
+    journal = _journal(folder)
+    if not file.exists():
+        _make(folder, journal)
+    database = Database(file, journal=journal)
+    if (found := _version(database)) > version:
+        raise CatalogTooNew(
+            f"The catalog {file} has version {found} and this software knows versions up to {version}: "
+            "install the deriva-ml-core that wrote it, or a newer one."
+        )
+    if found < version:
+        _upgrade(database, migrations, version)
+    with database.reading() as connection:
+        return EmbeddedCatalog(CatalogFile(database, folder, read_model(connection)))
+
+
+def _journal(folder: Path) -> str:
+    kind = network_file_system(folder, present_mounts())
+    if kind is None:
+        return "WAL"
+    log.warning(
+        "%s lies on a network file system (%s): its catalog is kept with slower and less certain locks. "
+        "Set DERIVA_ML_HOME to a folder on a disk of this machine.",
+        folder,
+        kind,
+    )
+    return "DELETE"
+
+
+def _version(database: Database) -> int:
+    with database.reading() as connection:
+        if connection.exec_driver_sql("PRAGMA application_id").scalar_one() != APPLICATION_ID:
+            raise CatalogCorrupt(corruption(database.file, "it is not a file of this software"))
+        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def _make(folder: Path, journal: str) -> None:
+    """Make the catalog beside its place and rename it there, so that nobody ever sees half of one."""
+    from filelock import FileLock
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{FILE}.lock"):
+            if not (folder / FILE).exists():
+                draft = folder / f"{FILE}.new"
+                draft.unlink(missing_ok=True)
+                draft.touch()
+                _furnish(Database(draft, journal=journal), journal)
+                draft.replace(folder / FILE)
+    except PermissionError as error:
+        raise CatalogReadOnly(
+            f"No catalog can be made in {folder} ({error.strerror}): let this user write there, or choose another "
+            "place with DERIVA_ML_HOME."
+        ) from error
+
+
+def _furnish(database: Database, journal: str) -> None:
+    database.run_alone(f"PRAGMA journal_mode = {journal}")
+    with database.writing() as connection:
+        for statement in (*clock.CREATION, *tabling.CREATION):
+            connection.exec_driver_sql(statement)
+        model = tabling.add_tables(connection, standard_tables())
+        tables = {name: MappedTable(table) for name, table in model.tables.items()}
+        for vocabulary, terms in TERMS.items():
+            rows = [{"Name": name, "Description": description} for name, description in terms.items()]
+            writing.insert(connection, tables[vocabulary], tables, rows, skip_existing=False)
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    database.close()
+
+
+def _upgrade(database: Database, migrations: Sequence[Migration], version: int) -> None:
+    with database.writing() as connection:
+        # another process may have done it while this one waited
+        found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        for migration in migrations[found - 1 : version - 1]:
+            migration(connection)
+        connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+    log.info("The catalog %s was brought from version %d to %d.", database.file, found, version)

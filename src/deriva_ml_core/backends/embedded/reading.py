@@ -1,0 +1,146 @@
+"""What is read from the embedded catalog, as it is now or as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+
+from deriva_ml_core.backend import Row, Where
+from deriva_ml_core.backends.embedded.conditions import check_columns, criterion, one_of
+from deriva_ml_core.backends.embedded.database import Database
+from deriva_ml_core.backends.embedded.tables import UNTIL, MappedTable, model_from_json
+from deriva_ml_core.schema import CatalogModel
+
+__all__ = ["ALL", "Branch", "CatalogFile", "locate", "pages", "present", "select", "then"]
+
+ALL: Where = MappingProxyType({})
+"""The condition that every row meets."""
+
+COMPOUND = 400
+"""SELECTs that one statement may join; SQLite takes 500 (https://www.sqlite.org/limits.html)."""
+
+Branch = tuple[sa.Table, sa.ColumnElement[bool]]
+"""Rows of one table of SQLite's, and which of them."""
+
+
+class CatalogFile:
+    """A catalog's file and the tables that it is known to have.
+
+    Args:
+        database: The file.
+        folder: The folder that it lies in, by which people name it.
+        model: Its tables.
+    """
+
+    def __init__(self, database: Database, folder: Path, model: CatalogModel) -> None:
+        self.database = database
+        self.folder = folder
+        self.know(model)
+
+    def know(self, model: CatalogModel) -> None:
+        """Take note of the tables that there are."""
+        self.model, self._mapped = model, {name: MappedTable(table) for name, table in model.tables.items()}
+
+    def refresh(self) -> CatalogModel:
+        """Read the tables again."""
+        with self.database.reading() as connection:
+            model = read_model(connection)
+        self.know(model)
+        return model
+
+    def mapped(self, name: str) -> MappedTable:
+        """The table of that name; another process may just have made it."""
+        if name not in self._mapped:
+            self.refresh().table(name)
+        return self._mapped[name]
+
+    def every_table(self) -> Mapping[str, MappedTable]:
+        """All tables that are known now."""
+        return MappingProxyType(self._mapped)
+
+
+def read_model(connection: sa.Connection) -> CatalogModel:
+    """The tables that the catalog says it has."""
+    return model_from_json(connection.exec_driver_sql("SELECT tables FROM _model").scalar_one())
+
+
+def present(mapped: MappedTable) -> tuple[Branch, ...]:
+    """The rows as they are now."""
+    return ((mapped.rows, sa.true()),)
+
+
+def then(mapped: MappedTable, time: str) -> tuple[Branch, ...]:
+    """The rows as they were at a time: those unchanged since, and those that were changed or deleted later."""
+    rows, history = mapped.rows.c, mapped.history.c
+    return (
+        (mapped.rows, rows["RMT"] <= time),
+        (mapped.history, sa.and_(history["RMT"] <= time, history[UNTIL] > time)),
+    )
+
+
+def select(
+    connection: sa.Connection,
+    mapped: MappedTable,
+    branches: Sequence[Branch],
+    where: Where,
+    *,
+    order: Sequence[str],
+    descending: bool = False,
+    limit: int | None = None,
+    after: str | None = None,
+) -> list[Row]:
+    """The rows that match, in order; `after` leaves out the record ids up to that one."""
+    check_columns(mapped, order)
+    names = [column.name for column in mapped.rows.c]
+    parts = [
+        sa.select(*(rows.c[name] for name in names))
+        .where(meant, criterion(mapped, rows, where))
+        .where(sa.true() if after is None else rows.c["RID"] > after)
+        for rows, meant in branches
+    ]
+    query: sa.Select[Any] | sa.CompoundSelect[Any] = parts[0] if len(parts) == 1 else sa.union_all(*parts)
+    keys = [query.selected_columns[name] for name in order]
+    query = query.order_by(*(key.desc() if descending else key for key in keys)).limit(limit)
+    return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
+
+
+def pages(
+    file: CatalogFile, mapped: MappedTable, branches: Sequence[Branch], where: Where, size: int
+) -> Iterator[list[Row]]:
+    """The rows that match, by record id, never more than `size` at once; each page is asked for by itself."""
+    after = None
+    while True:
+        with file.database.reading() as connection:
+            page = select(connection, mapped, branches, where, order=("RID",), limit=size, after=after)
+        if page:
+            yield page
+        if len(page) < size:
+            return
+        after = page[-1]["RID"]
+
+
+def locate(connection: sa.Connection, branches: Mapping[str, Sequence[Branch]], rids: Sequence[str]) -> dict[str, str]:
+    """The table of each record id that names a row.
+
+    Args:
+        connection: Where to ask.
+        branches: The rows to look among, by table.
+        rids: The record ids.
+    """
+    parts = [(name, rows, meant) for name, both in branches.items() for rows, meant in both]
+    found: dict[str, str] = {}
+    for start in range(0, len(parts) if rids else 0, COMPOUND):
+        looked: Any = (
+            sa.select(rows.c["RID"], sa.literal_column(_text(name))).where(meant, one_of(rows.c["RID"], rids))
+            for name, rows, meant in parts[start : start + COMPOUND]
+        )
+        found.update((row[0], row[1]) for row in connection.execute(sa.union_all(*looked)))
+    return found
+
+
+def _text(name: str) -> str:
+    return "'" + name.replace("'", "''") + "'"

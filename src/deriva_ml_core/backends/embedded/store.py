@@ -1,0 +1,231 @@
+"""The folder store: each object once, under its digest, read-only, by the inode rule."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING
+
+from deriva_ml_core.backend import ObjectStore
+from deriva_ml_core.backends.embedded.contents import copy_digesting, digest, same_bytes
+from deriva_ml_core.backends.embedded.durability import EarlySync, make_durable
+from deriva_ml_core.backends.embedded.fetching import fetch
+from deriva_ml_core.backends.embedded.urls import ObjectName, check_filename, parse
+from deriva_ml_core.errors import ChecksumMismatch, FileConflict, InvalidFileName, StoreFull, StoreUnavailable
+from deriva_ml_core.models import StoredObject, UploadOptions
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["FolderStore"]
+
+READ_ONLY = 0o444
+BIG = 8 * 2**20
+"""Bytes from which a file's way to the disk is begun while it is read for its digest."""
+
+
+def _no_note(said: JsonValue) -> None:
+    """Forget it."""
+
+
+class FolderStore:
+    """Objects in ``<folder>/objects/<first two digits of the MD5>/<MD5>``.
+
+    What the caller handed out and gives back (``owned``) is moved in; anything else is copied exactly once. No object
+    shares an inode with a path that anybody may write again. Objects are kept by digest, whatever they are called.
+    Since nothing is sent anywhere, ``UploadOptions.timeout`` and ``chunk_size`` have no meaning here.
+
+    Args:
+        folder: The catalog's folder; working folders in it are on the same file system, so that moving is renaming.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._objects = folder / "objects"
+        # a deque takes and gives without a lock, which a fork could find held for ever
+        self._unsynced: deque[Path] = deque()
+
+    def put(
+        self,
+        table: str,
+        filename: str,
+        file: Path,
+        *,
+        owned: bool,
+        options: UploadOptions,  # noqa: ARG002
+        resume: JsonValue | None = None,
+        note: Callable[[JsonValue], None] = _no_note,
+    ) -> StoredObject:
+        """Store a file's bytes, by moving it where it is owned and can be moved, else by copying it once.
+
+        A link, a file with several names, and one on another file system are copied; the link itself stays.
+
+        Raises:
+            FileNotFoundError: There is no such file, and it was not stored before.
+            InvalidFileName: The name climbs out, or the path is a folder.
+            StoreFull: The disk has no room.
+            StoreUnavailable: The folder cannot be written now.
+        """
+        check_filename(filename)
+        self._forget_draft(resume)
+        if not file.exists():
+            return self._put_before(table, filename, file, resume)
+        if not S_ISREG(file.stat().st_mode):
+            raise InvalidFileName(f"{file} is not a file: only files can be stored.")
+        with self._explained(file):
+            md5, length = self._take(file, note) if owned and not file.is_symlink() else self._copy(file, note)
+        return StoredObject(url=ObjectName(table, md5, filename).url, md5=md5, length=length)
+
+    def sync(self) -> None:
+        """Return when everything that was put is on the disk."""
+        waiting = set(_emptied(self._unsynced))
+        if not waiting:
+            return
+        try:
+            make_durable(waiting, self._objects)
+        except OSError as error:
+            self._unsynced.extend(waiting)
+            raise StoreUnavailable(
+                f"The objects in {self._objects} cannot be written to the disk ({error.strerror}); look at it."
+            ) from error
+
+    def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:  # noqa: ARG002
+        fetch(self._find(url), url, target, length=length, md5=md5)
+
+    def verify(self, url: str, *, length: int, md5: str) -> None:
+        path = self._find(url)
+        found = (digest(path), path.stat().st_size)
+        if found != (md5, length):
+            raise ChecksumMismatch(
+                f"The object {url} is damaged: {path} has {found[1]} bytes with MD5 {found[0]}, "
+                f"not {length} with {md5}. "
+                "Put back a copy of it, or upload the file again."
+            )
+
+    def source(self, url: str) -> str:
+        return self._path(parse(url).md5).absolute().as_uri()
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _path(self, md5: str) -> Path:
+        return self._objects / md5[:2] / md5
+
+    def _find(self, url: str) -> Path:
+        path = self._path(parse(url).md5)
+        if not path.exists():
+            raise ChecksumMismatch(f"The object {url} is lost: {path} does not exist. Put it back from a copy.")
+        return path
+
+    def _take(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
+        while True:
+            md5, seen = _digest_to_disk(file)
+            if seen.st_nlink > 1:
+                break
+            note({"md5": md5, "length": seen.st_size})
+            file.chmod(READ_ONLY)
+            if _unchanged(seen, file.lstat()):
+                try:
+                    self._settle(file, md5)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    break
+                return md5, seen.st_size
+        md5, length = self._copy(file, note)
+        note({"md5": md5, "length": length})
+        file.unlink()
+        return md5, length
+
+    def _copy(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
+        draft = self._objects / f"draft-{os.getpid()}-{os.urandom(8).hex()}"
+        note({"draft": draft.name})
+        self._objects.mkdir(parents=True, exist_ok=True)
+        try:
+            md5, length = copy_digesting(file, draft)
+            draft.chmod(READ_ONLY)
+            self._settle(draft, md5)
+        finally:
+            draft.unlink(missing_ok=True)
+        return md5, length
+
+    def _settle(self, file: Path, md5: str) -> None:
+        """Give a file that is ours its place, or remove it where its bytes are there already."""
+        path = self._path(md5)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not self._damaged(path, file, md5):
+            file.unlink()
+        else:
+            file.rename(path)
+        self._unsynced.append(path)
+
+    def _damaged(self, path: Path, file: Path, md5: str) -> bool:
+        if same_bytes(path, file):
+            return False
+        if digest(path) == md5:
+            raise FileConflict(f"{file} differs from the object {path} with the same MD5; it cannot be stored.")
+        return True
+
+    def _put_before(self, table: str, filename: str, file: Path, resume: JsonValue | None) -> StoredObject:
+        match resume:
+            case {"md5": str(md5), "length": int(length)} if self._path(md5).exists():
+                self._unsynced.append(self._path(md5))
+                return StoredObject(url=ObjectName(table, md5, filename).url, md5=md5, length=length)
+        raise FileNotFoundError(errno.ENOENT, "There is no such file, and it was not stored before", str(file))
+
+    def _forget_draft(self, resume: JsonValue | None) -> None:
+        match resume:
+            case {"draft": str(name)} if name.startswith("draft-") and "/" not in name:
+                (self._objects / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _explained(self, file: Path) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _full(self._objects, file) from error
+            raise StoreUnavailable(
+                f"{file} cannot be stored in {self._objects} ({error.strerror}): let this user write there."
+            ) from error
+
+
+def _emptied(waiting: deque[Path]) -> Iterator[Path]:
+    with suppress(IndexError):
+        while True:
+            yield waiting.popleft()
+
+
+def _full(objects: Path, file: Path) -> StoreFull:
+    needed, free = file.stat().st_size, shutil.disk_usage(objects.parent).free
+    return StoreFull(
+        f"{file} cannot be stored: it has {needed} bytes, and the disk of {objects} has {free} free. "
+        "Free some space and upload again; the file stays where it is."
+    )
+
+
+def _digest_to_disk(file: Path) -> tuple[str, os.stat_result]:
+    with file.open("rb", buffering=0) as opened:
+        before = os.fstat(opened.fileno())
+        early = EarlySync(opened.fileno()) if before.st_size >= BIG else None
+        md5 = digest(opened)
+        if early is not None:
+            early.wait()
+    return md5, before
+
+
+def _unchanged(before: os.stat_result, after: os.stat_result) -> bool:
+    return all(
+        getattr(before, part) == getattr(after, part) for part in ("st_ino", "st_size", "st_mtime_ns", "st_nlink")
+    )
+
+
+if TYPE_CHECKING:
+    _: type[ObjectStore] = FolderStore

@@ -1,0 +1,238 @@
+"""Tables as data, turned into what SQLAlchemy and SQLite understand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from deriva_ml_core.definitions import MLTable
+from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
+
+__all__ = ["UNTIL", "MappedTable", "creation", "model_from_json", "model_to_json"]
+
+UNTIL = "__until"
+"""The column of a history table that says when the row ceased to be so."""
+
+DIALECT = sqlite.dialect(paramstyle="qmark")
+
+Processor = Callable[[Any], Any]
+
+
+class Time(sa.types.TypeDecorator[str]):
+    """ISO 8601 texts; a date or time is taken too, and written in UTC."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
+        if isinstance(value, datetime):
+            return value.astimezone(UTC).isoformat(timespec="microseconds")
+        return value.isoformat() if isinstance(value, date) else value
+
+
+class Json(sa.types.TypeDecorator[Any]):
+    """JSON texts."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else json.dumps(value, ensure_ascii=False)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
+        return None if value is None else json.loads(value)
+
+
+class Truth(sa.types.TypeDecorator[bool]):
+    """True and false as 1 and 0."""
+
+    impl = sa.Integer
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> bool | None:  # noqa: ARG002
+        return None if value is None else bool(value)
+
+
+def _type(column: Column) -> sa.types.TypeEngine[Any]:
+    match column.type:
+        case "int4" | "int8" | "int2":
+            return sa.Integer()
+        case "float8" | "float4":
+            return sa.REAL()
+        case "boolean":
+            return Truth()
+        case "date" | "timestamptz":
+            return Time()
+        case "jsonb" | "json" | "text[]":
+            return Json()
+        case _:
+            return sa.Text()
+
+
+_KINDS = {"INTEGER": "integer", "REAL": "real"}
+
+
+def _check(column: Column) -> sa.CheckConstraint | None:
+    # SQLite's columns take any value; STRICT tables would be unreadable before its version 3.37
+    kind = _KINDS.get(_type(column).compile(DIALECT))
+    if kind is None:
+        return None
+    named = DIALECT.identifier_preparer.quote_identifier(column.name)
+    allowed = f"{named} IN (0, 1)" if column.type == "boolean" else f"typeof({named}) = '{kind}'"
+    return sa.CheckConstraint(sa.text(f"{named} IS NULL OR {allowed}"), name=column.name)
+
+
+def _columns(table: Table, *, bare: bool) -> Iterator[sa.Column[Any]]:
+    for name in SYSTEM_COLUMNS:
+        yield sa.Column(name, sa.Text(), primary_key=name == "RID", nullable=False)
+    for column in table.columns:
+        yield sa.Column(column.name, _type(column), nullable=bare or column.nullok)
+
+
+@dataclass(frozen=True)
+class MappedTable:
+    """One table as it is asked and written."""
+
+    table: Table
+
+    @cached_property
+    def rows(self) -> sa.Table:
+        """The present rows."""
+        return sa.Table(self.table.name, sa.MetaData(), *_columns(self.table, bare=False), sqlite_with_rowid=False)
+
+    @cached_property
+    def history(self) -> sa.Table:
+        """The rows as they were before each update and deletion."""
+        return sa.Table(
+            f"{self.table.name}__history",
+            sa.MetaData(),
+            *_columns(self.table, bare=True),
+            sa.Column(UNTIL, sa.Text(), primary_key=True),
+            sqlite_with_rowid=False,
+        )
+
+    @cached_property
+    def processors(self) -> dict[str, Processor]:
+        """What turns values into SQLite's, for the columns that need it."""
+        found = {column.name: column.type.dialect_impl(DIALECT).bind_processor(DIALECT) for column in self.rows.c}
+        return {name: processor for name, processor in found.items() if processor is not None}
+
+    @cached_property
+    def defaults(self) -> dict[str, str]:
+        """The defaults of columns that have one."""
+        return {column.name: column.default for column in self.table.columns if column.default is not None}
+
+    def in_order(self, names: Collection[str]) -> list[str]:
+        """Those columns, in the order of the table."""
+        return [column.name for column in self.rows.c if column.name in names]
+
+    def insertion(self, names: Sequence[str], *, skip_existing: bool) -> str:
+        """The statement that inserts these columns, given in the order of the table."""
+        statement = sqlite.insert(self.rows)
+        if skip_existing:
+            statement = statement.on_conflict_do_nothing()
+        return str(statement.compile(dialect=DIALECT, column_keys=list(names)))
+
+    def change(self, names: Sequence[str]) -> str:
+        """The statement that sets these columns, given in the order of the table, of the row whose RID comes last."""
+        statement = sa.update(self.rows).where(self.rows.c["RID"] == sa.bindparam(None))
+        return str(statement.compile(dialect=DIALECT, column_keys=list(names)))
+
+
+_SEARCHED = {MLTable.workflow: ("URL", "Checksum"), MLTable.execution: ("Status",)}
+
+
+def _indexes(table: Table, rows: sa.Table) -> Iterator[sa.Index]:
+    """One for each column that rows are looked up by; a thing's also gives its newest rows first."""
+    linking = sum(key.cascade for key in table.foreign_keys) > 1
+    found = dict.fromkeys(key.column for key in table.foreign_keys)
+    found.update(dict.fromkeys(_SEARCHED.get(MLTable(table.name), ()) if table.name in set(MLTable) else ()))
+    if table.is_asset:
+        found["MD5"] = None
+    for name in found:
+        columns = (rows.c[name],) if linking else (rows.c[name], rows.c.RCT)
+        yield sa.Index(f"{rows.name}__{name}", *columns)
+    if not linking:
+        yield sa.Index(f"{rows.name}__RCT", rows.c.RCT)
+
+
+def creation(tables: Sequence[Table], existing: CatalogModel) -> Iterator[str]:
+    """The statements that make tables with their indexes, histories and triggers.
+
+    Args:
+        tables: The new tables.
+        existing: Those that the new ones may refer to.
+    """
+    metadata = sa.MetaData()
+    declared = {
+        table.name: sa.Table(table.name, metadata, *_columns(table, bare=False), sqlite_with_rowid=False)
+        for table in (*existing.tables.values(), *tables)
+    }
+    for table in tables:
+        rows = declared[table.name]
+        for constraint in _constraints(table, declared):
+            rows.append_constraint(constraint)
+        yield str(CreateTable(rows).compile(dialect=DIALECT))
+        yield from (str(CreateIndex(index).compile(dialect=DIALECT)) for index in _indexes(table, rows))
+        yield from _remembering(table)
+
+
+def _constraints(table: Table, declared: dict[str, sa.Table]) -> Iterator[sa.Constraint]:
+    yield from (sa.UniqueConstraint(*key) for key in table.keys)
+    yield from (check for column in table.columns if (check := _check(column)) is not None)
+    for key in table.foreign_keys:
+        yield sa.ForeignKeyConstraint(
+            [key.column],
+            [declared[key.table].c[key.to]],
+            ondelete="CASCADE" if key.cascade else None,
+            deferrable=True,
+            initially="DEFERRED",
+        )
+
+
+def _remembering(table: Table) -> Iterator[str]:
+    history = MappedTable(table).history
+    yield str(CreateTable(history).compile(dialect=DIALECT))
+    for key in table.foreign_keys:
+        index = sa.Index(f"{history.name}__{key.column}", history.c[key.column])
+        yield str(CreateIndex(index).compile(dialect=DIALECT))
+    quoted = DIALECT.identifier_preparer.quote_identifier
+    old = ", ".join(f"OLD.{quoted(column.name)}" for column in history.c if column.name != UNTIL)
+    # triggers rather than our own statements, so that what goes by cascade is kept too
+    for event, condition, until in (
+        ("UPDATE", "OLD.RMT <> NEW.RMT", "NEW.RMT"),
+        ("DELETE", "OLD.RMT < (SELECT time FROM _clock)", "(SELECT time FROM _clock)"),
+    ):
+        yield (
+            f"CREATE TRIGGER {quoted(f'{table.name}__{event.lower()}')} AFTER {event} ON {quoted(table.name)} "  # noqa: S608
+            f"WHEN {condition} BEGIN INSERT INTO {quoted(history.name)} VALUES ({old}, {until}); END"
+        )
+
+
+def model_to_json(model: CatalogModel) -> str:
+    """Write the tables down."""
+    return json.dumps([asdict(table) for table in model.tables.values()], ensure_ascii=False)
+
+
+def model_from_json(text: str) -> CatalogModel:
+    """Read what `model_to_json` wrote."""
+    return CatalogModel({table["name"]: _table(table) for table in json.loads(text)})
+
+
+def _table(found: dict[str, Any]) -> Table:
+    return Table(
+        name=found["name"],
+        columns=tuple(Column(**column) for column in found["columns"]),
+        keys=tuple(tuple(key) for key in found["keys"]),
+        foreign_keys=tuple(ForeignKey(**key) for key in found["foreign_keys"]),
+        schema=found["schema"],
+        comment=found["comment"],
+    )

@@ -1,0 +1,97 @@
+"""How tables are added, to a new catalog and to one in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from deriva_ml_core.backends.embedded import clock
+from deriva_ml_core.backends.embedded.reading import read_model
+from deriva_ml_core.backends.embedded.tables import creation, model_to_json
+from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownTable
+from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Table
+
+__all__ = ["CREATION", "add_tables"]
+
+CREATION = (
+    "CREATE TABLE _model (id INTEGER PRIMARY KEY CHECK (id = 1), tables TEXT NOT NULL)",
+    "INSERT INTO _model VALUES (1, '[]')",
+)
+"""The statements that make the place where the tables are described."""
+
+
+def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogModel:
+    """Make those tables that are not there yet.
+
+    Args:
+        connection: With a transaction, which keeps other processes out.
+        tables: What to make; they may refer to each other.
+
+    Returns:
+        All tables of the catalog.
+
+    Raises:
+        DuplicateRow: A table of that name exists with other columns.
+        UnknownTable: A foreign key refers to a table that is neither there nor given.
+        ConfigurationError: A name that cannot be taken, or a foreign key to what is no key.
+    """
+    existing = read_model(connection)
+    new = [table for table in tables if not _exists(existing, table)]
+    model = CatalogModel({**existing.tables, **{table.name: table for table in new}})
+    if not new:
+        return existing
+    for table in new:
+        _check_names(table)
+        _check_references(model, table)
+    clock.tick(connection)
+    for statement in creation(new, existing):
+        connection.exec_driver_sql(statement)
+    connection.exec_driver_sql("UPDATE _model SET tables = ?", (model_to_json(model),))
+    return model
+
+
+def _exists(model: CatalogModel, table: Table) -> bool:
+    # SQLite's names do not differ by case alone
+    found = {name.casefold(): known for name, known in model.tables.items()}.get(table.name.casefold())
+    if found is None:
+        return False
+    if found.name != table.name or _kinds(found) != _kinds(table):
+        raise DuplicateRow(
+            f"The table {table.name!r} cannot be made: the catalog has {found.name!r} with the columns "
+            f"{', '.join(sorted(found.column_names))}. Use that one, or choose another name."
+        )
+    return True
+
+
+def _kinds(table: Table) -> dict[str, str]:
+    return {column.name: column.type for column in table.columns}
+
+
+def _check_names(table: Table) -> None:
+    name = table.name
+    if not name.strip() or "\0" in name or name.startswith(("_", "sqlite_")) or name.endswith("__history"):
+        raise ConfigurationError(f"A table cannot be named {name!r}: choose a name that begins with a letter.")
+    names = [column.name.casefold() for column in table.columns] + [name.casefold() for name in SYSTEM_COLUMNS]
+    if any(not name.strip() or "\0" in name or name.startswith("__") for name in names):
+        raise ConfigurationError(
+            f"A column of {name!r} has a name that cannot be taken: choose one that begins with a letter."
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(
+            f"The table {name!r} cannot have the column {', '.join(twice)} twice; names that differ only by case, and "
+            f"{', '.join(SYSTEM_COLUMNS)}, count as the same."
+        )
+
+
+def _check_references(model: CatalogModel, table: Table) -> None:
+    for column in [*(column for key in table.keys for column in key), *(key.column for key in table.foreign_keys)]:
+        if column not in table.column_names:
+            raise ConfigurationError(f"A key of {table.name!r} names the column {column!r}, which it does not have.")
+    for key in table.foreign_keys:
+        if key.table not in model.tables:
+            raise UnknownTable(
+                f"{table.name}.{key.column} refers to {key.table!r}, which is no table; make that first."
+            )
+        if key.to != "RID" and (key.to,) not in model.tables[key.table].keys:
+            raise ConfigurationError(f"{table.name}.{key.column} refers to {key.table}.{key.to}, which is not unique.")

@@ -1,0 +1,151 @@
+"""How rows are written, within a transaction that is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from getpass import getuser
+from itertools import repeat
+from os import getuid
+from typing import Any
+
+import sqlalchemy as sa
+
+from deriva_ml_core.backends.embedded import clock
+from deriva_ml_core.backends.embedded.conditions import check_columns
+from deriva_ml_core.backends.embedded.identifiers import check_given
+from deriva_ml_core.backends.embedded.reading import locate, present
+from deriva_ml_core.backends.embedded.tables import MappedTable
+from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownColumn
+from deriva_ml_core.schema import SYSTEM_COLUMNS
+
+__all__ = ["insert", "rid_of", "update", "user"]
+
+GivenRow = Mapping[str, Any]
+
+
+def user() -> str:
+    """Who writes: the name of the operating system's user, or its number where it has no name."""
+    try:
+        return getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid-{getuid()}"
+
+
+def rid_of(row: GivenRow) -> str:
+    """The record id of a row to change, or an error that says that there is none."""
+    if "RID" not in row:
+        raise ConfigurationError(f"A row to change gives no RID, only {', '.join(row) or 'nothing'}; add its RID.")
+    return check_given(row["RID"])
+
+
+def insert(
+    connection: sa.Connection,
+    mapped: MappedTable,
+    tables: Mapping[str, MappedTable],
+    rows: Sequence[GivenRow],
+    *,
+    skip_existing: bool,
+) -> int:
+    """Add rows of one table.
+
+    Args:
+        connection: With the transaction.
+        mapped: The table.
+        tables: All tables, since a record id names one row of the whole catalog.
+        rows: What to add.
+        skip_existing: Whether rows whose key is taken are passed over.
+
+    Returns:
+        How many were added.
+    """
+    given = [check_given(row["RID"]) for row in rows if "RID" in row]
+    time = clock.tick(connection)
+    _admit(connection, mapped, tables, given)
+    taken = iter(clock.take(connection, len(rows) - len(given)))
+    groups: dict[tuple[str, ...], list[tuple[str, GivenRow]]] = {}
+    for row in rows:
+        rid = row["RID"] if "RID" in row else next(taken)
+        groups.setdefault(tuple(row), []).append((rid, row))
+    return sum(
+        _insert_alike(connection, mapped, time, given_columns, group, skip_existing=skip_existing)
+        for given_columns, group in groups.items()
+    )
+
+
+def _insert_alike(
+    connection: sa.Connection,
+    mapped: MappedTable,
+    time: str,
+    given: tuple[str, ...],
+    group: list[tuple[str, GivenRow]],
+    *,
+    skip_existing: bool,
+) -> int:
+    columns = [name for name in given if name != "RID"]
+    _check_writable(mapped, columns)
+    rids = [rid for rid, _ in group]
+    values: dict[str, Iterable[Any]] = {
+        "RID": rids,
+        **{name: repeat(value) for name, value in _signature(time).items()},
+        **{name: _fill(default, rids) for name, default in mapped.defaults.items()},
+        **{name: _bound(mapped, name, [row[name] for _, row in group]) for name in columns},
+    }
+    order = mapped.in_order(values.keys())
+    statement = mapped.insertion(order, skip_existing=skip_existing)
+    return _run(connection, statement, zip(*(values[name] for name in order), strict=False))
+
+
+def _signature(time: str) -> dict[str, str]:
+    who = user()
+    return {"RCT": time, "RMT": time, "RCB": who, "RMB": who}
+
+
+def _fill(default: str, rids: list[str]) -> Iterable[str]:
+    return (default.replace("{RID}", rid) for rid in rids) if "{RID}" in default else repeat(default)
+
+
+def _bound(mapped: MappedTable, name: str, values: Iterable[Any]) -> Iterable[Any]:
+    processor = mapped.processors.get(name)
+    return map(processor, values) if processor else values
+
+
+def _run(connection: sa.Connection, statement: str, parameters: Iterable[tuple[Any, ...]]) -> int:
+    # the driver's own executemany: SQLAlchemy's would look at each value again
+    return int(connection.exec_driver_sql(statement, list(parameters)).rowcount)
+
+
+def _check_writable(mapped: MappedTable, columns: Sequence[str]) -> None:
+    check_columns(mapped, columns)
+    if fixed := [name for name in columns if name in SYSTEM_COLUMNS]:
+        raise UnknownColumn(f"{', '.join(fixed)} of {mapped.table.name} cannot be given: the catalog writes it itself.")
+
+
+def _admit(
+    connection: sa.Connection, mapped: MappedTable, tables: Mapping[str, MappedTable], given: Sequence[str]
+) -> None:
+    """Take record ids that the counter did not give, unless a row of another table has one."""
+    strange = clock.not_handed_out(connection, given)
+    if not strange:
+        return
+    found = locate(connection, {name: present(table) for name, table in tables.items()}, strange)
+    for rid, table in found.items():
+        if table != mapped.table.name:
+            raise DuplicateRow(f"The RID {rid} is taken by a row of {table}; give another, or none.")
+    clock.keep(connection, strange)
+
+
+def update(connection: sa.Connection, mapped: MappedTable, rows: Sequence[GivenRow]) -> int:
+    """Change rows, each of which gives its RID and the same columns; returns how many there were."""
+    given = tuple(name for name in rows[0] if name != "RID")
+    _check_writable(mapped, given)
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ConfigurationError(f"Rows to change in {mapped.table.name} at once give the same columns; these do not.")
+    time = clock.tick(connection)
+    values: dict[str, Iterable[Any]] = {
+        "RMT": repeat(time),
+        "RMB": repeat(user()),
+        **{name: _bound(mapped, name, [row[name] for row in rows]) for name in given},
+    }
+    order = mapped.in_order(values.keys())
+    parameters = zip(*(values[name] for name in order), (rid_of(row) for row in rows), strict=False)
+    return _run(connection, mapped.change(order), parameters)

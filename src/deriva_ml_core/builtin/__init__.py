@@ -1,0 +1,1 @@
+"""Our own answers to hooks; nobody imports them, `deriva_ml_core.plugins` names them."""
