@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.configuration import ExecutionConfiguration
+    from deriva_ml_core.execution import Execution
+    from deriva_ml_core.workflow import Workflow
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +27,38 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("DERIVA_ML_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def ml() -> DerivaML:
+    """A client of a new embedded catalog."""
+    from deriva_ml_core.client import DerivaML
+
+    return DerivaML()
+
+
+@pytest.fixture
+def workflow() -> Workflow:
+    """A workflow whose source is given, so that nothing is detected."""
+    from deriva_ml_core.workflow import Workflow
+
+    return Workflow(
+        name="Test",
+        workflow_type="Training",
+        url="https://github.com/org/repo/blob/abc/train.py",
+        checksum="0123456789012345678901234567890123456789",
+    )
+
+
+@pytest.fixture
+def config(workflow: Workflow) -> ExecutionConfiguration:
+    """A configuration without inputs."""
+    from deriva_ml_core.configuration import ExecutionConfiguration
+
+    return ExecutionConfiguration(workflow=workflow, description="A test")
+
+
+@pytest.fixture
+def exe(ml: DerivaML, config: ExecutionConfiguration) -> Execution:
+    """An execution that was created and does not run yet."""
+    return ml.create_execution(config)

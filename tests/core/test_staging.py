@@ -1,0 +1,225 @@
+"""Registering files: ``asset_file_path`` and its four methods."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.errors import FileConflict, InvalidFileName, UnknownColumn, UnknownTable, UnknownTerm
+from deriva_ml_core.execution import Execution
+from deriva_ml_core.schema import Column
+from deriva_ml_core.staging import check_file_name
+
+
+def names(exe: Execution) -> list[str]:
+    return [f"{asset.table}/{asset.filename}" for asset in exe.staged_assets()]
+
+
+def test_a_new_file_gets_a_path_in_the_working_folder(exe: Execution) -> None:
+    """Method 1: a bare name is a new file, and the folder to write it in is there."""
+    path = exe.asset_file_path(asset_name="Model", file_name="model.pt")
+    assert path.is_relative_to(exe.working_dir)
+    assert path.name == "model.pt"
+    path.write_bytes(b"weights")
+    assert names(exe) == ["Model/model.pt"]
+
+
+def test_the_same_new_name_again_gives_the_same_path(exe: Execution) -> None:
+    """Asking twice registers once, also by the path that was handed out, also without repeating the types."""
+    path = exe.asset_file_path("Model", "model.pt", asset_types=["Model_File"])
+    assert exe.asset_file_path("Model", "model.pt") == path
+    assert exe.asset_file_path("Model", path) == path
+    assert len(exe.staged_assets()) == 1
+
+
+def test_a_bare_name_is_new_even_if_the_current_folder_has_one(
+    exe: Execution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a path with a folder names an existing file."""
+    (tmp_path / "model.pt").write_bytes(b"other")
+    monkeypatch.chdir(tmp_path)
+    path = exe.asset_file_path("Model", "model.pt")
+    assert not path.exists()
+    assert exe.asset_file_path("Model", "./model.pt", rename_file="b.pt").read_bytes() == b"other"
+
+
+def test_an_existing_file_is_linked(exe: Execution, tmp_path: Path) -> None:
+    """Method 2 without copying: the original stays the only copy until the upload."""
+    original = tmp_path / "file.png"
+    original.write_bytes(b"png")
+    path = exe.asset_file_path("Image", str(original))
+    assert path.is_symlink()
+    assert path.read_bytes() == b"png"
+
+
+def test_an_existing_file_is_copied_when_asked(exe: Execution, tmp_path: Path) -> None:
+    """Method 2 with copying: what happens to the original afterwards does not matter."""
+    original = tmp_path / "file.png"
+    original.write_bytes(b"png")
+    path = exe.asset_file_path("Image", original, copy_file=True)
+    original.unlink()
+    assert path.read_bytes() == b"png"
+    assert not path.is_symlink()
+
+
+def test_a_file_is_renamed(exe: Execution, tmp_path: Path) -> None:
+    """Method 3: the row carries the new name."""
+    original = tmp_path / "temp.png"
+    original.write_bytes(b"png")
+    exe.asset_file_path("Image", original, rename_file="processed_image.png")
+    assert names(exe) == ["Image/processed_image.png"]
+
+
+def test_types_are_kept(exe: Execution) -> None:
+    """Method 4: types are terms of Asset_Type; the table's name is the default."""
+    exe.asset_file_path("Image", "mask.png", asset_types=["Segmentation_Mask", "Derived"])
+    exe.asset_file_path("Image", "one.png", asset_types="Derived")
+    exe.asset_file_path("Image", "none.png")
+    assert [asset.asset_types for asset in exe.staged_assets()] == [
+        ("Segmentation_Mask", "Derived"),
+        ("Derived",),
+        ("Image",),
+    ]
+
+
+def test_metadata_is_kept(ml: DerivaML, exe: Execution) -> None:
+    """Keyword arguments are columns of the asset table."""
+    ml.create_asset("Scan", columns=[Column("Angle", "float8")])
+    exe.asset_file_path("Scan", "a.png", Angle=1.5, Description="from above")
+    assert exe.staged_assets()[0].metadata == {"Angle": 1.5, "Description": "from above"}
+
+
+def test_unknown_words_raise_at_once_and_name_the_known(exe: Execution) -> None:
+    """A table, type or column that is not there is refused before anything is staged."""
+    with pytest.raises(UnknownTable, match="Execution_Metadata"):
+        exe.asset_file_path("Modle", "a.pt")
+    with pytest.raises(UnknownTable, match="asset table"):
+        exe.asset_file_path("Dataset", "a.pt")
+    with pytest.raises(UnknownTerm, match="Segmentation_Mask"):
+        exe.asset_file_path("Image", "a.png", asset_types=["Mask"])
+    with pytest.raises(UnknownColumn, match="Description"):
+        exe.asset_file_path("Image", "a.png", Colour="red")
+    with pytest.raises(UnknownColumn, match="filled by the upload"):
+        exe.asset_file_path("Image", "a.png", URL="x")
+    assert exe.staged_assets() == []
+
+
+@pytest.mark.parametrize("name", ["../a.pt", "a/../../b", "/no/such/file.pt", "", ".", "a/", "a\0b", "x" * 256])
+def test_a_name_that_climbs_out_is_refused(exe: Execution, name: str) -> None:
+    """A file can only be staged below its own table's folder."""
+    with pytest.raises(InvalidFileName):
+        exe.asset_file_path("Model", name)
+    with pytest.raises(InvalidFileName):
+        exe.asset_file_path("Model", "fine", rename_file=name or "..")
+
+
+def test_a_folder_is_refused(exe: Execution, tmp_path: Path) -> None:
+    """An existing path must be a file."""
+    with pytest.raises(InvalidFileName, match="folder"):
+        exe.asset_file_path("Model", tmp_path)
+
+
+def test_two_originals_under_one_name_are_refused(exe: Execution, tmp_path: Path) -> None:
+    """No file takes another's place unnoticed; the same one again, or one of equal bytes, is fine."""
+    for folder, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(content)
+    path = exe.asset_file_path("Image", tmp_path / "a" / "x.png")
+    assert exe.asset_file_path("Image", tmp_path / "a" / "x.png") == path
+    assert exe.asset_file_path("Image", tmp_path / "c" / "x.png") == path
+    with pytest.raises(FileConflict, match="rename_file"):
+        exe.asset_file_path("Image", tmp_path / "b" / "x.png")
+    exe.asset_file_path("Image", tmp_path / "b" / "x.png", rename_file="y.png")
+    assert names(exe) == ["Image/x.png", "Image/y.png"]
+
+
+def test_an_original_is_never_written_through(exe: Execution, tmp_path: Path) -> None:
+    """A new file cannot have the name of a staged link: writing it would write the original."""
+    original = tmp_path / "x.png"
+    original.write_bytes(b"mine")
+    exe.asset_file_path("Image", original)
+    with pytest.raises(FileConflict, match="written"):
+        exe.asset_file_path("Image", "x.png")
+
+
+def test_other_types_for_a_staged_file_are_refused(exe: Execution) -> None:
+    """What was said of a file is not changed behind its back."""
+    exe.asset_file_path("Image", "x.png", asset_types=["Derived"])
+    with pytest.raises(FileConflict, match="forget"):
+        exe.asset_file_path("Image", "x.png", asset_types=["Segmentation_Mask"])
+
+
+def test_a_file_and_a_folder_of_one_name_are_refused(exe: Execution) -> None:
+    """``a`` and ``a/b`` cannot both be files."""
+    exe.asset_file_path("Model", "a/b")
+    with pytest.raises(FileConflict):
+        exe.asset_file_path("Model", "a")
+    exe.asset_file_path("Model", "c").write_bytes(b"")
+    with pytest.raises(FileConflict):
+        exe.asset_file_path("Model", "c/d")
+
+
+def test_sub_folders_are_kept(exe: Execution) -> None:
+    """A new file's folders are part of its name."""
+    path = exe.asset_file_path("Model", "fold-1/weights/model.pt")
+    path.write_bytes(b"x")
+    assert names(exe) == ["Model/fold-1/weights/model.pt"]
+
+
+def test_a_forgotten_file_is_not_staged(exe: Execution, tmp_path: Path) -> None:
+    """forget() takes the path that was returned, or the original's; the original stays."""
+    path = exe.asset_file_path("Model", "a.pt")
+    original = tmp_path / "b.pt"
+    original.write_bytes(b"b")
+    exe.asset_file_path("Model", original)
+    exe.forget(path)
+    exe.forget(original)
+    assert exe.staged_assets() == []
+    assert original.read_bytes() == b"b"
+    with pytest.raises(InvalidFileName, match="staged_assets"):
+        exe.forget(path)
+    assert exe.asset_file_path("Model", "a.pt") == path
+
+
+_PART = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(_PART, min_size=1, max_size=3))
+@example(["epoch=3-step=100.ckpt"])
+@example(["model.weights.h5"])
+@example([".hidden"])
+@example(["no extension"])
+@example(["naïve 模型 ☃.pt"])
+@example(["x" * 255])
+@example(["~"])
+@example(["%2F..%2F"])
+@example(["C:\\x"])
+def test_any_file_name_that_the_file_system_takes_is_kept(exe: Execution, parts: list[str]) -> None:
+    """Whatever a framework calls its files, they are staged inside the folder and keep their name."""
+    assume(all(part not in (".", "..") and len(os.fsencode(part)) <= 255 for part in parts))
+    name = "/".join(parts)
+    assert check_file_name(name) == name
+    path = exe.asset_file_path("Model", name)
+    assert path.is_relative_to(exe.working_dir)
+    if not path.exists():
+        path.write_bytes(b"x")
+    assert exe.staged_assets()[-1].filename == name
+    exe.forget(path)
+    path.unlink()
+
+
+@given(name=st.text(max_size=60))
+def test_a_checked_name_stays_inside(name: str) -> None:
+    """No text that passes the check leads out of a folder."""
+    try:
+        checked = check_file_name(name)
+    except InvalidFileName:
+        return
+    assert (Path("/root/of/all") / checked).is_relative_to("/root/of/all")
+    assert os.path.normpath(os.path.join("/root/of/all", checked)).startswith("/root/of/all/")
