@@ -1,0 +1,8 @@
+"""The values that go with datasets."""
+
+from __future__ import annotations
+
+from deriva_ml_core.dataset import DatasetVersion, VersionPart
+from deriva_ml_core.models import DatasetSpec
+
+__all__ = ["DatasetSpec", "DatasetVersion", "VersionPart"]

@@ -1,0 +1,10 @@
+"""What makes a run: its configuration, its workflow, the run itself."""
+
+from __future__ import annotations
+
+from deriva_ml_core.configuration import ExecutionConfiguration
+from deriva_ml_core.execution import Execution
+from deriva_ml_core.models import AssetSpec
+from deriva_ml_core.workflow import Workflow
+
+__all__ = ["AssetSpec", "Execution", "ExecutionConfiguration", "Workflow"]

@@ -1,0 +1,111 @@
+"""README.md tells the truth: its Python blocks, one after the other, are one program that runs as it stands."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import git
+import pytest
+
+from pages import code_blocks
+
+pytest.importorskip("pytorch_lightning", reason="the README's first program trains with pytorch_lightning")
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+OURS = {"deriva_ml", "deriva_ml_lightning", "deriva_ml_keras"}
+
+PRELUDE = '''\
+"""`model` and `data` are the reader's own: here the smallest that Lightning has."""
+import logging, warnings
+from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset
+from torch.utils.data import DataLoader
+
+warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch")
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+model, data = BoringModel(), DataLoader(RandomDataset(32, 8))
+'''
+
+
+def run_script(script: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in its own folder, as its user would."""
+    environ = {**os.environ, "DERIVA_ML_HOME": str(home), "PYTHONPATH": str(script.parent / "installed")}
+    command = [sys.executable, script.name]
+    return subprocess.run(
+        command, cwd=script.parent, env=environ, capture_output=True, text=True, check=False, timeout=280
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """All Python blocks of the README, as a committed script that was run with the README's plugin installed."""
+    folder = tmp_path_factory.mktemp("readme")
+    *program, plugin = code_blocks(README, "python")
+    install_plugin(folder / "installed", plugin)
+    script = folder / "train.py"
+    script.write_text("\n".join([PRELUDE, *program]), encoding="utf-8")
+    with git.Repo.init(folder) as repository:
+        repository.create_remote("origin", "https://github.com/reader/project.git")
+        repository.index.add(["train.py"])
+        author = git.Actor("Reader", "reader@example.org")
+        repository.index.commit("Train", author=author, committer=author)
+    return run_script(script, folder / "home")
+
+
+def install_plugin(site: Path, module: str) -> None:
+    """Lay the README's plugin out as pip does, by the README's pyproject.toml."""
+    (project,) = (tomllib.loads(block)["project"] for block in code_blocks(README, "toml"))
+    ((name, imported),) = project["entry-points"]["deriva_ml"].items()
+    metadata = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    metadata.mkdir(parents=True)
+    (site / f"{imported}.py").write_text(module, encoding="utf-8")
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    (metadata / "entry_points.txt").write_text(f"[deriva_ml]\n{name} = {imported}\n")
+
+
+def test_every_block_runs(done: subprocess.CompletedProcess[str]) -> None:
+    """The program of all blocks ends well, and none of our warnings is in what it says."""
+    assert done.returncode == 0, done.stderr
+    assert "DerivaMLWarning" not in done.stderr
+
+
+def test_the_run_is_on_record(done: subprocess.CompletedProcess[str]) -> None:
+    """The first block ends with a completed execution, and the blocks after it read back what it was."""
+    assert re.search(r"^Execution \S+ is Completed$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^Digit classifier https://github\.com/reader/project/blob/\w{40}/train\.py \w{40}$", done.stdout, re.MULTILINE
+    )
+    assert len(re.findall(r"^Model \S+\.ckpt \d+ \w{32}$", done.stdout, re.MULTILINE)) == 3
+
+
+def test_the_plugin_hears(done: subprocess.CompletedProcess[str]) -> None:
+    """The plugin in ten lines, named in pyproject.toml as shown, hears of each epoch."""
+    assert re.findall(r"^\S+: epoch (\d), \{", done.stdout, re.MULTILINE) == ["1", "2", "3"]
+
+
+def test_the_payoff_comes_first() -> None:
+    """Within the first 30 lines stands a whole program, and it imports from nobody but us and its framework."""
+    first, *_ = code_blocks(README, "python")
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert lines.index(first.splitlines()[-1]) < 30
+    imported = {str(node.module) for node in ast.walk(ast.parse(first)) if isinstance(node, ast.ImportFrom)}
+    assert imported - OURS == {"pytorch_lightning"}
+
+
+def test_what_it_points_to_is_there() -> None:
+    """Every linked file, folder of the repository and make target that the README names exists."""
+    text = README.read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = re.findall(r"\]\(([\w./-]+)\)", text) + re.findall(
+        r"`((?:src|plugins|examples|tests|benchmarks)/[\w./]*)`", text
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert [target for target in set(re.findall(r"\bmake (\w+)", text)) if f"\n{target}:" not in makefile] == ["also"]
