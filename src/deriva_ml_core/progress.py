@@ -15,15 +15,18 @@ SHORT_FILES, SHORT_BYTES = 50, 16 * 2**20
 
 
 @contextmanager
-def shown(callback: Callable[[UploadProgress], None] | None) -> Iterator[Callable[[UploadProgress], None] | None]:
-    """Give what is to be told of an upload's progress: the caller's own listener, a bar on a terminal, or nobody."""
+def shown(
+    callback: Callable[[UploadProgress], None] | None, doing: str = "Uploading"
+) -> Iterator[Callable[[UploadProgress], None] | None]:
+    """Give what is to be told of a transfer's progress: the caller's own listener, a bar on a terminal, or nobody."""
     if callback is not None or not sys.stderr.isatty():
         yield callback
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("Uploading {task.fields[files]} files"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    text = TextColumn(f"{doing} {{task.fields[files]}} files")
+    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("upload", total=None, visible=False, files=0)
 

@@ -1,0 +1,188 @@
+"""The members of datasets: which rows they are, how they are found, and how datasets lie in one another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deriva_ml_core.backend import Catalog, Row
+from deriva_ml_core.definitions import RID, MLTable, split_rid
+from deriva_ml_core.errors import UnknownRID, WrongTable
+from deriva_ml_core.schema import CatalogModel
+
+__all__ = [
+    "Link",
+    "ancestors",
+    "descendants",
+    "link_to",
+    "links",
+    "locate_members",
+    "member_pages",
+    "portions",
+    "require_members",
+]
+
+PORTION = 10_000
+"""How many record ids go into one call: as many as the catalog inserts in one transaction."""
+
+NAMED = 5
+"""How many wrong record ids an error names."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The table that links datasets to their members of one table.
+
+    Args:
+        element: The members' table.
+        table: The table of the links.
+        dataset: Its column that names the dataset.
+        member: Its column that names the member.
+    """
+
+    element: str
+    table: str
+    dataset: str
+    member: str
+
+
+def links(model: CatalogModel) -> dict[str, Link]:
+    """The links to all element tables, datasets among them, by element table."""
+    found = {}
+    for element, table in model.element_tables.items():
+        dataset, member = model.table(table).foreign_keys
+        found[element] = Link(element, table, dataset.column, member.column)
+    return found
+
+
+def link_to(catalog: Catalog, element: str) -> Link:
+    """The link to one element table.
+
+    Raises:
+        UnknownTable: The catalog has no such table.
+        WrongTable: The table's rows may not be members of datasets.
+    """
+    found = links(catalog.model).get(element) or links(catalog.refresh()).get(element)
+    if found is None:
+        table = catalog.model.table(element).name
+        raise WrongTable(f"Rows of {table} may not be members of datasets yet. {_remedy(table)}")
+    return found
+
+
+def locate_members(catalog: Catalog, members: Sequence[RID] | Mapping[str, Sequence[RID]]) -> dict[str, list[RID]]:
+    """Record ids by element table, each once.
+
+    Args:
+        catalog: The catalog.
+        members: Record ids, or record ids by table; those given by table are not looked up.
+
+    Raises:
+        InvalidRID: A text is not a record id.
+        UnknownRID: A record id names no row.
+        UnknownTable: The catalog has no such table.
+        WrongTable: A row's table is not an element table.
+    """
+    if isinstance(members, Mapping):
+        return {link_to(catalog, table).element: _plain(rids) for table, rids in members.items()}
+    rids = _plain(members)
+    tables = _tables(catalog, rids, links(catalog.model))
+    if len(tables) < len(rids):
+        missing = [rid for rid in rids if rid not in tables]
+        tables |= _tables(catalog, missing, links(catalog.refresh()))
+        _refuse(
+            catalog, [rid for rid in missing if rid not in tables], "and its rows may not be members of datasets yet"
+        )
+    found = defaultdict(list)
+    for rid in rids:
+        found[tables[rid]].append(rid)
+    return dict(found)
+
+
+def require_members(catalog: Catalog, element: str, rids: Sequence[RID]) -> None:
+    """Raise what is wrong with record ids that were said to be of one element table, if anything is.
+
+    Raises:
+        UnknownRID: A record id names no row.
+        WrongTable: A record id names a row of another table.
+    """
+    found = _tables(catalog, rids, [element])
+    _refuse(catalog, [rid for rid in rids if rid not in found], f"not of {element}")
+
+
+def member_pages(catalog: Catalog, link: Link, datasets: Sequence[RID], *, size: int = 2000) -> Iterator[list[Row]]:
+    """The complete rows of the members of one element table, in the order in which they were added.
+
+    Args:
+        catalog: The catalog, or a snapshot of it.
+        link: The element table's link.
+        datasets: The datasets; a member of several comes once.
+        size: The most rows a page; memory holds one page, and the record ids seen where there are several datasets.
+    """
+    seen: set[RID] = set()
+    for page in catalog.pages(link.table, {link.dataset: list(datasets)}, size=size):
+        rids = [row[link.member] for row in page]
+        if len(datasets) > 1:
+            rids = [rid for rid in dict.fromkeys(rids) if rid not in seen]
+            seen.update(rids)
+        rows = {row["RID"]: row for row in catalog.select(link.element, {"RID": rids})}
+        yield [rows[rid] for rid in rids if rid in rows]
+
+
+def ancestors(catalog: Catalog, dataset: RID) -> list[RID]:
+    """The datasets that a dataset lies in, at any depth, the nearest first."""
+    link = link_to(catalog, MLTable.dataset)
+    return _closure(catalog, link.table, dataset, link.member, link.dataset)
+
+
+def descendants(catalog: Catalog, dataset: RID) -> list[RID]:
+    """The datasets that lie in a dataset, at any depth, the nearest first."""
+    link = link_to(catalog, MLTable.dataset)
+    return _closure(catalog, link.table, dataset, link.dataset, link.member)
+
+
+def portions(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The values in runs of `PORTION`."""
+    return (values[start : start + PORTION] for start in range(0, len(values), PORTION))
+
+
+def _closure(catalog: Catalog, table: str, start: RID, known: str, wanted: str) -> list[RID]:
+    level, seen = [start], {start: None}
+    while level:
+        rows = catalog.select(table, {known: level})
+        level = [rid for rid in dict.fromkeys(row[wanted] for row in rows) if rid not in seen]
+        seen.update(dict.fromkeys(level))
+    return list(seen)[1:]
+
+
+def _plain(rids: Iterable[str]) -> list[RID]:
+    given = [rids] if isinstance(rids, str) else rids
+    return list(dict.fromkeys(split_rid(rid)[0] for rid in given))
+
+
+def _tables(catalog: Catalog, rids: Sequence[RID], tables: Collection[str]) -> dict[RID, str]:
+    found: dict[RID, str] = {}
+    for portion in portions(rids):
+        found |= catalog.locate(portion, tuple(tables))
+    return found
+
+
+def _refuse(catalog: Catalog, rids: Sequence[RID], why: str) -> None:
+    """Raise what is wrong with record ids that were not found where they should be, unless there are none."""
+    found = _tables(catalog, rids, ())
+    if unknown := [rid for rid in rids if rid not in found]:
+        raise UnknownRID(f"{catalog.name} has no row {_named(unknown)}; give record ids of rows that it has.")
+    for table in set(found.values()):
+        wrong = _named([rid for rid in rids if found[rid] == table])
+        raise WrongTable(f"{wrong}: the table is {table}, {why}. {_remedy(table)}")
+
+
+def _named(rids: Sequence[RID]) -> str:
+    return ", ".join(rids[:NAMED]) + (f" and {len(rids) - NAMED} more" if len(rids) > NAMED else "")
+
+
+def _remedy(table: str) -> str:
+    return f"To make rows of {table} members, call ml.add_dataset_element_type({table!r}) first."
