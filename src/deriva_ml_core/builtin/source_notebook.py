@@ -1,0 +1,113 @@
+"""Where the code is in a notebook: the file that a running Jupyter server has open for this kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from deriva_ml_core.git import file_source
+from deriva_ml_core.models import SourceCode
+from deriva_ml_core.notices import doubt
+from deriva_ml_core.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOTEBOOK_PATH = "DERIVA_ML_NOTEBOOK_PATH"
+"""The environment variable that names the notebook where no server can."""
+
+_SECONDS = 2.0
+
+
+@hookimpl
+def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
+    """Answer in a notebook's kernel, and for a script that is a notebook."""
+    if script:
+        return file_source(script, "notebook", environ) if script.suffix == ".ipynb" else None
+    kernel = _kernel()
+    if kernel is None:
+        return None
+    if notebook := _find(kernel, environ):
+        return file_source(notebook, "notebook", environ)
+    doubt(
+        "No running Jupyter server says which notebook this is, so this run is recorded but cannot be repeated. "
+        f"Set {NOTEBOOK_PATH} to the notebook's file, or DERIVA_ML_WORKFLOW_URL and DERIVA_ML_WORKFLOW_CHECKSUM.",
+        environ,
+    )
+    return SourceCode(kind="interactive")
+
+
+def _kernel() -> Any | None:
+    import sys
+
+    shell: Callable[[], Any] = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return getattr(shell(), "kernel", None)
+
+
+def _find(kernel: Any, environ: Mapping[str, str]) -> Path | None:
+    named = (environ.get(NOTEBOOK_PATH), kernel.shell.user_ns.get("__vsc_ipynb_file__"))
+    asked = _sessions(_kernel_id(kernel), environ)
+    # a server's word stands above the session's name, which is not told of a notebook that was renamed
+    guessed = environ.get("JPY_SESSION_NAME")
+    return next(filter(None, map(_notebook, _chain(named, asked, guessed))), None)
+
+
+def _chain(named: tuple[str | None, ...], asked: Iterator[str], guessed: str | None) -> Iterator[str | None]:
+    yield from named
+    yield from asked
+    yield guessed
+
+
+def _notebook(name: str | None) -> Path | None:
+    file = Path(name).expanduser().absolute() if name else None
+    return file if file and file.suffix == ".ipynb" and file.is_file() else None
+
+
+def _kernel_id(kernel: Any) -> str:
+    return Path(kernel.config["IPKernelApp"]["connection_file"]).stem.removeprefix("kernel-")
+
+
+def _sessions(kernel_id: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """The paths that the running servers have open for this kernel."""
+    for server in _servers():
+        token = server.get("token") or environ.get("JUPYTERHUB_API_TOKEN", "")
+        for session in _ask(str(server.get("url", "")), token):
+            if session.get("kernel", {}).get("id") == kernel_id:
+                path = session.get("path") or session.get("notebook", {}).get("path", "")
+                # jupyter-collaboration names its drive before the path
+                yield str(Path(server.get("root_dir") or server.get("notebook_dir") or "", path.removeprefix("RTC:")))
+
+
+def _servers() -> Iterator[dict[str, Any]]:
+    """What the running servers say of themselves, the newest first."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    found = [file for name in ("jpserver", "nbserver") for file in Path(jupyter_runtime_dir()).glob(f"{name}-*.json")]
+    for file in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            yield json.loads(file.read_text())
+        except (OSError, ValueError):
+            continue
+
+
+def _ask(url: str, token: str) -> list[dict[str, Any]]:
+    """A server's sessions; none where it does not answer. No proxy is asked and no redirection followed."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return []
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=_SECONDS)
+    try:
+        headers = {"Authorization": f"token {token}"} if token else {}
+        connection.request("GET", f"{parts.path.rstrip('/')}/api/sessions", headers=headers)
+        answer = connection.getresponse()
+        sessions = json.loads(answer.read()) if answer.status == 200 else []
+    except (OSError, HTTPException, ValueError):
+        return []
+    finally:
+        connection.close()
+    return [session for session in sessions if isinstance(session, dict)]

@@ -1,0 +1,19 @@
+"""All that we ask of git, read only: where a file's code is, what is not committed, and how to rebuild a run."""
+
+from __future__ import annotations
+
+from deriva_ml_core.git.checksum import blob_hash
+from deriva_ml_core.git.patch import uncommitted_patch
+from deriva_ml_core.git.remote import blob_url, web_url
+from deriva_ml_core.git.source import file_source
+from deriva_ml_core.git.state import RepositoryState, repository_state
+
+__all__ = [
+    "RepositoryState",
+    "blob_hash",
+    "blob_url",
+    "file_source",
+    "repository_state",
+    "uncommitted_patch",
+    "web_url",
+]

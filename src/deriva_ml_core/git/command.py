@@ -1,0 +1,127 @@
+"""The one door to git: a command that reads, whatever the user's settings and environment say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+
+__all__ = ["Answer", "ask"]
+
+# these would send git to another repository than the one of the folder that is asked about, as in a git hook
+_ELSEWHERE = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_NOGLOB_PATHSPECS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
+_QUIET = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_PAGER": "cat",
+}
+# start no daemon (in any version of git), write no second index file, take any line ending
+_SETTINGS = (
+    "-c",
+    "core.fsmonitor=",
+    "-c",
+    "core.splitIndex=false",
+    "-c",
+    "core.safecrlf=false",
+    "-c",
+    "color.ui=false",
+)
+_MISSING = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What git said.
+
+    Args:
+        status: Its exit status; 127 where there is no git.
+        output: Its standard output.
+        complaint: Its standard error.
+    """
+
+    status: int
+    output: bytes = b""
+    complaint: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.status == 0
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no git to ask."""
+        return self.status == _MISSING
+
+    @property
+    def refused(self) -> bool:
+        """Whether git does not trust the repository, as its files belong to someone else."""
+        return "safe.directory" in self.complaint
+
+    @property
+    def lines(self) -> list[str]:
+        """Its output line by line."""
+        return os.fsdecode(self.output).split("\n")[:-1]
+
+    @property
+    def records(self) -> list[str]:
+        """Its output where it ends each record with a NUL byte."""
+        return os.fsdecode(self.output).split("\0")[:-1]
+
+
+def ask(folder: Path, *arguments: str, given: bytes = b"", environ: Mapping[str, str] | None = None) -> Answer:
+    """Run one git command.
+
+    Args:
+        folder: Where.
+        arguments: The command and its arguments.
+        given: Its standard input.
+        environ: Environment variables for this command alone.
+    """
+    try:
+        from git.cmd import Git
+        from git.exc import GitCommandNotFound
+    except ImportError as error:
+        return Answer(_MISSING, complaint=str(error))
+    program = Git.GIT_PYTHON_GIT_EXECUTABLE or "git"
+    command = [program, "--no-pager", "-C", str(folder), *_SETTINGS, *arguments]
+    try:
+        with TemporaryFile() as stdin:
+            stdin.write(given)
+            stdin.seek(0)
+            status, output, complaint = Git().execute(
+                [*_elsewhere(), *command],
+                istream=stdin,
+                env={**_QUIET, **(environ or {})},
+                with_extended_output=True,
+                with_exceptions=False,
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+            )
+    except GitCommandNotFound as error:
+        return Answer(_MISSING, complaint=str(error))
+    return Answer(status, output, complaint)
+
+
+def _elsewhere() -> list[str]:
+    # GitPython adds to the environment and takes nothing out of it
+    found = [name for name in _ELSEWHERE if name in os.environ]
+    return ["env", *(part for name in found for part in ("-u", name))] if found else []

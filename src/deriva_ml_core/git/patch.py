@@ -1,0 +1,214 @@
+"""The uncommitted changes of a repository as one patch, with which a dirty run can be rebuilt from HEAD."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from deriva_ml_core.git.checksum import is_notebook, stripped
+from deriva_ml_core.git.command import Answer, ask
+from deriva_ml_core.notices import doubt, warn
+from deriva_ml_core.redaction import holds_secret, is_secret_file
+
+__all__ = ["uncommitted_patch"]
+
+LARGEST_FILE = 2**20
+"""Bytes up to which an untracked file is kept."""
+
+LARGEST_SUM = 10 * 2**20
+"""Bytes up to which untracked files are kept together."""
+
+_MOST_NAMES = 1000
+_DIFF = (
+    "diff",
+    "--cached",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+    "--no-renames",
+    "--submodule=short",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+    "-U3",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What differs from HEAD.
+
+    Args:
+        tracked: Paths that git knows.
+        untracked: Paths that it does not know and does not ignore.
+        submodules: Paths of submodules with uncommitted changes of their own.
+    """
+
+    tracked: list[str] = field(default_factory=list)
+    untracked: list[str] = field(default_factory=list)
+    submodules: list[str] = field(default_factory=list)
+
+
+class _Failed(Exception):
+    """Git did not do what the patch needs."""
+
+
+def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> bytes:
+    """Collect what a repository's work tree has and its HEAD has not.
+
+    It is what ``git diff --binary HEAD`` shows, and untracked text files up to 1 MiB each, 10 MiB in all; the rest is
+    named at the patch's head. Notebooks are in stripped form. A file whose change holds a secret is left out.
+
+    Args:
+        root: The work tree.
+        environ: Environment variables, the process's own by default; ``DERIVA_ML_REQUIRE_CLEAN=1`` makes an error of a
+            file that is left out.
+
+    Returns:
+        A patch that ``git apply`` takes on HEAD (on an empty folder where there is no commit); empty where nothing
+        differs, or where git fails, with a warning that says why.
+
+    Raises:
+        NotReproducible: A file was left out, and the environment asks for an error.
+    """
+    try:
+        changes = _changes(root)
+        if not (changes.tracked or changes.untracked or changes.submodules):
+            return b""
+        with TemporaryDirectory(prefix="deriva-ml-") as folder:
+            return _patch(root, changes, Path(folder), os.environ if environ is None else environ)
+    except (_Failed, OSError) as error:
+        warn(f"The uncommitted changes of {root} cannot be kept with the execution: {error}. Commit them to be safe.")
+        return b""
+
+
+def _done(answer: Answer) -> Answer:
+    if not answer.ok:
+        raise _Failed(answer.complaint.strip() or f"git ended with {answer.status}")
+    return answer
+
+
+def _changes(root: Path) -> _Changes:
+    changes = _Changes()
+    arguments = ("--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=untracked")
+    for record in _done(ask(root, "status", *arguments)).records:
+        if record.startswith("? "):
+            changes.untracked.append(record[2:])
+            continue
+        path = record.split(" ", 10 if record.startswith("u ") else 8)[-1]
+        changes.tracked.append(path)
+        if record.split(" ", 3)[2].startswith("S") and "M" in record.split(" ", 3)[2]:
+            changes.submodules.append(path)
+    return changes
+
+
+def _patch(root: Path, changes: _Changes, folder: Path, environ: Mapping[str, str]) -> bytes:
+    untracked, unkept = _choose(root, changes.untracked)
+    scratch = _scratch(root, folder)
+    paths = [*changes.tracked, *untracked]
+    notebooks = {path for path in paths if is_notebook(path) and (root / path).is_file()}
+    given = "".join(f"{path}\0" for path in paths if path not in notebooks).encode(errors="surrogateescape")
+    _done(ask(root, "update-index", "--add", "--remove", "--replace", "-z", "--stdin", given=given, environ=scratch))
+    for path in notebooks:
+        _put_notebook(root, path, scratch)
+    names = _done(ask(root, *_DIFF, "--name-only", "-z", environ=scratch)).records
+    parts = re.split(rb"(?m)^(?=diff --git )", _done(ask(root, *_DIFF, "--binary", environ=scratch)).output)[1:]
+    secret = {name for name, part in zip(names, parts, strict=True) if _is_secret(root, name, part)}
+    for name in sorted(secret):
+        doubt(
+            f"The uncommitted change of {root / name} holds what looks like a secret, so it is not kept with the "
+            "execution. Take the secret out of the file, or add the file to .gitignore.",
+            environ,
+        )
+    notes = [
+        *(f"left out, as its change holds a secret: {json.dumps(name)}" for name in sorted(secret)),
+        *(f"a submodule with uncommitted changes of its own: {json.dumps(name)}" for name in changes.submodules),
+        *unkept,
+    ]
+    return _heading(root, notes) + b"".join(part for name, part in zip(names, parts, strict=True) if name not in secret)
+
+
+def _heading(root: Path, notes: list[str]) -> bytes:
+    head = ask(root, "rev-parse", "--verify", "--quiet", "HEAD").lines
+    lines = [
+        f"Uncommitted changes of {root.name} on {head[0] if head else 'no commit'}; apply with: git apply <this file>"
+    ]
+    lines += notes[:_MOST_NAMES]
+    lines += [f"and {len(notes) - _MOST_NAMES} more"] if len(notes) > _MOST_NAMES else []
+    return "".join(f"# {line}\n" for line in lines).encode(errors="backslashreplace") + b"\n"
+
+
+def _choose(root: Path, untracked: Iterable[str]) -> tuple[list[str], list[str]]:
+    kept, unkept, total = [], [], 0
+    for path in untracked:
+        size, reason = _weigh(root / path)
+        if not reason and total + size > LARGEST_SUM:
+            reason = f"untracked files together over {LARGEST_SUM} bytes"
+        if reason:
+            unkept.append(f"untracked and not kept ({reason}): {json.dumps(path)}")
+        else:
+            kept.append(path)
+            total += size
+    return kept, unkept
+
+
+def _weigh(file: Path) -> tuple[int, str]:
+    try:
+        found = file.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            return found.st_size, ""
+        if not stat.S_ISREG(found.st_mode):
+            return 0, "a repository of its own"
+        if found.st_size > LARGEST_FILE and not is_notebook(file):
+            return 0, f"{found.st_size} bytes"
+        content = file.read_bytes()
+    except OSError as error:
+        return 0, str(error)
+    if is_notebook(file):
+        content = stripped(content, file.parent)
+    if len(content) > LARGEST_FILE:
+        return 0, f"{len(content)} bytes"
+    # git, too, takes a file for text by its first 8,000 bytes
+    return len(content), f"binary, {len(content)} bytes" if b"\0" in content[:8000] else ""
+
+
+def _scratch(root: Path, folder: Path) -> dict[str, str]:
+    """Lay an index and a place for objects beside the repository, so that nothing is written into it."""
+    index, objects = _done(ask(root, "rev-parse", "--git-path", "index", "--git-path", "objects")).lines
+    if (root / index).is_file():
+        shutil.copyfile(root / index, folder / "index")
+    (folder / "objects").mkdir()
+    quoted = str(root / objects).replace("\\", "\\\\").replace('"', '\\"')
+    return {
+        "GIT_INDEX_FILE": str(folder / "index"),
+        "GIT_OBJECT_DIRECTORY": str(folder / "objects"),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"',
+    }
+
+
+def _put_notebook(root: Path, path: str, scratch: Mapping[str, str]) -> None:
+    file = root / path
+    content = stripped(file.read_bytes(), file.parent)
+    committed = ask(root, "cat-file", "blob", f"HEAD:{path}")
+    if committed.ok and stripped(committed.output, file.parent) == content:
+        content = committed.output
+    written = _done(ask(root, "hash-object", "-w", "--stdin", "--no-filters", given=content, environ=scratch))
+    mode = "100755" if file.stat().st_mode & stat.S_IXUSR else "100644"
+    entry = f"{mode},{written.lines[0]},{path}"
+    _done(ask(root, "update-index", "--add", "--replace", "--cacheinfo", entry, environ=scratch))
+
+
+def _is_secret(root: Path, name: str, part: bytes) -> bool:
+    return is_secret_file(name) or any(holds_secret(text, name) for text in _texts(root / name, part))
+
+
+def _texts(file: Path, part: bytes) -> Iterator[str]:
+    yield part.decode(errors="replace")
+    if b"\nGIT binary patch\n" in part and file.is_file():
+        yield file.read_bytes().decode("latin-1")

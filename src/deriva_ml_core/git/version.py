@@ -1,0 +1,56 @@
+"""The version of the project that a file belongs to."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deriva_ml_core.git.command import ask
+
+__all__ = ["project_version"]
+
+
+def project_version(file: Path, root: Path | None) -> str | None:
+    """The version: setuptools-scm's where the project uses it, else the project's own word, else ``git describe``.
+
+    Args:
+        file: A file of the project; its pyproject.toml is the nearest one in the folders above.
+        root: The repository, beyond which no pyproject.toml is looked for; None where there is none.
+
+    Returns:
+        The version; None where the project has none.
+    """
+    project = next(filter(Path.is_file, _candidates(file, root)), None)
+    settings = _read(project) if project else {}
+    if project and "setuptools_scm" in settings.get("tool", {}) and (version := _from_scm(project)):
+        return version
+    if isinstance(version := settings.get("project", {}).get("version"), str):
+        return version
+    described = ask(root, "describe", "--tags", "--always") if root else None
+    return described.lines[0] if described and described.ok else None
+
+
+def _candidates(file: Path, root: Path | None) -> Iterator[Path]:
+    for folder in file.parents:
+        yield folder / "pyproject.toml"
+        if folder == root:
+            return
+
+
+def _read(project: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(project.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _from_scm(project: Path) -> str | None:
+    try:
+        from setuptools_scm import Configuration, _get_version
+
+        version: str | None = _get_version(Configuration.from_file(str(project)), force_write_version_files=False)
+    except (Exception, SystemExit):  # noqa: BLE001 - whatever is wrong with the project's settings, the version is a courtesy
+        return None
+    return version

@@ -1,0 +1,226 @@
+"""What a secret looks like, by the name it goes under and by its own form; secrets are never written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["holds_secret", "is_secret_file", "is_secret_name", "redact", "redact_text"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET_WORDS = _words("authorization bearer cookie cookies credential credentials creds jwt otp secret secrets totp")
+# also at the end of a longer word, as in PGPASSWORD
+_SECRET_ENDS = re.compile(
+    r"(?:password|passwd|passphrase|passcode|apikey|accesskey|secretkey|privatekey|signingkey|authtoken|accesstoken|"
+    r"apitoken|sessionid|sessid)s?\Z"
+)
+_SECRET_PAIRS = {
+    "key": _words(
+        "access account anthropic api auth aws azure comet consumer deploy encryption gcp hf host license master "
+        "neptune openai private secret session shared signing ssh subscription wandb"
+    ),
+    "pass": _words(
+        "admin database db email ftp git http ldap login mail mongo mysql pg postgres proxy redis registry root smtp "
+        "ssh sudo user"
+    ),
+    "pat": _words("ado azure devops docker gh github gitlab"),
+    "tokens": _words("access api auth bearer id oauth personal refresh session"),
+}
+# a language model's own tokens are no secrets
+_TOKEN_KINDS = _words(
+    "additional audio batch begin boi bos class cls decoder end eoi eos eot first forced image input last left mask "
+    "max min next num output pad patch per prefix prompt right sep sequence source special speech start stop suffix target "
+    "text time unk unknown video vision visual word"
+)
+# what follows a secret's name where the value is something about it
+_ABOUT = _words(
+    "count dir directory enabled endpoint env expires expiry field file filename folder format label len length limit "
+    "method mode name path policy prompt required size ttl type uri url var variable"
+)
+
+_FORMS = tuple(
+    (kind, re.compile(form, re.DOTALL))
+    for kind, form in (
+        ("private key", r"-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----.*?(?:-----END [A-Z ]*PRIVATE KEY[A-Z ]*-----|\Z)"),
+        ("web token", r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)*"),
+        ("GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,})"),
+        ("GitLab token", r"\bgl(?:pat|dt|rt|ptt|cbt|oas|soat|ft|imt|agent)-[\w-]{16,}"),
+        ("Hugging Face token", r"\b(?:hf|api_org)_[A-Za-z0-9]{24,}"),
+        ("API key", r"\bsk-(?:(?:proj|svcacct|admin|ant|or|live|test)-[\w-]{16,}|[A-Za-z0-9]{20,})"),
+        ("API key", r"\b(?:(?:[sr]k_(?:live|test)|whsec)_[A-Za-z0-9]{16,}|(?:dapi|r8_|dop_v1_)[A-Za-z0-9]{32,})"),
+        ("AWS key", r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b"),
+        ("Slack token", r"\bxox[a-z](?:\.xox[a-z])?-[\w-]{10,}|\bxapp-\d-[\w-]{10,}"),
+        ("webhook", r"(?<=hooks\.slack\.com/services/)[\w/]{20,}|(?<=/api/webhooks/)\d+/[\w-]{20,}"),
+        ("Google key", r"\bAIza[\w-]{35}|\bya29\.[\w-]{20,}|\bGOCSPX-[\w-]{20,}"),
+        ("registry token", r"\bpypi-[\w-]{40,}|\bnpm_[A-Za-z0-9]{36}|\bdckr_pat_[\w-]{20,}"),
+        ("bot token", r"\b\d{8,10}:AA[\w-]{33}\b"),
+        ("signature", r"(?i)(?<=[?&])(?:sig|(?:x-(?:amz|goog)-)?(?:signature|credential|security-token))=[^\s&'\"]+"),
+        ("authorization", r"(?i)(?<=\bbearer )(?=\S*\d)[\w.~+/=-]{8,}"),
+        ("authorization", r"(?i)(?<=\bauthorization: )(?:(?:basic|token|bearer) )?[\w.~+/=-]{6,}"),
+    )
+)
+# what stands before the host in a URL: with a password, or on the web, where no login name is needed to read
+_LOGIN = re.compile(r"(?<=://)[^\s/?#@:\['\"<>]*:(?!\d{1,5}/)(?P<password>[^\s'\"<>]*)(?=@)")
+_USER = re.compile(r"(?i)(?:(?<=http://)|(?<=https://))[^\s/?#@'\"<>]+(?=@)")
+
+_NAME = r"(?<![\w.-])(?P<name>-{0,2}[A-Za-z_][\w.-]*)"
+_QUOTED = r"[rbfuRBFU]{0,2}(?P<quote>\"\"\"|'''|\\?[\"'])(?P<value>(?:\\.|(?!(?P=quote)).)+?)(?=(?P=quote))"
+_EQUALS = r"(?:\\?[\"'])?\]?\s*(?::\s*[\w.\[\], |]{1,60}=|:=|[=!]?=|=>|:)\s*"
+_IN_QUOTES = re.compile(_NAME + _EQUALS + _QUOTED, re.DOTALL)
+_UNQUOTED = re.compile(_NAME + r"=(?P<value>(?!\[redacted)[^\s&;'\"]+)")
+_AS_HEADER = re.compile(
+    r"(?i)(?<![\w.-])(?P<name>passwo?r?d|(?:client )?secret|api[-_ ]?key|x-[\w-]*(?:key|token)|authorization|"
+    r"(?:set-)?cookie):[ \t]+(?P<value>(?!\[redacted)[^\s'\"]+)"
+)
+_OPTION = re.compile(r"(?<![\w.-])--?(?P<name>[A-Za-z][\w-]*)[ =](?P<value>[^\s'\"-][^\s'\"]*)")
+_LINE = re.compile(
+    r"(?m)^[+ -]?\s*(?:-\s+|export\s+|ENV\s+)?(?P<name>[\w.-]+)\s*[:=]\s*(?P<value>[^\s'\"#\[{|>].*?)\s*$"
+)
+_NO_LITERAL = re.compile(
+    r"(?i)\s*|[x*.\s-]+|<.*>|.*\$[\w{(].*|\{.*\}|%\(?\w.*|\[redacted.*|(?:your|my|the)[-_ ].*|none|null|true|false|"
+    r"[@!]\w.*|tok(?:en)?|pass(?:word)?|secret",
+    re.DOTALL,
+)
+_REFERENCE = re.compile(r"[A-Za-z_][A-Za-z_.]*|.*[(\[].*", re.DOTALL)
+_SETTINGS = _words(".bash .cfg .conf .env .envrc .ini .json .properties .sh .toml .yaml .yml .zsh")
+_KEY_FILES = _words(".jks .kdbx .key .keystore .p12 .pem .pfx .ppk")
+_LOGIN_FILES = _words(
+    ".dockercfg .git-credentials .htpasswd .netrc .pgpass .pypirc _netrc credentials credentials.json id_dsa id_ecdsa "
+    "id_ed25519 id_rsa"
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the value under this name is a secret: ``HF_TOKEN``, ``apiKey``; not ``tokenizer``, ``max_tokens``.
+
+    Args:
+        name: An environment variable, a key of a configuration, or an option, in any spelling of its words.
+    """
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not words or words[-1] in _ABOUT:
+        return False
+    pairs = zip(["", *words], words, strict=False)
+    return (
+        any(word in _SECRET_WORDS or _SECRET_ENDS.search(word) for word in words)
+        or any(
+            before in _SECRET_PAIRS.get(word.removesuffix("s") if word == "keys" else word, ())
+            for before, word in pairs
+        )
+        or (words[-1] == "token" and not _TOKEN_KINDS.intersection(words[-2:-1]))
+        or words[-1] == "auth"
+        or (words[-1] == "pwd" and len(words) > 1)
+    )
+
+
+def is_secret_file(path: str) -> bool:
+    """Whether a file of this name is there to hold secrets: ``.env``, ``id_rsa``, ``server.pem``."""
+    name = PurePosixPath(path).name.lower()
+    if name.startswith(".env"):
+        return name == ".env" or (name.startswith(".env.") and not name.endswith((".example", ".sample", ".template")))
+    return name in _LOGIN_FILES or PurePosixPath(name).suffix in _KEY_FILES
+
+
+def redact(value: JsonValue) -> JsonValue:
+    """Replace the secrets in a value by marks that say what was there.
+
+    Args:
+        value: What JSON can hold: an environment, a configuration, an argument list.
+
+    Returns:
+        The same value with ``[redacted: …]`` in place of each string or number under a secret's name, of what follows
+        an option of such a name in a list, and of what has a secret's form in any text.
+    """
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, dict):
+        return {
+            redact_text(name): _hidden(name, part) if is_secret_name(name) else redact(part)
+            for name, part in value.items()
+        }
+    return _redact_list(value) if isinstance(value, list) else value
+
+
+def _hidden(name: str, value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return {redact_text(key): _hidden(name, part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_hidden(name, part) for part in value]
+    return value if value in (None, "") or isinstance(value, bool) else _mark(name)
+
+
+def _redact_list(values: Sequence[JsonValue]) -> list[JsonValue]:
+    """Redact a list, which may be a command line: ``--password x``, ``--api-key=x``."""
+    redacted: list[JsonValue] = []
+    option = ""
+    for value in values:
+        if option and isinstance(value, str) and not value.startswith("--"):
+            redacted.append(_mark(option))
+            option = ""
+            continue
+        name, equals, _ = value.partition("=") if isinstance(value, str) else ("", "", "")
+        is_option = name.startswith("-") and is_secret_name(name)
+        option = name.lstrip("-") if is_option and not equals else ""
+        redacted.append(f"{name}={_mark(name.lstrip('-'))}" if is_option and equals else redact(value))
+    return redacted
+
+
+def redact_text(text: str) -> str:
+    """Replace what has a secret's form in a text: a known token, a URL's password, ``api_key=…``, ``"token": "…"``."""
+    for kind, form in _FORMS:
+        text = form.sub(_mark(kind), text)
+    text = _USER.sub(_mark("login"), _LOGIN.sub(_mark("login"), text))
+    for assigned in (_IN_QUOTES, _UNQUOTED, _AS_HEADER):
+        text = assigned.sub(_redact_assigned, text)
+    return text
+
+
+def _redact_assigned(found: re.Match[str]) -> str:
+    if not is_secret_name(found["name"]) or found["value"].startswith("[redacted"):
+        return found[0]
+    return found[0][: found.start("value") - found.start()] + _mark(found["name"].lstrip("-"))
+
+
+def _mark(what: str) -> str:
+    return f"[redacted: {what}]"
+
+
+def holds_secret(text: str, file: str = "") -> bool:
+    """Whether a text, such as a file's change, holds a secret: a known token, or a literal under a secret's name.
+
+    Args:
+        text: The text, of a program or of settings.
+        file: The file's name: in YAML, ``.env`` and the like a literal needs no quotes.
+    """
+    if any(form.search(text) for _, form in _FORMS):
+        return True
+    if any(_is_literal(found["password"]) for found in _LOGIN.finditer(text)):
+        return True
+    if any(is_secret_name(found["name"]) and _is_literal(found["value"]) for found in _IN_QUOTES.finditer(text)):
+        return True
+    if any(
+        is_secret_name(found["name"]) and _is_literal(found["value"]) and not found["value"].isupper()
+        for found in _OPTION.finditer(text)
+    ):
+        return True
+    name = PurePosixPath(file).name.lower()
+    plain = PurePosixPath(name).suffix in _SETTINGS or name.startswith(".env") or name == "dockerfile"
+    return any(
+        is_secret_name(found["name"])
+        and _is_literal(found["value"])
+        and (plain or not _REFERENCE.fullmatch(found["value"]))
+        for found in _LINE.finditer(text)
+    )
+
+
+def _is_literal(value: str) -> bool:
+    return not _NO_LITERAL.fullmatch(value)
