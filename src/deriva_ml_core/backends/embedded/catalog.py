@@ -28,6 +28,9 @@ BATCH = 10_000
 class _Readable:
     """What can be asked of the catalog, now or then."""
 
+    _time: str | None = None
+    """When; None for now."""
+
     def __init__(self, file: CatalogFile) -> None:
         self._file = file
 
@@ -68,15 +71,15 @@ class _Readable:
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
         if not tables:
             self._file.refresh()
-        among = {name: self._branches(self._file.mapped(name)) for name in tables or self._file.every_table()}
+        among = [self._file.mapped(name) for name in tables or self._file.every_table()]
         with self._file.database.reading() as connection:
-            return reading.locate(connection, among, rids)
+            return reading.locate(connection, among, rids, self._time)
 
     def close(self) -> None:
         self._file.database.close()
 
     def _branches(self, mapped: MappedTable) -> Sequence[Branch]:
-        raise NotImplementedError
+        return reading.present(mapped) if self._time is None else reading.then(mapped, self._time)
 
 
 class EmbeddedCatalog(_Readable):
@@ -168,9 +171,6 @@ class EmbeddedCatalog(_Readable):
             model = add_tables(connection, tables)
         self._file.know(model)
 
-    def _branches(self, mapped: MappedTable) -> Sequence[Branch]:
-        return reading.present(mapped)
-
     def _reason(
         self,
         error: sa.exc.IntegrityError,
@@ -227,9 +227,6 @@ class CatalogSnapshot(_Readable):
 
     def create_tables(self, tables: Sequence[Table]) -> None:  # noqa: ARG002
         self._refuse()
-
-    def _branches(self, mapped: MappedTable) -> Sequence[Branch]:
-        return reading.then(mapped, self._time)
 
     def _refuse(self) -> NoReturn:
         raise CatalogReadOnly(f"{self.name} is a snapshot, which nothing changes: write to the catalog itself.")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from deriva_ml_core.backends.embedded.identifiers import FIRST_RID, encode, present, rid_number, time_of
+from deriva_ml_core.backends.embedded.identifiers import FIRST_RID, encode, encode_range, present, rid_number, time_of
 
 __all__ = ["CREATION", "keep", "not_handed_out", "now", "take", "tick"]
 
@@ -34,15 +34,15 @@ def tick(connection: sa.Connection) -> str:
 
 def take(connection: sa.Connection, count: int) -> list[str]:
     """New record ids, in ascending order."""
-    numbers: list[int] = []
+    rids: list[str] = []
     following = _next(connection)
-    while len(numbers) < count:
-        end = following + count - len(numbers)
-        given = _given(connection, following, end - 1)
-        numbers += (number for number in range(following, end) if number not in given)
+    while len(rids) < count:
+        end = following + count - len(rids)
+        given = {encode(number) for number in _given(connection, following, end - 1)}
+        rids += (rid for rid in encode_range(following, end) if rid not in given)
         following = end
     connection.exec_driver_sql("UPDATE _clock SET rid = ?", (following,))
-    return [encode(number) for number in numbers]
+    return rids
 
 
 def not_handed_out(connection: sa.Connection, rids: Iterable[str]) -> list[str]:

@@ -31,7 +31,7 @@ def fetch(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
         ChecksumMismatch: Its bytes are others.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _part(target) as (part, name):
+    with _part(target.parent, md5) as (part, name):
         for begin_again in (False, True):
             if begin_again:
                 part.truncate(0)
@@ -47,9 +47,9 @@ def fetch(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
 
 
 @contextmanager
-def _part(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def _part(folder: Path, md5: str) -> Iterator[tuple[BinaryIO, Path]]:
     """A partial copy of our own: what an interrupted call left, unless another process is at it just now."""
-    name = target.with_name(f".{target.name[:200]}.part")
+    name = folder / f".{md5}.part"
     part = name.open("ab+", buffering=0)
     try:
         fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +57,7 @@ def _part(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
             raise BlockingIOError
     except BlockingIOError:
         part.close()
-        name = target.with_name(f".{os.urandom(8).hex()}.part")
+        name = folder / f".{md5}-{os.urandom(8).hex()}.part"
         part = name.open("xb+", buffering=0)
     with part:
         yield part, name

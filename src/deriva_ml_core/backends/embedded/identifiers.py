@@ -12,6 +12,7 @@ __all__ = [
     "check_given",
     "decode",
     "encode",
+    "encode_range",
     "present",
     "rid_number",
     "snapshot_of",
@@ -36,6 +37,17 @@ def encode(number: int) -> str:
     group = _PAIRS[(number >> 10) & 1023] + _PAIRS[number & 1023]
     high = number >> 20
     return f"{encode(high)}-{group}" if high else group.lstrip("0") or "0"
+
+
+def encode_range(first: int, end: int) -> list[str]:
+    """What `encode` gives for each number from `first` up to, not including, `end`; neither below `FIRST_RID`."""
+    written: list[str] = []
+    while first < end:
+        beginning = encode(first)[:-2]
+        next_block = min(end, (first | 1023) + 1)
+        written += [beginning + last for last in _PAIRS[first & 1023 : (first & 1023) + next_block - first]]
+        first = next_block
+    return written
 
 
 def decode(text: str) -> int:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from deriva_ml_core.backend import Where
 from deriva_ml_core.backends.embedded.conditions import criterion, one_of
 from deriva_ml_core.backends.embedded.database import error_code
-from deriva_ml_core.backends.embedded.reading import locate, present
+from deriva_ml_core.backends.embedded.reading import locate
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, DuplicateRow, RowInUse, UnknownRID
 from deriva_ml_core.schema import ForeignKey
@@ -86,7 +86,7 @@ def _nothing_named(
     message = f"{mapped.table.name}.{key.column} = {value!r} names no row of {key.table}"
     if key.to != "RID":
         return f"{message} by its {key.to}; add that first, or give one that is there."
-    found = locate(connection, {name: present(table) for name, table in tables.items()}, [str(value)])
+    found = locate(connection, tables.values(), [str(value)])
     where = f", but one of {found[str(value)]}" if str(value) in found else ""
     return f"{message}{where}; give the RID of a row of {key.table}."
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from deriva_ml_core.backends.embedded.database import Database, corruption
 from deriva_ml_core.backends.embedded.filesystems import network_file_system, present_mounts
 from deriva_ml_core.backends.embedded.reading import CatalogFile, read_model
 from deriva_ml_core.backends.embedded.tables import MappedTable
-from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogTooNew
+from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogTooNew, DerivaMLWarning
 from deriva_ml_core.schema import SCHEMA_VERSION, TERMS, standard_tables
 
 __all__ = ["APPLICATION_ID", "FILE", "MIGRATIONS", "Migration", "open_catalog"]
@@ -33,7 +34,11 @@ log = logging.getLogger(__name__)
 
 
 def open_catalog(
-    folder: Path, *, migrations: Sequence[Migration] = MIGRATIONS, version: int = SCHEMA_VERSION
+    folder: Path,
+    *,
+    migrations: Sequence[Migration] = MIGRATIONS,
+    version: int = SCHEMA_VERSION,
+    mounts: Iterable[tuple[str, str]] | None = None,
 ) -> EmbeddedCatalog:
     """Open the catalog in a folder; it is made if there is none, and upgraded if it is older.
 
@@ -41,6 +46,7 @@ def open_catalog(
         folder: Where ``catalog.sqlite`` lies.
         migrations: What brings a catalog from each version before `version` to the next, from 1.
         version: The version that this software writes.
+        mounts: Where file systems are mounted, and their types; None to ask this machine.
 
     Raises:
         CatalogTooNew: A newer version of this software wrote it.
@@ -48,7 +54,7 @@ def open_catalog(
         CatalogReadOnly: There is none, and the folder cannot be written.
     """
     file = folder / FILE
-    journal = _journal(folder)
+    journal = _journal(folder, present_mounts() if mounts is None else mounts)
     if not file.exists():
         _make(folder, journal)
     database = Database(file, journal=journal)
@@ -63,15 +69,15 @@ def open_catalog(
         return EmbeddedCatalog(CatalogFile(database, folder, read_model(connection)))
 
 
-def _journal(folder: Path) -> str:
-    kind = network_file_system(folder, present_mounts())
+def _journal(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
+    kind = network_file_system(folder, mounts)
     if kind is None:
         return "WAL"
-    log.warning(
-        "%s lies on a network file system (%s): its catalog is kept with slower and less certain locks. "
+    warnings.warn(
+        f"{folder} lies on a network file system ({kind}): its catalog is kept with slower and less certain locks. "
         "Set DERIVA_ML_HOME to a folder on a disk of this machine.",
-        folder,
-        kind,
+        DerivaMLWarning,
+        stacklevel=3,
     )
     return "DELETE"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from deriva_ml_core.backend import Row, Where
-from deriva_ml_core.backends.embedded.conditions import check_columns, criterion, one_of
+from deriva_ml_core.backends.embedded.conditions import check_columns, criterion
 from deriva_ml_core.backends.embedded.database import Database
 from deriva_ml_core.backends.embedded.tables import UNTIL, MappedTable, model_from_json
 from deriva_ml_core.schema import CatalogModel
@@ -20,8 +21,8 @@ __all__ = ["ALL", "Branch", "CatalogFile", "locate", "pages", "present", "select
 ALL: Where = MappingProxyType({})
 """The condition that every row meets."""
 
-COMPOUND = 400
-"""SELECTs that one statement may join; SQLite takes 500 (https://www.sqlite.org/limits.html)."""
+TABLES_AT_ONCE = 200
+"""Of which one statement asks, with their histories; SQLite joins 500 (https://www.sqlite.org/limits.html)."""
 
 Branch = tuple[sa.Table, sa.ColumnElement[bool]]
 """Rows of one table of SQLite's, and which of them."""
@@ -123,24 +124,21 @@ def pages(
         after = page[-1]["RID"]
 
 
-def locate(connection: sa.Connection, branches: Mapping[str, Sequence[Branch]], rids: Sequence[str]) -> dict[str, str]:
+def locate(
+    connection: sa.Connection, tables: Iterable[MappedTable], rids: Collection[str], time: str | None = None
+) -> dict[str, str]:
     """The table of each record id that names a row.
 
     Args:
         connection: Where to ask.
-        branches: The rows to look among, by table.
+        tables: Where to look.
         rids: The record ids.
+        time: When; None for now.
     """
-    parts = [(name, rows, meant) for name, both in branches.items() for rows, meant in both]
     found: dict[str, str] = {}
-    for start in range(0, len(parts) if rids else 0, COMPOUND):
-        looked: Any = (
-            sa.select(rows.c["RID"], sa.literal_column(_text(name))).where(meant, one_of(rows.c["RID"], rids))
-            for name, rows, meant in parts[start : start + COMPOUND]
-        )
-        found.update((row[0], row[1]) for row in connection.execute(sa.union_all(*looked)))
+    looked = [mapped.lookup if time is None else mapped.past_lookup for mapped in tables]
+    for start in range(0, len(looked) if rids else 0, TABLES_AT_ONCE):
+        asked = " UNION ALL ".join(looked[start : start + TABLES_AT_ONCE])
+        parameters = (json.dumps(list(rids)),) if time is None else (json.dumps(list(rids)), time)
+        found.update((row[0], row[1]) for row in connection.exec_driver_sql(asked, parameters))
     return found
-
-
-def _text(name: str) -> str:
-    return "'" + name.replace("'", "''") + "'"

@@ -17,7 +17,14 @@ from deriva_ml_core.backends.embedded.contents import copy_digesting, digest, sa
 from deriva_ml_core.backends.embedded.durability import EarlySync, make_durable
 from deriva_ml_core.backends.embedded.fetching import fetch
 from deriva_ml_core.backends.embedded.urls import ObjectName, check_filename, parse
-from deriva_ml_core.errors import ChecksumMismatch, FileConflict, InvalidFileName, StoreFull, StoreUnavailable
+from deriva_ml_core.errors import (
+    CatalogReadOnly,
+    ChecksumMismatch,
+    FileConflict,
+    InvalidFileName,
+    StoreFull,
+    StoreUnavailable,
+)
 from deriva_ml_core.models import StoredObject, UploadOptions
 
 if TYPE_CHECKING:
@@ -26,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["FolderStore"]
 
 READ_ONLY = 0o444
+TRIES = 3
+"""How often a file is read that changes while it is read, before it is copied as it is."""
+
 BIG = 8 * 2**20
 """Bytes from which a file's way to the disk is begun while it is read for its digest."""
 
@@ -46,6 +56,7 @@ class FolderStore:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._objects = folder / "objects"
         # a deque takes and gives without a lock, which a fork could find held for ever
         self._unsynced: deque[Path] = deque()
@@ -69,6 +80,7 @@ class FolderStore:
             FileNotFoundError: There is no such file, and it was not stored before.
             InvalidFileName: The name climbs out, or the path is a folder.
             StoreFull: The disk has no room.
+            CatalogReadOnly: The folder may not be written.
             StoreUnavailable: The folder cannot be written now.
         """
         check_filename(filename)
@@ -87,7 +99,7 @@ class FolderStore:
         if not waiting:
             return
         try:
-            make_durable(waiting, self._objects)
+            make_durable(waiting, self._folder)
         except OSError as error:
             self._unsynced.extend(waiting)
             raise StoreUnavailable(
@@ -95,7 +107,11 @@ class FolderStore:
             ) from error
 
     def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:  # noqa: ARG002
-        fetch(self._find(url), url, target, length=length, md5=md5)
+        path = self._find(url)
+        try:
+            fetch(path, url, target, length=length, md5=md5)
+        except OSError as error:
+            raise StoreUnavailable(f"The object {url} cannot be brought to {target} now: {error}.") from error
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
         path = self._find(url)
@@ -123,7 +139,7 @@ class FolderStore:
         return path
 
     def _take(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
-        while True:
+        for _ in range(TRIES):
             md5, seen = _digest_to_disk(file)
             if seen.st_nlink > 1:
                 break
@@ -192,9 +208,11 @@ class FolderStore:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise _full(self._objects, file) from error
-            raise StoreUnavailable(
-                f"{file} cannot be stored in {self._objects} ({error.strerror}): let this user write there."
-            ) from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise CatalogReadOnly(
+                    f"{file} cannot be stored in {self._objects}: {error}. Let this user read the one and write the other."
+                ) from error
+            raise StoreUnavailable(f"{file} cannot be stored in {self._objects} now: {error}.") from error
 
 
 def _emptied(waiting: deque[Path]) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ UNTIL = "__until"
 DIALECT = sqlite.dialect(paramstyle="qmark")
 
 Processor = Callable[[Any], Any]
+Statement = Callable[[tuple[str, ...]], str]
 
 
 class Time(sa.types.TypeDecorator[str]):
@@ -85,7 +86,7 @@ def _check(column: Column) -> sa.CheckConstraint | None:
     kind = _KINDS.get(_type(column).compile(DIALECT))
     if kind is None:
         return None
-    named = DIALECT.identifier_preparer.quote_identifier(column.name)
+    named = quote_name(column.name)
     allowed = f"{named} IN (0, 1)" if column.type == "boolean" else f"typeof({named}) = '{kind}'"
     return sa.CheckConstraint(sa.text(f"{named} IS NULL OR {allowed}"), name=column.name)
 
@@ -130,21 +131,55 @@ class MappedTable:
         """The defaults of columns that have one."""
         return {column.name: column.default for column in self.table.columns if column.default is not None}
 
-    def in_order(self, names: Collection[str]) -> list[str]:
+    def in_order(self, names: Collection[str]) -> tuple[str, ...]:
         """Those columns, in the order of the table."""
-        return [column.name for column in self.rows.c if column.name in names]
+        return tuple(column.name for column in self.rows.c if column.name in names)
 
-    def insertion(self, names: Sequence[str], *, skip_existing: bool) -> str:
-        """The statement that inserts these columns, given in the order of the table."""
-        statement = sqlite.insert(self.rows)
-        if skip_existing:
-            statement = statement.on_conflict_do_nothing()
-        return str(statement.compile(dialect=DIALECT, column_keys=list(names)))
+    @cached_property
+    def insertion(self) -> Statement:
+        """The statement that inserts columns, given in the order of the table."""
 
-    def change(self, names: Sequence[str]) -> str:
-        """The statement that sets these columns, given in the order of the table, of the row whose RID comes last."""
-        statement = sa.update(self.rows).where(self.rows.c["RID"] == sa.bindparam(None))
-        return str(statement.compile(dialect=DIALECT, column_keys=list(names)))
+        def compiled(names: tuple[str, ...]) -> str:
+            return str(sqlite.insert(self.rows).compile(dialect=DIALECT, column_keys=list(names)))
+
+        return cache(compiled)
+
+    @cached_property
+    def change(self) -> Statement:
+        """The statement that sets columns, given in the order of the table, of the row whose RID comes last."""
+
+        def compiled(names: tuple[str, ...]) -> str:
+            statement = sa.update(self.rows).where(self.rows.c["RID"] == sa.bindparam(None))
+            return str(statement.compile(dialect=DIALECT, column_keys=list(names)))
+
+        return cache(compiled)
+
+    @cached_property
+    def lookup(self) -> str:
+        """The statement that gives the record ids among the JSON list ``?1`` that name a row of this table."""
+        return f"SELECT RID, {quote_text(self.table.name)} FROM {quote_name(self.table.name)} {_AMONG}"  # noqa: S608
+
+    @cached_property
+    def past_lookup(self) -> str:
+        """The same for the rows that there were at the time ``?2``."""
+        history = quote_name(self.history.name)
+        return (
+            f"{self.lookup} AND RMT <= ?2 UNION ALL SELECT RID, {quote_text(self.table.name)} FROM {history} "  # noqa: S608
+            f"{_AMONG} AND RMT <= ?2 AND {UNTIL} > ?2"
+        )
+
+
+_AMONG = "WHERE RID IN (SELECT value FROM json_each(?1))"
+
+
+def quote_name(name: str) -> str:
+    """A table's or column's name as SQL."""
+    return DIALECT.identifier_preparer.quote_identifier(name)
+
+
+def quote_text(text: str) -> str:
+    """A text as SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 _SEARCHED = {MLTable.workflow: ("URL", "Checksum"), MLTable.execution: ("Status",)}
@@ -204,16 +239,15 @@ def _remembering(table: Table) -> Iterator[str]:
     for key in table.foreign_keys:
         index = sa.Index(f"{history.name}__{key.column}", history.c[key.column])
         yield str(CreateIndex(index).compile(dialect=DIALECT))
-    quoted = DIALECT.identifier_preparer.quote_identifier
-    old = ", ".join(f"OLD.{quoted(column.name)}" for column in history.c if column.name != UNTIL)
+    old = ", ".join(f"OLD.{quote_name(column.name)}" for column in history.c if column.name != UNTIL)
     # triggers rather than our own statements, so that what goes by cascade is kept too
     for event, condition, until in (
         ("UPDATE", "OLD.RMT <> NEW.RMT", "NEW.RMT"),
         ("DELETE", "OLD.RMT < (SELECT time FROM _clock)", "(SELECT time FROM _clock)"),
     ):
         yield (
-            f"CREATE TRIGGER {quoted(f'{table.name}__{event.lower()}')} AFTER {event} ON {quoted(table.name)} "  # noqa: S608
-            f"WHEN {condition} BEGIN INSERT INTO {quoted(history.name)} VALUES ({old}, {until}); END"
+            f"CREATE TRIGGER {quote_name(f'{table.name}__{event.lower()}')} AFTER {event} ON {quote_name(table.name)} "  # noqa: S608
+            f"WHEN {condition} BEGIN INSERT INTO {quote_name(history.name)} VALUES ({old}, {until}); END"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from getpass import getuser
 from itertools import repeat
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from deriva_ml_core.backends.embedded import clock
 from deriva_ml_core.backends.embedded.conditions import check_columns
 from deriva_ml_core.backends.embedded.identifiers import check_given
-from deriva_ml_core.backends.embedded.reading import locate, present
+from deriva_ml_core.backends.embedded.reading import locate
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownColumn
 from deriva_ml_core.schema import SYSTEM_COLUMNS
@@ -61,37 +62,47 @@ def insert(
     given = [check_given(row["RID"]) for row in rows if "RID" in row]
     time = clock.tick(connection)
     _admit(connection, mapped, tables, given)
-    taken = iter(clock.take(connection, len(rows) - len(given)))
-    groups: dict[tuple[str, ...], list[tuple[str, GivenRow]]] = {}
-    for row in rows:
-        rid = row["RID"] if "RID" in row else next(taken)
-        groups.setdefault(tuple(row), []).append((rid, row))
+    taken = clock.take(connection, len(rows) - len(given))
     return sum(
-        _insert_alike(connection, mapped, time, given_columns, group, skip_existing=skip_existing)
-        for given_columns, group in groups.items()
+        _insert_alike(connection, mapped, time, rids, group, skip_existing=skip_existing)
+        for rids, group in _alike(rows, _all_rids(rows, taken) if given else taken)
     )
+
+
+def _all_rids(rows: Sequence[GivenRow], taken: list[str]) -> list[str]:
+    new = iter(taken)
+    return [row["RID"] if "RID" in row else next(new) for row in rows]
+
+
+def _alike(rows: Sequence[GivenRow], rids: list[str]) -> Iterable[tuple[list[str], list[GivenRow]]]:
+    """The rows with their record ids, those that give the same columns together."""
+    groups: dict[tuple[str, ...], tuple[list[str], list[GivenRow]]] = defaultdict(lambda: ([], []))
+    for rid, row in zip(rids, rows, strict=True):
+        alike = groups[tuple(row)]
+        alike[0].append(rid)
+        alike[1].append(row)
+    return groups.values()
 
 
 def _insert_alike(
     connection: sa.Connection,
     mapped: MappedTable,
     time: str,
-    given: tuple[str, ...],
-    group: list[tuple[str, GivenRow]],
+    rids: list[str],
+    rows: list[GivenRow],
     *,
     skip_existing: bool,
 ) -> int:
-    columns = [name for name in given if name != "RID"]
+    columns = [name for name in rows[0] if name != "RID"]
     _check_writable(mapped, columns)
-    rids = [rid for rid, _ in group]
     values: dict[str, Iterable[Any]] = {
         "RID": rids,
         **{name: repeat(value) for name, value in _signature(time).items()},
         **{name: _fill(default, rids) for name, default in mapped.defaults.items()},
-        **{name: _bound(mapped, name, [row[name] for _, row in group]) for name in columns},
+        **{name: _bound(mapped, name, [row[name] for row in rows]) for name in columns},
     }
     order = mapped.in_order(values.keys())
-    statement = mapped.insertion(order, skip_existing=skip_existing)
+    statement = mapped.insertion(order) + (" ON CONFLICT DO NOTHING" if skip_existing else "")
     return _run(connection, statement, zip(*(values[name] for name in order), strict=False))
 
 
@@ -127,7 +138,7 @@ def _admit(
     strange = clock.not_handed_out(connection, given)
     if not strange:
         return
-    found = locate(connection, {name: present(table) for name, table in tables.items()}, strange)
+    found = locate(connection, tables.values(), strange)
     for rid, table in found.items():
         if table != mapped.table.name:
             raise DuplicateRow(f"The RID {rid} is taken by a row of {table}; give another, or none.")
