@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from deriva_ml_core.configuration import ExecutionConfiguration
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.dataset import Dataset, create_dataset
-from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, Status
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, MLVocab, Status
 from deriva_ml_core.ending import TerminationWatch, ending
 from deriva_ml_core.errors import DryRunOnly, ExecutionCycle, InvalidTransition
 from deriva_ml_core.forklock import ForkLock
@@ -298,6 +298,19 @@ class Execution(RecordedExecution):
         if is_new:
             self._announce("asset_registered", "asset", asset)
         return asset.path
+
+    def check_asset(self, asset_name: str, asset_types: Iterable[str] = ()) -> None:
+        """Raise now what `asset_file_path` would raise of a table and of types: before a long training, say.
+
+        Args:
+            asset_name: The asset table.
+            asset_types: Terms of the vocabulary Asset_Type.
+
+        Raises:
+            UnknownTable, UnknownTerm: The known ones are named.
+        """
+        self._connection.catalog.model.asset_table(asset_name)
+        self._connection.terms.require(MLVocab.asset_type, asset_types)
 
     def staged_assets(self) -> list[StagedAsset]:
         """The registered files that are not yet uploaded, to be looked at before they are."""

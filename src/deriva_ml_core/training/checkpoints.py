@@ -36,6 +36,7 @@ class Checkpoints:
             raise ConfigurationError(
                 f"save_every_n_epochs={self.every_n_epochs} cannot be meant: give 1 or more, or 0 for no checkpoints."
             )
+        self.execution.check_asset(self.table, self.types)
 
     def due(self, epoch: int) -> bool:
         """Whether an epoch, from 1, leaves a checkpoint: told by the number alone, so alike in every process."""

@@ -39,6 +39,7 @@ class TrainingReporter:
 
     Raises:
         ConfigurationError: `save_every_n_epochs` is negative.
+        UnknownTable, UnknownTerm: The catalog has no such asset table or asset type.
 
     Example:
         A loop written by hand; epochs count from 1::

@@ -119,10 +119,10 @@ class DerivaMLCallback(Callback):
         if path is None:
             return
         if trainer.world_size > 1:  # a rank that swallowed its failure would leave the others waiting
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
             return
         with self._reporter.writing_checkpoint(path):
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
 
 
 def _once(metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
