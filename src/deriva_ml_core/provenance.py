@@ -10,6 +10,7 @@ from typing import Any
 
 from deriva_ml_core.asset import assets_of
 from deriva_ml_core.connection import Connection
+from deriva_ml_core.dataset import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
 from deriva_ml_core.journal import Journal
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, StatusUpdate, UploadOptions
@@ -139,9 +140,7 @@ class RecordedExecution:
 
     def list_input_datasets(self) -> list[DatasetSpec]:
         """The datasets that went in, each with the version that was taken."""
-        links = self._select(MLTable.dataset_execution, {"Execution": self.execution_rid})
-        versions = self._versions({"RID": [link["Dataset_Version"] for link in links if link.get("Dataset_Version")]})
-        return [DatasetSpec(rid=row["Dataset"], version=versions.get(row.get("Dataset_Version"))) for row in links]
+        return list_input_datasets(self._connection, self.execution_rid)
 
     def list_output_datasets(self) -> list[DatasetSpec]:
         """The dataset versions that it made."""
@@ -181,9 +180,6 @@ class RecordedExecution:
         if any(value == [] for value in where.values()):
             return []
         return self._connection.catalog.select(table, where)
-
-    def _versions(self, where: dict[str, Any]) -> dict[RID | None, str]:
-        return {row["RID"]: row["Version"] for row in self._select(MLTable.dataset_version, where)}
 
     def _story(self) -> Story:
         story = local_story(self._connection, self.execution_rid)

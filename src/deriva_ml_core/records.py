@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,12 @@ def _described(
 def _environment(connection: Connection, source: SourceCode, folder: Path) -> Mapping[str, Any]:
     environ = dict(os.environ)
     parts = contributions(connection.plugins, "describe_environment", {"environ": environ})
-    repository = git.describe(source.repository) if source.repository else None
+    repository = git.repository_state(source.repository) if source.repository else None
     return {
         "time": now().isoformat(),
         "folder": str(folder),
         "source": source.model_dump(mode="json"),
-        "repository": repository,
+        "repository": asdict(repository) if repository else None,
         **parts,
     }
 
@@ -100,7 +101,7 @@ def _code_files(repository: Path | None, records: Path) -> list[Path]:
     if repository is None:
         return []
     files = []
-    if patch := git.uncommitted_patch(repository):
+    if patch := git.uncommitted_patch(repository, os.environ):
         files.append(records / "uncommitted.patch")
         files[-1].write_bytes(patch)
     locks = [name for name in LOCK_FILES if (repository / name).is_file()]

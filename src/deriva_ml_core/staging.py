@@ -149,9 +149,7 @@ class Staging:
 
     def remove_empty_folders(self) -> None:
         """Take away the folders in which nothing waits any more."""
-        for folder, _, _ in os.walk(self._folder, topdown=False):
-            with suppress(OSError):  # something waits in it
-                Path(folder).rmdir()
+        _remove_empty(self._folder)
 
     def _types(self, asset_types: str | Iterable[str] | None) -> tuple[str, ...]:
         named = (asset_types,) if isinstance(asset_types, str) else tuple(asset_types or ())
@@ -191,7 +189,7 @@ class Staging:
             raise FileConflict(
                 f"A file is staged where {asset.filename!r} needs a folder: {error.filename}."
             ) from error
-        if asset.path.is_dir():
+        if asset.path.is_dir() and not self._gives_way(asset):
             raise FileConflict(
                 f"Files are staged below {asset.filename!r}: a file cannot have the name of their folder."
             )
@@ -208,6 +206,13 @@ class Staging:
         else:
             asset.path.symlink_to(asset.original)
 
+    def _gives_way(self, asset: StagedAsset) -> bool:
+        """Whether the folder in a file's place is left over: nothing is staged below it, and nothing lies in it."""
+        if any(asset.path in waiting.path.parents for waiting in self.staged()):
+            return False
+        _remove_empty(asset.path)
+        return not asset.path.exists()
+
     def _write(self, asset: StagedAsset) -> None:
         self._journal.append(Staged(asset=asset))
         winner = self._journal.story.files[asset.key].asset
@@ -215,6 +220,12 @@ class Staging:
             raise FileConflict(
                 f"Another process has just staged {winner.original or winner.path} as {asset.filename!r}."
             )
+
+
+def _remove_empty(top: Path) -> None:
+    for folder, _, _ in os.walk(top, topdown=False):
+        with suppress(OSError):  # something lies in it
+            Path(folder).rmdir()
 
 
 def _checked_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

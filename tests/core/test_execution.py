@@ -1,0 +1,523 @@
+"""The life of an execution: its states, its ends, its inputs, its relations."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.configuration import ExecutionConfiguration
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import (
+    ConfigurationError,
+    DerivaMLException,
+    DryRunOnly,
+    ExecutionCycle,
+    InvalidTransition,
+    UnknownRID,
+    WorkflowMissing,
+    WorkflowTwice,
+    WrongTable,
+)
+from deriva_ml_core.execution import Execution
+from deriva_ml_core.models import Asset, AssetSpec, DatasetSpec
+from deriva_ml_core.workflow import Workflow
+
+
+def row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
+    return ml.select_rows("Execution", {"RID": exe.execution_rid})[0]
+
+
+def make_asset(ml: DerivaML, config: ExecutionConfiguration, name: str = "x.png") -> Asset:
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Image", name).write_text(name)
+    (asset,) = exe.upload_execution_outputs()["Image"]
+    return asset
+
+
+def test_a_new_execution_is_created_and_recorded(ml: DerivaML, exe: Execution) -> None:
+    """Its row says Created, with workflow and description."""
+    assert exe.status is Status.created
+    found = row(ml, exe)
+    assert found["Status"] == "Created"
+    assert found["Description"] == "A test"
+    assert found["Workflow"] == exe.workflow_rid
+    assert exe.working_dir.is_dir()
+    assert exe.start_time is None
+
+
+def test_the_with_runs_and_completes(ml: DerivaML, exe: Execution) -> None:
+    """Entering sets running and the start; leaving sets completed, the stop and the duration."""
+    with exe as entered:
+        assert entered is exe
+        assert exe.status is Status.running
+        assert row(ml, exe)["Status"] == "Running"
+        assert exe.start_time is not None
+    assert row(ml, exe)["Status"] == "Completed"
+    assert row(ml, exe)["Duration"].startswith("0.0H 0.0min ")
+    assert exe.stop_time is not None
+    assert [update.status for update in exe.list_statuses()] == [Status.created, Status.running, Status.completed]
+
+
+def test_an_exception_fails_the_run_and_goes_on_up(ml: DerivaML, exe: Execution) -> None:
+    """Status Failed with type and message, and the duration."""
+    with pytest.raises(ZeroDivisionError), exe:
+        _ = 1 / 0
+    assert row(ml, exe)["Status"] == "Failed"
+    assert row(ml, exe)["Status_Detail"] == "ZeroDivisionError: division by zero"
+    assert row(ml, exe)["Duration"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (KeyboardInterrupt(), "Aborted"),
+        (SystemExit(0), "Completed"),
+        (SystemExit(None), "Completed"),
+        (SystemExit(3), "Failed"),
+        (SystemExit("why"), "Failed"),
+        (GeneratorExit(), "Failed"),
+    ],
+)
+def test_other_ends(ml: DerivaML, exe: Execution, error: BaseException, status: str) -> None:
+    """Ctrl-C aborts; SystemExit(0) completes, another code fails."""
+    with pytest.raises(type(error)), exe:
+        raise error
+    assert row(ml, exe)["Status"] == status
+
+
+def test_ctrl_c_as_lightning_passes_it_on_aborts(ml: DerivaML, exe: Execution) -> None:
+    """A SystemExit that came of a KeyboardInterrupt is still Ctrl-C."""
+    with pytest.raises(SystemExit), exe:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+    assert row(ml, exe)["Status"] == "Aborted"
+
+
+SIGTERM_SCRIPT = """
+import os, signal, sys
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.configuration import ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
+workflow = Workflow(name="T", workflow_type="Training", url="https://x/y", checksum="c")
+{before}
+with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+    print(exe.execution_rid, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    import time; time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [("", 143), ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))", 5)],
+)
+def test_sigterm_aborts(ml: DerivaML, before: str, code: int) -> None:
+    """SIGTERM leaves the with, by the user's own handler where there is one; the exit code is not 0."""
+    script = SIGTERM_SCRIPT.format(before=before)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert ml.lookup_execution(done.stdout.strip()).status is Status.aborted
+
+
+def test_the_users_signal_handler_is_put_back(exe: Execution) -> None:
+    """After the with nothing of ours is left in the signal table."""
+    before = signal.getsignal(signal.SIGTERM)
+    with exe:
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_terminal_state_that_the_user_set_stays(ml: DerivaML, exe: Execution) -> None:
+    """Leaving does not write over it, and still writes the duration."""
+    with exe:
+        exe.update_status(Status.failed, "loss is NaN")
+    assert (row(ml, exe)["Status"], row(ml, exe)["Status_Detail"]) == ("Failed", "loss is NaN")
+    assert row(ml, exe)["Duration"]
+
+
+def test_a_state_never_moves_backwards(ml: DerivaML, exe: Execution) -> None:
+    """Neither to Created, nor on from an end, nor by uploading or restoring."""
+    with exe:
+        exe.update_status(Status.pending)
+        exe.update_status(Status.initializing)
+        exe.update_status(Status.running)
+        with pytest.raises(InvalidTransition):
+            exe.update_status(Status.created)
+    with pytest.raises(InvalidTransition, match="does not go on"):
+        exe.update_status(Status.running)
+    with pytest.raises(InvalidTransition, match="create a new one"), exe:
+        pass
+    exe.upload_execution_outputs()
+    assert ml.restore_execution(exe.execution_rid).status is Status.completed
+    assert row(ml, exe)["Status"] == "Completed"
+
+
+def test_each_status_is_kept_with_its_message(ml: DerivaML, exe: Execution) -> None:
+    """The row has the latest, the journal all, in UTC."""
+    with exe:
+        exe.update_status(Status.running, "Loading data...")
+        exe.update_status(Status.running, "Training model...")
+        assert row(ml, exe)["Status_Detail"] == "Training model..."
+    messages = [update.message for update in ml.lookup_execution(exe.execution_rid).list_statuses()]
+    assert messages == ["", "", "Loading data...", "Training model...", ""]
+    assert all(update.time.utcoffset().total_seconds() == 0 for update in exe.list_statuses())
+
+
+def test_a_catalog_that_fails_does_not_end_the_run(
+    ml: DerivaML, exe: Execution, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A status that cannot be written is warned about, and made good later."""
+    catalog = home / "local" / "catalog.sqlite"
+    with exe:
+        ml.close()
+        catalog.rename(catalog.with_suffix(".away"))
+        catalog.mkdir()
+        exe.update_status(Status.running, "in the dark")
+        assert "could not be written" in caplog.text
+        catalog.rmdir()
+        catalog.with_suffix(".away").rename(catalog)
+        ml.close()
+    assert [update.message for update in exe.list_statuses()][2] == "in the dark"
+    assert row(ml, exe)["Status"] == "Completed"
+
+
+def test_no_workflow_raises(ml: DerivaML) -> None:
+    """As the document says, a DerivaMLException."""
+    with pytest.raises(WorkflowMissing):
+        ml.create_execution(ExecutionConfiguration())
+    assert issubclass(WorkflowMissing, DerivaMLException)
+
+
+def test_the_workflow_may_come_from_either_side(ml: DerivaML, workflow: Workflow) -> None:
+    """In the configuration, as an argument, as a record id, or the same in both; two different ones raise."""
+    rid = ml.create_execution(ExecutionConfiguration(workflow=workflow)).workflow_rid
+    assert ml.create_execution(ExecutionConfiguration(), workflow=workflow).workflow_rid == rid
+    assert ml.create_execution(ExecutionConfiguration(workflow=rid)).workflow_rid == rid
+    assert ml.create_execution(ExecutionConfiguration(workflow=workflow), workflow=workflow).workflow_rid == rid
+    other = Workflow(name="Other", workflow_type="Training", url="https://x/z", checksum="d")
+    with pytest.raises(WorkflowTwice):
+        ml.create_execution(ExecutionConfiguration(workflow=workflow), workflow=other)
+
+
+def test_inputs_are_recorded_at_creation(ml: DerivaML, config: ExecutionConfiguration, workflow: Workflow) -> None:
+    """Datasets with the version that was current then, and assets; nothing is downloaded."""
+    asset = make_asset(ml, config)
+    dataset = ml.create_dataset("d", ["Training"])
+    dataset.add_dataset_members([asset.rid])
+    exe = ml.create_execution(
+        ExecutionConfiguration(workflow=workflow, datasets=[DatasetSpec(rid=dataset.rid)], assets=[asset.rid])
+    )
+    dataset.delete_dataset_members([asset.rid])
+    assert [(spec.rid, spec.version) for spec in exe.list_input_datasets()] == [(dataset.rid, "0.2.0")]
+    assert [each.rid for each in exe.list_assets("Input")] == [asset.rid]
+    assert not (exe.working_dir / "inputs").exists()
+    bag = exe.download_dataset_bag(DatasetSpec(rid=dataset.rid))
+    assert [image["RID"] for image in bag.list_dataset_members()["Image"]] == [asset.rid]
+    assert len(exe.list_input_datasets()) == 1
+    assert [bag.version for bag in exe.datasets] == ["0.2.0"]
+    (path,) = exe.asset_paths["Image"]
+    assert path.read_text() == "x.png"
+
+
+def test_a_download_is_recorded_as_input(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """What was not declared and is brought in the run went in all the same, once."""
+    asset = make_asset(ml, config)
+    dataset = ml.create_dataset("d")
+    with ml.create_execution(config) as exe:
+        exe.download_asset(asset.rid)
+        exe.download_asset(asset.rid)
+        exe.download_dataset_bag(DatasetSpec(rid=dataset.rid))
+    assert [each.rid for each in exe.list_assets("Input")] == [asset.rid]
+    assert [spec.version for spec in exe.list_input_datasets()] == ["0.1.0"]
+    assert [found.execution_rid for found in ml.find_executions(dataset=dataset)] == [exe.execution_rid]
+
+
+@pytest.mark.parametrize("wrong", ["dataset", "asset", "unknown dataset", "unknown asset"])
+def test_a_wrong_input_raises_and_leaves_no_row(ml: DerivaML, config: ExecutionConfiguration, wrong: str) -> None:
+    """An id of the wrong table says where it was found; one of nothing, that it names nothing."""
+    asset = make_asset(ml, config)
+    dataset = ml.create_dataset("d")
+    before = len(ml.find_executions())
+    inputs = {
+        "dataset": {"datasets": [asset.rid]},
+        "asset": {"assets": [dataset.rid]},
+        "unknown dataset": {"datasets": ["1-ZZZZ"]},
+        "unknown asset": {"assets": ["1-ZZZZ"]},
+    }[wrong]
+    expected, text = (UnknownRID, "1-ZZZZ") if "unknown" in wrong else (WrongTable, " row of ")
+    with pytest.raises(expected, match=text):
+        ml.create_execution(ExecutionConfiguration(workflow=config.workflow, **inputs))
+    assert len(ml.find_executions()) == before
+
+
+def test_records_are_kept_with_the_execution(ml: DerivaML, exe: Execution) -> None:
+    """The configuration and the environment are in the store before the run begins."""
+    kept = {asset.asset_types[0]: asset for asset in exe.list_assets("Output")}
+    configuration = json.loads(exe.download_asset(kept["Deriva_Config"].rid).read_text())
+    assert configuration["workflow"] == exe.workflow_rid
+    assert configuration["description"] == "A test"
+    environment = json.loads(exe.download_asset(kept["Runtime_Env"].rid).read_text())
+    assert environment["folder"] == str(exe.working_dir)
+    assert environment["source"]["url"] == "https://github.com/org/repo/blob/abc/train.py"
+    assert environment["environment"]["python"]
+
+
+def test_the_kept_configuration_can_be_loaded_again(ml: DerivaML, workflow: Workflow) -> None:
+    """configuration.json is a configuration: running it again gives the same inputs and parameters."""
+    dataset = ml.create_dataset("d")
+    config = ExecutionConfiguration(workflow=workflow, datasets=[dataset.rid], parameters={"lr": 0.1, "layers": [1, 2]})
+    exe = ml.create_execution(config)
+    again = ExecutionConfiguration.load_configuration(exe.working_dir / "records" / "configuration.json")
+    assert again.datasets == (DatasetSpec(rid=dataset.rid, version="0.1.0"),)
+    assert again.parameters == {"lr": 0.1, "layers": [1, 2]}
+    assert ml.create_execution(again).workflow_rid == exe.workflow_rid
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_configurations_are_loaded(tmp_path: Path, suffix: str) -> None:
+    """From JSON and YAML; assets and datasets by record id or in full."""
+    path = tmp_path / f"config.{suffix}"
+    text = {
+        "json": '{"datasets": ["1-ABC", {"rid": "1-DEF", "version": "1.2.0"}], "assets": ["2-GHI"]}',
+        "yaml": "datasets:\n  - 1-ABC\n  - {rid: 1-DEF, version: 1.2.0}\nassets: [2-GHI]\n",
+    }
+    path.write_text(text[suffix])
+    config = ExecutionConfiguration.load_configuration(path)
+    assert config.datasets == (DatasetSpec(rid="1-ABC"), DatasetSpec(rid="1-DEF", version="1.2.0"))
+    assert config.assets == (AssetSpec(rid="2-GHI"),)
+
+
+@pytest.mark.parametrize(
+    "text", ["descripton: x", "datasets: [{rid: 1-A, verson: 1}]", "[1, 2]", "{a: [", "datasets: 3"]
+)
+def test_a_wrong_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    """Unknown keys and wrong shapes are named, with the file."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"config\.yaml"):
+        ExecutionConfiguration.load_configuration(path)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        ExecutionConfiguration.load_configuration(tmp_path / "none.yaml")
+
+
+def test_a_dry_run_writes_nothing(ml: DerivaML, workflow: Workflow, home: Path) -> None:
+    """Its record id is 0000; files are staged on this machine only; a dataset cannot be made."""
+    dataset = ml.create_dataset("d")
+    before = {
+        table: ml.select_rows(table) for table in ("Execution", "Workflow", "Execution_Metadata", "Dataset_Execution")
+    }
+    exe = ml.create_execution(ExecutionConfiguration(workflow=workflow, datasets=[dataset.rid]), dry_run=True)
+    with exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
+        exe.update_status(Status.running, "half")
+        exe.download_dataset_bag(dataset.rid)
+        with pytest.raises(DryRunOnly):
+            exe.create_dataset("d")
+    assert exe.upload_execution_outputs() == {}
+    assert exe.execution_rid == "0000"
+    assert exe.status is Status.completed
+    assert before == {table: ml.select_rows(table) for table in before}
+    assert not [path for path in (home / "local" / "objects").rglob("*") if path.is_file()]
+
+
+def test_an_output_dataset_names_its_producer(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The execution made 0.1.0 and each version made through the returned dataset; it is output, not input."""
+    asset = make_asset(ml, config)
+    with ml.create_execution(config) as exe:
+        dataset = exe.create_dataset(description="Augmented training images", dataset_types=["Training", "Augmented"])
+        dataset.add_dataset_members([asset.rid])
+    assert [(spec.rid, spec.version) for spec in exe.list_output_datasets()] == [
+        (dataset.rid, "0.1.0"),
+        (dataset.rid, "0.2.0"),
+    ]
+    assert exe.list_input_datasets() == []
+
+
+def test_nested_executions(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Children come in their sequence, level by level; a cycle is refused; doing it again changes nothing."""
+    parent, first, second, grandchild = (ml.create_execution(config) for _ in range(4))
+    parent.add_nested_execution(second, sequence=1)
+    parent.add_nested_execution(first.execution_rid, sequence=0)
+    parent.add_nested_execution(first, sequence=0)
+    first.add_nested_execution(grandchild)
+    rids = [each.execution_rid for each in parent.list_nested_executions()]
+    assert rids == [first.execution_rid, second.execution_rid]
+    rids = [each.execution_rid for each in parent.list_nested_executions(recurse=True)]
+    assert rids == [first.execution_rid, second.execution_rid, grandchild.execution_rid]
+    rids = [each.execution_rid for each in grandchild.list_parent_executions(recurse=True)]
+    assert rids == [first.execution_rid, parent.execution_rid]
+    for cycle in (parent, grandchild):
+        with pytest.raises(ExecutionCycle):
+            grandchild.add_nested_execution(parent if cycle is parent else grandchild)
+    with pytest.raises(UnknownRID):
+        parent.add_nested_execution("1-ZZZZ")
+
+
+def test_executions_are_found(ml: DerivaML, config: ExecutionConfiguration, workflow: Workflow) -> None:
+    """By workflow, type and state, newest first."""
+    first = ml.create_execution(config)
+    other = Workflow(name="Other", workflow_type="Inference", url="https://x/z", checksum="d")
+    with ml.create_execution(ExecutionConfiguration(workflow=other)) as second:
+        pass
+    rids = [each.execution_rid for each in ml.find_executions()]
+    assert rids == [second.execution_rid, first.execution_rid]
+    assert [each.execution_rid for each in ml.find_executions(limit=1)] == rids[:1]
+    assert [each.execution_rid for each in ml.find_executions(workflow=first.workflow_rid)] == rids[1:]
+    assert [each.execution_rid for each in ml.find_executions(workflow_type="Inference")] == rids[:1]
+    assert [each.execution_rid for each in ml.find_executions(status=Status.completed)] == rids[:1]
+    assert ml.find_executions(workflow_type="Annotation") == []
+    assert ml.find_executions(workflow=workflow) == []
+    assert ml.find_executions(dataset="1-ZZZZ") == []
+
+
+def test_a_wrong_execution_is_named(ml: DerivaML, exe: Execution) -> None:
+    """A record id of another table, or of none, is told apart."""
+    with pytest.raises(WrongTable, match="row of Workflow"):
+        ml.lookup_execution(exe.workflow_rid)
+    with pytest.raises(UnknownRID):
+        ml.restore_execution("1-ZZZZ")
+
+
+def _die(config: ExecutionConfiguration, sender: Any) -> None:
+    exe = DerivaML().create_execution(config).__enter__()
+    exe.update_status(Status.running, "epoch 3")
+    sender.send(exe.execution_rid)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_run_that_died_is_seen_as_aborted(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The next look shows it, without writing; restoring writes it."""
+    receiver, sender = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_die, args=(config, sender))
+    child.start()
+    rid = receiver.recv()
+    child.join()
+    (found,) = ml.find_executions(status=Status.aborted)
+    assert found.execution_rid == rid
+    assert "epoch 3" in found.status_detail
+    assert ml.find_executions(status=Status.running) == []
+    assert ml.select_rows("Execution", {"RID": rid})[0]["Status"] == "Running"
+    restored = ml.restore_execution(rid)
+    assert restored.status is Status.aborted
+    assert ml.select_rows("Execution", {"RID": rid})[0]["Status"] == "Aborted"
+    assert restored.stop_time is not None
+
+
+def test_a_run_that_lives_is_not_aborted(ml: DerivaML, exe: Execution) -> None:
+    """The lease of a living process holds, also when it is looked at from another client."""
+    with exe:
+        assert DerivaML().lookup_execution(exe.execution_rid).status is Status.running
+        assert DerivaML().restore_execution(exe.execution_rid).status is Status.running
+
+
+def test_restoring_gives_the_same(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Inputs, staged files, status and timings come back from the working folder."""
+    asset = make_asset(ml, config)
+    with ml.create_execution(config) as exe:
+        exe.download_asset(asset)
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
+    again = DerivaML().restore_execution(exe.execution_rid)
+    assert again.status is exe.status
+    assert (again.start_time, again.stop_time) == (exe.start_time, exe.stop_time)
+    assert again.staged_assets() == exe.staged_assets()
+    assert again.asset_paths["Image"][0].read_text() == "x.png"
+    assert list(again.upload_execution_outputs()) == ["Model"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_restoring_without_the_working_folder(
+    ml: DerivaML, config: ExecutionConfiguration, kept: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On another machine the kept journal, or the catalog alone, tells inputs and state; where the rest was is said."""
+    asset = make_asset(ml, config)
+    with ml.create_execution(config) as exe:
+        exe.download_asset(asset)
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
+    if kept:
+        exe.upload_execution_outputs()
+    elsewhere = DerivaML(working_dir=tmp_path / "elsewhere")
+    with caplog.at_level(logging.WARNING):
+        again = elsewhere.restore_execution(exe.execution_rid)
+    assert str(exe.working_dir) in caplog.text
+    assert again.status is Status.completed
+    assert [each.rid for each in again.list_assets("Input")] == [asset.rid]
+    assert again.staged_assets() == []
+    assert (again.start_time == exe.start_time) is kept
+    path = again.asset_file_path("Model", "continued_model.pt")
+    assert again.upload_execution_outputs() == {}
+    path.write_bytes(b"more")
+    assert [each.filename for each in again.upload_execution_outputs()["Model"]] == ["continued_model.pt"]
+
+
+def _report(exe: Execution, name: str) -> None:
+    exe.update_status(Status.running, name)
+    exe.asset_file_path("Execution_Asset", f"{name}.txt").write_text(name)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_an_execution_crosses_processes(ml: DerivaML, exe: Execution, method: str) -> None:
+    """A worker, forked or spawned, reports and registers in the same execution."""
+    with exe:
+        worker = multiprocessing.get_context(method).Process(target=_report, args=(exe, method))
+        worker.start()
+        worker.join(60)
+        assert worker.exitcode == 0
+        assert [update.message for update in exe.list_statuses()][-1] == method
+    assert [asset.filename for asset in exe.upload_execution_outputs()["Execution_Asset"]] == [f"{method}.txt"]
+
+
+def test_a_pickle_holds_no_connection_and_no_credential(exe: Execution) -> None:
+    """An unpickled execution is the same one, opened again."""
+    again = pickle.loads(pickle.dumps(exe))
+    assert again.execution_rid == exe.execution_rid
+    assert again.status is exe.status
+
+
+def test_a_failed_run_says_how_to_send_its_files(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """Leaving by an exception with files staged logs how many, and the call that sends them."""
+    with pytest.raises(ValueError, match="no"), exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
+        raise ValueError("no")
+    assert "1 files staged" in caplog.text
+    assert f"restore_execution({exe.execution_rid!r}).upload_execution_outputs()" in caplog.text
+    assert list(exe.upload_execution_outputs()) == ["Model"]
+
+
+def test_records_that_cannot_be_kept_fail_the_creation(
+    ml: DerivaML, config: ExecutionConfiguration, home: Path
+) -> None:
+    """A creation that fails says so in the row, with the reason."""
+    objects = home / "local" / "objects"
+    moved = objects.rename(objects.with_name("moved")) if objects.exists() else None
+    objects.write_text("in the way")
+    with pytest.raises(DerivaMLException):
+        ml.create_execution(config)
+    objects.unlink()
+    if moved:
+        moved.rename(objects)
+    (found,) = ml.find_executions()
+    assert found.status is Status.failed
+    assert "could not be created" in found.status_detail
+
+
+def test_time_flows(exe: Execution) -> None:
+    """The duration is that between entering and leaving."""
+    with exe:
+        time.sleep(0.05)
+    assert exe.start_time is not None
+    assert exe.stop_time is not None
+    assert (exe.stop_time - exe.start_time).total_seconds() >= 0.05

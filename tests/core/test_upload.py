@@ -1,0 +1,452 @@
+"""Uploading: each file once, with its row and links, whatever happens on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+from pydantic import JsonValue
+
+from deriva_ml_core.backend import Backend, ObjectStore
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.configuration import ExecutionConfiguration
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import MissingFiles, StoreUnavailable, UploadFailed
+from deriva_ml_core.execution import Execution
+from deriva_ml_core.models import Address, StoredObject, UploadOptions, UploadProgress
+from deriva_ml_core.plugins import hookimpl, load_plugins
+from deriva_ml_core.schema import Column
+
+
+def rows(ml: DerivaML, table: str, exe: Execution) -> list[dict[str, Any]]:
+    """The rows of an asset table that came out of an execution, but its own records."""
+    links = ml.select_rows(f"{table}_Execution", {"Execution": exe.execution_rid, "Asset_Role": "Output"})
+    found = ml.select_rows(table, {"RID": [link[table] for link in links]})
+    own = ("configuration.json", "journal.jsonl", "uncommitted.patch")
+    return [row for row in found if row["Filename"] not in own and "environment_snapshot" not in row["Filename"]]
+
+
+def content(ml: DerivaML, row: dict[str, Any], tmp_path: Path) -> bytes:
+    target = tmp_path / "got" / row["RID"]
+    target.parent.mkdir(exist_ok=True)
+    ml.connection.store.get(row["URL"], target, length=row["Length"], md5=row["MD5"], options=UploadOptions())
+    return target.read_bytes()
+
+
+def test_outputs_get_rows_and_links(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A row with length and MD5, an Output link, the type links; what was sent is returned by table."""
+    with exe:
+        exe.asset_file_path("Model", "m.pt", asset_types=["Model", "Model_File"]).write_bytes(b"weights")
+        exe.asset_file_path("Execution_Metadata", "metrics.json").write_bytes(b"{}")
+    sent = exe.upload_execution_outputs()
+    assert {table: [asset.filename for asset in assets] for table, assets in sent.items()} == {
+        "Model": ["m.pt"],
+        "Execution_Metadata": ["metrics.json"],
+    }
+    (row,) = rows(ml, "Model", exe)
+    assert row["RID"] == sent["Model"][0].rid
+    assert (row["Filename"], row["Length"], row["MD5"]) == ("m.pt", 7, hashlib.md5(b"weights").hexdigest())
+    assert row["URL"].startswith(f"/hatrac/Model/{row['MD5']}.m.pt:")
+    types = ml.select_rows("Model_Asset_Type", {"Model": row["RID"]})
+    assert sorted(link["Asset_Type"] for link in types) == ["Model", "Model_File"]
+    assert content(ml, row, tmp_path) == b"weights"
+    assert exe.staged_assets() == []
+    assert exe.upload_execution_outputs() == {}
+
+
+def test_a_new_file_is_moved_after_the_run(exe: Execution, home: Path) -> None:
+    """The very same inode becomes the object; nothing is copied, and the staging folder is left empty."""
+    with exe:
+        path = exe.asset_file_path("Model", "m.pt")
+        path.write_bytes(b"weights")
+        inode = path.stat().st_ino
+    exe.upload_execution_outputs()
+    assert not path.exists()
+    assert inode in {file.stat().st_ino for file in (home / "local" / "objects").rglob("*")}
+    assert not (exe.working_dir / "outputs").exists()
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_file_that_stays_is_copied(ml: DerivaML, exe: Execution, tmp_path: Path, running: bool) -> None:
+    """While it runs, or with clean_folder=False, the file stays, and writing it again does not change the object."""
+    with exe:
+        path = exe.asset_file_path("Model", "m.pt")
+        path.write_bytes(b"first")
+        if running:
+            exe.upload_execution_outputs()
+    if not running:
+        exe.upload_execution_outputs(clean_folder=False)
+    assert path.read_bytes() == b"first"
+    with path.open("r+b") as file:
+        file.write(b"again")
+    assert content(ml, rows(ml, "Model", exe)[0], tmp_path) == b"first"
+
+
+def test_what_was_written_after_an_upload_is_sent_too(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A log that goes on growing after an upload in the run is not lost: it is a new row, and the old one is kept."""
+    with exe:
+        path = exe.asset_file_path("Execution_Metadata", "log.txt")
+        path.write_text("one\n")
+        exe.upload_execution_outputs()
+        with path.open("a") as file:
+            file.write("two\n")
+    sent = exe.upload_execution_outputs()
+    assert [asset.filename for asset in sent["Execution_Metadata"]] == ["log.txt"]
+    texts = sorted(content(ml, row, tmp_path) for row in rows(ml, "Execution_Metadata", exe))
+    assert texts == [b"one\n", b"one\ntwo\n"]
+    assert not path.exists()
+
+
+def test_registered_again_with_new_bytes_is_a_new_row(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """Also after the file was moved away."""
+    with exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"one")
+    exe.upload_execution_outputs()
+    exe.asset_file_path("Model", "m.pt").write_bytes(b"two")
+    exe.upload_execution_outputs()
+    assert sorted(content(ml, row, tmp_path) for row in rows(ml, "Model", exe)) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_an_original_stays_as_it_was(ml: DerivaML, exe: Execution, tmp_path: Path, copy: bool) -> None:
+    """A foreign file is neither moved nor written; the object shares nothing with it."""
+    original = tmp_path / "x.png"
+    original.write_bytes(b"png")
+    inode = original.stat().st_ino
+    with exe:
+        exe.asset_file_path("Image", original, copy_file=copy)
+    exe.upload_execution_outputs()
+    assert original.stat().st_ino == inode
+    assert original.stat().st_nlink == 1
+    original.write_bytes(b"changed")
+    assert content(ml, rows(ml, "Image", exe)[0], tmp_path) == b"png"
+
+
+def test_the_bytes_at_upload_count(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A file that is changed after staging is sent as it is then, with the MD5 of that."""
+    original = tmp_path / "x.png"
+    original.write_bytes(b"before")
+    with exe:
+        exe.asset_file_path("Image", original)
+        original.write_bytes(b"afterwards")
+    exe.upload_execution_outputs()
+    (row,) = rows(ml, "Image", exe)
+    assert row["MD5"] == hashlib.md5(b"afterwards").hexdigest()
+    assert content(ml, row, tmp_path) == b"afterwards"
+
+
+def test_a_file_never_written_is_named_after_the_rest_was_sent(ml: DerivaML, exe: Execution) -> None:
+    """An error where the run completed; forget() is the way out."""
+    with exe:
+        path = exe.asset_file_path("Model", "never.pt")
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
+    with pytest.raises(MissingFiles, match=r"never\.pt"):
+        exe.upload_execution_outputs()
+    assert [row["Filename"] for row in rows(ml, "Model", exe)] == ["m.pt"]
+    exe.forget(path)
+    assert exe.upload_execution_outputs() == {}
+
+
+def test_a_file_never_written_by_a_failed_run_is_a_warning(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """Partial results are uploaded, and what is missing is named."""
+    with pytest.raises(ValueError, match="no"), exe:
+        exe.asset_file_path("Model", "never.pt")
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
+        raise ValueError("no")
+    assert list(exe.upload_execution_outputs()) == ["Model"]
+    assert "never.pt" in caplog.text
+
+
+def test_a_file_not_yet_written_is_waited_for(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """An upload in the run says nothing of a path that was handed out a moment ago."""
+    with exe:
+        path = exe.asset_file_path("Model", "later.pt")
+        assert exe.upload_execution_outputs() == {}
+        path.write_bytes(b"x")
+    assert caplog.text == ""
+    assert list(exe.upload_execution_outputs()) == ["Model"]
+
+
+def test_equal_bytes_under_an_equal_name_share_one_row(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Two executions that make the same file link to the same row, and both are recorded as having made it."""
+    made = []
+    for _ in range(2):
+        with ml.create_execution(config) as exe:
+            exe.asset_file_path("Model", "m.pt").write_bytes(b"same")
+        made.append(exe.upload_execution_outputs()["Model"][0].rid)
+    assert made[0] == made[1]
+    assert len(ml.select_rows("Model_Execution", {"Model": made[0]})) == 2
+
+
+def test_other_metadata_for_equal_bytes_is_an_error(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """It names the column and both values; the other files are sent."""
+    ml.create_asset("Scan", columns=[Column("Angle", "float8")])
+    for angle in (1.0, 1.0, 2.0):
+        with ml.create_execution(config) as exe:
+            exe.asset_file_path("Scan", "a.png", Angle=angle).write_bytes(b"same")
+            exe.asset_file_path("Scan", "b.png").write_bytes(b"other")
+        if angle == 1.0:
+            exe.upload_execution_outputs()
+    with pytest.raises(UploadFailed, match=r"Angle is 1\.0 there and 2\.0 here"):
+        exe.upload_execution_outputs()
+    assert [asset.filename for asset in exe.staged_assets()] == ["a.png"]
+    assert [row["Filename"] for row in rows(ml, "Scan", exe)] == ["b.png"]
+
+
+def test_one_refused_row_does_not_hold_up_the_others(ml: DerivaML, exe: Execution) -> None:
+    """A metadata value that refers to nothing leaves only its own file staged."""
+    from deriva_ml_core.schema import ForeignKey
+
+    ml.create_vocabulary("Organ")
+    ml.create_asset("Scan", columns=[Column("Organ")], foreign_keys=[ForeignKey("Organ", "Organ", "Name")])
+    ml.add_term("Organ", "Heart", "pumps")
+    with exe:
+        for name, organ in (("a", "Heart"), ("b", "Spleen"), ("c", "Heart")):
+            exe.asset_file_path("Scan", name, Organ=organ).write_text(name)
+    with pytest.raises(UploadFailed, match="Spleen"):
+        exe.upload_execution_outputs()
+    assert [row["Filename"] for row in rows(ml, "Scan", exe)] == ["a", "c"]
+    ml.add_term("Organ", "Spleen", "filters")
+    assert [asset.filename for asset in exe.upload_execution_outputs()["Scan"]] == ["b"]
+
+
+def test_an_input_registered_again_stays_input(
+    ml: DerivaML, config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The link has no role in its key; it is reported."""
+    with ml.create_execution(config) as maker:
+        maker.asset_file_path("Image", "x.png").write_bytes(b"x")
+    (asset,) = maker.upload_execution_outputs()["Image"]
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Image", exe.download_asset(asset))
+    with caplog.at_level(logging.WARNING):
+        exe.upload_execution_outputs()
+    assert [(each.rid, each.role) for each in exe.list_assets() if each.table == "Image"] == [(asset.rid, "Input")]
+    assert "stays recorded as input" in caplog.text
+
+
+def test_a_copy_of_the_journal_is_kept(ml: DerivaML, exe: Execution) -> None:
+    """Each upload after the end that sent something keeps one; an upload that sent nothing does not."""
+
+    def copies() -> int:
+        return sum(asset.filename == "journal.jsonl" for asset in exe.list_assets("Output"))
+
+    with exe:
+        exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
+        exe.upload_execution_outputs()
+        assert copies() == 0
+    exe.upload_execution_outputs()
+    assert copies() == 0
+    exe.asset_file_path("Model", "b.pt").write_bytes(b"b")
+    exe.upload_execution_outputs()
+    assert copies() == 1
+    exe.upload_execution_outputs()
+    assert copies() == 1
+
+
+def test_an_upload_in_the_background(exe: Execution) -> None:
+    """wait=False returns a future of what was sent."""
+    with exe:
+        exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
+    future = exe.upload_execution_outputs(wait=False)
+    assert list(future.result(60)) == ["Model"]
+
+
+def test_progress_is_told(exe: Execution) -> None:
+    """Before the first file and after each, in files and bytes."""
+    told: list[UploadProgress] = []
+    with exe:
+        for name in "abc":
+            exe.asset_file_path("Model", name).write_bytes(b"12345")
+    exe.upload_execution_outputs(progress_callback=told.append)
+    assert [(each.files_done, each.files, each.bytes_done, each.bytes) for each in told] == [
+        (0, 3, 0, 15),
+        (1, 3, 5, 15),
+        (2, 3, 10, 15),
+        (3, 3, 15, 15),
+    ]
+
+
+def test_a_log_shows_no_progress_bar(exe: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not a terminal gets nothing; a terminal gets a bar for a long upload."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    written = {}
+    for kind, stream in (("log", io.StringIO()), ("terminal", Terminal())):
+        for number in range(60):
+            exe.asset_file_path("Model", f"{kind}{number}").write_bytes(b"x")
+        monkeypatch.setattr(sys, "stderr", stream)
+        exe.upload_execution_outputs()
+        monkeypatch.undo()
+        written[kind] = stream.getvalue()
+    assert written["log"] == ""
+    assert "60 files" in written["terminal"]
+
+
+def _upload(rid: str) -> None:
+    DerivaML().restore_execution(rid).upload_execution_outputs()
+
+
+def test_two_uploads_at_once_send_each_file_once(ml: DerivaML, exe: Execution) -> None:
+    """Two processes and this one take turns."""
+    with exe:
+        for number in range(30):
+            exe.asset_file_path("Model", f"{number}.pt").write_bytes(os.urandom(1000))
+    others = [multiprocessing.get_context("fork").Process(target=_upload, args=(exe.execution_rid,)) for _ in range(2)]
+    for other in others:
+        other.start()
+    exe.upload_execution_outputs()
+    for other in others:
+        other.join(60)
+        assert other.exitcode == 0
+    assert len(rows(ml, "Model", exe)) == 30
+    assert len(ml.select_rows("Model_Asset_Type")) == 30
+
+
+class Flaky:
+    """A store that fails the first so many times; what it is asked for goes to a real one."""
+
+    def __init__(self, store: ObjectStore, failures: int, error: type[Exception] = StoreUnavailable) -> None:
+        self._store = store
+        self.failures = failures
+        self.error = error
+        self.options: list[UploadOptions] = []
+        self.resumed: list[JsonValue] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(
+        self,
+        table: str,
+        filename: str,
+        file: Path,
+        *,
+        owned: bool,
+        options: UploadOptions,
+        resume: JsonValue | None = None,
+        note: Callable[[JsonValue], None] = lambda _: None,
+    ) -> StoredObject:
+        if table == "Execution_Metadata":
+            return self._store.put(table, filename, file, owned=owned, options=options, resume=resume, note=note)
+        self.options.append(options)
+        self.resumed.append(resume)
+        if self.failures > 0:
+            self.failures -= 1
+            note({"sent": len(self.options)})
+            raise self.error("not now")
+        return self._store.put(table, filename, file, owned=owned, options=options, note=note)
+
+
+class FlakyPlugin:
+    """Puts the flaky store in the place of the real one."""
+
+    def __init__(self, failures: int, error: type[Exception] = StoreUnavailable) -> None:
+        self.failures = failures
+        self.error = error
+        self.store: Any = None
+
+    @hookimpl(wrapper=True)
+    def connect(self, address: Address) -> Any:
+        backend: Backend = yield
+        self.store = Flaky(backend.store, self.failures, self.error)
+        return replace(backend, store=self.store)
+
+
+def flaky(failures: int, error: type[Exception] = StoreUnavailable) -> tuple[DerivaML, FlakyPlugin]:
+    manager = load_plugins({})
+    plugin = FlakyPlugin(failures, error)
+    manager.register(plugin, "flaky")
+    return DerivaML(plugins=manager), plugin
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, ConnectionResetError, TimeoutError])
+def test_a_store_that_fails_in_passing_is_asked_again(config: ExecutionConfiguration, error: type[Exception]) -> None:
+    """Up to max_retries times, going on from what the store noted, with the options that were given."""
+    ml, plugin = flaky(2, error)
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
+    exe.upload_execution_outputs(timeout=(1, 2), chunk_size=3, max_retries=2, retry_delay=0)
+    assert len(plugin.store.options) == 3
+    assert plugin.store.options[0].timeout == (1, 2)
+    assert plugin.store.options[0].chunk_size == 3
+    assert plugin.store.resumed == [None, {"sent": 1}, {"sent": 2}]
+
+
+def test_a_store_that_goes_on_failing_ends_the_upload(config: ExecutionConfiguration) -> None:
+    """After max_retries it raises, everything stays staged, the rest is not tried, and the next call goes on."""
+    ml, plugin = flaky(4)
+    with ml.create_execution(config) as exe:
+        for name in "ab":
+            exe.asset_file_path("Model", name).write_text(name)
+    with pytest.raises(UploadFailed, match="2 files"):
+        exe.upload_execution_outputs(max_retries=1, retry_delay=0)
+    assert len(plugin.store.options) == 2
+    assert len(exe.staged_assets()) == 2
+    with pytest.raises(UploadFailed):
+        exe.upload_execution_outputs(max_retries=1, retry_delay=0)
+    assert plugin.store.resumed[2] == {"sent": 2}
+    assert len(exe.upload_execution_outputs()["Model"]) == 2
+
+
+def test_the_delay_doubles_with_jitter(config: ExecutionConfiguration) -> None:
+    """retry_delay before the first repeat, twice that before the second; up to a quarter more."""
+    from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_retry_hooks
+
+    waits: list[float] = []
+
+    def heard(details: RetryDetails) -> None:
+        waits.append(details.wait_for)
+
+    before = get_on_retry_hooks()
+    set_on_retry_hooks([heard])
+    try:
+        ml, _ = flaky(3)
+        with ml.create_execution(config) as exe:
+            exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
+        exe.upload_execution_outputs(max_retries=3, retry_delay=0.04)
+    finally:
+        set_on_retry_hooks(before)
+    assert stamina.is_active()
+    for wait, least in zip(waits, (0.04, 0.08, 0.16), strict=True):
+        assert least <= wait <= least + 0.02
+
+
+def test_a_file_that_cannot_be_read_does_not_hold_up_the_others(exe: Execution, tmp_path: Path) -> None:
+    """What goes wrong with one file is said of that file."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    original = folder / "y.png"
+    original.write_bytes(b"x")
+    with exe:
+        exe.asset_file_path("Image", original)
+        exe.asset_file_path("Image", "z.png").write_bytes(b"z")
+        original.unlink()
+        original.mkdir()
+    with pytest.raises(UploadFailed, match=r"y\.png"):
+        exe.upload_execution_outputs()
+    assert [asset.filename for asset in exe.staged_assets()] == ["y.png"]
+
+
+def test_uploading_leaves_the_state_alone(exe: Execution) -> None:
+    """An upload before, in or after the run changes no status."""
+    exe.upload_execution_outputs()
+    assert exe.status is Status.created
+    with exe:
+        exe.upload_execution_outputs()
+        assert exe.status is Status.running
+    exe.upload_execution_outputs()
+    assert exe.status is Status.completed
