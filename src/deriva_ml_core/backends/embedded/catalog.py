@@ -16,7 +16,7 @@ from deriva_ml_core.backends.embedded.reading import ALL, Branch, CatalogFile
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.backends.embedded.tabling import add_tables
 from deriva_ml_core.definitions import check_rid
-from deriva_ml_core.errors import CatalogReadOnly, DerivaMLException, UnknownVersion
+from deriva_ml_core.errors import CatalogReadOnly, ConfigurationError, DerivaMLException, UnknownVersion
 from deriva_ml_core.schema import CatalogModel, Table
 
 __all__ = ["BATCH", "CatalogSnapshot", "EmbeddedCatalog"]
@@ -66,6 +66,8 @@ class _Readable:
 
     def pages(self, table: str, where: Where = ALL, *, size: int = 2000) -> Iterator[list[Row]]:
         mapped = self._file.mapped(table)
+        if size < 1:
+            raise ConfigurationError(f"A page has at least one row, not {size}.")
         return reading.pages(self._file, mapped, self._branches(mapped), where, size)
 
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
-__all__ = ["EarlySync", "FEW", "make_durable"]
+__all__ = ["EarlySync", "FEW", "make_durable", "sync_path"]
 
 FEW = 16
 """Files up to which each is synchronized by itself: one fsync costs about what a syncfs costs a few files."""
@@ -57,10 +56,11 @@ def make_durable(files: Iterable[Path], folder: Path) -> None:
     folders = {above for name in names for above in name.parents if above.is_relative_to(folder)}
     for path in (*names, *sorted(folders, reverse=True)):
         with suppress(FileNotFoundError):
-            _sync(path)
+            sync_path(path)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Return when a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -72,6 +72,8 @@ def _sync_file_system(folder: Path) -> bool:
     """Linux's syncfs(2), which Python does not have; False where there is none."""
     if not sys.platform.startswith("linux"):
         return False
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "syncfs"):
         return False

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
 
 from deriva_ml_core.backends.embedded import clock, tabling, writing
 from deriva_ml_core.backends.embedded.catalog import EmbeddedCatalog
 from deriva_ml_core.backends.embedded.database import Database, corruption
+from deriva_ml_core.backends.embedded.durability import sync_path
 from deriva_ml_core.backends.embedded.filesystems import network_file_system, present_mounts
-from deriva_ml_core.backends.embedded.reading import CatalogFile, read_model
+from deriva_ml_core.backends.embedded.reading import CatalogFile
 from deriva_ml_core.backends.embedded.tables import MappedTable
-from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogTooNew, DerivaMLWarning
+from deriva_ml_core.errors import (
+    CatalogCorrupt,
+    CatalogReadOnly,
+    CatalogTooNew,
+    CatalogUnavailable,
+    DerivaMLException,
+    DerivaMLWarning,
+)
 from deriva_ml_core.schema import SCHEMA_VERSION, TERMS, standard_tables
 
 __all__ = ["APPLICATION_ID", "FILE", "MIGRATIONS", "Migration", "open_catalog"]
@@ -51,7 +61,8 @@ def open_catalog(
     Raises:
         CatalogTooNew: A newer version of this software wrote it.
         CatalogCorrupt: The file is no catalog, or damaged.
-        CatalogReadOnly: There is none, and the folder cannot be written.
+        CatalogReadOnly: There is none, and the folder may not be written.
+        CatalogUnavailable: The folder cannot be made, or its disk is full.
     """
     file = folder / FILE
     journal = _journal(folder, present_mounts() if mounts is None else mounts)
@@ -65,8 +76,7 @@ def open_catalog(
         )
     if found < version:
         _upgrade(database, migrations, version)
-    with database.reading() as connection:
-        return EmbeddedCatalog(CatalogFile(database, folder, read_model(connection)))
+    return EmbeddedCatalog(CatalogFile(database, folder))
 
 
 def _journal(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
@@ -84,9 +94,11 @@ def _journal(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
 
 def _version(database: Database) -> int:
     with database.reading() as connection:
-        if connection.exec_driver_sql("PRAGMA application_id").scalar_one() != APPLICATION_ID:
-            raise CatalogCorrupt(corruption(database.file, "it is not a file of this software"))
-        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        mark = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+        version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if mark != APPLICATION_ID or version < 1:
+        raise CatalogCorrupt(corruption(database.file, "it is not a file of this software"))
+    return version
 
 
 def _make(folder: Path, journal: str) -> None:
@@ -96,17 +108,27 @@ def _make(folder: Path, journal: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{FILE}.lock"):
-            if not (folder / FILE).exists():
-                draft = folder / f"{FILE}.new"
-                draft.unlink(missing_ok=True)
+            if (folder / FILE).exists():
+                return
+            with TemporaryDirectory(prefix=".catalog-", dir=folder) as workshop:
+                draft = Path(workshop) / FILE
                 draft.touch()
                 _furnish(Database(draft, journal=journal), journal)
                 draft.replace(folder / FILE)
-    except PermissionError as error:
-        raise CatalogReadOnly(
+            sync_path(folder)
+    except OSError as error:
+        raise _unmade(folder, error) from error
+
+
+def _unmade(folder: Path, error: OSError) -> DerivaMLException:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return CatalogReadOnly(
             f"No catalog can be made in {folder} ({error.strerror}): let this user write there, or choose another "
             "place with DERIVA_ML_HOME."
-        ) from error
+        )
+    return CatalogUnavailable(
+        f"No catalog can be made in {folder}: {error}. Mend that, or choose another place with DERIVA_ML_HOME."
+    )
 
 
 def _furnish(database: Database, journal: str) -> None:

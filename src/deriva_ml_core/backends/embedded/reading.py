@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from deriva_ml_core.backend import Row, Where
 from deriva_ml_core.backends.embedded.conditions import check_columns, criterion
-from deriva_ml_core.backends.embedded.database import Database
+from deriva_ml_core.backends.embedded.database import Database, corruption
 from deriva_ml_core.backends.embedded.tables import UNTIL, MappedTable, model_from_json
+from deriva_ml_core.errors import CatalogCorrupt
 from deriva_ml_core.schema import CatalogModel
 
 __all__ = ["ALL", "Branch", "CatalogFile", "locate", "pages", "present", "select", "then"]
@@ -34,13 +35,12 @@ class CatalogFile:
     Args:
         database: The file.
         folder: The folder that it lies in, by which people name it.
-        model: Its tables.
     """
 
-    def __init__(self, database: Database, folder: Path, model: CatalogModel) -> None:
+    def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.folder = folder
-        self.know(model)
+        self.refresh()
 
     def know(self, model: CatalogModel) -> None:
         """Take note of the tables that there are."""
@@ -48,8 +48,11 @@ class CatalogFile:
 
     def refresh(self) -> CatalogModel:
         """Read the tables again."""
-        with self.database.reading() as connection:
-            model = read_model(connection)
+        try:
+            with self.database.reading() as connection:
+                model = read_model(connection)
+        except ValueError as error:
+            raise CatalogCorrupt(corruption(self.database.file, str(error))) from error
         self.know(model)
         return model
 
@@ -113,7 +116,7 @@ def pages(
     file: CatalogFile, mapped: MappedTable, branches: Sequence[Branch], where: Where, size: int
 ) -> Iterator[list[Row]]:
     """The rows that match, by record id, never more than `size` at once; each page is asked for by itself."""
-    after = None
+    after: str | None = None
     while True:
         with file.database.reading() as connection:
             page = select(connection, mapped, branches, where, order=("RID",), limit=size, after=after)

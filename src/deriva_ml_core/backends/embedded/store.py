@@ -84,13 +84,14 @@ class FolderStore:
             StoreUnavailable: The folder cannot be written now.
         """
         check_filename(filename)
-        self._forget_draft(resume)
-        if not file.exists():
-            return self._put_before(table, filename, file, resume)
-        if not S_ISREG(file.stat().st_mode):
-            raise InvalidFileName(f"{file} is not a file: only files can be stored.")
         with self._explained(file):
-            md5, length = self._take(file, note) if owned and not file.is_symlink() else self._copy(file, note)
+            self._forget_draft(resume)
+            if not file.exists():
+                md5, length = self._taken_before(file, resume)
+            elif not S_ISREG(file.stat().st_mode):
+                raise InvalidFileName(f"{file} is not a file: only files can be stored.")
+            else:
+                md5, length = self._take(file, note) if owned and not file.is_symlink() else self._copy(file, note)
         return StoredObject(url=ObjectName(table, md5, filename).url, md5=md5, length=length)
 
     def sync(self) -> None:
@@ -187,12 +188,16 @@ class FolderStore:
             raise FileConflict(f"{file} differs from the object {path} with the same MD5; it cannot be stored.")
         return True
 
-    def _put_before(self, table: str, filename: str, file: Path, resume: JsonValue | None) -> StoredObject:
+    def _taken_before(self, file: Path, resume: JsonValue | None) -> tuple[str, int]:
         match resume:
-            case {"md5": str(md5), "length": int(length)} if self._path(md5).exists():
+            case {"md5": str(md5), "length": int(length)} if self._holds(md5, length):
                 self._unsynced.append(self._path(md5))
-                return StoredObject(url=ObjectName(table, md5, filename).url, md5=md5, length=length)
+                return md5, length
         raise FileNotFoundError(errno.ENOENT, "There is no such file, and it was not stored before", str(file))
+
+    def _holds(self, md5: str, length: int) -> bool:
+        path = self._path(md5)
+        return path.exists() and path.stat().st_size == length
 
     def _forget_draft(self, resume: JsonValue | None) -> None:
         match resume:
@@ -210,7 +215,8 @@ class FolderStore:
                 raise _full(self._objects, file) from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise CatalogReadOnly(
-                    f"{file} cannot be stored in {self._objects}: {error}. Let this user read the one and write the other."
+                    f"{file} cannot be stored in {self._objects}: {error}. "
+                    "Let this user read the one and write the other."
                 ) from error
             raise StoreUnavailable(f"{file} cannot be stored in {self._objects} now: {error}.") from error
 

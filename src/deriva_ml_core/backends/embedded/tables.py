@@ -14,6 +14,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from deriva_ml_core.definitions import MLTable
+from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
 __all__ = ["UNTIL", "MappedTable", "creation", "model_from_json", "model_to_json"]
@@ -46,7 +47,10 @@ class Json(sa.types.TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
-        return None if value is None else json.dumps(value, ensure_ascii=False)
+        try:
+            return None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{value!r} cannot be kept as JSON: {error}.") from error
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
         return None if value is None else json.loads(value)
@@ -257,8 +261,15 @@ def model_to_json(model: CatalogModel) -> str:
 
 
 def model_from_json(text: str) -> CatalogModel:
-    """Read what `model_to_json` wrote."""
-    return CatalogModel({table["name"]: _table(table) for table in json.loads(text)})
+    """Read what `model_to_json` wrote.
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    try:
+        return CatalogModel({table["name"]: _table(table) for table in json.loads(text)})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"no tables are described ({error!r})") from error
 
 
 def _table(found: dict[str, Any]) -> Table:
