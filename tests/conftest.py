@@ -9,8 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
-    from deriva_ml_core.configuration import ExecutionConfiguration
-    from deriva_ml_core.execution import Execution
+    from deriva_ml_core.execution import Execution, ExecutionConfiguration
     from deriva_ml_core.workflow import Workflow
 
 
@@ -53,7 +52,7 @@ def workflow() -> Workflow:
 @pytest.fixture
 def config(workflow: Workflow) -> ExecutionConfiguration:
     """A configuration without inputs."""
-    from deriva_ml_core.configuration import ExecutionConfiguration
+    from deriva_ml_core.execution import ExecutionConfiguration
 
     return ExecutionConfiguration(workflow=workflow, description="A test")
 

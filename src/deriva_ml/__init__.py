@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.configuration import ExecutionConfiguration
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import DerivaMLException, DerivaMLWarning
-from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.workflow import Workflow
 

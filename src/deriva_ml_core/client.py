@@ -9,19 +9,18 @@ from typing import Any, Self
 import pluggy
 from pydantic import SecretStr
 
-from deriva_ml_core import asset as assets
 from deriva_ml_core import dataset as datasets
-from deriva_ml_core import provenance, workflow
-from deriva_ml_core.configuration import ExecutionConfiguration
+from deriva_ml_core import workflow
+from deriva_ml_core.assets import recorded as assets
 from deriva_ml_core.connection import Connection, open_connection
-from deriva_ml_core.creation import create_execution
 from deriva_ml_core.dataset import Dataset
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, Status
 from deriva_ml_core.errors import UnknownColumn
-from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.execution.creation import create_execution
+from deriva_ml_core.execution.provenance import RecordedExecution, find_executions
+from deriva_ml_core.execution.restoration import restore_execution
 from deriva_ml_core.models import Address, Asset
-from deriva_ml_core.provenance import RecordedExecution
-from deriva_ml_core.restoration import restore_execution
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
@@ -184,7 +183,7 @@ class DerivaML:
         rid = workflow.rid if isinstance(workflow, Workflow) else workflow
         if isinstance(workflow, Workflow) and rid is None:
             return []
-        return provenance.find_executions(
+        return find_executions(
             self._connection,
             workflow=rid,
             workflow_type=workflow_type,

@@ -157,7 +157,7 @@ class CatalogWorkflow(Workflow):
         return Workflow.model_validate, (self.model_dump(),)
 
 
-_WRITABLE = {"description": "Description", "workflow_type": "Workflow_Type"}
+_WRITABLE: Mapping[str, str] = {"description": "Description", "workflow_type": "Workflow_Type"}
 
 
 def _bound(connection: Connection, row: Mapping[str, Any]) -> CatalogWorkflow:

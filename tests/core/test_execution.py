@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.configuration import ExecutionConfiguration
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import (
     ConfigurationError,
@@ -30,7 +29,7 @@ from deriva_ml_core.errors import (
     WorkflowTwice,
     WrongTable,
 )
-from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Asset, AssetSpec, DatasetSpec
 from deriva_ml_core.workflow import Workflow
 
@@ -110,7 +109,7 @@ def test_ctrl_c_as_lightning_passes_it_on_aborts(ml: DerivaML, exe: Execution) -
 SIGTERM_SCRIPT = """
 import os, signal, sys
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.configuration import ExecutionConfiguration
+from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
 workflow = Workflow(name="T", workflow_type="Training", url="https://x/y", checksum="c")
 {before}

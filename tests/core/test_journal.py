@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.journal import Journal
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.story import Created, Forgotten, Recorded, Staged, Started, StatusSet, Stored, now
 from deriva_ml_core.models import StagedAsset, StatusUpdate, StoredObject
-from deriva_ml_core.story import Created, Forgotten, Recorded, Staged, Started, StatusSet, Stored, now
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from deriva_ml_core.assets.staging import check_file_name
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import FileConflict, InvalidFileName, UnknownColumn, UnknownTable, UnknownTerm
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.schema import Column
-from deriva_ml_core.staging import check_file_name
 
 
 def names(exe: Execution) -> list[str]:

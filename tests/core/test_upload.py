@@ -19,10 +19,9 @@ from pydantic import JsonValue
 
 from deriva_ml_core.backend import Backend, ObjectStore
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.configuration import ExecutionConfiguration
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import MissingFiles, StoreUnavailable, UploadFailed
-from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Address, StoredObject, UploadOptions, UploadProgress
 from deriva_ml_core.plugins import hookimpl, load_plugins
 from deriva_ml_core.schema import Column

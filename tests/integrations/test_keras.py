@@ -19,7 +19,7 @@ keras = pytest.importorskip("keras", reason="keras is not installed")
 from deriva_ml import DerivaML  # noqa: E402
 from deriva_ml_core.definitions import Status  # noqa: E402
 from deriva_ml_core.errors import UploadFailed  # noqa: E402
-from deriva_ml_core.execution import Execution  # noqa: E402
+from deriva_ml_core.execution.live import Execution  # noqa: E402
 from deriva_ml_keras import DerivaMLCallback  # noqa: E402
 
 POINTS = np.linspace(-1, 1, 96, dtype="float32").reshape(32, 3)

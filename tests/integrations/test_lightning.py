@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from deriva_ml import DerivaML  # noqa: E402
 from deriva_ml_core.definitions import Status  # noqa: E402
 from deriva_ml_core.errors import UploadFailed  # noqa: E402
-from deriva_ml_core.execution import Execution  # noqa: E402
+from deriva_ml_core.execution.live import Execution  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),  # two workers are not faster with 32 rows

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.configuration import ExecutionConfiguration
-from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import AssetSpec
 from deriva_ml_core.workflow import Workflow
 

@@ -1,0 +1,1 @@
+"""Files and their rows: staged, uploaded, found again, brought back and checked."""

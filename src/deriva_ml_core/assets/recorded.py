@@ -1,0 +1,126 @@
+"""Files that have a row: found by their record id, listed by execution, brought from the store, and checked there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID, MLVocab, Role
+from deriva_ml_core.errors import UnknownRID, WrongTable
+from deriva_ml_core.models import Asset, UploadOptions
+from deriva_ml_core.schema import asset_type_table, execution_table
+
+__all__ = ["assets_of", "download_asset", "link_input", "lookup_asset", "lookup_assets", "verify_asset"]
+
+
+def lookup_asset(connection: Connection, rid: RID) -> Asset:
+    """The asset of a record id, whichever asset table it is in.
+
+    Raises:
+        UnknownRID: No row has that id.
+        WrongTable: It is the id of a row that is no file.
+    """
+    return lookup_assets(connection, [rid])[0]
+
+
+def lookup_assets(connection: Connection, rids: Sequence[RID]) -> list[Asset]:
+    """The assets of record ids, in that order, asked table by table."""
+    tables = connection.catalog.locate(list(rids))
+    found: dict[RID, Asset] = {}
+    for table in dict.fromkeys(tables.values()):
+        if not connection.catalog.model.table(table).is_asset:
+            wrong = next(rid for rid in rids if tables.get(rid) == table)
+            raise WrongTable(f"{wrong} is a row of {table}, which holds no files; give the RID of an asset.")
+        of_table = [rid for rid in rids if tables.get(rid) == table]
+        types = asset_types(connection, table, of_table)
+        for row in connection.catalog.select(table, {"RID": of_table}):
+            found[row["RID"]] = as_asset(connection, table, row, types.get(row["RID"], ()))
+    for rid in rids:
+        if rid not in found:
+            raise UnknownRID(f"{rid} names no row of {connection.catalog.name}; give the RID of an asset.")
+    return [found[rid] for rid in rids]
+
+
+def link_input(connection: Connection, asset: Asset, execution: RID) -> None:
+    """Record that an asset went into an execution; one that came out of it stays its output."""
+    row = {asset.table: asset.rid, "Execution": execution, "Asset_Role": Role.input}
+    connection.catalog.insert(execution_table(asset.table), [row], skip_existing=True)
+
+
+def download_asset(connection: Connection, asset: Asset, folder: Path, options: UploadOptions | None = None) -> Path:
+    """Bring an asset's bytes into a folder, checked by length and MD5.
+
+    Args:
+        connection: Where it is.
+        asset: Which one.
+        folder: Where to: ``<folder>/<table>/<rid>/<file name>``; a name that climbs out loses its folders.
+        options: How often to try again, and how long to wait.
+
+    Returns:
+        The file; one that is already there with the recorded length is not brought again.
+    """
+    name = PurePosixPath(asset.filename or asset.rid)
+    inside = folder / asset.table / asset.rid
+    target = inside / (name.name if name.is_absolute() or ".." in name.parts else name)
+    if not (target.is_file() and target.stat().st_size == asset.length):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        RetryingStore(connection.store).get(
+            asset.url, target, length=asset.length, md5=asset.md5, options=options or UploadOptions()
+        )
+    return target
+
+
+def verify_asset(connection: Connection, asset: Asset) -> None:
+    """Read an asset's bytes where the store keeps them, and raise `ChecksumMismatch` if they are not those recorded."""
+    connection.store.verify(asset.url, length=asset.length, md5=asset.md5)
+
+
+def assets_of(connection: Connection, rid: RID, role: Role | None) -> list[Asset]:
+    """The assets linked to an execution, in the order of their tables and rows; two or three questions a table."""
+    return [asset for table in _linked_tables(connection) for asset in _assets_in(connection, table, rid, role)]
+
+
+def _linked_tables(connection: Connection) -> list[str]:
+    model = connection.catalog.model
+    return sorted(
+        table.name for table in model.tables.values() if table.is_asset and execution_table(table.name) in model.tables
+    )
+
+
+def _assets_in(connection: Connection, table: str, execution: RID, role: Role | None) -> Iterator[Asset]:
+    where = {"Execution": execution} | ({"Asset_Role": role} if role else {})
+    roles = {link[table]: link["Asset_Role"] for link in connection.catalog.select(execution_table(table), where)}
+    if roles:
+        rows = connection.catalog.select(table, {"RID": list(roles)})
+        types = asset_types(connection, table, list(roles))
+        for row in rows:
+            yield as_asset(connection, table, row, types.get(row["RID"], ()), roles[row["RID"]])
+
+
+def asset_types(connection: Connection, table: str, rids: Sequence[RID]) -> dict[RID, tuple[str, ...]]:
+    """The types of each of these assets."""
+    types: dict[RID, tuple[str, ...]] = {}
+    for link in connection.catalog.select(asset_type_table(table), {table: list(rids)}):
+        types[link[table]] = (*types.get(link[table], ()), link[MLVocab.asset_type])
+    return types
+
+
+def as_asset(
+    connection: Connection, table: str, row: dict[str, Any], types: tuple[str, ...], role: str | None = None
+) -> Asset:
+    """The value of an asset table's row."""
+    columns = ("Description", *connection.catalog.model.asset_table(table).metadata_columns)
+    return Asset(
+        rid=row["RID"],
+        table=table,
+        filename=row["Filename"] or "",
+        url=row["URL"],
+        length=row["Length"],
+        md5=row["MD5"],
+        asset_types=types,
+        metadata={column: row[column] for column in columns if row.get(column) is not None},
+        role=role,
+    )

@@ -1,0 +1,267 @@
+"""Where an execution's files wait for their upload: new ones are written here, foreign ones are linked or copied in."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from uuid import uuid4
+
+from pydantic import JsonValue
+
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import MLVocab
+from deriva_ml_core.errors import FileConflict, InvalidFileName, UnknownColumn
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.story import FileStory, FileTime, Forgotten, Staged
+from deriva_ml_core.models import StagedAsset
+from deriva_ml_core.schema import ASSET_COLUMNS, SYSTEM_COLUMNS, Table
+
+__all__ = ["Staging", "check_file_name"]
+
+NAME_LIMIT = 255
+"""Bytes that the usual file systems take in one name."""
+
+
+def check_file_name(name: str) -> str:
+    """Return the name of a new file, with ``/`` between sub-folders, unchanged in all its parts.
+
+    Raises:
+        InvalidFileName: It is empty, absolute, climbs out of its folder, or is longer than 255 bytes in one part.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.endswith("/") or "\0" in name:
+        raise InvalidFileName(f"{name!r} is not the name of a file.")
+    if parts[0] == "/":
+        raise InvalidFileName(f"{name!r} is absolute and there is no such file: give a name, or the path of a file.")
+    if ".." in parts:
+        raise InvalidFileName(f"{name!r} climbs out of its folder: give a name without '..'.")
+    if any(len(os.fsencode(part)) > NAME_LIMIT for part in parts):
+        raise InvalidFileName(f"{name!r} is too long: {NAME_LIMIT} bytes is what file systems take.")
+    return "/".join(parts)
+
+
+class Staging:
+    """The staged files of one execution.
+
+    Args:
+        connection: Whose tables and terms the files are for.
+        journal: Where each step is written.
+        folder: Where the files wait: ``<folder>/<table>/<file name>``.
+    """
+
+    def __init__(self, connection: Connection, journal: Journal, folder: Path) -> None:
+        self._connection = connection
+        self._journal = journal
+        self._folder = folder
+
+    def stage(
+        self,
+        table: str,
+        file_name: str | os.PathLike[str],
+        *,
+        asset_types: str | Iterable[str] | None = None,
+        copy_file: bool = False,
+        rename_file: str | None = None,
+        metadata: Mapping[str, JsonValue] | None = None,
+    ) -> tuple[StagedAsset, bool]:
+        """Register a file, as ``Execution.asset_file_path`` documents.
+
+        Returns:
+            The staged file, and whether it was not staged before.
+        """
+        asset_table = self._connection.catalog.model.asset_table(table)
+        types = self._types(asset_types)
+        values = _checked_metadata(asset_table, metadata or {})
+        original = self._existing(table, os.fspath(file_name))
+        name = check_file_name(rename_file or (original.name if original else self._own_name(table, file_name)))
+        staged = self._journal.story.newest_of(table, name)
+        asset = StagedAsset(
+            key=self._key(table, name, staged),
+            table=table,
+            filename=name,
+            path=self._folder / table / name,
+            asset_types=types or (table,),
+            metadata=values,
+            original=original,
+        )
+        if staged is not None and self._is_open(staged):
+            _check_same(staged.asset, asset, types, values)
+            return staged.asset, False
+        self._place(asset, copy=copy_file)
+        self._write(asset)
+        return asset, True
+
+    def record(self, filename: str, path: Path, asset_type: str) -> StagedAsset:
+        """Register one of the execution's own records, a file that lies outside the staging folder."""
+        table = "Execution_Metadata"
+        staged = self._journal.story.newest_of(table, filename, record=True)
+        asset = StagedAsset(
+            key=self._key(f"records:{table}", filename, staged),
+            table=table,
+            filename=filename,
+            path=path,
+            asset_types=(asset_type,),
+            original=path,
+            record=True,
+        )
+        self._journal.append(Staged(asset=asset))
+        return asset
+
+    def staged(self) -> list[StagedAsset]:
+        """The user's files that are not yet uploaded, in the order of their registration."""
+        return [file.asset for file in self._journal.story.open_files() if not file.asset.record]
+
+    def forget(self, path: str | os.PathLike[str]) -> StagedAsset:
+        """Drop a file from what is to be uploaded; a file that was written stays where it is.
+
+        Args:
+            path: What `stage` gave, or the original's path.
+
+        Raises:
+            InvalidFileName: No staged file has that path.
+        """
+        wanted = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
+        for asset in self.staged():
+            if wanted in (asset.path, asset.original):
+                self._journal.append(Forgotten(key=asset.key))
+                if asset.path.is_symlink():
+                    asset.path.unlink()
+                return asset
+        raise InvalidFileName(f"{path} is not staged; staged_assets() lists what is.")
+
+    def restage_changed(self) -> list[StagedAsset]:
+        """Stage again what was uploaded, stayed in its place and was written to since."""
+        changed = []
+        for file in list(self._journal.story.files.values()):
+            asset = file.asset
+            is_newest = self._journal.story.newest_of(asset.table, asset.filename) is file
+            if file.rid is None or file.forgotten or asset.record or asset.original or not is_newest:
+                continue
+            if file.file_time is not None and FileTime.of(asset.path) not in (None, file.file_time):
+                again = asset.model_copy(update={"key": self._key(asset.table, asset.filename, file)})
+                self._journal.append(Staged(asset=again))
+                changed.append(again)
+        return changed
+
+    def remove_empty_folders(self) -> None:
+        """Take away the folders in which nothing lies, and where nothing that was handed out is still to be written."""
+        _remove_empty(self._folder, keep={folder for waiting in self.staged() for folder in waiting.path.parents})
+
+    def _types(self, asset_types: str | Iterable[str] | None) -> tuple[str, ...]:
+        named = (asset_types,) if isinstance(asset_types, str) else tuple(asset_types or ())
+        types = tuple(dict.fromkeys(named))
+        self._connection.terms.require(MLVocab.asset_type, types)
+        return types
+
+    def _existing(self, table: str, name: str) -> Path | None:
+        """The user's own file that a path with a folder names; None for the name of a new file."""
+        path = Path(os.path.abspath(name))  # noqa: PTH100 - the link itself is meant, not what it points to
+        if "/" not in name or path.is_relative_to(self._folder / table):
+            return None
+        if path.is_dir():
+            raise InvalidFileName(f"{name!r} is a folder: register each of its files.")
+        return path if path.exists() else None
+
+    def _own_name(self, table: str, file_name: str | os.PathLike[str]) -> str:
+        """The name of a new file; also where the user gives back the path that we handed out for it."""
+        path = Path(file_name)
+        own = self._folder / table
+        return path.relative_to(own).as_posix() if path.is_relative_to(own) else os.fspath(file_name)
+
+    @staticmethod
+    def _is_open(file: FileStory) -> bool:
+        return file.rid is None and not file.forgotten
+
+    def _key(self, table: str, name: str, last: FileStory | None) -> str:
+        if last is None:
+            return f"1:{table}/{name}"
+        times, _, _ = last.asset.key.partition(":")
+        return f"{int(times) + (not self._is_open(last))}:{table}/{name}"
+
+    def _place(self, asset: StagedAsset, *, copy: bool) -> None:
+        try:
+            asset.path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise FileConflict(
+                f"A file is staged where {asset.filename!r} needs a folder: {error.filename}."
+            ) from error
+        if asset.path.is_dir() and not self._gives_way(asset):
+            raise FileConflict(
+                f"Files are staged below {asset.filename!r}: a file cannot have the name of their folder."
+            )
+        if asset.path.is_symlink():
+            asset.path.unlink()
+        if asset.original is None:
+            return
+        if copy:
+            partial = asset.path.with_name(f".{uuid4().hex}.part")
+            shutil.copyfile(asset.original, partial)
+            partial.replace(asset.path)
+        elif asset.path.exists():
+            raise FileConflict(f"{asset.path} is in the way of the link to {asset.original}: give rename_file=.")
+        else:
+            asset.path.symlink_to(asset.original)
+
+    def _gives_way(self, asset: StagedAsset) -> bool:
+        """Whether the folder in a file's place is left over: nothing is staged below it, and nothing lies in it."""
+        if any(asset.path in waiting.path.parents for waiting in self.staged()):
+            return False
+        _remove_empty(asset.path)
+        return not asset.path.exists()
+
+    def _write(self, asset: StagedAsset) -> None:
+        self._journal.append(Staged(asset=asset))
+        winner = self._journal.story.files[asset.key].asset
+        if winner.original != asset.original:
+            raise FileConflict(
+                f"Another process has just staged {winner.original or winner.path} as {asset.filename!r}."
+            )
+
+
+def _remove_empty(top: Path, keep: Set[Path] = frozenset()) -> None:
+    for folder, _, _ in os.walk(top, topdown=False):
+        if Path(folder) not in keep:
+            with suppress(OSError):  # something lies in it
+                Path(folder).rmdir()
+
+
+def _checked_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    allowed = ("Description", *table.metadata_columns)
+    if unknown := sorted(set(metadata) - set(allowed)):
+        reserved = set(unknown).intersection((*ASSET_COLUMNS, *SYSTEM_COLUMNS))
+        raise UnknownColumn(
+            f"{table.name} takes no metadata {', '.join(map(repr, unknown))}"
+            f"{' (filled by the upload)' if reserved else ''}; it takes {', '.join(allowed)}."
+        )
+    return dict(metadata)
+
+
+def _check_same(
+    staged: StagedAsset, asked: StagedAsset, types: tuple[str, ...], metadata: Mapping[str, JsonValue]
+) -> None:
+    """Raise `FileConflict` unless the file staged under a name is the one that is asked for again."""
+    name = f"{asked.table}/{asked.filename}"
+    if asked.original is None and staged.original is not None:
+        raise FileConflict(
+            f"{name} is already staged from {staged.original}, which must not be written through: give another name."
+        )
+    if asked.original is not None and not _same_file(asked.original, staged):
+        raise FileConflict(
+            f"Another file, {staged.original or staged.path}, is already staged as {name}: "
+            "give rename_file= another name, or forget() the first."
+        )
+    if (types and types != staged.asset_types) or (metadata and metadata != staged.metadata):
+        raise FileConflict(
+            f"{name} is already staged with types {', '.join(staged.asset_types)} and metadata "
+            f"{dict(staged.metadata)}: forget() it first to stage it with others."
+        )
+
+
+def _same_file(original: Path, staged: StagedAsset) -> bool:
+    if original == staged.original:
+        return True
+    return staged.path.exists() and filecmp.cmp(original, staged.path, shallow=False)

@@ -1,0 +1,9 @@
+"""One run, from its configuration to what is known of it years later."""
+
+from __future__ import annotations
+
+from deriva_ml_core.execution.configuration import ExecutionConfiguration
+from deriva_ml_core.execution.live import Execution
+from deriva_ml_core.execution.provenance import RecordedExecution
+
+__all__ = ["Execution", "ExecutionConfiguration", "RecordedExecution"]

@@ -1,0 +1,112 @@
+"""How an execution comes to be: checked, recorded with its inputs, and its records kept, or said to have failed."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from deriva_ml_core.assets.recorded import lookup_assets
+from deriva_ml_core.assets.staging import Staging
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.dataset import resolve_version
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, Status
+from deriva_ml_core.errors import UploadFailed, WorkflowMissing, WorkflowTwice
+from deriva_ml_core.execution.configuration import ExecutionConfiguration
+from deriva_ml_core.execution.inputs import Inputs
+from deriva_ml_core.execution.live import Execution
+from deriva_ml_core.execution.outputs import Outputs
+from deriva_ml_core.execution.provenance import JOURNAL
+from deriva_ml_core.execution.records import write_records
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.lease import Lease
+from deriva_ml_core.journal.story import Created, Creating, Leased
+from deriva_ml_core.models import Asset, DatasetSpec
+from deriva_ml_core.workflow import Workflow, lookup, register
+
+__all__ = ["create_execution"]
+
+log = logging.getLogger(__name__)
+
+
+def create_execution(
+    connection: Connection, configuration: ExecutionConfiguration, workflow: Workflow | RID | None, *, dry_run: bool
+) -> Execution:
+    """Make an execution; see ``DerivaML.create_execution``."""
+    chosen = _chosen_workflow(connection, configuration, workflow)
+    datasets = [resolve_version(connection, spec) for spec in configuration.datasets]
+    assets = lookup_assets(connection, configuration.asset_rids)
+    if dry_run:
+        return _dry_run(connection, configuration, datasets, assets)
+    workflow_rid = register(connection, chosen)
+    (rid,) = connection.catalog.reserve(1)
+    folder = connection.working_folder(rid)
+    folder.mkdir(parents=True)
+    journal = Journal(folder / JOURNAL)
+    intent = Creating(rid=rid, description=configuration.description, workflow_rid=workflow_rid, folder=str(folder))
+    journal.append(intent, Leased(lease=Lease.taken()))
+    row = {"RID": rid, "Workflow": workflow_rid, "Description": configuration.description, "Status": Status.created}
+    connection.catalog.insert(MLTable.execution, [row], skip_existing=True)
+    try:
+        Inputs(connection, journal, rid).record(datasets, assets)
+        staging = Staging(connection, journal, folder / "outputs")
+        records = write_records(
+            connection,
+            staging,
+            folder,
+            configuration=configuration,
+            workflow=chosen,
+            workflow_rid=workflow_rid,
+            datasets=datasets,
+        )
+        outputs = Outputs(connection, journal, staging, rid)
+        if left := outputs.keep(records):
+            raise UploadFailed(f"The records of execution {rid} could not be kept: {left[0].reason}")
+    except BaseException as error:
+        _say_failed(connection, rid, error)
+        raise
+    journal.append(Created())
+    execution = Execution(connection, _read(connection, rid), folder, configuration=configuration)
+    execution.update_status(Status.created)
+    return execution
+
+
+def _chosen_workflow(
+    connection: Connection, configuration: ExecutionConfiguration, workflow: Workflow | RID | None
+) -> Workflow:
+    given = [each for each in (configuration.workflow, workflow) if each is not None]
+    if not given:
+        raise WorkflowMissing(
+            "An execution needs a workflow: make one with ml.create_workflow(name, workflow_type) and give it in the "
+            "configuration or as workflow=."
+        )
+    if len(given) == 2 and given[0] != given[1]:
+        raise WorkflowTwice("The configuration has one workflow and workflow= is another: give one of them.")
+    return lookup(connection, given[0]) if isinstance(given[0], str) else given[0]
+
+
+def _dry_run(
+    connection: Connection, configuration: ExecutionConfiguration, datasets: list[DatasetSpec], assets: list[Asset]
+) -> Execution:
+    parent = connection.working_folder(DRY_RUN_RID)
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    journal = Journal(folder / JOURNAL)
+    intent = Creating(rid=DRY_RUN_RID, description=configuration.description, folder=str(folder), dry_run=True)
+    journal.append(intent)
+    Inputs(connection, journal, DRY_RUN_RID).record(datasets, assets)
+    row = {"RID": DRY_RUN_RID, "Description": configuration.description, "Status": Status.created}
+    return Execution(connection, row, folder, configuration=configuration)
+
+
+def _read(connection: Connection, rid: RID) -> dict[str, Any]:
+    return connection.catalog.select(MLTable.execution, {"RID": rid})[0]
+
+
+def _say_failed(connection: Connection, rid: RID, error: BaseException) -> None:
+    detail = f"It could not be created: {type(error).__name__}: {error}"
+    try:
+        connection.catalog.update(MLTable.execution, [{"RID": rid, "Status": Status.failed, "Status_Detail": detail}])
+    except Exception:
+        log.warning("The row of execution %s could not be marked as failed.", rid, exc_info=True)

@@ -1,0 +1,82 @@
+"""How a run ended: what the way out of its ``with`` says, and the signal that asked for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+from deriva_ml_core.definitions import Status
+
+__all__ = ["TerminationWatch", "duration_text", "ending"]
+
+
+class TerminationWatch:
+    """While it watches, SIGTERM leaves the ``with`` by SystemExit(143) instead of killing the process outright.
+
+    A handler that the user has set is called as before; off the main thread nothing is watched.
+    """
+
+    def __init__(self) -> None:
+        self.terminated = False
+        self._before: Any = None
+        self._watching = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGTERM)
+            if self._before is not None:  # None: a handler that was not set from Python, which cannot be put back
+                signal.signal(signal.SIGTERM, self._on_signal)
+                self._watching = True
+
+    def stop(self) -> None:
+        """Put back what was there, unless somebody has set another handler meanwhile."""
+        if self._watching and signal.getsignal(signal.SIGTERM) == self._on_signal:
+            signal.signal(signal.SIGTERM, self._before)
+        self._watching = False
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.terminated = True
+        if callable(self._before):
+            self._before(number, frame)
+        elif self._before == signal.SIG_DFL:
+            raise SystemExit(128 + number)
+
+
+def ending(error: BaseException | None, *, terminated: bool) -> tuple[Status, str]:
+    """The state that a run ends in, and the error that it ends by.
+
+    Args:
+        error: What leaves the ``with``; None where it runs to its end.
+        terminated: Whether SIGTERM came.
+
+    Returns:
+        Completed, also for SystemExit(0); Aborted for Ctrl-C, also as the SystemExit that a framework makes of it, and
+        for SIGTERM; else Failed, with the exception's type and message.
+    """
+    if error is None:
+        return Status.completed, ""
+    if _is_interrupt(error):
+        return Status.aborted, "KeyboardInterrupt"
+    if terminated:
+        return Status.aborted, "SIGTERM"
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return Status.completed, ""
+    return Status.failed, f"{type(error).__name__}: {error}"
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    earlier = error.__cause__ or error.__context__
+    return isinstance(error, SystemExit) and earlier is not None and _is_interrupt(earlier)
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration as catalogs write it: ``0.0H 1.0min 2.3456sec``."""
+    minutes, seconds = divmod(duration.total_seconds(), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:.1f}H {minutes:.1f}min {seconds:.4f}sec"

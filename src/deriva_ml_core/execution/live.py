@@ -1,0 +1,455 @@
+"""One run, live: its states, its inputs, its files, and their upload."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from pydantic import JsonValue
+
+from deriva_ml_core.assets.staging import Staging
+from deriva_ml_core.connection import Connection, open_connection
+from deriva_ml_core.dataset import Dataset, create_dataset
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, MLVocab, Status
+from deriva_ml_core.errors import DryRunOnly, ExecutionCycle, InvalidTransition
+from deriva_ml_core.execution.configuration import ExecutionConfiguration
+from deriva_ml_core.execution.ending import TerminationWatch, ending
+from deriva_ml_core.execution.inputs import Inputs
+from deriva_ml_core.execution.outputs import Outputs
+from deriva_ml_core.execution.provenance import JOURNAL, RecordedExecution
+from deriva_ml_core.forklock import ForkLock
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.lease import Lease
+from deriva_ml_core.journal.story import Event, Leased, Started, StatusSet, Stopped, Story, now
+from deriva_ml_core.models import (
+    Address,
+    Asset,
+    DatasetSpec,
+    ExecutionRecord,
+    Progress,
+    StagedAsset,
+    StatusUpdate,
+    UploadOptions,
+    UploadProgress,
+)
+from deriva_ml_core.news import NewsThread
+from deriva_ml_core.redaction import redact_text
+
+if TYPE_CHECKING:
+    from deriva_ml_core.bag import DatasetBag
+
+__all__ = ["Execution"]
+
+log = logging.getLogger(__name__)
+
+
+class Execution(RecordedExecution):
+    """One run; made by ``DerivaML.create_execution`` and found again by ``DerivaML.restore_execution``.
+
+    As a context manager it is running inside the ``with`` and ended after it. It can be pickled, and survives fork and
+    spawn: another process opens it again by its record id.
+
+    Args:
+        connection: Where it is recorded.
+        row: Its row of the table Execution.
+        folder: The folder that it works in.
+        configuration: What it was created with; None where it was restored.
+        restored: Whether it was found again, so that files which are missing are no error.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        row: dict[str, Any],
+        folder: Path,
+        *,
+        configuration: ExecutionConfiguration | None = None,
+        restored: bool = False,
+    ) -> None:
+        super().__init__(connection, row)
+        self._folder = folder
+        self._restored = restored
+        self._journal = Journal(folder / JOURNAL)
+        self._staging = Staging(connection, self._journal, folder / "outputs")
+        self._news = NewsThread(connection.plugins)
+        self._inputs = Inputs(connection, self._journal, self.execution_rid)
+        self._outputs = Outputs(connection, self._journal, self._staging, self.execution_rid)
+        self._watch = TerminationWatch()
+        self._lock = ForkLock()
+        self.configuration = configuration
+
+    def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, bool]]:
+        return _reopened, (self._connection.address, self._row, self._folder, self._restored)
+
+    # How it goes
+
+    @property
+    def working_dir(self) -> Path:
+        """The folder that it works in: its journal, staged files and downloads, and whatever the run puts there."""
+        return self._folder
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether it writes nothing to catalog and store."""
+        return self.execution_rid == DRY_RUN_RID
+
+    def __enter__(self) -> Self:
+        """Begin to run.
+
+        Raises:
+            InvalidTransition: It has ended already.
+        """
+        if self.status.ended:
+            raise InvalidTransition(
+                f"Execution {self.execution_rid} has ended as {self.status}: create a new one to run again; files can "
+                "still be registered and uploaded without 'with'."
+            )
+        self._journal.append(Leased(lease=Lease.taken()), Started())
+        self._watch.start()
+        self.update_status(Status.running)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watch.stop()
+        try:
+            self._end(error)
+        except Exception:
+            log.warning("The end of execution %s could not be recorded.", self.execution_rid, exc_info=True)
+
+    def update_status(self, status: Status, message: str = "", *, progress: Progress | None = None) -> None:
+        """Say how the run goes. A catalog that cannot be reached is warned about, and told later.
+
+        Args:
+            status: The state.
+            message: What is happening, in words.
+            progress: The same as numbers, for plugins.
+
+        Raises:
+            InvalidTransition: The run has ended, or the state would go back to Created.
+        """
+        self._set_status(Status(status), message, progress=progress)
+
+    def _set_status(self, status: Status, message: str, *, progress: Progress | None = None, error: str = "") -> None:
+        with self._lock:
+            previous = self.status
+            if not previous.may_become(status):
+                raise InvalidTransition(
+                    f"Execution {self.execution_rid} is {previous} and cannot become {status}: "
+                    f"{'a run that has ended does not go on' if previous.ended else 'it was created before'}."
+                )
+            update = StatusUpdate(
+                status=status,
+                message=redact_text(message),
+                time=now(),
+                previous=previous,
+                error=redact_text(error) or None,
+                progress=progress,
+            )
+            is_noted = self._note(StatusSet(update=update))
+        if is_noted:
+            self._announce("status_changed", "update", update)
+            self._write_row()
+
+    def _end(self, error: BaseException | None) -> None:
+        self._note(Stopped())
+        status, reason = ending(error, terminated=self._watch.terminated)
+        if self.status.ended:
+            self._write_row()
+        else:
+            self._set_status(status, reason, error=reason if status is not Status.completed else "")
+        if error is not None and (staged := self._staging.staged()):
+            log.warning(
+                "Execution %s ended with %d files staged and not uploaded. To send them: "
+                "DerivaML(%r).restore_execution(%r).upload_execution_outputs()",
+                self.execution_rid,
+                len(staged),
+                self._connection.address.hostname or "",
+                self.execution_rid,
+            )
+        self._news.drain()
+
+    def _write_row(self) -> None:
+        """Bring the catalog's row to where the journal is; what fails now is made good by the next call."""
+        if self.dry_run:
+            return
+        try:
+            self._outputs.write_state()
+        except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
+            log.warning("The status of execution %s could not be written yet: %s", self.execution_rid, error)
+
+    def _note(self, *events: Event) -> bool:
+        """Write to the journal; a full disk is warned about, and does not end a training."""
+        try:
+            self._journal.append(*events)
+        except OSError as error:
+            log.warning("The journal of execution %s cannot be written: %s", self.execution_rid, error)
+            return False
+        return True
+
+    def _announce(self, hook: str, name: str, value: object) -> None:
+        if self._news.is_heard(hook):
+            self._news.tell(hook, {"execution": self.record, name: value})
+
+    def _story(self) -> Story:
+        return self._journal.story
+
+    def _last(self) -> tuple[Status, str]:
+        story = self._journal.story
+        last = story.statuses[-1] if story.statuses else None
+        return (last.status, last.error or last.message) if last else (Status.created, "")
+
+    @property
+    def record(self) -> ExecutionRecord:
+        """All of this as one frozen value."""
+        return super().record.model_copy(update={"working_dir": self._folder})
+
+    # What goes in
+
+    @property
+    def datasets(self) -> list[DatasetBag]:
+        """The datasets that went in, as bags: downloaded when first asked for."""
+        return self._inputs.all_bags()
+
+    @property
+    def asset_paths(self) -> dict[str, list[Path]]:
+        """The assets that went in, as local files by table: downloaded when first asked for."""
+        return self._inputs.all_files(self._folder / "inputs")
+
+    def download_dataset_bag(self, dataset: DatasetSpec | RID) -> DatasetBag:
+        """Bring a dataset here, and record that it went in.
+
+        Args:
+            dataset: Which one. Without a version: the one recorded when this execution was created, where it was
+                declared then, else the current one.
+
+        Returns:
+            The bag; a version that was brought before comes from the cache.
+
+        Raises:
+            UnknownRID, WrongTable, UnknownVersion: There is no such dataset or version.
+            ChecksumMismatch: A file in the store is not what was recorded; it is named.
+        """
+        return self._inputs.bag(dataset)
+
+    def download_asset(self, asset: Asset | RID, dest_dir: str | os.PathLike[str] | None = None) -> Path:
+        """Bring an asset here, checked by length and MD5, and record that it went in.
+
+        Args:
+            asset: Which one.
+            dest_dir: Where to; the working folder's ``inputs`` by default.
+
+        Returns:
+            The file, ``<dest_dir>/<table>/<rid>/<file name>``.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such asset.
+            ChecksumMismatch: The bytes in the store are not those that were recorded.
+        """
+        return self._inputs.file(asset, dest_dir or self._folder / "inputs")
+
+    # What comes out
+
+    def asset_file_path(
+        self,
+        asset_name: str,
+        file_name: str | os.PathLike[str],
+        asset_types: str | Iterable[str] | None = None,
+        copy_file: bool = False,
+        rename_file: str | None = None,
+        **metadata: JsonValue,
+    ) -> Path:
+        """Register a file for upload.
+
+        A bare name, or a path that does not exist, is a new file: write it to the path that is returned. A path with a
+        folder that names an existing file is that file: it is linked to, or copied now, and never written or moved.
+
+        Args:
+            asset_name: The asset table.
+            file_name: The name of a new file, whose sub-folders are kept, or the path of an existing one.
+            asset_types: Terms of the vocabulary Asset_Type; the table's name by default.
+            copy_file: Whether an existing file is copied now, instead of at the upload.
+            rename_file: The name to upload it by.
+            **metadata: Values of the asset table's own columns.
+
+        Returns:
+            Where the file is staged. The same new name again gives the same path.
+
+        Raises:
+            UnknownTable, UnknownTerm, UnknownColumn: Of table, types or metadata; the known ones are named.
+            InvalidFileName: The name climbs out, is absolute and not there, or names a folder.
+            FileConflict: Another file is staged under that name.
+        """
+        with self._lock:
+            asset, is_new = self._staging.stage(
+                asset_name,
+                file_name,
+                asset_types=asset_types,
+                copy_file=copy_file,
+                rename_file=rename_file,
+                metadata=metadata,
+            )
+        if is_new:
+            self._announce("asset_registered", "asset", asset)
+        return asset.path
+
+    def check_asset(self, asset_name: str, asset_types: Iterable[str] = ()) -> None:
+        """Raise now what `asset_file_path` would raise of a table and of types: before a long training, say.
+
+        Args:
+            asset_name: The asset table.
+            asset_types: Terms of the vocabulary Asset_Type.
+
+        Raises:
+            UnknownTable, UnknownTerm: The known ones are named.
+        """
+        self._connection.catalog.model.asset_table(asset_name)
+        self._connection.terms.require(MLVocab.asset_type, asset_types)
+
+    def staged_assets(self) -> list[StagedAsset]:
+        """The registered files that are not yet uploaded, to be looked at before they are."""
+        return self._staging.staged()
+
+    def forget(self, path: str | os.PathLike[str]) -> None:
+        """Drop a registered file: it is neither uploaded nor missed; what was written stays where it is.
+
+        Args:
+            path: What ``asset_file_path`` returned, or the original's path.
+
+        Raises:
+            InvalidFileName: No staged file has that path.
+        """
+        self._staging.forget(path)
+
+    @overload
+    def upload_execution_outputs(
+        self,
+        clean_folder: bool | None = ...,
+        progress_callback: Callable[[UploadProgress], None] | None = ...,
+        timeout: tuple[float, float] = ...,
+        chunk_size: int = ...,
+        max_retries: int = ...,
+        retry_delay: float = ...,
+        wait: Literal[True] = ...,
+    ) -> dict[str, list[Asset]]: ...
+
+    @overload
+    def upload_execution_outputs(
+        self,
+        clean_folder: bool | None = ...,
+        progress_callback: Callable[[UploadProgress], None] | None = ...,
+        timeout: tuple[float, float] = ...,
+        chunk_size: int = ...,
+        max_retries: int = ...,
+        retry_delay: float = ...,
+        *,
+        wait: Literal[False],
+    ) -> Future[dict[str, list[Asset]]]: ...
+
+    def upload_execution_outputs(
+        self,
+        clean_folder: bool | None = None,
+        progress_callback: Callable[[UploadProgress], None] | None = None,
+        timeout: tuple[float, float] = (6, 600),
+        chunk_size: int = 25 * 2**20,
+        max_retries: int = 3,
+        retry_delay: float = 5.0,
+        wait: bool = True,
+    ) -> dict[str, list[Asset]] | Future[dict[str, list[Asset]]]:
+        """Send what is staged and not yet sent; safe to call any number of times, in the ``with``, after it, and later.
+
+        After the end of the run, files that ``asset_file_path`` handed out are moved into an embedded catalog's store,
+        not copied; while it runs they are copied and stay.
+
+        Args:
+            clean_folder: Whether the staging folder is emptied of what was sent, once the run has ended; None for the
+                ``DerivaML``'s own setting, which is to do so.
+            progress_callback: Told before the first file and after each; by default a bar on a terminal.
+            timeout: Seconds to connect, and seconds to wait for the answer to each chunk.
+            chunk_size: Bytes a chunk; 25 MiB by default.
+            max_retries: How often a failed transfer is tried again.
+            retry_delay: Seconds before the first repeat; each further one waits twice as long, with jitter.
+            wait: Whether to return when all is done; otherwise it is done in the background.
+
+        Returns:
+            What was newly sent, by asset table; with ``wait=False`` a future of that.
+
+        Raises:
+            UploadFailed: Files could not be sent; they stay staged.
+            MissingFiles: The run completed, all else was sent, and registered files were never written.
+        """
+        options = UploadOptions(
+            timeout=timeout, chunk_size=chunk_size, max_retries=max_retries, retry_delay=retry_delay
+        )
+        if wait:
+            return self._upload(clean_folder, progress_callback, options)
+        sender = ThreadPoolExecutor(1, thread_name_prefix="deriva-ml-upload")
+        future = sender.submit(self._upload, clean_folder, progress_callback, options)
+        sender.shutdown(wait=False)
+        return future
+
+    def _upload(
+        self, clean: bool | None, tell: Callable[[UploadProgress], None] | None, options: UploadOptions
+    ) -> dict[str, list[Asset]]:
+        if self.dry_run:
+            log.info("This is a dry run: %d staged files are not uploaded.", len(self.staged_assets()))
+            return {}
+        clean = self._connection.clean if clean is None else clean
+        report = self._outputs.send(options, clean=clean, tell=tell)
+        if report.sent or report.unsent:
+            self._announce("outputs_uploaded", "report", report)
+        self._news.drain()
+        must_be_whole = self.status is Status.completed and not self._restored
+        self._outputs.complain(report, must_be_whole=must_be_whole)
+        return {table: list(assets) for table, assets in report.sent.items()}
+
+    def create_dataset(self, description: str = "", dataset_types: str | Iterable[str] = ()) -> Dataset:
+        """Make a dataset of which this execution is the producer, as of each version made through what is returned.
+
+        Args:
+            description: What it holds.
+            dataset_types: Terms of the vocabulary Dataset_Type.
+
+        Raises:
+            DryRunOnly: A dry run makes no datasets.
+        """
+        self._refuse_dry_run("make a dataset")
+        types = (dataset_types,) if isinstance(dataset_types, str) else tuple(dataset_types)
+        return create_dataset(
+            self._connection, description=description, dataset_types=types, execution=self.execution_rid
+        )
+
+    # What belongs to it
+
+    def add_nested_execution(self, child: RecordedExecution | RID, sequence: int | None = None) -> None:
+        """Nest another execution in this one; doing so again changes nothing.
+
+        Args:
+            child: Which one.
+            sequence: Its place among the others, from 0; None for none.
+
+        Raises:
+            ExecutionCycle: This one is nested in the child already, or is the child.
+        """
+        self._refuse_dry_run("nest executions")
+        rid = child if isinstance(child, str) else child.execution_rid
+        self._connection.require_row(MLTable.execution, rid)
+        above = {self.execution_rid, *(each.execution_rid for each in self.list_parent_executions(recurse=True))}
+        if rid in above:
+            raise ExecutionCycle(f"Execution {rid} cannot be nested in {self.execution_rid}, which it contains or is.")
+        link = {"Execution": self.execution_rid, "Nested_Execution": rid, "Sequence": sequence}
+        self._connection.catalog.insert(MLTable.nested_execution, [link], skip_existing=True)
+
+    def _refuse_dry_run(self, what: str) -> None:
+        if self.dry_run:
+            raise DryRunOnly(f"A dry run writes nothing, so it cannot {what}: leave out dry_run=True.")
+
+
+def _reopened(address: Address, row: dict[str, Any], folder: Path, restored: bool) -> Execution:
+    return Execution(open_connection(address), row, folder, restored=restored)

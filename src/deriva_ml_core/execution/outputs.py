@@ -1,0 +1,140 @@
+"""An execution's outputs on their way: which files go, in which turn, what is kept beside them, what is left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from deriva_ml_core.assets.progress import shown
+from deriva_ml_core.assets.staging import Staging
+from deriva_ml_core.assets.upload import NEVER_WRITTEN, Upload
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID, MLTable
+from deriva_ml_core.errors import MissingFiles, UploadFailed
+from deriva_ml_core.execution.ending import duration_text
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.story import FileTime
+from deriva_ml_core.models import StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
+
+__all__ = ["Outputs"]
+
+log = logging.getLogger(__name__)
+
+
+class Outputs:
+    """What an execution sends to its catalog and store, one sender at a time.
+
+    Args:
+        connection: Where to send it.
+        journal: What is known of it.
+        staging: Where the files wait.
+        execution: Whose outputs they are.
+    """
+
+    def __init__(self, connection: Connection, journal: Journal, staging: Staging, execution: RID) -> None:
+        self._connection = connection
+        self._journal = journal
+        self._staging = staging
+        self._execution = execution
+
+    def write_state(self) -> None:
+        """Bring the execution's row to where its journal is."""
+        story = self._journal.story
+        if not story.statuses:
+            return
+        last = story.statuses[-1]
+        row = {"RID": self._execution, "Status": last.status, "Status_Detail": last.error or last.message}
+        if story.start is not None and story.stop is not None:
+            row["Duration"] = duration_text(story.stop - story.start)
+        self._connection.catalog.update(MLTable.execution, [row])
+
+    def send(
+        self, options: UploadOptions, *, clean: bool, tell: Callable[[UploadProgress], None] | None
+    ) -> UploadReport:
+        """Send all that is staged; afterwards, if the run has ended and something was sent, a copy of the journal.
+
+        Args:
+            options: How to send.
+            clean: Whether an ended run's files are moved away, not copied.
+            tell: Whom to tell of the progress.
+
+        Returns:
+            What was sent of the user's files, and what was not. A registered file that a running execution has not yet
+            written is neither.
+        """
+        from filelock import FileLock
+
+        with FileLock(f"{self._journal.path}.lock"), shown(tell) as heard:
+            ended = self._journal.story.status.ended
+            self._staging.restage_changed()
+            report = self._upload(options, move=ended and clean, tell=heard)
+            if not ended:
+                unsent = tuple(each for each in report.unsent if each.reason != NEVER_WRITTEN)
+                return report.model_copy(update={"unsent": unsent})
+            self.write_state()
+            if report.sent:
+                left = self.keep([self._staging.record("journal.jsonl", self._journal.path, "Execution_Metadata")])
+                report = report.model_copy(update={"unsent": (*report.unsent, *left)})
+            if clean:
+                self._clean()
+            return report
+
+    def keep(self, records: list[StagedAsset]) -> tuple[UnsentAsset, ...]:
+        """Send the execution's own records; returns those that could not be sent."""
+        story = self._journal.story
+        upload = Upload(self._connection, self._journal, self._execution, UploadOptions(), move=False)
+        return upload.run([story.files[record.key] for record in records]).unsent
+
+    def complain(self, report: UploadReport, *, must_be_whole: bool) -> None:
+        """Raise for what was not sent; what was never written is only warned about unless all must be there.
+
+        Raises:
+            UploadFailed: Something could not be sent.
+            MissingFiles: Something that must be there was never written.
+        """
+        missing = [each for each in report.unsent if each.reason == NEVER_WRITTEN]
+        failed = [each for each in report.unsent if each.reason != NEVER_WRITTEN]
+        if failed:
+            raise UploadFailed(
+                f"{len(failed)} files of execution {self._execution} were not uploaded and stay staged: "
+                f"{_listed(failed)}. Call upload_execution_outputs() again, or forget(path) what is not to be sent."
+            )
+        if missing:
+            text = (
+                f"{len(missing)} files of execution {self._execution} were registered and are not there: "
+                f"{_listed(missing)}. Write them and upload again, or forget(path) them."
+            )
+            if must_be_whole:
+                raise MissingFiles(text)
+            log.warning(text)
+
+    def _upload(
+        self, options: UploadOptions, *, move: bool, tell: Callable[[UploadProgress], None] | None
+    ) -> UploadReport:
+        story = self._journal.story
+        upload = Upload(self._connection, self._journal, self._execution, options, move=move, tell=tell)
+        report = upload.run(story.open_files())
+        records = {file.rid for file in story.files.values() if file.asset.record}
+        sent = {
+            table: kept
+            for table, assets in report.sent.items()
+            if (kept := tuple(asset for asset in assets if asset.rid not in records))
+        }
+        return report.model_copy(update={"sent": sent})
+
+    def _clean(self) -> None:
+        """Take away links and copies of what is safely stored, and the folders that this leaves empty."""
+        for file in list(self._journal.story.files.values()):
+            path = file.asset.path
+            if file.rid is None or file.asset.record:
+                continue
+            if path.is_symlink() or (file.file_time is not None and FileTime.of(path) == file.file_time):
+                with suppress(FileNotFoundError):
+                    path.unlink()
+        self._staging.remove_empty_folders()
+
+
+def _listed(unsent: list[UnsentAsset]) -> str:
+    shown_first = [f"{each.asset.path} ({each.reason})" for each in unsent[:10]]
+    return "; ".join(shown_first) + ("; …" if len(unsent) > len(shown_first) else "")

@@ -1,0 +1,276 @@
+"""What catalog and journal tell of an execution: how it went, what went in, what came out, what belongs to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from deriva_ml_core.assets.recorded import assets_of
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.dataset import list_input_datasets
+from deriva_ml_core.definitions import RID, MLTable, Role, Status
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.story import Story
+from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, StatusUpdate, UploadOptions
+from deriva_ml_core.schema import execution_table
+
+__all__ = [
+    "JOURNAL",
+    "RecordedExecution",
+    "fetch_kept_journal",
+    "find_executions",
+    "kept_story",
+    "last_status",
+    "local_story",
+]
+
+JOURNAL = "journal.jsonl"
+"""The journal's name in the working folder, and that of the copy in the catalog."""
+
+
+class RecordedExecution:
+    """An execution as it was recorded; reading it changes nothing.
+
+    Args:
+        connection: Where it is recorded.
+        row: Its row of the table Execution.
+    """
+
+    def __init__(self, connection: Connection, row: dict[str, Any]) -> None:
+        self._connection = connection
+        self._row = row
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.execution_rid} {self.status} {self.description!r}>"
+
+    @property
+    def execution_rid(self) -> RID:
+        """Its record id."""
+        return str(self._row["RID"])
+
+    @property
+    def workflow_rid(self) -> RID | None:
+        """The record id of the workflow that it ran."""
+        return self._row.get("Workflow")
+
+    @property
+    def description(self) -> str:
+        """What it was for."""
+        return self._row.get("Description") or ""
+
+    @property
+    def working_dir(self) -> Path:
+        """The folder that it works in on this machine, whether or not it is there."""
+        return self._connection.working_folder(self.execution_rid)
+
+    @property
+    def status(self) -> Status:
+        """Its state; one whose process has died without a word is Aborted, though its row may say Running."""
+        return self._last()[0]
+
+    @property
+    def status_detail(self) -> str:
+        """The words beside its state."""
+        return self._last()[1]
+
+    @property
+    def duration(self) -> str | None:
+        """How long it ran, such as ``0.0H 1.0min 2.3456sec``; None before its end."""
+        return self._row.get("Duration")
+
+    @property
+    def created(self) -> datetime | None:
+        """When its row was made, in UTC."""
+        text = self._row.get("RCT")
+        return datetime.fromisoformat(text) if text else None
+
+    @property
+    def start_time(self) -> datetime | None:
+        """When it began to run, in UTC; None before that, and where the journal is not at hand."""
+        return self._story().start
+
+    @property
+    def stop_time(self) -> datetime | None:
+        """When it ended, in UTC; None before that, and where the journal is not at hand."""
+        return self._story().stop
+
+    @property
+    def url(self) -> str:
+        """Its citation, which names it outside this catalog."""
+        return self._connection.catalog.cite(self.execution_rid)
+
+    @property
+    def record(self) -> ExecutionRecord:
+        """All of this as one frozen value."""
+        story = self._story()
+        status, detail = self._last()
+        return ExecutionRecord(
+            rid=self.execution_rid,
+            url=self.url,
+            description=self.description,
+            workflow_rid=self.workflow_rid,
+            status=status,
+            status_detail=detail,
+            datasets=tuple(story.datasets.values()),
+            assets=tuple(story.assets),
+            working_dir=self.working_dir,
+            created=self.created,
+            start_time=story.start,
+            stop_time=story.stop,
+        )
+
+    def list_statuses(self) -> list[StatusUpdate]:
+        """Every status that it had, in order: from its journal here, or from the copy in the catalog.
+
+        Returns:
+            The statuses; none where the run left no journal.
+        """
+        return list(self._story().statuses)
+
+    def list_assets(self, asset_role: Role | str | None = None) -> list[Asset]:
+        """The assets that went in and came out.
+
+        Args:
+            asset_role: ``Input`` or ``Output``; None for both.
+        """
+        return assets_of(self._connection, self.execution_rid, None if asset_role is None else Role(asset_role))
+
+    def list_input_datasets(self) -> list[DatasetSpec]:
+        """The datasets that went in, each with the version that was taken."""
+        return list_input_datasets(self._connection, self.execution_rid)
+
+    def list_output_datasets(self) -> list[DatasetSpec]:
+        """The dataset versions that it made."""
+        rows = self._select(MLTable.dataset_version, {"Execution": self.execution_rid})
+        return [DatasetSpec(rid=row["Dataset"], version=row["Version"]) for row in rows]
+
+    def list_nested_executions(self, recurse: bool = False) -> list[RecordedExecution]:
+        """The executions nested in this one, in their sequence.
+
+        Args:
+            recurse: Whether those nested in them follow, level by level.
+        """
+        return self._related("Execution", "Nested_Execution", recurse)
+
+    def list_parent_executions(self, recurse: bool = False) -> list[RecordedExecution]:
+        """The executions that this one is nested in.
+
+        Args:
+            recurse: Whether those that they are nested in follow, level by level.
+        """
+        return self._related("Nested_Execution", "Execution", recurse)
+
+    def _related(self, here: str, there: str, recurse: bool) -> list[RecordedExecution]:
+        found: dict[RID, None] = {}
+        level = [self.execution_rid]
+        while level:
+            links = self._select(MLTable.nested_execution, {here: level})
+            links.sort(key=lambda link: (link["Sequence"] is None, link["Sequence"], link["RCT"], link["RID"]))
+            level = [link[there] for link in links if link[there] not in found and link[there] != self.execution_rid]
+            found.update(dict.fromkeys(level))
+            if not recurse:
+                break
+        rows = {row["RID"]: row for row in self._select(MLTable.execution, {"RID": list(found)})}
+        return [RecordedExecution(self._connection, rows[rid]) for rid in found if rid in rows]
+
+    def _select(self, table: str, where: dict[str, Any]) -> list[dict[str, Any]]:
+        if any(value == [] for value in where.values()):
+            return []
+        return self._connection.catalog.select(table, where)
+
+    def _story(self) -> Story:
+        story = local_story(self._connection, self.execution_rid)
+        if story is None:
+            story = kept_story(self._connection, self.execution_rid)
+        return story or Story()
+
+    def _last(self) -> tuple[Status, str]:
+        """The row's state and words, unless it has not ended there and this machine knows more."""
+        status, detail = Status(self._row["Status"] or Status.created), self._row.get("Status_Detail") or ""
+        if status.ended:
+            return status, detail
+        return last_status(local_story(self._connection, self.execution_rid)) or (status, detail)
+
+
+def last_status(story: Story | None) -> tuple[Status, str] | None:
+    """The state and words at a journal's end, judged by whether the process that wrote it still lives."""
+    if story is None or not story.statuses:
+        return None
+    last = story.statuses[-1]
+    if not last.status.ended and story.lease is not None and story.lease.is_dead():
+        where = f"process {story.lease.pid} on {story.lease.host}"
+        return Status.aborted, f"The run ended without a word ({where}); its last: {last.message or last.status}"
+    return last.status, last.error or last.message
+
+
+def local_story(connection: Connection, rid: RID) -> Story | None:
+    """What the journal in the execution's working folder tells; None where there is none on this machine."""
+    path = connection.working_folder(rid) / JOURNAL
+    return Journal(path).story if path.is_file() else None
+
+
+def kept_story(connection: Connection, rid: RID) -> Story | None:
+    """What the newest copy of the journal in the catalog tells; None where none was kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / JOURNAL
+        return Journal(path).story if fetch_kept_journal(connection, rid, path) else None
+
+
+def fetch_kept_journal(connection: Connection, rid: RID, target: Path) -> bool:
+    """Bring the newest copy of an execution's journal from the store; False where none was kept."""
+    catalog = connection.catalog
+    links = catalog.select(execution_table("Execution_Metadata"), {"Execution": rid})
+    if not links:
+        return False
+    where = {"RID": [link["Execution_Metadata"] for link in links], "Filename": JOURNAL}
+    rows = catalog.select("Execution_Metadata", where, order=("RCT",), descending=True, limit=1)
+    for row in rows:
+        connection.store.get(row["URL"], target, length=row["Length"], md5=row["MD5"], options=UploadOptions())
+    return bool(rows)
+
+
+def find_executions(
+    connection: Connection,
+    *,
+    workflow: RID | None = None,
+    workflow_type: str | None = None,
+    status: Status | None = None,
+    dataset: RID | None = None,
+    limit: int | None = None,
+) -> list[RecordedExecution]:
+    """The executions that match, newest first; see ``DerivaML.find_executions``."""
+    catalog = connection.catalog
+    where: dict[str, Any] = {}
+    if workflow is not None:
+        where["Workflow"] = [workflow]
+    if workflow_type is not None:
+        of_type = {row["RID"] for row in catalog.select(MLTable.workflow, {"Workflow_Type": workflow_type})}
+        where["Workflow"] = sorted(of_type.intersection(where.get("Workflow", of_type)))
+    if dataset is not None:
+        links = catalog.select(MLTable.dataset_execution, {"Dataset": dataset})
+        where["RID"] = sorted({link["Execution"] for link in links})
+    if status is not None:
+        where["Status"] = [status, *_may_be_shown_as(status)]
+    if any(value == [] for value in where.values()):
+        return []
+    return _newest(connection, where, limit, lambda found: status is None or found.status is status)
+
+
+def _may_be_shown_as(status: Status) -> list[Status]:
+    """The states that a row may still say while the journal or the lease knows of this one."""
+    return [each for each in Status if not each.ended and each is not status]
+
+
+def _newest(
+    connection: Connection, where: dict[str, Any], limit: int | None, wanted: Callable[[RecordedExecution], bool]
+) -> list[RecordedExecution]:
+    portion = limit
+    while True:
+        rows = connection.catalog.select(MLTable.execution, where, order=("RCT", "RID"), descending=True, limit=portion)
+        found = [execution for row in rows if wanted(execution := RecordedExecution(connection, row))]
+        if portion is None or len(rows) < portion or len(found) >= portion:
+            return found[:limit]
+        portion *= 4

@@ -1,0 +1,114 @@
+"""The files that say of an execution what it was: its configuration, its environment, its uncommitted code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from deriva_ml_core import git
+from deriva_ml_core.assets.staging import Staging
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID
+from deriva_ml_core.execution.configuration import ExecutionConfiguration
+from deriva_ml_core.journal.story import now
+from deriva_ml_core.models import DatasetSpec, SourceCode, StagedAsset
+from deriva_ml_core.plugins import contributions
+from deriva_ml_core.redaction import redact
+from deriva_ml_core.workflow import Workflow
+
+__all__ = ["write_records"]
+
+LOCK_FILES = ("uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "Pipfile.lock", "conda-lock.yml", "pylock.toml")
+"""The files in a repository's root that name each installed version, by the tools that write them."""
+
+
+def write_records(
+    connection: Connection,
+    staging: Staging,
+    folder: Path,
+    *,
+    configuration: ExecutionConfiguration,
+    workflow: Workflow,
+    workflow_rid: RID,
+    datasets: list[DatasetSpec],
+) -> list[StagedAsset]:
+    """Write an execution's records into its working folder and stage them; no secret is written.
+
+    Args:
+        connection: Whose plugins add to the environment, and whose terms type the files.
+        staging: Where they are staged.
+        folder: The working folder; they lie in its ``records``.
+        configuration: What it was created with.
+        workflow: What it runs.
+        workflow_rid: The record id of that.
+        datasets: The input datasets with their versions.
+    """
+    records = folder / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    known = connection.terms.read("Asset_Type")
+    configured = _described(configuration, workflow_rid, datasets)
+    environment = _environment(connection, workflow.source, folder)
+    name = f"environment_snapshot_{now():%Y%m%dT%H%M%S.%fZ}.json"
+    files = {
+        _written(records / "configuration.json", configured): _first(known, "Deriva_Config", "Execution_Config"),
+        _written(records / name, environment): _first(known, "Runtime_Env"),
+    }
+    for path in _code_files(workflow.source.repository, records):
+        files[path] = _first(known)
+    return [staging.record(path.name, path, asset_type) for path, asset_type in files.items()]
+
+
+def _first(known: frozenset[str], *types: str) -> str:
+    """The first of these types that the catalog knows, else the metadata table's own."""
+    return next((name for name in types if name in known), "Execution_Metadata")
+
+
+def _described(
+    configuration: ExecutionConfiguration, workflow_rid: RID, datasets: list[DatasetSpec]
+) -> Mapping[str, Any]:
+    """The configuration as it was meant, with every version that it left open; it can be loaded again."""
+    return {
+        "workflow": workflow_rid,
+        "description": configuration.description,
+        "datasets": [spec.model_dump() for spec in datasets],
+        "assets": [asset.model_dump() for asset in configuration.assets],
+        "parameters": dict(configuration.parameters),
+    }
+
+
+def _environment(connection: Connection, source: SourceCode, folder: Path) -> Mapping[str, Any]:
+    environ = dict(os.environ)
+    parts = contributions(connection.plugins, "describe_environment", {"environ": environ})
+    repository = git.repository_state(source.repository) if source.repository else None
+    return {
+        "time": now().isoformat(),
+        "folder": str(folder),
+        "source": source.model_dump(mode="json"),
+        "repository": asdict(repository) if repository else None,
+        **parts,
+    }
+
+
+def _code_files(repository: Path | None, records: Path) -> list[Path]:
+    """The uncommitted changes as a patch, and the lock file, where there are any."""
+    if repository is None:
+        return []
+    files = []
+    if patch := git.uncommitted_patch(repository, os.environ):
+        files.append(records / "uncommitted.patch")
+        files[-1].write_bytes(patch)
+    locks = [name for name in LOCK_FILES if (repository / name).is_file()]
+    return files + [Path(shutil.copyfile(repository / name, records / name)) for name in locks]
+
+
+def _written(path: Path, value: Mapping[str, JsonValue]) -> Path:
+    text = json.dumps(redact(dict(value)), indent=2, ensure_ascii=False, default=str)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,9 @@
+"""What happened to an execution, line by line: the file, the lines, and the process that holds it."""
+
+from __future__ import annotations
+
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.lease import Lease
+from deriva_ml_core.journal.story import Story
+
+__all__ = ["Journal", "Lease", "Story"]

@@ -1,0 +1,76 @@
+"""The file that an execution's story is written to: one line a step, by one ``write(2)``, and only ever longer."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from deriva_ml_core.forklock import ForkLock
+from deriva_ml_core.journal.story import Event, Story, parse_line
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """The journal of one execution; several threads and processes may write to it at once.
+
+    Args:
+        path: The file; its folder must exist before the first line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._story = Story()
+        self._read = 0
+        self._descriptor: int | None = None
+        self._lock = ForkLock()
+
+    @property
+    def story(self) -> Story:
+        """All that was written so far, by this process and by others."""
+        with self._lock:
+            for line in self._new_lines():
+                if (event := parse_line(line)) is not None:
+                    event.tell(self._story)
+            return self._story
+
+    def append(self, *events: Event) -> None:
+        """Write lines, by one ``write(2)``: they are there together or, if the machine dies, as a torn end.
+
+        Raises:
+            OSError: The disk is full, or the folder is gone.
+        """
+        text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
+        with self._lock:
+            descriptor = self._open()
+            if os.write(descriptor, text) < len(text):
+                os.write(descriptor, b"\n")  # end the torn line, so that the next one stands alone
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def close(self) -> None:
+        """Let go of the file; the next line opens it again."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, 0o644)
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                os.write(self._descriptor, b"\n")
+        return self._descriptor
+
+    def _new_lines(self) -> list[bytes]:
+        if self._descriptor is None and not self.path.exists():
+            return []
+        descriptor = self._open()
+        size = os.fstat(descriptor).st_size
+        if size <= self._read:
+            return []
+        *whole, _torn = os.pread(descriptor, size - self._read, self._read).split(b"\n")
+        self._read += sum(len(line) + 1 for line in whole)
+        return whole

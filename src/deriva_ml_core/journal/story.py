@@ -1,0 +1,293 @@
+"""The lines of a journal, and what they add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from deriva_ml_core.definitions import RID, Status
+from deriva_ml_core.journal.lease import Lease
+from deriva_ml_core.models import DatasetSpec, StagedAsset, StatusUpdate, StoredObject
+
+__all__ = [
+    "Created",
+    "Creating",
+    "Event",
+    "FileStory",
+    "FileTime",
+    "Forgotten",
+    "Input",
+    "Leased",
+    "Noted",
+    "Recorded",
+    "Restored",
+    "Staged",
+    "Started",
+    "StatusSet",
+    "Stopped",
+    "Stored",
+    "Story",
+    "now",
+    "parse_line",
+]
+
+
+def now() -> datetime:
+    """The present time, in UTC."""
+    return datetime.now(UTC)
+
+
+class FileTime(BaseModel):
+    """Size in bytes and modification time in nanoseconds of a file: whether it has changed since."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileTime | None:
+        """Those of a file, None where there is none."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(size=found.st_size, mtime_ns=found.st_mtime_ns)
+
+
+@dataclass
+class FileStory:
+    """What became of one registered file so far."""
+
+    asset: StagedAsset
+    note: JsonValue | None = None
+    stored: StoredObject | None = None
+    file_time: FileTime | None = None
+    rid: RID | None = None
+    forgotten: bool = False
+
+
+@dataclass
+class Story:
+    """What a journal's lines add up to; a line that stands twice changes nothing."""
+
+    creating: Creating | None = None
+    created: bool = False
+    restored: bool = False
+    datasets: dict[tuple[RID, str | None], DatasetSpec] = field(default_factory=dict)
+    assets: dict[RID, None] = field(default_factory=dict)
+    lease: Lease | None = None
+    start: datetime | None = None
+    stop: datetime | None = None
+    statuses: list[StatusUpdate] = field(default_factory=list)
+    files: dict[str, FileStory] = field(default_factory=dict)
+    newest: dict[tuple[str, str, bool], str] = field(default_factory=dict)
+    unsent: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def status(self) -> Status:
+        """The present state."""
+        return self.statuses[-1].status if self.statuses else Status.created
+
+    def open_files(self) -> list[FileStory]:
+        """The registered files that are still to be sent or recorded, in the order of their registration."""
+        return [self.files[key] for key in self.unsent]
+
+    def newest_of(self, table: str, filename: str, *, record: bool = False) -> FileStory | None:
+        """The file that was last registered under a name, None where none was."""
+        key = self.newest.get((table, filename, record))
+        return None if key is None else self.files[key]
+
+
+class Event(BaseModel):
+    """One line of a journal; fields that a newer version added are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+    time: datetime = Field(default_factory=now)
+
+    def tell(self, story: Story) -> None:
+        """Add this line to the story."""
+
+
+class Creating(Event):
+    """The intent to make the execution's row, with all that is needed to know what it was to be."""
+
+    event: Literal["creating"] = "creating"
+    rid: RID
+    description: str = ""
+    workflow_rid: RID | None = None
+    folder: str = ""
+    dry_run: bool = False
+
+    def tell(self, story: Story) -> None:
+        story.creating = self
+
+
+class Created(Event):
+    """The row, its inputs and its own records are in the catalog."""
+
+    event: Literal["created"] = "created"
+
+    def tell(self, story: Story) -> None:
+        story.created = True
+
+
+class Restored(Event):
+    """This journal was put together, on another machine or after its folder was lost, from what the catalog holds."""
+
+    event: Literal["restored"] = "restored"
+    source: str
+
+    def tell(self, story: Story) -> None:
+        story.restored = True
+
+
+class Input(Event):
+    """A dataset or an asset went in."""
+
+    event: Literal["input"] = "input"
+    dataset: DatasetSpec | None = None
+    asset: RID | None = None
+
+    def tell(self, story: Story) -> None:
+        if self.dataset is not None:
+            story.datasets[self.dataset.rid, self.dataset.version] = self.dataset
+        if self.asset is not None:
+            story.assets[self.asset] = None
+
+
+class Leased(Event):
+    """The process that now runs the execution."""
+
+    event: Literal["lease"] = "lease"
+    lease: Lease
+
+    def tell(self, story: Story) -> None:
+        story.lease = self.lease
+
+
+class Started(Event):
+    """The run began."""
+
+    event: Literal["start"] = "start"
+
+    def tell(self, story: Story) -> None:
+        story.start, story.stop = story.start or self.time, None
+
+
+class Stopped(Event):
+    """The run ended."""
+
+    event: Literal["stop"] = "stop"
+
+    def tell(self, story: Story) -> None:
+        story.stop = self.time
+
+
+class StatusSet(Event):
+    """A status."""
+
+    event: Literal["status"] = "status"
+    update: StatusUpdate
+
+    def tell(self, story: Story) -> None:
+        story.statuses.append(self.update)
+
+
+class Staged(Event):
+    """A file was registered."""
+
+    event: Literal["staged"] = "staged"
+    asset: StagedAsset
+
+    def tell(self, story: Story) -> None:
+        asset = self.asset
+        if asset.key not in story.files:
+            story.files[asset.key] = FileStory(asset)
+            story.newest[asset.table, asset.filename, asset.record] = asset.key
+            story.unsent[asset.key] = None
+
+
+class Noted(Event):
+    """What a store needs to know of a file's half-done transfer."""
+
+    event: Literal["note"] = "note"
+    key: str
+    note: JsonValue
+
+    def tell(self, story: Story) -> None:
+        story.files[self.key].note = self.note
+
+
+class Stored(Event):
+    """The bytes are in the store; what the file looked like then, where it stayed in its place."""
+
+    event: Literal["stored"] = "stored"
+    key: str
+    object: StoredObject
+    file_time: FileTime | None = None
+
+    def tell(self, story: Story) -> None:
+        file = story.files[self.key]
+        file.stored, file.file_time = self.object, self.file_time
+
+
+class Recorded(Event):
+    """The rows and links are in the catalog: the row's id by key."""
+
+    event: Literal["recorded"] = "recorded"
+    rids: dict[str, RID]
+
+    def tell(self, story: Story) -> None:
+        for key, rid in self.rids.items():
+            story.files[key].rid = rid
+            story.unsent.pop(key, None)
+
+
+class Forgotten(Event):
+    """A registered file is not to be uploaded any more."""
+
+    event: Literal["forgotten"] = "forgotten"
+    key: str
+
+    def tell(self, story: Story) -> None:
+        story.files[self.key].forgotten = True
+        story.unsent.pop(self.key, None)
+
+
+_AnyEvent = Annotated[
+    Creating
+    | Created
+    | Restored
+    | Input
+    | Leased
+    | Started
+    | Stopped
+    | StatusSet
+    | Staged
+    | Noted
+    | Stored
+    | Recorded
+    | Forgotten,
+    Field(discriminator="event"),
+]
+
+
+@cache
+def _reader() -> TypeAdapter[Any]:
+    return TypeAdapter(_AnyEvent)
+
+
+def parse_line(line: bytes) -> Event | None:
+    """The event of a line; None for an empty or torn one, and for a kind that a newer version added."""
+    try:
+        event: Event = _reader().validate_json(line)
+    except ValidationError:
+        return None
+    return event
