@@ -44,7 +44,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     ("progress", "seconds", "left", "message"),
     [
         (
-            Progress(epoch=3, epochs=10, metrics={"loss": 0.12341, "val_loss": 0.1456}),
+            Progress(epoch=3, epochs=10, metrics={"val_loss": 0.1456, "loss": 0.12341}),
             12.31,
             118.0,
             "Epoch 3/10: loss=0.1234, val_loss=0.1456 (12.3 s, 2 min left)",
@@ -55,7 +55,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     ],
 )
 def test_an_epoch_is_told_in_one_line(progress: Progress, seconds: float, left: float | None, message: str) -> None:
-    """A status names the epoch, its metrics to four digits, how long it took, and how long the rest will take."""
+    """A status names the epoch, its metrics to four digits, those of training first, and the times taken and left."""
     assert epoch_message(progress, seconds, left) == message
 
 

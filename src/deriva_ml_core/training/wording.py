@@ -18,7 +18,8 @@ def epoch_message(progress: Progress, seconds: float, left: float | None) -> str
         seconds: How long the epoch took.
         left: Seconds until the last epoch ends; None where nobody knows, or no epoch is left.
     """
-    told = [f"{name}={value:.4g}" for name, value in progress.metrics.items()]
+    training_first = sorted(progress.metrics.items(), key=lambda metric: metric[0].startswith("val"))
+    told = [f"{name}={value:.4g}" for name, value in training_first]
     if len(told) > SHOWN:
         told = [*told[:SHOWN], f"{len(told) - SHOWN} more"]
     epochs = "" if progress.epochs is None else f"/{progress.epochs}"

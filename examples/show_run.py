@@ -1,0 +1,107 @@
+"""What the examples print: one execution as its catalog tells it, every byte of it verified."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import track
+from rich.table import Table
+
+from deriva_ml import DerivaML
+from deriva_ml_core.models import Asset
+from deriva_ml_core.provenance import RecordedExecution
+
+
+def arguments(description: str) -> tuple[DerivaML, int]:
+    """Read the command line.
+
+    Returns:
+        The catalog, and the number of epochs.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--home", type=Path, help="the folder of the catalog (default: the one of DERIVA_ML_HOME)")
+    parser.add_argument("--epochs", type=int, default=5, help="how many epochs to train (default: 5)")
+    options = parser.parse_args()
+    return DerivaML(f"file:{options.home.absolute()}") if options.home else DerivaML(), options.epochs
+
+
+def show_run(ml: DerivaML, rid: str) -> None:
+    """Print what is recorded of an execution, and verify every byte that it read or made."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    run = ml.lookup_execution(rid)
+    console.rule(f"[bold]Execution {rid}: {run.status}")
+    for part in (facts(ml, run), timeline(run), outputs(run)):
+        console.print(part, "")
+    verify(ml, run, console)
+
+
+def facts(ml: DerivaML, run: RecordedExecution) -> Table:
+    """The execution, its workflow, its inputs and its timings."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("What for", run.description)
+    table.add_row("Citation", run.url)
+    if run.workflow_rid:
+        workflow = ml.lookup_workflow(run.workflow_rid)
+        table.add_row("Workflow", f"{run.workflow_rid} {workflow.name} ({workflow.workflow_type})")
+        table.add_row("", workflow.url)
+        table.add_row("", f"checksum {workflow.checksum}, version {workflow.version or 'none'}")
+    for spec in run.list_input_datasets():
+        table.add_row("Dataset read", f"{spec.rid} version {spec.version}: {ml.lookup_dataset(spec.rid).description}")
+    for maker in makers(ml, run):
+        table.add_row("", f"made by execution {maker.execution_rid} on {clock(maker.start_time)}")
+    for asset in run.list_assets("Input"):
+        table.add_row("Asset read", f"{asset.rid} {asset.table}/{asset.filename}")
+    table.add_row("Created", clock(run.created))
+    table.add_row("Ran from", clock(run.start_time))
+    table.add_row("to", f"{clock(run.stop_time)} ({run.duration})")
+    return table
+
+
+def timeline(run: RecordedExecution) -> Table:
+    """Every status that the execution had."""
+    table = Table("time (UTC)", "status", "message", title="Timeline", title_justify="left")
+    for update in run.list_statuses():
+        table.add_row(f"{update.time:%H:%M:%S.%f}"[:-3], update.status, update.error or update.message)
+    return table
+
+
+def outputs(run: RecordedExecution) -> Table:
+    """Every file that came out of the execution."""
+    table = Table(title="Outputs", title_justify="left")
+    table.add_column("file", overflow="fold")
+    table.add_column("types", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("MD5", no_wrap=True)
+    for asset in run.list_assets("Output"):
+        types = ", ".join(asset.asset_types)
+        table.add_row(f"{asset.table}/{asset.filename}", types, decimal(asset.length), asset.md5)
+    return table
+
+
+def verify(ml: DerivaML, run: RecordedExecution, console: Console) -> None:
+    """Read where the store keeps it what this execution made, and what those made that made its datasets."""
+    assets: dict[str, Asset] = {asset.rid: asset for each in (run, *makers(ml, run)) for asset in each.list_assets()}
+    for asset in track(assets.values(), "Verifying", console=console, transient=True):
+        ml.verify_asset(asset)
+    size = decimal(sum(asset.length for asset in assets.values()))
+    console.print(f"[green]Verified {len(assets):,} stored files, {size}: every byte is as it was recorded.")
+
+
+def makers(ml: DerivaML, run: RecordedExecution) -> list[RecordedExecution]:
+    """The executions that made the dataset versions that went in."""
+    versions = {(spec.rid, spec.version) for spec in run.list_input_datasets()}
+    history = [version for rid, _ in versions for version in ml.lookup_dataset(rid).dataset_history()]
+    rids = {each.execution for each in history if each.execution and (each.dataset, each.version) in versions}
+    return [ml.lookup_execution(rid) for rid in sorted(rids)]
+
+
+def clock(time: datetime | None) -> str:
+    """A time as people write it, in UTC."""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC" if time else "unknown"
