@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 from deriva_ml_core.backend import Catalog, Either, Row
-from deriva_ml_core.bag import DatasetBag
-from deriva_ml_core.bag_cache import download_bag
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
 from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownRID, UnknownVersion
@@ -33,6 +32,9 @@ from deriva_ml_core.versions import (
     resolve_version,
     version_history,
 )
+
+if TYPE_CHECKING:
+    from deriva_ml_core.bag import DatasetBag
 
 __all__ = [
     "Dataset",
@@ -236,6 +238,8 @@ class Dataset:
             ChecksumMismatch: The store's bytes are not those recorded; the files are named.
             UnknownVersion: The dataset has no such version.
         """
+        from deriva_ml_core.bag.cache import download_bag
+
         return download_bag(self._connection, DatasetSpec(rid=self.rid, version=version, materialize=materialize))
 
     def _as_of(self, version: str | None, recurse: bool) -> tuple[Catalog, list[RID]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.backend import Row
-from deriva_ml_core.bag_layout import SCHEMA_FILE, asset_path, table_path
-from deriva_ml_core.bag_tables import read_table
+from deriva_ml_core.bag.layout import SCHEMA_FILE, asset_path, table_path
+from deriva_ml_core.bag.tables import read_table
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.errors import ChecksumMismatch, ConfigurationError, InvalidBag, UnknownTable, UnknownVersion
 

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from deriva_ml_core.assets.progress import shown
+from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.backend import ObjectStore
-from deriva_ml_core.bag import DatasetBag
-from deriva_ml_core.bag_build import build_bag
+from deriva_ml_core.bag.build import build_bag
+from deriva_ml_core.bag.reading import DatasetBag
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.errors import ChecksumMismatch
 from deriva_ml_core.models import DatasetSpec, UploadOptions, UploadProgress
-from deriva_ml_core.progress import shown
-from deriva_ml_core.retry import RetryingStore
 from deriva_ml_core.versions import DatasetVersion, lookup_version
 
 __all__ = ["download_bag"]

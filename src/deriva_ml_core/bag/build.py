@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deriva_ml_core import bag_maker
 from deriva_ml_core.backend import Catalog, ObjectStore, Row
-from deriva_ml_core.bag_layout import SCHEMA_FILE, asset_path, table_path
-from deriva_ml_core.bag_tables import TableFile, column_types
+from deriva_ml_core.bag import maker
+from deriva_ml_core.bag.layout import SCHEMA_FILE, asset_path, table_path
+from deriva_ml_core.bag.tables import TableFile, column_types
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.errors import InvalidBag
@@ -162,7 +162,7 @@ def _make(bag: Path, manifest: Path, configuration: Path, source: str) -> None:
     configuration.write_text(json.dumps({"bag_config": told}), encoding="utf-8")
     remote = str(manifest) if manifest.stat().st_size else ""
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-P", bag_maker.__file__, bag, remote, configuration],
+        [sys.executable, "-P", maker.__file__, bag, remote, configuration],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -1,0 +1,288 @@
+"""The versions of datasets: what each promises, whatever happens afterwards and whoever races."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from dataset_samples import bare_images, opened, subjects
+
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.dataset import (
+    Dataset,
+    VersionPart,
+    add_dataset_element_type,
+    create_dataset,
+    list_input_datasets,
+    lookup_dataset,
+    record_input,
+    resolve_version,
+)
+from deriva_ml_core.errors import ConfigurationError, UnknownRID, UnknownVersion, WrongTable
+from deriva_ml_core.models import DatasetSpec
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Connection:
+    return opened(tmp_path / "catalog")
+
+
+@pytest.fixture
+def dataset(connection: Connection) -> Dataset:
+    return create_dataset(connection, description="Photographs", dataset_types=["Training"])
+
+
+def execution(connection: Connection) -> str:
+    """An execution's row."""
+    catalog = connection.catalog
+    workflow, rid = catalog.reserve(2)
+    catalog.insert("Workflow", [{"RID": workflow, "Name": "Test", "Workflow_Type": "Training"}])
+    catalog.insert("Execution", [{"RID": rid, "Workflow": workflow, "Status": "Running"}])
+    return rid
+
+
+def test_the_first_version_is_0_1_0(dataset: Dataset) -> None:
+    """A new dataset is version 0.1.0, which holds nothing."""
+    assert dataset.current_version == "0.1.0"
+    assert [version.version for version in dataset.dataset_history()] == ["0.1.0"]
+    assert not any(dataset.list_dataset_members("0.1.0").values())
+
+
+def test_a_change_of_members_makes_a_minor_version(connection: Connection, dataset: Dataset) -> None:
+    """Adding and deleting members each makes a new minor version, described as asked."""
+    rids = bare_images(connection, 3)
+    dataset.add_dataset_members(rids, description="Three more")
+    dataset.delete_dataset_members(rids[:1])
+    assert [(version.version, version.description) for version in dataset.dataset_history()] == [
+        ("0.1.0", "First version"),
+        ("0.2.0", "Three more"),
+        ("0.3.0", "Removed 1 Image"),
+    ]
+
+
+@pytest.mark.parametrize(("part", "expected"), [("major", "1.0.0"), (VersionPart.minor, "0.3.0"), ("patch", "0.2.1")])
+def test_increment_version(connection: Connection, dataset: Dataset, part: str, expected: str) -> None:
+    """increment_version raises the part that is asked for and says what came of it."""
+    dataset.add_dataset_members(bare_images(connection, 1))
+    assert dataset.increment_version(part, "Checked by hand") == expected == dataset.current_version
+    assert dataset.dataset_history()[-1].description == "Checked by hand"
+
+
+def test_an_unknown_part_is_refused(dataset: Dataset) -> None:
+    """A part that no version has is an error that names the three."""
+    with pytest.raises(ConfigurationError, match="'major', 'minor', 'patch'"):
+        dataset.increment_version("huge")
+    assert dataset.current_version == "0.1.0"
+
+
+def test_a_version_never_changes(connection: Connection, dataset: Dataset) -> None:
+    """A version lists the same rows with the same values after rows were changed, added, taken out and deleted."""
+    first, second, third = bare_images(connection, 3)
+    dataset.add_dataset_members([first, second])
+    before = dataset.list_dataset_members("0.2.0")
+    connection.catalog.update("Image", [{"RID": first, "Description": "Changed"}])
+    dataset.add_dataset_members([third])
+    dataset.delete_dataset_members([second])
+    connection.catalog.delete("Image", {"RID": [first]})
+
+    assert dataset.list_dataset_members("0.2.0") == before
+    assert [row["RID"] for row in before["Image"]] == [first, second]
+    assert before["Image"][0]["Description"] is None
+    changed = dataset.list_dataset_members("0.3.0")["Image"]
+    assert [(row["RID"], row["Description"]) for row in changed] == [(first, "Changed"), (second, None), (third, None)]
+
+
+def test_without_a_version_the_current_one_is_meant_as_it_was_made(connection: Connection, dataset: Dataset) -> None:
+    """What is listed without a version has the values of the current version, until a new one is made."""
+    (rid,) = bare_images(connection, 1)
+    dataset.add_dataset_members([rid])
+    connection.catalog.update("Image", [{"RID": rid, "Description": "Later"}])
+    assert dataset.list_dataset_members()["Image"][0]["Description"] is None
+    dataset.increment_version("patch", "Descriptions")
+    assert dataset.list_dataset_members()["Image"][0]["Description"] == "Later"
+
+
+def test_adding_members_again_changes_nothing(connection: Connection, dataset: Dataset) -> None:
+    """Adding what is a member already, or taking out what is none, makes no version."""
+    rids = bare_images(connection, 2)
+    dataset.add_dataset_members(rids)
+    dataset.add_dataset_members([*rids, rids[0]])
+    dataset.add_dataset_members([])
+    dataset.delete_dataset_members(bare_images(connection, 1))
+    assert dataset.current_version == "0.2.0"
+
+
+def test_members_whose_version_was_never_made_get_one(connection: Connection, dataset: Dataset) -> None:
+    """Where a process died between its members and its version, adding them again makes the version."""
+    (rid,) = bare_images(connection, 1)
+    connection.catalog.insert("Dataset_Image", [{"Dataset": dataset.rid, "Image": rid}])
+    assert not dataset.list_dataset_members()["Image"]
+    dataset.add_dataset_members([rid])
+    assert [row["RID"] for row in dataset.list_dataset_members()["Image"]] == [rid]
+
+
+def test_a_version_that_was_never_finished_does_not_count(connection: Connection, dataset: Dataset) -> None:
+    """A version whose maker died before it noted the snapshot is passed over, and its number is not given again."""
+    connection.catalog.insert("Dataset_Version", [{"Dataset": dataset.rid, "Version": "0.2.0"}])
+    assert dataset.current_version == "0.1.0"
+    with pytest.raises(UnknownVersion):
+        dataset.list_dataset_members("0.2.0")
+    dataset.add_dataset_members(bare_images(connection, 1))
+    assert [version.version for version in dataset.dataset_history()] == ["0.1.0", "0.3.0"]
+
+
+def test_a_change_makes_versions_of_all_datasets_around(connection: Connection, dataset: Dataset) -> None:
+    """A change of members makes a new version of the parents and of theirs, and of no other dataset."""
+    parent, grandparent, stranger = (create_dataset(connection) for _ in range(3))
+    parent.add_dataset_members([dataset.rid])
+    grandparent.add_dataset_members([parent.rid])
+    (rid,) = bare_images(connection, 1)
+    dataset.add_dataset_members([rid])
+    assert [each.current_version for each in (dataset, parent, grandparent, stranger)] == [
+        "0.2.0",
+        "0.3.0",
+        "0.3.0",
+        "0.1.0",
+    ]
+    assert not grandparent.list_dataset_members("0.2.0", recurse=True)["Image"]
+    assert [row["RID"] for row in grandparent.list_dataset_members(recurse=True)["Image"]] == [rid]
+
+
+def test_a_parents_version_names_what_changed(connection: Connection, dataset: Dataset) -> None:
+    """The description of a parent's new version names the dataset in it and what happened there."""
+    parent = create_dataset(connection)
+    parent.add_dataset_members([dataset.rid])
+    dataset.increment_version("major", "Relabelled")
+    assert parent.current_version == "1.0.0"
+    assert parent.dataset_history()[-1].description == f"Dataset {dataset.rid} in it has a new version: Relabelled"
+
+
+def test_the_execution_is_noted_with_each_version(connection: Connection) -> None:
+    """Each version made through a dataset that an execution created names the execution; others do not."""
+    maker = execution(connection)
+    made = create_dataset(connection, description="Output", execution=maker)
+    made.add_dataset_members(bare_images(connection, 1))
+    made.increment_version("major")
+    lookup_dataset(connection, made.rid).increment_version("patch")
+    assert [version.execution for version in made.dataset_history()] == [maker, maker, maker, None]
+
+
+def test_inputs_are_recorded_once_with_their_version(connection: Connection, dataset: Dataset) -> None:
+    """An input is recorded with the version that was current then, and recording it again changes nothing."""
+    reader = execution(connection)
+    for _ in range(2):
+        spec = record_input(connection, reader, DatasetSpec(rid=dataset.rid))
+    assert spec.version == "0.1.0"
+    dataset.increment_version("minor")
+    assert list_input_datasets(connection, reader) == [DatasetSpec(rid=dataset.rid, version="0.1.0")]
+    assert len(connection.catalog.select("Dataset_Execution")) == 1
+
+
+def test_resolve_version(connection: Connection, dataset: Dataset) -> None:
+    """Without a version the current one is meant; an unknown one is an error that names the known ones."""
+    dataset.increment_version("minor")
+    assert resolve_version(connection, DatasetSpec(rid=dataset.rid, materialize=False)) == DatasetSpec(
+        rid=dataset.rid, version="0.2.0", materialize=False
+    )
+    with pytest.raises(UnknownVersion, match=r"no version '3.0.0'; it has 0.1.0, 0.2.0"):
+        resolve_version(connection, DatasetSpec(rid=dataset.rid, version="3.0.0"))
+
+
+def test_resolve_version_of_no_dataset(connection: Connection) -> None:
+    """A record id of no dataset is an error that says what it is."""
+    (image,) = bare_images(connection, 1)
+    with pytest.raises(WrongTable, match="row of Image, not of Dataset"):
+        resolve_version(connection, DatasetSpec(rid=image))
+    with pytest.raises(UnknownRID, match="1-XYZ"):
+        resolve_version(connection, DatasetSpec(rid="1-XYZ"))
+
+
+def test_a_snapshot_in_the_record_id_means_its_version(connection: Connection, dataset: Dataset) -> None:
+    """A dataset cited with a snapshot is the version that it had then."""
+    dataset.increment_version("minor")
+    cited = f"{dataset.rid}@{dataset.dataset_history()[-1].snapshot}"
+    between = f"{dataset.rid}@{connection.catalog.snapshot()}"
+    dataset.increment_version("minor")
+    for rid in (cited, between):
+        assert resolve_version(connection, DatasetSpec(rid=rid)).version == "0.2.0"
+
+
+def test_the_datasets_row_names_its_current_version(connection: Connection, dataset: Dataset) -> None:
+    """Other clients find the current version in Dataset.Version."""
+    dataset.increment_version("major")
+    row = connection.catalog.select("Dataset", {"RID": dataset.rid})[0]
+    assert row["Version"] == dataset.dataset_history()[-1].rid
+
+
+def test_values_of_every_kind_are_kept(connection: Connection, dataset: Dataset) -> None:
+    """A version's rows of a plain table keep their numbers and truth values."""
+    (rid,) = subjects(connection, ["Ada"])
+    connection.catalog.update("Subject", [{"RID": rid, "Age": 36, "Weight": 0.1, "Ill": False}])
+    add_dataset_element_type(connection, "Subject")
+    dataset.add_dataset_members([rid])
+    connection.catalog.update("Subject", [{"RID": rid, "Age": 37, "Weight": None, "Ill": True}])
+    (row,) = dataset.list_dataset_members()["Subject"]
+    assert (row["Age"], row["Weight"], row["Ill"]) == (36, 0.1, False)
+
+
+def test_threads_racing_on_one_dataset(connection: Connection, dataset: Dataset) -> None:
+    """Eight threads that change a dataset at once all succeed, each with its version, and the last has all members."""
+    rids = bare_images(connection, 16)
+
+    def add(number: int) -> None:
+        dataset.add_dataset_members([rids[number]])
+        if number % 4 == 0:
+            dataset.increment_version("major")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(16)))
+    assert {row["RID"] for row in dataset.list_dataset_members()["Image"]} == set(rids)
+    # one more where a higher number came between
+    assert len({version.version for version in dataset.dataset_history()}) >= 1 + 16 + 4
+
+
+RACER = """
+import sys
+from pathlib import Path
+from deriva_ml_core.connection import open_connection
+from deriva_ml_core.dataset import lookup_dataset
+from deriva_ml_core.models import Address
+folder, dataset, *rids = sys.argv[1:]
+dataset = lookup_dataset(open_connection(Address(hostname=f"file:{folder}")), dataset)
+for rid in rids:
+    dataset.add_dataset_members([rid])
+    members = {row["RID"] for row in dataset.list_dataset_members()["Image"]}
+    assert rid in members, f"{rid} is not in {dataset.current_version}"
+"""
+
+
+def test_processes_racing_on_one_dataset(connection: Connection, dataset: Dataset) -> None:
+    """Two processes that add members in turn each find their own at once, and at the end all are there."""
+    parent = create_dataset(connection)
+    parent.add_dataset_members([dataset.rid])
+    rids = bare_images(connection, 20)
+    folder = str(connection.folder)
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, folder, dataset.rid, *rids[half::2]], stderr=subprocess.PIPE)
+        for half in range(2)
+    ]
+    for racer in racers:
+        assert racer.communicate()[1].decode() == ""
+        assert racer.returncode == 0
+    assert {row["RID"] for row in parent.list_dataset_members(recurse=True)["Image"]} == set(rids)
+    assert dataset.current_version == "0.21.0"
+
+
+def test_a_long_history_is_not_read(connection: Connection, dataset: Dataset) -> None:
+    """The current version of a dataset with many versions is right, though only the newest are read."""
+    catalog = connection.catalog
+    snapshot = dataset.dataset_history()[0].snapshot
+    rows = [{"Dataset": dataset.rid, "Version": f"0.{n}.0", "Snapshot": snapshot} for n in range(2, 2000)]
+    for row in rows[-30:]:
+        catalog.insert("Dataset_Version", rows[:-30], skip_existing=True)
+        catalog.insert("Dataset_Version", [row])
+    assert dataset.current_version == "0.1999.0"
+    assert dataset.increment_version("minor") == "0.2000.0"
