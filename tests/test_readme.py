@@ -108,4 +108,4 @@ def test_what_it_points_to_is_there() -> None:
         r"`((?:src|plugins|examples|tests|benchmarks)/[\w./]*)`", text
     )
     assert [name for name in named if not (ROOT / name).exists()] == []
-    assert [target for target in set(re.findall(r"\bmake (\w+)", text)) if f"\n{target}:" not in makefile] == ["also"]
+    assert [target for target in set(re.findall(r"\bmake (\w+)", text)) if f"\n{target}:" not in makefile] == []

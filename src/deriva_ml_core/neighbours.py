@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
+
+from deriva_ml_core.notices import warn
 
 __all__ = ["find_neighbour", "warn_of_neighbour"]
 
@@ -27,10 +28,9 @@ def find_neighbour(folders: Iterable[str]) -> Path | None:
 def warn_of_neighbour() -> None:
     """Warn where ``deriva-ml`` is installed beside this distribution, for both bring the package ``deriva_ml``."""
     if found := find_neighbour(sys.path):
-        warnings.warn(
+        warn(
             f"The distribution deriva-ml is installed beside deriva-ml-core ({found}), and both bring the package "
             "deriva_ml: what `import deriva_ml` gives depends on which was installed last. Keep one of them in an "
             "environment: `pip uninstall deriva-ml`, then `pip install --force-reinstall --no-deps deriva-ml-core`. "
-            "Imports from deriva_ml_core are never mixed.",
-            stacklevel=3,
+            "Imports from deriva_ml_core are never mixed."
         )

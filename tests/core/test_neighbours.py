@@ -33,7 +33,7 @@ def site(tmp_path: Path) -> Path:
 def test_warned_once(site: Path, package: str) -> None:
     """Importing where both are installed gives one warning, which says where the other is and what to do."""
     said = run_python(f"import {package}, deriva_ml_core.plugins", site)
-    assert said.count("UserWarning") == 1
+    assert said.count("DerivaMLWarning") == 1
     assert str(site) in said
     assert "pip uninstall deriva-ml" in said
 
@@ -43,7 +43,7 @@ def test_warned_by_the_callbacks_too(site: Path) -> None:
     (site / "deriva_ml").mkdir()
     (site / "deriva_ml" / "__init__.py").write_text("theirs = True\n")
     said = run_python("import deriva_ml; assert deriva_ml.theirs; import deriva_ml_core", site)
-    assert said.count("UserWarning") == 1
+    assert said.count("DerivaMLWarning") == 1
 
 
 def test_silent_alone() -> None:

@@ -68,6 +68,7 @@ def load_with(*plugins: object) -> pluggy.PluginManager:
 # ---- each hook, as an installed plugin answers it
 
 
+@pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLWarning")  # of this clone's own state
 def test_hook_detect_source(install: Install) -> None:
     """An installed plugin says where the code is before any built-in, from the environment that it is given."""
     install(

@@ -55,6 +55,7 @@ def test_writing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().out == f"{execution.execution_rid} will keep best.pt in Model\n"
 
 
+@pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLWarning")  # of this clone's own state
 def test_detect_source() -> None:
     """An engine's variables say where the code is; without them the built-ins answer."""
     ask = with_example("detect_source").hook.detect_source
