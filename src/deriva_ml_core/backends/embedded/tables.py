@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from functools import cache, cached_property
@@ -82,7 +82,7 @@ def _type(column: Column) -> sa.types.TypeEngine[Any]:
             return sa.Text()
 
 
-_KINDS = {"INTEGER": "integer", "REAL": "real"}
+_KINDS: Mapping[str, str] = {"INTEGER": "integer", "REAL": "real"}
 
 
 def _check(column: Column) -> sa.CheckConstraint | None:
@@ -186,7 +186,7 @@ def quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-_SEARCHED = {MLTable.workflow: ("URL", "Checksum"), MLTable.execution: ("Status",)}
+_SEARCHED: Mapping[MLTable, tuple[str, ...]] = {MLTable.workflow: ("URL", "Checksum"), MLTable.execution: ("Status",)}
 
 
 def _indexes(table: Table, rows: sa.Table) -> Iterator[sa.Index]:

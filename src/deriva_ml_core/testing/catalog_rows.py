@@ -1,0 +1,265 @@
+"""What every catalog promises of rows, and of conditions on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from deriva_ml_core.backend import Catalog, Either
+from deriva_ml_core.definitions import RID_PATTERN, MLAsset, MLTable, MLVocab
+from deriva_ml_core.errors import DuplicateRow, UnknownColumn, UnknownRID, UnknownTable
+from deriva_ml_core.schema import SYSTEM_COLUMNS, TERMS, standard_tables
+from deriva_ml_core.testing.catalog_fixtures import CatalogFixtures, OpenCatalog, add, add_dataset, fresh, only
+
+__all__ = ["RowPromises"]
+
+
+class RowPromises(CatalogFixtures):
+    """Adding, changing, deleting, finding."""
+
+    def test_standard_tables(self, catalog: Catalog) -> None:
+        """A catalog has all standard tables with their columns."""
+        for table in standard_tables():
+            assert table.column_names <= catalog.model.table(table.name).column_names
+
+    def test_terms(self, catalog: Catalog) -> None:
+        """A catalog has the standard terms with their descriptions."""
+        for vocabulary, terms in TERMS.items():
+            found = {row["Name"]: row["Description"] for row in catalog.select(vocabulary)}
+            assert {name: found.get(name) for name in terms} == terms
+
+    def test_kinds_of_tables(self, catalog: Catalog) -> None:
+        """The model tells vocabularies and asset tables from others."""
+        assert catalog.model.vocabulary(MLVocab.asset_type).is_vocabulary
+        assert catalog.model.asset_table(MLAsset.file).is_asset
+        with pytest.raises(UnknownTable, match=MLAsset.file):
+            catalog.model.asset_table(MLTable.execution)
+
+    def test_values_come_back(self, catalog: Catalog, things: str) -> None:
+        """Each type of value comes back as it was given."""
+        values = {
+            "Text": "naïve 図 🜁 '\"; --",
+            "Whole": 2**53,
+            "Real": 0.1,
+            "Truth": True,
+            "Texts": ["a", "b, c"],
+            "Json": {"deep": [1, None, {"x": False}]},
+            "Time": "2026-11-22T21:40:00.123456+00:00",
+            "Words": "",
+            "Place": "https://example.org/a?b=c%20d#e",
+        }
+        row = only(catalog, things, add(catalog, things, values))
+        assert {name: row[name] for name in values} == values
+        assert type(row["Truth"]) is bool
+        assert type(row["Real"]) is float
+
+    def test_rows_are_complete(self, catalog: Catalog, things: str) -> None:
+        """A row has all columns, the system's too, and None where nothing was given."""
+        row = only(catalog, things, add(catalog, things, {"Text": "x"}))
+        assert set(row) == {*SYSTEM_COLUMNS, *catalog.model.table(things).column_names}
+        assert row["Whole"] is None
+        assert all(row[name] for name in SYSTEM_COLUMNS if name not in ("RCB", "RMB"))
+
+    def test_rows_with_different_columns(self, catalog: Catalog, things: str) -> None:
+        """Rows that give different columns may be added at once, in any order of columns."""
+        rows: list[dict[str, Any]] = [
+            {"Text": "a"},
+            {"Whole": 1},
+            {"Whole": 2, "Text": "c"},
+            {"Text": "d", "Whole": 3},
+            {},
+        ]
+        assert catalog.insert(things, rows) == len(rows)
+        found = {(row["Text"], row["Whole"]) for row in catalog.select(things)}
+        assert found == {("a", None), (None, 1), ("c", 2), ("d", 3), (None, None)}
+
+    def test_defaults(self, catalog: Catalog) -> None:
+        """A column that is not given takes its default, with the row's own id in it."""
+        name = fresh("term")
+        catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
+        (row,) = catalog.select(MLVocab.dataset_type, {"Name": name})
+        assert row["RID"] in row["ID"]
+        assert row["RID"] in row["URI"]
+
+    def test_no_rows(self, catalog: Catalog) -> None:
+        """Adding or changing no rows does nothing."""
+        assert catalog.insert(MLTable.dataset, []) == 0
+        assert catalog.update(MLTable.dataset, []) == 0
+
+    def test_many_rows(self, catalog: Catalog, things: str) -> None:
+        """More rows than one batch may be added in one call, each with an id of its own."""
+        assert catalog.insert(things, [{"Whole": number} for number in range(10_500)]) == 10_500
+        found = [row for page in catalog.pages(things) for row in page]
+        assert {row["Whole"] for row in found} == set(range(10_500))
+        assert len({row["RID"] for row in found}) == 10_500
+
+    def test_reserved_ids(self, catalog: Catalog, open_catalog: OpenCatalog, things: str) -> None:
+        """Reserved ids are legal, given to nobody else, and taken by insert."""
+        first, second = catalog.reserve(20), open_catalog().reserve(20)
+        catalog.insert(things, [{} for _ in range(20)])
+        unnamed = {row["RID"] for row in catalog.select(things)}
+        assert len({*first, *second, *unnamed}) == 60
+        assert all(re.fullmatch(RID_PATTERN, rid) for rid in first)
+        assert catalog.insert(things, [{"RID": rid} for rid in first]) == 20
+        assert len(catalog.select(things, {"RID": first})) == 20
+
+    def test_key_taken(self, catalog: Catalog) -> None:
+        """A row whose key is taken raises, and nothing of its batch is added."""
+        name = fresh("term")
+        catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
+        rows = [{"Name": fresh("other"), "Description": ""}, {"Name": name, "Description": ""}]
+        with pytest.raises(DuplicateRow, match=name):
+            catalog.insert(MLVocab.dataset_type, rows)
+        assert catalog.select(MLVocab.dataset_type, {"Name": rows[0]["Name"]}) == []
+
+    def test_skip_existing(self, catalog: Catalog) -> None:
+        """A repeated insert may pass over what is there, by key or by id, and says how many are new."""
+        dataset, term = add_dataset(catalog), fresh("term")
+        assert catalog.insert(MLTable.dataset, [{"RID": dataset, "Description": "other"}], skip_existing=True) == 0
+        rows = [{"Name": term, "Description": "first"}]
+        assert catalog.insert(MLVocab.dataset_type, rows, skip_existing=True) == 1
+        rows.append({"Name": fresh("term"), "Description": "second"})
+        assert catalog.insert(MLVocab.dataset_type, rows, skip_existing=True) == 1
+
+    def test_unknown_table(self, catalog: Catalog) -> None:
+        """A table that is not there is an error that names those that are."""
+        with pytest.raises(UnknownTable, match=MLTable.workflow):
+            catalog.select("Nonesuch")
+        with pytest.raises(UnknownTable, match="Nonesuch"):
+            catalog.insert("Nonesuch", [{}])
+
+    def test_unknown_column(self, catalog: Catalog) -> None:
+        """A column that is not there is an error that names those that are, wherever it is given."""
+        rid = add_dataset(catalog)
+        with pytest.raises(UnknownColumn, match="Description"):
+            catalog.insert(MLTable.dataset, [{"Nonesuch": 1}])
+        with pytest.raises(UnknownColumn, match="Description"):
+            catalog.update(MLTable.dataset, [{"RID": rid, "Nonesuch": 1}])
+        with pytest.raises(UnknownColumn, match="Description"):
+            catalog.select(MLTable.dataset, {"Nonesuch": 1})
+        with pytest.raises(UnknownColumn, match="Description"):
+            catalog.select(MLTable.dataset, order=["Nonesuch"])
+
+    def test_reference_to_nothing(self, catalog: Catalog) -> None:
+        """A foreign key that names no row raises, naming column and value, and adds nothing."""
+        before = len(catalog.select(MLTable.workflow))
+        with pytest.raises(UnknownRID, match=r"Workflow_Type.*Nonesuch"):
+            catalog.insert(MLTable.workflow, [{"Name": "x", "Workflow_Type": "Nonesuch"}])
+        assert len(catalog.select(MLTable.workflow)) == before
+
+    def test_insert_unless(self, catalog: Catalog, things: str) -> None:
+        """A row is added unless one matches; then the oldest that does is returned."""
+        row, new = catalog.insert_unless(things, {"Text": "a"}, {"Text": "a", "Whole": 1})
+        assert (row["Whole"], new) == (1, True)
+        catalog.insert(things, [{"Text": "a", "Whole": 2}])
+        same, new = catalog.insert_unless(things, Either(({"Whole": 9}, {"Text": "a"})), {"Whole": 9})
+        assert (same["RID"], new) == (row["RID"], False)
+
+    def test_insert_unless_in_a_race(self, catalog: Catalog, things: str) -> None:
+        """Of several who add the same at once one does, and all get its row."""
+
+        def race(number: int) -> tuple[str, bool]:
+            row, new = catalog.insert_unless(things, {"Text": "same"}, {"Text": "same", "Whole": number})
+            return row["RID"], new
+
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(race, range(24)))
+        assert len({rid for rid, _ in found}) == 1
+        assert sum(new for _, new in found) == 1
+
+    def test_update(self, catalog: Catalog, things: str) -> None:
+        """An update changes the given columns and the modification time, and nothing else."""
+        rid = add(catalog, things, {"Text": "before", "Whole": 1})
+        before = only(catalog, things, rid)
+        assert catalog.update(things, [{"RID": rid, "Text": "after", "Truth": False}]) == 1
+        after = only(catalog, things, rid)
+        assert after["RMT"] > before["RMT"]
+        assert {**after, "RMT": None, "RMB": None} == {
+            **before, "RMT": None, "RMB": None, "Text": "after", "Truth": False,
+        }  # fmt: skip
+
+    def test_update_of_nothing(self, catalog: Catalog, things: str) -> None:
+        """Ids that name no row of the table are not counted as changed."""
+        rid, other = add(catalog, things, {}), add_dataset(catalog)
+        assert catalog.update(things, [{"RID": one, "Text": "x"} for one in (rid, other)]) == 1
+        assert only(catalog, MLTable.dataset, other)["Description"] != "x"
+
+    def test_delete(self, catalog: Catalog, things: str) -> None:
+        """A deletion takes the rows that match, and says how many they were."""
+        catalog.insert(things, [{"Whole": number} for number in (1, 2, 3)])
+        assert catalog.delete(things, {"Whole": [1, 3, 5]}) == 2
+        assert [row["Whole"] for row in catalog.select(things)] == [2]
+        assert catalog.delete(things, {"Whole": 1}) == 0
+
+    def test_delete_takes_links(self, catalog: Catalog) -> None:
+        """The links to a row go with it, and what they link it to stays."""
+        parent, child = add_dataset(catalog), add_dataset(catalog)
+        catalog.insert(MLTable.nested_dataset, [{"Dataset": parent, "Nested_Dataset": child}])
+        assert catalog.delete(MLTable.dataset, {"RID": parent}) == 1
+        assert catalog.select(MLTable.nested_dataset, {"Nested_Dataset": child}) == []
+        assert only(catalog, MLTable.dataset, child)
+
+    def test_conditions(self, catalog: Catalog, things: str) -> None:
+        """Conditions on columns hold together; a collection means one of them, and None means empty."""
+        catalog.insert(things, [{"Text": text, "Whole": number} for text in ("a", "b") for number in (1, 2)] + [{}])
+
+        def count(where: Mapping[str, Any] | Either) -> int:
+            return len(catalog.select(things, where))
+
+        assert count({}) == 5
+        assert count({"Text": "a"}) == 2
+        assert count({"Text": "a", "Whole": 2}) == 1
+        assert [count({"Text": kind(("a", "c"))}) for kind in (tuple, list, set, frozenset)] == [2] * 4
+        assert count({"Text": None}) == 1
+        assert count({"Text": ["a", None]}) == 3
+        assert count({"Text": []}) == 0
+        assert count(Either(({"Text": "a"}, {"Whole": 2}))) == 3
+        assert count(Either(())) == 0
+
+    def test_conditions_on_each_type(self, catalog: Catalog, things: str) -> None:
+        """Numbers, truths and times can be asked for, alone and among others."""
+        values = {"Whole": 7, "Real": 0.5, "Truth": False, "Time": "2026-01-02T03:04:05.000006+00:00"}
+        rid = add(catalog, things, values)
+        add(catalog, things, {"Whole": 8, "Real": 1.5, "Truth": True, "Time": "2026-01-02T03:04:05.000007+00:00"})
+        for name, value in values.items():
+            assert [row["RID"] for row in catalog.select(things, {name: value})] == [rid]
+            assert [row["RID"] for row in catalog.select(things, {name: [value]})] == [rid]
+
+    def test_condition_on_many_values(self, catalog: Catalog, things: str) -> None:
+        """A condition may list many thousand values, and order and limit still hold for all of them."""
+        catalog.insert(things, [{"Whole": number} for number in range(3000)])
+        found = catalog.select(things, {"Whole": list(range(40_000))}, order=["Whole"], descending=True, limit=3)
+        assert [row["Whole"] for row in found] == [2999, 2998, 2997]
+
+    def test_order(self, catalog: Catalog, things: str) -> None:
+        """Rows come by RID, or in the order asked for, either way, up to a limit."""
+        catalog.insert(things, [{"Text": text, "Whole": number} for text in ("b", "a") for number in (1, 2)])
+        rids = [row["RID"] for row in catalog.select(things)]
+        assert rids == sorted(rids)
+        ascending = [(row["Text"], row["Whole"]) for row in catalog.select(things, order=("Text", "Whole"))]
+        assert ascending == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+        newest = catalog.select(things, order=("Text", "Whole"), descending=True, limit=2)
+        assert [(row["Text"], row["Whole"]) for row in newest] == [("b", 2), ("b", 1)]
+        assert catalog.select(things, limit=0) == []
+
+    @pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
+    def test_pages(self, catalog: Catalog, things: str, count: int) -> None:
+        """Pages hold each row that matches once, by RID, and never more than was asked for."""
+        catalog.insert(things, [{"Text": "x"} for _ in range(count)] + [{"Text": "y"}])
+        pages = list(catalog.pages(things, {"Text": "x"}, size=4))
+        assert all(0 < len(page) <= 4 for page in pages)
+        assert [row for page in pages for row in page] == catalog.select(things, {"Text": "x"})
+        assert sum(map(len, pages)) == count
+
+    def test_locate(self, catalog: Catalog, things: str) -> None:
+        """An id is found in whichever table has it, and left out where none has."""
+        thing, dataset = add(catalog, things, {}), add_dataset(catalog)
+        (unused,) = catalog.reserve(1)
+        rids = [thing, dataset, unused]
+        assert catalog.locate(rids) == {thing: things, dataset: MLTable.dataset}
+        assert catalog.locate(rids, [things]) == {thing: things}
+        assert catalog.locate([]) == {}
