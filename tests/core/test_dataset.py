@@ -1,0 +1,282 @@
+"""Datasets: their members, how they lie in one another, and what is refused."""
+
+from __future__ import annotations
+
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from dataset_samples import bare_images, images, opened, subjects
+
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.dataset import (
+    Dataset,
+    add_dataset_element_type,
+    create_dataset,
+    delete_dataset,
+    find_datasets,
+    lookup_dataset,
+)
+from deriva_ml_core.errors import (
+    ConfigurationError,
+    DatasetCycle,
+    InvalidRID,
+    UnknownRID,
+    UnknownTable,
+    UnknownTerm,
+    WrongTable,
+)
+from deriva_ml_core.members import ancestors
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Connection:
+    return opened(tmp_path / "catalog")
+
+
+@pytest.fixture
+def dataset(connection: Connection) -> Dataset:
+    return create_dataset(connection, description="Photographs", dataset_types=["Training", "Augmented"])
+
+
+def rids(rows: list[dict[str, object]]) -> list[object]:
+    return [row["RID"] for row in rows]
+
+
+def test_a_dataset_knows_what_it_was_made_with(connection: Connection, dataset: Dataset) -> None:
+    """A dataset that is looked up has the record id, description and types that it was made with."""
+    found = lookup_dataset(connection, dataset.dataset_rid)
+    assert found.rid == dataset.rid
+    assert found.description == "Photographs"
+    assert found.dataset_types == ("Augmented", "Training")
+
+
+def test_an_unknown_dataset_type_is_refused(connection: Connection) -> None:
+    """An unknown type is an error that names the known ones, and leaves no dataset behind."""
+    with pytest.raises(UnknownTerm, match=r"'Trianing'.*Training"):
+        create_dataset(connection, dataset_types=["Trianing"])
+    assert find_datasets(connection) == []
+
+
+def test_find_datasets(connection: Connection, dataset: Dataset) -> None:
+    """Datasets are found with their types, the oldest first; a deleted one is found no more, but can be looked up."""
+    second, third = create_dataset(connection), create_dataset(connection, dataset_types="Testing")
+    assert [(each.rid, each.dataset_types) for each in find_datasets(connection)] == [
+        (dataset.rid, ("Augmented", "Training")),
+        (second.rid, ()),
+        (third.rid, ("Testing",)),
+    ]
+    delete_dataset(connection, second.rid)
+    assert [each.rid for each in find_datasets(connection)] == [dataset.rid, third.rid]
+    assert lookup_dataset(connection, second.rid).current_version == "0.1.0"
+
+
+def test_lookup_of_what_is_no_dataset(connection: Connection) -> None:
+    """A record id of another table is an error that names the table."""
+    (image,) = bare_images(connection, 1)
+    with pytest.raises(WrongTable, match=f"{image} is a row of Image"):
+        lookup_dataset(connection, image)
+
+
+def test_members_of_several_tables(connection: Connection, dataset: Dataset) -> None:
+    """Record ids of several element tables are sorted to their tables, each listed in the order of adding."""
+    add = bare_images(connection, 3)
+    nested = create_dataset(connection)
+    dataset.add_dataset_members([add[2], nested.rid, add[0]])
+    members = dataset.list_dataset_members()
+    assert rids(members["Image"]) == [add[2], add[0]]
+    assert rids(members["Dataset"]) == [nested.rid]
+    assert members["File"] == members["Model"] == []
+
+
+def test_members_by_table(connection: Connection, dataset: Dataset) -> None:
+    """Members may be given by table, and complete rows are listed."""
+    (rid,) = images(connection, {"a.png": b"bytes"})
+    dataset.add_dataset_members({"Image": [rid]})
+    assert dataset.list_dataset_members()["Image"] == connection.catalog.select("Image")
+
+
+def test_members_with_a_snapshot(connection: Connection, dataset: Dataset) -> None:
+    """A record id with a snapshot names the same row."""
+    (rid,) = bare_images(connection, 1)
+    dataset.add_dataset_members([f"{rid}@{connection.catalog.snapshot()}"])
+    assert rids(dataset.list_dataset_members()["Image"]) == [rid]
+
+
+def test_limit(connection: Connection, dataset: Dataset) -> None:
+    """At most as many rows of each table as asked for are listed."""
+    dataset.add_dataset_members(bare_images(connection, 5))
+    assert len(dataset.list_dataset_members(limit=2)["Image"]) == 2
+
+
+def test_unknown_members_are_refused(connection: Connection, dataset: Dataset) -> None:
+    """Record ids that name nothing are an error that names the first few, and nothing is added."""
+    known = bare_images(connection, 1)
+    unknown = [f"9-{number}" for number in range(8)]
+    with pytest.raises(UnknownRID, match="9-0, 9-1, 9-2, 9-3, 9-4 and 3 more"):
+        dataset.add_dataset_members([*known, *unknown])
+    assert not dataset.list_dataset_members()["Image"]
+    assert dataset.current_version == "0.1.0"
+
+
+def test_unknown_members_by_table_are_refused(connection: Connection, dataset: Dataset) -> None:
+    """Where the table is said, a record id that names nothing or another table's row is an error that says so."""
+    (rid,) = bare_images(connection, 1)
+    with pytest.raises(UnknownRID, match="9-9"):
+        dataset.add_dataset_members({"Image": [rid, "9-9"]})
+    with pytest.raises(WrongTable, match=f"{rid}.*Image.*not of Model"):
+        dataset.add_dataset_members({"Model": [rid]})
+    assert dataset.current_version == "0.1.0"
+
+
+@pytest.mark.parametrize("wrong", ["1 2", "", "1-", "é", "1_2"])
+def test_what_is_no_record_id_is_refused(dataset: Dataset, wrong: str) -> None:
+    """A text that is no record id is an error."""
+    with pytest.raises(InvalidRID):
+        dataset.add_dataset_members([wrong])
+
+
+def test_a_lone_record_id_is_one_member(connection: Connection, dataset: Dataset) -> None:
+    """A text given instead of a list is one record id, not its letters."""
+    (rid,) = bare_images(connection, 1)
+    dataset.add_dataset_members(rid)
+    assert rids(dataset.list_dataset_members()["Image"]) == [rid]
+
+
+def test_rows_of_other_tables_are_refused(connection: Connection, dataset: Dataset) -> None:
+    """A row of a table that is no element table is an error that names the table and what to call, which helps."""
+    (rid,) = subjects(connection, ["Ada"])
+    for members in ([rid], {"Subject": [rid]}):
+        with pytest.raises(WrongTable, match=r"Subject.*ml\.add_dataset_element_type\('Subject'\)"):
+            dataset.add_dataset_members(members)
+    add_dataset_element_type(connection, "Subject")
+    add_dataset_element_type(connection, "Subject")
+    dataset.add_dataset_members([rid])
+    assert rids(dataset.list_dataset_members()["Subject"]) == [rid]
+
+
+def test_an_element_type_that_another_process_added_is_known(connection: Connection, dataset: Dataset) -> None:
+    """A table that became an element table through another connection takes members at once."""
+    (rid,) = subjects(connection, ["Ada"])
+    other = opened(connection.folder)
+    add_dataset_element_type(other, "Subject")
+    dataset.add_dataset_members([rid])
+    assert rids(dataset.list_dataset_members()["Subject"]) == [rid]
+
+
+def test_element_types_that_cannot_be(connection: Connection) -> None:
+    """A table that does not exist, or whose link would be another table, cannot be an element table."""
+    with pytest.raises(UnknownTable, match="Subjects"):
+        add_dataset_element_type(connection, "Subjects")
+    for taken in ("Execution", "Dataset_Type"):
+        with pytest.raises(ConfigurationError, match=f"Dataset_{taken} is another table"):
+            add_dataset_element_type(connection, taken)
+
+
+def test_members_of_an_unknown_table(dataset: Dataset) -> None:
+    """A table that the catalog does not have is an error."""
+    with pytest.raises(UnknownTable, match="Imagery"):
+        dataset.add_dataset_members({"Imagery": ["1-1"]})
+
+
+def test_nested_datasets(connection: Connection, dataset: Dataset) -> None:
+    """Members of nested datasets are listed on request, each once, and children and parents at any depth."""
+    train, test, inner = (create_dataset(connection) for _ in range(3))
+    a, b, c = bare_images(connection, 3)
+    inner.add_dataset_members([a])
+    train.add_dataset_members([a, b, inner.rid])
+    test.add_dataset_members([c])
+    dataset.add_dataset_members([train.rid, test.rid])
+
+    assert dataset.list_dataset_members()["Image"] == []
+    assert sorted(map(str, rids(dataset.list_dataset_members(recurse=True)["Image"]))) == [a, b, c]
+    assert [each.rid for each in dataset.list_dataset_children()] == [train.rid, test.rid]
+    assert {each.rid for each in dataset.list_dataset_children(recurse=True)} == {train.rid, test.rid, inner.rid}
+    assert dataset.list_dataset_children(version="0.1.0") == []
+    assert [each.rid for each in inner.list_dataset_parents()] == [train.rid]
+    assert {each.rid for each in inner.list_dataset_parents(recurse=True)} == {train.rid, dataset.rid}
+
+
+def test_a_nested_dataset_is_as_its_parents_version_had_it(connection: Connection, dataset: Dataset) -> None:
+    """A parent's version holds what its nested datasets held then, not what they hold now."""
+    nested = create_dataset(connection)
+    first, second = bare_images(connection, 2)
+    nested.add_dataset_members([first])
+    dataset.add_dataset_members([nested.rid])
+    nested.delete_dataset_members([first])
+    nested.add_dataset_members([second])
+    assert rids(dataset.list_dataset_members("0.2.0", recurse=True)["Image"]) == [first]
+    assert rids(dataset.list_dataset_members(recurse=True)["Image"]) == [second]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_a_cycle_is_refused(connection: Connection, dataset: Dataset, depth: int) -> None:
+    """A dataset cannot contain itself at any depth, and what was given with it is not added either."""
+    innermost = dataset
+    for _ in range(depth):
+        nested = create_dataset(connection)
+        innermost.add_dataset_members([nested.rid])
+        innermost = nested
+    before = innermost.current_version
+    with pytest.raises(DatasetCycle, match=dataset.rid):
+        innermost.add_dataset_members([dataset.rid, *bare_images(connection, 1)])
+    assert innermost.current_version == before
+    assert connection.catalog.select("Dataset_Image") == []
+
+
+def test_a_cycle_that_another_process_made_is_walked_once(connection: Connection, dataset: Dataset) -> None:
+    """Reading ends even where two datasets contain each other."""
+    other = create_dataset(connection)
+    pairs = [(dataset.rid, other.rid), (other.rid, dataset.rid)]
+    connection.catalog.insert("Dataset_Dataset", [{"Dataset": a, "Nested_Dataset": b} for a, b in pairs])
+    dataset.increment_version("minor")
+    assert [each.rid for each in dataset.list_dataset_children(recurse=True)] == [other.rid, dataset.rid]
+    assert ancestors(connection.catalog, dataset.rid) == [other.rid]
+
+
+def test_two_that_close_a_circle_at_once(connection: Connection) -> None:
+    """Where two threads put two datasets into each other at the same time, at most one of them succeeds."""
+    for _ in range(10):
+        one, other = create_dataset(connection), create_dataset(connection)
+        start = Barrier(2)
+
+        def put(outer: Dataset, inner: Dataset, start: Barrier = start) -> bool:
+            start.wait()
+            try:
+                outer.add_dataset_members([inner.rid])
+            except DatasetCycle:
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as pool:
+            done = list(pool.map(put, (one, other), (other, one)))
+        nested = [bool(each.list_dataset_children()) for each in (one, other)]
+        assert nested == done
+        assert sum(done) < 2
+
+
+def test_many_members_are_paged(connection: Connection, dataset: Dataset) -> None:
+    """Members come in pages of at most the size asked for, all of them, each once, in the order of adding."""
+    add = bare_images(connection, 2500)
+    dataset.add_dataset_members(add)
+    pages = list(dataset.iterate_dataset_members("Image", page_size=1000))
+    assert [len(page) for page in pages] == [1000, 1000, 500]
+    assert [row["RID"] for page in pages for row in page] == add
+
+
+def test_memory_is_flat_while_paging(connection: Connection, dataset: Dataset) -> None:
+    """Reading all pages of a dataset takes no more memory than reading the first ones."""
+    dataset.add_dataset_members(bare_images(connection, 20_000))
+    pages = dataset.iterate_dataset_members("Image", page_size=500)
+    next(pages)
+    tracemalloc.start()
+    for _ in range(3):
+        next(pages)
+    few = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    assert sum(len(page) for page in pages) == 20_000 - 4 * 500
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * few
