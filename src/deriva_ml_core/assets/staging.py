@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -183,6 +181,8 @@ class Staging:
         return f"{int(times) + (not self._is_open(last))}:{table}/{name}"
 
     def _place(self, asset: StagedAsset, *, copy: bool) -> None:
+        import shutil
+
         try:
             asset.path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -262,6 +262,8 @@ def _check_same(
 
 
 def _same_file(original: Path, staged: StagedAsset) -> bool:
+    import filecmp
+
     if original == staged.original:
         return True
     return staged.path.exists() and filecmp.cmp(original, staged.path, shallow=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from deriva_ml_core.execution.inputs import Inputs
 from deriva_ml_core.execution.live import Execution
 from deriva_ml_core.execution.outputs import Outputs
 from deriva_ml_core.execution.provenance import JOURNAL
-from deriva_ml_core.execution.records import write_records
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.lease import Lease
 from deriva_ml_core.journal.story import Created, Creating, Leased
@@ -34,6 +32,8 @@ def create_execution(
     connection: Connection, configuration: ExecutionConfiguration, workflow: Workflow | RID | None, *, dry_run: bool
 ) -> Execution:
     """Make an execution; see ``DerivaML.create_execution``."""
+    from deriva_ml_core.execution.records import write_records
+
     chosen = _chosen_workflow(connection, configuration, workflow)
     datasets = [resolve_version(connection, spec) for spec in configuration.datasets]
     assets = lookup_assets(connection, configuration.asset_rids)
@@ -89,6 +89,8 @@ def _chosen_workflow(
 def _dry_run(
     connection: Connection, configuration: ExecutionConfiguration, datasets: list[DatasetSpec], assets: list[Asset]
 ) -> Execution:
+    import tempfile
+
     parent = connection.working_folder(DRY_RUN_RID)
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))

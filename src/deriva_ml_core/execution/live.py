@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -41,6 +40,8 @@ from deriva_ml_core.news import NewsThread
 from deriva_ml_core.redaction import redact_text
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from deriva_ml_core.bag import DatasetBag
 
 __all__ = ["Execution"]
@@ -389,6 +390,8 @@ class Execution(RecordedExecution):
         )
         if wait:
             return self._upload(clean_folder, progress_callback, options)
+        from concurrent.futures import ThreadPoolExecutor
+
         sender = ThreadPoolExecutor(1, thread_name_prefix="deriva-ml-upload")
         future = sender.submit(self._upload, clean_folder, progress_callback, options)
         sender.shutdown(wait=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -214,6 +213,8 @@ def local_story(connection: Connection, rid: RID) -> Story | None:
 
 def kept_story(connection: Connection, rid: RID) -> Story | None:
     """What the newest copy of the journal in the catalog tells; None where none was kept."""
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / JOURNAL
         return Journal(path).story if fetch_kept_journal(connection, rid, path) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +87,8 @@ def _retold(recorded: RecordedExecution, source: str) -> list[Event]:
 
 def _where_it_was(connection: Connection, rid: RID) -> str:
     """Host and folder of a run, by its environment snapshot."""
+    import tempfile
+
     snapshots = [asset for asset in assets_of(connection, rid, Role.output) if "Runtime_Env" in asset.asset_types]
     if not snapshots:
         return "an unknown place"
