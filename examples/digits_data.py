@@ -10,9 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from deriva_ml import DerivaML, Execution, ExecutionConfiguration, Status, Workflow
-from deriva_ml_core.bag import DatasetBag
-from deriva_ml_core.dataset import Dataset
-from deriva_ml_core.models import Asset
+from deriva_ml_core import Asset, Dataset, DatasetBag
 
 DIGITS = "Handwritten digits: 1,797 images of 8 by 8 pixels, from scikit-learn"
 TESTING = 360

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from deriva_ml import DatasetSpec, DerivaML, ExecutionConfiguration
-from deriva_ml_core.bag import DatasetBag
+from deriva_ml_core import DatasetBag
 from deriva_ml_lightning import DerivaMLCallback
 
 Batch = tuple[Tensor, Tensor]

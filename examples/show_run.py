@@ -13,8 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from deriva_ml import DerivaML
-from deriva_ml_core.models import Asset
-from deriva_ml_core.provenance import RecordedExecution
+from deriva_ml_core import Asset, RecordedExecution
 
 
 def arguments(description: str) -> tuple[DerivaML, int]:

@@ -22,6 +22,10 @@ from deriva_ml_core.errors import UploadFailed  # noqa: E402
 from deriva_ml_core.execution.live import Execution  # noqa: E402
 from deriva_ml_keras import DerivaMLCallback  # noqa: E402
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15 with numpy 2
+]
+
 POINTS = np.linspace(-1, 1, 96, dtype="float32").reshape(32, 3)
 SUMS = POINTS.sum(1, keepdims=True)
 

@@ -10,12 +10,16 @@ from deriva_ml_core.training import TrainingReporter
 from deriva_ml_lightning.packages import callback_classes
 
 if TYPE_CHECKING:
-    from deriva_ml_core.execution import Execution
     from lightning.pytorch import Callback, LightningModule, Trainer
+
+    from deriva_ml_core.execution import Execution
 else:
 
     class Callback(*callback_classes()):
-        """A callback to the Trainers of all packages that are installed."""
+        """A callback to the Trainers of both packages, also of one that is imported after this module."""
+
+        def __init__(self) -> None:
+            Callback.__bases__ = callback_classes()
 
 
 __all__ = ["DerivaMLCallback"]
