@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ _SECRET_ENDS = re.compile(
     r"(?:password|passwd|passphrase|passcode|apikey|accesskey|secretkey|privatekey|signingkey|authtoken|accesstoken|"
     r"apitoken|sessionid|sessid)s?\Z"
 )
-_SECRET_PAIRS = {
+_SECRET_PAIRS: Mapping[str, frozenset[str]] = {
     "key": _words(
         "access account anthropic api auth aws azure comet consumer deploy encryption gcp hf host license master "
         "neptune openai private secret session shared signing ssh subscription wandb"
@@ -39,14 +39,39 @@ _SECRET_PAIRS = {
 # a language model's own tokens are no secrets
 _TOKEN_KINDS = _words(
     "additional audio batch begin boi bos class cls decoder end eoi eos eot first forced image input last left mask "
-    "max min next num output pad patch per prefix prompt right sep sequence source special speech start stop suffix target "
-    "text time unk unknown video vision visual word"
+    "max min next num output pad patch per prefix prompt right sep sequence source special speech start stop suffix "
+    "target text time unk unknown video vision visual word"
 )
 # what follows a secret's name where the value is something about it
 _ABOUT = _words(
     "count dir directory enabled endpoint env expires expiry field file filename folder format label len length limit "
     "method mode name path policy prompt required size ttl type uri url var variable"
 )
+
+
+class _Assignment:
+    """A way to give a name a value.
+
+    Args:
+        head: Finds the ``name`` and ``is``, what lies between it and the value.
+        value: Finds the ``value`` there.
+    """
+
+    def __init__(self, head: str, value: str) -> None:
+        self._head = re.compile(head)
+        self._value = re.compile(value, re.DOTALL)
+
+    def secrets(self, text: str) -> Iterator[tuple[str, int, int]]:
+        """The secrets' names, and from where to where their values are, without overlaps."""
+        end = 0
+        for head in self._head.finditer(text):
+            start = head.end("is")
+            if start < end or not is_secret_name(head["name"]):
+                continue
+            if found := self._value.match(text, start):
+                end = found.end("value")
+                yield head["name"].lstrip("-"), found.start("value"), end
+
 
 _FORMS = tuple(
     (kind, re.compile(form, re.DOTALL))
@@ -70,28 +95,29 @@ _FORMS = tuple(
     )
 )
 # what stands before the host in a URL: with a password, or on the web, where no login name is needed to read
-_LOGIN = re.compile(r"(?<=://)[^\s/?#@:\['\"<>]*:(?!\d{1,5}/)(?P<password>[^\s'\"<>]*)(?=@)")
+_LOGIN = re.compile(r"(?<=://)[^\s/?#@:\['\"<>]*:(?!\d{1,5}/)(?P<password>[^\s/?#'\"<>]*(?=@)|[^\s'\"<>]{0,256}(?=@))")
 _USER = re.compile(r"(?i)(?:(?<=http://)|(?<=https://))[^\s/?#@'\"<>]+(?=@)")
 
+# a name and what lies between it and a value; only the name is consumed, as what follows it may be the next name
 _NAME = r"(?<![\w.-])(?P<name>-{0,2}[A-Za-z_][\w.-]*)"
-_QUOTED = r"[rbfuRBFU]{0,2}(?P<quote>\"\"\"|'''|\\?[\"'])(?P<value>(?:\\.|(?!(?P=quote)).)+?)(?=(?P=quote))"
-_EQUALS = r"(?:\\?[\"'])?\]?\s*(?::\s*[\w.\[\], |]{1,60}=|:=|[=!]?=|=>|:)\s*"
-_IN_QUOTES = re.compile(_NAME + _EQUALS + _QUOTED, re.DOTALL)
-_UNQUOTED = re.compile(_NAME + r"=(?P<value>(?!\[redacted)[^\s&;'\"]+)")
-_AS_HEADER = re.compile(
-    r"(?i)(?<![\w.-])(?P<name>passwo?r?d|(?:client )?secret|api[-_ ]?key|x-[\w-]*(?:key|token)|authorization|"
-    r"(?:set-)?cookie):[ \t]+(?P<value>(?!\[redacted)[^\s'\"]+)"
+_IS = r"(?=(?P<is>(?:\\?[\"'])?\]?\s*(?::\s*[\w.\[\], |]{1,60}=|:=|[=!]?=|=>|:)\s*[rbfuRBFU]{0,2}(?=\\?[\"'])))"
+_QUOTED = r"(?P<quote>\"\"\"|'''|\\?[\"'])(?P<value>(?:\\.|(?!(?P=quote)).)+?)(?P=quote)"
+_HEADER = r"(?:password|passwd|(?:client )?secret|api[-_ ]?key|x-[\w-]*(?:key|token)|authorization|(?:set-)?cookie)"
+_IN_QUOTES = _Assignment(_NAME + _IS, _QUOTED)
+_UNQUOTED = _Assignment(_NAME + r"(?=(?P<is>=))", r"(?P<value>[^\s&;'\"]+)")
+_AS_HEADER = _Assignment(rf"(?i)(?<![\w.-])(?P<name>{_HEADER})(?P<is>:[ \t]+)", r"(?P<value>[^\s'\"]+)")
+_AS_OPTION = _Assignment(
+    r"(?<![\w.-])--?(?P<name>[A-Za-z][\w-]*)(?P<is>[ =])", r"(?P<value>(?![A-Z_]+\b)[^\s'\"-][^\s'\"]*)"
 )
-_OPTION = re.compile(r"(?<![\w.-])--?(?P<name>[A-Za-z][\w-]*)[ =](?P<value>[^\s'\"-][^\s'\"]*)")
-_LINE = re.compile(
-    r"(?m)^[+ -]?\s*(?:-\s+|export\s+|ENV\s+)?(?P<name>[\w.-]+)\s*[:=]\s*(?P<value>[^\s'\"#\[{|>].*?)\s*$"
-)
+_LINE = r"(?m)^[+ -]?[ \t]*(?:-[ \t]+|export[ \t]+|ENV[ \t]+)?"
+_AS_SETTING = _Assignment(rf"{_LINE}(?P<name>[\w.-]+)(?P<is>[ \t]*[:=][ \t]*)", r"(?P<value>[^\s'\"#\[{|>][^\n]*)")
+_AS_EXPORT = _Assignment(rf"{_LINE}(?P<name>[A-Z][A-Z0-9_]*)(?P<is>=)", r"(?P<value>(?=\S*\d)[\w+/=~-]{8,})(?!\S)")
+
 _NO_LITERAL = re.compile(
-    r"(?i)\s*|[x*.\s-]+|<.*>|.*\$[\w{(].*|\{.*\}|%\(?\w.*|\[redacted.*|(?:your|my|the)[-_ ].*|none|null|true|false|"
-    r"[@!]\w.*|tok(?:en)?|pass(?:word)?|secret",
+    r"(?i)\s*|[x*.\s-]+|<.*>|\$[\w{(].*|.*\{.*\}.*|%\(\w+\)s|%\w+%|\[redacted.*|your[-_ ].*|none|null|true|false|"
+    r"!\w.*|tok(?:en)?|pass(?:word)?|secret",
     re.DOTALL,
 )
-_REFERENCE = re.compile(r"[A-Za-z_][A-Za-z_.]*|.*[(\[].*", re.DOTALL)
 _SETTINGS = _words(".bash .cfg .conf .env .envrc .ini .json .properties .sh .toml .yaml .yml .zsh")
 _KEY_FILES = _words(".jks .kdbx .key .keystore .p12 .pem .pfx .ppk")
 _LOGIN_FILES = _words(
@@ -179,15 +205,18 @@ def redact_text(text: str) -> str:
     for kind, form in _FORMS:
         text = form.sub(_mark(kind), text)
     text = _USER.sub(_mark("login"), _LOGIN.sub(_mark("login"), text))
-    for assigned in (_IN_QUOTES, _UNQUOTED, _AS_HEADER):
-        text = assigned.sub(_redact_assigned, text)
+    for assignment in (_IN_QUOTES, _UNQUOTED, _AS_HEADER):
+        text = _without_values(text, assignment)
     return text
 
 
-def _redact_assigned(found: re.Match[str]) -> str:
-    if not is_secret_name(found["name"]) or found["value"].startswith("[redacted"):
-        return found[0]
-    return found[0][: found.start("value") - found.start()] + _mark(found["name"].lstrip("-"))
+def _without_values(text: str, assignment: _Assignment) -> str:
+    parts, end = [], 0
+    for name, start, stop in assignment.secrets(text):
+        if not text.startswith("[redacted", start):
+            parts += [text[end:start], _mark(name)]
+            end = stop
+    return "".join((*parts, text[end:]))
 
 
 def _mark(what: str) -> str:
@@ -201,24 +230,16 @@ def holds_secret(text: str, file: str = "") -> bool:
         text: The text, of a program or of settings.
         file: The file's name: in YAML, ``.env`` and the like a literal needs no quotes.
     """
-    if any(form.search(text) for _, form in _FORMS):
-        return True
-    if any(_is_literal(found["password"]) for found in _LOGIN.finditer(text)):
-        return True
-    if any(is_secret_name(found["name"]) and _is_literal(found["value"]) for found in _IN_QUOTES.finditer(text)):
-        return True
-    if any(
-        is_secret_name(found["name"]) and _is_literal(found["value"]) and not found["value"].isupper()
-        for found in _OPTION.finditer(text)
-    ):
-        return True
     name = PurePosixPath(file).name.lower()
-    plain = PurePosixPath(name).suffix in _SETTINGS or name.startswith(".env") or name == "dockerfile"
-    return any(
-        is_secret_name(found["name"])
-        and _is_literal(found["value"])
-        and (plain or not _REFERENCE.fullmatch(found["value"]))
-        for found in _LINE.finditer(text)
+    is_settings = PurePosixPath(name).suffix in _SETTINGS or name.startswith(".env") or name == "dockerfile"
+    return (
+        any(form.search(text) for _, form in _FORMS)
+        or any(_is_literal(found["password"]) for found in _LOGIN.finditer(text))
+        or any(
+            _is_literal(text[start:stop])
+            for assignment in (_IN_QUOTES, _AS_OPTION, _AS_SETTING if is_settings else _AS_EXPORT)
+            for _, start, stop in assignment.secrets(text)
+        )
     )
 
 
