@@ -37,7 +37,6 @@ from deriva_ml_core.models import (
     UploadProgress,
 )
 from deriva_ml_core.news import NewsThread
-from deriva_ml_core.redaction import redact_text
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -138,6 +137,8 @@ class Execution(RecordedExecution):
         self._set_status(Status(status), message, progress=progress)
 
     def _set_status(self, status: Status, message: str, *, progress: Progress | None = None, error: str = "") -> None:
+        from deriva_ml_core.redaction import redact_text  # many patterns to compile
+
         with self._lock:
             previous = self.status
             if not previous.may_become(status):
