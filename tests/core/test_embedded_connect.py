@@ -1,0 +1,84 @@
+"""Which addresses the embedded backend answers for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deriva_ml_core.builtin.connect import connect, embedded_folder
+from deriva_ml_core.errors import ConfigurationError, UnknownAddress
+from deriva_ml_core.models import Address
+from deriva_ml_core.plugins import load_plugins
+
+
+@pytest.mark.parametrize("hostname", [None, ""])
+def test_no_host(hostname: str | None, home: Path) -> None:
+    """Without a host name the catalog lies in DERIVA_ML_HOME, in local/."""
+    assert embedded_folder(hostname) == home / "local"
+
+
+def test_home_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without DERIVA_ML_HOME that is ~/.deriva-ml."""
+    monkeypatch.delenv("DERIVA_ML_HOME")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert embedded_folder(None) == Path("/home/ada/.deriva-ml/local")
+
+
+@pytest.mark.parametrize(
+    ("hostname", "folder"),
+    [
+        ("file:/data/x", "/data/x"),
+        ("file:///data/x", "/data/x"),
+        ("file://localhost/data/x", "/data/x"),
+        ("file:///data/a%20b", "/data/a b"),
+        ("file:/data/a%20b", "/data/a%20b"),
+        ("file:~/x", "/home/ada/x"),
+        ("file:x", "/work/x"),
+        ("file:./x/../y", "/work/y"),
+        ("file:/data/a b", "/data/a b"),
+    ],
+)
+def test_folders(hostname: str, folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder may be given absolutely, from here, from home, and as a URL."""
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.chdir(tmp_path)
+    assert str(embedded_folder(hostname)) == folder.replace("/work", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "hostname", ["localhost:8080", "localhost", "example.org", "https://x.org", "HTTP://localhost"]
+)
+def test_servers_are_for_others(hostname: str) -> None:
+    """A server's name is left to another plugin."""
+    assert embedded_folder(hostname) is None
+    assert connect(Address(hostname=hostname, catalog_id="1")) is None
+
+
+@pytest.mark.parametrize("hostname", ["x://y", "s3://bucket", "ftp://example.org", "file://other-machine/x", "file:"])
+def test_unknown_addresses(hostname: str) -> None:
+    """A scheme that nobody answers for, and a folder that is not named, are errors that say what is known."""
+    with pytest.raises(UnknownAddress, match="file:"):
+        connect(Address(hostname=hostname))
+
+
+def test_no_number(tmp_path: Path) -> None:
+    """An embedded catalog has no number, and none may be given."""
+    with pytest.raises(ConfigurationError, match="'1'"):
+        connect(Address(hostname=f"file:{tmp_path}", catalog_id="1"))
+
+
+def test_hook_connect(tmp_path: Path) -> None:
+    """Asked through the plugins, it opens catalog and store in the folder, and its working folders lie there."""
+    backend = load_plugins({}).hook.connect(address=Address(hostname=f"file:{tmp_path}/x"))
+    assert backend.folder == tmp_path / "x"
+    assert "Workflow" in backend.catalog.model.tables
+    assert (tmp_path / "x" / "catalog.sqlite").exists()
+
+
+def test_import_loads_no_database() -> None:
+    """The built-in loads SQLAlchemy only when it answers."""
+    code = "import deriva_ml_core.builtin.connect, sys; print('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -1,0 +1,102 @@
+"""Record ids, snapshots and times of the embedded catalog."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deriva_ml_core.backends.embedded.identifiers import (
+    ALPHABET,
+    FIRST_RID,
+    check_given,
+    decode,
+    encode,
+    encode_range,
+    present,
+    rid_number,
+    snapshot_of,
+    tick_of,
+    time_of,
+)
+from deriva_ml_core.definitions import DRY_RUN_RID, split_rid
+from deriva_ml_core.errors import InvalidRID
+
+NUMBERS = st.integers(min_value=0, max_value=2**63)
+TICKS = st.integers(min_value=0, max_value=4 * 10**15)
+
+
+@given(NUMBERS)
+def test_numbers_come_back(number: int) -> None:
+    """Every number is written as a legal record id, and read back."""
+    assert split_rid(encode(number)) == (encode(number), None)
+    assert decode(encode(number)) == number
+
+
+@given(NUMBERS)
+def test_groups(number: int) -> None:
+    """Groups of four digits stand from the right, without leading zeros."""
+    first, *others = encode(number).split("-")
+    assert 1 <= len(first) <= 4
+    assert all(len(group) == 4 for group in others)
+    assert first == "0" or not first.startswith("0")
+
+
+def test_known_ids() -> None:
+    """The numbers are written as Crockford has it, and the first is well above the dry run's."""
+    assert (encode(0), encode(31), encode(32), encode(FIRST_RID)) == ("0", "Z", "10", "1-0000")
+    assert decode("1-4A2C") == 32**4 + 4 * 32**3 + 10 * 32**2 + 2 * 32 + 12
+    assert len(ALPHABET) == 32
+    assert rid_number(DRY_RUN_RID) is None
+
+
+@given(st.text(alphabet=ALPHABET + "-ilouILOU aé", max_size=16))
+def test_only_what_was_written_is_read(text: str) -> None:
+    """A text that `encode` would not write is nobody's number."""
+    number = rid_number(text)
+    assert number is None or encode(number) == text
+
+
+@given(st.integers(min_value=FIRST_RID, max_value=2**50), st.integers(min_value=0, max_value=5000))
+def test_ranges(first: int, count: int) -> None:
+    """A range is written as its numbers are."""
+    assert encode_range(first, first + count) == [encode(number) for number in range(first, first + count)]
+
+
+@given(TICKS, TICKS)
+def test_times_and_ticks_have_one_order(one: int, other: int) -> None:
+    """Times compare as texts as their ticks do, and always have microseconds and a zone."""
+    assert (time_of(one) < time_of(other)) == (one < other)
+    assert len(time_of(one)) == len("2026-11-22T21:40:00.123456+00:00")
+
+
+@given(TICKS)
+def test_snapshots_come_back(tick: int) -> None:
+    """A snapshot names its tick, and may stand behind a record id."""
+    assert tick_of(snapshot_of(tick)) == tick
+    assert split_rid(f"1-0000@{snapshot_of(tick)}") == ("1-0000", snapshot_of(tick))
+
+
+@pytest.mark.parametrize("text", ["", "x", "1-0", "Z" * 40, "-1", "\uff11"])
+def test_no_snapshot(text: str) -> None:
+    """A text that is no snapshot is refused."""
+    with pytest.raises(InvalidRID):
+        tick_of(text)
+
+
+def test_the_present_is_later_than_this_software() -> None:
+    """The present is told in microseconds since 1970."""
+    assert time_of(present()) > "2026-01-01"
+
+
+@pytest.mark.parametrize("rid", ["1-ABC", "2-GHI", "a", "0-0"])
+def test_given_ids(rid: str) -> None:
+    """A caller may give any legal record id."""
+    assert check_given(rid) == rid
+
+
+@pytest.mark.parametrize("rid", [None, 7, "", "1-", "1 2", "1-ABC@2TA-YBS5-1QQG"])
+def test_given_ids_that_are_none(rid: object) -> None:
+    """What is no record id, or has a snapshot, cannot be a row's."""
+    with pytest.raises(InvalidRID):
+        check_given(rid)

@@ -1,0 +1,76 @@
+"""The URLs of objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deriva_ml_core.backends.embedded import FolderStore
+from deriva_ml_core.backends.embedded.urls import ObjectName, check_filename, parse
+from deriva_ml_core.errors import DerivaMLException, InvalidFileName, UnknownAddress
+from deriva_ml_core.models import UploadOptions
+
+MD5 = "900150983cd24fb0d6963f7d28e17f72"
+PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1)
+
+
+@given(PARTS, st.lists(PARTS, min_size=1, max_size=3).map("/".join))
+def test_names_come_back(table: str, filename: str) -> None:
+    """Any table and file name is in the URL, which is one line of ASCII and read back as it was."""
+    url = ObjectName(table, MD5, filename).url
+    assert url.isascii()
+    assert url.isprintable()
+    assert url.count("/") == 3
+    assert parse(url) == ObjectName(table, MD5, filename)
+
+
+@given(st.text(alphabet="/hatrcImge.%2F:109" + MD5) | st.text())
+def test_other_texts_are_refused(text: str) -> None:
+    """A text is a URL of ours, and then written as we write it, or refused."""
+    try:
+        name = parse(text)
+    except UnknownAddress:
+        return
+    assert name.url == text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"/hatrac/Image/../{MD5}.a:1",
+        f"/hatrac/Image/{MD5}.../../a:1",
+        f"/hatrac/Image/{MD5}/../../../../etc/passwd.a:1",
+        f"/hatrac/Image/{MD5[:-1]}g.a:1",
+        f"/hatrac/Image/{MD5}.a:2",
+        f"/hatrac/Image/{MD5}.a",
+        f"https://example.org/hatrac/Image/{MD5}.a:1",
+        f"file:///hatrac/Image/{MD5}.a:1",
+        f"/hatrac/Image/{MD5}.a%:1",
+        f"/hatrac/Image/{MD5}.a:1\n",
+        "",
+    ],
+)
+def test_nothing_climbs_out(url: str, tmp_path: Path) -> None:
+    """No URL leads to a file that is not an object."""
+    store = FolderStore(tmp_path)
+    with pytest.raises(UnknownAddress):
+        store.get(url, tmp_path / "copy", length=1, md5=MD5, options=UploadOptions())
+    with pytest.raises(UnknownAddress):
+        store.source(url)
+
+
+@given(st.text(alphabet="a./\0") | st.text())
+def test_filenames_stay_within(filename: str) -> None:
+    """A file name that is let through, joined to any folder, lies in it."""
+    try:
+        check_filename(filename)
+    except InvalidFileName as error:
+        assert isinstance(error, DerivaMLException)
+        return
+    parts = Path("/folder/" + filename).parts
+    assert parts[:2] == ("/", "folder")
+    assert len(parts) > 2
+    assert ".." not in parts
