@@ -1,0 +1,151 @@
+"""The examples, run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from deriva_ml import DerivaML, Status
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+for name in ("torch", "sklearn", "PIL", "rich"):
+    pytest.importorskip(name, reason=f"{name}, which the examples use, is not installed")
+
+
+def run(example: str, home: Path, *options: str) -> str:
+    """Run an example in a folder of its own, and return what it prints."""
+    home.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / example, "--home", home, "--epochs", "2", *options],
+        cwd=home,
+        env={**os.environ, "PYTHONWARNINGS": "default"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def counts(ml: DerivaML) -> dict[str, int]:
+    """How many rows there are of what must not be made twice."""
+    tables = ("Workflow", "Image", "Dataset", "Dataset_Version", "Dataset_Image", "Dataset_Dataset")
+    return {table: len(ml.select_rows(table)) for table in tables}
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A catalog after the first run with Lightning, and what that run printed."""
+    pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
+    home = tmp_path_factory.mktemp("examples") / "home"
+    return home, run("digits_lightning.py", home)
+
+
+def test_the_data_are_images_in_a_dataset_with_two_parts(printed: tuple[Path, str]) -> None:
+    """1,797 PNG images lie in one dataset, through its parts for training and for testing, made by an execution."""
+    ml = DerivaML(f"file:{printed[0]}")
+    whole = next(dataset for dataset in ml.find_datasets() if dataset.list_dataset_children())
+    parts = {part.dataset_types: len(part.list_dataset_members()["Image"]) for part in whole.list_dataset_children()}
+    assert parts == {("Training",): 1437, ("Testing",): 360}
+    images = whole.list_dataset_members(recurse=True)["Image"]
+    assert len({image["RID"] for image in images}) == 1797
+    labels = Counter(image["Filename"].partition("/")[0] for image in images)
+    assert labels == {
+        "0": 178,
+        "1": 182,
+        "2": 177,
+        "3": 183,
+        "4": 181,
+        "5": 182,
+        "6": 181,
+        "7": 179,
+        "8": 174,
+        "9": 180,
+    }
+    assert whole.dataset_history()[-1].execution is not None
+
+
+def test_a_training_is_on_record(printed: tuple[Path, str]) -> None:
+    """The run is completed, names the dataset that it read in its version, and keeps a checkpoint an epoch."""
+    ml = DerivaML(f"file:{printed[0]}")
+    training = ml.find_executions(workflow_type="Training")[-1]
+    assert training.status is Status.completed
+    (read,) = training.list_input_datasets()
+    assert read.version == ml.lookup_dataset(read.rid).current_version
+    outputs = {asset.filename for asset in training.list_assets("Output")}
+    assert {"epoch-0001.ckpt", "epoch-0002.ckpt", "metrics.jsonl", "configuration.json"} <= outputs
+
+
+def test_what_is_printed_is_what_is_recorded(printed: tuple[Path, str]) -> None:
+    """A person reads the workflow's URL and checksum, the input, each status, and each output with size and MD5."""
+    home, text = printed
+    ml = DerivaML(f"file:{home}")
+    training = ml.find_executions(workflow_type="Training")[-1]
+    workflow = ml.lookup_workflow(training.workflow_rid)
+    (read,) = training.list_input_datasets()
+    for expected in (training.execution_rid, workflow.url, workflow.checksum, f"{read.rid} version {read.version}"):
+        assert expected in re.sub(r"\n +", "", text)
+    assert all(update.message in text for update in training.list_statuses())
+    for asset in training.list_assets("Output"):
+        assert asset.md5 in text
+    assert re.search(r"Verified 1,8\d\d stored files, .*: every byte is as it was recorded", text)
+
+
+def test_flipped_bytes_are_found(printed: tuple[Path, str], tmp_path: Path) -> None:
+    """The verification at the end reads the bytes: with one image changed in the store, it fails and names it."""
+    home = tmp_path / "copy"
+    subprocess.run(["cp", "-r", printed[0], home], check=True)
+    ml = DerivaML(f"file:{home}")
+    image = ml.lookup_asset(ml.select_rows("Image")[0]["RID"])
+    stored = next(path for path in home.rglob(f"*{image.md5}*") if path.is_file())
+    stored.chmod(0o644)
+    stored.write_bytes(stored.read_bytes()[::-1])
+    training = ml.find_executions(workflow_type="Training")[-1]
+    program = f"""
+import sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+from show_run import show_run
+from deriva_ml import DerivaML
+show_run(DerivaML("file:{home}"), {training.execution_rid!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ChecksumMismatch" in done.stderr
+    assert image.md5 in done.stderr
+
+
+def test_a_second_run_makes_nothing_twice(printed: tuple[Path, str]) -> None:
+    """Run again, the example reuses workflow, images and dataset; the one new thing is the execution."""
+    home, _ = printed
+    ml = DerivaML(f"file:{home}")
+    before = counts(ml)
+    first = len(ml.find_executions())
+    run("digits_lightning.py", home)
+    assert counts(ml) == before
+    assert len(ml.find_executions()) == first + 1
+
+
+def test_keras_reads_the_same_dataset(printed: tuple[Path, str]) -> None:
+    """The Keras example trains on the dataset that is there, as a workflow of its own."""
+    pytest.importorskip("keras", reason="keras is not installed")
+    home, _ = printed
+    ml = DerivaML(f"file:{home}")
+    before = counts(ml)
+    text = run("digits_keras.py", home)
+    assert counts(ml) == before | {"Workflow": before["Workflow"] + 1}
+    (newest,) = ml.find_executions(workflow_type="Training", limit=1)
+    assert {"epoch-0001.keras", "epoch-0002.keras"} <= {asset.filename for asset in newest.list_assets("Output")}
+    assert newest.execution_rid in text
+
+
+@pytest.mark.parametrize("example", ["digits_lightning.py", "digits_keras.py"])
+def test_an_example_is_short(example: str) -> None:
+    """What a user copies is less than 60 lines, blank ones not counted."""
+    text = (EXAMPLES / example).read_text()
+    assert sum(1 for line in text.splitlines() if line.strip()) < 60
