@@ -1,0 +1,54 @@
+"""The floor of catalog calls: one table of SQLite through SQLAlchemy Core, at the same durability, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__ = ["BareTable"]
+
+
+class BareTable:
+    """The columns of the table Execution, its primary key, and an index by time.
+
+    Args:
+        file: The database, made here.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._engine = sa.create_engine(f"sqlite:///{file}")
+        sa.event.listen(self._engine, "connect", _make_durable)
+        names = ("RID", "RCT", "RMT", "RCB", "RMB", "Workflow", "Description", "Duration", "Status", "Status_Detail")
+        columns = [sa.Column(name, sa.Text, primary_key=name == "RID") for name in names]
+        self._rows = sa.Table("Execution", sa.MetaData(), *columns, sa.Index("by_time", "RCT"))
+        self._rows.metadata.create_all(self._engine)
+
+    def insert(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add rows in one transaction."""
+        with self._engine.begin() as connection:
+            connection.execute(self._rows.insert(), list(rows))
+
+    def select(self, rid: str) -> list[dict[str, Any]]:
+        """The row of an id."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(self._rows).where(self._rows.c["RID"] == rid))
+            return [dict(row) for row in found.mappings()]
+
+    def newest(self, limit: int) -> list[dict[str, Any]]:
+        """The rows that were made last."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(self._rows).order_by(self._rows.c.RCT.desc()).limit(limit))
+            return [dict(row) for row in found.mappings()]
+
+    def update(self, rid: str, **values: str) -> None:
+        """Change one row in one transaction."""
+        with self._engine.begin() as connection:
+            connection.execute(self._rows.update().where(self._rows.c["RID"] == rid).values(values))
+
+
+def _make_durable(connection: Any, _: object) -> None:
+    for setting in ("journal_mode = WAL", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {setting}")
