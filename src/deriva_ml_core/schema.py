@@ -1,4 +1,4 @@
-"""The ``deriva-ml`` catalog schema as data, once, for every backend."""
+"""Tables as data, for every backend: columns and keys, and the shapes of vocabularies, assets and links."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from deriva_ml_core.definitions import MLAsset, MLTable, MLVocab, Role
+from deriva_ml_core.definitions import MLTable, MLVocab
 from deriva_ml_core.errors import UnknownTable
 
 __all__ = [
     "ASSET_COLUMNS",
     "DOMAIN_SCHEMA",
     "ML_SCHEMA",
-    "SCHEMA_VERSION",
     "SYSTEM_COLUMNS",
-    "TERMS",
     "CatalogModel",
     "Column",
     "ForeignKey",
@@ -25,14 +23,11 @@ __all__ = [
     "association",
     "dataset_table",
     "execution_table",
-    "standard_tables",
     "vocabulary_table",
 ]
 
 ML_SCHEMA = "deriva-ml"
 DOMAIN_SCHEMA = "domain"
-SCHEMA_VERSION = 1
-"""The version of what `standard_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
 
 SYSTEM_COLUMNS = ("RID", "RCT", "RMT", "RCB", "RMB")
 """Record id, creation and modification time, and who did either: every table has them, the backend fills them."""
@@ -126,23 +121,25 @@ class CatalogModel:
 
     def asset_table(self, name: str) -> Table:
         """Return the asset table of that name, or raise `UnknownTable` naming the known ones."""
-        known = {table.name: table for table in self.tables.values() if table.is_asset}
-        if name not in known:
+        found = self.tables.get(name)
+        if found is None or not found.is_asset:
+            known = (table.name for table in self.tables.values() if table.is_asset)
             raise UnknownTable(
                 f"The catalog has no asset table {name!r}; it has {_listed(known)}. "
                 f"Make one with ml.create_asset({name!r})."
             )
-        return known[name]
+        return found
 
     def vocabulary(self, name: str) -> Table:
         """Return the vocabulary of that name, or raise `UnknownTable` naming the known ones."""
-        known = {table.name: table for table in self.tables.values() if table.is_vocabulary}
-        if name not in known:
+        found = self.tables.get(name)
+        if found is None or not found.is_vocabulary:
+            known = (table.name for table in self.tables.values() if table.is_vocabulary)
             raise UnknownTable(
                 f"The catalog has no vocabulary {name!r}; it has {_listed(known)}. "
                 f"Make one with ml.create_vocabulary({name!r})."
             )
-        return known[name]
+        return found
 
     @cached_property
     def element_tables(self) -> Mapping[str, str]:
@@ -263,120 +260,3 @@ def asset_tables(
         further=(ForeignKey("Asset_Role", MLVocab.asset_role, "Name"),),
     )
     return table, types, executions
-
-
-def _element(name: str, schema: str) -> Table:
-    return association(
-        dataset_table(name), ForeignKey("Dataset", MLTable.dataset), ForeignKey(name, name), schema=schema
-    )
-
-
-def standard_tables() -> tuple[Table, ...]:
-    """All tables of a new catalog, each after those it refers to; only Dataset and Dataset_Version do so mutually."""
-    execution = ForeignKey("Execution", MLTable.execution)
-    dataset = ForeignKey("Dataset", MLTable.dataset)
-    return (
-        *(vocabulary_table(name) for name in MLVocab),
-        Table(
-            MLTable.workflow,
-            (
-                Column("Name"),
-                Column("Description", "markdown"),
-                Column("URL", "ermrest_uri"),
-                Column("Checksum"),
-                Column("Version"),
-                Column("Workflow_Type", nullok=False),
-            ),
-            foreign_keys=(ForeignKey("Workflow_Type", MLVocab.workflow_type, "Name"),),
-        ),
-        Table(
-            MLTable.execution,
-            (
-                Column("Workflow"),
-                Column("Description", "markdown"),
-                Column("Duration"),
-                Column("Status"),
-                Column("Status_Detail"),
-            ),
-            foreign_keys=(ForeignKey("Workflow", MLTable.workflow),),
-        ),
-        association(
-            MLTable.nested_execution,
-            execution,
-            ForeignKey("Nested_Execution", MLTable.execution),
-            Column("Sequence", "int4"),
-        ),
-        Table(
-            MLTable.dataset,
-            (Column("Description", "markdown"), Column("Deleted", "boolean"), Column("Version")),
-            foreign_keys=(ForeignKey("Version", MLTable.dataset_version),),
-        ),
-        Table(
-            MLTable.dataset_version,
-            (
-                Column("Version", nullok=False, default="0.1.0"),
-                Column("Description", "markdown"),
-                Column("Dataset", nullok=False),
-                Column("Execution"),
-                Column("Minid"),
-                Column("Snapshot"),
-            ),
-            keys=(("Dataset", "Version"),),
-            foreign_keys=(dataset, execution),
-        ),
-        association(MLTable.dataset_dataset_type, dataset, ForeignKey("Dataset_Type", MLVocab.dataset_type, "Name")),
-        association(MLTable.nested_dataset, dataset, ForeignKey("Nested_Dataset", MLTable.dataset)),
-        association(
-            MLTable.dataset_execution,
-            dataset,
-            execution,
-            Column("Dataset_Version"),
-            key=("Dataset", "Execution", "Dataset_Version"),
-            further=(ForeignKey("Dataset_Version", MLTable.dataset_version),),
-        ),
-        *(table for name in MLAsset for table in asset_tables(name, schema=ML_SCHEMA)),
-        *(table for name in ("Model", "Image") for table in asset_tables(name)),
-        _element(MLAsset.file, ML_SCHEMA),
-        *(_element(name, DOMAIN_SCHEMA) for name in ("Model", "Image")),
-    )
-
-
-TERMS: Mapping[str, Mapping[str, str]] = {
-    MLVocab.asset_type: {
-        "Execution_Config": "The configuration of an execution",
-        "Runtime_Env": "The environment that an execution ran in",
-        "Hydra_Config": "What hydra composed for an execution",
-        "Deriva_Config": "The DerivaML configuration of an execution",
-        "Execution_Metadata": "What describes an execution",
-        "Execution_Asset": "What an execution made, of no further kind",
-        "File": "A file",
-        "Input_File": "A file that went into an execution",
-        "Output_File": "A file that came out of an execution",
-        "Model_File": "A trained model",
-        "Notebook_Output": "A notebook as executed",
-        "Metrics_File": "Metrics by epoch or step",
-        "Model": "A row of the asset table Model",
-        "Image": "A row of the asset table Image",
-        "Segmentation_Mask": "A mask of regions of an image",
-        "Derived": "Made from another asset",
-    },
-    MLVocab.asset_role: {
-        Role.input: "The execution read it",
-        Role.output: "The execution made it",
-    },
-    MLVocab.dataset_type: {
-        "File": "A dataset of files",
-        "Training": "To train with",
-        "Testing": "To test with",
-        "Validation": "To validate with while training",
-        "Augmented": "With members made from others",
-    },
-    MLVocab.workflow_type: {
-        "Training": "Model training workflows",
-        "Inference": "Running predictions on new data",
-        "Preprocessing": "Data cleaning and transformation",
-        "Evaluation": "Model evaluation and metrics",
-        "Annotation": "Adding labels or features",
-    },
-}
-"""The terms of a new catalog with their descriptions, by vocabulary."""

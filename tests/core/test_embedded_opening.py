@@ -17,7 +17,8 @@ from embedded_samples import in_child, open_to_all, small_disk, unprivileged
 from deriva_ml_core.backends.embedded import open_catalog, tabling
 from deriva_ml_core.backends.embedded.opening import FILE, MIGRATIONS
 from deriva_ml_core.errors import CatalogCorrupt, CatalogTooNew, CatalogUnavailable, DerivaMLWarning
-from deriva_ml_core.schema import SCHEMA_VERSION, Column, Table
+from deriva_ml_core.schema import Column, Table
+from deriva_ml_core.standard import SCHEMA_VERSION
 
 
 def sql(file: Path, statement: str) -> object:

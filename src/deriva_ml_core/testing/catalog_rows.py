@@ -12,7 +12,8 @@ import pytest
 from deriva_ml_core.backend import Catalog, Either
 from deriva_ml_core.definitions import RID_PATTERN, MLAsset, MLTable, MLVocab
 from deriva_ml_core.errors import DuplicateRow, UnknownColumn, UnknownRID, UnknownTable
-from deriva_ml_core.schema import SYSTEM_COLUMNS, TERMS, standard_tables
+from deriva_ml_core.schema import SYSTEM_COLUMNS
+from deriva_ml_core.standard import TERMS, standard_tables
 from deriva_ml_core.testing.catalog_fixtures import CatalogFixtures, OpenCatalog, add, add_dataset, fresh, only
 
 __all__ = ["RowPromises"]

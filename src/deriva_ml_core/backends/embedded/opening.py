@@ -26,7 +26,7 @@ from deriva_ml_core.errors import (
     DerivaMLException,
     DerivaMLWarning,
 )
-from deriva_ml_core.schema import SCHEMA_VERSION, TERMS, standard_tables
+from deriva_ml_core.standard import SCHEMA_VERSION, TERMS, standard_tables
 
 __all__ = ["APPLICATION_ID", "FILE", "MIGRATIONS", "Migration", "open_catalog"]
 

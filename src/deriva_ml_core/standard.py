@@ -1,0 +1,151 @@
+"""What every ``deriva-ml`` catalog has from the start: its tables and their terms, once, for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deriva_ml_core.definitions import MLAsset, MLTable, MLVocab, Role
+from deriva_ml_core.schema import (
+    DOMAIN_SCHEMA,
+    ML_SCHEMA,
+    Column,
+    ForeignKey,
+    Table,
+    asset_tables,
+    association,
+    dataset_table,
+    vocabulary_table,
+)
+
+__all__ = ["SCHEMA_VERSION", "TERMS", "standard_tables"]
+
+SCHEMA_VERSION = 1
+"""The version of what `standard_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
+
+_DATASET = ForeignKey("Dataset", MLTable.dataset)
+_EXECUTION = ForeignKey("Execution", MLTable.execution)
+
+
+def standard_tables() -> tuple[Table, ...]:
+    """All tables of a new catalog, each after those it refers to; only Dataset and Dataset_Version do so mutually."""
+    return (
+        *(vocabulary_table(name) for name in MLVocab),
+        *_run_tables(),
+        *_dataset_tables(),
+        *(table for name in MLAsset for table in asset_tables(name, schema=ML_SCHEMA)),
+        *(table for name in ("Model", "Image") for table in asset_tables(name)),
+        _element(MLAsset.file, ML_SCHEMA),
+        *(_element(name, DOMAIN_SCHEMA) for name in ("Model", "Image")),
+    )
+
+
+def _run_tables() -> tuple[Table, ...]:
+    return (
+        Table(
+            MLTable.workflow,
+            (
+                Column("Name"),
+                Column("Description", "markdown"),
+                Column("URL", "ermrest_uri"),
+                Column("Checksum"),
+                Column("Version"),
+                Column("Workflow_Type", nullok=False),
+            ),
+            foreign_keys=(ForeignKey("Workflow_Type", MLVocab.workflow_type, "Name"),),
+        ),
+        Table(
+            MLTable.execution,
+            (
+                Column("Workflow"),
+                Column("Description", "markdown"),
+                Column("Duration"),
+                Column("Status"),
+                Column("Status_Detail"),
+            ),
+            foreign_keys=(ForeignKey("Workflow", MLTable.workflow),),
+        ),
+        association(
+            MLTable.nested_execution,
+            _EXECUTION,
+            ForeignKey("Nested_Execution", MLTable.execution),
+            Column("Sequence", "int4"),
+        ),
+    )
+
+
+def _dataset_tables() -> tuple[Table, ...]:
+    return (
+        Table(
+            MLTable.dataset,
+            (Column("Description", "markdown"), Column("Deleted", "boolean"), Column("Version")),
+            foreign_keys=(ForeignKey("Version", MLTable.dataset_version),),
+        ),
+        Table(
+            MLTable.dataset_version,
+            (
+                Column("Version", nullok=False, default="0.1.0"),
+                Column("Description", "markdown"),
+                Column("Dataset", nullok=False),
+                Column("Execution"),
+                Column("Minid"),
+                Column("Snapshot"),
+            ),
+            keys=(("Dataset", "Version"),),
+            foreign_keys=(_DATASET, _EXECUTION),
+        ),
+        association(MLTable.dataset_dataset_type, _DATASET, ForeignKey("Dataset_Type", MLVocab.dataset_type, "Name")),
+        association(MLTable.nested_dataset, _DATASET, ForeignKey("Nested_Dataset", MLTable.dataset)),
+        association(
+            MLTable.dataset_execution,
+            _DATASET,
+            _EXECUTION,
+            Column("Dataset_Version"),
+            key=("Dataset", "Execution", "Dataset_Version"),
+            further=(ForeignKey("Dataset_Version", MLTable.dataset_version),),
+        ),
+    )
+
+
+def _element(name: str, schema: str) -> Table:
+    return association(dataset_table(name), _DATASET, ForeignKey(name, name), schema=schema)
+
+
+TERMS: Mapping[str, Mapping[str, str]] = {
+    MLVocab.asset_type: {
+        "Execution_Config": "The configuration of an execution",
+        "Runtime_Env": "The environment that an execution ran in",
+        "Hydra_Config": "What hydra composed for an execution",
+        "Deriva_Config": "The DerivaML configuration of an execution",
+        "Execution_Metadata": "What describes an execution",
+        "Execution_Asset": "What an execution made, of no further kind",
+        "File": "A file",
+        "Input_File": "A file that went into an execution",
+        "Output_File": "A file that came out of an execution",
+        "Model_File": "A trained model",
+        "Notebook_Output": "A notebook as executed",
+        "Metrics_File": "Metrics by epoch or step",
+        "Model": "A row of the asset table Model",
+        "Image": "A row of the asset table Image",
+        "Segmentation_Mask": "A mask of regions of an image",
+        "Derived": "Made from another asset",
+    },
+    MLVocab.asset_role: {
+        Role.input: "The execution read it",
+        Role.output: "The execution made it",
+    },
+    MLVocab.dataset_type: {
+        "File": "A dataset of files",
+        "Training": "To train with",
+        "Testing": "To test with",
+        "Validation": "To validate with while training",
+        "Augmented": "With members made from others",
+    },
+    MLVocab.workflow_type: {
+        "Training": "Model training workflows",
+        "Inference": "Running predictions on new data",
+        "Preprocessing": "Data cleaning and transformation",
+        "Evaluation": "Model evaluation and metrics",
+        "Annotation": "Adding labels or features",
+    },
+}
+"""The terms of a new catalog with their descriptions, by vocabulary."""
