@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -96,6 +95,8 @@ def _servers() -> Iterator[dict[str, Any]]:
 
 def _ask(url: str, token: str) -> list[dict[str, Any]]:
     """A server's sessions; none where it does not answer. No proxy is asked and no redirection followed."""
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return []
