@@ -90,7 +90,7 @@ def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> b
 
 def _done(answer: Answer) -> Answer:
     if not answer.ok:
-        raise _Failed(answer.complaint.strip() or f"git ended with {answer.status}")
+        raise _Failed((answer.complaint.splitlines() or [f"git ended with {answer.status}"])[-1])
     return answer
 
 

@@ -10,7 +10,7 @@ from deriva_ml_core.git.command import ask
 
 __all__ = ["blob_url", "remote_url", "web_url"]
 
-_SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>\[[^\]/]+\]|[^/@:\[\]]{2,}):(?!//)(?P<path>.+)", re.DOTALL)
+_SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>\[[^\]/]+\]|[^/@:\[\]]{2,}):(?!:|//)(?P<path>.+)", re.DOTALL)
 _SCHEMES = frozenset({"http", "https", "ssh", "git", "git+ssh", "ssh+git"})
 # the hosts' own second doors for ssh through a firewall
 _SSH_DOORS = {
@@ -41,7 +41,7 @@ def web_url(address: str) -> str | None:
     """
     if "://" in address:
         return _from_url(address)
-    if "::" not in address and (found := _SCP.fullmatch(address)):
+    if found := _SCP.fullmatch(address):
         return _joined(found["host"], found["path"])
     return None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,10 @@ def _read(project: Path) -> dict[str, Any]:
 
 
 def _from_scm(project: Path) -> str | None:
-    try:
+    # whatever is wrong with the project's settings, or worth a warning in them: the version is a courtesy
+    with warnings.catch_warnings(), suppress(Exception, SystemExit):
+        warnings.simplefilter("ignore")
         from setuptools_scm import Configuration, _get_version
 
-        version: str | None = _get_version(Configuration.from_file(str(project)), force_write_version_files=False)
-    except (Exception, SystemExit):  # noqa: BLE001 - whatever is wrong with the project's settings, the version is a courtesy
-        return None
-    return version
+        return _get_version(Configuration.from_file(str(project)), force_write_version_files=False)
+    return None
