@@ -28,13 +28,11 @@ def add_rows(folder: Path, number: int) -> list[str]:
     catalog.create_tables([Table("Shared", (Column("Number", "int4"), Column("Text")), (("Text",),))])
     catalog.create_tables(asset_tables("Slide"))
     catalog.insert_unless("Workflow", {"URL": "same"}, {"URL": "same", "Workflow_Type": "Training"})
-    rids = []
-    for step in range(50):
-        (rid,) = catalog.reserve(1)
-        catalog.insert("Shared", [{"RID": rid, "Number": number, "Text": f"{number} {step}"}])
-        catalog.insert("Shared", [{"Text": f"{step}"}], skip_existing=True)
+    rids = catalog.reserve(50)
+    for step, rid in enumerate(rids):
+        rows = [{"RID": rid, "Number": number, "Text": f"{number} {step}"}, {"Text": f"{step}"}]
+        catalog.insert("Shared", rows, skip_existing=True)
         catalog.update("Shared", [{"RID": rid, "Number": -number}])
-        rids.append(rid)
     return rids
 
 

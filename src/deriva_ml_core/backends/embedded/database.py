@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
+from time import monotonic
 from urllib.parse import quote
 from weakref import WeakMethod
 
@@ -25,6 +26,9 @@ __all__ = ["BUSY_TIMEOUT", "Database", "error_code"]
 
 BUSY_TIMEOUT = 30.0
 """Seconds that a call waits for another process's writing to end."""
+
+PATIENCE = 10
+"""Milliseconds after which SQLite's waiting for a turn to write begins afresh."""
 
 
 class Database:
@@ -52,20 +56,22 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """One state of the database, whatever others write meanwhile."""
-        with self._connected("BEGIN") as connection:
+        with self._connected() as connection:
+            connection.exec_driver_sql("BEGIN")
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that no other process can come between; it is undone if the block raises."""
-        # a COMMIT that fails leaves the transaction open: as a statement SQLAlchemy still rolls it back
-        with self._connected("BEGIN IMMEDIATE") as connection:
+        with self._connected() as connection:
+            self._begin_alone(connection)
             yield connection
+            # a COMMIT that fails leaves the transaction open: as a statement SQLAlchemy still rolls it back
             connection.exec_driver_sql("COMMIT")
 
     def run_alone(self, statement: str) -> None:
         """Run a statement that SQLite takes outside transactions only."""
-        with self._turn, self._explained(), self._present_engine().connect() as connection:
+        with self._connected() as connection:
             connection.exec_driver_sql(statement)
 
     def close(self) -> None:
@@ -75,10 +81,21 @@ class Database:
                 self._engine.dispose()
 
     @contextmanager
-    def _connected(self, begin: str) -> Iterator[sa.Connection]:
+    def _connected(self) -> Iterator[sa.Connection]:
         with self._turn, self._explained(), self._present_engine().connect() as connection:
-            connection.exec_driver_sql(begin)
             yield connection
+
+    def _begin_alone(self, connection: sa.Connection) -> None:
+        # SQLite asks less and less often the longer it waits, so that of several writers some would starve
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.execute(f"PRAGMA busy_timeout = {PATIENCE}")
+        end = monotonic() + self._busy_timeout
+        try:
+            while not _begun(driver, last=monotonic() > end):
+                pass
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -86,7 +103,7 @@ class Database:
             yield
         except sa.exc.IntegrityError:
             raise  # the catalog knows the rows, and so the reason
-        except (sa.exc.StatementError, OverflowError, UnicodeEncodeError) as error:
+        except (sa.exc.StatementError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise _in_our_words(error, self.file) from error
 
     def _present_engine(self) -> sa.Engine:
@@ -117,6 +134,16 @@ class Database:
     def after_fork(self) -> None:
         """Let calls go on."""
         self._turn.release()
+
+
+def _begun(connection: sqlite3.Connection, *, last: bool) -> bool:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if last or not error_code(error).startswith("SQLITE_BUSY"):
+            raise
+        return False
+    return True
 
 
 def _around_forks(database: Database) -> None:

@@ -66,13 +66,11 @@ class Truth(sa.types.TypeDecorator[bool]):
         return None if value is None else bool(value)
 
 
-class Real(sa.types.UserDefinedType[float]):
+class Real(sa.REAL[float]):
     """Numbers, left to SQLite, which our own check then asks about."""
 
-    cache_ok = True
-
-    def get_col_spec(self) -> str:
-        return "REAL"
+    def bind_processor(self, dialect: sa.Dialect) -> None:  # noqa: ARG002
+        return None
 
 
 def _type(column: Column) -> sa.types.TypeEngine[Any]:
