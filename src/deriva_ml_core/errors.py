@@ -171,7 +171,7 @@ class StoreUnavailable(DerivaMLException):
 
 
 class StoreFull(DerivaMLException, OSError):
-    """The object store's disk has no room for an object; nothing of it was kept, and repeating alone does not help."""
+    """A disk that has no room for an object, the store's or the one it is brought to; repeating alone does not help."""
 
 
 class UploadFailed(DerivaMLException):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -346,12 +346,32 @@ def test_no_room_for_a_copy(store: FolderStore, tmp_path: Path) -> None:
     file.write_bytes(os.urandom(3 * 2**20))
     stored = put(store, file, owned=False)
     with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
-        with pytest.raises(StoreUnavailable, match=os.strerror(errno.ENOSPC)):
+        with pytest.raises(StoreFull, match="Free some space"):
             store.get(stored.url, disk / "copy", length=stored.length, md5=stored.md5, options=OPTIONS)
         assert not (disk / "copy").exists()
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
         store.get(stored.url, disk / "copy", length=stored.length, md5=stored.md5, options=OPTIONS)
         assert (disk / "copy").read_bytes() == file.read_bytes()
+
+
+LAST_PIECE = """
+import resource, sys
+from pathlib import Path
+from deriva_ml_core.backends.embedded.store import FolderStore
+from deriva_ml_core.models import UploadOptions
+folder, file = map(Path, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2**19, resource.RLIM_INFINITY))
+FolderStore(folder).put("Image", "a.bin", file, owned=False, options=UploadOptions())
+"""
+
+
+def test_a_write_that_takes_only_a_part(tmp_path: Path) -> None:
+    """Where a file's last piece is written in part, as on a disk that fills up just there, nothing is stored."""
+    file = tmp_path / "two.bin"
+    file.write_bytes(os.urandom(2 * 2**20))
+    child = [sys.executable, "-c", LAST_PIECE, tmp_path / "local", file]
+    assert "StoreUnavailable" in subprocess.run(child, capture_output=True, text=True, check=False).stderr
+    assert [path for path in (tmp_path / "local").rglob("*") if path.is_file()] == []
 
 
 def test_a_store_that_cannot_be_written() -> None:

@@ -7,7 +7,7 @@ import os
 from io import FileIO
 from pathlib import Path
 
-__all__ = ["copy_digesting", "digest", "same_bytes"]
+__all__ = ["copy_digesting", "digest", "same_bytes", "write_all"]
 
 PIECE = 2**20
 
@@ -31,10 +31,18 @@ def copy_digesting(file: Path, copy: Path) -> tuple[str, int]:
     with file.open("rb", buffering=0) as source, copy.open("xb", buffering=0) as target:
         while count := source.readinto(piece):
             md5.update(piece[:count])
-            length += target.write(piece[:count])
+            length += write_all(target, piece[:count])
         times = os.fstat(source.fileno())
         os.utime(target.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
     return md5.hexdigest(), length
+
+
+def write_all(file: FileIO, piece: bytes | memoryview) -> int:
+    """Write a whole piece, and return its length: a disk that is nearly full takes a part before it refuses."""
+    left = memoryview(piece)
+    while left:
+        left = left[file.write(left) :]
+    return len(piece)
 
 
 def same_bytes(first: Path, second: Path) -> bool:

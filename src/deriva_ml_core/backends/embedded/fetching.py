@@ -7,9 +7,10 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
+from deriva_ml_core.backends.embedded.contents import write_all
 from deriva_ml_core.errors import ChecksumMismatch
 
 __all__ = ["fetch"]
@@ -47,7 +48,7 @@ def fetch(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
 
 
 @contextmanager
-def _part(folder: Path, md5: str) -> Iterator[tuple[BinaryIO, Path]]:
+def _part(folder: Path, md5: str) -> Iterator[tuple[FileIO, Path]]:
     """A partial copy of our own: what an interrupted call left, unless another process is at it just now."""
     name = folder / f".{md5}.part"
     part = name.open("ab+", buffering=0)
@@ -63,7 +64,7 @@ def _part(folder: Path, md5: str) -> Iterator[tuple[BinaryIO, Path]]:
         yield part, name
 
 
-def _complete(path: Path, part: BinaryIO) -> tuple[str, int]:
+def _complete(path: Path, part: FileIO) -> tuple[str, int]:
     md5, length = hashlib.md5(usedforsecurity=False), 0
     part.seek(0)
     while piece := part.read(PIECE):
@@ -73,5 +74,5 @@ def _complete(path: Path, part: BinaryIO) -> tuple[str, int]:
         source.seek(length)
         while piece := source.read(PIECE):
             md5.update(piece)
-            length += part.write(piece)
+            length += write_all(part, piece)
     return md5.hexdigest(), length

@@ -112,6 +112,11 @@ class FolderStore:
         try:
             fetch(path, url, target, length=length, md5=md5)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreFull(
+                    f"The object {url} cannot be brought to {target}: it has {length} bytes, and that disk is full. "
+                    "Free some space, and the same call goes on."
+                ) from error
             raise StoreUnavailable(f"The object {url} cannot be brought to {target} now: {error}.") from error
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
