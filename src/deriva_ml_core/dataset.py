@@ -94,8 +94,25 @@ class Dataset:
 
     @property
     def dataset_types(self) -> tuple[str, ...]:
-        """Terms of the vocabulary Dataset_Type, as they were when this object was made."""
+        """Terms of the vocabulary Dataset_Type, as this object last knew them."""
         return self._types
+
+    def add_dataset_type(self, dataset_type: str) -> None:
+        """Add a term of the vocabulary Dataset_Type; one that is there already stays.
+
+        Raises:
+            UnknownTerm: The vocabulary has no such type; the known ones are named.
+        """
+        self._connection.terms.require(MLVocab.dataset_type, [dataset_type])
+        row = {"Dataset": self.rid, "Dataset_Type": dataset_type}
+        self._catalog.insert(MLTable.dataset_dataset_type, [row], skip_existing=True)
+        self._types = tuple(sorted({*self._types, dataset_type}))
+
+    def remove_dataset_type(self, dataset_type: str) -> None:
+        """Take a dataset type away; one that is not there is no mistake."""
+        row = {"Dataset": self.rid, "Dataset_Type": dataset_type}
+        self._catalog.delete(MLTable.dataset_dataset_type, row)
+        self._types = tuple(name for name in self._types if name != dataset_type)
 
     @property
     def current_version(self) -> str:

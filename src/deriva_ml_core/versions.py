@@ -191,7 +191,9 @@ def _overtaken(mine: Row, rows: Iterable[Row]) -> bool:
 def _recent(catalog: Catalog, datasets: Collection[RID], *, limited: bool = True) -> dict[RID, list[Row]]:
     """The newest version rows of each dataset, newest first: enough to know the highest, and no long history."""
     limit = 20 + 5 * len(datasets) if limited else None
-    rows = catalog.select(TABLE, {"Dataset": list(datasets)}, order=("RCT",), descending=True, limit=limit)
+    # one dataset is asked for by itself, as a catalog can then walk its rows in order
+    wanted = list(datasets) if len(datasets) > 1 else next(iter(datasets), None)
+    rows = catalog.select(TABLE, {"Dataset": wanted}, order=("RCT",), descending=True, limit=limit)
     found = _by_dataset(rows)
     quiet = [dataset for dataset in datasets if not _finished(found.get(dataset, ()))]
     if quiet and len(rows) == limit:

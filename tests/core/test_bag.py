@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from bdbag import bdbag_api
 from dataset_samples import images, opened, subjects
+from embedded_samples import small_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +30,15 @@ from deriva_ml_core.bag.layout import asset_path, safe_name
 from deriva_ml_core.bag.tables import TableFile, read_table
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import Dataset, add_dataset_element_type, create_dataset
-from deriva_ml_core.errors import ChecksumMismatch, InvalidBag, StoreUnavailable, UnknownTable, UnknownVersion
+from deriva_ml_core.errors import (
+    CatalogReadOnly,
+    ChecksumMismatch,
+    InvalidBag,
+    StoreFull,
+    StoreUnavailable,
+    UnknownTable,
+    UnknownVersion,
+)
 from deriva_ml_core.models import DatasetSpec, UploadOptions
 from deriva_ml_core.schema import Column, ForeignKey, asset_tables
 
@@ -292,7 +301,7 @@ def test_an_interrupted_download_goes_on(dataset: Dataset, counted: tuple[Connec
 
 
 DOWNLOADER = """
-import sys, time
+import os, sys, time
 from dataclasses import replace
 from pathlib import Path
 from deriva_ml_core.bag.cache import download_bag
@@ -304,7 +313,7 @@ class Slow:
     def __init__(self, store): self._store = store
     def get(self, url, *args, **named):
         time.sleep(float(pause))
-        print(url, flush=True)
+        os.write(1, f"{url}\\n".encode())
         self._store.get(url, *args, **named)
     def __getattr__(self, name): return getattr(self._store, name)
 connection = replace(connection, backend=replace(connection.backend, store=Slow(connection.store)))
@@ -344,6 +353,26 @@ def test_a_download_killed_at_any_time_can_be_repeated(connection: Connection, d
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert valid(dataset.download_dataset_bag())
+
+
+def test_a_full_disk(connection: Connection) -> None:
+    """A download onto a full disk says so at once, and goes on when there is room."""
+    made = create_dataset(connection)
+    made.add_dataset_members(images(connection, {f"{n}.bin": os.urandom(2**18) for n in range(8)}))
+    with small_disk(connection.folder / "cache", 2**20) as disk:
+        with pytest.raises(StoreFull, match=str(disk)):
+            made.download_dataset_bag()
+        subprocess.run(["mount", "-o", "remount,size=9m", disk], check=True)
+        assert valid(made.download_dataset_bag())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written(connection: Connection, dataset: Dataset) -> None:
+    """A download into a read-only folder says that it cannot be written."""
+    cache = connection.folder / "cache"
+    cache.mkdir(mode=0o555)
+    with pytest.raises(CatalogReadOnly, match=str(cache)):
+        dataset.download_dataset_bag()
 
 
 def test_processes_that_want_the_same_bag(connection: Connection, dataset: Dataset) -> None:

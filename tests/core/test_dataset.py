@@ -60,6 +60,17 @@ def test_an_unknown_dataset_type_is_refused(connection: Connection) -> None:
     assert find_datasets(connection) == []
 
 
+def test_dataset_types_come_and_go(connection: Connection, dataset: Dataset) -> None:
+    """A type can be added and taken away, any number of times; an unknown one is refused."""
+    for _ in range(2):
+        dataset.add_dataset_type("Testing")
+        dataset.remove_dataset_type("Augmented")
+    assert dataset.dataset_types == ("Testing", "Training")
+    assert lookup_dataset(connection, dataset.rid).dataset_types == ("Testing", "Training")
+    with pytest.raises(UnknownTerm, match="Tseting"):
+        dataset.add_dataset_type("Tseting")
+
+
 def test_find_datasets(connection: Connection, dataset: Dataset) -> None:
     """Datasets are found with their types, the oldest first; a deleted one is found no more, but can be looked up."""
     second, third = create_dataset(connection), create_dataset(connection, dataset_types="Testing")

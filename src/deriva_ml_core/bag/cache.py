@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from deriva_ml_core.assets.progress import shown
 from deriva_ml_core.assets.retry import RetryingStore
@@ -17,13 +20,13 @@ from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.bag.build import build_bag
 from deriva_ml_core.bag.reading import DatasetBag
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.errors import ChecksumMismatch
+from deriva_ml_core.errors import CatalogReadOnly, ChecksumMismatch, DerivaMLException, StoreFull
 from deriva_ml_core.models import DatasetSpec, UploadOptions, UploadProgress
 from deriva_ml_core.versions import DatasetVersion, lookup_version
 
 __all__ = ["download_bag"]
 
-CACHE = "cache"
+CACHE, BUILDING = "cache", "building-"
 IN_FLIGHT = 8
 """How many files are brought at a time."""
 
@@ -54,7 +57,9 @@ def download_bag(connection: Connection, spec: DatasetSpec, options: UploadOptio
         options: How transfers are repeated.
 
     Raises:
+        CatalogReadOnly: The cache cannot be written.
         ChecksumMismatch: The store's bytes are not those recorded; the files are named, and all others were brought.
+        StoreFull: The disk has no room; the next call goes on from here.
         StoreUnavailable: The store cannot be reached; the next call goes on from here.
         UnknownRID, WrongTable: The record id names no dataset.
         UnknownVersion: The dataset has no such version.
@@ -63,21 +68,42 @@ def download_bag(connection: Connection, spec: DatasetSpec, options: UploadOptio
 
     version = lookup_version(connection, spec.rid, spec.version)
     folder = connection.folder / CACHE / f"{version.dataset}_{version.version}_{version.snapshot}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
-        bag = _built(connection, version, folder)
-        if spec.materialize:
-            _materialize(RetryingStore(connection.store), bag, version, folder / "incoming", options or UploadOptions())
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            bag, store = _built(connection, version, folder), RetryingStore(connection.store)
+            if spec.materialize:
+                _materialize(store, bag, version, folder / "incoming", options or UploadOptions())
     return bag
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except DerivaMLException:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"The disk of the cache {folder} is full; free some space, and the download goes on."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise CatalogReadOnly(
+                f"The cache {folder} cannot be written ({error.strerror}); let this user write there."
+            ) from error
+        raise
 
 
 def _built(connection: Connection, version: DatasetVersion, folder: Path) -> DatasetBag:
     """The bag with its tables and lists, built unless it is there unchanged."""
-    path, sizes, building = folder / f"Dataset_{version.dataset}", folder / "sizes.json", folder / "building"
+    path, sizes = folder / f"Dataset_{version.dataset}", folder / "sizes.json"
     if sizes.exists() and json.loads(sizes.read_text(encoding="utf-8")) == _sizes(path):
         return DatasetBag(path)
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
+    for left in folder.glob(f"{BUILDING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # under a new name, as what a killed process had started may still be at work in the old one
+    building = Path(mkdtemp(prefix=BUILDING, dir=folder))
     new = build_bag(connection, version, building)
     if (path / "data" / "asset").exists():
         (path / "data" / "asset").rename(new / "data" / "asset")
