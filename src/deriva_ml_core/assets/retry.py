@@ -78,7 +78,22 @@ class RetryingStore:
 
 
 def _repeat(attempt: Callable[[], T], options: UploadOptions) -> T:
+    try:
+        return attempt()
+    except TRANSIENT as error:
+        return _repeated(attempt, error, options)
+
+
+def _repeated(attempt: Callable[[], T], failure: Exception, options: UploadOptions) -> T:
+    """Go on after a first failure; nothing is imported, and no time taken, where none happens."""
     import stamina
+
+    failures = [failure]
+
+    def once_more() -> T:
+        if failures:
+            raise failures.pop()
+        return attempt()
 
     caller = stamina.RetryingCaller(
         attempts=options.max_retries + 1,
@@ -88,7 +103,7 @@ def _repeat(attempt: Callable[[], T], options: UploadOptions) -> T:
         wait_jitter=options.retry_delay / 4,
         wait_exp_base=2,
     )
-    return caller(TRANSIENT, attempt)
+    return caller(TRANSIENT, once_more)
 
 
 if TYPE_CHECKING:
