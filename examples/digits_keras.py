@@ -29,7 +29,7 @@ def digit_classifier() -> keras.Model:
 def train(ml: DerivaML, epochs: int) -> str:
     digits = DatasetSpec(rid=digits_dataset(ml).rid)
     workflow = ml.create_workflow("Digit classifier in Keras", "Training", "A small CNN, trained with Keras")
-    config = ExecutionConfiguration(workflow=workflow, description=f"{epochs} epochs, Adam, 0.002", datasets=[digits])
+    config = ExecutionConfiguration(workflow=workflow, description=f"Adam, 0.002, epochs: {epochs}", datasets=[digits])
     with ml.create_execution(config) as exe:
         bag = exe.download_dataset_bag(digits)
         images, labels = read_images(bag, "Training")

@@ -51,7 +51,7 @@ def load(bag: DatasetBag, purpose: str) -> DataLoader[Batch]:
 def train(ml: DerivaML, epochs: int) -> str:
     digits = DatasetSpec(rid=digits_dataset(ml).rid)
     workflow = ml.create_workflow("Digit classifier", "Training", "A small CNN, trained with Lightning")
-    config = ExecutionConfiguration(workflow=workflow, description=f"{epochs} epochs, Adam, 0.002", datasets=[digits])
+    config = ExecutionConfiguration(workflow=workflow, description=f"Adam, 0.002, epochs: {epochs}", datasets=[digits])
     with ml.create_execution(config) as exe:
         bag = exe.download_dataset_bag(digits)
         trainer = Trainer(

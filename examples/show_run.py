@@ -59,7 +59,8 @@ def facts(ml: DerivaML, run: RecordedExecution) -> Table:
         table.add_row("Asset read", f"{asset.rid} {asset.table}/{asset.filename}")
     table.add_row("Created", clock(run.created))
     table.add_row("Ran from", clock(run.start_time))
-    table.add_row("to", f"{clock(run.stop_time)} ({run.duration})")
+    seconds = (run.stop_time - run.start_time).total_seconds() if run.start_time and run.stop_time else None
+    table.add_row("to", clock(run.stop_time) + (f" ({seconds:.1f} s)" if seconds is not None else ""))
     return table
 
 

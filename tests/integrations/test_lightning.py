@@ -293,6 +293,25 @@ def test_an_epoch_that_failed_at_its_very_end_is_told(execution: Execution, ligh
     assert told(execution)[0].startswith("Epoch 1/3: loss=")
 
 
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_a_signal_aborts_the_run_and_keeps_the_epochs_before_it(
+    ml: DerivaML, home: Path, lightning: ModuleType, signal: str
+) -> None:
+    """Ctrl-C, of which Lightning makes a SystemExit, and SIGTERM leave the run aborted, with what was told before."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("signalled_training.py"), lightning.__name__, signal],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode != 0
+    execution = ml.restore_execution(done.stdout.split()[0])
+    assert execution.status is Status.aborted
+    assert [message.partition(":")[0] for message in told(execution)[:2]] == ["Epoch 1/3", "Epoch 2/3"]
+    staged = [asset.filename for asset in execution.staged_assets()]
+    assert staged == ["metrics.jsonl", "epoch-0001.ckpt", "epoch-0002.ckpt"]
+
+
 def test_a_catalog_that_is_gone_ends_no_training(
     ml: DerivaML, execution: Execution, lightning: ModuleType, line: Line
 ) -> None:

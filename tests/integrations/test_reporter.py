@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from trainings import Line, outputs, told
 
-from deriva_ml import DerivaML
+from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError, UnknownTable, UnknownTerm, UploadFailed
 from deriva_ml_core.execution import Execution
@@ -376,3 +378,46 @@ def test_every_process_knows_alike_which_epochs_are_due(new_execution: Callable[
     report = TrainingReporter(new_execution(), save_every_n_epochs=3)
     line.is_cut = True
     assert [report.checkpoint_due(epoch) for epoch in range(1, 7)] == [False, False, True, False, False, True]
+
+
+def test_the_printed_loop_runs(ml: DerivaML) -> None:
+    """The loop in the class's own documentation runs as printed, and keeps ten epochs of a torch model."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def train_epoch(model: torch.nn.Module, data: torch.Tensor) -> float:
+        optimizer.zero_grad()
+        loss = model(data).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    workflow = Workflow(name="By hand", workflow_type="Training", url="https://example.org/hand.py", checksum="h")
+    names = {
+        "Path": Path,
+        "TrainingReporter": TrainingReporter,
+        "configuration": ExecutionConfiguration(workflow=workflow),
+        "data": torch.ones(4, 2),
+        "ml": ml,
+        "model": model,
+        "torch": torch,
+        "train_epoch": train_epoch,
+    }
+    printed = textwrap.dedent(inspect.getdoc(TrainingReporter).partition("::\n")[2])
+    exec(printed, names)
+    execution = names["execution"]
+    assert len(told(execution)) == 10
+    last = outputs(ml, execution, "Model")["epoch-0010.pt"]
+    kept = torch.load(execution.download_asset(last))
+    assert all(torch.equal(kept[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_a_dry_run_trains_and_writes_nothing(ml: DerivaML) -> None:
+    """In a dry run the statuses are told on this machine, and catalog and store stay as they were."""
+    workflow = Workflow(name="Dry", workflow_type="Training", url="https://example.org/dry.py", checksum="y")
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow), dry_run=True) as execution:
+        train(execution, 2)
+    assert told(execution) == ["Epoch 1/2: loss=1", "Epoch 2/2: loss=0.5"]
+    assert ml.find_executions() == []
+    assert ml.select_rows("Model") == []

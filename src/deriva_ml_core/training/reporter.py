@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, SupportsFloat
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.models import Progress
 from deriva_ml_core.training.checkpoints import Checkpoints
-from deriva_ml_core.training.metrics import append_metrics, as_floats, last_fit, register_metrics
+from deriva_ml_core.training.metrics import FitMetrics, as_floats
 from deriva_ml_core.training.wording import epoch_message
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ class TrainingReporter:
         self._epochs = epochs
         self._done = 0
         self._began = self._mark = monotonic()
-        self._metrics: Path | None = None
-        self._fit = 1
+        self._metrics: FitMetrics | None = None
 
     def end_epoch(self, epoch: int, metrics: Mapping[str, SupportsFloat], *, step: int | None = None) -> None:
         """Tell how an epoch went: a status, and a line in the metrics file.
@@ -98,7 +97,7 @@ class TrainingReporter:
             log.warning("Epoch %d: %s left out, for they are no single numbers.", epoch, ", ".join(others))
         progress = Progress(epoch=epoch, epochs=self._epochs, step=step, metrics=values)
         with _spared(f"keep the metrics of epoch {epoch}"):
-            append_metrics(self._metrics_file(), self._fit, progress, seconds)
+            self._kept_metrics().append(progress, seconds)
         with _spared(f"tell the status of epoch {epoch}"):
             self._execution.update_status(Status.running, epoch_message(progress, seconds, left), progress=progress)
 
@@ -138,8 +137,7 @@ class TrainingReporter:
         if not self.checkpoint_due(epoch):
             return None
         with _spared(f"register the checkpoint of epoch {epoch}"):
-            self._metrics_file()
-            return self._checkpoints.register(self._fit, epoch, suffix)
+            return self._checkpoints.register(self._kept_metrics().fit, epoch, suffix)
         return None
 
     @contextmanager
@@ -176,10 +174,9 @@ class TrainingReporter:
             return seconds, None
         return seconds, (now - self._began) / self._done * (self._epochs - epoch)
 
-    def _metrics_file(self) -> Path:
-        if self._metrics is None:
-            path = register_metrics(self._execution)
-            self._fit, self._metrics = last_fit(path) + 1, path
+    def _kept_metrics(self) -> FitMetrics:
+        if self._metrics is None:  # not before the first epoch: a fit without epochs leaves no file
+            self._metrics = FitMetrics.begin(self._execution)
         return self._metrics
 
 
