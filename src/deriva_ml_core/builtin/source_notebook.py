@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from deriva_ml_core.git import file_source
 from deriva_ml_core.models import SourceCode
 from deriva_ml_core.notices import doubt
 from deriva_ml_core.plugins import hookimpl
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NOTEBOOK_PATH = "DERIVA_ML_NOTEBOOK_PATH"
 """The environment variable that names the notebook where no server can."""
@@ -41,24 +39,21 @@ def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode
 
 
 def _kernel() -> Any | None:
-    import sys
-
-    shell: Callable[[], Any] = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
-    return getattr(shell(), "kernel", None)
+    """This process's kernel, where it is one."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None)
 
 
 def _find(kernel: Any, environ: Mapping[str, str]) -> Path | None:
-    named = (environ.get(NOTEBOOK_PATH), kernel.shell.user_ns.get("__vsc_ipynb_file__"))
-    asked = _sessions(_kernel_id(kernel), environ)
-    # a server's word stands above the session's name, which is not told of a notebook that was renamed
-    guessed = environ.get("JPY_SESSION_NAME")
-    return next(filter(None, map(_notebook, _chain(named, asked, guessed))), None)
+    return next(filter(None, map(_notebook, _names(kernel, environ))), None)
 
 
-def _chain(named: tuple[str | None, ...], asked: Iterator[str], guessed: str | None) -> Iterator[str | None]:
-    yield from named
-    yield from asked
-    yield guessed
+def _names(kernel: Any, environ: Mapping[str, str]) -> Iterator[str | None]:
+    """What may be the notebook's path, the surest first: a session's name does not change when the notebook's does."""
+    yield environ.get(NOTEBOOK_PATH)
+    yield kernel.shell.user_ns.get("__vsc_ipynb_file__")
+    yield from _sessions(environ)
+    yield environ.get("JPY_SESSION_NAME")
 
 
 def _notebook(name: str | None) -> Path | None:
@@ -66,12 +61,11 @@ def _notebook(name: str | None) -> Path | None:
     return file if file and file.suffix == ".ipynb" and file.is_file() else None
 
 
-def _kernel_id(kernel: Any) -> str:
-    return Path(kernel.config["IPKernelApp"]["connection_file"]).stem.removeprefix("kernel-")
-
-
-def _sessions(kernel_id: str, environ: Mapping[str, str]) -> Iterator[str]:
+def _sessions(environ: Mapping[str, str]) -> Iterator[str]:
     """The paths that the running servers have open for this kernel."""
+    from ipykernel.connect import get_connection_file
+
+    kernel_id = Path(get_connection_file()).stem.removeprefix("kernel-")
     for server in _servers():
         token = server.get("token") or environ.get("JUPYTERHUB_API_TOKEN", "")
         for session in _ask(str(server.get("url", "")), token):

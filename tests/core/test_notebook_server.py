@@ -1,0 +1,293 @@
+"""A real Jupyter server, a real kernel and a real notebook: which notebook it is, and what its code is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from repositories import Repository, make_repository
+
+pytest.importorskip("jupyter_server", reason="needs a Jupyter server")
+pytest.importorskip("ipykernel", reason="needs a Jupyter kernel")
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import start_new_kernel
+
+NOTEBOOK = "notes/my train.ipynb"
+CELLS = (
+    "import json, warnings\nwarnings.simplefilter('always')\nfrom deriva_ml_core.workflow import Workflow",
+    "with warnings.catch_warnings(record=True) as said:\n"
+    "    workflow = Workflow(name='Notebook', workflow_type='Training')\n"
+    "print(json.dumps({'url': workflow.url, 'checksum': workflow.checksum, 'version': workflow.version,\n"
+    "    'kind': workflow.source.kind, 'dirty': workflow.source.dirty, 'said': [str(one.message) for one in said]}))",
+)
+
+
+def written(cells: tuple[str, ...] = CELLS, outputs: dict[int, str] | None = None) -> str:
+    """A notebook as Jupyter saves it."""
+    content = [
+        {
+            "cell_type": "code",
+            "id": secrets.token_hex(4),
+            "metadata": {"execution": {"iopub.execute_input": time.time()}} if outputs else {},
+            "execution_count": number + 1 if outputs else None,
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": [outputs[number]]}]
+            if outputs and number in outputs
+            else [],
+            "source": source.splitlines(keepends=True),
+        }
+        for number, source in enumerate(cells)
+    ]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return json.dumps(
+        {"cells": content, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}, indent=1
+    )
+
+
+@dataclass
+class Server:
+    """A running Jupyter server with its files, its token and its log."""
+
+    url: str
+    token: str
+    runtime: Path
+    log: Path
+
+    def ask(self, method: str, path: str, content: object = None) -> Any:
+        """Ask its REST interface, as a browser does."""
+        request = Request(f"{self.url}{path}", method=method)
+        request.add_header("Authorization", f"token {self.token}")
+        if content is not None:
+            request.data = json.dumps(content).encode()
+            request.add_header("Content-Type", "application/json")
+        with urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or "null")
+
+    def open(self, path: str) -> tuple[str, BlockingKernelClient]:
+        """Open a notebook, which starts its kernel; the session's id, and what runs its cells."""
+        model = {"path": path, "name": Path(path).name, "type": "notebook", "kernel": {"name": "python3"}}
+        session = self.ask("POST", "api/sessions", model)
+        client = BlockingKernelClient(connection_file=str(self.runtime / f"kernel-{session['kernel']['id']}.json"))
+        client.load_connection_file()
+        client.start_channels()
+        client.wait_for_ready(timeout=120)
+        return session["id"], client
+
+
+def run(client: BlockingKernelClient, code: str) -> str:
+    """Run a cell and return what it printed."""
+    printed: list[str] = []
+
+    def note(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
+            printed.append(message["content"]["text"])
+
+    reply = client.execute_interactive(code, timeout=120, output_hook=note)
+    assert reply["content"]["status"] == "ok", reply["content"]
+    return "".join(printed)
+
+
+def run_all(client: BlockingKernelClient) -> dict[str, Any]:
+    """Run the notebook's cells and return what its workflow said of itself."""
+    return json.loads([run(client, cell) for cell in CELLS][-1])
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Jupyter server on loopback, with another one beside it, and what dead ones have left."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    (folder / "root").mkdir()
+    runtime = folder / "runtime"
+    runtime.mkdir()
+    (runtime / "jpserver-1.json").write_text('{"url": "http://127.0.0.1:9/", "token": "x", "root_dir": "/"}')
+    (runtime / "jpserver-2.json").write_text("not json")
+    (runtime / "jpserver-3.json").write_text('{"url": "http+unix://%2Fnone", "token": "x", "root_dir": "/"}')
+    environ = {**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime)}
+    for name in ("CONFIG", "DATA"):
+        environ[f"JUPYTER_{name}_DIR"] = str(folder / name)
+    environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "DERIVA_ML_HOME": str(folder / "home")}
+    # a proxy that is nobody's: the kernel must ask the server directly
+    environ |= {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    for name in [name for name in environ if name.startswith(("DERIVA_ML_W", "DERIVA_ML_N", "DERIVA_MCP", "PYTEST_"))]:
+        del environ[name]
+    servers = [start(folder, environ, name) for name in ("root", "other")]
+    try:
+        yield connected(servers[0], folder, "root", runtime)
+    finally:
+        for server in servers:
+            server.terminate()
+        for server in servers:
+            server.wait(30)
+
+
+def start(folder: Path, environ: dict[str, str], name: str) -> subprocess.Popen[bytes]:
+    (folder / name).mkdir(exist_ok=True)
+    options = [f"--ServerApp.root_dir={folder / name}", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", "--debug"]
+    options += ["--no-browser", "--allow-root", "--ServerApp.base_url=/base", "--ServerApp.jpserver_extensions={}"]
+    with (folder / f"{name}.log").open("wb") as log:
+        command = [sys.executable, "-m", "jupyter_server", *options]
+        return subprocess.Popen(command, env=environ, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+
+
+def connected(process: subprocess.Popen[bytes], folder: Path, name: str, runtime: Path) -> Server:
+    log, described = folder / f"{name}.log", runtime / f"jpserver-{process.pid}.json"
+    for _ in range(600):
+        if described.is_file() and described.read_text():
+            break
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    found = json.loads(described.read_text())
+    return Server(found["url"], found["token"], runtime, log)
+
+
+@pytest.fixture
+def notebook(jupyter: Server, request: pytest.FixtureRequest, git_settings: Path) -> Path:
+    """A committed notebook in a sub-folder of a repository below the server's root."""
+    root = Path(json.loads(next(jupyter.runtime.glob("jpserver-*[0-9][0-9]*.json")).read_text())["root_dir"]).parent
+    repository = make_repository(root / "root" / request.node.name)
+    repository.write("pyproject.toml", '[project]\nname = "p"\nversion = "0.3.1"\n')
+    file = repository.write(NOTEBOOK, written())
+    subprocess.run([sys.executable, "-m", "nbstripout", str(file)], check=True)
+    repository.commit()
+    return file
+
+
+def repository_of(notebook: Path) -> Repository:
+    return Repository(notebook.parents[1])
+
+
+def path_in(notebook: Path) -> str:
+    return str(notebook.relative_to(notebook.parents[2]))
+
+
+def test_a_notebook_is_found_by_its_server(jupyter: Server, notebook: Path) -> None:
+    """The kernel's notebook has the URL of its commit, git's hash without outputs, and the same after every run."""
+    _, client = jupyter.open(path_in(notebook))
+    first = run_all(client)
+    repository = repository_of(notebook)
+    assert first == {
+        "url": f"https://github.com/org/repo/blob/{repository.head}/notes/my%20train.ipynb",
+        "checksum": repository.git("rev-parse", f"HEAD:{NOTEBOOK}"),
+        "version": "0.3.1",
+        "kind": "notebook",
+        "dirty": False,
+        "said": [],
+    }
+    content = json.loads(written(outputs={1: json.dumps(first)}))
+    jupyter.ask(
+        "PUT", f"api/contents/{path_in(notebook).replace(' ', '%20')}", {"type": "notebook", "content": content}
+    )
+    assert repository.git("diff", "--name-only") == NOTEBOOK
+    assert run_all(client) == first
+    client.stop_channels()
+
+
+def test_the_token_is_in_no_address(jupyter: Server, notebook: Path) -> None:
+    """The servers are asked with the token in a header: their logs name the request without it."""
+    _, client = jupyter.open(path_in(notebook))
+    run_all(client)
+    client.stop_channels()
+    asked = [line for line in jupyter.log.read_text().splitlines() if "GET" in line and "/api/sessions" in line]
+    assert asked
+    assert not [line for line in asked if jupyter.token in line]
+
+
+def test_a_changed_notebook_is_dirty(jupyter: Server, notebook: Path) -> None:
+    """Changed code gives another checksum and one warning that names the notebook."""
+    repository = repository_of(notebook)
+    _, client = jupyter.open(path_in(notebook))
+    clean = run_all(client)
+    notebook.write_text(written((*CELLS, "1 + 1")))
+    dirty = run_all(client)
+    client.stop_channels()
+    assert dirty["dirty"]
+    assert dirty["url"] == clean["url"]
+    assert dirty["checksum"] not in (clean["checksum"], repository.hash(notebook))
+    assert [str(notebook) in said and "differs" in said for said in dirty["said"]] == [True]
+
+
+def test_a_renamed_notebook(jupyter: Server, notebook: Path) -> None:
+    """The server's word counts, not the name that the kernel was started with, though that file is still there."""
+    session, client = jupyter.open(path_in(notebook))
+    before = run_all(client)
+    copy = notebook.with_name("copy.ipynb")
+    copy.write_text(written((*CELLS, "'a copy'")))
+    path = str(copy.relative_to(notebook.parents[2]))
+    jupyter.ask("PATCH", f"api/sessions/{session}", {"path": path, "name": copy.name, "type": "notebook"})
+    after = run_all(client)
+    client.stop_channels()
+    assert before["url"].endswith("/my%20train.ipynb")
+    assert after["url"] == copy.as_uri()
+    assert "in no commit" in after["said"][0]
+
+
+@pytest.fixture
+def lonely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingKernelClient]:
+    """A kernel that no server has started."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    (tmp_path / "runtime").mkdir()
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
+    kernel, client = start_new_kernel(startup_timeout=120)
+    yield client
+    client.stop_channels()
+    kernel.shutdown_kernel(now=True)
+
+
+def test_without_a_server(lonely: BlockingKernelClient, tmp_path: Path) -> None:
+    """Nobody knows the notebook: one warning says what to set, and each of these then counts."""
+    found = run_all(lonely)
+    assert (found["url"], found["checksum"], found["kind"]) == ("", "", "interactive")
+    (said,) = found["said"]
+    for variable in ("DERIVA_ML_NOTEBOOK_PATH", "DERIVA_ML_WORKFLOW_URL", "DERIVA_ML_WORKFLOW_CHECKSUM"):
+        assert variable in said
+    named = {name: tmp_path / f"{name}.ipynb" for name in ("session", "code", "path")}
+    for name, file in named.items():
+        file.write_text(written((name,)))
+    run(lonely, f"import os; os.environ['JPY_SESSION_NAME'] = {str(named['session'])!r}")
+    assert run_all(lonely)["url"] == named["session"].as_uri()
+    run(lonely, f"__vsc_ipynb_file__ = {str(named['code'])!r}")
+    assert run_all(lonely)["url"] == named["code"].as_uri()
+    run(lonely, f"os.environ['DERIVA_ML_NOTEBOOK_PATH'] = {str(named['path'])!r}")
+    found = run_all(lonely)
+    assert (found["url"], found["kind"]) == (named["path"].as_uri(), "notebook")
+    run(lonely, "os.environ['DERIVA_ML_WORKFLOW_URL'] = 'https://example.org/x'")
+    run(lonely, "os.environ['DERIVA_ML_WORKFLOW_CHECKSUM'] = 'abc'")
+    found = run_all(lonely)
+    assert (found["url"], found["checksum"], found["kind"], found["said"]) == (
+        "https://example.org/x",
+        "abc",
+        "environment",
+        [],
+    )
+
+
+def test_require_clean_in_an_unknown_notebook(lonely: BlockingKernelClient) -> None:
+    """A notebook that nobody knows is an error where the environment asks for clean code."""
+    run(lonely, "import os; os.environ['DERIVA_ML_REQUIRE_CLEAN'] = '1'; " + CELLS[0].replace("\n", "; "))
+    printed = run(
+        lonely,
+        "from deriva_ml_core.errors import NotReproducible\n"
+        "try:\n    Workflow(name='a', workflow_type='Training')\n"
+        "except NotReproducible as error:\n    print(error)",
+    )
+    assert "DERIVA_ML_NOTEBOOK_PATH" in printed
+
+
+def test_a_script_that_is_named_in_a_notebook(lonely: BlockingKernelClient, tmp_path: Path) -> None:
+    """``Workflow(script=…)`` stands above the notebook."""
+    script = tmp_path / "train.py"
+    script.write_text("1")
+    run(lonely, CELLS[0])
+    run(lonely, "warnings.simplefilter('ignore')")
+    code = f"workflow = Workflow(name='a', workflow_type='Training', script={str(script)!r}); print(workflow.url)"
+    assert run(lonely, code).strip() == script.as_uri()
