@@ -17,7 +17,11 @@ def digest(file: Path | FileIO) -> str:
     if isinstance(file, Path):
         with file.open("rb", buffering=0) as opened:
             return digest(opened)
-    return hashlib.file_digest(file, "md5").hexdigest()
+    md5 = hashlib.md5(usedforsecurity=False)
+    # not hashlib.file_digest, whose buffer and search for the name cost more than a small file's bytes
+    while piece := file.read(PIECE):
+        md5.update(piece)
+    return md5.hexdigest()
 
 
 def copy_digesting(file: Path, copy: Path) -> tuple[str, int]:
@@ -27,8 +31,9 @@ def copy_digesting(file: Path, copy: Path) -> tuple[str, int]:
         file: The original; its modification time goes with the bytes.
         copy: Where there is nothing yet.
     """
-    md5, length, piece = hashlib.md5(usedforsecurity=False), 0, memoryview(bytearray(PIECE))
+    md5, length = hashlib.md5(usedforsecurity=False), 0
     with file.open("rb", buffering=0) as source, copy.open("xb", buffering=0) as target:
+        piece = memoryview(bytearray(min(PIECE, os.fstat(source.fileno()).st_size + 1)))
         while count := source.readinto(piece):
             md5.update(piece[:count])
             length += write_all(target, piece[:count])

@@ -86,9 +86,10 @@ class FolderStore:
         check_filename(filename)
         with self._explained(file):
             self._forget_draft(resume)
-            if not file.exists():
+            mode = _mode(file)
+            if mode is None:
                 md5, length = self._taken_before(file, resume)
-            elif not S_ISREG(file.stat().st_mode):
+            elif not S_ISREG(mode):
                 raise InvalidFileName(f"{file} is not a file: only files can be stored.")
             else:
                 md5, length = self._take(file, note) if owned and not file.is_symlink() else self._copy(file, note)
@@ -136,7 +137,7 @@ class FolderStore:
         """Nothing is kept open."""
 
     def _path(self, md5: str) -> Path:
-        return self._objects / md5[:2] / md5
+        return self._objects.joinpath(md5[:2], md5)
 
     def _find(self, url: str) -> Path:
         path = self._path(parse(url).md5)
@@ -179,11 +180,10 @@ class FolderStore:
     def _settle(self, file: Path, md5: str) -> None:
         """Give a file that is ours its place, or remove it where its bytes are there already."""
         path = self._path(md5)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not self._damaged(path, file, md5):
             file.unlink()
         else:
-            file.rename(path)
+            _rename(file, path)
         self._unsynced.append(path)
 
     def _damaged(self, path: Path, file: Path, md5: str) -> bool:
@@ -238,6 +238,23 @@ def _full(objects: Path, file: Path) -> StoreFull:
         f"{file} cannot be stored: it has {needed} bytes, and the disk of {objects} has {free} free. "
         "Free some space and upload again; the file stays where it is."
     )
+
+
+def _mode(file: Path) -> int | None:
+    """The kind of a file, or of what a link leads to; None where there is none."""
+    try:
+        return file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _rename(file: Path, path: Path) -> None:
+    """Move a file into a folder, which is made where this is the first object in it."""
+    try:
+        file.rename(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(path)
 
 
 def _digest_to_disk(file: Path) -> tuple[str, os.stat_result]:
