@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from deriva_ml_core.backend import Catalog, Either, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
-from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownRID, UnknownVersion
+from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownVersion
 from deriva_ml_core.members import (
     Link,
     ancestors,
@@ -19,7 +19,6 @@ from deriva_ml_core.members import (
     locate_members,
     member_pages,
     portions,
-    require_members,
 )
 from deriva_ml_core.models import DatasetSpec
 from deriva_ml_core.schema import ForeignKey, association, dataset_table
@@ -141,8 +140,7 @@ class Dataset:
         """Add rows, and make a new minor version if any of them is not yet a member.
 
         Args:
-            members: Record ids of rows of element tables, datasets among them; or such record ids by table, which
-                saves looking for their tables.
+            members: Record ids of rows of element tables, datasets among them; or such record ids by table.
             description: What changed, for the history.
 
         Raises:
@@ -156,8 +154,9 @@ class Dataset:
         try:
             self._refuse_cycle(located.get(MLTable.dataset, ()))
         except DatasetCycle:
-            # another process closed the circle between our look and our insert
+            # another process closed the circle between our look and our insert, and may have made a version of it
             self._delete(link_to(self._catalog, MLTable.dataset), located[MLTable.dataset])
+            self.increment_version(VersionPart.minor, "Took out what would have closed a circle")
             raise
         if added or not self._version_agrees(located, present=True):
             self.increment_version(VersionPart.minor, description or f"Added {_counted(located)}")
@@ -268,11 +267,7 @@ class Dataset:
         added = 0
         for portion in portions(rids):
             rows = [{link.dataset: self.rid, link.member: rid} for rid in portion]
-            try:
-                added += self._catalog.insert(link.table, rows, skip_existing=True)
-            except UnknownRID:
-                require_members(self._catalog, link.element, rids)
-                raise
+            added += self._catalog.insert(link.table, rows, skip_existing=True)
         return added
 
     def _delete(self, link: Link, rids: Sequence[RID]) -> int:

@@ -21,7 +21,6 @@ __all__ = [
     "locate_members",
     "member_pages",
     "portions",
-    "require_members",
 ]
 
 PORTION = 10_000
@@ -78,39 +77,30 @@ def locate_members(catalog: Catalog, members: Sequence[RID] | Mapping[str, Seque
 
     Args:
         catalog: The catalog.
-        members: Record ids, or record ids by table; those given by table are not looked up.
+        members: Record ids, or record ids by table.
 
     Raises:
         InvalidRID: A text is not a record id.
         UnknownRID: A record id names no row.
         UnknownTable: The catalog has no such table.
-        WrongTable: A row's table is not an element table.
+        WrongTable: A row's table is not an element table, or not the one that was said.
     """
     if isinstance(members, Mapping):
-        return {link_to(catalog, table).element: _plain(rids) for table, rids in members.items()}
+        said = {link_to(catalog, table).element: _plain(rids) for table, rids in members.items()}
+        for element, rids in said.items():
+            found = _tables(catalog, rids, [element])
+            _refuse(catalog, [rid for rid in rids if rid not in found], element)
+        return said
     rids = _plain(members)
     tables = _tables(catalog, rids, links(catalog.model))
     if len(tables) < len(rids):
         missing = [rid for rid in rids if rid not in tables]
         tables |= _tables(catalog, missing, links(catalog.refresh()))
-        _refuse(
-            catalog, [rid for rid in missing if rid not in tables], "and its rows may not be members of datasets yet"
-        )
-    found = defaultdict(list)
+        _refuse(catalog, [rid for rid in missing if rid not in tables])
+    by_table = defaultdict(list)
     for rid in rids:
-        found[tables[rid]].append(rid)
-    return dict(found)
-
-
-def require_members(catalog: Catalog, element: str, rids: Sequence[RID]) -> None:
-    """Raise what is wrong with record ids that were said to be of one element table, if anything is.
-
-    Raises:
-        UnknownRID: A record id names no row.
-        WrongTable: A record id names a row of another table.
-    """
-    found = _tables(catalog, rids, [element])
-    _refuse(catalog, [rid for rid in rids if rid not in found], f"not of {element}")
+        by_table[tables[rid]].append(rid)
+    return dict(by_table)
 
 
 def member_pages(catalog: Catalog, link: Link, datasets: Sequence[RID], *, size: int = 2000) -> Iterator[list[Row]]:
@@ -170,14 +160,16 @@ def _tables(catalog: Catalog, rids: Sequence[RID], tables: Collection[str]) -> d
     return found
 
 
-def _refuse(catalog: Catalog, rids: Sequence[RID], why: str) -> None:
+def _refuse(catalog: Catalog, rids: Sequence[RID], said: str | None = None) -> None:
     """Raise what is wrong with record ids that were not found where they should be, unless there are none."""
     found = _tables(catalog, rids, ())
     if unknown := [rid for rid in rids if rid not in found]:
         raise UnknownRID(f"{catalog.name} has no row {_named(unknown)}; give record ids of rows that it has.")
     for table in set(found.values()):
         wrong = _named([rid for rid in rids if found[rid] == table])
-        raise WrongTable(f"{wrong}: the table is {table}, {why}. {_remedy(table)}")
+        if said:
+            raise WrongTable(f"Not of {said}, but of {table}: {wrong}; give them by their own table.")
+        raise WrongTable(f"Of {table}, whose rows may not be members of datasets yet: {wrong}. {_remedy(table)}")
 
 
 def _named(rids: Sequence[RID]) -> str:

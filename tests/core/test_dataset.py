@@ -136,8 +136,9 @@ def test_unknown_members_by_table_are_refused(connection: Connection, dataset: D
     """Where the table is said, a record id that names nothing or another table's row is an error that says so."""
     (rid,) = bare_images(connection, 1)
     with pytest.raises(UnknownRID, match="9-9"):
-        dataset.add_dataset_members({"Image": [rid, "9-9"]})
-    with pytest.raises(WrongTable, match=f"{rid}.*Image.*not of Model"):
+        dataset.add_dataset_members({"Image": [rid], "Model": ["9-9"]})
+    assert connection.catalog.select("Dataset_Image") == []
+    with pytest.raises(WrongTable, match=f"Not of Model, but of Image: {rid};"):
         dataset.add_dataset_members({"Model": [rid]})
     assert dataset.current_version == "0.1.0"
 
