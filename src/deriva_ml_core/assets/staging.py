@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from uuid import uuid4
 
 from pydantic import JsonValue
 
+from deriva_ml_core.assets.copying import copy_whole, remove_abandoned
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLVocab
 from deriva_ml_core.errors import FileConflict, InvalidFileName, UnknownColumn
@@ -74,14 +74,15 @@ class Staging:
         asset_table = self._connection.catalog.model.asset_table(table)
         types = self._types(asset_types)
         values = _checked_metadata(asset_table, metadata or {})
-        original = self._existing(table, os.fspath(file_name))
-        name = check_file_name(rename_file or (original.name if original else self._own_name(table, file_name)))
+        given = os.fspath(file_name)
+        original = self._existing(table, given)
+        name = check_file_name(rename_file or (original.name if original else self._own_name(table, given)))
         staged = self._journal.story.newest_of(table, name)
         asset = StagedAsset(
             key=self._key(table, name, staged),
             table=table,
             filename=name,
-            path=self._folder / table / name,
+            path=self._folder.joinpath(table, name),
             asset_types=types or (table,),
             metadata=values,
             original=original,
@@ -145,6 +146,10 @@ class Staging:
                 changed.append(again)
         return changed
 
+    def remove_abandoned_copies(self) -> None:
+        """Take away what processes began to copy that were killed."""
+        remove_abandoned(self._folder)
+
     def remove_empty_folders(self) -> None:
         """Take away the folders in which nothing lies, and where nothing that was handed out is still to be written."""
         _remove_empty(self._folder, keep={folder for waiting in self.staged() for folder in waiting.path.parents})
@@ -157,18 +162,21 @@ class Staging:
 
     def _existing(self, table: str, name: str) -> Path | None:
         """The user's own file that a path with a folder names; None for the name of a new file."""
+        if "/" not in name:
+            return None
         path = Path(os.path.abspath(name))  # noqa: PTH100 - the link itself is meant, not what it points to
-        if "/" not in name or path.is_relative_to(self._folder / table):
+        if path.is_relative_to(self._folder / table):
             return None
         if path.is_dir():
             raise InvalidFileName(f"{name!r} is a folder: register each of its files.")
         return path if path.exists() else None
 
-    def _own_name(self, table: str, file_name: str | os.PathLike[str]) -> str:
+    def _own_name(self, table: str, name: str) -> str:
         """The name of a new file; also where the user gives back the path that we handed out for it."""
-        path = Path(file_name)
-        own = self._folder / table
-        return path.relative_to(own).as_posix() if path.is_relative_to(own) else os.fspath(file_name)
+        if "/" not in name:
+            return name
+        path, own = Path(name), self._folder / table
+        return path.relative_to(own).as_posix() if path.is_relative_to(own) else name
 
     @staticmethod
     def _is_open(file: FileStory) -> bool:
@@ -181,30 +189,34 @@ class Staging:
         return f"{int(times) + (not self._is_open(last))}:{table}/{name}"
 
     def _place(self, asset: StagedAsset, *, copy: bool) -> None:
-        import shutil
 
+        folder = asset.path.parent
         try:
-            asset.path.parent.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise FileConflict(
                 f"A file is staged where {asset.filename!r} needs a folder: {error.filename}."
             ) from error
+        if os.path.lexists(asset.path):
+            self._make_way(asset)
+        if asset.original is None:
+            return
+        if copy:
+            copy_whole(asset.original, asset.path)
+        elif asset.path.exists():
+            raise FileConflict(f"{asset.path} is in the way of the link to {asset.original}: give rename_file=.")
+        else:
+            asset.path.symlink_to(asset.original)
+
+    def _make_way(self, asset: StagedAsset) -> None:
+        """Take away an empty folder or a link in a file's place; what was written there stays."""
         if asset.path.is_dir() and not self._gives_way(asset):
             raise FileConflict(
                 f"Files are staged below {asset.filename!r}: a file cannot have the name of their folder."
             )
         if asset.path.is_symlink():
             asset.path.unlink()
-        if asset.original is None:
-            return
-        if copy:
-            partial = asset.path.with_name(f".{uuid4().hex}.part")
-            shutil.copyfile(asset.original, partial)
-            partial.replace(asset.path)
-        elif asset.path.exists():
-            raise FileConflict(f"{asset.path} is in the way of the link to {asset.original}: give rename_file=.")
-        else:
-            asset.path.symlink_to(asset.original)
 
     def _gives_way(self, asset: StagedAsset) -> bool:
         """Whether the folder in a file's place is left over: nothing is staged below it, and nothing lies in it."""

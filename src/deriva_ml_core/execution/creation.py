@@ -19,8 +19,9 @@ from deriva_ml_core.execution.outputs import Outputs
 from deriva_ml_core.execution.provenance import JOURNAL
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.journal.story import Created, Creating, Leased
-from deriva_ml_core.models import Asset, DatasetSpec
+from deriva_ml_core.journal.story import Created, Creating, Leased, StatusSet, now
+from deriva_ml_core.models import Asset, DatasetSpec, StatusUpdate
+from deriva_ml_core.redaction import redact_text
 from deriva_ml_core.workflow import Workflow, lookup, register
 
 __all__ = ["create_execution"]
@@ -64,7 +65,7 @@ def create_execution(
         if left := outputs.keep(records):
             raise UploadFailed(f"The records of execution {rid} could not be kept: {left[0].reason}")
     except BaseException as error:
-        _say_failed(connection, rid, error)
+        _say_failed(connection, journal, rid, error)
         raise
     journal.append(Created())
     execution = Execution(connection, _read(connection, rid), folder, configuration=configuration)
@@ -106,9 +107,11 @@ def _read(connection: Connection, rid: RID) -> dict[str, Any]:
     return connection.catalog.select(MLTable.execution, {"RID": rid})[0]
 
 
-def _say_failed(connection: Connection, rid: RID, error: BaseException) -> None:
-    detail = f"It could not be created: {type(error).__name__}: {error}"
+def _say_failed(connection: Connection, journal: Journal, rid: RID, error: BaseException) -> None:
+    detail = redact_text(f"It could not be created: {type(error).__name__}: {error}")
+    update = StatusUpdate(status=Status.failed, time=now(), previous=Status.created, error=detail)
     try:
+        journal.append(StatusSet(update=update))
         connection.catalog.update(MLTable.execution, [{"RID": rid, "Status": Status.failed, "Status_Detail": detail}])
     except Exception:
         log.warning("The row of execution %s could not be marked as failed.", rid, exc_info=True)

@@ -81,6 +81,7 @@ class Execution(RecordedExecution):
         self._outputs = Outputs(connection, self._journal, self._staging, self.execution_rid)
         self._watch = TerminationWatch()
         self._lock = ForkLock()
+        self._unnoted: list[Event] = []
         self.configuration = configuration
 
     def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, bool]]:
@@ -154,10 +155,12 @@ class Execution(RecordedExecution):
                 error=redact_text(error) or None,
                 progress=progress,
             )
-            is_noted = self._note(StatusSet(update=update))
-        if is_noted:
-            self._announce("status_changed", "update", update)
-            self._write_row()
+            noted = self._note(StatusSet(update=update))
+            for event in noted:
+                if isinstance(event, StatusSet):
+                    self._announce("status_changed", "update", event.update)
+            if noted:
+                self._write_row()
 
     def _end(self, error: BaseException | None) -> None:
         self._note(Stopped())
@@ -186,14 +189,22 @@ class Execution(RecordedExecution):
         except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
             log.warning("The status of execution %s could not be written yet: %s", self.execution_rid, error)
 
-    def _note(self, *events: Event) -> bool:
-        """Write to the journal; a full disk is warned about, and does not end a training."""
-        try:
-            self._journal.append(*events)
-        except OSError as error:
-            log.warning("The journal of execution %s cannot be written: %s", self.execution_rid, error)
-            return False
-        return True
+    def _note(self, *events: Event) -> list[Event]:
+        """Write to the journal; a full disk ends no training: what it refuses is written by the next call.
+
+        Returns:
+            What was written now, also of earlier calls.
+        """
+        noted = []
+        with self._lock:
+            self._unnoted += events
+            try:
+                while self._unnoted:
+                    self._journal.append(self._unnoted[0])
+                    noted.append(self._unnoted.pop(0))
+            except OSError as error:
+                log.warning("The journal of execution %s cannot be written yet: %s", self.execution_rid, error)
+        return noted
 
     def _announce(self, hook: str, name: str, value: object) -> None:
         if self._news.is_heard(hook):
@@ -203,8 +214,8 @@ class Execution(RecordedExecution):
         return self._journal.story
 
     def _last(self) -> tuple[Status, str]:
-        story = self._journal.story
-        last = story.statuses[-1] if story.statuses else None
+        unnoted = [event.update for event in self._unnoted if isinstance(event, StatusSet)]
+        last = next(reversed(unnoted or self._journal.story.statuses), None)
         return (last.status, last.error or last.message) if last else (Status.created, "")
 
     @property
@@ -405,6 +416,7 @@ class Execution(RecordedExecution):
             log.info("This is a dry run: %d staged files are not uploaded.", len(self.staged_assets()))
             return {}
         clean = self._connection.clean if clean is None else clean
+        self._note()
         report = self._outputs.send(options, clean=clean, tell=tell)
         if report.sent or report.unsent:
             self._announce("outputs_uploaded", "report", report)

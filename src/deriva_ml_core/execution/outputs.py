@@ -14,7 +14,7 @@ from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.errors import MissingFiles, UploadFailed
 from deriva_ml_core.execution.ending import duration_text
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import FileTime
+from deriva_ml_core.journal.story import JOURNAL, FileTime
 from deriva_ml_core.models import StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
 
 __all__ = ["Outputs"]
@@ -73,9 +73,10 @@ class Outputs:
                 unsent = tuple(each for each in report.unsent if each.reason != NEVER_WRITTEN)
                 return report.model_copy(update={"unsent": unsent})
             self.write_state()
-            if report.sent:
-                left = self.keep([self._staging.record("journal.jsonl", self._journal.path, "Execution_Metadata")])
+            if self._journal.story.sent_since_copy:
+                left = self.keep([self._staging.record(JOURNAL, self._journal.path, "Execution_Metadata")])
                 report = report.model_copy(update={"unsent": (*report.unsent, *left)})
+            self._staging.remove_abandoned_copies()
             if clean:
                 self._clean()
             return report

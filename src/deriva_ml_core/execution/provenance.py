@@ -12,7 +12,7 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import Story
+from deriva_ml_core.journal.story import JOURNAL, Story
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, StatusUpdate, UploadOptions
 from deriva_ml_core.schema import execution_table
 
@@ -25,9 +25,6 @@ __all__ = [
     "last_status",
     "local_story",
 ]
-
-JOURNAL = "journal.jsonl"
-"""The journal's name in the working folder, and that of the copy in the catalog."""
 
 
 class RecordedExecution:
@@ -195,14 +192,34 @@ class RecordedExecution:
 
 
 def last_status(story: Story | None) -> tuple[Status, str] | None:
-    """The state and words at a journal's end, judged by whether the process that wrote it still lives."""
-    if story is None or not story.statuses:
+    """The state and words at a journal's end, judged by whether the process that wrote it still lives.
+
+    Returns:
+        None where the journal tells no state: there is none, or the execution is just being created.
+    """
+    if story is None:
+        return None
+    if _has_died(story):
+        assert story.lease is not None
+        what = "run" if story.created else "creation"
+        last_words = f"; its last: {story.statuses[-1].message or story.status}" if story.statuses else ""
+        where = f"process {story.lease.pid} on {story.lease.host}"
+        return Status.aborted, f"The {what} ended without a word ({where}){last_words}"
+    if not story.statuses:
         return None
     last = story.statuses[-1]
-    if not last.status.ended and story.lease is not None and story.lease.is_dead():
-        where = f"process {story.lease.pid} on {story.lease.host}"
-        return Status.aborted, f"The run ended without a word ({where}); its last: {last.message or last.status}"
     return last.status, last.error or last.message
+
+
+def _has_died(story: Story) -> bool:
+    """Whether the process has ended that ran the execution, or that was about to create it.
+
+    One that was created and has not begun may still be run by another process.
+    """
+    if story.status.ended or story.lease is None:
+        return False
+    is_at_rest = story.created and story.start is None and story.status is Status.created
+    return not is_at_rest and story.lease.is_dead() is True
 
 
 def local_story(connection: Connection, rid: RID) -> Story | None:

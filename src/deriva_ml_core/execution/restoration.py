@@ -31,7 +31,7 @@ def restore_execution(connection: Connection, rid: RID) -> Execution:
         folder.mkdir(parents=True, exist_ok=True)
         _rebuild(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL)
-    _end_if_dead(journal)
+    _end_if_dead(journal, row)
     outputs = Outputs(connection, journal, Staging(connection, journal, folder / "outputs"), rid)
     if journal.story.statuses and not _agree(journal, row):
         outputs.write_state()
@@ -44,14 +44,17 @@ def _agree(journal: Journal, row: dict[str, Any]) -> bool:
     return (row["Status"], row["Status_Detail"] or "") == (last.status, last.error or last.message)
 
 
-def _end_if_dead(journal: Journal) -> None:
-    """Write that a run was aborted whose process died without a word."""
+def _end_if_dead(journal: Journal, row: dict[str, Any]) -> None:
+    """Write that a run was aborted whose process died without a word, unless its row has the last word."""
     story = journal.story
     last = last_status(story)
-    if last is not None and last[0] is not story.status:
-        status, reason = last
-        update = StatusUpdate(status=status, message=reason, time=now(), previous=story.status, error=reason)
-        journal.append(Stopped(), StatusSet(update=update))
+    if last is None or last[0] is story.status:
+        return
+    status, reason = last
+    if (written := Status(row["Status"] or status)).ended:
+        status, reason = written, row["Status_Detail"] or ""
+    update = StatusUpdate(status=status, message=reason, time=now(), previous=story.status, error=reason or None)
+    journal.append(Stopped(), StatusSet(update=update))
 
 
 def _rebuild(connection: Connection, recorded: RecordedExecution, folder: Path) -> None:

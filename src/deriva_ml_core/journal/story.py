@@ -15,6 +15,7 @@ from deriva_ml_core.journal.lease import Lease
 from deriva_ml_core.models import DatasetSpec, StagedAsset, StatusUpdate, StoredObject
 
 __all__ = [
+    "JOURNAL",
     "Created",
     "Creating",
     "Event",
@@ -35,6 +36,9 @@ __all__ = [
     "now",
     "parse_line",
 ]
+
+JOURNAL = "journal.jsonl"
+"""The journal's name in the working folder, and that of the copy in the catalog."""
 
 
 def now() -> datetime:
@@ -88,6 +92,8 @@ class Story:
     files: dict[str, FileStory] = field(default_factory=dict)
     newest: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     unsent: dict[str, None] = field(default_factory=dict)
+    sent_since_copy: bool = False
+    """Whether files were recorded after the run's end of which no stored copy of this journal tells."""
 
     @property
     def status(self) -> Status:
@@ -236,6 +242,8 @@ class Stored(Event):
     def tell(self, story: Story) -> None:
         file = story.files[self.key]
         file.stored, file.file_time = self.object, self.file_time
+        if file.asset.record and file.asset.filename == JOURNAL:
+            story.sent_since_copy = False
 
 
 class Recorded(Event):
@@ -248,6 +256,8 @@ class Recorded(Event):
         for key, rid in self.rids.items():
             story.files[key].rid = rid
             story.unsent.pop(key, None)
+        if story.status.ended and any(not story.files[key].asset.record for key in self.rids):
+            story.sent_since_copy = True
 
 
 class Forgotten(Event):

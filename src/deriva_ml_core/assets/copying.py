@@ -1,0 +1,44 @@
+"""Copies that are there whole or not at all, and the taking away of those that a killed process began."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+__all__ = ["copy_whole", "remove_abandoned"]
+
+_PART = re.compile(r"\.[0-9a-f]{32}\.part")
+
+
+def copy_whole(original: Path, target: Path) -> None:
+    """Copy a file to a place where it appears when it is whole; what lay there before is replaced."""
+    part = target.with_name(f".{uuid4().hex}.part")
+    try:
+        with part.open("xb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # let go by the system when this process dies
+            shutil.copyfile(original, part)
+            part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Take away the beginnings of copies, anywhere below a folder, whose process is no more."""
+    for above, _, names in os.walk(folder):
+        for part in (Path(above) / name for name in names if _PART.fullmatch(name)):
+            if not _is_held(part):
+                part.unlink(missing_ok=True)
+
+
+def _is_held(part: Path) -> bool:
+    with part.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

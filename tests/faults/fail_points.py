@@ -1,0 +1,165 @@
+"""Child processes that are killed at a chosen step of what they do to files, journal, catalog and store."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from deriva_ml_core.backend import Backend
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.models import Address
+from deriva_ml_core.plugins import hookimpl, load_plugins
+
+MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+"""Where nothing waits for a disk: a process that is killed loses nothing of what it wrote there either."""
+
+CATALOG_WRITES = {"reserve", "insert", "insert_unless", "update", "delete", "create_tables"}
+STORE_WRITES = {"put", "sync"}
+FILE_CHANGES = {f"os.{name}" for name in ("chmod", "link", "mkdir", "remove", "rename", "rmdir", "symlink", "truncate")}
+OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+@dataclass
+class Steps:
+    """Counts the steps of a process, and kills it at one of them.
+
+    Args:
+        folder: Changes to files below it are steps.
+        last: The number of the step, from 1, before which it dies; None for never.
+    """
+
+    folder: Path
+    last: int | None = None
+    taken: list[str] = field(default_factory=list)
+
+    def take(self, what: str) -> None:
+        self.taken.append(what)
+        if len(self.taken) == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Be told by Python's audit hook what is about to happen to files."""
+        if event == "open":
+            path, _, flags = arguments
+            if not (isinstance(flags, int) and flags & OPEN_TO_WRITE):
+                return
+        elif event in FILE_CHANGES:
+            path = arguments[event in ("os.symlink", "os.link")]
+        else:
+            return
+        if isinstance(path, str | os.PathLike) and Path(path).is_relative_to(self.folder):
+            self.take(f"{event} {_kind_of_path(Path(path).relative_to(self.folder))}")
+
+    def around(self, what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, with a step before and one after."""
+
+        def stepping(*arguments: Any, **named: Any) -> Any:
+            self.take(f"before {what}")
+            answer = call(*arguments, **named)
+            self.take(f"after {what}")
+            return answer
+
+        return stepping
+
+
+def _kind_of_path(path: Path) -> str:
+    """A path without what differs from run to run."""
+    return re.sub(
+        r"[0-9a-f]{16,}|\d{8}T[\d.]+Z|(?<=draft-)\d+|(?<=executions/)[^/]+|(?<=objects/)\w\w(?=/|$)", "…", str(path)
+    )
+
+
+class Half:
+    """A catalog or a store with a step before and after each call that changes something."""
+
+    def __init__(self, real: Any, steps: Steps, verbs: set[str]) -> None:
+        self._real = real
+        self._steps = steps
+        self._verbs = verbs
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._real, name)
+        if name not in self._verbs:
+            return found
+
+        def called(*arguments: Any, **named: Any) -> Any:
+            table = f" {arguments[0]}" if arguments and isinstance(arguments[0], str) else ""
+            return self._steps.around(f"{name}{table}", found)(*arguments, **named)
+
+        return called
+
+
+@dataclass
+class StepsPlugin:
+    """Puts both halves of each backend between steps."""
+
+    steps: Steps
+
+    @hookimpl(wrapper=True)
+    def connect(self, address: Address) -> Generator[None, Backend, Backend]:
+        backend = yield
+        catalog, store = (
+            Half(half, self.steps, verbs)
+            for half, verbs in ((backend.catalog, CATALOG_WRITES), (backend.store, STORE_WRITES))
+        )
+        return replace(backend, catalog=catalog, store=store)  # type: ignore[arg-type]
+
+
+def first_of_each_kind(steps: list[str]) -> list[int]:
+    """The numbers, from 1, of the steps that are not like an earlier one."""
+    return [steps.index(kind) + 1 for kind in dict.fromkeys(steps)]
+
+
+def in_child(work: Callable[[DerivaML], None], folder: Path, last: int | None = None) -> list[str] | None:
+    """Do some work in a forked child, with a client of the catalog in a folder.
+
+    Args:
+        work: What to do.
+        folder: The catalog's folder.
+        last: The step before which the child is killed; None for never.
+
+    Returns:
+        The steps that it took; None if it was killed.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            os.write(writer, json.dumps(_stepped(work, Steps(folder, last))).encode())
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as told:
+        taken = told.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return None
+    assert status == 0, "the child failed by itself; see what it printed"
+    return json.loads(taken)
+
+
+def _stepped(work: Callable[[DerivaML], None], steps: Steps) -> list[str]:
+    sys.addaudithook(steps.hear)
+    append = Journal.append
+
+    def appending(journal: Journal, *events: Any) -> None:
+        steps.around("journal " + " ".join(type(event).__name__ for event in events), append)(journal, *events)
+
+    Journal.append = appending  # type: ignore[method-assign]
+    manager = load_plugins({})
+    manager.register(StepsPlugin(steps), "steps")
+    work(DerivaML(f"file:{steps.folder}", plugins=manager))
+    return steps.taken
