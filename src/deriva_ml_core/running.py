@@ -34,7 +34,8 @@ def running_script(environ: Mapping[str, str]) -> Path | None:
     if _is_interactive():
         return None
     files = list(_stack(sys._getframe(1)))
-    if test := environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]:
+    test = environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+    if test and "pytest" in sys.modules:
         return _test_file(test, files) or next(iter(files), None)
     return next(iter(files), None)
 
