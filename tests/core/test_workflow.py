@@ -1,0 +1,464 @@
+"""Workflows: found once, registered once, changed only where that is meant."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from repositories import Repository
+
+from deriva_ml_core import workflow as workflows
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.connection import Connection, open_connection
+from deriva_ml_core.errors import (
+    CatalogReadOnly,
+    ConfigurationError,
+    DerivaMLWarning,
+    NotReproducible,
+    PluginError,
+    UnknownRID,
+    UnknownTerm,
+    UnknownWorkflow,
+    WrongTable,
+)
+from deriva_ml_core.models import Address, SourceCode
+from deriva_ml_core.plugins import hookimpl, load_plugins
+from deriva_ml_core.workflow import CatalogWorkflow, Workflow, detected, find, lookup, lookup_by_url, register
+
+URL = "https://github.com/org/repo/blob/abc/train.py"
+CHECKSUM = "0123456789012345678901234567890123456789"
+
+
+class Answer:
+    """A plugin that answers with what it was given, and notes what it was asked."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Path | None, Mapping[str, str]]] = []
+
+    @hookimpl
+    def detect_source(self, script: Path | None, environ: Mapping[str, str]) -> object:
+        self.asked.append((script, environ))
+        return self.answer
+
+
+class Refusal:
+    """A plugin that may not be asked."""
+
+    @hookimpl
+    def detect_source(self) -> None:
+        raise AssertionError("asked")
+
+
+def plugins(plugin: object) -> object:
+    """The built-ins and one installed plugin."""
+    manager = load_plugins({"DERIVA_ML_DISABLED_PLUGINS": ""})
+    manager.register(plugin, "test")
+    return manager
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Connection:
+    """A new embedded catalog."""
+    return open_connection(Address(hostname=f"file:{tmp_path / 'catalog'}"))
+
+
+def made(url: str = "", checksum: str = "", name: str = "Train", workflow_type: str = "Training") -> Workflow:
+    """A workflow of that source; one with neither is an interactive one."""
+    source = SourceCode(url=url, checksum=checksum, kind="test")
+    return detected(name, workflow_type, "What it does", plugins=plugins(Answer(source)), environ={})  # type: ignore[arg-type]
+
+
+def rows(connection: Connection) -> list[dict[str, object]]:
+    return connection.catalog.select("Workflow", {})
+
+
+# where the code is
+
+
+def test_an_explicit_url_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a URL nothing is asked, and the environment's variables do not count."""
+    monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", "https://other")
+    monkeypatch.setenv("DERIVA_ML_WORKFLOW_CHECKSUM", "other")
+    monkeypatch.setattr(workflows, "plugin_manager", lambda: plugins(Refusal()))
+    workflow = Workflow(name="Custom Pipeline", workflow_type="Training", url=URL, checksum="abc123def456")
+    assert (workflow.url, workflow.checksum, workflow.version) == (URL, "abc123def456", None)
+    assert workflow.source == SourceCode(url=URL, checksum="abc123def456", kind="explicit")
+    assert Workflow(name="a", workflow_type="b", url=URL).checksum == ""
+
+
+def test_an_explicit_url_needs_no_git(tmp_path: Path) -> None:
+    """With a URL nothing outside git fails, warns, or loads git."""
+    code = (
+        "import sys; from deriva_ml_core.workflow import Workflow\n"
+        "Workflow(name='a', workflow_type='b', url='https://x'); print('git' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
+
+
+def test_the_environment_comes_next() -> None:
+    """The variables stand above every plugin, and a field stands above the variables."""
+    environ = {"DERIVA_ML_WORKFLOW_URL": URL, "DERIVA_ML_WORKFLOW_CHECKSUM": CHECKSUM}
+    workflow = detected("a", "Training", plugins=plugins(Refusal()), environ=environ)  # type: ignore[arg-type]
+    assert workflow.source == SourceCode(url=URL, checksum=CHECKSUM, kind="environment")
+    assert (workflow.url, workflow.checksum) == (URL, CHECKSUM)
+
+
+def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain ``Workflow(…)`` reads the variables too; its own checksum stands above theirs."""
+    monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", URL)
+    monkeypatch.setenv("DERIVA_ML_WORKFLOW_CHECKSUM", "other")
+    assert Workflow(name="a", workflow_type="b").checksum == "other"
+    assert Workflow(name="a", workflow_type="b", checksum=CHECKSUM).checksum == CHECKSUM
+
+
+def test_a_checksum_or_version_alone() -> None:
+    """What is given stands above what is found; the rest is found."""
+    found = SourceCode(url=URL, checksum="found", version="1", kind="test")
+    manager = plugins(Answer(found))
+    environ = {"DERIVA_ML_WORKFLOW_CHECKSUM": CHECKSUM}
+    assert detected("a", "b", plugins=manager, environ=environ).source == found.model_copy(
+        update={"checksum": CHECKSUM}
+    )  # type: ignore[arg-type]
+
+
+def test_plugins_stand_above_containers_and_these_above_the_rest(repository: Repository) -> None:
+    """Installed plugin, container, notebook, script: the first that knows answers."""
+    script = repository.write("train.py", "1")
+    repository.commit()
+    docker = {"DERIVA_MCP_IN_DOCKER": "true", "DERIVA_MCP_IMAGE_NAME": "image", "DERIVA_MCP_IMAGE_DIGEST": "sha256:1"}
+    source = SourceCode(url="https://plugin", kind="plugin")
+    knows, passes = plugins(Answer(source)), plugins(Answer(None))
+    kinds = [
+        detected("a", "b", script=script, plugins=manager, environ=environ).source.kind  # type: ignore[arg-type]
+        for manager, environ in ((knows, docker), (passes, docker), (passes, {}))
+    ]
+    assert kinds == ["plugin", "container", "script"]
+    inside = detected("a", "b", script=script, plugins=passes, environ=docker)  # type: ignore[arg-type]
+    assert (inside.url, inside.checksum, inside.source.path) == ("image@sha256:1", "sha256:1", script)
+
+
+def test_a_plugin_is_asked_for_the_running_file() -> None:
+    """The question has this test's file and the environment that was given."""
+    answer = Answer(SourceCode(url=URL))
+    detected("a", "b", plugins=plugins(answer), environ={"A": "1"})  # type: ignore[arg-type]
+    assert answer.asked == [(Path(__file__), {"A": "1"})]
+
+
+def test_a_script_that_is_named(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``Workflow(script=…)`` names the file to look at, from the working folder; one that is not there is an error."""
+    repository.write("other script.py", "1")
+    commit = repository.commit()
+    monkeypatch.chdir(repository.root)
+    workflow = Workflow(name="a", workflow_type="b", script=Path("other script.py"))
+    assert workflow.url == f"https://github.com/org/repo/blob/{commit}/other%20script.py"
+    assert workflow.source.repository == repository.root
+    with pytest.raises(ConfigurationError, match=r"nowhere\.py is no file"):
+        Workflow(name="a", workflow_type="b", script=tmp_path / "nowhere.py")
+
+
+def test_the_same_code_is_the_same_workflow(repository: Repository) -> None:
+    """Made again from the same committed script, a workflow is equal, and so is its hash."""
+    script = repository.write("train.py", "1")
+    repository.commit()
+    one, two = (Workflow(name="a", workflow_type="b", script=script) for _ in range(2))
+    assert one == two
+    assert len({one, two}) == 1
+
+
+def test_what_cannot_be_repeated_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git_settings: Path
+) -> None:
+    """``DERIVA_ML_REQUIRE_CLEAN=1`` makes an error of a plain ``Workflow(…)`` too, and not one of pydantic's."""
+    script = tmp_path / "train.py"
+    script.write_text("1")
+    with pytest.warns(DerivaMLWarning, match="in no git repository"):
+        assert Workflow(name="a", workflow_type="b", script=script).url == script.as_uri()
+    monkeypatch.setenv("DERIVA_ML_REQUIRE_CLEAN", "1")
+    with pytest.raises(NotReproducible):
+        Workflow(name="a", workflow_type="b", script=script)
+
+
+@pytest.mark.parametrize("answer", ["https://x", 1, {"url": "https://x"}])
+def test_a_plugin_that_answers_wrongly(answer: object) -> None:
+    """What is no SourceCode is an error that shows the answer."""
+    with pytest.raises(PluginError, match="no SourceCode"):
+        detected("a", "b", plugins=plugins(Answer(answer)), environ={})  # type: ignore[arg-type]
+
+
+def test_a_workflow_does_not_change() -> None:
+    """Its fields are frozen, and unknown ones are refused."""
+    workflow = made(URL)
+    with pytest.raises(ValidationError):
+        workflow.description = "other"  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Workflow(name="a", workflow_type="b", url=URL, checksm="x")  # type: ignore[call-arg]
+
+
+def test_a_workflow_survives_its_journeys() -> None:
+    """Pickled, copied or read from JSON, it is the same, and nothing is found anew."""
+    workflow = made(URL, CHECKSUM)
+    assert pickle.loads(pickle.dumps(workflow)) == workflow
+    assert pickle.loads(pickle.dumps(workflow)).source == workflow.source
+    again = Workflow.model_validate_json(workflow.model_dump_json())
+    assert (again.url, again.checksum, again.source.kind) == (URL, CHECKSUM, "explicit")
+
+
+def test_hydra_zen_builds_it() -> None:
+    """The signature is explicit, so that a configuration can be made of it."""
+    hydra_zen = pytest.importorskip("hydra_zen", reason="needs hydra-zen")
+    configured = hydra_zen.builds(Workflow, name="ResNet50", workflow_type="Training", populate_full_signature=True)
+    assert hydra_zen.instantiate(configured, url=URL).url == URL
+
+
+def test_the_signature_is_explicit() -> None:
+    """Every field has a name, a type and a default in the constructor's signature."""
+    import inspect
+
+    parameters = inspect.signature(Workflow).parameters
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    assert list(parameters) == ["name", "workflow_type", "description", "url", "checksum", "version", "script", "rid"]
+    assert required == ["name", "workflow_type"]
+
+
+# the catalog
+
+
+def test_a_new_workflow_gets_a_row(connection: Connection) -> None:
+    """All that is known of it is written, and it can be read back."""
+    source = SourceCode(url=URL, checksum=CHECKSUM, version="1.2.3")
+    workflow = detected("Train", "Training", "What", plugins=plugins(Answer(source)), environ={})  # type: ignore[arg-type]
+    rid = register(connection, workflow)
+    (row,) = rows(connection)
+    expected = {
+        "RID": rid,
+        "Name": "Train",
+        "Description": "What",
+        "URL": URL,
+        "Checksum": CHECKSUM,
+        "Version": "1.2.3",
+        "Workflow_Type": "Training",
+    }
+    assert expected.items() <= row.items()
+    back = lookup(connection, rid)
+    assert (back.name, back.workflow_type, back.description) == ("Train", "Training", "What")
+    assert (back.url, back.checksum, back.version, back.rid) == (URL, CHECKSUM, "1.2.3", rid)
+
+
+@pytest.mark.parametrize(
+    ("url", "checksum"), [(URL, CHECKSUM), (URL, "other"), ("https://other", CHECKSUM), (URL, ""), ("", CHECKSUM)]
+)
+def test_the_same_url_or_checksum_is_the_same_workflow(connection: Connection, url: str, checksum: str) -> None:
+    """One of the two is enough, and nothing is written."""
+    rid = register(connection, made(URL, CHECKSUM))
+    before = rows(connection)
+    assert register(connection, made(url, checksum)) == rid
+    assert rows(connection) == before
+
+
+@pytest.mark.parametrize(("url", "checksum"), [("https://other", "other"), ("https://other", ""), ("", "other")])
+def test_another_url_and_checksum_is_another_workflow(connection: Connection, url: str, checksum: str) -> None:
+    """With nothing in common there is a second row; an empty checksum is nothing."""
+    register(connection, made(URL, ""))
+    first = register(connection, made("https://first", CHECKSUM))
+    second = register(connection, made(url, checksum))
+    assert second != first
+    assert len(rows(connection)) == 3
+    assert register(connection, made(url, checksum)) == second
+
+
+def test_the_checksum_wins(connection: Connection) -> None:
+    """Where the URL is one row's and the checksum another's, in either order of age, the checksum counts."""
+    by_url = register(connection, made(URL, "a"))
+    by_checksum = register(connection, made("https://other", "b"))
+    assert register(connection, made(URL, "b")) == by_checksum
+    assert register(connection, made("https://other", "a")) == by_url
+    assert len(rows(connection)) == 2
+
+
+def test_a_file_is_known_by_its_checksum_only(connection: Connection) -> None:
+    """A path on some machine says nothing; its bytes do."""
+    first = register(connection, made("file:///home/me/train.py", "a"))
+    assert register(connection, made("file:///home/me/train.py", "b")) != first
+    assert register(connection, made("file:///elsewhere/train.py", "a")) == first
+    assert register(connection, made(URL, "a")) == first
+
+
+def test_an_interactive_workflow_is_always_new(connection: Connection) -> None:
+    """Without URL and checksum two are never the same."""
+    assert register(connection, made()) != register(connection, made())
+    assert [(row["URL"], row["Checksum"]) for row in rows(connection)] == [(None, None)] * 2
+
+
+@pytest.mark.parametrize(("name", "workflow_type"), [("Other", "Training"), ("Train", "Inference")])
+def test_another_name_is_warned_about(connection: Connection, name: str, workflow_type: str) -> None:
+    """The row is used and left as it is; the warning names both."""
+    rid = register(connection, made(URL))
+    before = rows(connection)
+    with pytest.warns(
+        DerivaMLWarning, match=rf"workflow {rid}, 'Train' \(Training\).*{name!r} \({workflow_type}\)"
+    ) as said:
+        assert register(connection, made(URL, name=name, workflow_type=workflow_type)) == rid
+    assert len(said) == 1
+    assert rows(connection) == before
+
+
+def test_an_unknown_type(connection: Connection) -> None:
+    """It is refused before anything is written, and the known ones are named."""
+    with pytest.raises(UnknownTerm, match=r"'Trainign'.*Annotation, Evaluation, Inference, Preprocessing, Training"):
+        register(connection, made(URL, workflow_type="Trainign"))
+    assert rows(connection) == []
+
+
+def registered(folder: str, start: object, found: object) -> None:
+    """Register the same workflow at the same moment as the other processes."""
+    connection = open_connection(Address(hostname=f"file:{folder}"))
+    start.wait()  # type: ignore[attr-defined]
+    workflow = Workflow(name="Train", workflow_type="Training", url=URL, checksum=CHECKSUM)
+    found.put(register(connection, workflow))  # type: ignore[attr-defined]
+
+
+def test_processes_that_race(connection: Connection, tmp_path: Path) -> None:
+    """Eight processes that register the same code at once get one row."""
+    context = multiprocessing.get_context("spawn")
+    start, found = context.Barrier(8), context.Queue()
+    workers = [context.Process(target=registered, args=(str(tmp_path / "catalog"), start, found)) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    rids = {found.get(timeout=120) for _ in workers}
+    for worker in workers:
+        worker.join(60)
+    assert rids == {row["RID"] for row in rows(connection)}
+    assert len(rids) == 1
+
+
+def test_a_workflow_of_the_catalog_is_registered_already(connection: Connection) -> None:
+    """Registering one that has a record id gives that id, if it is a workflow's."""
+    rid = register(connection, made(URL))
+    assert register(connection, lookup(connection, rid)) == rid
+    assert register(connection, Workflow(name="a", workflow_type="b", rid=rid)) == rid
+    with pytest.raises(UnknownRID):
+        register(connection, Workflow(name="a", workflow_type="b", rid="1-XYZ"))
+
+
+def test_lookups(connection: Connection) -> None:
+    """By record id, by URL, by checksum; each workflow of the catalog in a list, the oldest first."""
+    first = register(connection, made(URL, CHECKSUM))
+    second = register(connection, made())
+    assert lookup_by_url(connection, URL).rid == lookup_by_url(connection, CHECKSUM).rid == first
+    assert [workflow.rid for workflow in find(connection)] == [first, second]
+    assert all(isinstance(workflow, CatalogWorkflow) for workflow in find(connection))
+    for nothing in ("https://nowhere", ""):
+        with pytest.raises(UnknownWorkflow, match="has the URL or checksum"):
+            lookup_by_url(connection, nothing)
+    with pytest.raises(UnknownRID, match="1-XYZ"):
+        lookup(connection, "1-XYZ")
+    term = connection.catalog.select("Workflow_Type", {})[0]["RID"]
+    with pytest.raises(WrongTable, match="Workflow_Type"):
+        lookup(connection, term)
+
+
+def test_reading_back_finds_nothing_anew(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither plugins nor variables have a say in what the catalog holds, not even of an interactive run."""
+    rid = register(connection, made())
+    monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", "https://other")
+    monkeypatch.setattr(workflows, "plugin_manager", lambda: plugins(Refusal()))
+    assert (lookup(connection, rid).url, find(connection)[0].checksum) == ("", "")
+
+
+def test_assignment_writes_to_the_catalog(connection: Connection) -> None:
+    """Description and type are in the row at once."""
+    rid = register(connection, made(URL))
+    workflow = lookup(connection, rid)
+    workflow.description = "Updated: now includes data augmentation"
+    workflow.workflow_type = "Inference"
+    assert (workflow.description, workflow.workflow_type) == ("Updated: now includes data augmentation", "Inference")
+    (row,) = rows(connection)
+    assert (row["Description"], row["Workflow_Type"]) == (workflow.description, "Inference")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("url", "x"), ("checksum", "x"), ("name", "x"), ("rid", "1"), ("typo", "x"), ("description", 3)]
+)
+def test_other_assignments_are_refused(connection: Connection, name: str, value: object) -> None:
+    """What was run does not change; the error says what can."""
+    workflow = lookup(connection, register(connection, made(URL)))
+    before = rows(connection)
+    with pytest.raises(CatalogReadOnly, match="description and its workflow_type"):
+        setattr(workflow, name, value)
+    assert rows(connection) == before
+
+
+def test_an_unknown_type_is_not_assigned(connection: Connection) -> None:
+    """The known ones are named, and neither row nor object changes."""
+    workflow = lookup(connection, register(connection, made(URL)))
+    with pytest.raises(UnknownTerm, match="Training"):
+        workflow.workflow_type = "Trainign"
+    assert workflow.workflow_type == rows(connection)[0]["Workflow_Type"] == "Training"
+
+
+def test_assigning_to_what_is_gone(connection: Connection) -> None:
+    """A workflow whose row was deleted cannot be changed."""
+    workflow = lookup(connection, register(connection, made(URL)))
+    connection.catalog.delete("Workflow", {})
+    with pytest.raises(UnknownRID, match="no longer"):
+        workflow.description = "x"
+
+
+def test_a_workflow_as_it_was(connection: Connection) -> None:
+    """A record id with a snapshot gives the workflow of that time, which cannot be changed."""
+    rid = register(connection, made(URL))
+    snapshot = connection.catalog.snapshot()
+    lookup(connection, rid).description = "later"
+    past = lookup(connection, f"{rid}@{snapshot}")
+    assert past.description == "What it does"
+    with pytest.raises(CatalogReadOnly):
+        past.description = "rewritten"
+
+
+def test_a_bound_workflow_is_pickled_without_its_catalog(connection: Connection) -> None:
+    """In another process it is the same workflow, unbound."""
+    workflow = lookup(connection, register(connection, made(URL, CHECKSUM)))
+    again = pickle.loads(pickle.dumps(workflow))
+    assert type(again) is Workflow
+    assert again.model_dump() == workflow.model_dump()
+    assert register(connection, again) == workflow.rid
+
+
+def test_the_same_call_in_the_same_script(tmp_path: Path, repository: Repository) -> None:
+    """A committed script that is run twice, from different folders, has one workflow with the document's URL."""
+    script = repository.write(
+        "src/models/train.py",
+        "import json\nfrom deriva_ml_core.client import DerivaML\n"
+        "ml = DerivaML()\nworkflow = ml.create_workflow('ResNet50 Training', 'Training', 'Fine-tune')\n"
+        "print(json.dumps([ml.add_workflow(workflow), workflow.url, workflow.checksum]))\n",
+    )
+    commit = repository.commit()
+    found = [
+        json.loads(subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, check=True).stdout)
+        for folder in (repository.root, tmp_path)
+    ]
+    assert found[0] == found[1]
+    assert found[0][1:] == [f"https://github.com/org/repo/blob/{commit}/src/models/train.py", repository.hash(script)]
+
+
+def test_the_client(connection: Connection) -> None:
+    """``create_workflow`` refuses an unknown type, and asks the client's own plugins."""
+    manager = plugins(Answer(SourceCode(url=URL)))
+    ml = DerivaML(plugins=manager)  # type: ignore[arg-type]
+    with pytest.raises(UnknownTerm, match="Training"):
+        ml.create_workflow("a", "Trainign")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        workflow = ml.create_workflow(name="a", workflow_type="Training", description="b")
+    rid = ml.add_workflow(workflow)
+    assert ml.lookup_workflow(rid).url == ml.lookup_workflow_by_url(URL).url == ml.find_workflows()[0].url == URL
