@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,11 +15,13 @@ _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 def copy_whole(original: Path, target: Path) -> None:
     """Copy a file to a place where it appears when it is whole; what lay there before is replaced."""
+    from shutil import copyfile
+
     part = target.with_name(f".{uuid4().hex}.part")
     try:
         with part.open("xb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)  # let go by the system when this process dies
-            shutil.copyfile(original, part)
+            copyfile(original, part)
             part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from deriva_ml_core.execution.provenance import JOURNAL
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.lease import Lease
 from deriva_ml_core.journal.story import Created, Creating, Leased, StatusSet, now
-from deriva_ml_core.models import Asset, DatasetSpec, StatusUpdate
+from deriva_ml_core.models import Asset, DatasetSpec, StagedAsset, StatusUpdate
 from deriva_ml_core.redaction import redact_text
 from deriva_ml_core.workflow import Workflow, lookup, register
 
@@ -61,9 +61,7 @@ def create_execution(
             workflow_rid=workflow_rid,
             datasets=datasets,
         )
-        outputs = Outputs(connection, journal, staging, rid)
-        if left := outputs.keep(records):
-            raise UploadFailed(f"The records of execution {rid} could not be kept: {left[0].reason}")
+        _keep(Outputs(connection, journal, staging, rid), records, rid)
     except BaseException as error:
         _say_failed(connection, journal, rid, error)
         raise
@@ -105,6 +103,11 @@ def _dry_run(
 
 def _read(connection: Connection, rid: RID) -> dict[str, Any]:
     return connection.catalog.select(MLTable.execution, {"RID": rid})[0]
+
+
+def _keep(outputs: Outputs, records: list[StagedAsset], rid: RID) -> None:
+    if left := outputs.keep(records):
+        raise UploadFailed(f"The records of execution {rid} could not be kept: {left[0].reason}")
 
 
 def _say_failed(connection: Connection, journal: Journal, rid: RID, error: BaseException) -> None:

@@ -24,7 +24,8 @@ from deriva_ml_core.execution.provenance import JOURNAL, RecordedExecution
 from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.journal.story import Event, Leased, Started, StatusSet, Stopped, Story, now
+from deriva_ml_core.journal.patient import PatientJournal
+from deriva_ml_core.journal.story import Leased, Started, StatusSet, Stopped, Story, now
 from deriva_ml_core.models import (
     Address,
     Asset,
@@ -75,13 +76,13 @@ class Execution(RecordedExecution):
         self._folder = folder
         self._restored = restored
         self._journal = Journal(folder / JOURNAL)
+        self._patient = PatientJournal(self._journal)
         self._staging = Staging(connection, self._journal, folder / "outputs")
         self._news = NewsThread(connection.plugins)
         self._inputs = Inputs(connection, self._journal, self.execution_rid)
         self._outputs = Outputs(connection, self._journal, self._staging, self.execution_rid)
         self._watch = TerminationWatch()
         self._lock = ForkLock()
-        self._unnoted: list[Event] = []
         self.configuration = configuration
 
     def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, bool]]:
@@ -155,15 +156,15 @@ class Execution(RecordedExecution):
                 error=redact_text(error) or None,
                 progress=progress,
             )
-            noted = self._note(StatusSet(update=update))
-            for event in noted:
+            written = self._patient.append(StatusSet(update=update))
+            for event in written:
                 if isinstance(event, StatusSet):
                     self._announce("status_changed", "update", event.update)
-            if noted:
+            if written:
                 self._write_row()
 
     def _end(self, error: BaseException | None) -> None:
-        self._note(Stopped())
+        self._patient.append(Stopped())
         status, reason = ending(error, terminated=self._watch.terminated)
         if self.status.ended:
             self._write_row()
@@ -189,23 +190,6 @@ class Execution(RecordedExecution):
         except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
             log.warning("The status of execution %s could not be written yet: %s", self.execution_rid, error)
 
-    def _note(self, *events: Event) -> list[Event]:
-        """Write to the journal; a full disk ends no training: what it refuses is written by the next call.
-
-        Returns:
-            What was written now, also of earlier calls.
-        """
-        noted = []
-        with self._lock:
-            self._unnoted += events
-            try:
-                while self._unnoted:
-                    self._journal.append(self._unnoted[0])
-                    noted.append(self._unnoted.pop(0))
-            except OSError as error:
-                log.warning("The journal of execution %s cannot be written yet: %s", self.execution_rid, error)
-        return noted
-
     def _announce(self, hook: str, name: str, value: object) -> None:
         if self._news.is_heard(hook):
             self._news.tell(hook, {"execution": self.record, name: value})
@@ -214,8 +198,7 @@ class Execution(RecordedExecution):
         return self._journal.story
 
     def _last(self) -> tuple[Status, str]:
-        unnoted = [event.update for event in self._unnoted if isinstance(event, StatusSet)]
-        last = next(reversed(unnoted or self._journal.story.statuses), None)
+        last = self._patient.last_status
         return (last.status, last.error or last.message) if last else (Status.created, "")
 
     @property
@@ -416,7 +399,7 @@ class Execution(RecordedExecution):
             log.info("This is a dry run: %d staged files are not uploaded.", len(self.staged_assets()))
             return {}
         clean = self._connection.clean if clean is None else clean
-        self._note()
+        self._patient.append()
         report = self._outputs.send(options, clean=clean, tell=tell)
         if report.sent or report.unsent:
             self._announce("outputs_uploaded", "report", report)

@@ -1,0 +1,50 @@
+"""A journal that cannot be written for now, on a full disk say: what it refuses is written by the next call."""
+
+from __future__ import annotations
+
+import logging
+
+from deriva_ml_core.forklock import ForkLock
+from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.story import Event, StatusSet
+from deriva_ml_core.models import StatusUpdate
+
+__all__ = ["PatientJournal"]
+
+log = logging.getLogger(__name__)
+
+
+class PatientJournal:
+    """Writes a journal's lines in order, and never raises what would end a training.
+
+    Args:
+        journal: The journal.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._waiting: list[Event] = []
+        self._lock = ForkLock()
+
+    def append(self, *events: Event) -> list[Event]:
+        """Write lines, those first that were refused before.
+
+        Returns:
+            What was written now.
+        """
+        written = []
+        with self._lock:
+            self._waiting += events
+            try:
+                while self._waiting:
+                    self._journal.append(self._waiting[0])
+                    written.append(self._waiting.pop(0))
+            except OSError as error:
+                log.warning("%s cannot be written yet, and is by the next call: %s", self._journal.path, error)
+        return written
+
+    @property
+    def last_status(self) -> StatusUpdate | None:
+        """The last status, whether or not it is written yet; None before the first."""
+        waiting = [event.update for event in self._waiting if isinstance(event, StatusSet)]
+        return next(reversed(waiting or self._journal.story.statuses), None)
