@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import ConfigurationError
@@ -19,6 +19,10 @@ __all__ = ["ExecutionConfiguration"]
 
 def _spec_of_rid(value: Any) -> Any:
     return {"rid": value} if isinstance(value, str) else value
+
+
+def _specs(assets: Sequence[AssetSpec | RID]) -> tuple[AssetSpec, ...]:
+    return tuple(AssetSpec(rid=asset) if isinstance(asset, str) else asset for asset in assets)
 
 
 class ExecutionConfiguration(BaseModel):
@@ -36,8 +40,8 @@ class ExecutionConfiguration(BaseModel):
 
     workflow: Workflow | CheckedRID | None = None
     description: str = ""
-    datasets: tuple[Annotated[DatasetSpec, BeforeValidator(_spec_of_rid)], ...] = ()
-    assets: tuple[Annotated[AssetSpec, BeforeValidator(_spec_of_rid)], ...] = ()
+    datasets: Annotated[Sequence[Annotated[DatasetSpec, BeforeValidator(_spec_of_rid)]], AfterValidator(tuple)] = ()
+    assets: Annotated[Sequence[AssetSpec | CheckedRID], AfterValidator(_specs)] = ()
     parameters: Mapping[str, JsonValue] = Field(default_factory=dict)
 
     @classmethod
@@ -65,7 +69,7 @@ class ExecutionConfiguration(BaseModel):
     @property
     def asset_rids(self) -> tuple[RID, ...]:
         """The record ids of the input assets."""
-        return tuple(asset.rid for asset in self.assets)
+        return tuple(asset.rid for asset in _specs(self.assets))
 
 
 def _read(path: Path) -> Any:

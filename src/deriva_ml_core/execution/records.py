@@ -78,7 +78,7 @@ def _described(
         "workflow": workflow_rid,
         "description": configuration.description,
         "datasets": [spec.model_dump() for spec in datasets],
-        "assets": [asset.model_dump() for asset in configuration.assets],
+        "assets": [{"rid": rid} for rid in configuration.asset_rids],
         "parameters": dict(configuration.parameters),
     }
 

@@ -10,7 +10,9 @@ from deriva_ml_core.training import TrainingReporter
 from deriva_ml_lightning.packages import callback_classes
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback, LightningModule, Trainer
+    from typing import Any as Callback  # so that a type checker takes it for either package's
+
+    from lightning.pytorch import LightningModule, Trainer
 
     from deriva_ml_core.execution import Execution
 else:
@@ -34,7 +36,7 @@ class _Epoch:
     metrics: Mapping[str, SupportsFloat]
 
 
-class DerivaMLCallback(Callback):
+class DerivaMLCallback(Callback):  # type: ignore[misc]
     """Records a fit in an execution: each epoch a status, its metrics and a checkpoint, and an upload at the end.
 
     Args:
