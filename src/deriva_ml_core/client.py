@@ -21,6 +21,7 @@ from deriva_ml_core.execution.creation import create_execution
 from deriva_ml_core.execution.provenance import RecordedExecution, find_executions
 from deriva_ml_core.execution.restoration import restore_execution
 from deriva_ml_core.models import Address, Asset
+from deriva_ml_core.news import DRAIN_SECONDS
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
@@ -38,6 +39,8 @@ class DerivaML:
         credential: What logs in on a server: ``{"bearer-token": …}`` or ``{"cookie": …}``.
         plugins: Who answers hooks, instead of the process's own plugins.
         clean_execution_dir: Whether uploads empty the staging folders of what was sent.
+        plugin_patience: Seconds that the end of a run, and an upload after it, wait for plugins that are still busy with
+            its news; 10 by default.
 
     Raises:
         UnknownAddress: No backend answers for that address.
@@ -52,6 +55,7 @@ class DerivaML:
         credential: Mapping[str, str] | None = None,
         plugins: pluggy.PluginManager | None = None,
         clean_execution_dir: bool = True,
+        plugin_patience: float = DRAIN_SECONDS,
     ) -> None:
         address = Address(
             hostname=hostname,
@@ -59,7 +63,7 @@ class DerivaML:
             working_dir=None if working_dir is None else Path(working_dir).expanduser().absolute(),
             credential=None if credential is None else {key: SecretStr(value) for key, value in credential.items()},
         )
-        self._connection = open_connection(address, plugins, clean=clean_execution_dir)
+        self._connection = open_connection(address, plugins, clean=clean_execution_dir, patience=plugin_patience)
 
     def __repr__(self) -> str:
         return f"<DerivaML {self._connection.catalog.name}>"

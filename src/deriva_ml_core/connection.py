@@ -12,6 +12,7 @@ import pluggy
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
 from deriva_ml_core.errors import UnknownAddress, UnknownRID, UnknownTerm, WrongTable
 from deriva_ml_core.models import Address
+from deriva_ml_core.news import DRAIN_SECONDS
 from deriva_ml_core.plugins import plugin_manager
 
 __all__ = ["Connection", "Terms", "open_connection"]
@@ -48,13 +49,20 @@ class Terms:
         return names
 
 
-def open_connection(address: Address, plugins: pluggy.PluginManager | None = None, *, clean: bool = True) -> Connection:
+def open_connection(
+    address: Address,
+    plugins: pluggy.PluginManager | None = None,
+    *,
+    clean: bool = True,
+    patience: float = DRAIN_SECONDS,
+) -> Connection:
     """Open the catalog at an address by asking the plugins who knows it.
 
     Args:
         address: Where it is.
         plugins: Whom to ask; the process's own plugins by default.
         clean: Whether uploads empty the staging folders unless told otherwise.
+        patience: Seconds that the end of a run waits for plugins which are still busy with its news.
 
     Raises:
         UnknownAddress: Nobody knows it.
@@ -66,7 +74,7 @@ def open_connection(address: Address, plugins: pluggy.PluginManager | None = Non
             f"No backend answers for {address.hostname!r}. This version serves the embedded catalog, DerivaML() or "
             "DerivaML('file:<folder>'), and whatever an installed plugin connects to; list_plugins() names them."
         )
-    return Connection(address=address, backend=backend, plugins=plugins, clean=clean)
+    return Connection(address=address, backend=backend, plugins=plugins, clean=clean, patience=patience)
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,14 @@ class Connection:
         backend: The rows, the bytes, and the folder for working folders.
         plugins: Who hears news and answers questions.
         clean: Whether uploads empty the staging folders unless told otherwise.
+        patience: Seconds that the end of a run waits for plugins which are still busy with its news.
     """
 
     address: Address
     backend: Backend
     plugins: pluggy.PluginManager
     clean: bool = True
+    patience: float = DRAIN_SECONDS
     terms: Terms = field(init=False)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from deriva_ml_core.plugins import announce
 
 __all__ = ["DRAIN_SECONDS", "NewsThread"]
 
+log = logging.getLogger(__name__)
+
 DRAIN_SECONDS = 10.0
 """How long the end of a run waits for plugins that are still busy with earlier news."""
 
@@ -24,12 +27,15 @@ class NewsThread:
 
     Args:
         plugins: Who listens.
+        patience: Seconds that `drain` waits at most.
     """
 
-    def __init__(self, plugins: pluggy.PluginManager) -> None:
+    def __init__(self, plugins: pluggy.PluginManager, patience: float = DRAIN_SECONDS) -> None:
         self._plugins = plugins
+        self._patience = patience
         self._lock = ForkLock()
         self._pid = 0
+        self._present = ""
         self._waiting: queue.SimpleQueue[tuple[str, Mapping[str, Any]] | Event] = queue.SimpleQueue()
 
     def is_heard(self, hook: str) -> bool:
@@ -46,11 +52,8 @@ class NewsThread:
         self._start()
         self._waiting.put((hook, arguments))
 
-    def drain(self, seconds: float = DRAIN_SECONDS) -> bool:
-        """Wait until all that was told before has been heard.
-
-        Args:
-            seconds: For how long at most.
+    def drain(self) -> bool:
+        """Wait until all that was told before has been heard, as long as the patience lasts.
 
         Returns:
             Whether it has.
@@ -59,7 +62,17 @@ class NewsThread:
             return True
         heard = Event()
         self._waiting.put(heard)
-        return heard.wait(seconds)
+        if heard.wait(self._patience):
+            return True
+        hook = getattr(self._plugins.hook, self._present, None)
+        listeners = ", ".join(answer.plugin_name for answer in hook.get_hookimpls()) if hook else "all"
+        log.warning(
+            "After %g seconds plugins are still busy with news (%s: %s); they are not waited for.",
+            self._patience,
+            self._present,
+            listeners,
+        )
+        return False
 
     def _start(self) -> None:
         if self._pid == os.getpid():
@@ -76,4 +89,5 @@ class NewsThread:
             if isinstance(item, Event):
                 item.set()
             else:
+                self._present = item[0]
                 announce(self._plugins, *item)

@@ -78,11 +78,13 @@ class Execution(RecordedExecution):
         self._journal = Journal(folder / JOURNAL)
         self._patient = PatientJournal(self._journal)
         self._staging = Staging(connection, self._journal, folder / "outputs")
-        self._news = NewsThread(connection.plugins)
+        self._news = NewsThread(connection.plugins, connection.patience)
         self._inputs = Inputs(connection, self._journal, self.execution_rid)
         self._outputs = Outputs(connection, self._journal, self._staging, self.execution_rid)
         self._watch = TerminationWatch()
         self._lock = ForkLock()
+        self._sent_while_running: bool | None = None
+        """None where nothing was; else whether the end of the run takes away what was sent."""
         self.configuration = configuration
 
     def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, bool]]:
@@ -179,6 +181,8 @@ class Execution(RecordedExecution):
                 self._connection.address.hostname or "",
                 self.execution_rid,
             )
+        if self._sent_while_running is not None:
+            self._outputs.finish(clean=self._sent_while_running)
         self._news.drain()
 
     def _write_row(self) -> None:
@@ -361,7 +365,7 @@ class Execution(RecordedExecution):
         """Send what is staged and not yet sent; safe to call any number of times, in the ``with``, after it, and later.
 
         After the end of the run, files that ``asset_file_path`` handed out are moved into an embedded catalog's store,
-        not copied; while it runs they are copied and stay.
+        not copied; while it runs they are copied, and stay until its end.
 
         Args:
             clean_folder: Whether the staging folder is emptied of what was sent, once the run has ended; None for the
@@ -400,10 +404,13 @@ class Execution(RecordedExecution):
             return {}
         clean = self._connection.clean if clean is None else clean
         self._patient.append()
+        if not self.status.ended:
+            self._sent_while_running = clean
         report = self._outputs.send(options, clean=clean, tell=tell)
         if report.sent or report.unsent:
             self._announce("outputs_uploaded", "report", report)
-        self._news.drain()
+        if self.status.ended:
+            self._news.drain()
         must_be_whole = self.status is Status.completed and not self._restored
         self._outputs.complain(report, must_be_whole=must_be_whole)
         return {table: list(assets) for table, assets in report.sent.items()}
