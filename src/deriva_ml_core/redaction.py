@@ -39,8 +39,8 @@ _SECRET_PAIRS: Mapping[str, frozenset[str]] = {
 # a language model's own tokens are no secrets
 _TOKEN_KINDS = _words(
     "additional audio batch begin boi bos class cls decoder end eoi eos eot first forced image input last left mask "
-    "max min next num output pad patch per prefix prompt right sep sequence source special speech start stop suffix "
-    "target text time unk unknown video vision visual word"
+    "max min next num oov output pad patch per prefix prompt right sep sequence source special speech start stop "
+    "suffix target text time unk unknown video vision visual word"
 )
 # what follows a secret's name where the value is something about it
 _ABOUT = _words(
@@ -117,14 +117,14 @@ _IN_QUOTES = _Assignment(_NAME + _IS, _QUOTED)
 _UNQUOTED = _Assignment(_NAME + r"(?=(?P<is>=))", r"(?P<value>[^\s&;'\"]+)")
 _AS_HEADER = _Assignment(rf"(?i)(?<![\w.-])(?P<name>{_HEADER})(?P<is>:[ \t]+)", r"(?P<value>[^\s'\"]+)")
 _AS_OPTION = _Assignment(
-    r"(?<![\w.-])--?(?P<name>[A-Za-z][\w-]*)(?P<is>[ =])", r"(?P<value>(?![A-Z_]+\b)[^\s'\"-][^\s'\"]*)"
+    r"(?<![\w.-])--?(?P<name>[A-Za-z][\w-]*)(?P<is>[ =])", r"(?P<value>(?![A-Z_]+\b)[^\s'\"`-][^\s'\"`]*)"
 )
 _LINE = r"(?m)^[+ -]?[ \t]*(?:-[ \t]+|export[ \t]+|ENV[ \t]+)?"
 _AS_SETTING = _Assignment(rf"{_LINE}(?P<name>[\w.-]+)(?P<is>[ \t]*[:=][ \t]*)", r"(?P<value>[^\s'\"#\[{|>][^\n]*)")
 _AS_EXPORT = _Assignment(rf"{_LINE}(?P<name>[A-Z][A-Z0-9_]*)(?P<is>=)", r"(?P<value>(?=\S*\d)[\w+/=~-]{8,})(?!\S)")
 
 _NO_LITERAL = re.compile(
-    r"(?i)\s*|[x*.\s-]+|<.*>|\$[\w{(].*|.*\{.*\}.*|%\(\w+\)s|%\w+%|\[redacted.*|your[-_ ].*|none|null|true|false|"
+    r"(?i).{0,3}|[x*.\s-]+|<.*>|\[.*\]|[\\\"']*\$[\w{(].*|.*\{.*\}.*|%\(\w+\)s|%\w+%|your[-_ ].*|none|null|true|false|"
     r"!\w.*|tok(?:en)?|pass(?:word)?|secret",
     re.DOTALL,
 )

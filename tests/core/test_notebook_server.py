@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -103,13 +104,20 @@ def run_all(client: BlockingKernelClient) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Jupyter server on loopback, with another one beside it, and what dead ones have left."""
+    """A Jupyter server on loopback, with another one beside it, and what dead and silent ones have left."""
     folder = tmp_path_factory.mktemp("jupyter")
     (folder / "root").mkdir()
     runtime = folder / "runtime"
     runtime.mkdir()
     (runtime / "jpserver-1.json").write_text('{"url": "http://127.0.0.1:9/", "token": "x", "root_dir": "/"}')
     (runtime / "jpserver-2.json").write_text("not json")
+    silent = socket.create_server(("127.0.0.1", 0), backlog=99)
+    for number in range(4, 9):
+        file = runtime / f"jpserver-{number}.json"
+        file.write_text(
+            json.dumps({"url": f"http://127.0.0.1:{silent.getsockname()[1]}/", "token": "x", "root_dir": "/"})
+        )
+        os.utime(file, (2**32, 2**32))
     (runtime / "jpserver-3.json").write_text('{"url": "http+unix://%2Fnone", "token": "x", "root_dir": "/"}')
     environ = {**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime)}
     for name in ("CONFIG", "DATA"):
@@ -127,6 +135,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             server.terminate()
         for server in servers:
             server.wait(30)
+        silent.close()
 
 
 def start(folder: Path, environ: dict[str, str], name: str) -> subprocess.Popen[bytes]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +20,8 @@ from deriva_ml_core.plugins import hookimpl
 NOTEBOOK_PATH = "DERIVA_ML_NOTEBOOK_PATH"
 """The environment variable that names the notebook where no server can."""
 
-_SECONDS = 2.0
+_SECONDS_EACH = 2.0
+_SECONDS_ALL = 6.0
 
 
 @hookimpl
@@ -76,15 +80,20 @@ def _sessions(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _servers() -> Iterator[dict[str, Any]]:
-    """What the running servers say of themselves, the newest first."""
+    """What the servers say of themselves: first the one that started this process, then the newest.
+
+    A home folder that machines share is full of servers that cannot be reached, so not all are asked.
+    """
     from jupyter_core.paths import jupyter_runtime_dir
 
+    deadline = time.monotonic() + _SECONDS_ALL
     found = [file for name in ("jpserver", "nbserver") for file in Path(jupyter_runtime_dir()).glob(f"{name}-*.json")]
-    for file in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True):
-        try:
-            yield json.loads(file.read_text())
-        except (OSError, ValueError):
-            continue
+    found.sort(key=lambda file: (file.stem.endswith(f"-{os.getppid()}"), file.stat().st_mtime), reverse=True)
+    for file in found:
+        with suppress(OSError, ValueError):
+            server = json.loads(file.read_text())
+            if isinstance(server, dict) and time.monotonic() < deadline:
+                yield server
 
 
 def _ask(url: str, token: str) -> list[dict[str, Any]]:
@@ -95,7 +104,7 @@ def _ask(url: str, token: str) -> list[dict[str, Any]]:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return []
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=_SECONDS)
+    connection = kind(parts.hostname, parts.port, timeout=_SECONDS_EACH)
     try:
         headers = {"Authorization": f"token {token}"} if token else {}
         connection.request("GET", f"{parts.path.rstrip('/')}/api/sessions", headers=headers)

@@ -7,10 +7,10 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from deriva_ml_core.git.checksum import is_notebook, stripped
 from deriva_ml_core.git.command import Answer, ask
@@ -40,19 +40,18 @@ _DIFF = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Changes:
-    """What differs from HEAD.
+class _Change(NamedTuple):
+    """A path that differs from HEAD.
 
     Args:
-        tracked: Paths that git knows.
-        untracked: Paths that it does not know and does not ignore.
-        submodules: Paths of submodules with uncommitted changes of their own.
+        path: The path in the work tree.
+        tracked: Whether git knows it.
+        inside: Whether it is a submodule with uncommitted changes of its own.
     """
 
-    tracked: list[str] = field(default_factory=list)
-    untracked: list[str] = field(default_factory=list)
-    submodules: list[str] = field(default_factory=list)
+    path: str
+    tracked: bool
+    inside: bool = False
 
 
 class _Failed(Exception):
@@ -78,8 +77,8 @@ def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> b
         NotReproducible: A file was left out, and the environment asks for an error.
     """
     try:
-        changes = _changes(root)
-        if not (changes.tracked or changes.untracked or changes.submodules):
+        changes = list(_changes(root))
+        if not changes:
             return b""
         with TemporaryDirectory(prefix="deriva-ml-") as folder:
             return _patch(root, changes, Path(folder), os.environ if environ is None else environ)
@@ -94,44 +93,46 @@ def _done(answer: Answer) -> Answer:
     return answer
 
 
-def _changes(root: Path) -> _Changes:
-    changes = _Changes()
+def _changes(root: Path) -> Iterator[_Change]:
     arguments = ("--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=untracked")
     for record in _done(ask(root, "status", *arguments)).records:
         if record.startswith("? "):
-            changes.untracked.append(record[2:])
-            continue
-        path = record.split(" ", 10 if record.startswith("u ") else 8)[-1]
-        changes.tracked.append(path)
-        if record.split(" ", 3)[2].startswith("S") and "M" in record.split(" ", 3)[2]:
-            changes.submodules.append(path)
-    return changes
+            yield _Change(record[2:], tracked=False)
+        else:
+            submodule = record.split(" ", 3)[2]
+            path = record.split(" ", 10 if record.startswith("u ") else 8)[-1]
+            yield _Change(path, tracked=True, inside=submodule.startswith("S") and "M" in submodule)
 
 
-def _patch(root: Path, changes: _Changes, folder: Path, environ: Mapping[str, str]) -> bytes:
-    untracked, unkept = _choose(root, changes.untracked)
-    scratch = _scratch(root, folder)
-    paths = [*changes.tracked, *untracked]
-    notebooks = {path for path in paths if is_notebook(path) and (root / path).is_file()}
-    given = "".join(f"{path}\0" for path in paths if path not in notebooks).encode(errors="surrogateescape")
-    _done(ask(root, "update-index", "--add", "--remove", "--replace", "-z", "--stdin", given=given, environ=scratch))
-    for path in notebooks:
-        _put_notebook(root, path, scratch)
-    names = _done(ask(root, *_DIFF, "--name-only", "-z", environ=scratch)).records
-    parts = re.split(rb"(?m)^(?=diff --git )", _done(ask(root, *_DIFF, "--binary", environ=scratch)).output)[1:]
-    secret = {name for name, part in zip(names, parts, strict=True) if _is_secret(root, name, part)}
-    for name in sorted(secret):
+def _patch(root: Path, changes: Sequence[_Change], folder: Path, environ: Mapping[str, str]) -> bytes:
+    untracked, unkept = _choose(root, [change.path for change in changes if not change.tracked])
+    parts = _parts(root, [*(change.path for change in changes if change.tracked), *untracked], folder)
+    secret = sorted(name for name, part in parts.items() if _is_secret(root, name, part))
+    for name in secret:
         doubt(
             f"The uncommitted change of {root / name} holds what looks like a secret, so it is not kept with the "
             "execution. Take the secret out of the file, or add the file to .gitignore.",
             environ,
         )
     notes = [
-        *(f"left out, as its change holds a secret: {json.dumps(name)}" for name in sorted(secret)),
-        *(f"a submodule with uncommitted changes of its own: {json.dumps(name)}" for name in changes.submodules),
+        *(f"left out, as its change holds a secret: {json.dumps(name)}" for name in secret),
+        *(f"a submodule with uncommitted changes of its own: {json.dumps(c.path)}" for c in changes if c.inside),
         *unkept,
     ]
-    return _heading(root, notes) + b"".join(part for name, part in zip(names, parts, strict=True) if name not in secret)
+    return _heading(root, notes) + b"".join(part for name, part in parts.items() if name not in secret)
+
+
+def _parts(root: Path, paths: Sequence[str], folder: Path) -> dict[str, bytes]:
+    """The change of each of these paths as a patch, made by git from an index that is not the repository's."""
+    scratch = _scratch(root, folder)
+    notebooks = {path for path in paths if is_notebook(path) and (root / path).is_file()}
+    given = "".join(f"{path}\0" for path in paths if path not in notebooks).encode(errors="surrogateescape")
+    _done(ask(root, "update-index", "--add", "--remove", "--replace", "-z", "--stdin", given=given, environ=scratch))
+    for path in notebooks:
+        _put_notebook(root, path, scratch)
+    names = _done(ask(root, *_DIFF, "--name-only", "-z", environ=scratch)).records
+    patch = _done(ask(root, *_DIFF, "--binary", environ=scratch)).output
+    return dict(zip(names, re.split(rb"(?m)^(?=diff --git )", patch)[1:], strict=True))
 
 
 def _heading(root: Path, notes: list[str]) -> bytes:
