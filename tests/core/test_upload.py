@@ -75,20 +75,30 @@ def test_a_new_file_is_moved_after_the_run(exe: Execution, home: Path) -> None:
     assert not (exe.working_dir / "outputs").exists()
 
 
-@pytest.mark.parametrize("running", [True, False])
-def test_a_file_that_stays_is_copied(ml: DerivaML, exe: Execution, tmp_path: Path, running: bool) -> None:
-    """While it runs, or with clean_folder=False, the file stays, and writing it again does not change the object."""
+def test_a_file_that_is_sent_while_it_runs_stays(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """It is copied, so that going on writing to it does not change the object."""
     with exe:
         path = exe.asset_file_path("Model", "m.pt")
         path.write_bytes(b"first")
-        if running:
-            exe.upload_execution_outputs()
-    if not running:
-        exe.upload_execution_outputs(clean_folder=False)
+        exe.upload_execution_outputs()
+        with path.open("r+b") as file:
+            file.write(b"again")
+    assert content(ml, rows(ml, "Model", exe)[0], tmp_path) == b"first"
+
+
+def test_a_file_stays_where_that_is_asked_for(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """With clean_folder=False, or clean_execution_dir=False, it is copied too."""
+    with exe:
+        path = exe.asset_file_path("Model", "m.pt")
+        path.write_bytes(b"first")
+    exe.upload_execution_outputs(clean_folder=False)
     assert path.read_bytes() == b"first"
     with path.open("r+b") as file:
         file.write(b"again")
     assert content(ml, rows(ml, "Model", exe)[0], tmp_path) == b"first"
+    again = DerivaML(clean_execution_dir=False).restore_execution(exe.execution_rid)
+    assert len(again.upload_execution_outputs()["Model"]) == 1
+    assert path.read_bytes() == b"again"
 
 
 def test_what_was_written_after_an_upload_is_sent_too(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
@@ -234,23 +244,39 @@ def test_an_input_registered_again_stays_input(
     assert "stays recorded as input" in caplog.text
 
 
-def test_a_copy_of_the_journal_is_kept(ml: DerivaML, exe: Execution) -> None:
+def copies(exe: Execution) -> int:
+    return sum(asset.filename == "journal.jsonl" for asset in exe.list_assets("Output"))
+
+
+def test_a_copy_of_the_journal_is_kept(exe: Execution) -> None:
     """Each upload after the end that sent something keeps one; an upload that sent nothing does not."""
-
-    def copies() -> int:
-        return sum(asset.filename == "journal.jsonl" for asset in exe.list_assets("Output"))
-
     with exe:
         exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
+    assert copies(exe) == 0
+    for _ in range(2):
         exe.upload_execution_outputs()
-        assert copies() == 0
-    exe.upload_execution_outputs()
-    assert copies() == 0
+        assert copies(exe) == 1
     exe.asset_file_path("Model", "b.pt").write_bytes(b"b")
     exe.upload_execution_outputs()
-    assert copies() == 1
-    exe.upload_execution_outputs()
-    assert copies() == 1
+    assert copies(exe) == 2
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_the_end_rounds_off_what_was_sent_in_the_run(ml: DerivaML, exe: Execution, clean: bool) -> None:
+    """A run that uploaded everything itself needs no further call: the journal is kept, and nothing lies twice."""
+    with exe:
+        path = exe.asset_file_path("Model", "a.pt")
+        path.write_bytes(b"a")
+        exe.upload_execution_outputs(clean_folder=clean)
+        later = exe.asset_file_path("Model", "b.pt")
+        later.write_bytes(b"b")
+        assert path.exists()
+        assert copies(exe) == 0
+    assert path.exists() is not clean
+    assert later.exists()
+    assert copies(exe) == 1
+    assert list(exe.upload_execution_outputs()) == ["Model"]
+    assert copies(exe) == 2
 
 
 def test_an_upload_in_the_background(exe: Execution) -> None:

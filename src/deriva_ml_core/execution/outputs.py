@@ -73,13 +73,30 @@ class Outputs:
                 unsent = tuple(each for each in report.unsent if each.reason != NEVER_WRITTEN)
                 return report.model_copy(update={"unsent": unsent})
             self.write_state()
-            if self._journal.story.sent_since_copy:
-                left = self.keep([self._staging.record(JOURNAL, self._journal.path, "Execution_Metadata")])
-                report = report.model_copy(update={"unsent": (*report.unsent, *left)})
-            self._staging.remove_abandoned_copies()
-            if clean:
-                self._clean()
-            return report
+            left = self._round_off(clean=clean)
+            return report.model_copy(update={"unsent": (*report.unsent, *left)})
+
+    def finish(self, *, clean: bool) -> None:
+        """Round off, at the run's end, what was sent while it ran; an upload that is under way does it itself later.
+
+        Args:
+            clean: Whether the files that were sent are taken away.
+        """
+        from filelock import FileLock, Timeout
+
+        with suppress(Timeout), FileLock(f"{self._journal.path}.lock", blocking=False):
+            for left in self._round_off(clean=clean):
+                log.warning("The journal of execution %s is not kept yet: %s", self._execution, left.reason)
+
+    def _round_off(self, *, clean: bool) -> tuple[UnsentAsset, ...]:
+        """Keep a copy of the journal, if it has news of files, and tidy up; returns what could not be kept."""
+        left: tuple[UnsentAsset, ...] = ()
+        if self._journal.story.sent_since_copy:
+            left = self.keep([self._staging.record(JOURNAL, self._journal.path, "Execution_Metadata")])
+        self._staging.remove_abandoned_copies()
+        if clean:
+            self._clean()
+        return left
 
     def keep(self, records: list[StagedAsset]) -> tuple[UnsentAsset, ...]:
         """Send the execution's own records; returns those that could not be sent."""

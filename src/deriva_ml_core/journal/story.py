@@ -93,7 +93,7 @@ class Story:
     newest: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     unsent: dict[str, None] = field(default_factory=dict)
     sent_since_copy: bool = False
-    """Whether files were recorded after the run's end of which no stored copy of this journal tells."""
+    """Whether files were recorded of which no stored copy of this journal tells."""
 
     @property
     def status(self) -> Status:
@@ -256,7 +256,7 @@ class Recorded(Event):
         for key, rid in self.rids.items():
             story.files[key].rid = rid
             story.unsent.pop(key, None)
-        if story.status.ended and any(not story.files[key].asset.record for key in self.rids):
+        if any(not story.files[key].asset.record for key in self.rids):
             story.sent_since_copy = True
 
 
