@@ -41,14 +41,8 @@ def create_execution(
     if dry_run:
         return _dry_run(connection, configuration, datasets, assets)
     workflow_rid = register(connection, chosen)
-    (rid,) = connection.catalog.reserve(1)
-    folder = connection.working_folder(rid)
-    folder.mkdir(parents=True)
-    journal = Journal(folder / JOURNAL)
-    intent = Creating(rid=rid, description=configuration.description, workflow_rid=workflow_rid, folder=str(folder))
-    journal.append(intent, Leased(lease=Lease.taken()))
-    row = {"RID": rid, "Workflow": workflow_rid, "Description": configuration.description, "Status": Status.created}
-    connection.catalog.insert(MLTable.execution, [row], skip_existing=True)
+    rid, journal = _begin(connection, configuration.description, workflow_rid)
+    folder = journal.path.parent
     try:
         Inputs(connection, journal, rid).record(datasets, assets)
         staging = Staging(connection, journal, folder / "outputs")
@@ -69,6 +63,19 @@ def create_execution(
     execution = Execution(connection, _read(connection, rid), folder, configuration=configuration)
     execution.update_status(Status.created)
     return execution
+
+
+def _begin(connection: Connection, description: str, workflow_rid: RID) -> tuple[RID, Journal]:
+    """Make the row, and before it the journal that knows of it."""
+    (rid,) = connection.catalog.reserve(1)
+    folder = connection.working_folder(rid)
+    folder.mkdir(parents=True)
+    journal = Journal(folder / JOURNAL)
+    intent = Creating(rid=rid, description=description, workflow_rid=workflow_rid, folder=str(folder))
+    journal.append(intent, Leased(lease=Lease.taken()))
+    row = {"RID": rid, "Workflow": workflow_rid, "Description": description, "Status": Status.created}
+    connection.catalog.insert(MLTable.execution, [row], skip_existing=True)
+    return rid, journal
 
 
 def _chosen_workflow(
