@@ -33,7 +33,7 @@ def sql(file: Path, statement: str) -> object:
 
 def test_a_catalog_is_made_once(tmp_path: Path) -> None:
     """The first opening makes folder and catalog, the second finds what was written; nothing else is left there."""
-    folder = tmp_path / "a" / "b c"
+    folder = tmp_path / "a" / "b c?d#e%20f&mode=ro"
     open_catalog(folder).insert("Dataset", [{"RID": "1-ABC"}])
     assert [row["RID"] for row in open_catalog(folder).select("Dataset")] == ["1-ABC"]
     assert {path.name for path in folder.iterdir()} <= {FILE, f"{FILE}.lock", f"{FILE}-wal", f"{FILE}-shm"}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["FolderStore"]
 
 READ_ONLY = 0o444
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 TRIES = 3
 """How often a file is read that changes while it is read, before it is copied as it is."""
 
@@ -104,16 +105,15 @@ class FolderStore:
             make_durable(waiting, self._folder)
         except OSError as error:
             self._unsynced.extend(waiting)
-            raise StoreUnavailable(
-                f"The objects in {self._objects} cannot be written to the disk ({error.strerror}); look at it."
-            ) from error
+            kind = StoreFull if error.errno in NO_ROOM else StoreUnavailable
+            raise kind(f"The objects in {self._objects} do not get onto the disk ({error.strerror}).") from error
 
     def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:  # noqa: ARG002
         path = self._find(url)
         try:
             fetch(path, url, target, length=length, md5=md5)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_ROOM:
                 raise StoreFull(
                     f"The object {url} cannot be brought to {target}: it has {length} bytes, and that disk is full. "
                     "Free some space, and the same call goes on."
@@ -216,7 +216,7 @@ class FolderStore:
         except FileNotFoundError:
             raise
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_ROOM:
                 raise _full(self._objects, file) from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise CatalogReadOnly(

@@ -280,11 +280,9 @@ def model_from_json(text: str) -> CatalogModel:
 
 
 def _table(found: dict[str, Any]) -> Table:
-    return Table(
-        name=found["name"],
-        columns=tuple(Column(**column) for column in found["columns"]),
-        keys=tuple(tuple(key) for key in found["keys"]),
-        foreign_keys=tuple(ForeignKey(**key) for key in found["foreign_keys"]),
-        schema=found["schema"],
-        comment=found["comment"],
-    )
+    inner = {
+        "columns": tuple(Column(**column) for column in found["columns"]),
+        "keys": tuple(tuple(key) for key in found["keys"]),
+        "foreign_keys": tuple(ForeignKey(**key) for key in found["foreign_keys"]),
+    }
+    return Table(**{**found, **inner})
