@@ -19,6 +19,7 @@ from deriva_ml_core.dataset import (
     find_datasets,
     lookup_dataset,
 )
+from deriva_ml_core.dataset.members import ancestors
 from deriva_ml_core.errors import (
     ConfigurationError,
     DatasetCycle,
@@ -28,7 +29,6 @@ from deriva_ml_core.errors import (
     UnknownTerm,
     WrongTable,
 )
-from deriva_ml_core.members import ancestors
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from deriva_ml_core.bag import maker
 from deriva_ml_core.bag.layout import SCHEMA_FILE, asset_path, table_path
 from deriva_ml_core.bag.tables import TableFile, column_types
 from deriva_ml_core.connection import Connection
+from deriva_ml_core.dataset.members import Link, descendants, links, member_pages
+from deriva_ml_core.dataset.versions import DatasetVersion, version_rows_at
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.errors import InvalidBag
-from deriva_ml_core.members import Link, descendants, links, member_pages
 from deriva_ml_core.schema import Table, asset_type_table
-from deriva_ml_core.versions import DatasetVersion, version_rows_at
 
 __all__ = ["build_bag"]
 

@@ -20,9 +20,9 @@ from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.bag.build import build_bag
 from deriva_ml_core.bag.reading import DatasetBag
 from deriva_ml_core.connection import Connection
+from deriva_ml_core.dataset.versions import DatasetVersion, lookup_version
 from deriva_ml_core.errors import CatalogReadOnly, ChecksumMismatch, DerivaMLException, StoreFull
 from deriva_ml_core.models import DatasetSpec, UploadOptions, UploadProgress
-from deriva_ml_core.versions import DatasetVersion, lookup_version
 
 __all__ = ["download_bag"]
 

@@ -1,4 +1,4 @@
-"""Datasets: rows of many tables under one name, with versions that never change."""
+"""A dataset in a catalog: made, found, filled, listed, and brought here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core.backend import Catalog, Either, Row
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
-from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownVersion
-from deriva_ml_core.members import (
+from deriva_ml_core.dataset.members import (
     Link,
     ancestors,
     descendants,
@@ -20,25 +18,24 @@ from deriva_ml_core.members import (
     member_pages,
     portions,
 )
-from deriva_ml_core.models import DatasetSpec
-from deriva_ml_core.schema import ForeignKey, association, dataset_table
-from deriva_ml_core.versions import (
+from deriva_ml_core.dataset.versions import (
     DatasetVersion,
     VersionPart,
     current_version,
     lookup_version,
     make_versions,
-    resolve_version,
     version_history,
 )
+from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
+from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownVersion
+from deriva_ml_core.models import DatasetSpec
+from deriva_ml_core.schema import ForeignKey, association, dataset_table
 
 if TYPE_CHECKING:
     from deriva_ml_core.bag import DatasetBag
 
 __all__ = [
     "Dataset",
-    "DatasetVersion",
-    "VersionPart",
     "add_dataset_element_type",
     "create_dataset",
     "delete_dataset",
@@ -46,7 +43,6 @@ __all__ = [
     "list_input_datasets",
     "lookup_dataset",
     "record_input",
-    "resolve_version",
 ]
 
 Members = Sequence[RID] | Mapping[str, Sequence[RID]]

@@ -1,0 +1,29 @@
+"""Datasets: rows of many tables under one name, with members that change and versions that never do."""
+
+from __future__ import annotations
+
+from deriva_ml_core.dataset.dataset import (
+    Dataset,
+    add_dataset_element_type,
+    create_dataset,
+    delete_dataset,
+    find_datasets,
+    list_input_datasets,
+    lookup_dataset,
+    record_input,
+)
+from deriva_ml_core.dataset.versions import DatasetVersion, VersionPart, resolve_version
+
+__all__ = [
+    "Dataset",
+    "DatasetVersion",
+    "VersionPart",
+    "add_dataset_element_type",
+    "create_dataset",
+    "delete_dataset",
+    "find_datasets",
+    "list_input_datasets",
+    "lookup_dataset",
+    "record_input",
+    "resolve_version",
+]
