@@ -39,7 +39,7 @@ class DerivaML:
         credential: What logs in on a server: ``{"bearer-token": …}`` or ``{"cookie": …}``.
         plugins: Who answers hooks, instead of the process's own plugins.
         clean_execution_dir: Whether uploads empty the staging folders of what was sent.
-        plugin_patience: Seconds that the end of a run, and an upload after it, wait for plugins that are still busy with
+        plugin_patience: Seconds that the end of a run, and an upload after it, wait for plugins still busy with
             its news; 10 by default.
 
     Raises:

@@ -17,6 +17,7 @@ from deriva_ml_core.dataset import Dataset, create_dataset
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, MLVocab, Status
 from deriva_ml_core.errors import DryRunOnly, ExecutionCycle, InvalidTransition
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
+from deriva_ml_core.execution.course import Course
 from deriva_ml_core.execution.ending import TerminationWatch, ending
 from deriva_ml_core.execution.inputs import Inputs
 from deriva_ml_core.execution.outputs import Outputs
@@ -24,8 +25,7 @@ from deriva_ml_core.execution.provenance import JOURNAL, RecordedExecution
 from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.journal.patient import PatientJournal
-from deriva_ml_core.journal.story import Leased, Started, StatusSet, Stopped, Story, now
+from deriva_ml_core.journal.story import Leased, Started, Stopped, Story
 from deriva_ml_core.models import (
     Address,
     Asset,
@@ -76,9 +76,9 @@ class Execution(RecordedExecution):
         self._folder = folder
         self._restored = restored
         self._journal = Journal(folder / JOURNAL)
-        self._patient = PatientJournal(self._journal)
         self._staging = Staging(connection, self._journal, folder / "outputs")
         self._news = NewsThread(connection.plugins, connection.patience)
+        self._course = Course(connection, self._journal, self.execution_rid, self._tell_status)
         self._inputs = Inputs(connection, self._journal, self.execution_rid)
         self._outputs = Outputs(connection, self._journal, self._staging, self.execution_rid)
         self._watch = TerminationWatch()
@@ -138,40 +138,15 @@ class Execution(RecordedExecution):
         Raises:
             InvalidTransition: The run has ended, or the state would go back to Created.
         """
-        self._set_status(Status(status), message, progress=progress)
-
-    def _set_status(self, status: Status, message: str, *, progress: Progress | None = None, error: str = "") -> None:
-        from deriva_ml_core.redaction import redact_text  # many patterns to compile
-
-        with self._lock:
-            previous = self.status
-            if not previous.may_become(status):
-                raise InvalidTransition(
-                    f"Execution {self.execution_rid} is {previous} and cannot become {status}: "
-                    f"{'a run that has ended does not go on' if previous.ended else 'it was created before'}."
-                )
-            update = StatusUpdate(
-                status=status,
-                message=redact_text(message),
-                time=now(),
-                previous=previous,
-                error=redact_text(error) or None,
-                progress=progress,
-            )
-            written = self._patient.append(StatusSet(update=update))
-            for event in written:
-                if isinstance(event, StatusSet):
-                    self._announce("status_changed", "update", event.update)
-            if written:
-                self._write_row()
+        self._course.set(Status(status), message, progress=progress)
 
     def _end(self, error: BaseException | None) -> None:
-        self._patient.append(Stopped())
+        self._course.note(Stopped())
         status, reason = ending(error, terminated=self._watch.terminated)
         if self.status.ended:
-            self._write_row()
+            self._course.write_row()
         else:
-            self._set_status(status, reason, error=reason if status is not Status.completed else "")
+            self._course.set(status, reason, error=reason if status is not Status.completed else "")
         if error is not None and (staged := self._staging.staged()):
             log.warning(
                 "Execution %s ended with %d files staged and not uploaded. To send them: "
@@ -185,14 +160,8 @@ class Execution(RecordedExecution):
             self._outputs.finish(clean=self._sent_while_running)
         self._news.drain()
 
-    def _write_row(self) -> None:
-        """Bring the catalog's row to where the journal is; what fails now is made good by the next call."""
-        if self.dry_run:
-            return
-        try:
-            self._outputs.write_state()
-        except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
-            log.warning("The status of execution %s could not be written yet: %s", self.execution_rid, error)
+    def _tell_status(self, update: StatusUpdate) -> None:
+        self._announce("status_changed", "update", update)
 
     def _announce(self, hook: str, name: str, value: object) -> None:
         if self._news.is_heard(hook):
@@ -202,8 +171,7 @@ class Execution(RecordedExecution):
         return self._journal.story
 
     def _last(self) -> tuple[Status, str]:
-        last = self._patient.last_status
-        return (last.status, last.error or last.message) if last else (Status.created, "")
+        return self._course.last
 
     @property
     def record(self) -> ExecutionRecord:
@@ -403,7 +371,7 @@ class Execution(RecordedExecution):
             log.info("This is a dry run: %d staged files are not uploaded.", len(self.staged_assets()))
             return {}
         clean = self._connection.clean if clean is None else clean
-        self._patient.append()
+        self._course.note()
         if not self.status.ended:
             self._sent_while_running = clean
         report = self._outputs.send(options, clean=clean, tell=tell)

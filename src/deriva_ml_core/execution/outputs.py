@@ -10,9 +10,9 @@ from deriva_ml_core.assets.progress import shown
 from deriva_ml_core.assets.staging import Staging
 from deriva_ml_core.assets.upload import NEVER_WRITTEN, Upload
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, MLTable
+from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import MissingFiles, UploadFailed
-from deriva_ml_core.execution.ending import duration_text
+from deriva_ml_core.execution.course import write_state
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.story import JOURNAL, FileTime
 from deriva_ml_core.models import StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
@@ -38,17 +38,6 @@ class Outputs:
         self._staging = staging
         self._execution = execution
 
-    def write_state(self) -> None:
-        """Bring the execution's row to where its journal is."""
-        story = self._journal.story
-        if not story.statuses:
-            return
-        last = story.statuses[-1]
-        row = {"RID": self._execution, "Status": last.status, "Status_Detail": last.error or last.message}
-        if story.start is not None and story.stop is not None:
-            row["Duration"] = duration_text(story.stop - story.start)
-        self._connection.catalog.update(MLTable.execution, [row])
-
     def send(
         self, options: UploadOptions, *, clean: bool, tell: Callable[[UploadProgress], None] | None
     ) -> UploadReport:
@@ -72,7 +61,7 @@ class Outputs:
             if not ended:
                 unsent = tuple(each for each in report.unsent if each.reason != NEVER_WRITTEN)
                 return report.model_copy(update={"unsent": unsent})
-            self.write_state()
+            write_state(self._connection, self._execution, self._journal.story)
             left = self._round_off(clean=clean)
             return report.model_copy(update={"unsent": (*report.unsent, *left)})
 

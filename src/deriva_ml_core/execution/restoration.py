@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from deriva_ml_core.assets.recorded import assets_of, download_asset
-from deriva_ml_core.assets.staging import Staging
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
+from deriva_ml_core.execution.course import write_state
 from deriva_ml_core.execution.live import Execution
-from deriva_ml_core.execution.outputs import Outputs
 from deriva_ml_core.execution.provenance import JOURNAL, RecordedExecution, fetch_kept_journal, last_status
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.story import Creating, Event, Input, Restored, StatusSet, Stopped, now
@@ -32,9 +31,8 @@ def restore_execution(connection: Connection, rid: RID) -> Execution:
         _rebuild(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL)
     _end_if_dead(journal, row)
-    outputs = Outputs(connection, journal, Staging(connection, journal, folder / "outputs"), rid)
     if journal.story.statuses and not _agree(journal, row):
-        outputs.write_state()
+        write_state(connection, rid, journal.story)
         row = connection.require_row(MLTable.execution, rid)
     return Execution(connection, row, folder, restored=True)
 
