@@ -21,7 +21,6 @@ from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.lease import Lease
 from deriva_ml_core.journal.story import Created, Creating, Leased, StatusSet, now
 from deriva_ml_core.models import Asset, DatasetSpec, StagedAsset, StatusUpdate
-from deriva_ml_core.redaction import redact_text
 from deriva_ml_core.workflow import Workflow, lookup, register
 
 __all__ = ["create_execution"]
@@ -118,6 +117,8 @@ def _keep(outputs: Outputs, records: list[StagedAsset], rid: RID) -> None:
 
 
 def _say_failed(connection: Connection, journal: Journal, rid: RID, error: BaseException) -> None:
+    from deriva_ml_core.redaction import redact_text
+
     detail = redact_text(f"It could not be created: {type(error).__name__}: {error}")
     update = StatusUpdate(status=Status.failed, time=now(), previous=Status.created, error=detail)
     try:
