@@ -40,6 +40,8 @@ class CatalogFile:
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.folder = folder
+        self._description = ""
+        self._mapped: dict[str, MappedTable] = {}
         self.refresh()
 
     def know(self, model: CatalogModel) -> None:
@@ -47,14 +49,16 @@ class CatalogFile:
         self.model, self._mapped = model, {name: MappedTable(table) for name, table in model.tables.items()}
 
     def refresh(self) -> CatalogModel:
-        """Read the tables again."""
-        try:
-            with self.database.reading() as connection:
-                model = read_model(connection)
-        except ValueError as error:
-            raise CatalogCorrupt(corruption(self.database.file, str(error))) from error
-        self.know(model)
-        return model
+        """Read the tables again; where nothing is new, what is compiled for them stays."""
+        with self.database.reading() as connection:
+            description = _describe(connection)
+        if description != self._description or not self._mapped:
+            try:
+                self.know(model_from_json(description))
+            except ValueError as error:
+                raise CatalogCorrupt(corruption(self.database.file, str(error))) from error
+            self._description = description
+        return self.model
 
     def mapped(self, name: str) -> MappedTable:
         """The table of that name; another process may just have made it."""
@@ -69,7 +73,12 @@ class CatalogFile:
 
 def read_model(connection: sa.Connection) -> CatalogModel:
     """The tables that the catalog says it has."""
-    return model_from_json(connection.exec_driver_sql("SELECT tables FROM _model").scalar_one())
+    return model_from_json(_describe(connection))
+
+
+def _describe(connection: sa.Connection) -> str:
+    description: str = connection.exec_driver_sql("SELECT tables FROM _model").scalar_one()
+    return description
 
 
 def present(mapped: MappedTable) -> tuple[Branch, ...]:
