@@ -147,8 +147,10 @@ def test_the_url_follows_the_file_not_the_branch(repository: Repository) -> None
 def test_any_file_name(repository: Repository, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blanks, other alphabets and what means something to git are but a name, from any working directory."""
     script = repository.write(name, "print(1)\n")
-    repository.write("other.py", "x")
     commit = repository.commit()
+    for other in ("axe.py", "x.py", "other.py"):
+        repository.write(other, "x")
+    repository.commit()
     monkeypatch.chdir("/")
     source = source_of(script)
     assert source.url == blob_url(WEB, commit, name)
@@ -227,19 +229,29 @@ def test_a_shallow_clone(repository: Repository, tmp_path: Path) -> None:
 
 
 def test_a_treeless_clone_asks_no_server(repository: Repository, tmp_path: Path) -> None:
-    """Where the history of folders was not fetched, HEAD is named and nothing is fetched."""
+    """Where the history of folders was not fetched, HEAD is named and nothing is fetched, though the server is there."""
     repository.git("config", "uploadpack.allowFilter", "true")
-    repository.write("train.py", "1")
+    repository.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    repository.write("src/train.py", "1")
     repository.commit()
     repository.write("other.py", "1")
     head = repository.commit()
-    remote = f"file://{repository.root}"
-    subprocess.run(["git", "clone", "-q", "--filter=tree:0", remote, str(tmp_path / "clone")], check=True)
+    command = [
+        "git",
+        "clone",
+        "-q",
+        "-o",
+        "server",
+        "--filter=tree:0",
+        f"file://{repository.root}",
+        str(tmp_path / "clone"),
+    ]
+    subprocess.run(command, check=True)
     clone = Repository(tmp_path / "clone")
-    clone.git("remote", "set-url", "origin", "https://github.com/org/repo.git")
-    (tmp_path / "repo").rename(tmp_path / "gone")
-    commits = {head, *Repository(tmp_path / "gone").git("rev-list", "HEAD").split()}
-    assert source_of(clone.root / "train.py").url in {f"{WEB}/blob/{commit}/train.py" for commit in commits}
+    clone.git("remote", "add", "origin", "https://github.com/org/repo.git")
+    before = contents(clone.root)
+    assert source_of(clone.root / "src" / "train.py").url == f"{WEB}/blob/{head}/src/train.py"
+    assert contents(clone.root) == before
 
 
 def test_a_dirty_script(repository: Repository) -> None:
@@ -501,10 +513,12 @@ def test_detection_writes_nothing(repository: Repository) -> None:
     """Not a byte of the repository changes, its index included."""
     script = repository.write("train.py", "1")
     repository.commit()
-    os.utime(script)
+    os.utime(script, (1, 1))
     before = contents(repository.root)
     source_of(script)
-    repository_state(repository.root)
+    state = repository_state(repository.root)
+    assert state
+    assert not state.dirty
     assert contents(repository.root) == before
 
 

@@ -155,6 +155,13 @@ def test_settings_change_nothing(
     assert rebuilt(repository, patch, tmp_path / "clone") == files(repository)
 
 
+def test_line_endings_that_git_would_refuse(repository: Repository, git_settings: Path) -> None:
+    """Where git is set to refuse what it cannot give back to the byte, the patch is made all the same."""
+    git_settings.write_text(git_settings.read_text() + "[core]\n\tsafecrlf = true\n\tautocrlf = input\n")
+    repository.write("a.txt", "one\r\ntwo\r\n")
+    assert b"+one\n+two\n" in uncommitted_patch(repository.root, {})
+
+
 def test_untracked_files_that_are_too_much(repository: Repository, tmp_path: Path) -> None:
     """Large and binary untracked files are named with the reason; text up to 1 MiB each, 10 MiB in all, is kept."""
     repository.write("a.py", "1")
@@ -321,6 +328,7 @@ def test_a_worktree(repository: Repository, tmp_path: Path) -> None:
 
 def test_a_patch_leaves_no_trace(repository: Repository) -> None:
     """Not a byte of the repository changes: no object, no index, no lock."""
+    repository.git("config", "core.splitIndex", "true")
     repository.write("a.py", "1\n")
     repository.commit()
     repository.write("a.py", "2\n")

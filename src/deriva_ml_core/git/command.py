@@ -29,7 +29,8 @@ _ELSEWHERE = (
 _QUIET = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_NO_LAZY_FETCH": "1",
+    # no object that a partial clone has left at its server is fetched
+    "GIT_ALLOW_PROTOCOL": "none",
     "GIT_LITERAL_PATHSPECS": "1",
     "GIT_PAGER": "cat",
 }
