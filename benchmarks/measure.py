@@ -78,10 +78,12 @@ def process(arguments: Sequence[str | Path], folder: Path, **environ: str) -> Tr
         **environ: Environment variables beside those of this process.
     """
     command = [sys.executable, *map(str, arguments)]
+    # pip compiles what it installs; a checkout's modules are to be compiled once too, and not in every process
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environ}
 
     def trial() -> float:
         start = perf_counter()
-        done = subprocess.run(command, cwd=folder, env={**os.environ, **environ}, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
         taken = perf_counter() - start
         if done.returncode:
             raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr}")
