@@ -229,7 +229,7 @@ def test_a_shallow_clone(repository: Repository, tmp_path: Path) -> None:
 
 
 def test_a_treeless_clone_asks_no_server(repository: Repository, tmp_path: Path) -> None:
-    """Where the history of folders was not fetched, HEAD is named and nothing is fetched, though the server is there."""
+    """Where the history of folders was not fetched, HEAD is named and nothing is fetched, though it could be."""
     repository.git("config", "uploadpack.allowFilter", "true")
     repository.git("config", "uploadpack.allowAnySHA1InWant", "true")
     repository.write("src/train.py", "1")

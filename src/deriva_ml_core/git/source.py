@@ -23,12 +23,14 @@ class _Place:
     Args:
         root: The work tree.
         path: The file's path in it.
-        blob: The file's hash in the commit that is checked out; None where it is not in it.
+        head: The commit that is checked out; None before the first one.
+        blob: The file's hash in that commit; None where it is not in it.
     """
 
     root: Path
     path: str
-    blob: str | None
+    head: str | None = None
+    blob: str | None = None
 
 
 def file_source(file: Path, kind: str, environ: Mapping[str, str]) -> SourceCode:
@@ -58,7 +60,7 @@ def file_source(file: Path, kind: str, environ: Mapping[str, str]) -> SourceCode
     url = _url(file, place, environ, answer)
     if dirty and place and place.blob:
         doubt(
-            f"{file} differs from its last commit, which is what its URL shows. "
+            f"{file} differs from its last commit, so what runs is in no commit. "
             "Commit it before running, so that the run can be repeated.",
             environ,
         )
@@ -75,7 +77,7 @@ def file_source(file: Path, kind: str, environ: Mapping[str, str]) -> SourceCode
 
 def _placed(file: Path, answer: Answer) -> _Place:
     root, prefix, *objects = answer.lines
-    return _Place(Path(root), prefix + file.name, objects[1] if len(objects) > 1 else None)
+    return _Place(Path(root), prefix + file.name, *objects)
 
 
 def _clean(file: Path, place: _Place, checksum: str) -> bool:
@@ -94,7 +96,7 @@ def _url(file: Path, place: _Place | None, environ: Mapping[str, str], answer: A
     if place.blob is None:
         doubt(
             f"{file} is in no commit of {place.root}, so nobody else can find it. "
-            f"Run `git add` and `git commit` on it before running.",
+            "Run `git add` and `git commit` on it before running.",
             environ,
         )
         return None
@@ -106,13 +108,9 @@ def _url(file: Path, place: _Place | None, environ: Mapping[str, str], answer: A
             environ,
         )
         return None
-    touched = ask(place.root, "rev-list", "-1", "HEAD", "--", place.path).lines
-    return blob_url(remote, touched[0] if touched else _head(place.root), place.path)
-
-
-def _head(root: Path) -> str:
     # a clone without the history of its folders cannot say which commit touched a file
-    return ask(root, "rev-parse", "HEAD").lines[0]
+    touched = ask(place.root, "rev-list", "-1", "HEAD", "--", place.path).lines or [str(place.head)]
+    return blob_url(remote, touched[0], place.path)
 
 
 def _no_repository(file: Path, answer: Answer) -> str:
