@@ -50,6 +50,7 @@ class Database:
         self._busy_timeout = busy_timeout
         self._turn = RLock()
         self._engine: sa.Engine | None = None
+        self._opened: tuple[int, int] | None = None
         self._pid = os.getpid()
         _around_forks(self)
 
@@ -110,6 +111,10 @@ class Database:
         if self._engine is None or self._pid != os.getpid():
             self._engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool)
             self._pid = os.getpid()
+        elif self._opened not in (None, _identity(self.file)):
+            # SQLite would go on writing into a file that was deleted or moved away
+            self._engine.dispose()
+            self._opened = None
         return self._engine
 
     def _connect(self) -> sqlite3.Connection:
@@ -120,6 +125,7 @@ class Database:
             isolation_level=None,
             check_same_thread=False,
         )
+        self._opened = _identity(self.file)
         if self._journal != "WAL":
             connection.execute(f"PRAGMA journal_mode = {self._journal}")
         for setting in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -16384", "temp_store = MEMORY"):
@@ -144,6 +150,14 @@ def _begun(connection: sqlite3.Connection, *, last: bool) -> bool:
             raise
         return False
     return True
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)  # noqa: PTH116 - asked at every call, and this is twice as fast as Path's own
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _around_forks(database: Database) -> None:
