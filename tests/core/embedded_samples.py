@@ -41,7 +41,10 @@ def in_child(act: Callable[[], None], *, user: int | None = None) -> str:
     child = context.Process(target=run)
     child.start()
     child.join(60)
-    assert said.poll(), f"the child died with {child.exitcode}"
+    if child.is_alive():
+        child.kill()
+        child.join()
+    assert said.poll(), f"the child ended with {child.exitcode}"
     return str(said.recv())
 
 

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,26 @@ def test_an_upgrade_is_whole(tmp_path: Path) -> None:
         open_catalog(tmp_path, migrations=(to_2, broken), version=3)
     assert "Second" not in open_catalog(tmp_path).model.tables
     assert "Third" in open_catalog(tmp_path, migrations=(to_2, to_3), version=3).model.tables
+
+
+def test_two_upgrade_at_once(tmp_path: Path) -> None:
+    """Of two that find an older catalog at once one upgrades it, and the other waits and finds that done."""
+    open_catalog(tmp_path).close()
+    upgrades: list[str] = []
+
+    def second(_: sa.Connection) -> None:
+        upgrades.append("second")
+
+    other = threading.Thread(target=lambda: open_catalog(tmp_path, migrations=(second,), version=2))
+
+    def first(connection: sa.Connection) -> None:
+        upgrades.append("first")
+        other.start()
+        other.join(0.5)  # it has seen the old version and cannot go on
+
+    open_catalog(tmp_path, migrations=(first,), version=2)
+    other.join()
+    assert upgrades == ["first"]
 
 
 def test_each_version_has_a_way_up() -> None:
