@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Figure, compared
-from benchmarks.measure import Beside, seconds
+from benchmarks.measure import Beside, environment, seconds
 from benchmarks.places import open_catalog
 from benchmarks.scale import Scale
 from deriva_ml import DerivaML
@@ -38,7 +37,7 @@ def run(scale: Scale, folder: Path) -> Iterator[Figure]:
     taken = seconds(lambda: _recorded(together, scale.processes, scale, complaints))
     made = scale.processes * scale.runs
     what = f"{scale.processes} processes making {scale.runs} executions of {scale.run_files} files each"
-    yield compared(what, "one process alone", Beside(taken, least, taken / least))
+    yield compared(what, "one such process alone", Beside(taken, least, taken / least))
     yield Figure("processes that failed or complained", len(complaints), "processes", target=0)
     found = _Record(open_catalog(together / "local"), made, made * scale.run_files)
     yield Figure(f"executions of {made:,} that did not complete", made - found.completed, "executions", target=0)
@@ -47,13 +46,12 @@ def run(scale: Scale, folder: Path) -> Iterator[Figure]:
 
 def _recorded(home: Path, processes: int, scale: Scale, complaints: list[str]) -> None:
     open_catalog(home / "local").close()
-    environ = {**os.environ, "DERIVA_ML_HOME": str(home)}
     numbers = (str(scale.runs), str(scale.run_files))
     started = [
         subprocess.Popen(
             [sys.executable, "-c", RECORDER, str(worker), *numbers],
             cwd=home,
-            env=environ,
+            env=environment(DERIVA_ML_HOME=str(home)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

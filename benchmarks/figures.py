@@ -49,7 +49,7 @@ def compared(what: str, floor: str, taken: Beside, target: float | None = None) 
 
 def table(figures: Iterable[tuple[str, Figure]]) -> Table:
     """All lines, each with the name of its benchmark, for people."""
-    drawn = Table(title="Each subject beside its floor, measured in turn")
+    drawn = Table(title="Each subject beside its floor: medians of runs that took turns")
     for heading in ("benchmark", "what", "floor"):
         drawn.add_column(heading, overflow="fold")
     for heading in ("took", "floor took", "ratio", "target", "holds"):

@@ -18,7 +18,7 @@ _LOADED = "import sys, deriva_ml; print(sum(name in sys.modules for name in sys.
 def run(scale: Scale, folder: Path) -> Iterator[Figure]:
     """Time whole processes that import one thing."""
     ours, theirs = "import deriva_ml", "from pydantic import BaseModel"
-    taken = beside(process(["-c", ours], folder), process(["-c", theirs], folder), scale.rounds)
+    taken = beside(process(["-c", ours], folder), process(["-c", theirs], folder), 2 * scale.rounds)
     yield compared(ours, theirs, taken, target=1.8)
     done = subprocess.run([sys.executable, "-c", _LOADED, *HEAVY], cwd=folder, capture_output=True, check=True)
     yield Figure("heavy modules that it loads", int(done.stdout), "modules", target=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-__all__ = ["Beside", "Trial", "beside", "calls", "process", "seconds"]
+__all__ = ["Beside", "Trial", "beside", "calls", "environment", "process", "seconds"]
 
 Trial = Callable[[], float]
 """One run; it returns the seconds that count, so that what it prepares does not."""
@@ -69,6 +69,12 @@ def calls(call: Callable[[int], object], times: int) -> Trial:
     return trial
 
 
+def environment(**added: str) -> dict[str, str]:
+    """The environment variables of a fresh Python process: ours and these."""
+    # pip compiles what it installs; a checkout's modules are to be compiled once too, and not in every process
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **added}
+
+
 def process(arguments: Sequence[str | Path], folder: Path, **environ: str) -> Trial:
     """A run of a fresh Python process, from its start to its end.
 
@@ -78,12 +84,11 @@ def process(arguments: Sequence[str | Path], folder: Path, **environ: str) -> Tr
         **environ: Environment variables beside those of this process.
     """
     command = [sys.executable, *map(str, arguments)]
-    # pip compiles what it installs; a checkout's modules are to be compiled once too, and not in every process
-    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environ}
+    surroundings = environment(**environ)
 
     def trial() -> float:
         start = perf_counter()
-        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True)
         taken = perf_counter() - start
         if done.returncode:
             raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr}")
