@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from deriva_ml_core.assets.copying import copy_whole, remove_abandoned
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLVocab
+from deriva_ml_core.disk import explained
 from deriva_ml_core.errors import FileConflict, InvalidFileName, UnknownColumn
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.story import FileStory, FileTime, Forgotten, Staged
@@ -90,8 +91,9 @@ class Staging:
         if staged is not None and self._is_open(staged):
             _check_same(staged.asset, asset, types, values)
             return staged.asset, False
-        self._place(asset, copy=copy_file)
-        self._write(asset)
+        with explained(f"{asset.filename!r} cannot be registered", self._folder):
+            self._place(asset, copy=copy_file)
+            self._write(asset)
         return asset, True
 
     def record(self, filename: str, path: Path, asset_type: str) -> StagedAsset:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any
 
 from deriva_ml_core.assets.retry import TRANSIENT, RetryingStore
+from deriva_ml_core.assets.writers import is_among, open_for_writing
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, Role
 from deriva_ml_core.errors import CatalogReadOnly, CatalogUnavailable, DerivaMLException, MetadataConflict
@@ -54,6 +55,8 @@ class Upload:
     unsent: list[UnsentAsset] = field(default_factory=list)
     broken: Exception | None = None
     """What ended the pass early: a store or catalog that cannot be reached."""
+    held: Set[tuple[int, int]] = frozenset()
+    """The files that are still being written, and therefore not moved."""
 
     def run(self, files: Iterable[FileStory]) -> UploadReport:
         """Send the files, in batches.
@@ -62,6 +65,7 @@ class Upload:
             What was sent, by table, and what was not, with the reasons.
         """
         waiting = list(files)
+        self.held = open_for_writing() if self.move else frozenset()
         progress = _Progress(waiting, self.tell)
         for batch in _portions(waiting, BATCH):
             stored = [file for file in batch if self._store(file, progress)]
@@ -91,7 +95,8 @@ class Upload:
 
     def _put(self, file: FileStory) -> None:
         asset = file.asset
-        owned = self.move and not asset.record and not asset.path.is_symlink()
+        may_move = self.move and not asset.record and not asset.path.is_symlink()
+        owned = may_move and not is_among(asset.path, self.held)
         before = None if owned else FileTime.of(asset.path)
         stored = RetryingStore(self.connection.store).put(
             asset.table,

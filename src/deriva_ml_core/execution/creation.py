@@ -11,6 +11,7 @@ from deriva_ml_core.assets.staging import Staging
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import resolve_version
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, Status
+from deriva_ml_core.disk import explained
 from deriva_ml_core.errors import UploadFailed, WorkflowMissing, WorkflowTwice
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.inputs import Inputs
@@ -68,10 +69,11 @@ def _begin(connection: Connection, description: str, workflow_rid: RID) -> tuple
     """Make the row, and before it the journal that knows of it."""
     (rid,) = connection.catalog.reserve(1)
     folder = connection.working_folder(rid)
-    folder.mkdir(parents=True)
     journal = Journal(folder / JOURNAL)
     intent = Creating(rid=rid, description=description, workflow_rid=workflow_rid, folder=str(folder))
-    journal.append(intent, Leased(lease=Lease.taken()))
+    with explained(f"The working folder {folder} cannot be made", folder.parent):
+        folder.mkdir(parents=True)
+        journal.append(intent, Leased(lease=Lease.taken()))
     row = {"RID": rid, "Workflow": workflow_rid, "Description": description, "Status": Status.created}
     connection.catalog.insert(MLTable.execution, [row], skip_existing=True)
     return rid, journal

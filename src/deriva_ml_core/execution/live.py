@@ -113,7 +113,7 @@ class Execution(RecordedExecution):
                 f"Execution {self.execution_rid} has ended as {self.status}: create a new one to run again; files can "
                 "still be registered and uploaded without 'with'."
             )
-        self._journal.append(Leased(lease=Lease.taken()), Started())
+        self._course.note(Leased(lease=Lease.taken()), Started())
         self._watch.start()
         self.update_status(Status.running)
         return self

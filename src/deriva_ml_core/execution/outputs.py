@@ -9,6 +9,7 @@ from contextlib import suppress
 from deriva_ml_core.assets.progress import shown
 from deriva_ml_core.assets.staging import Staging
 from deriva_ml_core.assets.upload import NEVER_WRITTEN, Upload
+from deriva_ml_core.assets.writers import is_among, open_for_writing
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import MissingFiles, UploadFailed
@@ -132,11 +133,13 @@ class Outputs:
 
     def _clean(self) -> None:
         """Take away links and copies of what is safely stored, and the folders that this leaves empty."""
+        held = open_for_writing()
         for file in list(self._journal.story.files.values()):
             path = file.asset.path
             if file.rid is None or file.asset.record:
                 continue
-            if path.is_symlink() or (file.file_time is not None and FileTime.of(path) == file.file_time):
+            is_stored = file.file_time is not None and FileTime.of(path) == file.file_time
+            if path.is_symlink() or (is_stored and not is_among(path, held)):
                 with suppress(FileNotFoundError):
                     path.unlink()
         self._staging.remove_empty_folders()

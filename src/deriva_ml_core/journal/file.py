@@ -44,8 +44,9 @@ class Journal:
         text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
         with self._lock:
             descriptor = self._open()
+            if not _ends_whole(descriptor):
+                text = b"\n" + text  # after a line that a killed process or a full disk tore, this one stands alone
             if os.write(descriptor, text) < len(text):
-                os.write(descriptor, b"\n")  # end the torn line, so that the next one stands alone
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             # a line that follows what was read is known without reading it back
             if os.lseek(descriptor, 0, os.SEEK_CUR) == self._read + len(text):
@@ -64,9 +65,6 @@ class Journal:
         if self._descriptor is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o644)
-            size = os.fstat(self._descriptor).st_size
-            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-                os.write(self._descriptor, b"\n")
         return self._descriptor
 
     def _new_lines(self) -> list[bytes]:
@@ -79,3 +77,8 @@ class Journal:
         *whole, _torn = os.pread(descriptor, size - self._read, self._read).split(b"\n")
         self._read += sum(len(line) + 1 for line in whole)
         return whole
+
+
+def _ends_whole(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"

@@ -1,0 +1,361 @@
+"""What goes wrong around a run: it is named where it may be, made good later where it must not disturb, never lost."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hardships import as_nobody, full, small_disk
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import (
+    CatalogCorrupt,
+    CatalogReadOnly,
+    CatalogTooNew,
+    CatalogUnavailable,
+    ChecksumMismatch,
+    DerivaMLException,
+    UnknownAddress,
+    UploadFailed,
+)
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.models import Asset
+
+
+def stored(home: Path, asset: Asset) -> Path:
+    return home / "local" / "objects" / asset.md5[:2] / asset.md5
+
+
+# Addresses and catalogs
+
+
+@pytest.mark.parametrize("host", ["gopher://example.org", "s3://bucket/catalog", "file://elsewhere/folder", "file:"])
+def test_an_address_that_nobody_answers_for(host: str, home: Path) -> None:
+    """An unknown scheme is named, and nothing is made."""
+    with pytest.raises(UnknownAddress, match=host):
+        DerivaML(host)
+    assert not home.exists()
+
+
+def test_a_server_is_not_served_yet() -> None:
+    """A host name is told apart from a mistake, and what is served is said."""
+    with pytest.raises(UnknownAddress, match="serves the embedded catalog"):
+        DerivaML("www.example.org", "1")
+
+
+def test_a_corrupt_catalog(home: Path) -> None:
+    """A file that is no catalog is named, with what to do, and left as it is."""
+    catalog = home / "local" / "catalog.sqlite"
+    catalog.parent.mkdir(parents=True)
+    catalog.write_bytes(b"not a catalog at all" * 1000)
+    with pytest.raises(CatalogCorrupt, match=r"catalog\.sqlite.*recover"):
+        DerivaML()
+    assert catalog.read_bytes() == b"not a catalog at all" * 1000
+
+
+def test_a_newer_catalog(ml: DerivaML, home: Path) -> None:
+    """A catalog of a later version is refused, not damaged."""
+    ml.close()
+    with sqlite3.connect(home / "local" / "catalog.sqlite") as catalog:
+        catalog.execute("PRAGMA user_version = 4711")
+    with pytest.raises(CatalogTooNew, match="4711"):
+        DerivaML()
+
+
+def test_a_catalog_deleted_under_a_run(
+    ml: DerivaML, exe: Execution, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The training goes on, warned; the upload raises; with the catalog back in its place all is made good."""
+    folder, safe = home / "local", home / "safe"
+    with exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+        safe.mkdir()
+        for file in folder.glob("catalog.sqlite*"):
+            file.rename(safe / file.name)
+        exe.update_status(Status.running, "in the dark")
+    assert "could not be written yet" in caplog.text
+    with pytest.raises(CatalogUnavailable, match="check that it is there"):
+        exe.upload_execution_outputs()
+    assert not (folder / "catalog.sqlite").exists()
+    for file in safe.iterdir():
+        file.rename(folder / file.name)
+    exe.upload_execution_outputs()
+    found = DerivaML().lookup_execution(exe.execution_rid)
+    assert found.status is Status.completed
+    assert [asset.filename for asset in found.list_assets() if asset.table == "Model"] == ["m.pt"]
+    assert [update.message for update in found.list_statuses()][2] == "in the dark"
+
+
+# Rights
+
+
+@pytest.fixture
+def closed(home: Path, ml: DerivaML) -> Iterator[Path]:
+    """The catalog's folder, in which only root may write; for its owner it is made so."""
+    ml.close()
+    folder = home / "local"
+    modes = {path: path.stat().st_mode for path in (folder, *folder.iterdir())}
+    for path in modes:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        if os.geteuid() != 0:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    yield folder
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+def test_a_folder_that_may_not_be_written(closed: Path) -> None:
+    """Opening the catalog in it says so, and what to do."""
+
+    def act() -> None:
+        with pytest.raises(CatalogReadOnly, match=r"catalog\.sqlite cannot be (written|opened).*let this user write"):
+            DerivaML()
+
+    as_nobody(act)
+
+
+def test_a_store_that_may_not_be_written(closed: Path, config: ExecutionConfiguration) -> None:
+    """The creation fails, with the reason in its row."""
+    (closed / "objects").mkdir(exist_ok=True)
+    (closed / "objects").chmod(0o555)
+    (closed / "executions").mkdir()
+    for path in (closed, closed / "executions", *closed.glob("catalog.sqlite*")):
+        path.chmod(0o777)
+
+    def act() -> None:
+        client = DerivaML()
+        with pytest.raises(UploadFailed, match="Let this user"):
+            client.create_execution(config)
+        (found,) = client.find_executions()
+        assert (found.status, "objects" in found.status_detail) == (Status.failed, True)
+        assert client.restore_execution(found.execution_rid).status is Status.failed
+
+    as_nobody(act)
+
+
+def test_working_folders_that_may_not_be_made(closed: Path, config: ExecutionConfiguration) -> None:
+    """The creation raises one of our errors, which names the folder, and leaves no row."""
+    (closed / "executions").mkdir()
+    (closed / "executions").chmod(0o555)
+    for path in (closed, *closed.glob("catalog.sqlite*")):
+        path.chmod(0o777)
+
+    def act() -> None:
+        client = DerivaML()
+        with pytest.raises(CatalogReadOnly, match="executions"):
+            client.create_execution(config)
+        assert client.find_executions() == []
+
+    as_nobody(act)
+
+
+# Room
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A disk of 4 MiB with the catalog on it."""
+    with small_disk(tmp_path / "disk", 4 * 2**20) as folder:
+        monkeypatch.setenv("DERIVA_ML_HOME", str(folder / "home"))
+        DerivaML().close()
+        yield folder
+
+
+def test_a_full_disk_ends_no_training(
+    disk: Path, config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Statuses and the end are warned about while there is no room, and made good by what comes next."""
+    ml = DerivaML()
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+        with full(disk):
+            for number in range(50):
+                exe.update_status(Status.running, f"Epoch {number}")
+        exe.update_status(Status.running, "room again")
+        found = ml.lookup_execution(exe.execution_rid)
+        messages = [update.message for update in found.list_statuses()]
+        assert messages == ["", "", *(f"Epoch {number}" for number in range(50)), "room again"]
+        assert found.status_detail == "room again"
+    assert "cannot be written yet" in caplog.text
+
+
+def test_a_disk_that_is_full_at_the_end(disk: Path, config: ExecutionConfiguration) -> None:
+    """The run completes all the same; that it has, is on record with the next upload."""
+    ml = DerivaML()
+    exe = ml.create_execution(config)
+    with full(disk):
+        with exe:
+            pass
+        assert exe.status is Status.completed
+    exe.upload_execution_outputs()
+    found = DerivaML().lookup_execution(exe.execution_rid)
+    assert found.status is Status.completed
+    assert found.stop_time is not None
+
+
+@pytest.mark.parametrize("in_run", [True, False])
+def test_no_room_for_an_upload(disk: Path, config: ExecutionConfiguration, in_run: bool) -> None:
+    """It raises, every file stays staged, and with room the same call sends them."""
+    ml = DerivaML()
+    content = os.urandom(300_000)
+    exe = ml.create_execution(config)
+    with exe:
+        for name in "abc":
+            exe.asset_file_path("Model", name).write_bytes(content + name.encode())
+        if in_run:
+            refuse_upload(exe, disk)
+            exe.upload_execution_outputs()
+    if not in_run:
+        refuse_upload(exe, disk, clean_folder=False)
+        exe.upload_execution_outputs(clean_folder=False)
+    found = [asset for asset in exe.list_assets("Output") if asset.table == "Model"]
+    assert [asset.md5 for asset in found] == [hashlib.md5(content + name.encode()).hexdigest() for name in "abc"]
+    for asset in found:
+        ml.verify_asset(asset)
+
+
+def refuse_upload(exe: Execution, disk: Path, clean_folder: bool | None = None) -> None:
+    with full(disk), pytest.raises(DerivaMLException):
+        exe.upload_execution_outputs(clean_folder=clean_folder, max_retries=0)
+    assert [asset.filename for asset in exe.staged_assets()] == ["a", "b", "c"]
+    assert list((disk / "home" / "local" / "objects").glob("draft-*")) == []
+
+
+def test_no_room_to_register(disk: Path, config: ExecutionConfiguration) -> None:
+    """Registering raises one of our errors, and registers nothing; with room it works."""
+    with DerivaML().create_execution(config) as exe:
+        with full(disk), pytest.raises(DerivaMLException, match=r"cannot be registered: the disk of .+ is full"):
+            for number in range(10_000):  # the journal's last block has room for some
+                exe.asset_file_path("Model", f"{number}.pt")
+        registered = len(exe.staged_assets())
+        assert exe.asset_file_path("Model", f"{registered}.pt").parent.is_dir()
+        assert len(exe.staged_assets()) == registered + 1
+
+
+# Bytes
+
+
+def flip(path: Path) -> None:
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+
+
+def make_dataset(ml: DerivaML, config: ExecutionConfiguration) -> tuple[Asset, str]:
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Image", "x.png").write_bytes(b"the pixels")
+    (asset,) = exe.upload_execution_outputs()["Image"]
+    ml.add_dataset_element_type("Image")
+    dataset = ml.create_dataset("d")
+    dataset.add_dataset_members([asset.rid])
+    return asset, dataset.rid
+
+
+def test_flipped_bytes_are_found_at_download(ml: DerivaML, config: ExecutionConfiguration, home: Path) -> None:
+    """Neither as an asset nor in a bag does a damaged object reach a training; it is named, and stays named."""
+    asset, dataset = make_dataset(ml, config)
+    flip(stored(home, asset))
+    with ml.create_execution(config) as exe:
+        for _ in range(2):
+            with pytest.raises(ChecksumMismatch, match=r"x\.png"):
+                exe.download_asset(asset)
+            with pytest.raises(ChecksumMismatch, match=r"x\.png"):
+                exe.download_dataset_bag(dataset)
+        with pytest.raises(ChecksumMismatch, match=r"x\.png"):
+            ml.verify_asset(asset)
+        assert not [path for path in exe.working_dir.rglob("x.png") if path.is_file()]
+
+
+def test_a_staged_path_written_again_after_its_upload(ml: DerivaML, exe: Execution, home: Path) -> None:
+    """Opened again, also by root, it is another file: the object does not change."""
+    with exe:
+        path = exe.asset_file_path("Model", "m.pt")
+        path.write_bytes(b"first")
+    (asset,) = exe.upload_execution_outputs()["Model"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(b"second")
+    assert stored(home, asset).read_bytes() == b"first"
+    ml.verify_asset(asset)
+
+
+def test_a_file_that_is_still_open_is_not_moved(ml: DerivaML, exe: Execution, home: Path) -> None:
+    """A log handler that nobody closed goes on writing its own file, of which the next upload makes a new row."""
+    handler = None
+    log = logging.getLogger("still open")
+    with exe:
+        handler = logging.FileHandler(exe.asset_file_path("Execution_Metadata", "log.txt"))
+        log.addHandler(handler)
+        log.warning("one")
+    try:
+        (first,) = exe.upload_execution_outputs()["Execution_Metadata"]
+        log.warning("two")
+        (second,) = exe.upload_execution_outputs()["Execution_Metadata"]
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    assert stored(home, first).read_bytes() == b"one\n"
+    assert stored(home, second).read_bytes() == b"one\ntwo\n"
+    assert exe.upload_execution_outputs() == {}
+    assert not (exe.working_dir / "outputs").exists()
+
+
+# Ctrl-C
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+workflow = Workflow(name="T", workflow_type="Training", url="https://example.org/t.py", checksum="c")
+exe = DerivaML().create_execution(ExecutionConfiguration(workflow=workflow))
+print(exe.execution_rid, flush=True)
+
+def ready(progress=None):
+    if progress is None or progress.files_done == 3:
+        print("ready", flush=True)
+        sys.stdin.readline()  # where the interrupt arrives
+
+with exe:
+    for number in range(6):
+        exe.asset_file_path("Model", f"{number}.pt").write_text(str(number))
+    if sys.argv[1] == "training":
+        ready()
+exe.upload_execution_outputs(progress_callback=ready)
+"""
+
+
+@pytest.mark.parametrize("where", ["training", "upload"])
+def test_ctrl_c(ml: DerivaML, where: str) -> None:
+    """A real interrupt in the with aborts the run, one in the upload leaves it completed; nothing is lost or twice."""
+    command = [sys.executable, "-c", INTERRUPTED, where]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdout is not None
+        rid = child.stdout.readline().strip()
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGINT
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    exe = ml.restore_execution(rid)
+    assert exe.status is (Status.aborted if where == "training" else Status.completed)
+    assert exe.stop_time is not None
+    exe.upload_execution_outputs()
+    names = sorted(asset.filename for asset in exe.list_assets("Output") if asset.table == "Model")
+    assert names == [f"{number}.pt" for number in range(6)]
+    assert len(ml.select_rows("Model_Execution")) == len(ml.select_rows("Model")) == 6
+    assert exe.staged_assets() == []
