@@ -36,8 +36,8 @@ def test_home_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         ("file:///data/a%20b", "/data/a b"),
         ("file:/data/a%20b", "/data/a%20b"),
         ("file:~/x", "/home/ada/x"),
-        ("file:x", "/work/x"),
-        ("file:./x/../y", "/work/y"),
+        ("file:x", "<here>/x"),
+        ("file:./x/../y", "<here>/y"),
         ("file:/data/a b", "/data/a b"),
     ],
 )
@@ -45,7 +45,7 @@ def test_folders(hostname: str, folder: str, monkeypatch: pytest.MonkeyPatch, tm
     """A folder may be given absolutely, from here, from home, and as a URL."""
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.chdir(tmp_path)
-    assert str(embedded_folder(hostname)) == folder.replace("/work", str(tmp_path))
+    assert str(embedded_folder(hostname)) == folder.replace("<here>", str(tmp_path))
 
 
 @pytest.mark.parametrize(

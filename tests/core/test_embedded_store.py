@@ -385,3 +385,37 @@ def test_a_store_that_cannot_be_written() -> None:
         said = in_child(lambda: put(store, folder / "file", owned=False) and None, user=unprivileged())
     assert said.startswith("CatalogReadOnly")
     assert "objects" in said
+
+
+def test_a_file_that_cannot_be_read() -> None:
+    """A file that this user may not read is that file's own fault: the store is not blamed."""
+    with open_to_all() as folder:
+        store = FolderStore(folder / "local")
+        (folder / "local").mkdir(mode=0o777)
+        (folder / "local").chmod(0o777)
+        (folder / "file").write_bytes(b"y")
+        (folder / "file").chmod(0)
+        said = in_child(lambda: put(store, folder / "file", owned=False) and None, user=unprivileged())
+    assert said.startswith("PermissionError")
+    assert str(folder / "file") in said
+
+
+def test_another_users_file() -> None:
+    """An owned file whose mode this user may not change is copied, and goes."""
+    user = unprivileged()
+    if user is None:
+        pytest.skip("only root can make another user's file")
+    with open_to_all() as folder:
+        store = FolderStore(folder / "local")
+        (folder / "local").mkdir()
+        (folder / "local").chmod(0o777)
+        file = folder / "local" / "file"
+        file.write_bytes(b"y")
+
+        def take() -> None:
+            stored = put(store, file)
+            store.verify(stored.url, length=stored.length, md5=stored.md5)
+            assert place(store, stored).stat().st_uid == user
+
+        assert in_child(take, user=user) == ""
+        assert not file.exists()

@@ -81,7 +81,8 @@ class FolderStore:
             FileNotFoundError: There is no such file, and it was not stored before.
             InvalidFileName: The name climbs out, or the path is a folder.
             StoreFull: The disk has no room.
-            CatalogReadOnly: The folder may not be written.
+            PermissionError: The file may not be read.
+            CatalogReadOnly: The store's folder may not be written.
             StoreUnavailable: The folder cannot be written now.
         """
         check_filename(filename)
@@ -151,7 +152,8 @@ class FolderStore:
             if seen.st_nlink > 1:
                 break
             note({"md5": md5, "length": seen.st_size})
-            file.chmod(READ_ONLY)
+            if not _made_read_only(file):
+                break
             if _unchanged(seen, file.lstat()):
                 try:
                     self._settle(file, md5)
@@ -216,12 +218,13 @@ class FolderStore:
         except FileNotFoundError:
             raise
         except OSError as error:
+            if (error.filename, error.filename2) == (str(file), None):
+                raise  # the file's own fault, not the store's
             if error.errno in NO_ROOM:
                 raise _full(self._objects, file) from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise CatalogReadOnly(
-                    f"{file} cannot be stored in {self._objects}: {error}. "
-                    "Let this user read the one and write the other."
+                    f"{file} cannot be stored in {self._objects}: {error}. Let this user write there."
                 ) from error
             raise StoreUnavailable(f"{file} cannot be stored in {self._objects} now: {error}.") from error
 
@@ -265,6 +268,14 @@ def _digest_to_disk(file: Path) -> tuple[str, os.stat_result]:
         if early is not None:
             early.wait()
     return md5, before
+
+
+def _made_read_only(file: Path) -> bool:
+    try:
+        file.chmod(READ_ONLY)
+    except PermissionError:  # another user's file in a folder of ours
+        return False
+    return True
 
 
 def _unchanged(before: os.stat_result, after: os.stat_result) -> bool:
