@@ -1,0 +1,148 @@
+"""Many processes on one embedded catalog: all succeed, none disturbs another, nothing is there twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
+
+FORK = multiprocessing.get_context("fork")
+
+
+def at_once(count: int, work: Callable[[int], None]) -> None:
+    """Do some work in so many processes, which begin together; what one raises fails the test."""
+    barrier = FORK.Barrier(count)
+    pipes = [FORK.Pipe(duplex=False) for _ in range(count)]
+    children = [
+        FORK.Process(target=_work, args=(number, work, barrier, sender)) for number, (_, sender) in enumerate(pipes)
+    ]
+    for child in children:
+        child.start()
+    said = [receiver.recv() for receiver, _ in pipes]
+    for child in children:
+        child.join()
+    assert [each for each in said if each] == []
+
+
+def _work(number: int, work: Callable[[int], None], barrier: Barrier, sender: Connection) -> None:
+    try:
+        barrier.wait(60)
+        work(number)
+    except BaseException:
+        sender.send(traceback.format_exc())
+    else:
+        sender.send("")
+
+
+def workflow() -> Workflow:
+    return Workflow(name="Shared", workflow_type="Training", url="https://example.org/shared.py", checksum="c0ffee")
+
+
+def run_many(executions: int, files: int) -> Callable[[int], None]:
+    """Work for one process: so many runs with so many files each, of which one has the same bytes in all runs."""
+
+    def work(process: int) -> None:
+        ml = DerivaML()
+        for run in range(executions):
+            config = ExecutionConfiguration(workflow=workflow(), description=f"{process}/{run}")
+            with ml.create_execution(config) as exe:
+                exe.asset_file_path("Model", "same.txt").write_text("the same in all runs")
+                for number in range(1, files):
+                    name = f"{process}-{run}-{number}.txt"
+                    exe.asset_file_path("Model", name, asset_types=["Model_File"]).write_text(name)
+            assert len(exe.upload_execution_outputs()["Model"]) == files
+
+    return work
+
+
+def check_many(home: Path, processes: int, executions: int, files: int) -> None:
+    """Every run is there, completed and with all its files, and each file has one row and one object."""
+    ml = DerivaML()
+    found = ml.find_executions()
+    runs = processes * executions
+    expected = {f"{process}/{run}" for process in range(processes) for run in range(executions)}
+    assert Counter(exe.description for exe in found) == Counter(expected)
+    assert {exe.status for exe in found} == {Status.completed}
+    assert len(ml.find_workflows()) == 1
+    rows = {row["RID"]: row["Filename"] for row in ml.select_rows("Model")}
+    links = Counter(rows[link["Model"]] for link in ml.select_rows("Model_Execution"))
+    assert links.pop("same.txt") == runs
+    assert len(rows) == len(links) + 1 == runs * (files - 1) + 1
+    assert set(links.values()) == {1}
+    assert len(ml.select_rows("Model_Asset_Type")) == len(rows)
+    for exe in found:
+        names = {asset.filename for asset in exe.list_assets("Output") if asset.table == "Model"}
+        run = exe.description.replace("/", "-")
+        assert names == {"same.txt", *(f"{run}-{number}.txt" for number in range(1, files))}
+    stored = {row["MD5"] for table in ("Model", "Execution_Metadata") for row in ml.select_rows(table)}
+    assert {path.name for path in (home / "local" / "objects").rglob("*") if path.is_file()} == stored
+
+
+@pytest.mark.parametrize(
+    ("processes", "executions", "files"),
+    [pytest.param(4, 5, 5, id="some"), pytest.param(8, 50, 10, id="many", marks=pytest.mark.long)],
+)
+def test_many_runs_at_once(ml: DerivaML, home: Path, processes: int, executions: int, files: int) -> None:
+    """All succeed, without a lock error, and nothing is there twice."""
+    at_once(processes, run_many(executions, files))
+    check_many(home, processes, executions, files)
+
+
+def test_opening_a_catalog_that_is_not_there_yet(home: Path) -> None:
+    """Eight processes open it at once, and each makes its run in the one catalog that there is then."""
+    assert not home.exists()
+    at_once(8, run_many(1, 2))
+    check_many(home, 8, 1, 2)
+    assert [path.name for path in (home / "local").glob(".catalog-*")] == []
+
+
+class Reporting:
+    """A dataset of which each item is reported and registered in the execution that reads it.
+
+    Args:
+        exe: The execution.
+        size: How many items it has.
+    """
+
+    def __init__(self, exe: Execution, size: int) -> None:
+        self.exe = exe
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        self.exe.update_status(Status.running, f"item {index}")
+        self.exe.asset_file_path("Execution_Asset", f"{index}.txt").write_text(str(index))
+        return index
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_an_execution_in_the_workers_of_a_data_loader(ml: DerivaML, method: str) -> None:
+    """Workers report and register in the execution of the training, while the training does so too."""
+    data = pytest.importorskip("torch.utils.data", reason="needs torch")
+    exe = ml.create_execution(ExecutionConfiguration(workflow=workflow()))
+    with exe:
+        loader: Any = data.DataLoader(Reporting(exe, 6), num_workers=2, multiprocessing_context=method)
+        for batch in loader:
+            exe.update_status(Status.running, f"batch {int(batch)}")
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+    sent = exe.upload_execution_outputs()
+    assert sorted(asset.filename for asset in sent["Execution_Asset"]) == [f"{index}.txt" for index in range(6)]
+    assert [asset.filename for asset in sent["Model"]] == ["m.pt"]
+    messages = Counter(update.message for update in exe.list_statuses() if update.message)
+    assert messages == Counter(f"{word} {index}" for word in ("item", "batch") for index in range(6))
+    (row,) = ml.select_rows("Execution", {"RID": exe.execution_rid})
+    assert row["Status"] == "Completed"
