@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import attrgetter
+from pathlib import Path
+from stat import S_ISLNK
 from typing import Any
 
 from deriva_ml_core.assets.retry import TRANSIENT, RetryingStore
-from deriva_ml_core.assets.writers import is_among, open_for_writing
+from deriva_ml_core.assets.writers import open_for_writing
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, Role
 from deriva_ml_core.errors import CatalogReadOnly, CatalogUnavailable, DerivaMLException, MetadataConflict
@@ -95,8 +97,7 @@ class Upload:
 
     def _put(self, file: FileStory) -> None:
         asset = file.asset
-        may_move = self.move and not asset.record and not asset.path.is_symlink()
-        owned = may_move and not is_among(asset.path, self.held)
+        owned = self.move and not asset.record and self._is_free(asset.path)
         before = None if owned else FileTime.of(asset.path)
         stored = RetryingStore(self.connection.store).put(
             asset.table,
@@ -109,6 +110,14 @@ class Upload:
         )
         self.journal.append(Stored(key=asset.key, object=stored, file_time=before))
         file.stored, file.file_time = stored, before
+
+    def _is_free(self, path: Path) -> bool:
+        """Whether a file is no link, and nobody in this process still writes to it."""
+        try:
+            found = path.lstat()
+        except OSError:
+            return True  # the store knows best what became of it
+        return not S_ISLNK(found.st_mode) and (found.st_dev, found.st_ino) not in self.held
 
     def _leave(self, files: Iterable[FileStory], error: Exception) -> None:
         self.unsent.extend(UnsentAsset(asset=file.asset, reason=str(error)) for file in files)

@@ -44,7 +44,7 @@ class Journal:
         text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
         with self._lock:
             descriptor = self._open()
-            if not _ends_whole(descriptor):
+            if not self._ends_whole(descriptor):
                 text = b"\n" + text  # after a line that a killed process or a full disk tore, this one stands alone
             if os.write(descriptor, text) < len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
@@ -67,6 +67,11 @@ class Journal:
             self._descriptor = os.open(self.path, flags, 0o644)
         return self._descriptor
 
+    def _ends_whole(self, descriptor: int) -> bool:
+        size = os.fstat(descriptor).st_size
+        # where all was read, whole lines were
+        return size in (0, self._read) or os.pread(descriptor, 1, size - 1) == b"\n"
+
     def _new_lines(self) -> list[bytes]:
         if self._descriptor is None and not self.path.exists():
             return []
@@ -77,8 +82,3 @@ class Journal:
         *whole, _torn = os.pread(descriptor, size - self._read, self._read).split(b"\n")
         self._read += sum(len(line) + 1 for line in whole)
         return whole
-
-
-def _ends_whole(descriptor: int) -> bool:
-    size = os.fstat(descriptor).st_size
-    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING
 
 from deriva_ml_core.backend import ObjectStore
@@ -91,10 +91,12 @@ class FolderStore:
             mode = _mode(file)
             if mode is None:
                 md5, length = self._taken_before(file, resume)
-            elif not S_ISREG(mode):
-                raise InvalidFileName(f"{file} is not a file: only files can be stored.")
+            elif owned and S_ISREG(mode):
+                md5, length = self._take(file, note)
+            elif file.is_file():
+                md5, length = self._copy(file, note)
             else:
-                md5, length = self._take(file, note) if owned and not file.is_symlink() else self._copy(file, note)
+                raise InvalidFileName(f"{file} is not a file: only files can be stored.")
         return StoredObject(url=ObjectName(table, md5, filename).url, md5=md5, length=length)
 
     def sync(self) -> None:
@@ -244,9 +246,10 @@ def _full(objects: Path, file: Path) -> StoreFull:
 
 
 def _mode(file: Path) -> int | None:
-    """The kind of a file, or of what a link leads to; None where there is none."""
+    """The kind of a file or link; None where there is none, and where a link leads nowhere."""
     try:
-        return file.stat().st_mode
+        mode = file.lstat().st_mode
+        return mode if not S_ISLNK(mode) or file.exists() else None
     except (FileNotFoundError, NotADirectoryError):
         return None
 
