@@ -146,6 +146,7 @@ class CatalogWorkflow(Workflow):
                 f"{name} = {value!r} cannot be written to workflow {self.rid}: what can be assigned are texts, "
                 "to its description and its workflow_type; the rest says what was run."
             )
+        value = _without_secrets(value)
         if name == "workflow_type":
             self._connection.terms.require(MLVocab.workflow_type, [value])
         if not self._connection.catalog.update(MLTable.workflow, [{"RID": self.rid, _WRITABLE[name]: value}]):
@@ -194,16 +195,17 @@ def register(connection: Connection, workflow: Workflow) -> RID:
     if workflow.rid:
         return str(connection.require_row(MLTable.workflow, workflow.rid)["RID"])
     connection.terms.require(MLVocab.workflow_type, [workflow.workflow_type])
+    url = _without_secrets(workflow.url)
     row = {
-        "Name": workflow.name,
-        "Description": workflow.description,
-        "URL": workflow.url or None,
+        "Name": _without_secrets(workflow.name),
+        "Description": _without_secrets(workflow.description),
+        "URL": url or None,
         "Checksum": workflow.checksum or None,
         "Version": workflow.version,
         "Workflow_Type": workflow.workflow_type,
     }
     by_checksum = {"Checksum": workflow.checksum} if workflow.checksum else None
-    by_url = {"URL": workflow.url} if workflow.url and not workflow.url.startswith("file:") else None
+    by_url = {"URL": url} if url and not url.startswith("file:") else None
     same = tuple(condition for condition in (by_checksum, by_url) if condition)
     if not same:
         (rid,) = connection.catalog.reserve(1)
@@ -214,6 +216,12 @@ def register(connection: Connection, workflow: Workflow) -> RID:
         found = _with_checksum(connection, by_checksum, found)
         _compare(found, workflow)
     return str(found["RID"])
+
+
+def _without_secrets(text: str) -> str:
+    from deriva_ml_core.redaction import redact_text  # many patterns to compile
+
+    return redact_text(text)
 
 
 def _with_checksum(
@@ -253,7 +261,8 @@ def lookup_by_url(connection: Connection, url_or_checksum: str) -> CatalogWorkfl
     Raises:
         UnknownWorkflow: There is none.
     """
-    either = Either(({"URL": url_or_checksum}, {"Checksum": url_or_checksum})) if url_or_checksum else None
+    url = _without_secrets(url_or_checksum)
+    either = Either(({"URL": url}, {"Checksum": url_or_checksum})) if url_or_checksum else None
     rows = connection.catalog.select(MLTable.workflow, either, order=("RCT",), limit=1) if either else []
     if not rows:
         raise UnknownWorkflow(

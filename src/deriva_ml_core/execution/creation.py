@@ -34,14 +34,16 @@ def create_execution(
 ) -> Execution:
     """Make an execution; see ``DerivaML.create_execution``."""
     from deriva_ml_core.execution.records import write_records
+    from deriva_ml_core.redaction import redact_text
 
+    description = redact_text(configuration.description)
     chosen = _chosen_workflow(connection, configuration, workflow)
     datasets = [resolve_version(connection, spec) for spec in configuration.datasets]
     assets = lookup_assets(connection, configuration.asset_rids)
     if dry_run:
-        return _dry_run(connection, configuration, datasets, assets)
+        return _dry_run(connection, configuration, description, datasets, assets)
     workflow_rid = register(connection, chosen)
-    rid, journal = _begin(connection, configuration.description, workflow_rid)
+    rid, journal = _begin(connection, description, workflow_rid)
     folder = journal.path.parent
     try:
         Inputs(connection, journal, rid).record(datasets, assets)
@@ -94,7 +96,11 @@ def _chosen_workflow(
 
 
 def _dry_run(
-    connection: Connection, configuration: ExecutionConfiguration, datasets: list[DatasetSpec], assets: list[Asset]
+    connection: Connection,
+    configuration: ExecutionConfiguration,
+    description: str,
+    datasets: list[DatasetSpec],
+    assets: list[Asset],
 ) -> Execution:
     import tempfile
 
@@ -102,10 +108,10 @@ def _dry_run(
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))
     journal = Journal(folder / JOURNAL)
-    intent = Creating(rid=DRY_RUN_RID, description=configuration.description, folder=str(folder), dry_run=True)
+    intent = Creating(rid=DRY_RUN_RID, description=description, folder=str(folder), dry_run=True)
     journal.append(intent)
     Inputs(connection, journal, DRY_RUN_RID).record(datasets, assets)
-    row = {"RID": DRY_RUN_RID, "Description": configuration.description, "Status": Status.created}
+    row = {"RID": DRY_RUN_RID, "Description": description, "Status": Status.created}
     return Execution(connection, row, folder, configuration=configuration)
 
 

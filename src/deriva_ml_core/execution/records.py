@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +20,15 @@ from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.journal.story import now
 from deriva_ml_core.models import DatasetSpec, SourceCode, StagedAsset
 from deriva_ml_core.plugins import contributions
-from deriva_ml_core.redaction import redact
+from deriva_ml_core.redaction import redact, redact_text
 from deriva_ml_core.workflow import Workflow
 
 __all__ = ["write_records"]
 
 LOCK_FILES = ("uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "Pipfile.lock", "conda-lock.yml", "pylock.toml")
 """The files in a repository's root that name each installed version, by the tools that write them."""
+
+_MAY_LOG_IN = re.compile(rb"://[^\s'\"]*[@?]")
 
 
 def write_records(
@@ -105,7 +107,16 @@ def _code_files(repository: Path | None, records: Path) -> list[Path]:
         files.append(records / "uncommitted.patch")
         files[-1].write_bytes(patch)
     locks = [name for name in LOCK_FILES if (repository / name).is_file()]
-    return files + [Path(shutil.copyfile(repository / name, records / name)) for name in locks]
+    return files + [_kept_lock(repository / name, records / name) for name in locks]
+
+
+def _kept_lock(lock: Path, target: Path) -> Path:
+    """A lock file as it is, but for logins in the addresses that packages come from."""
+    content = lock.read_bytes()
+    if _MAY_LOG_IN.search(content):  # it may be megabytes, in which few have to be looked at closely
+        content = redact_text(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+    target.write_bytes(content)
+    return target
 
 
 def _written(path: Path, value: Mapping[str, JsonValue]) -> Path:

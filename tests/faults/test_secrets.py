@@ -1,0 +1,230 @@
+"""Secrets are never written: planted wherever a run could meet one, they are nowhere in what it leaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import git
+import pytest
+
+AUTHOR = git.Actor("Reader", "reader@example.org")
+
+SCRIPT = """
+import json, logging, os, sys
+
+logging.basicConfig(level=logging.DEBUG)  # whatever any library has to say
+
+from deriva_ml import DerivaML, ExecutionConfiguration, Status
+
+planted = json.loads(sys.stdin.read())
+ml = DerivaML()
+workflow = ml.create_workflow("Canary workflow", "Training")
+config = ExecutionConfiguration(
+    workflow=workflow, description=planted["description"], parameters=planted["parameters"]
+)
+failing = ml.create_execution(config)
+try:
+    with failing:
+        failing.update_status(Status.running, planted["message"])
+        failing.asset_file_path("Model", "half.pt").write_bytes(b"half")
+        raise RuntimeError(planted["exception"])
+except RuntimeError:
+    failing.upload_execution_outputs()
+with ml.create_execution(config) as exe:
+    exe.asset_file_path("Model", "whole.pt").write_bytes(b"whole")
+exe.upload_execution_outputs()
+ml.restore_execution(failing.execution_rid)
+print("canary of stdout", failing.status_detail)
+"""
+
+
+@dataclass
+class Garden:
+    """Where secrets are planted, and the program that runs there.
+
+    Args:
+        folder: All of it lies here.
+    """
+
+    folder: Path
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    def secret(self, place: str) -> str:
+        """A new secret for a place: of no known form, so that only where it stands tells what it is."""
+        self.secrets[place] = f"Hunter{len(self.secrets):02}zQ{place.title().replace(' ', '')}9x"
+        return self.secrets[place]
+
+    def url(self, place: str) -> str:
+        return f"https://canary-user:{self.secret(place)}@service.example.org/canary-path"
+
+    def make_project(self) -> None:
+        """A repository whose remote, uncommitted changes and untracked files hold secrets."""
+        self.project.mkdir()
+        (self.project / "train.py").write_text(SCRIPT)
+        (self.project / "settings.py").write_text("RATE = 0.1\n")
+        (self.project / "notes.py").write_text("NOTE = 'none'\n")
+        sources = f'{{"_meta": {{"sources": [{{"url": "{self.url("lock file")}"}}], "canary": "of lock"}}}}'
+        (self.project / "Pipfile.lock").write_text(sources)
+        with git.Repo.init(self.project) as repository:
+            address = f"https://reader:{self.secret('remote')}@github.com/reader/canary-remote.git"
+            repository.create_remote("origin", address)
+            repository.git.add(all=True)
+            repository.index.commit("All", author=AUTHOR, committer=AUTHOR)
+        (self.project / "notes.py").write_text("NOTE = 'canary of the patch'\n")
+        (self.project / "settings.py").write_text(f'RATE = 0.1\nAPI_KEY = "{self.secret("changed file")}"\n')
+        (self.project / "service.yaml").write_text(f"password: {self.secret('untracked file')}\n")
+        (self.project / ".env").write_text(f"ANYTHING={self.secret('env file')}\n")
+
+    def environ(self) -> dict[str, str]:
+        """The environment: secrets by name and by form, among the variables that are kept and among others."""
+        names = (
+            *("HF_TOKEN", "WANDB_API_KEY", "DERIVA_PASSWORD", "LIGHTNING_API_KEY", "SLURM_JWT", "TORCH_AUTH_TOKEN"),
+            *("AWS_SECRET_ACCESS_KEY", "DATABASE_PASSWORD", "GITHUB_TOKEN", "MY_SERVICE_TOKEN"),
+        )
+        planted = {name: self.secret(f"variable {name}") for name in names}
+        planted |= {"UV_INDEX_URL": self.url("variable by form"), "CUDA_VISIBLE_DEVICES": "canary of variables"}
+        # nothing of the runner's own: its tokens are not planted here, but must not be there either
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "DERIVA_ML_HOME") if name in os.environ}
+        return {**kept, **planted, "TMPDIR": str(self.folder / "tmp")}
+
+    def arguments(self) -> list[str]:
+        return [
+            *(
+                "--name",
+                "canary of argv",
+                "--api-key",
+                self.secret("option"),
+                f"--db-password={self.secret('option=')}",
+            ),
+            *(f"wandb.api_key={self.secret('override')}"),
+            *("--url", self.url("argument by form")),
+        ]
+
+    def given(self) -> dict[str, object]:
+        parameters = {
+            "canary": "of parameters",
+            "api_key": self.secret("parameter"),
+            "logger": {"credentials": {"user": "u", "key": self.secret("inner parameter")}},
+            "stores": [{"token": self.secret("listed parameter")}, self.url("parameter by form")],
+        }
+        return {
+            "parameters": parameters,
+            "description": f"canary of description {self.url('description')}",
+            "message": f"canary of message {self.url('message')}",
+            "exception": f"canary of exception {self.url('exception')}",
+        }
+
+    def run(self) -> subprocess.CompletedProcess[bytes]:
+        import json
+
+        (self.folder / "tmp").mkdir()
+        command = [sys.executable, "train.py", *self.arguments()]
+        given = json.dumps(self.given()).encode()
+        return subprocess.run(
+            command, cwd=self.project, env=self.environ(), input=given, capture_output=True, check=False, timeout=120
+        )
+
+
+def all_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+@pytest.fixture
+def garden(tmp_path: Path) -> Garden:
+    made = Garden(tmp_path)
+    made.make_project()
+    return made
+
+
+def test_no_planted_secret_is_found_anywhere(garden: Garden, home: Path) -> None:
+    """Not in the catalog's file or its log, not in the store, a working folder, a journal, a log or a warning."""
+    done = garden.run()
+    said = {"stdout": done.stdout, "stderr": done.stderr}
+    assert done.returncode == 0, done.stderr.decode()
+    left = all_bytes(home) | all_bytes(garden.folder / "tmp")
+    assert len(garden.secrets) > 20
+    found = {
+        (place, name)
+        for place, secret in garden.secrets.items()
+        for name, content in (left | said).items()
+        if secret.encode() in content
+    }
+    assert found == set()
+    # what stood beside the secrets is there, so that it was looked for in the right places
+    everything = b"\n".join(left.values())
+    places = ("argv", "description", "exception", "lock", "message", "parameters", "the patch", "variables")
+    for canary in (*(f"canary of {place}" for place in places if place not in ("lock", "parameters")), "canary-remote"):
+        assert canary.encode() in everything, canary
+    for canary in (b'"canary": "of lock"', b'"canary": "of parameters"', b"service.example.org/canary-path"):
+        assert canary in everything, canary
+    assert b"canary of stdout" in done.stdout
+    for name in ("settings.py", "service.yaml", ".env"):
+        assert name.encode() in done.stderr, f"{name} is left out without a word"
+
+
+@pytest.mark.parametrize("given", ["argument", "environment"])
+def test_no_password_in_a_workflows_url(home: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the address is given: it is recorded without its password, and found again by that address."""
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.execution import ExecutionConfiguration
+    from deriva_ml_core.workflow import Workflow
+
+    url = "https://reader:Hunter2zQ@github.com/reader/project/blob/abc/train.py"
+    monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", url)
+    ml = DerivaML()
+    workflow = Workflow(name="T", workflow_type="Training", url=url if given == "argument" else "")
+    rids = {ml.create_execution(ExecutionConfiguration(workflow=workflow)).workflow_rid for _ in range(2)}
+    assert len(rids) == 1
+    ml.close()
+    assert [name for name, content in all_bytes(home).items() if b"Hunter2zQ" in content] == []
+    found = DerivaML().lookup_workflow_by_url(url)
+    assert found.rid in rids
+    assert found.url.endswith("@github.com/reader/project/blob/abc/train.py")
+
+
+def test_a_creation_that_fails_tells_no_secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason in the row is without it."""
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.errors import DerivaMLException
+    from deriva_ml_core.execution import ExecutionConfiguration
+    from deriva_ml_core.plugins import hookimpl, load_plugins
+    from deriva_ml_core.workflow import Workflow
+
+    class Refusing:
+        """A store's front that refuses in words which hold a password."""
+
+        def __init__(self, store: object) -> None:
+            self._store = store
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._store, name)
+
+        def put(self, *_: object, **__: object) -> None:
+            raise DerivaMLException("https://canary:Hunter2zQ@store.example.org refuses")
+
+    class Plugin:
+        @hookimpl(wrapper=True)
+        def connect(self):  # type: ignore[no-untyped-def]
+            from dataclasses import replace
+
+            backend = yield
+            return replace(backend, store=Refusing(backend.store))
+
+    plugins = load_plugins({})
+    plugins.register(Plugin())
+    ml = DerivaML(plugins=plugins)
+    workflow = Workflow(name="T", workflow_type="Training", url="https://example.org/t.py", checksum="c")
+    with pytest.raises(DerivaMLException):
+        ml.create_execution(ExecutionConfiguration(workflow=workflow))
+    ml.close()
+    left = all_bytes(home)
+    assert [name for name, content in left.items() if b"Hunter2zQ" in content] == []
+    assert any(b"store.example.org refuses" in content for content in left.values())
