@@ -91,6 +91,11 @@ class Staging:
         if staged is not None and self._is_open(staged):
             _check_same(staged.asset, asset, types, values)
             return staged.asset, False
+        if original and copy_file and staged is not None and _is_written_since(staged):
+            raise FileConflict(
+                f"{asset.path} was written to after its upload, and the copy of {original} would replace it: "
+                "upload again first, or give rename_file= another name."
+            )
         with explained(f"{asset.filename!r} cannot be registered", self._folder):
             self._place(asset, copy=copy_file)
             self._write(asset)
@@ -140,9 +145,7 @@ class Staging:
         for file in list(self._journal.story.files.values()):
             asset = file.asset
             is_newest = self._journal.story.newest_of(asset.table, asset.filename) is file
-            if file.rid is None or file.forgotten or asset.record or asset.original or not is_newest:
-                continue
-            if file.file_time is not None and FileTime.of(asset.path) not in (None, file.file_time):
+            if not asset.record and is_newest and _is_written_since(file):
                 again = asset.model_copy(update={"key": self._key(asset.table, asset.filename, file)})
                 self._journal.append(Staged(asset=again))
                 changed.append(again)
@@ -191,7 +194,6 @@ class Staging:
         return f"{int(times) + (not self._is_open(last))}:{table}/{name}"
 
     def _place(self, asset: StagedAsset, *, copy: bool) -> None:
-
         folder = asset.path.parent
         try:
             if not folder.is_dir():
@@ -234,6 +236,14 @@ class Staging:
             raise FileConflict(
                 f"Another process has just staged {winner.original or winner.path} as {asset.filename!r}."
             )
+
+
+def _is_written_since(file: FileStory) -> bool:
+    """Whether a file was uploaded, stayed in its place, and was written to there afterwards."""
+    path = file.asset.path
+    if file.rid is None or file.forgotten or file.file_time is None or path.is_symlink():
+        return False
+    return FileTime.of(path) not in (None, file.file_time)
 
 
 def _remove_empty(top: Path, keep: Set[Path] = frozenset()) -> None:

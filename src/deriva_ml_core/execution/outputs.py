@@ -133,10 +133,11 @@ class Outputs:
 
     def _clean(self) -> None:
         """Take away links and copies of what is safely stored, and the folders that this leaves empty."""
-        held = open_for_writing()
-        for file in list(self._journal.story.files.values()):
+        held, story = open_for_writing(), self._journal.story
+        waiting = {file.asset.path for file in story.open_files()}
+        for file in list(story.files.values()):
             path = file.asset.path
-            if file.rid is None or file.asset.record:
+            if file.rid is None or file.asset.record or path in waiting:
                 continue
             is_stored = file.file_time is not None and FileTime.of(path) == file.file_time
             if path.is_symlink() or (is_stored and not is_among(path, held)):
