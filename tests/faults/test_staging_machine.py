@@ -261,7 +261,7 @@ class TestStaging(Staging.TestCase):  # type: ignore[misc, name-defined]
     """Some hundred steps."""
 
     settings = settings(
-        max_examples=12,
+        max_examples=60,
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),
