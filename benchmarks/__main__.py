@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ def measured(names: Sequence[str], scale: Scale, folder: Path | None = None) -> 
         folder: The disk that is measured: a temporary folder is made in this one, by default in the system's own.
     """
     for name in names:
+        os.sync()  # what the last one wrote is not to be waited for by this one
         with TemporaryDirectory(prefix=f"deriva-ml-{name}-", dir=folder) as place:
             for figure in import_module(f"benchmarks.{name}").run(scale, Path(place)):
                 yield name, figure
