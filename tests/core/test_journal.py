@@ -95,6 +95,23 @@ def _write_many(path: Path, name: str) -> None:
         journal.append(staged(f"{name}-{number}" + "x" * 200))
 
 
+def test_own_lines_and_those_of_others_count_once_each_in_their_order(journal: Journal) -> None:
+    """A writer knows its own line unread, and still reads what others wrote before it, also a forked child."""
+    other = Journal(journal.path)
+    for number in range(3):
+        journal.append(status(Status.running, f"{number} ours"), staged(f"{number} ours"))
+        other.append(status(Status.running, f"{number} theirs"))
+        child = os.fork()
+        if child == 0:
+            journal.append(status(Status.running, f"{number} the child's"))
+            os._exit(0)
+        os.waitpid(child, 0)
+    messages = [f"{number} {whose}" for number in range(3) for whose in ("ours", "theirs", "the child's")]
+    for story in (journal.story, other.story, Journal(journal.path).story):
+        assert [update.message for update in story.statuses] == messages
+        assert [file.asset.filename for file in story.open_files()] == ["0 ours", "1 ours", "2 ours"]
+
+
 def test_processes_writing_at_once_lose_no_line(journal: Journal) -> None:
     """Each line is one write to the end of the file, so that lines of several processes never mix."""
     writers = [
