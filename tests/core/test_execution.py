@@ -275,6 +275,19 @@ def test_records_are_kept_with_the_execution(ml: DerivaML, exe: Execution) -> No
     assert environment["environment"]["python"]
 
 
+def test_the_script_in_a_container_is_told_apart(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All scripts of an image share one workflow; which one ran is in the environment snapshot, with its hash."""
+    for name, value in {"IN_DOCKER": "true", "IMAGE_NAME": "ghcr.io/org/repo", "IMAGE_DIGEST": "sha256:abc"}.items():
+        monkeypatch.setenv(f"DERIVA_MCP_{name}", value)
+    exe = ml.create_execution(ExecutionConfiguration(workflow=Workflow(name="Image", workflow_type="Training")))
+    (snapshot,) = (exe.working_dir / "records").glob("environment_snapshot_*.json")
+    source = json.loads(snapshot.read_text())["source"]
+    assert (source["url"], source["checksum"]) == ("ghcr.io/org/repo@sha256:abc", "sha256:abc")
+    assert source["path"] == __file__
+    hashed = subprocess.run(["git", "hash-object", __file__], capture_output=True, text=True, check=True)
+    assert source["file_checksum"] == hashed.stdout.strip()
+
+
 def test_the_kept_configuration_can_be_loaded_again(ml: DerivaML, workflow: Workflow) -> None:
     """configuration.json is a configuration: running it again gives the same inputs and parameters."""
     dataset = ml.create_dataset("d")

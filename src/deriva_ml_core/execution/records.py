@@ -92,10 +92,17 @@ def _environment(connection: Connection, source: SourceCode, folder: Path) -> Ma
     return {
         "time": now().isoformat(),
         "folder": str(folder),
-        "source": source.model_dump(mode="json"),
+        "source": source.model_dump(mode="json") | _file_checksum(source),
         "repository": asdict(repository) if repository else None,
         **parts,
     }
+
+
+def _file_checksum(source: SourceCode) -> Mapping[str, str]:
+    """Git's hash of the script, where the workflow's checksum is of something else: all scripts of an image share it."""
+    if source.kind != "container" or source.path is None or not source.path.is_file():
+        return {}
+    return {"file_checksum": git.blob_hash(source.path)}
 
 
 def _code_files(repository: Path | None, records: Path) -> list[Path]:
