@@ -92,14 +92,14 @@ def _environment(connection: Connection, source: SourceCode, folder: Path) -> Ma
     return {
         "time": now().isoformat(),
         "folder": str(folder),
-        "source": source.model_dump(mode="json") | _file_checksum(source),
+        "source": {**source.model_dump(mode="json"), **_file_checksum(source)},
         "repository": asdict(repository) if repository else None,
         **parts,
     }
 
 
 def _file_checksum(source: SourceCode) -> Mapping[str, str]:
-    """Git's hash of the script, where the workflow's checksum is of something else: all scripts of an image share it."""
+    """Git's hash of the script in a container, where the workflow's checksum is the image's, which its scripts share."""
     if source.kind != "container" or source.path is None or not source.path.is_file():
         return {}
     return {"file_checksum": git.blob_hash(source.path)}
