@@ -99,7 +99,7 @@ def _environment(connection: Connection, source: SourceCode, folder: Path) -> Ma
 
 
 def _file_checksum(source: SourceCode) -> Mapping[str, str]:
-    """Git's hash of the script in a container, where the workflow's checksum is the image's, which its scripts share."""
+    """Git's hash of the script in a container, whose workflow has the checksum of the image that its scripts share."""
     if source.kind != "container" or source.path is None or not source.path.is_file():
         return {}
     return {"file_checksum": git.blob_hash(source.path)}
