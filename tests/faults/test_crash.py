@@ -119,10 +119,12 @@ def upload_again(world: World, ml: DerivaML, rid: str, clean: bool) -> Execution
 
 
 def written(world: World, rid: str) -> Made:
-    """What lies in the staging folder and is registered."""
+    """What is registered and lies in the staging folder, and what is in the store already."""
     files = Journal(world.copy / "executions" / rid / "journal.jsonl").story.files.values()
     assets = [file.asset for file in files if not file.asset.record and file.asset.path.exists()]
-    return {(asset.table, asset.filename, hashlib.md5(asset.path.read_bytes()).hexdigest()) for asset in assets}
+    staged = {(asset.table, asset.filename, hashlib.md5(asset.path.read_bytes()).hexdigest()) for asset in assets}
+    objects = {path.name for path in (world.copy / "objects").rglob("*")}
+    return staged | {one for one in EXPECTED if one[2] in objects}
 
 
 def made(ml: DerivaML, rid: str) -> Counter[tuple[str, str, str]]:

@@ -99,22 +99,27 @@ def test_a_catalog_deleted_under_a_run(
 
 
 @pytest.fixture
-def closed(home: Path, ml: DerivaML) -> Iterator[Path]:
-    """The catalog's folder, in which only root may write; for its owner it is made so."""
+def folder(ml: DerivaML, home: Path) -> Iterator[Path]:
+    """The catalog's folder, in which every user may write but where a test closes it."""
     ml.close()
     folder = home / "local"
-    modes = {path: path.stat().st_mode for path in (folder, *folder.iterdir())}
-    for path in modes:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        if os.geteuid() != 0:
-            path.chmod(0o555 if path.is_dir() else 0o444)
+    for part in ("objects", "executions"):
+        (folder / part).mkdir()
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o777 if path.is_dir() else 0o666)
     yield folder
-    for path, mode in modes.items():
-        path.chmod(mode)
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
-def test_a_folder_that_may_not_be_written(closed: Path) -> None:
+def close(path: Path) -> None:
+    path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def test_a_folder_that_may_not_be_written(folder: Path) -> None:
     """Opening the catalog in it says so, and what to do."""
+    for path in (*folder.iterdir(), folder):
+        close(path)
 
     def act() -> None:
         with pytest.raises(CatalogReadOnly, match=r"catalog\.sqlite cannot be (written|opened).*let this user write"):
@@ -123,13 +128,9 @@ def test_a_folder_that_may_not_be_written(closed: Path) -> None:
     as_nobody(act)
 
 
-def test_a_store_that_may_not_be_written(closed: Path, config: ExecutionConfiguration) -> None:
+def test_a_store_that_may_not_be_written(folder: Path, config: ExecutionConfiguration) -> None:
     """The creation fails, with the reason in its row."""
-    (closed / "objects").mkdir(exist_ok=True)
-    (closed / "objects").chmod(0o555)
-    (closed / "executions").mkdir()
-    for path in (closed, closed / "executions", *closed.glob("catalog.sqlite*")):
-        path.chmod(0o777)
+    close(folder / "objects")
 
     def act() -> None:
         client = DerivaML()
@@ -142,12 +143,9 @@ def test_a_store_that_may_not_be_written(closed: Path, config: ExecutionConfigur
     as_nobody(act)
 
 
-def test_working_folders_that_may_not_be_made(closed: Path, config: ExecutionConfiguration) -> None:
+def test_working_folders_that_may_not_be_made(folder: Path, config: ExecutionConfiguration) -> None:
     """The creation raises one of our errors, which names the folder, and leaves no row."""
-    (closed / "executions").mkdir()
-    (closed / "executions").chmod(0o555)
-    for path in (closed, *closed.glob("catalog.sqlite*")):
-        path.chmod(0o777)
+    close(folder / "executions")
 
     def act() -> None:
         client = DerivaML()

@@ -5,17 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
 
+from deriva_ml_core.backend import Backend, ObjectStore
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.models import Address
+from deriva_ml_core.plugins import hookimpl, load_plugins
 from deriva_ml_core.workflow import Workflow
 
 FORK = multiprocessing.get_context("fork")
@@ -106,6 +110,59 @@ def test_opening_a_catalog_that_is_not_there_yet(home: Path) -> None:
     at_once(8, run_many(1, 2))
     check_many(home, 8, 1, 2)
     assert [path.name for path in (home / "local").glob(".catalog-*")] == []
+
+
+@dataclass
+class Turnstile:
+    """A store's front in which one upload waits for another to come in, a little while, and counts how many are in."""
+
+    store: ObjectStore
+    inside: list[str] = field(default_factory=list)
+    most: int = 0
+    second: Event = field(default_factory=Event)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def put(self, table: str, filename: str, *arguments: Any, **named: Any) -> Any:
+        self.inside.append(filename)
+        self.most = max(self.most, len(self.inside))
+        if len(self.inside) > 1:
+            self.second.set()
+        self.second.wait(0.3)
+        try:
+            return self.store.put(table, filename, *arguments, **named)
+        finally:
+            self.inside.remove(filename)
+
+
+@dataclass
+class Turnstiles:
+    """Puts a turnstile before the store."""
+
+    front: Turnstile | None = None
+
+    @hookimpl(wrapper=True)
+    def connect(self, address: Address) -> Generator[None, Backend, Backend]:
+        backend = yield
+        self.front = Turnstile(backend.store)
+        return replace(backend, store=self.front)  # type: ignore[arg-type]
+
+
+def test_uploads_of_one_execution_take_turns(ml: DerivaML) -> None:
+    """Two clients that upload it at once are never in the store together, and send each file once."""
+    plugin = Turnstiles()
+    plugins = load_plugins({})
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow())) as exe:
+        for name in "ab":
+            exe.asset_file_path("Model", name).write_text(name)
+    plugins.register(plugin)
+    client = DerivaML(plugins=plugins)
+    uploads = [client.restore_execution(exe.execution_rid).upload_execution_outputs(wait=False) for _ in range(2)]
+    sent = [asset.filename for upload in uploads for asset in upload.result(60).get("Model", [])]
+    assert sorted(sent) == ["a", "b"]
+    assert plugin.front is not None
+    assert plugin.front.most == 1
 
 
 class Reporting:

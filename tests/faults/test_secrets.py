@@ -92,7 +92,11 @@ class Garden:
         planted = {name: self.secret(f"variable {name}") for name in names}
         planted |= {"UV_INDEX_URL": self.url("variable by form"), "CUDA_VISIBLE_DEVICES": "canary of variables"}
         # nothing of the runner's own: its tokens are not planted here, but must not be there either
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "DERIVA_ML_HOME") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "PYTHONPATH", "HOME", "LANG", "DERIVA_ML_HOME")
+            if name in os.environ
+        }
         return {**kept, **planted, "TMPDIR": str(self.folder / "tmp")}
 
     def arguments(self) -> list[str]:
