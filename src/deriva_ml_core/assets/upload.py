@@ -73,7 +73,8 @@ class Upload:
             stored = [file for file in batch if self._store(file, progress)]
             if stored:
                 self._record(stored)
-        return UploadReport(sent=_by_table(self.sent), unsent=tuple(self.unsent))
+        unsent = {each.asset.key: each for each in self.unsent}  # one that was tried again by itself is told once
+        return UploadReport(sent=_by_table(self.sent), unsent=tuple(unsent.values()))
 
     def _store(self, file: FileStory, progress: _Progress) -> bool:
         """Bring one file's bytes into the store; False where that failed and was noted."""
