@@ -277,6 +277,26 @@ def test_killed_while_it_is_mended_everywhere(world: World, chunk: int) -> None:
         kill_twice(world, first, stride=1)
 
 
+def test_making_a_catalog_killed_at_every_step(world: World) -> None:
+    """Whoever comes next finds a whole catalog or makes one, and takes away what was begun."""
+
+    def nothing(_: DerivaML) -> None:
+        """The client is made before the work."""
+
+    def nowhere() -> Path:
+        shutil.rmtree(world.copy, ignore_errors=True)
+        return world.copy
+
+    steps = in_child(nothing, nowhere())
+    assert steps is not None
+    for point in range(1, len(steps) + 1):
+        kill(nothing, nowhere(), point)
+        was_there = (world.copy / "catalog.sqlite").exists()
+        assert in_child(world.program(clean=True), world.copy) is not None
+        if not was_there:
+            assert list(world.copy.glob(".catalog-*")) == []
+
+
 def killed_before(world: World, step: str) -> str:
     """The execution of a program that was killed before the first step of that name."""
     steps = in_child(world.program(clean=True), world.fresh())

@@ -99,8 +99,13 @@ def test_a_catalog_deleted_under_a_run(
 
 
 @pytest.fixture
-def folder(ml: DerivaML, home: Path) -> Iterator[Path]:
+def folder(ml: DerivaML, home: Path, tmp_path: Path, config: ExecutionConfiguration) -> Iterator[Path]:
     """The catalog's folder, in which every user may write but where a test closes it."""
+    # another user may not be able to import from this one's home, so all that a run imports is imported now
+    elsewhere = DerivaML(f"file:{tmp_path}/elsewhere")
+    with elsewhere.create_execution(config) as exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+    elsewhere.restore_execution(exe.execution_rid).upload_execution_outputs()
     ml.close()
     folder = home / "local"
     for part in ("objects", "executions"):

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
@@ -110,6 +111,8 @@ def _make(folder: Path, journal: str) -> None:
         with FileLock(folder / f"{FILE}.lock"):
             if (folder / FILE).exists():
                 return
+            for left in folder.glob(".catalog-*"):  # by a process that was killed here
+                rmtree(left)
             with TemporaryDirectory(prefix=".catalog-", dir=folder) as workshop:
                 draft = Path(workshop) / FILE
                 draft.touch()
