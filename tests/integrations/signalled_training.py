@@ -33,6 +33,7 @@ class Model(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background begins with it ignored
 workflow = Workflow(name="Signalled", workflow_type="Training", url="https://example.org/signal.py", checksum="s")
 with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow)) as execution:
     print(execution.execution_rid, flush=True)
