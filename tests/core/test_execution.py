@@ -31,6 +31,8 @@ from deriva_ml_core.errors import (
 )
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Asset, AssetSpec, DatasetSpec
+from deriva_ml_core.plugins import load_plugins
+from deriva_ml_core.testing import NewsRecorder
 from deriva_ml_core.workflow import Workflow
 
 
@@ -423,10 +425,15 @@ def test_a_run_that_died_is_seen_as_aborted(ml: DerivaML, config: ExecutionConfi
     assert "epoch 3" in found.status_detail
     assert ml.find_executions(status=Status.running) == []
     assert ml.select_rows("Execution", {"RID": rid})[0]["Status"] == "Running"
-    restored = ml.restore_execution(rid)
+    plugins = load_plugins({})
+    recorder = NewsRecorder()
+    plugins.register(recorder, "recorder")
+    restored = DerivaML(plugins=plugins).restore_execution(rid)
     assert restored.status is Status.aborted
     assert ml.select_rows("Execution", {"RID": rid})[0]["Status"] == "Aborted"
-    assert restored.stop_time is not None
+    assert restored.stop_time == restored.list_statuses()[-2].time
+    restored.upload_execution_outputs()
+    assert recorder.hooks == ["status_changed"]
 
 
 def test_a_run_that_lives_is_not_aborted(ml: DerivaML, exe: Execution) -> None:

@@ -78,7 +78,7 @@ class Execution(RecordedExecution):
         self._journal = Journal(folder / JOURNAL)
         self._staging = Staging(connection, self._journal, folder / "outputs")
         self._news = NewsThread(connection.plugins, connection.patience)
-        self._course = Course(connection, self._journal, self.execution_rid, self._tell_status)
+        self._course = Course(connection, self._journal, self.execution_rid, self.tell_status)
         self._inputs = Inputs(connection, self._journal, self.execution_rid)
         self._outputs = Outputs(connection, self._journal, self._staging, self.execution_rid)
         self._watch = TerminationWatch()
@@ -160,7 +160,8 @@ class Execution(RecordedExecution):
             self._outputs.finish(clean=self._sent_while_running)
         self._news.drain()
 
-    def _tell_status(self, update: StatusUpdate) -> None:
+    def tell_status(self, update: StatusUpdate) -> None:
+        """Tell plugins a status that is in the journal."""
         self._announce("status_changed", "update", update)
 
     def _announce(self, hook: str, name: str, value: object) -> None:

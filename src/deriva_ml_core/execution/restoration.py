@@ -30,11 +30,14 @@ def restore_execution(connection: Connection, rid: RID) -> Execution:
         folder.mkdir(parents=True, exist_ok=True)
         _rebuild(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL)
-    _end_if_dead(journal, row)
+    ended = _end_if_dead(journal, row)
     if journal.story.statuses and not _agree(journal, row):
         write_state(connection, rid, journal.story)
         row = connection.require_row(MLTable.execution, rid)
-    return Execution(connection, row, folder, restored=True)
+    execution = Execution(connection, row, folder, restored=True)
+    if ended is not None:
+        execution.tell_status(ended)
+    return execution
 
 
 def _agree(journal: Journal, row: dict[str, Any]) -> bool:
@@ -42,17 +45,22 @@ def _agree(journal: Journal, row: dict[str, Any]) -> bool:
     return (row["Status"], row["Status_Detail"] or "") == (last.status, last.error or last.message)
 
 
-def _end_if_dead(journal: Journal, row: dict[str, Any]) -> None:
-    """Write that a run was aborted whose process died without a word, unless its row has the last word."""
+def _end_if_dead(journal: Journal, row: dict[str, Any]) -> StatusUpdate | None:
+    """Write that a run was aborted whose process died without a word, unless its row has the last word.
+
+    It ended when it was last heard of: nobody knows how long it went on.
+    """
     story = journal.story
     last = last_status(story)
     if last is None or last[0] is story.status:
-        return
+        return None
     status, reason = last
     if (written := Status(row["Status"] or status)).ended:
         status, reason = written, row["Status_Detail"] or ""
     update = StatusUpdate(status=status, message=reason, time=now(), previous=story.status, error=reason or None)
-    journal.append(Stopped(), StatusSet(update=update))
+    heard = [each.time for each in story.statuses] + [story.start or update.time]
+    journal.append(Stopped(time=max(heard)), StatusSet(update=update))
+    return update
 
 
 def _rebuild(connection: Connection, recorded: RecordedExecution, folder: Path) -> None:
