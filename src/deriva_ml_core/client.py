@@ -216,6 +216,10 @@ class DerivaML:
         """All datasets."""
         return datasets.find_datasets(self._connection)
 
+    def delete_dataset(self, dataset: Dataset | RID) -> None:
+        """Mark a dataset as deleted: it is found no more, and its versions stay for the executions that used them."""
+        datasets.delete_dataset(self._connection, dataset.rid if isinstance(dataset, Dataset) else dataset)
+
     def add_dataset_element_type(self, table: str) -> None:
         """Let the rows of a table be members of datasets."""
         datasets.add_dataset_element_type(self._connection, table)

@@ -23,7 +23,6 @@ __all__ = [
     "MetadataConflict",
     "MissingFiles",
     "NotReproducible",
-    "NothingToRestore",
     "PluginError",
     "RowInUse",
     "StoreFull",
@@ -136,10 +135,6 @@ class InvalidTransition(DerivaMLException):
 
 class DryRunOnly(DerivaMLException):
     """Something that a dry run cannot do, since it writes nothing."""
-
-
-class NothingToRestore(DerivaMLException):
-    """An execution of which neither working folder nor kept journal is at hand."""
 
 
 class InvalidBag(DerivaMLException):

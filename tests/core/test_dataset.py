@@ -10,6 +10,7 @@ from threading import Barrier
 import pytest
 from dataset_samples import bare_images, images, opened, subjects
 
+from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import (
     Dataset,
@@ -292,3 +293,12 @@ def test_memory_is_flat_while_paging(connection: Connection, dataset: Dataset) -
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * few
+
+
+def test_a_client_deletes_a_dataset(ml: DerivaML) -> None:
+    """By the dataset or its record id; it is found no more, and can still be looked up."""
+    first, second, third = (ml.create_dataset(name) for name in "abc")
+    ml.delete_dataset(first)
+    ml.delete_dataset(second.rid)
+    assert [dataset.rid for dataset in ml.find_datasets()] == [third.rid]
+    assert ml.lookup_dataset(first.rid).description == "a"
