@@ -205,8 +205,7 @@ class DerivaML:
             description: What it holds.
             dataset_types: Terms of the vocabulary Dataset_Type.
         """
-        types = (dataset_types,) if isinstance(dataset_types, str) else tuple(dataset_types)
-        return datasets.create_dataset(self._connection, description=description, dataset_types=types)
+        return datasets.create_dataset(self._connection, description=description, dataset_types=dataset_types)
 
     def lookup_dataset(self, rid: RID) -> Dataset:
         """The dataset of a record id."""

@@ -395,9 +395,8 @@ class Execution(RecordedExecution):
             DryRunOnly: A dry run makes no datasets.
         """
         self._refuse_dry_run("make a dataset")
-        types = (dataset_types,) if isinstance(dataset_types, str) else tuple(dataset_types)
         return create_dataset(
-            self._connection, description=description, dataset_types=types, execution=self.execution_rid
+            self._connection, description=description, dataset_types=dataset_types, execution=self.execution_rid
         )
 
     # What belongs to it
