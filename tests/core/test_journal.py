@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.file import Journal, read_story
 from deriva_ml_core.journal.story import Created, Forgotten, Recorded, Staged, Started, StatusSet, Stored, now
 from deriva_ml_core.models import StagedAsset, StatusUpdate, StoredObject
 
@@ -152,3 +153,16 @@ def test_a_full_disk_raises_and_leaves_the_earlier_lines(journal: Journal) -> No
     assert Journal(journal.path).story.created
     journal.append(status(Status.completed))
     assert [each.status for each in Journal(journal.path).story.statuses] == [Status.completed]
+
+
+def test_a_journal_that_is_gone_holds_no_descriptor(journal: Journal) -> None:
+    """Thousands of executions in one process, and looks at them, do not use up its descriptors."""
+    journal.append(Created())
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        assert read_story(journal.path).created
+        again = Journal(journal.path)
+        assert again.story.created
+        del again
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before

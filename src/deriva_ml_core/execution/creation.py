@@ -62,6 +62,7 @@ def create_execution(
         _say_failed(connection, journal, rid, error)
         raise
     journal.append(Created())
+    journal.close()
     execution = Execution(connection, _read(connection, rid), folder, configuration=configuration)
     execution.update_status(Status.created)
     return execution

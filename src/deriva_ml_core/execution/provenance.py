@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from deriva_ml_core.assets.recorded import assets_of
+from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
-from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.file import read_story
 from deriva_ml_core.journal.story import JOURNAL, Story
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, StatusUpdate, UploadOptions
 from deriva_ml_core.schema import execution_table
@@ -225,7 +226,7 @@ def _has_died(story: Story) -> bool:
 def local_story(connection: Connection, rid: RID) -> Story | None:
     """What the journal in the execution's working folder tells; None where there is none on this machine."""
     path = connection.working_folder(rid) / JOURNAL
-    return Journal(path).story if path.is_file() else None
+    return read_story(path) if path.is_file() else None
 
 
 def kept_story(connection: Connection, rid: RID) -> Story | None:
@@ -234,7 +235,7 @@ def kept_story(connection: Connection, rid: RID) -> Story | None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / JOURNAL
-        return Journal(path).story if fetch_kept_journal(connection, rid, path) else None
+        return read_story(path) if fetch_kept_journal(connection, rid, path) else None
 
 
 def fetch_kept_journal(connection: Connection, rid: RID, target: Path) -> bool:
@@ -246,7 +247,9 @@ def fetch_kept_journal(connection: Connection, rid: RID, target: Path) -> bool:
     where = {"RID": [link["Execution_Metadata"] for link in links], "Filename": JOURNAL}
     rows = catalog.select("Execution_Metadata", where, order=("RCT",), descending=True, limit=1)
     for row in rows:
-        connection.store.get(row["URL"], target, length=row["Length"], md5=row["MD5"], options=UploadOptions())
+        RetryingStore(connection.store).get(
+            row["URL"], target, length=row["Length"], md5=row["MD5"], options=UploadOptions()
+        )
     return bool(rows)
 
 

@@ -5,11 +5,29 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from weakref import finalize
 
 from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.journal.story import Event, Story, parse_line
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "read_story"]
+
+
+def read_story(path: Path) -> Story:
+    """What a journal tells, for a reader that may have no right to write it.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    *whole, _torn = path.read_bytes().split(b"\n")
+    return _told(whole, Story())
+
+
+def _told(lines: list[bytes], story: Story) -> Story:
+    for line in lines:
+        if (event := parse_line(line)) is not None:
+            event.tell(story)
+    return story
 
 
 class Journal:
@@ -24,16 +42,14 @@ class Journal:
         self._story = Story()
         self._read = 0
         self._descriptor: int | None = None
+        self._letting_go: finalize[..., Journal] | None = None
         self._lock = ForkLock()
 
     @property
     def story(self) -> Story:
         """All that was written so far, by this process and by others."""
         with self._lock:
-            for line in self._new_lines():
-                if (event := parse_line(line)) is not None:
-                    event.tell(self._story)
-            return self._story
+            return _told(self._new_lines(), self._story)
 
     def append(self, *events: Event) -> None:
         """Write lines, by one ``write(2)``: they are there together or, if the machine dies, as a torn end.
@@ -57,14 +73,17 @@ class Journal:
     def close(self) -> None:
         """Let go of the file; the next line opens it again."""
         with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            if self._letting_go is not None:
+                self._letting_go()
+                self._descriptor = self._letting_go = None
 
     def _open(self) -> int:
         if self._descriptor is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o644)
+            # a process that makes thousands of executions must not run out of descriptors
+            self._letting_go = finalize(self, os.close, self._descriptor)
+            self._letting_go.atexit = False
         return self._descriptor
 
     def _ends_whole(self, descriptor: int) -> bool:
