@@ -75,6 +75,18 @@ def test_nothing_to_keep(repository: Repository) -> None:
     assert uncommitted_patch(repository.root, {}) == b""
 
 
+def test_a_change_of_the_same_length_in_the_tick_of_the_commit(repository: Repository, tmp_path: Path) -> None:
+    """Git takes such a file for unchanged unless it sees when the index was written, and looks into it then."""
+    repository.git("config", "core.trustctime", "false")
+    tick = (1_600_000_000, 1_600_000_000)
+    os.utime(repository.write("near.py", "x = 1\n"), tick)
+    repository.commit()
+    os.utime(repository.root / ".git" / "index", tick)
+    os.utime(repository.write("near.py", "x = 2\n"), tick)
+    patch = uncommitted_patch(repository.root, {})
+    assert rebuilt(repository, patch, tmp_path / "clone")["near.py"] == b"x = 2\n"
+
+
 def test_every_kind_of_change_comes_back(repository: Repository, tmp_path: Path) -> None:
     """Changed, added, removed, renamed, binary, linked, executable, staged and untracked: the patch rebuilds all."""
     repository.write("changed.py", "1\n2\n3\n")

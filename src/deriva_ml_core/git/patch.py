@@ -183,7 +183,8 @@ def _scratch(root: Path, folder: Path) -> dict[str, str]:
     """Lay an index and a place for objects beside the repository, so that nothing is written into it."""
     index, objects = _done(ask(root, "rev-parse", "--git-path", "index", "--git-path", "objects")).lines
     if (root / index).is_file():
-        shutil.copyfile(root / index, folder / "index")
+        # with its time, by which git knows what may have changed in the tick in which it was written
+        shutil.copy2(root / index, folder / "index")
     (folder / "objects").mkdir()
     quoted = str(root / objects).replace("\\", "\\\\").replace('"', '\\"')
     return {
