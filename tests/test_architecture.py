@@ -24,7 +24,7 @@ LAYERS = {
     0: {"errors", "definitions", "models"},
     1: {"backend", "schema", "standard", "git", "hookspecs", "plugins", "notices", "neighbours", "redaction"},
     2: {"builtin", "backends"},
-    4: {"client"},
+    4: {"client", "unattended"},
     5: {"deriva_ml_core", "deriva_ml", "deriva_ml_lightning", "deriva_ml_keras"},
     6: {"cli", "runner", "testing"},
 }

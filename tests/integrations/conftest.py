@@ -26,7 +26,7 @@ def ml(line: Line) -> DerivaML:
     """An embedded catalog of the test's own, at the end of the line."""
     plugins = load_plugins(os.environ)
     plugins.register(line)
-    return DerivaML(plugins=plugins)
+    return DerivaML(plugins=plugins, patience=3)
 
 
 @pytest.fixture

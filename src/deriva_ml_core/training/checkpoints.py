@@ -1,54 +1,138 @@
-"""Where a training's checkpoints go: a new file an epoch, which never holds half of a model."""
+"""Which checkpoints a training keeps: a new file each, in its place when it is whole, gone when it is superseded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.errors import ConfigurationError, InvalidFileName, UnknownTerm
+from deriva_ml_core.training.options import TrainingOptions
+from deriva_ml_core.training.scores import Score, monitored
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from deriva_ml_core.execution import Execution
 
-__all__ = ["Checkpoints"]
+__all__ = ["Checkpoints", "Moment"]
+
+BEST, LAST = "Best_Checkpoint", "Last_Checkpoint"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Moment:
+    """When in a training a checkpoint is taken.
+
+    Args:
+        fit: The number of the fit in its execution, from 1.
+        epoch: The epoch's number, from 1.
+        step: Optimizer steps so far; None where nobody counts.
+        metrics: The values known then.
+        in_step: Whether the epoch goes on.
+    """
+
+    fit: int
+    epoch: int
+    step: int | None
+    metrics: Mapping[str, float]
+    in_step: bool = False
+
+
+@dataclass(frozen=True)
+class _Kept:
+    path: Path
+    epoch: int
+    score: Score | None = None
+
+
 class Checkpoints:
-    """The checkpoints of one execution.
+    """The checkpoints of one fit.
 
     Args:
         execution: What keeps them.
-        table: The asset table.
-        types: Terms of the vocabulary Asset_Type.
-        every_n_epochs: How many epochs apart they are; 0 keeps none.
+        options: Which are kept, and how they are called.
+        managed: Whether the framework's own callbacks keep checkpoints, so that we do only where we are told to.
+        best: The best score of the earlier part of this training, where it is resumed.
     """
 
-    execution: Execution
-    table: str
-    types: tuple[str, ...]
-    every_n_epochs: int
+    def __init__(
+        self, execution: Execution, options: TrainingOptions, *, managed: bool = False, best: Score | None = None
+    ) -> None:
+        execution.check_asset(options.checkpoint_table, options.checkpoint_types)
+        which = options.checkpoints or ("none" if managed else "best+last")
+        self._execution = execution
+        self._options = options
+        self._keeps_all = which == "all"
+        self._keeps_best = "best" in which
+        self._keeps_last = "last" in which or which == "all"
+        self._score = best
+        self._best: _Kept | None = None
+        self._last: _Kept | None = None
+        self._writing: dict[Path, tuple[_Kept, bool, Score | None]] = {}
 
-    def __post_init__(self) -> None:
-        if self.every_n_epochs < 0:
-            raise ConfigurationError(
-                f"save_every_n_epochs={self.every_n_epochs} cannot be meant: give 1 or more, or 0 for no checkpoints."
-            )
-        self.execution.check_asset(self.table, self.types)
+    @property
+    def folder(self) -> Path:
+        """Where files of the checkpoints' table are staged: what a framework writes here is not copied."""
+        return self._execution.working_dir / "outputs" / self._options.checkpoint_table
+
+    @property
+    def best(self) -> tuple[int, Score] | None:
+        """The epoch of the best checkpoint of this fit and its score; None before there is one."""
+        return (self._best.epoch, self._best.score) if self._best and self._best.score else None
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing supersedes a checkpoint."""
+        return self._keeps_all
+
+    def state(self) -> dict[str, JsonValue]:
+        """The best score so far, as JSON, for a checkpoint of the framework to carry."""
+        score = self._score
+        return {} if score is None else {"name": score.name, "value": score.value, "larger": score.larger}
+
+    def go_on_from(self, best: Score | None) -> None:
+        """Take up the best score of the earlier part of this training."""
+        self._score = best or self._score
 
     def due(self, epoch: int) -> bool:
-        """Whether an epoch, from 1, leaves a checkpoint: told by the number alone, so alike in every process."""
-        return self.every_n_epochs > 0 and epoch % self.every_n_epochs == 0
+        """Whether an epoch, from 1, may leave a checkpoint: by the number alone, so alike in every process."""
+        return (self._keeps_best or self._keeps_last) and epoch % self._options.save_every_n_epochs == 0
 
-    def register(self, fit: int, epoch: int, suffix: str) -> Path:
-        """Register the checkpoint of an epoch: ``epoch-0003.ckpt``, in later fits ``fit-2-epoch-0003.ckpt``."""
-        name = f"{'' if fit == 1 else f'fit-{fit}-'}epoch-{epoch:04d}{suffix}"
-        return self.execution.asset_file_path(self.table, name, asset_types=list(self.types))
+    def due_in_step(self, step: int) -> bool:
+        """Whether a step, from 1, leaves a checkpoint; alike in every process."""
+        every = self._options.save_every_n_steps
+        return self._keeps_last and every is not None and step % every == 0
+
+    def register(self, moment: Moment, suffix: str) -> Path | None:
+        """Register a checkpoint that is to be written.
+
+        Args:
+            moment: When it is taken.
+            suffix: How its name ends.
+
+        Returns:
+            Where to write it; None where this epoch is neither the best nor any other that is kept.
+        """
+        score = None if moment.in_step else monitored(moment.metrics, self._options.monitor, self._options.mode)
+        is_best = self._is_best(score) and not moment.in_step
+        if not (self._keeps_last or is_best):
+            return None
+        path = self._stage(self._name(moment) + suffix)
+        self._writing[path] = (_Kept(path, moment.epoch, score), is_best, self._score)
+        if is_best and score is not None:
+            self._score = score  # before it is written, since the checkpoint carries it
+        return path
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Let a framework write beside the checkpoint's place, and put it there when it is whole."""
+        """Let a framework write beside a checkpoint's place, and put it there when it is whole."""
+        # the name ends as the checkpoint's does, since Keras judges by that
         partial = path.with_name(f".writing-{path.name}")
         try:
             write(partial)
@@ -56,7 +140,99 @@ class Checkpoints:
         finally:
             partial.unlink(missing_ok=True)
 
+    def written(self, path: Path) -> None:
+        """Take up a checkpoint that is whole, and let go of those that it supersedes."""
+        kept, is_best, _ = self._writing.pop(path)
+        if path.is_dir():  # sharded: what was registered as a file is a folder of them
+            self._execution.forget(path)
+        self.adopt(path, whole=True)
+        before = [each for each in (self._best, self._last) if each is not None]
+        if is_best:
+            self._best = kept
+        if self._keeps_last:
+            self._last = kept
+        if not self._keeps_all:
+            staying = {each.path for each in (self._best, self._last) if each is not None}
+            for superseded in {each.path for each in before} - staying:
+                self.remove(superseded)
+
     def drop(self, path: Path) -> None:
         """Forget a checkpoint that could not be written."""
-        path.unlink(missing_ok=True)
-        self.execution.forget(path)
+        _, is_best, score = self._writing.pop(path)
+        if is_best:
+            self._score = score
+        self.remove(path)
+
+    def adopt(self, path: Path, *, whole: bool) -> None:
+        """Stage a checkpoint that is there, a file or a folder, whoever wrote it.
+
+        Args:
+            path: In `folder`, where it stays what it is; anywhere else, where it is copied when it is sent.
+            whole: Whether it was written under another name and renamed, as by our own writers, so that nobody writes
+                to the file itself again.
+        """
+        own = path.is_relative_to(self.folder)
+        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        for file in files:
+            name = None if own else (Path(path.name) / file.relative_to(path)).as_posix()
+            staged = self._stage(str(file), None if name == file.name else name)
+            if own and whole:
+                self._execution.seal(staged)
+
+    def remove(self, path: Path) -> None:
+        """Let go of a checkpoint that is superseded: it is deleted, and neither sent nor missed."""
+        self.forget(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    def forget(self, path: Path) -> None:
+        """Drop a checkpoint that is deleted, with all its files, from what is to be sent."""
+        for asset in self._execution.staged_assets():
+            if path in (asset.path, asset.original) or path in asset.path.parents:
+                with suppress(InvalidFileName):  # sent meanwhile
+                    self._execution.forget(asset.path)
+
+    def finish(self) -> None:
+        """Tell the best and the last apart from the others by their types."""
+        self.mark(self._best.path if self._best else None, self._last.path if self._last else None)
+
+    def mark(self, best: Path | None, last: Path | None) -> None:
+        """Give the best and the last checkpoint their types, where the catalog has these."""
+        for path, term in ((best, BEST), (last, LAST)):
+            for file in self._staged_files(path):
+                try:
+                    self._execution.add_asset_types(file, [term])
+                except UnknownTerm:  # a catalog with a vocabulary of its own
+                    log.debug("The catalog has no asset type %s.", term)
+
+    def _staged_files(self, path: Path | None) -> Iterable[Path]:
+        if path is None:
+            return []
+        return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+
+    def _is_best(self, score: Score | None) -> bool:
+        """Whether an epoch is the best so far; where none has the metric, each is, so that one is kept."""
+        if not self._keeps_best and not self._keeps_all:
+            return False
+        return self._score is None if score is None else score.beats(self._score)
+
+    def _stage(self, name: str, rename: str | None = None) -> Path:
+        options = self._options
+        return self._execution.asset_file_path(
+            options.checkpoint_table, name, asset_types=list(options.checkpoint_types), rename_file=rename
+        )
+
+    def _name(self, moment: Moment) -> str:
+        template = self._options.filename
+        if template is None:
+            name = f"step-{moment.step or 0:08d}" if moment.in_step else f"epoch-{moment.epoch:04d}"
+            return name if moment.fit == 1 else f"fit-{moment.fit}-{name}"
+        known = {**moment.metrics, "epoch": moment.epoch, "step": moment.step or 0, "fit": moment.fit}
+        try:
+            return template.format_map(known)
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            raise ConfigurationError(
+                f"filename={template!r} cannot be filled in ({error}); it may name {', '.join(sorted(known))}."
+            ) from error

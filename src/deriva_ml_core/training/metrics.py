@@ -1,28 +1,26 @@
-"""The metrics that an execution keeps: one line of ``metrics.jsonl`` an epoch, by fit."""
+"""The metrics that an execution keeps: lines of ``metrics.jsonl``, by fit, epoch and step."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import SupportsFloat
 
-from deriva_ml_core.definitions import MLAsset
-from deriva_ml_core.errors import UnknownTerm
-from deriva_ml_core.models import Progress
-
-if TYPE_CHECKING:
-    from deriva_ml_core.execution import Execution
-
-__all__ = ["METRICS_FILE", "FitMetrics", "as_floats"]
+__all__ = ["METRICS_FILE", "MetricsFile", "as_floats"]
 
 METRICS_FILE = "metrics.jsonl"
-"""The file's name. Each line is an object with stage, fit, epoch, step, time, seconds and values: JSON, but for ``NaN``
-and ``Infinity``, which Python's own reader and pandas take."""
+"""The file's name. Each line is a JSON object, but for ``NaN`` and ``Infinity``, which Python's own reader and pandas
+take: stage, fit, by (``epoch`` or ``step``), epoch, step, time and values; one of an epoch also seconds, and where they
+are known samples_per_second, learning_rates and peak_memory in bytes."""
+
+MOST_WAITING = 100_000
+"""Lines that are held back while the disk is full; beyond, the oldest are lost."""
+
+TAIL = 2**16
+"""Bytes at the file's end in which the number of the last fit is looked for."""
 
 
 def as_floats(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], list[str]]:
@@ -41,57 +39,94 @@ def as_floats(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], l
     return values, others
 
 
-@dataclass(frozen=True)
-class FitMetrics:
-    """Where one fit writes its metrics: into the file that it shares with the other fits of its execution.
+class MetricsFile:
+    """The metrics file of one execution, to which all its fits and stages add.
 
     Args:
-        file: The file.
-        fit: The number of the fit in its execution, from 1.
+        path: The file; its folder must be there.
     """
 
-    file: Path
-    fit: int
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: list[bytes] = []
+        self._descriptor: int | None = None
+        self._pid = 0
 
-    @classmethod
-    def begin(cls, execution: Execution) -> FitMetrics:
-        """Register the execution's metrics file, and take the next number."""
-        file = _register(execution)
-        return cls(file, _last_fit(file) + 1)
+    def last_fit(self) -> int:
+        """The number of the last fit that wrote here; 0 where none did."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                return max(map(_fit_of, file.read().splitlines()), default=0)
+        except FileNotFoundError:
+            return 0
 
-    def append(self, progress: Progress, seconds: float) -> None:
-        """Add one epoch by one ``write(2)``, so that a process killed later loses no line.
-
-        Args:
-            progress: The epoch and its values.
-            seconds: How long the epoch took.
+    def append(
+        self,
+        *,
+        stage: str,
+        fit: int,
+        by: str,
+        epoch: int | None,
+        step: int | None,
+        values: Mapping[str, float],
+        more: Mapping[str, object] | None = None,
+    ) -> None:
+        """Add a line by one ``write(2)``, so that a process killed later loses none; what a full disk refuses waits.
 
         Raises:
-            OSError: The line could not be written whole.
+            OSError: The line could not be written yet; the next call writes it.
         """
         line = {
-            "stage": progress.stage,
-            "fit": self.fit,
-            "epoch": progress.epoch,
-            "step": progress.step,
+            "stage": stage,
+            "fit": fit,
+            "by": by,
+            "epoch": epoch,
+            "step": step,
             "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "seconds": round(seconds, 6),
-            "values": dict(progress.metrics),
+            **(more or {}),
+            "values": values,
         }
-        _write(self.file, (json.dumps(line, ensure_ascii=False) + "\n").encode())
+        self._waiting.append((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        del self._waiting[:-MOST_WAITING]
+        self.write_waiting()
 
+    def write_waiting(self) -> None:
+        """Write what a full disk refused before.
 
-def _register(execution: Execution) -> Path:
-    table = MLAsset.execution_metadata.value
-    try:
-        return execution.asset_file_path(table, METRICS_FILE, asset_types=["Metrics_File"])
-    except UnknownTerm:  # a catalog with a vocabulary of its own
-        return execution.asset_file_path(table, METRICS_FILE)
+        Raises:
+            OSError: It still does.
+        """
+        while self._waiting:
+            written = os.write(self._open(), self._waiting[0])
+            if written < len(self._waiting[0]):
+                # the rest follows when there is room: nobody else writes to this file
+                self._waiting[0] = self._waiting[0][written:]
+                continue
+            self._waiting.pop(0)
 
+    def close(self) -> None:
+        """Let go of the file; the next line opens it again."""
+        if self._descriptor is not None and self._pid == os.getpid():
+            os.close(self._descriptor)
+        self._descriptor = None
 
-def _last_fit(file: Path) -> int:
-    lines = file.read_bytes().splitlines() if file.exists() else []
-    return max(map(_fit_of, lines), default=0)
+    def _open(self) -> int:
+        if self._descriptor is None or self._pid != os.getpid():
+            is_torn = self._is_torn()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor, self._pid = os.open(self.path, flags, 0o644), os.getpid()
+            if is_torn:
+                os.write(self._descriptor, b"\n")
+        return self._descriptor
+
+    def _is_torn(self) -> bool:
+        """Whether the last line lacks its end, since the process that wrote it was killed or the disk was full."""
+        try:
+            with self.path.open("rb") as file:
+                return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+        except FileNotFoundError:
+            return False
 
 
 def _fit_of(line: bytes) -> int:
@@ -99,13 +134,3 @@ def _fit_of(line: bytes) -> int:
         return int(json.loads(line)["fit"])
     except (ValueError, KeyError, TypeError):  # torn
         return 0
-
-
-def _write(file: Path, line: bytes) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        if os.write(descriptor, line) < len(line):
-            os.write(descriptor, b"\n")  # end the torn line, so that the next one stands alone
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
-    finally:
-        os.close(descriptor)

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, SupportsFloat
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.models import Progress
-from deriva_ml_core.training.checkpoints import Checkpoints
-from deriva_ml_core.training.metrics import FitMetrics, as_floats
-from deriva_ml_core.training.wording import epoch_message
+from deriva_ml_core.training.checkpoints import Checkpoints, Moment
+from deriva_ml_core.training.metrics import as_floats
+from deriva_ml_core.training.options import OptionWords, TrainingOptions
+from deriva_ml_core.training.pace import Pace, peak_memory
+from deriva_ml_core.training.record import Record
+from deriva_ml_core.training.resuming import Resumed, link_checkpoint, state_of
+from deriva_ml_core.training.run import Opening, Run
+from deriva_ml_core.training.sending import Sender
+from deriva_ml_core.training.wording import epoch_message, stage_message, step_message
+from deriva_ml_core.worker import Worker
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from deriva_ml_core.execution import Execution
 
 __all__ = ["TrainingReporter"]
@@ -24,25 +34,23 @@ log = logging.getLogger(__name__)
 
 
 class TrainingReporter:
-    """Tells an execution how a training goes: a status, metrics and a checkpoint an epoch, an upload at the end.
+    """Tells an execution how a training goes: statuses, metrics and checkpoints while it trains, an upload at the end.
 
     Until the fit has ended, whatever goes wrong with any of these is logged as a warning and the training goes on; an
-    upload that fails then raises, and leaves everything staged.
+    upload that fails then raises, and leaves everything staged. On the training's thread nothing is done but a line in
+    a file; catalogs and stores are spoken to beside it.
 
     Args:
-        execution: The execution that the training belongs to, entered by ``with``.
-        checkpoint_table: The asset table for checkpoints.
-        checkpoint_types: Their terms in the vocabulary Asset_Type.
-        save_every_n_epochs: How many epochs apart checkpoints are; 0 keeps none.
-        upload: Whether the end of a fit uploads all that is staged; otherwise it waits for
-            ``execution.upload_execution_outputs()``.
+        execution: The execution that the training belongs to, entered by the user's ``with``; or what makes one, which
+            the reporter enters, ends and uploads itself: at the end of the first fit, or where its own ``with`` ends.
+        **options: The fields of `TrainingOptions`.
 
     Raises:
-        ConfigurationError: `save_every_n_epochs` is negative.
+        ConfigurationError: There is no such option, or its value cannot be meant.
         UnknownTable, UnknownTerm: The catalog has no such asset table or asset type.
 
     Example:
-        A loop written by hand; epochs count from 1::
+        A loop written by hand; epochs and steps count from 1::
 
             def save(path: Path) -> None:
                 with path.open("wb") as file:
@@ -52,56 +60,230 @@ class TrainingReporter:
                 reporter = TrainingReporter(execution)
                 reporter.begin_fit(epochs=10)
                 for epoch in range(1, 11):
-                    loss = train_epoch(model, data)
-                    reporter.save_checkpoint(epoch, ".pt", save)
-                    reporter.end_epoch(epoch, {"loss": loss})
+                    metrics = {"loss": train_epoch(model, data), "val_loss": validate(model)}
+                    reporter.save_checkpoint(epoch, ".pt", save, metrics)
+                    reporter.end_epoch(epoch, metrics)
                 reporter.end_fit()
     """
 
-    def __init__(
-        self,
-        execution: Execution,
-        *,
-        checkpoint_table: str = "Model",
-        checkpoint_types: Sequence[str] = ("Model_File",),
-        save_every_n_epochs: int = 1,
-        upload: bool = True,
-    ) -> None:
-        self._execution = execution
-        self._checkpoints = Checkpoints(execution, checkpoint_table, tuple(checkpoint_types), save_every_n_epochs)
-        self._upload = upload
-        self.begin_fit()
+    def __init__(self, execution: Execution | Opening, **options: Unpack[OptionWords]) -> None:
+        self.options = TrainingOptions.of(options)
+        self._run = Run(execution)
+        self._worker = Worker("deriva-ml-training")
+        self._record: Record | None = None
+        self._checkpoints: Checkpoints | None = None
+        self._sender: Sender | None = None
+        self._resumed = Resumed()
+        self._fit = 0
+        self._pace = Pace(self.options)
+        self._untold: Callable[[], None] | None = None
+        if self._run.begun is not None:
+            self._run.begun.check_asset(self.options.checkpoint_table, self.options.checkpoint_types)
 
-    def begin_fit(self, epochs: int | None = None) -> None:
+    def __enter__(self) -> Self:
+        self._run.held = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run.held = False
+        self._close(error)
+
+    @property
+    def execution(self) -> Execution:
+        """The execution.
+
+        Raises:
+            ExecutionNotBegun: The reporter makes its own when the first fit begins, and none has begun.
+        """
+        return self._run.execution
+
+    @property
+    def own(self) -> bool:
+        """Whether the reporter makes and ends the execution."""
+        return self._run.own
+
+    @property
+    def held(self) -> bool:
+        """Whether the reporter is used in a ``with``."""
+        return self._run.held
+
+    # A fit
+
+    def begin(self) -> Execution:
+        """Make the execution where that is to be done here and is not done yet; raises whatever hinders it."""
+        execution = self._run.begin(self._resumed.same_run(self.options.resume))
+        if self._record is None or self._record.execution is not execution:
+            self._record = Record(execution)
+            self._sender = Sender(execution, self._worker, self.options.upload)
+            self._checkpoints = None
+        return execution
+
+    def begin_fit(
+        self,
+        epochs: int | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        managed: bool = False,
+    ) -> None:
         """Begin a fit; one execution may have several.
 
         Args:
             epochs: The number of its last epoch; None where nobody knows.
+            settings: What is to be kept of how it is set up, by name: hyperparameters, the optimizer, the model.
+            managed: Whether the framework's own callbacks keep checkpoints; then those are kept, unless the option
+                ``checkpoints`` asks for others.
         """
-        self._epochs = epochs
-        self._done = 0
-        self._began = self._mark = monotonic()
-        self._metrics: FitMetrics | None = None
+        execution = self.begin()
+        record = self._record
+        assert record is not None
+        self._checkpoints = Checkpoints(execution, self.options, managed=managed, best=self._resumed.best)
+        self._pace = Pace(self.options, epochs)
+        self._untold = None
+        with _spared("number the fit"):
+            self._fit = record.next_fit()
+        with _spared("keep how the fit is set up"):
+            record.hold(self._fit, self._facts(execution, dict(settings or {})))
+            self._worker.submit(record.write_facts)
+        if (link := self._resumed.link(execution.execution_rid)) is not None:
+            self._worker.submit(lambda: link_checkpoint(execution, *link))
+        self._resumed = Resumed()
 
-    def end_epoch(self, epoch: int, metrics: Mapping[str, SupportsFloat], *, step: int | None = None) -> None:
-        """Tell how an epoch went: a status, and a line in the metrics file.
+    def end_step(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Tell how a step went: a line in the metrics file, a status, or both, as the options say.
+
+        Args:
+            step: Optimizer steps since training began, from 1.
+            epoch: The epoch that it belongs to, from 1.
+            metrics: Its values by name.
+        """
+        values, _ = as_floats(metrics)
+        if self._is_logged(step):
+            with _spared(f"keep the metrics of step {step}"):
+                self._kept().append("fit", "step", self._fit, epoch, step, values)
+        if self._pace.is_time_in_step(step):
+            progress = Progress(epoch=epoch, epochs=self._pace.epochs, step=step, metrics=values)
+            self._tell(progress, step_message(progress))
+
+    def wants_step(self, step: int) -> bool:
+        """Whether `end_step` would do anything with a step; its metrics need not be read otherwise."""
+        every = self.options.every_n_steps
+        return self._is_logged(step) or (every is not None and step % every == 0)
+
+    def end_epoch(
+        self,
+        epoch: int,
+        metrics: Mapping[str, SupportsFloat],
+        *,
+        step: int | None = None,
+        samples: int | None = None,
+        learning_rates: Mapping[str, float] | None = None,
+    ) -> None:
+        """Tell how an epoch went: a line in the metrics file, and a status where one is due.
 
         Args:
             epoch: Its number, from 1.
             metrics: Its values by name: floats, or tensors and arrays of one element; others are left out.
             step: Optimizer steps since training began; None where nobody counts.
+            samples: How many samples it trained on; None where nobody counts.
+            learning_rates: The learning rates by optimizer.
         """
-        seconds, left = self._times(epoch)
+        seconds, left = self._pace.end_epoch(epoch)
         values, others = as_floats(metrics)
         if others:
             log.warning("Epoch %d: %s left out, for they are no single numbers.", epoch, ", ".join(others))
-        progress = Progress(epoch=epoch, epochs=self._epochs, step=step, metrics=values)
+        more: dict[str, object] = {"seconds": round(seconds, 6), "peak_memory": peak_memory()}
+        if samples and seconds:
+            more["samples_per_second"] = round(samples / seconds, 3)
+        if learning_rates:
+            more["learning_rates"] = dict(learning_rates)
         with _spared(f"keep the metrics of epoch {epoch}"):
-            self._kept_metrics().append(progress, seconds)
-        with _spared(f"tell the status of epoch {epoch}"):
-            self._execution.update_status(Status.running, epoch_message(progress, seconds, left), progress=progress)
+            self._kept().append("fit", "epoch", self._fit, epoch, step, values, more)
+        progress = Progress(
+            epoch=epoch, epochs=self._pace.epochs, step=step, metrics=values, seconds=seconds, left=left
+        )
+        message = epoch_message(progress, seconds, left)
+        self._untold = None
+        if self._pace.is_time(epoch):
+            self._tell(progress, message)
+        else:
+            self._untold = lambda: self._tell(progress, message)
 
-    def save_checkpoint(self, epoch: int, suffix: str, write: Callable[[Path], object]) -> Path | None:
+    def end_stage(
+        self, stage: str, metrics: Mapping[str, SupportsFloat], *, seconds: float, step: int | None = None
+    ) -> None:
+        """Tell how a validation, a test or a prediction beside the fits went.
+
+        Args:
+            stage: ``validate``, ``test`` or ``predict``.
+            metrics: Its values by name.
+            seconds: How long it took.
+            step: Optimizer steps of the model so far; None where nobody counts.
+        """
+        self.begin()
+        values, _ = as_floats(metrics)
+        with _spared(f"keep the metrics of the stage {stage}"):
+            self._kept().append(stage, "epoch", max(self._fit, 1), None, step, values, {"seconds": round(seconds, 6)})
+        progress = Progress(step=step, metrics=values, stage=stage, seconds=seconds)
+        self._tell(progress, stage_message(progress, seconds))
+        if not self._run.held:
+            self._finish(None)
+
+    def end_fit(self, outcome: str = "") -> None:
+        """End a fit, and upload all that is staged where that was asked for.
+
+        Args:
+            outcome: Why it ended before its last epoch, in words, such as an early stopping's; empty where it did not.
+
+        Raises:
+            UploadFailed, MissingFiles: Something is still staged; ``upload_execution_outputs()`` sends it later.
+        """
+        self._end_facts(outcome or "completed")
+        if outcome:
+            done, epochs = self._pace.done, self._pace.epochs
+            of = "" if epochs is None else f" of {epochs}"
+            with _spared("tell how the fit ended"):
+                self._say(f"Fit ended after {done}{of} epochs: {outcome}")
+        if not self._run.held:
+            self._finish(None)
+        elif not self.own:
+            self._send()
+
+    def fail(self, error: BaseException) -> None:
+        """End a fit that an exception ended; one that is our own ends with it, and what it left is uploaded.
+
+        Args:
+            error: What ended it.
+        """
+        self._end_facts(f"{type(error).__name__}: {error}")
+        if not self._run.held and self._run.is_inside:
+            with _spared("end the execution"):
+                self._finish(error)
+
+    # Checkpoints
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Which checkpoints the present fit keeps, for a framework that writes them itself."""
+        if self._checkpoints is None:
+            self.begin_fit()
+        assert self._checkpoints is not None
+        return self._checkpoints
+
+    def checkpoint_due(self, epoch: int) -> bool:
+        """Whether an epoch, from 1, may leave a checkpoint; every process of a training answers alike."""
+        return self.checkpoints.due(epoch)
+
+    def save_checkpoint(
+        self,
+        epoch: int,
+        suffix: str,
+        write: Callable[[Path], object],
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        *,
+        step: int | None = None,
+    ) -> Path | None:
         """Keep a checkpoint of an epoch, if one is due.
 
         Args:
@@ -109,35 +291,44 @@ class TrainingReporter:
             suffix: How the file's name ends, such as ``.pt``.
             write: Writes the model to the path that it is given, whose name ends so; when it returns, the file is
                 renamed to its place.
+            metrics: The epoch's values by name, which tell whether it is the best.
+            step: Optimizer steps since training began; None where nobody counts.
 
         Returns:
             Where the checkpoint is; None where none was due, or it could not be written.
         """
-        path = self.checkpoint_path(epoch, suffix)
-        if path is not None:
-            with self.writing_checkpoint(path):
-                self._checkpoints.write(path, write)
-                return path
-        return None
+        path = self.checkpoint_path(epoch, suffix, metrics, step=step) if self.checkpoint_due(epoch) else None
+        if path is None:
+            return None
+        with self.writing_checkpoint(path):
+            self.checkpoints.write(path, write)
+        return path if path.exists() else None
 
-    def checkpoint_due(self, epoch: int) -> bool:
-        """Whether an epoch, from 1, leaves a checkpoint; every process of a training answers alike."""
-        return self._checkpoints.due(epoch)
-
-    def checkpoint_path(self, epoch: int, suffix: str) -> Path | None:
-        """Register a checkpoint that the framework itself writes.
+    def checkpoint_path(
+        self,
+        epoch: int,
+        suffix: str,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        *,
+        step: int | None = None,
+        in_step: bool = False,
+    ) -> Path | None:
+        """Register a checkpoint that the framework itself writes within `writing_checkpoint`.
 
         Args:
             epoch: The epoch's number, from 1.
             suffix: How the file's name ends, such as ``.ckpt``.
+            metrics: The values by name, which tell whether it is the best.
+            step: Optimizer steps since training began; None where nobody counts.
+            in_step: Whether the epoch goes on.
 
         Returns:
-            Where to write it; None where none is due, or it could not be registered.
+            Where to write it, to another name first and then renamed; None where it is not kept, or could not be
+            registered.
         """
-        if not self.checkpoint_due(epoch):
-            return None
+        values, _ = as_floats(metrics or {})
         with _spared(f"register the checkpoint of epoch {epoch}"):
-            return self._checkpoints.register(self._kept_metrics().fit, epoch, suffix)
+            return self.checkpoints.register(Moment(self._fit, epoch, step, values, in_step), suffix)
         return None
 
     @contextmanager
@@ -148,36 +339,122 @@ class TrainingReporter:
             path: What `checkpoint_path` gave.
         """
         with _spared(f"write the checkpoint {path}"):
-            whole = False
             try:
                 yield
-                whole = True
-            finally:
-                if not whole:
-                    with _spared(f"forget the checkpoint {path}"):
-                        self._checkpoints.drop(path)
+                self.checkpoints.written(path)
+            except BaseException:
+                with _spared(f"forget the checkpoint {path}"):
+                    self.checkpoints.drop(path)
+                raise
+            if self.checkpoints.keeps_all:
+                self.send_soon(path)
 
-    def end_fit(self) -> None:
-        """End a fit, and upload all that is staged where that was asked for.
+    def send_soon(self, path: Path) -> None:
+        """Send a checkpoint that nothing supersedes any more, while the training goes on, where that is asked for."""
+        if self._sender is not None:
+            self._sender.soon(path)
 
-        Raises:
-            UploadFailed, MissingFiles: Something is still staged; the same call sends it later.
+    # Going on
+
+    def state(self) -> dict[str, JsonValue]:
+        """What a checkpoint of the framework carries so that a resumed training knows its run."""
+        execution = self._run.begun
+        return state_of(execution, self._checkpoints)
+
+    def resume_from(self, state: Mapping[str, object], checkpoint: Path | None) -> None:
+        """Take up what `state` gave to a checkpoint from which the next fit goes on.
+
+        Args:
+            state: What `state` gave.
+            checkpoint: The file or folder that it goes on from; None where it is not known.
         """
-        if self._upload:
-            self._execution.upload_execution_outputs()
+        self._resumed = Resumed.of(state, checkpoint)
+        if self._checkpoints is not None:
+            self._checkpoints.go_on_from(self._resumed.best)
 
-    def _times(self, epoch: int) -> tuple[float, float | None]:
-        """Seconds since the last epoch ended, and seconds until the last one ends, if anyone can tell."""
-        now = monotonic()
-        seconds, self._mark, self._done = now - self._mark, now, self._done + 1
-        if self._epochs is None or epoch >= self._epochs:
-            return seconds, None
-        return seconds, (now - self._began) / self._done * (self._epochs - epoch)
+    # Behind the face
 
-    def _kept_metrics(self) -> FitMetrics:
-        if self._metrics is None:  # not before the first epoch: a fit without epochs leaves no file
-            self._metrics = FitMetrics.begin(self._execution)
-        return self._metrics
+    def _is_logged(self, step: int) -> bool:
+        every = self.options.log_every_n_steps
+        return every is not None and step % every == 0
+
+    def _kept(self) -> Record:
+        if self._record is None:  # a loop that does not say that it begins
+            self.begin_fit()
+        assert self._record is not None
+        return self._record
+
+    def _tell(self, progress: Progress, message: str) -> None:
+        with _spared("tell a status"):
+            self._say(message, progress)
+
+    def _say(self, message: str, progress: Progress | None = None) -> None:
+        execution = self._run.execution
+        status = execution.status
+        told = status if status.ended else Status.running
+        execution.update_status(told, message, progress=progress, wait=False)
+
+    def _facts(self, execution: Execution, settings: dict[str, object]) -> dict[str, object]:
+        return {
+            "began": datetime.now(UTC).isoformat(),
+            "epochs": self._pace.epochs,
+            "datasets": [spec.model_dump(include={"rid", "version"}) for spec in execution.record.datasets],
+            "resumed_from": self._resumed.facts(),
+            "settings": settings,
+        }
+
+    def _end_facts(self, outcome: str) -> None:
+        if self._untold is not None:
+            self._untold()
+            self._untold = None
+        if self._checkpoints is None or self._record is None:
+            return
+        with _spared("tell the best and the last checkpoint apart"):
+            self._checkpoints.finish()
+        best = self._checkpoints.best
+        facts = {
+            "ended": datetime.now(UTC).isoformat(),
+            "outcome": outcome,
+            "epochs_done": self._pace.done,
+            "best": best and {"epoch": best[0], "metric": best[1].name, "value": best[1].value},
+        }
+        self._record.hold(self._fit, facts)
+        self._worker.submit(self._record.write_facts)
+
+    def _finish(self, error: BaseException | None) -> None:
+        """End what is our own and send what is staged; the user's own execution is only sent."""
+        if not self._run.is_inside:
+            self._send()
+            return
+        self._round_off()
+        self._run.end(error)
+        self._send_all()
+
+    def _close(self, error: BaseException | None) -> None:
+        """End what a ``with`` of our own began; after an exception that one goes on, whatever the upload does."""
+        if self._run.begun is None:
+            return
+        if error is None:
+            self._finish(None)
+            return
+        with _spared("end the execution"):
+            self._finish(error)
+
+    def _send(self) -> None:
+        self._round_off()
+        self._send_all()
+
+    def _round_off(self) -> None:
+        """Wait, as long as the drain lasts, for what is done beside, and register the training's own files."""
+        if not self._worker.drain(self.options.drain):
+            log.warning("After %g seconds not all is done beside the training; the rest is left.", self.options.drain)
+        with _spared("register the metrics"):
+            self._kept().register(curves=self.options.curves)
+
+    def _send_all(self) -> None:
+        if self._sender is not None:
+            # what the framework may read again (its best checkpoint, to test with) stays in its place
+            self._sender.all(clean=False if self.own else None)
 
 
 @contextmanager

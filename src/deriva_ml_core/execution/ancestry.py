@@ -1,0 +1,63 @@
+"""Where a file came from that another execution made: recorded as an input, so that the lineage leads there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID, MLTable, Role
+from deriva_ml_core.execution.live import Execution
+from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.execution.restoration import restore_execution
+from deriva_ml_core.models import Asset
+
+__all__ = ["record_origin"]
+
+
+def record_origin(execution: Execution, earlier: RID, path: Path) -> list[Asset]:
+    """Record what an earlier execution made, and lies here as a file or a folder, as inputs of an execution.
+
+    What the earlier one staged and did not send yet, since it was killed say, is sent for it.
+
+    Args:
+        execution: What it goes into.
+        earlier: The execution that made it.
+        path: The file, or the folder of files.
+
+    Returns:
+        What was recorded; empty where the earlier execution does not know these bytes.
+
+    Raises:
+        UnknownRID, WrongTable: There is no such execution in this catalog.
+        UploadFailed: It is staged there and cannot be sent.
+    """
+    connection = execution.connection
+    files = [each for each in sorted(path.rglob("*")) if each.is_file()] if path.is_dir() else [path]
+    assets = list(_known(connection, earlier, files))
+    if len(assets) < len(files):
+        _send(connection, earlier, files)
+        assets = list(_known(connection, earlier, files))
+    for asset in assets:
+        execution.record_input(asset)
+    return assets
+
+
+def _known(connection: Connection, earlier: RID, files: list[Path]) -> Iterator[Asset]:
+    """The earlier execution's outputs whose bytes these are."""
+    recorded = RecordedExecution(connection, connection.require_row(MLTable.execution, earlier))
+    outputs = recorded.list_assets(Role.output)
+    for file in files:
+        size = file.stat().st_size
+        alike = [asset for asset in outputs if asset.length == size and Path(asset.filename).name == file.name]
+        if alike:
+            with file.open("rb") as opened:
+                md5 = hashlib.file_digest(opened, "md5").hexdigest()
+            yield from [asset for asset in alike if asset.md5 == md5][:1]
+
+
+def _send(connection: Connection, earlier: RID, files: list[Path]) -> None:
+    restored = restore_execution(connection, earlier)
+    if staged := [asset.path for asset in restored.staged_assets() if asset.path in files]:
+        restored.upload_execution_outputs(only=staged, clean_folder=False)

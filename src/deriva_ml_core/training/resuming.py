@@ -1,0 +1,85 @@
+"""A training that goes on from a checkpoint: which run it belongs to, and what its best was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deriva_ml_core.execution.ancestry import record_origin
+from deriva_ml_core.training.options import Resuming
+from deriva_ml_core.training.scores import Score
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from deriva_ml_core.definitions import RID
+    from deriva_ml_core.execution import Execution
+    from deriva_ml_core.training.checkpoints import Checkpoints
+
+__all__ = ["Resumed", "link_checkpoint", "state_of"]
+
+log = logging.getLogger(__name__)
+
+
+def state_of(execution: Execution | None, checkpoints: Checkpoints | None) -> dict[str, JsonValue]:
+    """What a checkpoint carries of its run, as JSON."""
+    if execution is None:
+        return {}
+    best = checkpoints.state() if checkpoints is not None else {}
+    return {"execution": execution.execution_rid, "catalog": execution.connection.catalog.name, "best": best}
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The run that a training goes on from.
+
+    Args:
+        execution: Its execution; None where the training begins anew.
+        checkpoint: The checkpoint, where it is known.
+        best: The best score until then.
+    """
+
+    execution: RID | None = None
+    checkpoint: Path | None = None
+    best: Score | None = None
+
+    @classmethod
+    def of(cls, state: Mapping[str, object], checkpoint: Path | None) -> Resumed:
+        """Read what `state_of` wrote, perhaps in another version; what is not as expected counts as not there."""
+        rid = state.get("execution")
+        best = None
+        match state.get("best"):
+            case {"name": str(name), "value": (int() | float()) as value, "larger": bool(larger)}:
+                best = Score(name, value, larger)
+        return cls(rid if isinstance(rid, str) else None, checkpoint, best)
+
+    def same_run(self, resume: Resuming) -> RID | None:
+        """The execution that is to go on, where that was asked for by name."""
+        return self.execution if resume == "same" else None
+
+    def link(self, present: RID) -> tuple[RID, Path] | None:
+        """The earlier execution and its checkpoint, where they are an input of the present one."""
+        if self.execution is None or self.checkpoint is None or self.execution == present:
+            return None
+        return self.execution, self.checkpoint
+
+    def facts(self) -> dict[str, JsonValue] | None:
+        """The same, to be kept."""
+        if self.execution is None:
+            return None
+        return {"execution": self.execution, "checkpoint": None if self.checkpoint is None else str(self.checkpoint)}
+
+
+def link_checkpoint(execution: Execution, earlier: RID, checkpoint: Path) -> None:
+    """Record the checkpoint that a training goes on from as an input, so that its lineage leads to the earlier run."""
+    if not record_origin(execution, earlier, checkpoint):
+        log.warning(
+            "The checkpoint %s is no output of execution %s, so it is not recorded as an input of execution %s; "
+            "training.json names it.",
+            checkpoint,
+            earlier,
+            execution.execution_rid,
+        )

@@ -1,0 +1,88 @@
+"""The execution that a training belongs to: the user's own, or one that is made when it is needed and ended for him."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import ExecutionNotBegun
+
+if TYPE_CHECKING:
+    from deriva_ml_core.definitions import RID
+    from deriva_ml_core.execution import Execution
+
+__all__ = ["Opening", "Run"]
+
+log = logging.getLogger(__name__)
+
+Opening = Callable[["RID | None"], "Execution"]
+"""Makes an execution, or opens the one of a record id again so that it goes on."""
+
+
+class Run:
+    """The execution of a training.
+
+    Args:
+        execution: The user's, entered by his ``with``; or what makes one, which is entered and ended here.
+    """
+
+    def __init__(self, execution: Execution | Opening) -> None:
+        self._opening: Opening | None = None
+        self._execution: Execution | None = None
+        if callable(execution):
+            self._opening = execution
+        else:
+            self._execution = execution
+        self._is_inside = False
+        self.held = False
+        """Whether a ``with`` of the user's ends it, and not the end of the first fit."""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is made and ended here."""
+        return self._opening is not None
+
+    @property
+    def begun(self) -> Execution | None:
+        """The execution; None before one is made."""
+        return self._execution
+
+    @property
+    def execution(self) -> Execution:
+        """The execution.
+
+        Raises:
+            ExecutionNotBegun: It is to be made when a training begins, and none has.
+        """
+        if self._execution is None:
+            raise ExecutionNotBegun("There is no execution yet: it is made when the first fit begins.")
+        return self._execution
+
+    def begin(self, resumed: RID | None = None) -> Execution:
+        """Make and enter the execution where that is to be done here and is not done yet.
+
+        Args:
+            resumed: The execution that is to go on; None for a new one.
+        """
+        if self._opening is None:
+            return self.execution
+        execution = self._execution
+        if execution is None or (not self._is_inside and execution.status is not Status.completed):
+            execution = self._opening(resumed)  # also after one that failed: a second try is a run of its own
+            execution.__enter__()
+            self._execution, self._is_inside = execution, True
+        return execution
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the execution where that is done here, as a ``with`` would."""
+        if self._execution is not None and self._is_inside:
+            self._is_inside = False
+            kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
+            self._execution.__exit__(kind, error, trace)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it is entered here and not ended."""
+        return self._is_inside
