@@ -19,7 +19,7 @@ from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.creation import create_execution
 from deriva_ml_core.execution.provenance import RecordedExecution, find_executions
-from deriva_ml_core.execution.restoration import restore_execution
+from deriva_ml_core.execution.restoration import restore_execution, resume_execution
 from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.news import DRAIN_SECONDS
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
@@ -39,8 +39,8 @@ class DerivaML:
         credential: What logs in on a server: ``{"bearer-token": …}`` or ``{"cookie": …}``.
         plugins: Who answers hooks, instead of the process's own plugins.
         clean_execution_dir: Whether uploads empty the staging folders of what was sent.
-        plugin_patience: Seconds that the end of a run, and an upload after it, wait for plugins still busy with
-            its news; 10 by default.
+        patience: Seconds that the end of a run waits, all in all, for what is still under way beside it: its last
+            status on the way to the catalog, its news to the plugins; 30 by default.
 
     Raises:
         UnknownAddress: No backend answers for that address.
@@ -55,7 +55,7 @@ class DerivaML:
         credential: Mapping[str, str] | None = None,
         plugins: pluggy.PluginManager | None = None,
         clean_execution_dir: bool = True,
-        plugin_patience: float = DRAIN_SECONDS,
+        patience: float = DRAIN_SECONDS,
     ) -> None:
         address = Address(
             hostname=hostname,
@@ -63,7 +63,7 @@ class DerivaML:
             working_dir=None if working_dir is None else Path(working_dir).expanduser().absolute(),
             credential=None if credential is None else {key: SecretStr(value) for key, value in credential.items()},
         )
-        self._connection = open_connection(address, plugins, clean=clean_execution_dir, patience=plugin_patience)
+        self._connection = open_connection(address, plugins, clean=clean_execution_dir, patience=patience)
 
     def __repr__(self) -> str:
         return f"<DerivaML {self._connection.catalog.name}>"
@@ -157,6 +157,17 @@ class DerivaML:
             UnknownRID, WrongTable: There is no such execution.
         """
         return restore_execution(self._connection, execution_rid)
+
+    def resume_execution(self, execution_rid: RID) -> Execution:
+        """Find an execution again to go on with it: its ``with`` may be entered once more, though it has ended.
+
+        Then it is Running again, keeps its start, inputs, files and statuses, and its duration counts on.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such execution.
+            ExecutionRunning: Another process runs it, or this one does.
+        """
+        return resume_execution(self._connection, execution_rid)
 
     def lookup_execution(self, execution_rid: RID) -> RecordedExecution:
         """The execution of a record id, to be read.

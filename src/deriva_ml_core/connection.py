@@ -62,7 +62,7 @@ def open_connection(
         address: Where it is.
         plugins: Whom to ask; the process's own plugins by default.
         clean: Whether uploads empty the staging folders unless told otherwise.
-        patience: Seconds that the end of a run waits for plugins which are still busy with its news.
+        patience: Seconds that the end of a run waits for what is still under way beside it.
 
     Raises:
         UnknownAddress: Nobody knows it.
@@ -86,7 +86,7 @@ class Connection:
         backend: The rows, the bytes, and the folder for working folders.
         plugins: Who hears news and answers questions.
         clean: Whether uploads empty the staging folders unless told otherwise.
-        patience: Seconds that the end of a run waits for plugins which are still busy with its news.
+        patience: Seconds that the end of a run waits for what is still under way beside it.
     """
 
     address: Address

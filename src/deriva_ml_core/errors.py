@@ -15,6 +15,8 @@ __all__ = [
     "DryRunOnly",
     "DuplicateRow",
     "ExecutionCycle",
+    "ExecutionNotBegun",
+    "ExecutionRunning",
     "FileConflict",
     "InvalidBag",
     "InvalidFileName",
@@ -115,6 +117,14 @@ class DatasetCycle(DerivaMLException):
 
 class ExecutionCycle(DerivaMLException):
     """An execution that would be nested in itself."""
+
+
+class ExecutionNotBegun(DerivaMLException):
+    """An execution that is made when its training begins was asked for before."""
+
+
+class ExecutionRunning(DerivaMLException):
+    """An execution that a living process runs, and that therefore nobody else can go on with."""
 
 
 class WorkflowMissing(DerivaMLException):

@@ -16,12 +16,27 @@ class ForkLock:
         self._lock = RLock()
         self._pid = os.getpid()
 
-    def __enter__(self) -> None:
+    def acquire(self, seconds: float = -1) -> bool:
+        """Take the lock.
+
+        Args:
+            seconds: How long to wait for it; for ever by default.
+
+        Returns:
+            Whether it was taken.
+        """
         if self._pid != os.getpid():
             self._lock, self._pid = RLock(), os.getpid()
-        self._lock.acquire()
+        return self._lock.acquire(timeout=seconds)
+
+    def release(self) -> None:
+        """Give it back."""
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self.release()

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
-import queue
 from collections.abc import Mapping
-from threading import Event, Thread
 from typing import Any
 
 import pluggy
 
-from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.plugins import announce
+from deriva_ml_core.worker import Worker
 
 __all__ = ["DRAIN_SECONDS", "NewsThread"]
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 10.0
-"""How long the end of a run waits for plugins that are still busy with earlier news."""
+DRAIN_SECONDS = 30.0
+"""How long the end of a run waits for what is still under way beside it."""
 
 
 class NewsThread:
@@ -27,16 +24,12 @@ class NewsThread:
 
     Args:
         plugins: Who listens.
-        patience: Seconds that `drain` waits at most.
     """
 
-    def __init__(self, plugins: pluggy.PluginManager, patience: float = DRAIN_SECONDS) -> None:
+    def __init__(self, plugins: pluggy.PluginManager) -> None:
         self._plugins = plugins
-        self._patience = patience
-        self._lock = ForkLock()
-        self._pid = 0
         self._present = ""
-        self._waiting: queue.SimpleQueue[tuple[str, Mapping[str, Any]] | Event] = queue.SimpleQueue()
+        self._worker = Worker("deriva-ml-news")
 
     def is_heard(self, hook: str) -> bool:
         """Whether anybody listens to a hook."""
@@ -49,45 +42,24 @@ class NewsThread:
             hook: The hook of class `News`.
             arguments: Its arguments by name, all frozen.
         """
-        self._start()
-        self._waiting.put((hook, arguments))
+        self._worker.submit(lambda: self._announce(hook, arguments))
 
-    def drain(self) -> bool:
-        """Wait until all that was told before has been heard, as long as the patience lasts.
+    def drain(self, seconds: float) -> bool:
+        """Wait until all that was told before has been heard.
+
+        Args:
+            seconds: How long at most.
 
         Returns:
             Whether it has.
         """
-        if self._pid != os.getpid():
-            return True
-        heard = Event()
-        self._waiting.put(heard)
-        if heard.wait(self._patience):
+        if self._worker.drain(seconds):
             return True
         hook = getattr(self._plugins.hook, self._present, None)
         listeners = ", ".join(answer.plugin_name for answer in hook.get_hookimpls()) if hook else "all"
-        log.warning(
-            "After %g seconds plugins are still busy with news (%s: %s); they are not waited for.",
-            self._patience,
-            self._present,
-            listeners,
-        )
+        log.warning("Plugins are still busy with news (%s: %s); they are not waited for.", self._present, listeners)
         return False
 
-    def _start(self) -> None:
-        if self._pid == os.getpid():
-            return
-        with self._lock:
-            if self._pid != os.getpid():  # the first news of this process, or of a child that a fork made
-                self._waiting = queue.SimpleQueue()
-                Thread(target=self._run, args=(self._waiting,), name="deriva-ml-news", daemon=True).start()
-                self._pid = os.getpid()
-
-    def _run(self, waiting: queue.SimpleQueue[tuple[str, Mapping[str, Any]] | Event]) -> None:
-        while True:
-            item = waiting.get()
-            if isinstance(item, Event):
-                item.set()
-            else:
-                self._present = item[0]
-                announce(self._plugins, *item)
+    def _announce(self, hook: str, arguments: Mapping[str, Any]) -> None:
+        self._present = hook
+        announce(self._plugins, hook, arguments)

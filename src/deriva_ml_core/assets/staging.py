@@ -13,13 +13,13 @@ from deriva_ml_core.assets.copying import copy_whole, remove_abandoned
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLVocab
 from deriva_ml_core.disk import explained
-from deriva_ml_core.errors import FileConflict, InvalidFileName, UnknownColumn
+from deriva_ml_core.errors import FileConflict, InvalidFileName, MissingFiles, UnknownColumn
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import FileStory, FileTime, Forgotten, Staged
+from deriva_ml_core.journal.story import FileStory, FileTime, Forgotten, Sealed, Staged, Typed
 from deriva_ml_core.models import StagedAsset
 from deriva_ml_core.schema import ASSET_COLUMNS, SYSTEM_COLUMNS, Table
 
-__all__ = ["Staging", "check_file_name"]
+__all__ = ["Staging", "check_file_name", "name_of"]
 
 NAME_LIMIT = 255
 """Bytes that the usual file systems take in one name."""
@@ -89,7 +89,7 @@ class Staging:
             original=original,
         )
         if staged is not None and self._is_open(staged):
-            _check_same(staged.asset, asset, types, values)
+            _check_same(staged, asset, types, values)
             return staged.asset, False
         if original and copy_file and staged is not None and _is_written_since(staged):
             raise FileConflict(
@@ -121,8 +121,8 @@ class Staging:
         """The user's files that are not yet uploaded, in the order of their registration."""
         return [file.asset for file in self._journal.story.open_files() if not file.asset.record]
 
-    def forget(self, path: str | os.PathLike[str]) -> StagedAsset:
-        """Drop a file from what is to be uploaded; a file that was written stays where it is.
+    def forget(self, path: str | os.PathLike[str]) -> list[StagedAsset]:
+        """Drop a file, or those in a folder, from what is to be uploaded; what was written stays where it is.
 
         Args:
             path: What `stage` gave, or the original's path.
@@ -130,20 +130,70 @@ class Staging:
         Raises:
             InvalidFileName: No staged file has that path.
         """
-        wanted = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
-        for asset in self.staged():
-            if wanted in (asset.path, asset.original):
-                self._journal.append(Forgotten(key=asset.key))
-                if asset.path.is_symlink():
-                    asset.path.unlink()
-                return asset
-        raise InvalidFileName(f"{path} is not staged; staged_assets() lists what is.")
+        assets = [file.asset for file in self._at(path, self._journal.story.open_files())]
+        self._journal.append(*(Forgotten(key=asset.key) for asset in assets))
+        for asset in assets:
+            if asset.path.is_symlink():
+                asset.path.unlink()
+        return assets
 
-    def restage_changed(self) -> list[StagedAsset]:
-        """Stage again what was uploaded, stayed in its place and was written to since."""
+    def seal(self, path: str | os.PathLike[str]) -> None:
+        """Note that nobody will write to staged files in place again; see ``Execution.seal``."""
+        sealed: list[Sealed] = []
+        for file in self._at(path, self._journal.story.open_files()):
+            if (present := FileTime.of(file.asset.path)) is None:
+                raise MissingFiles(f"{file.asset.path} is not written yet: write it, then seal it.")
+            sealed.append(Sealed(key=file.asset.key, file_time=present))
+        self._journal.append(*sealed)
+
+    def add_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> bool:
+        """Give registered files further types; see ``Execution.add_asset_types``.
+
+        Returns:
+            Whether one of them is uploaded, so that the catalog is to be told.
+        """
+        types, story = self._types(asset_types), self._journal.story
+        files = self._at(path, story.files.values())
+        new = [file for file in files if not set(types).issubset(file.asset.asset_types)]
+        if new:
+            self._journal.append(*(Typed(key=file.asset.key, types=types) for file in new))
+        return any(file.rid is not None and file.asset.key in self._journal.story.unlinked for file in files)
+
+    def keys(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
+        """The names in the journal, without their counts, of the registered files at these paths."""
+        story = self._journal.story
+        return frozenset(
+            name_of(file.asset.key) for path in paths for file in self._at(path, story.files.values(), forgotten=True)
+        )
+
+    def _at(
+        self, path: str | os.PathLike[str], among: Iterable[FileStory], *, forgotten: bool = False
+    ) -> list[FileStory]:
+        """The last registered file at a path, or those in the folder there."""
+        wanted = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
+        files = {  # the last of each name
+            name_of(file.asset.key): file
+            for file in among
+            if not file.asset.record and (forgotten or not file.forgotten)
+        }
+        found = [file for file in files.values() if wanted in (file.asset.path, file.asset.original)]
+        if not found:
+            found = [file for file in files.values() if wanted in file.asset.path.parents]
+        if not found:
+            raise InvalidFileName(f"{path} is not staged; staged_assets() lists what is.")
+        return found
+
+    def restage_changed(self, only: Set[str] | None = None) -> list[StagedAsset]:
+        """Stage again what was uploaded, stayed in its place and was written to since.
+
+        Args:
+            only: The names in the journal of the files to look at, as `keys` gives them; None for all.
+        """
         changed = []
         for file in list(self._journal.story.files.values()):
             asset = file.asset
+            if only is not None and name_of(asset.key) not in only:
+                continue
             is_newest = self._journal.story.newest_of(asset.table, asset.filename) is file
             if not asset.record and is_newest and _is_written_since(file):
                 again = asset.model_copy(update={"key": self._key(asset.table, asset.filename, file)})
@@ -238,6 +288,11 @@ class Staging:
             )
 
 
+def name_of(key: str) -> str:
+    """What a file's keys have in common, however often it was staged."""
+    return key.partition(":")[2]
+
+
 def _is_written_since(file: FileStory) -> bool:
     """Whether a file was uploaded, stayed in its place, and was written to there afterwards."""
     path = file.asset.path
@@ -264,10 +319,10 @@ def _checked_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[s
     return dict(metadata)
 
 
-def _check_same(
-    staged: StagedAsset, asked: StagedAsset, types: tuple[str, ...], metadata: Mapping[str, JsonValue]
-) -> None:
+def _check_same(file: FileStory, asked: StagedAsset, types: tuple[str, ...], metadata: Mapping[str, JsonValue]) -> None:
     """Raise `FileConflict` unless the file staged under a name is the one that is asked for again."""
+    staged = file.asset
+    declared = tuple(each for each in staged.asset_types if each not in file.added_types)
     name = f"{asked.table}/{asked.filename}"
     if asked.original is None and staged.original is not None:
         raise FileConflict(
@@ -278,7 +333,7 @@ def _check_same(
             f"Another file, {staged.original or staged.path}, is already staged as {name}: "
             "give rename_file= another name, or forget() the first."
         )
-    if (types and types != staged.asset_types) or (metadata and metadata != staged.metadata):
+    if (types and types not in (staged.asset_types, declared)) or (metadata and metadata != staged.metadata):
         raise FileConflict(
             f"{name} is already staged with types {', '.join(staged.asset_types)} and metadata "
             f"{dict(staged.metadata)}: forget() it first to stage it with others."

@@ -21,7 +21,7 @@ from deriva_ml_core.journal.story import FileStory, FileTime, Noted, Recorded, S
 from deriva_ml_core.models import Asset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
 from deriva_ml_core.schema import asset_type_table, execution_table
 
-__all__ = ["NEVER_WRITTEN", "Upload"]
+__all__ = ["NEVER_WRITTEN", "Upload", "link_types"]
 
 BATCH = 1000
 """Files between two writes to the catalog."""
@@ -174,10 +174,7 @@ class Upload:
         links = [{table: rid, "Execution": self.execution, "Asset_Role": Role.output} for rid in rids]
         if catalog.insert(execution_table(table), links, skip_existing=True) < len(links):
             self._report_inputs(table, list(rids))
-        types = {(rid, term): None for file, rid in recorded for term in file.asset.asset_types}
-        catalog.insert(
-            asset_type_table(table), [{table: rid, "Asset_Type": term} for rid, term in types], skip_existing=True
-        )
+        _link_types(self.connection, table, recorded)
 
     def _report_inputs(self, table: str, rids: list[RID]) -> None:
         where = {table: rids, "Execution": self.execution, "Asset_Role": Role.input}
@@ -188,6 +185,18 @@ class Upload:
                 row[table],
                 self.execution,
             )
+
+
+def link_types(connection: Connection, files: Iterable[FileStory]) -> None:
+    """Link files that have rows to all of their types."""
+    for table, of_table in groupby(sorted(files, key=attrgetter("asset.table")), key=attrgetter("asset.table")):
+        _link_types(connection, table, [(file, file.rid) for file in of_table if file.rid is not None])
+
+
+def _link_types(connection: Connection, table: str, recorded: Iterable[tuple[FileStory, RID]]) -> None:
+    types = {(rid, term): None for file, rid in recorded for term in file.asset.asset_types}
+    rows = [{table: rid, "Asset_Type": term} for rid, term in types]
+    connection.catalog.insert(asset_type_table(table), rows, skip_existing=True)
 
 
 class _Progress:

@@ -49,6 +49,12 @@ class Inputs:
                     link_input(self._connection, asset, self._execution)
                 self._journal.append(Input(asset=asset.rid))
 
+    def record_asset(self, asset: Asset | RID) -> Asset:
+        """Record that an asset went in; see ``Execution.record_input``."""
+        found = lookup_asset(self._connection, asset) if isinstance(asset, str) else asset
+        self.record([], [found])
+        return found
+
     def bag(self, dataset: DatasetSpec | RID) -> DatasetBag:
         """Bring a dataset here as a bag; see ``Execution.download_dataset_bag``."""
         spec = DatasetSpec(rid=dataset) if isinstance(dataset, str) else dataset
@@ -64,8 +70,7 @@ class Inputs:
 
     def file(self, asset: Asset | RID, folder: str | os.PathLike[str]) -> Path:
         """Bring an asset here as a file; see ``Execution.download_asset``."""
-        found = lookup_asset(self._connection, asset) if isinstance(asset, str) else asset
-        self.record([], [found])
+        found = self.record_asset(asset)
         return download_asset(self._connection, found, Path(folder))
 
     def all_bags(self) -> list[DatasetBag]:

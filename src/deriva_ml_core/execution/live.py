@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -14,18 +15,21 @@ from pydantic import JsonValue
 from deriva_ml_core.assets.staging import Staging
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.dataset import Dataset, create_dataset
-from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, MLVocab, Status
-from deriva_ml_core.errors import DryRunOnly, ExecutionCycle, InvalidTransition
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
+from deriva_ml_core.errors import DryRunOnly, InvalidTransition
+from deriva_ml_core.execution.beside import Beside
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.course import Course
 from deriva_ml_core.execution.ending import TerminationWatch, ending
 from deriva_ml_core.execution.inputs import Inputs
+from deriva_ml_core.execution.nesting import nest
 from deriva_ml_core.execution.outputs import Outputs
 from deriva_ml_core.execution.provenance import JOURNAL, RecordedExecution
+from deriva_ml_core.execution.resuming import one_at_a_time
 from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.journal.story import Leased, Started, Stopped, Story
+from deriva_ml_core.journal.story import Leased, Resumed, Started, Stopped, Story
 from deriva_ml_core.models import (
     Address,
     Asset,
@@ -37,7 +41,7 @@ from deriva_ml_core.models import (
     UploadOptions,
     UploadProgress,
 )
-from deriva_ml_core.news import NewsThread
+from deriva_ml_core.worker import in_background
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -61,6 +65,7 @@ class Execution(RecordedExecution):
         folder: The folder that it works in.
         configuration: What it was created with; None where it was restored.
         restored: Whether it was found again, so that files which are missing are no error.
+        again: Whether its ``with`` may be entered though it has ended.
     """
 
     def __init__(
@@ -71,14 +76,16 @@ class Execution(RecordedExecution):
         *,
         configuration: ExecutionConfiguration | None = None,
         restored: bool = False,
+        again: bool = False,
     ) -> None:
         super().__init__(connection, row)
         self._folder = folder
         self._restored = restored
+        self._again = again
         self._journal = Journal(folder / JOURNAL)
         self._staging = Staging(connection, self._journal, folder / "outputs")
-        self._news = NewsThread(connection.plugins, connection.patience)
-        self._course = Course(connection, self._journal, self.execution_rid, self.tell_status)
+        self._beside = Beside(connection, self._journal, self.execution_rid)
+        self._course = Course(self.execution_rid, self._journal, self.tell_status, self._beside.row)
         self._inputs = Inputs(connection, self._journal, self.execution_rid)
         self._outputs = Outputs(connection, self._journal, self._staging, self.execution_rid)
         self._watch = TerminationWatch()
@@ -87,8 +94,8 @@ class Execution(RecordedExecution):
         """None where nothing was; else whether the end of the run takes away what was sent."""
         self.configuration = configuration
 
-    def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, bool]]:
-        return _reopened, (self._connection.address, self._row, self._folder, self._restored)
+    def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, bool, bool]]:
+        return _reopened, (self._connection.address, self._row, self._folder, self._restored, self._again)
 
     # How it goes
 
@@ -107,15 +114,23 @@ class Execution(RecordedExecution):
 
         Raises:
             InvalidTransition: It has ended already.
+            ExecutionRunning: It was to go on, and another process was faster.
         """
-        if self.status.ended:
+        if self._again:
+            self._again = False
+            with one_at_a_time(self._journal, self.execution_rid):
+                self._course.note(Leased(lease=Lease.taken()), Resumed(), Started())
+                self._watch.start()
+                self._course.set(Status.running, "", again=True)
+        elif self.status.ended:
             raise InvalidTransition(
-                f"Execution {self.execution_rid} has ended as {self.status}: create a new one to run again; files can "
-                "still be registered and uploaded without 'with'."
+                f"Execution {self.execution_rid} has ended as {self.status}: create a new one to run again, or go on "
+                "with this one by resume_execution(rid); files can still be registered and uploaded without 'with'."
             )
-        self._course.note(Leased(lease=Lease.taken()), Started())
-        self._watch.start()
-        self.update_status(Status.running)
+        else:
+            self._course.note(Leased(lease=Lease.taken()), Started())
+            self._watch.start()
+            self.update_status(Status.running)
         return self
 
     def __exit__(
@@ -127,46 +142,43 @@ class Execution(RecordedExecution):
         except Exception:
             log.warning("The end of execution %s could not be recorded.", self.execution_rid, exc_info=True)
 
-    def update_status(self, status: Status, message: str = "", *, progress: Progress | None = None) -> None:
+    def update_status(
+        self, status: Status, message: str = "", *, progress: Progress | None = None, wait: bool = True
+    ) -> None:
         """Say how the run goes. A catalog that cannot be reached is warned about, and told later.
 
         Args:
             status: The state.
             message: What is happening, in words.
             progress: The same as numbers, for plugins.
+            wait: Whether the catalog's row is written before this returns. Otherwise it is written beside the run, as
+                soon as the catalog takes it; of several that wait for it, only the last.
 
         Raises:
             InvalidTransition: The run has ended, or the state would go back to Created.
         """
-        self._course.set(Status(status), message, progress=progress)
+        self._course.set(Status(status), message, progress=progress, wait=wait)
 
     def _end(self, error: BaseException | None) -> None:
         self._course.note(Stopped())
         status, reason = ending(error, terminated=self._watch.terminated)
         if self.status.ended:
-            self._course.write_row()
+            self._beside.row.write_beside()
         else:
-            self._course.set(status, reason, error=reason if status is not Status.completed else "")
-        if error is not None and (staged := self._staging.staged()):
-            log.warning(
-                "Execution %s ended with %d files staged and not uploaded. To send them: "
-                "DerivaML(%r).restore_execution(%r).upload_execution_outputs()",
-                self.execution_rid,
-                len(staged),
-                self._connection.address.hostname or "",
-                self.execution_rid,
-            )
+            self._course.set(status, reason, error=reason if status is not Status.completed else "", wait=False)
+        if error is not None:
+            self._outputs.warn_of_unsent()
         if self._sent_while_running is not None:
-            self._outputs.finish(clean=self._sent_while_running)
-        self._news.drain()
+            self._beside.submit(partial(self._outputs.finish, clean=self._sent_while_running))
+        self._beside.drain()
 
     def tell_status(self, update: StatusUpdate) -> None:
         """Tell plugins a status that is in the journal."""
         self._announce("status_changed", "update", update)
 
     def _announce(self, hook: str, name: str, value: object) -> None:
-        if self._news.is_heard(hook):
-            self._news.tell(hook, {"execution": self.record, name: value})
+        if self._beside.news.is_heard(hook):
+            self._beside.news.tell(hook, {"execution": self.record, name: value})
 
     def _story(self) -> Story:
         return self._journal.story
@@ -222,6 +234,17 @@ class Execution(RecordedExecution):
             ChecksumMismatch: The bytes in the store are not those that were recorded.
         """
         return self._inputs.file(asset, dest_dir or self._folder / "inputs")
+
+    def record_input(self, asset: Asset | RID) -> None:
+        """Record that an asset went in, without bringing it here.
+
+        Args:
+            asset: Which one.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such asset.
+        """
+        self._inputs.record_asset(asset)
 
     # What comes out
 
@@ -289,12 +312,42 @@ class Execution(RecordedExecution):
         """Drop a registered file: it is neither uploaded nor missed; what was written stays where it is.
 
         Args:
-            path: What ``asset_file_path`` returned, or the original's path.
+            path: What ``asset_file_path`` returned, or the original's path; of a folder, all staged files in it.
 
         Raises:
             InvalidFileName: No staged file has that path.
         """
         self._staging.forget(path)
+
+    def seal(self, path: str | os.PathLike[str]) -> None:
+        """Say that nobody will write to a staged file in place again: who changes it writes a new file and renames.
+
+        Then the store may keep these very bytes, uncopied, while the run runs and after it; the file stays in its place
+        and can be read, and deleted, as before. One that is changed all the same before its upload is copied.
+
+        Args:
+            path: What ``asset_file_path`` returned; of a folder, all staged files in it.
+
+        Raises:
+            InvalidFileName: No staged file has that path.
+            MissingFiles: It is not written yet.
+        """
+        self._staging.seal(path)
+
+    def add_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
+        """Give a registered file further types, whether or not it is uploaded by now; doing so again changes nothing.
+
+        Args:
+            path: What ``asset_file_path`` returned, or the original's path; of a folder, all registered files in it.
+            asset_types: Terms of the vocabulary Asset_Type.
+
+        Raises:
+            UnknownTerm: The known ones are named.
+            InvalidFileName: No registered file has that path.
+            CatalogUnavailable: It is uploaded, and the catalog cannot be reached; the next upload makes it good.
+        """
+        if self._staging.add_types(path, asset_types) and not self.dry_run:
+            self._outputs.link_types()
 
     @overload
     def upload_execution_outputs(
@@ -306,6 +359,7 @@ class Execution(RecordedExecution):
         max_retries: int = ...,
         retry_delay: float = ...,
         wait: Literal[True] = ...,
+        only: Iterable[str | os.PathLike[str]] | None = ...,
     ) -> dict[str, list[Asset]]: ...
 
     @overload
@@ -319,6 +373,7 @@ class Execution(RecordedExecution):
         retry_delay: float = ...,
         *,
         wait: Literal[False],
+        only: Iterable[str | os.PathLike[str]] | None = ...,
     ) -> Future[dict[str, list[Asset]]]: ...
 
     def upload_execution_outputs(
@@ -330,6 +385,7 @@ class Execution(RecordedExecution):
         max_retries: int = 3,
         retry_delay: float = 5.0,
         wait: bool = True,
+        only: Iterable[str | os.PathLike[str]] | None = None,
     ) -> dict[str, list[Asset]] | Future[dict[str, list[Asset]]]:
         """Send what is staged and not yet sent; safe to call any number of times, in the ``with``, after it, and later.
 
@@ -345,28 +401,29 @@ class Execution(RecordedExecution):
             max_retries: How often a failed transfer is tried again.
             retry_delay: Seconds before the first repeat; each further one waits twice as long, with jitter.
             wait: Whether to return when all is done; otherwise it is done in the background.
+            only: The paths of the registered files to send, or of folders of them; None for all.
 
         Returns:
             What was newly sent, by asset table; with ``wait=False`` a future of that.
 
         Raises:
+            InvalidFileName: One of `only` was never registered.
             UploadFailed: Files could not be sent; they stay staged.
             MissingFiles: The run completed, all else was sent, and registered files were never written.
         """
         options = UploadOptions(
             timeout=timeout, chunk_size=chunk_size, max_retries=max_retries, retry_delay=retry_delay
         )
-        if wait:
-            return self._upload(clean_folder, progress_callback, options)
-        from concurrent.futures import ThreadPoolExecutor
-
-        sender = ThreadPoolExecutor(1, thread_name_prefix="deriva-ml-upload")
-        future = sender.submit(self._upload, clean_folder, progress_callback, options)
-        sender.shutdown(wait=False)
-        return future
+        paths = None if only is None else [Path(path) for path in only]
+        send = partial(self._upload, clean_folder, progress_callback, options, paths)
+        return send() if wait else in_background("deriva-ml-upload", send)
 
     def _upload(
-        self, clean: bool | None, tell: Callable[[UploadProgress], None] | None, options: UploadOptions
+        self,
+        clean: bool | None,
+        tell: Callable[[UploadProgress], None] | None,
+        options: UploadOptions,
+        only: list[Path] | None,
     ) -> dict[str, list[Asset]]:
         if self.dry_run:
             log.info("This is a dry run: %d staged files are not uploaded.", len(self.staged_assets()))
@@ -375,11 +432,12 @@ class Execution(RecordedExecution):
         self._course.note()
         if not self.status.ended:
             self._sent_while_running = clean
-        report = self._outputs.send(options, clean=clean, tell=tell)
+        report = self._outputs.send(options, clean=clean, tell=tell, only=only)
         if report.sent or report.unsent:
             self._announce("outputs_uploaded", "report", report)
         if self.status.ended:
-            self._news.drain()
+            self._beside.row.write()
+            self._beside.drain()
         must_be_whole = self.status is Status.completed and not self._restored
         self._outputs.complain(report, must_be_whole=must_be_whole)
         return {table: list(assets) for table, assets in report.sent.items()}
@@ -412,18 +470,12 @@ class Execution(RecordedExecution):
             ExecutionCycle: This one is nested in the child already, or is the child.
         """
         self._refuse_dry_run("nest executions")
-        rid = child if isinstance(child, str) else child.execution_rid
-        self._connection.require_row(MLTable.execution, rid)
-        above = {self.execution_rid, *(each.execution_rid for each in self.list_parent_executions(recurse=True))}
-        if rid in above:
-            raise ExecutionCycle(f"Execution {rid} cannot be nested in {self.execution_rid}, which it contains or is.")
-        link = {"Execution": self.execution_rid, "Nested_Execution": rid, "Sequence": sequence}
-        self._connection.catalog.insert(MLTable.nested_execution, [link], skip_existing=True)
+        nest(self._connection, self, child, sequence)
 
     def _refuse_dry_run(self, what: str) -> None:
         if self.dry_run:
             raise DryRunOnly(f"A dry run writes nothing, so it cannot {what}: leave out dry_run=True.")
 
 
-def _reopened(address: Address, row: dict[str, Any], folder: Path, restored: bool) -> Execution:
-    return Execution(open_connection(address), row, folder, restored=restored)
+def _reopened(address: Address, row: dict[str, Any], folder: Path, restored: bool, again: bool) -> Execution:
+    return Execution(open_connection(address), row, folder, restored=restored, again=again)

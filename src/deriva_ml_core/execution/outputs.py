@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
+from pathlib import Path
 
 from deriva_ml_core.assets.progress import shown
-from deriva_ml_core.assets.staging import Staging
-from deriva_ml_core.assets.upload import NEVER_WRITTEN, Upload
+from deriva_ml_core.assets.staging import Staging, name_of
+from deriva_ml_core.assets.upload import NEVER_WRITTEN, Upload, link_types
 from deriva_ml_core.assets.writers import is_among, open_for_writing
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import MissingFiles, UploadFailed
-from deriva_ml_core.execution.course import write_state
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import JOURNAL, FileTime
+from deriva_ml_core.journal.story import JOURNAL, FileTime, TypesLinked
 from deriva_ml_core.models import StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
 
 __all__ = ["Outputs"]
@@ -40,14 +40,20 @@ class Outputs:
         self._execution = execution
 
     def send(
-        self, options: UploadOptions, *, clean: bool, tell: Callable[[UploadProgress], None] | None
+        self,
+        options: UploadOptions,
+        *,
+        clean: bool,
+        tell: Callable[[UploadProgress], None] | None,
+        only: Iterable[Path] | None = None,
     ) -> UploadReport:
-        """Send all that is staged; afterwards, if the run has ended and something was sent, a copy of the journal.
+        """Send what is staged; afterwards, if the run has ended and something was sent, a copy of the journal.
 
         Args:
             options: How to send.
             clean: Whether an ended run's files are moved away, not copied.
             tell: Whom to tell of the progress.
+            only: The paths of the files to send, or of folders of them; None for all.
 
         Returns:
             What was sent of the user's files, and what was not. A registered file that a running execution has not yet
@@ -57,12 +63,12 @@ class Outputs:
 
         with FileLock(f"{self._journal.path}.lock"), shown(tell) as heard:
             ended = self._journal.story.status.ended
-            self._staging.restage_changed()
-            report = self._upload(options, move=ended and clean, tell=heard)
-            if not ended:
+            wanted = None if only is None else self._staging.keys(only)
+            self._staging.restage_changed(wanted)
+            report = self._upload(options, move=ended and clean, tell=heard, only=wanted)
+            if not self._journal.story.status.ended:
                 unsent = tuple(each for each in report.unsent if each.reason != NEVER_WRITTEN)
                 return report.model_copy(update={"unsent": unsent})
-            write_state(self._connection, self._execution, self._journal.story)
             left = self._round_off(clean=clean)
             return report.model_copy(update={"unsent": (*report.unsent, *left)})
 
@@ -77,6 +83,14 @@ class Outputs:
         with suppress(Timeout), FileLock(f"{self._journal.path}.lock", blocking=False):
             for left in self._round_off(clean=clean):
                 log.warning("The journal of execution %s is not kept yet: %s", self._execution, left.reason)
+
+    def link_types(self) -> None:
+        """Bring the types that were added to files to the catalog, of those files that are there by now."""
+        story = self._journal.story
+        files = [file for key in list(story.unlinked) if (file := story.files[key]).rid is not None]
+        if files:
+            link_types(self._connection, files)
+            self._journal.append(TypesLinked(types={file.asset.key: file.added_types for file in files}))
 
     def _round_off(self, *, clean: bool) -> tuple[UnsentAsset, ...]:
         """Keep a copy of the journal, if it has news of files, and tidy up; returns what could not be kept."""
@@ -93,6 +107,18 @@ class Outputs:
         story = self._journal.story
         upload = Upload(self._connection, self._journal, self._execution, UploadOptions(), move=False)
         return upload.run([story.files[record.key] for record in records]).unsent
+
+    def warn_of_unsent(self) -> None:
+        """Say how to send what is staged, where a run ended by an error."""
+        if staged := self._staging.staged():
+            log.warning(
+                "Execution %s ended with %d files staged and not uploaded. To send them: "
+                "DerivaML(%r).restore_execution(%r).upload_execution_outputs()",
+                self._execution,
+                len(staged),
+                self._connection.address.hostname or "",
+                self._execution,
+            )
 
     def complain(self, report: UploadReport, *, must_be_whole: bool) -> None:
         """Raise for what was not sent; what was never written is only warned about unless all must be there.
@@ -118,11 +144,17 @@ class Outputs:
             log.warning(text)
 
     def _upload(
-        self, options: UploadOptions, *, move: bool, tell: Callable[[UploadProgress], None] | None
+        self,
+        options: UploadOptions,
+        *,
+        move: bool,
+        tell: Callable[[UploadProgress], None] | None,
+        only: Set[str] | None,
     ) -> UploadReport:
         story = self._journal.story
         upload = Upload(self._connection, self._journal, self._execution, options, move=move, tell=tell)
-        report = upload.run(story.open_files())
+        report = upload.run(file for file in story.open_files() if only is None or name_of(file.asset.key) in only)
+        self.link_types()
         records = {file.rid for file in story.files.values() if file.asset.record}
         sent = {
             table: kept

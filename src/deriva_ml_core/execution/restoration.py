@@ -10,21 +10,33 @@ from typing import Any
 from deriva_ml_core.assets.recorded import assets_of, download_asset
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
-from deriva_ml_core.execution.course import write_state
 from deriva_ml_core.execution.live import Execution
 from deriva_ml_core.execution.provenance import JOURNAL, RecordedExecution, fetch_kept_journal, last_status
+from deriva_ml_core.execution.resuming import refuse_running
+from deriva_ml_core.execution.row import RowWriter
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.story import Creating, Event, Input, Restored, StatusSet, Stopped, now
 from deriva_ml_core.models import StatusUpdate
 
-__all__ = ["restore_execution"]
+__all__ = ["restore_execution", "resume_execution"]
 
 log = logging.getLogger(__name__)
 
 
+def resume_execution(connection: Connection, rid: RID) -> Execution:
+    """Find an execution again to go on with it; see ``DerivaML.resume_execution``."""
+    execution = _restored(connection, rid, again=True)
+    refuse_running(Journal(execution.working_dir / JOURNAL).story, rid)
+    return execution
+
+
 def restore_execution(connection: Connection, rid: RID) -> Execution:
     """Find an execution again; see ``DerivaML.restore_execution``."""
-    row = connection.require_row(MLTable.execution, rid)
+    return _restored(connection, rid, again=False)
+
+
+def _restored(connection: Connection, rid: RID, *, again: bool) -> Execution:
+    row: dict[str, Any] = connection.require_row(MLTable.execution, rid)
     folder = connection.working_folder(rid)
     if not (folder / JOURNAL).is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,9 +44,9 @@ def restore_execution(connection: Connection, rid: RID) -> Execution:
     journal = Journal(folder / JOURNAL)
     ended = _end_if_dead(journal, row)
     if journal.story.statuses and not _agree(journal, row):
-        write_state(connection, rid, journal.story)
+        RowWriter(connection, journal, rid).write()
         row = connection.require_row(MLTable.execution, rid)
-    execution = Execution(connection, row, folder, restored=True)
+    execution = Execution(connection, row, folder, restored=True, again=again)
     if ended is not None:
         execution.tell_status(ended)
     return execution
@@ -55,7 +67,7 @@ def _end_if_dead(journal: Journal, row: dict[str, Any]) -> StatusUpdate | None:
     if last is None or last[0] is story.status:
         return None
     status, reason = last
-    if (written := Status(row["Status"] or status)).ended:
+    if (written := Status(row["Status"] or status)).ended and not story.resumed:
         status, reason = written, row["Status_Detail"] or ""
     update = StatusUpdate(status=status, message=reason, time=now(), previous=story.status, error=reason or None)
     heard = [each.time for each in story.statuses] + [story.start or update.time]

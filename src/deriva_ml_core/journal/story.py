@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from deriva_ml_core.definitions import RID, Status
+from deriva_ml_core.journal.filestory import FileStory, FileTime
 from deriva_ml_core.journal.lease import Lease
 from deriva_ml_core.models import DatasetSpec, StagedAsset, StatusUpdate, StoredObject
 
@@ -27,12 +27,16 @@ __all__ = [
     "Noted",
     "Recorded",
     "Restored",
+    "Resumed",
+    "Sealed",
     "Staged",
     "Started",
     "StatusSet",
     "Stopped",
     "Stored",
     "Story",
+    "Typed",
+    "TypesLinked",
     "now",
     "parse_line",
 ]
@@ -44,36 +48,6 @@ JOURNAL = "journal.jsonl"
 def now() -> datetime:
     """The present time, in UTC."""
     return datetime.now(UTC)
-
-
-class FileTime(BaseModel):
-    """Size in bytes and modification time in nanoseconds of a file: whether it has changed since."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
-
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileTime | None:
-        """Those of a file, None where there is none."""
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return cls(size=found.st_size, mtime_ns=found.st_mtime_ns)
-
-
-@dataclass
-class FileStory:
-    """What became of one registered file so far."""
-
-    asset: StagedAsset
-    note: JsonValue | None = None
-    stored: StoredObject | None = None
-    file_time: FileTime | None = None
-    rid: RID | None = None
-    forgotten: bool = False
 
 
 @dataclass
@@ -88,10 +62,17 @@ class Story:
     lease: Lease | None = None
     start: datetime | None = None
     stop: datetime | None = None
+    begun: datetime | None = None
+    spent: timedelta = timedelta()
+    """How long it ran, of all the times that it ran, each from its start to its stop."""
+    resumed: bool = False
+    """Whether it was begun again after its end, so that what its row says of an end may be old."""
     statuses: list[StatusUpdate] = field(default_factory=list)
     files: dict[str, FileStory] = field(default_factory=dict)
     newest: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     unsent: dict[str, None] = field(default_factory=dict)
+    unlinked: dict[str, None] = field(default_factory=dict)
+    """The files to which types were added that the catalog may not know yet."""
     sent_since_copy: bool = False
     """Whether files were recorded of which no stored copy of this journal tells."""
 
@@ -185,6 +166,16 @@ class Started(Event):
 
     def tell(self, story: Story) -> None:
         story.start, story.stop = story.start or self.time, None
+        story.begun = story.begun or self.time
+
+
+class Resumed(Event):
+    """The run goes on after its end."""
+
+    event: Literal["resumed"] = "resumed"
+
+    def tell(self, story: Story) -> None:
+        story.resumed = True
 
 
 class Stopped(Event):
@@ -194,6 +185,9 @@ class Stopped(Event):
 
     def tell(self, story: Story) -> None:
         story.stop = self.time
+        if story.begun is not None:
+            story.spent += self.time - story.begun
+            story.begun = None
 
 
 class StatusSet(Event):
@@ -204,6 +198,7 @@ class StatusSet(Event):
 
     def tell(self, story: Story) -> None:
         story.statuses.append(self.update)
+        story.resumed = story.resumed and not self.update.status.ended
 
 
 class Staged(Event):
@@ -218,6 +213,44 @@ class Staged(Event):
             story.files[asset.key] = FileStory(asset)
             story.newest[asset.table, asset.filename, asset.record] = asset.key
             story.unsent[asset.key] = None
+
+
+class Sealed(Event):
+    """Nobody will write to a staged file in place any more; what it looked like then."""
+
+    event: Literal["sealed"] = "sealed"
+    key: str
+    file_time: FileTime
+
+    def tell(self, story: Story) -> None:
+        story.files[self.key].sealed = self.file_time
+
+
+class Typed(Event):
+    """A file got further types."""
+
+    event: Literal["typed"] = "typed"
+    key: str
+    types: tuple[str, ...]
+
+    def tell(self, story: Story) -> None:
+        file = story.files[self.key]
+        added = tuple(each for each in self.types if each not in file.asset.asset_types)
+        file.asset = file.asset.model_copy(update={"asset_types": (*file.asset.asset_types, *added)})
+        file.added_types += added
+        story.unlinked[self.key] = None
+
+
+class TypesLinked(Event):
+    """The types that were added to files are in the catalog."""
+
+    event: Literal["types_linked"] = "types_linked"
+    types: dict[str, tuple[str, ...]]
+
+    def tell(self, story: Story) -> None:
+        for key, types in self.types.items():
+            if story.files[key].added_types == types:  # otherwise more were added meanwhile
+                story.unlinked.pop(key, None)
 
 
 class Noted(Event):
@@ -278,9 +311,13 @@ _AnyEvent = Annotated[
     | Input
     | Leased
     | Started
+    | Resumed
     | Stopped
     | StatusSet
     | Staged
+    | Sealed
+    | Typed
+    | TypesLinked
     | Noted
     | Stored
     | Recorded
