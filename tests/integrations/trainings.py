@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,8 @@ class Line:
 
     def __init__(self) -> None:
         self.is_cut = False
+        self.heard: Callable[[str], object] = lambda name: None
+        """Told the name of each call."""
 
     @hookimpl(wrapper=True)
     def connect(self, address: Address) -> Iterator[None]:
@@ -37,6 +39,8 @@ class _Distant:
     def __getattr__(self, name: str) -> Any:
         if self._line.is_cut and name not in self.KEPT:
             raise CatalogUnavailable("The line to the catalog is cut.")
+        if name not in self.KEPT:
+            self._line.heard(name)
         return getattr(self._catalog, name)
 
 

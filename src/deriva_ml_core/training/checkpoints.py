@@ -65,7 +65,6 @@ class Checkpoints:
     def __init__(
         self, execution: Execution, options: TrainingOptions, *, managed: bool = False, best: Score | None = None
     ) -> None:
-        execution.check_asset(options.checkpoint_table, options.checkpoint_types)
         which = options.checkpoints or ("none" if managed else "best+last")
         self._execution = execution
         self._options = options

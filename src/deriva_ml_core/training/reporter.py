@@ -77,8 +77,8 @@ class TrainingReporter:
         self._fit = 0
         self._pace = Pace(self.options)
         self._untold: Callable[[], None] | None = None
-        if self._run.begun is not None:
-            self._run.begun.check_asset(self.options.checkpoint_table, self.options.checkpoint_types)
+        if not self._run.own:  # its mistakes are found before a long training
+            self.begin()
 
     def __enter__(self) -> Self:
         self._run.held = True
@@ -115,6 +115,11 @@ class TrainingReporter:
         """Make the execution where that is to be done here and is not done yet; raises whatever hinders it."""
         execution = self._run.begin(self._resumed.same_run(self.options.resume))
         if self._record is None or self._record.execution is not execution:
+            try:
+                execution.check_asset(self.options.checkpoint_table, self.options.checkpoint_types)
+            except BaseException as error:
+                self._run.end(error)
+                raise
             self._record = Record(execution)
             self._sender = Sender(execution, self._worker, self.options.upload)
             self._checkpoints = None
@@ -432,7 +437,7 @@ class TrainingReporter:
 
     def _close(self, error: BaseException | None) -> None:
         """End what a ``with`` of our own began; after an exception that one goes on, whatever the upload does."""
-        if self._run.begun is None:
+        if not self._run.is_inside:
             return
         if error is None:
             self._finish(None)
