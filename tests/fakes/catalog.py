@@ -1,0 +1,209 @@
+"""One catalog of the fake ERMrest, as it is, and as it was."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from fakes.model import Model, public_tables
+from fakes.numbering import encode, micros_now, snaptime_of, stamp, time_of_snaptime
+from fakes.refusals import Refused
+from fakes.tables import Table
+from fakes.web import User
+
+__all__ = ["Catalog"]
+
+Doc = dict[str, Any]
+Row = dict[str, Any]
+
+ACCESSES = ("owner", "enumerate", "create", "write", "insert", "update", "delete", "select")
+PREFERENCES = {"tag:isrd.isi.edu,2018:indexing-preferences": {"trgm": True, "btree": True, "gin_array": True}}
+
+
+class Catalog:
+    """A catalog.
+
+    Args:
+        number: Its id.
+        owners: Who may do everything.
+        given: What it was made with: annotations, a name, a description.
+    """
+
+    past = False
+
+    def __init__(self, number: str, owners: list[str], given: Doc | None = None) -> None:
+        self.number = number
+        self._numbers = itertools.count(1840, 2)
+        self.acls: dict[str, list[str]] = {access: [] for access in ACCESSES} | {"owner": owners}
+        self.annotations: Doc = {**PREFERENCES, **((given or {}).get("annotations") or {})}
+        self.titles = {key: value for key, value in (given or {}).items() if key in ("name", "description")}
+        self.tables: dict[tuple[str, str], Table] = {}
+        self.model = Model(self.new_rid)
+        self._time = 0
+        self._models: list[tuple[int, Model]] = []
+        self._model_time = 0
+        self.model.add_schema("public", {"comment": "standard public schema"})
+        for table in public_tables():
+            self.model.add_table("public", table)
+        self.remodel()
+
+    # who may
+
+    def allows(self, access: str, user: User) -> bool:
+        wider = {
+            "owner": (),
+            "enumerate": ("write", "insert", "update", "delete", "select"),
+            "select": ("write",),
+            "insert": ("write",),
+            "update": ("write",),
+            "delete": ("write",),
+        }
+        return any(user.roles & set(self.acls.get(one) or ()) for one in ("owner", access, *wider.get(access, ())))
+
+    def require(self, access: str, user: User, detail: str) -> None:
+        if not self.allows(access, user):
+            raise Refused(403 if user.name else 401, detail)
+
+    # time
+
+    def tick(self) -> int:
+        """The time of a new write: later than all before."""
+        self._time = max(self._time + 1, micros_now())
+        return self._time
+
+    def remodel(self) -> None:
+        """Take note that the model has changed."""
+        self._model_time = self.tick()
+        self._models.append((self._model_time, self.model.copied()))
+        for schema, doc in self.model.schemas.items():
+            for name, table in doc["tables"].items():
+                known = self.tables.get((schema, name))
+                if known is None:
+                    self.tables[schema, name] = Table(table)
+                else:
+                    known.doc = table
+
+    @property
+    def changed(self) -> str:
+        return stamp(self._time).replace("T", " ")
+
+    @property
+    def remodelled(self) -> str:
+        return stamp(self._model_time).replace("T", " ")
+
+    @property
+    def snaptime(self) -> str:
+        return snaptime_of(self._time)
+
+    def new_rid(self) -> str:
+        return encode(next(self._numbers))
+
+    def at(self, snaptime: str) -> Catalog:
+        """The catalog as it was."""
+        if len(snaptime) > 16:
+            raise Refused(409, f"22P02\nDETAIL:  {snaptime}\nHINT:  Length exceeds 13 symbols\n")
+        try:
+            time = time_of_snaptime(snaptime)
+        except ValueError:
+            time = 0
+        if time < self._models[0][0]:
+            raise Refused(409, f'Requested catalog revision "{snaptime}" is prior to any known revision.')
+        return Past(self, min(time, self._time))
+
+    # the model
+
+    def make(self, given: list[Doc]) -> list[Doc]:
+        """Add schemas and tables, all or none."""
+        before = self.model.copied()
+        try:
+            made = []
+            for doc in given:
+                if "table_name" in doc:
+                    made.append(self.model.add_table(doc["schema_name"], doc))
+                else:
+                    made.append(self.model.add_schema(doc["schema_name"], doc))
+                    made.extend(self._tables_within(doc))
+            for doc in given:
+                if "table_name" in doc:
+                    self.model.add_foreign_keys(doc["schema_name"], doc)
+                for table in (doc.get("tables") or {}).values():
+                    self.model.add_foreign_keys(doc["schema_name"], table)
+        except Refused:
+            self.model = before
+            raise
+        self.remodel()
+        # an array's answer holds a table inside its schema where both were made
+        schemas = {doc["schema_name"] for doc in made if "table_name" not in doc}
+        return [doc for doc in made if "table_name" not in doc or doc["schema_name"] not in schemas]
+
+    def _tables_within(self, schema: Doc) -> list[Doc]:
+        tables = schema.get("tables") or {}
+        return [
+            self.model.add_table(schema["schema_name"], {**table, "table_name": name}) for name, table in tables.items()
+        ]
+
+    def add_column(self, schema: str, table: str, given: Doc) -> Doc:
+        column = self.model._column(given)
+        self.model.table(schema, table)["column_definitions"].append(column)
+        self.remodel()
+        kept = self.tables[schema, table]
+        for rid, row in list(kept.rows.items()):
+            kept.put(self._time, rid, {**row, given["name"]: given.get("default")})
+        return column
+
+    def drop_table(self, schema: str, table: str, column: str | None) -> None:
+        doc = self.model.table(schema, table, status=404)
+        if column is None:
+            del self.model.schemas[schema]["tables"][table]
+            del self.tables[schema, table]
+        else:
+            doc["column_definitions"] = [one for one in doc["column_definitions"] if one["name"] != column]
+        self.remodel()
+
+    # what paths ask for
+
+    def table(self, schema: str | None, name: str) -> Table:
+        if schema is None:
+            found = [key for key in self.tables if key[1] == name]
+            if len(found) != 1:
+                raise Refused(409, f"Table {name} does not exist or is ambiguous.")
+            schema = found[0][0]
+        self.model.table(schema, name)
+        return self.tables[schema, name]
+
+    def rows(self, table: Table, rid: str | None = None) -> list[Row]:
+        if rid is not None:
+            return [table.rows[rid]] if rid in table.rows else []
+        return list(table.rows.values())
+
+
+class Past(Catalog):
+    """A catalog as it was.
+
+    Args:
+        present: The catalog.
+        time: When.
+    """
+
+    past = True
+
+    def __init__(self, present: Catalog, time: int) -> None:
+        self.number = present.number
+        self.acls, self.annotations = present.acls, present.annotations
+        self._present = present
+        self.titles = present.titles
+        self._models = present._models
+        self._model_time, self.model = next(found for found in reversed(present._models) if found[0] <= time)
+        self._time = time
+        self.tables = {
+            key: table
+            for key, table in present.tables.items()
+            if key[1] in self.model.schemas.get(key[0], {"tables": ()})["tables"]
+        }
+
+    @property
+    def changed(self) -> str:
+        return f"{super().changed}-{self.snaptime}"
+
+    def rows(self, table: Table, rid: str | None = None) -> list[Row]:
+        return table.at(self._time)
