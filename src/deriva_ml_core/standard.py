@@ -19,7 +19,7 @@ from deriva_ml_core.schema import (
 
 __all__ = ["SCHEMA_VERSION", "TERMS", "standard_tables"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The version of what `standard_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
 
 _DATASET = ForeignKey("Dataset", MLTable.dataset)
@@ -124,6 +124,9 @@ TERMS: Mapping[str, Mapping[str, str]] = {
         "Model_File": "A trained model",
         "Notebook_Output": "A notebook as executed",
         "Metrics_File": "Metrics by epoch or step",
+        "Best_Checkpoint": "The best checkpoint of a training, by the metric that it watched",
+        "Last_Checkpoint": "The last checkpoint of a training",
+        "Training_Curves": "A picture of a training's metrics by epoch",
         "Model": "A row of the asset table Model",
         "Image": "A row of the asset table Image",
         "Segmentation_Mask": "A mask of regions of an image",

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from embedded_samples import in_child, open_to_all, small_disk, unprivileged
 
 from deriva_ml_core.backends.embedded import open_catalog, tabling
-from deriva_ml_core.backends.embedded.opening import FILE, MIGRATIONS
+from deriva_ml_core.backends.embedded.opening import FILE
+from deriva_ml_core.backends.embedded.upgrading import MIGRATIONS
 from deriva_ml_core.errors import CatalogCorrupt, CatalogTooNew, CatalogUnavailable, DerivaMLWarning
 from deriva_ml_core.schema import Column, Table
 from deriva_ml_core.standard import SCHEMA_VERSION
@@ -120,28 +121,40 @@ def broken(connection: sa.Connection) -> None:
     raise RuntimeError("the power went")
 
 
-def test_an_older_catalog_is_upgraded(tmp_path: Path) -> None:
+@pytest.fixture
+def first_version(tmp_path: Path) -> Path:
+    """A folder with a catalog as version 1 made it, in which somebody added a term and a dataset."""
+    folder = tmp_path / "first"
+    folder.mkdir()
+    connection = sqlite3.connect(folder / FILE)
+    connection.executescript((Path(__file__).parent / "catalog_version_1.sql").read_text(encoding="utf-8"))
+    connection.close()
+    return folder
+
+
+def test_an_older_catalog_is_upgraded(first_version: Path) -> None:
     """An older catalog is brought up step by step, keeps its rows, and is then opened as it is."""
-    open_catalog(tmp_path).insert("Dataset", [{"RID": "1-ABC"}])
+    tmp_path = first_version
+    open_catalog(tmp_path, version=1).insert("Dataset", [{"RID": "1-ABC"}])
     catalog = open_catalog(tmp_path, migrations=(to_2, to_3), version=3)
     assert [row["A"] for row in catalog.select("Second", {"RID": "1-ABC"})] == ["moved"]
     assert catalog.select("Third") == []
     again = open_catalog(tmp_path, migrations=(broken, broken), version=3)
-    assert len(again.select("Dataset")) == 1
+    assert len(again.select("Dataset")) == 2
 
 
-def test_an_upgrade_is_whole(tmp_path: Path) -> None:
+def test_an_upgrade_is_whole(first_version: Path) -> None:
     """An upgrade that fails leaves the catalog as it was, and the next one does all of it."""
-    open_catalog(tmp_path).close()
+    tmp_path = first_version
     with pytest.raises(RuntimeError):
         open_catalog(tmp_path, migrations=(to_2, broken), version=3)
-    assert "Second" not in open_catalog(tmp_path).model.tables
+    assert "Second" not in open_catalog(tmp_path, version=1).model.tables
     assert "Third" in open_catalog(tmp_path, migrations=(to_2, to_3), version=3).model.tables
 
 
-def test_two_upgrade_at_once(tmp_path: Path) -> None:
+def test_two_upgrade_at_once(first_version: Path) -> None:
     """Of two that find an older catalog at once one upgrades it, and the other waits and finds that done."""
-    open_catalog(tmp_path).close()
+    tmp_path = first_version
     upgrades: list[str] = []
 
     def second(_: sa.Connection) -> None:
@@ -157,6 +170,72 @@ def test_two_upgrade_at_once(tmp_path: Path) -> None:
     open_catalog(tmp_path, migrations=(first,), version=2)
     other.join()
     assert upgrades == ["first"]
+
+
+def asset_types(folder: Path) -> dict[str, str]:
+    return {row["Name"]: row["Description"] for row in open_catalog(folder).select("Asset_Type")}
+
+
+def test_version_1_gets_the_terms_of_version_2(first_version: Path, tmp_path: Path) -> None:
+    """A catalog that version 1 made has, once it is opened, what a new one has, and all that was in it."""
+    found = asset_types(first_version)
+    assert found.pop("Mine") == "A term of the user's own"
+    assert found == asset_types(tmp_path / "new")
+    assert [row["Description"] for row in open_catalog(first_version).select("Dataset")] == ["Made by version 1"]
+    assert sql(first_version / FILE, "PRAGMA user_version") == 2
+
+
+def test_a_term_that_was_there_stays(first_version: Path) -> None:
+    """A term of a new version that somebody has added before keeps its own words."""
+    row = {"Name": "Best_Checkpoint", "Description": "What we call best"}
+    open_catalog(first_version, version=1).insert("Asset_Type", [row])
+    assert asset_types(first_version)["Best_Checkpoint"] == "What we call best"
+    assert "Last_Checkpoint" in asset_types(first_version)
+
+
+OPEN = (
+    "import sys; from pathlib import Path; from deriva_ml_core.backends.embedded import open_catalog; "
+    "sys.stdin.readline(); catalog = open_catalog(Path(sys.argv[1])); "
+    "print(len(catalog.select('Asset_Type', {'Name': ['Best_Checkpoint', 'Last_Checkpoint', 'Training_Curves']})))"
+)
+
+
+def test_processes_open_an_older_catalog_at_once(first_version: Path) -> None:
+    """Each of them finds the new terms, and each term is there once."""
+    command = [sys.executable, "-c", OPEN, str(first_version)]
+    opened = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(4)]
+    for process in opened:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=120) for process in opened] == [("3\n", "")] * 4
+
+
+def test_killed_while_upgrading(first_version: Path) -> None:
+    """A process that is killed in the middle leaves the older catalog, and the next one upgrades it."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from deriva_ml_core.backends.embedded import open_catalog; "
+        "from deriva_ml_core.backends.embedded.upgrading import MIGRATIONS; "
+        "die = lambda connection: (MIGRATIONS[0](connection), os.kill(os.getpid(), signal.SIGKILL)); "
+        "open_catalog(Path(sys.argv[1]), migrations=(die,))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, first_version], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (-9, "")
+    assert sql(first_version / FILE, "PRAGMA user_version") == 1
+    assert "Best_Checkpoint" not in {row["Name"] for row in open_catalog(first_version, version=1).select("Asset_Type")}
+    assert "Best_Checkpoint" in asset_types(first_version)
+
+
+def test_an_older_catalog_that_may_not_be_written() -> None:
+    """It is read as it is, and the next who may write it upgrades it."""
+    with open_to_all() as folder:
+        connection = sqlite3.connect(folder / FILE)
+        connection.executescript((Path(__file__).parent / "catalog_version_1.sql").read_text(encoding="utf-8"))
+        connection.close()
+        (folder / FILE).chmod(0o444)
+        assert in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged()) == ""  # type: ignore[arg-type, return-value]
+        assert sql(folder / FILE, "PRAGMA user_version") == 1
+        assert "Best_Checkpoint" in asset_types(folder)
 
 
 def test_each_version_has_a_way_up() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-
-import sqlalchemy as sa
 
 from deriva_ml_core.backends.embedded import clock, tabling, writing
 from deriva_ml_core.backends.embedded.catalog import EmbeddedCatalog
@@ -19,6 +18,7 @@ from deriva_ml_core.backends.embedded.durability import sync_path
 from deriva_ml_core.backends.embedded.filesystems import network_file_system, present_mounts
 from deriva_ml_core.backends.embedded.reading import CatalogFile
 from deriva_ml_core.backends.embedded.tables import MappedTable
+from deriva_ml_core.backends.embedded.upgrading import MIGRATIONS, Migration
 from deriva_ml_core.errors import (
     CatalogCorrupt,
     CatalogReadOnly,
@@ -29,17 +29,12 @@ from deriva_ml_core.errors import (
 )
 from deriva_ml_core.standard import SCHEMA_VERSION, TERMS, standard_tables
 
-__all__ = ["APPLICATION_ID", "FILE", "MIGRATIONS", "Migration", "open_catalog"]
+__all__ = ["APPLICATION_ID", "FILE", "open_catalog"]
 
 FILE = "catalog.sqlite"
 
 APPLICATION_ID = 0x6472766D
 """SQLite's mark of whose file it is: ``drvm``."""
-
-Migration = Callable[[sa.Connection], None]
-
-MIGRATIONS: tuple[Migration, ...] = ()
-"""What brings a catalog from version 1 to 2, from 2 to 3, and so on: one for each version before the present one."""
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +46,7 @@ def open_catalog(
     version: int = SCHEMA_VERSION,
     mounts: Iterable[tuple[str, str]] | None = None,
 ) -> EmbeddedCatalog:
-    """Open the catalog in a folder; it is made if there is none, and upgraded if it is older.
+    """Open the catalog in a folder; it is made if there is none, and upgraded if it is older and may be written.
 
     Args:
         folder: Where ``catalog.sqlite`` lies.
@@ -76,7 +71,9 @@ def open_catalog(
             "install the deriva-ml-core that wrote it, or a newer one."
         )
     if found < version:
-        _upgrade(database, migrations, version)
+        # who may not write it reads it as it is: no version took away what an earlier one had
+        with suppress(CatalogReadOnly):
+            _upgrade(database, migrations, version)
     return EmbeddedCatalog(CatalogFile(database, folder))
 
 
