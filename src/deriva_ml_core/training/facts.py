@@ -91,8 +91,8 @@ class TrainingFacts:
 
 def _read(path: Path) -> list[dict[str, JsonValue]]:
     try:
-        fits = json.loads(path.read_text(encoding="utf-8"))["fits"]
-        return [dict(fit) for fit in fits]
+        text = path.read_text(encoding="utf-8")
+        return [dict(fit) for fit in json.loads(text)["fits"]] if text else []
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):

@@ -63,6 +63,8 @@ class Record:
         """Keep what is told of a fit until `write_facts` writes it, beside the training."""
         with self._lock:
             self._held.append((fit, facts))
+        if self._facts.path not in self._registered:
+            self._register(self._facts.path, "Execution_Config")
 
     def write_facts(self) -> None:
         """Write what was held.
@@ -74,7 +76,6 @@ class Record:
             held, self._held = self._held, []
         for fit, facts in held:
             self._facts.tell(fit, facts)
-        self._register(self._facts.path, "Execution_Config")
 
     def register(self, *, curves: bool) -> None:
         """Stage what was written since it was last staged.
@@ -94,8 +95,11 @@ class Record:
     def _draw(self) -> None:
         from deriva_ml_core.training.curves import draw_curves
 
-        title = self.execution.record.description
-        if draw_curves(self._metrics.path, self._curves, title):
+        drawn = self._curves.with_name(f".writing-{CURVES_FILE}")
+        if draw_curves(self._metrics.path, drawn, self.execution.description):
+            if not self._curves.exists() or drawn.read_bytes() != self._curves.read_bytes():
+                drawn.replace(self._curves)
+            drawn.unlink(missing_ok=True)
             self._register(self._curves, "Training_Curves")
 
     def _register(self, path: Path, asset_type: str) -> bool:
