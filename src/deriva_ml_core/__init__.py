@@ -8,6 +8,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.dataset import Dataset, DatasetVersion, VersionPart
 from deriva_ml_core.definitions import (
     RID,
+    Handover,
     MLAsset,
     MLTable,
     MLVocab,
@@ -15,6 +16,7 @@ from deriva_ml_core.definitions import (
     Status,
 )
 from deriva_ml_core.errors import (
+    AccessRefused,
     CatalogCorrupt,
     CatalogReadOnly,
     CatalogTooNew,
@@ -29,10 +31,12 @@ from deriva_ml_core.errors import (
     ExecutionCycle,
     ExecutionRunning,
     FileConflict,
+    FollowerOnly,
     InvalidBag,
     InvalidFileName,
     InvalidRID,
     InvalidTransition,
+    LoginRequired,
     MetadataConflict,
     MissingFiles,
     NotReproducible,
@@ -75,6 +79,7 @@ from deriva_ml_core.schema import Column, ForeignKey, Table
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
 __all__ = [
+    "AccessRefused",
     "Address",
     "Asset",
     "AssetSpec",
@@ -105,13 +110,16 @@ __all__ = [
     "ExecutionRunning",
     "FileConflict",
     "ForeignKey",
+    "Handover",
     "hookimpl",
+    "FollowerOnly",
     "InvalidBag",
     "InvalidFileName",
     "InvalidRID",
     "InvalidTransition",
     "list_plugins",
     "load_plugins",
+    "LoginRequired",
     "MetadataConflict",
     "MissingFiles",
     "MLAsset",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from deriva_ml_core.definitions import Handover
     from deriva_ml_core.models import StoredObject, UploadOptions
     from deriva_ml_core.schema import CatalogModel, Table
 
@@ -143,7 +144,7 @@ class ObjectStore(Protocol):
         filename: str,
         file: Path,
         *,
-        owned: bool,
+        handover: Handover,
         options: UploadOptions,
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = ...,
@@ -154,7 +155,8 @@ class ObjectStore(Protocol):
             table: The asset table, which names the folder.
             filename: The name, sub-folders included.
             file: The file. A link is followed.
-            owned: Whether the store may take the file itself away (a rename); otherwise the file is only read.
+            handover: What the store may do with the file itself. A store that cannot share or move it, since it is
+                on another disk or machine, copies it; moved is what is gone from its place afterwards.
             options: Timeouts and chunk size.
             resume: What `note` was last given for this file, also in a process before this one. A file that is gone
                 because the store took it is then found by this.

@@ -9,6 +9,7 @@ from deriva_ml_core.errors import InvalidRID
 
 __all__ = [
     "DRY_RUN_RID",
+    "Handover",
     "MLAsset",
     "MLTable",
     "MLVocab",
@@ -75,6 +76,18 @@ class Status(StrEnum):
         if self.ended:
             return following.ended
         return following is not Status.created or self is Status.created
+
+
+class Handover(StrEnum):
+    """What a store may do with a file that it is given.
+
+    ``copy``: read it, no more. ``share``: also keep its very bytes under a name of the store's own, since nobody will
+    write to this file in place again; it stays where it is, and may be deleted. ``move``: take it away.
+    """
+
+    copy = "copy"
+    share = "share"
+    move = "move"
 
 
 class Role(StrEnum):

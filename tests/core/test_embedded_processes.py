@@ -15,6 +15,7 @@ from embedded_samples import in_child
 from deriva_ml_core.backends.embedded import EmbeddedCatalog, FolderStore, open_catalog
 from deriva_ml_core.backends.embedded.database import Database
 from deriva_ml_core.backends.embedded.reading import CatalogFile
+from deriva_ml_core.definitions import Handover
 from deriva_ml_core.errors import CatalogUnavailable
 from deriva_ml_core.models import UploadOptions
 from deriva_ml_core.schema import Column, Table, asset_tables
@@ -52,7 +53,7 @@ def test_eight_processes_make_one_catalog_and_write(tmp_path: Path) -> None:
 def put_all(folder: Path, files: list[Path]) -> list[str]:
     """Store the files, each of which others store too."""
     store = FolderStore(folder)
-    urls = [store.put("Image", file.name, file, owned=False, options=UploadOptions()).url for file in files]
+    urls = [store.put("Image", file.name, file, handover=Handover.copy, options=UploadOptions()).url for file in files]
     store.sync()
     return urls
 

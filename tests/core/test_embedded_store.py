@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from embedded_samples import in_child, open_to_all, small_disk, unprivileged
 
 from deriva_ml_core.backends.embedded import FolderStore
 from deriva_ml_core.backends.embedded.durability import FEW, make_durable
+from deriva_ml_core.definitions import Handover
 from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, FileConflict, StoreFull, StoreUnavailable
 from deriva_ml_core.models import StoredObject, UploadOptions
 
@@ -34,8 +36,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def put(store: FolderStore, file: Path, *, owned: bool = True) -> StoredObject:
-    return store.put("Image", "a.png", file, owned=owned, options=OPTIONS)
+def put(store: FolderStore, file: Path, handover: Handover = Handover.move) -> StoredObject:
+    return store.put("Image", "a.png", file, handover=handover, options=OPTIONS)
 
 
 def place(store: FolderStore, stored: StoredObject) -> Path:
@@ -77,7 +79,7 @@ def test_a_big_owned_file_costs_no_room(store: FolderStore, tmp_path: Path) -> N
     foreign = tmp_path / "foreign.bin"
     foreign.write_bytes(os.urandom(size))
     between = used()
-    put(store, foreign, owned=False)
+    put(store, foreign, Handover.copy)
     store.sync()
     assert size <= used() - between < size + 2**20
 
@@ -85,8 +87,63 @@ def test_a_big_owned_file_costs_no_room(store: FolderStore, tmp_path: Path) -> N
 def test_a_foreign_file_keeps_its_time(store: FolderStore, file: Path) -> None:
     """A copy has the time of its original, and is read-only."""
     os.utime(file, ns=(10**18, 10**18 + 7))
-    found = place(store, put(store, file, owned=False)).stat()
+    found = place(store, put(store, file, Handover.copy)).stat()
     assert (found.st_mtime_ns, found.st_mode & 0o777) == (10**18 + 7, 0o444)
+
+
+def test_a_shared_file_has_two_names(store: FolderStore, file: Path) -> None:
+    """A file that is shared is one file under two names, read-only under both, and nothing of it is copied."""
+    inode = file.stat().st_ino
+    stored = put(store, file, Handover.share)
+    found = place(store, stored).stat()
+    assert (found.st_ino, found.st_nlink, found.st_mode & 0o777) == (inode, 2, 0o444)
+    assert file.stat().st_ino == inode
+    assert len(list(everything(file.parent))) == 1
+
+
+def test_a_shared_file_is_read_once(store: FolderStore, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is shared, also for a second name, is read for its MD5 and not once more."""
+    read: list[str] = []
+    opened = Path.open
+
+    def watched(path: Path, mode: str = "r", buffering: int = -1) -> Any:
+        read.append(path.name)
+        return opened(path, mode, buffering)
+
+    monkeypatch.setattr(Path, "open", watched)
+    put(store, file, Handover.share)
+    put(store, file, Handover.share)
+    assert len(read) == 2
+
+
+def test_a_file_that_changes_while_it_is_shared_is_copied(
+    store: FolderStore, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written in place after a file was read, against what was promised, makes it a copy of the new bytes."""
+    chmod = Path.chmod
+
+    def late(path: Path, mode: int) -> None:
+        if mode == 0o444 and path.samefile(file):
+            with file.open("ab") as opened:
+                opened.write(b" and more")
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", late)
+    stored = put(store, file, Handover.share)
+    assert place(store, stored).read_bytes() == b"some bytes and more"
+    assert not place(store, stored).samefile(file)
+    store.verify(stored.url, length=stored.length, md5=stored.md5)
+    assert len(list(everything(file.parent))) == 1
+
+
+def test_a_file_elsewhere_is_not_shared_but_copied(store: FolderStore, tmp_path: Path) -> None:
+    """A file on another disk cannot have a second name here: it is copied, and stays."""
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        elsewhere = disk / "file"
+        elsewhere.write_bytes(b"elsewhere")
+        stored = put(store, elsewhere, Handover.share)
+        assert place(store, stored).read_bytes() == elsewhere.read_bytes() == b"elsewhere"
+        assert place(store, stored).stat().st_dev != elsewhere.stat().st_dev
 
 
 def test_an_owned_file_with_another_name_is_copied(store: FolderStore, file: Path) -> None:
@@ -104,10 +161,10 @@ def test_an_owned_file_elsewhere(store: FolderStore, tmp_path: Path) -> None:
         file = disk / "staged.bin"
         file.write_bytes(b"from elsewhere")
         notes: list[object] = []
-        stored = store.put("Image", "a.png", file, owned=True, options=OPTIONS, note=notes.append)
+        stored = store.put("Image", "a.png", file, handover=Handover.move, options=OPTIONS, note=notes.append)
         assert not file.exists()
         assert place(store, stored).read_bytes() == b"from elsewhere"
-        assert store.put("Image", "a.png", file, owned=True, options=OPTIONS, resume=notes[-1]) == stored  # type: ignore[arg-type]
+        assert store.put("Image", "a.png", file, handover=Handover.move, options=OPTIONS, resume=notes[-1]) == stored  # type: ignore[arg-type]
 
 
 def test_written_again_after_put(store: FolderStore, file: Path) -> None:
@@ -135,7 +192,7 @@ def test_written_while_it_is_put(store: FolderStore, tmp_path: Path) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        stored = put(store, file, owned=False)
+        stored = put(store, file, Handover.copy)
     finally:
         stop.set()
         writer.join()
@@ -149,7 +206,7 @@ def test_changed_between_digest_and_move(store: FolderStore, file: Path) -> None
         if file.stat().st_mode & 0o222 and file.read_bytes() == b"some bytes":
             file.write_bytes(b"other bytes, and more")
 
-    stored = store.put("Image", "a.png", file, owned=True, options=OPTIONS, note=write_once)
+    stored = store.put("Image", "a.png", file, handover=Handover.move, options=OPTIONS, note=write_once)
     assert place(store, stored).read_bytes() == b"other bytes, and more"
     store.verify(stored.url, length=stored.length, md5=stored.md5)
 
@@ -162,7 +219,7 @@ def test_always_changing(store: FolderStore, file: Path) -> None:
             file.chmod(0o644)
             file.write_bytes(os.urandom(64))
 
-    stored = store.put("Image", "a.png", file, owned=True, options=OPTIONS, note=write)
+    stored = store.put("Image", "a.png", file, handover=Handover.move, options=OPTIONS, note=write)
     store.verify(stored.url, length=stored.length, md5=stored.md5)
     assert not file.exists()
 
@@ -172,9 +229,9 @@ def test_always_changing(store: FolderStore, file: Path) -> None:
 
 def test_equal_bytes_are_kept_once(store: FolderStore, file: Path, tmp_path: Path) -> None:
     """Bytes that are there already are not stored again, and the owned file goes."""
-    first = place(store, put(store, file, owned=False))
+    first = place(store, put(store, file, Handover.copy))
     inode = first.stat().st_ino
-    put(store, file, owned=False)
+    put(store, file, Handover.copy)
     put(store, file)
     assert not file.exists()
     assert first.stat().st_ino == inode
@@ -203,11 +260,11 @@ def test_flipped_bytes_are_found_and_named(store: FolderStore, file: Path, tmp_p
     assert {path.name for path in tmp_path.iterdir()} <= {"local", "home"}
 
 
-@pytest.mark.parametrize("owned", [False, True])
-def test_a_damaged_object_is_made_good(store: FolderStore, file: Path, owned: bool) -> None:
+@pytest.mark.parametrize("handover", list(Handover))
+def test_a_damaged_object_is_made_good(store: FolderStore, file: Path, handover: Handover) -> None:
     """Storing the right bytes again puts them in the place of a damaged object."""
-    flip(place(store, put(store, file, owned=False)))
-    stored = put(store, file, owned=owned)
+    flip(place(store, put(store, file, Handover.copy)))
+    stored = put(store, file, handover)
     store.verify(stored.url, length=stored.length, md5=stored.md5)
 
 
@@ -236,7 +293,7 @@ def test_two_files_with_one_digest(store: FolderStore, tmp_path: Path) -> None:
     for file, text in zip(files, COLLISION, strict=True):
         file.write_bytes(bytes.fromhex(text))
     assert len({hashlib.md5(file.read_bytes()).hexdigest() for file in files}) == 1
-    stored = put(store, files[0], owned=False)
+    stored = put(store, files[0], Handover.copy)
     with pytest.raises(FileConflict, match="same MD5"):
         put(store, files[1])
     assert place(store, stored).read_bytes() == bytes.fromhex(COLLISION[0])
@@ -251,19 +308,19 @@ def test_what_a_killed_copy_left_is_removed(store: FolderStore, file: Path, tmp_
     notes: list[object] = []
 
     def die() -> None:
-        store.put("Image", "a.png", file, owned=False, options=OPTIONS, note=notes.append)
+        store.put("Image", "a.png", file, handover=Handover.copy, options=OPTIONS, note=notes.append)
 
     die()
     half = tmp_path / "local" / "objects" / notes[0]["draft"]  # type: ignore[index]
     half.write_bytes(b"som")
-    store.put("Image", "a.png", file, owned=False, options=OPTIONS, resume=notes[0])  # type: ignore[arg-type]
+    store.put("Image", "a.png", file, handover=Handover.copy, options=OPTIONS, resume=notes[0])  # type: ignore[arg-type]
     assert not half.exists()
 
 
 @pytest.mark.parametrize("note", [{"draft": "../../staged.bin"}, {"draft": "draft-/../../../staged.bin"}, {}, "x", 7])
 def test_strange_notes(store: FolderStore, file: Path, note: object) -> None:
     """A note that is not ours removes nothing and hinders nothing."""
-    stored = store.put("Image", "a.png", file, owned=False, options=OPTIONS, resume=note)  # type: ignore[arg-type]
+    stored = store.put("Image", "a.png", file, handover=Handover.copy, options=OPTIONS, resume=note)  # type: ignore[arg-type]
     assert stored.length == file.stat().st_size
 
 
@@ -271,7 +328,7 @@ def test_a_note_of_what_is_not_there(store: FolderStore, tmp_path: Path) -> None
     """A file that is gone, and is not in the store either, is not there."""
     note = {"md5": "0" * 32, "length": 1}
     with pytest.raises(FileNotFoundError):
-        store.put("Image", "a.png", tmp_path / "gone", owned=True, options=OPTIONS, resume=note)  # type: ignore[arg-type]
+        store.put("Image", "a.png", tmp_path / "gone", handover=Handover.move, options=OPTIONS, resume=note)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("left", [b"", b"some", b"some bytes", b"some bytes and more", b"wrong"])
@@ -288,7 +345,7 @@ def test_two_bring_one_object_to_one_place(store: FolderStore, tmp_path: Path) -
     """Several that bring the same object to the same place at once all succeed."""
     file = tmp_path / "big"
     file.write_bytes(os.urandom(2**23))
-    stored = put(store, file, owned=False)
+    stored = put(store, file, Handover.copy)
     wrong: list[BaseException] = []
 
     def bring() -> None:
@@ -328,9 +385,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
     file.write_bytes(os.urandom(3 * 2**20))
     with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
         store = FolderStore(disk / "local")
-        for owned in (False, True):
+        for handover in Handover:
             with pytest.raises(StoreFull, match=rf"{3 * 2**20} bytes.*\d+ free.*Free some space") as raised:
-                put(store, file, owned=owned)
+                put(store, file, handover)
             assert isinstance(raised.value, OSError)
             assert isinstance(raised.value, DerivaMLException)
             assert not isinstance(raised.value, StoreUnavailable)
@@ -344,7 +401,7 @@ def test_no_room_for_a_copy(store: FolderStore, tmp_path: Path) -> None:
     """Where there is no room at the target the call says so, leaves nothing under that name, and may be repeated."""
     file = tmp_path / "big.bin"
     file.write_bytes(os.urandom(3 * 2**20))
-    stored = put(store, file, owned=False)
+    stored = put(store, file, Handover.copy)
     with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
         with pytest.raises(StoreFull, match="Free some space"):
             store.get(stored.url, disk / "copy", length=stored.length, md5=stored.md5, options=OPTIONS)
@@ -358,10 +415,11 @@ LAST_PIECE = """
 import resource, sys
 from pathlib import Path
 from deriva_ml_core.backends.embedded.store import FolderStore
+from deriva_ml_core.definitions import Handover
 from deriva_ml_core.models import UploadOptions
 folder, file = map(Path, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2**19, resource.RLIM_INFINITY))
-FolderStore(folder).put("Image", "a.bin", file, owned=False, options=UploadOptions())
+FolderStore(folder).put("Image", "a.bin", file, handover=Handover.copy, options=UploadOptions())
 """
 
 
@@ -382,7 +440,7 @@ def test_a_store_that_cannot_be_written() -> None:
         put(store, folder / "warm")
         (folder / "file").write_bytes(b"y")
         (folder / "local" / "objects").chmod(0o555)
-        said = in_child(lambda: put(store, folder / "file", owned=False) and None, user=unprivileged())
+        said = in_child(lambda: put(store, folder / "file", Handover.copy) and None, user=unprivileged())
     assert said.startswith("CatalogReadOnly")
     assert "objects" in said
 
@@ -395,7 +453,7 @@ def test_a_file_that_cannot_be_read() -> None:
         (folder / "local").chmod(0o777)
         (folder / "file").write_bytes(b"y")
         (folder / "file").chmod(0)
-        said = in_child(lambda: put(store, folder / "file", owned=False) and None, user=unprivileged())
+        said = in_child(lambda: put(store, folder / "file", Handover.copy) and None, user=unprivileged())
     assert said.startswith("PermissionError")
     assert str(folder / "file") in said
 

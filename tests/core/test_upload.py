@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from deriva_ml_core.backend import Backend, ObjectStore
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.definitions import Status
+from deriva_ml_core.definitions import Handover, Status
 from deriva_ml_core.errors import MissingFiles, StoreUnavailable, UploadFailed
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Address, StoredObject, UploadOptions, UploadProgress
@@ -360,20 +360,20 @@ class Flaky:
         filename: str,
         file: Path,
         *,
-        owned: bool,
+        handover: Handover,
         options: UploadOptions,
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = lambda _: None,
     ) -> StoredObject:
         if table == "Execution_Metadata":
-            return self._store.put(table, filename, file, owned=owned, options=options, resume=resume, note=note)
+            return self._store.put(table, filename, file, handover=handover, options=options, resume=resume, note=note)
         self.options.append(options)
         self.resumed.append(resume)
         if self.failures > 0:
             self.failures -= 1
             note({"sent": len(self.options)})
             raise self.error("not now")
-        return self._store.put(table, filename, file, owned=owned, options=options, note=note)
+        return self._store.put(table, filename, file, handover=handover, options=options, note=note)
 
 
 class FlakyPlugin:

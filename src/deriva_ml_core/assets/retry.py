@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from deriva_ml_core.backend import ObjectStore
+    from deriva_ml_core.definitions import Handover
     from deriva_ml_core.models import StoredObject, UploadOptions
 
 __all__ = ["TRANSIENT", "RetryingStore"]
@@ -38,7 +39,7 @@ class RetryingStore:
         filename: str,
         file: Path,
         *,
-        owned: bool,
+        handover: Handover,
         options: UploadOptions,
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = lambda _: None,
@@ -52,7 +53,9 @@ class RetryingStore:
             note(text)
 
         def attempt() -> StoredObject:
-            return self._store.put(table, filename, file, owned=owned, options=options, resume=last, note=remember)
+            return self._store.put(
+                table, filename, file, handover=handover, options=options, resume=last, note=remember
+            )
 
         return _repeat(attempt, options)
 

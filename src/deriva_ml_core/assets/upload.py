@@ -14,7 +14,7 @@ from typing import Any
 from deriva_ml_core.assets.retry import TRANSIENT, RetryingStore
 from deriva_ml_core.assets.writers import open_for_writing
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, Role
+from deriva_ml_core.definitions import RID, Handover, Role
 from deriva_ml_core.errors import CatalogReadOnly, CatalogUnavailable, DerivaMLException, MetadataConflict
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.story import FileStory, FileTime, Noted, Recorded, Stored
@@ -58,7 +58,7 @@ class Upload:
     broken: Exception | None = None
     """What ended the pass early: a store or catalog that cannot be reached."""
     held: Set[tuple[int, int]] = frozenset()
-    """The files that are still being written, and therefore not moved."""
+    """The files that are still being written, and therefore copied."""
 
     def run(self, files: Iterable[FileStory]) -> UploadReport:
         """Send the files, in batches.
@@ -67,7 +67,8 @@ class Upload:
             What was sent, by table, and what was not, with the reasons.
         """
         waiting = list(files)
-        self.held = open_for_writing() if self.move else frozenset()
+        if self.move or any(file.sealed for file in waiting):
+            self.held = open_for_writing()
         progress = _Progress(waiting, self.tell)
         for batch in _portions(waiting, BATCH):
             stored = [file for file in batch if self._store(file, progress)]
@@ -98,19 +99,28 @@ class Upload:
 
     def _put(self, file: FileStory) -> None:
         asset = file.asset
-        owned = self.move and not asset.record and self._is_free(asset.path)
-        before = None if owned else FileTime.of(asset.path)
+        handover = self._handover(file)
+        before = None if handover is Handover.move else FileTime.of(asset.path)
         stored = RetryingStore(self.connection.store).put(
             asset.table,
             asset.filename,
             asset.path,
-            owned=owned,
+            handover=handover,
             options=self.options,
             resume=file.note,
             note=lambda note: self.journal.append(Noted(key=asset.key, note=note)),
         )
         self.journal.append(Stored(key=asset.key, object=stored, file_time=before))
         file.stored, file.file_time = stored, before
+
+    def _handover(self, file: FileStory) -> Handover:
+        """What the store may do with the file: one that is sealed, and is what it was then, stays in its place."""
+        asset = file.asset
+        if asset.record or not self._is_free(asset.path):
+            return Handover.copy
+        if file.sealed is not None:
+            return Handover.share if FileTime.of(asset.path) == file.sealed else Handover.copy
+        return Handover.move if self.move else Handover.copy
 
     def _is_free(self, path: Path) -> bool:
         """Whether a file is no link, and nobody in this process still writes to it."""

@@ -17,6 +17,7 @@ from deriva_ml_core.backends.embedded.contents import copy_digesting, digest, sa
 from deriva_ml_core.backends.embedded.durability import EarlySync, make_durable
 from deriva_ml_core.backends.embedded.fetching import fetch
 from deriva_ml_core.backends.embedded.urls import ObjectName, check_filename, parse
+from deriva_ml_core.definitions import Handover
 from deriva_ml_core.errors import (
     CatalogReadOnly,
     ChecksumMismatch,
@@ -48,8 +49,9 @@ def _no_note(said: JsonValue) -> None:
 class FolderStore:
     """Objects in ``<folder>/objects/<first two digits of the MD5>/<MD5>``.
 
-    What the caller handed out and gives back (``owned``) is moved in; anything else is copied exactly once. No object
-    shares an inode with a path that anybody may write again. Objects are kept by digest, whatever they are called.
+    What the caller gives away is moved in, what nobody will write to in place again gets a second name here (a hard
+    link), and anything else is copied exactly once. No object shares an inode with a path that anybody may write again.
+    Objects are kept by digest, whatever they are called.
     Since nothing is sent anywhere, ``UploadOptions.timeout`` and ``chunk_size`` have no meaning here.
 
     Args:
@@ -68,14 +70,15 @@ class FolderStore:
         filename: str,
         file: Path,
         *,
-        owned: bool,
+        handover: Handover,
         options: UploadOptions,  # noqa: ARG002
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = _no_note,
     ) -> StoredObject:
-        """Store a file's bytes, by moving it where it is owned and can be moved, else by copying it once.
+        """Store a file's bytes, by moving or sharing it where that is allowed and can be done, else by copying it once.
 
-        A link, a file with several names, and one on another file system are copied; the link itself stays.
+        A link, a file on another file system, and one with several names that is to be moved are copied; the link
+        itself stays.
 
         Raises:
             FileNotFoundError: There is no such file, and it was not stored before.
@@ -91,8 +94,10 @@ class FolderStore:
             mode = _mode(file)
             if mode is None:
                 md5, length = self._taken_before(file, resume)
-            elif owned and S_ISREG(mode):
+            elif handover is Handover.move and S_ISREG(mode):
                 md5, length = self._take(file, note)
+            elif handover is Handover.share and S_ISREG(mode):
+                md5, length = self._share(file, note)
             elif file.is_file():
                 md5, length = self._copy(file, note)
             else:
@@ -169,17 +174,31 @@ class FolderStore:
         file.unlink()
         return md5, length
 
+    def _share(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
+        """Give a file its place by a second name, which holds fast what is read whatever becomes of the first."""
+        with self._draft(note) as draft, suppress(_NotShared):
+            md5, length = _digest_shared(file, draft)
+            self._settle(draft, md5)
+            return md5, length
+        return self._copy(file, note)
+
     def _copy(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
+        with self._draft(note) as draft:
+            md5, length = copy_digesting(file, draft)
+            draft.chmod(READ_ONLY)
+            self._settle(draft, md5)
+        return md5, length
+
+    @contextmanager
+    def _draft(self, note: Callable[[JsonValue], None]) -> Iterator[Path]:
+        """A name in the store's folder for an object in the making, which is free again afterwards."""
         draft = self._objects / f"draft-{os.getpid()}-{os.urandom(8).hex()}"
         note({"draft": draft.name})
         self._objects.mkdir(parents=True, exist_ok=True)
         try:
-            md5, length = copy_digesting(file, draft)
-            draft.chmod(READ_ONLY)
-            self._settle(draft, md5)
+            yield draft
         finally:
             draft.unlink(missing_ok=True)
-        return md5, length
 
     def _settle(self, file: Path, md5: str) -> None:
         """Give a file that is ours its place, or remove it where its bytes are there already."""
@@ -191,7 +210,7 @@ class FolderStore:
         self._unsynced.append(path)
 
     def _damaged(self, path: Path, file: Path, md5: str) -> bool:
-        if same_bytes(path, file):
+        if path.samefile(file) or same_bytes(path, file):
             return False
         if digest(path) == md5:
             raise FileConflict(f"{file} differs from the object {path} with the same MD5; it cannot be stored.")
@@ -281,10 +300,30 @@ def _made_read_only(file: Path) -> bool:
     return True
 
 
+class _NotShared(Exception):
+    """A file that cannot be shared, and is copied."""
+
+
+def _digest_shared(file: Path, draft: Path) -> tuple[str, int]:
+    """Give a file a second name, and read it under that; its MD5 and length."""
+    try:
+        draft.hardlink_to(file)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # another file system, one without links, or another user's file
+        raise _NotShared from error
+    md5, seen = _digest_to_disk(draft)
+    if not _made_read_only(draft) or not _same_content(seen, draft.lstat()):
+        raise _NotShared
+    return md5, seen.st_size
+
+
 def _unchanged(before: os.stat_result, after: os.stat_result) -> bool:
-    return all(
-        getattr(before, part) == getattr(after, part) for part in ("st_ino", "st_size", "st_mtime_ns", "st_nlink")
-    )
+    return before.st_nlink == after.st_nlink and _same_content(before, after)
+
+
+def _same_content(before: os.stat_result, after: os.stat_result) -> bool:
+    return all(getattr(before, part) == getattr(after, part) for part in ("st_ino", "st_size", "st_mtime_ns"))
 
 
 if TYPE_CHECKING:
