@@ -17,9 +17,8 @@ from deriva_ml_core.dataset import Dataset
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, Status
 from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.creation import create_execution
+from deriva_ml_core.execution.following import create_execution, restore_execution, resume_execution
 from deriva_ml_core.execution.provenance import RecordedExecution, find_executions
-from deriva_ml_core.execution.restoration import restore_execution, resume_execution
 from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.news import DRAIN_SECONDS
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table

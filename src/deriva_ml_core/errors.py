@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AccessRefused",
     "CatalogCorrupt",
     "CatalogReadOnly",
     "CatalogTooNew",
@@ -18,10 +19,12 @@ __all__ = [
     "ExecutionNotBegun",
     "ExecutionRunning",
     "FileConflict",
+    "FollowerOnly",
     "InvalidBag",
     "InvalidFileName",
     "InvalidRID",
     "InvalidTransition",
+    "LoginRequired",
     "MetadataConflict",
     "MissingFiles",
     "NotReproducible",
@@ -69,6 +72,14 @@ class CatalogTooNew(DerivaMLException):
 
 class CatalogReadOnly(DerivaMLException):
     """A write to a snapshot, to a read-only folder, or without the right to write."""
+
+
+class LoginRequired(CatalogUnavailable):
+    """A server that does not know who asks: nobody is logged in, or the session has ended."""
+
+
+class AccessRefused(CatalogReadOnly):
+    """Something that this user has no right to do, or to see, on a server."""
 
 
 class DuplicateRow(DerivaMLException):
@@ -145,6 +156,10 @@ class InvalidTransition(DerivaMLException):
 
 class DryRunOnly(DerivaMLException):
     """Something that a dry run cannot do, since it writes nothing."""
+
+
+class FollowerOnly(DerivaMLException):
+    """Something that only the process of rank zero can do, in a process that follows it and writes nothing."""
 
 
 class InvalidBag(DerivaMLException):

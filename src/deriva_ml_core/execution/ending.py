@@ -24,11 +24,17 @@ class TerminationWatch:
         self._before: Any = None
         self._watching = False
 
-    def start(self) -> None:
-        """Begin to watch."""
+    def start(self, *, alone: bool = True) -> None:
+        """Begin to watch.
+
+        Args:
+            alone: Whether to watch also where nobody else does; otherwise SIGTERM goes on killing outright there.
+        """
         if threading.current_thread() is threading.main_thread():
             self._before = signal.getsignal(signal.SIGTERM)
-            if self._before is not None:  # None: a handler that was not set from Python, which cannot be put back
+            if self._before is not None and (
+                alone or callable(self._before)
+            ):  # None: a handler that was not set from Python, which cannot be put back
                 signal.signal(signal.SIGTERM, self._on_signal)
                 self._watching = True
 

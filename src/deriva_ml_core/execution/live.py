@@ -12,35 +12,29 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from pydantic import JsonValue
 
-from deriva_ml_core.assets.staging import Staging
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.dataset import Dataset, create_dataset
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
-from deriva_ml_core.errors import DryRunOnly, InvalidTransition
-from deriva_ml_core.execution.beside import Beside
+from deriva_ml_core.errors import DryRunOnly, FollowerOnly, InvalidTransition
+from deriva_ml_core.execution.blame import blamed, report_failure
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
-from deriva_ml_core.execution.course import Course
+from deriva_ml_core.execution.desk import DeskExecution
 from deriva_ml_core.execution.ending import TerminationWatch, ending
-from deriva_ml_core.execution.inputs import Inputs
 from deriva_ml_core.execution.nesting import nest
-from deriva_ml_core.execution.outputs import Outputs
-from deriva_ml_core.execution.provenance import JOURNAL, RecordedExecution
+from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.execution.resuming import one_at_a_time
-from deriva_ml_core.forklock import ForkLock
-from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.journal.story import Leased, Resumed, Started, Stopped, Story
+from deriva_ml_core.journal.story import Leased, Resumed, Started, Stopped
 from deriva_ml_core.models import (
     Address,
     Asset,
     DatasetSpec,
-    ExecutionRecord,
     Progress,
     StagedAsset,
-    StatusUpdate,
     UploadOptions,
     UploadProgress,
 )
+from deriva_ml_core.ranks import own_rank
 from deriva_ml_core.worker import in_background
 
 if TYPE_CHECKING:
@@ -53,7 +47,7 @@ __all__ = ["Execution"]
 log = logging.getLogger(__name__)
 
 
-class Execution(RecordedExecution):
+class Execution(DeskExecution):
     """One run; made by ``DerivaML.create_execution`` and found again by ``DerivaML.restore_execution``.
 
     As a context manager it is running inside the ``with`` and ended after it. It can be pickled, and survives fork and
@@ -66,6 +60,8 @@ class Execution(RecordedExecution):
         configuration: What it was created with; None where it was restored.
         restored: Whether it was found again, so that files which are missing are no error.
         again: Whether its ``with`` may be entered though it has ended.
+        follows: Whether this process has a rank above zero, and leaves all writing to that of rank zero.
+        made_by: The number of the process that made it; by default this one.
     """
 
     def __init__(
@@ -77,32 +73,22 @@ class Execution(RecordedExecution):
         configuration: ExecutionConfiguration | None = None,
         restored: bool = False,
         again: bool = False,
+        follows: bool = False,
+        made_by: int | None = None,
     ) -> None:
-        super().__init__(connection, row)
-        self._folder = folder
+        super().__init__(connection, row, folder, follows=follows, made_by=made_by)
         self._restored = restored
         self._again = again
-        self._journal = Journal(folder / JOURNAL)
-        self._staging = Staging(connection, self._journal, folder / "outputs")
-        self._beside = Beside(connection, self._journal, self.execution_rid)
-        self._course = Course(self.execution_rid, self._journal, self.tell_status, self._beside.row)
-        self._inputs = Inputs(connection, self._journal, self.execution_rid)
-        self._outputs = Outputs(connection, self._journal, self._staging, self.execution_rid)
         self._watch = TerminationWatch()
-        self._lock = ForkLock()
         self._sent_while_running: bool | None = None
         """None where nothing was; else whether the end of the run takes away what was sent."""
         self.configuration = configuration
 
-    def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, bool, bool]]:
-        return _reopened, (self._connection.address, self._row, self._folder, self._restored, self._again)
+    def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, dict[str, Any]]]:
+        made = {"follows": self._follows, "made_by": self._made_by, "restored": self._restored, "again": self._again}
+        return _reopened, (self._connection.address, self._row, self._home, made)
 
     # How it goes
-
-    @property
-    def working_dir(self) -> Path:
-        """The folder that it works in: its journal, staged files and downloads, and whatever the run puts there."""
-        return self._folder
 
     @property
     def dry_run(self) -> bool:
@@ -118,18 +104,18 @@ class Execution(RecordedExecution):
         """
         if self._again:
             self._again = False
-            with one_at_a_time(self._journal, self.execution_rid):
-                self._course.note(Leased(lease=Lease.taken()), Resumed(), Started())
-                self._watch.start()
-                self._course.set(Status.running, "", again=True)
+            with one_at_a_time(self.desk.journal, self.execution_rid):
+                self.desk.course.note(Leased(lease=Lease.taken()), Resumed(), Started())
+                self._watch.start(alone=not self.follower)
+                self.desk.course.set(Status.running, "", again=True)
         elif self.status.ended:
             raise InvalidTransition(
                 f"Execution {self.execution_rid} has ended as {self.status}: create a new one to run again, or go on "
                 "with this one by resume_execution(rid); files can still be registered and uploaded without 'with'."
             )
         else:
-            self._course.note(Leased(lease=Lease.taken()), Started())
-            self._watch.start()
+            self.desk.course.note(Leased(lease=Lease.taken()), Started())
+            self._watch.start(alone=not self.follower)
             self.update_status(Status.running)
         return self
 
@@ -157,51 +143,36 @@ class Execution(RecordedExecution):
         Raises:
             InvalidTransition: The run has ended, or the state would go back to Created.
         """
-        self._course.set(Status(status), message, progress=progress, wait=wait)
+        self.desk.course.set(Status(status), message, progress=progress, wait=wait)
 
     def _end(self, error: BaseException | None) -> None:
-        self._course.note(Stopped())
+        self.desk.course.note(Stopped())
         status, reason = ending(error, terminated=self._watch.terminated)
+        if not self.follower:
+            status, reason = blamed(self.desk.journal, status, reason)
+        elif status is Status.failed:
+            report_failure(self._home, own_rank(os.environ), reason)
         if self.status.ended:
-            self._beside.row.write_beside()
+            self.desk.beside.row.write_beside()
         else:
-            self._course.set(status, reason, error=reason if status is not Status.completed else "", wait=False)
-        if error is not None:
-            self._outputs.warn_of_unsent()
+            self.desk.course.set(status, reason, error=reason if status is not Status.completed else "", wait=False)
+        if error is not None and not self.follower:
+            self.desk.outputs.warn_of_unsent()
         if self._sent_while_running is not None:
-            self._beside.submit(partial(self._outputs.finish, clean=self._sent_while_running))
-        self._beside.drain()
-
-    def tell_status(self, update: StatusUpdate) -> None:
-        """Tell plugins a status that is in the journal."""
-        self._announce("status_changed", "update", update)
-
-    def _announce(self, hook: str, name: str, value: object) -> None:
-        if self._beside.news.is_heard(hook):
-            self._beside.news.tell(hook, {"execution": self.record, name: value})
-
-    def _story(self) -> Story:
-        return self._journal.story
-
-    def _last(self) -> tuple[Status, str]:
-        return self._course.last
-
-    @property
-    def record(self) -> ExecutionRecord:
-        """All of this as one frozen value."""
-        return super().record.model_copy(update={"working_dir": self._folder})
+            self.desk.beside.submit(partial(self.desk.outputs.finish, clean=self._sent_while_running))
+        self.desk.beside.drain()
 
     # What goes in
 
     @property
     def datasets(self) -> list[DatasetBag]:
         """The datasets that went in, as bags: downloaded when first asked for."""
-        return self._inputs.all_bags()
+        return self.desk.inputs.all_bags()
 
     @property
     def asset_paths(self) -> dict[str, list[Path]]:
         """The assets that went in, as local files by table: downloaded when first asked for."""
-        return self._inputs.all_files(self._folder / "inputs")
+        return self.desk.inputs.all_files(self.working_dir / "inputs")
 
     def download_dataset_bag(self, dataset: DatasetSpec | RID) -> DatasetBag:
         """Bring a dataset here, and record that it went in.
@@ -217,7 +188,7 @@ class Execution(RecordedExecution):
             UnknownRID, WrongTable, UnknownVersion: There is no such dataset or version.
             ChecksumMismatch: A file in the store is not what was recorded; it is named.
         """
-        return self._inputs.bag(dataset)
+        return self.desk.inputs.bag(dataset)
 
     def download_asset(self, asset: Asset | RID, dest_dir: str | os.PathLike[str] | None = None) -> Path:
         """Bring an asset here, checked by length and MD5, and record that it went in.
@@ -233,7 +204,7 @@ class Execution(RecordedExecution):
             UnknownRID, WrongTable: There is no such asset.
             ChecksumMismatch: The bytes in the store are not those that were recorded.
         """
-        return self._inputs.file(asset, dest_dir or self._folder / "inputs")
+        return self.desk.inputs.file(asset, dest_dir or self.working_dir / "inputs")
 
     def record_input(self, asset: Asset | RID) -> None:
         """Record that an asset went in, without bringing it here.
@@ -244,7 +215,7 @@ class Execution(RecordedExecution):
         Raises:
             UnknownRID, WrongTable: There is no such asset.
         """
-        self._inputs.record_asset(asset)
+        self.desk.inputs.record_asset(asset)
 
     # What comes out
 
@@ -279,7 +250,7 @@ class Execution(RecordedExecution):
             FileConflict: Another file is staged under that name.
         """
         with self._lock:
-            asset, is_new = self._staging.stage(
+            asset, is_new = self.desk.staging.stage(
                 asset_name,
                 file_name,
                 asset_types=asset_types,
@@ -306,7 +277,7 @@ class Execution(RecordedExecution):
 
     def staged_assets(self) -> list[StagedAsset]:
         """The registered files that are not yet uploaded, to be looked at before they are."""
-        return self._staging.staged()
+        return self.desk.staging.staged()
 
     def forget(self, path: str | os.PathLike[str]) -> None:
         """Drop a registered file: it is neither uploaded nor missed; what was written stays where it is.
@@ -317,7 +288,7 @@ class Execution(RecordedExecution):
         Raises:
             InvalidFileName: No staged file has that path.
         """
-        self._staging.forget(path)
+        self.desk.staging.forget(path)
 
     def seal(self, path: str | os.PathLike[str]) -> None:
         """Say that nobody will write to a staged file in place again: who changes it writes a new file and renames.
@@ -332,7 +303,7 @@ class Execution(RecordedExecution):
             InvalidFileName: No staged file has that path.
             MissingFiles: It is not written yet.
         """
-        self._staging.seal(path)
+        self.desk.staging.seal(path)
 
     def add_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
         """Give a registered file further types, whether or not it is uploaded by now; doing so again changes nothing.
@@ -346,8 +317,8 @@ class Execution(RecordedExecution):
             InvalidFileName: No registered file has that path.
             CatalogUnavailable: It is uploaded, and the catalog cannot be reached; the next upload makes it good.
         """
-        if self._staging.add_types(path, asset_types) and not self.dry_run:
-            self._outputs.link_types()
+        if self.desk.staging.add_types(path, asset_types) and not (self.dry_run or self.follower):
+            self.desk.outputs.link_types()
 
     @overload
     def upload_execution_outputs(
@@ -425,21 +396,23 @@ class Execution(RecordedExecution):
         options: UploadOptions,
         only: list[Path] | None,
     ) -> dict[str, list[Asset]]:
+        if self.follower:
+            return {}
         if self.dry_run:
             log.info("This is a dry run: %d staged files are not uploaded.", len(self.staged_assets()))
             return {}
         clean = self._connection.clean if clean is None else clean
-        self._course.note()
+        self.desk.course.note()
         if not self.status.ended:
             self._sent_while_running = clean
-        report = self._outputs.send(options, clean=clean, tell=tell, only=only)
+        report = self.desk.outputs.send(options, clean=clean, tell=tell, only=only)
         if report.sent or report.unsent:
             self._announce("outputs_uploaded", "report", report)
         if self.status.ended:
-            self._beside.row.write()
-            self._beside.drain()
+            self.desk.beside.row.write()
+            self.desk.beside.drain()
         must_be_whole = self.status is Status.completed and not self._restored
-        self._outputs.complain(report, must_be_whole=must_be_whole)
+        self.desk.outputs.complain(report, must_be_whole=must_be_whole)
         return {table: list(assets) for table, assets in report.sent.items()}
 
     def create_dataset(self, description: str = "", dataset_types: str | Iterable[str] = ()) -> Dataset:
@@ -451,7 +424,12 @@ class Execution(RecordedExecution):
 
         Raises:
             DryRunOnly: A dry run makes no datasets.
+            FollowerOnly: A process of a rank above zero makes none either.
         """
+        if self.follower:
+            raise FollowerOnly(
+                "The process of rank zero makes datasets, which this one follows: ask `if not execution.follower:` first."
+            )
         self._refuse_dry_run("make a dataset")
         return create_dataset(
             self._connection, description=description, dataset_types=dataset_types, execution=self.execution_rid
@@ -469,6 +447,8 @@ class Execution(RecordedExecution):
         Raises:
             ExecutionCycle: This one is nested in the child already, or is the child.
         """
+        if self.follower:
+            return
         self._refuse_dry_run("nest executions")
         nest(self._connection, self, child, sequence)
 
@@ -477,5 +457,5 @@ class Execution(RecordedExecution):
             raise DryRunOnly(f"A dry run writes nothing, so it cannot {what}: leave out dry_run=True.")
 
 
-def _reopened(address: Address, row: dict[str, Any], folder: Path, restored: bool, again: bool) -> Execution:
-    return Execution(open_connection(address), row, folder, restored=restored, again=again)
+def _reopened(address: Address, row: dict[str, Any], folder: Path, made: dict[str, Any]) -> Execution:
+    return Execution(open_connection(address), row, folder, **made)

@@ -12,6 +12,7 @@ from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
+from deriva_ml_core.execution.blame import found_guilty
 from deriva_ml_core.journal.file import read_story
 from deriva_ml_core.journal.story import JOURNAL, Story
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, StatusUpdate, UploadOptions
@@ -42,6 +43,11 @@ class RecordedExecution:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.execution_rid} {self.status} {self.description!r}>"
+
+    @property
+    def connection(self) -> Connection:
+        """The catalog, the store and the plugins where it is recorded."""
+        return self._connection
 
     @property
     def execution_rid(self) -> RID:
@@ -202,6 +208,8 @@ def last_status(story: Story | None) -> tuple[Status, str] | None:
         return None
     if _has_died(story):
         assert story.lease is not None
+        if story.failures:
+            return Status.failed, found_guilty(story.failures)
         what = "run" if story.created else "creation"
         last_words = f"; its last: {story.statuses[-1].message or story.status}" if story.statuses else ""
         where = f"process {story.lease.pid} on {story.lease.host}"

@@ -8,7 +8,8 @@ from pathlib import Path
 from weakref import finalize
 
 from deriva_ml_core.forklock import ForkLock
-from deriva_ml_core.journal.story import Event, Story, parse_line
+from deriva_ml_core.journal.lines import parse_line
+from deriva_ml_core.journal.story import Event, Story
 
 __all__ = ["Journal", "read_story"]
 

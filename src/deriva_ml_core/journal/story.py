@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.journal.filestory import FileStory, FileTime
@@ -25,6 +24,7 @@ __all__ = [
     "Input",
     "Leased",
     "Noted",
+    "RankFailed",
     "Recorded",
     "Restored",
     "Resumed",
@@ -38,7 +38,6 @@ __all__ = [
     "Typed",
     "TypesLinked",
     "now",
-    "parse_line",
 ]
 
 JOURNAL = "journal.jsonl"
@@ -68,6 +67,7 @@ class Story:
     resumed: bool = False
     """Whether it was begun again after its end, so that what its row says of an end may be old."""
     statuses: list[StatusUpdate] = field(default_factory=list)
+    failures: list[RankFailed] = field(default_factory=list)
     files: dict[str, FileStory] = field(default_factory=dict)
     newest: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     unsent: dict[str, None] = field(default_factory=dict)
@@ -176,6 +176,19 @@ class Resumed(Event):
 
     def tell(self, story: Story) -> None:
         story.resumed = True
+        story.failures.clear()
+
+
+class RankFailed(Event):
+    """A process of a rank above zero failed; it says so itself."""
+
+    event: Literal["rank_failed"] = "rank_failed"
+    rank: int
+    host: str
+    error: str
+
+    def tell(self, story: Story) -> None:
+        story.failures.append(self)
 
 
 class Stopped(Event):
@@ -302,39 +315,3 @@ class Forgotten(Event):
     def tell(self, story: Story) -> None:
         story.files[self.key].forgotten = True
         story.unsent.pop(self.key, None)
-
-
-_AnyEvent = Annotated[
-    Creating
-    | Created
-    | Restored
-    | Input
-    | Leased
-    | Started
-    | Resumed
-    | Stopped
-    | StatusSet
-    | Staged
-    | Sealed
-    | Typed
-    | TypesLinked
-    | Noted
-    | Stored
-    | Recorded
-    | Forgotten,
-    Field(discriminator="event"),
-]
-
-
-@cache
-def _reader() -> TypeAdapter[Any]:
-    return TypeAdapter(_AnyEvent)
-
-
-def parse_line(line: bytes) -> Event | None:
-    """The event of a line; None for an empty or torn one, and for a kind that a newer version added."""
-    try:
-        event: Event = _reader().validate_json(line)
-    except ValidationError:
-        return None
-    return event

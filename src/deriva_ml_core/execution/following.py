@@ -1,0 +1,114 @@
+"""One execution for all processes of a training: rank zero's, which the others follow and write nothing to."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from deriva_ml_core.assets.recorded import lookup_assets
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.dataset import resolve_version
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, Role, Status
+from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.execution import creation, restoration
+from deriva_ml_core.execution.configuration import ExecutionConfiguration
+from deriva_ml_core.execution.live import Execution
+from deriva_ml_core.execution.rendezvous import DEFAULT_SECONDS, SECONDS, Call, Word
+from deriva_ml_core.models import DatasetSpec
+from deriva_ml_core.notices import warn
+from deriva_ml_core.ranks import RANK, global_rank
+from deriva_ml_core.workflow import Workflow
+
+__all__ = ["create_execution", "restore_execution", "resume_execution"]
+
+
+def create_execution(
+    connection: Connection, configuration: ExecutionConfiguration, workflow: Workflow | RID | None, *, dry_run: bool
+) -> Execution:
+    """Make an execution, or follow that of rank zero; see ``DerivaML.create_execution``."""
+    from deriva_ml_core.redaction import redact_text
+
+    rank = global_rank(os.environ)
+    if dry_run:
+        if _follows(rank):
+            return _following(connection, Word(rid=DRY_RUN_RID), configuration)
+        return creation.create_execution(connection, configuration, workflow, dry_run=True)
+    call = Call(connection, os.environ)
+    if _follows(rank):
+        return _following(connection, _heard(call, rank, connection), configuration)
+    try:
+        execution = creation.create_execution(connection, configuration, workflow, dry_run=False)
+    except Exception as error:
+        call.leave(Word(error=(type(error).__name__, redact_text(str(error)))), rank=rank)
+        raise
+    call.leave(Word(rid=execution.execution_rid, folder=execution.working_dir), rank=rank)
+    return execution
+
+
+def restore_execution(connection: Connection, rid: RID) -> Execution:
+    """Find an execution again, or follow rank zero in it; see ``DerivaML.restore_execution``."""
+    if _follows(global_rank(os.environ)):
+        return _following(connection, Word(rid=rid))
+    return restoration.restore_execution(connection, rid)
+
+
+def resume_execution(connection: Connection, rid: RID) -> Execution:
+    """Find an execution again to go on with it, or follow rank zero in it; see ``DerivaML.resume_execution``."""
+    if _follows(global_rank(os.environ)):
+        return _following(connection, Word(rid=rid))
+    return restoration.resume_execution(connection, rid)
+
+
+def _follows(rank: int | None) -> bool:
+    return rank is not None and rank > 0
+
+
+def _heard(call: Call, rank: int | None, connection: Connection) -> Word:
+    """Rank zero's word, waited for; a word without an execution where none came."""
+    seconds = _seconds()
+    was_in_vain = call.in_vain
+    if (word := call.wait(seconds)) is not None:
+        word.raise_error()
+        return word
+    if not was_in_vain:
+        warn(
+            f"This process has rank {rank}, and that of rank zero did not tell it of its execution within {seconds:g} "
+            f"seconds: it goes on without one. They meet in {connection.folder}, which all nodes should share; "
+            f"{SECONDS} says how long to wait, and {RANK}=0 makes a process stand for itself."
+        )
+    return Word(rid=DRY_RUN_RID)
+
+
+def _seconds() -> float:
+    text = os.environ.get(SECONDS, "")
+    try:
+        return float(text) if text else DEFAULT_SECONDS
+    except ValueError as error:
+        raise ConfigurationError(f"{SECONDS}={text!r} is no number of seconds.") from error
+
+
+def _following(connection: Connection, word: Word, configuration: ExecutionConfiguration | None = None) -> Execution:
+    folder = word.folder or connection.working_folder(word.rid)
+    row = _row(connection, word.rid, configuration)
+    execution = Execution(connection, row, folder, configuration=configuration, restored=True, follows=True)
+    if configuration is not None:
+        known = {spec.rid: spec.version for spec in execution.record.datasets}
+        datasets = [_as_recorded(connection, spec, known) for spec in configuration.datasets]
+        execution.desk.inputs.record(datasets, lookup_assets(connection, configuration.asset_rids))
+    elif not folder.is_dir():
+        execution.desk.inputs.record(execution.list_input_datasets(), execution.list_assets(Role.input))
+    return execution
+
+
+def _as_recorded(connection: Connection, spec: DatasetSpec, known: dict[RID, str | None]) -> DatasetSpec:
+    """The version that rank zero took, where that can be seen from here."""
+    if spec.version is None and spec.rid in known:
+        return spec.model_copy(update={"version": known[spec.rid]})
+    return resolve_version(connection, spec)
+
+
+def _row(connection: Connection, rid: RID, configuration: ExecutionConfiguration | None) -> dict[str, Any]:
+    if rid != DRY_RUN_RID and (rows := connection.catalog.select(MLTable.execution, {"RID": rid})):
+        return rows[0]
+    description = "" if configuration is None else configuration.description
+    return {"RID": rid, "Description": description, "Status": Status.created}

@@ -1,0 +1,221 @@
+"""How the processes of one training learn of one execution: what rank zero leaves for the others, and where."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import time
+from collections.abc import MutableMapping
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from deriva_ml_core import errors
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID
+from deriva_ml_core.errors import DerivaMLException
+from deriva_ml_core.journal.lease import Lease
+from deriva_ml_core.journal.story import now
+from deriva_ml_core.models import Value
+from deriva_ml_core.ranks import inherits, launch_key, world_size
+
+__all__ = ["DEFAULT_SECONDS", "SECONDS", "Call", "Word"]
+
+log = logging.getLogger(__name__)
+
+EXECUTIONS = "DERIVA_ML_EXECUTIONS"
+"""What a process has created so far, for the processes that it launches to inherit.
+
+The count of calls belongs to the process, not to one of its connections, and has to reach children that know nothing
+else of it: so it lives in the environment, beside the number of the process that it counts for.
+"""
+
+SECONDS = "DERIVA_ML_RENDEZVOUS_SECONDS"
+"""The variable that says how long a follower waits for rank zero's word."""
+
+DEFAULT_SECONDS = 60.0
+
+INHERITED = 32
+"""Executions that are handed on by the environment: all that a process launches has room for less than 128 KiB."""
+
+SHORTEST, LONGEST = 0.01, 0.25
+"""Seconds between two looks: twice as long each time, from the first of these to the second."""
+
+LATE = 60.0
+"""Seconds by which a process may begin later than rank zero's word came, where only a clock can tell launches apart."""
+
+OLD = 86400.0
+"""Seconds after which a word that a killed process left is taken away."""
+
+
+class Word(Value):
+    """What rank zero has to say of one call of ``create_execution``.
+
+    Args:
+        rid: The execution; empty where it could not be created.
+        folder: Its working folder.
+        error: The type and the text of what went wrong.
+        lease: The process that says so.
+        time: When.
+    """
+
+    rid: RID = ""
+    folder: Path | None = None
+    error: tuple[str, str] | None = None
+    lease: Lease | None = None
+    time: datetime = Field(default_factory=now)
+
+    def raise_error(self) -> None:
+        """Raise what rank zero raised, as the same class where it is one of ours."""
+        if self.error is None:
+            return
+        name, text = self.error
+        kind = getattr(errors, name, None)
+        is_ours = isinstance(kind, type) and issubclass(kind, DerivaMLException)
+        message = f"Rank zero could not create the execution: {'' if is_ours else f'{name}: '}{text}"
+        raise (kind if is_ours else DerivaMLException)(message)  # type: ignore[misc]
+
+
+class Call:
+    """One call of ``create_execution``, which is the same one in every process that runs the same script.
+
+    Args:
+        connection: Whose folders words are left in.
+        environ: The process's environment; the call is counted in it.
+    """
+
+    def __init__(self, connection: Connection, environ: MutableMapping[str, str]) -> None:
+        self._connection = connection
+        self._environ = environ
+        self._count = _counted(environ)
+        self._count["count"] += 1
+        self._keep()
+
+    @property
+    def number(self) -> int:
+        """Which call of the process this is, from 1."""
+        return int(self._count["count"])
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether this process has waited in vain for a word before."""
+        return bool(self._count["in_vain"])
+
+    def leave(self, word: Word, *, rank: int | None) -> None:
+        """Leave a word for the processes of higher ranks; a disk that does not take it is warned about.
+
+        Args:
+            word: What to say.
+            rank: 0 where others were launched beside this process; None where it can only launch them itself.
+        """
+        self._remember(word)
+        if rank is None or world_size(self._environ) == 1:
+            return
+        signed = word.model_copy(update={"lease": Lease.taken()})
+        for place in self._places():
+            try:
+                _write(place, signed)
+            except OSError as error:
+                log.warning("The processes of higher ranks cannot be told of execution %s: %s", word.rid, error)
+
+    def wait(self, seconds: float) -> Word | None:
+        """Take rank zero's word, as soon as it is there.
+
+        Args:
+            seconds: How long to wait for it; at most one look where an earlier call has waited in vain.
+
+        Returns:
+            None where there was none.
+        """
+        if self.number <= self._count["inherited"]:
+            made = self._count["made"].get(str(self.number))
+            return Word(rid=made[0], folder=made[1]) if made else None
+        end = time.monotonic() + (0 if self.in_vain else seconds)
+        pause = SHORTEST
+        while (word := self._look()) is None and time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST)
+        if word is None:
+            self._count["in_vain"] = True
+            self._keep()
+        else:
+            self._remember(word)
+        return word
+
+    def _places(self) -> list[Path]:
+        """Where the word lies: of two folders that a launch may share, either will do."""
+        key = sha256(launch_key(self._environ).encode()).hexdigest()[:16]
+        folders = dict.fromkeys((self._connection.folder, self._connection.address.working_dir))
+        return [folder / "rendezvous" / key / f"{self.number}.json" for folder in folders if folder is not None]
+
+    def _look(self) -> Word | None:
+        for place in self._places():
+            with suppress(OSError, ValidationError):
+                word = Word.model_validate_json(place.read_bytes())
+                if _is_of_this_launch(word):
+                    return word
+        return None
+
+    def _remember(self, word: Word) -> None:
+        if word.rid:
+            made = {**self._count["made"], str(self.number): [word.rid, word.folder and str(word.folder)]}
+            self._count["made"] = dict(list(made.items())[-INHERITED:])
+            self._keep()
+
+    def _keep(self) -> None:
+        self._environ[EXECUTIONS] = json.dumps(self._count)
+
+
+def _counted(environ: MutableMapping[str, str]) -> dict[str, Any]:
+    """How many calls this process has made; a child that its rank zero launched begins with what that one made."""
+    empty: dict[str, Any] = {"process": os.getpid(), "count": 0, "inherited": 0, "in_vain": False, "made": {}}
+    found: dict[str, Any] = json.loads(environ.get(EXECUTIONS, "{}"))  # ours: no user writes it
+    if found.get("process") == os.getpid():
+        return found
+    if found.get("process") == os.getppid() and inherits(environ):
+        return {**empty, "inherited": found["count"], "made": found["made"]}
+    return empty
+
+
+def _is_of_this_launch(word: Word) -> bool:
+    """Whether a word was left by the rank zero of this launch, not by that of an earlier one with the same key."""
+    import psutil
+
+    if word.lease is None:
+        return False
+    is_dead = word.lease.is_dead()
+    if is_dead is False:
+        return True
+    begun = psutil.Process().create_time()
+    return word.time.timestamp() >= (begun if is_dead else begun - LATE)
+
+
+def _write(place: Path, word: Word) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for old in place.parents[1].glob("*/*.json"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > OLD:
+                _remove(old)
+    partial_place = place.with_name(f".{place.name}.{os.getpid()}")
+    partial_place.write_text(word.model_dump_json())
+    partial_place.replace(place)
+    # nothing depends on it: who is killed leaves a word that nobody believes
+    atexit.register(partial(_withdraw, place, os.getpid()))
+
+
+def _withdraw(place: Path, process: int) -> None:
+    if process == os.getpid():  # not a child that it forked
+        with suppress(OSError):
+            _remove(place)
+
+
+def _remove(place: Path) -> None:
+    place.unlink()
+    place.parent.rmdir()
