@@ -428,7 +428,7 @@ class Execution(DeskExecution):
         """
         if self.follower:
             raise FollowerOnly(
-                "The process of rank zero makes datasets, which this one follows: ask `if not execution.follower:` first."
+                "The process of rank zero makes datasets; this one follows it: ask `if not execution.follower:` first."
             )
         self._refuse_dry_run("make a dataset")
         return create_dataset(
