@@ -1,0 +1,151 @@
+"""How rows are added so that doing it again is safe: defaults, reserved ids, keys, and answers that were lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from deriva_ml_core.backends.remote.asking import Asking, Unanswered
+from deriva_ml_core.backends.remote.paths import check_columns, filters, name, qualified
+from deriva_ml_core.definitions import split_rid
+from deriva_ml_core.errors import AccessRefused, ConfigurationError, DuplicateRow, InvalidRID, UnknownColumn
+from deriva_ml_core.schema import SYSTEM_COLUMNS, Column, Table
+
+__all__ = ["check_given", "check_writable", "insert", "present", "prepared"]
+
+GivenRow = Mapping[str, Any]
+Reserve = Callable[[int], list[str]]
+
+
+def check_given(rid: object) -> str:
+    """Return a record id that a caller gave, or raise `InvalidRID`."""
+    if not isinstance(rid, str) or split_rid(rid)[1] is not None:
+        raise InvalidRID(f"{rid!r} cannot be the RID of a row: give letters and digits in groups joined by '-'.")
+    return rid
+
+
+def check_writable(table: Table, columns: Sequence[str]) -> None:
+    """Raise `UnknownColumn` for columns that are not there, or that the server fills itself.
+
+    The server would ignore an unknown one in silence.
+    """
+    check_columns(table, columns)
+    if fixed := [column for column in columns if column in SYSTEM_COLUMNS and column != "RID"]:
+        raise UnknownColumn(f"{', '.join(fixed)} of {table.name} cannot be given: the catalog writes it itself.")
+
+
+def prepared(table: Table, rows: Sequence[GivenRow], reserve: Reserve) -> tuple[list[dict[str, Any]], str]:
+    """Rows as they are sent, and the parameters that say which columns they leave to the server.
+
+    Args:
+        table: The table.
+        rows: Any columns, in each others'.
+        reserve: How to get record ids, where some rows give one and others do not.
+    """
+    check_writable(table, sorted({column for row in rows for column in row}))
+    sent = [dict(row) for row in rows]
+    with_rid = sum("RID" in row for row in sent)
+    for row in sent:
+        if "RID" in row:
+            check_given(row["RID"])
+    left: list[Column] = []
+    mixed: list[Column] = []
+    for column in table.columns:
+        given = sum(column.name in row for row in sent)
+        if column.default is not None and given < len(sent):
+            (mixed if given else left).append(column)
+    if 0 < with_rid < len(sent) or (mixed and not with_rid):
+        without = [row for row in sent if "RID" not in row]
+        for row, rid in zip(without, reserve(len(without)), strict=True):
+            row["RID"] = rid
+        with_rid = len(sent)
+    for column in mixed:
+        default = str(column.default)
+        if "(" in default:
+            raise ConfigurationError(
+                f"{table.name}.{column.name} is given for some rows and not for others, and only the server knows its "
+                f"default ({default}): give it for all of them or for none."
+            )
+        for row in sent:
+            row.setdefault(column.name, default.replace("{RID}", row["RID"]))
+    parameters = [f"defaults={','.join(name(column.name) for column in left)}"] if left else []
+    return sent, "&".join([*parameters, "nondefaults=RID"] if with_rid else parameters)
+
+
+def insert(asking: Asking, table: Table, rows: Sequence[GivenRow], reserve: Reserve, *, skip: bool) -> int:
+    """Add rows of one table, all or none.
+
+    Args:
+        asking: The catalog.
+        table: The table.
+        rows: What to add.
+        reserve: How to get record ids.
+        skip: Whether rows whose key is taken are passed over.
+
+    Returns:
+        How many were added.
+    """
+    sent, parameters = prepared(table, rows, reserve)
+    named = "nondefaults=RID" in parameters
+    if skip:
+        sent = _distinct(table, sent)
+        parameters = "&".join([*([parameters] if parameters else []), "onconflict=skip"])
+    path = f"/entity/{qualified(table)}" + (f"?{parameters}" if parameters else "")
+    rids = [row["RID"] for row in sent] if named else []
+    try:
+        # with reserved ids, or where taken keys are passed over, what came of a lost answer can be found out
+        response = asking.send("POST", path, table.name, given=sent, repeat=skip and not named)
+    except Unanswered:
+        if not named:
+            raise
+        if present(asking, table, rids):
+            return len(sent)
+        return len(asking.send("POST", path, table.name, given=sent, repeat=False).json())
+    except AccessRefused as error:
+        return _without_taken(asking, table, sent, path, error, skip=skip) if named else _raised(error)
+    return len(response.json())
+
+
+def _raised(error: Exception) -> int:
+    raise error
+
+
+def _distinct(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without those that share a key with one before them, which the server would refuse altogether."""
+    for key in (("RID",), *table.keys):
+        seen: set[str] = set()
+        kept = []
+        for row in rows:
+            values = [row.get(column) for column in key]
+            if None not in values and repr(values) in seen:
+                continue
+            seen.add(repr(values))
+            kept.append(row)
+        rows = kept
+    return rows
+
+
+def present(asking: Asking, table: Table, rids: Sequence[str]) -> set[str]:
+    """Those record ids that name rows of the table."""
+    found: set[str] = set()
+    for portion in filters(table, {"RID": list(rids)}):
+        rows = asking.read(f"/attribute/{qualified(table)}/{portion}/RID", table.name)
+        found.update(row["RID"] for row in rows)
+    return found
+
+
+def _without_taken(
+    asking: Asking, table: Table, rows: list[dict[str, Any]], path: str, error: AccessRefused, *, skip: bool
+) -> int:
+    """Go on after a refusal that may mean that a reserved id has been used: then its row is there."""
+    taken = present(asking, table, [row["RID"] for row in rows])
+    if not taken:
+        raise error
+    if not skip:
+        raise DuplicateRow(
+            f"{table.name} has a row with RID = {min(taken)!r} already. Use that one, or give another value."
+        ) from error
+    rest = [row for row in rows if row["RID"] not in taken]
+    if not rest:
+        return 0
+    return len(asking.send("POST", path, table.name, given=rest, repeat=False).json())

@@ -1,0 +1,223 @@
+"""A catalog's tables, between the server's documents and our values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from deriva_ml_core.errors import UnknownTable
+from deriva_ml_core.schema import ML_SCHEMA, SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
+
+__all__ = ["SERVERS_OWN", "converters", "read_model", "schema_documents"]
+
+Document = Mapping[str, Any]
+
+SERVERS_OWN = ("public", "_ermrest", "_ermrest_history", "WWW")
+"""Schemas that hold no tables of a project."""
+
+_BASE = {"serial4": "int4", "serial8": "int8", "timestamp": "timestamptz"}
+
+
+def read_model(document: Document) -> CatalogModel:
+    """The tables that a catalog's schema document names.
+
+    A name that several schemas have means the one of ``deriva-ml``, else the first by the schema's name.
+    """
+    schemas = {name: schema for name, schema in document["schemas"].items() if name not in SERVERS_OWN}
+    tables: dict[str, Table] = {}
+    for name in sorted(schemas, key=lambda one: (one != ML_SCHEMA, one)):
+        for table, described in schemas[name]["tables"].items():
+            if described.get("kind", "table") == "table":
+                tables.setdefault(table, _table(described))
+    return CatalogModel(tables)
+
+
+def _table(document: Document) -> Table:
+    own = [column for column in document["column_definitions"] if column["name"] not in SYSTEM_COLUMNS]
+    keys = (tuple(key["unique_columns"]) for key in document["keys"])
+    return Table(
+        name=document["table_name"],
+        columns=tuple(_column(column) for column in own),
+        keys=tuple(key for key in keys if key != ("RID",)),
+        foreign_keys=tuple(_foreign_keys(document)),
+        schema=document["schema_name"],
+        comment=document.get("comment"),
+    )
+
+
+def _column(document: Document) -> Column:
+    kind = document["type"]["typename"]
+    default = document.get("default")
+    return Column(
+        name=document["name"],
+        type=_BASE.get(kind, kind),
+        nullok=document.get("nullok", True),
+        default=default if default is None else str(default),
+        comment=document.get("comment"),
+    )
+
+
+def _foreign_keys(document: Document) -> Iterable[ForeignKey]:
+    for key in document["foreign_keys"]:
+        own, named = key["foreign_key_columns"], key["referenced_columns"]
+        if len(own) == 1 and named[0]["schema_name"] not in SERVERS_OWN and own[0]["column_name"] not in SYSTEM_COLUMNS:
+            yield ForeignKey(
+                column=own[0]["column_name"],
+                table=named[0]["table_name"],
+                to=named[0]["column_name"],
+                cascade=key.get("on_delete") == "CASCADE",
+            )
+
+
+Converter = Callable[[Any], Any]
+
+
+def converters(table: Table) -> dict[str, Converter]:
+    """What turns the server's values into ours, for the columns that need it."""
+    kinds = {column.name: column.type for column in table.columns} | {"RCT": "timestamptz", "RMT": "timestamptz"}
+    found = {"timestamptz": _time, "float8": _real, "float4": _real}
+    return {name: found[kind] for name, kind in kinds.items() if kind in found}
+
+
+def _time(text: Any) -> Any:
+    """With all six digits, so that texts have the order of the times; the server leaves zeros out."""
+    if text is None or (len(text) == 32 and text.endswith("+00:00")):
+        return text
+    return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _real(number: Any) -> Any:
+    return None if number is None else float(number)
+
+
+# what is sent
+
+DISPLAY = "tag:misd.isi.edu,2015:display"
+ASSET = "tag:isrd.isi.edu,2017:asset"
+TABLE_DISPLAY = "tag:isrd.isi.edu,2016:table-display"
+
+_SYSTEM_TITLES = {
+    "RID": "Record ID",
+    "RCT": "Creation Time",
+    "RMT": "Modified Time",
+    "RCB": "Created By",
+    "RMB": "Modified By",
+}
+
+
+def table_document(table: Table, schema_of: Callable[[str], str]) -> dict[str, Any]:
+    """What the server is asked to make, shown well by Chaise.
+
+    Args:
+        table: The table.
+        schema_of: The schema of each table that foreign keys name.
+    """
+    names = {column: f"{table.name}_{column}_fkey" for column in ("RCB", "RMB")}
+    clients = [
+        _foreign_key(table, column, ("public", "ERMrest_Client", "ID"), "NO ACTION", name)
+        for column, name in names.items()
+    ]
+    own = [
+        _foreign_key(
+            table,
+            key.column,
+            (schema_of(key.table), key.table, key.to),
+            "CASCADE" if key.cascade else "NO ACTION",
+            f"{table.name}_{key.column}_fkey",
+        )
+        for key in table.foreign_keys
+    ]
+    return {
+        "schema_name": table.schema,
+        "table_name": table.name,
+        "kind": "table",
+        "comment": table.comment,
+        "annotations": _annotations(table),
+        "column_definitions": [*_system_columns(), *(_column_document(table, column) for column in table.columns)],
+        "keys": [{"unique_columns": list(columns)} for columns in (("RID",), *table.keys)],
+        "foreign_keys": [*clients, *own],
+    }
+
+
+def _annotations(table: Table) -> dict[str, Any]:
+    if table.is_vocabulary:
+        return {TABLE_DISPLAY: {"row_name": {"row_markdown_pattern": "{{{Name}}}"}}}
+    if table.is_asset:
+        return {TABLE_DISPLAY: {"row_name": {"row_markdown_pattern": "{{{Filename}}}"}}}
+    return {}
+
+
+def _system_columns() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "type": {"typename": f"ermrest_{name.lower()}"},
+            "nullok": name in ("RCB", "RMB"),
+            "default": None,
+            "comment": None,
+            "annotations": {DISPLAY: {"name": title}},
+        }
+        for name, title in _SYSTEM_TITLES.items()
+    ]
+
+
+def _column_document(table: Table, column: Column) -> dict[str, Any]:
+    kind: dict[str, Any] = {"typename": column.type}
+    if column.type.endswith("[]"):
+        kind |= {"is_array": True, "base_type": {"typename": column.type[:-2]}}
+    annotations = {}
+    if table.is_asset and column.name == "URL":
+        annotations[ASSET] = {
+            "filename_column": "Filename",
+            "byte_count_column": "Length",
+            "md5": "MD5",
+            "url_pattern": f"/hatrac/{table.name}/{{{{{{MD5}}}}}}.{{{{#encode}}}}{{{{{{Filename}}}}}}{{{{/encode}}}}",
+        }
+    return {
+        "name": column.name,
+        "type": kind,
+        "nullok": column.nullok,
+        "default": column.default,
+        "comment": column.comment,
+        "annotations": annotations,
+    }
+
+
+def _foreign_key(table: Table, column: str, named: tuple[str, str, str], on_delete: str, name: str) -> dict[str, Any]:
+    schema, other, key = named
+    return {
+        "foreign_key_columns": [{"schema_name": table.schema, "table_name": table.name, "column_name": column}],
+        "referenced_columns": [{"schema_name": schema, "table_name": other, "column_name": key}],
+        # a term that gets another name takes its rows with it
+        "on_update": "CASCADE" if on_delete == "CASCADE" or key != "RID" else "NO ACTION",
+        "on_delete": on_delete,
+        "names": [[table.schema, name]],
+    }
+
+
+def schema_documents(model: CatalogModel, tables: Iterable[Table], schemas: Iterable[str]) -> list[dict[str, Any]]:
+    """The documents of one request that makes tables, and those of their schemas that are not there yet.
+
+    Args:
+        model: The tables that are there.
+        tables: The tables to make.
+        schemas: The schemas that are there.
+
+    Raises:
+        UnknownTable: A foreign key refers to a table that is neither there nor given.
+    """
+    new = list(tables)
+    places = {table.name: table.schema for table in (*model.tables.values(), *new)}
+
+    def schema_of(name: str) -> str:
+        if name not in places:
+            raise UnknownTable(f"A foreign key refers to {name!r}, which is no table; make that first.")
+        return places[name]
+
+    missing = dict.fromkeys(table.schema for table in new if table.schema not in set(schemas))
+    made = [
+        {"schema_name": name, "comment": None, "annotations": {DISPLAY: {"name_style": {"underline_space": True}}}}
+        for name in missing
+    ]
+    return [*made, *(table_document(table, schema_of) for table in new)]

@@ -1,0 +1,140 @@
+"""ERMrest's paths: which rows are meant, in what order; each short enough for a server to take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from itertools import product
+from typing import Any
+from urllib.parse import quote
+
+from deriva_ml_core.backend import Condition, Either, Where
+from deriva_ml_core.errors import ConfigurationError, UnknownColumn
+from deriva_ml_core.schema import SYSTEM_COLUMNS, Table
+
+__all__ = ["check_columns", "filters", "name", "order_by", "qualified"]
+
+LONGEST = 3000
+"""Bytes of a filter, decoded: a decoded path beyond about 4,000 is answered with an HTML 404."""
+
+LONGEST_QUOTED = 6000
+"""Bytes of a filter, as it is sent: a request line has at most 8,190 for Apache."""
+
+EMPTY_TEXT = "::regexp::%5E%24"
+"""What an empty text matches; ``=`` needs a value."""
+
+
+def name(text: str) -> str:
+    """A name or value as a part of a path."""
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{text!r} is not Unicode text; give another value.") from error
+
+
+def qualified(table: Table) -> str:
+    """A table as a path names it."""
+    return f"{name(table.schema)}:{name(table.name)}"
+
+
+def check_columns(table: Table, names: Iterable[str]) -> None:
+    """Raise `UnknownColumn`, naming the known ones, unless the table has all these columns."""
+    known = table.column_names
+    if unknown := [column for column in names if column not in known and column not in SYSTEM_COLUMNS]:
+        listed = ", ".join(sorted(known))
+        raise UnknownColumn(
+            f"The table {table.name} has no column {', '.join(map(repr, unknown))}; it has {listed}, "
+            f"and {', '.join(SYSTEM_COLUMNS)}."
+        )
+
+
+def order_by(order: Sequence[str], *, descending: bool = False) -> str:
+    """The part of a path that sorts."""
+    keys = ",".join(name(column) + ("::desc::" if descending else "") for column in order)
+    return f"@sort({keys})" if keys else ""
+
+
+def filters(table: Table, where: Where) -> list[str]:
+    """The filters that together mean these rows: ``""`` for all rows, none at all where no row can match.
+
+    A row may be meant by several of them where `where` is an `Either`.
+    """
+    conditions = where.conditions if isinstance(where, Either) else (where,)
+    for condition in conditions:
+        check_columns(table, condition)
+    pieces = [piece for condition in conditions for piece in _pieces(condition)]
+    if "" in pieces:
+        return [""]
+    return list(_packed(pieces)) if len(conditions) > 1 else pieces
+
+
+def _pieces(condition: Condition) -> Iterator[str]:
+    fixed = [_equal(column, value) for column, value in condition.items() if not _is_collection(value)]
+    listed = [(column, value) for column, value in condition.items() if _is_collection(value)]
+    room = LONGEST - sum(_size(part)[0] for part in fixed)
+    if room < 0:
+        raise ConfigurationError(
+            f"The condition on {', '.join(condition)} is too long to be asked: its values have over {LONGEST} bytes."
+        )
+    portions = [_one_of(column, value, room // len(listed)) for column, value in listed]
+    for combination in product(*portions):
+        yield "&".join([*fixed, *combination])
+
+
+def _is_collection(value: object) -> bool:
+    return isinstance(value, (tuple, list, set, frozenset))
+
+
+def _equal(column: str, value: object) -> str:
+    if value is None:
+        return f"{name(column)}::null::"
+    text = _text(value)
+    return f"{name(column)}={text}" if text else f"{name(column)}{EMPTY_TEXT}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, date):  # a datetime too
+        return name(value.isoformat())
+    if isinstance(value, (str, int, float)):
+        return name(str(value))
+    raise ConfigurationError(f"{value!r} cannot be asked for: give text, a number, a truth, a time, or None.")
+
+
+def _one_of(column: str, values: Iterable[Any], room: int) -> list[str]:
+    """Alternatives that together mean that the column has one of the values."""
+    given = dict.fromkeys(values)
+    apart = [_equal(column, value) for value in given if value is None or value == ""]
+    texts = [_text(value) for value in given if value is not None and value != ""]
+    found = [_any(column, portion) for portion in _portions(texts, room - len(column) - 10)]
+    return [*found, *apart]
+
+
+def _any(column: str, texts: list[str]) -> str:
+    return f"{name(column)}={texts[0]}" if len(texts) == 1 else f"{name(column)}=any({','.join(texts)})"
+
+
+def _portions(texts: Iterable[str], room: int) -> Iterator[list[str]]:
+    portion: list[str] = []
+    plain = quoted = 0
+    for text in texts:
+        size = _size(text)
+        if portion and (plain + size[0] + 1 > room or quoted + size[1] + 1 > LONGEST_QUOTED):
+            yield portion
+            portion, plain, quoted = [], 0, 0
+        portion.append(text)
+        plain, quoted = plain + size[0] + 1, quoted + size[1] + 1
+    if portion:
+        yield portion
+
+
+def _size(text: str) -> tuple[int, int]:
+    """A quoted text's bytes: decoded, and as it is sent."""
+    return len(text) - 2 * text.count("%"), len(text)
+
+
+def _packed(pieces: Iterable[str]) -> Iterator[str]:
+    """As many alternatives in one filter as it takes."""
+    for portion in _portions((f"({piece})" for piece in dict.fromkeys(pieces)), LONGEST):
+        yield ";".join(portion) if len(portion) > 1 else portion[0][1:-1]

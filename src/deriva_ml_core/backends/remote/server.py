@@ -1,0 +1,212 @@
+"""One Deriva server: where it is, who asks, and one session for each thread that does."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from deriva.core.deriva_binding import DerivaBinding
+from urllib3.exceptions import NewConnectionError
+
+from deriva_ml_core.backends.remote.transport import PatientAdapter
+
+if TYPE_CHECKING:
+    from requests import Response
+
+__all__ = ["Lost", "Server", "backoff", "wait_asked_for"]
+
+TIMEOUT = (10.0, 120.0)
+"""Seconds to connect to the catalog and to wait for its answer; 5,000 rows take it about 1.4 s."""
+
+LONGEST_WAIT = 60.0
+"""Seconds that a server may ask us to wait before we ask again."""
+
+HOPS = 5
+"""Redirects that a download follows."""
+
+SESSION = {
+    "timeout": TIMEOUT,
+    "retry_connect": 0,
+    "retry_read": 0,
+    "retry_backoff_factor": 0.0,
+    "retry_status_forcelist": [],
+    "bypass_cert_verify_host_list": [],
+}
+"""The client library's settings: it repeats nothing by itself, and verifies every certificate."""
+
+Body = bytes | IO[bytes] | None
+
+
+class Lost(Exception):
+    """A request without an answer.
+
+    Args:
+        why: What the connection said.
+        undone: Whether the server surely did nothing.
+    """
+
+    def __init__(self, why: str, *, undone: bool) -> None:
+        super().__init__(why)
+        self.undone = undone
+
+
+class _Binding(DerivaBinding):  # type: ignore[misc]  # it has no types
+    """The client library's session, with its login."""
+
+    def __init__(self, scheme: str, host: str, credential: Mapping[str, str]) -> None:
+        super().__init__(scheme, host, dict(credential), caching=False, session_config=SESSION)
+        for prefix in ("http://", "https://"):
+            self._session.mount(prefix, PatientAdapter())
+        self.dcctx["cid"] = "deriva-ml-core"
+
+    @property
+    def session(self) -> requests.Session:
+        session: requests.Session = self._session
+        return session
+
+    def context(self) -> str:
+        encoded: str = self.dcctx.encoded()
+        return encoded
+
+
+class Server:
+    """A server.
+
+    Args:
+        scheme: ``https``, or ``http`` for one on this machine.
+        host: Its name, with the port where that is not the scheme's own.
+        credential: What logs in: ``bearer-token``, or ``cookie``; empty for nobody.
+        sleep: How to wait.
+    """
+
+    def __init__(
+        self, scheme: str, host: str, credential: Mapping[str, str], sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.scheme, self.host, self.sleep = scheme, host, sleep
+        self._credential = dict(credential)
+        self._local = threading.local()
+        self._generation = 0
+
+    def __repr__(self) -> str:
+        return f"Server({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """The address that its paths follow."""
+        return f"{self.scheme}://{self.host}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        timeout: tuple[float, float] = TIMEOUT,
+        stream: bool = False,
+    ) -> Response:
+        """Send one request and return what was answered, whatever its status.
+
+        Raises:
+            Lost: There was no answer.
+        """
+        binding = self._binding()
+        context = {"deriva-client-context": binding.context()}
+        with _loss():
+            return binding.session.request(
+                method,
+                self.url + path,
+                headers={**context, **(headers or {})},
+                data=body,
+                timeout=timeout,
+                stream=stream,
+                allow_redirects=False,
+            )
+
+    def download(self, path: str, *, headers: Mapping[str, str], timeout: tuple[float, float]) -> Response:
+        """Begin to bring an object; where the server sends us to another one, that one learns no login.
+
+        Raises:
+            Lost: There was no answer.
+        """
+        response = self.request("GET", path, headers=headers, timeout=timeout, stream=True)
+        for _ in range(HOPS):
+            target = urljoin(response.request.url or "", response.headers.get("Location", ""))
+            if response.status_code not in (301, 302, 303, 307, 308) or not target:
+                break
+            response.close()
+            here = urlsplit(target)
+            if (here.scheme, here.netloc) == (self.scheme, self.host):
+                response = self.request("GET", target[len(self.url) :], headers=headers, timeout=timeout, stream=True)
+                continue
+            if here.scheme != "https" and self.scheme == "https":
+                raise Lost(f"{self.host} sends to {here.netloc} without encryption", undone=True)
+            with _loss():
+                response = requests.get(
+                    target, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False
+                )
+        return response
+
+    def close(self) -> None:
+        """Let go of this thread's connections; other threads do so when they next ask."""
+        self._generation += 1
+        self._local.__dict__.clear()
+
+    def _binding(self) -> _Binding:
+        # a session is one thread's, and a fork must not share its parent's sockets
+        present = (os.getpid(), self._generation)
+        if getattr(self._local, "owner", None) != present:
+            self._local.binding = _Binding(self.scheme, self.host, self._credential)
+            self._local.owner = present
+        binding: _Binding = self._local.binding
+        return binding
+
+
+@contextmanager
+def _loss() -> Iterator[None]:
+    try:
+        yield
+    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+        undone = isinstance(error, requests.exceptions.ConnectTimeout) or _never_connected(error)
+        raise Lost(_plain(error), undone=undone) from error
+    except (requests.exceptions.RequestException, OSError) as error:
+        raise Lost(_plain(error), undone=False) from error
+
+
+def _never_connected(error: Exception) -> bool:
+    reason: Any = error.args[0] if error.args else None
+    return isinstance(getattr(reason, "reason", reason), NewConnectionError)
+
+
+def _plain(error: Exception) -> str:
+    """What went wrong, without addresses of Python's objects."""
+    reason: Any = error.args[0] if error.args else error
+    reason = getattr(reason, "reason", reason)
+    return str(reason).rpartition(">: ")[2].rpartition("object at ")[2] or type(error).__name__
+
+
+def backoff(attempt: int, *, first: float = 0.05, longest: float = 2.0) -> float:
+    """Seconds to wait before a repeat: doubled each time, with jitter, so that those who collided part.
+
+    Args:
+        attempt: How many went before, from 0.
+        first: The mean wait before the first repeat.
+        longest: The most.
+    """
+    return float(min(longest, first * 2.0**attempt)) * random.uniform(0.5, 1.5)  # noqa: S311
+
+
+def wait_asked_for(response: Response) -> float:
+    """The seconds that a server asks us to wait, 0 where it does not, and never more than a minute."""
+    text = response.headers.get("Retry-After", "")
+    try:
+        return max(0.0, min(LONGEST_WAIT, float(text)))
+    except ValueError:
+        return 0.0

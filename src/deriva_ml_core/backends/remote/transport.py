@@ -1,0 +1,69 @@
+"""How requests travel: connections whose timeouts mean what they say, also while a body is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+__all__ = ["PatientAdapter"]
+
+BLOCK = 2**18
+"""Bytes of a body that are sent at once: each has the whole time for an answer."""
+
+
+class PatientAdapter(HTTPAdapter):
+    """Waits for a body to be taken as long as for an answer.
+
+    In urllib3 the time to connect is also the time in which each block of a body must be taken, on a new connection.
+    Nothing is repeated here: who asks knows what may be repeated.
+    """
+
+    patience: float | None = None
+    """Seconds in which each block must be taken."""
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Response:
+        self.patience = timeout[1] if isinstance(timeout, tuple) else timeout
+        response: Response = super().send(request, stream, timeout, verify, cert, proxies)
+        return response
+
+    def init_poolmanager(  # type: ignore[override]  # requests gives no more
+        self, connections: int, maxsize: int, block: bool = False
+    ) -> None:
+        self.poolmanager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, blocksize=BLOCK)
+        self.poolmanager.pool_classes_by_scheme = {"http": _pool(self), "https": _secure_pool(self)}
+
+
+def _pool(adapter: PatientAdapter) -> type[HTTPConnectionPool]:
+    class Connection(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(adapter.patience)
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
+
+
+def _secure_pool(adapter: PatientAdapter) -> type[HTTPSConnectionPool]:
+    class Connection(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(adapter.patience)
+
+    class Pool(HTTPSConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
