@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class RecordedExecution:
         """When it ended, in UTC; None before that, and where the journal is not at hand."""
         return self._story().stop
 
-    @property
+    @cached_property
     def url(self) -> str:
         """Its citation, which names it outside this catalog."""
         return self._connection.catalog.cite(self.execution_rid)

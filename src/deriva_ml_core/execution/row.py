@@ -49,6 +49,7 @@ class RowWriter:
         self._due = 0
         """The process that has asked for a write which has not begun; 0 where none has."""
         self._warned = False
+        self._written: dict[str, Any] | None = None
 
     def write(self) -> None:
         """Write the row now.
@@ -101,7 +102,8 @@ class RowWriter:
             begun = time.monotonic()
             try:
                 with self._lock:
-                    self._write()
+                    if self._row(self._journal.story) != self._written:
+                        self._write()
             except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
                 self._warn(error)
                 if isinstance(error, FINAL):
@@ -115,10 +117,10 @@ class RowWriter:
 
     def _write(self) -> None:
         """Write until the row is what the journal says: another process may have gone on meanwhile, and written too."""
-        written = None
-        while (row := self._row(self._journal.story)) is not None and row != written:
+        self._written = None
+        while (row := self._row(self._journal.story)) is not None and row != self._written:
             self._connection.catalog.update(MLTable.execution, [row])
-            written = row
+            self._written = row
         self._warned = False
 
     def _row(self, story: Story) -> dict[str, Any] | None:
