@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deriva_ml_core.errors import ConfigurationError, InvalidFileName, UnknownTerm
+from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
 from deriva_ml_core.training.options import TrainingOptions
 from deriva_ml_core.training.scores import Score, monitored
 
@@ -74,6 +74,7 @@ class Checkpoints:
         self._score = best
         self._best: _Kept | None = None
         self._last: _Kept | None = None
+        self._pointed_out: tuple[Path | None, Path | None] = (None, None)
         self._writing: dict[Path, tuple[_Kept, bool, Score | None]] = {}
 
     @property
@@ -139,6 +140,10 @@ class Checkpoints:
         finally:
             partial.unlink(missing_ok=True)
 
+    def is_pending(self, path: Path) -> bool:
+        """Whether a checkpoint is registered, and neither written nor dropped yet."""
+        return path in self._writing
+
     def written(self, path: Path) -> None:
         """Take up a checkpoint that is whole, and let go of those that it supersedes."""
         kept, is_best, _ = self._writing.pop(path)
@@ -163,7 +168,7 @@ class Checkpoints:
         self.remove(path)
 
     def adopt(self, path: Path, *, whole: bool) -> None:
-        """Stage a checkpoint that is there, a file or a folder, whoever wrote it.
+        """Stage a checkpoint that is there, a file or a folder, whoever wrote it; one that is staged already stays so.
 
         Args:
             path: In `folder`, where it stays what it is; anywhere else, where it is copied when it is sent.
@@ -172,9 +177,10 @@ class Checkpoints:
         """
         own = path.is_relative_to(self.folder)
         files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        staged_here = self._execution.staged_assets()
+        known = {place: asset.path for asset in staged_here for place in (asset.path, asset.original)}
         for file in files:
-            name = None if own else (Path(path.name) / file.relative_to(path)).as_posix()
-            staged = self._stage(str(file), None if name == file.name else name)
+            staged = known.get(file) or self._stage_there(path, file, own=own)
             if own and whole:
                 self._execution.seal(staged)
 
@@ -189,13 +195,24 @@ class Checkpoints:
     def forget(self, path: Path) -> None:
         """Drop a checkpoint that is deleted, with all its files, from what is to be sent."""
         for asset in self._execution.staged_assets():
-            if path in (asset.path, asset.original) or path in asset.path.parents:
+            places = [place for place in (asset.path, asset.original) if place is not None]
+            if path in places or any(path in place.parents for place in places):
                 with suppress(InvalidFileName):  # sent meanwhile
                     self._execution.forget(asset.path)
+
+    def point_out(self, best: Path | None, last: Path | None) -> None:
+        """Say which of those that a framework keeps are the best and the last so far; `finish` marks them."""
+        self._pointed_out = (best, last)
+
+    @property
+    def newest(self) -> Path | None:
+        """The checkpoint that was kept last, by us or by a framework that pointed it out; None before there is one."""
+        return self._last.path if self._last else self._pointed_out[1] or (self._best.path if self._best else None)
 
     def finish(self) -> None:
         """Tell the best and the last apart from the others by their types."""
         self.mark(self._best.path if self._best else None, self._last.path if self._last else None)
+        self.mark(*self._pointed_out)
 
     def mark(self, best: Path | None, last: Path | None) -> None:
         """Give the best and the last checkpoint their types, where the catalog has these."""
@@ -210,6 +227,16 @@ class Checkpoints:
         if path is None:
             return []
         return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+
+    def _stage_there(self, path: Path, file: Path, *, own: bool) -> Path:
+        """Stage a file of a checkpoint that somebody else wrote, by its name there."""
+        if own:
+            return self._stage(str(file))
+        name = Path(path.name) / file.relative_to(path)
+        try:
+            return self._stage(str(file), name.as_posix())
+        except FileConflict:  # of the same name, in another folder
+            return self._stage(str(file), (path.parent.name / name).as_posix())
 
     def _is_best(self, score: Score | None) -> bool:
         """Whether an epoch is the best so far; where none has the metric, each is, so that one is kept."""

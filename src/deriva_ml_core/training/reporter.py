@@ -215,6 +215,18 @@ class TrainingReporter:
         else:
             self._untold = lambda: self._tell(progress, message)
 
+    def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Keep the metrics of a validation within an epoch, of which the epoch's own line will not tell.
+
+        Args:
+            step: Optimizer steps since training began.
+            epoch: The epoch that goes on, from 1.
+            metrics: Its values by name.
+        """
+        values, _ = as_floats(metrics)
+        with _spared(f"keep the metrics of the validation in step {step}"):
+            self._kept().append("fit", "step", self._fit, epoch, step, values)
+
     def end_stage(
         self, stage: str, metrics: Mapping[str, SupportsFloat], *, seconds: float, step: int | None = None
     ) -> None:
@@ -275,6 +287,11 @@ class TrainingReporter:
             self.begin_fit()
         assert self._checkpoints is not None
         return self._checkpoints
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where files of the checkpoints' table are staged, known before a fit begins; the execution is made for it."""
+        return self.begin().working_dir / "outputs" / self.options.checkpoint_table
 
     def checkpoint_due(self, epoch: int) -> bool:
         """Whether an epoch, from 1, may leave a checkpoint; every process of a training answers alike."""

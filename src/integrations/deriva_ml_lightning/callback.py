@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, SupportsFloat
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from deriva_ml_core.training import TrainingReporter
-from deriva_ml_lightning.packages import callback_classes
+from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.training import OptionWords, TrainingReporter
+from deriva_ml_core.unattended import opening
+from deriva_ml_lightning.checkpoint_io import wait_for_saves
+from deriva_ml_lightning.checkpointing import Checkpointing
+from deriva_ml_lightning.epochs import Epochs
+from deriva_ml_lightning.packages import callback_classes, put_back, put_last
+from deriva_ml_lightning.settings import settings_of
+from deriva_ml_lightning.stages import Stages
+from deriva_ml_lightning.stops import Stops
+from deriva_ml_lightning.trials import is_trial
 
 if TYPE_CHECKING:
     from typing import Any as Callback  # so that a type checker takes it for either package's
 
     from lightning.pytorch import LightningModule, Trainer
 
-    from deriva_ml_core.execution import Execution
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.execution import Execution, ExecutionConfiguration
 else:
 
     class Callback(*callback_classes()):
@@ -27,111 +36,176 @@ else:
 __all__ = ["DerivaMLCallback"]
 
 
-@dataclass(frozen=True)
-class _Epoch:
-    """An epoch that has ended; the module's own ``on_train_epoch_end`` may still add to its metrics."""
-
-    number: int
-    step: int
-    metrics: Mapping[str, SupportsFloat]
-
-
 class DerivaMLCallback(Callback):  # type: ignore[misc]
-    """Records a fit in an execution: each epoch a status, its metrics and a checkpoint, and an upload at the end.
+    """Records fits, and validations, tests and predictions beside them, in an execution.
+
+    Given an execution, it records into that one, which the user's ``with`` begins and ends. Given none, it makes its
+    own when a Trainer is set up, and ends and uploads it at the end of the first fit, or of the ``with`` in which it is
+    used itself; what the same callback sees later is added to it.
 
     Args:
-        execution: The execution that the training belongs to, entered by ``with``.
-        checkpoint_table: The asset table for checkpoints.
-        checkpoint_types: Their terms in the vocabulary Asset_Type.
-        save_every_n_epochs: How many epochs apart checkpoints are; 0 keeps none.
-        upload: Whether the end of the fit uploads all that is staged; otherwise it waits for
-            ``execution.upload_execution_outputs()``.
+        execution: The execution that the training belongs to, entered by ``with``; None to make one.
+        ml: Where to make one; ``DerivaML()`` by default.
+        configuration: What it is to be; by default of the script or notebook that runs, as a workflow of type Training.
+        description: What the run is for.
+        checkpoint_io: Whether checkpoints are written by our own CheckpointIO where the Trainer has Lightning's
+            default; another one stays in any case.
+        **options: The fields of ``deriva_ml_core.training.TrainingOptions``. With ``checkpoints=...`` the Trainer's own
+            ModelCheckpoints stay as they are, and are not recorded.
+
+    Raises:
+        ConfigurationError: Both an execution and what to make one of are given, or an option is wrong.
+        UnknownTable, UnknownTerm: The execution's catalog has no such asset table or asset type.
 
     Example:
         ::
 
-            with ml.create_execution(configuration) as execution:
-                trainer = Trainer(max_epochs=10, callbacks=[DerivaMLCallback(execution)])
-                trainer.fit(model, data)
+            Trainer(max_epochs=10, callbacks=[DerivaMLCallback()]).fit(model, data)
     """
 
     def __init__(
         self,
-        execution: Execution,
+        execution: Execution | None = None,
         *,
-        checkpoint_table: str = "Model",
-        checkpoint_types: Sequence[str] = ("Model_File",),
-        save_every_n_epochs: int = 1,
-        upload: bool = True,
+        ml: DerivaML | None = None,
+        configuration: ExecutionConfiguration | None = None,
+        description: str = "",
+        checkpoint_io: bool = True,
+        **options: Unpack[OptionWords],
     ) -> None:
         super().__init__()
-        self._reporter = TrainingReporter(
-            execution,
-            checkpoint_table=checkpoint_table,
-            checkpoint_types=checkpoint_types,
-            save_every_n_epochs=save_every_n_epochs,
-            upload=upload,
-        )
-        self._ended: _Epoch | None = None
-        self._told: Mapping[str, object] = {}
+        if execution is not None and not (ml is None and configuration is None and not description):
+            raise ConfigurationError(
+                "Give DerivaMLCallback either an execution, or ml=, configuration= and description= to make one of."
+            )
+        self._reporter = TrainingReporter(execution or opening(ml, configuration, description), **options)
+        self._epochs = Epochs(self._reporter)
+        self._stages = Stages(self._reporter)
+        self._checkpointing = Checkpointing(self._reporter, direct=checkpoint_io)
+        self._stops = Stops()
+        self._outcome = ""
+        self._is_on = False
+        self._order: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._reporter.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reporter.__exit__(kind, error, trace)
+
+    @property
+    def execution(self) -> Execution:
+        """The execution.
+
+        Raises:
+            ExecutionNotBegun: The callback makes its own when a Trainer is set up, and none has been.
+        """
+        return self._reporter.execution
+
+    # The hooks, in the order in which a Trainer calls them
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._checkpointing.note_undirected(trainer)
+        self._is_on = not is_trial(trainer)
+        if not self._is_on:
+            return
+        if trainer.is_global_zero:
+            self._reporter.begin()
+        if stage == "fit":
+            self._checkpointing.begin(trainer)
+            self._checkpointing.direct_theirs(self._reporter.checkpoint_folder if trainer.is_global_zero else None)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._order = put_last(trainer, self)  # what ModelCheckpoints save in a hook is there when ours is called
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._ended, self._told = None, {}
+        if not self._is_on:
+            return
+        self._epochs.begin(trainer)
+        self._stops = Stops()
         epochs = trainer.max_epochs
-        self._reporter.begin_fit(epochs=epochs if epochs and epochs > 0 else None)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._report(trainer)
-        number = trainer.current_epoch + 1
-        self._save_checkpoint(trainer, number)
-        # reading the metrics makes all ranks meet, so every rank does
-        self._ended = _Epoch(number, trainer.global_step, dict(trainer.callback_metrics))
+        if trainer.is_global_zero:
+            self._reporter.begin_fit(
+                epochs=epochs if epochs and epochs > 0 else None,
+                settings=settings_of(trainer, pl_module),
+                managed=self._checkpointing.managed,
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._report(trainer)
+        if self._is_on:
+            self._complete_epoch(trainer)
+            self._epochs.begin_epoch(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._is_on and (step := self._epochs.end_batch(trainer, batch)) is not None:
+            self._checkpointing.end_step(trainer, step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_on:
+            self._complete_epoch(trainer)
+            self._checkpointing.end_epoch(trainer, self._epochs.end_epoch(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._report(trainer)
+        if self._is_on:
+            self._complete_epoch(trainer)
+            self._outcome = self._stops.outcome(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._report(trainer, complete=False)
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_on:
+            self._stages.begin(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_on:
+            self._stages.end(trainer, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_on:
+            self._stages.begin(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_on:
+            self._stages.end(trainer, "test")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_on:
+            self._stages.begin(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_on:
+            self._stages.end(trainer, "predict")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_on and trainer.is_global_zero:
+            self._checkpointing.finish()
+            self._reporter.end_fit(self._outcome)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._is_on:
+            self._leave(trainer)
+            self._stages.tell(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not self._is_on:
+            return
+        self._epochs.report(trainer, complete=False)
+        wait_for_saves(trainer.strategy, self._reporter.options.drain)
         if trainer.is_global_zero:
-            self._reporter.end_fit()
+            self._checkpointing.finish()
+            self._reporter.fail(exception)
+        self._leave(trainer)
 
-    def _report(self, trainer: Trainer, *, complete: bool = True) -> None:
-        """Report the epoch that has ended, if it is not reported yet.
+    def _complete_epoch(self, trainer: Trainer) -> None:
+        if (told := self._epochs.report(trainer)) is not None:
+            self._stops.note_epoch(trainer, told[0])
+            self._checkpointing.complete_epoch(trainer, told[1])
 
-        Args:
-            trainer: Whose.
-            complete: Whether metrics that were logged since may be read; after a failure another rank may be gone.
-        """
-        if (ended := self._ended) is None:
-            return
-        metrics = {**ended.metrics, **trainer.callback_metrics} if complete else ended.metrics
-        # the Trainer goes on telling the last value of a metric that this epoch did not log
-        fresh = {name: value for name, value in metrics.items() if value is not self._told.get(name)}
-        self._ended, self._told = None, metrics
-        if trainer.is_global_zero:
-            self._reporter.end_epoch(ended.number, _once(fresh), step=ended.step)
-
-    def _save_checkpoint(self, trainer: Trainer, epoch: int) -> None:
-        """Save on every rank, to the path that rank zero registered."""
-        if not self._reporter.checkpoint_due(epoch):
-            return
-        path = self._reporter.checkpoint_path(epoch, ".ckpt") if trainer.is_global_zero else None
-        path = trainer.strategy.broadcast(path)
-        if path is None:
-            return
-        if trainer.world_size > 1:  # a rank that swallowed its failure would leave the others waiting
-            trainer.save_checkpoint(path, weights_only=False)
-            return
-        with self._reporter.writing_checkpoint(path):
-            trainer.save_checkpoint(path, weights_only=False)
-
-
-def _once(metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
-    """Leave out ``loss_step`` and ``loss_epoch`` beside ``loss``: Lightning's other names for the same metric."""
-    twins = {f"{name}{suffix}" for name in metrics for suffix in ("_step", "_epoch")}
-    return {name: value for name, value in metrics.items() if name not in twins}
+    def _leave(self, trainer: Trainer) -> None:
+        """Leave the Trainer as it was."""
+        self._is_on = False
+        self._checkpointing.end(trainer)
+        put_back(trainer, self._order)

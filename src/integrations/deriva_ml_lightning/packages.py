@@ -1,11 +1,14 @@
-"""Lightning comes as two packages with two Callback classes; people have either, or both."""
+"""Lightning comes as two packages, each with classes of its own; people have either, or both."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
-__all__ = ["callback_classes"]
+__all__ = ["callback_classes", "checkpoint_callbacks", "classes_named", "put_back", "put_last"]
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -16,8 +19,45 @@ def callback_classes() -> tuple[type, ...]:
     Raises:
         ModuleNotFoundError: Neither is installed.
     """
-    imported = tuple(sys.modules[name].Callback for name in PACKAGES if sys.modules.get(name))
+    imported = tuple(package.Callback for package in _imported())
     return imported or (_first_installed(),)
+
+
+def classes_named(place: str, name: str) -> tuple[type, ...]:
+    """A class of each of the two packages that is imported, for ``isinstance``.
+
+    Args:
+        place: The module in the package, such as ``plugins.io``.
+        name: The class.
+    """
+    return tuple(getattr(import_module(f"{package.__name__}.{place}"), name) for package in _imported())
+
+
+def checkpoint_callbacks(trainer: Any) -> list[Any]:
+    """The Trainer's own ModelCheckpoints."""
+    kinds = classes_named("callbacks", "ModelCheckpoint")
+    return [each for each in trainer.checkpoint_callbacks if isinstance(each, kinds)]
+
+
+def put_last(trainer: Any, callback: object) -> list[Any]:
+    """Let a callback be the last that a Trainer calls, which puts its ModelCheckpoints there.
+
+    Returns:
+        The callbacks as they were.
+    """
+    before: list[Any] = trainer.callbacks
+    trainer.callbacks = [*(each for each in before if each is not callback), callback]
+    return before
+
+
+def put_back(trainer: Any, before: list[Any]) -> None:
+    """Put a Trainer's callbacks back into an earlier order, unless they are others now."""
+    if {id(each) for each in trainer.callbacks} == {id(each) for each in before}:
+        trainer.callbacks = before
+
+
+def _imported() -> Iterator[ModuleType]:
+    return (found for name in PACKAGES if (found := sys.modules.get(name)) is not None)
 
 
 def _first_installed() -> type:

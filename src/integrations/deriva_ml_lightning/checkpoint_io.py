@@ -1,0 +1,171 @@
+"""How checkpoints are written while a fit is recorded, and who is told when one is whole, or gone."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from threading import Thread
+from typing import Any, Protocol
+
+from deriva_ml_lightning.packages import classes_named
+
+__all__ = ["CheckpointWatch", "RecordedCheckpointIO", "install", "is_local", "uninstall", "wait_for_saves"]
+
+
+class CheckpointWatch(Protocol):
+    """Who is told of checkpoints, on whatever thread writes them."""
+
+    def saving(self, path: Path, *, whole: bool) -> AbstractContextManager[None]:
+        """Called around the writing of a local file or folder, which is there when it is left without an error.
+
+        Args:
+            path: Where it will be.
+            whole: Whether it is written beside and renamed, so that nobody ever writes to it in its place.
+        """
+
+    def removed(self, path: Path) -> None:
+        """Called after a local file or folder was removed."""
+
+
+class RecordedCheckpointIO:
+    """Stands in a strategy before its CheckpointIO, and tells a watch what that one does.
+
+    In place of Lightning's own for files, it writes them itself: straight into a new file beside, which is renamed when
+    it is whole. Lightning's writes a second copy in memory first.
+
+    Args:
+        inner: The CheckpointIO that was there.
+        watch: Who is told; None in a process that records nothing.
+        direct: Whether to write in the place of Lightning's own.
+    """
+
+    def __init__(self, inner: Any, watch: CheckpointWatch | None, *, direct: bool) -> None:
+        self.inner = inner
+        self.watch = watch
+        self._direct = direct
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save, as every CheckpointIO does."""
+        if self.watch is None or not is_local(path):
+            self._save(checkpoint, path, storage_options)
+            return
+        with self.watch.saving(_absolute(path), whole=self._is_direct()):
+            self._save(checkpoint, path, storage_options)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove, as every CheckpointIO does."""
+        self.inner.remove_checkpoint(path)
+        if self.watch is not None and is_local(path):
+            self.watch.removed(_absolute(path))
+
+    def _save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any) -> None:
+        if storage_options is None and self._is_direct() and is_local(path):
+            _write(checkpoint, _absolute(path))
+        else:  # also what Lightning's own refuses
+            self.inner.save_checkpoint(checkpoint, path, storage_options=storage_options)
+
+    def _is_direct(self) -> bool:
+        return self._direct and type(self.inner) in classes_named("plugins.io", "TorchCheckpointIO")
+
+
+def install(strategy: Any, watch: CheckpointWatch | None, *, direct: bool) -> RecordedCheckpointIO:
+    """Put ours before the CheckpointIO that does the writing: inside of those that only wrap another.
+
+    Args:
+        strategy: The Trainer's.
+        watch: Who is told.
+        direct: Whether ours writes in the place of Lightning's own for files.
+
+    Returns:
+        What `uninstall` takes away again.
+    """
+    wrapping = _innermost_wrapping(strategy)
+    inner = strategy.checkpoint_io if wrapping is None else wrapping.checkpoint_io
+    ours = RecordedCheckpointIO(inner, watch, direct=direct)
+    _put(strategy, wrapping, ours)
+    for kind in classes_named("plugins.io", "CheckpointIO"):
+        kind.register(RecordedCheckpointIO)  # type: ignore[attr-defined]  # an abstract class
+    return ours
+
+
+def uninstall(strategy: Any, ours: RecordedCheckpointIO) -> None:
+    """Put back what was there; what others have put before it meanwhile stays."""
+    wrapping = _innermost_wrapping(strategy)
+    current = strategy.checkpoint_io if wrapping is None else wrapping.checkpoint_io
+    if current is ours:
+        _put(strategy, wrapping, ours.inner)
+        return
+    while isinstance(current, RecordedCheckpointIO):
+        if current.inner is ours:
+            current.inner = ours.inner
+            return
+        current = current.inner
+
+
+def wait_for_saves(strategy: Any, seconds: float) -> bool:
+    """Let what is saved beside the training be written.
+
+    Args:
+        strategy: The Trainer's.
+        seconds: How long to wait at most.
+
+    Returns:
+        Whether all is written.
+    """
+    if _innermost_wrapping(strategy) is None:
+        return True
+    waiting = Thread(target=_close, args=(strategy.checkpoint_io,), name="deriva-ml-saves", daemon=True)
+    waiting.start()
+    waiting.join(seconds)
+    return not waiting.is_alive()
+
+
+def is_local(path: Any) -> bool:
+    """Whether a checkpoint's path is one of this machine's file system, and not an address such as ``s3://...``."""
+    return "://" not in os.fspath(path)
+
+
+def _absolute(path: Any) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - a link is meant itself, not what it points to
+
+
+def _close(checkpoint_io: Any) -> None:
+    try:
+        checkpoint_io.teardown()
+    except BaseException:  # noqa: BLE001 - the Trainer closes it too, and raises this there
+        return
+
+
+def _innermost_wrapping(strategy: Any) -> Any | None:
+    kinds = classes_named("plugins.io.wrapper", "_WrappingCheckpointIO")
+    found, current = None, strategy.checkpoint_io
+    while isinstance(current, kinds):
+        found, current = current, current.checkpoint_io  # type: ignore[attr-defined]
+    return found
+
+
+def _put(strategy: Any, wrapping: Any | None, checkpoint_io: Any) -> None:
+    if wrapping is None:
+        strategy.checkpoint_io = checkpoint_io
+    else:
+        wrapping._checkpoint_io = checkpoint_io  # its setter takes only the first
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint beside its place, and rename it when it is whole."""
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".writing-{path.name}")
+    try:
+        with partial.open("wb") as file:  # given a path, torch.save would write the name into the bytes
+            torch.save(checkpoint, file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""How a fit is set up, in plain values."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+__all__ = ["settings_of"]
+
+log = logging.getLogger(__name__)
+
+OF_TRAINER = (
+    *("max_epochs", "min_epochs", "max_steps", "min_steps", "precision", "accumulate_grad_batches"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "num_devices", "num_nodes", "world_size"),
+    *("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch"),
+    *("fast_dev_run", "reload_dataloaders_every_n_epochs", "log_every_n_steps"),
+)
+PLAIN = (str, int, float, bool, type(None))
+
+
+def settings_of(trainer: Any, module: Any) -> dict[str, object]:
+    """Tell how a fit is set up: model, data, optimizers, callbacks, Trainer; what cannot be told is left out.
+
+    Args:
+        trainer: A Trainer whose training begins.
+        module: Its LightningModule.
+    """
+    parts: dict[str, Callable[[], object]] = {
+        "framework": partial(_framework, trainer),
+        "model": partial(_model, module),
+        "hyperparameters": lambda: dict(module.hparams),
+        "data_hyperparameters": lambda: dict(trainer.datamodule.hparams) if trainer.datamodule else None,
+        "optimizers": lambda: [_optimizer(each) for each in trainer.optimizers],
+        "schedulers": lambda: [_scheduler(each) for each in trainer.lr_scheduler_configs],
+        "data": partial(_data, trainer),
+        "trainer": partial(_trainer, trainer),
+        "callbacks": lambda: [_callback(each) for each in trainer.callbacks],
+        "seeds": _seeds,
+    }
+    return {name: told for name, part in parts.items() if (told := _spared(name, part))}
+
+
+def _spared(name: str, part: Callable[[], object]) -> object:
+    try:
+        return part()
+    except Exception:
+        log.debug("The settings of the part %r are not told.", name, exc_info=True)
+        return None
+
+
+def _framework(trainer: Any) -> dict[str, str]:
+    import sys
+
+    names = (type(trainer).__module__.partition(".")[0], "torch")
+    return {name: str(sys.modules[name].__version__) for name in names if hasattr(sys.modules.get(name), "__version__")}
+
+
+def _model(module: Any) -> dict[str, object]:
+    parameters = list(module.parameters())
+    layers = [
+        {"name": name, "type": type(layer).__name__, "parameters": sum(each.numel() for each in layer.parameters())}
+        for name, layer in module.named_modules()
+        if name and not next(layer.children(), None)
+    ]
+    return {
+        "type": f"{type(module).__module__}.{type(module).__qualname__}",
+        "parameters": sum(each.numel() for each in parameters),
+        "trainable_parameters": sum(each.numel() for each in parameters if each.requires_grad),
+        "layers": layers,
+    }
+
+
+def _optimizer(optimizer: Any) -> dict[str, object]:
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # a LightningOptimizer wraps one
+    groups = [_plain({key: value for key, value in each.items() if key != "params"}) for each in optimizer.param_groups]
+    settings = _plain(optimizer.defaults)
+    return {"name": type(optimizer).__name__, **settings, **({"groups": groups} if len(groups) > 1 else {})}
+
+
+def _scheduler(config: Any) -> dict[str, object]:
+    scheduler = config.scheduler
+    how = {name: getattr(config, name, None) for name in ("interval", "frequency", "monitor", "name")}
+    return {"name": type(scheduler).__name__, "how": how, **_plain(vars(scheduler))}
+
+
+def _callback(callback: Any) -> dict[str, object]:
+    told = {name: value for name, value in _plain(vars(callback)).items() if value not in (None, "")}
+    return {"name": type(callback).__name__, **told}
+
+
+def _data(trainer: Any) -> dict[str, object]:
+    loader = trainer.train_dataloader
+    dataset: Any = getattr(loader, "dataset", None)
+    told = {
+        "batch_size": getattr(loader, "batch_size", None),
+        "batches_per_epoch": trainer.num_training_batches,
+        "validation_batches": trainer.num_val_batches,
+        "num_workers": getattr(loader, "num_workers", None),
+        "sampler": _type_name(getattr(loader, "sampler", None)),
+        "dataset": _type_name(dataset),
+        "samples": len(dataset) if hasattr(dataset, "__len__") else None,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _trainer(trainer: Any) -> dict[str, object]:
+    told = {name: value for name in OF_TRAINER if (value := getattr(trainer, name, None)) is not None}
+    return {**told, "strategy": _type_name(trainer.strategy), "accelerator": _type_name(trainer.accelerator)}
+
+
+def _seeds() -> dict[str, object]:
+    import torch
+
+    told = {"PL_GLOBAL_SEED": os.environ.get("PL_GLOBAL_SEED"), "torch": torch.initial_seed()}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
+    """What can be told of an object's attributes: its plain public values, and short lists of them."""
+    return {name: value for name, value in values.items() if not name.startswith("_") and _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 20 and all(isinstance(each, PLAIN) for each in value)
+    return isinstance(value, PLAIN)
+
+
+def _type_name(value: object) -> str | None:
+    return None if value is None else type(value).__name__

@@ -1,0 +1,68 @@
+"""Why a fit ended before its last epoch, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deriva_ml_lightning.packages import classes_named
+
+__all__ = ["Stops"]
+
+
+class Stops:
+    """Follows the EarlyStoppings of one fit, which do not say themselves which epoch was their best."""
+
+    def __init__(self) -> None:
+        self._best: dict[int, tuple[float, int]] = {}
+
+    def note_epoch(self, trainer: Any, epoch: int) -> None:
+        """An epoch's metrics have been judged."""
+        for each in _early_stoppings(trainer):
+            score = float(each.best_score)
+            if id(each) not in self._best or self._best[id(each)][0] != score:
+                self._best[id(each)] = (score, epoch)
+
+    def outcome(self, trainer: Any) -> str:
+        """Why the fit that is ending ends before its last epoch; empty where it does not."""
+        if trainer.fast_dev_run:
+            return "fast_dev_run: a trial of the code, not a training"
+        epochs, done = trainer.max_epochs, trainer.current_epoch
+        if epochs is not None and 0 <= epochs <= done:
+            return ""
+        if trainer.should_stop:
+            return self._early_stopping(trainer) or _time_limit(trainer) or "trainer.should_stop was set"
+        steps = trainer.max_steps
+        if steps is not None and 0 <= steps <= trainer.global_step and epochs is not None and epochs >= 0:
+            return f"max_steps={steps} reached"
+        return ""
+
+    def _early_stopping(self, trainer: Any) -> str:
+        for each in _early_stoppings(trainer):
+            if (
+                each.stopped_epoch and each.stopped_epoch + 1 >= trainer.current_epoch
+            ) or each.wait_count >= each.patience:
+                score, epoch = self._best.get(id(each), (float(each.best_score), None))
+                best = f"best {score:.4g}" + ("" if epoch is None else f" in epoch {epoch}")
+                why = _reason(each)
+                return f"early stopping in epoch {each.stopped_epoch + 1}: {why} ({best}, patience {each.patience})"
+        return ""
+
+
+def _reason(stopping: Any) -> str:
+    if stopping.wait_count >= stopping.patience:
+        return f"{stopping.monitor} did not improve in {stopping.wait_count} checks"
+    told = getattr(stopping, "stopping_reason_message", None) or f"{stopping.monitor} met its limit"
+    return str(told).partition(" Signaling")[0].rstrip(".")
+
+
+def _time_limit(trainer: Any) -> str:
+    for each in trainer.callbacks:
+        if isinstance(each, classes_named("callbacks", "Timer")):
+            left = each.time_remaining()  # type: ignore[attr-defined]
+            if left is not None and left <= 0:
+                return "max_time is over"
+    return ""
+
+
+def _early_stoppings(trainer: Any) -> list[Any]:
+    return [each for each in trainer.callbacks if isinstance(each, classes_named("callbacks", "EarlyStopping"))]
