@@ -6,6 +6,7 @@ import atexit
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -174,14 +175,21 @@ class Call:
 
 
 def _counted(environ: MutableMapping[str, str]) -> dict[str, Any]:
-    """How many calls this process has made; a child that its rank zero launched begins with what that one made."""
+    """How many calls this process has made, and what is known of those that it shares with the one that launched it."""
     empty: dict[str, Any] = {"process": os.getpid(), "count": 0, "inherited": 0, "in_vain": False, "made": {}}
     found: dict[str, Any] = json.loads(environ.get(EXECUTIONS, "{}"))  # ours: no user writes it
     if found.get("process") == os.getpid():
         return found
-    if found.get("process") == os.getppid() and inherits(environ):
-        return {**empty, "inherited": found["count"], "made": found["made"]}
-    return empty
+    if found.get("process") != os.getppid() or not inherits(environ):
+        return empty
+    shared = {**empty, "inherited": found["count"], "made": found["made"]}
+    # what multiprocessing began goes on where its parent was; what Lightning launched runs the script from its top
+    return {**shared, "count": found["count"]} if _is_worker() else shared
+
+
+def _is_worker() -> bool:
+    module = sys.modules.get("multiprocessing.process")
+    return module is not None and module.parent_process() is not None
 
 
 def _is_of_this_launch(word: Word) -> bool:
