@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.remote.catalog import RemoteCatalog
 from deriva_ml_core.backends.remote.creating import create_catalog
 from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.testing import CatalogContract
+from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.testing import CatalogContract, ObjectStoreContract
 from deriva_ml_core.testing.catalog_fixtures import OpenCatalog
 from fakes.deriva_server import DerivaServer, serving
 
@@ -36,3 +38,9 @@ class TestRemoteCatalog(CatalogContract):
     @pytest.fixture
     def open_catalog(self, fake: DerivaServer, number: str) -> OpenCatalog:
         return lambda: RemoteCatalog(connected(fake), number)
+
+
+class TestRemoteStore(ObjectStoreContract):
+    @pytest.fixture
+    def store(self, fake: DerivaServer) -> ObjectStore:
+        return RemoteStore(connected(fake))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
 from deriva_ml_core.backends.embedded.contents import write_all
+from deriva_ml_core.backends.partial import partial_file
 from deriva_ml_core.errors import ChecksumMismatch
 
 __all__ = ["fetch"]
@@ -32,7 +29,7 @@ def fetch(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
         ChecksumMismatch: Its bytes are others.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _part(target.parent, md5) as (part, name):
+    with partial_file(target.parent, md5) as (part, name):
         for begin_again in (False, True):
             if begin_again:
                 part.truncate(0)
@@ -45,23 +42,6 @@ def fetch(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
         f"The object {url} is damaged: {path} has {found[1]} bytes with MD5 {found[0]}, not {length} with {md5}. "
         "Put back a copy of it, or upload the file again."
     )
-
-
-@contextmanager
-def _part(folder: Path, md5: str) -> Iterator[tuple[FileIO, Path]]:
-    """A partial copy of our own: what an interrupted call left, unless another process is at it just now."""
-    name = folder / f".{md5}.part"
-    part = name.open("ab+", buffering=0)
-    try:
-        fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not name.exists() or os.fstat(part.fileno()).st_ino != name.stat().st_ino:
-            raise BlockingIOError
-    except BlockingIOError:
-        part.close()
-        name = folder / f".{md5}-{os.urandom(8).hex()}.part"
-        part = name.open("xb+", buffering=0)
-    with part:
-        yield part, name
 
 
 def _complete(path: Path, part: FileIO) -> tuple[str, int]:

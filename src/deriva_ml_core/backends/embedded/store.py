@@ -16,7 +16,8 @@ from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.embedded.contents import copy_digesting, digest, same_bytes
 from deriva_ml_core.backends.embedded.durability import EarlySync, make_durable
 from deriva_ml_core.backends.embedded.fetching import fetch
-from deriva_ml_core.backends.embedded.urls import ObjectName, check_filename, parse
+from deriva_ml_core.backends.embedded.urls import ObjectName, parse
+from deriva_ml_core.backends.filenames import check_filename
 from deriva_ml_core.definitions import Handover
 from deriva_ml_core.errors import (
     CatalogReadOnly,

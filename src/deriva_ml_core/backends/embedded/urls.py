@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
-from deriva_ml_core.errors import InvalidFileName, UnknownAddress
+from deriva_ml_core.errors import UnknownAddress
 
 __all__ = ["ObjectName", "parse"]
 
@@ -59,13 +59,3 @@ def parse(url: str) -> ObjectName:
 
 def _plain(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(text))
-
-
-def check_filename(filename: str) -> str:
-    """Return a file's name unchanged, or raise `InvalidFileName` where it is empty or climbs out of its folder."""
-    parts = filename.split("/")
-    if "\0" in filename or any(part in ("", ".", "..") for part in parts):
-        raise InvalidFileName(
-            f"{filename!r} cannot name an object: give a name, or folders and a name joined by '/', without '..'."
-        )
-    return filename

@@ -1,0 +1,104 @@
+"""The names of objects in Hatrac: ``/hatrac/<table>/<md5>.<quoted filename>``, with ``:<version>`` in a URL."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from deriva_ml_core.backends.filenames import check_filename
+from deriva_ml_core.errors import InvalidFileName, UnknownAddress
+
+__all__ = ["ObjectName", "path_of"]
+
+LONGEST = 180
+"""Bytes of a quoted file name: with digest and version, 240 were taken by a server and 260 were not."""
+
+VERSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+PATH = re.compile(r"/hatrac(?:/[^\s/?#;:\\]+)+:[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """What names an object.
+
+    Args:
+        table: The asset table.
+        md5: The MD5 of the bytes, 32 hex digits.
+        filename: The file's name, sub-folders included.
+
+    Raises:
+        InvalidFileName: The name climbs out of its folder, or is not Unicode.
+    """
+
+    table: str
+    md5: str
+    filename: str
+
+    def __post_init__(self) -> None:
+        try:
+            check_filename(self.filename).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidFileName(
+                f"{self.filename!r} cannot name an object on a server: it is not Unicode; rename the file."
+            ) from error
+
+    @property
+    def path(self) -> str:
+        """Its path; what could be taken for a separator is quoted, sub-folders' ``/`` too."""
+        return f"{self.namespace}/{self.md5}.{_shortened(self.filename)}"
+
+    @property
+    def namespace(self) -> str:
+        """The path of what holds it."""
+        return f"/hatrac/{quote(self.table, safe='')}"
+
+    @property
+    def disposition(self) -> str:
+        """The header that gives a browser the file's name, without folders."""
+        return f"filename*=UTF-8''{quote(self.filename.rpartition('/')[2], safe='')}"
+
+    @property
+    def type(self) -> str:
+        """The media type that the name suggests."""
+        return mimetypes.guess_type(self.filename, strict=False)[0] or "application/octet-stream"
+
+    def versioned(self, answered: str) -> str | None:
+        """The URL that a server answered with, put together anew from what we know; None if it names another object."""
+        path, _, version = answered.strip().rpartition(":")
+        if unquote(path) != unquote(self.path) or not VERSION.fullmatch(version):
+            return None
+        return f"{self.path}:{version}"
+
+
+def _shortened(filename: str) -> str:
+    """A quoted name that is not too long for the server's disk: the row keeps it whole."""
+    whole = quote(filename, safe="")
+    if len(whole) <= LONGEST:
+        return whole
+    mark = hashlib.sha256(filename.encode()).hexdigest()[:16]
+    ending = quote(filename[filename.rindex(".") :], safe="") if "." in filename else ""
+    ending = ending if len(ending) <= 20 else ""
+    room = LONGEST - len(mark) - len(ending) - 1
+    return re.sub(r"%[0-9A-F]?$", "", whole[:room]) + f"~{mark}{ending}"
+
+
+def path_of(url: str, server: str) -> str:
+    """The path of an object that a row names.
+
+    Args:
+        url: The path itself, or the whole URL.
+        server: The address of the server: an object elsewhere is not ours to bring.
+
+    Raises:
+        UnknownAddress: It does not name an object of that server.
+    """
+    path = url.removeprefix(server)
+    if not PATH.fullmatch(path) or any(part in (".", "..") for part in unquote(path).split("/")):
+        raise UnknownAddress(
+            f"{url!r} does not name an object of {server}: that looks like "
+            "'/hatrac/Image/900150983cd24fb0d6963f7d28e17f72.a.png:ABCDEFGHIJKLMNOPQRSTUVWXYZ'."
+        )
+    return path

@@ -1,0 +1,182 @@
+"""The remote store: objects in Hatrac."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable, Iterator
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from requests.exceptions import RequestException
+
+from deriva_ml_core.backend import ObjectStore
+from deriva_ml_core.backends.filenames import check_filename
+from deriva_ml_core.backends.partial import partial_file
+from deriva_ml_core.backends.remote.content import Changed, Content
+from deriva_ml_core.backends.remote.hatrac import Hatrac, Namespaces
+from deriva_ml_core.backends.remote.names import ObjectName, path_of
+from deriva_ml_core.backends.remote.sending import Sending
+from deriva_ml_core.backends.remote.server import Lost, Server
+from deriva_ml_core.definitions import Handover
+from deriva_ml_core.errors import ChecksumMismatch, FileConflict, StoreFull, StoreUnavailable
+from deriva_ml_core.models import StoredObject, UploadOptions
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+    from requests import Response
+
+__all__ = ["RemoteStore"]
+
+PIECE = 2**20
+TRIES = 3
+"""How often a file is read that changes while it is sent."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _no_note(said: JsonValue) -> None:
+    """Forget it."""
+
+
+class RemoteStore:
+    """Objects under ``/hatrac/<table>/<md5>.<filename>`` on a Deriva server.
+
+    Files are only read, however they are handed over. Small ones go in one request, larger ones in chunks, two at a
+    time; equal bytes under an equal name are sent once. What the server answers names nothing on this machine.
+
+    Args:
+        server: The server.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._namespaces = Namespaces()
+
+    def put(
+        self,
+        table: str,
+        filename: str,
+        file: Path,
+        *,
+        handover: Handover,  # noqa: ARG002
+        options: UploadOptions,
+        resume: JsonValue | None = None,
+        note: Callable[[JsonValue], None] = _no_note,
+    ) -> StoredObject:
+        """Store a file's bytes, going on from the last confirmed chunk.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            InvalidFileName: The name climbs out or is no Unicode, or the path is a folder.
+            FileConflict: The file does not stop changing, or the server never gives that name again.
+            StoreUnavailable: It may succeed later.
+            LoginRequired, AccessRefused: The user may not.
+        """
+        check_filename(filename)
+        hatrac = Hatrac(self._server, options)
+        for _ in range(TRIES):
+            content = Content.read(file, resume)
+            name = ObjectName(table, content.md5, filename)
+            try:
+                url = Sending(hatrac, name, content, self._namespaces, note, resume).run()
+            except Changed:
+                resume = None
+                continue
+            return StoredObject(url=url, md5=content.md5, length=content.length)
+        raise FileConflict(
+            f"{file} is written again each time that it is sent: wait until it is whole, and upload again."
+        )
+
+    def sync(self) -> None:
+        """Nothing: the server answers when it has an object."""
+
+    def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
+        """Bring an object, going on where an interrupted call stopped; it is at `target` when it is whole and right."""
+        path = path_of(url, self._server.url)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial_file(target.parent, md5) as (part, name):
+                for begin_again in (False, True):
+                    if begin_again:
+                        part.truncate(0)
+                    found = self._complete(path, part, length, options)
+                    if found == (md5, length):
+                        name.replace(target)
+                        return
+                name.unlink()
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise StoreFull(
+                    f"The object {url} cannot be brought to {target}: it has {length} bytes, and that disk is full. "
+                    "Free some space, and the same call goes on."
+                ) from error
+            raise StoreUnavailable(f"The object {url} cannot be brought to {target} now: {error}.") from error
+        raise _damaged(url, found, length, md5)
+
+    def verify(self, url: str, *, length: int, md5: str) -> None:
+        """Read an object as the server has it, and raise `ChecksumMismatch` if its bytes are not those."""
+        digest, count = hashlib.md5(usedforsecurity=False), 0
+        for piece in self._pieces(path_of(url, self._server.url), 0, UploadOptions()):
+            digest.update(piece)
+            count += len(piece)
+        if (digest.hexdigest(), count) != (md5, length):
+            raise _damaged(url, (digest.hexdigest(), count), length, md5)
+
+    def source(self, url: str) -> str:
+        """The full URL: ``https://<host>/hatrac/…``."""
+        return self._server.url + path_of(url, self._server.url)
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _complete(self, path: str, part: FileIO, length: int, options: UploadOptions) -> tuple[str, int]:
+        """Bring what a partial file lacks, and return the MD5 and length of all; never more than one piece too much."""
+        digest, count = hashlib.md5(usedforsecurity=False), 0
+        part.seek(0)
+        while piece := part.read(PIECE):
+            digest.update(piece)
+            count += len(piece)
+        if count < length or not count:
+            for piece in self._pieces(path, count, options):
+                digest.update(piece)
+                count += len(piece)
+                left = memoryview(piece)
+                while left:
+                    left = left[part.write(left) :]
+                if count > length:
+                    break
+        return digest.hexdigest(), count
+
+    def _pieces(self, path: str, start: int, options: UploadOptions) -> Iterator[bytes]:
+        """An object's bytes from one on; none where the server does not go on from there."""
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+        try:
+            with self._server.download(path, headers=headers, timeout=options.timeout) as response:
+                self._check(response, path, start, options)
+                if start and response.status_code != 206:
+                    return
+                yield from response.iter_content(PIECE)
+        except (Lost, RequestException) as error:
+            raise StoreUnavailable(
+                f"{self._server.host} stopped while it sent {path} ({type(error).__name__}). The same call goes on."
+            ) from error
+
+    def _check(self, response: Response, path: str, start: int, options: UploadOptions) -> None:
+        status = response.status_code
+        if status in (404, 409, 410):
+            raise ChecksumMismatch(f"The object {path} is lost: {self._server.host} has no content for it any more.")
+        if status >= 400 and not (start and status == 416):
+            raise Hatrac(self._server, options).refusal(response, path)
+
+
+def _damaged(url: str, found: tuple[str, int], length: int, md5: str) -> ChecksumMismatch:
+    return ChecksumMismatch(
+        f"The object {url} is damaged: {found[1]} bytes with MD5 {found[0]} came, not {length} with {md5}. "
+        "Try again, and if it stays so upload the file again."
+    )
+
+
+if TYPE_CHECKING:
+    _: type[ObjectStore] = RemoteStore
