@@ -1,66 +1,169 @@
-"""What ``Model.fit`` of Keras says, told to a `TrainingReporter`."""
+"""What Keras says of a fit, an evaluation or a prediction, told to a `TrainingReporter`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, SupportsFloat
+from collections.abc import Mapping
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
 import keras
 
-from deriva_ml_core.training import TrainingReporter
+from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.training import OptionWords, TrainingReporter
+from deriva_ml_core.unattended import opening
+from deriva_ml_keras.fitting import Fit, steps_done
+from deriva_ml_keras.settings import settings_of
+from deriva_ml_keras.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from deriva_ml_core.execution import Execution
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.execution import Execution, ExecutionConfiguration
 
 __all__ = ["DerivaMLCallback"]
 
+Logs = Mapping[str, SupportsFloat] | None
+
 
 class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras publishes no types
-    """Records a fit in an execution: each epoch a status, its metrics and a checkpoint, and an upload at the end.
+    """Records fits, evaluations and predictions of Keras in an execution: statuses, metrics, settings, checkpoints.
+
+    Given an execution, it records into that one, which the user's ``with`` begins and ends. Given none, it makes its
+    own, and is itself the ``with``: Keras tells a callback nothing of an exception.
 
     Args:
-        execution: The execution that the training belongs to, entered by ``with``.
-        checkpoint_table: The asset table for checkpoints.
-        checkpoint_types: Their terms in the vocabulary Asset_Type.
-        save_every_n_epochs: How many epochs apart checkpoints are; 0 keeps none.
-        upload: Whether the end of the fit uploads all that is staged; otherwise it waits for
-            ``execution.upload_execution_outputs()``.
+        execution: The execution that the training belongs to; None to make one.
+        ml: Where to make one; ``DerivaML()`` by default.
+        configuration: What it is to be; by default of the script or notebook that runs, as a workflow of type Training.
+        description: What the run is for.
+        **options: The fields of ``deriva_ml_core.training.TrainingOptions``.
+
+    Raises:
+        ConfigurationError: Both an execution and what to make one of are given, or an option is wrong.
+        UnknownTable, UnknownTerm: The execution's catalog has no such asset table or asset type.
 
     Example:
         ::
 
-            with ml.create_execution(configuration) as execution:
-                model.fit(x, y, epochs=10, callbacks=[DerivaMLCallback(execution)])
+            with DerivaMLCallback() as recorded:
+                model.fit(x, y, epochs=10, callbacks=[recorded])
+                model.evaluate(x_test, y_test, callbacks=[recorded])
     """
 
     def __init__(
         self,
-        execution: Execution,
+        execution: Execution | None = None,
         *,
-        checkpoint_table: str = "Model",
-        checkpoint_types: Sequence[str] = ("Model_File",),
-        save_every_n_epochs: int = 1,
-        upload: bool = True,
+        ml: DerivaML | None = None,
+        configuration: ExecutionConfiguration | None = None,
+        description: str = "",
+        **options: Unpack[OptionWords],
     ) -> None:
         super().__init__()
-        self._reporter = TrainingReporter(
-            execution,
-            checkpoint_table=checkpoint_table,
-            checkpoint_types=checkpoint_types,
-            save_every_n_epochs=save_every_n_epochs,
-            upload=upload,
-        )
+        if execution is not None and (ml is not None or configuration is not None or description):
+            raise ConfigurationError(
+                "DerivaMLCallback got an execution and also ml, configuration or description, of which it would make "
+                "one: give either."
+            )
+        belongs_to = opening(ml, configuration, description) if execution is None else execution
+        self._reporter = TrainingReporter(belongs_to, **options)
+        self._fit: Fit | None = None
+        self._stage_began: float | None = None
+        self._is_called_anew = True
+        chosen = self._reporter.options
+        if chosen.log_every_n_steps or chosen.every_n_steps or chosen.save_every_n_steps:
+            # a callback that has this hook makes Keras read each step's values on the training's own thread
+            self.on_train_batch_end = self._end_step
 
-    def on_train_begin(self, logs: Mapping[str, SupportsFloat] | None = None) -> None:
-        self._reporter.begin_fit(epochs=self.params.get("epochs"))
+    @property
+    def execution(self) -> Execution:
+        """The execution.
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, SupportsFloat] | None = None) -> None:
-        self._reporter.save_checkpoint(epoch + 1, ".keras", self.model.save)
-        self._reporter.end_epoch(epoch + 1, logs or {}, step=self._steps())
+        Raises:
+            ExecutionNotBegun: The callback makes its own, and nothing was trained yet.
+        """
+        return self._reporter.execution
 
-    def on_train_end(self, logs: Mapping[str, SupportsFloat] | None = None) -> None:
-        self._reporter.end_fit()
+    def __enter__(self) -> Self:
+        self._reporter.__enter__()
+        return self
 
-    def _steps(self) -> int | None:
-        optimizer = getattr(self.model, "optimizer", None)
-        return None if optimizer is None else int(optimizer.iterations)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if (fit := self._fit) is not None:
+            self._fit = None
+            fit.look()
+            if error is not None:
+                self._reporter.fail(error)
+        self._reporter.__exit__(kind, error, trace)
+
+    def set_params(self, params: dict[str, object]) -> None:
+        super().set_params(params)
+        # a validation within a fit gets none, since it shares the fit's list of callbacks
+        self._is_called_anew = True
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self._fit = None
+        around = self._begin()
+        if around is None:
+            return
+        self._fit = fit = Fit(self.model, self._reporter, around)
+        fit.take_up()
+        params = self.params or {}
+        settings = settings_of(self.model, params, around)
+        self._reporter.begin_fit(params.get("epochs"), settings=settings, managed=fit.is_managed)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        if self._fit is not None:
+            self._fit.begin_epoch(epoch + 1)
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        if self._fit is not None:
+            self._fit.begin_batch(batch)
+
+    def _end_step(self, batch: int, logs: Logs = None) -> None:
+        if self._fit is not None:
+            self._fit.end_step(batch, logs or {})
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self._fit is not None:
+            self._fit.end_epoch(epoch + 1, logs or {})
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        if (fit := self._fit) is not None:
+            self._fit = None
+            fit.end()
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        self._begin_stage()
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        self._end_stage("test", logs or {})
+
+    def on_predict_begin(self, logs: Logs = None) -> None:
+        self._begin_stage()
+
+    def on_predict_end(self, logs: Logs = None) -> None:
+        self._end_stage("predict", {})
+
+    def _begin_stage(self) -> None:
+        if self._is_called_anew and self._begin() is not None:
+            self._reporter.begin()
+            self._stage_began = monotonic()
+
+    def _end_stage(self, stage: str, metrics: Mapping[str, SupportsFloat]) -> None:
+        if (began := self._stage_began) is not None:
+            self._stage_began = None
+            self._reporter.end_stage(stage, metrics, seconds=monotonic() - began, step=steps_done(self.model))
+
+    def _begin(self) -> Surroundings | None:
+        """What surrounds the call of Keras that begins; None where another callback records it already."""
+        self._is_called_anew = False
+        if self._reporter.own and not self._reporter.held:
+            raise ConfigurationError(
+                "Keras tells a callback nothing of an exception, so DerivaMLCallback without an execution ends its own "
+                "by a with: 'with DerivaMLCallback() as recorded: model.fit(..., callbacks=[recorded])'; or call "
+                "deriva_ml_keras.autolog() once, and each fit is recorded."
+            )
+        return Surroundings.of(self)

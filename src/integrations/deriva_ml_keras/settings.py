@@ -1,0 +1,102 @@
+"""How a fit of Keras is set up: model, optimizer, data and callbacks, as plain values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from deriva_ml_keras.surroundings import Surroundings
+
+__all__ = ["settings_of"]
+
+MOST_LAYERS = 200
+"""A model of more layers is told by its summary alone: its configuration would be longer than all else on record."""
+
+log = logging.getLogger(__name__)
+
+
+def settings_of(model: Any, params: Mapping[str, Any], around: Surroundings) -> dict[str, object]:
+    """Read what is to be kept; what cannot be read is left out, whatever it raises.
+
+    Args:
+        model: The model, built and compiled.
+        params: What Keras tells its callbacks: epochs, steps.
+        around: The other callbacks and the data.
+    """
+    parts: dict[str, Callable[[], object]] = {
+        "framework": lambda: f"keras {keras.__version__}",
+        "backend": keras.backend.backend,
+        "dtype_policy": lambda: model.dtype_policy.name,
+        "seed": _seed,
+        "batch_size": lambda: around.batch_size,
+        "epochs": lambda: params.get("epochs"),
+        "steps_per_epoch": lambda: params.get("steps"),
+        "compiled": lambda: model.get_compile_config(),
+        "model": lambda: _model(model),
+        "summary": lambda: _summary(model),
+        "callbacks": lambda: [_callback(each) for each in around.callbacks if not _is_ours(each)],
+    }
+    told = {name: _read(name, part) for name, part in parts.items()}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _read(name: str, part: Callable[[], object]) -> object:
+    try:
+        return part()
+    except Exception:  # user code may answer anything
+        log.debug("The %s of the fit cannot be told.", name, exc_info=True)
+        return None
+
+
+def _seed() -> int | None:
+    from keras.src.utils.rng_utils import get_random_seed  # Keras tells it nowhere else
+
+    seed: int | None = get_random_seed()
+    return seed
+
+
+def _model(model: Any) -> dict[str, object]:
+    told = {"class": type(model).__name__, "name": model.name}
+    if len(model._flatten_layers() if hasattr(model, "_flatten_layers") else model.layers) > MOST_LAYERS:
+        return told | {"config": f"left out: more than {MOST_LAYERS} layers"}
+    return told | {"config": model.get_config()}
+
+
+def _summary(model: Any) -> dict[str, object]:
+    layers = [
+        {"name": layer.name, "class": type(layer).__name__, "parameters": _parameters(layer.weights)}
+        for layer in model.layers[:MOST_LAYERS]
+    ]
+    return {
+        "parameters": _parameters(model.weights),
+        "trainable_parameters": _parameters(model.trainable_weights),
+        "layers": layers,
+    }
+
+
+def _parameters(weights: Any) -> int:
+    total = 0
+    for weight in weights:
+        size = 1
+        for extent in weight.shape:
+            size *= extent
+        total += size
+    return total
+
+
+def _callback(callback: Any) -> dict[str, object]:
+    """A callback's own settings: its plain public attributes."""
+    plain = {
+        name: value
+        for name, value in vars(callback).items()
+        if not name.startswith("_") and (value is None or isinstance(value, (str, int, float, bool)))
+    }
+    plain.pop("params", None)
+    return {"class": type(callback).__name__, **plain}
+
+
+def _is_ours(callback: Any) -> bool:
+    return type(callback).__module__.partition(".")[0] == __package__

@@ -1,0 +1,57 @@
+"""What stands around a callback in a call of Keras: other callbacks and data, of which Keras tells it nothing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+__all__ = ["Surroundings"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The other callbacks and the data of one call.
+
+    Args:
+        callbacks: All callbacks in their order, this one among them; empty where they could not be found.
+        batches: Keras' iterator over the epoch's batches; None where there is none, as in a loop written by hand.
+    """
+
+    callbacks: tuple[Any, ...] = ()
+    batches: Any = None
+
+    @classmethod
+    def of(cls, callback: keras.callbacks.Callback) -> Surroundings:
+        """Look among the callers: the list that calls this callback, and the fit that calls the list."""
+        callbacks: tuple[Any, ...] = ()
+        frame = sys._getframe(1)
+        while frame.f_back is not None:
+            frame = frame.f_back
+            code = frame.f_code
+            if not callbacks and code.co_varnames[:1] == ("self",):
+                caller = frame.f_locals.get("self")
+                if isinstance(caller, keras.callbacks.CallbackList) and callback in caller.callbacks:
+                    callbacks = tuple(caller.callbacks)
+            elif callbacks and "epoch_iterator" in code.co_varnames:
+                return cls(callbacks, frame.f_locals.get("epoch_iterator"))
+        return cls(callbacks)
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a batch; None where the data do not tell."""
+        return self._of_data("batch_size")
+
+    def samples(self, batches: int) -> int | None:
+        """How many samples an epoch's first batches hold; None where the data do not tell."""
+        size, last = self.batch_size, self._of_data("partial_batch_size")
+        if size is None:
+            return None
+        is_whole = batches == self._of_data("num_batches")
+        return (batches - 1) * size + last if is_whole and last else batches * size
+
+    def _of_data(self, name: str) -> int | None:
+        value = getattr(getattr(self.batches, "data_adapter", None), name, None)
+        return value if isinstance(value, int) else None
