@@ -32,6 +32,8 @@ class HardCatalog:
         self.details: list[str] = []
         """The words of each row of Execution that was written, in order."""
         self.written = Event()
+        self.down = False
+        """Whether no row can be added."""
 
     def __getattr__(self, name: str) -> Any:
         self.callers.append((threading.get_ident(), name))
@@ -46,6 +48,12 @@ class HardCatalog:
             self.details += [row["Status_Detail"] for row in rows if "Status_Detail" in row]
         self.written.set()
         return done
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
+        self.callers.append((threading.get_ident(), "insert"))
+        if self.down:
+            refuse()
+        return self._catalog.insert(table, rows, skip_existing=skip_existing)
 
     def called_from(self, thread: int) -> list[str]:
         """What was called from a thread."""

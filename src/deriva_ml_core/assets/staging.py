@@ -157,7 +157,8 @@ class Staging:
         new = [file for file in files if not set(types).issubset(file.asset.asset_types)]
         if new:
             self._journal.append(*(Typed(key=file.asset.key, types=types) for file in new))
-        return any(file.rid is not None and file.asset.key in self._journal.story.unlinked for file in files)
+        unlinked = self._journal.story.unlinked  # read now: an upload may have recorded the file meanwhile
+        return any(file.rid is not None and file.asset.key in unlinked for file in files)
 
     def keys(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
         """The names in the journal, without their counts, of the registered files at these paths."""
