@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deriva_ml_core.backends.embedded import FolderStore
-from deriva_ml_core.backends.embedded.urls import ObjectName, check_filename, parse
+from deriva_ml_core.backends.embedded.urls import ObjectName, parse
+from deriva_ml_core.backends.filenames import check_filename
 from deriva_ml_core.errors import DerivaMLException, InvalidFileName, UnknownAddress
 from deriva_ml_core.models import UploadOptions
 
