@@ -33,6 +33,7 @@ __all__ = [
     "StoreFull",
     "StoreUnavailable",
     "UnknownAddress",
+    "UnknownCheckpoint",
     "UnknownColumn",
     "UnknownRID",
     "UnknownTable",
@@ -104,6 +105,10 @@ class WrongTable(DerivaMLException):
 
 class UnknownTable(DerivaMLException):
     """A table that the catalog does not have, or not of that kind."""
+
+
+class UnknownCheckpoint(DerivaMLException):
+    """A checkpoint that the execution did not leave, or that is not uploaded yet."""
 
 
 class UnknownColumn(DerivaMLException):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from deriva_ml_core.training.checkpoints import Checkpoints
+from deriva_ml_core.training.fetching import fetch_checkpoint
 from deriva_ml_core.training.options import OptionWords, TrainingOptions
 from deriva_ml_core.training.reporter import TrainingReporter
 from deriva_ml_core.training.run import Opening
 
-__all__ = ["Checkpoints", "Opening", "OptionWords", "TrainingOptions", "TrainingReporter"]
+__all__ = ["Checkpoints", "Opening", "OptionWords", "TrainingOptions", "TrainingReporter", "fetch_checkpoint"]
