@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["RANK", "global_rank", "group_rank", "inherits", "launch_key", "own_rank", "present_rank", "world_size"]
+__all__ = ["RANK", "global_rank", "group_rank", "inherits", "launch_key", "present_rank", "world_size"]
 
 RANK = "DERIVA_ML_RANK"
 """The variable that is believed before all others: 0 for a process that stands for itself, whoever launched it."""
@@ -107,12 +107,6 @@ def present_rank(environ: Mapping[str, str]) -> int | None:
     """
     rank = global_rank(environ)
     return group_rank() if rank is None else rank
-
-
-def own_rank(environ: Mapping[str, str]) -> int:
-    """The rank for people to read, 0 for a process alone: exact where there is a process group, else as told."""
-    rank = group_rank()
-    return (global_rank(environ) or 0) if rank is None else rank
 
 
 def _found(environ: Mapping[str, str]) -> tuple[Launcher, int] | None:

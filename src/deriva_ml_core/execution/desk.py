@@ -21,7 +21,7 @@ from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.journal.file import Journal, read_story
 from deriva_ml_core.journal.story import JOURNAL, Input, Story
 from deriva_ml_core.models import ExecutionRecord, StatusUpdate
-from deriva_ml_core.ranks import present_rank
+from deriva_ml_core.ranks import group_rank, present_rank
 
 __all__ = ["Desk", "DeskExecution"]
 
@@ -69,9 +69,9 @@ class DeskExecution(RecordedExecution):
         connection: Where it is recorded.
         row: Its row of the table Execution.
         folder: The folder that it works in.
-        follows: Whether this process follows that of rank zero.
-        made_by: The number of the process to which `follows` applies, the present one by default. Any other, which the
-            execution came to by a fork or a pickle, may learn its rank late, and is judged at each use.
+        rank: The rank of the process that makes it; above zero it follows that of rank zero, as do its children.
+        made_by: The number of that process, the present one by default. In any other, which the execution came to by a
+            fork or a pickle, and which may learn its rank late, rank zero's execution is judged at each use.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class DeskExecution(RecordedExecution):
         row: dict[str, Any],
         folder: Path,
         *,
-        follows: bool = False,
+        rank: int = 0,
         made_by: int | None = None,
     ) -> None:
         super().__init__(connection, row)
         self._home = folder
-        self._follows = follows
+        self._rank = rank
         self._made_by = os.getpid() if made_by is None else made_by
         self._own = Desk.laid(connection, self.execution_rid, folder, self.tell_status)
         self._lock = ForkLock()
@@ -94,9 +94,17 @@ class DeskExecution(RecordedExecution):
     @property
     def follower(self) -> bool:
         """Whether the process of rank zero writes for this one, which brings nothing to catalog, store or plugins."""
-        if self._follows or self._made_by == os.getpid():
-            return self._follows
+        if self._rank or self._made_by == os.getpid():
+            return self._rank > 0
         return (present_rank(os.environ) or 0) > 0
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among those of the training, 0 for one that runs alone."""
+        found = group_rank()
+        if found is None:
+            return self._rank if self._rank or self._made_by == os.getpid() else present_rank(os.environ) or 0
+        return found
 
     @property
     def desk(self) -> Desk:

@@ -30,12 +30,12 @@ def create_execution(
 
     rank = global_rank(os.environ)
     if dry_run:
-        if _follows(rank):
-            return _following(connection, Word(rid=DRY_RUN_RID), configuration)
+        if rank:
+            return _following(connection, Word(rid=DRY_RUN_RID), rank, configuration)
         return creation.create_execution(connection, configuration, workflow, dry_run=True)
     call = Call(connection, os.environ)
-    if _follows(rank):
-        return _following(connection, _heard(call, rank, connection), configuration)
+    if rank:
+        return _following(connection, _heard(call, rank, connection), rank, configuration)
     try:
         execution = creation.create_execution(connection, configuration, workflow, dry_run=False)
     except Exception as error:
@@ -47,23 +47,19 @@ def create_execution(
 
 def restore_execution(connection: Connection, rid: RID) -> Execution:
     """Find an execution again, or follow rank zero in it; see ``DerivaML.restore_execution``."""
-    if _follows(global_rank(os.environ)):
-        return _following(connection, Word(rid=rid))
+    if rank := global_rank(os.environ):
+        return _following(connection, Word(rid=rid), rank)
     return restoration.restore_execution(connection, rid)
 
 
 def resume_execution(connection: Connection, rid: RID) -> Execution:
     """Find an execution again to go on with it, or follow rank zero in it; see ``DerivaML.resume_execution``."""
-    if _follows(global_rank(os.environ)):
-        return _following(connection, Word(rid=rid))
+    if rank := global_rank(os.environ):
+        return _following(connection, Word(rid=rid), rank)
     return restoration.resume_execution(connection, rid)
 
 
-def _follows(rank: int | None) -> bool:
-    return rank is not None and rank > 0
-
-
-def _heard(call: Call, rank: int | None, connection: Connection) -> Word:
+def _heard(call: Call, rank: int, connection: Connection) -> Word:
     """Rank zero's word, waited for; a word without an execution where none came."""
     seconds = _seconds()
     was_in_vain = call.in_vain
@@ -87,10 +83,12 @@ def _seconds() -> float:
         raise ConfigurationError(f"{SECONDS}={text!r} is no number of seconds.") from error
 
 
-def _following(connection: Connection, word: Word, configuration: ExecutionConfiguration | None = None) -> Execution:
+def _following(
+    connection: Connection, word: Word, rank: int, configuration: ExecutionConfiguration | None = None
+) -> Execution:
     folder = word.folder or connection.working_folder(word.rid)
     row = _row(connection, word.rid, configuration)
-    execution = Execution(connection, row, folder, configuration=configuration, restored=True, follows=True)
+    execution = Execution(connection, row, folder, configuration=configuration, restored=True, rank=rank)
     if configuration is not None:
         known = {spec.rid: spec.version for spec in execution.record.datasets}
         datasets = [_as_recorded(connection, spec, known) for spec in configuration.datasets]

@@ -34,7 +34,6 @@ from deriva_ml_core.models import (
     UploadOptions,
     UploadProgress,
 )
-from deriva_ml_core.ranks import own_rank
 from deriva_ml_core.worker import in_background
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Execution(DeskExecution):
         configuration: What it was created with; None where it was restored.
         restored: Whether it was found again, so that files which are missing are no error.
         again: Whether its ``with`` may be entered though it has ended.
-        follows: Whether this process has a rank above zero, and leaves all writing to that of rank zero.
+        rank: The rank of this process, which above zero leaves all writing to that of rank zero.
         made_by: The number of the process that made it; by default this one.
     """
 
@@ -73,10 +72,10 @@ class Execution(DeskExecution):
         configuration: ExecutionConfiguration | None = None,
         restored: bool = False,
         again: bool = False,
-        follows: bool = False,
+        rank: int = 0,
         made_by: int | None = None,
     ) -> None:
-        super().__init__(connection, row, folder, follows=follows, made_by=made_by)
+        super().__init__(connection, row, folder, rank=rank, made_by=made_by)
         self._restored = restored
         self._again = again
         self._watch = TerminationWatch()
@@ -85,7 +84,7 @@ class Execution(DeskExecution):
         self.configuration = configuration
 
     def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, dict[str, Any]]]:
-        made = {"follows": self._follows, "made_by": self._made_by, "restored": self._restored, "again": self._again}
+        made = {"rank": self._rank, "made_by": self._made_by, "restored": self._restored, "again": self._again}
         return _reopened, (self._connection.address, self._row, self._home, made)
 
     # How it goes
@@ -151,7 +150,7 @@ class Execution(DeskExecution):
         if not self.follower:
             status, reason = blamed(self.desk.journal, status, reason)
         elif status is Status.failed:
-            report_failure(self._home, own_rank(os.environ), reason)
+            report_failure(self._home, self.rank, reason)
         if self.status.ended:
             self.desk.beside.row.write_beside()
         else:

@@ -198,11 +198,9 @@ def _is_of_this_launch(word: Word) -> bool:
 
     if word.lease is None:
         return False
-    is_dead = word.lease.is_dead()
-    if is_dead is False:
-        return True
-    begun = psutil.Process().create_time()
-    return word.time.timestamp() >= (begun if is_dead else begun - LATE)
+    if (is_dead := word.lease.is_dead()) is None:
+        return word.time.timestamp() >= psutil.Process().create_time() - LATE
+    return not is_dead
 
 
 def _write(place: Path, word: Word) -> None:
