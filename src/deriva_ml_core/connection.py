@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -99,6 +99,9 @@ class Connection:
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", Terms(self.backend.catalog))
 
+    def __reduce__(self) -> tuple[Callable[..., Connection], tuple[Address, bool, float]]:
+        return _opened_again, (self.address, self.clean, self.patience)  # another process asks its own plugins
+
     @property
     def catalog(self) -> Catalog:
         """The rows."""
@@ -131,3 +134,7 @@ class Connection:
         if rid in found:
             raise WrongTable(f"{rid} is a row of {found[rid]}, not of {table}; give the RID of a row of {table}.")
         raise UnknownRID(f"{rid} names no row of {self.catalog.name}; give the RID of a row of {table}.")
+
+
+def _opened_again(address: Address, clean: bool, patience: float) -> Connection:
+    return open_connection(address, clean=clean, patience=patience)

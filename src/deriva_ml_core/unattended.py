@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from deriva_ml_core.client import DerivaML
@@ -31,17 +32,19 @@ def opening(
     Returns:
         A function of an execution's record id that opens that one to go on with it, and of None that makes a new one.
     """
+    return partial(_opened, ml, configuration, description)  # which, other than an inner function, can be pickled
 
-    def opened(resumed: RID | None) -> Execution:
-        catalog = ml or DerivaML()
-        if resumed is not None:
-            return catalog.resume_execution(resumed)
-        wanted = configuration or ExecutionConfiguration()
-        if description and not wanted.description:
-            wanted = wanted.model_copy(update={"description": description})
-        return catalog.create_execution(wanted, workflow=None if wanted.workflow else _running_code(catalog))
 
-    return opened
+def _opened(
+    ml: DerivaML | None, configuration: ExecutionConfiguration | None, description: str, resumed: RID | None
+) -> Execution:
+    catalog = ml or DerivaML()
+    if resumed is not None:
+        return catalog.resume_execution(resumed)
+    wanted = configuration or ExecutionConfiguration()
+    if description and not wanted.description:
+        wanted = wanted.model_copy(update={"description": description})
+    return catalog.create_execution(wanted, workflow=None if wanted.workflow else _running_code(catalog))
 
 
 def _running_code(ml: DerivaML) -> Workflow:

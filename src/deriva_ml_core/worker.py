@@ -43,6 +43,9 @@ class Worker:
         self._runs = False
         self._renew()
 
+    def __reduce__(self) -> tuple[type[Worker], tuple[str]]:
+        return Worker, (self._name,)  # in another process, one with no tasks
+
     def submit(self, task: Callable[[], object]) -> None:
         """Have a task done; it returns at once.
 

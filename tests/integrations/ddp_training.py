@@ -42,7 +42,7 @@ if __name__ == "__main__":
             accelerator="cpu",
             devices=2,
             strategy="ddp_spawn",
-            callbacks=[DerivaMLCallback(execution)],
+            callbacks=[DerivaMLCallback(execution, checkpoints="all")],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -40,7 +40,7 @@ with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow)) as e
     trainer = lightning.Trainer(
         max_epochs=3,
         accelerator="cpu",
-        callbacks=[DerivaMLCallback(execution)],
+        callbacks=[DerivaMLCallback(execution, checkpoints="all")],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -103,7 +103,7 @@ def test_a_fit_is_recorded(ml: DerivaML, execution: Execution, package: ModuleTy
     """Each epoch leaves a status with its metrics and a checkpoint that holds the weights; the end uploads all."""
     model = model_of(package)
     with execution:
-        trainer_of(package, callback(execution)).fit(model, loader(), held_out())
+        trainer_of(package, callback(execution, checkpoints="all")).fit(model, loader(), held_out())
         assert execution.staged_assets() == []
     assert execution.status is Status.completed
     assert [message.partition(": ")[0] for message in told(execution)] == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"]
@@ -157,10 +157,12 @@ def test_the_sanity_check_is_silent(execution: Execution, lightning: ModuleType)
     seen: list[int] = []
 
     def on_train_start(_: Any) -> None:
-        seen.append(len(told(execution)) + len(execution.staged_assets()))
+        seen.append(
+            len(told(execution)) + sum(asset.filename != "training.json" for asset in execution.staged_assets())
+        )
 
     with execution:
-        trainer = trainer_of(lightning, callback(execution, upload=False), max_epochs=1, num_sanity_val_steps=2)
+        trainer = trainer_of(lightning, callback(execution, upload="never"), max_epochs=1, num_sanity_val_steps=2)
         trainer.fit(model_of(lightning, on_train_start=on_train_start), loader(), held_out())
     assert seen == [0]
     assert len(told(execution)) == 1
@@ -173,7 +175,7 @@ def test_metrics_belong_to_the_epoch_that_logged_them(execution: Execution, ligh
         self.log("ended", float(self.current_epoch + 1))
 
     with execution:
-        trainer = trainer_of(lightning, callback(execution, upload=False), max_epochs=4, check_val_every_n_epoch=2)
+        trainer = trainer_of(lightning, callback(execution, upload="never"), max_epochs=4, check_val_every_n_epoch=2)
         trainer.fit(model_of(lightning, on_train_epoch_end=on_train_epoch_end), loader(), held_out())
     metrics = [each.metrics for each in progress_of(execution)]
     assert [each["ended"] for each in metrics] == [1.0, 2.0, 3.0, 4.0]
@@ -187,7 +189,7 @@ def test_nan_is_told(execution: Execution, lightning: ModuleType) -> None:
         self.log("broken", float("nan"))
 
     with execution:
-        trainer_of(lightning, callback(execution, upload=False), max_epochs=2).fit(
+        trainer_of(lightning, callback(execution, upload="never"), max_epochs=2).fit(
             model_of(lightning, on_train_epoch_end=on_train_epoch_end), loader()
         )
     assert ["broken=nan" in message for message in told(execution)] == [True, True]
@@ -196,7 +198,7 @@ def test_nan_is_told(execution: Execution, lightning: ModuleType) -> None:
 def test_training_without_a_known_end(execution: Execution, lightning: ModuleType) -> None:
     """With ``max_steps`` alone nobody knows the number of epochs, and no status makes one up."""
     with execution:
-        trainer_of(lightning, callback(execution, upload=False), max_epochs=-1, max_steps=8).fit(
+        trainer_of(lightning, callback(execution, upload="never"), max_epochs=-1, max_steps=8).fit(
             model_of(lightning), loader()
         )
     assert [message.partition(":")[0] for message in told(execution)] == ["Epoch 1", "Epoch 2"]
@@ -210,7 +212,7 @@ def test_a_fit_resumes_from_a_kept_checkpoint(
         trainer_of(lightning, callback(first), max_epochs=2).fit(model_of(lightning), loader())
     with new_execution() as second:
         kept = second.download_asset(outputs(ml, first, "Model")["epoch-0002.ckpt"])
-        trainer_of(lightning, callback(second), max_epochs=4).fit(
+        trainer_of(lightning, callback(second, checkpoints="all"), max_epochs=4).fit(
             model_of(lightning), loader(), ckpt_path=str(kept), weights_only=False
         )
     assert [message.partition(":")[0] for message in told(second)] == ["Epoch 3/4", "Epoch 4/4"]
@@ -228,16 +230,16 @@ def test_the_trainers_own_checkpoints_stay_as_they_are(
         trainer.fit(model_of(lightning), loader(), held_out())
         assert Path(own.best_model_path).is_file()
         trainer.validate(ckpt_path="best", dataloaders=held_out(), verbose=False, weights_only=False)
-    assert len(told(execution)) == 3
+    assert [message.partition(":")[0] for message in told(execution)][3:] == ["Validation"]
 
 
-@pytest.mark.parametrize(("every", "kept"), [(0, []), (2, ["epoch-0002.ckpt", "epoch-0004.ckpt"])])
+@pytest.mark.parametrize(("which", "kept"), [("none", []), ("all", ["epoch-0002.ckpt", "epoch-0004.ckpt"])])
 def test_checkpoints_are_as_far_apart_as_asked(
-    execution: Execution, lightning: ModuleType, every: int, kept: list[str]
+    execution: Execution, lightning: ModuleType, which: str, kept: list[str]
 ) -> None:
-    """``save_every_n_epochs`` spaces the checkpoints, and 0 keeps none."""
+    """``save_every_n_epochs`` spaces the checkpoints, and ``checkpoints="none"`` keeps none."""
     with execution:
-        one = callback(execution, save_every_n_epochs=every, upload=False)
+        one = callback(execution, checkpoints=which, save_every_n_epochs=2, upload="never")
         trainer_of(lightning, one, max_epochs=4).fit(model_of(lightning), loader())
     assert [asset.filename for asset in execution.staged_assets() if asset.table == "Model"] == kept
 
@@ -248,15 +250,15 @@ def test_checkpoints_go_where_they_were_asked_to(ml: DerivaML, execution: Execut
         one = callback(execution, checkpoint_table="Execution_Asset", checkpoint_types=["Model_File", "Derived"])
         trainer_of(lightning, one, max_epochs=1).fit(model_of(lightning), loader())
     asset = outputs(ml, execution, "Execution_Asset")["epoch-0001.ckpt"]
-    assert set(asset.asset_types) == {"Model_File", "Derived"}
+    assert set(asset.asset_types) == {"Model_File", "Derived", "Best_Checkpoint", "Last_Checkpoint"}
 
 
 def test_nothing_is_uploaded_where_that_was_asked_for(
     ml: DerivaML, execution: Execution, lightning: ModuleType
 ) -> None:
-    """With ``upload=False`` all waits for the user's own call."""
+    """With ``upload="never"`` all waits for the user's own call."""
     with execution:
-        trainer_of(lightning, callback(execution, upload=False), max_epochs=1).fit(model_of(lightning), loader())
+        trainer_of(lightning, callback(execution, upload="never"), max_epochs=1).fit(model_of(lightning), loader())
     assert outputs(ml, execution, "Model") == {}
     execution.upload_execution_outputs()
     assert list(outputs(ml, execution, "Model")) == ["epoch-0001.ckpt"]
@@ -270,7 +272,7 @@ def test_a_failure_keeps_the_epochs_before_it(ml: DerivaML, execution: Execution
             raise RuntimeError("the data ran out")
 
     with pytest.raises(RuntimeError), execution:
-        trainer_of(lightning, callback(execution)).fit(
+        trainer_of(lightning, callback(execution, checkpoints="all")).fit(
             model_of(lightning, on_train_epoch_start=on_train_epoch_start), loader()
         )
     assert execution.status is Status.failed
@@ -308,8 +310,8 @@ def test_a_signal_aborts_the_run_and_keeps_the_epochs_before_it(
     execution = ml.restore_execution(done.stdout.split()[0])
     assert execution.status is Status.aborted
     assert [message.partition(":")[0] for message in told(execution)[:2]] == ["Epoch 1/3", "Epoch 2/3"]
-    staged = [asset.filename for asset in execution.staged_assets()]
-    assert staged == ["metrics.jsonl", "epoch-0001.ckpt", "epoch-0002.ckpt"]
+    staged = {asset.filename for asset in execution.staged_assets()}
+    assert staged == {"training.json", "metrics.jsonl", "epoch-0001.ckpt", "epoch-0002.ckpt"}
 
 
 def test_a_catalog_that_is_gone_ends_no_training(
@@ -321,7 +323,7 @@ def test_a_catalog_that_is_gone_ends_no_training(
     trainer_of(lightning).fit(bare, loader())
     torch.manual_seed(7)
     with execution:
-        trainer = trainer_of(lightning, callback(execution, upload=False))
+        trainer = trainer_of(lightning, callback(execution, checkpoints="all", upload="never"))
         trainer.fit(recorded, loader())
         line.is_cut = False
     assert trainer.current_epoch == 3
@@ -336,7 +338,7 @@ def test_an_upload_that_fails_at_the_end_raises_when_the_training_is_done(
 ) -> None:
     """The fit's upload raises where the catalog is gone; all epochs are trained, and all is sent later."""
     with pytest.raises(UploadFailed), execution:
-        trainer = trainer_of(lightning, callback(execution))
+        trainer = trainer_of(lightning, callback(execution, checkpoints="all"))
         trainer.fit(model_of(lightning, on_train_start=lambda _: setattr(line, "is_cut", True)), loader())
     assert trainer.current_epoch == 3
     line.is_cut = False
@@ -354,7 +356,7 @@ def test_a_full_disk_ends_no_training(
             raise OSError("No space left on device")
 
     with execution:
-        trainer_of(lightning, callback(execution, upload=False)).fit(
+        trainer_of(lightning, callback(execution, checkpoints="all", upload="never")).fit(
             model_of(lightning, on_save_checkpoint=on_save_checkpoint), loader()
         )
     staged = [asset.filename for asset in execution.staged_assets() if asset.table == "Model"]

@@ -80,6 +80,10 @@ class TrainingReporter:
         if not self._run.own:  # its mistakes are found before a long training
             self.begin()
 
+    def __getstate__(self) -> dict[str, object]:
+        # a process that was spawned opens its files itself
+        return self.__dict__ | dict.fromkeys(("_record", "_checkpoints", "_sender", "_untold"))
+
     def __enter__(self) -> Self:
         self._run.held = True
         return self
