@@ -17,9 +17,10 @@ __all__ = ["record_origin"]
 
 
 def record_origin(execution: Execution, earlier: RID, path: Path) -> list[Asset]:
-    """Record what an earlier execution made, and lies here as a file or a folder, as inputs of an execution.
+    """Record what an earlier execution made, and lies or lay here as a file or a folder, as inputs of an execution.
 
-    What the earlier one staged and did not send yet, since it was killed say, is sent for it.
+    What the earlier one staged and did not send yet, since it was killed say, is sent for it. Of what lies here no more,
+    since it was moved into the store say, the last that was sent from here is meant.
 
     Args:
         execution: What it goes into.
@@ -35,8 +36,9 @@ def record_origin(execution: Execution, earlier: RID, path: Path) -> list[Asset]
     """
     connection = execution.connection
     files = [each for each in sorted(path.rglob("*")) if each.is_file()] if path.is_dir() else [path]
-    assets = list(_known(connection, earlier, files))
-    if len(assets) < len(files):
+    if not path.exists():
+        assets = _sent_from(connection, earlier, path)
+    elif len(assets := list(_known(connection, earlier, files))) < len(files):
         _send(connection, earlier, files)
         assets = list(_known(connection, earlier, files))
     for asset in assets:
@@ -46,8 +48,7 @@ def record_origin(execution: Execution, earlier: RID, path: Path) -> list[Asset]
 
 def _known(connection: Connection, earlier: RID, files: list[Path]) -> Iterator[Asset]:
     """The earlier execution's outputs whose bytes these are."""
-    recorded = RecordedExecution(connection, connection.require_row(MLTable.execution, earlier))
-    outputs = recorded.list_assets(Role.output)
+    outputs = _outputs(connection, earlier)
     for file in files:
         size = file.stat().st_size
         alike = [asset for asset in outputs if asset.length == size and Path(asset.filename).name == file.name]
@@ -59,5 +60,18 @@ def _known(connection: Connection, earlier: RID, files: list[Path]) -> Iterator[
 
 def _send(connection: Connection, earlier: RID, files: list[Path]) -> None:
     restored = restore_execution(connection, earlier)
-    if staged := [asset.path for asset in restored.staged_assets() if asset.path in files]:
+    if staged := [asset.path for asset in restored.staged_assets() if {asset.path, asset.original} & {*files}]:
         restored.upload_execution_outputs(only=staged, clean_folder=False)
+
+
+def _sent_from(connection: Connection, earlier: RID, path: Path) -> list[Asset]:
+    """What the earlier execution sent from a place, or from the folder there."""
+    last: dict[Path, RID | None] = {}
+    for file in restore_execution(connection, earlier).desk.journal.story.files.values():
+        if path in (file.asset.path, file.asset.original) or path in file.asset.path.parents:
+            last[file.asset.path] = file.rid
+    return [asset for asset in _outputs(connection, earlier) if asset.rid in last.values()]
+
+
+def _outputs(connection: Connection, earlier: RID) -> list[Asset]:
+    return RecordedExecution(connection, connection.require_row(MLTable.execution, earlier)).list_assets(Role.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deriva_ml_keras.autolog import Autolog, autolog
 from deriva_ml_keras.callback import DerivaMLCallback
 
-__all__ = ["DerivaMLCallback"]
+__all__ = ["Autolog", "DerivaMLCallback", "autolog"]

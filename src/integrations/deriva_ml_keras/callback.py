@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 import keras
 
 from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.notices import warn
 from deriva_ml_core.training import OptionWords, TrainingReporter
 from deriva_ml_core.unattended import opening
 from deriva_ml_keras.fitting import Fit, steps_done
@@ -70,6 +71,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         self._fit: Fit | None = None
         self._stage_began: float | None = None
         self._is_called_anew = True
+        self._has_warned = False
         chosen = self._reporter.options
         if chosen.log_every_n_steps or chosen.every_n_steps or chosen.save_every_n_steps:
             # a callback that has this hook makes Keras read each step's values on the training's own thread
@@ -166,4 +168,19 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
                 "by a with: 'with DerivaMLCallback() as recorded: model.fit(..., callbacks=[recorded])'; or call "
                 "deriva_ml_keras.autolog() once, and each fit is recorded."
             )
-        return Surroundings.of(self)
+        around = Surroundings.of(self)
+        earlier = around.callbacks[: around.callbacks.index(self)] if around.callbacks else ()
+        if not any(isinstance(each, DerivaMLCallback) and self._repeats(each) for each in earlier):
+            return around
+        if not self._has_warned:
+            self._has_warned = True
+            warn(
+                "This call of Keras has two DerivaMLCallbacks for one execution: the first records it, and the second "
+                "does nothing."
+            )
+        return None
+
+    def _repeats(self, other: DerivaMLCallback) -> bool:
+        """Whether all that it would record is recorded by another callback."""
+        mine, theirs = self._reporter, other._reporter
+        return mine.own or (not theirs.own and mine.execution.execution_rid == theirs.execution.execution_rid)
