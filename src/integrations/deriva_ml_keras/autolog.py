@@ -1,0 +1,147 @@
+"""Every fit recorded, without a callback in the user's code; Keras has no place of its own to add one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
+
+import keras
+
+from deriva_ml_core.training import OptionWords, TrainingOptions
+from deriva_ml_keras.callback import DerivaMLCallback
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.execution import ExecutionConfiguration
+
+__all__ = ["Autolog", "autolog"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def autolog(
+    ml: DerivaML | None = None,
+    configuration: ExecutionConfiguration | None = None,
+    description: str = "",
+    **options: Unpack[OptionWords],
+) -> Autolog:
+    """Record each ``fit`` that follows in an execution of its own, until it is switched off.
+
+    The execution is completed and uploaded when the fit returns, and ended as well by an exception and by Ctrl-C. A fit
+    that is given a `DerivaMLCallback` is left to that one, and a fit within a fit belongs to the outer one: of a tuner,
+    each trial is an execution. ``evaluate`` and ``predict`` by themselves are not recorded. Of several switched on, the
+    last one records.
+
+    Args:
+        ml: Where to make the executions; ``DerivaML()`` by default.
+        configuration: What they are to be; by default of the script or notebook that runs, as a workflow of type
+            Training.
+        description: What the runs are for.
+        **options: The fields of ``deriva_ml_core.training.TrainingOptions``.
+
+    Returns:
+        Its switch: ``disable()``, or the end of a ``with``, switches it off.
+
+    Raises:
+        ConfigurationError: An option is wrong.
+
+    Example:
+        ::
+
+            deriva_ml_keras.autolog()
+            model.fit(x, y, epochs=10)
+    """
+    TrainingOptions.of(options)  # what is wrong is said here, not in the first fit
+    return Autolog(lambda: DerivaMLCallback(ml=ml, configuration=configuration, description=description, **options))
+
+
+class Autolog:
+    """The switch of `autolog`, which is on when it is made.
+
+    Args:
+        make: Makes the callback of one fit.
+    """
+
+    def __init__(self, make: Callable[[], DerivaMLCallback]) -> None:
+        self._make = make
+        self._is_on = True
+        self._fitting = threading.local()
+        # where Model inherits it from, so that it holds for each backend's models and for all their subclasses
+        self._owner = next(kind for kind in keras.Model.__mro__ if "fit" in vars(kind))
+        self._original = self._owner.fit
+        self._recording = self._owner.fit = self._recorded(self._original)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disable()
+
+    def disable(self) -> None:
+        """Record no further fit; doing so again changes nothing."""
+        self._is_on = False
+        if vars(self._owner)["fit"] is self._recording:  # otherwise who came later calls it, and it only hands on
+            self._owner.fit = self._original
+
+    def _recorded(self, fit: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(fit)
+
+        @functools.wraps(fit)
+        def recording(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not self._is_on or getattr(self._fitting, "is_on", False):
+                return fit(*args, **kwargs)
+            call = parameters.bind(*args, **kwargs)
+            given = call.arguments.get("callbacks")
+            if any(isinstance(each, DerivaMLCallback) for each in _listed(given)):
+                return fit(*args, **kwargs)
+            self._fitting.is_on = True
+            try:
+                with self._make() as callback, _Added(given, callback, call.args[0]) as callbacks:
+                    call.arguments["callbacks"] = callbacks
+                    return fit(*call.args, **call.kwargs)
+            finally:
+                self._fitting.is_on = False
+
+        return recording
+
+
+class _Added:
+    """A callback beside those that a fit was given.
+
+    Args:
+        given: One, several, None, or a list of Keras' own, which is given back as it was.
+        callback: The further one.
+        model: What is fitted.
+    """
+
+    def __init__(self, given: Any, callback: DerivaMLCallback, model: Any) -> None:
+        self._given = given
+        self._callback = callback
+        self._model = model
+
+    def __enter__(self) -> Any:
+        if not isinstance(self._given, keras.callbacks.CallbackList):
+            return [*_listed(self._given), self._callback]
+        self._callback.set_params(self._given.params)
+        self._callback.set_model(self._model)
+        self._given.callbacks.append(self._callback)
+        return self._given
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(self._given, keras.callbacks.CallbackList):
+            self._given.callbacks.remove(self._callback)
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return list(keras.tree.flatten(callbacks)) if callbacks else []
