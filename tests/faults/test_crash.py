@@ -333,8 +333,8 @@ def test_the_journal_is_kept_though_the_process_died_after_the_last_file(world: 
     """The next upload has no file to send, and knows that no copy was kept of what was sent before."""
     steps = in_child(world.program(clean=True), world.fresh())
     assert steps is not None
-    last_row = len(steps) - steps[::-1].index("before update Execution")
-    assert in_child(world.program(clean=True), world.fresh(), last_row) is None
+    last_put = len(steps) - steps[::-1].index("before put Execution_Metadata")
+    assert in_child(world.program(clean=True), world.fresh(), last_put) is None
     ml = DerivaML(f"file:{world.copy}")
     exe = ml.restore_execution(ml.find_executions()[0].execution_rid)
 
