@@ -1,0 +1,1 @@
+"""What each recorder of trainings costs and keeps: scripts that a fresh process runs, one fit each."""
