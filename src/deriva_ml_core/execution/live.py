@@ -79,6 +79,7 @@ class Execution(DeskExecution):
         self._restored = restored
         self._again = again
         self._watch = TerminationWatch()
+        self._at_end: list[Callable[[BaseException | None], object]] = []
         self._sent_while_running: bool | None = None
         """None where nothing was; else whether the end of the run takes away what was sent."""
         self.configuration = configuration
@@ -122,10 +123,23 @@ class Execution(DeskExecution):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.stop()
+        while self._at_end:
+            try:
+                self._at_end.pop()(error)
+            except Exception:
+                log.warning("Something before the end of execution %s failed.", self.execution_rid, exc_info=True)
         try:
             self._end(error)
         except Exception:
             log.warning("The end of execution %s could not be recorded.", self.execution_rid, exc_info=True)
+
+    def at_end(self, task: Callable[[BaseException | None], object]) -> None:
+        """Have something done when the ``with`` is left, in whichever way, before the end is recorded; the last first.
+
+        Args:
+            task: Told what the ``with`` is left by, None where it ran to its end; what it raises is logged.
+        """
+        self._at_end.append(task)
 
     def update_status(
         self, status: Status, message: str = "", *, progress: Progress | None = None, wait: bool = True
