@@ -17,7 +17,7 @@ from deriva_ml_core import errors, hookspecs, models
 
 ROOT = Path(__file__).parents[1]
 SOURCE_ROOTS = (ROOT / "src" / "integrations", ROOT / "src")
-PACKAGES = ("deriva_ml", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning")
+PACKAGES = ("deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning")
 
 LAYERS = {
     # rooms of deriva_ml_core are named without it; whoever is not named here is a room of layer 3
@@ -26,7 +26,7 @@ LAYERS = {
     2: {"builtin", "backends"},
     4: {"client", "unattended"},
     5: {"deriva_ml_core", "deriva_ml", "deriva_ml_lightning", "deriva_ml_keras"},
-    6: {"cli", "runner", "testing"},
+    6: {"deriva_ml_cli", "runner", "testing"},
 }
 ALONE = {2, 5}
 """Layers whose rooms nobody above imports (they are reached by name), or that never import each other."""

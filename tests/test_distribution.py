@@ -1,4 +1,4 @@
-"""What pip installs: four typed packages and nothing else, from a wheel as from a checkout."""
+"""What pip installs: five typed packages and nothing else, from a wheel as from a checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("hatchling", reason="the wheel is built with the hatchling of this environment")
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"deriva_ml", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning"}
+PACKAGES = {"deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,8 @@
+"""``python -m deriva_ml_cli``: the same as ``deriva-ml``."""
+
+from __future__ import annotations
+
+from deriva_ml_cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The command itself: its sub-commands by name, each imported when it is called, and its errors in one line."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from deriva_ml_cli.options import SETTINGS
+
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "list": "listing",
+        "show": "showing",
+    }
+)
+"""The sub-commands in the order of the help, and the module of each."""
+
+FAILED, WRONG_USE = 1, 2
+
+WRONG = (
+    "ConfigurationError",
+    "InvalidRID",
+    "UnknownAddress",
+    "UnknownRID",
+    "UnknownTable",
+    "UnknownTerm",
+    "UnknownVersion",
+    "UnknownWorkflow",
+    "WrongTable",
+)
+"""The mistakes that are the caller's: what was named does not exist or cannot be meant."""
+
+
+class _Commands(TyperGroup):
+    """Sub-commands that are imported when they are asked for; what goes wrong in one ends in one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command = get_command(import_module(f"deriva_ml_cli.commands.{COMMANDS[cmd_name]}").app)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment] # whose names are suggested
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            _end(str(error), FAILED)
+        except Exception as error:
+            from deriva_ml_core.errors import DerivaMLException
+
+            if not isinstance(error, DerivaMLException):
+                raise
+            _end(str(error), WRONG_USE if type(error).__name__ in WRONG else FAILED)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    from deriva_ml_cli.screen import one_line
+
+    typer.echo(f"error: {one_line(message)}", err=True)
+    raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="deriva-ml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=dict(SETTINGS),
+    epilog="Exit codes: 0 done; 1 what was to be found out or done failed; 2 wrong use. "
+    "Without --host it is the embedded catalog of this machine.",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"deriva-ml-core {version('deriva-ml-core')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _deriva_ml(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version, and end.")
+    ] = False,
+) -> None:
+    """Read, compare, check and finish machine-learning runs that deriva-ml recorded."""
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends nothing
+    warnings.showwarning = _warn  # type: ignore[assignment]
+    app()
+
+
+def _warn(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:  # noqa: ARG001
+    """Say a warning of ours in one line; those of libraries are not this program's to tell."""
+    if category.__name__ == "DerivaMLWarning":
+        typer.echo(f"warning: {message}", err=True)

@@ -1,0 +1,119 @@
+"""The metrics of a training in a few lines of text: first, last and best values, and how they went between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deriva_ml_core.training.reading import MetricsLine, Track, iter_metrics, series
+from deriva_ml_core.training.scores import larger_is_better
+
+__all__ = ["Curve", "read_curves", "sparkline"]
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+LETTERS = "_.-=^"
+"""For a terminal that knows no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One metric in one fit, or in a stage beside it.
+
+    Args:
+        name: The metric.
+        stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        fit: The number of the fit in its execution.
+        by: ``epoch`` or ``step``: what is counted.
+        first: Its first value.
+        last: Its last value.
+        best: Its best value, by what its name says of better; None where no value is a number.
+        best_at: The epoch or step of that.
+        values: All of them in their order.
+    """
+
+    name: str
+    stage: str
+    fit: int
+    by: str
+    first: float
+    last: float
+    best: float | None
+    best_at: int | None
+    values: Sequence[float]
+
+    def as_json(self) -> dict[str, object]:
+        """Its value for programs, without the many values."""
+        found = asdict(self)
+        return {**{name: found[name] for name in found if name != "values"}, "count": len(self.values)}
+
+
+def read_curves(file: Path | None) -> list[Curve]:
+    """Read the curves of a metrics file: those by epoch, else those by step; then the values of test and the like."""
+    if file is None:
+        return []
+    lines = list(iter_metrics(file, "epoch"))
+    fits = list(_curves(series(lines), "epoch")) or list(_curves(series(iter_metrics(file, "step"), at="step"), "step"))
+    return fits + list(_stages(lines))
+
+
+def _curves(found: dict[str, dict[int, Track]], by: str) -> Iterator[Curve]:
+    for name, fits in found.items():
+        for fit, track in fits.items():
+            yield _curve(name, "fit", fit, by, track.places, track.values)
+
+
+def _stages(lines: Sequence[MetricsLine]) -> Iterator[Curve]:
+    found: dict[tuple[str, int, str], list[float]] = {}
+    for line in lines:
+        if line.stage != "fit":
+            for name, value in line.values.items():
+                found.setdefault((line.stage, line.fit, name), []).append(value)
+    for (stage, fit, name), values in found.items():
+        yield _curve(name, stage, fit, "epoch", None, values)
+
+
+def _curve(name: str, stage: str, fit: int, by: str, places: Sequence[int] | None, values: Sequence[float]) -> Curve:
+    choose = max if larger_is_better(name) else min
+    numbers = [place for place, value in enumerate(values) if not math.isnan(value)]
+    best = choose(numbers, key=lambda place: values[place]) if numbers else None
+    return Curve(
+        name=name,
+        stage=stage,
+        fit=fit,
+        by=by,
+        first=values[0],
+        last=values[-1],
+        best=None if best is None else values[best],
+        best_at=None if best is None or places is None else places[best],
+        values=values,
+    )
+
+
+def sparkline(values: Sequence[float], width: int, *, unicode: bool = True) -> str:
+    """A row of blocks as high as the values; where there are more values than blocks, each block is the mean of some.
+
+    Args:
+        values: The values; what is no number leaves a gap.
+        width: The most blocks.
+        unicode: Whether the terminal knows blocks.
+    """
+    marks = BLOCKS if unicode else LETTERS
+    means = list(_means(values, width))
+    known = [value for value in means if math.isfinite(value)]
+    if not known:
+        return ""
+    low, high = min(known), max(known)
+    if not (math.isfinite(high - low) and high > low):
+        return "".join(marks[len(marks) // 2] if math.isfinite(value) else " " for value in means)
+    top = len(marks) - 1
+    return "".join(marks[round((value - low) / (high - low) * top)] if math.isfinite(value) else " " for value in means)
+
+
+def _means(values: Sequence[float], width: int) -> Iterator[float]:
+    count = min(width, len(values))
+    for place in range(count):
+        part = values[place * len(values) // count : (place + 1) * len(values) // count]
+        known = [value for value in part if math.isfinite(value)]
+        yield math.fsum(known) / len(known) if known else math.nan

@@ -1,0 +1,169 @@
+"""Executions as a list shows them: the state that each is really in, asked of the catalog once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from deriva_ml_cli.wording import parsed_duration
+from deriva_ml_core.definitions import MLTable, Status
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.execution.provenance import RecordedExecution
+
+__all__ = ["Filters", "Page", "Run", "find_page", "runs_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which executions are meant; None leaves a question out.
+
+    Args:
+        workflow: Of the workflow with this record id.
+        workflow_type: Of workflows of this type.
+        status: In this state.
+        dataset: Of which this dataset went in.
+        text: With this in their description, or in their workflow's name, in capitals or not.
+    """
+
+    workflow: str | None = None
+    workflow_type: str | None = None
+    status: Status | None = None
+    dataset: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution.
+
+    Args:
+        rid: Its record id.
+        status: The state that it is in.
+        detail: The words beside it.
+        description: What it was for.
+        created: When its row was made.
+        seconds: How long it ran, or has run so far; None where that is not known.
+        workflow: The workflow's row; empty where it has none.
+    """
+
+    rid: str
+    status: Status
+    detail: str
+    description: str
+    created: datetime | None
+    seconds: float | None
+    workflow: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, object]:
+        """Its value for programs."""
+        return {
+            "rid": self.rid,
+            "status": str(self.status),
+            "status_detail": self.detail,
+            "description": self.description,
+            "created": self.created,
+            "duration_seconds": self.seconds,
+            "workflow": workflow_as_json(self.workflow) if self.workflow else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the executions that match, and whether there are more."""
+
+    runs: tuple[Run, ...]
+    more: bool
+
+
+def workflow_as_json(row: Mapping[str, Any]) -> dict[str, object]:
+    """A workflow's row for programs."""
+    return {
+        "rid": row["RID"],
+        "name": row["Name"],
+        "type": row["Workflow_Type"],
+        "description": row["Description"] or "",
+        "url": row["URL"],
+        "checksum": row["Checksum"],
+        "version": row["Version"],
+        "created": row["RCT"],
+    }
+
+
+def find_page(ml: DerivaML, filters: Filters, *, limit: int, page: int) -> Page:
+    """Find executions, newest first.
+
+    Args:
+        ml: The catalog.
+        filters: Which ones.
+        limit: How many a page has.
+        page: Which page, from 1.
+    """
+    wanted = limit * page + 1
+    found = _matching(ml, filters, wanted)
+    return Page(runs_of(ml, found[wanted - 1 - limit : wanted - 1]), len(found) == wanted)
+
+
+def _matching(ml: DerivaML, filters: Filters, wanted: int) -> list[RecordedExecution]:
+    asked = wanted
+    while True:
+        found = ml.find_executions(
+            workflow=filters.workflow,
+            workflow_type=filters.workflow_type,
+            status=filters.status,
+            dataset=filters.dataset,
+            limit=asked,
+        )
+        matching = found if filters.text is None else _with_text(ml, found, filters.text.casefold())
+        if len(found) < asked or len(matching) >= wanted:
+            return matching[:wanted]
+        asked *= 4
+
+
+def _with_text(ml: DerivaML, found: Sequence[RecordedExecution], text: str) -> list[RecordedExecution]:
+    workflows = _workflows(ml, found)
+    return [
+        each
+        for each in found
+        if text in each.description.casefold()
+        or text in str(workflows.get(each.workflow_rid or "", {}).get("Name") or "").casefold()
+    ]
+
+
+def runs_of(ml: DerivaML, found: Iterable[RecordedExecution]) -> tuple[Run, ...]:
+    """The executions with their workflows, which one question brings."""
+    executions = list(found)
+    workflows = _workflows(ml, executions)
+    return tuple(_run(each, workflows.get(each.workflow_rid or "", {})) for each in executions)
+
+
+def _workflows(ml: DerivaML, found: Sequence[RecordedExecution]) -> dict[str, dict[str, Any]]:
+    rids = sorted({each.workflow_rid for each in found if each.workflow_rid})
+    rows = ml.connection.catalog.select(MLTable.workflow, {"RID": rids}) if rids else []
+    return {row["RID"]: row for row in rows}
+
+
+def _run(execution: RecordedExecution, workflow: Mapping[str, Any]) -> Run:
+    status = execution.status
+    return Run(
+        rid=execution.execution_rid,
+        status=status,
+        detail=execution.status_detail,
+        description=execution.description,
+        created=execution.created,
+        seconds=_seconds(execution, status),
+        workflow=workflow,
+    )
+
+
+def _seconds(execution: RecordedExecution, status: Status) -> float | None:
+    """How long it ran by its row; of one that runs, how long it has by its journal on this machine."""
+    from deriva_ml_core.execution.provenance import local_story
+
+    if (known := parsed_duration(execution.duration)) is not None or status.ended:
+        return known
+    story = local_story(execution.connection, execution.execution_rid)
+    return (datetime.now(UTC) - story.start).total_seconds() if story and story.start else None

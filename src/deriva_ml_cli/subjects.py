@@ -1,0 +1,201 @@
+"""Everything that is known of an execution, workflow, dataset or asset, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deriva_ml_cli.curves import Curve, read_curves
+from deriva_ml_cli.kept import kept_file, read_json, story_of
+from deriva_ml_cli.runs import runs_of, workflow_as_json
+from deriva_ml_core.definitions import MLTable, Role, split_rid
+from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.models import Asset
+from deriva_ml_core.schema import execution_table
+from deriva_ml_core.training.facts import FACTS_FILE
+from deriva_ml_core.training.metrics import METRICS_FILE
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.journal.story import Story
+
+__all__ = ["ENVIRONMENT", "asset_as_json", "curves_of", "describe", "environment_of", "table_of"]
+
+ENVIRONMENT = "environment_snapshot_"
+NEWEST = 10
+"""Executions that are named with a workflow, a dataset or an asset."""
+
+
+def table_of(ml: DerivaML, rid: str) -> str:
+    """The table of a record id.
+
+    Raises:
+        InvalidRID: The text is none.
+        UnknownRID: It names no row.
+    """
+    from deriva_ml_core.errors import UnknownRID
+
+    plain = split_rid(rid)[0]
+    found = ml.connection.catalog.locate([plain])
+    if plain not in found:
+        raise UnknownRID(f"{plain} names no row of {ml.connection.catalog.name}; `deriva-ml list` names executions.")
+    return found[plain]
+
+
+def describe(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Curve]]:
+    """Everything that is known of a row, and an execution's curves.
+
+    Raises:
+        InvalidRID, UnknownRID: It names no row.
+    """
+    table, plain = table_of(ml, rid), split_rid(rid)[0]
+    if table == MLTable.execution:
+        return _execution(ml, plain)
+    if table == MLTable.workflow:
+        return _workflow(ml, plain), []
+    if table == MLTable.dataset:
+        return _dataset(ml, plain), []
+    if ml.connection.catalog.model.table(table).is_asset:
+        return _asset(ml, plain), []
+    row = ml.connection.catalog.select(table, {"RID": plain})[0]
+    return {"kind": "row", "rid": plain, "table": table, "columns": row}, []
+
+
+def _execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Curve]]:
+    execution = ml.lookup_execution(rid)
+    assets = execution.list_assets()
+    story = story_of(ml, rid, assets)
+    curves = curves_of(ml, execution, assets)
+    (run,) = runs_of(ml, [execution])
+    inputs = [asset for asset in assets if asset.role == Role.input]
+    outputs = [asset for asset in assets if asset.role != Role.input]
+    return {
+        "kind": "execution",
+        **run.as_json(),
+        "started": story.start,
+        "stopped": story.stop,
+        "citation": execution.url,
+        "working_dir": execution.working_dir if execution.working_dir.is_dir() else None,
+        "inputs": {"datasets": _datasets(ml, execution), "assets": [asset_as_json(asset) for asset in inputs]},
+        "outputs": [asset_as_json(asset) for asset in outputs],
+        "datasets_made": [spec.model_dump(include={"rid", "version"}) for spec in execution.list_output_datasets()],
+        "unsent": [file.asset.filename for file in story.open_files()],
+        "parents": _related(ml, execution.list_parent_executions()),
+        "children": _related(ml, execution.list_nested_executions()),
+        "environment": _environment_facts(environment_of(ml, execution, assets), story),
+        "fits": _fits(ml, execution, assets),
+        "metrics": [curve.as_json() for curve in curves],
+        "timeline": [
+            {"time": each.time, "status": str(each.status), "message": each.error or each.message}
+            for each in story.statuses
+        ],
+    }, curves
+
+
+def curves_of(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[Curve]:
+    """The curves of an execution's metrics, from its working folder here, or from the store."""
+    with kept_file(ml, assets, METRICS_FILE, here=execution.working_dir / METRICS_FILE) as file:
+        return read_curves(file)
+
+
+def environment_of(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:
+    """The environment snapshot of an execution; empty where none was kept."""
+    local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT}*.json"))
+    with kept_file(ml, assets, ENVIRONMENT, here=local[-1] if local else None, starts=True) as file:
+        return read_json(file)
+
+
+def _fits(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[dict[str, Any]]:
+    with kept_file(ml, assets, FACTS_FILE, here=execution.working_dir / FACTS_FILE) as file:
+        fits = read_json(file).get("fits", [])
+    wanted = ("fit", "began", "ended", "outcome", "epochs", "epochs_done", "best")
+    return [{name: fit.get(name) for name in wanted} for fit in fits if isinstance(fit, dict)]
+
+
+def _environment_facts(snapshot: Mapping[str, Any], story: Story) -> dict[str, Any]:
+    environment, source = snapshot.get("environment") or {}, snapshot.get("source") or {}
+    repository = snapshot.get("repository") or {}
+    return {
+        "host": environment.get("hostname") or (story.lease.host if story.lease else None),
+        "process": story.lease.pid if story.lease else environment.get("pid"),
+        "python": (environment.get("python") or {}).get("version"),
+        "platform": environment.get("platform"),
+        "gpus": environment.get("gpus") or [],
+        "command": environment.get("argv") or [],
+        "code_url": source.get("url"),
+        "code_checksum": source.get("file_checksum") or source.get("checksum"),
+        "code_changed": source.get("dirty"),
+        "head": repository.get("head"),
+        "branch": repository.get("branch"),
+        "repository_changed": repository.get("dirty"),
+        "folder": snapshot.get("folder") or (story.creating.folder if story.creating else None),
+    }
+
+
+def _datasets(ml: DerivaML, execution: RecordedExecution) -> list[dict[str, Any]]:
+    specs = execution.list_input_datasets()
+    rows = ml.connection.catalog.select(MLTable.dataset, {"RID": [spec.rid for spec in specs]}) if specs else []
+    words = {row["RID"]: row["Description"] or "" for row in rows}
+    return [{"rid": s.rid, "version": s.version, "description": words.get(s.rid, "")} for s in specs]
+
+
+def _related(ml: DerivaML, executions: Sequence[RecordedExecution]) -> list[dict[str, Any]]:
+    return [
+        {"rid": run.rid, "status": str(run.status), "description": run.description} for run in runs_of(ml, executions)
+    ]
+
+
+def asset_as_json(asset: Asset) -> dict[str, Any]:
+    """An asset for programs."""
+    return asset.model_dump(mode="json")
+
+
+def _workflow(ml: DerivaML, rid: str) -> dict[str, Any]:
+    row = ml.connection.require_row(MLTable.workflow, rid)
+    newest = runs_of(ml, ml.find_executions(workflow=rid, limit=NEWEST))
+    return {"kind": "workflow", **workflow_as_json(row), "newest_executions": [run.as_json() for run in newest]}
+
+
+def _dataset(ml: DerivaML, rid: str) -> dict[str, Any]:
+    from deriva_ml_core.dataset.members import links
+
+    dataset = ml.lookup_dataset(rid)
+    history = dataset.dataset_history()
+    row = ml.connection.require_row(MLTable.dataset, rid)
+    catalog = ml.connection.catalog
+    then = catalog.at(history[-1].snapshot) if history else catalog
+    counts = {
+        element: sum(len(page) for page in then.pages(link.table, {link.dataset: rid}))
+        for element, link in links(catalog.model).items()
+    }
+    return {
+        "kind": "dataset",
+        "rid": rid,
+        "description": dataset.description,
+        "types": list(dataset.dataset_types),
+        "created": row.get("RCT"),
+        "deleted": bool(row.get("Deleted")),
+        "version": history[-1].version if history else None,
+        "members": {element: count for element, count in counts.items() if count},
+        "versions": [each.model_dump(mode="json", exclude={"dataset"}) for each in history],
+        "parents": [each.rid for each in dataset.list_dataset_parents()],
+        "newest_executions": [run.as_json() for run in runs_of(ml, ml.find_executions(dataset=rid, limit=NEWEST))],
+    }
+
+
+def _asset(ml: DerivaML, rid: str) -> dict[str, Any]:
+    asset = ml.lookup_asset(rid)
+    catalog = ml.connection.catalog
+    row = ml.connection.require_row(asset.table, rid)
+    links = catalog.select(execution_table(asset.table), {asset.table: rid})
+    rows = catalog.select(MLTable.execution, {"RID": [link["Execution"] for link in links]}) if links else []
+    roles = {link["Execution"]: link["Asset_Role"] for link in links}
+    runs = runs_of(ml, [RecordedExecution(ml.connection, each) for each in rows])
+    executions = [{"role": roles[run.rid], **run.as_json()} for run in runs]
+    return {
+        "kind": "asset",
+        **asset_as_json(asset),
+        "created": row.get("RCT"),
+        "source": ml.connection.store.source(asset.url),
+        "executions": executions,
+    }

@@ -1,0 +1,75 @@
+"""What the command line's tests share: runs that are on record, and a terminal to ask for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer", reason="the command line is made with typer")
+
+from typer.testing import CliRunner
+
+from deriva_ml_cli.app import app
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, and the code that it ended with."""
+
+    code: int
+    out: str
+    complaint: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Ask = Callable[..., Said]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Call ``deriva-ml`` in this process, on a screen of so many columns."""
+
+    def asked(*words: str, columns: int = 80, answer: str = "") -> Said:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        result = CliRunner().invoke(app, list(words), input=answer)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Said(result.exit_code, result.stdout, result.stderr)
+
+    return asked
+
+
+@pytest.fixture
+def run(ml: DerivaML, workflow: Workflow, tmp_path: Path) -> Callable[..., Execution]:
+    """Make an execution that ran: with output files by name, uploaded, and as much else as is said."""
+
+    def ran(
+        description: str = "A run", files: Sequence[str] = (), metrics: Sequence[dict[str, float]] = ()
+    ) -> Execution:
+        config = ExecutionConfiguration(workflow=workflow, description=description)
+        with ml.create_execution(config) as exe:
+            for name in files:
+                exe.asset_file_path("Model", name).write_text(f"the bytes of {name} of {exe.execution_rid}")
+            if metrics:
+                from deriva_ml_core.training import TrainingReporter
+
+                reporter = TrainingReporter(exe, checkpoints="none", curves=False)
+                reporter.begin_fit(len(metrics))
+                for epoch, values in enumerate(metrics, start=1):
+                    reporter.end_epoch(epoch, values)
+                reporter.end_fit()
+        exe.upload_execution_outputs()
+        return exe
+
+    return ran
