@@ -45,6 +45,11 @@ class RecordedExecution:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.execution_rid} {self.status} {self.description!r}>"
 
+    def _repr_html_(self) -> str:
+        from deriva_ml_core.execution.card import card
+
+        return card(self, self._story)
+
     @property
     def connection(self) -> Connection:
         """The catalog, the store and the plugins where it is recorded."""
