@@ -77,6 +77,8 @@ class TrainingReporter:
         self._fit = 0
         self._pace = Pace(self.options)
         self._untold: Callable[[], None] | None = None
+        self._is_open = False
+        """Whether a fit has begun and not ended."""
         if not self._run.own:  # its mistakes are found before a long training
             self.begin()
 
@@ -127,6 +129,7 @@ class TrainingReporter:
             self._record = Record(execution)
             self._sender = Sender(execution, self._worker, self.options.upload)
             self._checkpoints = None
+            execution.at_end(self._leave)
         return execution
 
     def begin_fit(
@@ -150,6 +153,7 @@ class TrainingReporter:
         self._checkpoints = Checkpoints(execution, self.options, managed=managed, best=self._resumed.best)
         self._pace = Pace(self.options, epochs)
         self._untold = None
+        self._is_open = True
         with _spared("number the fit"):
             self._fit = record.next_fit()
         with _spared("keep how the fit is set up"):
@@ -429,7 +433,15 @@ class TrainingReporter:
             "settings": settings,
         }
 
+    def _leave(self, error: BaseException | None) -> None:
+        """End the fit that goes on while the execution's ``with`` is left: no framework need have told of it."""
+        self._end_facts("the run ended first" if error is None else f"{type(error).__name__}: {error}")
+        self._worker.drain(self.options.drain)
+
     def _end_facts(self, outcome: str) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
         if self._untold is not None:
             self._untold()
             self._untold = None
