@@ -254,7 +254,7 @@ class Witness:
     def new_outputs(self) -> dict[str, set[str]]:
         recorded = self.ml.lookup_execution(self.execution.execution_rid).list_assets("Output")
         new = {asset.rid: asset for asset in recorded if asset.rid not in self.known}
-        self.known.update(new)
+        self.known.update(new.keys())
         for asset in new.values():
             self.ml.verify_asset(asset)
         return {self._short(asset.filename): set(asset.asset_types) for asset in new.values()}
@@ -291,7 +291,7 @@ def test_the_story_of_a_training(framework: tuple[Callable[[Any], Training], Any
         witness = Witness(ml, execution, recorder, training.suffix)
         witness.new_statuses()
         witness.new_outputs()
-        assert execution._beside.news.drain(60)
+        assert execution.desk.beside.news.drain(60)
         witness.new_news()
         for event in TRAINING_STORY:
             if event.raises is None:
@@ -299,7 +299,7 @@ def test_the_story_of_a_training(framework: tuple[Callable[[Any], Training], Any
             else:
                 with pytest.raises(event.raises) as raised:
                     event.happens(training)
-            assert execution._beside.news.drain(60)
+            assert execution.desk.beside.news.drain(60)
             assert (event.what, witness.new_statuses()) == (event.what, event.statuses)
             assert (event.what, witness.new_outputs()) == (event.what, event.outputs)
             assert (event.what, witness.new_news()) == (event.what, event.news)
