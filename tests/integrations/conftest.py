@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 from trainings import Line
@@ -42,3 +44,19 @@ def new_execution(ml: DerivaML) -> Callable[[], Execution]:
 def execution(new_execution: Callable[[], Execution]) -> Execution:
     """One execution, not yet begun."""
     return new_execution()
+
+
+@pytest.fixture(params=["lightning.pytorch", "pytorch_lightning"])
+def package(request: pytest.FixtureRequest) -> ModuleType:
+    """One of the two packages; the other's cases run where it is installed."""
+    pytest.importorskip(request.param, reason=f"{request.param} is not installed")
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture
+def lightning() -> ModuleType:
+    """Either package, where which one does not matter."""
+    for name in ("lightning.pytorch", "pytorch_lightning"):
+        if importlib.util.find_spec(name.partition(".")[0]):
+            return importlib.import_module(name)
+    pytest.skip("neither lightning nor pytorch_lightning is installed")

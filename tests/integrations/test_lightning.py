@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -16,87 +15,14 @@ from trainings import Line, outputs, told
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
+from lightnings import IGNORED, callback, held_out, loader, model_of, progress_of, trainer_of  # noqa: E402
 
 from deriva_ml import DerivaML  # noqa: E402
 from deriva_ml_core.definitions import Status  # noqa: E402
 from deriva_ml_core.errors import UploadFailed  # noqa: E402
 from deriva_ml_core.execution.live import Execution  # noqa: E402
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),  # two workers are not faster with 32 rows
-    pytest.mark.filterwarnings("ignore:The number of training batches"),  # the advice to log more often
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but"),  # where a test needs no validation
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),  # Lightning 2.6 with torch 2.13
-]
-
-
-@pytest.fixture(params=["lightning.pytorch", "pytorch_lightning"])
-def package(request: pytest.FixtureRequest) -> ModuleType:
-    """One of the two packages; the other's cases run where it is installed."""
-    pytest.importorskip(request.param, reason=f"{request.param} is not installed")
-    return importlib.import_module(request.param)
-
-
-@pytest.fixture
-def lightning() -> ModuleType:
-    """Either package, where which one does not matter."""
-    for name in ("lightning.pytorch", "pytorch_lightning"):
-        if importlib.util.find_spec(name.partition(".")[0]):
-            return importlib.import_module(name)
-    pytest.skip("neither lightning nor pytorch_lightning is installed")
-
-
-def callback(execution: Execution, **options: Any) -> Any:
-    from deriva_ml_lightning import DerivaMLCallback
-
-    return DerivaMLCallback(execution, **options)
-
-
-def model_of(package: ModuleType, **hooks: Callable[..., None]) -> Any:
-    """A small network with dropout, so that any touch of the random state shows; `hooks` replace its own."""
-
-    class Model(package.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.layers = torch.nn.Sequential(
-                torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
-            )
-
-        def training_step(self, batch: Any, _: int) -> Any:
-            loss = torch.nn.functional.mse_loss(self.layers(batch[0]), batch[1])
-            self.log("loss", loss, on_step=True, on_epoch=True)
-            return loss
-
-        def validation_step(self, batch: Any, _: int) -> None:
-            self.log("val_loss", torch.nn.functional.mse_loss(self.layers(batch[0]), batch[1]))
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.Adam(self.parameters(), 0.01)
-
-    return type("Model", (Model,), hooks)()
-
-
-def loader(shuffle: bool = True) -> Any:
-    points = torch.linspace(-1, 1, 96).reshape(32, 3)
-    order = torch.Generator().manual_seed(1)
-    return DataLoader(TensorDataset(points, points.sum(1, keepdim=True)), 8, shuffle=shuffle, generator=order)
-
-
-def held_out() -> Any:
-    return loader(shuffle=False)
-
-
-def trainer_of(package: ModuleType, *callbacks: Any, **options: Any) -> Any:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return package.Trainer(
-        callbacks=list(callbacks), **{"max_epochs": 3, "enable_checkpointing": False} | quiet | options
-    )
-
-
-def progress_of(execution: Execution) -> list[Any]:
-    return [status.progress for status in execution.list_statuses() if status.progress]
+pytestmark = IGNORED
 
 
 def test_a_fit_is_recorded(ml: DerivaML, execution: Execution, package: ModuleType) -> None:

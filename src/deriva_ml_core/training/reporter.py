@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
@@ -159,9 +160,7 @@ class TrainingReporter:
         with _spared("keep how the fit is set up"):
             record.hold(self._fit, self._facts(execution, dict(settings or {})))
             self._worker.submit(record.write_facts)
-        if (link := self._resumed.link(execution.execution_rid)) is not None:
-            self._worker.submit(lambda: link_checkpoint(execution, *link))
-        self._resumed = Resumed()
+        self._link_origin(execution)
 
     def end_step(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Tell how a step went: a line in the metrics file, a status, or both, as the options say.
@@ -174,7 +173,7 @@ class TrainingReporter:
         values, _ = as_floats(metrics)
         if self._is_logged(step):
             with _spared(f"keep the metrics of step {step}"):
-                self._kept().append("fit", "step", self._fit, epoch, step, values)
+                self._in_fit().append("fit", "step", self._fit, epoch, step, values)
         if self._pace.is_time_in_step(step):
             progress = Progress(epoch=epoch, epochs=self._pace.epochs, step=step, metrics=values)
             self._tell(progress, step_message(progress))
@@ -212,7 +211,7 @@ class TrainingReporter:
         if learning_rates:
             more["learning_rates"] = dict(learning_rates)
         with _spared(f"keep the metrics of epoch {epoch}"):
-            self._kept().append("fit", "epoch", self._fit, epoch, step, values, more)
+            self._in_fit().append("fit", "epoch", self._fit, epoch, step, values, more)
         progress = Progress(
             epoch=epoch, epochs=self._pace.epochs, step=step, metrics=values, seconds=seconds, left=left
         )
@@ -233,7 +232,7 @@ class TrainingReporter:
         """
         values, _ = as_floats(metrics)
         with _spared(f"keep the metrics of the validation in step {step}"):
-            self._kept().append("fit", "step", self._fit, epoch, step, values)
+            self._in_fit().append("fit", "step", self._fit, epoch, step, values)
 
     def end_stage(
         self, stage: str, metrics: Mapping[str, SupportsFloat], *, seconds: float, step: int | None = None
@@ -246,7 +245,7 @@ class TrainingReporter:
             seconds: How long it took.
             step: Optimizer steps of the model so far; None where nobody counts.
         """
-        self.begin()
+        self._link_origin(self.begin())
         values, _ = as_floats(metrics)
         with _spared(f"keep the metrics of the stage {stage}"):
             self._kept().append(stage, "epoch", max(self._fit, 1), None, step, values, {"seconds": round(seconds, 6)})
@@ -392,7 +391,7 @@ class TrainingReporter:
         return state_of(execution, self._checkpoints)
 
     def resume_from(self, state: Mapping[str, object], checkpoint: Path | None) -> None:
-        """Take up what `state` gave to a checkpoint from which the next fit goes on.
+        """Take up what `state` gave to a checkpoint from which the next fit or stage goes on.
 
         Args:
             state: What `state` gave.
@@ -402,17 +401,37 @@ class TrainingReporter:
         if self._checkpoints is not None:
             self._checkpoints.go_on_from(self._resumed.best)
 
+    def requeue(self, checkpoint: Path) -> None:
+        """Keep what was saved because a cluster takes the job back into its queue, and say so.
+
+        It is done beside the training, since the signal that tells of it may come in the middle of anything.
+        """
+        self._worker.submit(partial(self._requeue, checkpoint))
+
     # Behind the face
+
+    def _requeue(self, checkpoint: Path) -> None:
+        self.checkpoints.adopt(checkpoint, whole=False)
+        self._say(f"The cluster requeues the job; {checkpoint.name} is kept to go on from")
+
+    def _link_origin(self, execution: Execution) -> None:
+        """Record the checkpoint of another run that was loaded, once."""
+        resumed, self._resumed = self._resumed, Resumed()
+        if (link := resumed.link(execution.execution_rid)) is not None:
+            self._worker.submit(partial(link_checkpoint, execution, *link))
 
     def _is_logged(self, step: int) -> bool:
         every = self.options.log_every_n_steps
         return every is not None and step % every == 0
 
     def _kept(self) -> Record:
-        if self._record is None:  # a loop that does not say that it begins
-            self.begin_fit()
-        assert self._record is not None
+        assert self._record is not None, "begin comes first"
         return self._record
+
+    def _in_fit(self) -> Record:
+        if self._checkpoints is None:  # a loop that does not say that it begins
+            self.begin_fit()
+        return self._kept()
 
     def _tell(self, progress: Progress, message: str) -> None:
         with _spared("tell a status"):
@@ -456,8 +475,9 @@ class TrainingReporter:
             "epochs_done": self._pace.done,
             "best": best and {"epoch": best[0], "metric": best[1].name, "value": best[1].value},
         }
-        self._record.hold(self._fit, facts)
-        self._worker.submit(self._record.write_facts)
+        with _spared("keep how the fit ended"):
+            self._record.hold(self._fit, facts)
+            self._worker.submit(self._record.write_facts)
 
     def _finish(self, error: BaseException | None) -> None:
         """End what is our own and send what is staged; the user's own execution is only sent."""

@@ -56,7 +56,7 @@ class Checkpointing:
         asked = self._reporter.options.checkpoints
         self._theirs = checkpoint_callbacks(trainer) if asked is None and not trainer.fast_dev_run else []
         self._saves = not self._theirs and asked != "none" and not trainer.fast_dev_run
-        self._root, self._later = Path(trainer.default_root_dir), None
+        self._root, self._later = Path(trainer.default_root_dir).absolute(), None
         watch = self if trainer.is_global_zero else None
         self._installed = install(trainer.strategy, watch, direct=self._direct)
 
@@ -69,6 +69,12 @@ class Checkpointing:
         for number, each in enumerate(self._theirs, 1):
             if folder is not None and any(each is one for one in self._undirected):
                 each.dirpath = str(folder / f"checkpoint-{number}" if len(self._theirs) > 1 else folder)
+
+    def share_folders(self, trainer: Any, module: Any) -> None:
+        """Tell every rank the folders, where they became known after the ModelCheckpoints' own ``setup``."""
+        for each in self._undirected:
+            if any(each is one for one in self._theirs):
+                each.setup(trainer, module, "fit")
 
     def accept_folders(self, checkpoint: Mapping[str, Any]) -> None:
         """Tell what is loaded of theirs the present folders: with another one they would drop their best score."""
@@ -137,8 +143,10 @@ class Checkpointing:
                 yield
             return
         yield
-        if self._keeper(path) is not None or self._is_requeued(path):
+        if self._keeper(path) is not None:
             self._adopt(path, whole=whole)
+        elif path.parent == self._root and path.name.startswith(REQUEUED):
+            self._reporter.requeue(path)
 
     def removed(self, path: Path) -> None:
         """Called after a checkpoint was removed."""
@@ -174,9 +182,6 @@ class Checkpointing:
             if each.dirpath and is_local(each.dirpath) and path.is_relative_to(each.dirpath):
                 return each
         return None
-
-    def _is_requeued(self, path: Path) -> bool:
-        return path.parent == self._root and path.name.startswith(REQUEUED)
 
     def _adopt(self, path: Path, *, whole: bool) -> None:
         self._known.pop(path, None)
