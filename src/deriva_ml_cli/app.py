@@ -21,6 +21,10 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "list": "listing",
         "show": "showing",
+        "status": "status",
+        "abort": "aborting",
+        "upload": "uploading",
+        "verify": "verifying",
     }
 )
 """The sub-commands in the order of the help, and the module of each."""

@@ -23,6 +23,7 @@ __all__ = [
     "Column",
     "console",
     "one_line",
+    "plain_json",
     "print_facts",
     "print_json",
     "print_note",
@@ -180,16 +181,17 @@ def print_note(text: object, *, complaint: bool = False) -> None:
 
 def print_json(value: object) -> None:
     """Print one JSON value: times as ISO 8601, what is no number as null, letters beyond ASCII escaped."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(plain_json(value), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
+    """The same with nothing in it that JSON does not know."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
+        return {str(name): plain_json(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [plain_json(part) for part in value]
     return str(value) if isinstance(value, (str, Path)) else value
