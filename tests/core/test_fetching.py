@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,9 @@ def test_a_folder_comes_back_as_the_same_tree(
     files = [".metadata", "__0_0.distcp", "optimizer/state.bin"]
     others = {f"{name}x/.metadata": ["Model_File"], "fit-2/e4.ckpt/.metadata": ["Model_File"]}
     recorded = left(ml, exe, {**{f"{name}/{file}": BEST for file in files}, **others})
-    got = fetch_checkpoint(recorded, tmp_path, name if by_name else "best")
+    got = fetch_checkpoint(recorded, tmp_path / "got", name if by_name else "best")
     assert got.name == Path(name).name
+    assert len(tree(tmp_path / "got")) == len(files)
     assert tree(got) == {file: f"{name}/{file}" for file in files}
 
 
@@ -116,12 +118,17 @@ def test_what_is_only_staged_is_said_to_be(ml: DerivaML, exe: Execution, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["../../evil.ckpt", "e3.ckpt/../../../evil", "/tmp/evil.ckpt"])
-def test_a_recorded_name_does_not_climb_out(ml: DerivaML, exe: Execution, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_a_recorded_name_does_not_climb_out(
+    ml: DerivaML, exe: Execution, tmp_path: Path, name: str, which: str
+) -> None:
     """Whoever may write to a catalog may not write to other people's folders."""
     recorded = left(ml, exe, {"e3.ckpt/a": BEST, "e3.ckpt/b": BEST})
-    (row, *_) = ml.select_rows("Model", {"Filename": "e3.ckpt/b"})
+    (row, *_) = ml.select_rows("Model", {"Filename": f"e3.ckpt/{which}"})
     ml.connection.catalog.update("Model", [{"RID": row["RID"], "Filename": name}])
     with pytest.raises(InvalidFileName):
+        fetch_checkpoint(recorded, tmp_path / "here", name)
+    with suppress(InvalidFileName):
         fetch_checkpoint(recorded, tmp_path / "here")
     assert list(tmp_path.rglob("evil*")) == []
 
