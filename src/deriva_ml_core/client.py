@@ -21,6 +21,7 @@ from deriva_ml_core.execution.following import create_execution, restore_executi
 from deriva_ml_core.execution.provenance import RecordedExecution, find_executions
 from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.news import DRAIN_SECONDS
+from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
@@ -60,9 +61,39 @@ class DerivaML:
             hostname=hostname,
             catalog_id=None if catalog_id is None else str(catalog_id),
             working_dir=None if working_dir is None else Path(working_dir).expanduser().absolute(),
-            credential=None if credential is None else {key: SecretStr(value) for key, value in credential.items()},
+            credential=_secret(credential),
         )
         self._connection = open_connection(address, plugins, clean=clean_execution_dir, patience=patience)
+
+    @classmethod
+    def create(
+        cls,
+        hostname: str,
+        project_name: str,
+        *,
+        acls: Mapping[str, Sequence[str]] | None = None,
+        credential: Mapping[str, str] | None = None,
+        working_dir: str | Path | None = None,
+        plugins: pluggy.PluginManager | None = None,
+    ) -> Self:
+        """Make a new catalog on a server, with the standard tables and terms, and open it.
+
+        Args:
+            hostname: The server's host name.
+            project_name: The name of the schema for the project's own tables.
+            acls: Who may do what: users and groups by ``enumerate``, ``select``, ``write`` and ERMrest's other rights;
+                by default whoever makes it may do all, and nobody else may see it.
+            credential: What logs in, as above; what the user has stored by default.
+            working_dir: The folder for executions' working folders, instead of the catalog's own place.
+            plugins: Who answers hooks, instead of the process's own plugins.
+
+        Raises:
+            LoginRequired, AccessRefused: The user may not make catalogs there.
+        """
+        address = Address(hostname=hostname, credential=_secret(credential))
+        asked = (plugins or plugin_manager()).hook.create_catalog
+        number = asked(address=address, project_name=project_name, acls=acls)
+        return cls(hostname, number, working_dir=working_dir, credential=credential, plugins=plugins)
 
     def __repr__(self) -> str:
         return f"<DerivaML {self._connection.catalog.name}>"
@@ -343,3 +374,7 @@ class DerivaML:
     def _require_domain(self, table: str) -> None:
         if self._connection.catalog.model.table(table).is_asset:
             raise UnknownColumn(f"Rows of the asset table {table} are made by uploading files, not by insert_rows.")
+
+
+def _secret(credential: Mapping[str, str] | None) -> dict[str, SecretStr] | None:
+    return None if credential is None else {key: SecretStr(value) for key, value in credential.items()}

@@ -72,7 +72,8 @@ def open_connection(
     if backend is None:
         raise UnknownAddress(
             f"No backend answers for {address.hostname!r}. This version serves the embedded catalog, DerivaML() or "
-            "DerivaML('file:<folder>'), and whatever an installed plugin connects to; list_plugins() names them."
+            "DerivaML('file:<folder>'), a catalog on a Deriva server, DerivaML('server.org', '1'), unless the plugin "
+            "'connect' is disabled, and whatever an installed plugin connects to; list_plugins() names them."
         )
     return Connection(address=address, backend=backend, plugins=plugins, clean=clean, patience=patience)
 

@@ -6,7 +6,7 @@ told to all, and nothing that a listener does can reach the run. Installed plugi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -47,6 +47,20 @@ class Questions:
 
         Asked when a `DerivaML` is made. To take half of another's backend, say ``@hookimpl(wrapper=True)`` and return
         ``dataclasses.replace(backend, store=…)``.
+        """
+
+    @hookspec(firstresult=True)
+    def create_catalog(
+        self, address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None
+    ) -> str | None:
+        """Make a new catalog on a server, with the standard tables and terms, and return its number.
+
+        Asked by ``DerivaML.create``.
+
+        Args:
+            address: The server; no catalog is named.
+            project_name: The name of the schema for the project's own tables.
+            acls: Who may do what, by ERMrest's names for rights; None leaves all rights to the one who asks.
         """
 
 

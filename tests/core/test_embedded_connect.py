@@ -51,10 +51,11 @@ def test_folders(hostname: str, folder: str, monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.parametrize(
     "hostname", ["localhost:8080", "localhost", "example.org", "https://x.org", "HTTP://localhost"]
 )
-def test_servers_are_for_others(hostname: str) -> None:
-    """A server's name is left to another plugin."""
+def test_servers_are_told_apart(hostname: str) -> None:
+    """A server's name names no folder, and its catalogs have numbers."""
     assert embedded_folder(hostname) is None
-    assert connect(Address(hostname=hostname, catalog_id="1")) is None
+    with pytest.raises(ConfigurationError, match=r"DerivaML\.create"):
+        connect(Address(hostname=hostname))
 
 
 @pytest.mark.parametrize("hostname", ["x://y", "s3://bucket", "ftp://example.org", "file://other-machine/x", "file:"])

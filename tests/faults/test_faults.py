@@ -29,6 +29,7 @@ from deriva_ml_core.errors import (
 )
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Asset
+from deriva_ml_core.plugins import load_plugins
 
 
 def stored(home: Path, asset: Asset) -> Path:
@@ -46,10 +47,10 @@ def test_an_address_that_nobody_answers_for(host: str, home: Path) -> None:
     assert not home.exists()
 
 
-def test_a_server_is_not_served_yet() -> None:
-    """A host name is told apart from a mistake, and what is served is said."""
+def test_a_server_that_nobody_answers_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the built-in backends, what they would serve is said."""
     with pytest.raises(UnknownAddress, match="serves the embedded catalog"):
-        DerivaML("www.example.org", "1")
+        DerivaML("www.example.org", "1", plugins=load_plugins({"DERIVA_ML_DISABLED_PLUGINS": "connect"}))
 
 
 def test_a_corrupt_catalog(home: Path) -> None:

@@ -100,7 +100,7 @@ class Upload:
     def _put(self, file: FileStory) -> None:
         asset = file.asset
         handover = self._handover(file)
-        before = None if handover is Handover.move else FileTime.of(asset.path)
+        before = FileTime.of(asset.path)
         stored = RetryingStore(self.connection.store).put(
             asset.table,
             asset.filename,
@@ -110,8 +110,10 @@ class Upload:
             resume=file.note,
             note=lambda note: self.journal.append(Noted(key=asset.key, note=note)),
         )
-        self.journal.append(Stored(key=asset.key, object=stored, file_time=before))
-        file.stored, file.file_time = stored, before
+        # a store elsewhere cannot take a file away: what is left of it goes when all is recorded
+        left = None if handover is Handover.move and not asset.path.exists() else before
+        self.journal.append(Stored(key=asset.key, object=stored, file_time=left))
+        file.stored, file.file_time = stored, left
 
     def _handover(self, file: FileStory) -> Handover:
         """What the store may do with the file: one that is sealed, and is what it was then, stays in its place."""

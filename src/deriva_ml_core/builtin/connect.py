@@ -1,9 +1,10 @@
-"""Which backend answers for an address: the embedded one, for none and for ``file:<folder>``."""
+"""Which backend answers for an address: the embedded one, for none and for ``file:<folder>``, else a server."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ from deriva_ml_core.errors import ConfigurationError, UnknownAddress
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl
 
-__all__ = ["connect", "embedded_folder"]
+__all__ = ["connect", "create_catalog", "embedded_folder"]
 
 HOME = "DERIVA_ML_HOME"
 """The environment variable that names the folder of the embedded catalog's own; ``~/.deriva-ml`` without it."""
@@ -22,15 +23,18 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 @hookimpl(trylast=True)
 def connect(address: Address) -> Backend | None:
-    """Open the embedded catalog; leave a server's host name to another plugin.
+    """Open the embedded catalog, or one on a Deriva server.
 
     Raises:
-        UnknownAddress: The scheme is nobody's.
-        ConfigurationError: A catalog's number is given for an embedded catalog, which has none.
+        UnknownAddress: The scheme is nobody's, or the server has no such catalog.
+        ConfigurationError: A catalog's number is given for an embedded catalog, which has none, or none for a server.
+        CatalogUnavailable: The server cannot be reached.
     """
     folder = embedded_folder(address.hostname)
     if folder is None:
-        return None
+        from deriva_ml_core.backends.remote import open_backend as open_remote
+
+        return open_remote(address, home())
     if address.catalog_id is not None:
         raise ConfigurationError(
             f"The embedded catalog in {folder} has no number, and {address.catalog_id!r} was given: leave it out, or "
@@ -39,6 +43,29 @@ def connect(address: Address) -> Backend | None:
     from deriva_ml_core.backends.embedded import open_backend
 
     return open_backend(folder)
+
+
+@hookimpl(trylast=True)
+def create_catalog(address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None) -> str:
+    """Make a catalog on a Deriva server.
+
+    Raises:
+        ConfigurationError: The address is an embedded catalog's, which is made when it is opened.
+    """
+    folder = embedded_folder(address.hostname)
+    if folder is not None:
+        raise ConfigurationError(
+            f"The embedded catalog in {folder} is made when it is first opened, with DerivaML(...): name a server to "
+            "make a catalog there."
+        )
+    from deriva_ml_core.backends.remote import create_on_server
+
+    return create_on_server(address, project_name, acls)
+
+
+def home() -> Path:
+    """The folder under which all that we keep on this machine lies."""
+    return Path(os.environ.get(HOME) or "~/.deriva-ml").expanduser().absolute()
 
 
 def embedded_folder(hostname: str | None) -> Path | None:
@@ -52,7 +79,7 @@ def embedded_folder(hostname: str | None) -> Path | None:
         UnknownAddress: It has a scheme that is neither ``file``, ``https`` nor ``http``.
     """
     if not hostname:
-        return Path(os.environ.get(HOME) or "~/.deriva-ml").expanduser().absolute() / "local"
+        return home() / "local"
     if hostname.startswith("file:"):
         return _folder(hostname)
     scheme = _SCHEME.match(hostname)

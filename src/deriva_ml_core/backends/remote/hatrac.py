@@ -106,7 +106,7 @@ class Hatrac:
 
     def refusal(self, response: Response, what: str) -> DerivaMLException:
         """The error for an answer of Hatrac, whose own words may show paths of the server and are not repeated."""
-        status, said, host = response.status_code, response.text, self.server.host
+        status, host = response.status_code, self.server.host
         if status == 401:
             return login_required(host, "its object store wants a login")
         if status == 403:
@@ -114,20 +114,30 @@ class Hatrac:
                 f"The object store of {host} refuses this user {what}. Ask its owner for the right to create and read "
                 "there; a right to write to the catalog does not include it."
             )
-        if status in (404, 410):
-            return UnknownAddress(f"{host} has no {what}. Look whether its URL is right, and whether it was deleted.")
-        if (status == 500 and "duplicate key" in said) or (status == 409 and "in use" in said):
-            return Raced(f"{what} on {host} is just being made by another. Try again.")
-        if status == 500 and "File name too long" in said:
-            return InvalidFileName(f"{what} has a name that is too long for {host}; rename the file.")
-        if status == 409 and "not available" in said:
-            return FileConflict(
-                f"{what} was deleted on {host}, which never gives a name twice. Register the file under another name."
-            )
-        if status == 413:
-            return ConfigurationError(f"{host} does not take as many bytes at once as {what} has: lower chunk_size.")
+        if (found := _by_words(response, what, host)) is not None:
+            return found
         if status in (429, 500, 502, 503, 504):
             if self.options.max_retries:
                 self.server.sleep(wait_asked_for(response))
             return StoreUnavailable(f"The object store of {host} cannot take {what} now ({status}). Try again later.")
         return FileConflict(f"The object store of {host} refuses {what} ({status}); another thing has its name.")
+
+
+def _by_words(response: Response, what: str, host: str) -> DerivaMLException | None:
+    """What a refusal means whose status alone does not tell."""
+    status, said = response.status_code, response.text
+    if status in (404, 410):
+        return UnknownAddress(f"{host} has no {what}. Look whether its URL is right, and whether it was deleted.")
+    if (status == 500 and "duplicate key" in said) or (status == 409 and "in use" in said):
+        return Raced(f"{what} on {host} is just being made by another. Try again.")
+    if status == 500 and "File name too long" in said:
+        return InvalidFileName(f"{what} has a name that is too long for {host}; rename the file.")
+    if status == 409 and "not available" in said:
+        return FileConflict(
+            f"{what} was deleted on {host}, which never gives a name twice. Register the file under another name."
+        )
+    if status == 400:
+        return ConfigurationError(f"{host} cannot read the request for {what}; rename the file.")
+    if status == 413:
+        return ConfigurationError(f"{host} does not take as many bytes at once as {what} has: lower chunk_size.")
+    return None

@@ -58,7 +58,8 @@ class ObjectName:
     @property
     def disposition(self) -> str:
         """The header that gives a browser the file's name, without folders."""
-        return f"filename*=UTF-8''{quote(self.filename.rpartition('/')[2], safe='')}"
+        plain = self.filename.rpartition("/")[2].replace("\\", "_")  # a divider too
+        return f"filename*=UTF-8''{quote(plain, safe='')}"
 
     @property
     def type(self) -> str:
@@ -66,7 +67,7 @@ class ObjectName:
         return mimetypes.guess_type(self.filename, strict=False)[0] or "application/octet-stream"
 
     def versioned(self, answered: str) -> str | None:
-        """The URL that a server answered with, put together anew from what we know; None if it names another object."""
+        """The URL that a server answered with, put together from what we know; None if it names another object."""
         path, _, version = answered.strip().rpartition(":")
         if unquote(path) != unquote(self.path) or not VERSION.fullmatch(version):
             return None

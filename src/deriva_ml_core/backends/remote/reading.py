@@ -90,6 +90,11 @@ class Readable:
         return self._asking.name
 
     @property
+    def number(self) -> str:
+        """The catalog's number on its server."""
+        return self._number
+
+    @property
     def model(self) -> CatalogModel:
         return self._tables.model
 

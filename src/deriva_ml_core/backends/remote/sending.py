@@ -127,7 +127,7 @@ class Sending:
                 "PUT", f"{self.name.path}?parents=true", self._what, headers=headers, body=body, expected=(400, 412)
             )
         if response.status_code == 400:
-            raise self._other_bytes()
+            raise self._other_bytes() if "MD5" in response.text else self.hatrac.refusal(response, self._what)
         return response
 
     def _other_bytes(self) -> Exception:

@@ -1,0 +1,120 @@
+"""How a catalog on a server is opened: which server, who asks, and whether it has what is needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from deriva_ml_core.backend import Backend
+from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.creating import create_catalog
+from deriva_ml_core.backends.remote.server import Server
+from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.errors import ConfigurationError, UnknownAddress
+from deriva_ml_core.models import Address
+from deriva_ml_core.schema import ASSET_COLUMNS, CatalogModel
+
+__all__ = ["create_on_server", "open_backend", "server_of"]
+
+HOST = re.compile(r"(?:(?P<scheme>https?)://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?P<port>:\d+)?/*", re.I)
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+def open_backend(address: Address, home: Path) -> Backend:
+    """Open a catalog on a server.
+
+    Args:
+        address: The server's name, and the catalog's number, with ``@<snapshot>`` for a state of the past.
+        home: The folder under which working folders of all catalogs lie.
+
+    Raises:
+        ConfigurationError: No number is given, or the catalog lacks tables that are needed; they are named.
+        LoginRequired, AccessRefused: The user may not.
+        UnknownAddress: There is no such catalog.
+        CatalogUnavailable: The server cannot be reached.
+    """
+    if not address.catalog_id:
+        raise ConfigurationError(
+            f"{address.hostname} has several catalogs: give the number of one, as DerivaML({address.hostname!r}, '1'), "
+            f"or make a new one with DerivaML.create({address.hostname!r}, project_name=...)."
+        )
+    server = server_of(address)
+    number, _, snapshot = address.catalog_id.partition("@")
+    catalog = RemoteCatalog(server, quote(number, safe=""))
+    _check(catalog.model, catalog.name)
+    seen = catalog.at(snapshot) if snapshot else catalog
+    return Backend(seen, RemoteStore(server), _folder(home, server, number))
+
+
+def create_on_server(address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Make a catalog on a server, and return its number.
+
+    Args:
+        address: The server.
+        project_name: The name of the schema for the project's own tables.
+        acls: Who may do what, by ERMrest's names for rights.
+    """
+    return create_catalog(server_of(address), project_name, acls).number
+
+
+def server_of(address: Address) -> Server:
+    """The server that an address names, and the login for it: the one given, else the one that the user has stored.
+
+    Raises:
+        UnknownAddress: It names no server, or one on another machine without encryption.
+    """
+    named = HOST.fullmatch(address.hostname or "")
+    if named is None:
+        raise UnknownAddress(f"{address.hostname!r} names no server: give a host name or https://<host>.")
+    scheme, host = (named["scheme"] or "https").lower(), named["host"].lower()
+    if scheme == "http" and host not in LOOPBACK:
+        raise UnknownAddress(
+            f"{address.hostname!r} would carry the login unencrypted: give https://{host}{named['port'] or ''}."
+        )
+    place = host + (named["port"] or "")
+    if address.credential is not None:
+        given = {key: secret.get_secret_value() for key, secret in address.credential.items()}
+        return Server(scheme, place, given)
+    return Server(scheme, place, _stored_login(place))
+
+
+def _stored_login(host: str) -> Mapping[str, str]:
+    from deriva.core import get_credential
+
+    found: Mapping[str, str] | None = get_credential(host, update_bdbag_keychain=False)
+    return found or {}
+
+
+def _folder(home: Path, server: Server, number: str) -> Path:
+    return home / re.sub(r"[^A-Za-z0-9.-]", "_", server.host) / number
+
+
+def _check(model: CatalogModel, name: str) -> None:
+    """Raise `ConfigurationError` naming the tables and columns that a catalog lacks for recording runs."""
+    missing = []
+    for table, needed in NEEDED.items():
+        known = model.tables.get(table)
+        if known is None:
+            missing.append(table)
+        elif lacking := needed - known.column_names:
+            missing.append(f"{table}.{', '.join(sorted(lacking))}")
+    if missing:
+        raise ConfigurationError(
+            f"{name} cannot record runs: it lacks {'; '.join(missing)}. Ask its owner to add the deriva-ml schema, or "
+            "make a new catalog with DerivaML.create(...)."
+        )
+
+
+NEEDED: Mapping[str, frozenset[str]] = {
+    "Workflow": frozenset({"Name", "URL", "Checksum"}),
+    "Workflow_Type": frozenset({"Name"}),
+    "Execution": frozenset({"Workflow", "Description", "Status"}),
+    "Execution_Metadata": frozenset(ASSET_COLUMNS),
+    "Execution_Metadata_Execution": frozenset({"Execution_Metadata", "Execution", "Asset_Role"}),
+    "Execution_Metadata_Asset_Type": frozenset({"Execution_Metadata", "Asset_Type"}),
+    "Asset_Type": frozenset({"Name"}),
+    "Asset_Role": frozenset({"Name"}),
+}
+"""The tables without which no run can be recorded, and their columns; a catalog without others lacks only their use."""

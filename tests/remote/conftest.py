@@ -1,0 +1,67 @@
+"""A fake Deriva server with a catalog, and clients of it that do not wait between repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.creating import create_catalog
+from deriva_ml_core.backends.remote.server import Server
+from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.client import DerivaML
+from fakes.deriva_server import DerivaServer, serving
+
+Connect = Callable[..., Server]
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[DerivaServer]:
+    with serving(tmp_path / "hatrac") as server:
+        yield server
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """The seconds that were waited, or would have been."""
+    return []
+
+
+@pytest.fixture
+def connect(fake: DerivaServer, waits: list[float]) -> Connect:
+    """How to connect as a user."""
+
+    def connected(user: str = "test1") -> Server:
+        return Server("http", fake.hostname.removeprefix("http://"), fake.credential(user), sleep=waits.append)
+
+    return connected
+
+
+@pytest.fixture
+def catalog(connect: Connect, fake: DerivaServer) -> RemoteCatalog:
+    """A new catalog, in which test2 may write without being its owner."""
+    made = create_catalog(connect(), "demo", {"enumerate": ["test2"], "write": ["test2"]})
+    fake.hatrac.namespaces[""].acl["subtree-owner"] = ["test2"]
+    fake.requests.clear()
+    return made
+
+
+@pytest.fixture
+def written(catalog: RemoteCatalog, connect: Connect, fake: DerivaServer) -> RemoteCatalog:
+    """The same catalog, opened by a writer."""
+    opened = RemoteCatalog(connect("test2"), catalog.number)
+    fake.requests.clear()
+    return opened
+
+
+@pytest.fixture
+def store(connect: Connect) -> RemoteStore:
+    return RemoteStore(connect())
+
+
+@pytest.fixture
+def ml(catalog: RemoteCatalog, fake: DerivaServer) -> DerivaML:
+    """A client of the catalog, opened by its address."""
+    return DerivaML(fake.hostname, catalog.number, credential=fake.credential("test2"))
