@@ -25,13 +25,17 @@ CHUNKS = 4
 
 CONTENTS = {
     ("Model", "fold-1/new.pt"): (b"new",),
+    ("Model", "best.pt"): (b"best",),
     ("Image", "copied.png"): (b"copied",),
     ("Image", "linked.png"): (b"linked",),
     ("Image", "renamed.png"): (b"to be renamed",),
     ("Scan", "angled.png"): (b"angled",),
     ("Execution_Metadata", "log.txt"): (b"one\n", b"one\ntwo\n"),
 }
-TYPES = {("Model", "fold-1/new.pt"): ["Derived", "Model_File"]}
+TYPES = {
+    ("Model", "fold-1/new.pt"): ["Derived", "Model_File"],
+    ("Model", "best.pt"): ["Best_Checkpoint", "Model_File"],
+}
 TABLES = sorted({table for table, _ in CONTENTS})
 
 Made = set[tuple[str, str, str]]
@@ -87,6 +91,11 @@ class World:
         log = exe.asset_file_path("Execution_Metadata", "log.txt")
         write(exe, log, b"one\n")
         exe.upload_execution_outputs(clean_folder=False)
+        best = exe.asset_file_path("Model", "best.pt", asset_types=["Model_File"])
+        write(exe, best, b"best")
+        exe.seal(best)
+        exe.upload_execution_outputs(clean_folder=False, only=[best])
+        exe.add_asset_types(best, "Best_Checkpoint")
         exe.asset_file_path("Image", self.originals / "linked.png")
         exe.asset_file_path("Image", self.originals / "temp.png", rename_file="renamed.png")
         write(exe, exe.asset_file_path("Scan", "angled.png", Angle=1.5), b"angled")
