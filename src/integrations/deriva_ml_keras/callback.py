@@ -93,12 +93,16 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave(error)
+        self._reporter.__exit__(kind, error, trace)
+
+    def _leave(self, error: BaseException | None) -> None:
+        """The ``with`` is left, its own or the execution's: by an exception, in the middle of a fit."""
         if (fit := self._fit) is not None:
             self._fit = None
             fit.look()
             if error is not None:
                 self._reporter.fail(error)
-        self._reporter.__exit__(kind, error, trace)
 
     def set_params(self, params: dict[str, object]) -> None:
         super().set_params(params)
@@ -110,11 +114,16 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         around = self._begin()
         if around is None:
             return
-        self._fit = fit = Fit(self.model, self._reporter, around)
-        fit.take_up()
         params = self.params or {}
+        epochs = params.get("epochs")
+        self._fit = fit = Fit(self.model, self._reporter, around, epochs)
+        fit.take_up()
         settings = settings_of(self.model, params, around)
-        self._reporter.begin_fit(params.get("epochs"), settings=settings, managed=fit.is_managed)
+        self._reporter.begin_fit(epochs, settings=settings, managed=fit.is_managed)
+        if self.execution.follower:
+            self._fit = None  # the process of rank zero tells and keeps what all of them train
+        elif not self._reporter.own:
+            self.execution.at_end(self._leave)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         if self._fit is not None:
@@ -150,8 +159,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         self._end_stage("predict", {})
 
     def _begin_stage(self) -> None:
-        if self._is_called_anew and self._begin() is not None:
-            self._reporter.begin()
+        if self._is_called_anew and self._begin() is not None and not self._reporter.begin().follower:
             self._stage_began = monotonic()
 
     def _end_stage(self, stage: str, metrics: Mapping[str, SupportsFloat]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -14,11 +15,15 @@ from deriva_ml_keras.surroundings import Surroundings
 
 __all__ = ["Fit", "steps_done"]
 
+log = logging.getLogger(__name__)
+
 
 def steps_done(model: Any) -> int | None:
     """Optimizer steps of a model so far; None where it has no optimizer that counts."""
-    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
-    return None if iterations is None else int(iterations)
+    try:
+        return int(model.optimizer.iterations)
+    except (AttributeError, TypeError, ValueError):  # none, or one of somebody's own kind
+        return None
 
 
 class Fit:
@@ -28,10 +33,12 @@ class Fit:
         model: The model.
         reporter: Whom to tell.
         around: What stands around the callback.
+        epochs: The number of the last epoch; None where nobody knows.
     """
 
-    def __init__(self, model: Any, reporter: TrainingReporter, around: Surroundings) -> None:
+    def __init__(self, model: Any, reporter: TrainingReporter, around: Surroundings, epochs: int | None) -> None:
         self._model = model
+        self._epochs = epochs
         self._reporter = reporter
         self._around = around
         # who asks for others by name does not want these
@@ -40,6 +47,7 @@ class Fit:
         self._at_once = int(getattr(model, "steps_per_execution", 1) or 1)
         self._gathered = int(getattr(getattr(model, "optimizer", None), "gradient_accumulation_steps", 1) or 1)
         self._watches_steps = self._users.are_kept_in_steps or self._backups.are_kept_in_steps
+        self._loss: SupportsFloat | None = None
         self._epoch = 0
         self._before = 0
         """Batches of the epochs before."""
@@ -94,13 +102,21 @@ class Fit:
             samples=self._around.samples(self._batches),
             learning_rates=learning_rates(self._model, metrics),
         )
+        self._loss = metrics.get("loss")
         self._users.end_epoch(metrics)
         self.look()
 
     def end(self) -> None:
         """Tell that the fit has ended."""
         self._users.look(self._reporter)
-        self._reporter.end_fit(why_stopped(self._model, self._around.callbacks, self._epoch))
+        why = why_stopped(
+            self._around.callbacks,
+            epoch=self._epoch,
+            epochs=self._epochs,
+            loss=self._loss,
+            is_stopped=bool(self._model.stop_training),
+        )
+        self._reporter.end_fit(why)
 
     def look(self) -> None:
         """Take up what the user's own callbacks have kept since."""
@@ -122,7 +138,14 @@ def learning_rates(model: Any, metrics: Mapping[str, SupportsFloat]) -> dict[str
 
     Where a callback that changes it at the epoch's end has logged it, that is the one which the epoch had.
     """
-    optimizer = getattr(model, "optimizer", None)
+    try:
+        return _learning_rates(getattr(model, "optimizer", None), metrics)
+    except Exception:
+        log.debug("The learning rates are not told.", exc_info=True)
+        return {}
+
+
+def _learning_rates(optimizer: Any, metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
     optimizers = getattr(optimizer, "optimizers", None) or ([] if optimizer is None else [optimizer])
     rates: dict[str, float] = {}
     for number, each in enumerate(optimizers, 1):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -88,14 +90,11 @@ def _parameters(weights: Any) -> int:
 
 
 def _callback(callback: Any) -> dict[str, object]:
-    """A callback's own settings: its plain public attributes."""
-    plain = {
-        name: value
-        for name, value in vars(callback).items()
-        if not name.startswith("_") and (value is None or isinstance(value, (str, int, float, bool)))
-    }
-    plain.pop("params", None)
-    return {"class": type(callback).__name__, **plain}
+    """What a callback was made with, as far as it keeps that under the same names and it is plain."""
+    names = inspect.signature(type(callback).__init__).parameters
+    kept = {name: value for name, value in vars(callback).items() if name in names}
+    plain = (str, int, float, bool, Path, type(None))
+    return {"class": type(callback).__name__, **{name: each for name, each in kept.items() if isinstance(each, plain)}}
 
 
 def _is_ours(callback: Any) -> bool:

@@ -1,48 +1,57 @@
-"""Why a fit of Keras stopped before its last epoch, in words."""
+"""Why a fit of Keras ended before its last epoch, in words."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import keras
 
 __all__ = ["why_stopped"]
 
 
-def why_stopped(model: Any, callbacks: Iterable[Any], epoch: int) -> str:
-    """Say who stopped a fit, and where its weights come from if not from its last epoch.
+def why_stopped(
+    callbacks: Iterable[Any], *, epoch: int, epochs: int | None, loss: SupportsFloat | None, is_stopped: bool
+) -> str:
+    """Say what ended a fit before its last epoch, and where its weights are from if not from the last one trained.
 
     Args:
-        model: The model.
         callbacks: All callbacks of the fit.
-        epoch: The last epoch, from 1.
+        epoch: The last epoch trained, from 1.
+        epochs: The number of the last epoch that was asked for.
+        loss: The loss of the last epoch trained; None where it has none.
+        is_stopped: Whether the model's ``stop_training`` is set.
 
     Returns:
         Empty where it was trained to its end.
     """
     callbacks = list(callbacks)
     early = [each for each in callbacks if isinstance(each, keras.callbacks.EarlyStopping)]
-    for each in early:
-        if each.stopped_epoch > 0:
-            return _early(each)
-    if model.stop_training:
-        if any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks):
-            return f"stopped in epoch {epoch}, by TerminateOnNaN if the loss is not finite, else by stop_training"
-        return f"stop_training was set in epoch {epoch}"
-    restored = next((each for each in early if _restores(each)), None)
-    return "" if restored is None else f"EarlyStopping restored the weights of epoch {restored.best_epoch + 1}"
+    words = []
+    if is_stopped and epoch != epochs:
+        stopping = next((each for each in early if each.stopped_epoch + 1 == epoch and each.stopped_epoch), None)
+        if stopping is not None:
+            words.append(_early(stopping))
+        elif any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks) and not _is_finite(loss):
+            words.append(f"TerminateOnNaN in epoch {epoch}: the loss was {float(loss or 0)}")
+        else:
+            words.append(f"model.stop_training was set in epoch {epoch}")
+    words += [
+        f"the weights of epoch {each.best_epoch + 1} were restored"
+        for each in early
+        if each.restore_best_weights and each.best_weights is not None and each.best_epoch + 1 != epoch
+    ]
+    return "; ".join(words)
 
 
 def _early(stopping: Any) -> str:
-    epoch, best = stopping.stopped_epoch + 1, stopping.best_epoch + 1
-    value = "" if stopping.best is None else f" {float(stopping.best):.4g}"
-    restored = ", whose weights were restored" if _restores(stopping) else ""
+    best = "" if stopping.best is None else f"best {float(stopping.best):.4g} in epoch {stopping.best_epoch + 1}, "
     return (
-        f"EarlyStopping in epoch {epoch}: for {stopping.wait} epochs {stopping.monitor} was no better than"
-        f"{value} of epoch {best}{restored}"
+        f"early stopping in epoch {stopping.stopped_epoch + 1}: {stopping.monitor} did not improve in {stopping.wait} "
+        f"epochs ({best}patience {stopping.patience})"
     )
 
 
-def _restores(stopping: Any) -> bool:
-    return bool(stopping.restore_best_weights) and stopping.best_weights is not None
+def _is_finite(loss: SupportsFloat | None) -> bool:
+    return loss is None or math.isfinite(float(loss))

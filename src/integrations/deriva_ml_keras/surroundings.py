@@ -53,5 +53,8 @@ class Surroundings:
         return (batches - 1) * size + last if is_whole and last else batches * size
 
     def _of_data(self, name: str) -> int | None:
-        value = getattr(getattr(self.batches, "data_adapter", None), name, None)
+        try:
+            value = getattr(self.batches.data_adapter, name)
+        except (AttributeError, NotImplementedError):  # so an adapter says that it does not know
+            return None
         return value if isinstance(value, int) else None
