@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core.execution import Execution
 
 IGNORED = [
@@ -24,6 +25,14 @@ def callback(execution: Execution, **options: Any) -> Any:
     from deriva_ml_lightning import DerivaMLCallback
 
     return DerivaMLCallback(execution, **options)
+
+
+def own_callback(ml: DerivaML, **options: Any) -> Any:
+    """A callback that makes its own execution, of a workflow that needs no commit."""
+    from deriva_ml_lightning import DerivaMLCallback
+
+    workflow = Workflow(name="Own", workflow_type="Training", url="https://example.org/own.py", checksum="o1")
+    return DerivaMLCallback(ml=ml, configuration=ExecutionConfiguration(workflow=workflow), **options)
 
 
 def model_of(package: ModuleType, **hooks: Callable[..., None]) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.notices import warn
+from deriva_ml_core.ranks import present_rank
 from deriva_ml_core.training import OptionWords, TrainingReporter
 from deriva_ml_core.unattended import opening
 from deriva_ml_lightning.checkpoint_io import is_local, wait_for_saves
@@ -145,9 +147,8 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         path = trainer.ckpt_path
         if not self._is_on or is_trial_checkpoint(path):
             return
-        if trainer.is_global_zero:
-            state = checkpoint["callbacks"].get(self.state_key, {})
-            self._reporter.resume_from(state, Path(path) if path and is_local(path) else None)
+        state = checkpoint["callbacks"].get(self.state_key, {})
+        self._reporter.resume_from(state, Path(path) if path and is_local(path) else None)
         if trainer.state.fn == "fit":
             self._begin(trainer)
             self._checkpointing.accept_folders(checkpoint)
@@ -236,7 +237,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         wait_for_saves(trainer.strategy, self._reporter.options.drain)
         if trainer.is_global_zero:
             self._checkpointing.finish()
-            self._reporter.fail(exception)
+        self._reporter.fail(exception)  # a failure of any rank is the run's
         self._leave(trainer)
 
     @property
@@ -249,7 +250,8 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         if self._is_begun:
             return
         self._is_begun = True
-        if trainer.is_global_zero:
+        # the others follow; one whose rank only the Trainer knows would begin a run of its own
+        if trainer.is_global_zero or present_rank(os.environ):
             self._reporter.begin()
         if trainer.state.fn == "fit":
             self._checkpointing.direct_theirs(self._reporter.checkpoint_folder if trainer.is_global_zero else None)

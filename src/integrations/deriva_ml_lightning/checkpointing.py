@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -151,7 +152,7 @@ class Checkpointing:
     def removed(self, path: Path) -> None:
         """Called after a checkpoint was removed."""
         if self._known.pop(path, self) is None:
-            self._spare(self._reporter.checkpoints.forget, path)
+            self._spare(partial(self._reporter.checkpoints.forget, path), path)
 
     # Theirs
 
@@ -174,7 +175,7 @@ class Checkpointing:
         last = [path for path in self._known if path in named] or list(self._known)
         judged = [Path(each.best_model_path) for each in self._theirs if each.monitor is not None]
         best = next((path for path in judged if path in self._known), None)
-        self._spare(self._reporter.checkpoints.point_out, best, last[-1])
+        self._reporter.checkpoints.point_out(best, last[-1])
 
     def _keeper(self, path: Path) -> Any | None:
         """The ModelCheckpoint in whose folder a path is."""
@@ -186,16 +187,16 @@ class Checkpointing:
     def _adopt(self, path: Path, *, whole: bool) -> None:
         self._known.pop(path, None)
         self._known[path] = None
-        self._spare(self._reporter.checkpoints.adopt, path, whole=whole)
+        self._spare(partial(self._reporter.checkpoints.adopt, path, whole=whole), path)
         keeper = self._keeper(path)
         if keeper is not None and keeper.save_top_k == -1 and not path.name.startswith(keeper.CHECKPOINT_NAME_LAST):
             self._reporter.send_soon(path)
 
-    def _spare(self, task: Any, *paths: Any, **words: Any) -> None:
+    def _spare(self, task: Callable[[], None], path: Path) -> None:
         try:
-            task(*paths, **words)
+            task()
         except Exception:
-            log.warning("Checkpoint %s could not be recorded; the training goes on.", paths, exc_info=True)
+            log.warning("The checkpoint %s could not be recorded; the training goes on.", path, exc_info=True)
 
 
 def _agreed(trainer: Any, word: Any) -> Any:

@@ -1,0 +1,389 @@
+"""Which files of a Lightning training become assets, in real fits: the Trainer's own checkpoints, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from types import ModuleType
+from typing import Any
+
+import pytest
+from trainings import outputs, told
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from lightnings import IGNORED, callback, held_out, loader, model_of, own_callback, trainer_of  # noqa: E402
+
+from deriva_ml import DerivaML  # noqa: E402
+from deriva_ml_core.definitions import Status  # noqa: E402
+from deriva_ml_core.execution.live import Execution  # noqa: E402
+
+pytestmark = [*IGNORED, pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
+
+
+def fit(package: ModuleType, *callbacks: Any, **options: Any) -> Any:
+    """A fit of four epochs with validation whose Trainer may have checkpoints of its own; returns the Trainer."""
+    ckpt_path = options.pop("ckpt_path", None)
+    trainer = trainer_of(package, *callbacks, **{"enable_checkpointing": True, "max_epochs": 4} | options)
+    trainer.fit(model_of(package), loader(), held_out(), ckpt_path=ckpt_path, weights_only=False)
+    return trainer
+
+
+def staged_names(execution: Execution) -> set[str]:
+    return {asset.filename for asset in execution.staged_assets() if asset.table == "Model"}
+
+
+def types_of(ml: DerivaML, execution: Execution) -> dict[str, set[str]]:
+    return {name: set(asset.asset_types) - {"Model_File"} for name, asset in outputs(ml, execution, "Model").items()}
+
+
+def test_the_trainers_own_checkpoints_are_recorded(ml: DerivaML, execution: Execution, package: ModuleType) -> None:
+    """A ModelCheckpoint writes into the staging folder; what it deletes is not sent; best and last have their types."""
+    own = package.callbacks.ModelCheckpoint(monitor="val_loss", save_top_k=2, save_last=True, filename="{epoch}")
+    with execution:
+        fit(package, callback(execution, upload="never"), own)
+        assert Path(own.dirpath) == execution.working_dir / "outputs" / "Model"
+        kept = {Path(path).name for path in own.best_k_models}
+        assert staged_names(execution) == {*kept, "last.ckpt"}
+        execution.upload_execution_outputs()
+    best = Path(own.best_model_path).name
+    assert types_of(ml, execution) == {
+        name: {"Best_Checkpoint"} if name == best else {"Last_Checkpoint"} if name == "last.ckpt" else set()
+        for name in {*kept, "last.ckpt"}
+    }
+
+
+def test_the_usual_trainer_keeps_its_last_checkpoint(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """Where nobody asked for anything, the one checkpoint that Lightning keeps is recorded, and not copied."""
+    with execution:
+        trainer = fit(lightning, callback(execution))
+        path = Path(trainer.checkpoint_callback.best_model_path)
+        assert path.stat().st_nlink == 2  # one name here, one in the store
+    assert types_of(ml, execution) == {path.name: {"Last_Checkpoint"}}
+
+
+def test_a_folder_of_the_users_stays_his(
+    ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path
+) -> None:
+    """With ``dirpath`` set, files are written there and stay there; those that are left at the end are sent."""
+    own = lightning.callbacks.ModelCheckpoint(dirpath=tmp_path / "mine", monitor="val_loss", save_top_k=1)
+    with execution:
+        fit(lightning, callback(execution), own)
+    assert [Path(own.best_model_path)] == list((tmp_path / "mine").iterdir())
+    assert types_of(ml, execution) == {Path(own.best_model_path).name: {"Best_Checkpoint", "Last_Checkpoint"}}
+
+
+@pytest.mark.parametrize("where", [None, "mine"])
+def test_a_last_checkpoint_that_is_a_link_is_marked(
+    ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path, where: str | None
+) -> None:
+    """``save_last="link"`` makes no file of its own: the one that it names is the last."""
+    own = lightning.callbacks.ModelCheckpoint(
+        dirpath=where and tmp_path / where, monitor="val_loss", save_top_k=-1, save_last="link", filename="{epoch}"
+    )
+    with execution:
+        fit(lightning, callback(execution), own)
+    types = types_of(ml, execution)
+    assert set(types) == {f"epoch={epoch}.ckpt" for epoch in range(4)}
+    assert "Last_Checkpoint" in types["epoch=3.ckpt"]
+    assert Path(own.last_model_path).is_symlink()
+
+
+def test_several_checkpoint_callbacks_have_folders_of_their_own(
+    ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path
+) -> None:
+    """Two ModelCheckpoints that would write the same names do not meet."""
+    kind = lightning.callbacks.ModelCheckpoint
+    by_loss = kind(monitor="val_loss", filename="model")
+    by_epoch = kind(every_n_epochs=1, filename="model", enable_version_counter=False)
+    with execution:
+        fit(lightning, callback(execution), by_loss, by_epoch)
+    assert set(types_of(ml, execution)) == {"checkpoint-1/model.ckpt", "checkpoint-2/model.ckpt"}
+
+
+def test_checkpoints_that_nothing_supersedes_are_sent_at_once(
+    ml: DerivaML, execution: Execution, lightning: ModuleType
+) -> None:
+    """With ``save_top_k=-1`` and streaming, the files of earlier epochs are assets while the training goes on."""
+    own = lightning.callbacks.ModelCheckpoint(save_top_k=-1, filename="{epoch}")
+    one = callback(execution, upload="stream")
+    seen: list[set[str]] = []
+
+    def on_train_end(_: Any) -> None:
+        one._reporter._worker.drain(60)
+        seen.append(set(outputs(ml, execution, "Model")))
+
+    with execution:
+        trainer = trainer_of(lightning, one, own, enable_checkpointing=True)
+        trainer.fit(model_of(lightning, on_train_end=on_train_end), loader())
+    assert seen == [{"epoch=0.ckpt", "epoch=1.ckpt", "epoch=2.ckpt"}]
+
+
+def test_a_choice_of_ours_leaves_theirs_alone(
+    ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path
+) -> None:
+    """With ``checkpoints="last"`` ours are recorded, and a ModelCheckpoint goes on as if we were not there."""
+    own = lightning.callbacks.ModelCheckpoint(save_top_k=1, filename="theirs")
+    with execution:
+        fit(lightning, callback(execution, checkpoints="last"), own, default_root_dir=tmp_path)
+    assert types_of(ml, execution) == {"epoch-0004.ckpt": {"Last_Checkpoint"}}
+    assert Path(own.best_model_path) == tmp_path / "checkpoints" / "theirs.ckpt"
+    assert Path(own.best_model_path).is_file()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_checkpoints_that_are_written_beside_the_training(
+    ml: DerivaML, execution: Execution, package: ModuleType, ours: bool
+) -> None:
+    """With AsyncCheckpointIO each file is taken up when it is whole, by our policy as by a ModelCheckpoint's."""
+    theirs = () if ours else (package.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}"),)
+    with execution:
+        trainer = fit(
+            package,
+            callback(execution),
+            *theirs,
+            plugins=[package.plugins.io.AsyncCheckpointIO()],
+            enable_checkpointing=not ours,
+        )
+    kept = types_of(ml, execution)
+    assert kept
+    assert {"Best_Checkpoint", "Last_Checkpoint"} == set().union(*kept.values())
+    assert type(trainer.strategy.checkpoint_io.checkpoint_io).__name__ == "TorchCheckpointIO"
+    for asset in outputs(ml, execution, "Model").values():
+        assert torch.load(execution.download_asset(asset), weights_only=False)["state_dict"]
+
+
+def test_a_failure_waits_for_what_is_being_written(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """A checkpoint that is still being written beside the training when that fails is kept, whole."""
+    release = Event()
+
+    class Slow(lightning.plugins.io.TorchCheckpointIO):
+        def save_checkpoint(self, *args: Any, storage_options: Any = None) -> None:
+            assert release.wait(60)
+            super().save_checkpoint(*args, storage_options=storage_options)
+
+    class Releasing(lightning.Callback):
+        def on_exception(self, *_: Any) -> None:
+            assert staged_names(execution) == {"epoch-0001.ckpt"}
+            release.set()
+
+    def on_train_epoch_start(self: Any) -> None:
+        if self.current_epoch == 1:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), execution:
+        plugin = lightning.plugins.io.AsyncCheckpointIO(Slow())
+        trainer = trainer_of(lightning, Releasing(), callback(execution, upload="never"), plugins=[plugin])
+        trainer.fit(model_of(lightning, on_train_epoch_start=on_train_epoch_start), loader())
+    execution.upload_execution_outputs()
+    assert types_of(ml, execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
+
+
+def test_what_a_checkpoint_callback_saves_of_a_failure_is_kept(ml: DerivaML, lightning: ModuleType) -> None:
+    """``save_on_exception`` saves after other callbacks heard of the failure; our own execution ends after that."""
+    own = lightning.callbacks.ModelCheckpoint(save_on_exception=True, filename="{step}", every_n_epochs=9)
+    one = own_callback(ml)
+
+    def on_train_batch_start(self: Any, batch: Any, number: int) -> None:
+        if self.global_step == 2:
+            raise RuntimeError("stop")
+
+    trainer = trainer_of(lightning, one, own, enable_checkpointing=True)
+    with pytest.raises(RuntimeError, match="stop"):
+        trainer.fit(model_of(lightning, on_train_batch_start=on_train_batch_start), loader())
+    assert one.execution.status is Status.failed
+    assert types_of(ml, one.execution) == {"step=2.ckpt": {"Last_Checkpoint"}}
+
+
+def folder_io(package: ModuleType) -> Any:
+    """A CheckpointIO that writes each checkpoint as a folder, as sharded ones are."""
+    from torch.distributed import checkpoint as distributed
+
+    class FolderIO(package.plugins.io.CheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            distributed.save(checkpoint["state_dict"], checkpoint_id=path, no_dist=True)
+            (Path(path) / "more").mkdir()
+            rest = {name: part for name, part in checkpoint.items() if name != "state_dict"}
+            torch.save(rest, Path(path) / "more" / "rest.pt")
+
+        def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+            rest = torch.load(Path(path) / "more" / "rest.pt", weights_only=False)
+            state = model_of(package).state_dict()
+            distributed.load(state, checkpoint_id=path, no_dist=True)
+            return {**rest, "state_dict": state}
+
+        def remove_checkpoint(self, path: Any) -> None:
+            import shutil
+
+            shutil.rmtree(path)
+
+    return FolderIO()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:torch.distributed")
+@pytest.mark.filterwarnings("ignore:.*:FutureWarning:torch.distributed")
+@pytest.mark.parametrize("which", ["ours", "theirs", "the user's folder"])
+def test_checkpoints_that_are_folders(
+    ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path, which: str
+) -> None:
+    """A sharded checkpoint is kept file by file under its relative names, and goes on as the same tree."""
+    folder = tmp_path / "mine" if which == "the user's folder" else None
+    own = lightning.callbacks.ModelCheckpoint(dirpath=folder, monitor="val_loss", filename="{epoch}")
+    with execution:
+        trainer = fit(
+            lightning,
+            callback(execution, checkpoints="last" if which == "ours" else None),
+            *(() if which == "ours" else (own,)),
+            plugins=[folder_io(lightning)],
+            enable_checkpointing=which != "ours",
+        )
+    name = "epoch-0004.ckpt" if which == "ours" else Path(own.best_model_path).name
+    kept = outputs(ml, execution, "Model")
+    assert set(kept) == {f"{name}/{part}" for part in (".metadata", "__0_0.distcp", "more/rest.pt")}
+    assert all("Last_Checkpoint" in asset.asset_types for asset in kept.values())
+    for filename, asset in kept.items():
+        place = tmp_path / "again" / filename
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(execution.download_asset(asset).read_bytes())
+    trainer = trainer_of(lightning, plugins=[folder_io(lightning)], max_epochs=6)
+    trainer.fit(model_of(lightning), loader(), ckpt_path=str(tmp_path / "again" / name))
+    assert trainer.current_epoch == 6
+
+
+def test_lightnings_own_writer_is_put_back(execution: Execution, package: ModuleType) -> None:
+    """Ours writes while a fit is recorded; after it, and after a failure, the Trainer has what it had."""
+    kinds: list[str] = []
+
+    def on_train_epoch_end(self: Any) -> None:
+        kinds.append(type(self.trainer.strategy.checkpoint_io).__name__)
+        if self.current_epoch == 1:
+            raise RuntimeError("stop")
+
+    trainer = trainer_of(package, callback(execution, upload="never"))
+    with pytest.raises(RuntimeError, match="stop"), execution:
+        trainer.fit(model_of(package, on_train_epoch_end=on_train_epoch_end), loader())
+    assert kinds == ["RecordedCheckpointIO"] * 2
+    assert type(trainer.strategy.checkpoint_io) is package.plugins.io.TorchCheckpointIO
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_lightnings_own_writer_can_be_left(
+    execution: Execution, lightning: ModuleType, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    """With ``checkpoint_io=False`` the files are written by Lightning's own CheckpointIO, and recorded all the same."""
+    written: list[str] = []
+    kind = lightning.plugins.io.TorchCheckpointIO
+    save = kind.save_checkpoint
+
+    def save_checkpoint(self: Any, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        written.append(Path(path).name)
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(kind, "save_checkpoint", save_checkpoint)
+    with execution:
+        fit(lightning, callback(execution, checkpoint_io=ours, upload="never"), enable_checkpointing=False)
+    assert (written == []) is ours
+    assert "epoch-0004.ckpt" in staged_names(execution)
+
+
+def test_what_is_no_file_of_this_machine_goes_to_lightnings_own(execution: Execution, lightning: ModuleType) -> None:
+    """A path of a remote file system is written as ever, and storage options are refused as ever."""
+    import fsspec
+
+    def on_train_end(self: Any) -> None:
+        self.trainer.save_checkpoint("memory://elsewhere/model.ckpt")
+        with pytest.raises(TypeError, match="storage_options"):
+            self.trainer.save_checkpoint("model.ckpt", storage_options={"a": 1})
+
+    with execution:
+        one = callback(execution, checkpoints="none", upload="never")
+        trainer_of(lightning, one).fit(model_of(lightning, on_train_end=on_train_end), loader())
+    assert fsspec.filesystem("memory").exists("/elsewhere/model.ckpt")
+    assert staged_names(execution) == set()
+
+
+def test_a_training_goes_on_in_a_new_execution(
+    ml: DerivaML, new_execution: Callable[[], Execution], package: ModuleType
+) -> None:
+    """The checkpoint is an input of the new run; its best score counts, and the files of the old run stay."""
+    kind = package.callbacks.ModelCheckpoint
+    with new_execution() as first:
+        own = kind(monitor="val_loss", filename="{epoch}")
+        fit(package, callback(first), own, max_epochs=2)
+        path, score = own.best_model_path, own.best_model_score
+        with new_execution() as second:
+            again = kind(monitor="val_loss", filename="{epoch}")
+            fit(package, callback(second), again, max_epochs=3, ckpt_path=path)
+            assert Path(again.dirpath).is_relative_to(second.working_dir)
+        assert again.best_model_score <= score
+        assert Path(path).is_file()
+    assert [asset.filename for asset in second.list_assets("Input")] == [Path(path).name]
+    assert next(message.partition(":")[0] for message in told(second)) == "Epoch 3/3"
+
+
+def test_a_best_score_of_ours_survives(
+    ml: DerivaML, new_execution: Callable[[], Execution], lightning: ModuleType
+) -> None:
+    """An epoch after a resume is the best only where it beats those before it."""
+    worse = model_of(lightning, on_train_start=lambda self: [each.data.fill_(5) for each in self.parameters()] and None)
+    with new_execution() as first:
+        fit(lightning, callback(first), enable_checkpointing=False, max_epochs=2)
+        (path,) = (first.working_dir / "outputs" / "Model").glob("*2.ckpt")
+        with new_execution() as second:
+            trainer = trainer_of(lightning, callback(second), max_epochs=3)
+            trainer.fit(worse, loader(), held_out(), ckpt_path=str(path), weights_only=False)
+    assert types_of(ml, second) == {"epoch-0003.ckpt": {"Last_Checkpoint"}}
+
+
+def test_a_training_goes_on_in_the_same_execution(ml: DerivaML, package: ModuleType) -> None:
+    """With ``resume="same"`` a callback of its own goes on with the run that wrote the checkpoint."""
+    first = own_callback(ml)
+    own = package.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}", save_last=True)
+    fit(package, first, own, max_epochs=2)
+    assert first.execution.status is Status.completed
+    second = own_callback(ml, resume="same")
+    again = package.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}", save_last=True)
+    fit(package, second, again, max_epochs=3, ckpt_path=own.last_model_path)
+    assert second.execution.execution_rid == first.execution.execution_rid
+    assert Path(again.dirpath) == Path(own.dirpath)
+    assert second.execution.status is Status.completed
+    messages = [message.partition(":")[0] for message in told(second.execution)]
+    assert [each for each in messages if each.startswith("Epoch")] == ["Epoch 1/2", "Epoch 2/2", "Epoch 3/3"]
+    assert second.execution.list_assets("Input") == []
+
+
+def test_the_best_checkpoint_can_be_tested_after_the_end(ml: DerivaML, lightning: ModuleType) -> None:
+    """After its own execution has ended and all is sent, the Trainer finds its best and last checkpoints."""
+    one = own_callback(ml)
+    own = lightning.callbacks.ModelCheckpoint(monitor="val_loss", save_last=True)
+    trainer = fit(lightning, one, own)
+    for which in ("best", "last"):
+        trainer.validate(dataloaders=held_out(), ckpt_path=which, verbose=False, weights_only=False)
+    assert one.execution.status is Status.completed
+    assert [message.partition(":")[0] for message in told(one.execution)][-2:] == ["Validation"] * 2
+    assert one.execution.staged_assets() == []
+
+
+def test_the_deciding_metric_may_come_late(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """A metric that the module logs in its own ``on_train_epoch_end`` can tell the best epoch."""
+    scores = [3.0, 1.0, 2.0]
+
+    def on_train_epoch_end(self: Any) -> None:
+        self.log("late", scores[self.current_epoch])
+
+    with execution:
+        trainer = trainer_of(lightning, callback(execution, monitor="late"))
+        trainer.fit(model_of(lightning, on_train_epoch_end=on_train_epoch_end), loader())
+    assert types_of(ml, execution) == {"epoch-0002.ckpt": {"Best_Checkpoint"}, "epoch-0003.ckpt": {"Last_Checkpoint"}}
+
+
+def test_checkpoints_within_an_epoch(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """``save_every_n_steps`` keeps checkpoints of steps, each superseding the last."""
+    with execution:
+        one = callback(execution, checkpoints="all", save_every_n_steps=3, save_every_n_epochs=2, weights_only=True)
+        trainer_of(lightning, one, max_epochs=2).fit(model_of(lightning), loader())
+    kept = outputs(ml, execution, "Model")
+    assert set(kept) == {"step-00000003.ckpt", "step-00000006.ckpt", "epoch-0002.ckpt"}
+    loaded = torch.load(execution.download_asset(kept["step-00000003.ckpt"]), weights_only=False)
+    assert "optimizer_states" not in loaded
