@@ -23,6 +23,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "show": "showing",
         "status": "status",
         "abort": "aborting",
+        "diff": "comparing",
+        "lineage": "lineage",
         "upload": "uploading",
         "verify": "verifying",
     }
