@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.filenames import check_filename
@@ -157,8 +158,10 @@ class RemoteStore:
                 self._check(response, path, start, options)
                 if start and response.status_code != 206:
                     return
-                yield from response.iter_content(PIECE)
-        except (Lost, RequestException) as error:
+                # read1 gives what has come: a piece that breaks off is not lost
+                while piece := response.raw.read1(PIECE, decode_content=False):
+                    yield piece
+        except (Lost, RequestException, HTTPError) as error:
             raise StoreUnavailable(
                 f"{self._server.host} stopped while it sent {path} ({type(error).__name__}). The same call goes on."
             ) from error

@@ -1,0 +1,364 @@
+"""Objects on a server over a line that breaks: each file is sent and brought whole, once, from where it stopped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core.backends.remote.names import ObjectName, path_of
+from deriva_ml_core.backends.remote.server import Server
+from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.definitions import Handover
+from deriva_ml_core.errors import (
+    AccessRefused,
+    ChecksumMismatch,
+    FileConflict,
+    InvalidFileName,
+    LoginRequired,
+    StoreUnavailable,
+    UnknownAddress,
+)
+from deriva_ml_core.models import StoredObject, UploadOptions
+from fakes.deriva_server import DerivaServer
+from fakes.faults import Fault, Harm, unavailable
+from fakes.web import Answer
+
+BYTES = bytes(range(256)) * 40
+OPTIONS = UploadOptions(chunk_size=4096, max_retries=3, retry_delay=0)
+CHUNK = r";upload/\w+/\d+$"
+FINISH = r";upload/\w+$"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.pt"
+    path.write_bytes(BYTES)
+    return path
+
+
+@pytest.fixture
+def put(store: RemoteStore, file: Path):
+    """Store the file as uploads do, with repeats; large options make it one request."""
+
+    def stored(options: UploadOptions = OPTIONS, resume: object = None, note=lambda said: None) -> StoredObject:
+        return RetryingStore(store).put(
+            "Model", "model.pt", file, handover=Handover.copy, options=options, resume=resume, note=note
+        )
+
+    return stored
+
+
+WHOLE = UploadOptions(max_retries=3, retry_delay=0)
+
+
+def versions(fake: DerivaServer) -> int:
+    return sum(len(held.versions) for held in fake.hatrac.objects.values())
+
+
+def content(fake: DerivaServer) -> bytes:
+    (held,) = fake.hatrac.objects.values()
+    return list(held.versions.values())[-1].file.read_bytes()
+
+
+def sent_chunks(fake: DerivaServer) -> list[int]:
+    found = (re.search(r";upload/\w+/(\d+)$", request.path) for request in fake.requests)
+    return sorted(int(one[1]) for one in found if one)
+
+
+def test_requests(put, fake: DerivaServer) -> None:
+    """A small file is one request, and the same one again is two; a file of 3 chunks is 6."""
+    first = put(WHOLE)
+    assert [request.method for request in fake.requests] == ["PUT"]
+    assert fake.requests[0].headers["content-md5"]
+    fake.requests.clear()
+    assert put(WHOLE) == first
+    assert [request.method for request in fake.requests] == ["PUT", "HEAD"]
+    fake.requests.clear()
+    assert put() == first
+    assert [request.method for request in fake.requests] == ["HEAD"]
+    assert versions(fake) == 1
+
+
+def test_chunks(put, fake: DerivaServer) -> None:
+    """A larger file goes in chunks, each once, and is looked for first."""
+    put()
+    assert [request.method for request in fake.requests if not re.search(CHUNK, request.path)] == [
+        "HEAD",
+        "POST",
+        "POST",
+    ]
+    assert sent_chunks(fake) == [0, 1, 2]
+    assert content(fake) == BYTES
+
+
+@pytest.mark.parametrize("options", [WHOLE, OPTIONS], ids=["whole", "chunks"])
+@pytest.mark.parametrize("harm", [Harm.answer, Harm.reset, Harm.lose])
+@pytest.mark.parametrize("skip", range(6))
+def test_any_request_may_fail(put, fake: DerivaServer, options: UploadOptions, harm: Harm, skip: int) -> None:
+    """Whichever request is refused, breaks, or loses its answer, the object is there once and right."""
+    fake.faults.add(Fault(harm, skip=skip))
+    stored = put(options)
+    assert (versions(fake), content(fake)) == (1, BYTES)
+    (held,) = fake.hatrac.objects.values()
+    assert stored.url.endswith(next(iter(held.versions)))
+
+
+def test_other_content_under_the_name(put, fake: DerivaServer, store: RemoteStore, file: Path) -> None:
+    """Where another content has the name, ours becomes a version of its own."""
+    first = put(WHOLE)
+    (held,) = fake.hatrac.objects.values()
+    next(iter(held.versions.values())).metadata["content-md5"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+    assert put(WHOLE).url != first.url
+    assert put().url != first.url
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_new_process_goes_on(put, fake: DerivaServer, at: int) -> None:
+    """After a kill, what was confirmed is not sent again."""
+
+    class Killed(BaseException):
+        pass
+
+    heard: list = []
+
+    def note(said: object) -> None:
+        heard.append(said)
+        if len(heard) == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        put(note=note)
+    fake.requests.clear()
+    put(resume=heard[-1])
+    assert content(fake) == BYTES
+    assert sent_chunks(fake) == list(range(at - 1, 3))
+
+
+def test_a_job_that_is_gone_is_begun_again(put, fake: DerivaServer) -> None:
+    """A job that the server has forgotten is made anew, in this process and in the next."""
+    heard: list = []
+    fake.faults.add(Fault(Harm.call, path=CHUNK, skip=1, call=fake.hatrac.jobs.clear))
+    put(note=heard.append)
+    assert content(fake) == BYTES
+    fake.hatrac.objects.clear()
+    put(resume=heard[-1])
+    assert content(fake) == BYTES
+
+
+def test_a_lost_chunk_is_found_out(put, fake: DerivaServer) -> None:
+    """A chunk that the server took and lost makes the digest wrong: all is sent again."""
+
+    def lose() -> None:
+        (job,) = fake.hatrac.jobs.values()
+        job.file.write_bytes(b"?" + job.file.read_bytes()[1:])
+
+    fake.faults.add(Fault(Harm.call, "POST", path=FINISH, call=lose))
+    put()
+    assert content(fake) == BYTES
+    assert fake.hatrac.jobs == {}
+
+
+def test_a_job_of_other_bytes_is_not_gone_on_with(put, fake: DerivaServer, file: Path) -> None:
+    """A file that was written since gets a job of its own."""
+    heard: list = []
+    fake.faults.add(Fault(Harm.answer, "POST", path=FINISH, times=100))
+    with pytest.raises(StoreUnavailable):
+        put(note=heard.append)
+    fake.faults.clear()
+    file.write_bytes(BYTES[::-1])
+    put(resume=heard[-1])
+    assert [held.file.read_bytes() for one in fake.hatrac.objects.values() for held in one.versions.values()] == [
+        BYTES[::-1]
+    ]
+
+
+@pytest.mark.parametrize("options", [WHOLE, OPTIONS], ids=["whole", "chunks"])
+def test_a_file_that_changes_while_it_is_sent(put, fake: DerivaServer, file: Path, options: UploadOptions) -> None:
+    """The bytes that are stored are those of one moment."""
+    fake.faults.add(Fault(Harm.call, "HEAD|PUT", call=lambda: None))
+    fake.faults.add(Fault(Harm.call, "POST", path=";upload$", call=lambda: file.write_bytes(b"other" * 2000)))
+    stored = put(options)
+    assert stored.length in (len(BYTES), 10_000)
+    assert stored.md5 in stored.url
+
+
+@pytest.mark.parametrize("text", ["duplicate key value violates", "in use"])
+def test_two_who_put_one_name(put, fake: DerivaServer, text: str) -> None:
+    """What the server says when two put one name at once is no error."""
+    reply = Answer.text(500 if "duplicate" in text else 409, text)
+    fake.faults.add(Fault(Harm.answer, "PUT", reply=reply, times=3))
+    put(WHOLE.model_copy(update={"max_retries": 0}))
+    assert versions(fake) == 1
+
+
+def test_a_burnt_name(put, fake: DerivaServer) -> None:
+    """A name that was deleted is never given again, and that is said."""
+    stored = put(WHOLE)
+    fake.hatrac.burnt.add(stored.url.removeprefix("/hatrac").rpartition(":")[0])
+    fake.hatrac.objects.clear()
+    with pytest.raises(FileConflict, match="another name"):
+        put(WHOLE)
+
+
+def test_no_right_to_store(connect, file: Path, fake: DerivaServer) -> None:
+    """A writer of the catalog may have no right to objects, which is told apart."""
+    with pytest.raises(AccessRefused, match="does not include it"):
+        RemoteStore(connect("test2")).put("Model", "a", file, handover=Handover.copy, options=WHOLE)
+
+
+def test_a_session_that_ends_between_chunks(put, fake: DerivaServer) -> None:
+    """It is not tried again and again; after a login the upload goes on from the chunk where it stopped."""
+    heard: list = []
+    fake.faults.add(Fault(Harm.call, path=CHUNK, skip=1, call=lambda: fake.log_out("test1")))
+    fake.faults.add(Fault(Harm.answer, path=CHUNK, skip=1, times=9, reply=Answer.text(401, "")))
+    with pytest.raises(LoginRequired, match="deriva-globus-auth-utils"):
+        put(note=heard.append)
+    fake.faults.clear()
+    fake.log_in("test1")
+    fake.requests.clear()
+    put(resume=heard[-1])
+    assert 0 not in sent_chunks(fake)
+    assert content(fake) == BYTES
+
+
+def test_the_wait_that_is_asked_for(put, fake: DerivaServer, waits: list) -> None:
+    """A server that is busy is left alone for as long as it asks."""
+    fake.faults.add(Fault(Harm.answer, "PUT", reply=unavailable(retry_after=3)))
+    put(WHOLE)
+    assert waits == [3]
+
+
+def test_an_answer_that_does_not_come(file: Path, fake: DerivaServer) -> None:
+    """The time to wait for an answer is kept, and the upload says that it may succeed later."""
+    fake.latency = 2.0
+    slow = RemoteStore(Server("http", fake.hostname.removeprefix("http://"), fake.credential()))
+    options = UploadOptions(timeout=(5, 0.1), max_retries=0)
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        slow.put("Model", "a", file, handover=Handover.copy, options=options)
+
+
+def test_names_that_a_server_answers_with(put, fake: DerivaServer) -> None:
+    """An answer that names another object is not believed."""
+    for text in (
+        "/hatrac/Other/x:ABC",
+        "https://evil.example/hatrac/Model/x:A",
+        "/hatrac/Model/../../etc/passwd:A",
+        "",
+    ):
+        fake.faults.add(Fault(Harm.answer, "PUT", reply=Answer.text(201, text)))
+        with pytest.raises(StoreUnavailable, match="another object"):
+            put(WHOLE.model_copy(update={"max_retries": 0}))
+
+
+def test_long_names() -> None:
+    """A name that a server's disk would not take is shortened, differently for different names, with its ending."""
+    names = [ObjectName("Model", "0" * 32, f"{'図' * 70}{number}.ckpt").path for number in range(2)]
+    assert len(set(names)) == 2
+    assert all(len(name.rpartition("/")[2]) <= 32 + 1 + 180 and name.endswith(".ckpt") for name in names)
+
+
+def test_a_name_that_is_no_text(store: RemoteStore, file: Path) -> None:
+    """A file name that is not Unicode cannot be stored on a server, and is named."""
+    with pytest.raises(InvalidFileName, match="not Unicode"):
+        store.put("Model", "a\udcff", file, handover=Handover.copy, options=WHOLE)
+
+
+# bringing
+
+
+@pytest.fixture
+def stored(put, fake: DerivaServer) -> StoredObject:
+    found = put(WHOLE)
+    fake.requests.clear()
+    return found
+
+
+def bring(store: RemoteStore, stored: StoredObject, target: Path, repeats: bool = True) -> bytes:
+    which = RetryingStore(store) if repeats else store
+    which.get(stored.url, target, length=stored.length, md5=stored.md5, options=WHOLE)
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 5000])
+def test_a_download_that_breaks_goes_on(
+    store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path, keep: int
+) -> None:
+    """What came before the line broke is not brought again."""
+    fake.faults.add(Fault(Harm.truncate, "GET", keep=keep))
+    assert bring(store, stored, tmp_path / "copy") == BYTES
+    ranges = [request.headers.get("range") for request in fake.requests]
+    assert ranges == [None, f"bytes={keep}-" if keep else None]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.parametrize("harm", [Harm.answer, Harm.reset, Harm.lose, Harm.damage])
+def test_a_download_that_fails_once(
+    store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path, harm: Harm
+) -> None:
+    """It is repeated, also where bytes came damaged."""
+    fake.faults.add(Fault(harm, "GET"))
+    assert bring(store, stored, tmp_path / "copy") == BYTES
+
+
+def test_a_damaged_object(store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
+    """An object that is damaged is named, and nothing is left of it."""
+    fake.faults.add(Fault(Harm.damage, "GET", times=9))
+    with pytest.raises(ChecksumMismatch, match=re.escape(stored.url)):
+        bring(store, stored, tmp_path / "copy")
+    assert [path.name for path in tmp_path.iterdir() if "copy" in path.name or path.name.endswith(".part")] == []
+
+
+def test_an_object_that_is_gone(store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
+    """An object that the server has no more is lost, not unavailable."""
+    fake.hatrac.objects.clear()
+    with pytest.raises(ChecksumMismatch, match="lost"):
+        bring(store, stored, tmp_path / "copy")
+
+
+def test_an_object_that_does_not_end(store: RemoteStore, stored: StoredObject, tmp_path: Path) -> None:
+    """No more is written than was recorded, and a piece."""
+    with pytest.raises(ChecksumMismatch):
+        store.get(stored.url, tmp_path / "copy", length=10, md5=stored.md5, options=WHOLE)
+
+
+def test_another_server_gets_no_login(
+    store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path
+) -> None:
+    """Where objects lie with another server, it is asked without the login."""
+    from fakes.deriva_server import serving
+
+    with serving(tmp_path / "other") as other:
+        url = f"http://127.0.0.1:{other.port}/objects/1"
+        other.faults.add(Fault(Harm.answer, reply=Answer(200, BYTES, {"Content-Length": str(len(BYTES))})))
+        fake.faults.add(Fault(Harm.answer, "GET", reply=Answer(302, b"", {"Location": url, "Content-Length": "0"})))
+        assert bring(store, stored, tmp_path / "copy") == BYTES
+        (asked,) = other.requests
+    assert "cookie" not in asked.headers
+    assert "authorization" not in asked.headers
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://elsewhere.org/hatrac/Model/x:A",
+        "/etc/passwd",
+        "/hatrac/../ermrest/catalog/1:A",
+        "/hatrac/Model/%2e%2e/x:A",
+        "/hatrac/Model/x",
+        "/hatrac/Model/x y:A",
+        "/hatrac/Model/x:A?z",
+        "file:///etc/passwd:A",
+    ],
+)
+def test_urls_that_name_no_object(url: str) -> None:
+    """A row's URL that names something else is not followed."""
+    with pytest.raises(UnknownAddress):
+        path_of(url, "https://server.org")
+
+
+def test_whole_urls() -> None:
+    """An object may be named by its whole URL, as some clients do."""
+    assert path_of("https://server.org/hatrac/Model/x:A", "https://server.org") == "/hatrac/Model/x:A"
