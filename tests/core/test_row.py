@@ -186,6 +186,45 @@ def test_a_row_never_goes_back(config: ExecutionConfiguration) -> None:
     assert catalog.details[-1] == ""
 
 
+def test_a_write_waits_for_the_one_before(config: ExecutionConfiguration, gate: Event) -> None:
+    """While one thread writes, another that reports writes after it, not past it."""
+    ml, catalog = hard()
+    with ml.create_execution(config) as exe:
+        entered = Event()
+
+        def hold_the_first() -> None:
+            if not entered.is_set():
+                entered.set()
+                gate.wait()
+
+        catalog.before_update = hold_the_first
+        catalog.details.clear()
+        exe.update_status(Status.running, "first", wait=False)
+        assert entered.wait(60)
+        second = threading.Thread(target=exe.update_status, args=(Status.running, "second"))
+        second.start()
+        second.join(0.5)  # long enough to go past, if it could
+        gate.set()
+        second.join()
+        assert catalog.details[0] == "first"
+        assert catalog.details[-1] == "second"
+
+
+def test_a_write_that_comes_after_a_newer_one_is_made_good(config: ExecutionConfiguration) -> None:
+    """Another process goes on, and writes that, just before an older status reaches the row: the newer one stays."""
+    ml, catalog = hard()
+    with ml.create_execution(config) as exe:
+        other = pickle.loads(pickle.dumps(exe))
+
+        def go_on() -> None:
+            catalog.before_update = lambda: None
+            other.update_status(Status.running, "newer")
+
+        catalog.before_update = go_on
+        exe.update_status(Status.running, "older")
+        assert row(ml, exe)["Status_Detail"] == "newer"
+
+
 def _report(exe: Execution, who: str, drains: bool) -> None:
     for epoch in range(40):
         exe.update_status(Status.running, f"{who}: {epoch}", wait=not drains)
