@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from deriva_ml_core.backends.remote.asking import encoded
+from deriva_ml_core.backends.remote.asking import Asking, encoded
 from deriva_ml_core.backends.remote.catalog import RemoteCatalog
 from deriva_ml_core.backends.remote.mistakes import refusal
+from deriva_ml_core.backends.remote.reading import KnownTables
 from deriva_ml_core.backends.remote.server import Lost, Server
 from deriva_ml_core.errors import CatalogUnavailable, ConfigurationError
 from deriva_ml_core.schema import DOMAIN_SCHEMA, ML_SCHEMA, Table
@@ -44,7 +45,8 @@ def create_catalog(server: Server, project: str, rights: Mapping[str, Sequence[s
         ) from event
     if response.status_code >= 400:
         raise refusal(response, server.host, "a new catalog")
-    catalog = RemoteCatalog(server, str(response.json()["id"]))
+    number = str(response.json()["id"])
+    catalog = RemoteCatalog(server, number, KnownTables(Asking(server, number), new=True))
     furnish(catalog, project)
     for access, who in (rights or {}).items():
         catalog.grant(access, who)

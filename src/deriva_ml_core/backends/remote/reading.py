@@ -35,14 +35,21 @@ class KnownTables:
 
     Args:
         asking: The catalog.
+        new: Whether it was made just now, so that it has none of ours.
     """
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, *, new: bool = False) -> None:
         self._asking = asking
-        self.refresh()
+        self._know({"schemas": {"public": {"tables": {}}}} if new else self._read())
 
     def refresh(self) -> CatalogModel:
-        document = self._asking.read("/schema", self._asking.name)
+        """Read the tables again."""
+        return self._know(self._read())
+
+    def _read(self) -> Any:
+        return self._asking.read("/schema", self._asking.name)
+
+    def _know(self, document: Any) -> CatalogModel:
         self.schemas = frozenset(document["schemas"])
         self.model = read_model(document)
         self._converters: dict[str, Any] = {}
