@@ -418,7 +418,8 @@ class TrainingReporter:
         """Record the checkpoint of another run that was loaded, once."""
         resumed, self._resumed = self._resumed, Resumed()
         if (link := resumed.link(execution.execution_rid)) is not None:
-            self._worker.submit(partial(link_checkpoint, execution, *link))
+            with _spared("record the checkpoint that the training goes on from"):
+                link_checkpoint(execution, *link, self._worker)
 
     def _is_logged(self, step: int) -> bool:
         every = self.options.log_every_n_steps

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.definitions import RID
     from deriva_ml_core.execution import Execution
     from deriva_ml_core.training.checkpoints import Checkpoints
+    from deriva_ml_core.worker import Worker
 
 __all__ = ["Resumed", "link_checkpoint", "state_of"]
 
@@ -73,8 +74,23 @@ class Resumed:
         return {"execution": self.execution, "checkpoint": None if self.checkpoint is None else str(self.checkpoint)}
 
 
-def link_checkpoint(execution: Execution, earlier: RID, checkpoint: Path) -> None:
-    """Record the checkpoint that a training goes on from as an input, so that its lineage leads to the earlier run."""
+def link_checkpoint(execution: Execution, earlier: RID, checkpoint: Path, worker: Worker) -> None:
+    """Record the checkpoint that a training goes on from as an input, so that its lineage leads to the earlier run.
+
+    Args:
+        execution: The run that goes on.
+        earlier: The run whose checkpoint it is.
+        checkpoint: The file or folder. In the earlier run's own folder it lies safe, and is recorded beside the
+            training; anywhere else a framework may soon write it again, so that it is recorded first.
+        worker: What works beside the training.
+    """
+    if checkpoint.is_relative_to(execution.connection.working_folder(earlier)):
+        worker.submit(lambda: _link(execution, earlier, checkpoint))
+    else:
+        _link(execution, earlier, checkpoint)
+
+
+def _link(execution: Execution, earlier: RID, checkpoint: Path) -> None:
     if not record_origin(execution, earlier, checkpoint):
         log.warning(
             "The checkpoint %s is no output of execution %s, so it is not recorded as an input of execution %s; "
