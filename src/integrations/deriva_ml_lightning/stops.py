@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from deriva_ml_lightning.packages import classes_named
@@ -38,14 +39,16 @@ class Stops:
 
     def _early_stopping(self, trainer: Any) -> str:
         for each in _early_stoppings(trainer):
-            if (
-                each.stopped_epoch and each.stopped_epoch + 1 >= trainer.current_epoch
-            ) or each.wait_count >= each.patience:
-                score, epoch = self._best.get(id(each), (float(each.best_score), None))
-                best = f"best {score:.4g}" + ("" if epoch is None else f" in epoch {epoch}")
-                why = _reason(each)
-                return f"early stopping in epoch {each.stopped_epoch + 1}: {why} ({best}, patience {each.patience})"
+            gave_up = each.wait_count >= each.patience or getattr(each, "stopping_reason_message", None)
+            if gave_up and each.stopped_epoch + 1 == trainer.current_epoch:
+                return f"early stopping in epoch {each.stopped_epoch + 1}: {_reason(each)}{self._best_of(each)}"
         return ""
+
+    def _best_of(self, stopping: Any) -> str:
+        score, epoch = self._best.get(id(stopping), (float(stopping.best_score), None))
+        if not math.isfinite(score):  # there was none
+            return ""
+        return f" (best {score:.4g}{'' if epoch is None else f' in epoch {epoch}'}, patience {stopping.patience})"
 
 
 def _reason(stopping: Any) -> str:
