@@ -16,7 +16,7 @@ __all__ = ["MIGRATIONS", "Migration"]
 Migration = Callable[[sa.Connection], None]
 """Brings a catalog to the next version, within the transaction of the connection."""
 
-ASSET_TYPES_OF_2: Mapping[str, str] = {
+ASSET_TYPES: Mapping[str, str] = {
     "Best_Checkpoint": "The best checkpoint of a training, by the metric that it watched",
     "Last_Checkpoint": "The last checkpoint of a training",
     "Training_Curves": "A picture of a training's metrics by epoch",
@@ -26,7 +26,7 @@ ASSET_TYPES_OF_2: Mapping[str, str] = {
 def _to_2(connection: sa.Connection) -> None:
     """Tell checkpoints apart; a term of that name that somebody has added already stays as it is."""
     tables = {name: MappedTable(table) for name, table in read_model(connection).tables.items()}
-    rows = [{"Name": name, "Description": description} for name, description in ASSET_TYPES_OF_2.items()]
+    rows = [{"Name": name, "Description": description} for name, description in ASSET_TYPES.items()]
     writing.insert(connection, tables[MLVocab.asset_type], tables, rows, skip_existing=True)
 
 
