@@ -1,4 +1,4 @@
-"""``python -m benchmarks [name…] [--json FILE]``: measure, draw one table, and keep the figures."""
+"""``python -m benchmarks [name…] [--json FILE]``: measure, draw the tables, and keep the figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.figures import Figure, table
+from benchmarks.figures import Figure, tables
 from benchmarks.scale import FULL, Scale
 
 BENCHMARKS = (
@@ -31,6 +31,10 @@ BENCHMARKS = (
     "members",
     "bags",
     "crowd",
+    "training",
+    "peers",
+    "checkpoints",
+    "endings",
 )
 """The subjects, each a module of this package with a ``run(scale, folder)``."""
 
@@ -58,15 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all by default")
     parser.add_argument("--json", type=Path, help="where to write the figures; a file in benchmarks/results by default")
     parser.add_argument("--folder", type=Path, help="a folder on the disk to measure; the temporary one by default")
+    parser.add_argument("--rounds", type=int, help="at most so many rounds of each comparison, for a quick look")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    if asked.rounds is not None and asked.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    scale = FULL if asked.rounds is None else FULL.of_rounds(asked.rounds)
     console, figures = Console(stderr=True), []
     with console.status("Measuring") as status:
-        for name, figure in measured(asked.names or BENCHMARKS, FULL, asked.folder):
+        for name, figure in measured(asked.names or BENCHMARKS, scale, asked.folder):
             figures.append((name, figure))
             status.update(f"Measuring {name}: {figure.what}")
-    Console(width=None if sys.stdout.isatty() else 160).print(table(figures))
+    Console(width=None if sys.stdout.isatty() else 160).print(*tables(figures))
     console.print(f"Written to {_write(asked.json, figures)}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["FULL", "TINY", "Scale"]
 
@@ -24,6 +24,11 @@ class Scale:
         processes: How many write to one catalog at once.
         runs: How many executions each of them makes.
         run_files: How many files each of those has.
+        steps: How many steps a fit has whose steps are timed.
+        epochs: How many epochs a fit has whose epochs are.
+        catalogs: How many seconds a catalog takes to answer while a training runs; None where it is down.
+        endings: How trainings end.
+        peers: Whether the peers that are installed are measured too.
     """
 
     rounds: int = 15
@@ -38,6 +43,16 @@ class Scale:
     processes: int = 8
     runs: int = 50
     run_files: int = 10
+    steps: int = 1_000
+    epochs: int = 200
+    catalogs: tuple[float | None, ...] = (0, 0.05, 2, None)
+    endings: tuple[str, ...] = ("normal", "exception", "Ctrl-C", "SIGTERM", "SIGKILL", "fit + fit + test")
+    peers: bool = True
+
+    def of_rounds(self, rounds: int) -> Scale:
+        """The same, each comparison run so often at most."""
+        fewer = {"rounds": min(self.rounds, rounds), "heavy_rounds": min(self.heavy_rounds, rounds)}
+        return replace(self, **fewer)
 
 
 FULL = Scale()
@@ -53,4 +68,9 @@ TINY = Scale(
     processes=2,
     runs=1,
     run_files=2,
+    steps=4,
+    epochs=4,
+    catalogs=(0.05,),
+    endings=("SIGKILL",),
+    peers=False,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 NAMES = ("bags", "catalog", "crowd", "detection", "hooks", "imports", "members", "running", "starting", "uploading")
+
+TRAININGS = ("checkpoints", "endings", "peers", "training")
+"""Those that train, in many processes that take seconds each."""
 
 COUNTED = {
     "crowd": ("processes", "executions", "files"),
@@ -37,9 +41,9 @@ def scale() -> Any:
 
 def test_these_are_all(command: Any) -> None:
     """No benchmark is left out here."""
-    assert sorted(command.BENCHMARKS) == list(NAMES)
+    assert sorted(command.BENCHMARKS) == sorted(NAMES + TRAININGS)
     subjects = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "\ndef run(scale" in path.read_text()}
-    assert subjects == set(NAMES)
+    assert subjects == {*NAMES, *TRAININGS}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,6 +56,46 @@ def test_a_benchmark_gives_figures(command: Any, scale: Any, tmp_path: Path, nam
     counted = [figure for figure in figures if figure.unit in COUNTED.get(name, ())]
     assert {figure.unit for figure in counted} == set(COUNTED.get(name, ()))
     assert all(figure.holds for figure in counted if figure.unit != "copies")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_benchmark_of_trainings_gives_figures(command: Any, scale: Any, tmp_path: Path, name: str) -> None:
+    """What it counts of ours is as it must be on any machine: calls, copies, points, and the status."""
+    pytest.importorskip("pytorch_lightning")
+    figures = [figure for _, figure in command.measured([name], scale, tmp_path)]
+    assert any(figure.of.startswith("ours") for figure in figures) or name == "training"
+    counted = [figure for figure in figures if figure.unit != "s" and figure.holds is not None]
+    assert bool(counted) is (name != "peers")
+    assert [figure for figure in counted if not figure.holds] == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", sorted({*TRAININGS} - {"training"}))
+def test_the_peers_are_measured_too(command: Any, scale: Any, tmp_path: Path, name: str) -> None:
+    """Each that is installed has its row: of costs, of checkpoints where it keeps them, of what survives."""
+    pytest.importorskip("pytorch_lightning")
+    scale = replace(scale, peers=True)
+    installed = import_module("benchmarks.fresh").peers(scale)
+    if installed == ("lightning csv",):
+        pytest.skip("no peer is installed: make bench installs them")
+    rows = {figure.of for _, figure in command.measured([name], scale, tmp_path)}
+    keeping = import_module("benchmarks.checkpoints").KEEPING
+    assert rows >= ({*installed} & {*keeping} if name == "checkpoints" else {*installed})
+
+
+def test_several_that_are_compared_are_rows_of_a_table(command: Any) -> None:
+    """A column for each figure, a row for each of them, the target beside what it is for."""
+    figures = import_module("benchmarks.figures")
+    ours = figures.Figure("added to a step", 5e-6, target=20e-6, of="ours")
+    kept = figures.Figure("SIGKILL", 7, "points", of="another", note="of 8", fine=False)
+    (drawn,) = figures.tables([("peers", ours), ("peers", kept)])
+    assert [column.header for column in drawn.columns] == ["", "added to a step", "SIGKILL"]
+    assert [list(column.cells) for column in drawn.columns[1:]] == [
+        ["[green]5 µs, ≤ 20 µs", ""],
+        ["", "[bold red]7 points of 8"],
+    ]
 
 
 def test_the_command_draws_a_table_and_keeps_the_figures(

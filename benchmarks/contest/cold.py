@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 
-def _ours(folder: Path) -> None:
+def _ours(_: Path) -> None:
     from deriva_ml import DerivaML, ExecutionConfiguration, Status
 
     ml = DerivaML()
@@ -17,7 +17,7 @@ def _ours(folder: Path) -> None:
     ml.create_execution(ExecutionConfiguration(workflow=workflow)).__enter__().update_status(Status.running, "loss=1")
 
 
-def _mlflow(folder: Path) -> None:
+def _mlflow(_: Path) -> None:
     import mlflow
 
     mlflow.start_run()

@@ -1,4 +1,4 @@
-"""What a recorder kept: ``python -m benchmarks.contest.reading <recorder> <folder>`` reads its store as it lies there."""
+"""What a recorder kept: ``python -m benchmarks.contest.reading <recorder> <folder>``."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def _ours(folder: Path) -> Kept:
         if sent:  # what the catalog has counts
             newest = max(sent, key=lambda asset: asset.rid)
             file = folder / "fetched.jsonl"
-            ml.connection.store.get(
-                newest.url, file, length=newest.length, md5=newest.md5, options=UploadOptions()
-            )
+            ml.connection.store.get(newest.url, file, length=newest.length, md5=newest.md5, options=UploadOptions())
         for line in file.read_bytes().splitlines() if file.exists() else ():
             kept.values.extend(json.loads(line)["values"].values())
     return kept

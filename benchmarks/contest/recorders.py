@@ -11,7 +11,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MODULES", "OURS", "RECORDERS", "Arguments", "settings"]
+__all__ = ["MODULES", "NOTHING", "OURS", "OWN", "PLAIN", "RECORDERS", "Arguments", "settings"]
+
+NOTHING, PLAIN, OWN = "nothing", "torch.save", "ours, best+last"
+"""Of checkpoints: none at all; the state saved by hand; ours where the Trainer has no ModelCheckpoint."""
 
 Arguments = dict[str, Any]
 """For the Trainer."""
@@ -109,7 +112,9 @@ def _wandb(folder: Path, saved: bool) -> Iterator[Arguments]:
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    yield {"logger": WandbLogger(save_dir=folder, offline=not saved, log_model="all" if saved else False), "log_every_n_steps": 1}
+    # WANDB_MODE keeps it offline in any case; told so itself, it refuses to keep checkpoints
+    logger = WandbLogger(save_dir=folder, offline=not saved, log_model="all" if saved else False)
+    yield {"logger": logger, "log_every_n_steps": 1}
     wandb.finish()
 
 

@@ -17,10 +17,7 @@ from pytorch_lightning import Callback
 from torch import Tensor
 
 from benchmarks.contest.model import Tiny, batches, told, trainer
-from benchmarks.contest.recorders import RECORDERS
-
-NOTHING, PLAIN, OWN = "nothing", "torch.save", "ours, best+last"
-"""No checkpoint at all; the state saved by hand; ours where the Trainer has no ModelCheckpoint."""
+from benchmarks.contest.recorders import NOTHING, OWN, PLAIN, RECORDERS
 
 
 class Heavy(Tiny):
@@ -49,7 +46,7 @@ class Heavy(Tiny):
 class ByHand(Callback):
     """Saves the same as Lightning does, and keeps the last one."""
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: Any, _: Any) -> None:
         folder = Path(trainer.default_root_dir)
         new, old = (folder / f"{epoch}.pt" for epoch in (trainer.current_epoch, trainer.current_epoch - 1))
         with new.open("wb") as file:

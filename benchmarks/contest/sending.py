@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from time import time
 
+import torch
+
 from benchmarks.contest.model import batches, timed, told, trainer
 from benchmarks.contest.saving import Heavy
 from benchmarks.places import configuration, open_catalog
@@ -30,7 +32,9 @@ def main(folder: Path, rounds: int, length: int) -> None:
             written = path.stat().st_mtime
             exe.upload_execution_outputs()
             taken.append(time() - written)
-        passes.append(timed(lambda path=path: _digested(path)))
+        like = folder / "like.pt"
+        torch.save(module.ballast, like)  # the checkpoint itself is the store's now
+        passes.append(timed(lambda like=like: _digested(like)))
     told(folder, taken=taken[1:], passes=passes[1:])
 
 
