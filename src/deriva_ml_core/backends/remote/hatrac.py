@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import getpid
 from typing import IO, TYPE_CHECKING
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from deriva_ml_core.models import UploadOptions
 
-__all__ = ["Hatrac", "Namespaces", "Raced"]
+__all__ = ["Hatrac", "Places", "Raced"]
 
 LARGEST_REQUEST = 100 * 2**20
 """Bytes of one request's body; a server takes at most 128 MiB."""
@@ -36,19 +36,37 @@ class Raced(StoreUnavailable):
     """A request that met another to the same name; it may be repeated at once."""
 
 
-class Namespaces:
-    """Which namespaces are known to be there: the first object in a new one must be put alone."""
+class Places:
+    """What is just being put: each name by one at a time, and the first object in a new namespace alone."""
 
     def __init__(self) -> None:
-        self._process = getpid()
-        self._lock = threading.Lock()
         self._known: set[str] = set()
+        self._begin()
 
-    def entering(self, namespace: str) -> AbstractContextManager[object]:
-        """Hold others off while the first object is put into a namespace."""
+    def _begin(self) -> None:
+        self._process = getpid()
+        self._changed = threading.Condition()
+        self._busy: set[str] = set()
+
+    @contextmanager
+    def entering(self, namespace: str, path: str) -> Iterator[None]:
+        """Wait for those who put the same name, or the first into the same namespace, and hold others off."""
         if getpid() != self._process:  # a fork may have found the lock held
-            self._process, self._lock = getpid(), threading.Lock()
-        return nullcontext() if namespace in self._known else self._lock
+            self._begin()
+        with self._changed:
+            while {path, *self._new(namespace)} & self._busy:
+                self._changed.wait()
+            taken = {path, *self._new(namespace)}
+            self._busy |= taken
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy -= taken
+                self._changed.notify_all()
+
+    def _new(self, namespace: str) -> set[str]:
+        return {namespace} - self._known
 
     def know(self, namespace: str) -> None:
         """Take note that a namespace is there."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deriva_ml_core.backends.remote.content import Changed, Content, Slice
-from deriva_ml_core.backends.remote.hatrac import LARGEST_REQUEST, Hatrac, Namespaces, Raced
+from deriva_ml_core.backends.remote.hatrac import LARGEST_REQUEST, Hatrac, Places, Raced
 from deriva_ml_core.backends.remote.names import ObjectName
 from deriva_ml_core.backends.remote.server import backoff
 from deriva_ml_core.errors import StoreUnavailable
@@ -48,7 +48,7 @@ class Sending:
         hatrac: The store.
         name: What the object is called.
         content: The bytes.
-        namespaces: Which namespaces are there.
+        places: What else is just being put.
         note: Where to write down how far it is.
         resume: How far it was.
     """
@@ -56,7 +56,7 @@ class Sending:
     hatrac: Hatrac
     name: ObjectName
     content: Content
-    namespaces: Namespaces
+    places: Places
     note: Note
     resume: JsonValue = None
 
@@ -70,9 +70,9 @@ class Sending:
         chunk = min(self.hatrac.options.chunk_size, LARGEST_REQUEST)
         for attempt in range(RACES):
             try:
-                with self.namespaces.entering(self.name.namespace):
+                with self.places.entering(self.name.namespace, self.name.path):
                     url = self._at_once() if self.content.length <= chunk else self._in_chunks(chunk)
-                self.namespaces.know(self.name.namespace)
+                self.places.know(self.name.namespace)
                 return url
             except Raced:
                 if attempt == RACES - 1:

@@ -16,7 +16,7 @@ from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.filenames import check_filename
 from deriva_ml_core.backends.partial import partial_file
 from deriva_ml_core.backends.remote.content import Changed, Content
-from deriva_ml_core.backends.remote.hatrac import Hatrac, Namespaces
+from deriva_ml_core.backends.remote.hatrac import Hatrac, Places
 from deriva_ml_core.backends.remote.names import ObjectName, path_of
 from deriva_ml_core.backends.remote.sending import Sending
 from deriva_ml_core.backends.remote.server import Lost, Server
@@ -53,7 +53,7 @@ class RemoteStore:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._namespaces = Namespaces()
+        self._places = Places()
 
     def put(
         self,
@@ -81,7 +81,7 @@ class RemoteStore:
             content = Content.read(file, resume)
             name = ObjectName(table, content.md5, filename)
             try:
-                url = Sending(hatrac, name, content, self._namespaces, note, resume).run()
+                url = Sending(hatrac, name, content, self._places, note, resume).run()
             except Changed:
                 resume = None
                 continue
