@@ -17,7 +17,6 @@ from deriva_ml_core.dataset import Dataset
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, Status
 from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.following import create_execution, restore_execution, resume_execution
 from deriva_ml_core.execution.provenance import RecordedExecution, find_executions
 from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.news import DRAIN_SECONDS
@@ -175,6 +174,8 @@ class DerivaML:
             WorkflowTwice: There are two different ones.
             UnknownRID, WrongTable, UnknownVersion, UnknownTerm: An input or the workflow's type does not exist.
         """
+        from deriva_ml_core.execution.following import create_execution
+
         return create_execution(self._connection, configuration, workflow, dry_run=dry_run)
 
     def restore_execution(self, execution_rid: RID) -> Execution:
@@ -186,6 +187,8 @@ class DerivaML:
         Raises:
             UnknownRID, WrongTable: There is no such execution.
         """
+        from deriva_ml_core.execution.following import restore_execution
+
         return restore_execution(self._connection, execution_rid)
 
     def resume_execution(self, execution_rid: RID) -> Execution:
@@ -197,6 +200,8 @@ class DerivaML:
             UnknownRID, WrongTable: There is no such execution.
             ExecutionRunning: Another process runs it, or this one does.
         """
+        from deriva_ml_core.execution.following import resume_execution
+
         return resume_execution(self._connection, execution_rid)
 
     def lookup_execution(self, execution_rid: RID) -> RecordedExecution:

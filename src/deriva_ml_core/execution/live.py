@@ -16,7 +16,6 @@ from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.dataset import Dataset, create_dataset
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
 from deriva_ml_core.errors import DryRunOnly, FollowerOnly, InvalidTransition
-from deriva_ml_core.execution.blame import blamed, report_failure
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.desk import DeskExecution
 from deriva_ml_core.execution.ending import TerminationWatch, ending
@@ -159,6 +158,8 @@ class Execution(DeskExecution):
         self.desk.course.set(Status(status), message, progress=progress, wait=wait)
 
     def _end(self, error: BaseException | None) -> None:
+        from deriva_ml_core.execution.blame import blamed, report_failure
+
         self.desk.course.note(Stopped())
         status, reason = ending(error, terminated=self._watch.terminated)
         if not self.follower:
@@ -332,6 +333,18 @@ class Execution(DeskExecution):
         """
         if self.desk.staging.add_types(path, asset_types) and not (self.dry_run or self.follower):
             self.desk.outputs.link_types()
+
+    def drop_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
+        """Take types from a registered file that is not uploaded yet: those that ``add_asset_types`` gave it.
+
+        Args:
+            path: What ``asset_file_path`` returned, or the original's path; of a folder, all staged files in it.
+            asset_types: Terms of the vocabulary Asset_Type.
+
+        Raises:
+            InvalidFileName: No staged file has that path.
+        """
+        self.desk.staging.drop_types(path, asset_types)
 
     @overload
     def upload_execution_outputs(

@@ -13,7 +13,6 @@ from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
-from deriva_ml_core.execution.blame import found_guilty
 from deriva_ml_core.journal.file import read_story
 from deriva_ml_core.journal.story import JOURNAL, Story
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, StatusUpdate, UploadOptions
@@ -215,6 +214,8 @@ def last_status(story: Story | None) -> tuple[Status, str] | None:
     if _has_died(story):
         assert story.lease is not None
         if story.failures:
+            from deriva_ml_core.execution.blame import found_guilty
+
             return Status.failed, found_guilty(story.failures)
         what = "run" if story.created else "creation"
         last_words = f"; its last: {story.statuses[-1].message or story.status}" if story.statuses else ""
