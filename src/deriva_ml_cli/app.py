@@ -27,6 +27,16 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "lineage": "lineage",
         "upload": "uploading",
         "verify": "verifying",
+        "download": "downloading",
+        "workflows": "workflows",
+        "datasets": "datasets",
+        "vocabulary": "vocabulary",
+        "plugins": "plugins",
+        "storage": "storage",
+        "cleanup": "cleanup",
+        "doctor": "doctor",
+        "init": "init",
+        "config": "config",
     }
 )
 """The sub-commands in the order of the help, and the module of each."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["SETTINGS", "AsJson", "CatalogNumber", "Host", "Rid", "Yes", "command"]
+__all__ = ["SETTINGS", "AsJson", "CatalogNumber", "Host", "Limit", "PageNumber", "Rid", "Yes", "command"]
 
 SETTINGS: Mapping[str, Any] = MappingProxyType({"help_option_names": ["-h", "--help"]})
 
@@ -26,6 +26,8 @@ CatalogNumber = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
 Rid = Annotated[str, typer.Argument(metavar="RID", help="A record id, such as 1-4A2C.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many a page has.")]
+PageNumber = Annotated[int, typer.Option("--page", min=1, help="Which page.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

@@ -104,6 +104,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
     cells = [[_cell(cell) for cell in row] for row in rows]
     widths = _widths(columns, cells, screen.width - indent)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False)
+    table.show_header = any(column.title for column in columns)
     for column, width in zip(columns, widths, strict=True):
         table.add_column(
             column.title,
@@ -174,9 +175,12 @@ def print_title(*parts: object) -> None:
     console().print("", line, sep="\n")
 
 
-def print_note(text: object, *, complaint: bool = False) -> None:
-    """Print a sentence about what was shown; a complaint goes to standard error."""
-    console(complaints=complaint).print(shown(text, "" if complaint else "dim"))
+def print_note(text: str) -> None:
+    """Print a sentence about what was shown, as far from the left as it is given."""
+    from rich.padding import Padding
+
+    indent = len(text) - len(text.lstrip(" "))
+    console().print(Padding(shown(text, "dim"), (0, 0, 0, indent), expand=False))
 
 
 def print_json(value: object) -> None:

@@ -79,7 +79,7 @@ def _execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Curve]]:
         "inputs": {"datasets": _datasets(ml, execution), "assets": [asset_as_json(asset) for asset in inputs]},
         "outputs": [asset_as_json(asset) for asset in outputs],
         "datasets_made": [spec.model_dump(include={"rid", "version"}) for spec in execution.list_output_datasets()],
-        "unsent": [file.asset.filename for file in story.open_files()],
+        "unsent": [file.asset.filename for file in story.open_files() if not file.asset.record],
         "parents": _related(ml, execution.list_parent_executions()),
         "children": _related(ml, execution.list_nested_executions()),
         "environment": _environment_facts(environment_of(ml, execution, assets), story),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-__all__ = ["STYLES", "ago", "counted", "duration", "moment", "number", "parsed_duration", "size"]
+__all__ = ["STYLES", "ago", "counted", "duration", "moment", "number", "parsed_duration", "size", "time_of"]
 
 STYLES: Mapping[str, str] = MappingProxyType(
     {
@@ -72,6 +72,11 @@ def size(count: int | None) -> str:
             break
         scaled /= 1000
     return f"{count} B" if unit == "B" else f"{scaled:.1f} {unit}"
+
+
+def time_of(text: str | None) -> datetime | None:
+    """The time that a catalog's row says."""
+    return datetime.fromisoformat(text) if text else None
 
 
 def number(value: float | None) -> str:

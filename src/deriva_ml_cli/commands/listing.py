@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deriva_ml_cli.options import AsJson, CatalogNumber, Host, command
+from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
 
 if TYPE_CHECKING:
     from deriva_ml_cli.runs import Page, Run
@@ -33,8 +33,8 @@ def app(
     text: Annotated[
         str | None, typer.Option(metavar="WORDS", help="With this in the description or the workflow's name.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many a page has.")] = 20,
-    page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
+    limit: Limit = 20,
+    page: PageNumber = 1,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,

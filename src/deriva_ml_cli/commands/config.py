@@ -1,0 +1,79 @@
+"""``deriva-ml config``: what is set, and where things lie."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from deriva_ml_cli.options import AsJson, CatalogNumber, Host, command
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+
+__all__ = ["app"]
+
+VARIABLES = (
+    "DERIVA_ML_HOME",
+    "DERIVA_ML_WORKFLOW_URL",
+    "DERIVA_ML_WORKFLOW_CHECKSUM",
+    "DERIVA_ML_REQUIRE_CLEAN",
+    "DERIVA_ML_DISABLED_PLUGINS",
+)
+"""The environment variables that this software reads."""
+
+PACKAGES = ("deriva-ml-core", "deriva", "torch", "pytorch-lightning", "lightning", "keras", "hydra-zen")
+
+
+@command("deriva-ml config", "deriva-ml config --json | jq -r .catalog")
+def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
+    """Show which catalog is used, where things lie, what the environment sets, and which versions are installed."""
+    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.screen import print_json
+
+    with opened(host, catalog) as ml:
+        found = _found(ml)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _found(ml: DerivaML) -> dict[str, Any]:
+    import platform
+    import sys
+    from importlib.metadata import PackageNotFoundError, version
+
+    from deriva_ml_cli.places import CACHE, executions_folder
+    from deriva_ml_core.redaction import redact
+
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    variables = redact({name: os.environ[name] for name in VARIABLES if name in os.environ})
+    return {
+        "catalog": ml.connection.catalog.name,
+        "embedded": ml.connection.address.is_embedded,
+        "working_folders": executions_folder(ml),
+        "cache": ml.connection.folder / CACHE,
+        "variables": variables,
+        "versions": versions,
+        "executable": sys.executable,
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    from deriva_ml_cli.screen import console, print_facts, print_note, print_title, shown
+
+    console().print(shown("Catalog", "dim"), shown(found["catalog"], "bold"))
+    kind = "embedded" if found["embedded"] else "on a server"
+    print_facts({"kind": kind, "working folders": found["working_folders"], "downloads": found["cache"]})
+    print_title("Environment")
+    if found["variables"]:
+        print_facts(found["variables"])
+    else:
+        print_note(f"  none of {', '.join(VARIABLES)} is set")
+    print_title("Versions")
+    print_facts({**found["versions"], "in": found["executable"]})

@@ -1,0 +1,48 @@
+"""``deriva-ml vocabulary``: the terms that the catalog knows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deriva_ml_cli.options import AsJson, CatalogNumber, Host, command
+
+__all__ = ["app"]
+
+
+@command("deriva-ml vocabulary", "deriva-ml vocabulary Workflow_Type")
+def app(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A vocabulary; without one, all.")] = None,
+    as_json: AsJson = False,
+    host: Host = None,
+    catalog: CatalogNumber = None,
+) -> None:
+    """List the terms of a vocabulary, or all vocabularies with their terms."""
+    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.screen import print_json
+
+    with opened(host, catalog) as ml:
+        model = ml.connection.catalog.refresh()
+        names = (
+            [model.vocabulary(name).name]
+            if name
+            else sorted(each.name for each in model.tables.values() if each.is_vocabulary)
+        )
+        found = {each: ml.list_terms(each) for each in names}
+    if as_json:
+        print_json(found)
+        return
+    _print(found)
+
+
+def _print(found: dict[str, dict[str, str]]) -> None:
+    from deriva_ml_cli.screen import Column, print_note, print_table, print_title
+
+    for name, terms in found.items():
+        print_title(name)
+        if terms:
+            columns = Column("Term", style="cyan"), Column("Meaning", flexible=True, folded=True)
+            print_table(columns, terms.items(), indent=2)
+        else:
+            print_note("  no terms")

@@ -1,0 +1,65 @@
+"""``deriva-ml workflows``: the code that was run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
+
+if TYPE_CHECKING:
+    from deriva_ml_cli.rows import Rows
+
+__all__ = ["app"]
+
+
+@command("deriva-ml workflows", "deriva-ml workflows --type Training --text digits")
+def app(
+    workflow_type: Annotated[str | None, typer.Option("--type", metavar="TERM", help="Of this type.")] = None,
+    text: Annotated[str | None, typer.Option(metavar="WORDS", help="With this in name, description or URL.")] = None,
+    limit: Limit = 20,
+    page: PageNumber = 1,
+    as_json: AsJson = False,
+    host: Host = None,
+    catalog: CatalogNumber = None,
+) -> None:
+    """List workflows, newest first: the code that was run, with where it is."""
+    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.rows import find_rows
+    from deriva_ml_cli.runs import workflow_as_json
+    from deriva_ml_cli.screen import print_json
+    from deriva_ml_core.definitions import MLTable, MLVocab
+
+    with opened(host, catalog) as ml:
+        where = {}
+        if workflow_type is not None:
+            ml.connection.terms.require(MLVocab.workflow_type, [workflow_type])
+            where["Workflow_Type"] = workflow_type
+        columns = ("Name", "Description", "URL")
+        found = find_rows(ml, MLTable.workflow, where, text=text, columns=columns, limit=limit, page=page)
+    if as_json:
+        workflows = [workflow_as_json(row) for row in found.rows]
+        print_json({"workflows": workflows, "page": page, "more": found.more})
+    else:
+        _print(found, page)
+
+
+def _print(found: Rows, page: int) -> None:
+    from deriva_ml_cli.screen import Column, console, print_note, print_table
+
+    if not found.rows:
+        print_note("No workflow matches." if page == 1 else f"There is no page {page}.")
+        return
+    columns = [Column("RID", style="bold"), Column("Type"), Column("Created"), Column("Name", flexible=True)]
+    columns += [Column("Code", flexible=True, style="dim")] if console().width >= 76 else []
+    print_table(columns, [_row(row)[: len(columns)] for row in found.rows])
+    if found.more:
+        print_note(f"There are more: --page {page + 1}")
+
+
+def _row(row: Mapping[str, Any]) -> Sequence[object]:
+    from deriva_ml_cli.wording import ago, time_of
+
+    return [row["RID"], row["Workflow_Type"], ago(time_of(row["RCT"])), row["Name"], row["URL"]]
