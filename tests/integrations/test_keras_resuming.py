@@ -40,7 +40,7 @@ def fail_in_the_third_epoch() -> At:
 def test_a_fit_that_goes_on_has_the_earlier_checkpoint_as_its_input(
     ml: DerivaML, execution: Execution, new_execution: NewExecution, backup: Path, uploaded: bool
 ) -> None:
-    """The lineage runs from the run that failed to the one that goes on, also where its files are moved to the store."""
+    """The lineage runs from the run that failed to the one that goes on, also where its files are in the store."""
     with pytest.raises(ZeroDivisionError), execution:
         train(DerivaMLCallback(execution), backup, fail_in_the_third_epoch())
     if uploaded:

@@ -15,7 +15,7 @@ from deriva_ml_core.definitions import MLVocab
 from deriva_ml_core.disk import explained
 from deriva_ml_core.errors import FileConflict, InvalidFileName, MissingFiles, UnknownColumn
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import FileStory, FileTime, Forgotten, Sealed, Staged, Typed
+from deriva_ml_core.journal.story import FileStory, FileTime, Forgotten, Sealed, Staged, Typed, Untyped
 from deriva_ml_core.models import StagedAsset
 from deriva_ml_core.schema import ASSET_COLUMNS, SYSTEM_COLUMNS, Table
 
@@ -159,6 +159,13 @@ class Staging:
             self._journal.append(*(Typed(key=file.asset.key, types=types) for file in new))
         unlinked = self._journal.story.unlinked  # read now: an upload may have recorded the file meanwhile
         return any(file.rid is not None and file.asset.key in unlinked for file in files)
+
+    def drop_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
+        """Take types from registered files that are not uploaded; see ``Execution.drop_asset_types``."""
+        unwanted = {asset_types} if isinstance(asset_types, str) else set(asset_types)
+        files = self._at(path, self._journal.story.open_files())
+        found = {file.asset.key: tuple(each for each in file.added_types if each in unwanted) for file in files}
+        self._journal.append(*(Untyped(key=key, types=types) for key, types in found.items() if types))
 
     def keys(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
         """The names in the journal, without their counts, of the registered files at these paths."""

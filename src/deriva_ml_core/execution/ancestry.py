@@ -19,8 +19,8 @@ __all__ = ["record_origin"]
 def record_origin(execution: Execution, earlier: RID, path: Path) -> list[Asset]:
     """Record what an earlier execution made, and lies or lay here as a file or a folder, as inputs of an execution.
 
-    What the earlier one staged and did not send yet, since it was killed say, is sent for it. Of what lies here no more,
-    since it was moved into the store say, the last that was sent from here is meant.
+    What the earlier one staged and did not send yet, since it was killed say, is sent for it. Of what lies here no
+    more, since it was moved into the store say, the last that was sent from here is meant.
 
     Args:
         execution: What it goes into.

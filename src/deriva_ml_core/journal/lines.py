@@ -27,6 +27,7 @@ from deriva_ml_core.journal.story import (
     Stored,
     Typed,
     TypesLinked,
+    Untyped,
 )
 
 __all__ = ["parse_line"]
@@ -46,6 +47,7 @@ _AnyEvent = Annotated[
     | Sealed
     | Typed
     | TypesLinked
+    | Untyped
     | Noted
     | Stored
     | Recorded

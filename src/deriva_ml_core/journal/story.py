@@ -37,6 +37,7 @@ __all__ = [
     "Story",
     "Typed",
     "TypesLinked",
+    "Untyped",
     "now",
 ]
 
@@ -252,6 +253,20 @@ class Typed(Event):
         file.asset = file.asset.model_copy(update={"asset_types": (*file.asset.asset_types, *added)})
         file.added_types += added
         story.unlinked[self.key] = None
+
+
+class Untyped(Event):
+    """A file that is not sent yet lost types that it got after its registration."""
+
+    event: Literal["untyped"] = "untyped"
+    key: str
+    types: tuple[str, ...]
+
+    def tell(self, story: Story) -> None:
+        file = story.files[self.key]
+        kept = tuple(each for each in file.asset.asset_types if each not in self.types)
+        file.asset = file.asset.model_copy(update={"asset_types": kept})
+        file.added_types = tuple(each for each in file.added_types if each not in self.types)
 
 
 class TypesLinked(Event):

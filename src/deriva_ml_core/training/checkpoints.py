@@ -75,6 +75,8 @@ class Checkpoints:
         self._best: _Kept | None = None
         self._last: _Kept | None = None
         self._pointed_out: tuple[Path | None, Path | None] = (None, None)
+        self._marked: set[tuple[str, Path]] = set()
+        self._unknown: set[str] = set()
         self._writing: dict[Path, tuple[_Kept, bool, Score | None]] = {}
 
     @property
@@ -159,6 +161,7 @@ class Checkpoints:
             staying = {each.path for each in (self._best, self._last) if each is not None}
             for superseded in {each.path for each in before} - staying:
                 self.remove(superseded)
+            self._tell_apart()
 
     def drop(self, path: Path) -> None:
         """Forget a checkpoint that could not be written."""
@@ -201,8 +204,9 @@ class Checkpoints:
                     self._execution.forget(asset.path)
 
     def point_out(self, best: Path | None, last: Path | None) -> None:
-        """Say which of those that a framework keeps are the best and the last so far; `finish` marks them."""
+        """Say which of those that a framework keeps are the best and the last so far."""
         self._pointed_out = (best, last)
+        self._tell_apart()
 
     @property
     def newest(self) -> Path | None:
@@ -211,17 +215,33 @@ class Checkpoints:
 
     def finish(self) -> None:
         """Tell the best and the last apart from the others by their types."""
-        self.mark(self._best.path if self._best else None, self._last.path if self._last else None)
-        self.mark(*self._pointed_out)
+        self._tell_apart()
+
+    def _tell_apart(self) -> None:
+        """Give the best and the last so far their types, also while the training goes on: it may be killed."""
+        ours = (self._best.path if self._best else None, self._last.path if self._last else None)
+        pairs = [
+            (term, path) for both in (ours, self._pointed_out) for term, path in zip((BEST, LAST), both, strict=True)
+        ]
+        present = {(term, path) for term, path in pairs if path is not None}
+        try:
+            for term, path in self._marked - present:
+                with suppress(InvalidFileName):  # let go of, or sent meanwhile
+                    self._execution.drop_asset_types(path, term)
+            for term, path in present - self._marked:
+                self.mark(path if term == BEST else None, path if term == LAST else None)
+            self._marked = present
+        except Exception:  # and the checkpoints themselves are as good as before
+            log.warning("The best and the last checkpoint could not be told apart yet.", exc_info=True)
 
     def mark(self, best: Path | None, last: Path | None) -> None:
         """Give the best and the last checkpoint their types, where the catalog has these."""
         for path, term in ((best, BEST), (last, LAST)):
-            for file in self._staged_files(path):
+            for file in [] if term in self._unknown else self._staged_files(path):
                 try:
                     self._execution.add_asset_types(file, [term])
                 except UnknownTerm:  # a catalog with a vocabulary of its own
-                    log.debug("The catalog has no asset type %s.", term)
+                    self._unknown.add(term)
 
     def _staged_files(self, path: Path | None) -> Iterable[Path]:
         if path is None:

@@ -74,7 +74,9 @@ class Autolog:
         # where Model inherits it from, so that it holds for each backend's models and for all their subclasses
         self._owner = next(kind for kind in keras.Model.__mro__ if "fit" in vars(kind))
         self._original = self._owner.fit
-        self._recording = self._owner.fit = self._recorded(self._original)
+        recording: Any = self._recorded(self._original)
+        recording.autolog = self
+        self._recording = self._owner.fit = recording
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +89,11 @@ class Autolog:
     def disable(self) -> None:
         """Record no further fit; doing so again changes nothing."""
         self._is_on = False
-        if vars(self._owner)["fit"] is self._recording:  # otherwise who came later calls it, and it only hands on
-            self._owner.fit = self._original
+        # below others that are switched on, or that somebody else put there, it stays and only hands on
+        while isinstance(found := getattr(fit := vars(self._owner)["fit"], "autolog", None), Autolog):
+            if found._is_on or found._recording is not fit:
+                break
+            self._owner.fit = found._original
 
     def _recorded(self, fit: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(fit)
