@@ -27,12 +27,17 @@ def callback(execution: Execution, **options: Any) -> Any:
     return DerivaMLCallback(execution, **options)
 
 
+def configuration() -> ExecutionConfiguration:
+    """What a callback's own execution is to be: of a workflow that needs no commit."""
+    workflow = Workflow(name="Own", workflow_type="Training", url="https://example.org/own.py", checksum="o1")
+    return ExecutionConfiguration(workflow=workflow)
+
+
 def own_callback(ml: DerivaML, **options: Any) -> Any:
-    """A callback that makes its own execution, of a workflow that needs no commit."""
+    """A callback that makes its own execution."""
     from deriva_ml_lightning import DerivaMLCallback
 
-    workflow = Workflow(name="Own", workflow_type="Training", url="https://example.org/own.py", checksum="o1")
-    return DerivaMLCallback(ml=ml, configuration=ExecutionConfiguration(workflow=workflow), **options)
+    return DerivaMLCallback(ml=ml, configuration=configuration(), **options)
 
 
 def model_of(package: ModuleType, **hooks: Callable[..., None]) -> Any:

@@ -50,7 +50,7 @@ ENDINGS = {
     "SIGTERM with a handler": Ending(143, Status.aborted, "SIGTERM", 10),
     "os._exit": Ending(3, Status.aborted, "The run ended without a word", sent=False),
     "SIGKILL": Ending(-9, Status.aborted, "The run ended without a word", sent=False),
-    "requeue": Ending(0, Status.completed, "", 12, ("epoch-0003.ckpt", "hpc_ckpt_1.ckpt")),
+    "requeue": Ending(0, Status.completed, "", 12, ("epoch-0002.ckpt", "hpc_ckpt_1.ckpt", "fit-2-epoch-0003.ckpt")),
 }
 
 
@@ -107,7 +107,8 @@ def test_an_ending_is_on_record(ended: Ended, ending: str) -> None:
     ]
     staged = {asset.filename for asset in execution.staged_assets() if asset.table == "Model"}
     sent = set(outputs(ended.ml, execution, "Model"))
-    assert (sent, staged) == (set(expected.models), set()) if expected.sent else (set(), set(expected.models))
+    models: set[str] = set(expected.models)
+    assert (sent, staged) == ((models, set()) if expected.sent else (set(), models))
     assert execution.duration is not None
 
 
