@@ -10,36 +10,38 @@ from types import MappingProxyType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from deriva_ml_cli.options import SETTINGS
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS: Mapping[str, str] = MappingProxyType(
+RUNS, CATALOG, MACHINE = "Runs", "The catalog", "This machine"
+
+COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
-        "list": "listing",
-        "show": "showing",
-        "status": "status",
-        "abort": "aborting",
-        "diff": "comparing",
-        "lineage": "lineage",
-        "upload": "uploading",
-        "verify": "verifying",
-        "download": "downloading",
-        "workflows": "workflows",
-        "datasets": "datasets",
-        "vocabulary": "vocabulary",
-        "plugins": "plugins",
-        "storage": "storage",
-        "cleanup": "cleanup",
-        "doctor": "doctor",
-        "init": "init",
-        "config": "config",
+        "list": ("listing", RUNS, "List executions, newest first, each in its real state."),
+        "show": ("showing", RUNS, "Show an execution, workflow, dataset or asset."),
+        "status": ("status", RUNS, "Say the state of an execution."),
+        "abort": ("aborting", RUNS, "End a run, and have it recorded as Aborted."),
+        "diff": ("comparing", RUNS, "Show what differs between two executions."),
+        "lineage": ("lineage", RUNS, "Show what something was made from, and what was made from it."),
+        "upload": ("uploading", RUNS, "Send what was registered and not yet sent."),
+        "verify": ("verifying", RUNS, "Read stored files again and compare them with what was recorded."),
+        "download": ("downloading", RUNS, "Bring an asset, or a version of a dataset, to this machine."),
+        "workflows": ("workflows", CATALOG, "List workflows, newest first: the code that was run."),
+        "datasets": ("datasets", CATALOG, "List datasets, newest first, each with its present version."),
+        "vocabulary": ("vocabulary", CATALOG, "List the terms of a vocabulary, or of all."),
+        "storage": ("storage", MACHINE, "Show where the bytes are, by table and by folder."),
+        "cleanup": ("cleanup", MACHINE, "Delete what is safe to delete on this machine; it asks first."),
+        "plugins": ("plugins", MACHINE, "List plugins with the hooks that they answer."),
+        "doctor": ("doctor", MACHINE, "Look at what runs stand on, and say what to do."),
+        "config": ("config", MACHINE, "Show which catalog is used, what is set, what is installed."),
+        "init": ("init", MACHINE, "Make the embedded catalog, and say where it lies."),
     }
 )
-"""The sub-commands in the order of the help, and the module of each."""
+"""The sub-commands in the order of the help: module, group, and the first sentence of its own help."""
 
 FAILED, WRONG_USE = 1, 2
 
@@ -64,15 +66,16 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """What a list of commands shows of one; `resolve_command` gives the command itself."""
         if cmd_name not in COMMANDS:
             return None
-        command = get_command(import_module(f"deriva_ml_cli.commands.{COMMANDS[cmd_name]}").app)
-        command.name = cmd_name
-        return command
+        _, group, sentence = COMMANDS[cmd_name]
+        return TyperCommand(cmd_name, help=sentence, rich_help_panel=group)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment] # whose names are suggested
-        return super().resolve_command(ctx, args)
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found if name is None else _loaded(name), rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -87,6 +90,12 @@ class _Commands(TyperGroup):
             if not isinstance(error, DerivaMLException):
                 raise
             _end(str(error), WRONG_USE if type(error).__name__ in WRONG else FAILED)
+
+
+def _loaded(name: str) -> Any:
+    command = get_command(import_module(f"deriva_ml_cli.commands.{COMMANDS[name][0]}").app)
+    command.name = name
+    return command
 
 
 def _end(message: str, code: int) -> NoReturn:

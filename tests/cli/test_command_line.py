@@ -37,9 +37,10 @@ def test_help_is_light() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help_with_examples(ask, name: str) -> None:
-    """A command says in its help what it does, and shows how it is called."""
-    said = ask(name, "--help", columns=100)
+    """A command says in its help what it does, as the list of all says, and shows how it is called."""
+    said = ask(name, "--help", columns=200)
     assert said.code == 0
+    assert COMMANDS[name][2] in (line.strip() for line in said.out.splitlines())
     assert f"deriva-ml {name}" in said.out.partition("Examples:")[2]
 
 

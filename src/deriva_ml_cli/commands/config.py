@@ -26,7 +26,7 @@ PACKAGES = ("deriva-ml-core", "deriva", "torch", "pytorch-lightning", "lightning
 
 @command("deriva-ml config", "deriva-ml config --json | jq -r .catalog")
 def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
-    """Show which catalog is used, where things lie, what the environment sets, and which versions are installed."""
+    """Show which catalog is used, what is set, what is installed."""
     from deriva_ml_cli.opening import opened
     from deriva_ml_cli.screen import print_json
 

@@ -13,9 +13,9 @@ __all__ = ["app"]
 
 @command("deriva-ml doctor", "deriva-ml doctor --host file:/data/my-catalog")
 def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
-    """Look at what runs stand on: installation, plugins, git, notebooks, catalog, disk; and say what to do.
+    """Look at what runs stand on, and say what to do.
 
-    It ends with 1 where something stands in the way.
+    That are installation, plugins, git, notebooks, catalog and disk. It ends with 1 where something stands in the way.
     """
     from deriva_ml_cli.checks import Verdict, examine
     from deriva_ml_cli.screen import Column, console, print_json, print_table, shown, speaks_unicode

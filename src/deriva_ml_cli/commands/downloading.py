@@ -29,9 +29,9 @@ def app(
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """Bring an asset, or a version of a dataset as a BDBag; every byte is checked.
+    """Bring an asset, or a version of a dataset, to this machine.
 
-    An asset keeps its name, a dataset is the folder Dataset_<RID>_<version>.
+    An asset keeps its name; a dataset comes as a BDBag, the folder Dataset_<RID>_<version>. Every byte is checked.
     """
     from deriva_ml_cli.opening import opened
     from deriva_ml_cli.screen import print_json

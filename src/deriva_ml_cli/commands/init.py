@@ -9,7 +9,7 @@ __all__ = ["app"]
 
 @command("deriva-ml init", "deriva-ml init --host file:/data/my-catalog")
 def app(as_json: AsJson = False, host: Host = None) -> None:
-    """Make the embedded catalog, unless it is there, and say where it lies.
+    """Make the embedded catalog, and say where it lies.
 
     Nobody needs this, as a catalog is made on first use; but it tells whether one can be made.
     """

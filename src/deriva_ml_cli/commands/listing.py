@@ -39,7 +39,7 @@ def app(
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """List executions, newest first, in the state that each is really in.
+    """List executions, newest first, each in its real state.
 
     A run whose process was killed is shown as Aborted, though nobody has told the catalog yet.
     """

@@ -9,7 +9,10 @@ __all__ = ["app"]
 
 @command("deriva-ml plugins", "DERIVA_ML_DISABLED_PLUGINS=jsonl deriva-ml plugins")
 def app(as_json: AsJson = False) -> None:
-    """List plugins, built-in and installed, in the order of their registration, with the hooks that they answer."""
+    """List plugins with the hooks that they answer.
+
+    They are named in the order of their registration: built-ins first, then what is installed.
+    """
     from dataclasses import asdict
 
     from deriva_ml_cli.screen import Column, print_json, print_table

@@ -14,7 +14,7 @@ __all__ = ["app"]
 
 @command("deriva-ml storage", "deriva-ml storage --json | jq .folders")
 def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
-    """Show where the bytes are: by asset table, and by folder on this machine.
+    """Show where the bytes are, by table and by folder.
 
     Equal files are stored once, so that the objects may take less than the tables name.
     """

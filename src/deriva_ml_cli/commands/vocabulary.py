@@ -18,7 +18,7 @@ def app(
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """List the terms of a vocabulary, or all vocabularies with their terms."""
+    """List the terms of a vocabulary, or of all."""
     from deriva_ml_cli.opening import opened
     from deriva_ml_cli.screen import print_json
 

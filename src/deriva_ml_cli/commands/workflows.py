@@ -25,7 +25,7 @@ def app(
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """List workflows, newest first: the code that was run, with where it is."""
+    """List workflows, newest first: the code that was run."""
     from deriva_ml_cli.opening import opened
     from deriva_ml_cli.rows import find_rows
     from deriva_ml_cli.runs import workflow_as_json
