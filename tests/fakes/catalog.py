@@ -40,7 +40,7 @@ class Catalog:
         self.tables: dict[tuple[str, str], Table] = {}
         self.model = Model(self.new_rid)
         self._time = 0
-        self._models: list[tuple[int, Model]] = []
+        self._models: list[tuple[int, str]] = []
         self._model_time = 0
         self.model.add_schema("public", {"comment": "standard public schema"})
         for table in public_tables():
@@ -74,7 +74,7 @@ class Catalog:
     def remodel(self) -> None:
         """Take note that the model has changed."""
         self._model_time = self.tick()
-        self._models.append((self._model_time, self.model.copied()))
+        self._models.append((self._model_time, self.model.text()))
         for schema, doc in self.model.schemas.items():
             for name, table in doc["tables"].items():
                 known = self.tables.get((schema, name))
@@ -114,7 +114,7 @@ class Catalog:
 
     def make(self, given: list[Doc]) -> list[Doc]:
         """Add schemas and tables, all or none."""
-        before = self.model.copied()
+        before = self.model.text()
         try:
             made = []
             for doc in given:
@@ -129,7 +129,7 @@ class Catalog:
                 for table in (doc.get("tables") or {}).values():
                     self.model.add_foreign_keys(doc["schema_name"], table)
         except Refused:
-            self.model = before
+            self.model.restore(before)
             raise
         self.remodel()
         # an array's answer holds a table inside its schema where both were made
@@ -150,6 +150,11 @@ class Catalog:
         for rid, row in list(kept.rows.items()):
             kept.put(self._time, rid, {**row, given["name"]: given.get("default")})
         return column
+
+    def add_foreign_key(self, schema: str, table: str, given: Doc) -> Doc:
+        self.model.add_foreign_keys(schema, {"table_name": table, "foreign_keys": [given]})
+        self.remodel()
+        return self.model.table(schema, table)["foreign_keys"][-1]
 
     def drop_table(self, schema: str, table: str, column: str | None) -> None:
         doc = self.model.table(schema, table, status=404)
@@ -193,7 +198,9 @@ class Past(Catalog):
         self._present = present
         self.titles = present.titles
         self._models = present._models
-        self._model_time, self.model = next(found for found in reversed(present._models) if found[0] <= time)
+        self._model_time, model = next(found for found in reversed(present._models) if found[0] <= time)
+        self.model = Model(present.new_rid)
+        self.model.restore(model)
         self._time = time
         self.tables = {
             key: table

@@ -217,7 +217,7 @@ class Exchange:
         )
         if self.request.method == "POST":
             return self._made(names)
-        if self.request.method == "PUT" and names[1:2] == ["table"]:
+        if self.request.method == "PUT" and (names[1:2] == ["table"] or len(names) == 1):
             return self._altered(names)
         if self.request.method == "DELETE" and names[1:2] == ["table"]:
             self.catalog.drop_table(names[0], names[2], names[4] if names[3:4] == ["column"] else None)
@@ -266,21 +266,31 @@ class Exchange:
             return Answer.text(201, "")
         if names[1:] == ["table"]:
             return Answer.json(201, self.catalog.make([{**self.request.json(), "schema_name": names[0]}])[0])
+        if names[3:] == ["foreignkey"]:
+            given = self.request.json()
+            return Answer.json(201, self.catalog.add_foreign_key(names[0], names[2], given))
         if names[3:] == ["column"]:
             return Answer.json(201, self.catalog.add_column(names[0], names[2], self.request.json()))
         raise Refused(405)
 
     def _altered(self, names: list[str]) -> Answer:
-        doc = self.catalog.model.table(names[0], names[2], status=404)
+        if len(names) == 1:
+            doc = self.catalog.model.schema(names[0], status=404)
+        else:
+            doc = self.catalog.model.table(names[0], names[2], status=404)
         if names[3:4] == ["annotation"]:
             return self._annotations(doc["annotations"], "/".join(names[4:]))
         if names[3:4] == ["column"]:
             doc = next(column for column in doc["column_definitions"] if column["name"] == names[4])
+        if names[3:4] == ["foreignkey"]:
+            return Answer.json(200, {})
         given = self.request.json()
         allowed = ("comment", "annotations", "acls", "acl_bindings", "nullok", "default")
         doc.update({key: given[key] for key in allowed if key in given})
         self.catalog.remodel()
-        return Answer.json(200, doc if names[3:4] else self.catalog.model.shown_table(doc, owner=True))
+        return Answer.json(
+            200, doc if names[3:4] or len(names) == 1 else self.catalog.model.shown_table(doc, owner=True)
+        )
 
     # rows
 

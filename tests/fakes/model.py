@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -93,10 +93,13 @@ class Model:
         self._number = number
         self.schemas: dict[str, Doc] = {}
 
-    def copied(self) -> Model:
-        other = Model(self._number)
-        other.schemas = copy.deepcopy(self.schemas)
-        return other
+    def text(self) -> str:
+        """All of it, as it is now."""
+        return json.dumps(self.schemas)
+
+    def restore(self, text: str) -> None:
+        """Make it as it was."""
+        self.schemas = json.loads(text)
 
     def schema(self, name: str, *, status: int = 409) -> Doc:
         if name not in self.schemas:

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from deriva_ml_core.backend import Backend
+from deriva_ml_core.backends.remote.adapted import adapted
 from deriva_ml_core.backends.remote.catalog import RemoteCatalog
 from deriva_ml_core.backends.remote.creating import create_catalog
 from deriva_ml_core.backends.remote.server import Server
@@ -43,8 +44,9 @@ def open_backend(address: Address, home: Path) -> Backend:
     server = server_of(address)
     number, _, snapshot = address.catalog_id.partition("@")
     catalog = RemoteCatalog(server, quote(number, safe=""))
-    _check(catalog.model, catalog.name)
-    seen = catalog.at(snapshot) if snapshot else catalog
+    known = adapted(catalog)
+    _check(known.model, catalog.name)
+    seen = known.at(snapshot) if snapshot else known
     return Backend(seen, RemoteStore(server), _folder(home, server, number))
 
 

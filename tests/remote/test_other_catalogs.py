@@ -1,0 +1,230 @@
+"""Catalogs that other clients made, older and newer, are used as ours are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deriva_ml_core.backends.remote.adapted import AdaptedCatalog
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.models import DatasetSpec
+from deriva_ml_core.workflow import Workflow
+from fakes.deriva_server import DerivaServer
+from fakes.replay import RECORDINGS
+from fakes.web import Request, User
+
+TEST1 = User("test1", ("admin",))
+
+
+def setup_requests() -> Iterator[dict[str, Any]]:
+    with (RECORDINGS / "other_client_setup.jsonl").open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+@pytest.fixture
+def older(fake: DerivaServer) -> str:
+    """A catalog built request by request as another client built it."""
+    number = ""
+    for exchange in setup_requests():
+        path, _, query = exchange["path"].partition("?")
+        path = path.replace("/catalog/8", f"/catalog/{number}")
+        body = (exchange["request_body"] or "").encode()
+        answer = fake.answer(
+            Request(exchange["method"], path, query, {"content-type": "application/json"}, body, TEST1)
+        )
+        assert answer.status == exchange["status"], (exchange["seq"], exchange["path"], answer.body)
+        number = number or json.loads(answer.body)["id"]
+    return number
+
+
+def send(fake: DerivaServer, number: str, method: str, path: str, given: Any = None) -> Any:
+    body = b"" if given is None else json.dumps(given).encode()
+    path, _, query = path.partition("?")
+    answer = fake.answer(Request(method, f"/ermrest/catalog/{number}{path}", query, {}, body, TEST1))
+    assert answer.status < 400, (path, answer.body)
+    return json.loads(answer.body) if answer.body.strip() else None
+
+
+def column(name: str, kind: str = "text", **more: Any) -> dict[str, Any]:
+    return {"name": name, "type": {"typename": kind}, "nullok": True, **more}
+
+
+SYSTEM = [
+    column(name, f"ermrest_{name.lower()}", nullok=name in ("RCB", "RMB"))
+    for name in ("RID", "RCT", "RMT", "RCB", "RMB")
+]
+
+
+def reference(table: str, own: str, other: str, key: str, schema: str = "deriva-ml") -> dict[str, Any]:
+    return {
+        "foreign_key_columns": [{"schema_name": schema, "table_name": table, "column_name": own}],
+        "referenced_columns": [{"schema_name": "deriva-ml", "table_name": other, "column_name": key}],
+    }
+
+
+def vocabulary(name: str, columns: tuple[str, ...], schema: str = "deriva-ml") -> dict[str, Any]:
+    identity, uri, title, *rest = columns
+    return {
+        "schema_name": schema,
+        "table_name": name,
+        "column_definitions": [
+            *SYSTEM,
+            column(identity, "ermrest_curie", nullok=False, default=f"{name}:{{RID}}"),
+            column(uri, "ermrest_uri", nullok=False, default="/id/{RID}"),
+            column(title, nullok=False),
+            *(column(one) for one in rest),
+        ],
+        "keys": [{"unique_columns": [key]} for key in ("RID", identity, uri, title)],
+    }
+
+
+@pytest.fixture
+def newer(fake: DerivaServer, older: str) -> str:
+    """The same catalog with each of the differences that newer ones have."""
+    states = ("Created", "Running", "Stopped", "Failed", "Pending_Upload", "Uploaded", "Aborted")
+    made = vocabulary("Execution_Status", ("ID", "URI", "Name", "Description", "Synonyms"))
+    links = {
+        "schema_name": "deriva-ml",
+        "table_name": "Workflow_Workflow_Type",
+        "column_definitions": [*SYSTEM, column("Workflow", nullok=False), column("Workflow_Type", nullok=False)],
+        "keys": [{"unique_columns": ["RID"]}, {"unique_columns": ["Workflow", "Workflow_Type"]}],
+        "foreign_keys": [
+            reference("Workflow_Workflow_Type", "Workflow", "Workflow", "RID"),
+            reference("Workflow_Workflow_Type", "Workflow_Type", "Workflow_Type", "Name"),
+        ],
+    }
+    send(fake, older, "POST", "/schema", [made, links])
+    terms = [{"Name": state, "Description": ""} for state in states]
+    send(fake, older, "POST", "/entity/deriva-ml:Execution_Status?defaults=ID,URI", terms)
+    execution = "/schema/deriva-ml/table/Execution"
+    send(fake, older, "POST", f"{execution}/foreignkey", reference("Execution", "Status", "Execution_Status", "Name"))
+    for name in ("Execution_Duration", "Download_Duration", "Upload_Duration"):
+        send(fake, older, "POST", f"{execution}/column", column(name))
+    send(fake, older, "DELETE", f"{execution}/column/Duration")
+    workflow = fake.ermrest.catalog(older).model.schemas["deriva-ml"]["tables"]["Workflow"]
+    workflow["foreign_keys"] = [
+        key for key in workflow["foreign_keys"] if key["foreign_key_columns"][0]["column_name"] != "Workflow_Type"
+    ]
+    send(fake, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Workflow_Type")
+    send(fake, older, "POST", "/schema/deriva-ml/table/Dataset_Execution/column", column("Dataset_Version"))
+    key = reference("Dataset_Execution", "Dataset_Version", "Dataset_Version", "RID")
+    send(fake, older, "POST", "/schema/deriva-ml/table/Dataset_Execution/foreignkey", key)
+    return older
+
+
+def opened(fake: DerivaServer, number: str) -> DerivaML:
+    return DerivaML(fake.hostname, number, credential=fake.credential())
+
+
+@pytest.fixture(params=["older", "newer"])
+def ml(request: pytest.FixtureRequest, fake: DerivaServer) -> DerivaML:
+    """A client of either."""
+    number = request.getfixturevalue(request.param)
+    return opened(fake, number)
+
+
+@pytest.fixture
+def config(ml: DerivaML) -> ExecutionConfiguration:
+    ml.add_term("Workflow_Type", "Training", "Trains")
+    ml.add_term("Dataset_Type", "Training", "To train with")
+    url = "https://github.com/org/repo/blob/abc/train.py"
+    workflow = Workflow(name="Test", workflow_type="Training", url=url, checksum="0" * 40)
+    return ExecutionConfiguration(workflow=workflow, description="A test")
+
+
+def test_a_whole_run(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
+    """A run with inputs and outputs is recorded and read back."""
+    catalog = ml.connection.catalog
+    (subject,) = catalog.reserve(1)
+    catalog.insert("Subject", [{"RID": subject, "Name": "someone"}])
+    exe = ml.create_execution(config)
+    with exe:
+        exe.update_status(Status.running, "halfway")
+        exe.asset_file_path("Model", "m.pt", asset_types=["Model_File"]).write_bytes(b"weights")
+        for number in range(3):
+            exe.asset_file_path("Image", f"{number}.png", Subject=subject).write_bytes(bytes([number]))
+    sent = exe.upload_execution_outputs()
+    dataset = exe.create_dataset(description="images", dataset_types=["Training"])
+    dataset.add_dataset_members([asset.rid for asset in sent["Image"]])
+
+    second = ml.create_execution(config.model_copy(update={"datasets": (DatasetSpec(rid=dataset.rid),)}))
+    with second:
+        bag = second.download_dataset_bag(DatasetSpec(rid=dataset.rid))
+        assert len(list(bag.path.rglob("*.png"))) == 3
+
+    found = ml.lookup_execution(exe.execution_rid)
+    assert (found.status, found.workflow_rid) == (
+        Status.completed,
+        ml.lookup_execution(second.execution_rid).workflow_rid,
+    )
+    assert "sec" in str(found.duration)
+    assert [one.rid for one in ml.lookup_execution(second.execution_rid).list_input_datasets()] == [dataset.rid]
+    assert {asset.filename for asset in found.list_assets()} >= {"m.pt", "0.png"}
+
+
+def test_workflows_have_types(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """A workflow's type is kept, found by, and changed, wherever the catalog has it."""
+    assert isinstance(config.workflow, Workflow)
+    rid = ml.add_workflow(config.workflow)
+    assert ml.add_workflow(config.workflow) == rid
+    assert ml.lookup_workflow(rid).workflow_type == "Training"
+    catalog = ml.connection.catalog
+    assert [row["RID"] for row in catalog.select("Workflow", {"Workflow_Type": "Training"})] == [rid]
+    assert catalog.select("Workflow", {"Workflow_Type": "Embedding"}) == []
+    ml.add_term("Workflow_Type", "Inference", "")
+    assert catalog.update("Workflow", [{"RID": rid, "Workflow_Type": "Inference"}]) == 1
+    assert [row["Workflow_Type"] for row in catalog.select("Workflow", {"RID": rid})] == ["Inference"]
+
+
+@pytest.mark.parametrize("status", [*Status])
+def test_every_state(fake: DerivaServer, newer: str, status: Status) -> None:
+    """Each of our states is written as a term that the catalog has, and ended ones are read as ended."""
+    catalog = opened(fake, newer).connection.catalog
+    (rid,) = catalog.reserve(1)
+    catalog.insert("Execution", [{"RID": rid, "Status": status}])
+    (row,) = catalog.select("Execution", {"RID": rid})
+    assert Status(row["Status"]).ended == status.ended
+    assert catalog.select("Execution", {"Status": status}) == [row]
+
+
+@pytest.mark.parametrize(
+    ("term", "status"), [("Stopped", "Completed"), ("Uploaded", "Completed"), ("Failed", "Failed")]
+)
+def test_others_states(fake: DerivaServer, newer: str, term: str, status: str) -> None:
+    """The states that another client wrote are read as the nearest of ours."""
+    send(fake, newer, "POST", "/entity/deriva-ml:Execution", [{"Status": term}])
+    catalog = opened(fake, newer).connection.catalog
+    assert [row["Status"] for row in catalog.select("Execution")] == [status]
+    assert len(catalog.select("Execution", {"Status": [status]})) == 1
+
+
+def test_columns_of_another_case(fake: DerivaServer, older: str) -> None:
+    """A vocabulary whose columns are written otherwise is one all the same, and may be referred to."""
+    columns = ("id", "uri", "name", "description", "synonyms")
+    send(fake, older, "POST", "/schema", [vocabulary("Colour", columns, "demo-schema")])
+    ml = opened(fake, older)
+    assert isinstance(ml.connection.catalog, AdaptedCatalog)
+    ml.add_term("Colour", "red", "like blood")
+    (row,) = ml.connection.catalog.select("Colour", {"Name": "red"}, order=("Name",))
+    assert (row["Description"], row["ID"]) == ("like blood", f"Colour:{row['RID']}")
+
+
+def test_new_tables_go_where_the_projects_are(fake: DerivaServer, older: str) -> None:
+    """A table that is made lies in the schema that the project's tables have there."""
+    ml = opened(fake, older)
+    ml.create_asset("Mask")
+    assert ml.connection.catalog.model.table("Mask").schema == "demo-schema"
+
+
+def test_what_cannot_be_done_without(fake: DerivaServer, older: str) -> None:
+    """A catalog that lacks what a run needs says so, by table and column."""
+    send(fake, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Checksum")
+    with pytest.raises(ConfigurationError, match=r"Workflow\.Checksum"):
+        opened(fake, older)
