@@ -22,6 +22,8 @@ MOST_WAITING = 100_000
 TAIL = 2**16
 """Bytes at the file's end in which the number of the last fit is looked for."""
 
+_AS_JSON = json.JSONEncoder(ensure_ascii=False)  # which json.dumps would make for each line
+
 
 def as_floats(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], list[str]]:
     """Take numbers, whatever holds them: a float, or a tensor or an array of one element.
@@ -87,7 +89,7 @@ class MetricsFile:
             **(more or {}),
             "values": values,
         }
-        self._waiting.append((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        self._waiting.append((_AS_JSON.encode(line) + "\n").encode())
         del self._waiting[:-MOST_WAITING]
         self.write_waiting()
 
