@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.notices import warn
-from deriva_ml_core.ranks import present_rank
 from deriva_ml_core.training import OptionWords, TrainingReporter
 from deriva_ml_core.unattended import opening
-from deriva_ml_lightning.checkpoint_io import is_local, wait_for_saves
+from deriva_ml_lightning.beginning import Beginning
+from deriva_ml_lightning.checkpoint_io import wait_for_saves
 from deriva_ml_lightning.checkpointing import Checkpointing
 from deriva_ml_lightning.epochs import Epochs
-from deriva_ml_lightning.packages import callback_classes, put_back, put_last
+from deriva_ml_lightning.packages import callback_classes, callbacks_of, put_back, put_last
 from deriva_ml_lightning.settings import settings_of
-from deriva_ml_lightning.speaking import is_trial, is_trial_checkpoint, rival_of
+from deriva_ml_lightning.speaking import Voice
 from deriva_ml_lightning.stages import Stages
 from deriva_ml_lightning.stops import Stops
 
@@ -39,7 +36,6 @@ else:
 
 __all__ = ["DerivaMLCallback"]
 
-NAME = "DerivaMLCallback"
 SIGTERM_CODE = 128 + 15
 """The exit status by which shells tell of SIGTERM."""
 
@@ -95,9 +91,10 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         self._checkpointing = Checkpointing(self._reporter, direct=checkpoint_io)
         self._stops = Stops()
         self._outcome = ""
-        self._is_on = self._is_silent = self._is_begun = False
+        self._voice = Voice(self._reporter, added=self.added)
+        self._beginning = Beginning(self._reporter, self._checkpointing)
+        self._is_on = False
         self._order: list[Any] = []
-        self._key = f"{NAME} {id(self)}"  # until the Trainer is known: it refuses two that are called alike
 
     def __enter__(self) -> Self:
         self._reporter.__enter__()
@@ -118,51 +115,36 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         return self._reporter.execution
 
     @property
-    def given(self) -> Execution | None:
-        """The execution that the user gave; None where the callback makes its own."""
-        return None if self._reporter.own else self._reporter.execution
-
-    @property
     def state_key(self) -> str:
         """What its state is called in a checkpoint."""
-        return self._key
+        return self._voice.key
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint tells of the run that made it."""
-        return {} if self._is_silent else dict(self._reporter.state())
+        return {} if self._voice.is_silent else dict(self._reporter.state())
 
     # The hooks, in the order in which a Trainer calls them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._checkpointing.note_undirected(trainer)
-        self._is_on, self._is_begun = self._speaks(trainer) and not is_trial(trainer), False
-        if not self._is_on:
-            return
-        if stage == "fit":
-            self._checkpointing.begin(trainer)
-        if stage != "fit" or not self._is_late:
-            self._begin(trainer)
+        self._is_on = self._voice.set_up(trainer, [each._voice for each in callbacks_of(trainer, DerivaMLCallback)])
+        if self._is_on:
+            self._beginning.set_up(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        path = trainer.ckpt_path
-        if not self._is_on or is_trial_checkpoint(path):
-            return
-        state = checkpoint["callbacks"].get(self.state_key, {})
-        self._reporter.resume_from(state, Path(path) if path and is_local(path) else None)
-        if trainer.state.fn == "fit":
-            self._begin(trainer)
-            self._checkpointing.accept_folders(checkpoint)
+        if self._is_on:
+            self._beginning.load(trainer, checkpoint, self.state_key)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_on:
             self._order = put_last(trainer, self)  # what ModelCheckpoints save in a hook is there when ours is called
             if not trainer.strategy.restore_checkpoint_after_setup:
-                self._begin(trainer)
+                self._beginning.make_sure(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._is_on:
             return
-        self._begin(trainer)
+        self._beginning.make_sure(trainer)
         self._epochs.begin(trainer)
         self._stops = Stops()
         epochs = trainer.max_epochs
@@ -239,36 +221,6 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
             self._checkpointing.finish()
         self._reporter.fail(exception)  # a failure of any rank is the run's
         self._leave(trainer)
-
-    @property
-    def _is_late(self) -> bool:
-        """Whether the run is not known before the checkpoint is loaded."""
-        return self._reporter.own and self._reporter.options.resume == "same"
-
-    def _begin(self, trainer: Trainer) -> None:
-        """Make the execution where that is to be done, and show it to the ModelCheckpoints: on every rank, once."""
-        if self._is_begun:
-            return
-        self._is_begun = True
-        # the others follow; one whose rank only the Trainer knows would begin a run of its own
-        if trainer.is_global_zero or present_rank(os.environ):
-            self._reporter.begin()
-        if trainer.state.fn == "fit":
-            self._checkpointing.direct_theirs(self._reporter.checkpoint_folder if trainer.is_global_zero else None)
-            if self._is_late:
-                self._checkpointing.share_folders(trainer, trainer.lightning_module)
-
-    def _speaks(self, trainer: Any) -> bool:
-        """Whether none of the Trainer's other callbacks says the same."""
-        all_of_us = [each for each in trainer.callbacks if isinstance(each, DerivaMLCallback)]
-        rival = rival_of(self, all_of_us)
-        if rival is None:
-            before = sum(rival_of(each, all_of_us) is None for each in all_of_us[: all_of_us.index(self)])
-            self._key = NAME if not before else f"{NAME} {before + 1}"
-        elif not (self._is_silent or self.added) and trainer.is_global_zero:
-            warn("The Trainer has two DerivaMLCallbacks for one execution: the second records nothing.")
-        self._is_silent = rival is not None
-        return rival is None
 
     def _complete_epoch(self, trainer: Trainer) -> None:
         if (told := self._epochs.report(trainer)) is not None:

@@ -90,7 +90,7 @@ def install(strategy: Any, watch: CheckpointWatch | None, *, direct: bool) -> Re
     ours = RecordedCheckpointIO(inner, watch, direct=direct)
     _put(strategy, wrapping, ours)
     for kind in classes_named("plugins.io", "CheckpointIO"):
-        kind.register(RecordedCheckpointIO)  # type: ignore[attr-defined]  # an abstract class
+        kind.register(RecordedCheckpointIO)
     return ours
 
 
@@ -146,7 +146,7 @@ def _innermost_wrapping(strategy: Any) -> Any | None:
     kinds = classes_named("plugins.io.wrapper", "_WrappingCheckpointIO")
     found, current = None, strategy.checkpoint_io
     while isinstance(current, kinds):
-        found, current = current, current.checkpoint_io  # type: ignore[attr-defined]
+        found, current = current, current.checkpoint_io
     return found
 
 

@@ -71,11 +71,11 @@ class Checkpointing:
             if folder is not None and any(each is one for one in self._undirected):
                 each.dirpath = str(folder / f"checkpoint-{number}" if len(self._theirs) > 1 else folder)
 
-    def share_folders(self, trainer: Any, module: Any) -> None:
+    def share_folders(self, trainer: Any) -> None:
         """Tell every rank the folders, where they became known after the ModelCheckpoints' own ``setup``."""
         for each in self._undirected:
             if any(each is one for one in self._theirs):
-                each.setup(trainer, module, "fit")
+                each.setup(trainer, trainer.lightning_module, "fit")
 
     def accept_folders(self, checkpoint: Mapping[str, Any]) -> None:
         """Tell what is loaded of theirs the present folders: with another one they would drop their best score."""
@@ -168,6 +168,10 @@ class Checkpointing:
 
     def finish(self) -> None:
         """Point out their best and their last, of those that are there."""
+        if self._root is not None:
+            self._spare(self._finish, self._root)
+
+    def _finish(self) -> None:
         self.sweep()
         if not self._known:
             return
@@ -196,7 +200,7 @@ class Checkpointing:
         try:
             task()
         except Exception:
-            log.warning("The checkpoint %s could not be recorded; the training goes on.", path, exc_info=True)
+            log.warning("The checkpoints at %s could not be recorded; the training goes on.", path, exc_info=True)
 
 
 def _agreed(trainer: Any, word: Any) -> Any:

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["callback_classes", "checkpoint_callbacks", "classes_named", "put_back", "put_last"]
+__all__ = ["callback_classes", "callbacks_of", "checkpoint_callbacks", "classes_named", "put_back", "put_last"]
+
+C = TypeVar("C")
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -23,7 +25,7 @@ def callback_classes() -> tuple[type, ...]:
     return imported or (_first_installed(),)
 
 
-def classes_named(place: str, name: str) -> tuple[type, ...]:
+def classes_named(place: str, name: str) -> tuple[type[Any], ...]:
     """A class of each of the two packages that is imported, for ``isinstance``.
 
     Args:
@@ -33,10 +35,14 @@ def classes_named(place: str, name: str) -> tuple[type, ...]:
     return tuple(getattr(import_module(f"{package.__name__}.{place}"), name) for package in _imported())
 
 
+def callbacks_of(trainer: Any, *kinds: type[C]) -> list[C]:
+    """A Trainer's callbacks of some kinds, in the order in which they are called."""
+    return [each for each in trainer.callbacks if isinstance(each, kinds)]
+
+
 def checkpoint_callbacks(trainer: Any) -> list[Any]:
     """The Trainer's own ModelCheckpoints."""
-    kinds = classes_named("callbacks", "ModelCheckpoint")
-    return [each for each in trainer.checkpoint_callbacks if isinstance(each, kinds)]
+    return callbacks_of(trainer, *classes_named("callbacks", "ModelCheckpoint"))
 
 
 def put_last(trainer: Any, callback: object) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from deriva_ml_lightning.packages import classes_named
+from deriva_ml_lightning.packages import callbacks_of, classes_named
 
 __all__ = ["Stops"]
 
@@ -59,13 +59,12 @@ def _reason(stopping: Any) -> str:
 
 
 def _time_limit(trainer: Any) -> str:
-    for each in trainer.callbacks:
-        if isinstance(each, classes_named("callbacks", "Timer")):
-            left = each.time_remaining()  # type: ignore[attr-defined]
-            if left is not None and left <= 0:
-                return "max_time is over"
+    for each in callbacks_of(trainer, *classes_named("callbacks", "Timer")):
+        left = each.time_remaining()
+        if left is not None and left <= 0:
+            return "max_time is over"
     return ""
 
 
 def _early_stoppings(trainer: Any) -> list[Any]:
-    return [each for each in trainer.callbacks if isinstance(each, classes_named("callbacks", "EarlyStopping"))]
+    return callbacks_of(trainer, *classes_named("callbacks", "EarlyStopping"))
