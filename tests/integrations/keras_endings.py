@@ -59,6 +59,14 @@ class Emitted(keras.callbacks.Callback):
             os.kill(os.getpid(), getattr(signal, self._ending))
 
 
+def compiled() -> Any:
+    """One layer."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return model
+
+
 def train(folder: Path, ending: str) -> None:
     """Train in one way; a name that ends with ``-own`` is that of a callback with its own execution."""
     name, _, own = ending.partition("-")
@@ -71,9 +79,7 @@ def train(folder: Path, ending: str) -> None:
     else:
         within = ml.create_execution(configuration)
         recorded = DerivaMLCallback(within, log_every_n_steps=1, curves=False)
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.05), "mse")
+    model = compiled()
     tell = keras.callbacks.LambdaCallback(
         on_train_begin=lambda logs: (folder / f"{ending}.rid").write_text(recorded.execution.execution_rid)
     )
@@ -90,6 +96,9 @@ def train(folder: Path, ending: str) -> None:
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background begins with it ignored
+DerivaML()  # with a fit, all that each child would load anew
+(loading := compiled()).fit(POINTS, SUMS, verbose=0)
+loading.save(Path(sys.argv[1]) / "loading.keras")
 for one in sys.argv[2:]:
     if (child := os.fork()) == 0:
         train(Path(sys.argv[1]), one)
