@@ -95,3 +95,14 @@ def test_shell_completion() -> None:
 def test_version(ask) -> None:
     """The version of the distribution can be asked."""
     assert ask("--version").out.startswith("deriva-ml-core 0.")
+
+
+def test_the_readme_names_commands_that_exist(ask) -> None:
+    """Each command line of the README is one that this command takes."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = [line.partition("#")[0].split()[1:] for line in text.splitlines() if line.startswith("deriva-ml ")]
+    assert len(lines) >= 7
+    for name, *words in lines:
+        options = [word for word in words if word.startswith("--")]
+        said = ask(name, "--help", columns=200).out
+        assert [option for option in options if option not in said] == [], name
