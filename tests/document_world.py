@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pluggy
 
 from deriva_ml_core.backend import Backend, Catalog
 from deriva_ml_core.client import DerivaML
@@ -18,9 +20,19 @@ from deriva_ml_core.workflow import Workflow
 SCRIPT_URL = "https://github.com/org/repo/blob/abc123/train.py"
 
 
-def make_catalog(folder: Path) -> None:
-    """Make a catalog in which the datasets, assets, workflow and execution exist that the document names."""
-    ml = DerivaML(f"file:{folder}")
+Open = Callable[[pluggy.PluginManager | None], DerivaML]
+"""How to open the catalog, with plugins of one's own."""
+
+
+def make_catalog(folder: Path, opened: Open | None = None) -> None:
+    """Make a catalog in which the datasets, assets, workflow and execution exist that the document names.
+
+    Args:
+        folder: Where it is made, and where files for it lie.
+        opened: How to open another catalog, which is there already.
+    """
+    opened = opened or (lambda plugins: DerivaML(f"file:{folder}", plugins=plugins))
+    ml = opened(None)
     catalog = ml.connection.catalog
     add_image(ml, folder, "2-GHI")
     add_image(ml, folder, "2-JKL")
@@ -33,7 +45,7 @@ def make_catalog(folder: Path) -> None:
     ml.lookup_dataset("1-ABC").add_dataset_members({"Image": ["2-GHI", "2-JKL"]})
     workflow = {"RID": "2-ABC1", "Name": "Known", "Workflow_Type": "Inference", "URL": SCRIPT_URL, "Checksum": "c0ffee"}
     catalog.insert("Workflow", [workflow])
-    make_execution(folder, "1-XYZ")
+    make_execution(opened, "1-XYZ")
     ml.close()
 
 
@@ -48,11 +60,11 @@ def add_image(ml: DerivaML, folder: Path, rid: str) -> None:
     catalog.insert("Image", [row])
 
 
-def make_execution(folder: Path, rid: str) -> None:
+def make_execution(opened: Open, rid: str) -> None:
     """A run that was cut short, under this record id."""
     plugins = load_plugins({})
     plugins.register(NextRID(rid))
-    ml = DerivaML(f"file:{folder}", plugins=plugins)
+    ml = opened(plugins)
     workflow = Workflow(name="Earlier", workflow_type="Training", url="https://example.org/earlier.py")
     config = ExecutionConfiguration(workflow=workflow, description="Cut short", assets=["2-GHI"])
     try:

@@ -48,6 +48,11 @@ def block(section: str) -> str:
     return code
 
 
+def number_of(host: str) -> str | None:
+    """The catalog's number, where the host has several catalogs."""
+    return getattr(host, "number", None)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The catalog that the document takes for granted, as it was made."""
@@ -67,7 +72,7 @@ def ml(host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DerivaML]:
     """A client of it, in a program whose source is told by the environment."""
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", URL)
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_CHECKSUM", CHECKSUM)
-    with DerivaML(host) as client:
+    with DerivaML(host, number_of(host)) as client:
         yield client
 
 
@@ -165,7 +170,7 @@ def test_providing_the_workflow(run: Callable[..., Names], ml: DerivaML) -> None
 
 def test_creating_a_configuration(run: Callable[..., Names], host: str, ml: DerivaML) -> None:
     """The block of "Creating an Execution Configuration"; all that it declares is recorded."""
-    config = run(block("Creating an Execution Configuration"), hostname=host, catalog_id=None)["config"]
+    config = run(block("Creating an Execution Configuration"), hostname=host, catalog_id=number_of(host))["config"]
     exe = ml.create_execution(config)
     assert [(spec.rid, spec.version) for spec in exe.list_input_datasets()] == [("1-ABC", "0.2.0"), ("1-DEF", "1.2.0")]
     assert [asset.rid for asset in exe.list_assets("Input")] == ["2-GHI", "2-JKL"]
@@ -369,7 +374,7 @@ def test_every_execution_records(ml: DerivaML, config: ExecutionConfiguration, h
         dataset = exe.create_dataset("out")
         exe.update_status(Status.running, "half")
     exe.upload_execution_outputs()
-    found = DerivaML(host).lookup_execution(exe.execution_rid)
+    found = DerivaML(host, number_of(host)).lookup_execution(exe.execution_rid)
     assert [spec.rid for spec in found.list_input_datasets()] == ["1-ABC"]
     assert [asset.rid for asset in found.list_assets("Input")] == ["2-GHI"]
     assert outputs(found) == {"Model": ["m.pt"]}
@@ -495,7 +500,7 @@ def test_bound_workflows(ml: DerivaML, host: str) -> None:
     )
     for number, workflow in enumerate(found):
         workflow.description = f"by way {number}"
-        assert DerivaML(host).lookup_workflow("2-ABC1").description == f"by way {number}"
+        assert DerivaML(host, number_of(host)).lookup_workflow("2-ABC1").description == f"by way {number}"
 
 
 def test_valid_terms_only(ml: DerivaML) -> None:

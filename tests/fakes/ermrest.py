@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import threading
@@ -102,6 +103,15 @@ class Ermrest:
         self._next += 1
         self._catalogs[number] = Catalog(number, given.get("owner") or [user.name], given)
         return Answer.text(201, f'{{"id": "{number}"}}', "application/json", Location=f"/ermrest/catalog/{number}")
+
+    def copy_of(self, number: str) -> str:
+        """Make a catalog that is like another, and return its number."""
+        with self._lock:
+            made = copy.deepcopy(self.catalog(number))
+            made.number = str(self._next)
+            self._next += 1
+            self._catalogs[made.number] = made
+            return made.number
 
     def drop(self, number: str) -> None:
         del self._catalogs[number]
