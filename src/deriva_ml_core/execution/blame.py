@@ -54,27 +54,32 @@ def blamed(journal: Journal, status: Status, reason: str) -> tuple[Status, str]:
         reason: What it ended by.
 
     Returns:
-        Failed, by the first that failed on its own account. What rank zero did on its own account stays, as do Ctrl-C
-        and an end without other failures.
+        Failed, by the first that failed of its own accord, where rank zero only noticed it or was ended for it; what
+        rank zero did of its own accord stays, as does Ctrl-C.
     """
     noticed = status is Status.failed and NOTICED.search(reason) is not None
     failures = _awaited(journal) if noticed else journal.story.failures
-    if not failures or reason == "KeyboardInterrupt":
+    guilty = found_guilty(failures)
+    if status is Status.completed and failures:
+        return Status.failed, guilty or _words(failures[0])
+    if guilty is None or reason == "KeyboardInterrupt":
         return status, reason
     if status is Status.failed and not noticed:
-        also = "" if NOTICED.search(_guilty(failures).error) else f" (and {found_guilty(failures)})"
-        return status, f"{reason}{also}"
-    return Status.failed, found_guilty(failures)
+        return status, f"{reason} (and {guilty})"
+    return Status.failed, guilty
 
 
-def found_guilty(failures: Sequence[RankFailed]) -> str:
-    """The words for the process that failed first of its own accord, such as ``rank 1: ValueError: no data``."""
-    guilty = _guilty(failures)
-    return f"rank {guilty.rank}: {guilty.error}"
+def found_guilty(failures: Sequence[RankFailed]) -> str | None:
+    """The process that failed first of its own accord, such as ``rank 1: ValueError: no data``.
+
+    Returns:
+        None where all that failed only noticed that another was gone.
+    """
+    return next((_words(failure) for failure in failures if not NOTICED.search(failure.error)), None)
 
 
-def _guilty(failures: Sequence[RankFailed]) -> RankFailed:
-    return next((failure for failure in failures if not NOTICED.search(failure.error)), failures[0])
+def _words(failure: RankFailed) -> str:
+    return f"rank {failure.rank}: {failure.error}"
 
 
 def _awaited(journal: Journal) -> list[RankFailed]:

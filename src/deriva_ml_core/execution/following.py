@@ -16,7 +16,7 @@ from deriva_ml_core.execution.live import Execution
 from deriva_ml_core.execution.rendezvous import DEFAULT_SECONDS, SECONDS, Call, Word
 from deriva_ml_core.models import DatasetSpec
 from deriva_ml_core.notices import warn
-from deriva_ml_core.ranks import RANK, global_rank
+from deriva_ml_core.ranks import RANK, present_rank
 from deriva_ml_core.workflow import Workflow
 
 __all__ = ["create_execution", "restore_execution", "resume_execution"]
@@ -28,7 +28,7 @@ def create_execution(
     """Make an execution, or follow that of rank zero; see ``DerivaML.create_execution``."""
     from deriva_ml_core.redaction import redact_text
 
-    rank = global_rank(os.environ)
+    rank = present_rank(os.environ)
     if dry_run:
         if rank:
             return _following(connection, Word(rid=DRY_RUN_RID), rank, configuration)
@@ -47,14 +47,14 @@ def create_execution(
 
 def restore_execution(connection: Connection, rid: RID) -> Execution:
     """Find an execution again, or follow rank zero in it; see ``DerivaML.restore_execution``."""
-    if rank := global_rank(os.environ):
+    if rank := present_rank(os.environ):
         return _following(connection, Word(rid=rid), rank)
     return restoration.restore_execution(connection, rid)
 
 
 def resume_execution(connection: Connection, rid: RID) -> Execution:
     """Find an execution again to go on with it, or follow rank zero in it; see ``DerivaML.resume_execution``."""
-    if rank := global_rank(os.environ):
+    if rank := present_rank(os.environ):
         return _following(connection, Word(rid=rid), rank)
     return restoration.resume_execution(connection, rid)
 
