@@ -24,7 +24,7 @@ from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, FollowerO
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.rendezvous import EXECUTIONS, Call, Word
 from deriva_ml_core.journal.file import Journal, read_story
-from deriva_ml_core.journal.story import JOURNAL, RankFailed, Resumed
+from deriva_ml_core.journal.story import JOURNAL, RankFailed
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.plugins import load_plugins
 from deriva_ml_core.testing import NewsRecorder
@@ -337,13 +337,19 @@ def test_who_only_notices_is_not_blamed(ml: DerivaML, exe: Execution) -> None:
         raise KeyError("a")
     assert exe.status_detail == "KeyError: 'a'"
     journal = Journal(exe.working_dir / JOURNAL)
-    journal.append(Resumed(), RankFailed(rank=2, host="b", error="DistBackendError: NCCL error"))
-    journal.append(RankFailed(rank=3, host="c", error="ValueError: no data"))
     with pytest.raises(RuntimeError), ml.resume_execution(exe.execution_rid) as again:
         journal.append(RankFailed(rank=2, host="b", error="DistBackendError: NCCL error"))
         journal.append(RankFailed(rank=3, host="c", error="ValueError: no data"))
         raise RuntimeError(GLOO)
     assert again.status_detail == "rank 3: ValueError: no data"
+
+
+def test_an_end_from_outside_is_not_a_ranks_failure(ml: DerivaML, exe: Execution) -> None:
+    """A connection that breaks because all are being ended makes no failure of it."""
+    with pytest.raises(SystemExit), exe:
+        fail(followed(ml, exe), RuntimeError(GLOO))
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (exe.status, exe.status_detail) == (Status.aborted, "SIGTERM")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(0)])

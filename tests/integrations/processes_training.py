@@ -21,7 +21,7 @@ words.add_argument("--strategy", default="ddp")
 words.add_argument("--nodes", type=int, default=1, help="how many nodes share the two processes")
 words.add_argument("--runs", type=int, default=1, help="how many executions, one after the other")
 words.add_argument("--own", action="store_true", help="let the callback make its execution")
-words.add_argument("--fail", type=int, default=None, help="the rank that fails in its second epoch")
+words.add_argument("--fail", default=None, help="the rank that fails in its second epoch, or all")
 words.add_argument("--by", default=None, help="fail by a signal instead of an exception")
 asked = words.parse_args()
 lightning = importlib.import_module(asked.package)
@@ -30,7 +30,8 @@ lightning = importlib.import_module(asked.package)
 def fail() -> None:
     if asked.by:
         os.kill(os.getpid(), getattr(signal, asked.by))
-    raise ValueError(f"No data on rank {asked.fail}")
+    else:
+        raise ValueError(f"No data on rank {asked.fail}")
 
 
 class Model(lightning.LightningModule):
@@ -41,7 +42,7 @@ class Model(lightning.LightningModule):
         self.weight = torch.nn.Parameter(torch.ones(1))
 
     def training_step(self, batch: Any, _: int) -> Any:
-        if self.global_rank == asked.fail and self.current_epoch == 1:
+        if asked.fail in (str(self.global_rank), "all") and self.current_epoch == 1:
             fail()
         loss = (self.weight * batch[0]).mean()
         self.log("loss", torch.ones(()), on_step=True, on_epoch=True, sync_dist=True)

@@ -216,7 +216,8 @@ def last_status(story: Story | None) -> tuple[Status, str] | None:
         if story.failures:
             from deriva_ml_core.execution.blame import found_guilty
 
-            return Status.failed, found_guilty(story.failures)
+            if (guilty := found_guilty(story.failures)) is not None:
+                return Status.failed, guilty
         what = "run" if story.created else "creation"
         last_words = f"; its last: {story.statuses[-1].message or story.status}" if story.statuses else ""
         where = f"process {story.lease.pid} on {story.lease.host}"
