@@ -3,6 +3,7 @@
 #   make demo       train on real images and read the run back
 #   make test       lint, types, and all tests but the long ones
 #   make test-long  campaigns of many runs or many gigabytes
+#   make test-live  the contracts of the remote backend on a real Deriva server
 #   make bench      the tables of benchmarks, the peers' trackers beside ours; ours alone: python -m benchmarks
 #   make lint       ruff and mypy alone
 
@@ -15,7 +16,7 @@ PEERS := $(VENV)-peers
 
 export KERAS_BACKEND := torch
 
-.PHONY: demo test test-long bench lint install
+.PHONY: demo test test-long test-live bench lint install
 .DEFAULT_GOAL := test
 
 demo: install
@@ -26,6 +27,12 @@ test: lint
 
 test-long: install
 	$(RUN) -m pytest -m long
+
+# DERIVA_ML_TEST_HOST names the server; DERIVA_ML_TEST_CATALOG a catalog of it that may be filled with rows, else one is
+# made and deleted; DERIVA_ML_TEST_CREDENTIAL is JSON such as {"cookie": "webauthn=..."}, else the stored login is taken
+test-live: install
+	@test -n "$(DERIVA_ML_TEST_HOST)" || { echo "name a server with DERIVA_ML_TEST_HOST=..."; exit 1; }
+	DERIVA_ML_TEST_HOST=$(DERIVA_ML_TEST_HOST) $(RUN) -m pytest tests/contracts/test_remote_contracts.py
 
 bench: install $(PEERS)/installed
 	$(RUN) -m benchmarks

@@ -28,6 +28,7 @@ class ObjectName:
         table: The asset table.
         md5: The MD5 of the bytes, 32 hex digits.
         filename: The file's name, sub-folders included.
+        root: The namespace that all objects of ours lie in.
 
     Raises:
         InvalidFileName: The name climbs out of its folder, or is not Unicode.
@@ -36,6 +37,7 @@ class ObjectName:
     table: str
     md5: str
     filename: str
+    root: str = "/hatrac"
 
     def __post_init__(self) -> None:
         try:
@@ -53,7 +55,7 @@ class ObjectName:
     @property
     def namespace(self) -> str:
         """The path of what holds it."""
-        return f"/hatrac/{quote(self.table, safe='')}"
+        return f"{self.root}/{quote(self.table, safe='')}"
 
     @property
     def disposition(self) -> str:

@@ -49,10 +49,12 @@ class RemoteStore:
 
     Args:
         server: The server.
+        root: The namespace that new objects' names begin with.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, root: str = "/hatrac") -> None:
         self._server = server
+        self._root = root
         self._places = Places()
 
     def put(
@@ -79,7 +81,7 @@ class RemoteStore:
         hatrac = Hatrac(self._server, options)
         for _ in range(TRIES):
             content = Content.read(file, resume)
-            name = ObjectName(table, content.md5, filename)
+            name = ObjectName(table, content.md5, filename, self._root)
             try:
                 url = Sending(hatrac, name, content, self._places, note, resume).run()
             except Changed:
