@@ -5,23 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
-from deriva_ml_core.definitions import Status
 from deriva_ml_core.models import Progress
 from deriva_ml_core.training.checkpoints import Checkpoints, Moment
+from deriva_ml_core.training.fit import Fit
 from deriva_ml_core.training.metrics import as_floats
 from deriva_ml_core.training.options import OptionWords, TrainingOptions
-from deriva_ml_core.training.pace import Pace, peak_memory
+from deriva_ml_core.training.pace import Pace
 from deriva_ml_core.training.record import Record
 from deriva_ml_core.training.resuming import Resumed, link_checkpoint, state_of
 from deriva_ml_core.training.run import Opening, Run
 from deriva_ml_core.training.sending import Sender
-from deriva_ml_core.training.wording import epoch_message, stage_message, step_message
+from deriva_ml_core.training.sparing import spared
+from deriva_ml_core.training.wording import stage_message
 from deriva_ml_core.worker import Worker
 
 if TYPE_CHECKING:
@@ -72,20 +72,15 @@ class TrainingReporter:
         self._run = Run(execution)
         self._worker = Worker("deriva-ml-training")
         self._record: Record | None = None
-        self._checkpoints: Checkpoints | None = None
         self._sender: Sender | None = None
+        self._fit: Fit | None = None
         self._resumed = Resumed()
-        self._fit = 0
-        self._pace = Pace(self.options)
-        self._untold: Callable[[], None] | None = None
-        self._is_open = False
-        """Whether a fit has begun and not ended."""
         if not self._run.own:  # its mistakes are found before a long training
             self.begin()
 
     def __getstate__(self) -> dict[str, object]:
         # a process that was spawned opens its files itself
-        return self.__dict__ | dict.fromkeys(("_record", "_checkpoints", "_sender", "_untold"))
+        return self.__dict__ | dict.fromkeys(("_record", "_sender", "_fit"))
 
     def __enter__(self) -> Self:
         self._run.held = True
@@ -129,7 +124,7 @@ class TrainingReporter:
                 raise
             self._record = Record(execution)
             self._sender = Sender(execution, self._worker, self.options.upload)
-            self._checkpoints = None
+            self._fit = None
             execution.at_end(self._leave)
         return execution
 
@@ -149,16 +144,16 @@ class TrainingReporter:
                 ``checkpoints`` asks for others.
         """
         execution = self.begin()
-        record = self._record
-        assert record is not None
-        self._checkpoints = Checkpoints(execution, self.options, managed=managed, best=self._resumed.best)
-        self._pace = Pace(self.options, epochs)
-        self._untold = None
-        self._is_open = True
-        with _spared("number the fit"):
-            self._fit = record.next_fit()
-        with _spared("keep how the fit is set up"):
-            record.hold(self._fit, self._facts(execution, dict(settings or {})))
+        record = self._kept()
+        number = self._fit.number + 1 if self._fit else 1
+        with spared("number the fit"):
+            number = record.next_fit()
+        checkpoints = Checkpoints(execution, self.options, managed=managed, best=self._resumed.best)
+        self._fit = Fit(number, self.options, record, checkpoints, Pace(self.options, epochs), self._tell)
+        with spared("keep how the fit is set up"):
+            datasets = [spec.model_dump(include={"rid", "version"}) for spec in execution.record.datasets]
+            resumed = self._resumed.facts()
+            self._fit.begin({"datasets": datasets, "resumed_from": resumed, "settings": dict(settings or {})})
             self._worker.submit(record.write_facts)
         self._link_origin(execution)
 
@@ -170,18 +165,12 @@ class TrainingReporter:
             epoch: The epoch that it belongs to, from 1.
             metrics: Its values by name.
         """
-        values, _ = as_floats(metrics)
-        if self._is_logged(step):
-            with _spared(f"keep the metrics of step {step}"):
-                self._in_fit().append("fit", "step", self._fit, epoch, step, values)
-        if self._pace.is_time_in_step(step):
-            progress = Progress(epoch=epoch, epochs=self._pace.epochs, step=step, metrics=values)
-            self._tell(progress, step_message(progress))
+        self._in_fit().end_step(step, epoch, metrics)
 
     def wants_step(self, step: int) -> bool:
         """Whether `end_step` would do anything with a step; its metrics need not be read otherwise."""
-        every = self.options.every_n_steps
-        return self._is_logged(step) or (every is not None and step % every == 0)
+        logged, told = self.options.log_every_n_steps, self.options.every_n_steps
+        return (logged is not None and step % logged == 0) or (told is not None and step % told == 0)
 
     def end_epoch(
         self,
@@ -201,26 +190,7 @@ class TrainingReporter:
             samples: How many samples it trained on; None where nobody counts.
             learning_rates: The learning rates by optimizer.
         """
-        seconds, left = self._pace.end_epoch(epoch)
-        values, others = as_floats(metrics)
-        if others:
-            log.warning("Epoch %d: %s left out, for they are no single numbers.", epoch, ", ".join(others))
-        more: dict[str, object] = {"seconds": round(seconds, 6), "peak_memory": peak_memory()}
-        if samples and seconds:
-            more["samples_per_second"] = round(samples / seconds, 3)
-        if learning_rates:
-            more["learning_rates"] = dict(learning_rates)
-        with _spared(f"keep the metrics of epoch {epoch}"):
-            self._in_fit().append("fit", "epoch", self._fit, epoch, step, values, more)
-        progress = Progress(
-            epoch=epoch, epochs=self._pace.epochs, step=step, metrics=values, seconds=seconds, left=left
-        )
-        message = epoch_message(progress, seconds, left)
-        self._untold = None
-        if self._pace.is_time(epoch):
-            self._tell(progress, message)
-        else:
-            self._untold = lambda: self._tell(progress, message)
+        self._in_fit().end_epoch(epoch, metrics, step, samples, learning_rates)
 
     def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Keep the metrics of a validation within an epoch, of which the epoch's own line will not tell.
@@ -230,9 +200,7 @@ class TrainingReporter:
             epoch: The epoch that goes on, from 1.
             metrics: Its values by name.
         """
-        values, _ = as_floats(metrics)
-        with _spared(f"keep the metrics of the validation in step {step}"):
-            self._in_fit().append("fit", "step", self._fit, epoch, step, values)
+        self._in_fit().end_validation(step, epoch, metrics)
 
     def end_stage(
         self, stage: str, metrics: Mapping[str, SupportsFloat], *, seconds: float, step: int | None = None
@@ -247,10 +215,11 @@ class TrainingReporter:
         """
         self._link_origin(self.begin())
         values, _ = as_floats(metrics)
-        with _spared(f"keep the metrics of the stage {stage}"):
-            self._kept().append(stage, "epoch", max(self._fit, 1), None, step, values, {"seconds": round(seconds, 6)})
+        fit = self._fit.number if self._fit else 1
+        with spared(f"keep the metrics of the stage {stage}"):
+            self._kept().append(stage, "epoch", fit, None, step, values, {"seconds": round(seconds, 6)})
         progress = Progress(step=step, metrics=values, stage=stage, seconds=seconds)
-        self._tell(progress, stage_message(progress, seconds))
+        self._tell(stage_message(progress, seconds), progress)
         if not self._run.held:
             self._finish(None)
 
@@ -263,12 +232,11 @@ class TrainingReporter:
         Raises:
             UploadFailed, MissingFiles: Something is still staged; ``upload_execution_outputs()`` sends it later.
         """
-        self._end_facts(outcome or "completed")
-        if outcome:
-            done, epochs = self._pace.done, self._pace.epochs
+        self._end(outcome or "completed")
+        if outcome and self._fit:
+            done, epochs = self._fit.pace.done, self._fit.pace.epochs
             of = "" if epochs is None else f" of {epochs}"
-            with _spared("tell how the fit ended"):
-                self._say(f"Fit ended after {done}{of} epochs: {outcome}")
+            self._tell(f"Fit ended after {done}{of} epochs: {outcome}")
         if not self._run.held:
             self._finish(None)
         elif not self.own:
@@ -280,9 +248,9 @@ class TrainingReporter:
         Args:
             error: What ended it.
         """
-        self._end_facts(f"{type(error).__name__}: {error}")
+        self._end(f"{type(error).__name__}: {error}")
         if not self._run.held and self._run.is_inside:
-            with _spared("end the execution"):
+            with spared("end the execution"):
                 self._finish(error)
 
     # Checkpoints
@@ -290,10 +258,7 @@ class TrainingReporter:
     @property
     def checkpoints(self) -> Checkpoints:
         """Which checkpoints the present fit keeps, for a framework that writes them itself."""
-        if self._checkpoints is None:
-            self.begin_fit()
-        assert self._checkpoints is not None
-        return self._checkpoints
+        return self._in_fit().checkpoints
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -356,9 +321,8 @@ class TrainingReporter:
             registered.
         """
         values, _ = as_floats(metrics or {})
-        with _spared(f"register the checkpoint of epoch {epoch}"):
-            return self.checkpoints.register(Moment(self._fit, epoch, step, values, in_step), suffix)
-        return None
+        fit = self._in_fit()
+        return fit.register(Moment(fit.number, epoch, step, values, in_step), suffix)
 
     @contextmanager
     def writing_checkpoint(self, path: Path) -> Iterator[None]:
@@ -367,12 +331,12 @@ class TrainingReporter:
         Args:
             path: What `checkpoint_path` gave.
         """
-        with _spared(f"write the checkpoint {path}"):
+        with spared(f"write the checkpoint {path}"):
             try:
                 yield
                 self.checkpoints.written(path)
             except BaseException:
-                with _spared(f"forget the checkpoint {path}"):
+                with spared(f"forget the checkpoint {path}"):
                     self.checkpoints.drop(path)
                 raise
             if self.checkpoints.keeps_all:
@@ -387,8 +351,7 @@ class TrainingReporter:
 
     def state(self) -> dict[str, JsonValue]:
         """What a checkpoint of the framework carries so that a resumed training knows its run."""
-        execution = self._run.begun
-        return state_of(execution, self._checkpoints)
+        return state_of(self._run.begun, self._fit.checkpoints if self._fit else None)
 
     def resume_from(self, state: Mapping[str, object], checkpoint: Path | None) -> None:
         """Take up what `state` gave to a checkpoint from which the next fit or stage goes on.
@@ -398,8 +361,8 @@ class TrainingReporter:
             checkpoint: The file or folder that it goes on from; None where it is not known.
         """
         self._resumed = Resumed.of(state, checkpoint)
-        if self._checkpoints is not None:
-            self._checkpoints.go_on_from(self._resumed.best)
+        if self._fit is not None:
+            self._fit.checkpoints.go_on_from(self._resumed.best)
 
     def requeue(self, checkpoint: Path) -> None:
         """Keep what was saved because a cluster takes the job back into its queue, and say so.
@@ -412,73 +375,38 @@ class TrainingReporter:
 
     def _requeue(self, checkpoint: Path) -> None:
         self.checkpoints.adopt(checkpoint, whole=False)
-        self._say(f"The cluster requeues the job; {checkpoint.name} is kept to go on from")
+        self._tell(f"The cluster requeues the job; {checkpoint.name} is kept to go on from")
 
     def _link_origin(self, execution: Execution) -> None:
         """Record the checkpoint of another run that was loaded, once."""
         resumed, self._resumed = self._resumed, Resumed()
         if (link := resumed.link(execution.execution_rid)) is not None:
-            with _spared("record the checkpoint that the training goes on from"):
+            with spared("record the checkpoint that the training goes on from"):
                 link_checkpoint(execution, *link, self._worker)
-
-    def _is_logged(self, step: int) -> bool:
-        every = self.options.log_every_n_steps
-        return every is not None and step % every == 0
 
     def _kept(self) -> Record:
         assert self._record is not None, "begin comes first"
         return self._record
 
-    def _in_fit(self) -> Record:
-        if self._checkpoints is None:  # a loop that does not say that it begins
+    def _in_fit(self) -> Fit:
+        if self._fit is None:  # a loop that does not say that it begins
             self.begin_fit()
-        return self._kept()
+        assert self._fit is not None
+        return self._fit
 
-    def _tell(self, progress: Progress, message: str) -> None:
-        with _spared("tell a status"):
-            self._say(message, progress)
-
-    def _say(self, message: str, progress: Progress | None = None) -> None:
-        execution = self._run.execution
-        status = execution.status
-        told = status if status.ended else Status.running
-        execution.update_status(told, message, progress=progress, wait=False)
-
-    def _facts(self, execution: Execution, settings: dict[str, object]) -> dict[str, object]:
-        return {
-            "began": datetime.now(UTC).isoformat(),
-            "epochs": self._pace.epochs,
-            "datasets": [spec.model_dump(include={"rid", "version"}) for spec in execution.record.datasets],
-            "resumed_from": self._resumed.facts(),
-            "settings": settings,
-        }
+    def _tell(self, message: str, progress: Progress | None = None) -> None:
+        with spared("tell a status"):
+            self._run.say(message, progress)
 
     def _leave(self, error: BaseException | None) -> None:
         """End the fit that goes on while the execution's ``with`` is left: no framework need have told of it."""
-        self._end_facts("the run ended first" if error is None else f"{type(error).__name__}: {error}")
+        self._end("the run ended first" if error is None else f"{type(error).__name__}: {error}")
         self._worker.drain(self.options.drain)
 
-    def _end_facts(self, outcome: str) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        if self._untold is not None:
-            self._untold()
-            self._untold = None
-        if self._checkpoints is None or self._record is None:
-            return
-        with _spared("tell the best and the last checkpoint apart"):
-            self._checkpoints.finish()
-        best = self._checkpoints.best
-        facts = {
-            "ended": datetime.now(UTC).isoformat(),
-            "outcome": outcome,
-            "epochs_done": self._pace.done,
-            "best": best and {"epoch": best[0], "metric": best[1].name, "value": best[1].value},
-        }
-        with _spared("keep how the fit ended"):
-            self._record.hold(self._fit, facts)
-            self._worker.submit(self._record.write_facts)
+    def _end(self, outcome: str) -> None:
+        if self._fit is not None and self._fit.is_open:
+            self._fit.end(outcome)
+            self._worker.submit(self._fit.record.write_facts)
 
     def _finish(self, error: BaseException | None) -> None:
         """End what is our own and send what is staged; the user's own execution is only sent."""
@@ -496,7 +424,7 @@ class TrainingReporter:
         if error is None:
             self._finish(None)
             return
-        with _spared("end the execution"):
+        with spared("end the execution"):
             self._finish(error)
 
     def _send(self) -> None:
@@ -507,19 +435,10 @@ class TrainingReporter:
         """Wait, as long as the drain lasts, for what is done beside, and register the training's own files."""
         if not self._worker.drain(self.options.drain):
             log.warning("After %g seconds not all is done beside the training; the rest is left.", self.options.drain)
-        with _spared("register the metrics"):
+        with spared("register the metrics"):
             self._kept().register(curves=self.options.curves)
 
     def _send_all(self) -> None:
         if self._sender is not None:
             # what the framework may read again (its best checkpoint, to test with) stays in its place
             self._sender.all(clean=False if self.own else None)
-
-
-@contextmanager
-def _spared(task: str) -> Iterator[None]:
-    """Log what goes wrong instead of raising it."""
-    try:
-        yield
-    except Exception:
-        log.warning("Could not %s; the training goes on.", task, exc_info=True)

@@ -12,6 +12,7 @@ from deriva_ml_core.errors import ExecutionNotBegun
 if TYPE_CHECKING:
     from deriva_ml_core.definitions import RID
     from deriva_ml_core.execution import Execution
+    from deriva_ml_core.models import Progress
 
 __all__ = ["Opening", "Run"]
 
@@ -74,6 +75,13 @@ class Run:
             execution.__enter__()
             self._execution, self._is_inside = execution, True
         return execution
+
+    def say(self, message: str, progress: Progress | None = None) -> None:
+        """Tell a status; a run that has ended stays in its state."""
+        execution = self.execution
+        status = execution.status
+        told = status if status.ended else Status.running
+        execution.update_status(told, message, progress=progress, wait=False)
 
     def end(self, error: BaseException | None = None) -> None:
         """End the execution where that is done here, as a ``with`` would."""
