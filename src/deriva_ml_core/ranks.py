@@ -128,8 +128,7 @@ def _found(environ: Mapping[str, str]) -> tuple[Launcher, int] | None:
 
 
 def _is_meant(launcher: Launcher, environ: Mapping[str, str]) -> bool:
-    if launcher is _TORCH:
-        return True
+    """Whether there are others: a variable of that name that stands alone may mean anything."""
     if launcher is _SLURM and environ.get("SLURM_JOB_NAME") in _INTERACTIVE:
         return False
     size = _number(environ, launcher.size)

@@ -65,6 +65,7 @@ LIGHTNING = {
             id="second of the second node",
         ),
         pytest.param({"LOCAL_RANK": "1"}, 1, None, id="ddp_spawn"),
+        pytest.param({"RANK": "3"}, None, None, id="somebody else's rank"),
         pytest.param({"RANK": "0", "WORLD_SIZE": "1", **LIGHTNING}, 1, 2, id="Lightning in a pod of one"),
         pytest.param({**SRUN, "SLURM_PROCID": "0", **LIGHTNING}, 1, 2, id="Lightning's launcher in one task of many"),
         pytest.param({"DERIVA_ML_RANK": "0", **TORCHRUN}, 0, 4, id="stands for itself"),
