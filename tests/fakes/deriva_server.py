@@ -135,7 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.harm is Harm.call:
             fault.call()
         answer = fault.reply if fault is not None and fault.harm is Harm.answer else self.fake.answer(request)
-        if fault is not None and fault.harm is Harm.lose:
+        if fault is not None and fault.harm is Harm.lose_after:
+            fault.call()
+        if fault is not None and fault.harm in (Harm.lose, Harm.lose_after):
             return self._reset()
         return self._send(answer, fault)
 

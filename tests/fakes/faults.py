@@ -26,6 +26,8 @@ class Harm(StrEnum):
     """The body of the answer ends early."""
     damage = "damage"
     """The first byte of the answer's body is another."""
+    lose_after = "lose after"
+    """All is done, something else happens, and the answer is lost."""
     call = "call"
     """Something else happens first."""
 
@@ -42,7 +44,7 @@ class Fault:
         skip: How many such requests are left alone first.
         reply: The answer of `Harm.answer`.
         keep: How many bytes `Harm.truncate` lets through.
-        call: What `Harm.call` does.
+        call: What else happens.
     """
 
     harm: Harm
