@@ -344,6 +344,26 @@ def test_who_only_notices_is_not_blamed(ml: DerivaML, exe: Execution) -> None:
     assert again.status_detail == "rank 3: ValueError: no data"
 
 
+def _end_under_sigterm(config: ExecutionConfiguration, sender: Connection) -> None:
+    exe = DerivaML().create_execution(config)
+    exe.at_end(lambda error: os.kill(os.getpid(), signal.SIGTERM))
+    sender.send(exe.execution_rid)
+    with exe:
+        raise ValueError("no data")
+
+
+def test_a_launcher_ends_rank_zero_while_it_records_its_end(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """SIGTERM that comes then waits until the end is recorded, as what it was; then it kills as it would have."""
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_end_under_sigterm, args=(config, theirs))
+    child.start()
+    rid = ours.recv()
+    child.join()
+    assert child.exitcode == -signal.SIGTERM
+    row = ml.select_rows("Execution", {"RID": rid})[0]
+    assert (row["Status"], row["Status_Detail"]) == ("Failed", "ValueError: no data")
+
+
 def test_an_end_from_outside_is_not_a_ranks_failure(ml: DerivaML, exe: Execution) -> None:
     """A connection that breaks because all are being ended makes no failure of it."""
     with pytest.raises(SystemExit), exe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from datetime import timedelta
@@ -23,6 +24,7 @@ class TerminationWatch:
         self.terminated = False
         self._before: Any = None
         self._watching = False
+        self._holds = self._is_due = False
 
     def start(self, *, alone: bool = True) -> None:
         """Begin to watch.
@@ -32,19 +34,28 @@ class TerminationWatch:
         """
         if threading.current_thread() is threading.main_thread():
             self._before = signal.getsignal(signal.SIGTERM)
-            if self._before is not None and (
-                alone or callable(self._before)
-            ):  # None: a handler that was not set from Python, which cannot be put back
+            # None: a handler that was not set from Python, which cannot be put back
+            if callable(self._before) or (alone and self._before is not None):
                 signal.signal(signal.SIGTERM, self._on_signal)
                 self._watching = True
 
+    def hold(self) -> None:
+        """Let the next SIGTERM wait until `stop`: a launcher sends it while the end of a failed run is recorded."""
+        self._holds = True
+
     def stop(self) -> None:
-        """Put back what was there, unless somebody has set another handler meanwhile."""
+        """Put back what was there, unless somebody has set another handler meanwhile; then what waited comes."""
         if self._watching and signal.getsignal(signal.SIGTERM) == self._on_signal:
             signal.signal(signal.SIGTERM, self._before)
-        self._watching = False
+        self._watching = self._holds = False
+        if self._is_due:
+            self._is_due = False
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._holds and not self._is_due:
+            self._is_due = True
+            return
         self.terminated = True
         if callable(self._before):
             self._before(number, frame)

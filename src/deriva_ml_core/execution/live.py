@@ -121,7 +121,7 @@ class Execution(DeskExecution):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.stop()
+        self._watch.hold()
         while self._at_end:
             try:
                 self._at_end.pop()(error)
@@ -131,6 +131,8 @@ class Execution(DeskExecution):
             self._end(error)
         except Exception:
             log.warning("The end of execution %s could not be recorded.", self.execution_rid, exc_info=True)
+        finally:
+            self._watch.stop()
 
     def at_end(self, task: Callable[[BaseException | None], object]) -> None:
         """Have something done when the ``with`` is left, in whichever way, before the end is recorded; the last first.
