@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "lineage": ("lineage", RUNS, "Show what something was made from, and what was made from it."),
         "upload": ("uploading", RUNS, "Send what was registered and not yet sent."),
         "verify": ("verifying", RUNS, "Read stored files again and compare them with what was recorded."),
+        "reproduce": ("reproducing", RUNS, "Rebuild an execution's code, inputs and records."),
         "download": ("downloading", RUNS, "Bring an asset, or a version of a dataset, to this machine."),
         "workflows": ("workflows", CATALOG, "List workflows, newest first: the code that was run."),
         "datasets": ("datasets", CATALOG, "List datasets, newest first, each with its present version."),

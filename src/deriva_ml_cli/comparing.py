@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution.provenance import RecordedExecution
 
-__all__ = ["SECTIONS", "Difference", "differences", "told"]
+__all__ = ["SECTIONS", "Difference", "differences", "surroundings", "told"]
 
 SECTIONS = ("outcome", "code", "configuration", "inputs", "environment", "packages", "metrics")
 """The parts of what is compared, in the order in which they are shown."""
@@ -58,8 +58,7 @@ def told(ml: DerivaML, rid: str) -> Told:
         "code": _code(ml, execution, assets, snapshot),
         "configuration": _configuration(ml, execution, assets),
         "inputs": _inputs(execution, assets),
-        "environment": _environment(environment),
-        "packages": dict(environment.get("packages") or {}),
+        **surroundings(environment),
         "metrics": _metrics(ml, execution, assets),
     }
 
@@ -69,6 +68,7 @@ def differences(left: Told, right: Told) -> list[Difference]:
     return [
         Difference(section, name, left[section].get(name), right[section].get(name))
         for section in SECTIONS
+        if section in left and section in right
         for name in dict.fromkeys((*left[section], *right[section]))
         if not _same(left[section].get(name), right[section].get(name))
     ]
@@ -133,6 +133,11 @@ def _inputs(execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]
     datasets = {f"dataset {rid}": ", ".join(sorted(found)) for rid, found in versions.items()}
     files = {f"{each.table} {each.rid}": each.filename for each in assets if each.role == Role.input}
     return datasets | files
+
+
+def surroundings(environment: Mapping[str, Any]) -> Told:
+    """What an environment snapshot's own part tells, as the sections ``environment`` and ``packages``."""
+    return {"environment": _environment(environment), "packages": dict(environment.get("packages") or {})}
 
 
 def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:

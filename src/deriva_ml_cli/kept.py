@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.assets.recorded import download_asset
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.models import Asset
 
-__all__ = ["LARGEST", "kept_file", "read_json", "story_of"]
+__all__ = ["LARGEST", "file_name", "kept_file", "read_json", "story_of"]
 
 LARGEST = 256 * 2**20
 """Bytes up to which a kept file is brought from the store only to be shown."""
@@ -63,6 +63,12 @@ def kept_file(
         return
     with tempfile.TemporaryDirectory() as folder:
         yield download_asset(ml.connection, found[-1], Path(folder))
+
+
+def file_name(asset: Asset) -> str:
+    """The name of an asset's file without folders; its record id where that would be no name of a file."""
+    name = PurePosixPath(asset.filename).name
+    return asset.rid if name in ("", ".", "..") else name
 
 
 def read_json(file: Path | None) -> Mapping[str, Any]:

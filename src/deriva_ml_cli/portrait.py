@@ -71,6 +71,7 @@ def _facts(found: Mapping[str, Any]) -> dict[str, object]:
         "ran": _ran(found),
         "on": _machine(environment),
         "command": " ".join(environment["command"]),
+        "training": "; ".join(map(_fit, found["fits"])),
         "folder": found["working_dir"] or environment["folder"],
         "datasets made": made,
         "not sent": _unsent(found["unsent"], found["rid"]),
@@ -88,6 +89,16 @@ def _ran(found: Mapping[str, Any]) -> str:
     start, stop = moment(found["started"], seconds=True), found["stopped"]
     until = f" to {stop:%H:%M:%S}" if stop else ", still running" if found["status"] == "Running" else ""
     return f"{start}{until} UTC{f' ({took})' if took else ''}"
+
+
+def _fit(fit: Mapping[str, Any]) -> str:
+    """How a fit went, such as ``5 of 5 epochs, completed, best val_loss 0.3006 at epoch 5``."""
+    of = f" of {fit['epochs']}" if fit["epochs"] else ""
+    done = f"{fit['epochs_done']}{of} epochs" if fit["epochs_done"] is not None else ""
+    best = fit["best"] if isinstance(fit["best"], dict) else {}
+    value = best.get("value")
+    told = f"best {best.get('metric')} {number(value)} at epoch {best.get('epoch')}" if isinstance(value, float) else ""
+    return ", ".join(filter(None, (done, fit["outcome"], told)))
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

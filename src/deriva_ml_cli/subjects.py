@@ -109,6 +109,8 @@ def _fits(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -
     with kept_file(ml, assets, FACTS_FILE, here=execution.working_dir / FACTS_FILE) as file:
         fits = read_json(file).get("fits", [])
     wanted = ("fit", "began", "ended", "outcome", "epochs", "epochs_done", "best")
+    if not isinstance(fits, list):
+        return []
     return [{name: fit.get(name) for name in wanted} for fit in fits if isinstance(fit, dict)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,14 +34,14 @@ def app(
     An asset keeps its name; a dataset comes as a BDBag, the folder Dataset_<RID>_<version>. Every byte is checked.
     """
     from deriva_ml_cli.opening import opened
-    from deriva_ml_cli.screen import print_json
+    from deriva_ml_cli.screen import console, print_json, shown
 
     with opened(host, catalog) as ml:
         found = _brought(ml, rid, into.expanduser(), version, rows_only=rows_only, force=force)
     if as_json:
         print_json(found)
     else:
-        typer.echo(found["path"])
+        console().print(shown(found["path"]), soft_wrap=True)
 
 
 def _brought(
@@ -67,10 +67,11 @@ def _brought(
 def _file(ml: DerivaML, rid: str, into: Path, *, force: bool) -> dict[str, Any]:
     import tempfile
 
+    from deriva_ml_cli.kept import file_name
     from deriva_ml_core.assets.recorded import download_asset
 
     asset = ml.lookup_asset(rid)
-    target = into / (PurePosixPath(asset.filename).name or asset.rid)
+    target = into / file_name(asset)
     _refuse_taken(target, force=force)
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=into) as folder:

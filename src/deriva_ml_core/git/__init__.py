@@ -1,9 +1,10 @@
-"""All that we ask of git, read only: where a file's code is, what is not committed, and how to rebuild a run."""
+"""All that we ask of git: where a file's code is and what is not committed, read only; and to rebuild it elsewhere."""
 
 from __future__ import annotations
 
 from deriva_ml_core.git.checksum import blob_hash
 from deriva_ml_core.git.patch import uncommitted_patch
+from deriva_ml_core.git.rebuilding import rebuild
 from deriva_ml_core.git.remote import blob_url, web_url
 from deriva_ml_core.git.source import file_source
 from deriva_ml_core.git.state import RepositoryState, repository_state
@@ -13,6 +14,7 @@ __all__ = [
     "blob_hash",
     "blob_url",
     "file_source",
+    "rebuild",
     "repository_state",
     "uncommitted_patch",
     "web_url",

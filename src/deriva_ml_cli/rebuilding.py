@@ -1,0 +1,232 @@
+"""A run rebuilt in a folder: its code, its inputs, its records, and the command that ran it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deriva_ml_cli.comparing import Difference, differences, surroundings
+from deriva_ml_cli.kept import file_name, kept_file, read_json
+from deriva_ml_cli.subjects import environment_of
+from deriva_ml_core.assets.recorded import download_asset
+from deriva_ml_core.definitions import MLAsset, Role
+from deriva_ml_core.errors import FileConflict, NotReproducible
+from deriva_ml_core.git import rebuild
+from deriva_ml_core.models import Asset
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+
+__all__ = ["Rebuilt", "rebuild_run"]
+
+COMPUTES = re.compile(
+    r"(?:CUBLAS|CUDNN|HF|HIP|JAX|KERAS|MKL|NCCL|NUMEXPR|OMP|OPENBLAS|PYTORCH|TF|TORCH|TORCHINDUCTOR|XLA)_.*|PYTHONHASHSEED"
+)
+"""The variables that change what a run computes, wherever it runs."""
+
+PATCH = "uncommitted.patch"
+REDACTED = "[redacted:"
+OF_THE_MACHINE = ("command", "hostname", "user", "working directory", "python's folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A run that can be done again.
+
+    Args:
+        folder: Where everything is.
+        code: The work tree in it.
+        commit: The commit that is checked out there.
+        source: The repository, or the address, that it came from.
+        patched: Whether uncommitted changes were applied to it.
+        left_out: What of the uncommitted changes had not been kept.
+        command: What ran, for this machine; empty where that is not known.
+        place: The folder that it runs in.
+        variables: The environment variables that it had, and that this terminal has not.
+        redacted: The values that were secret, by name: they have to be given again.
+        differing: What differs between the environment then and now.
+        inputs: The files that went in, and the bags of datasets.
+        records: The files that describe the run.
+    """
+
+    folder: Path
+    code: Path
+    commit: str
+    source: str
+    patched: bool
+    left_out: tuple[str, ...]
+    command: tuple[str, ...]
+    place: Path
+    variables: Mapping[str, str]
+    redacted: tuple[str, ...]
+    differing: tuple[Difference, ...]
+    inputs: tuple[Path, ...]
+    records: tuple[Path, ...]
+
+    @property
+    def line(self) -> str:
+        """The command as a shell takes it; empty where there is none."""
+        given = [f"{name}={shlex.quote(value)}" for name, value in self.variables.items()]
+        return (
+            f"cd {shlex.quote(str(self.place))} && {' '.join([*given, shlex.join(self.command)])}"
+            if self.command
+            else ""
+        )
+
+
+def rebuild_run(ml: DerivaML, rid: str, into: Path, repository: Path | None, *, inputs: bool) -> Rebuilt:
+    """Rebuild a run: the repository's commit with what was not committed, the inputs, and the records.
+
+    Args:
+        ml: The catalog.
+        rid: The execution.
+        into: The folder to make.
+        repository: A clone that has the commit; those around this terminal and of the run itself are tried too.
+        inputs: Whether to bring the inputs.
+
+    Raises:
+        InvalidRID, UnknownRID, WrongTable: There is no such execution.
+        FileConflict: The folder is there already.
+        NotReproducible: It ran in no repository, or nobody has the commit any more.
+    """
+    execution = ml.lookup_execution(rid)
+    assets = execution.list_assets()
+    snapshot = environment_of(ml, execution, assets)
+    recorded = snapshot.get("repository") or {}
+    if not recorded.get("head"):
+        raise NotReproducible(f"Execution {rid} {_why_not(snapshot)}, so its code cannot be checked out.")
+    if into.exists():
+        raise FileConflict(f"{into} is there already: name another folder with --into.")
+    into.mkdir(parents=True)
+    patch = _patch(ml, assets, execution.working_dir)
+    nearby = [each for each in (repository, Path.cwd(), Path(str(recorded.get("root")))) if each is not None]
+    try:
+        source = rebuild(
+            recorded["head"], into / "code", patch=patch, repositories=nearby, remote=recorded.get("remote")
+        )
+    except NotReproducible:
+        if not any(into.iterdir()):
+            into.rmdir()
+        raise
+    environment = snapshot.get("environment") or {}
+    command, place = _command(environment, Path(str(recorded.get("root"))), into / "code")
+    return Rebuilt(
+        folder=into,
+        code=into / "code",
+        commit=recorded["head"],
+        source=source,
+        patched=b"\ndiff --git " in patch,
+        left_out=tuple(_left_out(patch)),
+        command=tuple(command),
+        place=place,
+        variables=_variables(environment),
+        redacted=tuple(_redacted(ml, assets, execution.working_dir, environment)),
+        differing=tuple(_differing(ml, environment)),
+        inputs=tuple(_inputs(ml, rid, assets, into / "inputs")) if inputs else (),
+        records=tuple(_records(ml, assets, into / "records")),
+    )
+
+
+def _why_not(snapshot: Mapping[str, Any]) -> str:
+    kind = (snapshot.get("source") or {}).get("kind")
+    if not snapshot:
+        return "has no environment snapshot"
+    if kind == "container":
+        return f"ran in the container {snapshot['source'].get('url')}"
+    return "ran in a repository without a commit" if snapshot.get("repository") else "ran outside of any git repository"
+
+
+def _patch(ml: DerivaML, assets: list[Asset], folder: Path) -> bytes:
+    with kept_file(ml, assets, PATCH, here=folder / "records" / PATCH) as file:
+        return file.read_bytes() if file else b""
+
+
+def _left_out(patch: bytes) -> Iterator[str]:
+    """The notes at a patch's head, which name what is not in it."""
+    for line in patch.split(b"\n\n", 1)[0].decode(errors="replace").splitlines()[1:]:
+        yield line.removeprefix("# ")
+
+
+def _command(environment: Mapping[str, Any], root: Path, code: Path) -> tuple[list[str], Path]:
+    """The command line with the repository's folder as it is here, and the folder that it runs in."""
+    argv = [str(each) for each in environment.get("argv") or []]
+    place = _moved(str(environment.get("working_directory") or root), root, code)
+    cwd = Path(place) if Path(place).is_dir() else code
+    if not argv or argv[0] in ("", "-c", "-m") or "ipykernel" in argv[0]:
+        return [], cwd.absolute()
+    program, *words = [_moved(each, root, code) for each in argv]
+    if program.endswith(".py"):
+        return [sys.executable, program, *words], cwd.absolute()
+    beside = Path(sys.executable).parent / Path(program).name
+    return [str(beside) if beside.is_file() else program, *words], cwd.absolute()
+
+
+def _moved(text: str, root: Path, code: Path) -> str:
+    return str(code.absolute() / Path(text).relative_to(root)) if Path(text).is_relative_to(root) else text
+
+
+def _variables(environment: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: str(value)
+        for name, value in (environment.get("variables") or {}).items()
+        if COMPUTES.fullmatch(name) and os.environ.get(name) != value
+        if REDACTED not in str(value) and not str(value).startswith("/")  # a folder of that machine
+    }
+
+
+def _redacted(ml: DerivaML, assets: list[Asset], folder: Path, environment: Mapping[str, Any]) -> Iterator[str]:
+    with kept_file(ml, assets, "configuration.json", here=folder / "records" / "configuration.json") as file:
+        configuration = read_json(file)
+    parts = {"argument": environment.get("argv"), "variable": environment.get("variables"), "setting": configuration}
+    for what, part in parts.items():
+        for name, value in _leaves(part, ""):
+            if REDACTED in str(value):
+                yield f"{what} {name}"
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from _leaves(part, f"{name}[{place}]" if name else str(place))
+    else:
+        yield name, value
+
+
+def _differing(ml: DerivaML, environment: Mapping[str, Any]) -> Iterator[Difference]:
+    from deriva_ml_core.plugins import contributions
+    from deriva_ml_core.redaction import redact
+
+    told = contributions(ml.connection.plugins, "describe_environment", {"environ": dict(os.environ)})
+    present = redact(dict(told.get("environment") or {}))
+    for each in differences(surroundings(environment), surroundings(present if isinstance(present, dict) else {})):
+        if each.name not in OF_THE_MACHINE and not each.name.startswith("$"):
+            yield each
+
+
+def _inputs(ml: DerivaML, rid: str, assets: list[Asset], folder: Path) -> Iterator[Path]:
+    for spec in ml.lookup_execution(rid).list_input_datasets():
+        yield ml.lookup_dataset(spec.rid).download_dataset_bag(spec.version).path
+    for asset in assets:
+        if asset.role == Role.input:
+            yield download_asset(ml.connection, asset, folder)
+
+
+def _records(ml: DerivaML, assets: list[Asset], folder: Path) -> Iterator[Path]:
+    for asset in assets:
+        if asset.table == MLAsset.execution_metadata and asset.role == Role.output:
+            target = folder / file_name(asset)
+            download_asset(ml.connection, asset, folder).replace(target)
+            yield target
+    for left in (folder / MLAsset.execution_metadata).glob("*"):
+        left.rmdir()
+    if (folder / MLAsset.execution_metadata).is_dir():
+        (folder / MLAsset.execution_metadata).rmdir()

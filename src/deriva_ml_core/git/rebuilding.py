@@ -1,0 +1,81 @@
+"""A work tree as it was when something ran: a commit checked out in a folder of its own, and a patch applied to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from deriva_ml_core.errors import NotReproducible
+from deriva_ml_core.git.command import Answer, ask
+
+__all__ = ["rebuild"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
+_MAY_FETCH = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
+
+
+def rebuild(
+    commit: str, folder: Path, *, patch: bytes = b"", repositories: Iterable[Path] = (), remote: str | None = None
+) -> str:
+    """Check out a commit in a new folder, as a worktree of a repository that has it, else as a clone of the remote.
+
+    Args:
+        commit: The commit's hash, whole.
+        folder: Where to; it must not exist.
+        patch: What `uncommitted_patch` gave; empty for none.
+        repositories: Folders in repositories that may have the commit; those that are not there are passed over.
+        remote: The repository's address; None where it has none.
+
+    Returns:
+        The repository, or the address, that it came from.
+
+    Raises:
+        NotReproducible: Nobody has the commit, or the patch does not fit.
+    """
+    if not _COMMIT.fullmatch(commit):
+        raise NotReproducible(f"{commit!r} is not the whole hash of a commit, so it cannot be checked out.")
+    asked = [str(each) for each in repositories if each.is_dir()]
+    source = next((each for each in asked if _has(Path(each), commit)), None)
+    if source is not None:
+        _require(ask(Path(source), *_NO_HOOKS, "worktree", "add", "--detach", str(folder.absolute()), commit))
+    elif remote is not None and _clone(remote, folder, commit):
+        source = remote
+    else:
+        raise NotReproducible(
+            f"The commit {commit} is neither in {', '.join(asked) or 'a repository here'} nor can it be had from "
+            f"{remote or 'a remote, as none was recorded'}. Name a clone that has it with --repository."
+        )
+    if patch:
+        applied = ask(folder, *_NO_HOOKS, "apply", "--binary", "--whitespace=nowarn", "-", given=patch)
+        if not applied.ok and b"\ndiff --git " in patch:
+            raise NotReproducible(f"The uncommitted changes cannot be applied in {folder}: {_said(applied)}.")
+    return source
+
+
+def _has(root: Path, commit: str) -> bool:
+    return ask(root, "cat-file", "-e", f"{commit}^{{commit}}").ok
+
+
+def _clone(remote: str, folder: Path, commit: str) -> bool:
+    """Clone and check out; False where the address does not answer, or does not have the commit."""
+    target = str(folder.absolute())
+    cloned = ask(
+        folder.absolute().parent, "clone", "--quiet", "--no-checkout", "--", remote, target, environ=_MAY_FETCH
+    )
+    if not cloned.ok:
+        return False
+    if not _has(folder, commit) and not ask(folder, "fetch", "--quiet", "origin", commit, environ=_MAY_FETCH).ok:
+        return False
+    _require(ask(folder, *_NO_HOOKS, "checkout", "--quiet", "--detach", commit, environ=_MAY_FETCH))
+    return True
+
+
+def _require(answer: Answer) -> None:
+    if not answer.ok:
+        raise NotReproducible(f"Git does not check the commit out: {_said(answer)}.")
+
+
+def _said(answer: Answer) -> str:
+    return (answer.complaint.strip().splitlines() or [f"it ended with {answer.status}"])[-1]
