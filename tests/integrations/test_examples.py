@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deriva_ml import DerivaML, Status
+from deriva_ml_core.execution.provenance import RecordedExecution
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -32,6 +33,14 @@ def run(example: str, home: Path, *options: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def kept_last(training: RecordedExecution) -> str:
+    """The name of the last checkpoint; one that is best is there as well."""
+    checkpoints = [asset for asset in training.list_assets("Output") if "Model_File" in asset.asset_types]
+    assert any("Best_Checkpoint" in asset.asset_types for asset in checkpoints)
+    (last,) = (asset for asset in checkpoints if "Last_Checkpoint" in asset.asset_types)
+    return last.filename
 
 
 def counts(ml: DerivaML) -> dict[str, int]:
@@ -73,14 +82,15 @@ def test_the_data_are_images_in_a_dataset_with_two_parts(printed: tuple[Path, st
 
 
 def test_a_training_is_on_record(printed: tuple[Path, str]) -> None:
-    """The run is completed, names the dataset that it read in its version, and keeps a checkpoint an epoch."""
+    """The run is completed, names the dataset that it read in its version, and keeps its last checkpoint."""
     ml = DerivaML(f"file:{printed[0]}")
     training = ml.find_executions(workflow_type="Training")[-1]
     assert training.status is Status.completed
     (read,) = training.list_input_datasets()
     assert read.version == ml.lookup_dataset(read.rid).current_version
     outputs = {asset.filename for asset in training.list_assets("Output")}
-    assert {"epoch-0001.ckpt", "epoch-0002.ckpt", "metrics.jsonl", "configuration.json"} <= outputs
+    assert {"metrics.jsonl", "training.json", "configuration.json"} <= outputs
+    assert kept_last(training) == "epoch-0002.ckpt"
 
 
 def test_what_is_printed_is_what_is_recorded(printed: tuple[Path, str]) -> None:
@@ -140,11 +150,25 @@ def test_keras_reads_the_same_dataset(printed: tuple[Path, str]) -> None:
     text = run("digits_keras.py", home)
     assert counts(ml) == before | {"Workflow": before["Workflow"] + 1}
     (newest,) = ml.find_executions(workflow_type="Training", limit=1)
-    assert {"epoch-0001.keras", "epoch-0002.keras"} <= {asset.filename for asset in newest.list_assets("Output")}
+    assert kept_last(newest) == "epoch-0002.keras"
     assert newest.execution_rid in text
 
 
-@pytest.mark.parametrize("example", ["digits_lightning.py", "digits_keras.py"])
+def test_a_loop_of_its_own_reads_the_same_dataset(printed: tuple[Path, str]) -> None:
+    """The example without a framework leaves the same record: statuses, settings, metrics, best and last checkpoint."""
+    home, _ = printed
+    ml = DerivaML(f"file:{home}")
+    before = counts(ml)
+    text = run("torch_loop.py", home)
+    assert counts(ml) == before | {"Workflow": before["Workflow"] + 1}
+    (newest,) = ml.find_executions(workflow_type="Training", limit=1)
+    assert newest.status is Status.completed
+    assert kept_last(newest) == "epoch-0002.pt"
+    assert {"metrics.jsonl", "training.json"} <= {asset.filename for asset in newest.list_assets("Output")}
+    assert re.search(r"Epoch 2/2: loss=\S+, val_accuracy=0\.[89]", text)
+
+
+@pytest.mark.parametrize("example", ["digits_lightning.py", "digits_keras.py", "torch_loop.py"])
 def test_an_example_is_short(example: str) -> None:
     """What a user copies is less than 60 lines, blank ones not counted."""
     text = (EXAMPLES / example).read_text()
