@@ -26,6 +26,10 @@ STEPS = 4
 """Steps an epoch; what ends a training comes in the second step of the third, or at its end."""
 
 
+IN_A_WITH = " in the user's with"
+"""What an ending's name ends with where the execution is the user's, and not the callback's own."""
+
+
 class Rows(TensorDataset):
     """Twelve rows, the last of which cannot be read where that is the ending."""
 
@@ -58,11 +62,11 @@ class Model(lightning.LightningModule):
 
     def end(self) -> None:
         """Do what ends the training in a step."""
-        match self.ending:
+        match self.ending.removesuffix(IN_A_WITH):
             case "step":
                 raise ValueError("in a step")
             case "SIGINT" | "SIGTERM" | "SIGKILL":
-                os.kill(os.getpid(), getattr(signal, self.ending))
+                os.kill(os.getpid(), getattr(signal, self.ending.split()[0]))
             case "SIGTERM with a handler":
                 os.kill(os.getpid(), signal.SIGTERM)
             case "requeue":
@@ -105,14 +109,20 @@ def train(ending: str) -> None:
     slow = ending == "data worker"
     loader = DataLoader(rows, batch_size=3, num_workers=int(slow), multiprocessing_context="fork" if slow else None)
     workflow = Workflow(name="Ends", workflow_type="Training", url="https://example.org/ends.py", checksum="e")
-    callback = DerivaMLCallback(
-        ml=DerivaML(),
-        configuration=ExecutionConfiguration(workflow=workflow),
-        checkpoints="last",
-        log_every_n_steps=1,
-        resume="same",
-    )
-    lightning.Trainer(
+    ml, configuration = DerivaML(), ExecutionConfiguration(workflow=workflow)
+    options: Any = {"checkpoints": "last", "log_every_n_steps": 1, "resume": "same"}
+    model, held_out = Model(ending), DataLoader(TensorDataset(torch.ones(3, 1)), batch_size=3)
+    if ending.endswith(IN_A_WITH):
+        with ml.create_execution(configuration) as execution:
+            trainer_of(DerivaMLCallback(execution, **options), plugins).fit(model, loader, held_out)
+    else:
+        callback = DerivaMLCallback(ml=ml, configuration=configuration, **options)
+        trainer_of(callback, plugins).fit(model, loader, held_out)
+
+
+def trainer_of(callback: Any, plugins: list[Any]) -> Any:
+    """A Trainer of three epochs."""
+    return lightning.Trainer(
         max_epochs=3,
         accelerator="cpu",
         default_root_dir=folder,
@@ -122,7 +132,7 @@ def train(ending: str) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    ).fit(Model(ending), loader, DataLoader(TensorDataset(torch.ones(3, 1)), batch_size=3))
+    )
 
 
 def run(ending: str) -> int:

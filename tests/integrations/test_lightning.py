@@ -46,7 +46,7 @@ def test_a_fit_is_recorded(ml: DerivaML, execution: Execution, package: ModuleTy
     assert "metrics.jsonl" in outputs(ml, execution, "Execution_Metadata")
 
 
-@pytest.mark.parametrize("ours_first", [True, False])
+@pytest.mark.parametrize("ours_first", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_the_trainer_takes_the_callback_alone(home: Path, package: ModuleType, ours_first: bool) -> None:
     """``Trainer(callbacks=callback)`` asks for that package's own class; an imported package brings in no other."""
     imports = ["import deriva_ml_lightning", f"import {package.__name__} as package"]
@@ -219,25 +219,6 @@ def test_an_epoch_that_failed_at_its_very_end_is_told(execution: Execution, ligh
             model_of(lightning, on_train_epoch_end=on_train_epoch_end), loader()
         )
     assert told(execution)[0].startswith("Epoch 1/3: loss=")
-
-
-@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
-def test_a_signal_aborts_the_run_and_keeps_the_epochs_before_it(
-    ml: DerivaML, home: Path, lightning: ModuleType, signal: str
-) -> None:
-    """Ctrl-C, of which Lightning makes a SystemExit, and SIGTERM leave the run aborted, with what was told before."""
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("signalled_training.py"), lightning.__name__, signal],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode != 0
-    execution = ml.restore_execution(done.stdout.split()[0])
-    assert execution.status is Status.aborted
-    assert [message.partition(":")[0] for message in told(execution)[:2]] == ["Epoch 1/3", "Epoch 2/3"]
-    staged = {asset.filename for asset in execution.staged_assets()}
-    assert staged == {"training.json", "metrics.jsonl", "epoch-0001.ckpt", "epoch-0002.ckpt"}
 
 
 def test_a_catalog_that_is_gone_ends_no_training(

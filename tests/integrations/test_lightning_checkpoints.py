@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -178,6 +181,54 @@ def test_a_failure_waits_for_what_is_being_written(ml: DerivaML, execution: Exec
         trainer.fit(model_of(lightning, on_train_epoch_start=on_train_epoch_start), loader())
     execution.upload_execution_outputs()
     assert types_of(ml, execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
+
+
+def test_what_is_removed_before_it_is_written_is_not_sent(execution: Execution, lightning: ModuleType) -> None:
+    """A ModelCheckpoint may give up a file whose writing beside the training has not begun."""
+    removed = Event()
+
+    class Slow(lightning.plugins.io.TorchCheckpointIO):
+        def save_checkpoint(self, *args: Any, storage_options: Any = None) -> None:
+            assert removed.wait(60)
+            super().save_checkpoint(*args, storage_options=storage_options)
+
+        def remove_checkpoint(self, path: Any) -> None:
+            super().remove_checkpoint(path)
+            removed.set()
+
+    own = lightning.callbacks.ModelCheckpoint(filename="{epoch}")
+    with execution:
+        plugin = lightning.plugins.io.AsyncCheckpointIO(Slow())
+        fit(lightning, callback(execution, upload="never"), own, plugins=[plugin], max_epochs=2)
+    assert staged_names(execution) == {"epoch=1.ckpt"}
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_strategy_that_writes_itself(ml: DerivaML, execution: Execution, lightning: ModuleType, ours: bool) -> None:
+    """Checkpoints that go through no CheckpointIO, as with sharding strategies, are found all the same."""
+
+    class Sharding(lightning.strategies.SingleDeviceStrategy):
+        def save_checkpoint(self, checkpoint: Any, filepath: Any, storage_options: Any = None) -> None:
+            (Path(filepath) / "deep").mkdir(parents=True)
+            torch.save(checkpoint, Path(filepath) / "deep" / "shard.pt")
+
+        def remove_checkpoint(self, filepath: Any) -> None:
+            import shutil
+
+            shutil.rmtree(filepath)
+
+    theirs = () if ours else (lightning.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}"),)
+    with execution:
+        fit(
+            lightning,
+            callback(execution, checkpoints="last" if ours else None),
+            *theirs,
+            strategy=Sharding("cpu"),
+            accelerator="auto",
+            enable_checkpointing=not ours,
+        )
+    ((name, types),) = types_of(ml, execution).items()
+    assert (name.endswith(".ckpt/deep/shard.pt"), "Last_Checkpoint" in types) == (True, True)
 
 
 def test_what_a_checkpoint_callback_saves_of_a_failure_is_kept(ml: DerivaML, lightning: ModuleType) -> None:
@@ -387,3 +438,27 @@ def test_checkpoints_within_an_epoch(ml: DerivaML, execution: Execution, lightni
     assert set(kept) == {"step-00000003.ckpt", "step-00000006.ckpt", "epoch-0002.ckpt"}
     loaded = torch.load(execution.download_asset(kept["step-00000003.ckpt"]), weights_only=False)
     assert "optimizer_states" not in loaded
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("resume", ["linked", "same"])
+def test_two_processes_go_on_from_a_checkpoint(ml: DerivaML, home: Path, lightning: ModuleType, resume: str) -> None:
+    """Under DDP a ModelCheckpoint of every rank writes into the one execution, also of a run that goes on."""
+    script = Path(__file__).with_name("resumed_ddp_training.py")
+    done = subprocess.run(
+        [sys.executable, script, lightning.__name__, resume],
+        env={**os.environ, "DERIVA_ML_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    told_by = dict(line.partition(" ")[::2] for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert told_by["rank0"] == told_by["rank1"]
+    first, second, folder = told_by["rank0"].split()
+    assert (first == second) is (resume == "same")
+    execution = ml.lookup_execution(second)
+    assert folder == str(home / "local" / "executions" / second / "outputs" / "Model")
+    assert execution.status is Status.completed
+    assert [asset.filename for asset in execution.list_assets("Input")] == ([] if resume == "same" else ["last.ckpt"])
+    assert any(message.startswith("Epoch 3/3") for message in (each.message for each in execution.list_statuses()))

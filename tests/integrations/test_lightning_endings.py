@@ -50,6 +50,8 @@ ENDINGS = {
     "SIGTERM with a handler": Ending(143, Status.aborted, "SIGTERM", 10),
     "os._exit": Ending(3, Status.aborted, "The run ended without a word", sent=False),
     "SIGKILL": Ending(-9, Status.aborted, "The run ended without a word", sent=False),
+    "SIGINT in the user's with": Ending(1, Status.aborted, "KeyboardInterrupt", sent=False),
+    "SIGTERM in the user's with": Ending(143, Status.aborted, "SIGTERM", sent=False),
     "requeue": Ending(0, Status.completed, "", 12, ("epoch-0002.ckpt", "hpc_ckpt_1.ckpt", "fit-2-epoch-0003.ckpt")),
 }
 

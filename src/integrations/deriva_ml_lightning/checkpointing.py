@@ -37,6 +37,8 @@ class Checkpointing:
         self._undirected: list[Any] = []
         self._root: Path | None = None
         self._known: dict[Path, None] = {}
+        self._removed: set[Path] = set()
+        """What was removed while it was still being written beside the training."""
         self._saves = False
         self._later: int | None = None
 
@@ -145,14 +147,20 @@ class Checkpointing:
             return
         yield
         if self._keeper(path) is not None:
-            self._adopt(path, whole=whole)
+            if path in self._removed:
+                self._removed.discard(path)
+            else:
+                self._adopt(path, whole=whole)
         elif path.parent == self._root and path.name.startswith(REQUEUED):
             self._reporter.requeue(path)
 
     def removed(self, path: Path) -> None:
         """Called after a checkpoint was removed."""
-        if self._known.pop(path, self) is None:
+        if path in self._known:
+            del self._known[path]
             self._spare(partial(self._reporter.checkpoints.forget, path), path)
+        elif self._keeper(path) is not None:
+            self._removed.add(path)
 
     # Theirs
 
