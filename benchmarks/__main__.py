@@ -30,6 +30,7 @@ BENCHMARKS = (
     "uploading",
     "members",
     "bags",
+    "remote",
     "crowd",
     "training",
     "peers",

@@ -65,7 +65,7 @@ def filters(table: Table, where: Where) -> list[str]:
     pieces = [piece for condition in conditions for piece in _pieces(condition)]
     if "" in pieces:
         return [""]
-    return list(_packed(pieces)) if len(conditions) > 1 else pieces
+    return list(_packed(pieces))
 
 
 def _pieces(condition: Condition) -> Iterator[str]:
@@ -136,5 +136,6 @@ def _size(text: str) -> tuple[int, int]:
 
 def _packed(pieces: Iterable[str]) -> Iterator[str]:
     """As many alternatives in one filter as it takes."""
-    for portion in _portions((f"({piece})" for piece in dict.fromkeys(pieces)), LONGEST):
-        yield ";".join(portion) if len(portion) > 1 else portion[0][1:-1]
+    for portion in _portions(dict.fromkeys(pieces), LONGEST):
+        grouped = (f"({piece})" if "&" in piece else piece for piece in portion)
+        yield ";".join(grouped) if len(portion) > 1 else portion[0]

@@ -57,6 +57,11 @@ class Lost(Exception):
         self.undone = undone
 
 
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add no login: by itself requests would put one from ~/.netrc in the place of ours."""
+    return request
+
+
 class _Binding(DerivaBinding):  # type: ignore[misc]  # it has no types
     """The client library's session, with its login."""
 
@@ -64,6 +69,7 @@ class _Binding(DerivaBinding):  # type: ignore[misc]  # it has no types
         super().__init__(scheme, host, dict(credential), caching=False, session_config=SESSION)
         for prefix in ("http://", "https://"):
             self._session.mount(prefix, PatientAdapter())
+        self._session.auth = _as_it_is
         self.dcctx["cid"] = "deriva-ml-core"
 
     @property
@@ -150,7 +156,7 @@ class Server:
                 raise Lost(f"{self.host} sends to {here.netloc} without encryption", undone=True)
             with _loss():
                 response = requests.get(
-                    target, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False
+                    target, headers=dict(headers), auth=_as_it_is, timeout=timeout, stream=True, allow_redirects=False
                 )
         return response
 

@@ -1,0 +1,42 @@
+"""Files of any size go to a server and come back in little memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fakes.deriva_server import DerivaServer
+
+THERE_AND_BACK = """
+import resource, sys
+from pathlib import Path
+from deriva_ml_core.backends.remote.server import Server
+from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.definitions import Handover
+from deriva_ml_core.models import UploadOptions
+
+host, file, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+with file.open("wb") as opened:
+    opened.truncate(size)
+store = RemoteStore(Server("http", host, {"cookie": "webauthn=test1"}))
+begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+stored = store.put("Model", "big", file, handover=Handover.copy, options=UploadOptions())
+store.get(stored.url, file.with_suffix(".back"), length=stored.length, md5=stored.md5, options=UploadOptions())
+assert file.with_suffix(".back").stat().st_size == size
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun)
+"""
+
+
+@pytest.mark.parametrize(
+    "size", [64 * 2**20, pytest.param(5 * 2**30, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+)
+def test_memory_is_flat(fake: DerivaServer, tmp_path: Path, size: int) -> None:
+    """However big the file, less than 32 MiB are needed for it."""
+    place = fake.hostname.removeprefix("http://")
+    command = [sys.executable, "-c", THERE_AND_BACK, place, str(tmp_path / "big.bin"), str(size)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < 32 * 2**10
