@@ -57,7 +57,7 @@ def train(ml: DerivaML, epochs: int) -> str:
         trainer = Trainer(
             max_epochs=epochs,
             callbacks=[DerivaMLCallback(exe)],
-            enable_checkpointing=False,  # the callback keeps a checkpoint an epoch
+            enable_checkpointing=False,  # the callback keeps the best and the last
             enable_model_summary=False,
             enable_progress_bar=sys.stdout.isatty(),
             logger=False,
