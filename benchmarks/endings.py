@@ -72,9 +72,9 @@ def run(scale: Scale, folder: Path) -> Iterator[Figure]:
         each = [survivals[name, how] for how in scale.endings]
         target = 0 if name.startswith("ours") else None
         for one in each:
-            note = f"of {one.emitted}, {'/'.join(one.states) or 'no status'}, exit {one.code}"
+            note = f"{' and '.join(one.states) or 'no status'}, exit {one.code}"
             right = None if target is None else one.kept == one.emitted and one.right and one.honest
-            yield Figure(one.how, one.kept, "points", of=name, note=note, fine=right)
+            yield Figure(one.how, one.kept, f"of {one.emitted}", of=name, note=note, fine=right)
         wrong = len(each) - sum(one.right for one in each)
         yield Figure("status wrong", wrong, f"of {len(each)}", target=target, of=name)
         lost = sum(one.emitted - one.kept for one in each)

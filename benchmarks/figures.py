@@ -100,7 +100,7 @@ def _cell(figure: Figure | None) -> str:
     if figure.target is not None:
         told += f", {_target(figure)}"
     if figure.note:
-        told += f" {figure.note}"
+        told += f", {figure.note}"
     return {None: "", True: "[green]", False: "[bold red]"}[figure.holds] + told
 
 

@@ -20,7 +20,7 @@ __all__ = ["Done", "interpreter", "measured", "peers", "started"]
 
 ROOT = Path(__file__).parents[1]
 
-LIMIT = 300
+LIMIT = 1200
 """Seconds after which a process is taken to hang."""
 
 

@@ -26,10 +26,12 @@ def _steps(scale: Scale, folder: Path) -> Iterator[Figure]:
     subjects = {"by epoch": ("ours", 20e-6), "of each step": ("ours by step", 100e-6)}
     names = ["bare", *(name for name, _ in subjects.values())]
     taken = measured("turns", folder, scale.rounds, 1, scale.steps, *names).figures
-    bare = taken["bare"]["step"]
     for how, (name, target) in subjects.items():
-        added = median(ours - least for ours, least in zip(taken[name]["step"], bare, strict=True))
-        yield Figure(f"added to a step, metrics {how} kept", added, "s", "a step without", median(bare), target=target)
+        pairs = list(zip(taken[name], taken["bare"], strict=True))
+        added, typical = (median(ours[step] - bare[step] for ours, bare in pairs) for step in ("step", "typical step"))
+        least = median(bare["step"] for _, bare in pairs)
+        what, note = f"added to a step, metrics {how} kept", f"to the median step {typical * 1e6:.0f} µs"
+        yield Figure(what, added, "s", "a step without", least, target=target, note=note)
 
 
 def _epochs(answers: str, scale: Scale, folder: Path) -> Iterator[Figure]:
@@ -45,7 +47,7 @@ def _fits(scale: Scale, folder: Path) -> Iterator[Figure]:
     names = [name for both in subjects.values() for name in both]
     taken = measured("turns", folder, scale.heavy_rounds, scale.epochs, 20, *names).figures
     for how, (name, without) in subjects.items():
-        ours, bare = taken[name]["fit"], taken[without]["fit"]
+        ours, bare = ([figures["fit"] for figures in taken[each]] for each in (name, without))
         ratio = median(one / least for one, least in zip(ours, bare, strict=True))
         what = f"a fit of {scale.epochs} epochs of 20 steps, {how}"
         yield compared(what, "the same without", Beside(median(ours), median(bare), ratio), target=1.02)

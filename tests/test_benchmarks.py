@@ -102,12 +102,12 @@ def test_several_that_are_compared_are_rows_of_a_table(command: Any) -> None:
     """A column for each figure, a row for each of them, the target beside what it is for."""
     figures = import_module("benchmarks.figures")
     ours = figures.Figure("added to a step", 5e-6, target=20e-6, of="ours")
-    kept = figures.Figure("SIGKILL", 7, "points", of="another", note="of 8", fine=False)
+    kept = figures.Figure("SIGKILL", 7, "of 8", of="another", note="exit -9", fine=False)
     (drawn,) = figures.tables([("peers", ours), ("peers", kept)])
     assert [column.header for column in drawn.columns] == ["", "added to a step", "SIGKILL"]
     assert [list(column.cells) for column in drawn.columns[1:]] == [
         ["[green]5 µs, ≤ 20 µs", ""],
-        ["", "[bold red]7 points of 8"],
+        ["", "[bold red]7 of 8, exit -9"],
     ]
 
 
