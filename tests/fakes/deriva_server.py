@@ -32,6 +32,8 @@ class DerivaServer:
         folder: Where objects' bytes lie.
         latency: Seconds before each answer.
         first_catalog: The number of the first catalog.
+
+    ``slowness`` is how many seconds pass before a body is taken; nothing of it is read meanwhile.
     """
 
     def __init__(self, folder: Path, *, latency: float = 0.0, first_catalog: int = 1) -> None:
@@ -39,6 +41,7 @@ class DerivaServer:
         self.ermrest = Ermrest(first_catalog)
         self.hatrac = Hatrac(folder)
         self.latency = latency
+        self.slowness = 0.0
         self.faults = Faults()
         self.requests: list[Request] = []
         self.sessions = dict(USERS)
@@ -123,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.close_connection = self.close_connection or "transfer-encoding" in headers
+        if self.fake.slowness:
+            time.sleep(self.fake.slowness)
         body = self.rfile.read(int(headers.get("content-length") or 0))
         path, _, query = self.path.partition("?")
         request = Request(self.command, path, query, headers, body, self.fake.user_of(headers))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core.backends.remote.content import Slice
 from deriva_ml_core.backends.remote.names import ObjectName, path_of
 from deriva_ml_core.backends.remote.server import Server
 from deriva_ml_core.backends.remote.store import RemoteStore
@@ -238,6 +240,21 @@ def test_an_answer_that_does_not_come(file: Path, fake: DerivaServer) -> None:
     options = UploadOptions(timeout=(5, 0.1), max_retries=0)
     with pytest.raises(StoreUnavailable, match="did not answer"):
         slow.put("Model", "a", file, handover=Handover.copy, options=options)
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+def test_a_body_that_is_taken_slowly(file: Path, fake: DerivaServer, used_before: bool) -> None:
+    """The time to connect does not limit how long a body may take on its way, on a new line or an old one."""
+    length = 32 * 2**20
+    file.write_bytes(bytes(length))
+    server = Server("http", fake.hostname.removeprefix("http://"), fake.credential())
+    if used_before:
+        server.request("GET", "/authn/session")
+    fake.slowness = 1.0
+    with file.open("rb", buffering=0) as opened:
+        body: Any = Slice(opened, 0, length)
+        answer = server.request("PUT", "/hatrac/new/object?parents=true", body=body, timeout=(0.3, 60))
+    assert answer.status_code == 201
 
 
 def test_names_that_a_server_answers_with(put, fake: DerivaServer) -> None:

@@ -13,6 +13,7 @@ from deriva_ml_core.backends.remote.catalog import RemoteCatalog
 from deriva_ml_core.backends.remote.creating import create_catalog
 from deriva_ml_core.backends.remote.opening import server_of
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import (
     AccessRefused,
     CatalogReadOnly,
@@ -21,7 +22,9 @@ from deriva_ml_core.errors import (
     LoginRequired,
     UnknownAddress,
 )
+from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import Address
+from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer
 
 
@@ -137,3 +140,24 @@ def test_import_loads_no_client_library() -> None:
     code = "import deriva_ml_core.builtin.connect, sys; print('deriva' in sys.modules, 'requests' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout == "False False\n"
+
+
+def test_certificates_are_verified() -> None:
+    """Also this machine's own server over https must show a certificate that is trusted."""
+    for host in ("localhost", "server.org"):
+        assert server_of(Address(hostname=host, credential={}))._binding().session.verify is True
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_server_with_another_time(ml: DerivaML, fake: DerivaServer, catalog: RemoteCatalog, days: int) -> None:
+    """A clock that goes before or after ours changes nothing of a run."""
+    fake.ermrest.catalog(catalog.number).skew = days * 86_400_000_000
+    workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
+    exe = ml.create_execution(ExecutionConfiguration(workflow=workflow, description="d"))
+    with exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"weights")
+    exe.upload_execution_outputs()
+    (found,) = ml.find_executions()
+    assert (found.execution_rid, found.status) == (exe.execution_rid, Status.completed)
+    assert found.duration is not None
+    assert ml.add_workflow(workflow) == found.workflow_rid

@@ -191,11 +191,17 @@ def _never_connected(error: Exception) -> bool:
     return isinstance(getattr(reason, "reason", reason), NewConnectionError)
 
 
-def _plain(error: Exception) -> str:
-    """What went wrong, without addresses of Python's objects."""
-    reason: Any = error.args[0] if error.args else error
-    reason = getattr(reason, "reason", reason)
-    return str(reason).rpartition(">: ")[2].rpartition("object at ")[2] or type(error).__name__
+def _plain(error: BaseException) -> str:
+    """What went wrong at the bottom, without addresses of Python's objects."""
+    inner: Any = error
+    while True:
+        deeper = getattr(inner, "reason", None) or next(
+            (part for part in reversed(inner.args) if isinstance(part, BaseException)), None
+        )
+        if not isinstance(deeper, BaseException):
+            break
+        inner = deeper
+    return str(inner).rpartition(">: ")[2] or type(inner).__name__
 
 
 def backoff(attempt: int, *, first: float = 0.05, longest: float = 2.0) -> float:

@@ -51,6 +51,12 @@ def _pool(adapter: PatientAdapter) -> type[HTTPConnectionPool]:
             super().connect()
             self.sock.settimeout(adapter.patience)
 
+        def putrequest(
+            self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
+        ) -> None:
+            _be_patient(self, adapter)
+            super().putrequest(method, url, skip_host, skip_accept_encoding)
+
     class Pool(HTTPConnectionPool):
         ConnectionCls = Connection
 
@@ -63,7 +69,19 @@ def _secure_pool(adapter: PatientAdapter) -> type[HTTPSConnectionPool]:
             super().connect()
             self.sock.settimeout(adapter.patience)
 
+        def putrequest(
+            self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
+        ) -> None:
+            _be_patient(self, adapter)
+            super().putrequest(method, url, skip_host, skip_accept_encoding)
+
     class Pool(HTTPSConnectionPool):
         ConnectionCls = Connection
 
     return Pool
+
+
+def _be_patient(connection: HTTPConnection, adapter: PatientAdapter) -> None:
+    """A connection that is used again has been given the time to connect once more."""
+    if connection.sock is not None:
+        connection.sock.settimeout(adapter.patience)
