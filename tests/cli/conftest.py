@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("typer", reason="the command line is made with typer")
 
+from terminal import Said
 from typer.testing import CliRunner
 
 from deriva_ml_cli.app import app
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command said, and the code that it ended with."""
-
-    code: int
-    out: str
-    complaint: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
 
 Ask = Callable[..., Said]
 

@@ -1,0 +1,92 @@
+"""The same commands on a catalog of a Deriva server, which a thread here plays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("deriva", reason="catalogs on a server are reached through deriva-py")
+
+from terminal import Said, called
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.execution import ExecutionConfiguration
+from fakes.deriva_server import DerivaServer, serving
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DerivaServer]:
+    """A server, and a user whose home holds a login for it."""
+    with serving(tmp_path / "hatrac") as found:
+        folder = tmp_path / "user" / ".deriva"
+        folder.mkdir(parents=True)
+        host = found.hostname.removeprefix("http://")
+        (folder / "credential.json").write_text(json.dumps({host: found.credential()}))
+        monkeypatch.setenv("HOME", str(tmp_path / "user"))
+        yield found
+
+
+@pytest.fixture
+def ask() -> Callable[..., Said]:
+    """Ask in a process of its own: deriva-py looks for logins in the home that it was imported with."""
+    return called
+
+
+@pytest.fixture
+def ml(server: DerivaServer) -> DerivaML:
+    """A client of a new catalog there."""
+    return DerivaML.create(server.hostname, "demo", credential=server.credential())
+
+
+@pytest.fixture
+def there(server: DerivaServer, ml: DerivaML) -> tuple[str, ...]:
+    """The options that name it."""
+    return ("--host", server.hostname, "--catalog", str(ml.connection.address.catalog_id))
+
+
+def test_reading(
+    ask, ml: DerivaML, run, there: tuple[str, ...], config: ExecutionConfiguration, tmp_path: Path
+) -> None:
+    """What was recorded on a server is listed, shown, compared, followed, checked and brought."""
+    first, second = (run(name, [f"{name}.pt"], [{"loss": 1.0}]) for name in ("one", "two"))
+    (model,) = [asset for asset in first.list_assets("Output") if asset.table == "Model"]
+    listed = ask("list", "--json", *there).json["executions"]
+    assert [each["rid"] for each in listed] == [second.execution_rid, first.execution_rid]
+    shown = ask("show", first.execution_rid, "--json", *there).json
+    assert (shown["status"], shown["metrics"][0]["last"]) == ("Completed", 1.0)
+    assert ask("status", first.execution_rid, *there).code == 0
+    assert "description" in ask("diff", first.execution_rid, second.execution_rid, *there).out
+    edges = ask("lineage", first.execution_rid, "--json", *there).json["edges"]
+    assert edges == [{"source": first.execution_rid, "product": model.rid}]
+    assert ask("verify", "--all", "--json", *there).json["problems"] == []
+    assert ask("download", model.rid, "--into", str(tmp_path / "in"), *there).code == 0
+    assert (tmp_path / "in" / "one.pt").stat().st_size == model.length
+
+
+def test_the_rest(ask, ml: DerivaML, run, there: tuple[str, ...]) -> None:
+    """Workflows, datasets and terms are listed, files that wait are sent, and what is sent may go."""
+    exe = run("one", ["one.pt"])
+    dataset = ml.create_dataset("Models", "Training")
+    exe.asset_file_path("Model", "late.pt").write_text("late")
+    assert len(ask("workflows", "--json", *there).json["workflows"]) == 1
+    assert [each["version"] for each in ask("datasets", "--json", *there).json["datasets"]] == ["0.1.0"]
+    assert "Training" in ask("vocabulary", "Workflow_Type", "--json", *there).json["Workflow_Type"]
+    assert ask("show", dataset.rid, "--json", *there).json["version"] == "0.1.0"
+    (sent,) = ask("upload", "--json", *there).json["executions"]
+    assert [each["filename"] for each in sent["sent"]] == ["late.pt"]
+    assert ask("storage", "--json", *there).json["tables"][0]["files"] > 0
+    may_go = ask("cleanup", "--json", "--yes", *there).json["may_go"]
+    assert [each["name"] for each in may_go] == [exe.execution_rid]
+    assert ask("config", "--json", *there).json["embedded"] is False
+    assert ask("doctor", *there).code == 0
+
+
+def test_who_may_not_enter(ask, server: DerivaServer, there: tuple[str, ...]) -> None:
+    """Whose login has ended is told in one line how to log in, and it ends with 1."""
+    server.log_out("test1")
+    said = ask("list", *there)
+    assert said.code == 1
+    assert "log in" in said.complaint.lower()
