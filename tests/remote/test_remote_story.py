@@ -1,0 +1,31 @@
+"""What is on record of a training on a server is what is on record of it on this machine, event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.client import DerivaML
+from fakes.deriva_server import DerivaServer
+
+story = pytest.importorskip("integrations.test_training_story", reason="numpy is not installed")
+framework = story.framework
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 with numpy 2
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning 2.6 with torch 2.13
+def test_the_story_on_a_server(
+    framework: tuple[Callable[..., Any], Any],
+    fake: DerivaServer,
+    catalog: RemoteCatalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sent at the end of each fit, all is as the table of the embedded catalog says."""
+    opened = partial(DerivaML, fake.hostname, catalog.number, credential=fake.credential("test2"))
+    monkeypatch.setattr(story, "DerivaML", opened)
+    make, callback = framework
+    story.test_the_story_of_a_training((make, partial(callback, upload="end")))
