@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "plugins": ("plugins", MACHINE, "List plugins with the hooks that they answer."),
         "doctor": ("doctor", MACHINE, "Look at what runs stand on, and say what to do."),
         "config": ("config", MACHINE, "Show which catalog is used, what is set, what is installed."),
-        "init": ("init", MACHINE, "Make the embedded catalog, and say where it lies."),
+        "init": ("init", MACHINE, "Make a catalog, and say where it is."),
     }
 )
 """The sub-commands in the order of the help: module, group, and the first sentence of its own help."""

@@ -146,13 +146,14 @@ def test_doctor_looks_at_the_repository(ask, ml: DerivaML, tmp_path: Path, monke
 
 
 def test_init(ask, tmp_path: Path) -> None:
-    """A catalog is made where it is asked for, and made but once; a server's is not made."""
+    """A catalog is made where it is asked for, and made but once; on a server one needs the project's name."""
     host = f"file:{tmp_path / 'mine'}"
     for _ in range(2):
-        assert ask("init", "--host", host, "--json").json["folder"] == str(tmp_path / "mine")
+        assert ask("init", "--host", host, "--json").json["catalog"] == str(tmp_path / "mine")
     assert (tmp_path / "mine" / "catalog.sqlite").is_file()
     assert "The catalog is in" in ask("init", "--host", host).out
     assert ask("init", "--host", "example.org").code == 2
+    assert ask("init", "--host", host, "--project", "x").code == 2
 
 
 def test_config(ask, ml: DerivaML, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,3 +90,10 @@ def test_who_may_not_enter(ask, server: DerivaServer, there: tuple[str, ...]) ->
     said = ask("list", *there)
     assert said.code == 1
     assert "log in" in said.complaint.lower()
+
+
+def test_a_new_catalog(ask, server: DerivaServer) -> None:
+    """A catalog is made on a server, and is there for the next command under the number that was told."""
+    made = ask("init", "--host", server.hostname, "--project", "scans", "--json").json
+    assert "Execution" in made["tables"]
+    assert ask("list", "--host", server.hostname, "--catalog", made["number"], "--json").json["executions"] == []

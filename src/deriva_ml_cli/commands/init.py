@@ -1,28 +1,58 @@
-"""``deriva-ml init``: make an embedded catalog."""
+"""``deriva-ml init``: make a catalog."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from deriva_ml_cli.options import AsJson, Host, command
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
 
 __all__ = ["app"]
 
 
-@command("deriva-ml init", "deriva-ml init --host file:/data/my-catalog")
-def app(as_json: AsJson = False, host: Host = None) -> None:
-    """Make the embedded catalog, and say where it lies.
+@command(
+    "deriva-ml init",
+    "deriva-ml init --host file:/data/my-catalog",
+    "deriva-ml init --host deriva.example.org --project digits",
+)
+def app(
+    project: Annotated[
+        str | None, typer.Option(metavar="NAME", help="On a server: the name of the schema for the project's tables.")
+    ] = None,
+    as_json: AsJson = False,
+    host: Host = None,
+) -> None:
+    """Make a catalog, and say where it is.
 
-    Nobody needs this, as a catalog is made on first use; but it tells whether one can be made.
+    The embedded one is made on first use, so that it needs no init; but this tells whether it can be made, and changes
+    nothing where it is there. On a server each call makes a new catalog.
     """
-    from deriva_ml_cli.opening import opened
     from deriva_ml_cli.screen import console, print_json, shown
+
+    with _made(host, project) as ml:
+        catalog = ml.connection.catalog
+        name, number, tables = catalog.name, ml.connection.address.catalog_id, sorted(catalog.model.tables)
+    if as_json:
+        print_json({"catalog": name, "number": number, "tables": tables})
+    else:
+        further = f"; name it with --host {host} --catalog {number}" if number else ""
+        console().print(shown(f"The catalog is in {name}, with {len(tables)} tables{further}."), soft_wrap=True)
+
+
+def _made(host: str | None, project: str | None) -> DerivaML:
+    from deriva_ml_cli.opening import opened
+    from deriva_ml_core.client import DerivaML
     from deriva_ml_core.errors import ConfigurationError
     from deriva_ml_core.models import Address
 
-    if not Address(hostname=host).is_embedded:
-        raise ConfigurationError(f"{host} names a server: only embedded catalogs are made here, in file:<folder>.")
-    with opened(host, None) as ml:
-        folder, tables = ml.connection.folder, sorted(ml.connection.catalog.model.tables)
-    if as_json:
-        print_json({"folder": folder, "tables": tables})
-    else:
-        console().print(shown(f"The catalog is in {folder}; it has {len(tables)} tables."), soft_wrap=True)
+    if Address(hostname=host).is_embedded:
+        if project is not None:
+            raise ConfigurationError("--project is for a catalog on a server: an embedded one has no project's name.")
+        return opened(host, None)
+    if project is None:
+        raise ConfigurationError(f"{host} names a server: give --project, the name of the schema for your tables.")
+    return DerivaML.create(str(host), project)
