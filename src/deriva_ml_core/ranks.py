@@ -132,7 +132,8 @@ def _is_meant(launcher: Launcher, environ: Mapping[str, str]) -> bool:
     if launcher is _SLURM and environ.get("SLURM_JOB_NAME") in _INTERACTIVE:
         return False
     size = _number(environ, launcher.size)
-    return size is not None and size > 1
+    # torchrun's only process runs alone, also inside one task of many
+    return size is not None and (size > 1 or launcher is _TORCH)
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:

@@ -66,7 +66,7 @@ LAUNCHES: dict[str, Callable[[int], dict[str, str]]] = {
         "OMPI_COMM_WORLD_SIZE": "2",
         "PMIX_NAMESPACE": "prterun-1@1",
     },
-    "by hand": lambda rank: {"RANK": str(rank)},
+    "by hand": lambda rank: {"RANK": str(rank), "WORLD_SIZE": "2"},
     "Lightning on two nodes": lambda rank: {"NODE_RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": "7"},
 }
 
@@ -290,6 +290,7 @@ def test_a_dry_run_follows_nobody(
 ) -> None:
     """On a higher rank it waits for no word."""
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     exe = ml.create_execution(config, dry_run=True)
     assert (exe.execution_rid, exe.follower) == ("0000", True)
 
@@ -413,6 +414,7 @@ def test_rank_zero_died_and_another_had_failed(ml: DerivaML, config: ExecutionCo
     rid = ours.recv()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RANK", "1")
+        patch.setenv("WORLD_SIZE", "2")
         fail(ml.restore_execution(rid), ValueError("no data"))
     ours.send("die")
     child.join()
@@ -477,7 +479,7 @@ def test_what_another_launcher_began_inherits_nothing(ml: DerivaML) -> None:
     """A torchrun inside a script that has made an execution is a launch of its own."""
     environ: dict[str, str] = {}
     Call(ml.connection, environ).leave(Word(rid="1-A"), rank=None)
-    assert Call(ml.connection, {**child_of(environ), "RANK": "1"}).wait(0) is None
+    assert Call(ml.connection, {**child_of(environ), "RANK": "1", "WORLD_SIZE": "2"}).wait(0) is None
 
 
 def test_an_old_word_of_another_machine_is_not_believed(ml: DerivaML, home: Path) -> None:
@@ -508,6 +510,7 @@ def test_a_wait_that_is_no_number(
 ) -> None:
     """The variable that is wrong is named."""
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("DERIVA_ML_RENDEZVOUS_SECONDS", "soon")
     with pytest.raises(ConfigurationError, match="DERIVA_ML_RENDEZVOUS_SECONDS"):
         ml.create_execution(config)
@@ -519,6 +522,7 @@ def test_a_rank_without_word_warns(
     """The warning says what to do, and that nothing is recorded by this process."""
     monkeypatch.delenv(EXECUTIONS, raising=False)
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("DERIVA_ML_RENDEZVOUS_SECONDS", "0")
     with pytest.warns(DerivaMLWarning, match="DERIVA_ML_RANK=0"):
         exe = ml.create_execution(config)

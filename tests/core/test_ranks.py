@@ -50,6 +50,7 @@ LIGHTNING = {
         pytest.param({**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}, 0, 4, id="torchrun's rank zero"),
         pytest.param(SRUN, 2, 4, id="srun"),
         pytest.param({**SRUN, **TORCHRUN}, 3, 4, id="torchrun in srun"),
+        pytest.param({**SRUN, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, 0, 1, id="a torchrun in each task"),
         pytest.param({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, 1, 2, id="mpirun"),
         pytest.param({"PMI_RANK": "1", "PMI_SIZE": "2"}, 1, 2, id="mpiexec.hydra"),
         pytest.param({"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "2"}, 1, 2, id="jsrun"),
