@@ -53,6 +53,11 @@ class Address(Value):
     working_dir: Path | None = None
     credential: Mapping[str, SecretStr] | None = Field(default=None, repr=False, exclude=True)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it names an embedded catalog, on this machine."""
+        return self.hostname is None or self.hostname == "" or self.hostname.startswith("file:")
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Address.model_validate, (self.model_dump(),)
 
@@ -113,6 +118,8 @@ class Progress(Value):
         step: Optimizer steps so far, from 1; None where nobody counts.
         metrics: The values of that epoch by name.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        seconds: How long the epoch, or the stage, took; None within an epoch.
+        left: Seconds until the last epoch ends; None where nobody knows, or none is left.
     """
 
     epoch: int | None = None
@@ -120,6 +127,8 @@ class Progress(Value):
     step: int | None = None
     metrics: Mapping[str, float] = Field(default_factory=dict)
     stage: str = "fit"
+    seconds: float | None = None
+    left: float | None = None
 
 
 class StatusUpdate(Value):
