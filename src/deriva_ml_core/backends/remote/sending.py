@@ -205,7 +205,7 @@ class _Job:
                 return None
         if not identity.isalnum():
             return None
-        response = sending.hatrac.send("GET", job.path, sending._what, expected=(404, 409))
+        response = sending.hatrac.send("GET", job.path, sending._what, expected=(403, 404, 409))
         if response.status_code >= 400:
             return None
         found = response.json()
