@@ -16,8 +16,8 @@ from benchmarks.fresh import measured, peers
 from benchmarks.measure import Beside
 from benchmarks.scale import Scale
 
-EPOCHS = 6
-"""Checkpoints a process; the first two warm up the disk and the memory."""
+EPOCHS = 8
+"""Checkpoints a process."""
 
 KEEPING = ("mlflow autolog", "mlflow logger", "wandb", "dvclive")
 """The peers that keep a Trainer's checkpoints; aim's logger and Lightning's CSVLogger do not."""

@@ -1,7 +1,7 @@
 """Checkpoints of one fit: ``python -m benchmarks.contest.saving <recorder> <folder> <epochs> <bytes>``.
 
-It tells, for each epoch but the first, how long the training's thread was held between two steps, by how much memory
-grew meanwhile; and how many bytes lie on the disk twice in the end.
+It tells, for each epoch but the first ones, how long the training's thread was held between two steps, and by how much
+memory grew meanwhile; and how many bytes lie on the disk twice in the end.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from benchmarks.contest.model import Tiny, batches, told, trainer
 from benchmarks.contest.recorders import NOTHING, OWN, PLAIN, RECORDERS
+
+WARMING = 2
+"""Epochs that do not count: the first files take fresh memory of the system, later ones what deleted ones leave."""
 
 
 class Heavy(Tiny):
@@ -89,7 +92,7 @@ def main(recorder: str, folder: Path, epochs: int, length: int) -> None:
     with used(folder, True) as arguments:
         given = {"enable_checkpointing": checkpointing, **own, **arguments}
         trainer(folder, max_epochs=epochs, **given).fit(module, batches(1))
-    told(folder, held=module.held[1:], grown=module.grown[1:], twice=_twice(folder, length))
+    told(folder, held=module.held[WARMING:], grown=module.grown[WARMING:], twice=_twice(folder, length))
 
 
 if __name__ == "__main__":
