@@ -113,3 +113,14 @@ def test_wrong_use(ask, exe: Execution) -> None:
     """Two kinds of drawing at once, and a workflow, from which nothing is made, are wrong use."""
     assert ask("lineage", exe.execution_rid, "--dot", "--json").code == 2
     assert ask("lineage", exe.workflow_rid).code == 2
+
+
+def test_versions_are_one_neighbour(ask, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """A dataset of which one execution made several versions is made from one execution, and nothing is left out."""
+    with ml.create_execution(config) as exe:
+        dataset = exe.create_dataset("Scans")
+        for _ in range(3):
+            dataset.increment_version("minor")
+    found = ask("lineage", dataset.rid, "--siblings", "1", "--json").json
+    assert found["edges"] == [{"source": exe.execution_rid, "product": dataset.rid}]
+    assert found["left_out"] == []

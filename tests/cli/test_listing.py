@@ -111,3 +111,12 @@ def test_the_catalog_is_asked_once(ask, run, monkeypatch: pytest.MonkeyPatch) ->
         for _ in range(8):
             run()
     assert counts[0] == counts[1]
+
+
+def test_words_are_found_however_old(ask, run) -> None:
+    """An old execution is found by its words, though a page of newer ones has none of them."""
+    old = run("The needle")
+    for _ in range(5):
+        run("Hay")
+    found = ask("list", "--text", "needle", "-n", "1", "--json")
+    assert (rids(found), found.json["more"]) == ([old.execution_rid], False)
