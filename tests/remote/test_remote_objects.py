@@ -364,8 +364,8 @@ def test_another_server_gets_no_login(
         "/etc/passwd",
         "/hatrac/../ermrest/catalog/1:A",
         "/hatrac/Model/%2e%2e/x:A",
-        "/hatrac/Model/x",
-        "/hatrac/Model/x y:A",
+        "/hatrac/Model/x\ny:A",
+        "/hatrac",
         "/hatrac/Model/x:A?z",
         "file:///etc/passwd:A",
     ],
@@ -376,6 +376,14 @@ def test_urls_that_name_no_object(url: str) -> None:
         path_of(url, "https://server.org")
 
 
-def test_whole_urls() -> None:
-    """An object may be named by its whole URL, as some clients do."""
-    assert path_of("https://server.org/hatrac/Model/x:A", "https://server.org") == "/hatrac/Model/x:A"
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://server.org/hatrac/Model/x:A", "/hatrac/Model/x:A"),
+        ("/hatrac/Model/x%20y:A", "/hatrac/Model/x%20y:A"),
+        ("/hatrac/Model/x y=1.png", "/hatrac/Model/x%20y=1.png"),
+    ],
+)
+def test_urls_of_other_clients(url: str, path: str) -> None:
+    """An object may be named by its whole URL, unquoted, or without a version."""
+    assert path_of(url, "https://server.org") == path

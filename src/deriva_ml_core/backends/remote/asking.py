@@ -18,7 +18,7 @@ __all__ = ["Asking", "Unanswered", "encoded"]
 BUSY_TRIES = 12
 """How often what others' writes aborted is asked: with 4 writers half of the calls are."""
 
-LOST_TRIES = 4
+LOST_TRIES = 3
 """How often an answer that was lost is asked for."""
 
 BUSY = (429, 500, 502, 503, 504)

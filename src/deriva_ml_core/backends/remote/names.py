@@ -17,7 +17,10 @@ LONGEST = 180
 """Bytes of a quoted file name: with digest and version, 240 were taken by a server and 260 were not."""
 
 VERSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
-PATH = re.compile(r"/hatrac(?:/[^\s/?#;:\\]+)+:[A-Za-z0-9_-]+")
+PATH = re.compile(r"/hatrac(?:/[^/?#;:\\\x00-\x1f\x7f]+)+(?::[A-Za-z0-9_-]+)?")
+"""With a version as we write it, or without, as other clients' rows may have it."""
+
+LEFT_AS_IT_IS = "/:%!$&'()*+,=@~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +107,4 @@ def path_of(url: str, server: str) -> str:
             f"{url!r} does not name an object of {server}: that looks like "
             "'/hatrac/Image/900150983cd24fb0d6963f7d28e17f72.a.png:ABCDEFGHIJKLMNOPQRSTUVWXYZ'."
         )
-    return path
+    return quote(path, safe=LEFT_AS_IT_IS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lost", "Server", "backoff", "wait_asked_for"]
 
-TIMEOUT = (10.0, 120.0)
+TIMEOUT = (6.0, 120.0)
 """Seconds to connect to the catalog and to wait for its answer; 5,000 rows take it about 1.4 s."""
 
 LONGEST_WAIT = 60.0
