@@ -106,3 +106,11 @@ def test_the_readme_names_commands_that_exist(ask) -> None:
         options = [word for word in words if word.startswith("--")]
         said = ask(name, "--help", columns=200).out
         assert [option for option in options if option not in said] == [], name
+
+
+def test_it_is_installed() -> None:
+    """Installing the distribution installs the command."""
+    from importlib.metadata import distribution
+
+    (script,) = distribution("deriva-ml-core").entry_points.select(group="console_scripts", name="deriva-ml")
+    assert callable(script.load())
