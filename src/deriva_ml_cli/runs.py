@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_cli.wording import parsed_duration
-from deriva_ml_core.definitions import MLTable, Status
+from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
@@ -101,7 +101,15 @@ def find_page(ml: DerivaML, filters: Filters, *, limit: int, page: int) -> Page:
         filters: Which ones.
         limit: How many a page has.
         page: Which page, from 1.
+
+    Raises:
+        InvalidRID, UnknownRID, WrongTable, UnknownTerm: A filter names what the catalog does not have.
     """
+    for table, rid in ((MLTable.workflow, filters.workflow), (MLTable.dataset, filters.dataset)):
+        if rid is not None:
+            ml.connection.require_row(table, check_rid(rid))
+    if filters.workflow_type is not None:
+        ml.connection.terms.require(MLVocab.workflow_type, [filters.workflow_type])
     wanted = limit * page + 1
     found = _matching(ml, filters, wanted)
     return Page(runs_of(ml, found[wanted - 1 - limit : wanted - 1]), len(found) == wanted)

@@ -58,6 +58,12 @@ def test_filters(ask, ml: DerivaML, run, config: ExecutionConfiguration) -> None
     assert "No execution matches" in ask("list", "--text", "nowhere").out
 
 
+@pytest.mark.parametrize("words", [("--workflow", "9-ZZZZ"), ("--dataset", "no rid"), ("--type", "Nothing")])
+def test_a_filter_that_names_nothing_is_wrong_use(ask, ml: DerivaML, words: tuple[str, str]) -> None:
+    """A record id or a term that the catalog does not have is told, rather than that nothing matches."""
+    assert ask("list", *words).code == 2
+
+
 def test_an_unknown_state_is_wrong_use(ask) -> None:
     """A state that does not exist is wrong use, and those that do are named."""
     said = ask("list", "--status", "done")
