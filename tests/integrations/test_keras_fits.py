@@ -263,6 +263,29 @@ def test_fits_keep_their_order(execution: Execution) -> None:
     assert [(each["fit"], each["outcome"]) for each in facts(execution)] == [(1, "completed"), (2, "completed")]
 
 
+def test_a_fit_that_failed_and_was_followed_by_another_is_on_record_as_that(execution: Execution) -> None:
+    """Where user code catches what ended a fit, nobody tells of that; the next fit does."""
+    model, ours = compiled(), DerivaMLCallback(execution)
+    with execution:
+        with pytest.raises(ZeroDivisionError):
+            fit(model, ours, At(1, lambda: 1 / 0))
+        fit(model, ours, epochs=1)
+    assert [each["outcome"] for each in facts(execution)] == ["broken off: another fit followed", "completed"]
+
+
+def test_a_process_that_follows_records_nothing(execution: Execution) -> None:
+    """In a process of a rank above zero the callback is silent: that of rank zero records."""
+    follower = Execution(execution.connection, execution._row, execution.working_dir, rank=1)
+    recorded = DerivaMLCallback(follower)
+    with execution, follower:
+        model = compiled()
+        fit(model, recorded, epochs=1)
+        model.evaluate(POINTS, SUMS, verbose=0, callbacks=[recorded])
+        assert list(follower.working_dir.rglob("*.keras")) == []
+    assert told(execution) == []
+    assert not (execution.working_dir / "metrics.jsonl").exists()
+
+
 # Why a fit ended
 
 

@@ -115,7 +115,7 @@ class TrainingReporter:
 
     def begin(self) -> Execution:
         """Make the execution where that is to be done here and is not done yet; raises whatever hinders it."""
-        execution = self._run.begin(self._resumed.same_run(self.options.resume))
+        execution = self._run.begin(self._resumed.same_run(self.options.resume), self._resumed.check_catalog)
         if self._record is None or self._record.execution is not execution:
             try:
                 execution.check_asset(self.options.checkpoint_table, self.options.checkpoint_types)
@@ -145,10 +145,13 @@ class TrainingReporter:
         """
         execution = self.begin()
         record = self._kept()
+        self._end("broken off: another fit followed")
         number = self._fit.number + 1 if self._fit else 1
         with spared("number the fit"):
             number = record.next_fit()
-        checkpoints = Checkpoints(execution, self.options, managed=managed, best=self._resumed.best)
+        checkpoints = Checkpoints(
+            execution, self.options, managed=managed, best=self._resumed.best, beside=self._worker.submit
+        )
         self._fit = Fit(number, self.options, record, checkpoints, Pace(self.options, epochs), self._tell)
         with spared("keep how the fit is set up"):
             datasets = [spec.model_dump(include={"rid", "version"}) for spec in execution.record.datasets]
@@ -380,7 +383,7 @@ class TrainingReporter:
     def _link_origin(self, execution: Execution) -> None:
         """Record the checkpoint of another run that was loaded, once."""
         resumed, self._resumed = self._resumed, Resumed()
-        if (link := resumed.link(execution.execution_rid)) is not None:
+        if (link := resumed.link(execution)) is not None:
             with spared("record the checkpoint that the training goes on from"):
                 link_checkpoint(execution, *link, self._worker)
 
