@@ -193,6 +193,7 @@ def test_a_folder_is_a_checkpoint(ml: DerivaML, execution: Execution, tmp_path: 
         for number in (1, 2):
             report.save_checkpoint(number, ".ckpt", write, {"loss": 1.0})
             report.end_epoch(number, {"loss": 1.0})
+        assert report._worker.drain(60)
         assert on_disk(execution) == {"0.pt", ".metadata"}
         report.end_fit()
     found = outputs(ml, execution, "Model")

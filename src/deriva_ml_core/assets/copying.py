@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["copy_whole", "remove_abandoned"]
+__all__ = ["copy_whole", "put_aside", "remove_abandoned"]
 
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
@@ -17,7 +18,7 @@ def copy_whole(original: Path, target: Path) -> None:
     """Copy a file to a place where it appears when it is whole; what lay there before is replaced."""
     from shutil import copyfile
 
-    part = target.with_name(f".{uuid4().hex}.part")
+    part = _part(target)
     try:
         with part.open("xb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)  # let go by the system when this process dies
@@ -28,12 +29,31 @@ def copy_whole(original: Path, target: Path) -> None:
         raise
 
 
+def put_aside(path: Path) -> Path | None:
+    """Take a file or folder out of its place at once, so that it can be deleted later, which takes long if it is big.
+
+    Returns:
+        Where it is now: `remove_abandoned` deletes the file if nobody else does. None where there was nothing.
+    """
+    aside = _part(path)
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return None
+    return aside
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f".{uuid4().hex}.part")
+
+
 def remove_abandoned(folder: Path) -> None:
     """Take away the beginnings of copies, anywhere below a folder, whose process is no more."""
     for above, _, names in os.walk(folder):
         for part in (Path(above) / name for name in names if _PART.fullmatch(name)):
-            if not _is_held(part):
-                part.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if not _is_held(part):
+                    part.unlink()
 
 
 def _is_held(part: Path) -> bool:

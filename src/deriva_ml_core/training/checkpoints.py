@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deriva_ml_core.assets.copying import put_aside
 from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
 from deriva_ml_core.training.options import TrainingOptions
 from deriva_ml_core.training.scores import Score, monitored
@@ -60,14 +62,22 @@ class Checkpoints:
         options: Which are kept, and how they are called.
         managed: Whether the framework's own callbacks keep checkpoints, so that we do only where we are told to.
         best: The best score of the earlier part of this training, where it is resumed.
+        beside: Has something done beside the training: the deletion of a file of many gigabytes takes its time.
     """
 
     def __init__(
-        self, execution: Execution, options: TrainingOptions, *, managed: bool = False, best: Score | None = None
+        self,
+        execution: Execution,
+        options: TrainingOptions,
+        *,
+        managed: bool = False,
+        best: Score | None = None,
+        beside: Callable[[Callable[[], object]], object],
     ) -> None:
         which = options.checkpoints or ("none" if managed else "best+last")
         self._execution = execution
         self._options = options
+        self._beside = beside
         self._keeps_all = which == "all"
         self._keeps_best = "best" in which
         self._keeps_last = "last" in which or which == "all"
@@ -190,10 +200,8 @@ class Checkpoints:
     def remove(self, path: Path) -> None:
         """Let go of a checkpoint that is superseded: it is deleted, and neither sent nor missed."""
         self.forget(path)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        if (aside := put_aside(path)) is not None:
+            self._beside(partial(_delete, aside))
 
     def forget(self, path: Path) -> None:
         """Drop a checkpoint that is deleted, with all its files, from what is to be sent."""
@@ -282,3 +290,10 @@ class Checkpoints:
             raise ConfigurationError(
                 f"filename={template!r} cannot be filled in ({error}); it may name {', '.join(sorted(known))}."
             ) from error
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

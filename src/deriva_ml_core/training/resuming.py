@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution.ancestry import record_origin
 from deriva_ml_core.training.options import Resuming
 from deriva_ml_core.training.scores import Score
@@ -41,31 +42,57 @@ class Resumed:
         execution: Its execution; None where the training begins anew.
         checkpoint: The checkpoint, where it is known.
         best: The best score until then.
+        catalog: The name of the execution's catalog, where it is told.
     """
 
     execution: RID | None = None
     checkpoint: Path | None = None
     best: Score | None = None
+    catalog: str | None = None
 
     @classmethod
     def of(cls, state: Mapping[str, object], checkpoint: Path | None) -> Resumed:
         """Read what `state_of` wrote, perhaps in another version; what is not as expected counts as not there."""
-        rid = state.get("execution")
+        rid, catalog = state.get("execution"), state.get("catalog")
         best = None
         match state.get("best"):
             case {"name": str(name), "value": (int() | float()) as value, "larger": bool(larger)}:
                 best = Score(name, value, larger)
-        return cls(rid if isinstance(rid, str) else None, checkpoint, best)
+        known = rid if isinstance(rid, str) else None
+        return cls(known, checkpoint, best, catalog if isinstance(catalog, str) else None)
 
     def same_run(self, resume: Resuming) -> RID | None:
         """The execution that is to go on, where that was asked for by name."""
         return self.execution if resume == "same" else None
 
-    def link(self, present: RID) -> tuple[RID, Path] | None:
+    def check_catalog(self, execution: Execution) -> None:
+        """Raise where the run that is to go on was found in another catalog than its own, in which its id is another's.
+
+        Raises:
+            ConfigurationError: It says which catalog it is.
+        """
+        if not self._is_of(execution):
+            raise ConfigurationError(
+                f"The checkpoint's execution {self.execution} is in the catalog {self.catalog}, and not in "
+                f"{execution.connection.catalog.name}: give ml= that catalog, or leave out resume='same'."
+            )
+
+    def link(self, present: Execution) -> tuple[RID, Path] | None:
         """The earlier execution and its checkpoint, where they are an input of the present one."""
-        if self.execution is None or self.checkpoint is None or self.execution == present:
+        if self.execution is None or self.checkpoint is None:
             return None
-        return self.execution, self.checkpoint
+        if not self._is_of(present):
+            log.warning(
+                "The checkpoint %s is of execution %s in another catalog, %s, so it is no input here.",
+                self.checkpoint,
+                self.execution,
+                self.catalog,
+            )
+            return None
+        return None if self.execution == present.execution_rid else (self.execution, self.checkpoint)
+
+    def _is_of(self, execution: Execution) -> bool:
+        return self.catalog in (None, execution.connection.catalog.name)
 
     def facts(self) -> dict[str, JsonValue] | None:
         """The same, to be kept."""

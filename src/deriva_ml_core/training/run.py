@@ -61,17 +61,20 @@ class Run:
             raise ExecutionNotBegun("There is no execution yet: it is made when the first fit begins.")
         return self._execution
 
-    def begin(self, resumed: RID | None = None) -> Execution:
+    def begin(self, resumed: RID | None = None, check: Callable[[Execution], None] | None = None) -> Execution:
         """Make and enter the execution where that is to be done here and is not done yet.
 
         Args:
             resumed: The execution that is to go on; None for a new one.
+            check: What may raise before the one that is to go on does.
         """
         if self._opening is None:
             return self.execution
         execution = self._execution
         if execution is None or (not self._is_inside and execution.status is not Status.completed):
             execution = self._opening(resumed)  # also after one that failed: a second try is a run of its own
+            if resumed is not None and check is not None:
+                check(execution)
             execution.__enter__()
             self._execution, self._is_inside = execution, True
         return execution
