@@ -122,7 +122,7 @@ def rebuild_run(ml: DerivaML, rid: str, into: Path, repository: Path | None, *, 
         commit=recorded["head"],
         source=source,
         patched=b"\ndiff --git " in patch,
-        left_out=tuple(_left_out(patch)),
+        left_out=(*_left_out(patch), *_submodules(into / "code")),
         command=tuple(command),
         place=place,
         variables=_variables(environment),
@@ -151,6 +151,11 @@ def _left_out(patch: bytes) -> Iterator[str]:
     """The notes at a patch's head, which name what is not in it."""
     for line in patch.split(b"\n\n", 1)[0].decode(errors="replace").splitlines()[1:]:
         yield line.removeprefix("# ")
+
+
+def _submodules(code: Path) -> Iterator[str]:
+    if (code / ".gitmodules").is_file():
+        yield "submodules: `git submodule update --init --recursive` brings them"
 
 
 def _command(environment: Mapping[str, Any], root: Path, code: Path) -> tuple[list[str], Path]:

@@ -200,6 +200,14 @@ def test_a_folder_in_the_way(ask, project: Project, tmp_path: Path) -> None:
     assert "--into" in said.complaint
 
 
+def test_again_where_it_was_deleted(ask, project: Project, tmp_path: Path) -> None:
+    """A run can be rebuilt where it was rebuilt before, once that folder is deleted, though git still knows it."""
+    rid = project.run("run.py", "x")
+    for _ in range(2):
+        assert ask("reproduce", rid, "--into", str(tmp_path / "again")).code == 0
+        shutil.rmtree(tmp_path / "again")
+
+
 def test_a_run_outside_of_git(ask, run, tmp_path: Path) -> None:
     """A run whose code was in no repository cannot be rebuilt, which is said."""
     said = ask("reproduce", run().execution_rid, "--into", str(tmp_path / "again"))

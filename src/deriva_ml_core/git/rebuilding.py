@@ -39,7 +39,9 @@ def rebuild(
     asked = [str(each) for each in repositories if each.is_dir()]
     source = next((each for each in asked if _has(Path(each), commit)), None)
     if source is not None:
-        _require(ask(Path(source), *_NO_HOOKS, "worktree", "add", "--detach", str(folder.absolute()), commit))
+        # forced, as git still knows a worktree there whose folder somebody deleted
+        arguments = ("worktree", "add", "--force", "--detach", str(folder.absolute()), commit)
+        _require(ask(Path(source), *_NO_HOOKS, *arguments))
     elif remote is not None and _clone(remote, folder, commit):
         source = remote
     else:
