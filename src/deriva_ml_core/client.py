@@ -70,16 +70,19 @@ class DerivaML:
         hostname: str,
         project_name: str,
         *,
+        catalog_id: str | int | None = None,
         acls: Mapping[str, Sequence[str]] | None = None,
         credential: Mapping[str, str] | None = None,
         working_dir: str | Path | None = None,
         plugins: pluggy.PluginManager | None = None,
     ) -> Self:
-        """Make a new catalog on a server, with the standard tables and terms, and open it.
+        """Make a catalog on a server, with the standard tables and terms, and open it.
 
         Args:
             hostname: The server's host name.
             project_name: The name of the schema for the project's own tables.
+            catalog_id: A catalog that is there: it gets the tables and terms that it lacks, and loses nothing. By
+                default a new one is made.
             acls: Who may do what: users and groups by ``enumerate``, ``select``, ``write`` and ERMrest's other rights;
                 by default whoever makes it may do all, and nobody else may see it.
             credential: What logs in, as above; what the user has stored by default.
@@ -89,7 +92,8 @@ class DerivaML:
         Raises:
             LoginRequired, AccessRefused: The user may not make catalogs there.
         """
-        address = Address(hostname=hostname, credential=_secret(credential))
+        given = None if catalog_id is None else str(catalog_id)
+        address = Address(hostname=hostname, catalog_id=given, credential=_secret(credential))
         asked = (plugins or plugin_manager()).hook.create_catalog
         number = asked(address=address, project_name=project_name, acls=acls)
         return cls(hostname, number, working_dir=working_dir, credential=credential, plugins=plugins)

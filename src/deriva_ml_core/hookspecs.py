@@ -53,12 +53,12 @@ class Questions:
     def create_catalog(
         self, address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None
     ) -> str | None:
-        """Make a new catalog on a server, with the standard tables and terms, and return its number.
+        """Make a catalog on a server, or give one the standard tables and terms that it lacks, and return its number.
 
         Asked by ``DerivaML.create``.
 
         Args:
-            address: The server; no catalog is named.
+            address: The server, and the number of a catalog that is there; None for a new one.
             project_name: The name of the schema for the project's own tables.
             acls: Who may do what, by ERMrest's names for rights; None leaves all rights to the one who asks.
         """

@@ -228,3 +228,24 @@ def test_what_cannot_be_done_without(fake: DerivaServer, older: str) -> None:
     send(fake, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Checksum")
     with pytest.raises(ConfigurationError, match=r"Workflow\.Checksum"):
         opened(fake, older)
+
+
+@pytest.mark.parametrize("kind", ["bare", "older", "newer"])
+def test_what_a_catalog_lacks_is_added(fake: DerivaServer, request: pytest.FixtureRequest, kind: str) -> None:
+    """A catalog that is there gets missing tables and terms in few requests, and keeps all it has; again: nothing."""
+    if kind == "bare":
+        number = json.loads(fake.answer(Request("POST", "/ermrest/catalog", "", {}, b"", TEST1)).body)["id"]
+    else:
+        number = request.getfixturevalue(kind)
+    before = json.dumps(fake.ermrest.catalog(number).model.schemas)
+    fake.requests.clear()
+    ml = DerivaML.create(fake.hostname, "demo-schema", catalog_id=number, credential=fake.credential())
+    assert len(fake.requests) <= 11
+    assert {"Training", "Inference"} <= ml.list_terms("Workflow_Type").keys()
+    assert ml.connection.catalog.model.asset_table("Model").is_asset
+    after = fake.ermrest.catalog(number).model.schemas
+    for schema, doc in json.loads(before).items():
+        assert {name: after[schema]["tables"][name] for name in doc["tables"]} == doc["tables"]
+    changed = json.dumps(after)
+    DerivaML.create(fake.hostname, "demo-schema", catalog_id=number, credential=fake.credential())
+    assert json.dumps(fake.ermrest.catalog(number).model.schemas) == changed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from deriva_ml_core.backends.remote.adapted import adapted
 from deriva_ml_core.backends.remote.asking import Asking, encoded
 from deriva_ml_core.backends.remote.catalog import RemoteCatalog
 from deriva_ml_core.backends.remote.mistakes import refusal
@@ -56,14 +57,19 @@ def create_catalog(server: Server, project: str, rights: Mapping[str, Sequence[s
 def furnish(catalog: RemoteCatalog, project: str) -> None:
     """Give a catalog those standard tables and terms that it lacks: one request for all tables, one a vocabulary.
 
+    What is there stays as it is, also where its columns are called otherwise.
+
     Args:
         catalog: The catalog, new or not.
         project: The name of the schema for the project's own tables.
     """
-    catalog.create_tables([_in_project(table, project) for table in standard_tables()])
+    missing = [table for table in standard_tables() if table.name not in catalog.model.tables]
+    if missing:
+        catalog.create_tables([_in_project(table, project) for table in missing])
+    known = adapted(catalog)
     for vocabulary, terms in TERMS.items():
         rows = [{"Name": name, "Description": description} for name, description in terms.items()]
-        catalog.insert(vocabulary, rows, skip_existing=True)
+        known.insert(vocabulary, rows, skip_existing=True)
 
 
 def _in_project(table: Table, project: str) -> Table:

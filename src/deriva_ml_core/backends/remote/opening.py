@@ -10,7 +10,7 @@ from urllib.parse import quote
 from deriva_ml_core.backend import Backend
 from deriva_ml_core.backends.remote.adapted import adapted
 from deriva_ml_core.backends.remote.catalog import RemoteCatalog
-from deriva_ml_core.backends.remote.creating import create_catalog
+from deriva_ml_core.backends.remote.creating import create_catalog, furnish
 from deriva_ml_core.backends.remote.server import Server
 from deriva_ml_core.backends.remote.store import RemoteStore
 from deriva_ml_core.errors import ConfigurationError, UnknownAddress
@@ -51,14 +51,21 @@ def open_backend(address: Address, home: Path) -> Backend:
 
 
 def create_on_server(address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None = None) -> str:
-    """Make a catalog on a server, and return its number.
+    """Make a catalog on a server, or give one that is there what it lacks, and return its number.
 
     Args:
-        address: The server.
+        address: The server, and the number of a catalog that is there.
         project_name: The name of the schema for the project's own tables.
         acls: Who may do what, by ERMrest's names for rights.
     """
-    return create_catalog(server_of(address), project_name, acls).number
+    server = server_of(address)
+    if address.catalog_id is None:
+        return create_catalog(server, project_name, acls).number
+    catalog = RemoteCatalog(server, quote(address.catalog_id, safe=""))
+    furnish(catalog, project_name)
+    for access, who in (acls or {}).items():
+        catalog.grant(access, who)
+    return catalog.number
 
 
 def server_of(address: Address) -> Server:
