@@ -5,8 +5,8 @@ functions; the record ids that it names are there under these very ids. A test o
 
 Left to other places: notebooks are proved in tests/core/test_notebook_server.py and test_source_notebook.py. Left to
 the issue of the runners: ``deriva-ml-run`` and ``deriva-ml-run-notebook``, thus the shell block that calls the one,
-`run_model`, the notebook that a separate process executes, and ``nbstripout --install``. Left to the issue of the
-Deriva server: `DerivaML(hostname, catalog_id)`, and timeouts and chunks on the wire.
+`run_model`, the notebook that a separate process executes, and ``nbstripout --install``. The same tests run on a Deriva
+server in tests/remote/test_remote_document.py; timeouts and chunks on the wire are in test_remote_objects.py there.
 """
 
 from __future__ import annotations
