@@ -20,6 +20,7 @@ from lightnings import IGNORED, callback, held_out, loader, model_of, own_callba
 
 from deriva_ml import DerivaML  # noqa: E402
 from deriva_ml_core.definitions import Status  # noqa: E402
+from deriva_ml_core.errors import ConfigurationError  # noqa: E402
 from deriva_ml_core.execution.live import Execution  # noqa: E402
 
 pytestmark = [*IGNORED, pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
@@ -157,9 +158,10 @@ def test_checkpoints_that_are_written_beside_the_training(
         assert torch.load(execution.download_asset(asset), weights_only=False)["state_dict"]
 
 
-def test_a_failure_waits_for_what_is_being_written(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
-    """A checkpoint that is still being written beside the training when that fails is kept, whole."""
+def test_a_failure_waits_for_what_is_being_written(ml: DerivaML, lightning: ModuleType) -> None:
+    """A checkpoint that is still being written beside the training when that fails is kept, whole, and sent."""
     release = Event()
+    one = own_callback(ml)
 
     class Slow(lightning.plugins.io.TorchCheckpointIO):
         def save_checkpoint(self, *args: Any, storage_options: Any = None) -> None:
@@ -168,19 +170,18 @@ def test_a_failure_waits_for_what_is_being_written(ml: DerivaML, execution: Exec
 
     class Releasing(lightning.Callback):
         def on_exception(self, *_: Any) -> None:
-            assert staged_names(execution) == {"epoch-0001.ckpt"}
+            assert not any((one.execution.working_dir / "outputs" / "Model").iterdir())
             release.set()
 
     def on_train_epoch_start(self: Any) -> None:
         if self.current_epoch == 1:
             raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"), execution:
-        plugin = lightning.plugins.io.AsyncCheckpointIO(Slow())
-        trainer = trainer_of(lightning, Releasing(), callback(execution, upload="never"), plugins=[plugin])
+    plugin = lightning.plugins.io.AsyncCheckpointIO(Slow())
+    trainer = trainer_of(lightning, Releasing(), one, plugins=[plugin])
+    with pytest.raises(RuntimeError, match="stop"):
         trainer.fit(model_of(lightning, on_train_epoch_start=on_train_epoch_start), loader())
-    execution.upload_execution_outputs()
-    assert types_of(ml, execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
+    assert types_of(ml, one.execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
 
 
 def test_what_is_removed_before_it_is_written_is_not_sent(execution: Execution, lightning: ModuleType) -> None:
@@ -354,6 +355,11 @@ def test_what_is_no_file_of_this_machine_goes_to_lightnings_own(execution: Execu
     assert staged_names(execution) == set()
 
 
+def spoiled(package: ModuleType) -> Any:
+    """A model that forgets when its training begins, so that no epoch is as good as those before."""
+    return model_of(package, on_train_start=lambda self: [each.data.fill_(5) for each in self.parameters()] and None)
+
+
 def test_a_training_goes_on_in_a_new_execution(
     ml: DerivaML, new_execution: Callable[[], Execution], package: ModuleType
 ) -> None:
@@ -364,26 +370,27 @@ def test_a_training_goes_on_in_a_new_execution(
         fit(package, callback(first), own, max_epochs=2)
         path, score = own.best_model_path, own.best_model_score
         with new_execution() as second:
-            again = kind(monitor="val_loss", filename="{epoch}")
-            fit(package, callback(second), again, max_epochs=3, ckpt_path=path)
+            again = kind(monitor="val_loss", filename="{epoch}", save_last=True)
+            trainer = trainer_of(package, callback(second), again, enable_checkpointing=True, max_epochs=3)
+            trainer.fit(spoiled(package), loader(), held_out(), ckpt_path=path, weights_only=False)
             assert Path(again.dirpath).is_relative_to(second.working_dir)
-        assert again.best_model_score <= score
+        assert (again.best_model_score, again.best_model_path) == (score, path)
         assert Path(path).is_file()
     assert [asset.filename for asset in second.list_assets("Input")] == [Path(path).name]
     assert next(message.partition(":")[0] for message in told(second)) == "Epoch 3/3"
+    assert types_of(ml, second) == {"last.ckpt": {"Last_Checkpoint"}}
 
 
 def test_a_best_score_of_ours_survives(
     ml: DerivaML, new_execution: Callable[[], Execution], lightning: ModuleType
 ) -> None:
     """An epoch after a resume is the best only where it beats those before it."""
-    worse = model_of(lightning, on_train_start=lambda self: [each.data.fill_(5) for each in self.parameters()] and None)
     with new_execution() as first:
         fit(lightning, callback(first), enable_checkpointing=False, max_epochs=2)
         (path,) = (first.working_dir / "outputs" / "Model").glob("*2.ckpt")
         with new_execution() as second:
             trainer = trainer_of(lightning, callback(second), max_epochs=3)
-            trainer.fit(worse, loader(), held_out(), ckpt_path=str(path), weights_only=False)
+            trainer.fit(spoiled(lightning), loader(), held_out(), ckpt_path=str(path), weights_only=False)
     assert types_of(ml, second) == {"epoch-0003.ckpt": {"Last_Checkpoint"}}
 
 
@@ -402,6 +409,23 @@ def test_a_training_goes_on_in_the_same_execution(ml: DerivaML, package: ModuleT
     messages = [message.partition(":")[0] for message in told(second.execution)]
     assert [each for each in messages if each.startswith("Epoch")] == ["Epoch 1/2", "Epoch 2/2", "Epoch 3/3"]
     assert second.execution.list_assets("Input") == []
+
+
+def test_a_checkpoint_of_another_catalog(
+    ml: DerivaML, lightning: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There the same record id is another run's: it neither goes on, nor is it an input."""
+    first = own_callback(DerivaML(f"file:{tmp_path / 'other'}"))
+    own = lightning.callbacks.ModelCheckpoint()
+    fit(lightning, first, own, max_epochs=1)
+    linked = own_callback(ml)
+    fit(lightning, linked, max_epochs=2, ckpt_path=own.best_model_path)
+    assert linked.execution.execution_rid == first.execution.execution_rid
+    assert linked.execution.list_assets("Input") == []
+    assert "in another catalog" in caplog.text
+    with pytest.raises(ConfigurationError, match="is in the catalog"):
+        fit(lightning, own_callback(ml, resume="same"), max_epochs=2, ckpt_path=own.best_model_path)
+    assert linked.execution.status is Status.completed
 
 
 def test_the_best_checkpoint_can_be_tested_after_the_end(ml: DerivaML, lightning: ModuleType) -> None:

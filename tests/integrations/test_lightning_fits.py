@@ -330,7 +330,11 @@ def test_a_search_is_no_training(ml: DerivaML, package: ModuleType, tmp_path: Pa
         package.tuner.Tuner(trainer).lr_find(model, num_training=6)
     elif search == "scale_batch_size":
         package.tuner.Tuner(trainer).scale_batch_size(model, max_trials=2, steps_per_trial=1)
+    with pytest.raises(ExecutionNotBegun):
+        _ = one.execution
     trainer.fit(model)
+    (facts,) = json.loads((one.execution.working_dir / "training.json").read_text())["fits"]
+    assert (facts["resumed_from"], facts["outcome"]) == (None, "completed")
     assert heads(one.execution) == ["Epoch 1/2", "Epoch 2/2"]
     assert list(outputs(ml, one.execution, "Model")) == ["epoch=1.ckpt"]
     assert len(list(ml.find_executions())) == 1

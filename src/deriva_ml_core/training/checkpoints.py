@@ -152,10 +152,6 @@ class Checkpoints:
         finally:
             partial.unlink(missing_ok=True)
 
-    def is_pending(self, path: Path) -> bool:
-        """Whether a checkpoint is registered, and neither written nor dropped yet."""
-        return path in self._writing
-
     def written(self, path: Path) -> None:
         """Take up a checkpoint that is whole, and let go of those that it supersedes."""
         kept, is_best, _ = self._writing.pop(path)

@@ -164,12 +164,12 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._is_on and (step := self._epochs.end_batch(trainer, batch)) is not None:
-            self._checkpointing.end_step(trainer, step)
+            self._checkpointing.ours.end_step(trainer, step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_on:
             self._complete_epoch(trainer)
-            self._checkpointing.end_epoch(trainer, self._epochs.end_epoch(trainer))
+            self._checkpointing.ours.end_epoch(trainer, self._epochs.end_epoch(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_on:
@@ -225,7 +225,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
     def _complete_epoch(self, trainer: Trainer) -> None:
         if (told := self._epochs.report(trainer)) is not None:
             self._stops.note_epoch(trainer, told[0])
-            self._checkpointing.complete_epoch(trainer, told[1])
+            self._checkpointing.ours.complete_epoch(trainer, told[1])
 
     def _leave(self, trainer: Trainer) -> None:
         """Leave the Trainer as it was."""

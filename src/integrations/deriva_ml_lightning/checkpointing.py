@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any
 
 from deriva_ml_core.training import TrainingReporter
 from deriva_ml_lightning.checkpoint_io import RecordedCheckpointIO, install, is_local, uninstall
+from deriva_ml_lightning.our_saves import OurSaves
 from deriva_ml_lightning.packages import checkpoint_callbacks
 
 __all__ = ["Checkpointing"]
@@ -30,6 +31,8 @@ class Checkpointing:
     """
 
     def __init__(self, reporter: TrainingReporter, *, direct: bool) -> None:
+        self.ours = OurSaves(reporter)
+        """What our own policy saves."""
         self._reporter = reporter
         self._direct = direct
         self._installed: RecordedCheckpointIO | None = None
@@ -39,8 +42,6 @@ class Checkpointing:
         self._known: dict[Path, None] = {}
         self._removed: set[Path] = set()
         """What was removed while it was still being written beside the training."""
-        self._saves = False
-        self._later: int | None = None
 
     @property
     def managed(self) -> bool:
@@ -58,8 +59,8 @@ class Checkpointing:
         """Take part in a fit: on every rank, before the ModelCheckpoints' own ``setup``."""
         asked = self._reporter.options.checkpoints
         self._theirs = checkpoint_callbacks(trainer) if asked is None and not trainer.fast_dev_run else []
-        self._saves = not self._theirs and asked != "none" and not trainer.fast_dev_run
-        self._root, self._later = Path(trainer.default_root_dir).absolute(), None
+        self.ours.begin(saves=not self._theirs and asked != "none" and not trainer.fast_dev_run)
+        self._root = Path(trainer.default_root_dir).absolute()
         watch = self if trainer.is_global_zero else None
         self._installed = install(trainer.strategy, watch, direct=self._direct)
 
@@ -91,57 +92,12 @@ class Checkpointing:
             uninstall(trainer.strategy, self._installed)
             self._installed = None
 
-    # Our own policy
-
-    def end_step(self, trainer: Any, step: int) -> None:
-        """Save within an epoch, where that is asked for: on every rank."""
-        every = self._reporter.options.save_every_n_steps
-        if every is not None and self._saves and step % every == 0:
-            self._save(trainer, trainer.current_epoch + 1, {}, in_step=True)
-
-    def end_epoch(self, trainer: Any, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Save after an epoch, or when its metrics are complete, where the one that decides is not there yet."""
-        options, epoch = self._reporter.options, trainer.current_epoch + 1
-        if not self._saves or epoch % options.save_every_n_epochs:
-            return
-        late = options.monitor is not None and options.monitor not in metrics
-        if _agreed(trainer, late):
-            self._later = epoch
-        else:
-            self._save(trainer, epoch, metrics)
-
-    def complete_epoch(self, trainer: Any, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Save what `end_epoch` left for later: on every rank."""
-        if self._later is not None:
-            epoch, self._later = self._later, None
-            self._save(trainer, epoch, metrics)
-
-    def _save(self, trainer: Any, epoch: int, metrics: Mapping[str, SupportsFloat], *, in_step: bool = False) -> None:
-        """Save on every rank, to the path that rank zero registered."""
-        path = None
-        if trainer.is_global_zero and (in_step or self._reporter.checkpoint_due(epoch)):
-            step = trainer.global_step
-            path = self._reporter.checkpoint_path(epoch, ".ckpt", metrics, step=step, in_step=in_step)
-        path = _agreed(trainer, path)
-        if path is None:
-            return
-        try:
-            trainer.save_checkpoint(path, weights_only=self._reporter.options.weights_only)
-        except Exception:
-            if trainer.world_size > 1:  # a rank that swallowed its failure would leave the others waiting
-                raise
-            with self._reporter.writing_checkpoint(path):
-                raise
-        if trainer.is_global_zero and path.exists() and self._reporter.checkpoints.is_pending(path):
-            with self._reporter.writing_checkpoint(path):  # by a strategy that needs no CheckpointIO
-                pass
-
     # What is seen of a CheckpointIO
 
     @contextmanager
     def saving(self, path: Path, *, whole: bool) -> Iterator[None]:
         """Called around the writing of a checkpoint, on whatever thread writes it."""
-        if self._reporter.checkpoints.is_pending(path):
+        if self.ours.take(path):
             with self._reporter.writing_checkpoint(path):
                 yield
             return
@@ -209,8 +165,3 @@ class Checkpointing:
             task()
         except Exception:
             log.warning("The checkpoints at %s could not be recorded; the training goes on.", path, exc_info=True)
-
-
-def _agreed(trainer: Any, word: Any) -> Any:
-    """What rank zero says, on every rank."""
-    return word if trainer.world_size == 1 else trainer.strategy.broadcast(word)
