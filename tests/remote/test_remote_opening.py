@@ -40,6 +40,8 @@ def test_creation_in_few_requests(connect, fake: DerivaServer) -> None:
     catalog = create_catalog(connect(), "demo")
     assert len(fake.requests) <= 8
     assert catalog.model.table("Model").schema == "demo"
+    for vocabulary, prefix in (("Asset_Type", "demo"), ("Workflow_Type", "deriva-ml")):
+        assert all(row["ID"] == f"{prefix}:{row['RID']}" for row in catalog.select(vocabulary))
     fake.requests.clear()
     create_catalog(connect(), "demo")
     assert catalog.number == "1"

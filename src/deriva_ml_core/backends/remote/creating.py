@@ -11,6 +11,7 @@ from deriva_ml_core.backends.remote.catalog import RemoteCatalog
 from deriva_ml_core.backends.remote.mistakes import refusal
 from deriva_ml_core.backends.remote.reading import KnownTables
 from deriva_ml_core.backends.remote.server import Lost, Server
+from deriva_ml_core.definitions import MLVocab
 from deriva_ml_core.errors import CatalogUnavailable, ConfigurationError
 from deriva_ml_core.schema import DOMAIN_SCHEMA, ML_SCHEMA, Table
 from deriva_ml_core.standard import TERMS, standard_tables
@@ -73,4 +74,12 @@ def furnish(catalog: RemoteCatalog, project: str) -> None:
 
 
 def _in_project(table: Table, project: str) -> Table:
-    return replace(table, schema=project) if table.schema == DOMAIN_SCHEMA else table
+    """A table of the project's in its schema; terms have ids in its name, but for those of workflows."""
+    if table.schema == DOMAIN_SCHEMA:
+        return replace(table, schema=project)
+    if not table.is_vocabulary or table.name == MLVocab.workflow_type:
+        return table
+    named = (
+        replace(column, default=f"{project}:{{RID}}") if column.name == "ID" else column for column in table.columns
+    )
+    return replace(table, columns=tuple(named))
