@@ -5,11 +5,13 @@ The server is the tests' fake one, on loopback; requests are the same on a real 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from benchmarks.figures import Figure
 from benchmarks.places import fresh_bytes
@@ -31,7 +33,8 @@ def run(scale: Scale, folder: Path) -> Iterator[Figure]:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from fakes.deriva_server import serving
 
-    with serving(folder / "hatrac", latency=LATENCY) as fake:
+    home = {"DERIVA_ML_HOME": str(folder / "home")}  # where bags are kept
+    with patch.dict(os.environ, home), serving(folder / "hatrac", latency=LATENCY) as fake:
         yield from _Steps(fake, scale, folder).run()
 
 
