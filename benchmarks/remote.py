@@ -67,7 +67,8 @@ class _Steps:
         for count in sorted({min(10, self.scale.bags[0]), self.scale.bags[0]}):
             for number in range(count):
                 self.file(exe, f"{count}-{number}.bin", 1024)
-            yield self.counted(f"upload {count} files of 1 KiB", count + 10, exe.upload_execution_outputs)
+            most = count + (6 if count <= 10 else 10)
+            yield self.counted(f"upload {count} files of 1 KiB", most, exe.upload_execution_outputs)
         yield from self.big(exe)
         yield self.counted("leave, with the journal's copy", 7, lambda: exe.__exit__(None, None, None))
         yield from self.bag(ml, exe)
