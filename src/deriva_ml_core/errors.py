@@ -152,7 +152,7 @@ class WorkflowTwice(DerivaMLException):
 
 
 class NotReproducible(DerivaMLException):
-    """Source code that cannot be rebuilt, where ``DERIVA_ML_REQUIRE_CLEAN=1`` asks for it."""
+    """Source code that cannot be rebuilt: when it is to be, or where ``DERIVA_ML_REQUIRE_CLEAN=1`` asks before."""
 
 
 class InvalidTransition(DerivaMLException):

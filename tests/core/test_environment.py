@@ -76,6 +76,7 @@ def test_only_chosen_variables_are_kept() -> None:
         "TZ": "UTC",
     }
     left = {
+        "DERIVA_ML_EXECUTIONS": "{}",
         "HOME": "/root",
         "EDITOR": "vi",
         "MAIL": "x",
