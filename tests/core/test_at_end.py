@@ -36,3 +36,18 @@ def test_a_task_that_fails_keeps_no_end_from_being_recorded(exe: Execution, capl
         exe.at_end(lambda error: 1 / 0)
     assert (seen, exe.status) == ([None], Status.completed)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_second_interrupt_keeps_no_end_from_being_recorded(exe: Execution) -> None:
+    """Ctrl-C while a task waits ends that wait alone: the others are done, and the run ends as it would."""
+    seen: list[object] = []
+
+    def wait(_: BaseException | None) -> None:
+        raise KeyboardInterrupt("the second")
+
+    with pytest.raises(KeyboardInterrupt, match="the second"), exe:
+        exe.at_end(seen.append)
+        exe.at_end(wait)
+        raise ValueError("no data")
+    assert len(seen) == 1
+    assert (exe.status, exe.status_detail) == (Status.failed, "ValueError: no data")

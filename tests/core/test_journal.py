@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,21 @@ def test_lines_add_up(journal: Journal) -> None:
         assert [file.asset.filename for file in story.open_files()] == ["two"]
         assert story.files["1:Model/one"].rid == "1-AAAA"
         assert story.start is not None
+
+
+def test_the_open_files_are_listed_while_another_thread_adds_to_them(journal: Journal) -> None:
+    """An upload beside the training registers and records while the training looks: no look fails."""
+    story, before = journal.story, sys.getswitchinterval()
+    adding = threading.Thread(target=lambda: [staged(f"{number}").tell(story) for number in range(3000)])
+    try:
+        sys.setswitchinterval(1e-6)
+        adding.start()
+        while adding.is_alive():
+            story.open_files()
+    finally:
+        adding.join()
+        sys.setswitchinterval(before)
+    assert len(story.open_files()) == 3000
 
 
 def test_a_forgotten_file_is_no_longer_open(journal: Journal) -> None:

@@ -435,3 +435,36 @@ print([name for name in sys.modules if name.startswith("deriva_ml")])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=200)
     assert done.stdout.splitlines()[-1] == "['deriva_ml_lightning_factory']"
+
+
+def test_an_optimizer_without_a_rate_and_batches_without_a_shape_end_no_training(
+    execution: Execution, lightning: ModuleType
+) -> None:
+    """An optimizer may find its rate itself, and hold None; a batch may raise when it is asked for its shape."""
+
+    class Shapeless:
+        @property
+        def shape(self) -> None:
+            raise RuntimeError("a nested tensor has no sizes")
+
+    class OwnRate(torch.optim.SGD):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, 0.1)
+            self.param_groups[0]["lr"] = None
+
+        def step(self, closure: Any = None) -> Any:
+            return closure()
+
+    def training_step(self: Any, batch: Any, _: int) -> Any:
+        return self.layers(torch.ones(1, 3)).sum()
+
+    def configure_optimizers(self: Any) -> Any:
+        return OwnRate(self.parameters())
+
+    model = model_of(lightning, training_step=training_step, configure_optimizers=configure_optimizers)
+    data = DataLoader([1, 2], batch_size=None, collate_fn=lambda _: Shapeless())
+    with execution:
+        trainer_of(lightning, callback(execution, upload="never"), max_epochs=1).fit(model, data)
+    (epoch,) = lines(execution, by="epoch")
+    assert "learning_rates" not in epoch
+    assert "samples_per_second" not in epoch

@@ -170,6 +170,19 @@ def test_a_name_of_ones_own(execution: Execution) -> None:
         assert set(kept(execution)) == {"1/07-0.12.txt"}
 
 
+def test_a_name_without_the_epoch_does_not_cost_the_best(execution: Execution) -> None:
+    """The last epoch is kept beside the best one, and not in its place."""
+    with execution:
+        report = TrainingReporter(execution, filename="model", upload="never")
+        for number, loss in enumerate((1.0, 2.0, 3.0), start=1):
+            report.save_checkpoint(number, ".txt", lambda path, n=number: path.write_text(f"{n}"), {"loss": loss})
+            report.end_epoch(number, {"loss": loss})
+        found = kept(execution)
+        assert found == {"model.txt": BEST, "model-last.txt": LAST}
+        assert (report.checkpoints.folder / "model.txt").read_text() == "1"
+        assert (report.checkpoints.folder / "model-last.txt").read_text() == "3"
+
+
 def test_a_name_that_cannot_be_filled_in_ends_no_training(
     execution: Execution, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -649,3 +662,32 @@ def test_our_own_lines_are_quiet(execution: Execution, caplog: pytest.LogCapture
         epoch(report, 1, loss=1.0)
         report.end_fit()
     assert caplog.text == ""
+
+
+def test_reporters_that_were_made_before_the_fits_keep_each_others_settings(execution: Execution) -> None:
+    """Of a search that makes all its reporters first, ``training.json`` tells of all fits."""
+    with execution:
+        reports = [TrainingReporter(execution, upload="never", curves=False) for _ in range(2)]
+        for number, report in enumerate(reports, start=1):
+            report.begin_fit(epochs=1, settings={"trial": number})
+            report.end_epoch(1, {"loss": 1.0})
+            report.end_fit()
+        fits = json.loads((execution.working_dir / "training.json").read_text())["fits"]
+    assert [(fit["fit"], fit["settings"]["trial"], fit["outcome"]) for fit in fits] == [
+        (1, 1, "completed"),
+        (2, 2, "completed"),
+    ]
+
+
+def test_an_interrupt_while_the_end_waits_is_recorded(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C again, while what is done beside the training is waited for, leaves no own execution running."""
+
+    def interrupted(self: TrainingReporter) -> None:
+        raise KeyboardInterrupt
+
+    report = TrainingReporter(opening(ml, ExecutionConfiguration(workflow=WORKFLOW)))
+    monkeypatch.setattr(TrainingReporter, "_round_off", interrupted)
+    report.begin_fit(epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        report.fail(ValueError("no data"))
+    assert (report.execution.status, report.execution.status_detail) == (Status.failed, "ValueError: no data")

@@ -181,7 +181,7 @@ class Staging:
         wanted = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
         files = {  # the last of each name
             name_of(file.asset.key): file
-            for file in among
+            for file in tuple(among)  # other threads add to them meanwhile
             if not file.asset.record and (forgotten or not file.forgotten)
         }
         found = [file for file in files.values() if wanted in (file.asset.path, file.asset.original)]

@@ -122,17 +122,22 @@ class Execution(DeskExecution):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.hold()
+        impatience: BaseException | None = None
         while self._at_end:
             try:
                 self._at_end.pop()(error)
             except Exception:
                 log.warning("Something before the end of execution %s failed.", self.execution_rid, exc_info=True)
+            except BaseException as another:  # noqa: BLE001 - Ctrl-C while something is waited for
+                impatience = another
         try:
-            self._end(error)
+            self._end(error or impatience)
         except Exception:
             log.warning("The end of execution %s could not be recorded.", self.execution_rid, exc_info=True)
         finally:
             self._watch.stop()
+        if impatience is not None:
+            raise impatience
 
     def at_end(self, task: Callable[[BaseException | None], object]) -> None:
         """Have something done when the ``with`` is left, in whichever way, before the end is recorded; the last first.

@@ -155,7 +155,7 @@ class Outputs:
         upload = Upload(self._connection, self._journal, self._execution, options, move=move, tell=tell)
         report = upload.run(file for file in story.open_files() if only is None or name_of(file.asset.key) in only)
         self.link_types()
-        records = {file.rid for file in story.files.values() if file.asset.record}
+        records = {file.rid for file in list(story.files.values()) if file.asset.record}
         sent = {
             table: kept
             for table, assets in report.sent.items()

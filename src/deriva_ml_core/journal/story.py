@@ -84,7 +84,7 @@ class Story:
 
     def open_files(self) -> list[FileStory]:
         """The registered files that are still to be sent or recorded, in the order of their registration."""
-        return [self.files[key] for key in self.unsent]
+        return [self.files[key] for key in list(self.unsent)]  # other threads add to it meanwhile
 
     def newest_of(self, table: str, filename: str, *, record: bool = False) -> FileStory | None:
         """The file that was last registered under a name, None where none was."""

@@ -136,7 +136,10 @@ class Checkpoints:
         is_best = self._is_best(score) and not moment.in_step
         if not (self._keeps_last or is_best):
             return None
-        path = self._stage(self._name(moment) + suffix)
+        name = self._name(moment)
+        if self._best and not is_best and self._best.path == self.folder / f"{name}{suffix}":
+            name = f"{name}-last"  # a template without the epoch: the best must not be written over
+        path = self._stage(name + suffix)
         self._writing[path] = (_Kept(path, moment.epoch, score), is_best, self._score)
         if is_best and score is not None:
             self._score = score  # before it is written, since the checkpoint carries it
@@ -154,10 +157,10 @@ class Checkpoints:
 
     def written(self, path: Path) -> None:
         """Take up a checkpoint that is whole, and let go of those that it supersedes."""
-        kept, is_best, _ = self._writing.pop(path)
         if path.is_dir():  # sharded: what was registered as a file is a folder of them
             self._execution.forget(path)
         self.adopt(path, whole=True)
+        kept, is_best, _ = self._writing.pop(path)
         before = [each for each in (self._best, self._last) if each is not None]
         if is_best:
             self._best = kept
@@ -170,7 +173,9 @@ class Checkpoints:
             self._tell_apart()
 
     def drop(self, path: Path) -> None:
-        """Forget a checkpoint that could not be written."""
+        """Forget a checkpoint that could not be written; one that was taken up stays."""
+        if path not in self._writing:
+            return
         _, is_best, score = self._writing.pop(path)
         if is_best:
             self._score = score

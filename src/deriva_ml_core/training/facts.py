@@ -45,7 +45,7 @@ def _number(value: object) -> JsonValue:
     """The number that a tensor or an array of one element holds; of several, how it is shown."""
     try:
         return as_json(value.item(), DEEPEST)  # type: ignore[attr-defined]
-    except (TypeError, ValueError, RuntimeError):
+    except Exception:  # noqa: BLE001 - it may be of any class
         return repr(value)[:LONGEST]
 
 
@@ -63,10 +63,11 @@ class TrainingFacts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fits = _read(path)
+        self._fits: list[dict[str, JsonValue]] = []
 
     def last_fit(self) -> int:
         """The number of the last fit that is told of; 0 where none is."""
+        self._look()
         return max((number for each in self._fits if isinstance(number := each.get("fit"), int)), default=0)
 
     def tell(self, fit: int, facts: Mapping[str, object]) -> None:
@@ -77,6 +78,7 @@ class TrainingFacts:
         """
         from deriva_ml_core.redaction import redact
 
+        self._look()
         known = next((each for each in self._fits if each.get("fit") == fit), None)
         if known is None:
             known = {"fit": fit}
@@ -87,6 +89,10 @@ class TrainingFacts:
         partial = self.path.with_name(f".writing-{self.path.name}")
         partial.write_text(text, encoding="utf-8")
         partial.replace(self.path)
+
+    def _look(self) -> None:
+        """Take up what is there by now: of an earlier process, or of another reporter of the same execution."""
+        self._fits = _read(self.path) or self._fits
 
 
 def _read(path: Path) -> list[dict[str, JsonValue]]:

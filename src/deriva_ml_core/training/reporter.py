@@ -148,7 +148,7 @@ class TrainingReporter:
         self._end("broken off: another fit followed")
         number = self._fit.number + 1 if self._fit else 1
         with spared("number the fit"):
-            number = record.next_fit()
+            number = max(number, record.next_fit())  # one that left no line yet counts, too
         checkpoints = Checkpoints(
             execution, self.options, managed=managed, best=self._resumed.best, beside=self._worker.submit
         )
@@ -416,7 +416,11 @@ class TrainingReporter:
         if not self._run.is_inside:
             self._send()
             return
-        self._round_off()
+        try:
+            self._round_off()
+        except BaseException as impatience:  # Ctrl-C while it waits: how the run ended is recorded all the same
+            self._run.end(error or impatience)
+            raise
         self._run.end(error)
         self._send_all()
 

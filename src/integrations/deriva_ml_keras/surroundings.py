@@ -55,6 +55,6 @@ class Surroundings:
     def _of_data(self, name: str) -> int | None:
         try:
             value = getattr(self.batches.data_adapter, name)
-        except (AttributeError, NotImplementedError):  # so an adapter says that it does not know
+        except Exception:  # noqa: BLE001 - so an adapter says that it does not know; or it asks a dataset of the user's
             return None
         return value if isinstance(value, int) else None

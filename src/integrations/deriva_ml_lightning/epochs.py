@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
 from deriva_ml_core.training import TrainingReporter
+from deriva_ml_core.training.metrics import as_floats
 
 __all__ = ["Epochs", "once"]
 
@@ -108,27 +109,30 @@ def once(metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
 
 def learning_rates(optimizers: list[Any]) -> dict[str, float]:
     """The learning rates by optimizer and group, named as Lightning's LearningRateMonitor names them."""
-    rates: dict[str, float] = {}
+    rates: dict[str, Any] = {}
     for optimizer in optimizers:
         kind = f"lr-{type(optimizer).__name__}"
         same = sum(name == kind or name.startswith((f"{kind}-", f"{kind}/pg1")) for name in rates)
         name = f"{kind}-{same}" if same else kind
         groups = optimizer.param_groups
         for number, group in enumerate(groups, 1):
-            rates[name if len(groups) == 1 else f"{name}/pg{number}"] = float(group["lr"])
-    return rates
+            rates[name if len(groups) == 1 else f"{name}/pg{number}"] = group.get("lr")
+    return as_floats(rates)[0]  # some find their rate themselves, and hold None
 
 
 def size_of(batch: object) -> int:
     """How many samples a batch has: the length of the first thing in it that has a shape; 0 where nothing has."""
-    while not hasattr(batch, "shape"):
-        if isinstance(batch, Mapping):
-            batch = next(iter(batch.values()), None)
-        elif isinstance(batch, (list, tuple)) and batch:
-            batch = batch[0]
-        else:
-            return 0
-    return int(batch.shape[0]) if batch.shape else 1
+    try:
+        while not hasattr(batch, "shape"):
+            if isinstance(batch, Mapping):
+                batch = next(iter(batch.values()), None)
+            elif isinstance(batch, (list, tuple)) and batch:
+                batch = batch[0]
+            else:
+                return 0
+        return int(batch.shape[0]) if batch.shape else 1
+    except Exception:  # noqa: BLE001 - a batch may be of any class; a nested tensor raises when asked for its shape
+        return 0
 
 
 def _step_metrics(trainer: Any) -> Mapping[str, SupportsFloat]:
