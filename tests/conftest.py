@@ -21,6 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "DERIVA_ML_WORKFLOW_CHECKSUM",
         "DERIVA_ML_REQUIRE_CLEAN",
         "DERIVA_ML_DISABLED_PLUGINS",
+        "DERIVA_ML_EXECUTIONS",  # what an earlier test made in this process
     ):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "home"

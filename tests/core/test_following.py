@@ -464,6 +464,19 @@ def child_of(environ: Mapping[str, str]) -> dict[str, str]:
     return {EXECUTIONS: json.dumps(made), "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
+def test_another_script_does_not_share_the_executions_of_the_one_that_began_it(ml: DerivaML) -> None:
+    """A driver that made executions itself may launch a training on two nodes, which has one of its own."""
+    environ: dict[str, str] = {}
+    Call(ml.connection, environ).leave(Word(rid="1-000A", folder=Path("/a")), rank=None)
+    launched = child_of(environ)
+    begun = json.loads(launched[EXECUTIONS])
+    launched[EXECUTIONS] = json.dumps({**begun, "script": "driver.py"})
+    assert Call(ml.connection, launched).wait(0) is None
+    heard = Call(ml.connection, child_of(environ)).wait(0)
+    assert heard is not None
+    assert heard.rid == "1-000A"
+
+
 def test_the_environment_stays_small(ml: DerivaML) -> None:
     """A process that makes thousands of executions can still launch others; those know the last, and wait for none."""
     environ: dict[str, str] = {}

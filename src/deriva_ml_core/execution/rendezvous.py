@@ -176,11 +176,19 @@ class Call:
 
 def _counted(environ: MutableMapping[str, str]) -> dict[str, Any]:
     """How many calls this process has made, and what is known of those that it shares with the one that launched it."""
-    empty: dict[str, Any] = {"process": os.getpid(), "count": 0, "inherited": 0, "in_vain": False, "made": {}}
+    empty: dict[str, Any] = {
+        "process": os.getpid(),
+        "script": sys.argv[0],
+        "count": 0,
+        "inherited": 0,
+        "in_vain": False,
+        "made": {},
+    }
     found: dict[str, Any] = json.loads(environ.get(EXECUTIONS, "{}"))  # ours: no user writes it
     if found.get("process") == os.getpid():
         return found
-    if found.get("process") != os.getppid() or not inherits(environ):
+    # a script that begins another one as a process of some training does not share its own executions with it
+    if found.get("process") != os.getppid() or found.get("script") != sys.argv[0] or not inherits(environ):
         return empty
     shared = {**empty, "inherited": found["count"], "made": found["made"]}
     # what multiprocessing began goes on where its parent was; what Lightning launched runs the script from its top
