@@ -691,3 +691,24 @@ def test_an_interrupt_while_the_end_waits_is_recorded(ml: DerivaML, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         report.fail(ValueError("no data"))
     assert (report.execution.status, report.execution.status_detail) == (Status.failed, "ValueError: no data")
+
+
+def test_ctrl_c_waits_for_no_upload_that_hangs(ml: DerivaML, line: Line) -> None:
+    """An upload beside the training that does not come to its end holds the way out no longer than the drain lasts."""
+    may_go_on, main = threading.Event(), threading.current_thread()
+
+    def hang(name: str) -> None:
+        if name == "insert" and threading.current_thread() is not main:
+            may_go_on.wait(120)
+
+    options: OptionWords = {"upload": "stream", "checkpoints": "all", "drain": 0.1, "curves": False}
+    report = TrainingReporter(opening(ml, ExecutionConfiguration(workflow=WORKFLOW)), **options)
+    report.begin_fit(epochs=1)
+    line.heard = hang
+    epoch(report, 1, loss=1.0)
+    report.fail(KeyboardInterrupt())
+    assert report.execution.status is Status.aborted
+    assert kept(report.execution)
+    may_go_on.set()
+    assert report._worker.drain(60)
+    assert not kept(report.execution)

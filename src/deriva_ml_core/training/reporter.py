@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
@@ -74,6 +75,8 @@ class TrainingReporter:
         self._record: Record | None = None
         self._sender: Sender | None = None
         self._fit: Fit | None = None
+        self._ends_by: float | None = None
+        """When the end of our own execution is to wait no longer, by the monotonic clock."""
         self._resumed = Resumed()
         if not self._run.own:  # its mistakes are found before a long training
             self.begin()
@@ -404,7 +407,7 @@ class TrainingReporter:
     def _leave(self, error: BaseException | None) -> None:
         """End the fit that goes on while the execution's ``with`` is left: no framework need have told of it."""
         self._end("the run ended first" if error is None else f"{type(error).__name__}: {error}")
-        self._worker.drain(self.options.drain)
+        self._drain()
 
     def _end(self, outcome: str) -> None:
         if self._fit is not None and self._fit.is_open:
@@ -416,34 +419,45 @@ class TrainingReporter:
         if not self._run.is_inside:
             self._send()
             return
+        self._ends_by = monotonic() + self.options.drain
         try:
             self._round_off()
         except BaseException as impatience:  # Ctrl-C while it waits: how the run ended is recorded all the same
             self._run.end(error or impatience)
             raise
         self._run.end(error)
-        self._send_all()
+        is_wanted = error is None or isinstance(error, Exception)  # Ctrl-C and SIGTERM want the process to end
+        (self._send_all if is_wanted else self._send_in_time)()
+
+    def _drain(self) -> bool:
+        """Wait for what is done beside; all waits of one end together last no longer than the drain."""
+        return self._worker.drain(self.options.drain if self._ends_by is None else self._ends_by - monotonic())
 
     def _close(self, error: BaseException | None) -> None:
         """End what a ``with`` of our own began; after an exception that one goes on, whatever the upload does."""
-        if not self._run.is_inside:
-            return
-        if error is None:
+        if self._run.is_inside and error is None:
             self._finish(None)
-            return
-        with spared("end the execution"):
-            self._finish(error)
+        elif self._run.is_inside:
+            with spared("end the execution"):
+                self._finish(error)
 
     def _send(self) -> None:
+        self._ends_by = None
         self._round_off()
         self._send_all()
 
     def _round_off(self) -> None:
         """Wait, as long as the drain lasts, for what is done beside, and register the training's own files."""
-        if not self._worker.drain(self.options.drain):
+        if not self._drain():
             log.warning("After %g seconds not all is done beside the training; the rest is left.", self.options.drain)
         with spared("register the metrics"):
             self._kept().register(curves=self.options.curves)
+
+    def _send_in_time(self) -> None:
+        """Send after Ctrl-C or SIGTERM, by which somebody wants the process to end, no longer than the drain lasts."""
+        self._worker.submit(self._send_all)
+        if not self._drain():
+            log.warning("After %g seconds not all is uploaded; what is not stays staged.", self.options.drain)
 
     def _send_all(self) -> None:
         if self._sender is not None:
