@@ -14,6 +14,7 @@ import pytest
 from trainings import Line, outputs, told
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
+from deriva_ml_core.assets.copying import put_aside
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError, ExecutionNotBegun, UnknownTerm, UploadFailed
 from deriva_ml_core.execution import Execution
@@ -160,6 +161,20 @@ def test_checkpoints_within_an_epoch(execution: Execution) -> None:
         assert set(kept(execution)) == {"step-00000004.txt"}
         epoch(report, 1, step=5, loss=1.0)
         assert set(kept(execution)) == {"epoch-0001.txt"}
+
+
+def test_what_a_killed_process_put_aside_goes_with_the_next_upload(execution: Execution) -> None:
+    """A folder that was superseded and not yet deleted, which may hold gigabytes, does not stay for ever."""
+    with execution:
+        report = TrainingReporter(execution, curves=False)
+        path = epoch(report, 1, loss=1.0)
+        assert path is not None
+        old = path.with_name("old.ckpt")
+        old.mkdir()
+        (old / "0.pt").write_text("superseded")
+        assert put_aside(old) is not None
+    execution.upload_execution_outputs()
+    assert on_disk(execution) == set()
 
 
 def test_a_name_of_ones_own(execution: Execution) -> None:

@@ -33,7 +33,7 @@ def put_aside(path: Path) -> Path | None:
     """Take a file or folder out of its place at once, so that it can be deleted later, which takes long if it is big.
 
     Returns:
-        Where it is now: `remove_abandoned` deletes the file if nobody else does. None where there was nothing.
+        Where it is now: `remove_abandoned` deletes it if nobody else does. None where there was nothing.
     """
     aside = _part(path)
     try:
@@ -48,8 +48,13 @@ def _part(target: Path) -> Path:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Take away the beginnings of copies, anywhere below a folder, whose process is no more."""
-    for above, _, names in os.walk(folder):
+    """Take away, anywhere below a folder, what was put aside, and the beginnings of copies whose process is no more."""
+    from shutil import rmtree
+
+    for above, folders, names in os.walk(folder):
+        for aside in [name for name in folders if _PART.fullmatch(name)]:
+            rmtree(Path(above) / aside, ignore_errors=True)  # somebody else may be deleting it
+            folders.remove(aside)
         for part in (Path(above) / name for name in names if _PART.fullmatch(name)):
             with suppress(FileNotFoundError):
                 if not _is_held(part):

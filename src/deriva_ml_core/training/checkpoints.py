@@ -295,6 +295,6 @@ class Checkpoints:
 
 def _delete(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # an upload takes it away, too
     else:
         path.unlink(missing_ok=True)

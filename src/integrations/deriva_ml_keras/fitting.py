@@ -109,13 +109,17 @@ class Fit:
     def end(self) -> None:
         """Tell that the fit has ended."""
         self._users.look(self._reporter)
-        why = why_stopped(
-            self._around.callbacks,
-            epoch=self._epoch,
-            epochs=self._epochs,
-            loss=self._loss,
-            is_stopped=bool(self._model.stop_training),
-        )
+        try:
+            why = why_stopped(
+                self._around.callbacks,
+                epoch=self._epoch,
+                epochs=self._epochs,
+                loss=self._loss,
+                is_stopped=bool(self._model.stop_training),
+            )
+        except Exception:  # a callback of the user's own kind may hold anything
+            log.warning("Why the fit ended is not told.", exc_info=True)
+            why = ""
         self._reporter.end_fit(why)
 
     def look(self) -> None:
