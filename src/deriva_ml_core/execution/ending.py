@@ -56,10 +56,12 @@ class TerminationWatch:
         if self._holds and not self._is_due:
             self._is_due = True
             return
+        if self._before == signal.SIG_IGN:
+            return
         self.terminated = True
         if callable(self._before):
             self._before(number, frame)
-        elif self._before == signal.SIG_DFL:
+        else:
             raise SystemExit(128 + number)
 
 
@@ -72,14 +74,15 @@ def ending(error: BaseException | None, *, terminated: bool) -> tuple[Status, st
 
     Returns:
         Completed, also for SystemExit(0); Aborted for Ctrl-C, also as the SystemExit that a framework makes of it, and
-        for SIGTERM; else Failed, with the exception's type and message.
+        for SIGTERM; else Failed, with the exception's type and message, which stand beside SIGTERM too.
     """
     if error is None:
         return Status.completed, ""
     if _is_interrupt(error):
         return Status.aborted, "KeyboardInterrupt"
     if terminated:
-        return Status.aborted, "SIGTERM"
+        words = f", then {type(error).__name__}: {error}" if isinstance(error, Exception) else ""
+        return Status.aborted, f"SIGTERM{words}"
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Status.completed, ""
     return Status.failed, f"{type(error).__name__}: {error}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from deriva_ml_core.definitions import MLAsset
 from deriva_ml_core.errors import UnknownTerm
+from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.training.facts import FACTS_FILE, TrainingFacts
 from deriva_ml_core.training.metrics import METRICS_FILE, MetricsFile
 
@@ -37,7 +37,7 @@ class Record:
         self._facts = TrainingFacts(folder / FACTS_FILE)
         self._curves = folder / CURVES_FILE
         self._held: list[tuple[int, Mapping[str, object]]] = []
-        self._lock = Lock()
+        self._lock = ForkLock()
         self._registered: dict[Path, tuple[int, int]] = {}
 
     def next_fit(self) -> int:

@@ -61,6 +61,7 @@ class Checkpointing:
         self._theirs = checkpoint_callbacks(trainer) if asked is None and not trainer.fast_dev_run else []
         self.ours.begin(saves=not self._theirs and asked != "none" and not trainer.fast_dev_run)
         self._root = Path(trainer.default_root_dir).absolute()
+        self._removed.clear()
         watch = self if trainer.is_global_zero else None
         self._installed = install(trainer.strategy, watch, direct=self._direct)
 
