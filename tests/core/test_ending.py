@@ -22,7 +22,7 @@ def handler() -> Iterator[None]:
 
 
 def test_what_follows_sigterm_keeps_its_words() -> None:
-    """An exception after SIGTERM, of a connection that it broke say, stands beside it; the exit that it asks for not."""
+    """An exception after SIGTERM, of a broken connection say, stands beside it; the exit that it asks for does not."""
     assert ending(ValueError("no data"), terminated=True) == (Status.aborted, "SIGTERM, then ValueError: no data")
     assert ending(SystemExit(143), terminated=True) == (Status.aborted, "SIGTERM")
     assert ending(ValueError("no data"), terminated=False) == (Status.failed, "ValueError: no data")
