@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core.definitions import MLAsset
 from deriva_ml_core.errors import UnknownTerm
+from deriva_ml_core.execution.card import CURVES_FILE
 from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.training.facts import FACTS_FILE, TrainingFacts
 from deriva_ml_core.training.metrics import METRICS_FILE, MetricsFile
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from deriva_ml_core.execution import Execution
 
 __all__ = ["Record"]
-
-CURVES_FILE = "training_curves.png"
 
 log = logging.getLogger(__name__)
 

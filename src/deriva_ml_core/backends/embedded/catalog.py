@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -15,8 +15,9 @@ from deriva_ml_core.backends.embedded.mistakes import reason, reason_to_keep
 from deriva_ml_core.backends.embedded.reading import ALL, Branch, CatalogFile
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.backends.embedded.tabling import add_tables
+from deriva_ml_core.backends.readonly import ReadOnly
 from deriva_ml_core.definitions import check_rid
-from deriva_ml_core.errors import CatalogReadOnly, ConfigurationError, DerivaMLException, UnknownVersion
+from deriva_ml_core.errors import ConfigurationError, DerivaMLException, UnknownVersion
 from deriva_ml_core.schema import CatalogModel, Table
 
 __all__ = ["BATCH", "CatalogSnapshot", "EmbeddedCatalog"]
@@ -185,7 +186,7 @@ class EmbeddedCatalog(_Readable):
         return type(found)(f"{found} The {added} rows before this batch were added.") if added else found
 
 
-class CatalogSnapshot(_Readable):
+class CatalogSnapshot(_Readable, ReadOnly):
     """The catalog as it was; tables that were made later are empty.
 
     Args:
@@ -211,27 +212,6 @@ class CatalogSnapshot(_Readable):
 
     def at(self, snapshot: str) -> CatalogSnapshot:
         return EmbeddedCatalog(self._file).at(snapshot)
-
-    def reserve(self, count: int) -> list[str]:  # noqa: ARG002
-        self._refuse()
-
-    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:  # noqa: ARG002
-        self._refuse()
-
-    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:  # noqa: ARG002
-        self._refuse()
-
-    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:  # noqa: ARG002
-        self._refuse()
-
-    def delete(self, table: str, where: Where) -> int:  # noqa: ARG002
-        self._refuse()
-
-    def create_tables(self, tables: Sequence[Table]) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise CatalogReadOnly(f"{self.name} is a snapshot, which nothing changes: write to the catalog itself.")
 
 
 if TYPE_CHECKING:

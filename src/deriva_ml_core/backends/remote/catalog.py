@@ -6,16 +6,17 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.backend import Catalog, Row, Where
+from deriva_ml_core.backends.readonly import ReadOnly
 from deriva_ml_core.backends.remote.inserting import check_given, check_writable, insert, prepared
 from deriva_ml_core.backends.remote.model import SERVERS_OWN, schema_documents
 from deriva_ml_core.backends.remote.paths import filters, name, order_by, qualified
 from deriva_ml_core.backends.remote.reading import LEASES, KnownTables, Readable
 from deriva_ml_core.backends.remote.server import Server, backoff, wait_asked_for
 from deriva_ml_core.definitions import RID_PATTERN
-from deriva_ml_core.errors import CatalogReadOnly, ConfigurationError, DerivaMLException, DuplicateRow, InvalidRID
+from deriva_ml_core.errors import ConfigurationError, DerivaMLException, DuplicateRow, InvalidRID
 from deriva_ml_core.schema import DOMAIN_SCHEMA, ML_SCHEMA, CatalogModel, Table
 
 __all__ = ["BATCH", "CatalogSnapshot", "RemoteCatalog"]
@@ -190,7 +191,7 @@ def _checked(snapshot: str) -> str:
     return snapshot
 
 
-class CatalogSnapshot(Readable):
+class CatalogSnapshot(Readable, ReadOnly):
     """A catalog as it was; tables that were made later are empty.
 
     Args:
@@ -225,27 +226,6 @@ class CatalogSnapshot(Readable):
 
     def at(self, snapshot: str) -> CatalogSnapshot:
         return CatalogSnapshot(self._server, self._number, self._tables, _checked(snapshot))
-
-    def reserve(self, count: int) -> list[str]:  # noqa: ARG002
-        self._refuse()
-
-    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:  # noqa: ARG002
-        self._refuse()
-
-    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:  # noqa: ARG002
-        self._refuse()
-
-    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:  # noqa: ARG002
-        self._refuse()
-
-    def delete(self, table: str, where: Where) -> int:  # noqa: ARG002
-        self._refuse()
-
-    def create_tables(self, tables: Sequence[Table]) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise CatalogReadOnly(f"{self.name} is a snapshot, which nothing changes: write to the catalog itself.")
 
 
 if TYPE_CHECKING:
