@@ -5,6 +5,7 @@
 #   make test-long  campaigns of many runs or many gigabytes
 #   make test-live  the contracts of the remote backend on a real Deriva server
 #   make bench      the tables of benchmarks, the peers' trackers beside ours; ours alone: python -m benchmarks
+#   make docs       the documentation's pages, in site/; a broken link is an error
 #   make lint       ruff and mypy alone
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ PEERS := $(VENV)-peers
 
 export KERAS_BACKEND := torch
 
-.PHONY: demo test test-long test-live bench lint install
+.PHONY: demo test test-long test-live bench docs lint install
 .DEFAULT_GOAL := test
 
 demo: install
@@ -36,6 +37,9 @@ test-live: install
 
 bench: install $(PEERS)/installed
 	$(RUN) -m benchmarks
+
+docs: install
+	$(RUN) -m mkdocs build --strict
 
 lint: install
 	$(RUN) -m ruff check

@@ -25,10 +25,11 @@ LAYERS = {
     1: {"backend", "schema", "standard", "git", "hookspecs", "plugins", "notices", "neighbours", "ranks", "redaction"},
     2: {"builtin", "backends"},
     4: {"client", "unattended"},
-    5: {"deriva_ml_core", "deriva_ml", "deriva_ml_lightning", "deriva_ml_keras"},
-    6: {"deriva_ml_cli", "runner", "testing"},
+    5: {"runner"},
+    6: {"deriva_ml_core", "deriva_ml", "deriva_ml_lightning", "deriva_ml_keras"},
+    7: {"deriva_ml_cli", "testing"},
 }
-ALONE = {2, 5}
+ALONE = {2, 6}
 """Layers whose rooms nobody above imports (they are reached by name), or that never import each other."""
 
 HEAVY = {
