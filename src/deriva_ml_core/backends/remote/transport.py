@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
@@ -42,46 +42,34 @@ class PatientAdapter(HTTPAdapter):
         self, connections: int, maxsize: int, block: bool = False
     ) -> None:
         self.poolmanager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, blocksize=BLOCK)
-        self.poolmanager.pool_classes_by_scheme = {"http": _pool(self), "https": _secure_pool(self)}
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _patient(HTTPConnectionPool, _PatientConnection, self),
+            "https": _patient(HTTPSConnectionPool, _PatientSecureConnection, self),
+        }
 
 
-def _pool(adapter: PatientAdapter) -> type[HTTPConnectionPool]:
-    class Connection(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.sock.settimeout(adapter.patience)
+class _PatientConnection(HTTPConnection):
+    """A connection that has its adapter's patience from the moment that it stands, and again when it is used again."""
 
-        def putrequest(
-            self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
-        ) -> None:
-            _be_patient(self, adapter)
-            super().putrequest(method, url, skip_host, skip_accept_encoding)
+    adapter: ClassVar[PatientAdapter]
 
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Connection
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(self.adapter.patience)
 
-    return Pool
+    def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
+        if self.sock is not None:  # one that is used again has been given the time to connect once more
+            self.sock.settimeout(self.adapter.patience)
+        super().putrequest(method, url, skip_host, skip_accept_encoding)
 
 
-def _secure_pool(adapter: PatientAdapter) -> type[HTTPSConnectionPool]:
-    class Connection(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.sock.settimeout(adapter.patience)
-
-        def putrequest(
-            self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
-        ) -> None:
-            _be_patient(self, adapter)
-            super().putrequest(method, url, skip_host, skip_accept_encoding)
-
-    class Pool(HTTPSConnectionPool):
-        ConnectionCls = Connection
-
-    return Pool
+class _PatientSecureConnection(_PatientConnection, HTTPSConnection):
+    """The same, encrypted."""
 
 
-def _be_patient(connection: HTTPConnection, adapter: PatientAdapter) -> None:
-    """A connection that is used again has been given the time to connect once more."""
-    if connection.sock is not None:
-        connection.sock.settimeout(adapter.patience)
+def _patient(
+    pool: type[HTTPConnectionPool], connection: type[_PatientConnection], adapter: PatientAdapter
+) -> type[HTTPConnectionPool]:
+    """A kind of pool whose connections have the patience of one adapter."""
+    own = type(connection.__name__, (connection,), {"adapter": adapter})
+    return type(pool.__name__, (pool,), {"ConnectionCls": own})
