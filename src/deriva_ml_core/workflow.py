@@ -24,6 +24,8 @@ __all__ = ["CatalogWorkflow", "Workflow", "detected", "find", "lookup", "lookup_
 
 URL_VARIABLE = "DERIVA_ML_WORKFLOW_URL"
 CHECKSUM_VARIABLE = "DERIVA_ML_WORKFLOW_CHECKSUM"
+NOTEBOOK_VARIABLE = "DERIVA_ML_NOTEBOOK_PATH"
+"""Beside a URL, the notebook whose URL that is: a script that the notebook begins is not meant by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +89,33 @@ class Workflow(Value):
 
 def _ask(script: Path | None, surroundings: _Surroundings) -> SourceCode:
     environ = surroundings.environ
-    if url := environ.get(URL_VARIABLE):
-        return SourceCode(url=url, checksum=environ.get(CHECKSUM_VARIABLE, ""), kind="environment")
-    file = script.expanduser().absolute() if script else running_script(environ)
+    file = script.expanduser().absolute() if script else None
+    if (told := _told(file, environ)) is not None:
+        return told
+    file = file or running_script(environ)
     if file and not file.is_file():
         raise ConfigurationError(f"{file} is no file; give the script or notebook that runs as Workflow(script=…).")
     source = surroundings.plugins.hook.detect_source(script=file, environ=environ)
     if not isinstance(source, SourceCode):
         raise PluginError(f"detect_source was answered by {source!r}, which is no SourceCode; see list_plugins().")
-    checksum = environ.get(CHECKSUM_VARIABLE)
+    checksum = "" if environ.get(URL_VARIABLE) else environ.get(CHECKSUM_VARIABLE)  # which is the URL's
     return source.model_copy(update={"checksum": checksum}) if checksum else source
+
+
+def _told(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
+    """What the variables say; a URL that is told beside a notebook says nothing of another file."""
+    url, checksum = environ.get(URL_VARIABLE), environ.get(CHECKSUM_VARIABLE, "")
+    if not url:
+        return None
+    notebook = Path(environ.get(NOTEBOOK_VARIABLE, ""))
+    if notebook.suffix != ".ipynb" or not notebook.is_file():
+        return SourceCode(url=url, checksum=checksum, kind="environment")
+    file = script or running_script(environ)
+    if file is not None and file.resolve() != notebook.resolve():
+        return None
+    from deriva_ml_core.git import given_source  # which begins processes
+
+    return given_source(notebook.absolute(), url, checksum)
 
 
 def detected(
@@ -194,7 +213,21 @@ def register(connection: Connection, workflow: Workflow) -> RID:
     """
     if workflow.rid:
         return str(connection.require_row(MLTable.workflow, workflow.rid)["RID"])
+    types = connection.catalog.model.table(MLTable.workflow).foreign_keys
+    if not any(key.column == "Workflow_Type" for key in types):  # nothing else would refuse an unknown one
+        _require_type(connection, workflow)
+    try:
+        return _registered(connection, workflow)
+    except UnknownRID:
+        _require_type(connection, workflow)
+        raise
+
+
+def _require_type(connection: Connection, workflow: Workflow) -> None:
     connection.terms.require(MLVocab.workflow_type, [workflow.workflow_type])
+
+
+def _registered(connection: Connection, workflow: Workflow) -> RID:
     url = _without_secrets(workflow.url)
     row = {
         "Name": _without_secrets(workflow.name),
@@ -214,6 +247,8 @@ def register(connection: Connection, workflow: Workflow) -> RID:
     found, new = connection.catalog.insert_unless(MLTable.workflow, Either(same), row)
     if not new:
         found = _with_checksum(connection, by_checksum, found)
+        if found["Workflow_Type"] != workflow.workflow_type:
+            _require_type(connection, workflow)
         _compare(found, workflow)
     return str(found["RID"])
 

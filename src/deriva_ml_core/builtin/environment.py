@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -17,19 +18,23 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 CHOSEN = re.compile(
-    r"(?!DERIVA_ML_EXECUTIONS)"  # how the processes of one training find each other
+    r"(?!DERIVA_ML_EXECUTIONS|DERIVA_ML_NOTEBOOK_(?:COMMAND|RUN))"  # how the processes of one run find each other
     r"(?:(?:CONDA|CUBLAS|CUDA|CUDNN|DERIVA|HF|HIP|HYDRA|JAX|KERAS|LC|LIGHTNING|LSB|MKL|NCCL|NUMEXPR|NVIDIA|OMP|OMPI|OPENBLAS|"
     r"PBS|PL|PYTORCH|ROCR|SLURM|TF|TORCH|TORCHINDUCTOR|TRANSFORMERS|UV|WANDB|XLA)_.*"
     r"|PYTHON.*|VIRTUAL_ENV|(?:LOCAL_|NODE_|GROUP_)?RANK|(?:LOCAL_)?WORLD_SIZE|MASTER_(?:ADDR|PORT)|LANG|TZ|CI)"
 )
 """The environment variables that are kept: those that change what a run computes, or say where it ran."""
 
+COMMAND = "DERIVA_ML_NOTEBOOK_COMMAND"
+"""What ``deriva-ml-run-notebook`` was called with, for the kernel that it starts: JSON, without secrets."""
+
 _DISTRIBUTION = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 
 
 @hookimpl
 def describe_environment(environ: Mapping[str, str]) -> dict[str, JsonValue]:
-    """Describe this process and its machine."""
+    """Describe this process and its machine; in a notebook that a command runs, the command is that command's."""
+    command = json.loads(environ.get(COMMAND, "{}"))  # ours: no user writes it
     return {
         "python": {
             "version": platform.python_version(),
@@ -42,8 +47,9 @@ def describe_environment(environ: Mapping[str, str]) -> dict[str, JsonValue]:
         "hostname": socket.gethostname(),
         "user": environ.get("USER") or environ.get("LOGNAME"),
         "pid": os.getpid(),
-        "working_directory": _working_directory(),
-        "argv": [*sys.argv],
+        "working_directory": command.get("working_directory") or _working_directory(),
+        "argv": command.get("argv") or [*sys.argv],
+        "orig_argv": [] if command else [*sys.orig_argv],
         "processors": os.cpu_count(),
         "processors_usable": _usable_processors(),
         "memory_bytes": _memory(),

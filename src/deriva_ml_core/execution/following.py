@@ -13,6 +13,7 @@ from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution import creation, restoration
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.live import Execution
+from deriva_ml_core.execution.made import note_made
 from deriva_ml_core.execution.rendezvous import DEFAULT_SECONDS, SECONDS, Call, Word
 from deriva_ml_core.models import DatasetSpec
 from deriva_ml_core.notices import warn
@@ -32,7 +33,9 @@ def create_execution(
     if dry_run:
         if rank:
             return _following(connection, Word(rid=DRY_RUN_RID), rank, configuration)
-        return creation.create_execution(connection, configuration, workflow, dry_run=True)
+        trial = creation.create_execution(connection, configuration, workflow, dry_run=True)
+        note_made(trial, configuration.workflow or workflow, os.environ)
+        return trial
     call = Call(connection, os.environ)
     if rank:
         return _following(connection, _heard(call, rank, connection), rank, configuration)
@@ -42,6 +45,7 @@ def create_execution(
         call.leave(Word(error=(type(error).__name__, redact_text(str(error)))), rank=rank)
         raise
     call.leave(Word(rid=execution.execution_rid, folder=execution.working_dir), rank=rank)
+    note_made(execution, configuration.workflow or workflow, os.environ)
     return execution
 
 
@@ -56,7 +60,9 @@ def resume_execution(connection: Connection, rid: RID) -> Execution:
     """Find an execution again to go on with it, or follow rank zero in it; see ``DerivaML.resume_execution``."""
     if rank := present_rank(os.environ):
         return _following(connection, Word(rid=rid), rank)
-    return restoration.resume_execution(connection, rid)
+    execution = restoration.resume_execution(connection, rid)
+    note_made(execution, None, os.environ)
+    return execution
 
 
 def _heard(call: Call, rank: int, connection: Connection) -> Word:

@@ -6,7 +6,7 @@ from deriva_ml_core.git.checksum import blob_hash
 from deriva_ml_core.git.patch import uncommitted_patch
 from deriva_ml_core.git.rebuilding import rebuild
 from deriva_ml_core.git.remote import blob_url, web_url
-from deriva_ml_core.git.source import file_source
+from deriva_ml_core.git.source import file_source, given_source
 from deriva_ml_core.git.state import RepositoryState, repository_state
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "blob_hash",
     "blob_url",
     "file_source",
+    "given_source",
     "rebuild",
     "repository_state",
     "uncommitted_patch",

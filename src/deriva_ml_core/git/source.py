@@ -13,7 +13,7 @@ from deriva_ml_core.git.version import project_version
 from deriva_ml_core.models import SourceCode
 from deriva_ml_core.notices import doubt
 
-__all__ = ["file_source"]
+__all__ = ["file_source", "given_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,7 @@ def file_source(file: Path, kind: str, environ: Mapping[str, str]) -> SourceCode
     """
     # git knows the file itself, not a link to it from elsewhere
     file = file.resolve()
-    answer = ask(
-        file.parent, "rev-parse", "--show-toplevel", "--show-prefix", "--revs-only", "HEAD", f"HEAD:./{file.name}"
-    )
+    answer = _asked(file)
     place = _placed(file, answer) if answer.ok else None
     checksum = blob_hash(file)
     dirty = place is not None and not _clean(file, place, checksum)
@@ -72,6 +70,38 @@ def file_source(file: Path, kind: str, environ: Mapping[str, str]) -> SourceCode
         repository=place.root if place else None,
         dirty=dirty,
         kind=kind,
+    )
+
+
+def given_source(file: Path, url: str, checksum: str) -> SourceCode:
+    """What is known of a file whose URL and checksum were told by somebody who looked before: nothing is warned about.
+
+    Args:
+        file: A notebook that runs.
+        url: Where its code is.
+        checksum: Its checksum; empty for that of the file as it is now.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    file = file.resolve()
+    answer = _asked(file)
+    place = _placed(file, answer) if answer.ok else None
+    present = blob_hash(file)
+    return SourceCode(
+        url=url,
+        checksum=checksum or present,
+        version=project_version(file, place.root if place else None),
+        path=file,
+        repository=place.root if place else None,
+        dirty=place is not None and not _clean(file, place, present),
+        kind="environment",
+    )
+
+
+def _asked(file: Path) -> Answer:
+    return ask(
+        file.parent, "rev-parse", "--show-toplevel", "--show-prefix", "--revs-only", "HEAD", f"HEAD:./{file.name}"
     )
 
 
