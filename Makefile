@@ -3,7 +3,7 @@
 #   make demo       train on real images and read the run back
 #   make test       lint, types, and all tests but the long ones
 #   make test-long  campaigns of many runs or many gigabytes
-#   make test-live  the contracts of the remote backend on a real Deriva server
+#   make test-live  the contracts, the document and the training's story on a real Deriva server
 #   make bench      the tables of benchmarks, the peers' trackers beside ours; ours alone: python -m benchmarks
 #   make docs       the documentation's pages, in site/; a broken link is an error
 #   make lint       ruff and mypy alone
@@ -11,6 +11,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+LIVE ?= tests/contracts/test_remote_contracts.py tests/remote/test_other_catalogs.py \
+	tests/remote/test_remote_document.py tests/remote/test_remote_story.py
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 PEERS := $(VENV)-peers
@@ -29,11 +31,12 @@ test: lint
 test-long: install
 	$(RUN) -m pytest -m long
 
-# DERIVA_ML_TEST_HOST names the server; DERIVA_ML_TEST_CATALOG a catalog of it that may be filled with rows, else one is
-# made and deleted; DERIVA_ML_TEST_CREDENTIAL is JSON such as {"cookie": "webauthn=..."}, else the stored login is taken
+# DERIVA_ML_TEST_HOST names the server; DERIVA_ML_TEST_CATALOG a catalog of it that may be filled with rows, else some are
+# made and deleted; DERIVA_ML_TEST_CREDENTIAL is JSON such as {"cookie": "webauthn=..."}, else the stored login is taken;
+# CONTRIBUTING.md says more
 test-live: install
 	@test -n "$(DERIVA_ML_TEST_HOST)" || { echo "name a server with DERIVA_ML_TEST_HOST=..."; exit 1; }
-	DERIVA_ML_TEST_HOST=$(DERIVA_ML_TEST_HOST) $(RUN) -m pytest tests/contracts/test_remote_contracts.py
+	DERIVA_ML_TEST_HOST=$(DERIVA_ML_TEST_HOST) $(RUN) -m pytest $(LIVE)
 
 bench: install $(PEERS)/installed
 	$(RUN) -m benchmarks

@@ -1,7 +1,9 @@
-"""What all tests share: a home of their own."""
+"""What all tests share: a home of their own, and a Deriva server for those that ask for one."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution import Execution, ExecutionConfiguration
     from deriva_ml_core.workflow import Workflow
+    from places import Place
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("DERIVA_ML_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The Deriva server that DERIVA_ML_TEST_HOST names, else a fake one."""
+    from places import fake_place, real_place
+
+    named = os.environ.get("DERIVA_ML_TEST_HOST")
+    with real_place(os.environ) if named else fake_place(tmp_path_factory.mktemp("hatrac")) as found:
+        yield found
 
 
 @pytest.fixture

@@ -158,6 +158,15 @@ class Catalog:
         self.remodel()
         return self.model.table(schema, table)["foreign_keys"][-1]
 
+    def drop_foreign_key(self, schema: str, table: str, columns: str, referenced: str) -> None:
+        """Take away the reference of these columns to that table, whose name is given as ``schema:table``."""
+        doc = self.model.table(schema, table, status=404)
+        kept = [key for key in doc["foreign_keys"] if _reference(key) != (columns, referenced)]
+        if len(kept) == len(doc["foreign_keys"]):
+            raise Refused(404, f"foreign key {columns} to {referenced} in table {table}")
+        doc["foreign_keys"] = kept
+        self.remodel()
+
     def drop_table(self, schema: str, table: str, column: str | None) -> None:
         doc = self.model.table(schema, table, status=404)
         if column is None:
@@ -182,6 +191,12 @@ class Catalog:
         if rid is not None:
             return [table.rows[rid]] if rid in table.rows else []
         return list(table.rows.values())
+
+
+def _reference(key: Doc) -> tuple[str, str]:
+    named = key["referenced_columns"][0]
+    columns = ",".join(column["column_name"] for column in key["foreign_key_columns"])
+    return columns, f"{named['schema_name']}:{named['table_name']}"
 
 
 class Past(Catalog):

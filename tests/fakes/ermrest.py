@@ -230,7 +230,10 @@ class Exchange:
         if self.request.method == "PUT" and (names[1:2] == ["table"] or len(names) == 1):
             return self._altered(names)
         if self.request.method == "DELETE" and names[1:2] == ["table"]:
-            self.catalog.drop_table(names[0], names[2], names[4] if names[3:4] == ["column"] else None)
+            if names[3:4] == ["foreignkey"]:
+                self.catalog.drop_foreign_key(names[0], names[2], names[4], names[6])
+            else:
+                self.catalog.drop_table(names[0], names[2], names[4] if names[3:4] == ["column"] else None)
             return Answer(204)
         if self.request.method == "DELETE" and len(names) == 1:
             if tables := model.schema(names[0], status=404)["tables"]:

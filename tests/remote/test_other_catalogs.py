@@ -16,11 +16,8 @@ from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec
 from deriva_ml_core.workflow import Workflow
-from fakes.deriva_server import DerivaServer
 from fakes.replay import RECORDINGS
-from fakes.web import Request, User
-
-TEST1 = User("test1", ("admin",))
+from places import Place
 
 
 def setup_requests() -> Iterator[dict[str, Any]]:
@@ -28,28 +25,27 @@ def setup_requests() -> Iterator[dict[str, Any]]:
         yield from map(json.loads, lines)
 
 
+RIGHTS = ("/acl", "/schema/public")
+"""Where the other client put rights of people that another server does not know."""
+
+
 @pytest.fixture
-def older(fake: DerivaServer) -> str:
+def older(place: Place) -> Iterator[str]:
     """A catalog built request by request as another client built it."""
+    place.own_catalogs()
     number = ""
     for exchange in setup_requests():
-        path, _, query = exchange["path"].partition("?")
-        path = path.replace("/catalog/8", f"/catalog/{number}")
-        body = (exchange["request_body"] or "").encode()
-        answer = fake.answer(
-            Request(exchange["method"], path, query, {"content-type": "application/json"}, body, TEST1)
-        )
-        assert answer.status == exchange["status"], (exchange["seq"], exchange["path"], answer.body)
-        number = number or json.loads(answer.body)["id"]
-    return number
+        path = exchange["path"].replace("/catalog/8", f"/catalog/{number}")
+        given = json.loads(exchange["request_body"]) if exchange["request_body"] else None
+        if place.fake is not None or not path.endswith(RIGHTS):
+            answer = place.send(exchange["method"], path, given)
+            number = number or place.noted(answer["id"])
+    yield number
+    place.drop(number)
 
 
-def send(fake: DerivaServer, number: str, method: str, path: str, given: Any = None) -> Any:
-    body = b"" if given is None else json.dumps(given).encode()
-    path, _, query = path.partition("?")
-    answer = fake.answer(Request(method, f"/ermrest/catalog/{number}{path}", query, {}, body, TEST1))
-    assert answer.status < 400, (path, answer.body)
-    return json.loads(answer.body) if answer.body.strip() else None
+def send(place: Place, number: str, method: str, path: str, given: Any = None) -> Any:
+    return place.send(method, f"/ermrest/catalog/{number}{path}", given)
 
 
 def column(name: str, kind: str = "text", **more: Any) -> dict[str, Any]:
@@ -86,7 +82,7 @@ def vocabulary(name: str, columns: tuple[str, ...], schema: str = "deriva-ml") -
 
 
 @pytest.fixture
-def newer(fake: DerivaServer, older: str) -> str:
+def newer(place: Place, older: str) -> str:
     """The same catalog with each of the differences that newer ones have."""
     states = ("Created", "Running", "Stopped", "Failed", "Pending_Upload", "Uploaded", "Aborted")
     made = vocabulary("Execution_Status", ("ID", "URI", "Name", "Description", "Synonyms"))
@@ -100,34 +96,31 @@ def newer(fake: DerivaServer, older: str) -> str:
             reference("Workflow_Workflow_Type", "Workflow_Type", "Workflow_Type", "Name"),
         ],
     }
-    send(fake, older, "POST", "/schema", [made, links])
+    send(place, older, "POST", "/schema", [made, links])
     terms = [{"Name": state, "Description": ""} for state in states]
-    send(fake, older, "POST", "/entity/deriva-ml:Execution_Status?defaults=ID,URI", terms)
-    execution = "/schema/deriva-ml/table/Execution"
-    send(fake, older, "POST", f"{execution}/foreignkey", reference("Execution", "Status", "Execution_Status", "Name"))
+    send(place, older, "POST", "/entity/deriva-ml:Execution_Status?defaults=ID,URI", terms)
+    execution, workflow = "/schema/deriva-ml/table/Execution", "/schema/deriva-ml/table/Workflow"
+    send(place, older, "POST", f"{execution}/foreignkey", reference("Execution", "Status", "Execution_Status", "Name"))
     for name in ("Execution_Duration", "Download_Duration", "Upload_Duration"):
-        send(fake, older, "POST", f"{execution}/column", column(name))
-    send(fake, older, "DELETE", f"{execution}/column/Duration")
-    workflow = fake.ermrest.catalog(older).model.schemas["deriva-ml"]["tables"]["Workflow"]
-    workflow["foreign_keys"] = [
-        key for key in workflow["foreign_keys"] if key["foreign_key_columns"][0]["column_name"] != "Workflow_Type"
-    ]
-    send(fake, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Workflow_Type")
-    send(fake, older, "POST", "/schema/deriva-ml/table/Dataset_Execution/column", column("Dataset_Version"))
+        send(place, older, "POST", f"{execution}/column", column(name))
+    send(place, older, "DELETE", f"{execution}/column/Duration")
+    send(place, older, "DELETE", f"{workflow}/foreignkey/Workflow_Type/reference/deriva-ml:Workflow_Type/Name")
+    send(place, older, "DELETE", f"{workflow}/column/Workflow_Type")
+    send(place, older, "POST", "/schema/deriva-ml/table/Dataset_Execution/column", column("Dataset_Version"))
     key = reference("Dataset_Execution", "Dataset_Version", "Dataset_Version", "RID")
-    send(fake, older, "POST", "/schema/deriva-ml/table/Dataset_Execution/foreignkey", key)
+    send(place, older, "POST", "/schema/deriva-ml/table/Dataset_Execution/foreignkey", key)
     return older
 
 
-def opened(fake: DerivaServer, number: str) -> DerivaML:
-    return DerivaML(fake.hostname, number, credential=fake.credential())
+def opened(place: Place, number: str) -> DerivaML:
+    return place.open(number)
 
 
 @pytest.fixture(params=["older", "newer"])
-def ml(request: pytest.FixtureRequest, fake: DerivaServer) -> DerivaML:
+def ml(request: pytest.FixtureRequest, place: Place) -> DerivaML:
     """A client of either."""
     number = request.getfixturevalue(request.param)
-    return opened(fake, number)
+    return opened(place, number)
 
 
 @pytest.fixture
@@ -184,9 +177,9 @@ def test_workflows_have_types(ml: DerivaML, config: ExecutionConfiguration) -> N
 
 
 @pytest.mark.parametrize("status", [*Status])
-def test_every_state(fake: DerivaServer, newer: str, status: Status) -> None:
+def test_every_state(place: Place, newer: str, status: Status) -> None:
     """Each of our states is written as a term that the catalog has, and ended ones are read as ended."""
-    catalog = opened(fake, newer).connection.catalog
+    catalog = opened(place, newer).connection.catalog
     (rid,) = catalog.reserve(1)
     catalog.insert("Execution", [{"RID": rid, "Status": status}])
     (row,) = catalog.select("Execution", {"RID": rid})
@@ -197,55 +190,61 @@ def test_every_state(fake: DerivaServer, newer: str, status: Status) -> None:
 @pytest.mark.parametrize(
     ("term", "status"), [("Stopped", "Completed"), ("Uploaded", "Completed"), ("Failed", "Failed")]
 )
-def test_others_states(fake: DerivaServer, newer: str, term: str, status: str) -> None:
+def test_others_states(place: Place, newer: str, term: str, status: str) -> None:
     """The states that another client wrote are read as the nearest of ours."""
-    send(fake, newer, "POST", "/entity/deriva-ml:Execution", [{"Status": term}])
-    catalog = opened(fake, newer).connection.catalog
+    send(place, newer, "POST", "/entity/deriva-ml:Execution", [{"Status": term}])
+    catalog = opened(place, newer).connection.catalog
     assert [row["Status"] for row in catalog.select("Execution")] == [status]
     assert len(catalog.select("Execution", {"Status": [status]})) == 1
 
 
-def test_columns_of_another_case(fake: DerivaServer, older: str) -> None:
+def test_columns_of_another_case(place: Place, older: str) -> None:
     """A vocabulary whose columns are written otherwise is one all the same, and may be referred to."""
     columns = ("id", "uri", "name", "description", "synonyms")
-    send(fake, older, "POST", "/schema", [vocabulary("Colour", columns, "demo-schema")])
-    ml = opened(fake, older)
+    send(place, older, "POST", "/schema", [vocabulary("Colour", columns, "demo-schema")])
+    ml = opened(place, older)
     assert isinstance(ml.connection.catalog, AdaptedCatalog)
     ml.add_term("Colour", "red", "like blood")
     (row,) = ml.connection.catalog.select("Colour", {"Name": "red"}, order=("Name",))
     assert (row["Description"], row["ID"]) == ("like blood", f"Colour:{row['RID']}")
 
 
-def test_new_tables_go_where_the_projects_are(fake: DerivaServer, older: str) -> None:
+def test_new_tables_go_where_the_projects_are(place: Place, older: str) -> None:
     """A table that is made lies in the schema that the project's tables have there."""
-    ml = opened(fake, older)
+    ml = opened(place, older)
     ml.create_asset("Mask")
     assert ml.connection.catalog.model.table("Mask").schema == "demo-schema"
 
 
-def test_what_cannot_be_done_without(fake: DerivaServer, older: str) -> None:
+def test_what_cannot_be_done_without(place: Place, older: str) -> None:
     """A catalog that lacks what a run needs says so, by table and column."""
-    send(fake, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Checksum")
+    send(place, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Checksum")
     with pytest.raises(ConfigurationError, match=r"Workflow\.Checksum"):
-        opened(fake, older)
+        opened(place, older)
+
+
+def tables_of(place: Place, number: str) -> dict[str, dict[str, Any]]:
+    """The definition of each table, by schema and name."""
+    schemas = send(place, number, "GET", "/schema")["schemas"]
+    return {f"{schema}:{name}": table for schema, found in schemas.items() for name, table in found["tables"].items()}
 
 
 @pytest.mark.parametrize("kind", ["bare", "older", "newer"])
-def test_what_a_catalog_lacks_is_added(fake: DerivaServer, request: pytest.FixtureRequest, kind: str) -> None:
+def test_what_a_catalog_lacks_is_added(place: Place, request: pytest.FixtureRequest, kind: str) -> None:
     """A catalog that is there gets missing tables and terms in few requests, and keeps all it has; again: nothing."""
+    place.own_catalogs()
     if kind == "bare":
-        number = json.loads(fake.answer(Request("POST", "/ermrest/catalog", "", {}, b"", TEST1)).body)["id"]
+        number = place.noted(place.send("POST", "/ermrest/catalog", {})["id"])
     else:
         number = request.getfixturevalue(kind)
-    before = json.dumps(fake.ermrest.catalog(number).model.schemas)
-    fake.requests.clear()
-    ml = DerivaML.create(fake.hostname, "demo-schema", catalog_id=number, credential=fake.credential())
-    assert len(fake.requests) <= 11
+    before = tables_of(place, number)
+    asked = place.fake.requests if place.fake else []
+    asked.clear()
+    ml = DerivaML.create(place.hostname, "demo-schema", catalog_id=number, credential=place.login)
+    assert len(asked) <= 11
     assert {"Training", "Inference"} <= ml.list_terms("Workflow_Type").keys()
     assert ml.connection.catalog.model.asset_table("Model").is_asset
-    after = fake.ermrest.catalog(number).model.schemas
-    for schema, doc in json.loads(before).items():
-        assert {name: after[schema]["tables"][name] for name in doc["tables"]} == doc["tables"]
-    changed = json.dumps(after)
-    DerivaML.create(fake.hostname, "demo-schema", catalog_id=number, credential=fake.credential())
-    assert json.dumps(fake.ermrest.catalog(number).model.schemas) == changed
+    after = tables_of(place, number)
+    assert {name: after[name] for name in before} == before
+    DerivaML.create(place.hostname, "demo-schema", catalog_id=number, credential=place.login)
+    assert tables_of(place, number) == after

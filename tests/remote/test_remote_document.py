@@ -13,8 +13,7 @@ import pytest
 import document_world
 from deriva_ml_core.backends.remote import create_on_server
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.models import Address
-from fakes.deriva_server import DerivaServer, serving
+from places import Place
 from test_document import *  # noqa: F403  its tests are collected here too, with the fixtures below
 
 LEFT_OUT = {
@@ -24,7 +23,7 @@ LEFT_OUT = {
 globals().update(dict.fromkeys(LEFT_OUT))
 
 
-class Place(str):
+class Host(str):
     """A host, shown with its catalog's number, as a program names both."""
 
     number = ""
@@ -33,43 +32,48 @@ class Place(str):
         return f"{str(self)!r}, {self.number!r}"
 
 
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DerivaServer]:
-    with serving(tmp_path_factory.mktemp("hatrac")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, fake: DerivaServer) -> tuple[str, Path]:
-    """The number of the catalog that the document takes for granted, as it was made, and its working folders."""
-    folder = tmp_path_factory.mktemp("document")
-    number = create_on_server(Address(hostname=fake.hostname, credential=fake.credential()), "project")
+def make(place: Place, folder: Path) -> str:
+    """A catalog that has what the document takes for granted, with its working folders below a folder."""
+    number = place.noted(create_on_server(place.address, "project"))
 
     def opened(plugins: pluggy.PluginManager | None) -> DerivaML:
-        login = fake.credential()
-        return DerivaML(fake.hostname, number, credential=login, plugins=plugins, working_dir=folder)
+        return place.open(number, plugins=plugins, working_dir=folder / number)
 
-    document_world.make_catalog(folder, opened)
-    return number, folder
+    (folder / number).mkdir(parents=True)
+    document_world.make_catalog(folder / number, opened)
+    return number
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, place: Place) -> tuple[str, Path]:
+    """That catalog as it was made, on a server which can copy it."""
+    folder = tmp_path_factory.mktemp("document")
+    return make(place, folder), folder
 
 
 @pytest.fixture
-def host(fake: DerivaServer, made: tuple[str, Path], home: Path) -> Place:
-    """Where a copy of it is."""
-    number, folder = made
-    place = Place(fake.hostname)
-    place.number = fake.ermrest.copy_of(number)
-    working = home / f"localhost_{fake.port}" / place.number
-    shutil.copytree(folder / "executions", working / "executions")
-    return place
+def host(place: Place, home: Path, request: pytest.FixtureRequest) -> Iterator[Host]:
+    """Where such a catalog is, for one test."""
+    place.own_catalogs()
+    host, working = Host(place.hostname), place.folders(home)
+    if place.fake is None:
+        host.number = make(place, working)
+    else:
+        number, folder = request.getfixturevalue("made")
+        host.number = place.noted(place.fake.ermrest.copy_of(number))
+        shutil.copytree(folder / number / "executions", working / host.number / "executions")
+    yield host
+    place.drop(host.number)
 
 
 @pytest.fixture(autouse=True)
-def login(fake: DerivaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def login(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's login, stored where the client library keeps it, for this process and for those that it starts."""
+    if place.login is None:
+        return
     stored = tmp_path / "user" / ".deriva" / "credential.json"
     stored.parent.mkdir(parents=True)
-    stored.write_text(json.dumps({fake.hostname.removeprefix("http://"): fake.credential()}))
+    stored.write_text(json.dumps({place.server().host: place.login}))
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     # the client library looked for the home when it was imported
     monkeypatch.setattr("deriva.core.get_credential", lambda host, **_: json.loads(stored.read_text())[host])

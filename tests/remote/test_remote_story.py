@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
-from deriva_ml_core.client import DerivaML
-from fakes.deriva_server import DerivaServer
+from places import Place
 
 story = pytest.importorskip("integrations.test_training_story", reason="numpy is not installed")
 framework = story.framework
 
 
+@pytest.fixture(scope="module")
+def number(place: Place) -> str:
+    """A catalog with the standard tables and terms."""
+    return place.catalog()
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 with numpy 2
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning 2.6 with torch 2.13
 def test_the_story_on_a_server(
-    framework: tuple[Callable[..., Any], Any],
-    fake: DerivaServer,
-    catalog: RemoteCatalog,
-    monkeypatch: pytest.MonkeyPatch,
+    framework: tuple[Callable[..., Any], Any], place: Place, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent at the end of each fit, all is as the table of the embedded catalog says."""
-    opened = partial(DerivaML, fake.hostname, catalog.number, credential=fake.credential("test2"))
-    monkeypatch.setattr(story, "DerivaML", opened)
+    monkeypatch.setattr(story, "DerivaML", partial(place.open, number))
     make, callback = framework
     story.test_the_story_of_a_training((make, partial(callback, upload="end")))
