@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
-import git
 import pytest
 
-from pages import code_blocks
+from page_program import Ran, install_plugin, run_blocks
+from pages import blocks, code_blocks
 
 pytest.importorskip("pytorch_lightning", reason="the README's first program trains with pytorch_lightning")
 if importlib.util.find_spec("keras") is None:
@@ -42,62 +38,36 @@ network.compile("sgd", "mse")
 '''
 
 
-def run_script(script: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script in its own folder, as its user would."""
-    environ = {**os.environ, "DERIVA_ML_HOME": str(home), "PYTHONPATH": str(script.parent / "installed")}
-    command = [sys.executable, script.name]
-    return subprocess.run(
-        command, cwd=script.parent, env=environ, capture_output=True, text=True, check=False, timeout=280
-    )
-
-
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """All Python blocks of the README, as a committed script that was run with the README's plugin installed."""
     folder = tmp_path_factory.mktemp("readme")
-    *program, plugin = code_blocks(README, "python")
-    install_plugin(folder / "installed", plugin)
-    script = folder / "train.py"
-    script.write_text("\n".join([PRELUDE, *program]), encoding="utf-8")
-    with git.Repo.init(folder) as repository:
-        repository.create_remote("origin", "https://github.com/reader/project.git")
-        repository.index.add(["train.py"])
-        author = git.Actor("Reader", "reader@example.org")
-        repository.index.commit("Train", author=author, committer=author)
-    return run_script(script, folder / "home")
+    *program, plugin = (block for block in blocks(README) if block.language == "python")
+    (pyproject,) = code_blocks(README, "toml")
+    install_plugin(folder / "installed", pyproject, plugin.code)
+    return run_blocks(program, PRELUDE, folder)
 
 
-def install_plugin(site: Path, module: str) -> None:
-    """Lay the README's plugin out as pip does, by the README's pyproject.toml."""
-    (project,) = (tomllib.loads(block)["project"] for block in code_blocks(README, "toml"))
-    ((name, imported),) = project["entry-points"]["deriva_ml"].items()
-    metadata = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    metadata.mkdir(parents=True)
-    (site / f"{imported}.py").write_text(module, encoding="utf-8")
-    (metadata / "METADATA").write_text(
-        f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n"
-    )
-    (metadata / "entry_points.txt").write_text(f"[deriva_ml]\n{name} = {imported}\n")
-
-
-def test_every_block_runs(done: subprocess.CompletedProcess[str]) -> None:
+def test_every_block_runs(done: Ran) -> None:
     """The program of all blocks ends well, and none of our warnings is in what it says."""
-    assert done.returncode == 0, done.stderr
-    assert "DerivaMLWarning" not in done.stderr
+    assert done.code == 0, done.complaints
+    assert "DerivaMLWarning" not in done.complaints
 
 
-def test_the_run_is_on_record(done: subprocess.CompletedProcess[str]) -> None:
+def test_the_run_is_on_record(done: Ran) -> None:
     """The first block ends with a completed execution, and the blocks after it read back one and what it left."""
-    assert re.search(r"^Execution \S+ is Completed$", done.stdout, re.MULTILINE)
+    printed = "".join(done.printed.values())
+    assert re.search(r"^Execution \S+ is Completed$", printed, re.MULTILINE)
     assert re.search(
-        r"^train\.py https://github\.com/reader/project/blob/\w{40}/train\.py \w{40}$", done.stdout, re.MULTILINE
+        r"^train\.py https://github\.com/reader/project/blob/\w{40}/train\.py \w{40}$", printed, re.MULTILINE
     )
-    assert len(re.findall(r"^Model epoch-0002\.txt 7 \w{32}$", done.stdout, re.MULTILINE)) == 1
+    assert len(re.findall(r"^Model epoch-0002\.txt 7 \w{32}$", printed, re.MULTILINE)) == 1
 
 
-def test_the_plugin_hears(done: subprocess.CompletedProcess[str]) -> None:
+def test_the_plugin_hears(done: Ran) -> None:
     """The plugin in ten lines, named in pyproject.toml as shown, hears of each epoch."""
-    assert re.findall(r"^\S+: epoch (\d), \{", done.stdout, re.MULTILINE)[:3] == ["1", "2", "3"]
+    printed = "".join(done.printed.values())
+    assert re.findall(r"^\S+: epoch (\d), \{", printed, re.MULTILINE)[:3] == ["1", "2", "3"]
 
 
 def test_the_payoff_comes_first() -> None:

@@ -1,0 +1,78 @@
+"""The pages that are not written here: one is made from the command line, others lie elsewhere in the repository."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from typer.main import get_command
+
+from deriva_ml_cli.app import COMMANDS, app
+
+ELSEWHERE = {
+    "executions.md": "tests/document/executions.md",
+    "plugins/README.md": "plugins/README.md",
+    "plugins/deriva-ml-jsonl/README.md": "plugins/deriva-ml-jsonl/README.md",
+    "plugins/deriva-ml-jsonl/pyproject.toml": "plugins/deriva-ml-jsonl/pyproject.toml",
+}
+"""Where a page is among the pages, and in the repository."""
+
+ABOVE = """\
+# The command line
+
+`deriva-ml` is for the time after a run: it lists, shows, compares, checks, finishes and rebuilds what was recorded.
+This page is made from the commands themselves; `deriva-ml --help` and `deriva-ml <command> --help` say the same.
+
+"""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages; mkdocs calls this when it has found all others."""
+    root = Path(str(config.config_file_path)).parent
+    for page, file in ELSEWHERE.items():
+        files.append(File.generated(config, page, abs_src_path=str(root / file)))
+    files.append(File.generated(config, "command-line.md", content=command_line()))
+    return files
+
+
+def command_line() -> str:
+    """The page of the command line."""
+    whole = get_command(app)
+    return ABOVE + "\n".join([*_section("deriva-ml", whole, level=2), *_sections()])
+
+
+def _sections() -> Iterator[str]:
+    group = ""
+    for name, (module, panel, _) in COMMANDS.items():
+        if panel != group:
+            yield f"## {panel}\n"
+            group = panel
+        command = get_command(import_module(f"deriva_ml_cli.commands.{module}").app)
+        yield from _section(f"deriva-ml {name}", command, level=3)
+
+
+def _section(line: str, command: Any, level: int) -> Iterator[str]:
+    yield f"{'#' * level} {line}\n"
+    yield f"{_escaped(command.help)}\n"
+    context = command.make_context(line, [], resilient_parsing=True)
+    yield f"```\n{line} {' '.join(command.collect_usage_pieces(context))}\n```\n"
+    records = [param.get_help_record(context) for param in command.get_params(context)]
+    yield "| | |\n|---|---|"
+    for words, meaning in filter(None, records):
+        yield f"| `{words}` | {_escaped(meaning)} |"
+    yield ""
+    _, examples, shown = (command.epilog or "").partition("Examples:")
+    if examples:
+        yield "\n".join(["```bash", *(each.strip() for each in shown.splitlines() if each.strip()), "```"]) + "\n"
+    elif command.epilog:
+        yield f"{_escaped(command.epilog)}\n"
+
+
+def _escaped(text: str) -> str:
+    """Help as Markdown that shows it as it is: ``code`` in backquotes stays, all else is plain."""
+    return re.sub(r"`[^`]*`|[<>|*_\\]", lambda found: found[0] if len(found[0]) > 1 else f"\\{found[0]}", text)
