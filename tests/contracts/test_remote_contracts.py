@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.remote.catalog import RemoteCatalog
 from deriva_ml_core.testing import CatalogContract, ObjectStoreContract
 from deriva_ml_core.testing.catalog_fixtures import OpenCatalog
+from fakes.forms import unrecorded
 from places import Place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_new(place: Place) -> Iterator[None]:
+    """A fake server is asked for nothing of which no recording says how a real one answers."""
+    if place.fake is not None:
+        place.fake.requests.clear()
+    yield
+    if place.fake is not None:
+        assert unrecorded(place.fake.requests) == set()
 
 
 @pytest.fixture(scope="module")

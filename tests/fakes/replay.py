@@ -15,11 +15,28 @@ from typing import Any
 from fakes.deriva_server import DerivaServer
 from fakes.web import Answer, Request, User
 
-__all__ = ["RECORDINGS", "Exchange", "Replay", "read"]
+__all__ = ["NOT_SERVED", "RECORDINGS", "Exchange", "Replay", "read"]
 
 RECORDINGS = Path(__file__).parents[1] / "wire"
 
 Exchange = dict[str, Any]
+
+NOT_SERVED = {
+    "ermrest": {
+        **dict.fromkeys((34, 35, 36, 74, 75, 76), "CSV and streams of JSON, which we never ask for"),
+        **dict.fromkeys((91, 92, 93, 115, 117, 118, 121), "PUT of whole entities, which would empty columns"),
+        148: "the range of the history",
+        153: "the list of users",
+    },
+    "hatrac": {
+        **dict.fromkeys((69, 70), "changing metadata"),
+        **dict.fromkeys((137, 138, 139), "renaming"),
+    },
+    "techniques": {
+        **dict.fromkeys((166, 167), "a session that goes on for a minute after its end"),
+    },
+}
+"""The exchanges that the fake does not answer, with the reason; `fakes.forms` finds out if the adapter sends such."""
 
 MATTERING = ("Location", "Content-Location", "content-md5", "content-range", "content-disposition", "accept-ranges")
 """Headers that a client acts on; Content-Type and ETag are compared by what they are, not by their value."""

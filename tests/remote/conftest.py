@@ -13,14 +13,17 @@ from deriva_ml_core.backends.remote.server import Server
 from deriva_ml_core.backends.remote.store import RemoteStore
 from deriva_ml_core.client import DerivaML
 from fakes.deriva_server import DerivaServer, serving
+from fakes.forms import unrecorded
 
 Connect = Callable[..., Server]
 
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[DerivaServer]:
+    """A server that is asked for nothing of which no recording says how a real one answers."""
     with serving(tmp_path / "hatrac") as server:
         yield server
+        assert unrecorded(server.requests) == set()
 
 
 @pytest.fixture
