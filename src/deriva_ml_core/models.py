@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from inspect import Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr
 
@@ -32,10 +33,19 @@ __all__ = [
 CheckedRID = Annotated[RID, BeforeValidator(check_rid)]
 
 
+class LateSignature:
+    """The signature of a class whose validator is built late: built when somebody asks, as hydra-zen's builds does."""
+
+    def __get__(self, value: object, owner: type[BaseModel]) -> Signature:
+        owner.model_rebuild()  # gives the class a signature of its own, which is found before this one
+        return owner.__signature__
+
+
 class Value(BaseModel):
     """A frozen value that refuses unknown fields; its validator is built when it is first used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, ser_json_inf_nan="constants")
+    __signature__ = LateSignature()
 
 
 class Address(Value):
@@ -117,6 +127,8 @@ class Progress(Value):
         epochs: How many there will be; None where nobody knows.
         step: Optimizer steps so far, from 1; None where nobody counts.
         metrics: The values of that epoch by name.
+        modes: Whether the smaller or the larger values of a metric are better, ``min`` or ``max`` by its name, where
+            that does not tell: accuracies and other scores are larger the better, all else smaller.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
         seconds: How long the epoch, or the stage, took; None within an epoch.
         left: Seconds until the last epoch ends; None where nobody knows, or none is left.
@@ -126,6 +138,7 @@ class Progress(Value):
     epochs: int | None = None
     step: int | None = None
     metrics: Mapping[str, float] = Field(default_factory=dict)
+    modes: Mapping[str, Literal["min", "max"]] = Field(default_factory=dict)
     stage: str = "fit"
     seconds: float | None = None
     left: float | None = None

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import AssetSpec
+from deriva_ml_core.runner import create_model_config, load_configs, run_model
 from deriva_ml_core.workflow import Workflow
 
-__all__ = ["AssetSpec", "Execution", "ExecutionConfiguration", "Workflow"]
+__all__ = [
+    "AssetSpec",
+    "create_model_config",
+    "Execution",
+    "ExecutionConfiguration",
+    "load_configs",
+    "run_model",
+    "Workflow",
+]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.models import AssetSpec, CheckedRID, DatasetSpec
+from deriva_ml_core.models import AssetSpec, CheckedRID, DatasetSpec, LateSignature
 from deriva_ml_core.workflow import Workflow
 
 __all__ = ["ExecutionConfiguration"]
@@ -37,6 +37,7 @@ class ExecutionConfiguration(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    __signature__ = LateSignature()
 
     workflow: Workflow | CheckedRID | None = None
     description: str = ""

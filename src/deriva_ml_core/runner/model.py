@@ -1,0 +1,135 @@
+"""One run of a model function: its execution made, entered, handed to the function, ended and uploaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import RID
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.models import AssetSpec, DatasetSpec
+from deriva_ml_core.runner.function import check_function
+from deriva_ml_core.runner.hydra_files import choices, keep_hydra_files, plain, without_secrets
+from deriva_ml_core.runner.settings import DerivaMLConfig
+from deriva_ml_core.workflow import Workflow
+
+__all__ = ["create_run", "run_function", "run_model"]
+
+log = logging.getLogger(__name__)
+
+
+def run_model(
+    deriva_ml: DerivaMLConfig,
+    datasets: Sequence[DatasetSpec | RID],
+    assets: Sequence[AssetSpec | RID],
+    description: str,
+    workflow: Workflow,
+    model_config: Callable[..., Any],
+    dry_run: bool = False,
+    ml_class: type[DerivaML] | None = None,
+) -> Any:
+    """Run a model function as an execution; it is what ``deriva-ml-run`` calls with an instantiated configuration.
+
+    The function gets two more keyword arguments: ``ml_instance``, the client, and ``execution``, which runs while the
+    function does. What the function registered is uploaded at its end, also when it fails.
+
+    Args:
+        deriva_ml: The catalog.
+        datasets: The datasets that go in.
+        assets: The assets that go in.
+        description: What the run is for.
+        workflow: What runs.
+        model_config: The model function with its own parameters, ``builds(function, …, zen_partial=True)``.
+        dry_run: Whether to write nothing to catalog and store; the function runs all the same.
+        ml_class: The class of the client, one that is made of `DerivaML`; by default that itself.
+
+    Returns:
+        What the model function returns; hydra's sweepers that search for a best value ask for that.
+
+    Raises:
+        ConfigurationError: The model function does not take ``ml_instance`` and ``execution``.
+        DerivaMLException: The execution cannot be created or its outputs not be uploaded.
+    """
+    check_function(model_config)
+    configuration = ExecutionConfiguration(
+        workflow=workflow,
+        description=description,
+        datasets=datasets,
+        assets=assets,
+        parameters=_parameters(),
+    )
+    with deriva_ml.connect(ml_class) as ml:
+        execution = create_run(ml, configuration, _written_files(), dry_run=dry_run)
+        return run_function(ml, execution, model_config)
+
+
+def create_run(
+    ml: DerivaML, configuration: ExecutionConfiguration, files: Mapping[str, str], *, dry_run: bool
+) -> Execution:
+    """Create an execution, with hydra's files among its records.
+
+    Args:
+        ml: The catalog.
+        configuration: What it is to be.
+        files: The texts of hydra's files by name.
+        dry_run: Whether to write nothing.
+    """
+    execution = ml.create_execution(configuration, dry_run=dry_run)
+    keep_hydra_files(execution, files)
+    return execution
+
+
+def run_function(ml: DerivaML, execution: Execution, function: Callable[..., Any]) -> Any:
+    """Run a model function in its execution, and upload what it registered, also where it failed.
+
+    After Ctrl-C and SIGTERM nothing is sent: who ends a run does not wait for an upload. The log says how it is sent.
+
+    Args:
+        ml: The client that the function gets.
+        execution: The execution that it gets, not entered yet.
+        function: What takes both by keyword.
+
+    Returns:
+        What the function returns.
+    """
+    try:
+        with execution:
+            returned = function(ml_instance=ml, execution=execution)
+    except Exception:
+        try:
+            execution.upload_execution_outputs()
+        except Exception:
+            log.warning("Not all of failed execution %s is uploaded.", execution.execution_rid, exc_info=True)
+        raise
+    execution.upload_execution_outputs()
+    return returned
+
+
+def _parameters() -> dict[str, JsonValue]:
+    """What configuration.json keeps of the choices that led to this run; nothing where hydra is not there."""
+    if (hydra := _hydra()) is None:
+        return {}
+    return {"config_choices": dict(choices(hydra)), "overrides": plain(hydra.overrides.task)}
+
+
+def _written_files() -> dict[str, str]:
+    """Hydra's files of this job, read from its output folder."""
+    if (hydra := _hydra()) is None or hydra.output_subdir is None:
+        return {}
+    folder = Path(hydra.runtime.output_dir) / hydra.output_subdir
+    return {file.name: without_secrets(file) for file in sorted(folder.glob("*.yaml"))}
+
+
+def _hydra() -> Any:
+    import sys
+
+    if "hydra" not in sys.modules:
+        return None
+    from hydra.core.hydra_config import HydraConfig
+
+    return HydraConfig.get() if HydraConfig.initialized() else None
