@@ -82,6 +82,18 @@ class Catalog(Protocol):
             UnknownRID: A foreign key names no row.
         """
 
+    def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
+        """Add those rows whose key is not taken yet, as `insert` does with `skip_existing`, and tell what is there.
+
+        Args:
+            table: The table.
+            rows: Their columns.
+            key: A column of texts that is a key of the table, or ``RID``; each row gives it.
+
+        Returns:
+            For each row, in their order, the complete row that has its key now.
+        """
+
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
         """Add one row unless one matches, in one step that no other process can come between.
 

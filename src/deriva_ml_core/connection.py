@@ -40,6 +40,10 @@ class Terms:
                 f"Add one with ml.add_term({vocabulary!r}, name, description)."
             )
 
+    def known(self, vocabulary: str) -> frozenset[str]:
+        """The terms of a vocabulary as they were when it was last read."""
+        return self._known.get(vocabulary) or self.read(vocabulary)
+
     def read(self, vocabulary: str) -> frozenset[str]:
         """All terms of a vocabulary, as they are now."""
         table = self._catalog.model.vocabulary(vocabulary).name

@@ -22,7 +22,7 @@ from deriva_ml_core.plugins import hookimpl, load_plugins
 MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
 """Where nothing waits for a disk: a process that is killed loses nothing of what it wrote there either."""
 
-CATALOG_WRITES = {"reserve", "insert", "insert_unless", "update", "delete", "create_tables"}
+CATALOG_WRITES = {"reserve", "insert", "insert_missing", "insert_unless", "update", "delete", "create_tables"}
 STORE_WRITES = {"put", "sync"}
 FILE_CHANGES = {f"os.{name}" for name in ("chmod", "link", "mkdir", "remove", "rename", "rmdir", "symlink", "truncate")}
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -176,9 +176,8 @@ class Upload:
             stored = _stored(file)
             row = {"URL": stored.url, "Filename": file.asset.filename, "Length": stored.length, "MD5": stored.md5}
             wanted.setdefault(stored.url, row | dict(file.asset.metadata))
-        catalog = self.connection.catalog
-        catalog.insert(table, list(wanted.values()), skip_existing=True)
-        return {row["URL"]: row for row in catalog.select(table, {"URL": list(wanted)})}
+        there = self.connection.catalog.insert_missing(table, list(wanted.values()), "URL")
+        return {row["URL"]: row for row in there}
 
     def _link(self, table: str, recorded: list[tuple[FileStory, RID]]) -> None:
         catalog = self.connection.catalog

@@ -39,6 +39,10 @@ class Course:
         last = self._journal.last_status
         return (last.status, last.error or last.message) if last else (Status.created, "")
 
+    def begin(self) -> None:
+        """Tell the first state, which the catalog's row was made with."""
+        self._write(StatusSet(update=StatusUpdate(status=Status.created, time=now(), previous=Status.created)))
+
     def set(
         self,
         status: Status,

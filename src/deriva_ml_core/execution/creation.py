@@ -43,8 +43,8 @@ def create_execution(
     if dry_run:
         return _dry_run(connection, configuration, description, datasets, assets)
     workflow_rid = register(connection, chosen)
-    rid, journal = _begin(connection, description, workflow_rid)
-    folder = journal.path.parent
+    row, journal = _begin(connection, description, workflow_rid)
+    rid, folder = row["RID"], journal.path.parent
     try:
         Inputs(connection, journal, rid).record(datasets, assets)
         staging = Staging(connection, journal, folder / "outputs")
@@ -63,12 +63,12 @@ def create_execution(
         raise
     journal.append(Created())
     journal.close()
-    execution = Execution(connection, _read(connection, rid), folder, configuration=configuration)
-    execution.update_status(Status.created)
+    execution = Execution(connection, row, folder, configuration=configuration)
+    execution.desk.course.begin()
     return execution
 
 
-def _begin(connection: Connection, description: str, workflow_rid: RID) -> tuple[RID, Journal]:
+def _begin(connection: Connection, description: str, workflow_rid: RID) -> tuple[dict[str, Any], Journal]:
     """Make the row, and before it the journal that knows of it."""
     (rid,) = connection.catalog.reserve(1)
     folder = connection.working_folder(rid)
@@ -77,9 +77,9 @@ def _begin(connection: Connection, description: str, workflow_rid: RID) -> tuple
     with explained(f"The working folder {folder} cannot be made", folder.parent):
         folder.mkdir(parents=True)
         journal.append(intent, Leased(lease=Lease.taken()))
-    row = {"RID": rid, "Workflow": workflow_rid, "Description": description, "Status": Status.created}
-    connection.catalog.insert(MLTable.execution, [row], skip_existing=True)
-    return rid, journal
+    given = {"Workflow": workflow_rid, "Description": description, "Status": Status.created, "Status_Detail": ""}
+    (row,) = connection.catalog.insert_missing(MLTable.execution, [{"RID": rid, **given}], "RID")
+    return row, journal
 
 
 def _chosen_workflow(
@@ -114,10 +114,6 @@ def _dry_run(
     Inputs(connection, journal, DRY_RUN_RID).record(datasets, assets)
     row = {"RID": DRY_RUN_RID, "Description": description, "Status": Status.created}
     return Execution(connection, row, folder, configuration=configuration)
-
-
-def _read(connection: Connection, rid: RID) -> dict[str, Any]:
-    return connection.catalog.select(MLTable.execution, {"RID": rid})[0]
 
 
 def _keep(outputs: Outputs, records: list[StagedAsset], rid: RID) -> None:

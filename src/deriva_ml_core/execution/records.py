@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from deriva_ml_core import git
 from deriva_ml_core.assets.staging import Staging
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID
+from deriva_ml_core.definitions import RID, MLVocab
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.journal.story import now
 from deriva_ml_core.models import DatasetSpec, SourceCode, StagedAsset
@@ -54,7 +54,7 @@ def write_records(
     """
     records = folder / "records"
     records.mkdir(parents=True, exist_ok=True)
-    known = connection.terms.read("Asset_Type")
+    known = connection.terms.known(MLVocab.asset_type)
     configured = _described(configuration, workflow_rid, datasets)
     environment = _environment(connection, workflow.source, folder)
     name = f"environment_snapshot_{now():%Y%m%dT%H%M%S.%fZ}.json"

@@ -126,6 +126,36 @@ class RowPromises(CatalogFixtures):
         rows.append({"Name": fresh("term"), "Description": "second"})
         assert catalog.insert(MLVocab.dataset_type, rows, skip_existing=True) == 1
 
+    def test_insert_missing(self, catalog: Catalog) -> None:
+        """Rows are added unless their key is taken, and told in the order given, complete, old and new."""
+        old, new, newer = fresh("old"), fresh("new"), fresh("newer")
+        catalog.insert(MLVocab.dataset_type, [{"Name": old, "Description": "first"}])
+        rows = [{"Name": name, "Description": "second"} for name in (newer, old, new)]
+        found = catalog.insert_missing(MLVocab.dataset_type, rows, "Name")
+        assert [(row["Name"], row["Description"]) for row in found] == [
+            (newer, "second"),
+            (old, "first"),
+            (new, "second"),
+        ]
+        assert found == [only(catalog, MLVocab.dataset_type, row["RID"]) for row in found]
+        assert catalog.insert_missing(MLVocab.dataset_type, rows, "Name") == found
+        assert catalog.insert_missing(MLVocab.dataset_type, [], "Name") == []
+
+    def test_insert_missing_by_id(self, catalog: Catalog, things: str) -> None:
+        """A row with a reserved id is added once, and told however often it is added."""
+        (rid,) = catalog.reserve(1)
+        (row,) = catalog.insert_missing(things, [{"RID": rid, "Text": "a"}], "RID")
+        assert (row["RID"], row["Text"]) == (rid, "a")
+        assert catalog.insert_missing(things, [{"RID": rid, "Text": "b"}], "RID") == [row]
+
+    def test_insert_missing_with_another_key_taken(self, catalog: Catalog) -> None:
+        """A row that cannot be added, since another of its keys is taken, is an error that names it."""
+        name = fresh("term")
+        catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
+        (rid,) = catalog.reserve(1)
+        with pytest.raises(DuplicateRow, match=rid):
+            catalog.insert_missing(MLVocab.dataset_type, [{"RID": rid, "Name": name, "Description": ""}], "RID")
+
     def test_unknown_table(self, catalog: Catalog) -> None:
         """A table that is not there is an error that names those that are."""
         with pytest.raises(UnknownTable, match=MLTable.workflow):

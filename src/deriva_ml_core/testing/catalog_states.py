@@ -70,6 +70,7 @@ class StatePromises(CatalogFixtures):
         past = catalog.at(catalog.snapshot())
         for write in (
             lambda: past.insert(things, [{}]),
+            lambda: past.insert_missing(things, [{}], "RID"),
             lambda: past.insert_unless(things, {"Whole": 1}, {}),
             lambda: past.update(things, [{"RID": "1-0000", "Text": ""}]),
             lambda: past.delete(things, {}),

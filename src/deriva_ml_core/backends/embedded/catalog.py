@@ -15,6 +15,7 @@ from deriva_ml_core.backends.embedded.mistakes import reason, reason_to_keep
 from deriva_ml_core.backends.embedded.reading import ALL, Branch, CatalogFile
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.backends.embedded.tabling import add_tables
+from deriva_ml_core.backends.keyed import in_order
 from deriva_ml_core.backends.readonly import ReadOnly
 from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, UnknownVersion
@@ -130,6 +131,11 @@ class EmbeddedCatalog(_Readable):
             except sa.exc.IntegrityError as error:
                 raise self._reason(error, mapped, batch, added) from error
         return added
+
+    def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
+        self.insert(table, rows, skip_existing=True)
+        wanted = [row[key] for row in rows]
+        return in_order(table, key, wanted, self.select(table, {key: wanted}))
 
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
         mapped = self._file.mapped(table)

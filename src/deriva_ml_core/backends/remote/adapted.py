@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.backend import Catalog, Either, Row, Where
+from deriva_ml_core.backends.keyed import in_order
 from deriva_ml_core.backends.remote.adapting import WORKFLOW_TYPES, Adaptation, Dialect, state_vocabulary
 from deriva_ml_core.backends.remote.reading import ALL
 from deriva_ml_core.definitions import MLTable
@@ -87,6 +88,15 @@ class AdaptedCatalog:
         added = self._catalog.insert(table, [dialect.to_catalog(row) for row in named], skip_existing=skip_existing)
         self._link({row["RID"]: row[TYPE] for row in named if row.get(TYPE) is not None})
         return added
+
+    def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
+        dialect = self._dialect(table)
+        if self._linked(table):
+            self.insert(table, rows, skip_existing=True)
+            wanted = [row[key] for row in rows]
+            return in_order(table, key, wanted, self.select(table, {key: wanted}))
+        given = [dialect.to_catalog(row) for row in rows]
+        return self._known(table, self._catalog.insert_missing(table, given, dialect.renamed.get(key, key)))
 
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
         dialect = self._dialect(table)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.backend import Catalog, Row, Where
+from deriva_ml_core.backends.keyed import in_order
 from deriva_ml_core.backends.readonly import ReadOnly
 from deriva_ml_core.backends.remote.inserting import check_given, check_writable, insert, prepared
 from deriva_ml_core.backends.remote.model import SERVERS_OWN, schema_documents
@@ -65,12 +66,23 @@ class RemoteCatalog(Readable):
         for start in range(0, len(rows), BATCH):
             try:
                 batch = rows[start : start + BATCH]
-                added += insert(self._asking, found, batch, self.reserve, skip=skip_existing)
+                added += len(insert(self._asking, found, batch, self.reserve, skip=skip_existing))
             except DerivaMLException as error:
                 if not added:
                     raise
                 raise type(error)(f"{error} The {added} rows before this batch were added.") from error
         return added
+
+    def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
+        found = self._tables.find(table)
+        there: list[Row] = []
+        for start in range(0, len(rows), BATCH):
+            there += insert(self._asking, found, rows[start : start + BATCH], self.reserve, skip=True)
+        there = self._tables.convert(found, there)
+        new = {row[key] for row in there}
+        if older := [row[key] for row in rows if row[key] not in new]:
+            there += self.select(table, {key: older})
+        return in_order(table, key, [row[key] for row in rows], there)
 
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
         found = self._tables.find(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from deriva_ml_core.backend import Row
 from deriva_ml_core.backends.remote.asking import Asking, Unanswered
 from deriva_ml_core.backends.remote.paths import check_columns, filters, name, qualified
 from deriva_ml_core.definitions import split_rid
@@ -72,7 +73,7 @@ def prepared(table: Table, rows: Sequence[GivenRow], reserve: Reserve) -> tuple[
     return sent, "&".join([*parameters, "nondefaults=RID"] if with_rid else parameters)
 
 
-def insert(asking: Asking, table: Table, rows: Sequence[GivenRow], reserve: Reserve, *, skip: bool) -> int:
+def insert(asking: Asking, table: Table, rows: Sequence[GivenRow], reserve: Reserve, *, skip: bool) -> list[Row]:
     """Add rows of one table, all or none.
 
     Args:
@@ -83,7 +84,8 @@ def insert(asking: Asking, table: Table, rows: Sequence[GivenRow], reserve: Rese
         skip: Whether rows whose key is taken are passed over.
 
     Returns:
-        How many were added.
+        Those that were added, complete, as the server has them; where an answer was lost and the rows may be skipped, a
+        repeat knows no more of those than of the others, and they are left out.
     """
     sent, parameters = prepared(table, rows, reserve)
     named = "nondefaults=RID" in parameters
@@ -98,16 +100,15 @@ def insert(asking: Asking, table: Table, rows: Sequence[GivenRow], reserve: Rese
     except Unanswered:
         if not named:
             raise
-        if present(asking, table, rids):
-            return len(sent)
-        return len(asking.send("POST", path, table.name, given=sent, repeat=False).json())
+        if there := present(asking, table, rids):
+            return there
+        response = asking.send("POST", path, table.name, given=sent, repeat=False)
     except AccessRefused as error:
-        return _without_taken(asking, table, sent, path, error, skip=skip) if named else _raised(error)
-    return len(response.json())
-
-
-def _raised(error: Exception) -> int:
-    raise error
+        if not named:
+            raise
+        return _without_taken(asking, table, sent, path, error, skip=skip)
+    added: list[Row] = response.json()
+    return added
 
 
 def _distinct(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -125,20 +126,19 @@ def _distinct(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def present(asking: Asking, table: Table, rids: Sequence[str]) -> set[str]:
-    """Those record ids that name rows of the table."""
-    found: set[str] = set()
+def present(asking: Asking, table: Table, rids: Sequence[str]) -> list[Row]:
+    """The rows of the table that have one of these record ids."""
+    found: list[Row] = []
     for portion in filters(table, {"RID": list(rids)}):
-        rows = asking.read(f"/attribute/{qualified(table)}/{portion}/RID", table.name)
-        found.update(row["RID"] for row in rows)
+        found += asking.read(f"/entity/{qualified(table)}/{portion}", table.name)
     return found
 
 
 def _without_taken(
     asking: Asking, table: Table, rows: list[dict[str, Any]], path: str, error: AccessRefused, *, skip: bool
-) -> int:
+) -> list[Row]:
     """Go on after a refusal that may mean that a reserved id has been used: then its row is there."""
-    taken = present(asking, table, [row["RID"] for row in rows])
+    taken = {row["RID"] for row in present(asking, table, [row["RID"] for row in rows])}
     if not taken:
         raise error
     if not skip:
@@ -147,5 +147,6 @@ def _without_taken(
         ) from error
     rest = [row for row in rows if row["RID"] not in taken]
     if not rest:
-        return 0
-    return len(asking.send("POST", path, table.name, given=rest, repeat=False).json())
+        return []
+    added: list[Row] = asking.send("POST", path, table.name, given=rest, repeat=False).json()
+    return added
