@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -13,6 +14,7 @@ from mkdocs.structure.files import File, Files
 from typer.main import get_command
 
 from deriva_ml_cli.app import COMMANDS, app
+from deriva_ml_core.training import TrainingOptions
 
 ELSEWHERE = {
     "executions.md": "tests/document/executions.md",
@@ -38,6 +40,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, abs_src_path=str(root / file)))
     files.append(File.generated(config, "command-line.md", content=command_line()))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the table of options where a page asks for it; mkdocs calls this for each page."""
+    return markdown.replace("<!-- options of a training -->", training_options())
+
+
+def training_options() -> str:
+    """The options of a training with their defaults, as their own docstring explains them."""
+    (listed,) = re.findall(r"^Args:\n(.*)", inspect.cleandoc(TrainingOptions.__doc__ or ""), re.MULTILINE | re.DOTALL)
+    meanings = re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", listed, re.MULTILINE | re.DOTALL)
+    rows = ["| option | |", "|---|---|"]
+    for name, meaning in meanings:
+        field, meaning = TrainingOptions.model_fields[name], " ".join(meaning.replace("``", "`").split())
+        words = re.findall(r"'(\S+?)'", "".join(re.findall(r"Literal\[(.*?)\]", repr(field.annotation))))
+        unsaid = [f'`"{word}"`' for word in words if f'"{word}"' not in meaning]
+        choice = f" One of {', '.join(unsaid)}." if len(unsaid) == len(words) > 0 else ""
+        rows.append(f"| `{name}={field.default!r}` | {meaning}{choice} |")
+    return "\n".join(rows)
 
 
 def command_line() -> str:

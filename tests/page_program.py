@@ -6,10 +6,10 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import git
 
@@ -86,9 +86,8 @@ def run_script(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def install_plugin(site: Path, pyproject: str, module: str) -> None:
-    """Lay a page's plugin out as pip does, by the page's pyproject.toml."""
-    project = tomllib.loads(pyproject)["project"]
+def install_plugin(site: Path, project: Mapping[str, Any], module: str) -> None:
+    """Lay a plugin out as pip does, by the project of its pyproject.toml."""
     ((name, imported),) = project["entry-points"]["deriva_ml"].items()
     metadata = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     metadata.mkdir(parents=True)

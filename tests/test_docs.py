@@ -6,12 +6,17 @@ import importlib.util
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from page_program import run_blocks
+from deriva_ml_core import errors
+from deriva_ml_core.backends.remote import create_on_server
+from deriva_ml_core.models import Address
+from fakes.deriva_server import serving
+from page_program import install_plugin, run_blocks
 from pages import blocks
 
 if any(importlib.util.find_spec(name) is None for name in ("pytorch_lightning", "keras", "hydra_zen")):
@@ -20,23 +25,42 @@ if any(importlib.util.find_spec(name) is None for name in ("pytorch_lightning", 
 DOCS = Path(__file__).parents[1] / "docs"
 
 A_TRAINING = '''\
-"""`model` and `data` are the reader's own: here the smallest that Lightning has."""
+"""`model`, `data`, `network`, `x` and `y` are the reader's own: here the smallest that there are."""
 import logging, os, warnings
 
 os.environ["KERAS_BACKEND"] = "torch"
+import keras
 from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset
 from torch.utils.data import DataLoader
 
 warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch")
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 model, data = BoringModel(), DataLoader(RandomDataset(32, 8))
+x, y = keras.random.normal((32, 3), seed=1), keras.random.normal((32, 1), seed=2)
+network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+network.compile("sgd", "mse")
 '''
 
+AN_EARLIER_RUN = """\
+from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
+
+told = Workflow(name="Earlier", workflow_type="Training", url="https://example.org/earlier.py")
+with DerivaML().create_execution(ExecutionConfiguration(workflow=told)) as earlier:
+    earlier.asset_file_path("Model", "earlier.pt").write_text("never sent")
+"""
+
 PAGES = {
+    "how-it-works.md": "",
     "index.md": A_TRAINING,
     "quick-start.md": "",
+    "training.md": A_TRAINING,
+    "servers.md": "",
+    "troubleshooting.md": AN_EARLIER_RUN,
 }
 """What the reader of a page has already, as Python; a page that is not named has no block that is run."""
+
+TOLD_BETWEEN_PROCESSES = {"DERIVA_ML_EXECUTIONS", "DERIVA_ML_NOTEBOOK_COMMAND", "DERIVA_ML_NOTEBOOK_RUN"}
+"""Environment variables that no user sets."""
 
 PARSED = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
 
@@ -47,11 +71,52 @@ def test_no_page_is_left_out() -> None:
     assert run == PAGES.keys()
 
 
+A_SERVER = """\
+import os
+
+from deriva_ml_core.backends.remote import create_on_server, open_backend
+from deriva_ml_core.plugins import hookimpl
+
+
+def here(address):
+    if address.hostname != "server.org":
+        return None
+    return address.model_copy(update={"hostname": os.environ["SERVER_HERE"]})
+
+
+@hookimpl(tryfirst=True)
+def connect(address):
+    from pathlib import Path
+
+    return (meant := here(address)) and open_backend(meant, Path(os.environ["DERIVA_ML_HOME"]))
+
+
+@hookimpl(tryfirst=True)
+def create_catalog(address, project_name, acls):
+    return (meant := here(address)) and create_on_server(meant, project_name, acls)
+"""
+"""A plugin by which the name of the pages' server means one on this machine."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A server with a catalog 1, whose user has stored a login; the environment where it has the pages' name."""
+    project = {"name": "server", "version": "1", "entry-points": {"deriva_ml": {"server": "server_here"}}}
+    install_plugin(tmp_path / "installed", project, A_SERVER)
+    with serving(tmp_path / "hatrac") as fake:
+        create_on_server(Address(hostname=fake.hostname, credential=fake.credential()), "eye")
+        stored = tmp_path / "user" / ".deriva" / "credential.json"
+        stored.parent.mkdir(parents=True)
+        stored.write_text(json.dumps({fake.hostname.removeprefix("http://"): fake.credential()}))
+        yield {"SERVER_HERE": fake.hostname, "HOME": str(tmp_path / "user")}
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_runs(page: str, tmp_path: Path) -> None:
+def test_a_page_runs(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """All its blocks run in order, without a warning of ours, and each prints what stands below it."""
     shown = blocks(DOCS / page)
-    ran = run_blocks(shown, PAGES[page], tmp_path)
+    environ = request.getfixturevalue("server") if any("server.org" in block.code for block in shown) else {}
+    ran = run_blocks(shown, PAGES[page], tmp_path, **environ)
     assert ran.code == 0, ran.complaints
     assert not re.search(r"DerivaMLWarning|^warning: ", ran.complaints, re.MULTILINE), ran.complaints
     for number, block in enumerate(shown):
@@ -66,6 +131,7 @@ def masked(text: str) -> str:
         (r"\b[0-9a-f]{12,64}\b", "HASH"),
         (r"folder +\S+( *\n {12}\S+)*", "folder FOLDER"),
         (r"on +\S+(?=, process)", "on HOST"),
+        (r"(?<=row of )\S+(?=;)", "FOLDER"),
         (r"just now|\d+ \w+ ago", "AGO"),
         (r"\d+(\.\d+)*", "0"),
         (r"[▁-█]+", "▁"),
@@ -84,3 +150,22 @@ def test_every_block_can_be_read(page: Path) -> None:
     for each in blocks(page):
         if each.language in PARSED:
             PARSED[each.language](each.code)
+
+
+def first_cells(page: str) -> list[str]:
+    """What stands in backquotes in the first cell of each row of a page's tables."""
+    rows = re.findall(r"^\| (`.+?`) \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`(.+?)`", row)]
+
+
+def test_each_error_is_explained() -> None:
+    """Each class of error has one row that says what it means and what to do, and no other class has."""
+    explained = [name for name in first_cells("troubleshooting.md") if not name.startswith("DERIVA_")]
+    assert sorted(explained) == sorted(set(errors.__all__) - {"DerivaMLException", "DerivaMLWarning"})
+
+
+def test_each_environment_variable_is_explained() -> None:
+    """Each variable that a user may set has a row; those that our own processes tell each other have none."""
+    source = "".join(file.read_text(encoding="utf-8") for file in (DOCS.parent / "src").rglob("*.py"))
+    read = set(re.findall(r"\bDERIVA_ML_[A-Z_]+[A-Z]\b", source)) - TOLD_BETWEEN_PROCESSES
+    assert {name for name in first_cells("troubleshooting.md") if name.startswith("DERIVA_ML_")} == read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("readme")
     *program, plugin = (block for block in blocks(README) if block.language == "python")
     (pyproject,) = code_blocks(README, "toml")
-    install_plugin(folder / "installed", pyproject, plugin.code)
+    install_plugin(folder / "installed", tomllib.loads(pyproject)["project"], plugin.code)
     return run_blocks(program, PRELUDE, folder)
 
 
