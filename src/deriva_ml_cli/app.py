@@ -21,7 +21,7 @@ RUNS, CATALOG, MACHINE = "Runs", "The catalog", "This machine"
 
 COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
-        "list": ("listing", RUNS, "List executions, newest first, each in its real state."),
+        "list": ("listing", RUNS, "List executions, newest first or best first, each in its real state."),
         "show": ("showing", RUNS, "Show an execution, workflow, dataset or asset."),
         "status": ("status", RUNS, "Say the state of an execution."),
         "abort": ("aborting", RUNS, "End a run, and have it recorded as Aborted."),
@@ -50,6 +50,7 @@ WRONG = (
     "ConfigurationError",
     "InvalidRID",
     "UnknownAddress",
+    "UnknownMetric",
     "UnknownRID",
     "UnknownTable",
     "UnknownTerm",

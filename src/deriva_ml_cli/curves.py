@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deriva_ml_core.scores import larger_is_better
 from deriva_ml_core.training.reading import MetricsLine, Track, iter_metrics, series
-from deriva_ml_core.training.scores import larger_is_better
 
 __all__ = ["Curve", "read_curves", "sparkline"]
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_cli.wording import parsed_duration
 from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid
+from deriva_ml_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.execution.finding import Ranking
     from deriva_ml_core.execution.provenance import RecordedExecution
+    from deriva_ml_core.scores import MetricSummary
 
 __all__ = ["Filters", "Page", "Run", "find_page", "runs_of"]
 
@@ -27,6 +30,9 @@ class Filters:
         status: In this state.
         dataset: Of which this dataset went in.
         text: With this in their description, or in their workflow's name, in capitals or not.
+        sort: By what metric they are ordered, the best first: its name, with ``:last`` for its last value; None for
+            the newest first.
+        stage: Of which stage that metric is.
     """
 
     workflow: str | None = None
@@ -34,6 +40,8 @@ class Filters:
     status: Status | None = None
     dataset: str | None = None
     text: str | None = None
+    sort: str | None = None
+    stage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class Run:
         created: When its row was made.
         seconds: How long it ran, or has run so far; None where that is not known.
         workflow: The workflow's row; empty where it has none.
+        metric: Where the metric stands by which they are ordered; None where they are not.
     """
 
     rid: str
@@ -57,9 +66,14 @@ class Run:
     created: datetime | None
     seconds: float | None
     workflow: Mapping[str, Any]
+    metric: MetricSummary | None = None
 
     def as_json(self) -> dict[str, object]:
         """Its value for programs."""
+        found = self._facts()
+        return found if self.metric is None else {**found, "metric": asdict(self.metric)}
+
+    def _facts(self) -> dict[str, object]:
         return {
             "rid": self.rid,
             "status": str(self.status),
@@ -73,10 +87,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the executions that match, and whether there are more."""
+    """Some of the executions that match, whether there are more, and by what they are ordered."""
 
     runs: tuple[Run, ...]
     more: bool
+    ranking: Ranking | None = None
 
 
 def workflow_as_json(row: Mapping[str, Any]) -> dict[str, object]:
@@ -94,7 +109,7 @@ def workflow_as_json(row: Mapping[str, Any]) -> dict[str, object]:
 
 
 def find_page(ml: DerivaML, filters: Filters, *, limit: int, page: int) -> Page:
-    """Find executions, newest first.
+    """Find executions, newest first, or best first by a metric.
 
     Args:
         ml: The catalog.
@@ -103,27 +118,45 @@ def find_page(ml: DerivaML, filters: Filters, *, limit: int, page: int) -> Page:
         page: Which page, from 1.
 
     Raises:
-        InvalidRID, UnknownRID, WrongTable, UnknownTerm: A filter names what the catalog does not have.
+        InvalidRID, UnknownRID, WrongTable, UnknownTerm, UnknownMetric: A filter names what the catalog does not have.
+        ConfigurationError: The catalog has no place for metrics, or there is no such stage.
     """
+    from deriva_ml_core.execution.finding import find_ranking
+
+    if filters.stage is not None and filters.sort is None:
+        raise ConfigurationError("--stage says of which stage the metric of --sort is: give --sort with it.")
     for table, rid in ((MLTable.workflow, filters.workflow), (MLTable.dataset, filters.dataset)):
         if rid is not None:
             ml.connection.require_row(table, check_rid(rid))
     if filters.workflow_type is not None:
         ml.connection.terms.require(MLVocab.workflow_type, [filters.workflow_type])
+    ranking = None if filters.sort is None else find_ranking(ml.connection, filters.sort, filters.stage)
     wanted = limit * page + 1
-    found = _matching(ml, filters, wanted)
-    return Page(runs_of(ml, found[wanted - 1 - limit : wanted - 1]), len(found) == wanted)
+    found = _matching(ml, filters, ranking, wanted)
+    runs = runs_of(ml, found[wanted - 1 - limit : wanted - 1])
+    return Page(runs if ranking is None else _measured(ml, runs, ranking), len(found) == wanted, ranking)
 
 
-def _matching(ml: DerivaML, filters: Filters, wanted: int) -> list[RecordedExecution]:
+def _measured(ml: DerivaML, runs: Sequence[Run], ranking: Ranking) -> tuple[Run, ...]:
+    from deriva_ml_core.execution.scoring import list_metrics
+
+    found = list_metrics(ml.connection, [run.rid for run in runs], ranking.where)
+    return tuple(replace(run, metric=next(iter(found.get(run.rid, ())), None)) for run in runs)
+
+
+def _matching(ml: DerivaML, filters: Filters, ranking: Ranking | None, wanted: int) -> list[RecordedExecution]:
+    from deriva_ml_core.execution.finding import find_executions
+
     asked = wanted
     while True:
-        found = ml.find_executions(
+        found = find_executions(
+            ml.connection,
             workflow=filters.workflow,
             workflow_type=filters.workflow_type,
             status=filters.status,
             dataset=filters.dataset,
             limit=asked,
+            ranking=ranking,
         )
         matching = found if filters.text is None else _with_text(ml, found, filters.text.casefold())
         if len(found) < asked or len(matching) >= wanted:

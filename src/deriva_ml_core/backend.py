@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,13 +15,37 @@ if TYPE_CHECKING:
     from deriva_ml_core.models import StoredObject, UploadOptions
     from deriva_ml_core.schema import CatalogModel, Table
 
-__all__ = ["Backend", "Catalog", "Condition", "Either", "ObjectStore", "Row", "Where"]
+__all__ = ["FILLED", "Backend", "Catalog", "Condition", "Either", "Linked", "ObjectStore", "Row", "Where"]
 
 Row = dict[str, Any]
 """A row by column: str, int, float, bool, None, or list[str]; times are ISO 8601 texts in UTC."""
 
 Condition = Mapping[str, Any]
-"""Columns and the value that each must have; a tuple, list, set or frozenset of values: one of them; None: empty."""
+"""Columns and the value that each must have; a tuple, list, set or frozenset of values: one of them; None: empty;
+`FILLED`: not empty; for one column of `select`'s, `Linked`: it names a row for which another condition holds."""
+
+
+class Filled(Enum):
+    """The kind of `FILLED`."""
+
+    filled = "filled"
+
+
+FILLED = Filled.filled
+"""As the value in a condition: whatever there is, but something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """As the value in a condition: the record id of a row of another table.
+
+    Args:
+        table: The other table, of which the column is a foreign key.
+        where: Which of its rows; it names no linked rows in its turn.
+    """
+
+    table: str
+    where: Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +145,10 @@ class Catalog(Protocol):
         descending: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
-        """The rows that match, complete, in that order; a condition on many thousand values is asked in portions."""
+        """The rows that match, complete, in that order; a condition on many thousand values is asked in portions.
+
+        Where rows that are empty in a column to sort by come, is the backend's own.
+        """
 
     def pages(self, table: str, where: Where = ..., *, size: int = 2000) -> Iterator[list[Row]]:
         """The rows that match, by RID, in pages of at most `size`, so that memory stays flat."""
@@ -149,6 +177,10 @@ class ObjectStore(Protocol):
 
     Every method may be called from several threads and after a fork.
     """
+
+    @property
+    def at_once(self) -> int:
+        """How many files it takes at once with profit: 1 where one after the other is as fast."""
 
     def put(
         self,

@@ -17,7 +17,8 @@ from deriva_ml_core.dataset import Dataset
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, Status
 from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import RecordedExecution, find_executions
+from deriva_ml_core.execution.finding import find_executions, find_ranking
+from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.news import DRAIN_SECONDS
 from deriva_ml_core.plugins import plugin_manager
@@ -224,6 +225,8 @@ class DerivaML:
         status: Status | None = None,
         dataset: Dataset | RID | None = None,
         limit: int | None = None,
+        sort: str | None = None,
+        stage: str | None = None,
     ) -> list[RecordedExecution]:
         """The executions that match, newest first.
 
@@ -233,7 +236,16 @@ class DerivaML:
             status: In this state; one whose process died without a word is Aborted.
             dataset: Of which this dataset went in, in whichever version.
             limit: How many at most; None for all.
+            sort: The metric by whose best value they are ordered, the best first, such as ``"val_loss"``; by its last
+                value with ``"val_loss:last"``. Executions without a finite number there are left out.
+            stage: Of which stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; None for the first that has
+                the metric.
+
+        Raises:
+            UnknownMetric: No execution has told of the metric; those that there are, are named.
+            ConfigurationError: The catalog has no place for metrics, or there is no such stage.
         """
+        ranking = None if sort is None else find_ranking(self._connection, sort, stage)
         rid = workflow.rid if isinstance(workflow, Workflow) else workflow
         if isinstance(workflow, Workflow) and rid is None:
             return []
@@ -244,6 +256,7 @@ class DerivaML:
             status=None if status is None else Status(status),
             dataset=dataset.rid if isinstance(dataset, Dataset) else dataset,
             limit=limit,
+            ranking=ranking,
         )
 
     # Datasets

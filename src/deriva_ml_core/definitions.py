@@ -103,6 +103,7 @@ class MLTable(StrEnum):
     workflow = "Workflow"
     execution = "Execution"
     nested_execution = "Execution_Execution"
+    execution_metric = "Execution_Metric"
     dataset = "Dataset"
     dataset_version = "Dataset_Version"
     nested_dataset = "Dataset_Dataset"

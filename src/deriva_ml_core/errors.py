@@ -27,6 +27,7 @@ __all__ = [
     "LoginRequired",
     "MetadataConflict",
     "MissingFiles",
+    "NotebookFailed",
     "NotReproducible",
     "PluginError",
     "RowInUse",
@@ -35,6 +36,7 @@ __all__ = [
     "UnknownAddress",
     "UnknownCheckpoint",
     "UnknownColumn",
+    "UnknownMetric",
     "UnknownRID",
     "UnknownTable",
     "UnknownTerm",
@@ -123,6 +125,10 @@ class UnknownVersion(DerivaMLException):
     """A version that the dataset does not have."""
 
 
+class UnknownMetric(DerivaMLException):
+    """A metric that no execution has told of."""
+
+
 class UnknownWorkflow(DerivaMLException):
     """A URL or checksum that no workflow has."""
 
@@ -153,6 +159,10 @@ class WorkflowTwice(DerivaMLException):
 
 class NotReproducible(DerivaMLException):
     """Source code that cannot be rebuilt: when it is to be, or where ``DERIVA_ML_REQUIRE_CLEAN=1`` asks before."""
+
+
+class NotebookFailed(DerivaMLException):
+    """A notebook of which a cell raised an error, or whose kernel died or did not start."""
 
 
 class InvalidTransition(DerivaMLException):

@@ -128,7 +128,8 @@ class Progress(Value):
         step: Optimizer steps so far, from 1; None where nobody counts.
         metrics: The values of that epoch by name.
         modes: Whether the smaller or the larger values of a metric are better, ``min`` or ``max`` by its name, where
-            that does not tell: accuracies and other scores are larger the better, all else smaller.
+            that does not tell: of accuracies and other scores more is better, of all else less.
+        bests: The best value of each metric and its epoch, since the status before, where epochs between had none.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
         seconds: How long the epoch, or the stage, took; None within an epoch.
         left: Seconds until the last epoch ends; None where nobody knows, or none is left.
@@ -138,7 +139,8 @@ class Progress(Value):
     epochs: int | None = None
     step: int | None = None
     metrics: Mapping[str, float] = Field(default_factory=dict)
-    modes: Mapping[str, Literal["min", "max"]] = Field(default_factory=dict)
+    modes: Mapping[str, Literal["min", "max"]] | None = None
+    bests: Mapping[str, tuple[float, int | None]] | None = None
     stage: str = "fit"
     seconds: float | None = None
     left: float | None = None
@@ -236,12 +238,14 @@ class UploadOptions(Value):
         chunk_size: Bytes a chunk; the default is 25 MiB.
         max_retries: How often a failed transfer is tried again.
         retry_delay: Seconds before the first repeat; each further one waits twice as long, with jitter.
+        upload_workers: Files in flight at once; None for as many as the store takes with profit.
     """
 
     timeout: tuple[float, float] = (6, 600)
     chunk_size: int = Field(default=25 * 2**20, gt=0)
     max_retries: int = Field(default=3, ge=0)
     retry_delay: float = Field(default=5.0, ge=0)
+    upload_workers: int | None = Field(default=None, ge=1)
 
 
 class UploadProgress(Value):

@@ -19,7 +19,7 @@ from deriva_ml_core.schema import (
 
 __all__ = ["SCHEMA_VERSION", "TERMS", "standard_tables"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of what `standard_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
 
 _DATASET = ForeignKey("Dataset", MLTable.dataset)
@@ -70,6 +70,25 @@ def _run_tables() -> tuple[Table, ...]:
             ForeignKey("Nested_Execution", MLTable.execution),
             Column("Sequence", "int4"),
         ),
+        _metrics(),
+    )
+
+
+def _metrics() -> Table:
+    return Table(
+        MLTable.execution_metric,
+        (
+            Column("Execution", nullok=False),
+            Column("Stage", nullok=False, comment="fit, validate, test or predict"),
+            Column("Name", nullok=False),
+            Column("Last", "float8", comment="The newest value; empty where that is no finite number"),
+            Column("Best", "float8", comment="The best finite value"),
+            Column("Best_At", "int4", comment="The epoch of the best value, from 1"),
+            Column("Larger_Is_Better", "boolean", nullok=False),
+        ),
+        keys=(("Execution", "Stage", "Name"),),
+        foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
+        comment="Where each metric of an execution stands, so that executions can be ordered by it",
     )
 
 

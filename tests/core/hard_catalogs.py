@@ -27,6 +27,8 @@ class HardCatalog:
         self._lock = Lock()
         self.before_update: Callable[[], object] = lambda: None
         """Called before a row is changed."""
+        self.before_insert: Callable[[str], object] = lambda table: None
+        """Called with the table before rows are added."""
         self.callers: list[tuple[int, str]] = []
         self.attempts = 0
         self.details: list[str] = []
@@ -51,6 +53,7 @@ class HardCatalog:
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
         self.callers.append((threading.get_ident(), "insert"))
+        self.before_insert(table)
         if self.down:
             refuse()
         return self._catalog.insert(table, rows, skip_existing=skip_existing)

@@ -124,10 +124,15 @@ def broken(connection: sa.Connection) -> None:
 @pytest.fixture
 def first_version(tmp_path: Path) -> Path:
     """A folder with a catalog as version 1 made it, in which somebody added a term and a dataset."""
-    folder = tmp_path / "first"
+    return catalog_of(1, tmp_path / "first")
+
+
+def catalog_of(version: int, folder: Path) -> Path:
+    """Make a catalog as a version made it."""
     folder.mkdir()
     connection = sqlite3.connect(folder / FILE)
-    connection.executescript((Path(__file__).parent / "catalog_version_1.sql").read_text(encoding="utf-8"))
+    dump = Path(__file__).parent / f"catalog_version_{version}.sql"
+    connection.executescript(dump.read_text(encoding="utf-8"))
     connection.close()
     return folder
 
@@ -182,7 +187,43 @@ def test_version_1_gets_the_terms_of_version_2(first_version: Path, tmp_path: Pa
     assert found.pop("Mine") == "A term of the user's own"
     assert found == asset_types(tmp_path / "new")
     assert [row["Description"] for row in open_catalog(first_version).select("Dataset")] == ["Made by version 1"]
-    assert sql(first_version / FILE, "PRAGMA user_version") == 2
+    assert sql(first_version / FILE, "PRAGMA user_version") == SCHEMA_VERSION
+
+
+def structure(folder: Path) -> list[tuple[str, ...]]:
+    """All that SQLite was told to make in a catalog, and what it says of its tables."""
+    connection = sqlite3.connect(folder / FILE)
+    made: list[tuple[str, ...]] = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master ORDER BY name"
+    ).fetchall()
+    connection.close()
+    return made
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_each_version_becomes_as_a_new_one(version: int, tmp_path: Path) -> None:
+    """A catalog of each earlier version has, once it is opened, the tables, indexes and triggers of a new one."""
+    older, new = catalog_of(version, tmp_path / "older"), tmp_path / "new"
+    found, wanted = open_catalog(older), open_catalog(new)
+    assert found.model.tables == wanted.model.tables
+    assert structure(older) == structure(new)
+    assert sql(older / FILE, "PRAGMA user_version") == SCHEMA_VERSION
+
+
+def test_version_2_gets_a_place_for_metrics(tmp_path: Path) -> None:
+    """An execution that version 2 recorded is there, has no metrics, and can get some."""
+    catalog = open_catalog(catalog_of(2, tmp_path / "older"))
+    (execution,) = catalog.select("Execution")
+    assert (execution["Description"], catalog.select("Execution_Metric")) == ("Made by version 2", [])
+    row = {"Execution": execution["RID"], "Stage": "fit", "Name": "loss", "Last": 0.5, "Larger_Is_Better": False}
+    assert catalog.insert("Execution_Metric", [row]) == 1
+
+
+def test_a_table_of_that_name_stays(tmp_path: Path) -> None:
+    """Somebody's own table Execution_Metric, with other columns, stays as it is, and the catalog opens."""
+    folder = catalog_of(2, tmp_path / "older")
+    open_catalog(folder, version=2).create_tables([Table("Execution_Metric", (Column("Theirs"),))])
+    assert open_catalog(folder).model.table("Execution_Metric").column_names == {"Theirs"}
 
 
 def test_a_term_that_was_there_stays(first_version: Path) -> None:

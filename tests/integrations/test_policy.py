@@ -18,9 +18,9 @@ from deriva_ml_core.assets.copying import put_aside
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError, ExecutionNotBegun, UnknownTerm, UploadFailed
 from deriva_ml_core.execution import Execution
+from deriva_ml_core.scores import larger_is_better, monitored
 from deriva_ml_core.training import TrainingOptions, TrainingReporter
 from deriva_ml_core.training.options import OptionWords
-from deriva_ml_core.training.scores import larger_is_better, monitored
 from deriva_ml_core.unattended import opening
 
 WORKFLOW = Workflow(name="Policy", workflow_type="Training", url="https://example.org/policy.py", checksum="p0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +12,17 @@ from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
+from deriva_ml_core.execution.scoring import list_metrics
 from deriva_ml_core.journal.file import read_story
 from deriva_ml_core.journal.story import JOURNAL, Story
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, StatusUpdate, UploadOptions
 from deriva_ml_core.schema import execution_table
+from deriva_ml_core.scores import MetricSummary
 
 __all__ = [
     "JOURNAL",
     "RecordedExecution",
     "fetch_kept_journal",
-    "find_executions",
     "kept_story",
     "last_status",
     "local_story",
@@ -137,6 +137,14 @@ class RecordedExecution:
             The statuses; none where the run left no journal.
         """
         return list(self._story().statuses)
+
+    def list_metrics(self) -> list[MetricSummary]:
+        """Where each metric stands of which its statuses told: the last and the best value, as the catalog has them.
+
+        Returns:
+            The metrics; none where the run told of none, ran before catalogs had them, or the catalog has no place.
+        """
+        return list_metrics(self._connection, [self.execution_rid]).get(self.execution_rid, [])
 
     def list_assets(self, asset_role: Role | str | None = None) -> list[Asset]:
         """The assets that went in and came out.
@@ -267,47 +275,3 @@ def fetch_kept_journal(connection: Connection, rid: RID, target: Path) -> bool:
             row["URL"], target, length=row["Length"], md5=row["MD5"], options=UploadOptions()
         )
     return bool(rows)
-
-
-def find_executions(
-    connection: Connection,
-    *,
-    workflow: RID | None = None,
-    workflow_type: str | None = None,
-    status: Status | None = None,
-    dataset: RID | None = None,
-    limit: int | None = None,
-) -> list[RecordedExecution]:
-    """The executions that match, newest first; see ``DerivaML.find_executions``."""
-    catalog = connection.catalog
-    where: dict[str, Any] = {}
-    if workflow is not None:
-        where["Workflow"] = [workflow]
-    if workflow_type is not None:
-        of_type = {row["RID"] for row in catalog.select(MLTable.workflow, {"Workflow_Type": workflow_type})}
-        where["Workflow"] = sorted(of_type.intersection(where.get("Workflow", of_type)))
-    if dataset is not None:
-        links = catalog.select(MLTable.dataset_execution, {"Dataset": dataset})
-        where["RID"] = sorted({link["Execution"] for link in links})
-    if status is not None:
-        where["Status"] = [status, *_may_be_shown_as(status)]
-    if any(value == [] for value in where.values()):
-        return []
-    return _newest(connection, where, limit, lambda found: status is None or found.status is status)
-
-
-def _may_be_shown_as(status: Status) -> list[Status]:
-    """The states that a row may still say while the journal or the lease knows of this one."""
-    return [each for each in Status if not each.ended and each is not status]
-
-
-def _newest(
-    connection: Connection, where: dict[str, Any], limit: int | None, wanted: Callable[[RecordedExecution], bool]
-) -> list[RecordedExecution]:
-    portion = limit
-    while True:
-        rows = connection.catalog.select(MLTable.execution, where, order=("RCT", "RID"), descending=True, limit=portion)
-        found = [execution for row in rows if wanted(execution := RecordedExecution(connection, row))]
-        if portion is None or len(rows) < portion or len(found) >= portion:
-            return found[:limit]
-        portion *= 4

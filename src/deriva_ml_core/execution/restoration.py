@@ -43,9 +43,12 @@ def _restored(connection: Connection, rid: RID, *, again: bool) -> Execution:
         _rebuild(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL)
     ended = _end_if_dead(journal, row)
+    writer = RowWriter(connection, journal, rid)
     if journal.story.statuses and not _agree(journal, row):
-        RowWriter(connection, journal, rid).write()
+        writer.write()
         row = connection.require_row(MLTable.execution, rid)
+    if journal.story.metrics:
+        writer.write_metrics()
     execution = Execution(connection, row, folder, restored=True, again=again)
     if ended is not None:
         execution.tell_status(ended)

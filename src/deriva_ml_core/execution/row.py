@@ -1,4 +1,4 @@
-"""An execution's row, brought to where its journal is: at once, or beside the run until the catalog has it."""
+"""An execution's row and its metrics, brought to where its journal is: at once, or beside the run until they are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable
-from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogUnavailable
+from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogUnavailable, DerivaMLException
 from deriva_ml_core.execution.ending import duration_text
+from deriva_ml_core.execution.scoring import Scoring
 from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.story import Story
@@ -50,6 +51,9 @@ class RowWriter:
         """The process that has asked for a write which has not begun; 0 where none has."""
         self._warned = False
         self._written: dict[str, Any] | None = None
+        self._scoring = Scoring(connection, execution)
+        self._is_scored = True
+        """Whether the metrics are written; not where the catalog refused them."""
 
     def write(self) -> None:
         """Write the row now.
@@ -77,6 +81,17 @@ class RowWriter:
         except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
             self._warn(error)
             self.write_beside()
+        else:
+            if self._is_scored and self._scoring.is_behind(self._journal.story):
+                self.write_beside()
+
+    def write_metrics(self) -> None:
+        """Write the metrics now, as far as the catalog does not have them; one that refuses is warned about."""
+        try:
+            self._scoring.look()
+            self._scoring.write(self._journal.story)
+        except DerivaMLException as error:
+            self._warn_of_metrics(error)
 
     def write_beside(self) -> None:
         """Have the row written beside the run, again and again until the catalog has it; it returns at once."""
@@ -104,6 +119,7 @@ class RowWriter:
                 with self._lock:
                     if self._row(self._journal.story) != self._written:
                         self._write()
+                self._score()
             except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
                 self._warn(error)
                 if isinstance(error, FINAL):
@@ -122,6 +138,21 @@ class RowWriter:
             self._connection.catalog.update(MLTable.execution, [row])
             self._written = row
         self._warned = False
+
+    def _score(self) -> None:
+        """Write the metrics; a catalog that refuses them has all else of the run."""
+        if not self._is_scored:
+            return
+        try:
+            self._scoring.write(self._journal.story)
+        except CatalogUnavailable:
+            raise
+        except DerivaMLException as error:
+            self._is_scored = False
+            self._warn_of_metrics(error)
+
+    def _warn_of_metrics(self, error: DerivaMLException) -> None:
+        log.warning("The metrics of execution %s cannot be written to the catalog: %s", self._execution, error)
 
     def _row(self, story: Story) -> dict[str, Any] | None:
         if not story.statuses:

@@ -12,6 +12,7 @@ from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.journal.filestory import FileStory, FileTime
 from deriva_ml_core.journal.lease import Lease
 from deriva_ml_core.models import DatasetSpec, StagedAsset, StatusUpdate, StoredObject
+from deriva_ml_core.scores import MetricSummary, summed_up
 
 __all__ = [
     "JOURNAL",
@@ -68,6 +69,8 @@ class Story:
     resumed: bool = False
     """Whether it was begun again after its end, so that what its row says of an end may be old."""
     statuses: list[StatusUpdate] = field(default_factory=list)
+    metrics: dict[tuple[str, str], MetricSummary] = field(default_factory=dict)
+    """Where each metric stands of which the statuses told, by stage and name."""
     failures: list[RankFailed] = field(default_factory=list)
     files: dict[str, FileStory] = field(default_factory=dict)
     newest: dict[tuple[str, str, bool], str] = field(default_factory=dict)
@@ -212,6 +215,8 @@ class StatusSet(Event):
 
     def tell(self, story: Story) -> None:
         story.statuses.append(self.update)
+        if (progress := self.update.progress) is not None and progress.metrics:
+            story.metrics |= summed_up(story.metrics, progress)
         story.resumed = story.resumed and not self.update.status.ended
 
 

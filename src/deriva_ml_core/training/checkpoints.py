@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core.assets.copying import put_aside
 from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
+from deriva_ml_core.scores import Score, monitored
 from deriva_ml_core.training.options import TrainingOptions
-from deriva_ml_core.training.scores import Score, monitored
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

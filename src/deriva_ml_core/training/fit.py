@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 from deriva_ml_core.models import Progress
+from deriva_ml_core.scores import MetricSummary, monitored, summed_up
 from deriva_ml_core.training.checkpoints import Checkpoints, Moment
 from deriva_ml_core.training.metrics import as_floats
 from deriva_ml_core.training.options import TrainingOptions
@@ -45,6 +46,8 @@ class Fit:
     is_open: bool = True
     """Whether it has not ended yet."""
     _untold: Callable[[], None] | None = field(default=None, repr=False)
+    _between: dict[tuple[str, str], MetricSummary] = field(default_factory=dict, repr=False)
+    """Where the metrics stand of the epochs since the last that had a status."""
 
     def is_logged(self, step: int) -> bool:
         """Whether the metrics of a step are kept."""
@@ -57,7 +60,7 @@ class Fit:
         if self.is_logged(step):
             self._keep_step(step, epoch, values)
         if self.pace.is_time_in_step(step):
-            progress = Progress(epoch=epoch, epochs=self.pace.epochs, step=step, metrics=values)
+            progress = Progress(epoch=epoch, epochs=self.pace.epochs, step=step, metrics=values, **self._sides(values))
             self.say(step_message(progress), progress)
 
     def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
@@ -86,13 +89,27 @@ class Fit:
         with spared(f"keep the metrics of epoch {epoch}"):
             self.record.append("fit", "epoch", self.number, epoch, step, values, more)
         epochs = self.pace.epochs
-        progress = Progress(epoch=epoch, epochs=epochs, step=step, metrics=values, seconds=seconds, left=left)
+        sides = self._sides(values)
+        progress = Progress(epoch=epoch, epochs=epochs, step=step, metrics=values, seconds=seconds, left=left, **sides)
         message = epoch_message(progress, seconds, left)
         self._untold = None
         if self.pace.is_time(epoch):
+            self._between = {}
             self.say(message, progress)
         else:
+            self._between |= summed_up(self._between, progress)
             self._untold = lambda: self.say(message, progress)
+
+    def _sides(self, values: Mapping[str, float]) -> dict[str, Any]:
+        """What a status tells beside the values: which are the better ones, and the best of epochs without a status."""
+        found: dict[str, Any] = {}
+        mode = self.options.mode
+        if mode is not None and (score := monitored(values, self.options.monitor, mode)) is not None:
+            found["modes"] = {score.name: mode}
+        if self._between:
+            stood = ((name, each) for (_, name), each in self._between.items() if name in values)
+            found["bests"] = {name: (each.best, each.best_at) for name, each in stood if each.best is not None}
+        return found
 
     def register(self, moment: Moment, suffix: str) -> Path | None:
         """Register a checkpoint; None where it is not kept, or could not be registered."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution.ancestry import record_origin
+from deriva_ml_core.scores import Score
 from deriva_ml_core.training.options import Resuming
-from deriva_ml_core.training.scores import Score
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

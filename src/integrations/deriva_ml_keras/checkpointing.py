@@ -12,9 +12,9 @@ from typing import Any, SupportsFloat
 
 import keras
 
+from deriva_ml_core.scores import Score, monitored
 from deriva_ml_core.training import Checkpoints, TrainingReporter
 from deriva_ml_core.training.metrics import as_floats
-from deriva_ml_core.training.scores import Score, monitored
 
 __all__ = ["UserCheckpoints"]
 

@@ -61,6 +61,7 @@ class _Readable:
         limit: int | None = None,
     ) -> list[Row]:
         mapped = self._file.mapped(table)
+        where = reading.within(where, self._file.mapped, self._branches)
         with self._file.database.reading() as connection:
             return reading.select(
                 connection, mapped, self._branches(mapped), where, order=order, descending=descending, limit=limit

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from deriva_ml_core.backend import Condition, Either, Where
+from deriva_ml_core.backend import FILLED, Condition, Either, Where
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.schema import SYSTEM_COLUMNS
@@ -48,6 +48,10 @@ def _all(mapped: MappedTable, rows: sa.FromClause, condition: Condition) -> sa.C
 def _one(mapped: MappedTable, column: sa.ColumnElement[Any], value: object) -> sa.ColumnElement[bool]:
     if value is None:
         return column.is_(None)
+    if value is FILLED:
+        return column.is_not(None)
+    if isinstance(value, sa.SelectBase):
+        return column.in_(value)
     if not isinstance(value, (tuple, list, set, frozenset)):
         return column == value
     values = one_of(column, list(_bound(mapped, str(column.key), value)))

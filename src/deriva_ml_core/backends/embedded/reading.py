@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 
-from deriva_ml_core.backend import Row, Where
+from deriva_ml_core.backend import Either, Linked, Row, Where
 from deriva_ml_core.backends.embedded.conditions import check_columns, criterion
 from deriva_ml_core.backends.embedded.database import Database, corruption
 from deriva_ml_core.backends.embedded.tables import UNTIL, MappedTable, model_from_json
 from deriva_ml_core.errors import CatalogCorrupt
 from deriva_ml_core.schema import CatalogModel
 
-__all__ = ["ALL", "Branch", "CatalogFile", "locate", "pages", "present", "select", "then"]
+__all__ = ["ALL", "Branch", "CatalogFile", "locate", "pages", "present", "select", "then", "within"]
 
 ALL: Where = MappingProxyType({})
 """The condition that every row meets."""
@@ -93,6 +93,33 @@ def then(mapped: MappedTable, time: str) -> tuple[Branch, ...]:
         (mapped.rows, rows["RMT"] <= time),
         (mapped.history, sa.and_(history["RMT"] <= time, history[UNTIL] > time)),
     )
+
+
+def within(
+    where: Where, find: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[Branch]]
+) -> Where:
+    """A condition in which each linked row is asked for by a question within the question.
+
+    Args:
+        where: The condition.
+        find: The table of a name.
+        branches: The rows of a table, now or then.
+    """
+    if isinstance(where, Either):
+        return where
+    return {
+        name: _asked(value, find, branches) if isinstance(value, Linked) else value for name, value in where.items()
+    }
+
+
+def _asked(
+    linked: Linked, find: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[Branch]]
+) -> sa.SelectBase:
+    mapped = find(linked.table)
+    parts = [
+        sa.select(rows.c["RID"]).where(meant, criterion(mapped, rows, linked.where)) for rows, meant in branches(mapped)
+    ]
+    return parts[0] if len(parts) == 1 else sa.union_all(*parts)
 
 
 def select(

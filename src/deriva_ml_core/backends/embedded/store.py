@@ -65,6 +65,10 @@ class FolderStore:
         # a deque takes and gives without a lock, which a fork could find held for ever
         self._unsynced: deque[Path] = deque()
 
+    @property
+    def at_once(self) -> int:
+        return 1
+
     def put(
         self,
         table: str,

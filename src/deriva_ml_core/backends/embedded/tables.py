@@ -196,11 +196,21 @@ def quote_text(text: str) -> str:
 _SEARCHED: Mapping[MLTable, tuple[str, ...]] = {MLTable.workflow: ("URL", "Checksum"), MLTable.execution: ("Status",)}
 
 
+_SORTED: Mapping[MLTable, tuple[tuple[str, ...], ...]] = {
+    MLTable.execution_metric: (("Name", "Stage", "Best"), ("Name", "Stage", "Last"))
+}
+"""The columns that rows are looked up by, each with the one that they are then sorted by."""
+
+
 def _indexes(table: Table, rows: sa.Table) -> Iterator[sa.Index]:
     """One for each column that rows are looked up by; a thing's also gives its newest rows first."""
     linking = sum(key.cascade for key in table.foreign_keys) > 1
     found = dict.fromkeys(key.column for key in table.foreign_keys)
-    found.update(dict.fromkeys(_SEARCHED.get(MLTable(table.name), ()) if table.name in set(MLTable) else ()))
+    if table.name in set(MLTable):
+        found.update(dict.fromkeys(_SEARCHED.get(MLTable(table.name), ())))
+        for names in _SORTED.get(MLTable(table.name), ()):
+            if table.column_names.issuperset(names):  # else it is somebody's own
+                yield sa.Index(f"{rows.name}__{names[-1]}", *(rows.c[name] for name in names))
     if table.is_asset:
         found["MD5"] = None
     for name in found:

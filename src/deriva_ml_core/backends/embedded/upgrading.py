@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import sqlalchemy as sa
 
 from deriva_ml_core.backends.embedded import writing
 from deriva_ml_core.backends.embedded.reading import read_model
 from deriva_ml_core.backends.embedded.tables import MappedTable
-from deriva_ml_core.definitions import MLVocab
+from deriva_ml_core.backends.embedded.tabling import add_tables
+from deriva_ml_core.definitions import MLTable, MLVocab
+from deriva_ml_core.errors import DuplicateRow
+from deriva_ml_core.schema import Column, ForeignKey, Table
 
 __all__ = ["MIGRATIONS", "Migration"]
 
@@ -30,5 +34,29 @@ def _to_2(connection: sa.Connection) -> None:
     writing.insert(connection, tables[MLVocab.asset_type], tables, rows, skip_existing=True)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_to_2,)
+METRICS = Table(
+    MLTable.execution_metric,
+    (
+        Column("Execution", nullok=False),
+        Column("Stage", nullok=False, comment="fit, validate, test or predict"),
+        Column("Name", nullok=False),
+        Column("Last", "float8", comment="The newest value; empty where that is no finite number"),
+        Column("Best", "float8", comment="The best finite value"),
+        Column("Best_At", "int4", comment="The epoch of the best value, from 1"),
+        Column("Larger_Is_Better", "boolean", nullok=False),
+    ),
+    keys=(("Execution", "Stage", "Name"),),
+    foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
+    comment="Where each metric of an execution stands, so that executions can be ordered by it",
+)
+"""As version 3 had it, whatever later ones make of it."""
+
+
+def _to_3(connection: sa.Connection) -> None:
+    """Let executions be ordered by their metrics; a table of that name that somebody has made stays as it is."""
+    with suppress(DuplicateRow):
+        add_tables(connection, [METRICS])
+
+
+MIGRATIONS: tuple[Migration, ...] = (_to_2, _to_3)
 """What brings a catalog from version 1 to 2, from 2 to 3, and so on: one for each version before the present one."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_core.backend import Catalog, Either, Row, Where
+from deriva_ml_core.backend import Catalog, Either, Linked, Row, Where
 from deriva_ml_core.backends.keyed import in_order
 from deriva_ml_core.backends.remote.adapting import WORKFLOW_TYPES, Adaptation, Dialect, state_vocabulary
 from deriva_ml_core.backends.remote.reading import ALL
@@ -128,7 +128,7 @@ class AdaptedCatalog:
         limit: int | None = None,
     ) -> list[Row]:
         dialect = self._dialect(table)
-        asked = dialect.where(self._by_links(table, where))
+        asked = dialect.where(self._by_links(table, self._meant(where)))
         columns = dialect.order(column for column in order if not (column == TYPE and self._linked(table))) or ("RID",)
         rows = self._catalog.select(table, asked, order=columns, descending=descending, limit=limit)
         return self._known(table, rows)
@@ -162,6 +162,19 @@ class AdaptedCatalog:
             for key in table.foreign_keys
         )
         return replace(table, foreign_keys=keys)
+
+    def _meant(self, where: Where) -> Where:
+        """A condition of which also what it asks of linked rows is as the catalog takes it."""
+        if isinstance(where, Either):
+            return where
+        return {column: self._linked_rows(value) for column, value in where.items()}
+
+    def _linked_rows(self, value: Any) -> Any:
+        if not isinstance(value, Linked):
+            return value
+        asked = self._dialect(value.table).where(value.where)
+        assert not isinstance(asked, Either)
+        return Linked(value.table, asked)
 
     # a workflow's type, where that stands in a table of its own
 

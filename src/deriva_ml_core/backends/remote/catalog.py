@@ -218,12 +218,12 @@ class CatalogSnapshot(Readable, ReadOnly):
         self._snapshot = snapshot
         self._read: dict[tuple[str, str], list[Row]] = {}
 
-    def _rows(self, table: Table, rest: str) -> list[Row]:
+    def _rows(self, table: Table, rest: str, place: str = "") -> list[Row]:
         """What was read before is read no second time, as it never changes; only a little is kept."""
-        key = (table.name, rest)
+        key = (place or table.name, rest)
         known = self._read.get(key)
         if known is None:
-            known = super()._rows(table, rest)
+            known = super()._rows(table, rest, place)
             if sum(map(len, list(self._read.values()))) + len(known) > REMEMBERED:
                 self._read = {}
             self._read[key] = known

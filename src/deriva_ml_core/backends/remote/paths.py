@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 from urllib.parse import quote
 
-from deriva_ml_core.backend import Condition, Either, Where
+from deriva_ml_core.backend import FILLED, Condition, Either, Where
 from deriva_ml_core.errors import ConfigurationError, UnknownColumn
 from deriva_ml_core.schema import SYSTEM_COLUMNS, Table
 
@@ -88,6 +88,8 @@ def _is_collection(value: object) -> bool:
 def _equal(column: str, value: object) -> str:
     if value is None:
         return f"{name(column)}::null::"
+    if value is FILLED:
+        return f"!({name(column)}::null::)"
     text = _text(value)
     return f"{name(column)}={text}" if text else f"{name(column)}{EMPTY_TEXT}"
 

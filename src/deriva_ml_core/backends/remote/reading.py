@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from deriva_ml_core.backend import Row, Where
+from deriva_ml_core.backend import Either, Linked, Row, Where
 from deriva_ml_core.backends.remote.asking import Asking
 from deriva_ml_core.backends.remote.inserting import check_given
 from deriva_ml_core.backends.remote.mistakes import refusal
@@ -123,16 +123,28 @@ class Readable:
     ) -> list[Row]:
         found = self._tables.find(table)
         check_columns(found, order)
+        places, where = self._places(found, where)
         asked = filters(found, where)
         if limit == 0:
             return []
-        bound = "" if limit is None else f"?limit={limit}"
-        parts = [self._rows(found, each + order_by(order, descending=descending) + bound) for each in asked]
+        bound = order_by(order, descending=descending) + ("" if limit is None else f"?limit={limit}")
+        parts = [self._rows(found, each + bound, place) for place in places for each in asked]
         if len(parts) == 1:
             return parts[0]
         rows = list({row["RID"]: row for part in parts for row in part}.values())
         rows.sort(key=lambda row: [_sortable(row[column]) for column in order], reverse=descending)
         return rows[:limit]
+
+    def _places(self, table: Table, where: Where) -> tuple[list[str], Where]:
+        """The paths whose rows are meant, from the linked rows where a condition asks for some; and what is left."""
+        linked = {} if isinstance(where, Either) else {c: each for c, each in where.items() if isinstance(each, Linked)}
+        if not linked or isinstance(where, Either):
+            return [qualified(table)], where
+        ((column, asked),) = linked.items()
+        other = self._tables.find(asked.table)
+        step = f"(RID)=({qualified(table)}:{name(column)})"
+        places = ["/".join(filter(None, (qualified(other), each, step))) for each in filters(other, asked.where)]
+        return places, {each: value for each, value in where.items() if each != column}
 
     def pages(self, table: str, where: Where = ALL, *, size: int = 2000) -> Iterator[list[Row]]:
         if size < 1:
@@ -167,11 +179,11 @@ class Readable:
                 return
             after = f"@after({name(page[-1]['RID'])})"
 
-    def _rows(self, table: Table, rest: str) -> list[Row]:
+    def _rows(self, table: Table, rest: str, place: str = "") -> list[Row]:
         """The rows behind a table's path; none where the table was made after the state that is asked for."""
         separator = "" if rest.startswith(("@", "?")) or not rest else "/"
         try:
-            rows = self._asking.read(f"/entity/{qualified(table)}{separator}{rest}", table.name)
+            rows = self._asking.read(f"/entity/{place or qualified(table)}{separator}{rest}", table.name)
         except UnknownTable:
             if "@" not in self._asking.catalog:
                 raise

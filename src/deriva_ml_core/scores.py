@@ -1,0 +1,120 @@
+"""Which metric tells the best epoch, which of two of its values is better, and where each metric of a run stands."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deriva_ml_core.models import Progress
+
+__all__ = ["MetricSummary", "Score", "larger_is_better", "monitored", "summed_up"]
+
+_LARGER = re.compile(
+    r"acc|accuracy|auc|auroc|f1|fbeta|fmeasure|precision|recall|score|iou|jaccard|dice|map|ndcg|psnr|ssim|bleu|rouge|"
+    r"r2|kappa|mcc|reward|return|correct|hits|top\d+",
+)
+_USUAL = ("val_loss", "loss", "train_loss")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value of the metric that is watched.
+
+    Args:
+        name: The metric.
+        value: Its value.
+        larger: Whether larger values are better.
+    """
+
+    name: str
+    value: float
+    larger: bool
+
+    def beats(self, other: Score | None) -> bool:
+        """Whether it is better than another; one of another metric counts as none, and NaN never is better."""
+        if math.isnan(self.value):
+            return False
+        if other is None or other.name != self.name or math.isnan(other.value):
+            return True
+        return self.value > other.value if self.larger else self.value < other.value
+
+
+def larger_is_better(name: str) -> bool:
+    """Whether a metric of that name is one of those of which more is better; losses and errors are not."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return not {"loss", "error", "err"} & set(words) and any(_LARGER.fullmatch(word) for word in words)
+
+
+def monitored(metrics: Mapping[str, float], monitor: str | None, mode: str | None) -> Score | None:
+    """The score of an epoch.
+
+    Args:
+        metrics: The epoch's values by name.
+        monitor: The metric; None for the first there is of ``val_loss``, ``loss``, ``train_loss`` and any other loss.
+        mode: ``min`` or ``max``; None to tell by the name.
+
+    Returns:
+        None where the epoch has no such metric.
+    """
+    names = (monitor,) if monitor else (*_USUAL, *(name for name in sorted(metrics) if "loss" in name.lower()))
+    name = next((name for name in names if name in metrics), None)
+    if name is None:
+        return None
+    return Score(name, metrics[name], larger_is_better(name) if mode is None else mode == "max")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSummary:
+    """Where a metric of an execution stands.
+
+    Args:
+        stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        name: The metric.
+        last: Its newest value; None where that is NaN or infinite.
+        best: Its best finite value; None where it has had none.
+        best_at: The epoch of that, from 1; None where nobody counted.
+        larger_is_better: Whether larger values are better.
+    """
+
+    stage: str
+    name: str
+    last: float | None
+    best: float | None
+    best_at: int | None
+    larger_is_better: bool
+
+
+def summed_up(
+    known: Mapping[tuple[str, str], MetricSummary], progress: Progress
+) -> dict[tuple[str, str], MetricSummary]:
+    """Where the metrics stand of which a status tells.
+
+    Args:
+        known: Where the metrics stood before, by stage and name.
+        progress: What the status tells.
+    """
+    found = {}
+    for name, value in progress.metrics.items():
+        key = (progress.stage, name)
+        values = [(progress.bests or {}).get(name), (value, progress.epoch)]
+        found[key] = _with_values(known.get(key), key, (progress.modes or {}).get(name), filter(None, values))
+    return found
+
+
+def _with_values(
+    before: MetricSummary | None, key: tuple[str, str], mode: str | None, values: Iterable[tuple[float, int | None]]
+) -> MetricSummary:
+    """Where a metric stands after further values, each with its epoch, in their order."""
+    stage, name = key
+    larger = before.larger_is_better if before else larger_is_better(name)
+    larger = larger if mode is None else mode == "max"
+    last, best, best_at = (before.last, before.best, before.best_at) if before else (None, None, None)
+    for value, epoch in values:
+        last = value if math.isfinite(value) else None
+        if last is not None and (best is None or Score(name, last, larger).beats(Score(name, best, larger))):
+            best, best_at = last, epoch
+    return MetricSummary(stage, name, last, best, best_at, larger)
