@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from deriva_ml_core.backend import Either
 from deriva_ml_core.backends.remote.catalog import RACES, RemoteCatalog
+from deriva_ml_core.backends.remote.creating import create_catalog
 from deriva_ml_core.errors import (
     AccessRefused,
     CatalogUnavailable,
@@ -80,6 +82,59 @@ def test_a_read_whose_answer_is_lost(written: RemoteCatalog, fake: DerivaServer,
     """It is read again."""
     fake.faults.add(fault(harm, "GET"))
     assert written.select("Asset_Role", {"Name": "Output"})
+
+
+NO_ANSWERS = {
+    "ends early": fault(Harm.truncate, keep=5),
+    "is damaged": fault(Harm.damage),
+    "is a login's page": fault(Harm.answer, reply=Answer.text(200, "<html>Please log in.</html>", "text/html")),
+    "is empty": fault(Harm.answer, reply=Answer.text(200, "", "application/json")),
+    "sends elsewhere": fault(Harm.answer, reply=Answer(302, b"", {"Location": "https://login.example.org/x"})),
+}
+
+
+@pytest.mark.parametrize("which", NO_ANSWERS)
+def test_an_answer_that_is_none(written: RemoteCatalog, fake: DerivaServer, which: str) -> None:
+    """It counts as lost: reads, reservations and repeatable writes are done again, and what stays so is said."""
+
+    def meets(times: int = 1) -> None:
+        fake.faults.clear()
+        fake.faults.add(replace(NO_ANSWERS[which], times=times))
+
+    meets()
+    assert written.select("Asset_Role", {"Name": "Output"})
+    meets()
+    (rid,) = written.reserve(1)
+    meets()
+    assert written.insert("Dataset", [{"RID": rid}]) == 1
+    meets()
+    assert written.update("Dataset", [{"RID": rid, "Description": "after"}]) == 1
+    meets()
+    row = {"Name": "w", "URL": "u", "Workflow_Type": "Training"}
+    assert written.insert_unless("Workflow", {"URL": "u"}, row)[0]["URL"] == "u"
+    assert (len(written.select("Dataset")), len(written.select("Workflow"))) == (1, 1)
+    meets(times=100)
+    with pytest.raises(CatalogUnavailable, match="cannot be reached now"):
+        written.select("Asset_Role")
+
+
+@pytest.mark.parametrize("harm", [Harm.reset, Harm.lose])
+def test_a_reservation_whose_answer_is_lost(written: RemoteCatalog, fake: DerivaServer, harm: Harm) -> None:
+    """Others are reserved, and what was reserved before is nobody's."""
+    fake.faults.add(fault(harm, "POST"))
+    rids = written.reserve(3)
+    assert len(set(rids)) == 3
+    assert written.insert("Dataset", [{"RID": rid} for rid in rids]) == 3
+    assert written.locate(rids) == dict.fromkeys(rids, "Dataset")
+
+
+@pytest.mark.parametrize("which", [*NO_ANSWERS][:3])
+def test_a_catalog_that_was_perhaps_made(connect, fake: DerivaServer, which: str) -> None:
+    """A catalog is never made twice by itself: that it is perhaps there is said."""
+    fake.faults.add(replace(NO_ANSWERS[which], times=1))
+    with pytest.raises(CatalogUnavailable, match="Look there before you try again"):
+        create_catalog(connect(), "demo")
+    assert len([request for request in fake.requests if request.path == "/ermrest/catalog"]) == 1
 
 
 @pytest.mark.parametrize("harm", [Harm.reset, Harm.lose])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from deriva_ml_core.backends.remote.mistakes import refusal
 from deriva_ml_core.backends.remote.server import Lost, Server, backoff, wait_asked_for
@@ -13,7 +14,7 @@ from deriva_ml_core.errors import CatalogUnavailable, ConfigurationError
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["Asking", "Unanswered", "encoded"]
+__all__ = ["Asking", "Unanswered", "encoded", "legible"]
 
 BUSY_TRIES = 12
 """How often what others' writes aborted is asked: with 4 writers half of the calls are."""
@@ -71,7 +72,7 @@ class Asking:
             method: ``GET`` and so on.
             path: What follows the catalog's own path.
             where: The table, to be named in errors.
-            given: What to send as JSON.
+            given: What to send as JSON, or what makes it anew each time that it is sent.
             headers: Further headers.
             repeat: Whether it may be done twice.
             expected: Statuses of failure that the caller understands.
@@ -80,11 +81,12 @@ class Asking:
             Unanswered: The answer was lost, and asking again is not safe.
             CatalogUnavailable: There was no answer, or the server stayed busy.
         """
-        body = None if given is None else encoded(given, where)
+        body = None if given is None or callable(given) else encoded(given, where)
         lost = busy = 0
         while True:
             try:
-                response = self._ask(method, path, body, headers)
+                anew = encoded(given(), where) if callable(given) else body
+                response = self._ask(method, path, anew, headers)
             except Lost as event:
                 lost += 1
                 if not (repeat or event.undone):
@@ -122,7 +124,24 @@ class Asking:
     def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> Response:
         kind = {} if body is None else {"Content-Type": "application/json"}
         full = f"/ermrest/catalog/{self.catalog}{path}"
-        return self.server.request(method, full, headers={**(headers or {}), **kind}, body=body)
+        return legible(self.server.request(method, full, headers={**(headers or {}), **kind}, body=body))
+
+
+def legible(response: Response) -> Response:
+    """Return what the catalog answered; the page of a login or a proxy, or a text that breaks off, is none.
+
+    Raises:
+        Lost: It is no answer of a catalog.
+    """
+    text = response.content.strip()
+    # rows and models are never answered with nothing; what rights are answered with, nobody reads
+    full = response.status_code == 200 and "/acl/" not in (response.request.url or "")
+    if 300 <= response.status_code < 400:
+        raise Lost(f"it sends us to {urlsplit(response.headers.get('Location', '')).netloc or 'itself'}", undone=False)
+    whole = text.startswith((b"[", b"{")) and text.endswith((b"]", b"}"))
+    if response.status_code < 300 and (text or full) and not whole:
+        raise Lost("what it answers is not JSON", undone=False)
+    return response
 
 
 def encoded(given: Any, where: str) -> bytes:

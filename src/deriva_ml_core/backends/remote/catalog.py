@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.backend import Catalog, Row, Where
@@ -54,8 +55,7 @@ class RemoteCatalog(Readable):
     def reserve(self, count: int) -> list[str]:
         rids: list[str] = []
         while len(rids) < count:
-            # leases of an answer that was lost are never used, and harm nobody
-            wanted = [{"ID": f"deriva-ml-core/{uuid.uuid4()}"} for _ in range(min(BATCH, count - len(rids)))]
+            wanted = partial(_new_leases, min(BATCH, count - len(rids)))
             path = f"/entity/public:{LEASES}?defaults=RID"
             rids += [row["RID"] for row in self._asking.send("POST", path, LEASES, given=wanted).json()]
         return rids
@@ -183,6 +183,11 @@ class RemoteCatalog(Readable):
         if table.schema != DOMAIN_SCHEMA or table.schema in own or len(own) != 1:
             return table
         return replace(table, schema=next(iter(own)))
+
+
+def _new_leases(count: int) -> list[Row]:
+    """Leases that were never asked for: those of an answer that was lost are not used, and harm nobody."""
+    return [{"ID": f"deriva-ml-core/{uuid.uuid4()}"} for _ in range(count)]
 
 
 def _exists(model: CatalogModel, table: Table) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from deriva_ml_core.backends.remote.adapted import adapted
-from deriva_ml_core.backends.remote.asking import Asking, encoded
+from deriva_ml_core.backends.remote.asking import Asking, encoded, legible
 from deriva_ml_core.backends.remote.catalog import RemoteCatalog
 from deriva_ml_core.backends.remote.mistakes import refusal
 from deriva_ml_core.backends.remote.reading import KnownTables
@@ -35,11 +35,13 @@ def create_catalog(server: Server, project: str, rights: Mapping[str, Sequence[s
     if not project.strip() or project in (ML_SCHEMA, "public", "WWW") or project.startswith("_"):
         raise ConfigurationError(f"A project cannot be named {project!r}: choose a name that begins with a letter.")
     try:
-        response = server.request(
-            "POST",
-            "/ermrest/catalog",
-            headers={"Content-Type": "application/json"},
-            body=encoded({"name": project, "description": f"The catalog of {project}"}, "a new catalog"),
+        response = legible(
+            server.request(
+                "POST",
+                "/ermrest/catalog",
+                headers={"Content-Type": "application/json"},
+                body=encoded({"name": project, "description": f"The catalog of {project}"}, "a new catalog"),
+            )
         )
     except Lost as event:
         raise CatalogUnavailable(

@@ -1,0 +1,139 @@
+"""A whole run on a server where any one request fails: its record is the one of an undisturbed run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.models import DatasetSpec
+from deriva_ml_core.workflow import Workflow
+from fakes.deriva_server import DerivaServer
+from fakes.faults import Fault, Harm
+from fakes.web import Answer
+
+PAGE = Answer.text(200, "<html>Please log in.</html>", "text/html")
+ELSEWHERE = Answer(302, b"", {"Location": "https://login.example.org/", "Content-Length": "0"})
+
+FAULTS = {
+    "busy": lambda skip: Fault(Harm.answer, skip=skip),
+    "reset": lambda skip: Fault(Harm.reset, skip=skip),
+    "lost": lambda skip: Fault(Harm.lose, skip=skip),
+    "truncated": lambda skip: Fault(Harm.truncate, skip=skip, keep=5),
+    "a page": lambda skip: Fault(Harm.answer, skip=skip, reply=PAGE),
+    "elsewhere": lambda skip: Fault(Harm.answer, skip=skip, reply=ELSEWHERE),
+}
+TABLES = (
+    "Workflow",
+    "Execution",
+    "Dataset",
+    "Dataset_Version",
+    "Model",
+    "Image",
+    "Execution_Metadata",
+    "Dataset_Image",
+)
+
+
+def run(ml: DerivaML, contents: Path) -> None:
+    """Create, train, upload, make a dataset of the outputs, and take it as an input."""
+    workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
+    config = ExecutionConfiguration(workflow=workflow, description="d")
+    exe = ml.create_execution(config)
+    with exe:
+        exe.update_status("Running", "halfway")
+        exe.asset_file_path("Model", "big.pt", asset_types=["Model_File"]).write_bytes(b"w" * 5000)
+        for number in range(2):
+            exe.asset_file_path("Image", f"{number}.png").write_bytes(bytes([number]))
+    images = exe.upload_execution_outputs(chunk_size=2048, retry_delay=0)["Image"]
+    ml.add_dataset_element_type("Image")
+    dataset = exe.create_dataset("images", dataset_types=["Training"])
+    dataset.add_dataset_members([asset.rid for asset in images])
+    config = ExecutionConfiguration(workflow=workflow, description="d", datasets=[DatasetSpec(rid=dataset.rid)])
+    with ml.create_execution(config) as second:
+        bag = second.download_dataset_bag(dataset.rid)
+        found = sorted(Path(row["Filename"]).read_bytes() for row in bag.list_dataset_members()["Image"])
+        assert found == [b"\0", b"\1"]
+    second.upload_execution_outputs(retry_delay=0)
+
+
+def record(ml: DerivaML, fake: DerivaServer) -> dict[str, object]:
+    """What is on record, without ids and times."""
+    catalog = ml.connection.catalog
+    found: dict[str, object] = {table: len(catalog.select(table)) for table in TABLES}
+    for table in ("Model", "Image", "Execution_Metadata"):
+        kinds = {row["RID"]: row["Filename"].rpartition("_")[0] or row["Filename"] for row in catalog.select(table)}
+        for link in (f"{table}_Execution", f"{table}_Asset_Type"):
+            found[link] = Counter(kinds[row[table]] for row in catalog.select(link))
+    found["states"] = Counter(row["Status"] for row in catalog.select("Execution"))
+    found["objects"] = Counter(len(held.versions) for held in fake.hatrac.objects.values())
+    found["jobs"] = len(fake.hatrac.jobs)
+    return found
+
+
+@pytest.fixture
+def fresh(fake: DerivaServer, catalog: RemoteCatalog, home: Path) -> Iterator[DerivaML]:
+    """Copies of the catalog with nothing in the store."""
+
+    def clients() -> Iterator[DerivaML]:
+        while True:
+            fake.hatrac.objects.clear()
+            fake.faults.clear()
+            ml = DerivaML(fake.hostname, fake.ermrest.copy_of(catalog.number), credential=fake.credential("test2"))
+            fake.requests.clear()
+            yield ml
+
+    return clients()
+
+
+@pytest.fixture
+def undisturbed(fresh: Iterator[DerivaML], fake: DerivaServer, tmp_path: Path) -> tuple[dict[str, object], int]:
+    """The record of an undisturbed run, and how many requests it took."""
+    ml = next(fresh)
+    run(ml, tmp_path)
+    count = len(fake.requests)
+    return record(ml, fake), count
+
+
+def fail_each(
+    points: Sequence[int],
+    expected: dict[str, object],
+    fresh: Iterator[DerivaML],
+    fake: DerivaServer,
+    folder: Path,
+    turn: int = 0,
+) -> None:
+    """Run once for each point, where one request fails in one of the ways, and look at what is on record."""
+    kinds = list(FAULTS)
+    for at in points:
+        kind = kinds[(at + at // len(kinds) + turn) % len(kinds)]
+        ml = next(fresh)
+        fake.faults.add(FAULTS[kind](at))
+        try:
+            run(ml, folder)
+        finally:
+            print(f"{kind!r} at request {at}: {fake.requests[at].method} {fake.requests[at].path}")
+        assert record(ml, fake) == expected
+
+
+def test_some_request_fails(
+    undisturbed: tuple[dict[str, object], int], fresh: Iterator[DerivaML], fake: DerivaServer, tmp_path: Path
+) -> None:
+    """The user sees nothing of it, and nothing is lost or twice."""
+    expected, count = undisturbed
+    fail_each(range(3, count, 8), expected, fresh, fake, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("turn", range(len(FAULTS)))
+def test_any_request_fails(
+    undisturbed: tuple[dict[str, object], int], fresh: Iterator[DerivaML], fake: DerivaServer, tmp_path: Path, turn: int
+) -> None:
+    """Each request, in each way."""
+    expected, count = undisturbed
+    fail_each(range(count), expected, fresh, fake, tmp_path, turn)
