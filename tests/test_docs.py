@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from deriva_ml_cli.app import COMMANDS
 from deriva_ml_core import errors
 from deriva_ml_core.backends.remote import create_on_server
 from deriva_ml_core.models import Address
@@ -50,6 +57,7 @@ with DerivaML().create_execution(ExecutionConfiguration(workflow=told)) as earli
 """
 
 PAGES = {
+    "coming-from.md": "",
     "how-it-works.md": "",
     "index.md": A_TRAINING,
     "quick-start.md": "",
@@ -169,3 +177,41 @@ def test_each_environment_variable_is_explained() -> None:
     source = "".join(file.read_text(encoding="utf-8") for file in (DOCS.parent / "src").rglob("*.py"))
     read = set(re.findall(r"\bDERIVA_ML_[A-Z_]+[A-Z]\b", source)) - TOLD_BETWEEN_PROCESSES
     assert {name for name in first_cells("troubleshooting.md") if name.startswith("DERIVA_ML_")} == read
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as ``make docs`` builds them."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_link_leads_somewhere(site: Path) -> None:
+    """The pages are built though each warning is an error; that of the mission is among them, under its own name."""
+    assert {page.name for page in site.glob("*.html")} >= {f"{page.stem}.html" for page in DOCS.glob("*.md")}
+    assert "Configuring and Running Executions" in (site / "executions.html").read_text(encoding="utf-8")
+    assert (site / "plugins" / "index.html").is_file()
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    """No page asks another host for a script, a style, a font or a picture."""
+    loading = r"<(?:script|img|iframe|link(?! rel=.canonical))[^>]*\s(?:src|href)=.(?:https?:)?//[^>]*>"
+    found = [tag for page in site.rglob("*.html") for tag in re.findall(loading, page.read_text(encoding="utf-8"))]
+    found += [url for style in site.rglob("*.css") for url in re.findall(r"url\(.?(?:https?:)?//", style.read_text())]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_line_is_all_there(site: Path, name: str) -> None:
+    """The page of the command line has each command, each option of it, and examples that it takes."""
+    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "command-line.html").read_text(encoding="utf-8")))
+    command = get_command(import_module(f"deriva_ml_cli.commands.{COMMANDS[name][0]}").app)
+    section = page.partition(f"\nderiva-ml {name}¶")[2].partition("¶")[0]
+    assert [word for param in command.params for word in param.opts if word[0] == "-" and word not in section] == []
+    examples = re.findall(rf"^deriva-ml {name}\b(?! \[)([^|>&\n]*)", section, re.MULTILINE)
+    assert examples
+    for words in examples:
+        command.make_context(name, shlex.split(words))
