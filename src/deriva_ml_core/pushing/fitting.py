@@ -1,0 +1,105 @@
+"""Whether the target has a place for every row, before the first is written; and places made, where that is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from deriva_ml_core.backend import Catalog
+from deriva_ml_core.dataset.members import links
+from deriva_ml_core.definitions import MLTable
+from deriva_ml_core.errors import UnknownColumn, UnknownTable
+from deriva_ml_core.pushing.gathering import Gathered
+from deriva_ml_core.schema import (
+    DOMAIN_SCHEMA,
+    ML_SCHEMA,
+    SYSTEM_COLUMNS,
+    CatalogModel,
+    Table,
+    asset_type_table,
+    execution_table,
+)
+
+__all__ = ["fit"]
+
+
+def fit(source: Catalog, target: Catalog, gathered: Gathered, *, make_tables: bool) -> tuple[str, ...]:
+    """See to it that the target has the tables and columns that the rows need.
+
+    Args:
+        source: Where the rows are.
+        target: Where they go.
+        gathered: The rows.
+        make_tables: Whether tables that lack are made as they are at the source.
+
+    Returns:
+        The tables that were made.
+
+    Raises:
+        UnknownTable: Tables lack, and are not to be made; all are named.
+        UnknownColumn: Columns lack, of which rows have values; all are named.
+    """
+    model = target.refresh()
+    _leave_out_metrics(model, gathered)
+    missing = [table for table in _needed(source.model, gathered) if table not in model.tables]
+    if missing and not make_tables:
+        raise UnknownTable(
+            f"{target.name} has no table {', '.join(missing)}, which the copy needs. Make what lacks as it is in "
+            f"{source.name} with make_tables=True (deriva-ml push --make-tables), or make it there in your own way."
+        )
+    if missing:
+        target.create_tables([_placed(source.model.table(name)) for name in missing])
+        model = target.refresh()
+    if lacking := sorted(set(_lacking(model, gathered))):
+        raise UnknownColumn(
+            f"{target.name} has no column {', '.join(lacking)}, of which rows that are to be copied have values. "
+            "Add it to the table there, and push again."
+        )
+    return tuple(missing)
+
+
+def _leave_out_metrics(model: CatalogModel, gathered: Gathered) -> None:
+    """An older catalog has no place for the metrics of executions, which the journal has too."""
+    if MLTable.execution_metric not in model.tables:
+        gathered.rows.pop(MLTable.execution_metric, None)
+
+
+def _needed(model: CatalogModel, gathered: Gathered) -> list[str]:
+    """The tables that rows lie in, that link them, and that hold the terms they name."""
+    found: dict[str, None] = {vocabulary: None for vocabulary, named in gathered.terms.items() if any(named.values())}
+    for rows in gathered.all_rows():
+        for table, of_table in rows.items():
+            if of_table:
+                found[table] = None
+                if model.table(table).is_asset:
+                    found |= dict.fromkeys((asset_type_table(table), execution_table(table)))
+    for contents in gathered.versions.values():
+        for members in contents.members.values():
+            found |= dict.fromkeys(links(model)[table].table for table, rids in members.items() if rids)
+    return [*found, *(table for table in _referred(model, found) if table not in found)]
+
+
+def _referred(model: CatalogModel, tables: dict[str, None]) -> Iterator[str]:
+    """What these tables refer to, without which they cannot be made."""
+    seen, waiting = set(tables), list(tables)
+    while waiting:
+        for key in model.table(waiting.pop()).foreign_keys:
+            if key.table not in seen:
+                seen.add(key.table)
+                waiting.append(key.table)
+                yield key.table
+
+
+def _placed(table: Table) -> Table:
+    """A table of the project's, for the schema that the target has for those."""
+    return table if table.schema == ML_SCHEMA else replace(table, schema=DOMAIN_SCHEMA)
+
+
+def _lacking(model: CatalogModel, gathered: Gathered) -> Iterator[str]:
+    for rows in gathered.all_rows():
+        for table, of_table in rows.items():
+            if not of_table:
+                continue
+            given = {column for row in of_table.values() for column, value in row.items() if value is not None}
+            takes = model.table(table).column_names
+            yield from (f"{table}.{column}" for column in given - takes - {*SYSTEM_COLUMNS})

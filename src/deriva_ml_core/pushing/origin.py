@@ -1,0 +1,37 @@
+"""Where a copied row came from: a name that is the row's own for ever, and the words that say it at the target.
+
+A record id alone would not do: every catalog counts its own, and two laptops have the same paths. With the microsecond
+in which the row was made it is told from all others, also after its catalog was moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from deriva_ml_core.backend import Catalog
+
+__all__ = ["described", "made_at", "origin", "record_name"]
+
+
+def made_at(row: Mapping[str, Any]) -> str:
+    """When a row was made, in UTC, to the microsecond."""
+    return datetime.fromisoformat(row["RCT"]).astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def origin(row: Mapping[str, Any]) -> str:
+    """What names a row among all rows of all catalogs."""
+    return f"{row['RID']}@{made_at(row)}"
+
+
+def described(text: str | None, catalog: Catalog, row: Mapping[str, Any]) -> str:
+    """A copy's description: the row's own, and where it came from."""
+    source = f"Copied from {catalog.cite(row['RID'])}, made {made_at(row)}"
+    return f"{text}\n\n{source}" if text else source
+
+
+def record_name(row: Mapping[str, Any]) -> str:
+    """The file name of the record that is kept with an execution's copy, by which the copy is found again."""
+    return f"copied_from_{hashlib.sha256(origin(row).encode()).hexdigest()[:32]}.json"

@@ -1,0 +1,163 @@
+"""One push under way: from where, to where, and what is whose copy by now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from deriva_ml_core.backend import Catalog, Row
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID
+from deriva_ml_core.errors import UnknownRID
+from deriva_ml_core.pushing.gathering import CORE
+from deriva_ml_core.pushing.ledger import Ledger
+from deriva_ml_core.pushing.origin import origin
+from deriva_ml_core.pushing.report import PushedRow
+from deriva_ml_core.schema import Table
+
+__all__ = ["Passage", "differing"]
+
+
+@dataclass
+class Passage:
+    """What the steps of one push share.
+
+    Args:
+        source: Where it is copied from.
+        target: Where to.
+        ledger: What was brought there before, from this machine.
+        folder: Where files lie while they are on their way; on the disk of the target's store, where it has one.
+    """
+
+    source: Connection
+    target: Connection
+    ledger: Ledger
+    folder: Path
+    rows: dict[RID, PushedRow] = field(default_factory=dict)
+    """What was settled, by the record id of the row that was copied."""
+    names: dict[RID, str] = field(default_factory=dict)
+    """What names each of these rows among all rows of all catalogs."""
+    terms: list[str] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+    files: int = 0
+    bytes: int = 0
+    vocabularies: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The terms that the target has, of the vocabularies that were looked at."""
+    values: dict[tuple[str, str, Any], Any] = field(default_factory=dict)
+    """What names a term at the target where that is not its name: by vocabulary, column, and what names it here."""
+
+    @property
+    def here(self) -> Catalog:
+        """The rows that are copied."""
+        return self.source.catalog
+
+    @property
+    def there(self) -> Catalog:
+        """Where they are copied to."""
+        return self.target.catalog
+
+    def copy_of(self, rid: RID) -> RID:
+        """The record id of a row's copy.
+
+        Raises:
+            KeyError: It has none yet.
+        """
+        return self.rows[rid].target
+
+    def settle(self, table: str, rows: Mapping[RID, Row], copies: Mapping[RID, RID], *, new: bool) -> None:
+        """Note that rows have copies, and write down which."""
+        self.names |= {rid: origin(rows[rid]) for rid in copies}
+        self.ledger.confirm({self.names[rid]: copy for rid, copy in copies.items()})
+        for rid, copy in copies.items():
+            known = self.rows.get(rid)
+            is_new = new or (known is not None and known.new)
+            self.rows[rid] = PushedRow(table=table, source=rid, target=copy, new=is_new)
+
+    def found(self, table: str, rows: Mapping[RID, Row]) -> dict[RID, Row]:
+        """The copies that an earlier push from this machine made, and that are there still."""
+        told = {rid: self.ledger.there.get(name) or self.ledger.planned.get(name) for rid, name in _names(rows)}
+        wanted = sorted({copy for copy in told.values() if copy is not None})
+        present = {row["RID"]: row for row in self.there.select(table, {"RID": wanted})} if wanted else {}
+        return {rid: present[copy] for rid, copy in told.items() if copy in present}
+
+    def reserved(self, rows: Mapping[RID, Row]) -> dict[RID, RID]:
+        """Record ids for copies, written down before they are used; one that was used up since is not used again."""
+        names = dict(_names(rows))
+        ledger = self.ledger
+        unused = {
+            rid: ledger.planned[name]
+            for rid, name in names.items()
+            if name in ledger.planned and ledger.there.get(name) != ledger.planned[name]
+        }
+        missing = [rid for rid in rows if rid not in unused]
+        if missing:
+            fresh = dict(zip(missing, self.there.reserve(len(missing)), strict=True))
+            ledger.plan({names[rid]: copy for rid, copy in fresh.items()})
+            unused |= fresh
+        return unused
+
+    def translated(self, table: Table, row: Row, *, planned: Mapping[RID, RID] | None = None) -> Row:
+        """A row of the project's as the target takes it: its own columns, with record ids of copies.
+
+        Args:
+            table: The table as it is here.
+            row: The row.
+            planned: Copies that are being made beside it.
+
+        Raises:
+            UnknownRID: It has to name a row that is not copied.
+        """
+        takes = self.there.model.table(table.name).column_names
+        copy = {column.name: row.get(column.name) for column in table.columns if column.name in takes}
+        for key in table.foreign_keys:
+            value = row.get(key.column)
+            if value is None or key.column not in copy:
+                continue
+            if (key.table, key.to, value) in self.values:
+                copy[key.column] = self.values[key.table, key.to, value]
+            elif key.to == "RID":
+                copy[key.column] = self._named(table, row, key.column, key.table, planned or {})
+        return copy
+
+    def _named(self, table: Table, row: Row, column: str, other: str, planned: Mapping[RID, RID]) -> RID | None:
+        value: RID = row[column]
+        known = planned.get(value) or (self.rows[value].target if value in self.rows else None)
+        if known is not None:
+            return known
+        told = f"{table.name} {row['RID']} names {other} {value} as its {column}, which is not copied"
+        if next((each.nullok for each in table.columns if each.name == column), True):
+            self.notes[f"{told}; the copy names none."] = None
+            return None
+        hint = " Copy that first, or with lineage." if other in CORE else ""
+        raise UnknownRID(f"{told}, and a {table.name} without one is not allowed.{hint}")
+
+
+def _names(rows: Mapping[RID, Row]) -> list[tuple[RID, str]]:
+    return [(rid, origin(row)) for rid, row in rows.items()]
+
+
+def differing(wanted: Mapping[str, Any], found: Mapping[str, Any], *, given_only: bool = False) -> list[str]:
+    """The columns in which a copy is not what it should be.
+
+    Args:
+        wanted: What it should be.
+        found: What it is.
+        given_only: Whether columns that should be empty do not count.
+    """
+    return [
+        column
+        for column, value in wanted.items()
+        if not (given_only and value is None) and not _same(value, found.get(column))
+    ]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one == other:
+        return True
+    try:  # two catalogs may write one moment in two ways
+        return datetime.fromisoformat(one) == datetime.fromisoformat(other)
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,86 @@
+"""A dataset's version that is there, though this machine did not push it: its members are found by what they say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from deriva_ml_core.backend import Row
+from deriva_ml_core.dataset.members import links, member_pages
+from deriva_ml_core.definitions import RID, MLTable
+from deriva_ml_core.errors import DuplicateRow
+from deriva_ml_core.pushing.gathering import CORE, Contents
+from deriva_ml_core.pushing.passage import Passage
+from deriva_ml_core.schema import Table
+
+__all__ = ["other_version", "recognise"]
+
+
+def recognise(passage: Passage, contents: Contents, version: Row) -> None:
+    """Find the copies of a version's members, and of what they refer to, that the ledger does not know.
+
+    Files, and rows with a key of their own, are found by those, and are left out here.
+
+    Args:
+        passage: From where, and where to.
+        contents: The version here.
+        version: Its row at the target.
+
+    Raises:
+        DuplicateRow: Members have no copy there, so that it is another version.
+    """
+    then = passage.there.at(version["Snapshot"])
+    datasets = [passage.copy_of(rid) for rid in contents.members]
+    for link in links(passage.here.model).values():
+        table = passage.here.model.table(link.element)
+        rows = contents.rows.get(link.element, {})
+        told = {rid for members in contents.members.values() for rid in members.get(link.element, ())}
+        if not told or table.name == MLTable.dataset or table.is_asset:
+            continue
+        members = {rid: rows[rid] for rid in told}
+        there = next(each for each in links(then.model).values() if each.element == link.element)
+        copies = [row for page in member_pages(then, there, datasets) for row in page]
+        _pair(passage, contents, table, members, copies)
+        if told - passage.rows.keys():
+            raise other_version(passage, contents, version)
+
+
+def other_version(passage: Passage, contents: Contents, found: Row) -> DuplicateRow:
+    """What to say where a number is taken by a version with other members."""
+    version = contents.version
+    return DuplicateRow(
+        f"Dataset {found['Dataset']} of {passage.there.name}, the copy of {version.dataset}, has a version "
+        f"{version.version} with other members than the one here: it was changed there. Make a version with a higher "
+        "number here, dataset.increment_version('major'), and let the next run use that."
+    )
+
+
+def _pair(passage: Passage, contents: Contents, table: Table, rows: Mapping[RID, Row], copies: list[Row]) -> None:
+    """Pair rows with copies that say the same; what the ledger knows comes first."""
+    known = passage.found(table.name, rows)
+    pairs = dict(known)
+    taken = {copy["RID"] for copy in known.values()}
+    waiting: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for copy in copies:
+        if copy["RID"] not in taken:
+            waiting[_said(table, copy)].append(copy)
+    pairs |= {
+        rid: same.pop(0) for rid, row in rows.items() if rid not in known and (same := waiting[_said(table, row)])
+    }
+    passage.settle(table.name, rows, {rid: copy["RID"] for rid, copy in pairs.items()}, new=False)
+    for key in table.foreign_keys:
+        other = passage.here.model.table(key.table)
+        if key.to != "RID" or key.table in CORE or other.is_asset or other.is_vocabulary:
+            continue
+        named = {rows[rid][key.column]: copy[key.column] for rid, copy in pairs.items() if rid not in known}
+        inner = {rid: contents.rows[key.table][rid] for rid in named if rid is not None and rid not in passage.rows}
+        if inner:
+            found = passage.there.select(key.table, {"RID": sorted({named[rid] for rid in inner if named[rid]})})
+            _pair(passage, contents, other, inner, found)
+
+
+def _said(table: Table, row: Row) -> tuple[Any, ...]:
+    """The values of a row, without the record ids in it, which every catalog counts for itself."""
+    named = {key.column for key in table.foreign_keys if key.to == "RID"}
+    return tuple(repr(row.get(column.name)) for column in table.columns if column.name not in named)

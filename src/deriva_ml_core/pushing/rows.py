@@ -1,0 +1,212 @@
+"""Rows of the project's tables and of assets, each brought to the target once, with what it refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from deriva_ml_core.backend import Row
+from deriva_ml_core.definitions import RID, MLVocab
+from deriva_ml_core.errors import MetadataConflict
+from deriva_ml_core.models import StoredObject, UploadOptions, UploadProgress
+from deriva_ml_core.pushing.gathering import Rows
+from deriva_ml_core.pushing.objects import bring_objects
+from deriva_ml_core.pushing.origin import origin
+from deriva_ml_core.pushing.passage import Passage, differing
+from deriva_ml_core.schema import CatalogModel, Table, asset_type_table
+
+__all__ = ["bring_rows", "bring_types"]
+
+Content = tuple[str, str, int]
+"""What tells one file of a table from another: its MD5, name and length."""
+
+
+def bring_rows(
+    passage: Passage,
+    rows: Rows,
+    options: UploadOptions,
+    tell: Callable[[UploadProgress], None] | None,
+    *,
+    mend: bool = True,
+) -> None:
+    """Bring rows with their values; files first, then rows after those that they refer to.
+
+    A row that others made there, and that has the same key, or the same bytes under the same name, is taken as it is.
+
+    Args:
+        passage: From where, and where to.
+        rows: The rows.
+        options: How to send.
+        tell: Told of the progress.
+        mend: Whether a copy that an earlier push made gets the values that the row has now.
+
+    Raises:
+        MetadataConflict: A file is there by others with other metadata.
+        UnknownRID: A row has to name another that is not copied.
+    """
+    model = passage.here.model
+    assets = {table: of for table, of in rows.items() if model.table(table).is_asset}
+    known = {table: _known_assets(passage, table, of) for table, of in assets.items() if of}
+    files = {
+        rid: (table, row) for table, found in known.items() for rid, row in assets[table].items() if rid not in found
+    }
+    stored = bring_objects(passage, files, options, tell)
+    if stored:
+        passage.target.store.sync()
+    for table in _in_order(model, [table for table, of in rows.items() if of]):
+        if table in assets:
+            _bring_assets(passage, model.table(table), assets[table], known[table], stored, mend=mend)
+        else:
+            _bring_plain(passage, model.table(table), rows[table], mend=mend)
+
+
+def bring_types(passage: Passage, types: Mapping[str, Mapping[RID, tuple[str, ...]]]) -> None:
+    """Link the copies of assets to their types."""
+    for table, of_table in types.items():
+        copies = {rid: passage.copy_of(rid) for rid in of_table if rid in passage.rows}
+        links = dict.fromkeys((copies[rid], term) for rid, terms in of_table.items() if rid in copies for term in terms)
+        given = [{table: rid, MLVocab.asset_type: term} for rid, term in links]
+        if given:
+            passage.there.insert(asset_type_table(table), given, skip_existing=True)
+
+
+def _in_order(model: CatalogModel, tables: list[str]) -> Iterator[str]:
+    """Tables after those that they refer to."""
+    refers = {name: {key.table for key in model.table(name).foreign_keys} & {*tables} - {name} for name in tables}
+    try:
+        yield from TopologicalSorter(refers).static_order()
+    except CycleError:
+        yield from tables
+
+
+# files
+
+
+def _known_assets(passage: Passage, table: str, rows: Mapping[RID, Row]) -> dict[RID, Row]:
+    """The rows at the target that are files' copies: an earlier push's, or others' with the same bytes and name."""
+    found = passage.found(table, rows)
+    rest = {rid: row for rid, row in rows.items() if rid not in found}
+    if rest:
+        digests = sorted({row["MD5"] for row in rest.values()})
+        same: dict[Content, Row] = {}
+        for row in passage.there.select(table, {"MD5": digests}, order=("RCT", "RID")):
+            same.setdefault(_content(row), row)
+        found |= {rid: same[_content(row)] for rid, row in rest.items() if _content(row) in same}
+    return found
+
+
+def _content(row: Row) -> Content:
+    return row["MD5"], row["Filename"] or "", row["Length"]
+
+
+def _bring_assets(
+    passage: Passage,
+    table: Table,
+    rows: Mapping[RID, Row],
+    known: Mapping[RID, Row],
+    stored: Mapping[RID, StoredObject],
+    *,
+    mend: bool,
+) -> None:
+    new = {rid: row for rid, row in rows.items() if rid not in known}
+    wanted: dict[str, Row] = {}
+    for rid, row in new.items():
+        kept = stored[rid]
+        told = {"URL": kept.url, "Filename": row["Filename"], "Length": kept.length, "MD5": kept.md5}
+        wanted[kept.url] = {**passage.translated(table, row), **told}
+    made = {}
+    if wanted:
+        there = passage.there.insert_missing(table.name, list(wanted.values()), "URL")
+        made = {row["URL"]: row for row in there}
+    passage.settle(table.name, new, {rid: made[stored[rid].url]["RID"] for rid in new}, new=True)
+    passage.settle(table.name, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
+    if mend:
+        columns = ("Description", *table.metadata_columns)
+        _mend(passage, table, rows, known, columns, foreign=_refuse)
+
+
+def _refuse(passage: Passage, table: Table, row: Row, copy: Row, columns: list[str], wanted: Row) -> None:
+    told = ", ".join(f"{column} is {copy.get(column)!r} there and {wanted[column]!r} here" for column in columns)
+    raise MetadataConflict(
+        f"{table.name}/{row['Filename']} has the same bytes and name as {copy['RID']} of {passage.there.name}, but "
+        f"{told}. Make them the same, and push again."
+    )
+
+
+# rows of other tables
+
+
+def _bring_plain(passage: Passage, table: Table, rows: Mapping[RID, Row], *, mend: bool) -> None:
+    known = passage.found(table.name, rows)
+    passage.settle(table.name, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
+    rest = {rid: row for rid, row in rows.items() if rid not in known}
+    key = _natural_key(passage, table, rest)
+    if key:
+        known |= _by_key(passage, table, rest, key)
+        passage.settle(table.name, rest, {r: known[r]["RID"] for r in rest if r in known}, new=False)
+        rest = {rid: row for rid, row in rest.items() if rid not in known}
+    if rest:
+        copies = passage.reserved(rest)
+        made = [{**passage.translated(table, row, planned=copies), "RID": copies[rid]} for rid, row in rest.items()]
+        passage.there.insert(table.name, made, skip_existing=True)
+        if key:  # another machine may have been faster
+            copies = {rid: row["RID"] for rid, row in _by_key(passage, table, rest, key).items()}
+        passage.settle(table.name, rest, copies, new=True)
+    if mend:
+        columns = tuple(column.name for column in table.columns)
+        _mend(passage, table, rows, known, columns, foreign=_note)
+
+
+def _note(passage: Passage, table: Table, row: Row, copy: Row, columns: list[str], wanted: Row) -> None:  # noqa: ARG001
+    told = f"{table.name} {copy['RID']} was there, and differs from {row['RID']} in {', '.join(columns)}"
+    passage.notes[f"{told}; it is left as it is."] = None
+
+
+def _natural_key(passage: Passage, table: Table, rows: Mapping[RID, Row]) -> tuple[str, ...]:
+    """Columns that tell a row from all others at the target, and that all of these rows give; empty where none do."""
+    there = passage.there.model.table(table.name)
+    names = {column.name for column in table.columns}
+    for key in there.keys:
+        if {*key} <= names and all(row.get(column) is not None for row in rows.values() for column in key):
+            return key
+    return ()
+
+
+def _by_key(passage: Passage, table: Table, rows: Mapping[RID, Row], key: tuple[str, ...]) -> dict[RID, Row]:
+    wanted = {rid: passage.translated(table, row) for rid, row in rows.items()}
+    # the column with the most values asks for the fewest rows that are not meant
+    values = max(([row[column] for row in wanted.values()] for column in key), key=lambda each: len({*each}))
+    column = next(name for name in key if [row[name] for row in wanted.values()] == values)
+    found = passage.there.select(table.name, {column: list(dict.fromkeys(values))})
+    there = {tuple(row[name] for name in key): row for row in found}
+    told = {rid: tuple(row[name] for name in key) for rid, row in wanted.items()}
+    return {rid: there[mark] for rid, mark in told.items() if mark in there}
+
+
+Foreign = Callable[[Passage, Table, Row, Row, list[str], Row], None]
+"""What to do where a row that others made has other values than ours."""
+
+
+def _mend(
+    passage: Passage,
+    table: Table,
+    rows: Mapping[RID, Row],
+    copies: Mapping[RID, Row],
+    columns: tuple[str, ...],
+    *,
+    foreign: Foreign,
+) -> None:
+    """Give copies of ours the values that are wanted, all at once."""
+    changes: list[dict[str, Any]] = []
+    for rid, copy in copies.items():
+        wanted = {name: value for name, value in passage.translated(table, rows[rid]).items() if name in columns}
+        name = origin(rows[rid])
+        is_ours = passage.ledger.planned.get(name) == copy["RID"] or name in passage.ledger.stored
+        found = differing(wanted, copy, given_only=not is_ours)
+        if found and is_ours:
+            changes.append({"RID": copy["RID"], **wanted})
+        elif found:
+            foreign(passage, table, rows[rid], copy, found, wanted)
+    if changes:
+        passage.there.update(table.name, changes)
