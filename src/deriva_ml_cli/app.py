@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "diff": ("comparing", RUNS, "Show what differs between two executions."),
         "lineage": ("lineage", RUNS, "Show what something was made from, and what was made from it."),
         "upload": ("uploading", RUNS, "Send what was registered and not yet sent."),
+        "push": ("pushing", RUNS, "Copy an execution to another catalog."),
         "verify": ("verifying", RUNS, "Read stored files again and compare them with what was recorded."),
         "reproduce": ("reproducing", RUNS, "Rebuild an execution's code, inputs and records."),
         "download": ("downloading", RUNS, "Bring an asset, or a version of a dataset, to this machine."),

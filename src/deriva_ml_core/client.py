@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pluggy
 from pydantic import SecretStr
@@ -19,11 +19,14 @@ from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.finding import find_executions, find_ranking
 from deriva_ml_core.execution.provenance import RecordedExecution
-from deriva_ml_core.models import Address, Asset
+from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
 from deriva_ml_core.news import DRAIN_SECONDS
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
+
+if TYPE_CHECKING:
+    from deriva_ml_core.pushing import PushReport
 
 __all__ = ["DerivaML"]
 
@@ -257,6 +260,54 @@ class DerivaML:
             dataset=dataset.rid if isinstance(dataset, Dataset) else dataset,
             limit=limit,
             ranking=ranking,
+        )
+
+    def push(
+        self,
+        execution_rid: RID,
+        to: DerivaML,
+        *,
+        children: bool = True,
+        lineage: bool = False,
+        make_tables: bool = False,
+        options: UploadOptions | None = None,
+        progress_callback: Callable[[UploadProgress], None] | None = None,
+    ) -> PushReport:
+        """Copy an execution that has ended to another catalog, with its workflow, datasets, files and records.
+
+        Every row gets a new record id there; where it came from is in the copies' descriptions and in a record that is
+        kept with the execution. Doing it again copies what is new and nothing twice; what was cut off goes on.
+
+        Args:
+            execution_rid: The execution.
+            to: Where to.
+            children: Whether the executions nested in it are copied too: they are what it consists of.
+            lineage: Whether the executions are copied too that made what went into it, and so on. Else its inputs are
+                copied without them, since the history of an input may be long, and others' to publish.
+            make_tables: Whether tables that lack there are made as they are here.
+            options: How to send files.
+            progress_callback: Told of the files on their way.
+
+        Returns:
+            Which row there is the copy of which row here, and what is new.
+
+        Raises:
+            ExecutionRunning: One of the executions has not ended.
+            UnknownTable, UnknownColumn: What lacks there, all of it; nothing was written.
+            MetadataConflict, DuplicateRow: A file or a dataset's version is there already, and is another.
+            CatalogReadOnly, LoginRequired: The target may not be written.
+        """
+        from deriva_ml_core.pushing import push
+
+        return push(
+            self._connection,
+            execution_rid,
+            to.connection,
+            children=children,
+            lineage=lineage,
+            make_tables=make_tables,
+            options=options,
+            tell=progress_callback,
         )
 
     # Datasets
