@@ -128,13 +128,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or "transfer-encoding" in headers
         if self.fake.slowness:
             time.sleep(self.fake.slowness)
-        body = self.rfile.read(int(headers.get("content-length") or 0))
         path, _, query = self.path.partition("?")
-        request = Request(self.command, path, query, headers, body, self.fake.user_of(headers))
+        request = Request(self.command, path, query, headers, user=self.fake.user_of(headers))
+        fault = self.fake.faults.next(request)
+        body = self._body(int(headers.get("content-length") or 0), fault)
+        request = replace(request, body=body)
         self.fake.requests.append(replace(request, body=body if len(body) < 2**16 else b""))
         if self.fake.latency:
             time.sleep(self.fake.latency)
-        fault = self.fake.faults.next(request)
         if fault is not None and fault.harm is Harm.reset:
             return self._reset()
         if fault is not None and fault.harm is Harm.call:
@@ -147,6 +148,18 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(answer, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
+
+    def _body(self, length: int, fault: Fault | None) -> bytes:
+        """The request's body, as the fault lets it arrive."""
+        harm = fault.harm if fault else None
+        if fault is None or harm is not Harm.sip:
+            body = self.rfile.read(length)
+            return bytes([body[0] ^ 1]) + body[1:] if body and harm is Harm.garble else body
+        pieces = []
+        for size in _sizes(length, fault.pieces):
+            time.sleep(fault.pause)
+            pieces.append(self.rfile.read(size))
+        return b"".join(pieces)
 
     def _reset(self) -> None:
         """Break the connection, so that the client sees a reset."""
@@ -167,6 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         left = fault.keep if fault and harm is Harm.truncate else None
+        if fault and harm is Harm.drip:
+            self._drip(b"".join(answer.pieces()) if answer.pieces else answer.body, fault)
+            return
         for number, piece in enumerate(answer.pieces() if answer.pieces else [answer.body]):
             sent = bytes([piece[0] ^ 1]) + piece[1:] if harm is Harm.damage and number == 0 and piece else piece
             if left is not None:
@@ -175,6 +191,19 @@ class _Handler(BaseHTTPRequestHandler):
             if left is not None and left <= 0:
                 self.close_connection = True
                 return
+
+    def _drip(self, body: bytes, fault: Fault) -> None:
+        start = 0
+        for size in _sizes(len(body), fault.pieces):
+            time.sleep(fault.pause)
+            self.wfile.write(body[start : start + size])
+            start += size
+
+
+def _sizes(length: int, pieces: int) -> list[int]:
+    """The lengths of so many pieces of a body, none of them empty."""
+    size = max(1, -(-length // pieces))
+    return [min(size, length - start) for start in range(0, length, size)]
 
 
 class _Server(ThreadingHTTPServer):

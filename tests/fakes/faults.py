@@ -26,6 +26,12 @@ class Harm(StrEnum):
     """The body of the answer ends early."""
     damage = "damage"
     """The first byte of the answer's body is another."""
+    drip = "drip"
+    """The answer's body comes in pieces, with a pause before each."""
+    sip = "sip"
+    """The request's body is taken in pieces, with a pause before each."""
+    garble = "garble"
+    """The first byte of the request's body is another when it arrives."""
     lose_after = "lose after"
     """All is done, something else happens, and the answer is lost."""
     call = "call"
@@ -44,6 +50,8 @@ class Fault:
         skip: How many such requests are left alone first.
         reply: The answer of `Harm.answer`.
         keep: How many bytes `Harm.truncate` lets through.
+        pieces: How many pieces `Harm.drip` and `Harm.sip` make of a body.
+        pause: Seconds before each piece.
         call: What else happens.
     """
 
@@ -54,6 +62,8 @@ class Fault:
     skip: int = 0
     reply: Answer = field(default_factory=lambda: unavailable())
     keep: int = 0
+    pieces: int = 12
+    pause: float = 0.25
     call: Callable[[], None] = lambda: None
 
 

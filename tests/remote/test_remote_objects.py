@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -119,7 +121,7 @@ def test_other_content_under_the_name(put, fake: DerivaServer, store: RemoteStor
 
 @pytest.mark.parametrize("at", range(1, 5))
 def test_a_new_process_goes_on(put, fake: DerivaServer, at: int) -> None:
-    """After a kill, what was confirmed is not sent again."""
+    """After a kill, what was noted as confirmed, which is all before a chunk, is not sent again."""
 
     class Killed(BaseException):
         pass
@@ -136,7 +138,7 @@ def test_a_new_process_goes_on(put, fake: DerivaServer, at: int) -> None:
     fake.requests.clear()
     put(resume=heard[-1])
     assert content(fake) == BYTES
-    assert sent_chunks(fake) == list(range(at - 1, 3))
+    assert sent_chunks(fake) == list(range(heard[-1]["sent"], 3))
 
 
 def test_a_job_that_is_gone_is_begun_again(put, fake: DerivaServer) -> None:
@@ -257,6 +259,77 @@ def test_a_body_that_is_taken_slowly(file: Path, fake: DerivaServer, used_before
     assert answer.status_code == 201
 
 
+def test_a_body_that_is_taken_piece_by_piece(file: Path, fake: DerivaServer, connect, tmp_path: Path) -> None:
+    """The time to wait is one for each piece: a body whose whole way takes longer than that arrives."""
+    file.write_bytes(bytes(32 * 2**20))
+    fake.faults.add(Fault(Harm.sip, "PUT"))
+    options = UploadOptions(timeout=(0.2, 2.5), chunk_size=64 * 2**20, max_retries=0)
+    stored = RemoteStore(connect()).put("Model", "a", file, handover=Handover.copy, options=options)
+    assert (stored.length, versions(fake)) == (32 * 2**20, 1)
+    assert [request.method for request in fake.requests] == ["HEAD", "PUT"]
+
+
+def test_a_body_that_is_not_taken(file: Path, fake: DerivaServer, store: RemoteStore) -> None:
+    """After the time to wait the upload says that it may succeed later; then it does, and the object is there once."""
+    file.write_bytes(bytes(32 * 2**20))
+    options = UploadOptions(timeout=(5, 0.3), chunk_size=64 * 2**20, max_retries=0)
+    fake.faults.add(Fault(Harm.sip, "PUT", pause=2, pieces=2))
+    with pytest.raises(StoreUnavailable, match=r"did not answer for .*/hatrac/Model/.*Try again later"):
+        store.put("Model", "a", file, handover=Handover.copy, options=options)
+    store.put("Model", "a", file, handover=Handover.copy, options=WHOLE.model_copy(update={"chunk_size": 64 * 2**20}))
+    assert versions(fake) == 1
+
+
+@pytest.mark.parametrize("options", [WHOLE, OPTIONS], ids=["whole", "chunks"])
+def test_bytes_that_arrive_as_others(put, fake: DerivaServer, options: UploadOptions) -> None:
+    """The digest that goes with them finds it out, and they are sent again."""
+    fake.faults.add(Fault(Harm.garble, "PUT"))
+    put(options)
+    assert (versions(fake), content(fake), fake.hatrac.jobs) == (1, BYTES, {})
+
+
+@pytest.mark.parametrize("options", [WHOLE, OPTIONS], ids=["whole", "chunks"])
+def test_bytes_that_always_arrive_as_others(put, fake: DerivaServer, options: UploadOptions) -> None:
+    """That is said, and no object has them."""
+    fake.faults.add(Fault(Harm.garble, "PUT", times=1000))
+    with pytest.raises(StoreUnavailable, match=r"did not come to .* as they were sent"):
+        put(options)
+    assert (versions(fake), fake.hatrac.jobs) == (0, {})
+
+
+@pytest.mark.parametrize("answers", [[404], [500, 404], [500, 500]], ids=str)
+def test_a_job_that_another_finishes(put, fake: DerivaServer, answers: list[int]) -> None:
+    """While another finishes the job the server says 500, afterwards 404: the object itself tells that it is done."""
+
+    def finish() -> None:
+        ((name, job),) = fake.hatrac.jobs.items()
+        fake.hatrac._finalize(name, job)
+
+    fake.faults.add(Fault(Harm.call, "POST", path=FINISH, skip=len(answers) - 1, call=finish))
+    for status in answers[:-1]:
+        fake.faults.add(Fault(Harm.answer, "POST", path=FINISH, reply=Answer.text(status, "is being finished")))
+    put()
+    assert (versions(fake), content(fake), fake.hatrac.jobs) == (1, BYTES, {})
+    assert sent_chunks(fake) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("options", [WHOLE, OPTIONS], ids=["whole", "chunks"])
+def test_two_who_put_the_same(connect, file: Path, fake: DerivaServer, options: UploadOptions) -> None:
+    """Two at once, each in a session of its own, both get a URL of the right bytes, and no job stays."""
+    barrier = Barrier(2, timeout=60)
+
+    def putting(store: RemoteStore) -> StoredObject:
+        barrier.wait()
+        return RetryingStore(store).put("Model", "model.pt", file, handover=Handover.copy, options=options)
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(putting, [RemoteStore(connect()), RemoteStore(connect())]))
+    (held,) = fake.hatrac.objects.values()
+    assert {one.url.rpartition(":")[2] for one in found} <= held.versions.keys()
+    assert all(version.file.read_bytes() == BYTES for version in held.versions.values())
+    assert fake.hatrac.jobs == {}
+
+
 def test_names_that_a_server_answers_with(put, fake: DerivaServer) -> None:
     """An answer that names another object is not believed."""
     for text in (
@@ -309,6 +382,28 @@ def test_a_download_that_breaks_goes_on(
     ranges = [request.headers.get("range") for request in fake.requests]
     assert ranges == [None, f"bytes={keep}-" if keep else None]
     assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_download_byte_by_byte(store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
+    """The time to wait is one for each piece: bytes that go on coming are waited for."""
+    fake.faults.add(Fault(Harm.drip, "GET"))
+    options = UploadOptions(timeout=(5, 2.5), max_retries=0)
+    store.get(stored.url, tmp_path / "copy", length=stored.length, md5=stored.md5, options=options)
+    assert (tmp_path / "copy").read_bytes() == BYTES
+    assert len(fake.requests) == 1
+
+
+def test_a_download_that_stands_still(
+    store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path
+) -> None:
+    """After the time to wait that is said; the same call goes on with what is missing."""
+    fake.faults.add(Fault(Harm.drip, "GET", pieces=3, pause=3))
+    options = UploadOptions(timeout=(5, 0.3), max_retries=0)
+    target = tmp_path / "copy"
+    with pytest.raises(StoreUnavailable, match="stopped while it sent"):
+        store.get(stored.url, target, length=stored.length, md5=stored.md5, options=options)
+    assert not target.exists()
+    assert bring(store, stored, target) == BYTES
 
 
 @pytest.mark.parametrize("harm", [Harm.answer, Harm.reset, Harm.lose, Harm.damage])
