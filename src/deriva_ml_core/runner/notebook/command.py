@@ -1,0 +1,223 @@
+"""``deriva-ml-run-notebook``: a notebook run from the command line, as an execution."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from deriva_ml_core.errors import DerivaMLException
+from deriva_ml_core.runner.notebook.options import (
+    Catalog,
+    ConfigFolder,
+    Description,
+    File,
+    Folder,
+    Host,
+    Inspect,
+    KernelName,
+    LogOutput,
+    NotebookCommand,
+    NotebookFile,
+    Overrides,
+    Parameters,
+    WorkflowType,
+)
+
+if TYPE_CHECKING:
+    from deriva_ml_core.runner.notebook.document import Notebook
+    from deriva_ml_core.runner.notebook.recording import Recorded
+
+__all__ = ["app", "main"]
+
+FAILED, WRONG_USE = 1, 2
+
+WRONG = ("ConfigurationError", "InvalidRID", "UnknownAddress", "UnknownRID", "UnknownTerm", "WrongTable")
+"""The mistakes that are the caller's."""
+
+EXAMPLES = (
+    "deriva-ml-run-notebook digits.ipynb",
+    "deriva-ml-run-notebook digits.ipynb -p epochs 10 -p rate 0.01",
+    "deriva-ml-run-notebook digits.ipynb -f parameters.yaml --kernel python3",
+    "deriva-ml-run-notebook digits.ipynb --inspect",
+    "deriva-ml-run-notebook roc.ipynb assets=last_runs deriva_ml=production",
+)
+
+# control characters, and those that turn the direction of a text
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(
+    cls=NotebookCommand,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\n\n".join(("Examples:", *(f"  {example}" for example in EXAMPLES))),
+)
+def _run_notebook(
+    notebook: NotebookFile,
+    overrides: Overrides = None,
+    parameter: Parameters = None,
+    file: File = None,
+    kernel: KernelName = None,
+    inspect: Inspect = False,
+    log_output: LogOutput = False,
+    description: Description = "",
+    workflow_type: WorkflowType = None,
+    cwd: Folder = None,
+    host: Host = None,
+    catalog: Catalog = None,
+    config_dir: ConfigFolder = None,
+) -> None:
+    """Run a notebook, and record it as an execution with the notebook as it was executed.
+
+    Where its cells make an execution, that one is meant; where they make none, one is made. The workflow is the
+    notebook. When a cell fails the execution is Failed, and what was executed so far is kept. Exit codes: 0 the
+    notebook ran and is recorded; 1 it failed, or could not be recorded; 2 wrong use.
+    """
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.runner.notebook.document import read_notebook
+    from deriva_ml_core.runner.notebook.parameters import given_parameters
+    from deriva_ml_core.runner.notebook.recording import NotebookRun, record_run
+
+    with _in_one_line():
+        document = read_notebook(notebook, kernel)
+        if inspect:
+            _print_parameters(document)
+            return
+        run = NotebookRun(
+            notebook=document,
+            parameters=given_parameters(document, parameter or (), file, {"host": host, "catalog": catalog}),
+            cwd=_folder(cwd or document.path.parent),
+            command=_without_secrets(sys.argv),
+            overrides=_overrides(document, overrides or (), host, catalog),
+            config_folder=_config_folder(document, config_dir),
+            description=description,
+            workflow_type=workflow_type,
+            show_output=log_output,
+        )
+        with DerivaML(host, catalog) as ml:
+            recorded = record_run(ml, run)
+        _print_recorded(recorded)
+    if recorded.error is not None:
+        _end(recorded.error)
+
+
+def _folder(path: Path) -> Path:
+    from deriva_ml_core.errors import ConfigurationError
+
+    if not path.is_dir():
+        raise ConfigurationError(f"{path} is no folder for the notebook to work in: name one with --cwd.")
+    return path.absolute()
+
+
+def _overrides(document: Notebook, given: Sequence[str], host: str | None, catalog: str | None) -> list[str]:
+    """The overrides with the catalog's address among them, for a notebook that has a configuration."""
+    if not document.is_configured:
+        _refuse_configuration(document, given)
+        return []
+    address = {"hostname": host, "catalog_id": catalog}
+    return [*given, *(f"deriva_ml.{key}={_quoted(value)}" for key, value in address.items() if value is not None)]
+
+
+def _config_folder(document: Notebook, given: Path | None) -> Path | None:
+    from deriva_ml_core.runner.configs import find_config_folder
+
+    if given is None:
+        return None
+    if not document.is_configured:
+        _refuse_configuration(document, ["--config-dir"])
+    return find_config_folder(given)
+
+
+def _refuse_configuration(document: Notebook, given: Sequence[str]) -> None:
+    from deriva_ml_core.errors import ConfigurationError
+
+    if given:
+        raise ConfigurationError(
+            f"{document.path.name} has no configuration that {', '.join(given)} could change: none of its cells calls "
+            "run_notebook(). Parameters are given with -p NAME VALUE."
+        )
+
+
+def _quoted(text: str) -> str:
+    """A text as hydra's overrides have it, whatever is in it."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\'", text) + "'"
+
+
+def _without_secrets(command: Sequence[str]) -> list[str]:
+    """The command line as it may be recorded: a parameter named like a secret loses its value."""
+    from deriva_ml_core.redaction import is_secret_name, redact
+
+    words = list(command)
+    for place, word in enumerate(words[:-2]):
+        if word in ("-p", "--parameter") and is_secret_name(words[place + 1]):
+            words[place + 2] = f"[redacted: {words[place + 1]}]"
+    shown = redact(list(words))
+    return [str(word) for word in shown] if isinstance(shown, list) else words
+
+
+def _print_parameters(document: Notebook) -> None:
+    from deriva_ml_core.runner.notebook.parameters import TAG, find_parameters
+
+    found = find_parameters(document)
+    if found is None:
+        typer.echo(f"{document.path.name} takes no parameters: none of its cells has the tag {TAG!r}.")
+        return
+    rows = [(each.name, each.kind, each.default, each.help) for each in found.values()]
+    rows = [("Parameter", "Type", "Default", ""), *rows]
+    widths = [max(len(_one_line(row[column])) for row in rows) for column in range(4)]
+    for row in rows:
+        typer.echo("  ".join(_one_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_recorded(recorded: Recorded) -> None:
+    for execution in recorded.executions:
+        typer.echo(f"{execution.execution_rid}  {execution.status}  {_one_line(execution.url)}")
+    if not recorded.executions:
+        typer.echo("The notebook made a dry run, so nothing is recorded.")
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Say an error of ours, or of the disk, in one line, and end."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (DerivaMLException, OSError) as error:
+        _end(error)
+
+
+def _end(error: BaseException) -> NoReturn:
+    if not isinstance(error, Exception):  # Ctrl-C and SIGTERM end this process as they end any other
+        raise error
+    for words in (f"error: {error}", *getattr(error, "__notes__", ())):
+        typer.echo(_one_line(words), err=True)
+    raise typer.Exit(WRONG_USE if type(error).__name__ in WRONG else FAILED)
+
+
+def _one_line(text: object) -> str:
+    return _UNSEEN.sub(" ", str(text)).strip()
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends nothing
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would log of a cell's error is said here
+    warnings.showwarning = _warn  # type: ignore[assignment]
+    app()
+
+
+def _warn(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:  # noqa: ARG001
+    if category.__name__ == "DerivaMLWarning":
+        typer.echo(f"warning: {_one_line(message)}", err=True)

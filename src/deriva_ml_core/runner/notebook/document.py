@@ -1,0 +1,117 @@
+"""A notebook before it runs: its file read, its kernel found, and refused in plain words where it cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from deriva_ml_core.errors import ConfigurationError
+
+__all__ = ["Kernel", "Notebook", "read_notebook"]
+
+OUR_PACKAGES = "deriva_ml"
+"""How the names of this project's packages begin that a notebook imports."""
+
+CONFIGURED_BY = "run_notebook"
+"""What a notebook calls for its configuration."""
+
+DEFAULT_KERNEL = "python3"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel that is installed.
+
+    Args:
+        name: By which it is asked for.
+        language: Of the cells that it runs.
+    """
+
+    name: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notebook:
+    """A notebook that can run.
+
+    Args:
+        path: Its file, absolute.
+        content: What is in it, in the newest of nbformat's versions.
+        kernel: What runs it.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    kernel: Kernel
+
+    @property
+    def names_us(self) -> bool:
+        """Whether its code names this project, so that it may make its own execution."""
+        return self._mentions(OUR_PACKAGES)
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether its code asks for a configuration, which overrides may speak of."""
+        return self._mentions(CONFIGURED_BY)
+
+    def _mentions(self, word: str) -> bool:
+        return any(word in cell["source"] for cell in self.content["cells"] if cell["cell_type"] == "code")
+
+
+def read_notebook(file: Path, kernel: str | None = None) -> Notebook:
+    """Read a notebook and find its kernel.
+
+    Args:
+        file: The notebook.
+        kernel: The name of the kernel to run it with, instead of the one that it names.
+
+    Raises:
+        ConfigurationError: The file is no notebook, or the kernel is not installed.
+    """
+    path = file.expanduser().absolute()
+    content = _read(path)
+    named = content["metadata"].get("kernelspec")
+    own = str(named.get("name") or "") if isinstance(named, dict) else ""
+    return Notebook(path, MappingProxyType(content), _kernel(kernel or own or DEFAULT_KERNEL, path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import warnings
+
+    import nbformat
+
+    if path.suffix != ".ipynb":
+        raise ConfigurationError(f"{path} is no notebook: its name does not end in .ipynb.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no notebook: it is no text in UTF-8.") from error
+    except OSError as error:
+        raise ConfigurationError(f"The notebook {path} cannot be read: {error.strerror}.") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cells without ids, in notebooks of older versions
+            content = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+            nbformat.validate(content)
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ConfigurationError(f"{path} is no notebook: {said}") from error
+    return dict(content)
+
+
+def _kernel(name: str, path: Path) -> Kernel:
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    manager = KernelSpecManager()
+    try:
+        return Kernel(name, str(manager.get_kernel_spec(name).language))
+    except NoSuchKernel as error:
+        known = ", ".join(sorted(manager.find_kernel_specs())) or "none"
+        raise ConfigurationError(
+            f"The kernel {name!r} of {path} is not installed; there is {known}. Name one of these with --kernel, or "
+            f"install it: `python -m ipykernel install --sys-prefix --name {name}` in its environment."
+        ) from error

@@ -1,0 +1,185 @@
+"""The cells of a notebook run by papermill, in a kernel that is told what it runs; and how that ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
+
+from deriva_ml_core.errors import NotebookFailed
+from deriva_ml_core.journal.story import now
+from deriva_ml_core.runner.notebook.document import Notebook
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+    from traitlets.config import Config
+
+__all__ = ["INJECTED", "Outcome", "run_cells", "told"]
+
+START_SECONDS = 600
+"""Seconds that a kernel may take to start, and to tell what a cell printed once the cell has ended."""
+
+INJECTED = "injected-parameters"
+"""The tag that papermill gives the cell with the parameters' values."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a notebook ran.
+
+    Args:
+        executed: The notebook with what its cells gave, as far as it came.
+        began: When it began.
+        error: What ended it before its last cell; None where it came there.
+    """
+
+    executed: NotebookNode
+    began: datetime
+    error: BaseException | None = None
+
+
+def run_cells(
+    notebook: Notebook,
+    parameters: Mapping[str, JsonValue],
+    scratch: Path,
+    environ: Mapping[str, str],
+    *,
+    cwd: Path,
+    show_output: bool,
+) -> Outcome:
+    """Run a notebook's cells from the first to the last, or to the first that fails.
+
+    Args:
+        notebook: The notebook.
+        parameters: What its parameters are given.
+        scratch: A folder of this run's own, where the notebook is kept as far as it has come.
+        environ: The environment variables that the kernel gets beside those of this process.
+        cwd: The folder that the kernel works in.
+        show_output: Whether what the cells print is shown here as well.
+
+    Returns:
+        How it went; nothing that a cell does raises here, nor Ctrl-C and SIGTERM, which are the outcome's error.
+    """
+    target = scratch / notebook.path.name
+    began = now()
+    error: BaseException | None = None
+    with told(environ):
+        try:
+            _execute(notebook, parameters, target, cwd=cwd, show_output=show_output)
+        except BaseException as raised:  # noqa: BLE001 - Ctrl-C too: what was executed so far is kept
+            error = raised
+    executed = _read(target, notebook)
+    return Outcome(executed, began, None if error is None else _meaning(error, executed, notebook))
+
+
+def _execute(
+    notebook: Notebook, parameters: Mapping[str, JsonValue], target: Path, *, cwd: Path, show_output: bool
+) -> None:
+    from papermill import execute_notebook  # type: ignore[import-untyped]
+
+    execute_notebook(
+        _as_it_is(notebook.path),
+        _as_it_is(target),
+        parameters=dict(parameters),
+        kernel_name=notebook.kernel.name,
+        language=notebook.kernel.language,
+        progress_bar=sys.stderr.isatty(),
+        stdout_file=sys.stdout if show_output else None,
+        stderr_file=sys.stderr if show_output else None,
+        start_timeout=START_SECONDS,
+        iopub_timeout=START_SECONDS,
+        cwd=str(cwd),
+        config=_encrypted(),
+    )
+
+
+def _encrypted() -> Config:
+    """Jupyter's settings for a kernel whose connections nobody else on this machine can read, if it knows how."""
+    import zmq
+    from traitlets.config import Config
+
+    return Config({"KernelManager": {"transport_encryption": "auto"}} if zmq.has("curve") else {})
+
+
+def _as_it_is(path: Path) -> str:
+    """A path in which papermill finds nothing to fill in."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+@contextmanager
+def told(environ: Mapping[str, str]) -> Iterator[None]:
+    """Have the processes that are begun meanwhile inherit these variables."""
+    before = {name: os.environ.get(name) for name in environ}
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _read(target: Path, notebook: Notebook) -> NotebookNode:
+    import nbformat
+
+    if not target.is_file():  # it did not come to the first cell
+        return nbformat.from_dict(dict(notebook.content))  # type: ignore[no-any-return, no-untyped-call]
+    return nbformat.read(target, as_version=4)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _meaning(error: BaseException, executed: NotebookNode, notebook: Notebook) -> BaseException:
+    """What stopped a notebook, with the cell named that was running."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError  # type: ignore[import-untyped]
+
+    if not isinstance(error, Exception):
+        return error
+    running = _running_cell(executed)
+    if isinstance(error, PapermillExecutionError):
+        said = f"{error.ename}: {_COLOURS.sub('', error.evalue)}".rstrip(": ")
+        if error.ename == "KeyboardInterrupt":
+            return KeyboardInterrupt(f"{_cell_name(executed, running)} of {notebook.path.name}")
+        return NotebookFailed(f"{_cell_name(executed, running)} of {notebook.path.name} raised {said}")
+    if isinstance(error, DeadKernelError) and running is not None:
+        return NotebookFailed(
+            f"The kernel died in {_cell_name(executed, running)} of {notebook.path.name}: it was killed, by the "
+            "system for want of memory say, or it crashed"
+        )
+    said = f"{type(error).__name__}: {_COLOURS.sub('', str(error))}"
+    where = f"{_cell_name(executed, running)} of " if running is not None else ""
+    return NotebookFailed(f"{where}{notebook.path.name} could not be run: {said}")
+
+
+def _running_cell(executed: NotebookNode) -> int | None:
+    """The last cell that was begun."""
+    begun = [
+        place
+        for place, cell in enumerate(executed.cells)
+        if cell.cell_type == "code" and cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    return begun[-1] if begun else None
+
+
+def _cell_name(executed: NotebookNode, place: int | None) -> str:
+    """A cell by its place in the user's own file, from 1, and by the number that Jupyter shows."""
+    if place is None:
+        return "A cell"
+    cell: Any = executed.cells[place]
+    if INJECTED in cell.metadata.get("tags", []):
+        return "the cell of parameters"
+    ours = {INJECTED, "papermill-error-cell-tag"}
+    number = sum(1 for each in executed.cells[: place + 1] if not ours.intersection(each.metadata.get("tags", [])))
+    count = cell.get("execution_count")
+    return f"cell {number}" + (f" (In [{count}])" if count else "")
