@@ -1,0 +1,139 @@
+"""What a user sees of a server that is away in the middle of a run: a training goes on, and all is made good later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import CatalogUnavailable, DerivaMLException, LoginRequired, UploadFailed
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
+from fakes.deriva_server import DerivaServer
+from fakes.faults import Fault, Harm
+from fakes.web import Answer
+
+ENDED = Fault(Harm.answer, times=10_000, reply=Answer.text(401, "Authentication required."))
+GONE = Fault(Harm.reset, times=10_000)
+
+
+@pytest.fixture
+def ml(catalog: RemoteCatalog, fake: DerivaServer) -> DerivaML:
+    """A client that does not wait long for what is still on its way when a run ends."""
+    return DerivaML(fake.hostname, catalog.number, credential=fake.credential("test2"), patience=0.5)
+
+
+@pytest.fixture
+def config() -> ExecutionConfiguration:
+    workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
+    return ExecutionConfiguration(workflow=workflow, description="d")
+
+
+def check_recorded(catalog: RemoteCatalog, fake: DerivaServer, rid: str) -> None:
+    """The run and its one file are there once."""
+    (row,) = catalog.select("Execution")
+    assert (row["RID"], row["Status"]) == (rid, "Completed")
+    assert [row["Filename"] for row in catalog.select("Model")] == ["m.pt"]
+    assert len(catalog.select("Model_Execution")) == len(catalog.select("Model_Asset_Type")) == 1
+    models = [held for name, held in fake.hatrac.objects.items() if name.startswith("/Model/")]
+    assert [len(held.versions) for held in models] == [1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(ENDED, "Log in with"), (GONE, "cannot be reached now")], ids=["401", "reset"]
+)
+def test_a_server_that_is_away_while_a_run_ends(
+    ml: DerivaML,
+    config: ExecutionConfiguration,
+    catalog: RemoteCatalog,
+    fake: DerivaServer,
+    caplog: pytest.LogCaptureFixture,
+    fault: Fault,
+    said: str,
+) -> None:
+    """No status raises, and the end neither; each is warned about; an upload says what to do, and later sends all."""
+    exe = ml.create_execution(config)
+    with exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+        fake.faults.add(fault)
+        exe.update_status(Status.running, "in the dark")
+        exe.update_status(Status.running, "still dark")
+    assert exe.status is Status.completed
+    assert caplog.text.count("could not be written yet") == 1
+    with pytest.raises(DerivaMLException, match=said):
+        exe.upload_execution_outputs(retry_delay=0, max_retries=0)
+    assert [asset.filename for asset in exe.staged_assets()] == ["m.pt"]
+    fake.faults.clear()
+    exe.upload_execution_outputs()
+    found = DerivaML(fake.hostname, catalog.number, credential=fake.credential("test2"))
+    messages = [update.message for update in found.lookup_execution(exe.execution_rid).list_statuses()]
+    assert messages == ["", "", "in the dark", "still dark", ""]
+    check_recorded(catalog, fake, exe.execution_rid)
+
+
+def test_a_session_that_ends_while_a_run_is_created(
+    ml: DerivaML, config: ExecutionConfiguration, catalog: RemoteCatalog, fake: DerivaServer
+) -> None:
+    """What to do is said; where the row is there already it says that it failed and why, and none is half made."""
+    fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/", times=100, reply=Answer.text(401, "")))
+    with pytest.raises(UploadFailed, match="Log in with"):
+        ml.create_execution(config)
+    fake.faults.clear()
+    (row,) = catalog.select("Execution")
+    assert row["Status"] == "Failed"
+    assert "It could not be created" in row["Status_Detail"]
+    fake.faults.add(Fault(Harm.answer, "POST", "ERMrest_RID_Lease", times=100, reply=Answer.text(401, "")))
+    with pytest.raises(LoginRequired, match="Log in with"):
+        ml.create_execution(config)
+    fake.faults.clear()
+    assert len(catalog.select("Execution")) == 1
+    exe = ml.create_execution(config)
+    assert len(catalog.select("Execution")) == 2
+    assert len(catalog.select("Workflow")) == 1
+    assert exe.status is Status.created
+
+
+def test_a_storm_while_a_run_is_created(
+    ml: DerivaML, config: ExecutionConfiguration, catalog: RemoteCatalog, fake: DerivaServer
+) -> None:
+    """Where every second write is aborted by others, there is one row, one workflow, and each record once."""
+    for number in range(20):
+        fake.faults.add(Fault(Harm.answer, "PUT|POST", "^/ermrest/", skip=number))
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+    exe.upload_execution_outputs()
+    check_recorded(catalog, fake, exe.execution_rid)
+    assert len(catalog.select("Workflow")) == 1
+    kept = [row["Filename"] for row in catalog.select("Execution_Metadata")]
+    assert len(kept) == len(set(kept)) == len(catalog.select("Execution_Metadata_Execution"))
+
+
+def test_a_server_that_is_away_for_a_workflow(ml: DerivaML, catalog: RemoteCatalog, fake: DerivaServer) -> None:
+    """That the server is away is said, nothing is written; later it is there once."""
+    workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
+    fake.faults.add(GONE)
+    with pytest.raises(CatalogUnavailable, match="the same call may succeed later"):
+        ml.add_workflow(workflow)
+    fake.faults.clear()
+    assert catalog.select("Workflow") == []
+    assert ml.add_workflow(workflow) == ml.add_workflow(workflow)
+    assert len(catalog.select("Workflow")) == 1
+
+
+def test_a_bag_over_a_bad_line(ml: DerivaML, config: ExecutionConfiguration, fake: DerivaServer) -> None:
+    """Every object fails once on its way, each otherwise, and all of them come right, each in its own place."""
+    contents = {f"{number}.png": bytes([number]) * 1000 for number in range(4)}
+    with ml.create_execution(config) as exe:
+        for name, content in contents.items():
+            exe.asset_file_path("Image", name).write_bytes(content)
+    images = exe.upload_execution_outputs()["Image"]
+    ml.add_dataset_element_type("Image")
+    dataset = exe.create_dataset("images")
+    dataset.add_dataset_members([asset.rid for asset in images])
+    for asset, harm in zip(images, (Harm.answer, Harm.reset, Harm.truncate, Harm.damage), strict=True):
+        fake.faults.add(Fault(harm, "GET", f"^{asset.url.rpartition(':')[0]}", keep=100))
+    members = dataset.download_dataset_bag().list_dataset_members()["Image"]
+    assert {Path(row["Filename"]).name: Path(row["Filename"]).read_bytes() for row in members} == contents
