@@ -13,7 +13,7 @@ from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.pushing.gathering import Contents, Gathered, Rows
 from deriva_ml_core.pushing.membership import Membership, bring_members, members_of, snapshot_of, wanted_members
-from deriva_ml_core.pushing.origin import described, origin
+from deriva_ml_core.pushing.origin import origin
 from deriva_ml_core.pushing.passage import Passage, differing
 from deriva_ml_core.pushing.recognising import other_version, recognise
 
@@ -72,9 +72,7 @@ def _bring_rows(sets: _Sets, gathered: Gathered) -> None:
     passage.settle(MLTable.dataset, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
     rest = {rid: row for rid, row in rows.items() if rid not in known}
     for rid, copy in passage.reserved(rest).items():
-        text = described(rest[rid]["Description"], passage.here, rest[rid])
-        row = {"RID": copy, "Description": text, "Deleted": rest[rid]["Deleted"] or False}
-        found, new = passage.there.insert_unless(MLTable.dataset, {"Description": text}, row)
+        found, new = passage.claim(MLTable.dataset, rest[rid], {"RID": copy, "Deleted": rest[rid]["Deleted"] or False})
         passage.settle(MLTable.dataset, rows, {rid: found["RID"]}, new=new)
         if new:
             sets.fresh.add(found["RID"])

@@ -6,14 +6,13 @@ in which the row was made it is told from all others, also after its catalog was
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from deriva_ml_core.backend import Catalog
 
-__all__ = ["described", "made_at", "origin", "record_name"]
+__all__ = ["described", "made_at", "origin"]
 
 
 def made_at(row: Mapping[str, Any]) -> str:
@@ -30,8 +29,3 @@ def described(text: str | None, catalog: Catalog, row: Mapping[str, Any]) -> str
     """A copy's description: the row's own, and where it came from."""
     source = f"Copied from {catalog.cite(row['RID'])}, made {made_at(row)}"
     return f"{text}\n\n{source}" if text else source
-
-
-def record_name(row: Mapping[str, Any]) -> str:
-    """The file name of the record that is kept with an execution's copy, by which the copy is found again."""
-    return f"copied_from_{hashlib.sha256(origin(row).encode()).hexdigest()[:32]}.json"

@@ -14,11 +14,14 @@ from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import UnknownRID
 from deriva_ml_core.pushing.gathering import CORE
 from deriva_ml_core.pushing.ledger import Ledger
-from deriva_ml_core.pushing.origin import origin
+from deriva_ml_core.pushing.origin import described, origin
 from deriva_ml_core.pushing.report import PushedRow
 from deriva_ml_core.schema import Table
 
 __all__ = ["Passage", "differing"]
+
+LONGEST = 2000
+"""Bytes of a description by which a row is looked for: a server takes 4,000 of a whole question."""
 
 
 @dataclass
@@ -75,6 +78,24 @@ class Passage:
             known = self.rows.get(rid)
             is_new = new or (known is not None and known.new)
             self.rows[rid] = PushedRow(table=table, source=rid, target=copy, new=is_new)
+
+    def claim(self, table: str, row: Row, copy: Row) -> tuple[Row, bool]:
+        """Make a row without a key of its own, or find it by the source that its description names.
+
+        Args:
+            table: The table.
+            row: The row here.
+            copy: The row there, all but its description.
+
+        Returns:
+            The row there, and whether it is new.
+        """
+        text, short = described(row["Description"], self.here, row), described(None, self.here, row)
+        mark = text if len(text.encode()) <= LONGEST else short
+        found, new = self.there.insert_unless(table, {"Description": mark}, {**copy, "Description": mark})
+        if mark != text:
+            self.there.update(table, [{"RID": found["RID"], "Description": text}])
+        return found, new
 
     def found(self, table: str, rows: Mapping[RID, Row]) -> dict[RID, Row]:
         """The copies that an earlier push from this machine made, and that are there still."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from deriva_ml_core.assets.progress import shown
 from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, MLTable, MLVocab, Role
+from deriva_ml_core.definitions import RID, MLAsset, MLTable, MLVocab, Role
 from deriva_ml_core.disk import explained
 from deriva_ml_core.errors import ConfigurationError, ExecutionRunning
 from deriva_ml_core.execution.provenance import RecordedExecution, local_story
@@ -21,8 +21,8 @@ from deriva_ml_core.pushing.fitting import fit
 from deriva_ml_core.pushing.gathering import Gathered, Rows, gather
 from deriva_ml_core.pushing.ledger import Ledger
 from deriva_ml_core.pushing.linking import link_runs, nest_runs
-from deriva_ml_core.pushing.origin import origin
 from deriva_ml_core.pushing.passage import Passage
+from deriva_ml_core.pushing.provenance import is_record, read_record, record_name
 from deriva_ml_core.pushing.records import keep_records
 from deriva_ml_core.pushing.report import PushReport
 from deriva_ml_core.pushing.rows import bring_rows, bring_types
@@ -51,11 +51,11 @@ def push(
 ) -> PushReport:
     """Copy an execution to another catalog; see ``DerivaML.push``."""
     rows = _chosen(source, rid, children=children, lineage=lineage)
-    _refuse_same(target, rows[rid])
     runs = {each: RecordedExecution(source, row) for each, row in rows.items()}
     _refuse_running(runs)
     unsent = tuple(_unsent(source, runs))
     gathered = gather(source, rows.values())
+    _refuse_originals(source, target, gathered)
     gathered.terms[MLVocab.asset_type]["Name"]["Execution_Metadata"] = None
     with _under_way(source, target) as passage, shown(tell, "Copying") as heard:
         tables = fit(source.catalog, target.catalog, gathered, make_tables=make_tables)
@@ -133,12 +133,23 @@ def _makers(source: Connection, runs: Iterable[Row]) -> Iterator[RID]:
 # what stands against it
 
 
-def _refuse_same(target: Connection, row: Row) -> None:
-    there = target.catalog.select(MLTable.execution, {"RID": row["RID"]})
-    if there and origin(there[0]) == origin(row):
-        raise ConfigurationError(
-            f"{row['RID']} is in {target.catalog.name} already, as itself: give another catalog to copy it to."
-        )
+def _refuse_originals(source: Connection, target: Connection, gathered: Gathered) -> None:
+    """Refuse executions that the target has as themselves: it is the same catalog, or these are copies from there."""
+    originals = {rid: (rid, record_name(row)) for rid, row in gathered.runs.items()}
+    records = {
+        rid: row for rid, row in gathered.rows.get(MLAsset.execution_metadata, {}).items() if is_record(row["Filename"])
+    }
+    for (record, run), role in gathered.roles.get(MLAsset.execution_metadata, {}).items():
+        if record in records and role == Role.output:
+            originals[f"{run} by {record}"] = read_record(source, records[record]).rid, records[record]["Filename"]
+    wanted = sorted({rid for rid, _ in originals.values() if rid})
+    there = {row["RID"]: row for row in target.catalog.select(MLTable.execution, {"RID": wanted})}
+    for told, (rid, name) in originals.items():
+        if rid in there and record_name(there[rid]) == name:
+            raise ConfigurationError(
+                f"{told.partition(' ')[0]} is execution {rid} of {target.catalog.name}, or a copy of it: there is "
+                "nothing to copy to there."
+            )
 
 
 def _refuse_running(runs: Runs) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ from deriva_ml_core.journal.story import JOURNAL
 from deriva_ml_core.models import UploadOptions
 from deriva_ml_core.pushing.gathering import Gathered
 from deriva_ml_core.pushing.objects import put_file
-from deriva_ml_core.pushing.origin import made_at, origin, record_name
+from deriva_ml_core.pushing.origin import origin
 from deriva_ml_core.pushing.passage import Passage
+from deriva_ml_core.pushing.provenance import record_content, record_name
 from deriva_ml_core.pushing.retelling import retold
-from deriva_ml_core.pushing.runs import ROWS, Runs
+from deriva_ml_core.pushing.runs import Runs
 from deriva_ml_core.schema import asset_type_table, execution_table
 
 __all__ = ["keep_records"]
@@ -69,17 +68,8 @@ def _records(passage: Passage, gathered: Gathered, runs: Runs, run: RID) -> Iter
     if journal is not None:
         yield _Record(run, JOURNAL, journal)
     row = gathered.runs[run]
-    told = {
-        "source": {
-            "citation": passage.here.cite(run),
-            "catalog": passage.here.name,
-            "host": platform.node(),
-            "rid": run,
-            "made": made_at(row),
-        },
-        ROWS: {passage.names[rid]: copy for rid, copy in copies.items() if rid not in gathered.relatives},
-    }
-    yield _Record(run, record_name(row), json.dumps(told, indent=1, sort_keys=True).encode())
+    told = {passage.names[rid]: copy for rid, copy in copies.items() if rid not in gathered.relatives}
+    yield _Record(run, record_name(row), record_content(passage.here, row, told))
 
 
 def _there(passage: Passage, records: Sequence[_Record]) -> dict[_Record, Row]:

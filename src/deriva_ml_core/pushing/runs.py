@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import re
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.backend import Either, Row
-from deriva_ml_core.definitions import RID, RID_PATTERN, MLAsset, MLTable, Role, Status
+from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status
 from deriva_ml_core.execution.provenance import RecordedExecution
-from deriva_ml_core.models import UploadOptions
 from deriva_ml_core.pushing.gathering import Gathered
-from deriva_ml_core.pushing.origin import described, record_name
+from deriva_ml_core.pushing.origin import described
 from deriva_ml_core.pushing.passage import Passage, differing
+from deriva_ml_core.pushing.provenance import read_record, record_name
 from deriva_ml_core.schema import execution_table
 from deriva_ml_core.workflow import Workflow, register
 
-__all__ = ["ROWS", "Runs", "bring_runs", "bring_workflows", "finish_runs"]
+__all__ = ["Runs", "bring_runs", "bring_workflows", "finish_runs"]
 
 METADATA = MLAsset.execution_metadata.value
-
-ROWS = "rows"
-"""The part of a copy's record that says which row there is whose copy."""
 
 Runs = Mapping[RID, RecordedExecution]
 """The executions that are copied."""
@@ -49,13 +41,13 @@ def _registered(passage: Passage, row: Row) -> tuple[RID, bool]:
     if url and same and row["Workflow_Type"]:
         there = passage.there.select(MLTable.workflow, Either(same), limit=1)
         return register(passage.target, _workflow(row)), not there
-    # code of an interactive session is told from all other only by where it came from
-    text = described(row["Description"], passage.here, row)
-    columns = ("Name", "URL", "Checksum", "Version", "Workflow_Type")
-    copy = {"RID": passage.reserved({row["RID"]: row})[row["RID"]], "Description": text}
-    found, new = passage.there.insert_unless(
-        MLTable.workflow, by_checksum or {"Description": text}, copy | {column: row[column] for column in columns}
-    )
+    copy = {column: row[column] for column in ("Name", "URL", "Checksum", "Version", "Workflow_Type")}
+    copy["RID"] = passage.reserved({row["RID"]: row})[row["RID"]]
+    if by_checksum is not None:
+        text = described(row["Description"], passage.here, row)
+        found, new = passage.there.insert_unless(MLTable.workflow, by_checksum, {**copy, "Description": text})
+    else:  # code of an interactive session is told from all other only by where it came from
+        found, new = passage.claim(MLTable.workflow, row, copy)
     return found["RID"], new
 
 
@@ -89,15 +81,13 @@ def bring_runs(passage: Passage, gathered: Gathered) -> dict[RID, Row]:
     passage.settle(MLTable.execution, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
     new = {rid: row for rid, row in gathered.runs.items() if rid not in known}
     for rid, copy in passage.reserved(new).items():
-        text = described(new[rid]["Description"], passage.here, new[rid])
         row = {
             "RID": copy,
             "Workflow": passage.copy_of(new[rid]["Workflow"]) if new[rid]["Workflow"] else None,
-            "Description": text,
             "Status": Status.pending,
             "Status_Detail": f"It is being copied from {passage.here.cite(rid)}; if that was cut off, push it again",
         }
-        known[rid], made = passage.there.insert_unless(MLTable.execution, {"Description": text}, row)
+        known[rid], made = passage.claim(MLTable.execution, new[rid], row)
         passage.settle(MLTable.execution, rows, {rid: known[rid]["RID"]}, new=made)
     return known
 
@@ -120,20 +110,9 @@ def _recognised(passage: Passage, rows: Mapping[RID, Row]) -> dict[RID, Row]:
 
 
 def _learn(passage: Passage, record: Row) -> None:
-    """Take over what another machine wrote down of its push; it is read as a table of record ids, and nothing else."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "record"
-        RetryingStore(passage.target.store).get(
-            record["URL"], file, length=record["Length"], md5=record["MD5"], options=UploadOptions()
-        )
-        try:
-            told = json.loads(file.read_bytes())[ROWS]
-            rids = {str(name): str(rid) for name, rid in told.items() if re.fullmatch(RID_PATTERN, str(rid))}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return
-    fresh = {name: rid for name, rid in rids.items() if name not in passage.ledger.there}
-    passage.ledger.plan(fresh)
-    passage.ledger.confirm(fresh)
+    """Take over what another machine wrote down of its push."""
+    copies = read_record(passage.target, record).copies
+    passage.ledger.confirm({name: rid for name, rid in copies.items() if name not in passage.ledger.there})
 
 
 def finish_runs(passage: Passage, runs: Runs, copies: Mapping[RID, Row]) -> None:
