@@ -22,7 +22,10 @@ PACKAGES = ("deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "
 LAYERS = {
     # rooms of deriva_ml_core are named without it; whoever is not named here is a room of layer 3
     0: {"errors", "definitions", "models"},
-    1: {"backend", "schema", "standard", "git", "hookspecs", "plugins", "notices", "neighbours", "ranks", "redaction"},
+    1: {
+        *("backend", "crew", "schema", "standard", "git", "hookspecs", "plugins", "notices", "neighbours", "ranks"),
+        "redaction",
+    },
     2: {"builtin", "backends"},
     4: {"client", "unattended"},
     5: {"runner"},

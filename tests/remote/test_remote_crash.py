@@ -30,7 +30,7 @@ with exe:
         exe.asset_file_path("Image", f"{number}.png").write_bytes(bytes([number]))
     print(exe.execution_rid, flush=True)
     sys.stdin.readline()
-exe.upload_execution_outputs(chunk_size=4096, retry_delay=0)
+exe.upload_execution_outputs(chunk_size=4096, retry_delay=0, upload_workers=1)
 """
 
 

@@ -147,7 +147,8 @@ def test_import_loads_no_client_library() -> None:
 def test_certificates_are_verified() -> None:
     """Also this machine's own server over https must show a certificate that is trusted."""
     for host in ("localhost", "server.org"):
-        assert server_of(Address(hostname=host, credential={}))._binding().session.verify is True
+        with server_of(Address(hostname=host, credential={}))._binding() as binding:
+            assert binding.session.verify is True
 
 
 @pytest.mark.parametrize("days", [-1, 1])

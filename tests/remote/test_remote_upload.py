@@ -74,7 +74,7 @@ def test_a_store_that_is_down(exe: Execution, catalog: RemoteCatalog, fake: Deri
     """After the repeats the upload says so and keeps the files; later it sends them."""
     fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/Image", times=1000))
     with pytest.raises(UploadFailed, match="cannot take"):
-        exe.upload_execution_outputs(max_retries=1, retry_delay=0)
+        exe.upload_execution_outputs(max_retries=1, retry_delay=0, upload_workers=1)
     assert len(sent(fake)) == 2
     fake.faults.clear()
     exe.upload_execution_outputs()

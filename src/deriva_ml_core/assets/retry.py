@@ -33,6 +33,11 @@ class RetryingStore:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
+    @property
+    def at_once(self) -> int:
+        """As the store's own."""
+        return self._store.at_once
+
     def put(
         self,
         table: str,

@@ -1,37 +1,46 @@
-"""Send what is staged and not yet sent: bytes to the store, then rows and links to the catalog."""
+"""Send what is staged and not yet sent: bytes to the store, several files at once, then rows and links."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
 from stat import S_ISLNK
-from typing import Any
+from threading import Event
+from typing import TYPE_CHECKING
 
 from deriva_ml_core.assets.retry import TRANSIENT, RetryingStore
+from deriva_ml_core.assets.rows import FileRows
 from deriva_ml_core.assets.writers import open_for_writing
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, Handover, Role
-from deriva_ml_core.errors import CatalogReadOnly, CatalogUnavailable, DerivaMLException, MetadataConflict
+from deriva_ml_core.crew import as_done
+from deriva_ml_core.definitions import RID, Handover
+from deriva_ml_core.errors import CatalogReadOnly, CatalogUnavailable, DerivaMLException
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import FileStory, FileTime, Noted, Recorded, Stored
-from deriva_ml_core.models import Asset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
-from deriva_ml_core.schema import asset_type_table, execution_table
+from deriva_ml_core.journal.story import FileStory, FileTime, Noted, Stored
+from deriva_ml_core.models import Asset, StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
 
-__all__ = ["NEVER_WRITTEN", "Upload", "link_types"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["NEVER_WRITTEN", "Upload"]
 
 BATCH = 1000
 """Files between two writes to the catalog."""
+
+WORTH_A_CONNECTION = 2
+"""Files that make another connection to a server worth its making."""
 
 UNREACHABLE = (*TRANSIENT, CatalogUnavailable, CatalogReadOnly)
 """What would befall every further file too."""
 
 NEVER_WRITTEN = "it was registered and never written, or has vanished"
 
-log = logging.getLogger(__name__)
+
+class _Stopped(Exception):
+    """A pass has ended while a file was on its way."""
 
 
 @dataclass
@@ -59,6 +68,13 @@ class Upload:
     """What ended the pass early: a store or catalog that cannot be reached."""
     held: Set[tuple[int, int]] = frozenset()
     """The files that are still being written, and therefore copied."""
+    stop: Event = field(default_factory=Event)
+    """Set when the pass ends early, so that what another thread still sends stops at its next step."""
+
+    @property
+    def rows(self) -> FileRows:
+        """What writes rows and links."""
+        return FileRows(self.connection, self.journal, self.execution)
 
     def run(self, files: Iterable[FileStory]) -> UploadReport:
         """Send the files, in batches.
@@ -71,31 +87,42 @@ class Upload:
             self.held = open_for_writing()
         progress = _Progress(waiting, self.tell)
         for batch in _portions(waiting, BATCH):
-            stored = [file for file in batch if self._store(file, progress)]
-            if stored:
+            if stored := self._store(batch, progress):
                 self._record(stored)
         unsent = {each.asset.key: each for each in self.unsent}  # one that was tried again by itself is told once
         return UploadReport(sent=_by_table(self.sent), unsent=tuple(unsent.values()))
 
-    def _store(self, file: FileStory, progress: _Progress) -> bool:
-        """Bring one file's bytes into the store; False where that failed and was noted."""
-        asset = file.asset
+    def _store(self, files: list[FileStory], progress: _Progress) -> list[FileStory]:
+        """Bring files' bytes into the store, several at once; returns those that are there, in their order."""
+        failed: dict[str, Exception] = {}
+        sending = as_done(self._try, files, self._workers(len(files)), name="deriva-ml-file", stop=self.stop)
+        with closing(sending) as done:
+            for file, error in done:
+                if error is None:
+                    progress.done(file)
+                else:
+                    failed[file.asset.key] = error
+        for file in files:
+            if (error := failed.get(file.asset.key)) is not None:
+                self._leave([file], error)
+        return [file for file in files if file.asset.key not in failed]
+
+    def _workers(self, files: int) -> int:
+        most = self.connection.store.at_once
+        return self.options.upload_workers or min(most, -(-files // WORTH_A_CONNECTION))
+
+    def _try(self, file: FileStory) -> Exception | None:
+        """Bring one file's bytes into the store; returns what went wrong."""
         if self.broken is not None:
-            self._leave([file], self.broken)
-            return False
+            return self.broken
         try:
             if file.stored is None or _is_back(file):
                 self._put(file)
-        except FileNotFoundError:
-            self.unsent.append(UnsentAsset(asset=asset, reason=NEVER_WRITTEN))
-            return False
         except (DerivaMLException, OSError) as error:
             if isinstance(error, UNREACHABLE):
                 self.broken = error
-            self._leave([file], error)
-            return False
-        progress.done(file)
-        return True
+            return error
+        return None
 
     def _put(self, file: FileStory) -> None:
         asset = file.asset
@@ -108,12 +135,17 @@ class Upload:
             handover=handover,
             options=self.options,
             resume=file.note,
-            note=lambda note: self.journal.append(Noted(key=asset.key, note=note)),
+            note=lambda note: self._note(asset, note),
         )
         # a store elsewhere cannot take a file away: what is left of it goes when all is recorded
         left = None if handover is Handover.move and not asset.path.exists() else before
         self.journal.append(Stored(key=asset.key, object=stored, file_time=left))
         file.stored, file.file_time = stored, left
+
+    def _note(self, asset: StagedAsset, note: JsonValue) -> None:
+        self.journal.append(Noted(key=asset.key, note=note))
+        if self.stop.is_set():
+            raise _Stopped
 
     def _handover(self, file: FileStory) -> Handover:
         """What the store may do with the file: one that is sealed, and is what it was then, stays in its place."""
@@ -133,13 +165,17 @@ class Upload:
         return not S_ISLNK(found.st_mode) and (found.st_dev, found.st_ino) not in self.held
 
     def _leave(self, files: Iterable[FileStory], error: Exception) -> None:
-        self.unsent.extend(UnsentAsset(asset=file.asset, reason=str(error)) for file in files)
+        reason = NEVER_WRITTEN if isinstance(error, FileNotFoundError) else str(error)
+        self.unsent.extend(UnsentAsset(asset=file.asset, reason=reason) for file in files)
 
     def _record(self, files: list[FileStory]) -> None:
         """Write rows and links; where one file's row is refused, the others' are written without it."""
         try:
             self.connection.store.sync()
-            self._record_rows(files)
+            for recorded, refused in self.rows.write(files):
+                self.sent.extend(recorded)
+                for file, error in refused:
+                    self._leave([file], error)
         except (DerivaMLException, OSError) as error:
             if isinstance(error, UNREACHABLE):
                 self.broken = error
@@ -149,65 +185,6 @@ class Upload:
             for file in files:
                 if file.rid is None:
                     self._record([file])
-
-    def _record_rows(self, files: list[FileStory]) -> None:
-        for table, of_table in groupby(sorted(files, key=attrgetter("asset.table")), key=attrgetter("asset.table")):
-            self._record_table(table, list(of_table))
-
-    def _record_table(self, table: str, files: list[FileStory]) -> None:
-        rows = self._rows(table, files)
-        recorded = []
-        for file in files:
-            row = rows[_stored(file).url]
-            if differing := _differences(file, row):
-                self._leave([file], MetadataConflict(_conflict(file, row, differing)))
-            else:
-                recorded.append((file, row["RID"]))
-        self._link(table, recorded)
-        self.journal.append(Recorded(rids={file.asset.key: rid for file, rid in recorded}))
-        for file, rid in recorded:
-            file.rid = rid
-            self.sent.append(_asset(file, rid))
-
-    def _rows(self, table: str, files: list[FileStory]) -> dict[str, dict[str, Any]]:
-        """The row of each URL, made where there was none."""
-        wanted: dict[str, dict[str, Any]] = {}
-        for file in files:
-            stored = _stored(file)
-            row = {"URL": stored.url, "Filename": file.asset.filename, "Length": stored.length, "MD5": stored.md5}
-            wanted.setdefault(stored.url, row | dict(file.asset.metadata))
-        there = self.connection.catalog.insert_missing(table, list(wanted.values()), "URL")
-        return {row["URL"]: row for row in there}
-
-    def _link(self, table: str, recorded: list[tuple[FileStory, RID]]) -> None:
-        catalog = self.connection.catalog
-        rids = dict.fromkeys(rid for _, rid in recorded)
-        links = [{table: rid, "Execution": self.execution, "Asset_Role": Role.output} for rid in rids]
-        if catalog.insert(execution_table(table), links, skip_existing=True) < len(links):
-            self._report_inputs(table, list(rids))
-        _link_types(self.connection, table, recorded)
-
-    def _report_inputs(self, table: str, rids: list[RID]) -> None:
-        where = {table: rids, "Execution": self.execution, "Asset_Role": Role.input}
-        for row in self.connection.catalog.select(execution_table(table), where):
-            log.warning(
-                "%s %s went into execution %s and came out of it unchanged; it stays recorded as input.",
-                table,
-                row[table],
-                self.execution,
-            )
-
-
-def link_types(connection: Connection, files: Iterable[FileStory]) -> None:
-    """Link files that have rows to all of their types."""
-    for table, of_table in groupby(sorted(files, key=attrgetter("asset.table")), key=attrgetter("asset.table")):
-        _link_types(connection, table, [(file, file.rid) for file in of_table if file.rid is not None])
-
-
-def _link_types(connection: Connection, table: str, recorded: Iterable[tuple[FileStory, RID]]) -> None:
-    types = {(rid, term): None for file, rid in recorded for term in file.asset.asset_types}
-    rows = [{table: rid, "Asset_Type": term} for rid, term in types]
-    connection.catalog.insert(asset_type_table(table), rows, skip_existing=True)
 
 
 class _Progress:
@@ -245,42 +222,9 @@ def _portions(files: list[FileStory], size: int) -> Iterator[list[FileStory]]:
         yield portion
 
 
-def _stored(file: FileStory) -> Any:
-    assert file.stored is not None
-    return file.stored
-
-
 def _is_back(file: FileStory) -> bool:
     """Whether a file that was stored before a crash was written anew since."""
     return FileTime.of(file.asset.path) not in (None, file.file_time)
-
-
-def _differences(file: FileStory, row: dict[str, Any]) -> list[str]:
-    return [column for column, value in file.asset.metadata.items() if row.get(column) != value]
-
-
-def _conflict(file: FileStory, row: dict[str, Any], columns: list[str]) -> str:
-    asset = file.asset
-    told = ", ".join(f"{column} is {row.get(column)!r} there and {asset.metadata[column]!r} here" for column in columns)
-    return (
-        f"{asset.table}/{asset.filename} has the same bytes and name as {row['RID']}, but {told}: "
-        "give it another name, or the same metadata."
-    )
-
-
-def _asset(file: FileStory, rid: RID) -> Asset:
-    stored = _stored(file)
-    return Asset(
-        rid=rid,
-        table=file.asset.table,
-        filename=file.asset.filename,
-        url=stored.url,
-        length=stored.length,
-        md5=stored.md5,
-        asset_types=file.asset.asset_types,
-        metadata=file.asset.metadata,
-        role=Role.output,
-    )
 
 
 def _by_table(assets: Iterable[Asset]) -> dict[str, tuple[Asset, ...]]:

@@ -364,6 +364,7 @@ class Execution(DeskExecution):
         retry_delay: float = ...,
         wait: Literal[True] = ...,
         only: Iterable[str | os.PathLike[str]] | None = ...,
+        upload_workers: int | None = ...,
     ) -> dict[str, list[Asset]]: ...
 
     @overload
@@ -378,6 +379,7 @@ class Execution(DeskExecution):
         *,
         wait: Literal[False],
         only: Iterable[str | os.PathLike[str]] | None = ...,
+        upload_workers: int | None = ...,
     ) -> Future[dict[str, list[Asset]]]: ...
 
     def upload_execution_outputs(
@@ -390,6 +392,7 @@ class Execution(DeskExecution):
         retry_delay: float = 5.0,
         wait: bool = True,
         only: Iterable[str | os.PathLike[str]] | None = None,
+        upload_workers: int | None = None,
     ) -> dict[str, list[Asset]] | Future[dict[str, list[Asset]]]:
         """Send what is staged and not yet sent; safe to call any number of times, in the ``with``, after it, and later.
 
@@ -406,6 +409,8 @@ class Execution(DeskExecution):
             retry_delay: Seconds before the first repeat; each further one waits twice as long, with jitter.
             wait: Whether to return when all is done; otherwise it is done in the background.
             only: The paths of the registered files to send, or of folders of them; None for all.
+            upload_workers: How many files are on their way at once; by default four to a server, and one at a time to
+                an embedded catalog's store, which is no slower.
 
         Returns:
             What was newly sent, by asset table; with ``wait=False`` a future of that.
@@ -416,7 +421,11 @@ class Execution(DeskExecution):
             MissingFiles: The run completed, all else was sent, and registered files were never written.
         """
         options = UploadOptions(
-            timeout=timeout, chunk_size=chunk_size, max_retries=max_retries, retry_delay=retry_delay
+            timeout=timeout,
+            chunk_size=chunk_size,
+            max_retries=max_retries,
+            retry_delay=retry_delay,
+            upload_workers=upload_workers,
         )
         paths = None if only is None else [Path(path) for path in only]
         send = partial(self._upload, clean_folder, progress_callback, options, paths)

@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from deriva_ml_core.assets.progress import shown
+from deriva_ml_core.assets.rows import link_types
 from deriva_ml_core.assets.staging import Staging, name_of
-from deriva_ml_core.assets.upload import NEVER_WRITTEN, Upload, link_types
+from deriva_ml_core.assets.upload import NEVER_WRITTEN, Upload
 from deriva_ml_core.assets.writers import is_among, open_for_writing
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID

@@ -67,6 +67,7 @@ class FolderStore:
 
     @property
     def at_once(self) -> int:
+        """One: on 2 cores two threads made 1,000 files of 4 KiB slower by a fifth, and 8 copies of 32 MiB no faster."""
         return 1
 
     def put(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -14,6 +13,7 @@ from deriva_ml_core.backends.remote.content import Changed, Content, Slice
 from deriva_ml_core.backends.remote.hatrac import LARGEST_REQUEST, Hatrac, Places, Raced
 from deriva_ml_core.backends.remote.names import ObjectName
 from deriva_ml_core.backends.remote.server import backoff
+from deriva_ml_core.crew import as_done
 from deriva_ml_core.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -230,27 +230,18 @@ class _Job:
 
     def sent_all(self) -> bool:
         """Send the chunks that are not there, a few at once; False where the job is gone or spoilt."""
-        waiting: deque[Future[bool]] = deque()
         count = -(-self.sending.content.length // self.chunk)
-        numbers = iter(range(self.done, count))
-        good = True
-        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="deriva-ml-chunk") as threads:
-            try:
-                while good:
-                    for number in numbers:
-                        waiting.append(threads.submit(self._send, number))
-                        if len(waiting) >= IN_FLIGHT:
-                            break
-                    if not waiting:
-                        break
-                    good = waiting.popleft().result()
-                    if good:
-                        self.done += 1
-                        self._noted()
-            finally:
-                for future in waiting:
-                    future.cancel()
-        return good
+        confirmed: set[int] = set()
+        sending = as_done(self._send, range(self.done, count), IN_FLIGHT, name="deriva-ml-chunk")
+        with closing(sending) as chunks:
+            for number, good in chunks:
+                if not good:
+                    return False
+                confirmed.add(number)
+                while self.done in confirmed:
+                    self.done += 1
+                self._noted()
+        return True
 
     def _send(self, number: int) -> bool:
         start = number * self.chunk

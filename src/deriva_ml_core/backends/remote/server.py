@@ -1,13 +1,14 @@
-"""One Deriva server: where it is, who asks, and one session for each thread that does."""
+"""One Deriva server: where it is, who asks, and one session for each request that is under way."""
 
 from __future__ import annotations
 
 import os
 import random
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -97,8 +98,7 @@ class Server:
     ) -> None:
         self.scheme, self.host, self.sleep = scheme, host, sleep
         self._credential = dict(credential)
-        self._local = threading.local()
-        self._generation = 0
+        self._idle = _Idle(os.getpid())
 
     def __repr__(self) -> str:
         return f"Server({self.url!r})"
@@ -123,9 +123,8 @@ class Server:
         Raises:
             Lost: There was no answer.
         """
-        binding = self._binding()
-        context = {"deriva-client-context": binding.context()}
-        with _loss():
+        with _loss(), self._binding() as binding:
+            context = {"deriva-client-context": binding.context()}
             return binding.session.request(
                 method,
                 self.url + path,
@@ -161,18 +160,36 @@ class Server:
         return response
 
     def close(self) -> None:
-        """Let go of this thread's connections; other threads do so when they next ask."""
-        self._generation += 1
-        self._local.__dict__.clear()
+        """Let go of the connections that nobody uses now; those in use are let go of after their answer."""
+        self._idle = _Idle(os.getpid())
 
-    def _binding(self) -> _Binding:
-        # a session is one thread's, and a fork must not share its parent's sockets
-        present = (os.getpid(), self._generation)
-        if getattr(self._local, "owner", None) != present:
-            self._local.binding = _Binding(self.scheme, self.host, self._credential)
-            self._local.owner = present
-        binding: _Binding = self._local.binding
-        return binding
+    @contextmanager
+    def _binding(self) -> Iterator[_Binding]:
+        """A session for one request, which no other thread has meanwhile, with connections that stand if possible."""
+        if self._idle.process != os.getpid():  # a fork must not share its parent's sockets
+            self._idle = _Idle(os.getpid())
+        idle = self._idle
+        try:
+            binding = idle.bindings.pop()
+        except IndexError:
+            binding = _Binding(self.scheme, self.host, self._credential)
+        try:
+            yield binding
+        finally:
+            idle.bindings.append(binding)
+
+
+@dataclass(frozen=True)
+class _Idle:
+    """The sessions that nobody uses just now; a deque takes and gives without a lock, which a fork could find held.
+
+    Args:
+        process: Whose they are.
+        bindings: The one used last at the end.
+    """
+
+    process: int
+    bindings: deque[_Binding] = field(default_factory=deque)
 
 
 @contextmanager

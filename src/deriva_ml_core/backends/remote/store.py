@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["RemoteStore"]
 
 PIECE = 2**20
+AT_ONCE = 4
+"""Files that are sent at once: 100 of 1 KiB took 1.4 s one by one where an answer takes 10 ms, 0.5 s so, 0.4 s by 8."""
+
 TRIES = 3
 """How often a file is read that changes while it is sent."""
 
@@ -56,6 +59,10 @@ class RemoteStore:
         self._server = server
         self._root = root
         self._places = Places()
+
+    @property
+    def at_once(self) -> int:
+        return AT_ONCE
 
     def put(
         self,
