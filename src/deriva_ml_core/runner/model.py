@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.definitions import RID
+from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.runner.function import check_function
@@ -18,7 +19,7 @@ from deriva_ml_core.runner.hydra_files import choices, keep_hydra_files, plain, 
 from deriva_ml_core.runner.settings import DerivaMLConfig
 from deriva_ml_core.workflow import Workflow
 
-__all__ = ["create_run", "run_function", "run_model"]
+__all__ = ["call_model", "create_run", "parameters", "run_model"]
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,14 @@ def run_model(
     dry_run: bool = False,
     ml_class: type[DerivaML] | None = None,
 ) -> Any:
-    """Run a model function as an execution; it is what ``deriva-ml-run`` calls with an instantiated configuration.
+    """Run a model function as an execution.
 
     The function gets two more keyword arguments: ``ml_instance``, the client, and ``execution``, which runs while the
-    function does. What the function registered is uploaded at its end, also when it fails.
+    function does. What the function registered is uploaded at its end, also when it failed.
+
+    ``deriva-ml-run`` does the same, and finds the workflow's source in the model function's file. A script of one's own
+    that calls this by ``zen(run_model).hydra_main(config_name="deriva_model", version_base="1.3")`` is itself what is
+    recorded as the source, and each job of its multirun is an execution that belongs to no other.
 
     Args:
         deriva_ml: The catalog.
@@ -49,29 +54,32 @@ def run_model(
         ml_class: The class of the client, one that is made of `DerivaML`; by default that itself.
 
     Returns:
-        What the model function returns; hydra's sweepers that search for a best value ask for that.
+        What the model function returns: hydra's sweepers that search for a best value ask for it.
 
     Raises:
         ConfigurationError: The model function does not take ``ml_instance`` and ``execution``.
-        DerivaMLException: The execution cannot be created or its outputs not be uploaded.
+        DerivaMLException: The execution cannot be created, or its outputs cannot be uploaded.
     """
     check_function(model_config)
+    hydra = _present_hydra()
     configuration = ExecutionConfiguration(
         workflow=workflow,
         description=description,
         datasets=datasets,
         assets=assets,
-        parameters=_parameters(),
+        parameters={} if hydra is None else parameters(hydra),
     )
     with deriva_ml.connect(ml_class) as ml:
-        execution = create_run(ml, configuration, _written_files(), dry_run=dry_run)
-        return run_function(ml, execution, model_config)
+        execution = create_run(ml, configuration, _written_files(hydra), dry_run=dry_run)
+        returned = call_model(ml, execution, model_config)
+        execution.upload_execution_outputs()
+        return returned
 
 
 def create_run(
-    ml: DerivaML, configuration: ExecutionConfiguration, files: Mapping[str, str], *, dry_run: bool
+    ml: DerivaML, configuration: ExecutionConfiguration, files: Mapping[str, str], *, dry_run: bool = False
 ) -> Execution:
-    """Create an execution, with hydra's files among its records.
+    """Create an execution that has hydra's files among its records.
 
     Args:
         ml: The catalog.
@@ -84,8 +92,8 @@ def create_run(
     return execution
 
 
-def run_function(ml: DerivaML, execution: Execution, function: Callable[..., Any]) -> Any:
-    """Run a model function in its execution, and upload what it registered, also where it failed.
+def call_model(ml: DerivaML, execution: Execution, function: Callable[..., Any]) -> Any:
+    """Call a model function inside its execution; where it fails, what it registered is uploaded.
 
     After Ctrl-C and SIGTERM nothing is sent: who ends a run does not wait for an upload. The log says how it is sent.
 
@@ -99,35 +107,40 @@ def run_function(ml: DerivaML, execution: Execution, function: Callable[..., Any
     """
     try:
         with execution:
-            returned = function(ml_instance=ml, execution=execution)
-    except Exception:
-        try:
-            execution.upload_execution_outputs()
-        except Exception:
-            log.warning("Not all of failed execution %s is uploaded.", execution.execution_rid, exc_info=True)
+            return function(ml_instance=ml, execution=execution)
+    except BaseException:
+        if execution.status is not Status.aborted:
+            _send(execution)
         raise
-    execution.upload_execution_outputs()
-    return returned
 
 
-def _parameters() -> dict[str, JsonValue]:
-    """What configuration.json keeps of the choices that led to this run; nothing where hydra is not there."""
-    if (hydra := _hydra()) is None:
-        return {}
+def _send(execution: Execution) -> None:
+    """Upload what a run registered that did not get to its end."""
+    try:
+        execution.upload_execution_outputs()
+    except Exception:
+        log.warning("Not all outputs of execution %s are uploaded.", execution.execution_rid, exc_info=True)
+
+
+def parameters(hydra: Any) -> dict[str, JsonValue]:
+    """What ``configuration.json`` keeps of the choices that led to a run.
+
+    Args:
+        hydra: The node ``hydra`` of the job's configuration.
+    """
     return {"config_choices": dict(choices(hydra)), "overrides": plain(hydra.overrides.task)}
 
 
-def _written_files() -> dict[str, str]:
+def _written_files(hydra: Any) -> dict[str, str]:
     """Hydra's files of this job, read from its output folder."""
-    if (hydra := _hydra()) is None or hydra.output_subdir is None:
+    if hydra is None or hydra.output_subdir is None:
         return {}
     folder = Path(hydra.runtime.output_dir) / hydra.output_subdir
     return {file.name: without_secrets(file) for file in sorted(folder.glob("*.yaml"))}
 
 
-def _hydra() -> Any:
-    import sys
-
+def _present_hydra() -> Any:
+    """The node ``hydra`` of the job that hydra runs now; None where it runs none."""
     if "hydra" not in sys.modules:
         return None
     from hydra.core.hydra_config import HydraConfig

@@ -1,0 +1,252 @@
+"""A job of a sweep in a process of its own, so that one that is killed, or that leaves a mess, is alone in that.
+
+The process that a launcher of hydra's runs a job in starts this module as a program, and hands it the job over its
+standard input. What the job leaves behind in memory, and the order of random numbers, is that of a run by itself, and
+so is its command line: that is what its execution keeps, and what does it again.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict, Unpack
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import JsonValue
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, Status
+from deriva_ml_core.errors import ConfigurationError, DerivaMLException
+from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution.nesting import nest
+from deriva_ml_core.notices import warn
+from deriva_ml_core.runner.job import Refused, Standing, run_job
+from deriva_ml_core.runner.reports import JobReport, Place, read_report, write_report
+
+__all__ = ["ApartJob", "main", "run_apart"]
+
+
+ON_THE_WAY = ("__main__", "runpy", "deriva_ml_core", "hydra", "hydra_zen", "functools")
+"""Whose frames lie between this program's start and a model function."""
+
+
+class News(TypedDict, total=False):
+    """What changes in a job's report."""
+
+    execution: RID
+    status: Status
+    error: str
+    returned: JsonValue
+
+
+@dataclass(frozen=True)
+class ApartJob:
+    """A job as it is handed over.
+
+    Args:
+        number: Its place in the sweep.
+        overrides: What tells it from the others.
+        command: The command line that does it by itself.
+        config: Its configuration as plain values, each interpolation resolved.
+        hydra: The node ``hydra`` beside it, likewise.
+        files: The texts of hydra's files.
+        path: Where to import from.
+        place: Where the jobs of the sweep meet.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    command: tuple[str, ...]
+    config: Any
+    hydra: Any
+    files: Mapping[str, str]
+    path: tuple[str, ...]
+    place: Place
+
+    @classmethod
+    def of(
+        cls,
+        config: DictConfig,
+        hydra: DictConfig,
+        *,
+        files: Mapping[str, str],
+        command: tuple[str, ...],
+        place: Place,
+    ) -> ApartJob:
+        """The job that hydra runs now."""
+        return cls(
+            number=hydra.job.num,
+            overrides=tuple(OmegaConf.to_container(hydra.overrides.task)),  # type: ignore[arg-type]
+            command=command,
+            config=OmegaConf.to_container(config, resolve=True),
+            hydra=_resolved(hydra),
+            files=files,
+            path=tuple(sys.path),
+            place=place,
+        )
+
+
+def run_apart(job: ApartJob) -> JobReport:
+    """Run a job in a process of its own, and wait for that.
+
+    Args:
+        job: The job.
+
+    Returns:
+        What became of it.
+    """
+    folder = job.place.folder
+    write_report(folder, JobReport(number=job.number, overrides=job.overrides))
+    words = [sys.executable, "-m", __name__, *job.command[1:]]  # which no one reads but in a list of processes
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:  # noqa: S603 - this module, by this interpreter
+        try:
+            process.communicate(pickle.dumps(asdict(job)))
+        except BaseException:
+            process.terminate()  # Ctrl-C or SIGTERM came to this process, perhaps to no other
+            process.wait()
+            raise
+        finally:
+            report = _judged(read_report(folder, job.number), process.returncode)
+            write_report(folder, report)
+    return report
+
+
+def _judged(report: JobReport, code: int) -> JobReport:
+    """A job's report, also where its process ended without a word."""
+    if report.status.ended:
+        return report
+    words = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return report.model_copy(update={"status": Status.aborted, "error": f"Its process {words}"})
+
+
+def _resolved(hydra: DictConfig) -> Any:
+    try:
+        return OmegaConf.to_container(hydra, resolve=True)
+    except OmegaConfBaseException:  # in a part that only other jobs use: a launcher's own settings, say
+        return OmegaConf.to_container(hydra, resolve=False)
+
+
+def main() -> int:
+    """Run the job that standard input holds.
+
+    Returns:
+        0 where it completed, else 1.
+    """
+    parts = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
+    job = ApartJob(**{**parts, "place": Place.model_validate(parts["place"])})
+    sys.path[:] = job.path
+    sys.argv[:] = job.command
+    try:
+        returned = _run(job)
+    except BaseException as error:
+        report_on(job, **_ended_by(error))
+        if not isinstance(error, Exception):
+            raise
+        sys.stderr.write(f"error: job {job.number}: {error}\n" if isinstance(error, Refused) else _traceback(error))
+        return 1
+    report_on(job, status=Status.completed, returned=_told(returned))
+    return 0
+
+
+def _traceback(error: Exception) -> str:
+    """An error's traceback, without the way to the model function."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in ON_THE_WAY:
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+
+
+def _ended_by(error: BaseException) -> News:
+    from deriva_ml_core.execution.ending import ending
+    from deriva_ml_core.redaction import redact_text
+
+    if isinstance(error, Refused):
+        return {"status": Status.failed, "error": redact_text(str(error))}
+    status, reason = ending(error, terminated=isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM)
+    return {"status": status, "error": redact_text(reason)}
+
+
+def _run(job: ApartJob) -> Any:
+    config, hydra = _set_up(job)
+    return run_job(config, hydra, job.files, InSweep(job))
+
+
+class InSweep(Standing):
+    """A job that belongs to a sweep: its execution is nested in the sweep's, and a report says how it stands.
+
+    Args:
+        job: The job.
+    """
+
+    def __init__(self, job: ApartJob) -> None:
+        self._job = job
+
+    def check(self, ml: DerivaML) -> None:
+        sweep = self._job.place.catalog
+        if ml.connection.catalog.name != sweep:
+            raise ConfigurationError(
+                f"This job goes to {ml.connection.catalog.name} and its sweep to {sweep}: run a sweep for each."
+            )
+
+    def describe(self, description: str) -> str:
+        over = self._job.place.over
+        own = [each for each in self._job.overrides if each.partition("=")[0] in over]
+        return " ".join(part for part in (description, f"({', '.join(own)})" if own else "") if part)
+
+    def join(self, ml: DerivaML, execution: Execution) -> None:
+        report_on(self._job, execution=execution.execution_rid, status=Status.running)
+        parent = self._job.place.parent
+        if execution.dry_run or execution.follower or parent == DRY_RUN_RID:
+            return
+        try:
+            nest(ml.connection, ml.lookup_execution(parent), execution, self._job.number)
+        except DerivaMLException as error:
+            warn(f"Execution {execution.execution_rid} is not nested in that of its sweep, {parent}: {error}")
+
+
+def report_on(job: ApartJob, **news: Unpack[News]) -> JobReport:
+    """Write how a job stands by now."""
+    report = read_report(job.place.folder, job.number).model_copy(update=dict(news))
+    write_report(job.place.folder, report)
+    return report
+
+
+def _set_up(job: ApartJob) -> tuple[DictConfig, DictConfig]:
+    """Have this process be hydra's job, for a model function that asks hydra, and for its log."""
+    from hydra.conf import HydraConf
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import configure_log, setup_globals
+
+    setup_globals()
+    whole = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf), **job.config})
+    OmegaConf.set_struct(whole.hydra, False)  # plugins have keys of their own there
+    whole.hydra.merge_with(job.hydra)
+    HydraConfig.instance().set_config(whole)
+    configure_log(whole.hydra.job_logging, whole.hydra.verbose)
+    return OmegaConf.create(job.config), whole.hydra
+
+
+def _told(value: Any) -> JsonValue:
+    """What a model function returned, where JSON has words for it; a tensor of one number is that number."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_told(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): _told(part) for name, part in value.items()}
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    os.environ.pop("DERIVA_ML_EXECUTIONS", None)  # a job is a training of its own, which follows nobody
+    sys.exit(main())

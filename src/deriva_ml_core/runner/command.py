@@ -1,0 +1,207 @@
+"""``deriva-ml-run``: a model function run from a project's configs, with the whole command line of hydra."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from deriva_ml_core.errors import DerivaMLException, DerivaMLWarning
+from deriva_ml_core.runner.configs import MAIN_CONFIG
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from pathlib import Path
+
+    from deriva_ml_core.runner.task import ModelTask
+
+__all__ = ["main"]
+
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+DESCRIPTION = """\
+Run the model function that a project's configs name, and record it as an execution.
+
+Configs are chosen by GROUP=NAME, presets by +experiment=NAME, and single values are set by a.b=VALUE.
+"""
+
+EXAMPLES = """\
+examples:
+  deriva-ml-run workflow=resnet_training model_config=resnet
+  deriva-ml-run +experiment=digits_cnn model_config.epochs=5
+  deriva-ml-run --multirun +experiment=digits_cnn model_config.rate=0.1,0.01
+  deriva-ml-run --multirun hydra/launcher=joblib +experiment=digits_cnn model_config.rate=0.1,0.01
+  deriva-ml-run --cfg job +experiment=digits_cnn
+  deriva-ml-run --list-configs
+
+exit codes: 0 done; 1 a run failed; 2 wrong use, or a configuration that cannot be used
+"""
+
+
+def main() -> int:
+    """Run the command line of this process.
+
+    Returns:
+        0 where all is done, 1 where a run failed, 2 where the command line or a configuration is wrong.
+    """
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        parser = _parser()
+    except ModuleNotFoundError as error:
+        return _complain(f"{error.name} is missing: install it with pip install 'deriva-ml-core[run]'.", FAILED)
+    arguments = parser.parse_intermixed_args()
+    try:
+        return _follow(arguments, parser)
+    except DerivaMLException as error:
+        return _complain(str(error), WRONG_USE)
+
+
+def _follow(arguments: Namespace, parser: ArgumentParser) -> int:
+    from deriva_ml_core.runner.configs import find_config_folder, load_config_folder
+    from deriva_ml_core.runner.task import ModelTask
+
+    if arguments.help:
+        parser.print_help()
+        return DONE
+    actions = ("run", "multirun", "cfg", "info", "shell_completion", "list_configs", "hydra_help")
+    if len([name for name in actions if getattr(arguments, name)]) > 1:
+        parser.error("only one of --run, --multirun, --cfg, --info, --list-configs and the like can be given")
+    named = arguments.config_dir
+    folder = find_config_folder(named)
+    load_config_folder(folder)
+    if arguments.list_configs:
+        from deriva_ml_core.runner.listing import print_configs
+
+        print_configs(folder, arguments.config_name)
+        return DONE
+    arguments.config_dir = str(folder)
+    arguments.overrides.extend(_address(arguments))
+    task = ModelTask(_command(arguments, named))
+    if any(getattr(arguments, name) for name in ("cfg", "info", "shell_completion", "hydra_help")):
+        return _call_hydra(arguments, parser, task)
+    return _run(arguments, parser, task, folder)
+
+
+def _run(arguments: Namespace, parser: ArgumentParser, task: ModelTask, folder: Path) -> int:
+    from hydra.errors import CompactHydraException
+
+    from deriva_ml_core.runner.plan import planned
+    from deriva_ml_core.runner.sweep import recorded_sweep
+
+    try:
+        plan = planned(folder, arguments.config_name, arguments.overrides, multirun=arguments.multirun)
+        if not plan.is_sweep:
+            return _call_hydra(arguments, parser, task)
+        with recorded_sweep(plan) as sweep:
+            code = _call_hydra(arguments, parser, replace(task, place=sweep.place))
+    except CompactHydraException as error:
+        return _complain(str(error), _code(error))
+    sys.stdout.write(f"Sweep {sweep.place.parent}: {sweep.outcome}\n")
+    return code or (DONE if sweep.is_complete else FAILED)
+
+
+def _call_hydra(arguments: Namespace, parser: ArgumentParser, task: ModelTask) -> int:
+    """Hand over to hydra, as its own ``main`` does.
+
+    Returns:
+        0, or what the error that hydra has printed stands for.
+    """
+    from hydra._internal.utils import _run_hydra
+    from hydra.errors import CompactHydraException
+
+    try:
+        _run_hydra(arguments, parser, task, config_path=None, config_name=arguments.config_name)
+    except SystemExit as end:
+        if isinstance(end.__context__, CompactHydraException):
+            return _code(end.__context__)
+        if end.code in (None, DONE, FAILED):
+            return int(end.code or DONE)
+        raise
+    return DONE
+
+
+def _code(error: Exception) -> int:
+    """What an error stands for that ends the command in one sentence: most are the caller's, as of a wrong name."""
+    from deriva_ml_core.errors import CatalogUnavailable, MissingFiles, StoreUnavailable, UploadFailed
+
+    ours = error.__cause__
+    return (
+        FAILED if isinstance(ours, CatalogUnavailable | StoreUnavailable | UploadFailed | MissingFiles) else WRONG_USE
+    )
+
+
+def _parser() -> ArgumentParser:
+    """Hydra's own parser with four options more."""
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter
+    from pathlib import Path
+
+    from hydra._internal.utils import get_args_parser
+
+    parser = ArgumentParser(
+        prog="deriva-ml-run",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+        parents=[get_args_parser()],
+        conflict_handler="resolve",
+        add_help=False,
+    )
+    parser.add_argument("--help", "-h", action="store_true", help="Show this, and end")
+    parser.add_argument(
+        "--shell-completion",
+        "-sc",
+        action="store_true",
+        help="With install=bash or uninstall=bash: complete words, or not",
+    )
+    parser.add_argument(
+        "--config-name", "-cn", default=MAIN_CONFIG, metavar="NAME", help="The main config; deriva_model by default"
+    )
+    ours = parser.add_argument_group("the catalog and the configs")
+    ours.add_argument(
+        "--config-dir",
+        "-cd",
+        type=Path,
+        metavar="FOLDER",
+        help="The folder of the project's configs: Python modules that store them, or hydra's YAML files; by default "
+        "src/configs or configs in this folder",
+    )
+    ours.add_argument(
+        "--list-configs", action="store_true", help="List the groups of configs with their configs, and end"
+    )
+    ours.add_argument(
+        "--host", metavar="HOST", help="The catalog's server, or file:<folder>, instead of deriva_ml.hostname"
+    )
+    ours.add_argument("--catalog", metavar="ID", help="The catalog's number there, instead of deriva_ml.catalog_id")
+    return parser
+
+
+def _address(arguments: Namespace) -> list[str]:
+    """The catalog that the command line names, as overrides."""
+    named = {"hostname": arguments.host, "catalog_id": arguments.catalog}
+    return [f"++deriva_ml.{key}={_quoted(value)}" for key, value in named.items() if value is not None]
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _command(arguments: Namespace, folder: Path | None) -> tuple[str, ...]:
+    """How the command line of one job begins, that is like this one."""
+    named = () if folder is None else ("--config-dir", str(folder))
+    main = () if arguments.config_name == MAIN_CONFIG else ("--config-name", arguments.config_name)
+    return (sys.argv[0], *named, *main)
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+def _show_warning(message: object, category: type[Warning], *place: object, line: str | None = None) -> None:  # noqa: ARG001
+    """Say a warning of ours in one line; those of others with their place."""
+    if issubclass(category, DerivaMLWarning):
+        sys.stderr.write(f"warning: {message}\n")
+    else:
+        sys.stderr.write(warnings.formatwarning(str(message), category, str(place[0]), int(str(place[1]))))

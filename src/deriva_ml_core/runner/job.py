@@ -1,0 +1,215 @@
+"""One job of hydra's: its configuration made into a run, by the file that the model function is written in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import ValidationError
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.errors import DerivaMLException
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.runner.function import check_function, function_file
+from deriva_ml_core.runner.hydra_files import choices, plain
+from deriva_ml_core.runner.model import call_model, create_run, parameters, run_model
+from deriva_ml_core.runner.settings import DerivaMLConfig
+from deriva_ml_core.workflow import Workflow
+
+__all__ = ["Fields", "Refused", "Standing", "made_fields", "refusing", "run_job"]
+
+
+log = logging.getLogger(__name__)
+
+
+class Refused(CompactHydraException):
+    """A job that is not begun, or whose outputs are not sent; hydra prints the sentence alone, without a traceback."""
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Say an error of ours in its own words."""
+    try:
+        yield
+    except DerivaMLException as error:
+        raise Refused(str(error)) from error
+    except ValidationError as error:
+        raise Refused(f"The configuration cannot be used: {_reason(error)}") from error
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What the parts of a job's configuration became."""
+
+    values: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The model function, with its own parameters."""
+        return self.values["model_config"]  # type: ignore[no-any-return]
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether to write nothing."""
+        return bool(self.values["dry_run"])
+
+    @property
+    def description(self) -> str:
+        """What the run is for."""
+        return str(self.values["description"] or "")
+
+    def connect(self) -> DerivaML:
+        """Open the catalog."""
+        return self.values["deriva_ml"].connect(self.values["ml_class"])  # type: ignore[no-any-return]
+
+    def configuration(self, description: str) -> ExecutionConfiguration:
+        """What the execution is to be."""
+        inputs = {name: self.values[name] or () for name in ("datasets", "assets")}
+        return ExecutionConfiguration(
+            workflow=self.values["workflow"], description=description, parameters=self.parameters, **inputs
+        )
+
+
+class Standing:
+    """A job by itself; a class made of this one says what else belongs to it."""
+
+    def check(self, ml: DerivaML) -> None:
+        """See that the job may go to this catalog; nothing is written there yet."""
+
+    def describe(self, description: str) -> str:
+        """What the run is for, by what its configuration says."""
+        return description
+
+    def join(self, ml: DerivaML, execution: Execution) -> None:
+        """Take note of the execution, before the model function begins."""
+
+
+def run_job(
+    config: DictConfig,
+    hydra: DictConfig,
+    files: Mapping[str, str],
+    standing: Standing,
+) -> Any:
+    """Run what a job's configuration says.
+
+    Args:
+        config: The configuration, each interpolation resolved.
+        hydra: The node ``hydra`` beside it.
+        files: The texts of hydra's files by name.
+        standing: Whether it stands by itself, or in a sweep.
+
+    Returns:
+        What the model function returns.
+
+    Raises:
+        Refused: The configuration is wrong, the execution cannot be created, or its outputs are not sent.
+    """
+    fields = made_fields(config, hydra)
+    with refusing():
+        ml = fields.connect()
+    with ml:
+        with refusing():
+            standing.check(ml)
+            configuration = fields.configuration(standing.describe(fields.description))
+            execution = create_run(ml, configuration, files, dry_run=fields.dry_run)
+            standing.join(ml, execution)
+        log.info("Execution %s begins: %s", execution.execution_rid, execution.url)
+        try:
+            returned = call_model(ml, execution, fields.function)
+            with refusing():
+                execution.upload_execution_outputs()
+        finally:
+            log.info("Execution %s: %s", execution.execution_rid, execution.status)
+        return returned
+
+
+def made_fields(config: DictConfig, hydra: DictConfig) -> Fields:
+    """Instantiate each part of a job's configuration; the workflow's source is the model function's file.
+
+    Args:
+        config: The configuration, each interpolation resolved.
+        hydra: The node ``hydra`` beside it.
+
+    Raises:
+        Refused: A part is missing or cannot be instantiated; the message names the config and the key.
+    """
+    chosen = choices(hydra)
+    names = signature(run_model).parameters
+    settings = plain(config.get("model_config"))
+    _name_script(config, chosen)
+    values = {
+        name: _made(config, name, chosen) if name in config else parameter.default for name, parameter in names.items()
+    }
+    if missing := [name for name, value in values.items() if value is names[name].empty]:
+        raise Refused(f"The configuration has no key {', '.join(missing)}: make it by create_model_config().")
+    if not isinstance(values["deriva_ml"], DerivaMLConfig):
+        raise Refused(f"The config {_config_name('deriva_ml', chosen)} is none of DerivaMLConfig: build it of that.")
+    with refusing():
+        check_function(values["model_config"], _config_name("model_config", chosen))
+    return Fields(values, {**parameters(hydra), "model_config": settings})
+
+
+def _made(config: DictConfig, name: str, chosen: Mapping[str, str]) -> Any:
+    from hydra_zen import instantiate
+
+    try:
+        value = config[name]
+        found = instantiate(value) if OmegaConf.is_config(value) else value
+        return OmegaConf.to_object(found) if OmegaConf.is_config(found) else found
+    except Exception as error:
+        raise _refused(name, chosen, error) from error
+
+
+def _name_script(config: DictConfig, chosen: Mapping[str, str]) -> None:
+    """Have the workflow look at the model function's file, where its config says nothing of the source."""
+    workflow, model = config.get("workflow"), config.get("model_config")
+    if not OmegaConf.is_dict(workflow) or not OmegaConf.is_dict(model):
+        return
+    if not _is_workflow(_target(workflow, "workflow", chosen)):
+        return
+    if any(workflow.get(name) for name in ("script", "url", "rid")):
+        return
+    file = function_file(_target(model, "model_config", chosen))
+    if file is not None:
+        with open_dict(workflow):
+            workflow.script = str(file)
+
+
+def _is_workflow(target: Any) -> bool:
+    return isinstance(target, type) and issubclass(target, Workflow)
+
+
+def _target(node: DictConfig, name: str, chosen: Mapping[str, str]) -> Any:
+    """What a config builds: the class or the function itself."""
+    from hydra_zen import get_target
+
+    try:
+        return get_target(node)
+    except Exception as error:
+        raise _refused(name, chosen, error) from error
+
+
+def _refused(name: str, chosen: Mapping[str, str], error: Exception) -> Refused:
+    cause = error
+    while not isinstance(cause, ValidationError | DerivaMLException) and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    return Refused(f"The config {_config_name(name, chosen)} cannot be used: {_reason(cause)}")
+
+
+def _config_name(name: str, chosen: Mapping[str, str]) -> str:
+    return f"{name}={chosen[name]}" if name in chosen else name
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        faults = ((".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
+        return "; ".join(f"its key {key}: {message}" if key else message for key, message in faults)
+    kind = "" if isinstance(error, DerivaMLException | CompactHydraException) else f"{type(error).__name__}: "
+    return f"{kind}{error}"
