@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import typer
+from typer.main import get_command
 
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.runner.notebook.options import (
@@ -24,18 +25,20 @@ from deriva_ml_core.runner.notebook.options import (
     Inspect,
     KernelName,
     LogOutput,
-    NotebookCommand,
     NotebookFile,
     Overrides,
     Parameters,
     WorkflowType,
+    with_pairs,
 )
 
 if TYPE_CHECKING:
+    from typer.core import TyperCommand
+
     from deriva_ml_core.runner.notebook.document import Notebook
     from deriva_ml_core.runner.notebook.recording import Recorded
 
-__all__ = ["app", "main"]
+__all__ = ["command", "main"]
 
 FAILED, WRONG_USE = 1, 2
 
@@ -57,7 +60,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(
-    cls=NotebookCommand,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\n\n".join(("Examples:", *(f"  {example}" for example in EXAMPLES))),
 )
@@ -105,9 +107,7 @@ def _run_notebook(
         )
         with DerivaML(host, catalog) as ml:
             recorded = record_run(ml, run)
-        _print_recorded(recorded)
-    if recorded.error is not None:
-        _end(recorded.error)
+        _conclude(recorded)
 
 
 def _folder(path: Path) -> Path:
@@ -178,11 +178,13 @@ def _print_parameters(document: Notebook) -> None:
         typer.echo("  ".join(_one_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _print_recorded(recorded: Recorded) -> None:
+def _conclude(recorded: Recorded) -> None:
     for execution in recorded.executions:
         typer.echo(f"{execution.execution_rid}  {execution.status}  {_one_line(execution.url)}")
     if not recorded.executions:
         typer.echo("The notebook made a dry run, so nothing is recorded.")
+    if recorded.error is not None:
+        _end(recorded.error)
 
 
 @contextmanager
@@ -208,6 +210,11 @@ def _one_line(text: object) -> str:
     return _UNSEEN.sub(" ", str(text)).strip()
 
 
+def command() -> TyperCommand:
+    """The command itself, as click knows it."""
+    return with_pairs(cast("TyperCommand", get_command(app)))
+
+
 def main() -> None:
     """Run the command line of this process."""
     for stream in (sys.stdout, sys.stderr):
@@ -215,7 +222,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends nothing
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would log of a cell's error is said here
     warnings.showwarning = _warn  # type: ignore[assignment]
-    app()
+    command()()
 
 
 def _warn(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:  # noqa: ARG001

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +46,9 @@ class BaseConfig:
         dry_run: Whether to write nothing to catalog and store.
     """
 
-    deriva_ml: Any = field(default_factory=DerivaMLConfig)
-    datasets: Any = field(default_factory=list)
-    assets: Any = field(default_factory=list)
+    deriva_ml: Any = None
+    datasets: Any = None
+    assets: Any = None
     description: str = ""
     workflow: Any = None
     dry_run: bool = False

@@ -18,11 +18,11 @@ __all__ = [
     "Inspect",
     "KernelName",
     "LogOutput",
-    "NotebookCommand",
     "NotebookFile",
     "Overrides",
     "Parameters",
     "WorkflowType",
+    "with_pairs",
 ]
 
 
@@ -30,14 +30,12 @@ def _pair(words: Any) -> Any:
     return words
 
 
-class NotebookCommand(TyperCommand):
-    """A command with an option that takes two words, any number of times, which typer has no type for."""
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        for option in self.params:
-            if option.name == "parameter":
-                option.nargs = 2
+def with_pairs(command: TyperCommand) -> TyperCommand:
+    """A command whose option ``-p`` takes two words, any number of times, which typer has no type for."""
+    for option in command.params:
+        if option.name == "parameter":
+            option.nargs = 2
+    return command
 
 
 NotebookFile = Annotated[Path, typer.Argument(metavar="NOTEBOOK.ipynb", help="The notebook.")]
