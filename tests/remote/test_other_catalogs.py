@@ -14,7 +14,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution import ExecutionConfiguration
-from deriva_ml_core.models import DatasetSpec
+from deriva_ml_core.models import DatasetSpec, Progress
 from deriva_ml_core.workflow import Workflow
 from fakes.replay import RECORDINGS
 from places import Place
@@ -81,11 +81,23 @@ def vocabulary(name: str, columns: tuple[str, ...], schema: str = "deriva-ml") -
     }
 
 
-@pytest.fixture
-def newer(place: Place, older: str) -> str:
-    """The same catalog with each of the differences that newer ones have."""
+EXECUTION, WORKFLOW, DATASET_EXECUTION = (
+    f"/schema/deriva-ml/table/{table}" for table in ("Execution", "Workflow", "Dataset_Execution")
+)
+
+
+def states_are_terms(place: Place, number: str) -> None:
+    """An execution's status is one of the terms of a vocabulary that lacks some of ours."""
     states = ("Created", "Running", "Stopped", "Failed", "Pending_Upload", "Uploaded", "Aborted")
     made = vocabulary("Execution_Status", ("ID", "URI", "Name", "Description", "Synonyms"))
+    send(place, number, "POST", "/schema", [made])
+    terms = [{"Name": state, "Description": ""} for state in states]
+    send(place, number, "POST", "/entity/deriva-ml:Execution_Status?defaults=ID,URI", terms)
+    send(place, number, "POST", f"{EXECUTION}/foreignkey", reference("Execution", "Status", "Execution_Status", "Name"))
+
+
+def workflows_have_several_types(place: Place, number: str) -> None:
+    """A workflow's types stand in an association."""
     links = {
         "schema_name": "deriva-ml",
         "table_name": "Workflow_Workflow_Type",
@@ -96,19 +108,50 @@ def newer(place: Place, older: str) -> str:
             reference("Workflow_Workflow_Type", "Workflow_Type", "Workflow_Type", "Name"),
         ],
     }
-    send(place, older, "POST", "/schema", [made, links])
-    terms = [{"Name": state, "Description": ""} for state in states]
-    send(place, older, "POST", "/entity/deriva-ml:Execution_Status?defaults=ID,URI", terms)
-    execution, workflow = "/schema/deriva-ml/table/Execution", "/schema/deriva-ml/table/Workflow"
-    send(place, older, "POST", f"{execution}/foreignkey", reference("Execution", "Status", "Execution_Status", "Name"))
+    send(place, number, "POST", "/schema", [links])
+    send(place, number, "DELETE", f"{WORKFLOW}/foreignkey/Workflow_Type/reference/deriva-ml:Workflow_Type/Name")
+    send(place, number, "DELETE", f"{WORKFLOW}/column/Workflow_Type")
+
+
+def three_durations(place: Place, number: str) -> None:
+    """An execution's duration is told apart from those of its transfers."""
     for name in ("Execution_Duration", "Download_Duration", "Upload_Duration"):
-        send(place, older, "POST", f"{execution}/column", column(name))
-    send(place, older, "DELETE", f"{execution}/column/Duration")
-    send(place, older, "DELETE", f"{workflow}/foreignkey/Workflow_Type/reference/deriva-ml:Workflow_Type/Name")
-    send(place, older, "DELETE", f"{workflow}/column/Workflow_Type")
-    send(place, older, "POST", "/schema/deriva-ml/table/Dataset_Execution/column", column("Dataset_Version"))
+        send(place, number, "POST", f"{EXECUTION}/column", column(name))
+    send(place, number, "DELETE", f"{EXECUTION}/column/Duration")
+
+
+def inputs_have_versions(place: Place, number: str) -> None:
+    """A dataset's link to an execution says which version it took."""
+    send(place, number, "POST", f"{DATASET_EXECUTION}/column", column("Dataset_Version"))
     key = reference("Dataset_Execution", "Dataset_Version", "Dataset_Version", "RID")
-    send(place, older, "POST", "/schema/deriva-ml/table/Dataset_Execution/foreignkey", key)
+    send(place, number, "POST", f"{DATASET_EXECUTION}/foreignkey", key)
+
+
+def more_terms(place: Place, number: str) -> None:
+    """There are more types of assets."""
+    send(
+        place,
+        number,
+        "POST",
+        "/entity/deriva-ml:Asset_Type?defaults=ID,URI",
+        [{"Name": "Metrics_File", "Description": ""}],
+    )
+
+
+def fewer_tables(place: Place, number: str) -> None:
+    """Tables are missing that a run can do without."""
+    for table in ("Dataset_File", "File_Execution", "File_Asset_Type", "File", "Feature_Name"):
+        send(place, number, "DELETE", f"/schema/deriva-ml/table/{table}")
+
+
+NEWER = (states_are_terms, workflows_have_several_types, three_durations, inputs_have_versions, more_terms)
+
+
+@pytest.fixture
+def newer(place: Place, older: str) -> str:
+    """The same catalog with each of the differences that newer ones have."""
+    for change in NEWER:
+        change(place, older)
     return older
 
 
@@ -118,8 +161,10 @@ def opened(place: Place, number: str) -> DerivaML:
 
 @pytest.fixture(params=["older", "newer"])
 def ml(request: pytest.FixtureRequest, place: Place) -> DerivaML:
-    """A client of either."""
-    number = request.getfixturevalue(request.param)
+    """A client of either, or of one with a single difference."""
+    number = request.getfixturevalue(request.param if isinstance(request.param, str) else "older")
+    if callable(request.param):
+        request.param(place, number)
     return opened(place, number)
 
 
@@ -132,6 +177,7 @@ def config(ml: DerivaML) -> ExecutionConfiguration:
     return ExecutionConfiguration(workflow=workflow, description="A test")
 
 
+@pytest.mark.parametrize("ml", ["older", "newer", *NEWER, fewer_tables], indirect=True)
 def test_a_whole_run(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
     """A run with inputs and outputs is recorded and read back."""
     catalog = ml.connection.catalog
@@ -248,3 +294,26 @@ def test_what_a_catalog_lacks_is_added(place: Place, request: pytest.FixtureRequ
     assert {name: after[name] for name in before} == before
     DerivaML.create(place.hostname, "demo-schema", catalog_id=number, credential=place.login)
     assert tables_of(place, number) == after
+
+
+def test_metrics_need_a_place(place: Place, newer: str) -> None:
+    """A catalog without a table for metrics records runs all the same, and says how to get one: then runs have an order."""
+
+    def ran(ml: DerivaML, loss: float) -> str:
+        workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="7" * 40)
+        with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+            exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": loss}))
+        return exe.execution_rid
+
+    ml = opened(place, newer)
+    ml.add_term("Workflow_Type", "Training", "To train")
+    early = ran(ml, 3)
+    with pytest.raises(ConfigurationError, match=r"Execution_Metric.*DerivaML\.create"):
+        ml.find_executions(sort="loss")
+    assert ml.lookup_execution(early).list_metrics() == []
+    ml = DerivaML.create(place.hostname, "demo-schema", catalog_id=newer, credential=place.login)
+    made = [ran(ml, loss) for loss in (2, 1)]
+    found = ml.find_executions(sort="loss", status=Status.completed, workflow_type="Training")
+    assert [each.execution_rid for each in found] == made[::-1]
+    ml.restore_execution(early)
+    assert [each.execution_rid for each in ml.find_executions(sort="loss")] == [*made[::-1], early]
