@@ -46,6 +46,25 @@ class DerivaServer:
         self.requests: list[Request] = []
         self.sessions = dict(USERS)
         self.port = 0
+        self._changed = threading.Condition()
+        self._answering = 0
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """One more request is being answered while the block runs."""
+        with self._changed:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._answering -= 1
+                self._changed.notify_all()
+
+    def settle(self) -> None:
+        """Wait until no request is being answered any more: one who died may have left some."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: not self._answering, timeout=60)
 
     @property
     def hostname(self) -> str:
@@ -147,7 +166,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         return self._send(answer, fault)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
+    def _serve_counted(self) -> None:
+        with self.fake.answering():
+            self._serve()
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve_counted
 
     def _body(self, length: int, fault: Fault | None) -> bytes:
         """The request's body, as the fault lets it arrive."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pluggy
+
 from deriva_ml_core.backend import Backend
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.journal.file import Journal
@@ -25,6 +27,7 @@ MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
 CATALOG_WRITES = {"reserve", "insert", "insert_missing", "insert_unless", "update", "delete", "create_tables"}
 STORE_WRITES = {"put", "sync"}
 FILE_CHANGES = {f"os.{name}" for name in ("chmod", "link", "mkdir", "remove", "rename", "rmdir", "symlink", "truncate")}
+REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/")
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -47,7 +50,9 @@ class Steps:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Be told by Python's audit hook what is about to happen to files."""
+        """Be told by Python's audit hook what is about to happen to files, or to be asked of a server."""
+        if event == "http.client.send" and isinstance(arguments[1], bytes) and (asked := REQUEST.match(arguments[1])):
+            self.take(_kind_of_request(asked[1].decode(), asked[2].decode()))
         if event == "open":
             path, _, flags = arguments
             if not (isinstance(flags, int) and flags & OPEN_TO_WRITE):
@@ -69,6 +74,12 @@ class Steps:
             return answer
 
         return stepping
+
+
+def _kind_of_request(method: str, path: str) -> str:
+    """A request without what differs from run to run."""
+    bare = re.sub(r"/catalog/\d+(@[^/]+)?|(?<=[=/(,])[0-9A-Z-]{2,}(?=[),/]|$)|;upload/\w+", "…", path.partition("?")[0])
+    return f"{method} {re.sub(r'[0-9a-f]{32}|=.*', '…', bare)}"
 
 
 def _kind_of_path(path: Path) -> str:
@@ -119,12 +130,18 @@ def first_of_each_kind(steps: list[str]) -> list[int]:
     return [steps.index(kind) + 1 for kind in dict.fromkeys(steps)]
 
 
-def in_child(work: Callable[[DerivaML], None], folder: Path, last: int | None = None) -> list[str] | None:
-    """Do some work in a forked child, with a client of the catalog in a folder.
+def in_child(
+    work: Callable[[DerivaML], None],
+    folder: Path,
+    opened: Callable[[pluggy.PluginManager], DerivaML],
+    last: int | None = None,
+) -> list[str] | None:
+    """Do some work in a forked child, with a client of a catalog.
 
     Args:
         work: What to do.
-        folder: The catalog's folder.
+        folder: Changes to files below it are steps.
+        opened: How to open the catalog with plugins.
         last: The step before which the child is killed; None for never.
 
     Returns:
@@ -135,7 +152,7 @@ def in_child(work: Callable[[DerivaML], None], folder: Path, last: int | None = 
     if child == 0:
         try:
             os.close(reader)
-            os.write(writer, json.dumps(_stepped(work, Steps(folder, last))).encode())
+            os.write(writer, json.dumps(_stepped(work, opened, Steps(folder, last))).encode())
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -151,7 +168,9 @@ def in_child(work: Callable[[DerivaML], None], folder: Path, last: int | None = 
     return json.loads(taken)
 
 
-def _stepped(work: Callable[[DerivaML], None], steps: Steps) -> list[str]:
+def _stepped(
+    work: Callable[[DerivaML], None], opened: Callable[[pluggy.PluginManager], DerivaML], steps: Steps
+) -> list[str]:
     sys.addaudithook(steps.hear)
     append = Journal.append
 
@@ -161,5 +180,5 @@ def _stepped(work: Callable[[DerivaML], None], steps: Steps) -> list[str]:
     Journal.append = appending  # type: ignore[method-assign]
     manager = load_plugins({})
     manager.register(StepsPlugin(steps), "steps")
-    work(DerivaML(f"file:{steps.folder}", plugins=manager))
+    work(opened(manager))
     return steps.taken
