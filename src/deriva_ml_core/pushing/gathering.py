@@ -14,7 +14,7 @@ from deriva_ml_core.definitions import RID, MLTable, MLVocab, Role
 from deriva_ml_core.journal.story import JOURNAL
 from deriva_ml_core.schema import CatalogModel, asset_type_table, execution_table
 
-__all__ = ["CORE", "Contents", "Gathered", "gather"]
+__all__ = ["CORE", "Contents", "Gathered", "Rows", "gather"]
 
 CORE = frozenset(
     {MLTable.execution, MLTable.workflow, MLTable.dataset, MLTable.dataset_version, MLTable.nested_execution}
@@ -60,8 +60,10 @@ class Gathered:
     dataset_types: dict[RID, tuple[str, ...]] = field(default_factory=dict)
     versions: dict[RID, Contents] = field(default_factory=dict)
     nested: list[Row] = field(default_factory=list)
+    named: dict[str, dict[RID, None]] = field(default_factory=lambda: defaultdict(dict))
+    """What rows name in the tables of `CORE`."""
     relatives: dict[RID, Row] = field(default_factory=dict)
-    """The executions that `nested` and `versions` name and that are not to be copied."""
+    """The executions that anything here names and that are not to be copied."""
     terms: dict[str, dict[str, dict[str, None]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(dict)))
     """The terms that are needed: by vocabulary and by the column that names them."""
 
@@ -152,6 +154,8 @@ def _follow(catalog: Catalog, found: Gathered, rows: Rows) -> None:
         table, of_table = waiting.popitem()
         for key in catalog.model.table(table).foreign_keys:
             values = {row[key.column]: None for row in of_table if row.get(key.column) is not None}
+            if key.table in CORE and key.to == "RID":
+                found.named[key.table] |= values
             if key.table in CORE or not values:
                 continue
             if catalog.model.table(key.table).is_vocabulary:
@@ -236,6 +240,7 @@ def _add_relatives(catalog: Catalog, found: Gathered) -> None:
     rows += catalog.select(MLTable.nested_execution, {"Nested_Execution": runs})
     found.nested = list({row["RID"]: row for row in rows}.values())
     named = {row[end] for row in found.nested for end in ("Execution", "Nested_Execution")}
+    named |= found.named[MLTable.execution].keys()
     named |= {each.version.execution for each in found.versions.values() if each.version.execution is not None}
     rids = sorted(named - found.runs.keys())
     found.relatives = {row["RID"]: row for row in _select(catalog, MLTable.execution, {"RID": rids})}

@@ -10,11 +10,12 @@ from deriva_ml_core.backend import Row
 from deriva_ml_core.dataset.members import links, member_pages
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.errors import DuplicateRow
-from deriva_ml_core.pushing.gathering import CORE, Contents
+from deriva_ml_core.pushing.gathering import CORE, Contents, Rows
+from deriva_ml_core.pushing.origin import origin
 from deriva_ml_core.pushing.passage import Passage
 from deriva_ml_core.schema import Table
 
-__all__ = ["other_version", "recognise"]
+__all__ = ["other_version", "recognise", "recognise_named"]
 
 
 def recognise(passage: Passage, contents: Contents, version: Row) -> None:
@@ -56,6 +57,41 @@ def other_version(passage: Passage, contents: Contents, found: Row) -> Duplicate
     )
 
 
+def recognise_named(passage: Passage, rows: Rows, table: Table, pairs: Mapping[RID, Row]) -> None:
+    """Find the copies of what rows refer to, by what their copies refer to, where both say the same.
+
+    Args:
+        passage: From where, and where to.
+        rows: All rows that are copied.
+        table: The table of those that have copies.
+        pairs: Their copies.
+    """
+    for key in table.foreign_keys:
+        other = passage.here.model.table(key.table)
+        if key.to != "RID" or key.table in CORE or other.is_asset or other.is_vocabulary:
+            continue
+        referring, referred = rows[table.name], rows.get(key.table, {})
+        named = {referring[rid].get(key.column): copy.get(key.column) for rid, copy in pairs.items()}
+        unknown = {
+            rid: copy for rid, copy in named.items() if rid in referred and copy and _is_unknown(passage, referred[rid])
+        }
+        if not unknown:
+            continue
+        there = {row["RID"]: row for row in passage.there.select(key.table, {"RID": sorted({*unknown.values()})})}
+        found = {
+            rid: there[copy]
+            for rid, copy in unknown.items()
+            if copy in there and _said(other, referred[rid]) == _said(other, there[copy])
+        }
+        passage.settle(key.table, referred, {rid: copy["RID"] for rid, copy in found.items()}, new=False)
+        recognise_named(passage, rows, other, found)
+
+
+def _is_unknown(passage: Passage, row: Row) -> bool:
+    name = origin(row)
+    return row["RID"] not in passage.rows and name not in passage.ledger.there and name not in passage.ledger.planned
+
+
 def _pair(passage: Passage, contents: Contents, table: Table, rows: Mapping[RID, Row], copies: list[Row]) -> None:
     """Pair rows with copies that say the same; what the ledger knows comes first."""
     known = passage.found(table.name, rows)
@@ -69,15 +105,7 @@ def _pair(passage: Passage, contents: Contents, table: Table, rows: Mapping[RID,
         rid: same.pop(0) for rid, row in rows.items() if rid not in known and (same := waiting[_said(table, row)])
     }
     passage.settle(table.name, rows, {rid: copy["RID"] for rid, copy in pairs.items()}, new=False)
-    for key in table.foreign_keys:
-        other = passage.here.model.table(key.table)
-        if key.to != "RID" or key.table in CORE or other.is_asset or other.is_vocabulary:
-            continue
-        named = {rows[rid][key.column]: copy[key.column] for rid, copy in pairs.items() if rid not in known}
-        inner = {rid: contents.rows[key.table][rid] for rid in named if rid is not None and rid not in passage.rows}
-        if inner:
-            found = passage.there.select(key.table, {"RID": sorted({named[rid] for rid in inner if named[rid]})})
-            _pair(passage, contents, other, inner, found)
+    recognise_named(passage, contents.rows, table, pairs)
 
 
 def _said(table: Table, row: Row) -> tuple[Any, ...]:

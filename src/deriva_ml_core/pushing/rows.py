@@ -14,6 +14,7 @@ from deriva_ml_core.pushing.gathering import Rows
 from deriva_ml_core.pushing.objects import bring_objects
 from deriva_ml_core.pushing.origin import origin
 from deriva_ml_core.pushing.passage import Passage, differing
+from deriva_ml_core.pushing.recognising import recognise_named
 from deriva_ml_core.schema import CatalogModel, Table, asset_type_table
 
 __all__ = ["bring_rows", "bring_types"]
@@ -48,6 +49,8 @@ def bring_rows(
     model = passage.here.model
     assets = {table: of for table, of in rows.items() if model.table(table).is_asset}
     known = {table: _known_assets(passage, table, of) for table, of in assets.items() if of}
+    for table, found in known.items():
+        recognise_named(passage, rows, model.table(table), found)
     files = {
         rid: (table, row) for table, found in known.items() for rid, row in assets[table].items() if rid not in found
     }
