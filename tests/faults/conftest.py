@@ -1,4 +1,4 @@
-"""A home for tests that kill processes, change users and fill disks."""
+"""A home for tests that kill processes, change users and fill disks, and the catalogs in which they do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from fail_points import MEMORY
+from worlds import EmbeddedWorld, ServerWorld, World
+
+from fakes.deriva_server import serving
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +20,14 @@ def home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         Path(folder).chmod(0o755)
         monkeypatch.setenv("DERIVA_ML_HOME", f"{folder}/home")
         yield Path(folder) / "home"
+
+
+@pytest.fixture(scope="module", params=["embedded", "server"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A catalog of either kind, in which a program is killed again and again."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        if request.param == "embedded":
+            yield EmbeddedWorld(Path(folder))
+            return
+        with serving(tmp_path_factory.mktemp("hatrac")) as fake:
+            yield ServerWorld(Path(folder), fake)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from fail_points import MEMORY, first_of_each_kind
-from worlds import EmbeddedWorld, ServerWorld, World
+from fail_points import first_of_each_kind
+from worlds import World
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.journal import Journal
 from deriva_ml_core.workflow import Workflow
-from fakes.deriva_server import serving
 
 CHUNKS = 4
 
@@ -51,13 +49,12 @@ class Story:
     """A user's program, and the catalog in which it is killed.
 
     Args:
-        world: The catalog.
-        folder: Where the user's own files lie.
+        world: The catalog; the user's own files lie beside it.
     """
 
-    def __init__(self, world: World, folder: Path) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
-        self.originals = folder / "originals"
+        self.originals = world.copy.with_name("originals")
         self.originals.mkdir()
         for name, content in (("copied", b"copied"), ("linked", b"linked"), ("temp", b"to be renamed")):
             (self.originals / f"{name}.png").write_bytes(content)
@@ -118,14 +115,9 @@ def write(exe: Execution, path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-@pytest.fixture(scope="module", params=["embedded", "server"])
-def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        if request.param == "embedded":
-            yield Story(EmbeddedWorld(Path(folder)), Path(folder))
-            return
-        with serving(tmp_path_factory.mktemp("hatrac")) as fake:
-            yield Story(ServerWorld(Path(folder), fake), Path(folder))
+@pytest.fixture(scope="module")
+def story(world: World) -> Story:
+    return Story(world)
 
 
 def upload_again(story: Story, ml: DerivaML, rid: str, clean: bool) -> Execution:
@@ -282,7 +274,7 @@ def test_killed_while_it_is_mended_everywhere(story: Story, chunk: int) -> None:
         kill_twice(story, first, stride=1)
 
 
-@pytest.mark.parametrize("story", ["embedded"], indirect=True)
+@pytest.mark.parametrize("world", ["embedded"], indirect=True)
 def test_making_a_catalog_killed_at_every_step(story: Story) -> None:
     """Whoever comes next finds a whole catalog or makes one, and takes away what was begun."""
     folder = story.world.copy

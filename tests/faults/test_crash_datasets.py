@@ -1,0 +1,127 @@
+"""SIGKILL at every step of a workflow's registration, of changes to datasets and of a bag's download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fail_points import first_of_each_kind
+from worlds import World
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.dataset import Dataset
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
+
+WORKFLOW = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="w")
+CONTENTS = [bytes([number]) * 10 for number in range(4)]
+
+
+@dataclass
+class Images:
+    """A catalog with images to make datasets of.
+
+    Args:
+        world: Where it is.
+        kept: How it was before any dataset was made.
+        rids: The images.
+    """
+
+    world: World
+    kept: Any
+    rids: list[str]
+
+    def steps(self) -> list[str]:
+        """The steps of a program that nobody kills."""
+        self.world.back(self.kept)
+        steps = self.world.run(self.program)
+        assert steps is not None
+        return steps
+
+    def kill_and_mend(self, point: int) -> None:
+        self.world.back(self.kept)
+        self.world.run(self.program, point)
+        with self.world.open() as ml:
+            self.mend(ml)
+
+    def program(self, ml: DerivaML) -> None:
+        """What the user does; doing it again with what is there asks for the same."""
+        ml.add_workflow(WORKFLOW)
+        inner = found(ml, "inner") or ml.create_dataset("inner", dataset_types=["Testing"])
+        inner.add_dataset_type("Testing")
+        inner.add_dataset_members(self.rids[:2])
+        outer = found(ml, "outer") or ml.create_dataset("outer", dataset_types=["Training"])
+        outer.add_dataset_type("Training")
+        outer.add_dataset_members([inner.rid, self.rids[2]])
+        inner.add_dataset_members([self.rids[3]])
+        inner.delete_dataset_members([self.rids[0]])
+        outer.increment_version("major", "done")
+        outer.download_dataset_bag()
+
+    def mend(self, ml: DerivaML) -> None:
+        """Look at what the killed program left, do all of it again, and look whether it is as it would have been."""
+        before = {dataset.rid: versions(dataset) for dataset in ml.find_datasets()}
+        self.program(ml)
+        inner, outer = found(ml, "inner"), found(ml, "outer")
+        assert inner is not None
+        assert outer is not None
+        assert len(ml.find_datasets()) == 2
+        for dataset in (inner, outer):
+            now = versions(dataset)
+            assert {number: now[number] for number in before.get(dataset.rid, ())} == before.get(dataset.rid, {})
+        assert (inner.dataset_types, outer.dataset_types) == (("Testing",), ("Training",))
+        assert members(inner, inner.current_version) == {"Image": [self.rids[1], self.rids[3]], "Dataset": []}
+        assert members(outer, outer.current_version) == {"Image": [self.rids[2]], "Dataset": [inner.rid]}
+        assert len(ml.select_rows("Dataset_Image")) == 3
+        assert len(ml.select_rows("Dataset_Dataset")) == 1
+        assert [workflow.url for workflow in ml.find_workflows()].count(WORKFLOW.url) == 1
+        bag = outer.download_dataset_bag()
+        files = [Path(row["Filename"]) for row in bag.list_dataset_members(recurse=True)["Image"]]
+        assert sorted(file.read_bytes() for file in files) == CONTENTS[1:]
+
+
+def found(ml: DerivaML, description: str) -> Dataset | None:
+    """The one dataset that is described so, if it is there."""
+    named = [dataset for dataset in ml.find_datasets() if dataset.description == description]
+    assert len(named) <= 1
+    return named[0] if named else None
+
+
+def members(dataset: Dataset, version: str) -> dict[str, list[str]]:
+    """The record ids of a version's members."""
+    listed = dataset.list_dataset_members(version)
+    return {table: sorted(row["RID"] for row in listed.get(table, ())) for table in ("Image", "Dataset")}
+
+
+def versions(dataset: Dataset) -> dict[str, dict[str, list[str]]]:
+    """The members of each version."""
+    history = [version.version for version in dataset.dataset_history()]
+    assert len(set(history)) == len(history)
+    return {number: members(dataset, number) for number in history}
+
+
+@pytest.fixture(scope="module")
+def images(world: World) -> Images:
+    world.fresh()
+    with world.open() as ml:
+        workflow = Workflow(name="I", workflow_type="Training", url="https://example.org/i.py", checksum="i")
+        with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+            for number, content in enumerate(CONTENTS):
+                exe.asset_file_path("Image", f"{number}.png").write_bytes(content)
+        rids = [asset.rid for asset in exe.upload_execution_outputs()["Image"]]
+    return Images(world, world.keep(), sorted(rids))
+
+
+def test_killed_at_some_steps(images: Images) -> None:
+    """Versions that were made keep their members, and doing all of it again gives what an undisturbed program gives."""
+    for point in first_of_each_kind(images.steps())[3 :: 3 * (3 + images.world.stride)]:
+        images.kill_and_mend(point)
+
+
+@pytest.mark.long
+def test_killed_at_every_step(images: Images) -> None:
+    """The whole loop."""
+    for point in range(1, len(images.steps()) + 1):
+        images.kill_and_mend(point)

@@ -1,0 +1,86 @@
+"""SIGKILL at every kind of step of a push: the next one goes on, and all is there once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fail_points import MEMORY, first_of_each_kind, in_child
+
+from deriva_ml_core.client import DerivaML
+from pushed_world import counts, make_world, told
+
+
+class World:
+    """A catalog with a run, and one to copy it to.
+
+    Args:
+        folder: Where both lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.empty, self.target = (folder / name for name in ("source", "empty", "target"))
+        with DerivaML(f"file:{self.source}") as ml:
+            self.run = make_world(ml).execution_rid
+            self.told = told(ml, self.run)
+        with DerivaML(f"file:{self.empty}"):
+            pass
+        self.steps = self.killed_at(None)
+        assert self.steps is not None
+        self.copy, self.counts = self.outcome()
+
+    def killed_at(self, step: int | None) -> list[str] | None:
+        """Push in a child that dies before a step; its steps, None if it died."""
+        shutil.rmtree(self.target, ignore_errors=True)
+        shutil.copytree(self.empty, self.target)
+
+        def work(there: DerivaML) -> None:
+            with DerivaML(f"file:{self.source}") as ml:
+                ml.push(self.run, there, make_tables=True)
+
+        return in_child(work, self.target, step)
+
+    def outcome(self) -> tuple[dict[str, object], dict[str, int]]:
+        """What another push makes of it: what is told of the copy, and how many rows there are."""
+        with DerivaML(f"file:{self.source}") as ml, DerivaML(f"file:{self.target}") as there:
+            report = ml.push(self.run, there, make_tables=True)
+            return told(there, report.execution), counts(there)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        yield World(Path(folder))
+
+
+def kill_and_go_on(world: World, step: int) -> None:
+    kind = world.steps[step - 1]
+    if world.killed_at(step) is not None:
+        return  # threads took the steps in another order, and fewer of them
+    copy, rows = world.outcome()
+    assert copy == world.told, kind
+    assert rows == world.counts, kind
+    assert not list(world.target.glob("objects/draft-*")), kind
+
+
+def test_the_copy_is_whole(world: World) -> None:
+    """Without any kill the copy tells what the original does."""
+    assert world.copy == world.told
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_killed(world: World, part: int) -> None:
+    """Killed at a step of each kind, the next push goes on: nothing is lost, and nothing is there twice."""
+    kinds = [step for step in first_of_each_kind(world.steps) if "catalog.sqlite" not in world.steps[step - 1]]
+    for step in kinds[part::12]:
+        kill_and_go_on(world, step)
+
+
+@pytest.mark.long
+def test_killed_at_every_step(world: World) -> None:
+    """The same, at every step of the whole push."""
+    for step in range(1, len(world.steps) + 1):
+        kill_and_go_on(world, step)
