@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +17,7 @@ from mkdocs.structure.files import File, Files
 from typer.main import get_command
 
 from deriva_ml_cli.app import COMMANDS, app
+from deriva_ml_core.runner.notebook.command import app as notebook
 from deriva_ml_core.training import TrainingOptions
 
 ELSEWHERE = {
@@ -28,7 +32,8 @@ ABOVE = """\
 # The command line
 
 `deriva-ml` is for the time after a run: it lists, shows, compares, checks, finishes and rebuilds what was recorded.
-This page is made from the commands themselves; `deriva-ml --help` and `deriva-ml <command> --help` say the same.
+`deriva-ml-run` and `deriva-ml-run-notebook` make runs. This page is made from the commands themselves; each says the
+same with `--help`.
 
 """
 
@@ -64,7 +69,7 @@ def training_options() -> str:
 def command_line() -> str:
     """The page of the command line."""
     whole = get_command(app)
-    return ABOVE + "\n".join([*_section("deriva-ml", whole, level=2), *_sections()])
+    return ABOVE + "\n".join([*_section("deriva-ml", whole, level=2), *_sections(), *_runners()])
 
 
 def _sections() -> Iterator[str]:
@@ -75,6 +80,14 @@ def _sections() -> Iterator[str]:
             group = panel
         command = get_command(import_module(f"deriva_ml_cli.commands.{module}").app)
         yield from _section(f"deriva-ml {name}", command, level=3)
+
+
+def _runners() -> Iterator[str]:
+    yield "## Running\n"
+    yield from _section("deriva-ml-run-notebook", get_command(notebook), level=3)
+    command = [sys.executable, "-c", "from deriva_ml_core.runner.command import main; main()", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})  # noqa: S603
+    yield f"### deriva-ml-run\n\n```\n{said.stdout.rstrip()}\n```\n"
 
 
 def _section(line: str, command: Any, level: int) -> Iterator[str]:

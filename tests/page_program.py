@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import git
+import nbformat
 
 from pages import Block
 
@@ -45,15 +46,29 @@ def run_blocks(blocks: Sequence[Block], prelude: str, folder: Path, **environ: s
         **environ: Further environment variables.
     """
     project = folder / "project"
-    for block in blocks:
-        if block.title:
-            file = project / block.title
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.code, encoding="utf-8")
+    for name, code in files_of(blocks).items():
+        file = project / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code, encoding="utf-8")
     commit_script(project, "\n".join([prelude, *_steps(blocks)]))
     done = run_script(project, PYTHONPATH=os.pathsep.join([str(folder / "installed"), str(TESTS)]), **environ)
     numbered = re.findall(rf"{MARK}(\d+)\n([^{MARK}]*)", done.stdout)
     return Ran(done.returncode, {int(number): said for number, said in numbered}, done.stderr)
+
+
+def files_of(blocks: Sequence[Block]) -> dict[str, str]:
+    """The files that a page shows, by name; blocks whose titles say which cell they are make a notebook."""
+    files = {}
+    notebooks: dict[str, Any] = {}
+    for block in blocks:
+        name, _, cell = block.title.partition(", the ")
+        if cell:
+            tags = re.findall(r"tagged (\w+)", cell)
+            notebook = notebooks.setdefault(name, nbformat.v4.new_notebook())
+            notebook.cells.append(nbformat.v4.new_code_cell(block.code.rstrip(), metadata={"tags": tags}))
+        elif name:
+            files[name] = block.code
+    return files | {name: nbformat.writes(notebook) for name, notebook in notebooks.items()}
 
 
 def _steps(blocks: Sequence[Block]) -> list[str]:
