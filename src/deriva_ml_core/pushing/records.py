@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from deriva_ml_core.backend import Either, Row
 from deriva_ml_core.definitions import RID, Handover, MLAsset, MLVocab, Role
@@ -89,19 +87,18 @@ def _made(
     passage: Passage, gathered: Gathered, records: Sequence[_Record], options: UploadOptions
 ) -> dict[_Record, Row]:
     rows = {}
-    with tempfile.TemporaryDirectory(dir=passage.folder) as folder:
-        for record in records:
-            file = Path(folder) / "record"
-            file.write_bytes(record.content)
-            name = f"{origin(gathered.runs[record.run])}/{record.md5}"
-            stored = put_file(passage, name, METADATA, record.filename, file, handover=Handover.move, options=options)
-            file.unlink(missing_ok=True)
-            rows[record] = {
-                "URL": stored.url,
-                "Filename": record.filename,
-                "Length": stored.length,
-                "MD5": stored.md5,
-            }
+    for record in records:
+        file = passage.folder / record.md5
+        file.write_bytes(record.content)
+        name = f"{origin(gathered.runs[record.run])}/{record.md5}"
+        stored = put_file(passage, name, METADATA, record.filename, file, handover=Handover.move, options=options)
+        file.unlink(missing_ok=True)
+        rows[record] = {
+            "URL": stored.url,
+            "Filename": record.filename,
+            "Length": stored.length,
+            "MD5": stored.md5,
+        }
     if not rows:
         return {}
     passage.target.store.sync()
