@@ -6,6 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from deriva_ml_core.backends.remote.chaise import (
+    UNDERLINES_AS_SPACES,
+    column_annotations,
+    key_annotations,
+    key_name,
+    table_annotations,
+    titled,
+)
 from deriva_ml_core.errors import UnknownTable
 from deriva_ml_core.schema import ML_SCHEMA, SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
@@ -93,10 +101,6 @@ def _real(number: Any) -> Any:
 
 # what is sent
 
-DISPLAY = "tag:misd.isi.edu,2015:display"
-ASSET = "tag:isrd.isi.edu,2017:asset"
-TABLE_DISPLAY = "tag:isrd.isi.edu,2016:table-display"
-
 _SYSTEM_TITLES = {
     "RID": "Record ID",
     "RCT": "Creation Time",
@@ -106,46 +110,26 @@ _SYSTEM_TITLES = {
 }
 
 
-def table_document(table: Table, schema_of: Callable[[str], str]) -> dict[str, Any]:
+def table_document(table: Table, schema_of: Callable[[str], str], new: Mapping[str, Table]) -> dict[str, Any]:
     """What the server is asked to make, shown well by Chaise.
 
     Args:
         table: The table.
         schema_of: The schema of each table that foreign keys name.
+        new: All tables that are made with it, by name.
     """
-    names = {column: f"{table.name}_{column}_fkey" for column in ("RCB", "RMB")}
-    clients = [
-        _foreign_key(table, column, ("public", "ERMrest_Client", "ID"), "NO ACTION", name)
-        for column, name in names.items()
-    ]
-    own = [
-        _foreign_key(
-            table,
-            key.column,
-            (schema_of(key.table), key.table, key.to),
-            "CASCADE" if key.cascade else "NO ACTION",
-            f"{table.name}_{key.column}_fkey",
-        )
-        for key in table.foreign_keys
-    ]
+    clients = [_foreign_key(table, ForeignKey(column, "ERMrest_Client", "ID"), "public") for column in ("RCB", "RMB")]
+    own = [_foreign_key(table, key, schema_of(key.table)) for key in table.foreign_keys]
     return {
         "schema_name": table.schema,
         "table_name": table.name,
         "kind": "table",
         "comment": table.comment,
-        "annotations": _annotations(table),
+        "annotations": table_annotations(table, new),
         "column_definitions": [*_system_columns(), *(_column_document(table, column) for column in table.columns)],
         "keys": [{"unique_columns": list(columns)} for columns in (("RID",), *table.keys)],
         "foreign_keys": [*clients, *own],
     }
-
-
-def _annotations(table: Table) -> dict[str, Any]:
-    if table.is_vocabulary:
-        return {TABLE_DISPLAY: {"row_name": {"row_markdown_pattern": "{{{Name}}}"}}}
-    if table.is_asset:
-        return {TABLE_DISPLAY: {"row_name": {"row_markdown_pattern": "{{{Filename}}}"}}}
-    return {}
 
 
 def _system_columns() -> list[dict[str, Any]]:
@@ -156,7 +140,7 @@ def _system_columns() -> list[dict[str, Any]]:
             "nullok": name in ("RCB", "RMB"),
             "default": None,
             "comment": None,
-            "annotations": {DISPLAY: {"name": title}},
+            "annotations": titled(title),
         }
         for name, title in _SYSTEM_TITLES.items()
     ]
@@ -166,33 +150,25 @@ def _column_document(table: Table, column: Column) -> dict[str, Any]:
     kind: dict[str, Any] = {"typename": column.type}
     if column.type.endswith("[]"):
         kind |= {"is_array": True, "base_type": {"typename": column.type[:-2]}}
-    annotations = {}
-    if table.is_asset and column.name == "URL":
-        annotations[ASSET] = {
-            "filename_column": "Filename",
-            "byte_count_column": "Length",
-            "md5": "MD5",
-            "url_pattern": f"/hatrac/{table.name}/{{{{{{MD5}}}}}}.{{{{#encode}}}}{{{{{{Filename}}}}}}{{{{/encode}}}}",
-        }
     return {
         "name": column.name,
         "type": kind,
         "nullok": column.nullok,
         "default": column.default,
         "comment": column.comment,
-        "annotations": annotations,
+        "annotations": column_annotations(table, column),
     }
 
 
-def _foreign_key(table: Table, column: str, named: tuple[str, str, str], on_delete: str, name: str) -> dict[str, Any]:
-    schema, other, key = named
+def _foreign_key(table: Table, key: ForeignKey, schema: str) -> dict[str, Any]:
     return {
-        "foreign_key_columns": [{"schema_name": table.schema, "table_name": table.name, "column_name": column}],
-        "referenced_columns": [{"schema_name": schema, "table_name": other, "column_name": key}],
+        "foreign_key_columns": [{"schema_name": table.schema, "table_name": table.name, "column_name": key.column}],
+        "referenced_columns": [{"schema_name": schema, "table_name": key.table, "column_name": key.to}],
         # a term that gets another name takes its rows with it
-        "on_update": "CASCADE" if on_delete == "CASCADE" or key != "RID" else "NO ACTION",
-        "on_delete": on_delete,
-        "names": [[table.schema, name]],
+        "on_update": "CASCADE" if key.cascade or (key.to != "RID" and schema != "public") else "NO ACTION",
+        "on_delete": "CASCADE" if key.cascade else "NO ACTION",
+        "names": [key_name(table, key.column)],
+        "annotations": key_annotations(table, key),
     }
 
 
@@ -216,8 +192,6 @@ def schema_documents(model: CatalogModel, tables: Iterable[Table], schemas: Iter
         return places[name]
 
     missing = dict.fromkeys(table.schema for table in new if table.schema not in set(schemas))
-    made = [
-        {"schema_name": name, "comment": None, "annotations": {DISPLAY: {"name_style": {"underline_space": True}}}}
-        for name in missing
-    ]
-    return [*made, *(table_document(table, schema_of) for table in new)]
+    made = [{"schema_name": name, "comment": None, "annotations": UNDERLINES_AS_SPACES} for name in missing]
+    together = {table.name: table for table in new}
+    return [*made, *(table_document(table, schema_of, together) for table in new)]
