@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "push": ("pushing", RUNS, "Copy an execution to another catalog."),
         "verify": ("verifying", RUNS, "Read stored files again and compare them with what was recorded."),
         "reproduce": ("reproducing", RUNS, "Rebuild an execution's code, inputs and records."),
+        "export": ("exporting", RUNS, "Tell an execution to other software, as an RO-Crate or as PROV-JSON."),
         "download": ("downloading", RUNS, "Bring an asset, or a version of a dataset, to this machine."),
         "workflows": ("workflows", CATALOG, "List workflows, newest first: the code that was run."),
         "datasets": ("datasets", CATALOG, "List datasets, newest first, each with its present version."),

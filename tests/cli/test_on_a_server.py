@@ -51,10 +51,12 @@ def test_reading(
     ask, ml: DerivaML, run, there: tuple[str, ...], config: ExecutionConfiguration, tmp_path: Path
 ) -> None:
     """What was recorded on a server is listed, shown, compared, followed, checked and brought."""
-    first, second = (run(name, [f"{name}.pt"], [{"loss": 1.0}]) for name in ("one", "two"))
+    first, second = (run(name, [f"{name}.pt"], [{"loss": loss}]) for name, loss in (("one", 1.0), ("two", 2.0)))
     (model,) = [asset for asset in first.list_assets("Output") if asset.table == "Model"]
     listed = ask("list", "--json", *there).json["executions"]
     assert [each["rid"] for each in listed] == [second.execution_rid, first.execution_rid]
+    best = ask("list", "--sort", "loss", "--type", "Training", "-n", "1", "--json", *there).json["executions"]
+    assert [(each["rid"], each["metric"]["best"]) for each in best] == [(first.execution_rid, 1.0)]
     shown = ask("show", first.execution_rid, "--json", *there).json
     assert (shown["status"], shown["metrics"][0]["last"]) == ("Completed", 1.0)
     assert ask("status", first.execution_rid, *there).code == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.git.checksum import blob_hash
+from deriva_ml_core.git.checksum import blob, blob_hash, without_outputs
 from deriva_ml_core.git.patch import uncommitted_patch
 from deriva_ml_core.git.rebuilding import rebuild
 from deriva_ml_core.git.remote import blob_url, web_url
@@ -11,6 +11,7 @@ from deriva_ml_core.git.state import RepositoryState, repository_state
 
 __all__ = [
     "RepositoryState",
+    "blob",
     "blob_hash",
     "blob_url",
     "file_source",
@@ -19,4 +20,5 @@ __all__ = [
     "repository_state",
     "uncommitted_patch",
     "web_url",
+    "without_outputs",
 ]

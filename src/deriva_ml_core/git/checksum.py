@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from deriva_ml_core.git.command import ask
 
-__all__ = ["blob_hash", "is_notebook", "plain_hash", "stripped"]
+__all__ = ["blob", "blob_hash", "is_notebook", "plain_hash", "stripped", "without_outputs"]
 
 # what nbstripout's own command takes away beside outputs, counts and ids
 _EXTRA_KEYS = (
@@ -50,6 +52,29 @@ def blob_hash(file: Path) -> str:
         return plain_hash(stripped(file.read_bytes(), file.parent))
     answer = ask(file.parent, "hash-object", "--", file.name)
     return answer.lines[0] if answer.ok else plain_hash(file.read_bytes())
+
+
+def blob(checksum: str, repositories: Iterable[Path]) -> bytes | None:
+    """The bytes that have a hash, where a repository has them; None where none has.
+
+    Args:
+        checksum: What `blob_hash` gave.
+        repositories: Folders in repositories; those that are not there are passed over.
+    """
+    if not re.fullmatch(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", checksum):
+        return None
+    answers = (ask(each, "cat-file", "blob", checksum) for each in repositories if each.is_dir())
+    return next((answer.output for answer in answers if answer.ok), None)
+
+
+def without_outputs(file: Path) -> bytes:
+    """The bytes of a file, of a notebook as nbstripout leaves them: those that `blob_hash` is of.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    content = file.read_bytes()
+    return stripped(content, file.parent) if is_notebook(file) else content
 
 
 def stripped(notebook: bytes, folder: Path) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deriva_ml_core.git.command import ask
@@ -21,6 +22,7 @@ class RepositoryState:
         branch: The branch; None where none is checked out.
         dirty: Whether anything differs from that commit, or is untracked and not ignored.
         remote: Its address for a browser, without user names and tokens; None where it has none.
+        user: Who commits there by git's settings: ``name`` and ``email``, as far as they are set.
     """
 
     root: str
@@ -28,6 +30,7 @@ class RepositoryState:
     branch: str | None
     dirty: bool
     remote: str | None
+    user: Mapping[str, str] = field(default_factory=dict)
 
 
 def repository_state(root: Path) -> RepositoryState | None:
@@ -43,4 +46,10 @@ def repository_state(root: Path) -> RepositoryState | None:
         branch=None if branch == "(detached)" else branch,
         dirty=any(not record.startswith("# ") for record in answer.records),
         remote=remote_url(root),
+        user=_user(root),
     )
+
+
+def _user(root: Path) -> dict[str, str]:
+    told = (each.partition("\n") for each in ask(root, "config", "-z", "--get-regexp", r"^user\.(name|email)$").records)
+    return {name.removeprefix("user."): value for name, _, value in told}

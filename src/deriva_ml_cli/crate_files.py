@@ -1,0 +1,66 @@
+"""The files and datasets of a crate: brought into it, or named by where they lie, with sizes and checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deriva_ml_cli.crate_words import media_type
+from deriva_ml_cli.kept import file_name
+from deriva_ml_core.assets.recorded import download_asset
+
+if TYPE_CHECKING:
+    from deriva_ml_cli.account import DatasetVersion
+    from deriva_ml_cli.crate_words import CrateWords
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.models import Asset
+
+__all__ = ["CrateFiles"]
+
+
+@dataclass(frozen=True, slots=True)
+class CrateFiles:
+    """Adds the files of an execution.
+
+    Args:
+        ml: The catalog.
+        words: The crate.
+        brought: A folder for what is brought from the store.
+        included: Whose bytes are brought: ``records``, ``inputs``, ``outputs``.
+    """
+
+    ml: DerivaML
+    words: CrateWords
+    brought: Path
+    included: frozenset[str]
+
+    def parts(self, role: str, assets: Iterable[Asset]) -> list[Any]:
+        """The files of one role."""
+        return [self._file(role, asset) for asset in assets]
+
+    def dataset(self, dataset: DatasetVersion) -> Any:
+        """A version of a dataset, which stays where it is."""
+        facts = {
+            "name": dataset.description or f"Dataset {dataset.rid}",
+            "version": dataset.version,
+            "identifier": dataset.rid,
+        }
+        return self.words.part(dataset.citation, "Dataset", facts)
+
+    def _file(self, role: str, asset: Asset) -> Any:
+        url = self.ml.connection.store.source(asset.url)
+        facts = {
+            "name": asset.filename,
+            "contentSize": str(asset.length),
+            "md5": asset.md5,
+            "encodingFormat": media_type(asset.filename),
+            "keywords": ", ".join(asset.asset_types),
+            "identifier": self.ml.connection.catalog.cite(asset.rid),
+        }
+        if role not in self.included:
+            return self.words.part(url, "File", facts)
+        file = download_asset(self.ml.connection, asset, self.brought)
+        place = f"{role}/{asset.table}/{asset.rid}/{file_name(asset)}"
+        return self.words.included(place, file, "File", {**facts, "contentUrl": url})

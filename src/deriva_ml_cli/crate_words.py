@@ -1,0 +1,78 @@
+"""The sentences of a crate: what is a part of it, what lies elsewhere, and what is only named."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CrateWords", "Kind", "is_web", "media_type", "single"]
+
+Kind = str | list[str]
+"""A type of schema.org's, or several."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrateWords:
+    """Adds to a crate; facts that are None or empty are left out.
+
+    Args:
+        crate: A crate of the library `rocrate`.
+    """
+
+    crate: Any
+
+    def included(self, place: str, source: Path | bytes, kind: Kind, facts: Mapping[str, Any]) -> Any:
+        """A file that the crate holds, with its length and SHA-256.
+
+        Args:
+            place: Where in the crate.
+            source: The file, or its bytes.
+            kind: What it is.
+            facts: What is known of it.
+        """
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        else:
+            digest, size = hashlib.sha256(source).hexdigest(), len(source)
+        known = {"encodingFormat": media_type(place), **facts, "contentSize": str(size), "sha256": digest}
+        given = source if isinstance(source, Path) else BytesIO(source)
+        return self.crate.add_file(given, place, properties=_given(known, kind))
+
+    def part(self, url: str, kind: Kind, facts: Mapping[str, Any]) -> Any:
+        """A file or a dataset that lies elsewhere."""
+        from rocrate.model.data_entity import DataEntity  # type: ignore[import-untyped]
+
+        return self.crate.add(DataEntity(self.crate, url, _given(facts, kind)))
+
+    def entity(self, identifier: str, kind: Kind, facts: Mapping[str, Any]) -> Any:
+        """Something that is named, and no file."""
+        from rocrate.model.contextentity import ContextEntity  # type: ignore[import-untyped]
+
+        return self.crate.add(ContextEntity(self.crate, identifier, _given(facts, kind)))
+
+
+def media_type(name: str) -> str:
+    """What a file's name says of what is in it."""
+    ending = name[name.rfind(".") :].lower() if "." in name else ""
+    known = {".jsonl": "application/jsonl", ".md": "text/markdown", ".ipynb": "application/x-ipynb+json"}
+    return known.get(ending) or mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
+
+
+def single(value: Any) -> Any:
+    """A value alone where a list has no other."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def is_web(url: str) -> bool:
+    """Whether a URL can be asked for anywhere."""
+    return url.startswith(("http://", "https://"))
+
+
+def _given(facts: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    return {"@type": kind, **{name: single(value) for name, value in facts.items() if value not in (None, "", [])}}
