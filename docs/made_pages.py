@@ -95,7 +95,7 @@ def _section(line: str, command: Any, level: int) -> Iterator[str]:
     yield f"{_escaped(command.help)}\n"
     context = command.make_context(line, [], resilient_parsing=True)
     yield f"```\n{line} {' '.join(command.collect_usage_pieces(context))}\n```\n"
-    records = [param.get_help_record(context) for param in command.get_params(context)]
+    records = [param.get_help_record(context) for param in command.params]
     yield "| | |\n|---|---|"
     for words, meaning in filter(None, records):
         yield f"| `{words}` | {_escaped(meaning)} |"
@@ -109,4 +109,4 @@ def _section(line: str, command: Any, level: int) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """Help as Markdown that shows it as it is: ``code`` in backquotes stays, all else is plain."""
-    return re.sub(r"`[^`]*`|[<>|*_\\]", lambda found: found[0] if len(found[0]) > 1 else f"\\{found[0]}", text)
+    return re.sub(r"`[^`]*`|[<>|*_\\]", lambda found: found[0] if len(found[0]) > 1 else f"&#{ord(found[0])};", text)

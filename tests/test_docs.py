@@ -215,6 +215,7 @@ def test_the_command_line_is_all_there(site: Path, name: str) -> None:
     command = get_command(import_module(f"deriva_ml_cli.commands.{COMMANDS[name][0]}").app)
     section = page.partition(f"\nderiva-ml {name}¶")[2].partition("¶")[0]
     assert [word for param in command.params for word in param.opts if word[0] == "-" and word not in section] == []
+    assert "\\" not in section
     examples = re.findall(rf"^deriva-ml {name}\b(?! \[)([^|>&\n]*)", section, re.MULTILINE)
     assert examples
     for words in examples:
