@@ -21,11 +21,10 @@ DISPLAY = "tag:misd.isi.edu,2015:display"
 FOREIGN_KEY = "tag:isrd.isi.edu,2016:foreign-key"
 GENERATED = "tag:isrd.isi.edu,2016:generated"
 IMMUTABLE = "tag:isrd.isi.edu,2016:immutable"
+"""These two say all by being there."""
+
 TABLE_DISPLAY = "tag:isrd.isi.edu,2016:table-display"
 VISIBLE_COLUMNS = "tag:isrd.isi.edu,2016:visible-columns"
-
-PRESENT: Mapping[str, Any] = {}
-"""The value of a tag that says all by being there."""
 
 UNDERLINES_AS_SPACES: Mapping[str, Any] = {DISPLAY: {"name_style": {"underline_space": True}}}
 
@@ -78,11 +77,11 @@ def table_annotations(table: Table, new: Mapping[str, Table]) -> Annotations:
         return _shown("{{{Filename}}}", "RCT", _of_asset(table, new)) | _citation(table, "{{{Filename}}}")
     if (columns := COLUMNS.get(table.name)) is not None:
         visible = {"*": _framed(table, [*columns], _dataset_types(table, new)), "entry": _entered(table, columns)}
-        made = {GENERATED: PRESENT} if table.name in MADE_BY_RUNS else {}
+        made = {GENERATED: {}} if table.name in MADE_BY_RUNS else {}
         cited = _citation(table, "{{{Description}}}") if table.name in CITED else {}
         return _shown(ROW_NAMES[table.name], "RCT", visible) | made | cited
     if _links(table):
-        run = {GENERATED: PRESENT} if "Execution" in table.column_names else {}
+        run = {GENERATED: {}} if "Execution" in table.column_names else {}
         return {VISIBLE_COLUMNS: {"*": [*(_shown_as(table, column.name) for column in table.columns), "RCT"]}} | run
     return {}
 
@@ -94,10 +93,10 @@ def column_annotations(table: Table, column: Column) -> Annotations:
         named = {"filename_column": "Filename", "byte_count_column": "Length", "md5": "MD5"}
         return {ASSET: {**named, "url_pattern": path}}
     if table.is_asset and column.name in ("Filename", "Length", "MD5"):
-        return {GENERATED: PRESENT}
+        return {GENERATED: {}}
     if table.is_vocabulary and column.name in ("ID", "URI"):
-        return {GENERATED: PRESENT}
-    return {IMMUTABLE: PRESENT} if (table.name, column.name) in SAYS_WHAT_RAN else {}
+        return {GENERATED: {}}
+    return {IMMUTABLE: {}} if (table.name, column.name) in SAYS_WHAT_RAN else {}
 
 
 def key_annotations(table: Table, key: ForeignKey) -> Annotations:
