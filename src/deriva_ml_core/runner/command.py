@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-DONE, FAILED, WRONG_USE = 0, 1, 2
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 DESCRIPTION = """\
 Run the model function that a project's configs name, and record it as an execution.
@@ -35,7 +35,7 @@ examples:
   deriva-ml-run --cfg job +experiment=digits_cnn
   deriva-ml-run --list-configs
 
-exit codes: 0 done; 1 a run failed; 2 wrong use, or a configuration that cannot be used
+exit codes: 0 done; 1 a run failed; 2 wrong use, or a configuration that cannot be used; 130 ended by Ctrl-C
 """
 
 
@@ -55,6 +55,8 @@ def main() -> int:
         return _follow(arguments, parser)
     except DerivaMLException as error:
         return _complain(str(error), WRONG_USE)
+    except KeyboardInterrupt:
+        return _complain("Ctrl-C ended this.", INTERRUPTED)
 
 
 def _follow(arguments: Namespace, parser: ArgumentParser) -> int:
@@ -118,6 +120,8 @@ def _call_hydra(arguments: Namespace, parser: ArgumentParser, task: ModelTask) -
         if end.code in (None, DONE, FAILED):
             return int(end.code or DONE)
         raise
+    except CompactHydraException as error:  # from where hydra catches none
+        return _complain(str(error), _code(error))
     return DONE
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from deriva_ml_core.errors import ConfigurationError
 
-__all__ = ["INJECTED", "check_function", "function_file", "function_name"]
+__all__ = ["INJECTED", "check_function", "function_file", "function_name", "takes_both"]
 
 INJECTED = ("ml_instance", "execution")
 """The two keyword arguments that a model function gets beside its own parameters."""
@@ -31,20 +31,32 @@ def check_function(function: object, config: str = "model_config") -> None:
             f"The config {config} makes {_shown(function)}, which cannot be called: build the model function with "
             "zen_partial=True, so that it is called when its execution is there."
         )
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # of a function that is written in C, nobody knows
-        return
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        return
-    named = {name for name, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
-    if missing := [name for name in INJECTED if name not in named]:
+    if missing := _missing(function):
         file = function_file(function)
         raise ConfigurationError(
             f"The model function {function_name(function)} of the config {config}"
             f"{f', in {file},' if file else ''} has no parameter {' and none '.join(missing)}: a model function gets "
             "ml_instance, the client, and execution, its own execution, beside its own parameters."
         )
+
+
+def takes_both(function: object) -> bool:
+    """Whether something is itself a model function, with parameters ``ml_instance`` and ``execution`` by name."""
+    return (
+        inspect.isroutine(function) and not _missing(function) and INJECTED[0] in inspect.signature(function).parameters
+    )
+
+
+def _missing(function: Callable[..., Any]) -> list[str]:
+    """Those of the two arguments that a function does not take."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of a function that is written in C, nobody knows
+        return []
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return []
+    named = {name for name, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    return [name for name in INJECTED if name not in named]
 
 
 def function_file(function: object) -> Path | None:

@@ -11,12 +11,13 @@ from typing import Any
 
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.runner.function import check_function, function_file
+from deriva_ml_core.runner.function import check_function, function_file, function_name, takes_both
 from deriva_ml_core.runner.hydra_files import choices, plain
 from deriva_ml_core.runner.model import call_model, create_run, parameters, run_model
 from deriva_ml_core.runner.settings import DerivaMLConfig
@@ -163,8 +164,8 @@ def _made(config: DictConfig, name: str, chosen: Mapping[str, str]) -> Any:
         value = config[name]
         found = instantiate(value) if OmegaConf.is_config(value) else value
         return OmegaConf.to_object(found) if OmegaConf.is_config(found) else found
-    except Exception as error:
-        raise _refused(name, chosen, error) from error
+    except Exception as error:  # noqa: BLE001 - a config may build anything
+        raise _refused(name, chosen, error) from _told_once(error)
 
 
 def _name_script(config: DictConfig, chosen: Mapping[str, str]) -> None:
@@ -172,12 +173,17 @@ def _name_script(config: DictConfig, chosen: Mapping[str, str]) -> None:
     workflow, model = config.get("workflow"), config.get("model_config")
     if not OmegaConf.is_dict(workflow) or not OmegaConf.is_dict(model):
         return
+    function = _target(model, "model_config", chosen)
+    if takes_both(function) and not any(model.get(name) for name in ("_partial_", "_zen_partial")):
+        raise Refused(
+            f"The config {_config_name('model_config', chosen)} would call {function_name(function)} before there is "
+            "an execution: build it with zen_partial=True."
+        )
     if not _is_workflow(_target(workflow, "workflow", chosen)):
         return
     if any(workflow.get(name) for name in ("script", "url", "rid")):
         return
-    file = function_file(_target(model, "model_config", chosen))
-    if file is not None:
+    if (file := function_file(function)) is not None:
         with open_dict(workflow):
             workflow.script = str(file)
 
@@ -192,8 +198,13 @@ def _target(node: DictConfig, name: str, chosen: Mapping[str, str]) -> Any:
 
     try:
         return get_target(node)
-    except Exception as error:
-        raise _refused(name, chosen, error) from error
+    except Exception as error:  # noqa: BLE001 - what it names is imported by that
+        raise _refused(name, chosen, error) from _told_once(error)
+
+
+def _told_once(error: Exception) -> Exception | None:
+    """An error as a cause; hydra would print one of omegaconf's after our own words, in which it is told already."""
+    return None if isinstance(error, OmegaConfBaseException) else error
 
 
 def _refused(name: str, chosen: Mapping[str, str], error: Exception) -> Refused:
@@ -211,5 +222,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         faults = ((".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
         return "; ".join(f"its key {key}: {message}" if key else message for key, message in faults)
+    if isinstance(error, OmegaConfBaseException):
+        return str(error).partition("\n")[0]  # which names the key; what follows are classes of its own
     kind = "" if isinstance(error, DerivaMLException | CompactHydraException) else f"{type(error).__name__}: "
     return f"{kind}{error}"
