@@ -208,15 +208,30 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_line_is_all_there(site: Path, name: str) -> None:
+ALL_COMMANDS = {f"deriva-ml {name}": f"deriva_ml_cli.commands.{module}" for name, (module, *_) in COMMANDS.items()}
+ALL_COMMANDS["deriva-ml-run-notebook"] = "deriva_ml_core.runner.notebook.command"
+
+
+@pytest.mark.parametrize("line", ALL_COMMANDS)
+def test_the_command_line_is_all_there(site: Path, line: str) -> None:
     """The page of the command line has each command, each option of it, and examples that it takes."""
-    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "command-line.html").read_text(encoding="utf-8")))
-    command = get_command(import_module(f"deriva_ml_cli.commands.{COMMANDS[name][0]}").app)
-    section = page.partition(f"\nderiva-ml {name}¶")[2].partition("¶")[0]
+    section = section_of(site, line)
+    command = get_command(import_module(ALL_COMMANDS[line]).app)
     assert [word for param in command.params for word in param.opts if word[0] == "-" and word not in section] == []
     assert "\\" not in section
-    examples = re.findall(rf"^deriva-ml {name}\b(?! \[)([^|>&\n]*)", section, re.MULTILINE)
+    examples = re.findall(rf"^{line}\b(?! \[)([^|>&\n]*)", section, re.MULTILINE)
     assert examples
     for words in examples:
-        command.make_context(name, shlex.split(words))
+        command.make_context(line, shlex.split(words))
+
+
+def test_the_command_line_of_hydra_is_there(site: Path) -> None:
+    """Of deriva-ml-run the page has hydra's options and ours, as its own help says them."""
+    section = section_of(site, "deriva-ml-run")
+    assert [word for word in ("--multirun", "--cfg", "--config-dir", "--list-configs") if word not in section] == []
+
+
+def section_of(site: Path, line: str) -> str:
+    """What the page of the command line says of one command."""
+    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "command-line.html").read_text(encoding="utf-8")))
+    return page.partition(f"\n{line}¶")[2].partition("¶")[0]
