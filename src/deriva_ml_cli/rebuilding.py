@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_cli.comparing import Difference, differences, surroundings
@@ -100,7 +101,9 @@ def rebuild_run(ml: DerivaML, rid: str, into: Path, repository: Path | None, *, 
     snapshot = environment_of(ml, execution, assets)
     recorded = snapshot.get("repository") or {}
     if not recorded.get("head"):
-        raise NotReproducible(f"Execution {rid} {_why_not(snapshot)}, so its code cannot be checked out.")
+        raise NotReproducible(
+            f"Execution {rid} {_why_not(snapshot)}, so its code cannot be checked out.{_instead(snapshot)}"
+        )
     if into.exists():
         raise FileConflict(f"{into} is there already: name another folder with --into.")
     into.mkdir(parents=True)
@@ -142,6 +145,17 @@ def _why_not(snapshot: Mapping[str, Any]) -> str:
     return "ran in a repository without a commit" if snapshot.get("repository") else "ran outside of any git repository"
 
 
+def _instead(snapshot: Mapping[str, Any]) -> str:
+    """What to do where there is no code to check out, but an image that it ran in."""
+    source = snapshot.get("source") or {}
+    if source.get("kind") != "container":
+        return ""
+    image, digest = str(source.get("url") or ""), str(source.get("checksum") or "")
+    named = image if "@" in image or not digest.startswith("sha256:") else f"{image}@{digest}"
+    words = shlex.join(str(each) for each in (snapshot.get("environment") or {}).get("argv") or [])
+    return f" Run that image again: docker run {shlex.quote(named)}" + (f", in which {words!r} ran." if words else ".")
+
+
 def _patch(ml: DerivaML, assets: list[Asset], folder: Path) -> bytes:
     with kept_file(ml, assets, PATCH, here=folder / "records" / PATCH) as file:
         return file.read_bytes() if file else b""
@@ -163,13 +177,37 @@ def _command(environment: Mapping[str, Any], root: Path, code: Path) -> tuple[li
     argv = [str(each) for each in environment.get("argv") or []]
     place = _moved(str(environment.get("working_directory") or root), root, code)
     cwd = Path(place) if Path(place).is_dir() else code
-    if not argv or argv[0] in ("", "-c", "-m") or "ipykernel" in argv[0]:
+    if not argv or argv[0] in ("", "-") or "ipykernel" in argv[0]:
         return [], cwd.absolute()
+    python = _interpreter([str(each) for each in environment.get("orig_argv") or []], argv)
     program, *words = [_moved(each, root, code) for each in argv]
+    if python is not None:
+        return [sys.executable, *(_moved(each, root, code) for each in python), *words], cwd.absolute()
     if program.endswith(".py"):
         return [sys.executable, program, *words], cwd.absolute()
-    beside = Path(sys.executable).parent / Path(program).name
-    return [str(beside) if beside.is_file() else program, *words], cwd.absolute()
+    return ([] if program in ("-c", "-m") else [_program(program), *words]), cwd.absolute()
+
+
+def _interpreter(whole: list[str], argv: list[str]) -> list[str] | None:
+    """What Python itself was given before the program's own words; None where that is not known.
+
+    Args:
+        whole: The command line as the process got it: of one that another began, perhaps that one's own.
+        argv: The program and its words, as Python tells them.
+    """
+    before = whole[1 : len(whole) - len(argv) + 1]
+    if not before or whole[len(whole) - len(argv) + 1 :] != argv[1:]:
+        return None
+    if before[-2:-1] in (["-m"], ["-c"]):
+        return before
+    return before if before[-1] == argv[0] and argv[0].endswith(".py") else None
+
+
+def _program(recorded: str) -> str:
+    """A command of this environment that has the name of the one that ran; the one that ran where there is none."""
+    name = Path(recorded).name
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.is_file() else which(name) or recorded
 
 
 def _moved(text: str, root: Path, code: Path) -> str:
@@ -188,7 +226,13 @@ def _variables(environment: Mapping[str, Any]) -> dict[str, str]:
 def _redacted(ml: DerivaML, assets: list[Asset], folder: Path, environment: Mapping[str, Any]) -> Iterator[str]:
     with kept_file(ml, assets, "configuration.json", here=folder / "records" / "configuration.json") as file:
         configuration = read_json(file)
-    parts = {"argument": environment.get("argv"), "variable": environment.get("variables"), "setting": configuration}
+    python = _interpreter(environment.get("orig_argv") or [], environment.get("argv") or [])
+    parts = {
+        "argument": environment.get("argv"),
+        "code": python,
+        "variable": environment.get("variables"),
+        "setting": configuration,
+    }
     for what, part in parts.items():
         for name, value in _leaves(part, ""):
             if REDACTED in str(value):

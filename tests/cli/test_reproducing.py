@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,20 +39,39 @@ exe.upload_execution_outputs()
 
 TRAINING = """
 import torch
+from pytorch_lightning import LightningModule, Trainer, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import ExecutionConfiguration
-from settings import SCALE
+from deriva_ml_lightning import DerivaMLCallback
 
-torch.manual_seed(7)
+from .settings import RATE
+
+
+class Net(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Dropout(0.3), nn.Linear(32, 4))
+
+    def training_step(self, batch):
+        loss = nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=RATE)
+
+
+seed_everything(7)
 ml = DerivaML()
 with ml.create_execution(ExecutionConfiguration(workflow=ml.create_workflow("Training", "Training"))) as exe:
-    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 4))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01 * SCALE)
-    for _ in range(20):
-        optimizer.zero_grad()
-        model(torch.randn(64, 16)).square().mean().backward()
-        optimizer.step()
-    torch.save(model.state_dict(), exe.asset_file_path("Model", "weights.pt"))
+    data = TensorDataset(torch.randn(256, 16), torch.randint(4, (256,)))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    callbacks = [DerivaMLCallback(exe, curves=False)]
+    trainer = Trainer(max_epochs=2, accelerator="cpu", callbacks=callbacks, enable_checkpointing=False, **quiet)
+    trainer.fit(Net(), DataLoader(data, batch_size=32, shuffle=True))
 exe.upload_execution_outputs()
 """
 
@@ -84,11 +105,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     found.git("init", "-q")
     found.git("remote", "add", "origin", f"{REMOTE}.git")
     (found.root / "run.py").write_text(SCRIPT)
-    (found.root / "train.py").write_text(TRAINING)
+    (found.root / "demo").mkdir()
+    (found.root / "demo" / "train.py").write_text(TRAINING)
+    (found.root / "demo" / "settings.py").write_text("RATE = 0.1\n")
     (found.root / "settings.py").write_text("SCALE = 1\n")
     found.git("add", ".")
     found.git("commit", "-qm", "First")
     (found.root / "settings.py").write_text("SCALE = 3  # not committed\n")
+    (found.root / "demo" / "settings.py").write_text("RATE = 0.003  # not committed\n")
     (found.root / "extra.txt").write_text("not even added")
     return found
 
@@ -106,6 +130,11 @@ def model_of(ml: DerivaML, rid: str) -> Asset:
     return next(each for each in ml.lookup_execution(rid).list_assets("Output") if each.table == "Model")
 
 
+def last_checkpoint(ml: DerivaML, rid: str) -> Asset:
+    found = ml.lookup_execution(rid).list_assets("Output")
+    return next(each for each in found if "Last_Checkpoint" in each.asset_types)
+
+
 def test_a_dirty_run_is_done_again(ask, project: Project, clone: Path, tmp_path: Path) -> None:
     """From a fresh clone, what was not committed is applied, the command runs there, and the same bytes come out."""
     rid = project.run("run.py", "with an argument")
@@ -121,22 +150,24 @@ def test_a_dirty_run_is_done_again(ask, project: Project, clone: Path, tmp_path:
 
 
 def test_weights_are_the_same_to_the_bit(ask, project: Project, clone: Path, tmp_path: Path) -> None:
-    """A training on the CPU gives the same weights again, each bit of them."""
+    """A training with Lightning, begun as a module and not committed, gives the same weights, each bit of them."""
     torch = pytest.importorskip("torch", reason="it is about weights")
-    rid = project.run("train.py")
+    pytest.importorskip("pytorch_lightning", reason="it is about a training with Lightning")
+    rid = project.run("-m", "demo.train")
     shutil.rmtree(project.root)
-    assert ask("reproduce", rid, "--into", str(tmp_path / "again"), "--run").code == 0
+    said = ask("reproduce", rid, "--into", str(tmp_path / "again"), "--run")
+    assert said.code == 0, said.complaint
+    assert "-m demo.train" in said.out
     with DerivaML() as ml:
-        rids = [rid, ml.find_executions(limit=1)[0].execution_rid]
-    files = [tmp_path / name for name in ("then", "now")]
-    for each, folder in zip(rids, files, strict=True):
-        with DerivaML() as ml:
-            asset = model_of(ml, each).rid
-        assert ask("download", asset, "--into", str(folder)).code == 0
-    then, now = (torch.load(folder / "weights.pt") for folder in files)
-    assert rids[0] != rids[1]
-    assert then.keys() == now.keys()
-    assert all(torch.equal(then[name], now[name]) for name in then)
+        again = ml.find_executions(limit=1)[0].execution_rid
+        assert again != rid
+        checkpoints = {each: last_checkpoint(ml, each) for each in (rid, again)}
+    for each, checkpoint in checkpoints.items():
+        assert ask("download", checkpoint.rid, "--into", str(tmp_path / each)).code == 0
+    then, now = (torch.load(tmp_path / each / Path(found.filename).name) for each, found in checkpoints.items())
+    weights, same = then["state_dict"], now["state_dict"]
+    assert weights.keys() == same.keys()
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
 def test_what_is_told(ask, project: Project, clone: Path, tmp_path: Path) -> None:
@@ -231,3 +262,47 @@ def test_a_command_that_fails(ask, project: Project, tmp_path: Path) -> None:
         (patch,) = (ml.lookup_execution(rid).working_dir / "records").glob("uncommitted.patch")
     patch.write_text(patch.read_text().replace("SCALE = 3", "SHAPE = 3"))
     assert ask("reproduce", rid, "--into", str(tmp_path / "again"), "--run").code == 1
+
+
+def changed_snapshot(rid: str, **parts: Any) -> None:
+    """Have the record of an execution's environment say something else."""
+    with DerivaML() as ml:
+        (file,) = (ml.lookup_execution(rid).working_dir / "records").glob("environment_snapshot_*")
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({**told, **{name: {**(told[name] or {}), **part} for name, part in parts.items()}}))
+
+
+BEGUN = (
+    (["python", "-X", "dev", "run.py", "a"], ["run.py", "a"], ["{python}", "-X", "dev", "run.py", "a"]),
+    (["python", "-m", "demo.train", "a"], ["{root}/demo/train.py", "a"], ["{python}", "-m", "demo.train", "a"]),
+    (["python", "-c", "import run", "a"], ["-c", "a"], ["{python}", "-c", "import run", "a"]),
+    (["python", "-c", "from multiprocessing"], ["run.py", "a"], ["{python}", "run.py", "a"]),
+    (["python", "/else/bin/deriva-ml", "x=1"], ["/else/bin/deriva-ml", "x=1"], ["{here}/deriva-ml", "x=1"]),
+    ([], ["/else/bin/deriva-ml-run-notebook", "{root}/n.ipynb"], ["{here}/deriva-ml-run-notebook", "{code}/n.ipynb"]),
+    (["python"], [""], []),
+)
+"""The command line as a process got it, what Python tells of it, and what it is in a worktree."""
+
+
+def test_how_it_was_begun(ask, project: Project, tmp_path: Path) -> None:
+    """A module, a script with Python's own options, a line of code, or a command of this environment is begun again."""
+    names = {"root": str(project.root), "here": str(Path(sys.executable).parent), "python": sys.executable}
+    rid = project.run("run.py", "x")
+    for number, (whole, argv, command) in enumerate(BEGUN):
+        into = tmp_path / str(number)
+        known = {**names, "code": str(into / "code")}
+        words = {"orig_argv": [each.format(**known) for each in whole], "argv": [each.format(**known) for each in argv]}
+        changed_snapshot(rid, environment=words)
+        found = ask("reproduce", rid, "--into", str(into), "--json").json
+        assert found["command"] == [each.format(**known) for each in command]
+
+
+def test_a_run_in_a_container(ask, run, tmp_path: Path) -> None:
+    """Of a run in a container it is told which image to run again, and with what."""
+    rid = run().execution_rid
+    image = {"kind": "container", "url": "ghcr.io/org/repo", "checksum": "sha256:" + "ab" * 32}
+    changed_snapshot(rid, source=image, environment={"argv": ["train.py", "--lr", "1"]})
+    said = ask("reproduce", rid, "--into", str(tmp_path / "again"))
+    assert said.code == 1
+    assert f"docker run ghcr.io/org/repo@sha256:{'ab' * 32}" in said.complaint
+    assert "train.py --lr 1" in said.complaint

@@ -101,7 +101,7 @@ def _run(found: Rebuilt) -> None:
 
     if not found.command:
         raise NotReproducible("What ran is not on record as a command, so it cannot be run.")
-    if secret := [name for name in found.redacted if name.startswith("argument")]:
+    if secret := [name for name in found.redacted if name.startswith(("argument", "code"))]:
         raise NotReproducible(f"The command had a secret in {', '.join(secret)}: run it by hand, with the secret.")
     sys.stdout.flush()
     done = subprocess.run(found.command, cwd=found.place, env={**os.environ, **found.variables}, check=False)  # noqa: S603
