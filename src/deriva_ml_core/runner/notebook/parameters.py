@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ def find_parameters(notebook: Notebook) -> dict[str, Parameter] | None:
         return None
     listed = {each.name: each for each in _looked_up(notebook, tagged[0])}
     if notebook.kernel.language == "python":
-        listed |= {name: Parameter(name) for name in _assigned(tagged[0]["source"]) if name not in listed}
+        for each in _assigned(tagged[0]["source"]):
+            beside = listed.get(each.name, each)
+            listed[each.name] = replace(each, kind=each.kind or beside.kind, help=beside.help)
     return listed
 
 
@@ -73,19 +75,21 @@ def _looked_up(notebook: Notebook, cell: Any) -> Iterator[Parameter]:
         yield Parameter(each.name, each.default, "" if kind == "None" else kind, each.help)
 
 
-def _assigned(source: str) -> list[str]:
-    """What a cell of Python assigns at its top, also by ways that papermill does not look for."""
+def _assigned(source: str) -> Iterator[Parameter]:
+    """What a cell of Python assigns, also in ways that papermill does not look for."""
     try:
-        statements = ast.parse(source).body
+        module = ast.parse(source)
     except SyntaxError:
-        return []  # it has a magic command, say
-    targets = (
-        target
-        for statement in statements
-        if isinstance(statement, ast.Assign | ast.AnnAssign | ast.If | ast.Try)
-        for target in ast.walk(statement)
-    )
-    return [each.id for each in targets if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)]
+        return  # it has a magic command, say
+    for statement in ast.walk(module):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield Parameter(name, ast.unparse(value))
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=kind, value=value):
+                yield Parameter(name, "" if value is None else ast.unparse(value), ast.unparse(kind))
+            case ast.Assign(targets=targets):
+                names = (each for target in targets for each in ast.walk(target))
+                yield from (Parameter(each.id) for each in names if isinstance(each, ast.Name))
 
 
 def given_parameters(

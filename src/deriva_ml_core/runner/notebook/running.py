@@ -99,12 +99,12 @@ def _execute(
         start_timeout=START_SECONDS,
         iopub_timeout=START_SECONDS,
         cwd=str(cwd),
-        config=_encrypted(),
+        config=_settings(),
     )
 
 
-def _encrypted() -> Config:
-    """Jupyter's settings for a kernel whose connections nobody else on this machine can read, if it knows how."""
+def _settings() -> Config:
+    """Jupyter's settings for a kernel whose connections nobody else on this machine can read, where it knows how."""
     import zmq
     from traitlets.config import Config
 

@@ -1,0 +1,126 @@
+"""Notebooks whose cells make executions: what the notebook left is attached to these, and they end as it did."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from notebooks import OWN, Project, ask, begun, write_notebook
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.execution import RecordedExecution
+
+pytestmark = pytest.mark.usefixtures("at_home")
+
+OURS = OWN.format(address="")
+
+
+def outputs(execution: RecordedExecution) -> set[str]:
+    """The names of what came out of it that are no records."""
+    return {asset.filename for asset in execution.list_assets("Output") if asset.table != "Execution_Metadata"}
+
+
+def only(project: Project, since: set[str]) -> RecordedExecution:
+    """The one execution that is there now and was not before."""
+    (found,) = (each for each in project.ml.find_executions() if each.execution_rid not in since)
+    return found
+
+
+@pytest.fixture
+def before(project: Project) -> set[str]:
+    """The executions that are there before."""
+    return {each.execution_rid for each in project.ml.find_executions()}
+
+
+def test_a_cell_fails_after_its_execution_has_completed(project: Project, before: set[str]) -> None:
+    """There is one execution, the notebook's own; it is Failed, the cell and the error are named, all is uploaded."""
+    cell = OURS + "with execution:\n    execution.asset_file_path('Model', 'model.txt').write_text('weights')"
+    file = write_notebook(project.root / "own.ipynb", cell, "1 / 0", "print('never')")
+    head = project.commit()
+    said = ask(file)
+    execution = only(project, before)
+    reason = "cell 2 (In [2]) of own.ipynb raised ZeroDivisionError: division by zero"
+    assert (said.code, said.complaint) == (1, f"error: {reason}\n")
+    assert (execution.status, execution.status_detail) == (Status.failed, f"NotebookFailed: {reason}")
+    assert outputs(execution) == {"own.ipynb", "own.html", "model.txt"}
+    workflow = project.ml.lookup_workflow(execution.workflow_rid)
+    assert (workflow.name, workflow.url) == ("Mine", f"https://github.com/org/repo/blob/{head}/own.ipynb")
+    (snapshot,) = (execution.working_dir / "records").glob("environment_snapshot_*.json")
+    found = json.loads(snapshot.read_text())
+    assert found["repository"]["head"] == head
+    assert found["environment"]["argv"] == ["deriva-ml-run-notebook", str(file)]
+    assert found["source"] | {"kind": "environment", "path": str(file), "dirty": False} == found["source"]
+
+
+def test_a_kernel_that_is_killed(project: Project, before: set[str]) -> None:
+    """The execution that ran is Failed, not forgotten: with what was executed so far, and what was staged."""
+    cell = OURS + "execution.__enter__()\nexecution.asset_file_path('Model', 'model.txt').write_text('half')\n"
+    kill = "print('so far', flush=True)\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    file = write_notebook(project.root / "killed.ipynb", cell, kill, "print('never')")
+    project.commit()
+    said = ask(file)
+    execution = only(project, before)
+    assert said.code == 1
+    assert "The kernel died in cell 2 (In [2]) of killed.ipynb" in said.complaint
+    assert execution.status is Status.failed
+    assert "kernel died in cell 2" in execution.status_detail
+    assert outputs(execution) == {"killed.ipynb", "killed.html", "model.txt"}
+    assert [update.status for update in execution.list_statuses()] == [Status.created, Status.running, Status.failed]
+
+
+def test_another_catalog_and_another_file(project: Project, before: set[str]) -> None:
+    """What is made in another catalog is found there, by a relative address too; another file's code is not meant.
+
+    A program that the notebook begins has its own source, and its execution is its own.
+    """
+    script = project.root / "prepare.py"
+    script.write_text(OWN.format(address="'file:other'") + "with execution:\n    print(workflow.url)\n")
+    write_notebook(
+        project.root / "elsewhere.ipynb",
+        "import subprocess, sys\nsubprocess.run([sys.executable, 'prepare.py'], check=True)",
+        OWN.format(address="'file:other'"),
+        "from deriva_ml import Workflow\nfrom pathlib import Path\n"
+        "prepared = Workflow(name='Prepared', workflow_type='Preprocessing', script=Path('prepare.py'))\n"
+        "with ml.create_execution(ExecutionConfiguration(), workflow=prepared):\n    pass",
+    )
+    project.commit()
+    said = ask(project.root / "elsewhere.ipynb")
+    assert said.code == 0, said
+    other = DerivaML(f"file:{project.root / 'other'}")
+    found = {other.lookup_workflow(each.workflow_rid).url.rpartition("/")[2]: each for each in other.find_executions()}
+    assert len(other.find_executions()) == 3
+    assert outputs(found["elsewhere.ipynb"]) == {"elsewhere.ipynb", "elsewhere.html"}
+    assert found["elsewhere.ipynb"].status is Status.completed
+    assert outputs(found["prepare.py"]) == set()
+    assert {each.execution_rid for each in project.ml.find_executions()} == before
+
+
+def test_none_and_a_dry_run(project: Project, before: set[str]) -> None:
+    """A notebook that opens a catalog and makes nothing gets an execution at its end; one that only tries gets none."""
+    file = write_notebook(project.root / "looks.ipynb", "from deriva_ml import DerivaML\nDerivaML().find_executions()")
+    cell = OURS.replace(", workflow=workflow", ", workflow=workflow, dry_run=True")
+    trial = write_notebook(project.root / "tries.ipynb", cell)
+    project.commit()
+    assert ask(file).code == 0
+    execution = only(project, before)
+    assert (execution.status, outputs(execution)) == (Status.completed, {"looks.ipynb", "looks.html"})
+    assert execution.start_time is not None
+    said = ask(trial)
+    assert (said.code, said.out) == (0, "The notebook made a dry run, so nothing is recorded.\n")
+    assert only(project, before).execution_rid == execution.execution_rid
+
+
+def test_sigterm(project: Project, before: set[str]) -> None:
+    """The command, told to end, ends its notebook: Aborted, with what was executed so far, and the signal's code."""
+    mark = project.root / "begun"
+    file = write_notebook(project.root / "long.ipynb", "open('begun', 'w').close()", "import time\ntime.sleep(600)")
+    process = begun(file, folder=project.root)
+    while not mark.exists():
+        assert process.poll() is None, process.communicate()
+    process.terminate()
+    _, complaint = process.communicate(timeout=120)
+    execution = only(project, before)
+    assert (process.returncode, execution.status) == (143, Status.aborted), complaint
+    assert outputs(execution) == {"long.ipynb", "long.html"}
+    assert execution.status_detail.startswith("SIGTERM")
