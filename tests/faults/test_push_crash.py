@@ -81,7 +81,8 @@ def test_killed(world: World, part: int) -> None:
 
 
 @pytest.mark.long
-def test_killed_at_every_step(world: World) -> None:
+@pytest.mark.parametrize("part", range(8))
+def test_killed_at_every_step(world: World, part: int) -> None:
     """The same, at every step of the whole push."""
-    for step in range(1, len(world.steps) + 1):
+    for step in range(1 + part, len(world.steps) + 1, 8):
         kill_and_go_on(world, step)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Event
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from pydantic import JsonValue
+
 from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.backend import Row
+from deriva_ml_core.crew import as_done
 from deriva_ml_core.definitions import RID, Handover
 from deriva_ml_core.errors import ChecksumMismatch
 from deriva_ml_core.models import StoredObject, UploadOptions, UploadProgress
@@ -19,11 +24,12 @@ from deriva_ml_core.pushing.passage import Passage
 
 __all__ = ["Files", "bring_objects", "put_file"]
 
-AT_ONCE = 4
-"""Files on their way at a time."""
-
 Files = Mapping[RID, tuple[str, Row]]
 """The asset table and the row of each file."""
+
+
+class _Stopped(Exception):
+    """A push has ended while a file was on its way."""
 
 
 def bring_objects(
@@ -45,31 +51,22 @@ def bring_objects(
     Raises:
         ChecksumMismatch: An object of the source is lost, or not what was recorded.
     """
-    from concurrent.futures import ThreadPoolExecutor, as_completed
-
     stored = {rid: known for rid, (_, row) in files.items() if (known := _known(passage, row)) is not None}
-    waiting = {rid: file for rid, file in files.items() if rid not in stored}
-    size, done = sum(row["Length"] for _, row in waiting.values()), 0
+    waiting = [(rid, *file) for rid, file in files.items() if rid not in stored]
+    size, done = sum(row["Length"] for _, _, row in waiting), 0
     if tell is not None:
         tell(UploadProgress(files_done=0, files=len(waiting), bytes_done=0, bytes=size))
-    if not waiting:
-        return stored
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="deriva-ml-push") as threads:
-        bringing = {threads.submit(_bring, passage, table, row, options): rid for rid, (table, row) in waiting.items()}
-        try:
-            for count, future in enumerate(as_completed(bringing), 1):
-                rid = bringing[future]
-                row = waiting[rid][1]
-                stored[rid] = future.result()
-                done += row["Length"]
-                passage.files, passage.bytes = passage.files + 1, passage.bytes + row["Length"]
-                if tell is not None:
-                    told = row["Filename"] or rid
-                    tell(
-                        UploadProgress(files_done=count, files=len(waiting), bytes_done=done, bytes=size, filename=told)
-                    )
-        finally:
-            threads.shutdown(cancel_futures=True)
+    stop = Event()
+    workers = options.upload_workers or max(passage.source.store.at_once, passage.target.store.at_once)
+    bring = partial(_bring, passage, options, stop)
+    with closing(as_done(bring, waiting, workers, name="deriva-ml-push", stop=stop)) as sending:
+        for count, ((rid, _, row), kept) in enumerate(sending, 1):
+            stored[rid] = kept
+            done += row["Length"]
+            passage.files, passage.bytes = passage.files + 1, passage.bytes + row["Length"]
+            if tell is not None:
+                name = row["Filename"] or rid
+                tell(UploadProgress(files_done=count, files=len(waiting), bytes_done=done, bytes=size, filename=name))
     return stored
 
 
@@ -79,10 +76,11 @@ def _known(passage: Passage, row: Row) -> StoredObject | None:
     return None if name in passage.ledger.there else passage.ledger.stored.get(name)
 
 
-def _bring(passage: Passage, table: str, row: Row, options: UploadOptions) -> StoredObject:
+def _bring(passage: Passage, options: UploadOptions, stop: Event, file: tuple[RID, str, Row]) -> StoredObject:
+    _, table, row = file
     local = _local_object(passage, row)
     name, filename = origin(row), row["Filename"] or row["RID"]
-    put = partial(put_file, passage, name, table, filename, options=options)
+    put = partial(put_file, passage, name, table, filename, options=options, stop=stop)
     stored = put(local, handover=Handover.share) if local is not None else _through(passage, row, options, put)
     if (stored.md5, stored.length) != (row["MD5"], row["Length"]):
         raise ChecksumMismatch(
@@ -128,8 +126,15 @@ def put_file(
     *,
     handover: Handover,
     options: UploadOptions,
+    stop: Event | None = None,
 ) -> StoredObject:
     """Store a file at the target, going on where an earlier push stopped in the middle of it."""
+
+    def note(said: JsonValue) -> None:
+        passage.ledger.note(name, said)
+        if stop is not None and stop.is_set():
+            raise _Stopped
+
     return RetryingStore(passage.target.store).put(
         table,
         filename,
@@ -137,5 +142,5 @@ def put_file(
         handover=handover,
         options=options,
         resume=passage.ledger.notes.get(name),
-        note=lambda note: passage.ledger.note(name, note),
+        note=note,
     )

@@ -1,0 +1,69 @@
+"""A process that pushes may be killed at any request, and another goes on from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.models import DatasetSpec, UploadOptions
+from deriva_ml_core.workflow import Workflow
+from fakes.deriva_server import DerivaServer
+from fakes.faults import Fault, Harm
+from pushed_world import counts, told
+
+OPTIONS = UploadOptions(chunk_size=4096, retry_delay=0)
+
+PUSH = """
+import sys
+from deriva_ml import DerivaML
+from deriva_ml_core.models import UploadOptions
+
+there = DerivaML(sys.argv[1], sys.argv[2], credential={"cookie": "webauthn=test2"})
+here = DerivaML()
+here.find_executions()
+print("ready", flush=True)
+sys.stdin.readline()
+here.push(sys.argv[3], there, options=UploadOptions(chunk_size=4096, retry_delay=0))
+"""
+
+
+@pytest.mark.parametrize("at", [5, 9, 13, 17, 22, 26, 31, 38, 46])
+def test_killed_at_a_request(fake: DerivaServer, catalog: RemoteCatalog, ml: DerivaML, at: int, home: Path) -> None:
+    """The request is done, its answer never heard; the next process brings the copy to where it should be."""
+    here = DerivaML()
+    workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/t.py", checksum="0" * 40)
+    with here.create_execution(ExecutionConfiguration(workflow=workflow, description="Import")) as first:
+        first.asset_file_path("Image", "0.png").write_bytes(b"0")
+    (image,) = first.upload_execution_outputs()["Image"]
+    dataset = here.create_dataset("One", "Training")
+    dataset.add_dataset_members([image.rid])
+    config = ExecutionConfiguration(workflow=workflow, description="d", datasets=[DatasetSpec(rid=dataset.rid)])
+    with here.create_execution(config) as exe:
+        exe.asset_file_path("Model", "big.pt", asset_types=["Model_File"]).write_bytes(bytes(range(256)) * 40)
+    exe.upload_execution_outputs()
+
+    command = [sys.executable, "-c", PUSH, fake.hostname, catalog.number, exe.execution_rid]
+    run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "ready\n", run.communicate(timeout=120)
+    fake.faults.add(Fault(Harm.lose_after, skip=at, call=lambda: os.kill(run.pid, signal.SIGKILL)))
+    _, said = run.communicate("go\n", timeout=120)
+    assert run.returncode == -signal.SIGKILL, said
+
+    report = here.push(exe.execution_rid, ml, options=OPTIONS)
+    assert told(ml, report.execution) == told(here, exe.execution_rid)
+    assert here.push(exe.execution_rid, ml, options=OPTIONS).new == ()
+    rows = counts(ml)
+    once = ("Execution", "Workflow", "Dataset", "Dataset_Version", "Image", "Dataset_Image", "Model", "Model_Execution")
+    assert {name: rows[name] for name in once} == dict.fromkeys(once, 1)
+    objects = [held for name, held in fake.hatrac.objects.items() if not name.startswith("/Execution_Metadata")]
+    assert [len(held.versions) for held in objects] == [1, 1]
+    assert len(fake.hatrac.jobs) <= 1  # one whose name was lost with the answer
