@@ -74,14 +74,15 @@ def _work(
             item = waiting.get_nowait()
         except Empty:
             return
-        done.put((item, _result(task, item)))
+        done.put((item, _result(task, item, stop)))
 
 
-def _result(task: Callable[[T], R], item: T) -> Callable[[], R]:
+def _result(task: Callable[[T], R], item: T, stop: Event) -> Callable[[], R]:
     """What gives a task's result again, or raises again what it raised."""
     try:
         result = task(item)
     except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        stop.set()
         return _raising(error)
     return lambda: result
 

@@ -33,6 +33,7 @@ class DerivaServer:
         latency: Seconds before each answer.
         first_catalog: The number of the first catalog.
 
+    ``requests`` are those that came, ``connections`` the ports that they came from, one for each connection.
     ``slowness`` is how many seconds pass before a body is taken; nothing of it is read meanwhile.
     """
 
@@ -44,6 +45,7 @@ class DerivaServer:
         self.slowness = 0.0
         self.faults = Faults()
         self.requests: list[Request] = []
+        self.connections: list[int] = []
         self.sessions = dict(USERS)
         self.port = 0
         self._changed = threading.Condition()
@@ -133,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.fake.connections.append(self.client_address[1])
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def log_message(self, *args: Any) -> None:

@@ -77,11 +77,11 @@ def table_annotations(table: Table, new: Mapping[str, Table]) -> Annotations:
         return _shown("{{{Filename}}}", "RCT", _of_asset(table, new)) | _citation(table, "{{{Filename}}}")
     if (columns := COLUMNS.get(table.name)) is not None:
         visible = {"*": _framed(table, [*columns], _dataset_types(table, new)), "entry": _entered(table, columns)}
-        made = {GENERATED: {}} if table.name in MADE_BY_RUNS else {}
+        made: Annotations = {GENERATED: {}} if table.name in MADE_BY_RUNS else {}
         cited = _citation(table, "{{{Description}}}") if table.name in CITED else {}
         return _shown(ROW_NAMES[table.name], "RCT", visible) | made | cited
     if _links(table):
-        run = {GENERATED: {}} if "Execution" in table.column_names else {}
+        run: Annotations = {GENERATED: {}} if "Execution" in table.column_names else {}
         return {VISIBLE_COLUMNS: {"*": [*(_shown_as(table, column.name) for column in table.columns), "RCT"]}} | run
     return {}
 
