@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from deriva_ml_core.git import tree_url
 from deriva_ml_core.models import SourceCode
 from deriva_ml_core.notices import doubt
 from deriva_ml_core.plugins import hookimpl
+
+IN_CONTAINER = "DERIVA_MCP_IN_DOCKER"
+
+# What a process knows of its own image is in its environment alone. Where the DERIVA_MCP variables are silent, those
+# count in which images repeat the labels of the OCI image specification (org.opencontainers.image.*), by either of the
+# two spellings that are in use. A digest is known only after the build: it is set where the container is started.
+NAME = ("DERIVA_MCP_IMAGE_NAME", "OCI_IMAGE_REF_NAME", "ORG_OPENCONTAINERS_IMAGE_REF_NAME")
+DIGEST = ("DERIVA_MCP_IMAGE_DIGEST", "OCI_IMAGE_DIGEST", "IMAGE_DIGEST")
+COMMIT = ("DERIVA_MCP_GIT_COMMIT", "OCI_IMAGE_REVISION", "ORG_OPENCONTAINERS_IMAGE_REVISION")
+VERSION = ("DERIVA_MCP_VERSION", "OCI_IMAGE_VERSION", "ORG_OPENCONTAINERS_IMAGE_VERSION")
+SOURCE = ("OCI_IMAGE_SOURCE", "ORG_OPENCONTAINERS_IMAGE_SOURCE")
+"""The repository that the image was built from; its commit is the URL of an image without a name."""
+
+NOTEBOOK = "DERIVA_ML_NOTEBOOK_PATH"
 
 
 @hookimpl
 def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
     """Answer where ``DERIVA_MCP_IN_DOCKER`` is true."""
-    if environ.get("DERIVA_MCP_IN_DOCKER", "").strip().lower() not in ("true", "1", "yes", "on"):
+    if environ.get(IN_CONTAINER, "").strip().lower() not in ("true", "1", "yes", "on"):
         return None
-    name, digest, commit, version = (
-        environ.get(f"DERIVA_MCP_{part}", "").strip()
-        for part in ("IMAGE_NAME", "IMAGE_DIGEST", "GIT_COMMIT", "VERSION")
-    )
+    name, digest, commit = (_said(environ, names) for names in (NAME, DIGEST, COMMIT))
     if not (digest or commit):
         doubt(
             "The container does not say which image it was made from, so this run cannot be repeated. "
@@ -26,9 +38,20 @@ def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode
             environ,
         )
     return SourceCode(
-        url=f"{name}@{digest}" if name and digest else name,
+        url=(f"{name}@{digest}" if digest else name) if name else tree_url(_said(environ, SOURCE), commit),
         checksum=digest or commit,
-        version=version or None,
-        path=script,
+        version=_said(environ, VERSION) or None,
+        path=script or _notebook(environ),
         kind="container",
     )
+
+
+def _said(environ: Mapping[str, str], names: Sequence[str]) -> str:
+    """The first of these variables that says anything; what a build leaves as ``unknown`` says nothing."""
+    values = (environ.get(name, "").strip() for name in names)
+    return next((value for value in values if value and value.lower() != "unknown"), "")
+
+
+def _notebook(environ: Mapping[str, str]) -> Path | None:
+    file = Path(environ.get(NOTEBOOK, ""))
+    return file.absolute() if file.suffix == ".ipynb" and file.is_file() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deriva_ml_core.git.checksum import blob, blob_hash, without_outputs
 from deriva_ml_core.git.patch import uncommitted_patch
 from deriva_ml_core.git.rebuilding import rebuild
-from deriva_ml_core.git.remote import blob_url, web_url
+from deriva_ml_core.git.remote import blob_url, tree_url, web_url
 from deriva_ml_core.git.source import file_source, given_source
 from deriva_ml_core.git.state import RepositoryState, repository_state
 
@@ -18,6 +18,7 @@ __all__ = [
     "given_source",
     "rebuild",
     "repository_state",
+    "tree_url",
     "uncommitted_patch",
     "web_url",
     "without_outputs",

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from deriva_ml_core.git.command import ask
 
-__all__ = ["blob_url", "remote_url", "web_url"]
+__all__ = ["blob_url", "remote_url", "tree_url", "web_url"]
 
 _SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>\[[^\]/]+\]|[^/@:\[\]]{2,}):(?!:|//)(?P<path>.+)", re.DOTALL)
 _SCHEMES = frozenset({"http", "https", "ssh", "git", "git+ssh", "ssh+git"})
@@ -80,3 +80,18 @@ def blob_url(repository: str, commit: str, path: str) -> str:
     host = urlsplit(repository).hostname or ""
     folder = "-/blob" if "gitlab" in host else "src" if "bitbucket" in host else "blob"
     return f"{repository}/{folder}/{commit}/{quote(path, safe='/')}"
+
+
+def tree_url(address: str, commit: str) -> str:
+    """The address of a whole repository as it was at one commit; empty where either is not known.
+
+    Args:
+        address: The repository's, as for `web_url`.
+        commit: The commit's hash.
+    """
+    repository = web_url(address)
+    if repository is None or not commit:
+        return ""
+    host = urlsplit(repository).hostname or ""
+    folder = "-/tree" if "gitlab" in host else "src" if "bitbucket" in host else "tree"
+    return f"{repository}/{folder}/{quote(commit, safe='')}"
