@@ -1,8 +1,10 @@
-"""The execution of a training that was given none: of the script that runs, in the catalog on this machine."""
+"""The execution of a training that was given none: the one that its code was called in, else one of the script."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 
@@ -11,17 +13,38 @@ from deriva_ml_core.definitions import RID
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
 
-__all__ = ["opening"]
+__all__ = ["called_in", "opening"]
 
 WORKFLOW_TYPE = "Training"
 NO_FILE = "Interactive training"
 """What the workflow is called where no file runs."""
 
 
+_CALLED_IN: ContextVar[Execution | None] = ContextVar("deriva_ml_called_in", default=None)
+"""The execution that a runner has called the present code in; of this call alone, and of no other thread's."""
+
+
+@contextmanager
+def called_in(execution: Execution) -> Iterator[None]:
+    """Have trainings that are given no execution belong to this one, as long as this lasts.
+
+    Args:
+        execution: One that has been entered.
+    """
+    token = _CALLED_IN.set(execution)
+    try:
+        yield
+    finally:
+        _CALLED_IN.reset(token)
+
+
 def opening(
     ml: DerivaML | None = None, configuration: ExecutionConfiguration | None = None, description: str = ""
-) -> Callable[[RID | None], Execution]:
-    """What makes a training's own execution when it begins; nothing is opened or detected before.
+) -> Execution | Callable[[RID | None], Execution]:
+    """What a training belongs to that is given no execution.
+
+    That is the execution that a runner has called this code in, unless it is said here what to make. Else it is what
+    makes the training's own when it begins; nothing is opened or detected before.
 
     Args:
         ml: The catalog; ``DerivaML()`` by default.
@@ -30,8 +53,11 @@ def opening(
         description: What the run is for, where the configuration does not say.
 
     Returns:
-        A function of an execution's record id that opens that one to go on with it, and of None that makes a new one.
+        An execution that runs; or a function of an execution's record id that opens that one to go on with it, and of
+        None that makes a new one.
     """
+    if (execution := _CALLED_IN.get()) is not None and ml is None and configuration is None and not description:
+        return execution
     return partial(_opened, ml, configuration, description)  # which, other than an inner function, can be pickled
 
 

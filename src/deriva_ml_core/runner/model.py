@@ -17,6 +17,7 @@ from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.runner.function import check_function
 from deriva_ml_core.runner.hydra_files import choices, keep_hydra_files, plain, without_secrets
 from deriva_ml_core.runner.settings import DerivaMLConfig
+from deriva_ml_core.unattended import called_in
 from deriva_ml_core.workflow import Workflow
 
 __all__ = ["call_model", "create_run", "parameters", "run_model"]
@@ -106,7 +107,7 @@ def call_model(ml: DerivaML, execution: Execution, function: Callable[..., Any])
         What the function returns.
     """
     try:
-        with execution:
+        with execution, called_in(execution):
             return function(ml_instance=ml, execution=execution)
     except BaseException:
         if execution.status is not Status.aborted:
