@@ -21,11 +21,11 @@ SCANS = 3
 
 
 def make_tables(ml: DerivaML) -> None:
-    """Subjects, which nothing but their RID names, scans of them, and a type of workflow that no other catalog has."""
-    ml.create_table(Table("Subject", (Column("Age", "int4"),), schema="domain"))
-    of = ForeignKey("Subject", "Subject")
-    ml.create_asset("Scan", [Column("Angle", "float8"), Column("Subject")], [of])
-    for table in ("Subject", "Scan"):
+    """Patients, which nothing but their RID names, scans of them, and a type of workflow that no other catalog has."""
+    ml.create_table(Table("Patient", (Column("Age", "int4"),), schema="domain"))
+    of = ForeignKey("Patient", "Patient")
+    ml.create_asset("Scan", [Column("Angle", "float8"), Column("Patient")], [of])
+    for table in ("Patient", "Scan"):
         ml.add_dataset_element_type(table)
     ml.add_term("Workflow_Type", "Segmenting", "Finding regions", ["Outlining"])
     ml.add_term("Asset_Type", "Slice", "One of many")
@@ -39,19 +39,19 @@ def make_world(ml: DerivaML, scans: int = SCANS) -> Execution:
         scans: How many files it reads.
     """
     make_tables(ml)
-    ml.insert_rows("Subject", [{"Age": 40}, {"Age": 40}])  # two that say the same
-    subjects = [row["RID"] for row in ml.select_rows("Subject")]
+    ml.insert_rows("Patient", [{"Age": 40}, {"Age": 40}])  # two that say the same
+    patients = [row["RID"] for row in ml.select_rows("Patient")]
     with ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW, description="Import")) as importing:
         for number in range(scans):
             path = importing.asset_file_path(
-                "Scan", f"{number}.png", asset_types=["Slice"], Angle=number / 2, Subject=subjects[number % 2]
+                "Scan", f"{number}.png", asset_types=["Slice"], Angle=number / 2, Patient=patients[number % 2]
             )
             path.write_bytes(b"scan %d" % number)
     images = [asset.rid for asset in importing.upload_execution_outputs()["Scan"]]
     inner = ml.create_dataset("Half of them", "Training")
     inner.add_dataset_members(images[:2])
     whole = ml.create_dataset("All", ["Training", "Testing"])
-    whole.add_dataset_members([inner.rid, *images[2:], *subjects])
+    whole.add_dataset_members([inner.rid, *images[2:], *patients])
     return _ran(ml, whole.rid, images)
 
 
@@ -106,9 +106,9 @@ def _is_beside(filename: str) -> bool:
 
 def _file(ml: DerivaML, asset: Any) -> tuple[Any, ...]:
     ml.verify_asset(asset)
-    metadata = {name: value for name, value in asset.metadata.items() if name != "Subject"}
-    subject = asset.metadata.get("Subject")
-    age = ml.select_rows("Subject", {"RID": subject})[0]["Age"] if subject else None
+    metadata = {name: value for name, value in asset.metadata.items() if name != "Patient"}
+    patient = asset.metadata.get("Patient")
+    age = ml.select_rows("Patient", {"RID": patient})[0]["Age"] if patient else None
     return asset.table, asset.filename, asset.md5, asset.role or "", sorted(asset.asset_types), str(metadata), age or 0
 
 
@@ -120,13 +120,17 @@ def _version(ml: DerivaML, spec: DatasetSpec) -> dict[str, Any]:
         "description": _own(dataset.description),
         "types": dataset.dataset_types,
         "version": spec.version,
-        "members": {table: [_values(row) for row in rows] for table, rows in members.items() if table != "Dataset"},
-        "inner": [{table: [_values(row) for row in rows] for table, rows in each.items()} for each in inner],
+        "members": _by_table(members),
+        "inner": [_by_table(each) for each in inner],
     }
 
 
+def _by_table(members: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    return {table: [_values(row) for row in rows] for table, rows in members.items() if rows and table != "Dataset"}
+
+
 def _values(row: dict[str, Any]) -> dict[str, Any]:
-    of_catalog = {*SYSTEM_COLUMNS, "Subject", "URL"}
+    of_catalog = {*SYSTEM_COLUMNS, "Patient", "URL"}
     return {name: value for name, value in row.items() if name not in of_catalog}
 
 

@@ -67,12 +67,12 @@ def test_whole(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
     assert there.lookup_execution(report.execution).description.startswith("A sweep\n\nCopied from ")
     assert f"#{world.execution_rid}, made 20" in there.lookup_execution(report.execution).description
     assert set(report.tables) == {
-        "Subject",
+        "Patient",
         "Scan",
         "Scan_Asset_Type",
         "Scan_Execution",
         "Dataset_Scan",
-        "Dataset_Subject",
+        "Dataset_Patient",
     }
     assert "Workflow_Type: Segmenting" in report.terms
     assert there.list_terms("Workflow_Type")["Segmenting"] == "Finding regions"
@@ -87,7 +87,7 @@ def test_no_record_id_goes_over(ml: DerivaML, there: DerivaML, world: RecordedEx
     restored = there.restore_execution(report.execution)
     assert [asset.rid for asset in restored.list_assets("Input")] == list(restored.record.assets)
     assert [spec.rid for spec in restored.record.datasets] == [spec.rid for spec in restored.list_input_datasets()]
-    assert restored.datasets[0].list_dataset_members()["Subject"]
+    assert restored.datasets[0].list_dataset_members()["Patient"]
     assert restored.staged_assets() == []
 
 
@@ -132,8 +132,8 @@ def test_another_machine_pushes_another_run_of_the_same_dataset(
     report = ml.push(later.execution_rid, there)
     after = counts(there)
     assert [row.table for row in report.new if row.table != "Execution_Metadata"] == ["Execution"]
-    assert {name: after[name] for name in ("Dataset", "Dataset_Version", "Subject", "Scan")} == {
-        name: before[name] for name in ("Dataset", "Dataset_Version", "Subject", "Scan")
+    assert {name: after[name] for name in ("Dataset", "Dataset_Version", "Patient", "Scan")} == {
+        name: before[name] for name in ("Dataset", "Dataset_Version", "Patient", "Scan")
     }
     assert told(there, report.execution) == told(ml, later.execution_rid)
 
@@ -164,9 +164,9 @@ def test_later_versions(ml: DerivaML, there: DerivaML, world: RecordedExecution)
     (spec,) = world.list_input_datasets()
     dataset = ml.lookup_dataset(spec.rid)
     middle = dataset.increment_version("patch")
-    subject, kept = (row["RID"] for row in dataset.list_dataset_members()["Subject"])
-    dataset.delete_dataset_members([subject])
-    ml.connection.catalog.update("Subject", [{"RID": kept, "Age": 41}])
+    patient, kept = (row["RID"] for row in dataset.list_dataset_members()["Patient"])
+    dataset.delete_dataset_members([patient])
+    ml.connection.catalog.update("Patient", [{"RID": kept, "Age": 41}])
     newest = dataset.increment_version("major")
     runs = {}
     for version in (newest, middle):
@@ -183,9 +183,9 @@ def test_later_versions(ml: DerivaML, there: DerivaML, world: RecordedExecution)
     assert told(there, first.execution) == told(ml, world.execution_rid)
     copy = there.lookup_dataset(first.rids[dataset.rid])
     assert copy.current_version == newest
-    assert [row["Age"] for row in copy.list_dataset_members()["Subject"]] == [41]
-    copy.add_dataset_members([first.rids[subject]])
-    assert len(copy.list_dataset_members()["Subject"]) == 2  # what lives there now is the newest version's
+    assert [row["Age"] for row in copy.list_dataset_members()["Patient"]] == [41]
+    copy.add_dataset_members([first.rids[patient]])
+    assert len(copy.list_dataset_members()["Patient"]) == 2  # what lives there now is the newest version's
 
 
 def test_what_came_later_follows(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
@@ -273,16 +273,16 @@ def test_a_row_that_must_name_what_is_not_copied(ml: DerivaML, there: DerivaML, 
 def test_missing_tables_are_named_first(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
     """All that lacks is told at once, with the way out, and the target is as it was."""
     before = counts(there)
-    with pytest.raises(UnknownTable, match=r"Scan.*Subject.*--make-tables|Subject.*Scan.*--make-tables"):
+    with pytest.raises(UnknownTable, match=r"Scan.*Patient.*--make-tables|Patient.*Scan.*--make-tables"):
         ml.push(world.execution_rid, there)
     assert counts(there) == before
 
 
 def test_missing_columns_are_named(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
     """A column that the target's table lacks, and of which there are values, is told; nothing is dropped in silence."""
-    there.create_table(Table("Subject", (), schema="domain"))
+    there.create_table(Table("Patient", (), schema="domain"))
     before = len(there.find_executions())
-    with pytest.raises(UnknownColumn, match=r"Subject\.Age"):
+    with pytest.raises(UnknownColumn, match=r"Patient\.Age"):
         ml.push(world.execution_rid, there, make_tables=True)
     assert len(there.find_executions()) == before
 
@@ -406,15 +406,15 @@ def test_a_dataset_that_was_changed_there(ml: DerivaML, there: DerivaML, world: 
     copy = ml.push(world.execution_rid, there, make_tables=True)
     (spec,) = world.list_input_datasets()
     mine, theirs = ml.lookup_dataset(spec.rid), there.lookup_dataset(copy.rids[spec.rid])
-    mine.delete_dataset_members([mine.list_dataset_members()["Subject"][0]["RID"]])
-    theirs.delete_dataset_members([row["RID"] for row in theirs.list_dataset_members()["Subject"]])
+    mine.delete_dataset_members([mine.list_dataset_members()["Patient"][0]["RID"]])
+    theirs.delete_dataset_members([row["RID"] for row in theirs.list_dataset_members()["Patient"]])
     assert mine.current_version == theirs.current_version
     config = ExecutionConfiguration(workflow=WORKFLOW, description="Later", datasets=[DatasetSpec(rid=mine.rid)])
     with ml.create_execution(config) as later:
         pass
     with pytest.raises(DuplicateRow, match="was changed there"):
         ml.push(later.execution_rid, there)
-    assert theirs.list_dataset_members()["Subject"] == []
+    assert theirs.list_dataset_members()["Patient"] == []
 
 
 def test_a_file_with_other_metadata_there(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:

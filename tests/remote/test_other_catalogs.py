@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from deriva_ml_core.models import DatasetSpec, Progress
 from deriva_ml_core.workflow import Workflow
 from fakes.replay import RECORDINGS
 from places import Place
+from pushed_world import counts, make_world, told
 
 
 def setup_requests() -> Iterator[dict[str, Any]]:
@@ -317,3 +319,20 @@ def test_metrics_need_a_place(place: Place, newer: str) -> None:
     assert [each.execution_rid for each in found] == made[::-1]
     ml.restore_execution(early)
     assert [each.execution_rid for each in ml.find_executions(sort="loss")] == [*made[::-1], early]
+
+
+@pytest.mark.parametrize("ml", ["newer", fewer_tables], indirect=True)
+def test_a_run_is_copied_there_and_back(ml: DerivaML, home: Path, tmp_path: Path) -> None:
+    """A run of ours is copied to another client's catalog, which gets what it lacks, and from there to one of ours."""
+    here, back = DerivaML(), DerivaML(f"file:{tmp_path / 'back'}")
+    rid = make_world(here).execution_rid
+    copy = here.push(rid, ml, make_tables=True)
+    assert told(ml, copy.execution) | {"inputs": []} == told(here, rid) | {"inputs": []}
+    before = counts(ml)
+    shutil.rmtree(ml.connection.folder / "pushed")
+    assert here.push(rid, ml).new == ()
+    assert counts(ml) == before
+    again = ml.push(copy.execution, back, make_tables=True)
+    whole = told(back, again.execution)["inputs"][0]
+    wanted = told(here, rid)["inputs"][0]  # an older catalog does not say which version went in
+    assert whole | {"version": None} == wanted | {"version": None}

@@ -67,6 +67,12 @@ def _leave_out_metrics(model: CatalogModel, gathered: Gathered) -> None:
 def _needed(model: CatalogModel, gathered: Gathered) -> list[str]:
     """The tables that rows lie in, that link them, and that hold the terms they name."""
     found: dict[str, None] = {vocabulary: None for vocabulary, named in gathered.terms.items() if any(named.values())}
+    if any({row["Execution"], row["Nested_Execution"]} <= gathered.runs.keys() for row in gathered.nested):
+        found[MLTable.nested_execution] = None
+    if gathered.datasets:
+        found |= dict.fromkeys((MLTable.dataset, MLTable.dataset_version, MLTable.dataset_dataset_type))
+    if gathered.inputs:
+        found[MLTable.dataset_execution] = None
     for rows in gathered.all_rows():
         for table, of_table in rows.items():
             if of_table:

@@ -109,7 +109,9 @@ def gather(source: Connection, runs: Iterable[Row]) -> Gathered:
 
 
 def _select(catalog: Catalog, table: str, where: Mapping[str, object]) -> list[Row]:
-    return [] if any(value == [] for value in where.values()) else catalog.select(table, where)
+    """The rows that match; none of a table that an older catalog does not have."""
+    asked = table in catalog.model.tables and not any(value == [] for value in where.values())
+    return catalog.select(table, where) if asked else []
 
 
 def _asset_tables(model: CatalogModel) -> list[str]:
@@ -172,12 +174,12 @@ def _follow(catalog: Catalog, found: Gathered, rows: Rows) -> None:
 def _add_datasets(source: Connection, found: Gathered) -> None:
     catalog = source.catalog
     runs = list(found.runs)
-    for row in catalog.select(MLTable.dataset_execution, {"Execution": runs}):
+    for row in _select(catalog, MLTable.dataset_execution, {"Execution": runs}):
         found.inputs.append((row["Dataset"], row["Execution"], row["Dataset_Version"]))
     wanted = {rid for _, _, rid in found.inputs if rid is not None}
     wanted |= {current_version(catalog, dataset).rid for dataset, _, rid in found.inputs if rid is None}
     rows = _select(catalog, MLTable.dataset_version, {"RID": sorted(wanted)})
-    rows += catalog.select(MLTable.dataset_version, {"Execution": runs})
+    rows += _select(catalog, MLTable.dataset_version, {"Execution": runs})
     for row in rows:
         _add_version(catalog, found, row)
     rids = sorted({rid for contents in found.versions.values() for rid in contents.members})
@@ -236,8 +238,8 @@ def _add_types(catalog: Catalog, found: Gathered) -> None:
 
 def _add_relatives(catalog: Catalog, found: Gathered) -> None:
     runs = list(found.runs)
-    rows = catalog.select(MLTable.nested_execution, {"Execution": runs})
-    rows += catalog.select(MLTable.nested_execution, {"Nested_Execution": runs})
+    rows = _select(catalog, MLTable.nested_execution, {"Execution": runs})
+    rows += _select(catalog, MLTable.nested_execution, {"Nested_Execution": runs})
     found.nested = list({row["RID"]: row for row in rows}.values())
     named = {row[end] for row in found.nested for end in ("Execution", "Nested_Execution")}
     named |= found.named[MLTable.execution].keys()

@@ -32,6 +32,8 @@ def link_runs(passage: Passage, gathered: Gathered) -> None:
 
 def nest_runs(passage: Passage, gathered: Gathered) -> None:
     """Nest executions as they are here, in their order, where both ends have copies."""
+    if MLTable.nested_execution not in passage.there.model.tables:
+        return
     rows = [
         row
         for row in sorted(gathered.nested, key=lambda row: (row["RCT"], row["RID"]))

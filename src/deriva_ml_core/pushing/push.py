@@ -106,7 +106,7 @@ def _chosen(source: Connection, rid: RID, *, children: bool, lineage: bool) -> d
     waiting = list(chosen)
     while waiting:
         found: set[RID] = set()
-        if children:
+        if children and MLTable.nested_execution in source.catalog.model.tables:
             links = source.catalog.select(MLTable.nested_execution, {"Execution": waiting})
             found |= {link["Nested_Execution"] for link in links}
         if lineage:
