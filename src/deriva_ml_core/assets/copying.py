@@ -7,11 +7,12 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
-__all__ = ["copy_whole", "put_aside", "remove_abandoned"]
+__all__ = ["beginning_of", "copy_whole", "hold", "put_aside", "remove_abandoned"]
 
-_PART = re.compile(r"\.[0-9a-f]{32}\.part")
+_PART = re.compile(r"\.[0-9a-f]{32}(\.part|-part(\..*)?)")
 
 
 def copy_whole(original: Path, target: Path) -> None:
@@ -21,12 +22,25 @@ def copy_whole(original: Path, target: Path) -> None:
     part = _part(target)
     try:
         with part.open("xb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)  # let go by the system when this process dies
+            hold(held)
             copyfile(original, part)
             part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def beginning_of(target: Path) -> Path:
+    """Where somebody may write a file before it is whole; if he is killed, `remove_abandoned` deletes it.
+
+    Its name ends as the file's own does, since some judge by that what to write.
+    """
+    return target.with_name(f".{uuid4().hex}-part{''.join(target.suffixes[-2:])}")
+
+
+def hold(file: IO[bytes]) -> None:
+    """Keep the beginning of a file from being deleted while it is open; the system lets go when this process dies."""
+    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def put_aside(path: Path) -> Path | None:

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from time import monotonic
 from types import FrameType
 from typing import Any
 
-from deriva_ml_core.definitions import Status
+from deriva_ml_core.definitions import RID, Status
 
-__all__ = ["TerminationWatch", "duration_text", "ending"]
+__all__ = ["Leaving", "TerminationWatch", "duration_text", "ending"]
+
+log = logging.getLogger(__name__)
+
+
+class Leaving:
+    """What is done when the ``with`` of a run is left, before its end is recorded.
+
+    Args:
+        execution: Whose.
+    """
+
+    def __init__(self, execution: RID) -> None:
+        self._execution = execution
+        self._since: float | None = None
+        self.tasks: list[Callable[[BaseException | None], object]] = []
+        """Each is told what the ``with`` is left by, None where it ran to its end; the last is done first."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the tasks have been at it; 0 where they are not."""
+        return 0.0 if self._since is None else monotonic() - self._since
+
+    def do(self, error: BaseException | None) -> BaseException | None:
+        """Do the tasks once; what one raises is logged, and Ctrl-C, which ends only what was waited for, returned."""
+        self._since = monotonic()
+        impatience: BaseException | None = None
+        while self.tasks:
+            try:
+                self.tasks.pop()(error)
+            except Exception:
+                log.warning("Something before the end of execution %s failed.", self._execution, exc_info=True)
+            except BaseException as another:  # noqa: BLE001 - Ctrl-C while something is waited for
+                impatience = another
+        self._since = None
+        return impatience
 
 
 class TerminationWatch:

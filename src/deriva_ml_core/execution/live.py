@@ -18,7 +18,7 @@ from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
 from deriva_ml_core.errors import DryRunOnly, FollowerOnly, InvalidTransition
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.desk import DeskExecution
-from deriva_ml_core.execution.ending import TerminationWatch, ending
+from deriva_ml_core.execution.ending import Leaving, TerminationWatch, ending
 from deriva_ml_core.execution.nesting import nest
 from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.execution.resuming import one_at_a_time
@@ -78,9 +78,11 @@ class Execution(DeskExecution):
         self._restored = restored
         self._again = again
         self._watch = TerminationWatch()
-        self._at_end: list[Callable[[BaseException | None], object]] = []
+        self._leaving = Leaving(self.execution_rid)
         self._sent_while_running: bool | None = None
         """None where nothing was; else whether the end of the run takes away what was sent."""
+        self.is_sent_afterwards = False
+        """Whether who ends it sends at once what is staged then, and says himself what is not."""
         self.configuration = configuration
 
     def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, dict[str, Any]]]:
@@ -122,14 +124,7 @@ class Execution(DeskExecution):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.hold()
-        impatience: BaseException | None = None
-        while self._at_end:
-            try:
-                self._at_end.pop()(error)
-            except Exception:
-                log.warning("Something before the end of execution %s failed.", self.execution_rid, exc_info=True)
-            except BaseException as another:  # noqa: BLE001 - Ctrl-C while something is waited for
-                impatience = another
+        impatience = self._leaving.do(error)
         try:
             self._end(error or impatience)
         except Exception:
@@ -139,13 +134,23 @@ class Execution(DeskExecution):
         if impatience is not None:
             raise impatience
 
+    @property
+    def seconds_of_leaving(self) -> float:
+        """How long its ``with`` is being left: those who wait for something there share one bound."""
+        return self._leaving.seconds
+
+    def warn_of_unsent(self) -> None:
+        """Say how to send what is staged, if anything is."""
+        if not self.follower:
+            self.desk.outputs.warn_of_unsent()
+
     def at_end(self, task: Callable[[BaseException | None], object]) -> None:
         """Have something done when the ``with`` is left, in whichever way, before the end is recorded; the last first.
 
         Args:
             task: Told what the ``with`` is left by, None where it ran to its end; what it raises is logged.
         """
-        self._at_end.append(task)
+        self._leaving.tasks.append(task)
 
     def update_status(
         self, status: Status, message: str = "", *, progress: Progress | None = None, wait: bool = True
@@ -177,8 +182,8 @@ class Execution(DeskExecution):
             self.desk.beside.row.write_beside()
         else:
             self.desk.course.set(status, reason, error=reason if status is not Status.completed else "", wait=False)
-        if error is not None and not self.follower:
-            self.desk.outputs.warn_of_unsent()
+        if error is not None and not self.is_sent_afterwards:
+            self.warn_of_unsent()
         if self._sent_while_running is not None:
             self.desk.beside.submit(partial(self.desk.outputs.finish, clean=self._sent_while_running))
         self.desk.beside.drain()

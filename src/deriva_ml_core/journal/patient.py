@@ -24,6 +24,8 @@ class PatientJournal:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._waiting: list[Event] = []
+        self._is_refused = False
+        """Whether the last line could not be written, which has been said."""
         self._lock = ForkLock()
 
     def append(self, *events: Event) -> list[Event]:
@@ -39,8 +41,11 @@ class PatientJournal:
                 while self._waiting:
                     self._journal.append(self._waiting[0])
                     written.append(self._waiting.pop(0))
+                self._is_refused = False
             except OSError as error:
-                log.warning("%s cannot be written yet, and is by the next call: %s", self._journal.path, error)
+                if not self._is_refused:
+                    log.warning("%s cannot be written yet, and is as soon as it can: %s", self._journal.path, error)
+                self._is_refused = True
         return written
 
     @property

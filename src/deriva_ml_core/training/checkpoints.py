@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deriva_ml_core.assets.copying import put_aside
+from deriva_ml_core.assets.copying import beginning_of, put_aside
 from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
 from deriva_ml_core.scores import Score, monitored
 from deriva_ml_core.training.options import TrainingOptions
@@ -88,6 +88,7 @@ class Checkpoints:
         self._marked: set[tuple[str, Path]] = set()
         self._unknown: set[str] = set()
         self._writing: dict[Path, tuple[_Kept, bool, Score | None]] = {}
+        self._written: set[Path] = set()
 
     @property
     def folder(self) -> Path:
@@ -136,10 +137,7 @@ class Checkpoints:
         is_best = self._is_best(score) and not moment.in_step
         if not (self._keeps_last or is_best):
             return None
-        name = self._name(moment)
-        if self._best and not is_best and self._best.path == self.folder / f"{name}{suffix}":
-            name = f"{name}-last"  # a template without the epoch: the best must not be written over
-        path = self._stage(name + suffix)
+        path = self._stage(self._told_apart(moment, suffix, is_best=is_best))
         self._writing[path] = (_Kept(path, moment.epoch, score), is_best, self._score)
         if is_best and score is not None:
             self._score = score  # before it is written, since the checkpoint carries it
@@ -147,8 +145,7 @@ class Checkpoints:
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
         """Let a framework write beside a checkpoint's place, and put it there when it is whole."""
-        # the name ends as the checkpoint's does, since Keras judges by that
-        partial = path.with_name(f".writing-{path.name}")
+        partial = beginning_of(path)
         try:
             write(partial)
             partial.replace(path)
@@ -161,6 +158,7 @@ class Checkpoints:
             self._execution.forget(path)
         self.adopt(path, whole=True)
         kept, is_best, _ = self._writing.pop(path)
+        self._written.add(path)
         before = [each for each in (self._best, self._last) if each is not None]
         if is_best:
             self._best = kept
@@ -279,18 +277,38 @@ class Checkpoints:
             options.checkpoint_table, name, asset_types=list(options.checkpoint_types), rename_file=rename
         )
 
+    def _told_apart(self, moment: Moment, suffix: str, *, is_best: bool) -> str:
+        """The name of a checkpoint's file: another one than of those that it does not supersede."""
+        name = self._name(moment)
+        path = self.folder / f"{name}{suffix}"
+        if self._keeps_all and path in self._written:
+            return f"{name}-{_mark(moment)}{suffix}"
+        if self._best and not is_best and self._best.path == path:
+            return f"{name}-last{suffix}"
+        return f"{name}{suffix}"
+
     def _name(self, moment: Moment) -> str:
         template = self._options.filename
         if template is None:
-            name = f"step-{moment.step or 0:08d}" if moment.in_step else f"epoch-{moment.epoch:04d}"
-            return name if moment.fit == 1 else f"fit-{moment.fit}-{name}"
+            return _of_fit(moment, _mark(moment))
         known = {**moment.metrics, "epoch": moment.epoch, "step": moment.step or 0, "fit": moment.fit}
         try:
-            return template.format_map(known)
+            name = template.format_map(known)
         except (KeyError, ValueError, IndexError, AttributeError) as error:
             raise ConfigurationError(
                 f"filename={template!r} cannot be filled in ({error}); it may name {', '.join(sorted(known))}."
             ) from error
+        return name if "{fit" in template else _of_fit(moment, name)
+
+
+def _mark(moment: Moment) -> str:
+    return f"step-{moment.step or 0:08d}" if moment.in_step else f"epoch-{moment.epoch:04d}"
+
+
+def _of_fit(moment: Moment, name: str) -> str:
+    """A name that no earlier fit of the execution has."""
+    folder, slash, last = name.rpartition("/")
+    return name if moment.fit == 1 else f"{folder}{slash}fit-{moment.fit}-{last}"
 
 
 def _delete(path: Path) -> None:

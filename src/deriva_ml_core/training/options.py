@@ -54,7 +54,9 @@ class TrainingOptions(Value):
         save_every_n_steps: Checkpoints within an epoch, this many optimizer steps apart; None for none.
         weights_only: Whether a checkpoint holds the weights alone, and no state to resume from.
         filename: The checkpoints' names without suffix, with ``{epoch}``, ``{step}``, ``{fit}`` and metrics as in
-            ``"{epoch:03d}-{val_loss:.2f}"``; None for ``epoch-0003``, or ``step-00001200`` within an epoch.
+            ``"{epoch:03d}-{val_loss:.2f}"``; None for ``epoch-0003``, or ``step-00001200`` within an epoch. Where it
+            would call two alike that are both kept, they are told apart: by ``fit-2-`` before those of a further fit,
+            by ``-last`` or the epoch after those of one fit.
         checkpoint_table: The asset table for checkpoints.
         checkpoint_types: Their terms in the vocabulary Asset_Type.
         every_n_epochs: How many epochs apart statuses are; the last epoch always has one.

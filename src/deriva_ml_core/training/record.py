@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deriva_ml_core.definitions import MLAsset
-from deriva_ml_core.errors import UnknownTerm
+from deriva_ml_core.errors import DerivaMLException, UnknownTerm
 from deriva_ml_core.execution.card import CURVES_FILE
 from deriva_ml_core.forklock import ForkLock
 from deriva_ml_core.training.facts import FACTS_FILE, TrainingFacts
@@ -38,6 +38,8 @@ class Record:
         self._held: list[tuple[int, Mapping[str, object]]] = []
         self._lock = ForkLock()
         self._registered: dict[Path, tuple[int, int]] = {}
+        self._is_refused = False
+        """Whether the last line of metrics could not be written, which has been said."""
 
     def next_fit(self) -> int:
         """The number of the fit that begins now."""
@@ -53,10 +55,21 @@ class Record:
         values: Mapping[str, float],
         more: Mapping[str, object] | None = None,
     ) -> None:
-        """Add a line of metrics; see `MetricsFile.append`."""
-        if self._metrics.path not in self._registered:  # not before the first line: a fit without one leaves no file
-            self._register(self._metrics.path, "Metrics_File")
-        self._metrics.append(stage=stage, fit=fit, by=by, epoch=epoch, step=step, values=values, more=more)
+        """Add a line of metrics; see `MetricsFile.append`. What a full disk refuses waits, and is warned about once."""
+        try:
+            try:
+                if self._metrics.path not in self._registered:  # not before the first: a fit without one has no file
+                    self._register(self._metrics.path, "Metrics_File")
+            finally:
+                self._metrics.append(stage=stage, fit=fit, by=by, epoch=epoch, step=step, values=values, more=more)
+        except (OSError, DerivaMLException) as error:
+            if not self._is_refused:
+                log.warning(
+                    "%s cannot be written or staged now, and is as soon as it can: %s", self._metrics.path, error
+                )
+            self._is_refused = True
+        else:
+            self._is_refused = False
 
     def hold(self, fit: int, facts: Mapping[str, object]) -> None:
         """Keep what is told of a fit until `write_facts` writes it, beside the training."""

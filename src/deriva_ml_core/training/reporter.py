@@ -126,7 +126,7 @@ class TrainingReporter:
                 self._run.end(error)
                 raise
             self._record = Record(execution)
-            self._sender = Sender(execution, self._worker, self.options.upload)
+            self._sender = Sender(execution, self._worker, self.options.upload, self.options.drain)
             self._fit = None
             execution.at_end(self._leave)
         return execution
@@ -158,8 +158,8 @@ class TrainingReporter:
         self._fit = Fit(number, self.options, record, checkpoints, Pace(self.options, epochs), self._tell)
         with spared("keep how the fit is set up"):
             datasets = [spec.model_dump(include={"rid", "version"}) for spec in execution.record.datasets]
-            resumed = self._resumed.facts()
-            self._fit.begin({"datasets": datasets, "resumed_from": resumed, "settings": dict(settings or {})})
+            facts = {"datasets": datasets, "resumed_from": self._resumed.facts(), "settings": dict(settings or {})}
+            self._fit.begin(facts)
             self._worker.submit(record.write_facts)
         self._link_origin(execution)
 
@@ -241,8 +241,7 @@ class TrainingReporter:
         self._end(outcome or "completed")
         if outcome and self._fit:
             done, epochs = self._fit.pace.done, self._fit.pace.epochs
-            of = "" if epochs is None else f" of {epochs}"
-            self._tell(f"Fit ended after {done}{of} epochs: {outcome}")
+            self._tell(f"Fit ended after {done}{'' if epochs is None else f' of {epochs}'} epochs: {outcome}")
         if not self._run.held:
             self._finish(None)
         elif not self.own:
@@ -420,18 +419,20 @@ class TrainingReporter:
             self._send()
             return
         self._ends_by = monotonic() + self.options.drain
-        try:
-            self._round_off()
-        except BaseException as impatience:  # Ctrl-C while it waits: how the run ended is recorded all the same
-            self._run.end(error or impatience)
-            raise
-        self._run.end(error)
-        is_wanted = error is None or isinstance(error, Exception)  # Ctrl-C and SIGTERM want the process to end
-        (self._send_all if is_wanted else self._send_in_time)()
+        with self._run.telling_of_unsent():
+            try:
+                self._round_off()
+            except BaseException as impatience:  # Ctrl-C while it waits: how the run ended is recorded all the same
+                self._run.end(error or impatience)
+                raise
+            self._run.end(error)
+            is_wanted = error is None or isinstance(error, Exception)  # Ctrl-C and SIGTERM want the process to end
+            (self._send_all if is_wanted else self._send_in_time)()
 
     def _drain(self) -> bool:
         """Wait for what is done beside; all waits of one end together last no longer than the drain."""
-        return self._worker.drain(self.options.drain if self._ends_by is None else self._ends_by - monotonic())
+        left = self.options.drain if self._ends_by is None else self._ends_by - monotonic()
+        return self._worker.drain(left - self._run.execution.seconds_of_leaving)
 
     def _close(self, error: BaseException | None) -> None:
         """End what a ``with`` of our own began; after an exception that one goes on, whatever the upload does."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deriva_ml_core.definitions import Status
@@ -76,6 +77,7 @@ class Run:
             if resumed is not None and check is not None:
                 check(execution)
             execution.__enter__()
+            execution.is_sent_afterwards = True
             self._execution, self._is_inside = execution, True
         return execution
 
@@ -92,6 +94,15 @@ class Run:
             self._is_inside = False
             kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
             self._execution.__exit__(kind, error, trace)
+
+    @contextmanager
+    def telling_of_unsent(self) -> Iterator[None]:
+        """End and send a run; of one that did not complete what is staged even then is told."""
+        try:
+            yield
+        finally:
+            if self.execution.status is not Status.completed:
+                self.execution.warn_of_unsent()
 
     @property
     def is_inside(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
 
+from deriva_ml_core.assets.copying import beginning_of, hold
 from deriva_ml_lightning.packages import classes_named
 
 __all__ = ["CheckpointWatch", "RecordedCheckpointIO", "install", "is_local", "uninstall", "wait_for_saves"]
@@ -162,9 +163,10 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".writing-{path.name}")
+    partial = beginning_of(path)
     try:
         with partial.open("wb") as file:  # given a path, torch.save would write the name into the bytes
+            hold(file)
             torch.save(checkpoint, file)
         partial.replace(path)
     finally:
