@@ -47,9 +47,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the table of options where a page asks for it; mkdocs calls this for each page."""
-    return markdown.replace("<!-- options of a training -->", training_options())
+def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
+    """Put the table of options, and files of the repository, where a page asks for them; mkdocs calls it for each."""
+    root = Path(str(config.config_file_path)).parent
+    shown = re.sub(r"<!-- the file (\S+) -->", lambda file: f"```\n{(root / file[1]).read_text()}```", markdown)
+    return shown.replace("<!-- options of a training -->", training_options())
 
 
 def training_options() -> str:
