@@ -14,6 +14,7 @@ from terminal import Said, called
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer, serving
 
 
@@ -99,3 +100,34 @@ def test_a_new_catalog(ask, server: DerivaServer) -> None:
     made = ask("init", "--host", server.hostname, "--project", "scans", "--json").json
     assert "Execution" in made["tables"]
     assert ask("list", "--host", server.hostname, "--catalog", made["number"], "--json").json["executions"] == []
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`")  # Lightning 2.6 with torch 2.13
+def test_a_training_is_published(ask, server: DerivaServer, ml: DerivaML, there: tuple[str, ...]) -> None:
+    """A training that the callback recorded offline is pushed, and shown there as it is here, curves and all."""
+    lightning = pytest.importorskip("pytorch_lightning", reason="it is Lightning that trains")
+    from pytorch_lightning.demos.boring_classes import BoringModel
+
+    from deriva_ml_lightning import DerivaMLCallback
+
+    workflow = Workflow(name="Own", workflow_type="Training", url="https://example.org/own.py", checksum="4" * 40)
+    recorded = DerivaMLCallback(ml=DerivaML(), configuration=ExecutionConfiguration(workflow=workflow))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    lightning.Trainer(max_epochs=2, limit_train_batches=2, limit_val_batches=1, callbacks=[recorded], **quiet).fit(
+        BoringModel()
+    )
+    rid = recorded.execution.execution_rid
+    pushed = ask("push", rid, "--to", server.hostname, "--to-catalog", there[3], "--json").json
+    here = ask("show", rid, "--json").json
+    found = ask("show", pushed["execution"], "--json", *there).json
+    told = ("status", "duration_seconds", "started", "stopped", "timeline", "metrics", "fits", "environment")
+    assert {name: found[name] for name in told} == {name: here[name] for name in told}
+    assert len(found["fits"]) == 1
+    beside = ("journal.jsonl",)
+    files = [
+        {(each["table"], each["filename"], each["md5"]) for each in run["outputs"] if each["filename"] not in beside}
+        for run in (here, found)
+    ]
+    assert files[0] < files[1]
+    assert {table for table, _, _ in files[0]} >= {"Model", "Execution_Metadata"}
+    assert [each.execution_rid for each in ml.find_executions()] == [pushed["execution"]]

@@ -79,8 +79,9 @@ def _print(report: PushReport) -> None:
     for note in report.notes:
         screen.print(shown(note, "yellow"))
     if report.unsent:
-        told = ", ".join(report.unsent[:5])
-        screen.print(shown(f"Not copied, as {counted(len(report.unsent), 'file')} never uploaded: {told}.", "yellow"))
+        names = ", ".join(report.unsent[:5])
+        told = f"{counted(len(report.unsent), 'file')} not copied, since never uploaded: {names}"
+        screen.print(shown(told, "yellow"))
     if report.new:
         sent = f"{counted(len(report.new), 'row')} and {counted(report.files, 'file')} ({size(report.bytes)})"
         screen.print(shown(f"Copied {sent} to {report.target}", "green"), soft_wrap=True)
