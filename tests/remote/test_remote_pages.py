@@ -93,6 +93,11 @@ def test_a_related_table_is_called_by_its_end(model: Any) -> None:
     assert to_execution.annotations[tag.foreign_key] == {"from_name": "Model"}
 
 
+def test_the_schema_of_pages_is_there(model: Any) -> None:
+    """Other clients look for tables in it, and cannot open a catalog without."""
+    assert "WWW" in model.schemas
+
+
 def test_what_is_there_is_not_changed(catalog: RemoteCatalog, fake: DerivaServer) -> None:
     """A catalog that has its tables gets no other annotations when it is given what it lacks."""
     asking = Asking(catalog._server, catalog.number)

@@ -161,12 +161,13 @@ class RemoteCatalog(Readable):
         """Say who may do something: users and groups for one of ERMrest's access control lists."""
         self._asking.send("PUT", f"/acl/{name(access)}", self.name, given=list(who))
 
-    def create_tables(self, tables: Sequence[Table]) -> None:
+    def create_tables(self, tables: Sequence[Table], *, also: Sequence[str] = ()) -> None:
+        """Add tables, and with them further schemas, which are empty."""
         model = self.model if all(table.name not in self.model.tables for table in tables) else self.refresh()
         new = [self._placed(table) for table in tables if not _exists(model, table)]
         if not new:
             return
-        documents = schema_documents(model, new, self._tables.schemas)
+        documents = schema_documents(model, new, self._tables.schemas, also)
         try:
             self._asking.send("POST", "/schema", new[0].name, given=documents, repeat=False)
         except DerivaMLException:

@@ -18,6 +18,9 @@ from deriva_ml_core.standard import TERMS, standard_tables
 
 __all__ = ["create_catalog", "furnish"]
 
+PAGES = "WWW"
+"""The schema of a catalog's web pages: other clients, deriva-ml 1.17 among them, look into it, and fail without."""
+
 
 def create_catalog(server: Server, project: str, rights: Mapping[str, Sequence[str]] | None = None) -> RemoteCatalog:
     """Make a catalog with the standard tables and terms.
@@ -32,7 +35,7 @@ def create_catalog(server: Server, project: str, rights: Mapping[str, Sequence[s
         ConfigurationError: The project's name cannot name a schema.
         LoginRequired, AccessRefused: This user may not make catalogs.
     """
-    if not project.strip() or project in (ML_SCHEMA, "public", "WWW") or project.startswith("_"):
+    if not project.strip() or project in (ML_SCHEMA, "public", PAGES) or project.startswith("_"):
         raise ConfigurationError(f"A project cannot be named {project!r}: choose a name that begins with a letter.")
     try:
         response = legible(
@@ -68,7 +71,7 @@ def furnish(catalog: RemoteCatalog, project: str) -> None:
     """
     missing = [table for table in standard_tables() if table.name not in catalog.model.tables]
     if missing:
-        catalog.create_tables([_in_project(table, project) for table in missing])
+        catalog.create_tables([_in_project(table, project) for table in missing], also=[PAGES])
     known = adapted(catalog)
     for vocabulary, terms in TERMS.items():
         rows = [{"Name": name, "Description": description} for name, description in terms.items()]

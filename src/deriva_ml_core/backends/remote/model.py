@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -172,13 +172,16 @@ def _foreign_key(table: Table, key: ForeignKey, schema: str) -> dict[str, Any]:
     }
 
 
-def schema_documents(model: CatalogModel, tables: Iterable[Table], schemas: Iterable[str]) -> list[dict[str, Any]]:
+def schema_documents(
+    model: CatalogModel, tables: Iterable[Table], schemas: Iterable[str], also: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The documents of one request that makes tables, and those of their schemas that are not there yet.
 
     Args:
         model: The tables that are there.
         tables: The tables to make.
         schemas: The schemas that are there.
+        also: Further schemas to make, without tables.
 
     Raises:
         UnknownTable: A foreign key refers to a table that is neither there nor given.
@@ -191,7 +194,7 @@ def schema_documents(model: CatalogModel, tables: Iterable[Table], schemas: Iter
             raise UnknownTable(f"A foreign key refers to {name!r}, which is no table; make that first.")
         return places[name]
 
-    missing = dict.fromkeys(table.schema for table in new if table.schema not in set(schemas))
+    missing = dict.fromkeys(name for name in (*(table.schema for table in new), *also) if name not in set(schemas))
     made = [{"schema_name": name, "comment": None, "annotations": UNDERLINES_AS_SPACES} for name in missing]
     together = {table.name: table for table in new}
     return [*made, *(table_document(table, schema_of, together) for table in new)]

@@ -1,0 +1,108 @@
+"""What a run asks of a server is as little as it can be: each step's requests are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import MLVocab, Status
+from deriva_ml_core.errors import UnknownTerm
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
+from fakes.deriva_server import DerivaServer
+from fakes.faults import Fault, Harm
+
+Count = Callable[[Callable[[], Any]], int]
+
+
+@pytest.fixture
+def count(fake: DerivaServer) -> Count:
+    """How many requests something takes."""
+
+    def counted(step: Callable[[], Any]) -> int:
+        fake.requests.clear()
+        step()
+        return len(fake.requests)
+
+    return counted
+
+
+@pytest.fixture
+def config() -> ExecutionConfiguration:
+    workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
+    return ExecutionConfiguration(workflow=workflow, description="d")
+
+
+@pytest.fixture
+def exe(ml: DerivaML, config: ExecutionConfiguration) -> Execution:
+    return ml.create_execution(config)
+
+
+def stage(exe: Execution, count: int, prefix: str = "") -> None:
+    for number in range(count):
+        exe.asset_file_path("Model", f"{prefix}{number}.bin").write_bytes(bytes([number]) * 1024)
+
+
+def test_making_a_catalog(fake: DerivaServer, count: Count) -> None:
+    """A catalog with all tables, annotations and terms takes no more than eight requests, and opening it one."""
+    login = fake.credential()
+    assert count(lambda: DerivaML.create(fake.hostname, "demo", credential=login)) <= 8
+    assert count(lambda: DerivaML(fake.hostname, "1", credential=login)) == 1
+
+
+def test_making_an_execution(ml: DerivaML, config: ExecutionConfiguration, count: Count) -> None:
+    """Eight requests and one for each of its two records, with a new workflow and with one that is known."""
+    assert count(lambda: ml.create_execution(config)) <= 10
+    assert count(lambda: ml.create_execution(config)) <= 10
+
+
+def test_running(exe: Execution, count: Count) -> None:
+    """A state is one request, and a file that is registered none."""
+    assert count(exe.__enter__) == 1
+    assert count(lambda: exe.update_status(Status.running, "halfway")) == 1
+    assert count(lambda: stage(exe, 3)) == 0
+    assert count(lambda: exe.__exit__(None, None, None)) == 1
+
+
+@pytest.mark.parametrize(("files", "most"), [(1, 6), (10, 16), (100, 110)])
+def test_uploading(exe: Execution, count: Count, files: int, most: int) -> None:
+    """Rows, links and types of all files take three requests; the journal's copy, later, four."""
+    with exe:
+        stage(exe, files)
+        assert count(exe.upload_execution_outputs) == files + 3 <= most
+        exe.update_status(Status.completed)
+    assert count(exe.upload_execution_outputs) <= 1  # the row once more
+    stage(exe, 1, "later")
+    assert count(exe.upload_execution_outputs) <= 1 + 3 + 4 + 1
+
+
+def test_an_unknown_workflow_type(ml: DerivaML, catalog: RemoteCatalog) -> None:
+    """The catalog itself refuses it, and the error names the known ones; nothing is added."""
+    unknown = Workflow(name="w", workflow_type="Trianing", url="https://example.org/w.py", checksum="0" * 40)
+    with pytest.raises(UnknownTerm, match=r"'Trianing'.*Training"):
+        ml.create_execution(ExecutionConfiguration(workflow=unknown))
+    assert catalog.select("Workflow") == catalog.select("Execution") == []
+
+
+def test_missing_rows_are_one_request(catalog: RemoteCatalog, count: Count) -> None:
+    """Rows that are all new are told by the request that adds them; those that are there are asked for."""
+    rows = [{"Name": name, "Description": ""} for name in ("b", "a")]
+    assert count(lambda: catalog.insert_missing(MLVocab.dataset_type, rows, "Name")) == 1
+    assert count(lambda: catalog.insert_missing(MLVocab.dataset_type, rows, "Name")) == 2
+
+
+def test_missing_rows_whose_answer_is_lost(catalog: RemoteCatalog, fake: DerivaServer) -> None:
+    """They are added once, and told all the same, in their order."""
+    fake.faults.add(Fault(Harm.lose, "POST", "Dataset_Type"))
+    rows = [{"Name": name, "Description": ""} for name in ("b", "a")]
+    found = catalog.insert_missing(MLVocab.dataset_type, rows, "Name")
+    assert [row["Name"] for row in found] == ["b", "a"]
+    (rid,) = catalog.reserve(1)
+    fake.faults.add(Fault(Harm.lose, "POST", "Workflow$"))
+    (row,) = catalog.insert_missing("Workflow", [{"RID": rid, "Name": "w", "Workflow_Type": "Training"}], "RID")
+    assert (row["RID"], row["Name"], row["URL"]) == (rid, "w", None)
+    assert len(catalog.select("Workflow")) == 1
