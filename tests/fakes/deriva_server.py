@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -47,7 +48,7 @@ class DerivaServer:
         self.requests: list[Request] = []
         self.connections: list[int] = []
         self.sessions = dict(USERS)
-        self.port = 0
+        self.port, self.scheme = 0, "http"
         self._changed = threading.Condition()
         self._answering = 0
 
@@ -71,7 +72,7 @@ class DerivaServer:
     @property
     def hostname(self) -> str:
         """What a client is given to reach it."""
-        return f"http://localhost:{self.port}"
+        return f"{self.scheme}://localhost:{self.port}"
 
     def credential(self, user: str = "test1") -> dict[str, str]:
         """A user's login."""
@@ -241,11 +242,16 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, latency: float = 0.0, first_catalog: int = 1) -> Iterator[DerivaServer]:
-    """A server that runs while the block does."""
+def serving(
+    folder: Path, *, latency: float = 0.0, first_catalog: int = 1, secure: ssl.SSLContext | None = None
+) -> Iterator[DerivaServer]:
+    """A server that runs while the block does; with a context of TLS over https."""
     fake = DerivaServer(folder, latency=latency, first_catalog=first_catalog)
     handler = type("Handler", (_Handler,), {"fake": fake})
     server = _Server(("127.0.0.1", 0), handler)
+    if secure is not None:
+        server.socket = secure.wrap_socket(server.socket, server_side=True)
+        fake.scheme = "https"
     fake.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

@@ -113,6 +113,11 @@ class Ermrest:
             self._catalogs[made.number] = made
             return made.number
 
+    @property
+    def numbers(self) -> list[str]:
+        """The numbers of all catalogs that are there."""
+        return list(self._catalogs)
+
     def drop(self, number: str) -> None:
         del self._catalogs[number]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from fail_points import first_of_each_kind
-from worlds import World
+from fail_points import first_of_each_kind, in_child
+from worlds import ServerWorld, World
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
@@ -293,6 +293,26 @@ def test_making_a_catalog_killed_at_every_step(story: Story) -> None:
             assert ml.lookup_execution(exe.execution_rid).status is Status.running
         if not was_there:
             assert list(folder.glob(".catalog-*")) == []
+
+
+@pytest.mark.parametrize("world", ["server"], indirect=True)
+def test_making_a_catalog_on_a_server_killed_at_every_request(story: Story) -> None:
+    """What was made of it stays, and naming its number completes it: then runs are recorded in it."""
+    world = story.world
+    assert isinstance(world, ServerWorld)
+
+    def nothing(_: DerivaML) -> None:
+        """The catalog is made before the work."""
+
+    steps = in_child(nothing, world.copy, world.make)
+    assert steps is not None
+    assert len(steps) > 5
+    for point in range(2, len(steps) + 1):
+        before = world.newest
+        assert in_child(nothing, world.copy, world.make, point) is None
+        assert int(world.newest) == int(before) + 1
+        with world.make(number=world.newest) as ml, story.create(ml) as exe:
+            assert ml.lookup_execution(exe.execution_rid).status is Status.running
 
 
 def killed_before(story: Story, step: str) -> str:

@@ -125,6 +125,16 @@ class ServerWorld:
         login = self._fake.credential("test2")
         return DerivaML(self._fake.hostname, self._number, credential=login, working_dir=self.copy, plugins=plugins)
 
+    def make(self, plugins: pluggy.PluginManager | None = None, number: str | None = None) -> DerivaML:
+        """Make another catalog, or complete one."""
+        login = self._fake.credential()
+        return DerivaML.create(self._fake.hostname, "demo", catalog_id=number, credential=login, plugins=plugins)
+
+    @property
+    def newest(self) -> str:
+        """The number of the catalog that was made last."""
+        return max(self._fake.ermrest.numbers, key=int)
+
     def fresh(self) -> None:
         shutil.rmtree(self.copy, ignore_errors=True)
         self.copy.mkdir()

@@ -299,7 +299,7 @@ def test_what_a_catalog_lacks_is_added(place: Place, request: pytest.FixtureRequ
 
 
 def test_metrics_need_a_place(place: Place, newer: str) -> None:
-    """A catalog without a table for metrics records runs all the same, and says how to get one: then runs have an order."""
+    """A catalog without a table for metrics records runs all the same, and says how to get one that has."""
 
     def ran(ml: DerivaML, loss: float) -> str:
         workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="7" * 40)

@@ -9,7 +9,7 @@ from typing import Any
 from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLVocab, Role
-from deriva_ml_core.errors import UnknownRID, WrongTable
+from deriva_ml_core.errors import InvalidFileName, UnknownRID, WrongTable
 from deriva_ml_core.models import Asset, UploadOptions
 from deriva_ml_core.schema import asset_type_table, execution_table
 
@@ -61,16 +61,29 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
 
     Returns:
         The file; one that is already there with the recorded length is not brought again.
+
+    Raises:
+        InvalidFileName: The catalog's names of table and row lead out of the folder.
     """
-    name = PurePosixPath(asset.filename or asset.rid)
+    if any(PurePosixPath(part).parts != (part,) or part == ".." for part in (asset.table, asset.rid)):
+        raise InvalidFileName(f"{asset.rid!r} of {asset.table!r} names no folder; ask the catalog's owner what it is.")
     inside = folder / asset.table / asset.rid
-    target = inside / (name.name if name.is_absolute() or ".." in name.parts else name)
+    target = inside / _own_name(asset)
     if not (target.is_file() and target.stat().st_size == asset.length):
         target.parent.mkdir(parents=True, exist_ok=True)
         RetryingStore(connection.store).get(
             asset.url, target, length=asset.length, md5=asset.md5, options=options or UploadOptions()
         )
     return target
+
+
+def _own_name(asset: Asset) -> PurePosixPath:
+    """An asset's file name, without what would lead elsewhere."""
+    name = PurePosixPath(asset.filename)
+    if name.is_absolute() or ".." in name.parts:
+        name = PurePosixPath(name.name)
+    is_none = name.name in ("", "..") or "\0" in asset.filename
+    return PurePosixPath(asset.rid) if is_none else name
 
 
 def verify_asset(connection: Connection, asset: Asset) -> None:

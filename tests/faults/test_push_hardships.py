@@ -1,0 +1,34 @@
+"""A push onto a disk that is full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hardships import full, small_disk
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.errors import CatalogUnavailable, StoreFull
+from deriva_ml_core.execution import ExecutionConfiguration
+from pushed_world import told
+
+
+def test_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
+    """A target without room says how much is needed, or that its disk is full; with room the push goes on."""
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Model", "big.pt").write_bytes(b"x" * 2_000_000)
+    exe.upload_execution_outputs()
+    with small_disk(tmp_path / "disk", 3_000_000) as disk:
+        there = DerivaML(f"file:{disk / 'there'}")
+        ballast = disk / "ballast"
+        ballast.write_bytes(b"x" * 1_300_000)
+        with pytest.raises(StoreFull, match=r"2000000 bytes.* free"):
+            ml.push(exe.execution_rid, there)
+        with full(disk), pytest.raises((StoreFull, CatalogUnavailable), match="full"):
+            ml.push(exe.execution_rid, there)
+        ballast.unlink()
+        report = ml.push(exe.execution_rid, there)
+        assert told(there, report.execution) == told(ml, exe.execution_rid)
+        assert len(there.find_executions()) == 1
+        there.close()
+

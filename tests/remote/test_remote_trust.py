@@ -1,0 +1,100 @@
+"""Whom a client trusts: a server with a certificate that is vouched for, and no name that a server tells."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deriva_ml_core.assets.recorded import download_asset
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.errors import CatalogUnavailable, InvalidFileName
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.models import Asset
+from deriva_ml_core.workflow import Workflow
+from fakes.deriva_server import DerivaServer, serving
+
+WORKFLOW = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for this machine that nobody vouches for, with its key."""
+    x509 = pytest.importorskip("cryptography.x509", reason="cryptography, which makes certificates, is not installed")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("certificate") / "localhost.pem"
+    secret = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    file.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *secret)
+    )
+    return file
+
+
+@pytest.fixture
+def secure(certificate: Path, tmp_path: Path) -> Iterator[DerivaServer]:
+    """A server that shows it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with serving(tmp_path / "hatrac", secure=context) as server:
+        yield server
+
+
+def test_a_certificate_that_nobody_vouches_for(secure: DerivaServer) -> None:
+    """The server is not asked for anything, and so learns no login; what is wrong is said."""
+    with pytest.raises(CatalogUnavailable, match="certificate"):
+        DerivaML(secure.hostname, "1", credential=secure.credential())
+    assert secure.requests == []
+
+
+def test_a_certificate_that_is_vouched_for(
+    secure: DerivaServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run over https is recorded as one over http is."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with DerivaML.create(secure.hostname, "demo", credential=secure.credential()) as ml:
+        with ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW)) as exe:
+            exe.asset_file_path("Model", "m.pt").write_bytes(b"w" * 10_000)
+        (asset,) = exe.upload_execution_outputs(chunk_size=4096)["Model"]
+        ml.verify_asset(asset)
+
+
+@pytest.mark.parametrize("name", ["../../../evil.png", "/tmp/evil.png", "a/../../evil.png", "..", "x\n/../evil.png"])
+def test_a_file_name_that_climbs_out(ml: DerivaML, fake: DerivaServer, name: str) -> None:
+    """What another client wrote as a file's name leads to no place but the folder that the file was meant for."""
+    with ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW)) as exe:
+        exe.asset_file_path("Image", "x.png").write_bytes(b"pixels")
+    (asset,) = exe.upload_execution_outputs()["Image"]
+    ml.add_dataset_element_type("Image")
+    dataset = exe.create_dataset("images")
+    ml.connection.catalog.update("Image", [{"RID": asset.rid, "Filename": name}])
+    dataset.add_dataset_members([asset.rid])
+    second = ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW))
+    bag = second.download_dataset_bag(dataset.rid)
+    (row,) = bag.list_dataset_members()["Image"]
+    found = [Path(row["Filename"]), second.download_asset(asset.rid)]
+    assert [path.read_bytes() for path in found] == [b"pixels"] * 2
+    assert found[0].resolve().is_relative_to(bag.path.resolve())
+    assert found[1].resolve().is_relative_to(second.working_dir.resolve())
+
+
+@pytest.mark.parametrize(("table", "rid"), [("..", "1-ABC"), ("/tmp", "1-ABC"), ("Image", "../../x"), ("Image", "..")])
+def test_names_of_tables_and_rows_that_climb_out(ml: DerivaML, tmp_path: Path, table: str, rid: str) -> None:
+    """A server whose tables and rows are named so gives no file a place."""
+    asset = Asset(rid=rid, table=table, filename="x", url="/hatrac/Image/x:A", length=1, md5="0" * 32)
+    with pytest.raises(InvalidFileName, match="names no folder"):
+        download_asset(ml.connection, asset, tmp_path / "inner" / "folder")
+    assert not (tmp_path / "inner").exists()
