@@ -18,10 +18,10 @@ def test_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Pat
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "big.pt").write_bytes(b"x" * 2_000_000)
     exe.upload_execution_outputs()
-    with small_disk(tmp_path / "disk", 3_000_000) as disk:
+    with small_disk(tmp_path / "disk", 6_000_000) as disk:
         there = DerivaML(f"file:{disk / 'there'}")
         ballast = disk / "ballast"
-        ballast.write_bytes(b"x" * 1_300_000)
+        ballast.write_bytes(b"x" * 3_500_000)
         with pytest.raises(StoreFull, match=r"2000000 bytes.* free"):
             ml.push(exe.execution_rid, there)
         with full(disk), pytest.raises((StoreFull, CatalogUnavailable), match=r"full|free"):
@@ -31,4 +31,3 @@ def test_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Pat
         assert told(there, report.execution) == told(ml, exe.execution_rid)
         assert len(there.find_executions()) == 1
         there.close()
-

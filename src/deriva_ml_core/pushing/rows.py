@@ -146,7 +146,7 @@ def _bring_plain(passage: Passage, table: Table, rows: Mapping[RID, Row], *, men
     rest = {rid: row for rid, row in rows.items() if rid not in known}
     key = _natural_key(passage, table, rest)
     if key:
-        known |= _by_key(passage, table, rest, key)
+        known |= _by_key(passage, table, rest, key, {rid: rid for rid in rest})
         passage.settle(table.name, rest, {r: known[r]["RID"] for r in rest if r in known}, new=False)
         rest = {rid: row for rid, row in rest.items() if rid not in known}
     if rest:
@@ -154,7 +154,7 @@ def _bring_plain(passage: Passage, table: Table, rows: Mapping[RID, Row], *, men
         made = [{**passage.translated(table, row, planned=copies), "RID": copies[rid]} for rid, row in rest.items()]
         passage.there.insert(table.name, made, skip_existing=True)
         if key:  # another machine may have been faster
-            copies = {rid: row["RID"] for rid, row in _by_key(passage, table, rest, key).items()}
+            copies = {rid: row["RID"] for rid, row in _by_key(passage, table, rest, key, copies).items()}
         passage.settle(table.name, rest, copies, new=True)
     if mend:
         columns = tuple(column.name for column in table.columns)
@@ -176,8 +176,10 @@ def _natural_key(passage: Passage, table: Table, rows: Mapping[RID, Row]) -> tup
     return ()
 
 
-def _by_key(passage: Passage, table: Table, rows: Mapping[RID, Row], key: tuple[str, ...]) -> dict[RID, Row]:
-    wanted = {rid: passage.translated(table, row) for rid, row in rows.items()}
+def _by_key(
+    passage: Passage, table: Table, rows: Mapping[RID, Row], key: tuple[str, ...], planned: Mapping[RID, RID]
+) -> dict[RID, Row]:
+    wanted = {rid: passage.translated(table, row, planned=planned) for rid, row in rows.items()}
     # the column with the most values asks for the fewest rows that are not meant
     values = max(([row[column] for row in wanted.values()] for column in key), key=lambda each: len({*each}))
     column = next(name for name in key if [row[name] for row in wanted.values()] == values)
