@@ -26,6 +26,7 @@ BENCHMARKS = (
     "hooks",
     "detection",
     "catalog",
+    "commands",
     "running",
     "uploading",
     "members",

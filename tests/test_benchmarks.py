@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = (
     "bags",
     "catalog",
+    "commands",
     "crowd",
     "detection",
     "hooks",

@@ -72,9 +72,9 @@ def find_ranking(connection: Connection, sort: str, stage: str | None) -> Rankin
     name, last = (base, word == "last") if base and word in ("last", "best") else (sort, False)
     for each in STAGES if stage is None else (stage,):
         where = {"Name": name, "Stage": each}
-        newest = connection.catalog.select(MLTable.execution_metric, where, order=("RCT",), descending=True, limit=1)
-        if newest:
-            return Ranking(name, each, last, bool(newest[0]["Larger_Is_Better"]))
+        found = connection.catalog.select(MLTable.execution_metric, where, order=("Best",), limit=1)
+        if found:
+            return Ranking(name, each, last, bool(found[0]["Larger_Is_Better"]))
     raise UnknownMetric(f"No execution has {_named(name, stage)}. {_known(connection)}")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
 
 from deriva_ml_core.backend import FILLED, Condition, Either, Where
 from deriva_ml_core.backends.embedded.tables import MappedTable
@@ -42,10 +44,17 @@ def criterion(mapped: MappedTable, rows: sa.FromClause, where: Where) -> sa.Colu
 
 def _all(mapped: MappedTable, rows: sa.FromClause, condition: Condition) -> sa.ColumnElement[bool]:
     check_columns(mapped, condition.keys())
-    return sa.and_(sa.true(), *(_one(mapped, rows.c[name], value) for name, value in condition.items()))
+    terms = {key.column for key in mapped.table.foreign_keys if key.to != "RID"} if len(condition) > 1 else set()
+    columns = {name: _unindexed(rows.c[name]) if name in terms else rows.c[name] for name in condition}
+    return sa.and_(sa.true(), *(_one(mapped, columns[name], name, value) for name, value in condition.items()))
 
 
-def _one(mapped: MappedTable, column: sa.ColumnElement[Any], value: object) -> sa.ColumnElement[bool]:
+def _unindexed(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A column of terms, for whose index SQLite would leave a better one: many rows have the same term."""
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+
+
+def _one(mapped: MappedTable, column: sa.ColumnElement[Any], name: str, value: object) -> sa.ColumnElement[bool]:
     if value is None:
         return column.is_(None)
     if value is FILLED:
@@ -54,7 +63,7 @@ def _one(mapped: MappedTable, column: sa.ColumnElement[Any], value: object) -> s
         return column.in_(value)
     if not isinstance(value, (tuple, list, set, frozenset)):
         return column == value
-    values = one_of(column, list(_bound(mapped, str(column.key), value)))
+    values = one_of(column, list(_bound(mapped, name, value)))
     return sa.or_(values, column.is_(None)) if None in value else values
 
 
