@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+
+from deriva_ml_core.runner.configs import GROUPS
+from deriva_ml_core.runner.hydra_files import choices
+from deriva_ml_core.runner.model import run_model
 
 __all__ = ["BASIC_SWEEPER", "JOB_NAME", "VERSION", "Plan", "planned"]
 
@@ -53,7 +59,7 @@ def planned(folder: Path, config_name: str, overrides: Sequence[str], *, multiru
         multirun: Whether the command line asks for several jobs; a configuration may do so too.
 
     Raises:
-        CompactHydraException: A config or a key does not exist, or an override cannot be read.
+        CompactHydraException: A config, a group or a key does not exist, or an override cannot be read.
     """
     given = [*overrides]
     with initialize_config_dir(str(folder), job_name=JOB_NAME, version_base=VERSION):
@@ -66,6 +72,7 @@ def planned(folder: Path, config_name: str, overrides: Sequence[str], *, multiru
     parsed = OverridesParser.create().parse_overrides(given)
     swept = [each for each in parsed if each.is_sweep_override()]
     config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    _refuse_unused(parsed, config, whole.hydra)
     return Plan(
         config=config,
         hydra=whole.hydra,
@@ -74,6 +81,20 @@ def planned(folder: Path, config_name: str, overrides: Sequence[str], *, multiru
         swept=tuple(str(each.input_line) for each in swept),
         overrides=tuple(overrides),
     )
+
+
+def _refuse_unused(overrides: Sequence[Override], config: DictConfig, hydra: DictConfig) -> None:
+    """Refuse ``+group=name`` of a group that is not there: hydra takes it for a new key, which nothing would use."""
+    text = OmegaConf.to_yaml(config)
+    known = choices(hydra)
+    for each in overrides:
+        key = each.key_or_group
+        is_new = each.is_add() and "." not in key and key not in {*known, *signature(run_model).parameters}
+        if is_new and f"${{{key}" not in text:
+            raise ConfigCompositionException(
+                f"{each.input_line}: there is no group of configs {key!r}, and nothing in the configuration uses a key "
+                f"of that name. The groups are {', '.join(sorted({*GROUPS, *known}))}, and what --list-configs shows."
+            )
 
 
 def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:

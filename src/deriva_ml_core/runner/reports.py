@@ -85,8 +85,8 @@ def summary(reports: Sequence[JobReport], jobs: int | None) -> str:
     states = Counter(report.status for report in reports)
     ended = {status: states[status] for status in (Status.completed, Status.failed, Status.aborted) if states[status]}
     done = sum(ended.values())
-    all_of_them = f"{done} of {jobs} jobs" if jobs is not None else f"{done} jobs"
-    parts = [f"{all_of_them} {'has' if done == 1 and jobs is None else 'have'} ended"]
+    jobs_in_all = str(done) if jobs is None else f"{done} of {jobs}"
+    parts = [f"{jobs_in_all} jobs have ended"]
     if ended:
         parts[0] += ": " + ", ".join(f"{count} {status.lower()}" for status, count in ended.items())
     running = len(reports) - done

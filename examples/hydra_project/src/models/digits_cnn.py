@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from deriva_ml import DerivaML, Execution
@@ -15,6 +14,8 @@ TESTING = 360
 
 def read_digits() -> tuple[Tensor, Tensor]:
     """Read the images, n by 1 by 8 by 8 with values from 0 to 1, and their labels."""
+    from sklearn.datasets import load_digits  # a second that who only lists configs need not wait for
+
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
     return images, torch.tensor(digits.target)
