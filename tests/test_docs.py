@@ -26,8 +26,10 @@ from fakes.deriva_server import serving
 from page_program import install_plugin, run_blocks
 from pages import blocks
 
-if any(importlib.util.find_spec(name) is None for name in ("pytorch_lightning", "keras", "hydra_zen")):
-    pytest.skip("pages train with Lightning and with Keras, and run by hydra-zen", allow_module_level=True)
+NEEDED = ("pytorch_lightning", "keras", "hydra_zen", "papermill", "joblib", "prov", "mkdocs")
+
+if any(importlib.util.find_spec(name) is None for name in NEEDED):
+    pytest.skip(f"the pages are run with, and made by, {', '.join(NEEDED)}", allow_module_level=True)
 
 DOCS = Path(__file__).parents[1] / "docs"
 
