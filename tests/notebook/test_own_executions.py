@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from notebooks import OWN, Project, ask, begun, write_notebook
@@ -124,3 +126,23 @@ def test_sigterm(project: Project, before: set[str]) -> None:
     assert (process.returncode, execution.status) == (143, Status.aborted), complaint
     assert outputs(execution) == {"long.ipynb", "long.html"}
     assert execution.status_detail.startswith("SIGTERM")
+
+
+def test_a_store_that_takes_nothing(project: Project, before: set[str]) -> None:
+    """What cannot be uploaded stays staged and is not lost: the words say so, and where the executed notebook lies."""
+    objects, aside = project.home / "local" / "objects", project.home / "aside"
+    spoil = f"import os\nos.rename({str(objects)!r}, {str(aside)!r})\nopen({str(objects)!r}, 'w').close()"
+    file = write_notebook(project.root / "spoils.ipynb", spoil)
+    project.commit()
+    try:
+        said = ask(file)
+    finally:
+        objects.unlink()
+        aside.rename(objects)
+    execution = only(project, before)
+    assert (said.code, execution.status) == (1, Status.completed)
+    assert "stay staged" in said.complaint
+    lying = Path(re.findall(r"as it was executed lies in (.*)\.$", said.complaint, re.M)[0])
+    assert "os.rename" in lying.read_text()
+    sent = project.ml.restore_execution(execution.execution_rid).upload_execution_outputs()
+    assert {asset.filename for asset in sent["Execution_Asset"]} == {"spoils.ipynb", "spoils.html"}

@@ -134,3 +134,15 @@ def test_values_are_typed_by_the_defaults(notebook: Path) -> None:
     given = [("epochs", "5"), ("rate", "1e-3"), ("name", "1e-3"), ("layers", "[8, 4]"), ("deep", "true")]
     found = given_parameters(read_notebook(notebook), given, None, {})
     assert found == {"epochs": 5, "rate": 1e-3, "name": "1e-3", "layers": [8, 4], "deep": True}
+
+
+def test_a_place_that_cannot_be_written(notebook: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no catalog can be made nothing runs, and the words say which folder it is."""
+    ran = notebook.with_name("ran")
+    write_notebook(notebook, f"open({str(ran)!r}, 'w').close()")
+    (notebook.parent / "a file").touch()
+    monkeypatch.setenv("DERIVA_ML_HOME", str(notebook.parent / "a file"))
+    said = ask(notebook)
+    assert (said.code, said.out, ran.exists()) == (1, "", False)
+    assert "a file" in said.complaint
+    assert "DERIVA_ML_HOME" in said.complaint
