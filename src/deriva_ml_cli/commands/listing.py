@@ -19,6 +19,9 @@ __all__ = ["app"]
 NARROW, BROAD = 76, 120
 """Columns of the screen below and from which other columns are shown."""
 
+LONGEST_NAME = 20
+"""Letters of a metric's name that stand above its values, where the screen is not broad."""
+
 
 @command(
     "deriva-ml list",
@@ -90,17 +93,26 @@ def _print(found: Page, page: int) -> None:
     columns += [Column("Description", flexible=True)]
     columns += [Column("Last word", flexible=True, style="dim")] if width >= BROAD else []
     print_table(columns, [_row(run, width, found.ranking) for run in found.runs])
+    if found.ranking:
+        stage = "" if found.ranking.stage == "fit" else f" of the stage {found.ranking.stage}"
+        most = "largest" if found.ranking.larger else "smallest"
+        value = "last" if found.ranking.last else "best"
+        print_note(
+            f"By the {value} value of {found.ranking.name}{stage}, the {most} first; runs without it are not listed."
+        )
     if found.more:
         print_note(f"There are more: --page {page + 1}")
 
 
 def _measures(ranking: Ranking, width: int) -> list[Column]:
     """The metric that they are ordered by; where there is room, its other value and the epoch of the best."""
-    from deriva_ml_cli.screen import Column
+    from deriva_ml_cli.screen import Column, one_line
 
-    stage = "" if ranking.stage == "fit" else f" ({ranking.stage})"
-    first, second = ("last", "best") if ranking.last else ("best", "last")
-    found = [Column(f"{ranking.name}{stage}, {first}", right=True, flexible=True)]
+    name = one_line(ranking.name)
+    room = LONGEST_NAME if width < BROAD else 2 * LONGEST_NAME
+    title = name if len(name) <= room else f"{name[: room - 3]}..."
+    found = [Column(f"{title}, last" if ranking.last else title, right=True)]
+    second = "best" if ranking.last else "last"
     return [*found, Column(second, right=True), Column("at epoch", right=True)] if width >= BROAD else found
 
 
