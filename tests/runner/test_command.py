@@ -122,7 +122,7 @@ def test_a_run_keeps_hydras_files_without_secrets(project: Project) -> None:
     run = project.newest()
     records = {file.name: file.read_text() for file in (run.working_dir / "records").iterdir()}
     assert {"config.yaml", "overrides.yaml", "hydra.yaml", "configuration.json"} <= records.keys()
-    assert "bearer-token: '[redacted: bearer-token]'" in records["config.yaml"]
+    assert "bearer-token: '[redacted: credential]'" in records["config.yaml"]
     assert secret not in run.description
     assert [name for name, text in records.items() if secret in text] == []
     assert "uncommitted.patch" not in records

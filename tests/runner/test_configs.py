@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hydra_zen import builds, get_target, instantiate, to_yaml
+from omegaconf import OmegaConf
 
 from deriva_ml import AssetSpec, DatasetSpec, DerivaML, DerivaMLConfig, ExecutionConfiguration, Workflow
 from deriva_ml.execution import create_model_config, load_configs, run_model
@@ -67,12 +68,17 @@ def test_a_wrong_record_id_is_refused_when_it_is_instantiated() -> None:
         DatasetSpec(rid="no id")
 
 
+def defaults(conf: Any) -> list[Any]:
+    """A config's defaults list, as hydra reads it."""
+    return list(OmegaConf.structured(conf).defaults)
+
+
 def test_the_main_configuration() -> None:
     """It is one of run_model, has its keys, and chooses a config of each group by the names that others use as well."""
     conf = create_model_config(description="Mine")
     assert get_target(conf) is run_model
     assert conf.description == "Mine"
-    chosen = {key: value for entry in conf.defaults[1:] for key, value in entry.items()}
+    chosen = {key: value for entry in defaults(conf)[1:] for key, value in entry.items()}
     assert chosen == {
         "deriva_ml": "default_deriva",
         "datasets": "default_dataset",
@@ -80,7 +86,7 @@ def test_the_main_configuration() -> None:
         "workflow": "default_workflow",
         "model_config": "default_model",
     }
-    assert create_model_config(hydra_defaults=["_self_"]).defaults == ["_self_"]
+    assert defaults(create_model_config(hydra_defaults=["_self_"])) == ["_self_"]
 
 
 def test_a_client_of_ones_own_is_part_of_the_main_configuration() -> None:
@@ -98,7 +104,7 @@ def package(folder: Path, name: str, **modules: str) -> None:
 
 def test_configs_are_imported_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules by the alphabet, those of inner packages too, and the experiments after what they choose from."""
-    package(tmp_path, "configs_in_order", workflow="", experiments="", dev__datasets="", dev____init__="", assets="")
+    package(tmp_path, "configs_in_order", workflow="", experiments="", dev__datasets="", assets="")
     (tmp_path / "configs_in_order" / "dev" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     loaded = [name.removeprefix("configs_in_order") for name in load_configs("configs_in_order")]

@@ -142,7 +142,8 @@ def main() -> int:
     parts = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
     job = ApartJob(**{**parts, "place": Place.model_validate(parts["place"])})
     sys.path[:] = job.path
-    sys.argv[:] = job.command
+    sys.argv[:] = job.command  # what does this job again, and what a framework begins its other ranks by
+    sys.orig_argv[:] = [sys.executable, *job.command]
     try:
         returned = _run(job)
     except BaseException as error:
