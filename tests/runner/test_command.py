@@ -13,6 +13,8 @@ from projects import Project, Ran, in_one_process, make_project
 
 from deriva_ml import Status
 
+DOCUMENT = Path(__file__).parents[1] / "document" / "executions.md"
+
 WRONG = {
     "no such config": ["model_config=nix"],
     "no such group": ["modle_config=default_model"],
@@ -29,6 +31,7 @@ WRONG = {
     "no such host": ["--host", "nosuch://host"],
     "no such folder": ["--config-dir", "nix"],
     "two commands": ["--run", "--multirun"],
+    "a pickle": ["--experimental-rerun", "config.pickle"],
 }
 SAID = {
     "no such config": ["Could not find 'model_config/nix'", "default_model", "without"],
@@ -52,6 +55,7 @@ SAID = {
     "no such host": ["nosuch://host"],
     "no such folder": ["nix", "--config-dir"],
     "two commands": ["only one of"],
+    "a pickle": ["deriva-ml reproduce"],
 }
 ASKED = {
     "help": ["--help"],

@@ -29,6 +29,7 @@ from deriva_ml_core.execution.nesting import nest
 from deriva_ml_core.notices import warn
 from deriva_ml_core.runner.job import Refused, Standing, run_job
 from deriva_ml_core.runner.reports import JobReport, Place, read_report, write_report
+from deriva_ml_core.runner.warned import show_warnings_shortly
 
 __all__ = ["ApartJob", "main", "run_apart"]
 
@@ -142,6 +143,7 @@ def main() -> int:
     parts = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
     job = ApartJob(**{**parts, "place": Place.model_validate(parts["place"])})
     sys.path[:] = job.path
+    show_warnings_shortly()
     sys.argv[:] = job.command  # what does this job again, and what a framework begins its other ranks by
     sys.orig_argv[:] = [sys.executable, *job.command]
     try:

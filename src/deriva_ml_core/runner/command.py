@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deriva_ml_core.errors import DerivaMLException, DerivaMLWarning
+from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.runner.configs import MAIN_CONFIG
+from deriva_ml_core.runner.warned import show_warnings_shortly
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -45,7 +45,7 @@ def main() -> int:
     Returns:
         0 where all is done, 1 where a run failed, 2 where the command line or a configuration is wrong.
     """
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    show_warnings_shortly()
     try:
         parser = _parser()
     except ModuleNotFoundError as error:
@@ -69,6 +69,8 @@ def _follow(arguments: Namespace, parser: ArgumentParser) -> int:
     actions = ("run", "multirun", "cfg", "info", "shell_completion", "list_configs", "hydra_help")
     if len([name for name in actions if getattr(arguments, name)]) > 1:
         parser.error("only one of --run, --multirun, --cfg, --info, --list-configs and the like can be given")
+    if arguments.experimental_rerun is not None:
+        parser.error("hydra cannot keep configs that hydra-zen built: `deriva-ml reproduce RID` does a run again")
     named = arguments.config_dir
     folder = find_config_folder(named)
     load_config_folder(folder)
@@ -137,7 +139,7 @@ def _code(error: Exception) -> int:
 
 def _parser() -> ArgumentParser:
     """Hydra's own parser with four options more."""
-    from argparse import ArgumentParser, RawDescriptionHelpFormatter
+    from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
     from pathlib import Path
 
     from hydra._internal.utils import get_args_parser
@@ -158,6 +160,7 @@ def _parser() -> ArgumentParser:
         action="store_true",
         help="With install=bash or uninstall=bash: complete words, or not",
     )
+    parser.add_argument("--experimental-rerun", help=SUPPRESS)
     parser.add_argument(
         "--config-name", "-cn", default=MAIN_CONFIG, metavar="NAME", help="The main config; deriva_model by default"
     )
@@ -201,11 +204,3 @@ def _command(arguments: Namespace, folder: Path | None) -> tuple[str, ...]:
 def _complain(message: str, code: int) -> int:
     sys.stderr.write(f"error: {message}\n")
     return code
-
-
-def _show_warning(message: object, category: type[Warning], *place: object, line: str | None = None) -> None:  # noqa: ARG001
-    """Say a warning of ours in one line; those of others with their place."""
-    if issubclass(category, DerivaMLWarning):
-        sys.stderr.write(f"warning: {message}\n")
-    else:
-        sys.stderr.write(warnings.formatwarning(str(message), category, str(place[0]), int(str(place[1]))))
