@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deriva_ml_cli.kept import kept_file, read_json, story_of
 from deriva_ml_cli.subjects import environment_of
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, Status
-from deriva_ml_core.models import Asset
-from deriva_ml_core.scores import MetricSummary
+from deriva_ml_core.models import Asset, MetricSummary
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML

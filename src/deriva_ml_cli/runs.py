@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution.finding import Ranking
     from deriva_ml_core.execution.provenance import RecordedExecution
-    from deriva_ml_core.scores import MetricSummary
+    from deriva_ml_core.models import MetricSummary
 
 __all__ = ["Filters", "Page", "Run", "find_page", "runs_of"]
 
@@ -71,7 +71,7 @@ class Run:
     def as_json(self) -> dict[str, object]:
         """Its value for programs."""
         found = self._facts()
-        return found if self.metric is None else {**found, "metric": asdict(self.metric)}
+        return found if self.metric is None else {**found, "metric": self.metric.model_dump()}
 
     def _facts(self) -> dict[str, object]:
         return {

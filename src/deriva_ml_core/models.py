@@ -18,6 +18,7 @@ __all__ = [
     "AssetSpec",
     "DatasetSpec",
     "ExecutionRecord",
+    "MetricSummary",
     "Progress",
     "SourceCode",
     "StagedAsset",
@@ -144,6 +145,26 @@ class Progress(Value):
     stage: str = "fit"
     seconds: float | None = None
     left: float | None = None
+
+
+class MetricSummary(Value):
+    """Where a metric of an execution stands.
+
+    Args:
+        stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        name: The metric.
+        last: Its newest value; None where that is NaN or infinite.
+        best: Its best finite value; None where it has had none.
+        best_at: The epoch of that, from 1; None where nobody counted.
+        larger_is_better: Whether larger values are better.
+    """
+
+    stage: str
+    name: str
+    last: float | None
+    best: float | None
+    best_at: int | None
+    larger_is_better: bool
 
 
 class StatusUpdate(Value):

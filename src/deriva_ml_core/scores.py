@@ -6,12 +6,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from deriva_ml_core.models import Progress
+from deriva_ml_core.models import MetricSummary, Progress
 
-__all__ = ["MetricSummary", "Score", "larger_is_better", "monitored", "summed_up"]
+__all__ = ["Score", "larger_is_better", "monitored", "summed_up"]
 
 _LARGER = re.compile(
     r"acc|accuracy|auc|auroc|f1|fbeta|fmeasure|precision|recall|score|iou|jaccard|dice|map|ndcg|psnr|ssim|bleu|rouge|"
@@ -67,27 +65,6 @@ def monitored(metrics: Mapping[str, float], monitor: str | None, mode: str | Non
     return Score(name, metrics[name], larger_is_better(name) if mode is None else mode == "max")
 
 
-@dataclass(frozen=True, slots=True)
-class MetricSummary:
-    """Where a metric of an execution stands.
-
-    Args:
-        stage: ``fit``, ``validate``, ``test`` or ``predict``.
-        name: The metric.
-        last: Its newest value; None where that is NaN or infinite.
-        best: Its best finite value; None where it has had none.
-        best_at: The epoch of that, from 1; None where nobody counted.
-        larger_is_better: Whether larger values are better.
-    """
-
-    stage: str
-    name: str
-    last: float | None
-    best: float | None
-    best_at: int | None
-    larger_is_better: bool
-
-
 def summed_up(
     known: Mapping[tuple[str, str], MetricSummary], progress: Progress
 ) -> dict[tuple[str, str], MetricSummary]:
@@ -117,4 +94,4 @@ def _with_values(
         last = value if math.isfinite(value) else None
         if last is not None and (best is None or Score(name, last, larger).beats(Score(name, best, larger))):
             best, best_at = last, epoch
-    return MetricSummary(stage, name, last, best, best_at, larger)
+    return MetricSummary(stage=stage, name=name, last=last, best=best, best_at=best_at, larger_is_better=larger)

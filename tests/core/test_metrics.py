@@ -17,8 +17,8 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import AccessRefused, ConfigurationError, UnknownMetric
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.models import Progress
-from deriva_ml_core.scores import MetricSummary, summed_up
+from deriva_ml_core.models import MetricSummary, Progress
+from deriva_ml_core.scores import summed_up
 from deriva_ml_core.training import TrainingReporter
 
 
@@ -30,6 +30,10 @@ def told(*values: float, name: str = "loss", **more: Any) -> MetricSummary:
     return known["fit", name]
 
 
+def summary(name: str, last: float, best: float, best_at: int, larger: bool) -> MetricSummary:
+    return MetricSummary(stage="fit", name=name, last=last, best=best, best_at=best_at, larger_is_better=larger)
+
+
 def stands(ml: DerivaML, exe: Execution) -> dict[str, tuple[float | None, float | None, int | None]]:
     """Last, best and the epoch of the best, by stage and name, as the catalog has them."""
     found = ml.lookup_execution(exe.execution_rid).list_metrics()
@@ -38,15 +42,15 @@ def stands(ml: DerivaML, exe: Execution) -> dict[str, tuple[float | None, float 
 
 def test_less_is_better_of_a_loss_and_more_of_a_score() -> None:
     """The best is the smallest loss and the largest accuracy, with the first epoch that had it."""
-    assert told(3, 1, 2, 1) == MetricSummary("fit", "loss", 1, 1, 2, False)
-    assert told(3, 1, 2, name="val_acc") == MetricSummary("fit", "val_acc", 2, 3, 1, True)
+    assert told(3, 1, 2, 1) == summary("loss", 1, 1, 2, False)
+    assert told(3, 1, 2, name="val_acc") == summary("val_acc", 2, 3, 1, True)
 
 
 def test_the_training_says_which_is_better() -> None:
     """What the training says stands above what the name suggests, and is remembered."""
     known = summed_up({}, Progress(epoch=1, metrics={"gain": 1}, modes={"gain": "max"}))
     known |= summed_up(known, Progress(epoch=2, metrics={"gain": 2}))
-    assert known["fit", "gain"] == MetricSummary("fit", "gain", 2, 2, 2, True)
+    assert known["fit", "gain"] == summary("gain", 2, 2, 2, True)
 
 
 @pytest.mark.parametrize("name", ["loss", "accuracy"])

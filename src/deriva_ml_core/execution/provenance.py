@@ -15,9 +15,8 @@ from deriva_ml_core.definitions import RID, MLTable, Role, Status
 from deriva_ml_core.execution.scoring import list_metrics
 from deriva_ml_core.journal.file import read_story
 from deriva_ml_core.journal.story import JOURNAL, Story
-from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, StatusUpdate, UploadOptions
+from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, MetricSummary, StatusUpdate, UploadOptions
 from deriva_ml_core.schema import execution_table
-from deriva_ml_core.scores import MetricSummary
 
 __all__ = [
     "JOURNAL",

@@ -9,8 +9,8 @@ from typing import Any
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.journal.story import Story
+from deriva_ml_core.models import MetricSummary
 from deriva_ml_core.schema import CatalogModel
-from deriva_ml_core.scores import MetricSummary
 from deriva_ml_core.standard import standard_tables
 
 __all__ = ["Scoring", "has_metrics", "list_metrics", "metrics_of"]

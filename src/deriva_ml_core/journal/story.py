@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.journal.filestory import FileStory, FileTime
 from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.models import DatasetSpec, StagedAsset, StatusUpdate, StoredObject
-from deriva_ml_core.scores import MetricSummary, summed_up
+from deriva_ml_core.models import DatasetSpec, MetricSummary, StagedAsset, StatusUpdate, StoredObject
+from deriva_ml_core.scores import summed_up
 
 __all__ = [
     "JOURNAL",

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from deriva_ml_core.models import Progress
-from deriva_ml_core.scores import MetricSummary, monitored, summed_up
+from deriva_ml_core.models import MetricSummary, Progress
+from deriva_ml_core.scores import monitored, summed_up
 from deriva_ml_core.training.checkpoints import Checkpoints, Moment
 from deriva_ml_core.training.metrics import as_floats
 from deriva_ml_core.training.options import TrainingOptions
