@@ -63,9 +63,10 @@ class Project:
         return self.git("rev-parse", "HEAD")
 
 
-def write_notebook(file: Path, *cells: str, parameters: str = "", kernel: str = "python3") -> Path:
-    """Write a notebook of code cells, the first of them tagged as that of its parameters, where there are any."""
-    made = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []
+def write_notebook(file: Path, *cells: str, parameters: str = "", intended: str = "", kernel: str = "python3") -> Path:
+    """Write a notebook of code cells; before them that of its parameters, and one whose error is intended, if any."""
+    first = {"parameters": parameters, "raises-exception": intended}
+    made = [nbformat.v4.new_code_cell(text, metadata={"tags": [tag]}) for tag, text in first.items() if text]
     made += [nbformat.v4.new_code_cell(cell.strip()) for cell in cells]
     for number, cell in enumerate(made):
         cell["id"] = str(number)

@@ -38,11 +38,13 @@ def before(project: Project) -> set[str]:
 def test_a_cell_fails_after_its_execution_has_completed(project: Project, before: set[str]) -> None:
     """There is one execution, the notebook's own; it is Failed, the cell and the error are named, all is uploaded."""
     cell = OURS + "with execution:\n    execution.asset_file_path('Model', 'model.txt').write_text('weights')"
-    file = write_notebook(project.root / "own.ipynb", cell, "1 / 0", "print('never')")
+    file = write_notebook(
+        project.root / "own.ipynb", cell, "key = api_key\n{}[key]", "print('never')", parameters="api_key = ''"
+    )
     head = project.commit()
-    said = ask(file)
+    said = ask(file, "-p", "api_key", "correct-horse")
     execution = only(project, before)
-    reason = "cell 2 (In [2]) of own.ipynb raised ZeroDivisionError: division by zero"
+    reason = "cell 3 (In [4]) of own.ipynb raised KeyError: '[redacted]'"
     assert (said.code, said.complaint) == (1, f"error: {reason}\n")
     assert (execution.status, execution.status_detail) == (Status.failed, f"NotebookFailed: {reason}")
     assert outputs(execution) == {"own.ipynb", "own.html", "model.txt"}
@@ -51,7 +53,10 @@ def test_a_cell_fails_after_its_execution_has_completed(project: Project, before
     (snapshot,) = (execution.working_dir / "records").glob("environment_snapshot_*.json")
     found = json.loads(snapshot.read_text())
     assert found["repository"]["head"] == head
-    assert found["environment"]["argv"] == ["deriva-ml-run-notebook", str(file)]
+    assert found["environment"]["argv"] == [
+        *("deriva-ml-run-notebook", str(file)),
+        *("-p", "api_key", "[redacted: api_key]"),
+    ]
     assert found["source"] | {"kind": "environment", "path": str(file), "dirty": False} == found["source"]
 
 
@@ -99,8 +104,12 @@ def test_another_catalog_and_another_file(project: Project, before: set[str]) ->
 
 
 def test_none_and_a_dry_run(project: Project, before: set[str]) -> None:
-    """A notebook that opens a catalog and makes nothing gets an execution at its end; one that only tries gets none."""
-    file = write_notebook(project.root / "looks.ipynb", "from deriva_ml import DerivaML\nDerivaML().find_executions()")
+    """A notebook that opens a catalog and makes nothing gets an execution at its end; one that only tries gets none.
+
+    A cell whose tag says that it is to raise an error fails nothing, as in Jupyter.
+    """
+    looks = "from deriva_ml import DerivaML\nDerivaML().find_executions()"
+    file = write_notebook(project.root / "looks.ipynb", looks, intended="1 / 0")
     cell = OURS.replace(", workflow=workflow", ", workflow=workflow, dry_run=True")
     trial = write_notebook(project.root / "tries.ipynb", cell)
     project.commit()

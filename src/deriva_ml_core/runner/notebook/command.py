@@ -106,8 +106,7 @@ def _run_notebook(
             show_output=log_output,
         )
         with DerivaML(host, catalog) as ml:
-            recorded = record_run(ml, run)
-        _conclude(recorded)
+            _conclude(record_run(ml, run))
 
 
 def _folder(path: Path) -> Path:

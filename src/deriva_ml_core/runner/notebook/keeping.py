@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from deriva_ml_core.definitions import MLAsset, MLVocab
+from deriva_ml_core.errors import NotebookFailed
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.redaction import is_secret_name, redact, redact_text
 from deriva_ml_core.runner.notebook.document import Notebook
@@ -19,7 +20,7 @@ from deriva_ml_core.runner.notebook.running import INJECTED
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-__all__ = ["as_page", "as_text", "keep_notebook", "without_secrets"]
+__all__ = ["as_page", "as_text", "keep_notebook", "without_secrets", "without_secrets_said"]
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,7 @@ def without_secrets(executed: NotebookNode, notebook: Notebook, parameters: Mapp
     import nbformat
 
     shown = redact(dict(parameters))
-    secrets = sorted({*_secrets(parameters)}, key=len, reverse=True)
-    copy: Any = nbformat.from_dict(_cleaned(executed, secrets))  # type: ignore[no-untyped-call]
+    copy: Any = nbformat.from_dict(_cleaned(executed, _longest_first(parameters)))  # type: ignore[no-untyped-call]
     for cell in copy.cells:
         if INJECTED in cell.metadata.get("tags", []):
             cell.source = _as_code(notebook, shown if isinstance(shown, dict) else {})
@@ -66,6 +66,18 @@ def without_secrets(executed: NotebookNode, notebook: Notebook, parameters: Mapp
         about["parameters"] = shown
         about["input_path"] = about["output_path"] = notebook.path.name
     return copy  # type: ignore[no-any-return]
+
+
+def without_secrets_said(error: BaseException | None, parameters: Mapping[str, JsonValue]) -> BaseException | None:
+    """What ended a notebook, without the secrets among its parameters in its words."""
+    secrets = _longest_first(parameters)
+    if not isinstance(error, NotebookFailed) or not any(secret in str(error) for secret in secrets):
+        return error
+    return NotebookFailed(_cleaned(str(error), secrets))
+
+
+def _longest_first(parameters: Mapping[str, JsonValue]) -> list[str]:
+    return sorted({*_secrets(parameters)}, key=len, reverse=True)
 
 
 def _secrets(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> Iterator[str]:

@@ -21,7 +21,7 @@ from deriva_ml_core.execution.made import RUN, read_made
 from deriva_ml_core.runner.notebook.document import Notebook
 from deriva_ml_core.runner.notebook.finding import own_executions
 from deriva_ml_core.runner.notebook.inside import CONFIG_FOLDER, OVERRIDES
-from deriva_ml_core.runner.notebook.keeping import as_text, keep_notebook, without_secrets
+from deriva_ml_core.runner.notebook.keeping import as_text, keep_notebook, without_secrets, without_secrets_said
 from deriva_ml_core.runner.notebook.running import run_cells, told
 from deriva_ml_core.runner.notebook.states import begin, end
 from deriva_ml_core.workflow import Workflow, detected
@@ -101,6 +101,7 @@ def record_run(ml: DerivaML, run: NotebookRun) -> Recorded:
         outcome = run_cells(run.notebook, run.parameters, scratch, environ, cwd=run.cwd, show_output=run.show_output)
         watch.hold()
         executed = without_secrets(outcome.executed, run.notebook, run.parameters)
+        error = without_secrets_said(outcome.error, run.parameters)
         lying = scratch / run.notebook.path.name
         lying.write_text(as_text(executed), encoding="utf-8")
         try:
@@ -108,12 +109,12 @@ def record_run(ml: DerivaML, run: NotebookRun) -> Recorded:
             if not (own or _is_trial(made)):
                 own = [_created(ml, workflow, run)]
             for execution in own:
-                end(execution, outcome.began, outcome.error, terminated=watch.terminated)
+                end(execution, outcome.began, error, terminated=watch.terminated)
                 keep_notebook(execution, executed, run.notebook.path)
-        except Exception as error:
-            error.add_note(f"The notebook as it was executed lies in {lying}.")
+        except Exception as reason:
+            reason.add_note(f"The notebook as it was executed lies in {lying}.")
             raise
-    return Recorded(tuple(own), outcome.error)
+    return Recorded(tuple(own), error)
 
 
 def _workflow(ml: DerivaML, run: NotebookRun) -> Workflow:
@@ -175,7 +176,12 @@ def _scratch(ml: DerivaML) -> Iterator[Path]:
     parent = ml.connection.folder / "notebooks"
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))
-    yield folder
+    try:
+        yield folder
+    except BaseException:
+        if not any(folder.iterdir()):  # nothing ran
+            folder.rmdir()
+        raise
     shutil.rmtree(folder, ignore_errors=True)
 
 

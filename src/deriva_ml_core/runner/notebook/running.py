@@ -30,6 +30,9 @@ START_SECONDS = 600
 INJECTED = "injected-parameters"
 """The tag that papermill gives the cell with the parameters' values."""
 
+INTENDED = "raises-exception"
+"""The tag of a cell whose error is intended, after which Jupyter goes on."""
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -79,7 +82,7 @@ def run_cells(
         except BaseException as raised:  # noqa: BLE001 - Ctrl-C too: what was executed so far is kept
             error = raised
     executed = _read(target, notebook)
-    return Outcome(executed, began, None if error is None else _meaning(error, executed, notebook))
+    return Outcome(executed, began, _meaning(error, executed, notebook))
 
 
 def _execute(
@@ -134,12 +137,13 @@ def told(environ: Mapping[str, str]) -> Iterator[None]:
 def _read(target: Path, notebook: Notebook) -> NotebookNode:
     import nbformat
 
-    if not target.is_file():  # it did not come to the first cell
+    try:
+        return nbformat.read(target, as_version=4)  # type: ignore[no-any-return, no-untyped-call]
+    except Exception:  # noqa: BLE001 - it did not come to the first cell, or a full disk has torn what was written
         return nbformat.from_dict(dict(notebook.content))  # type: ignore[no-any-return, no-untyped-call]
-    return nbformat.read(target, as_version=4)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _meaning(error: BaseException, executed: NotebookNode, notebook: Notebook) -> BaseException:
+def _meaning(error: BaseException | None, executed: NotebookNode, notebook: Notebook) -> BaseException | None:
     """What stopped a notebook, with the cell named that was running."""
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError  # type: ignore[import-untyped]
@@ -148,10 +152,7 @@ def _meaning(error: BaseException, executed: NotebookNode, notebook: Notebook) -
         return error
     running = _running_cell(executed)
     if isinstance(error, PapermillExecutionError):
-        said = f"{error.ename}: {_COLOURS.sub('', error.evalue)}".rstrip(": ")
-        if error.ename == "KeyboardInterrupt":
-            return KeyboardInterrupt(f"{_cell_name(executed, running)} of {notebook.path.name}")
-        return NotebookFailed(f"{_cell_name(executed, running)} of {notebook.path.name} raised {said}")
+        return _raised(executed, running, notebook)
     if isinstance(error, DeadKernelError) and running is not None:
         return NotebookFailed(
             f"The kernel died in {_cell_name(executed, running)} of {notebook.path.name}: it was killed, by the "
@@ -160,6 +161,19 @@ def _meaning(error: BaseException, executed: NotebookNode, notebook: Notebook) -
     said = f"{type(error).__name__}: {_COLOURS.sub('', str(error))}"
     where = f"{_cell_name(executed, running)} of " if running is not None else ""
     return NotebookFailed(f"{where}{notebook.path.name} could not be run: {said}")
+
+
+def _raised(executed: NotebookNode, place: int | None, notebook: Notebook) -> BaseException | None:
+    """What the last cell raised; None where cells raised only what their tag says that they are to raise."""
+    cell: Any = {} if place is None else executed.cells[place]
+    errors = [each for each in cell.get("outputs", []) if each.output_type == "error"]
+    if not errors or INTENDED in cell.metadata.get("tags", []):
+        return None
+    where = f"{_cell_name(executed, place)} of {notebook.path.name}"
+    if errors[0].ename == "KeyboardInterrupt":
+        return KeyboardInterrupt(where)
+    said = f"{errors[0].ename}: {_COLOURS.sub('', errors[0].evalue)}"
+    return NotebookFailed(f"{where} raised {said.rstrip(': ')}")
 
 
 def _running_cell(executed: NotebookNode) -> int | None:
