@@ -9,7 +9,7 @@ from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.journal.story import JOURNAL
-from deriva_ml_core.models import DatasetSpec
+from deriva_ml_core.models import DatasetSpec, Progress
 from deriva_ml_core.pushing.provenance import is_record
 from deriva_ml_core.schema import SYSTEM_COLUMNS, Column, ForeignKey, Table
 from deriva_ml_core.workflow import Workflow
@@ -61,7 +61,7 @@ def _ran(ml: DerivaML, dataset: str, images: list[str]) -> Execution:
         workflow=WORKFLOW, description="A sweep", datasets=[spec], assets=[images[0]], parameters={"rate": 0.1}
     )
     with ml.create_execution(config) as exe:
-        exe.update_status(exe.status, "half")
+        exe.update_status(exe.status, "half", progress=Progress(epoch=1, metrics={"loss": 0.5}))
         exe.asset_file_path("Model", "fold/best.pt", asset_types=["Model_File", "Derived"]).write_bytes(b"weights")
         made = exe.create_dataset("What came out", "Validation")
         made.add_dataset_members([images[1]])
@@ -92,6 +92,7 @@ def _told(ml: DerivaML, run: RecordedExecution) -> dict[str, Any]:
         "outputs": sorted(
             (_version(ml, spec) for spec in run.list_output_datasets()), key=lambda each: each["version"]
         ),
+        "metrics": run.list_metrics(),
         "nested": [_told(ml, each) for each in run.list_nested_executions()],
     }
 

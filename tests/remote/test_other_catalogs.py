@@ -328,6 +328,7 @@ def test_a_run_is_copied_there_and_back(ml: DerivaML, home: Path, tmp_path: Path
     rid = make_world(here).execution_rid
     copy = here.push(rid, ml, make_tables=True)
     assert told(ml, copy.execution) | {"inputs": []} == told(here, rid) | {"inputs": []}
+    assert ml.lookup_execution(copy.execution).list_metrics()
     before = counts(ml)
     shutil.rmtree(ml.connection.folder / "pushed")
     assert here.push(rid, ml).new == ()
@@ -336,3 +337,16 @@ def test_a_run_is_copied_there_and_back(ml: DerivaML, home: Path, tmp_path: Path
     whole = told(back, again.execution)["inputs"][0]
     wanted = told(here, rid)["inputs"][0]  # an older catalog does not say which version went in
     assert whole | {"version": None} == wanted | {"version": None}
+
+
+def test_metrics_are_copied_where_there_is_a_place(place: Place, older: str, home: Path) -> None:
+    """Where there is no table for metrics the run is copied without, and that is said; asked to, the table is made."""
+    here, ml = DerivaML(), opened(place, older)
+    workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="8" * 40)
+    with here.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+        exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 2}))
+    report = here.push(exe.execution_rid, ml)
+    assert ["no table Execution_Metric" in note for note in report.notes] == [True]
+    assert ml.lookup_execution(report.execution).list_metrics() == []
+    assert here.push(exe.execution_rid, ml, make_tables=True).tables == ("Execution_Metric",)
+    assert ml.lookup_execution(report.execution).list_metrics() == exe.list_metrics() != []

@@ -99,7 +99,7 @@ def test_requests(here: DerivaML, ml: DerivaML, fake: DerivaServer) -> None:
     assert [request for request in fake.requests if "/hatrac/" in request.path] == []
 
 
-@pytest.mark.parametrize("at", range(0, 32, 5))
+@pytest.mark.parametrize("at", [5, 15, *(pytest.param(at, marks=pytest.mark.long) for at in (0, 10, 20, 25, 30))])
 def test_answers_that_are_lost(here: DerivaML, ml: DerivaML, fake: DerivaServer, at: int) -> None:
     """An answer that is lost after the work was done makes nothing twice, whichever it is."""
     exe = ran(here, files=2)
@@ -112,7 +112,7 @@ def test_answers_that_are_lost(here: DerivaML, ml: DerivaML, fake: DerivaServer,
     assert here.push(exe.execution_rid, ml).new == ()
 
 
-@pytest.mark.parametrize("at", [3, 12, 20, 28])
+@pytest.mark.parametrize("at", [3, 20, *(pytest.param(at, marks=pytest.mark.long) for at in (12, 28))])
 def test_a_session_that_ends(here: DerivaML, ml: DerivaML, fake: DerivaServer, at: int) -> None:
     """A login that ends in the middle says how to log in; afterwards the same push goes on."""
     exe = ran(here, files=3)

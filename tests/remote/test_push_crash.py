@@ -35,7 +35,9 @@ here.push(sys.argv[3], there, options=UploadOptions(chunk_size=4096, retry_delay
 """
 
 
-@pytest.mark.parametrize("at", [5, 9, 13, 17, 22, 26, 31, 38, 46])
+@pytest.mark.parametrize(
+    "at", [9, 22, 38, *(pytest.param(at, marks=pytest.mark.long) for at in (5, 13, 17, 26, 31, 46))]
+)
 def test_killed_at_a_request(fake: DerivaServer, catalog: RemoteCatalog, ml: DerivaML, at: int, home: Path) -> None:
     """The request is done, its answer never heard; the next process brings the copy to where it should be."""
     here = DerivaML()

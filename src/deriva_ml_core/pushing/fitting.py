@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from deriva_ml_core.backend import Catalog
 from deriva_ml_core.dataset.members import links
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.errors import UnknownColumn, UnknownTable
 from deriva_ml_core.pushing.gathering import Gathered
+from deriva_ml_core.pushing.passage import Passage
 from deriva_ml_core.schema import (
     DOMAIN_SCHEMA,
     ML_SCHEMA,
@@ -23,12 +23,11 @@ from deriva_ml_core.schema import (
 __all__ = ["fit"]
 
 
-def fit(source: Catalog, target: Catalog, gathered: Gathered, *, make_tables: bool) -> tuple[str, ...]:
+def fit(passage: Passage, gathered: Gathered, *, make_tables: bool) -> tuple[str, ...]:
     """See to it that the target has the tables and columns that the rows need.
 
     Args:
-        source: Where the rows are.
-        target: Where they go.
+        passage: From where, and where to.
         gathered: The rows.
         make_tables: Whether tables that lack are made as they are at the source.
 
@@ -39,8 +38,10 @@ def fit(source: Catalog, target: Catalog, gathered: Gathered, *, make_tables: bo
         UnknownTable: Tables lack, and are not to be made; all are named.
         UnknownColumn: Columns lack, of which rows have values; all are named.
     """
+    source, target = passage.here, passage.there
     model = target.refresh()
-    _leave_out_metrics(model, gathered)
+    if MLTable.execution_metric not in model.tables and not make_tables:
+        _leave_out_metrics(passage, gathered)
     missing = [table for table in _needed(source.model, gathered) if table not in model.tables]
     if missing and not make_tables:
         raise UnknownTable(
@@ -58,10 +59,13 @@ def fit(source: Catalog, target: Catalog, gathered: Gathered, *, make_tables: bo
     return tuple(missing)
 
 
-def _leave_out_metrics(model: CatalogModel, gathered: Gathered) -> None:
-    """An older catalog has no place for the metrics of executions, which the journal has too."""
-    if MLTable.execution_metric not in model.tables:
-        gathered.rows.pop(MLTable.execution_metric, None)
+def _leave_out_metrics(passage: Passage, gathered: Gathered) -> None:
+    """Do without the metrics' own table, by which runs are ordered: the journal and the files have them too."""
+    if gathered.rows.pop(MLTable.execution_metric, None):
+        passage.notes[
+            f"{passage.there.name} has no table {MLTable.execution_metric}, so that runs cannot be ordered by their "
+            "metrics there."
+        ] = None
 
 
 def _needed(model: CatalogModel, gathered: Gathered) -> list[str]:

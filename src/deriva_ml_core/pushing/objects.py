@@ -54,7 +54,7 @@ def bring_objects(
     stored = {rid: known for rid, (_, row) in files.items() if (known := _known(passage, row)) is not None}
     waiting = [(rid, *file) for rid, file in files.items() if rid not in stored]
     size, done = sum(row["Length"] for _, _, row in waiting), 0
-    if tell is not None:
+    if tell is not None and waiting:
         tell(UploadProgress(files_done=0, files=len(waiting), bytes_done=0, bytes=size))
     stop = Event()
     workers = options.upload_workers or max(passage.source.store.at_once, passage.target.store.at_once)

@@ -58,7 +58,7 @@ def push(
     _refuse_originals(source, target, gathered)
     gathered.terms[MLVocab.asset_type]["Name"]["Execution_Metadata"] = None
     with _under_way(source, target) as passage, shown(tell, "Copying") as heard:
-        tables = fit(source.catalog, target.catalog, gathered, make_tables=make_tables)
+        tables = fit(passage, gathered, make_tables=make_tables)
         _bring_all(passage, gathered, runs, options or UploadOptions(), heard)
     return PushReport(
         source=source.catalog.cite(rid),

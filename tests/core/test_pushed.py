@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from dataclasses import replace
+import signal
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -26,47 +28,81 @@ from deriva_ml_core.errors import (
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.models import DatasetSpec, UploadProgress
+from deriva_ml_core.pushing import PushReport
 from deriva_ml_core.schema import Column, ForeignKey, Table
 from deriva_ml_core.workflow import Workflow
 from pushed_world import WORKFLOW, counts, make_tables, make_world, told
 
 
-@pytest.fixture
-def there(tmp_path: Path) -> DerivaML:
-    """Another embedded catalog, whose record ids are other ones."""
-    other = DerivaML(f"file:{tmp_path / 'there'}")
-    other.connection.catalog.reserve(1000)
-    return other
+@dataclass(frozen=True)
+class Places:
+    """Two catalogs as they are before and after a push, and where a test has copies of them for itself.
+
+    Args:
+        folder: Where all lie.
+        run: The record id of the run.
+        report: What the push told.
+    """
+
+    folder: Path
+    run: str
+    report: PushReport
+
+    def lay(self, state: str) -> Path:
+        """Have both as they were then, always in one place, as catalogs are known by theirs."""
+        shutil.rmtree(self.folder / "work", ignore_errors=True)
+        return Path(shutil.copytree(self.folder / state, self.folder / "work"))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A catalog with a run in it, and the run's record id."""
-    folder = tmp_path_factory.mktemp("made")
-    with DerivaML(f"file:{folder}") as ml:
-        return folder, make_world(ml).execution_rid
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """A catalog with a run in it, and an empty one, whose record ids are other ones."""
+    folder = tmp_path_factory.mktemp("places")
+    with DerivaML(f"file:{folder / 'work' / 'here'}") as ml, DerivaML(f"file:{folder / 'work' / 'there'}") as there:
+        run = make_world(ml).execution_rid
+        there.connection.catalog.reserve(1000)
+        ml.close()
+        there.close()
+        shutil.copytree(folder / "work", folder / "made")
+        report = ml.push(run, there, make_tables=True)
+    shutil.copytree(folder / "work", folder / "pushed")
+    return Places(folder, run, report)
 
 
 @pytest.fixture
-def ml(made: tuple[Path, str], home: Path) -> DerivaML:
-    """A client of a copy of that catalog that a test has for itself."""
-    shutil.copytree(made[0], home / "local")
-    return DerivaML()
+def laid(places: Places, request: pytest.FixtureRequest) -> Path:
+    """Both catalogs: after the push where a test begins with that, else before."""
+    return places.lay("pushed" if "copied" in request.fixturenames else "made")
 
 
 @pytest.fixture
-def world(ml: DerivaML, made: tuple[Path, str]) -> RecordedExecution:
-    """The run in it."""
-    return ml.lookup_execution(made[1])
+def ml(laid: Path) -> DerivaML:
+    return DerivaML(f"file:{laid / 'here'}")
 
 
-def test_whole(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+@pytest.fixture
+def there(laid: Path) -> DerivaML:
+    return DerivaML(f"file:{laid / 'there'}")
+
+
+@pytest.fixture
+def world(ml: DerivaML, places: Places) -> RecordedExecution:
+    """The run."""
+    return ml.lookup_execution(places.run)
+
+
+@pytest.fixture
+def copied(laid: Path, places: Places) -> PushReport:
+    """What the push told that has copied it."""
+    return places.report
+
+
+def test_whole(ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport) -> None:
     """Workflow, datasets with versions and members, files, types, values, nesting, statuses and times are as here."""
-    report = ml.push(world.execution_rid, there, make_tables=True)
-    assert told(there, report.execution) == told(ml, world.execution_rid)
-    assert there.lookup_execution(report.execution).description.startswith("A sweep\n\nCopied from ")
-    assert f"#{world.execution_rid}, made 20" in there.lookup_execution(report.execution).description
-    assert set(report.tables) == {
+    assert told(there, copied.execution) == told(ml, world.execution_rid)
+    assert there.lookup_execution(copied.execution).description.startswith("A sweep\n\nCopied from ")
+    assert f"#{world.execution_rid}, made 20" in there.lookup_execution(copied.execution).description
+    assert set(copied.tables) == {
         "Patient",
         "Scan",
         "Scan_Asset_Type",
@@ -74,30 +110,28 @@ def test_whole(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
         "Dataset_Scan",
         "Dataset_Patient",
     }
-    assert "Workflow_Type: Segmenting" in report.terms
+    assert "Workflow_Type: Segmenting" in copied.terms
     assert there.list_terms("Workflow_Type")["Segmenting"] == "Finding regions"
 
 
-def test_no_record_id_goes_over(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+def test_no_record_id_goes_over(ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport) -> None:
     """Each row has a new record id, told beside the old one, and the journal speaks of rows of its own catalog."""
-    report = ml.push(world.execution_rid, there, make_tables=True)
-    tables = there.connection.catalog.locate(list(report.rids.values()))
-    assert all(tables[row.target] == row.table for row in report.rows)
-    assert report.rids.keys().isdisjoint(report.rids.values())
-    restored = there.restore_execution(report.execution)
+    tables = there.connection.catalog.locate(list(copied.rids.values()))
+    assert all(tables[row.target] == row.table for row in copied.rows)
+    assert copied.rids.keys().isdisjoint(copied.rids.values())
+    restored = there.restore_execution(copied.execution)
     assert [asset.rid for asset in restored.list_assets("Input")] == list(restored.record.assets)
     assert [spec.rid for spec in restored.record.datasets] == [spec.rid for spec in restored.list_input_datasets()]
     assert restored.datasets[0].list_dataset_members()["Patient"]
     assert restored.staged_assets() == []
 
 
-def test_again_is_nothing_twice(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+def test_again_is_nothing_twice(ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport) -> None:
     """A second push makes nothing, sends nothing, changes no row, and says so."""
-    first = ml.push(world.execution_rid, there, make_tables=True)
     before, state = counts(there), there.connection.catalog.select(MLTable.execution)
     again = ml.push(world.execution_rid, there)
     assert (again.new, again.files, again.terms, again.tables) == ((), 0, (), ())
-    assert again.rids == first.rids
+    assert again.rids == copied.rids
     assert counts(there) == before
     assert there.connection.catalog.select(MLTable.execution) == state
 
@@ -107,23 +141,23 @@ def forget(there: DerivaML) -> None:
     shutil.rmtree(there.connection.folder / "pushed")
 
 
-def test_another_machine_finds_the_copy(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+def test_another_machine_finds_the_copy(
+    ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport
+) -> None:
     """Without the ledger, and after both descriptions were changed, the copy is found, with rows that have no key."""
-    first = ml.push(world.execution_rid, there, make_tables=True)
     before = counts(there)
-    for catalog, rid in ((ml, world.execution_rid), (there, first.execution)):
+    for catalog, rid in ((ml, world.execution_rid), (there, copied.execution)):
         catalog.connection.catalog.update(MLTable.execution, [{"RID": rid, "Description": "Another"}])
     forget(there)
     again = ml.push(world.execution_rid, there)
-    assert (again.new, again.files, again.rids) == ((), 0, first.rids)
+    assert (again.new, again.files, again.rids) == ((), 0, copied.rids)
     assert counts(there) == before
 
 
 def test_another_machine_pushes_another_run_of_the_same_dataset(
-    ml: DerivaML, there: DerivaML, world: RecordedExecution
+    ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport
 ) -> None:
     """The dataset that an earlier run brought is found by its source, its members by what they say."""
-    ml.push(world.execution_rid, there, make_tables=True)
     (spec,) = world.list_input_datasets()
     with ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW, description="Later", datasets=[spec])) as later:
         pass
@@ -159,7 +193,7 @@ def test_code_of_an_interactive_session(ml: DerivaML, there: DerivaML) -> None:
     assert [workflow.name for workflow in there.find_workflows()] == ["typed"]
 
 
-def test_later_versions(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+def test_later_versions(ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport) -> None:
     """A newer version of a dataset that is there is added under its number; an older one later too, and both stay."""
     (spec,) = world.list_input_datasets()
     dataset = ml.lookup_dataset(spec.rid)
@@ -176,37 +210,34 @@ def test_later_versions(ml: DerivaML, there: DerivaML, world: RecordedExecution)
         with ml.create_execution(config) as exe:
             pass
         runs[version] = exe.execution_rid
-    first = ml.push(world.execution_rid, there, make_tables=True)
     copies = {version: ml.push(rid, there).execution for version, rid in runs.items()}
     for version, rid in runs.items():
         assert told(there, copies[version])["inputs"] == told(ml, rid)["inputs"]
-    assert told(there, first.execution) == told(ml, world.execution_rid)
-    copy = there.lookup_dataset(first.rids[dataset.rid])
+    assert told(there, copied.execution) == told(ml, world.execution_rid)
+    copy = there.lookup_dataset(copied.rids[dataset.rid])
     assert copy.current_version == newest
     assert [row["Age"] for row in copy.list_dataset_members()["Patient"]] == [41]
-    copy.add_dataset_members([first.rids[patient]])
+    copy.add_dataset_members([copied.rids[patient]])
     assert len(copy.list_dataset_members()["Patient"]) == 2  # what lives there now is the newest version's
 
 
-def test_what_came_later_follows(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+def test_what_came_later_follows(ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport) -> None:
     """Files that were uploaded after the first push come with the second, and nothing else."""
-    first = ml.push(world.execution_rid, there, make_tables=True)
     exe = ml.restore_execution(world.execution_rid)
     exe.asset_file_path("Model", "late.pt").write_bytes(b"late")
     exe.upload_execution_outputs()
     second = ml.push(world.execution_rid, there)
-    assert second.execution == first.execution
+    assert second.execution == copied.execution
     assert [row.table for row in second.new] == ["Model"]
     assert told(there, second.execution) == told(ml, world.execution_rid)
 
 
-def test_lineage(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+def test_lineage(ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport) -> None:
     """Without it inputs come alone; with it come the runs that made them, once, and are linked to what is there."""
-    first = ml.push(world.execution_rid, there, make_tables=True)
     descriptions = [run.description.partition("\n")[0] for run in there.find_executions()]
     assert sorted(descriptions) == ["A sweep", "Trial 0", "Trial 1"]
     second = ml.push(world.execution_rid, there, lineage=True)
-    assert second.execution == first.execution
+    assert second.execution == copied.execution
     (importing,) = (run for run in there.find_executions() if run.description.startswith("Import"))
     assert len(importing.list_assets("Output")) >= 3
     made = [row.target for row in second.new if row.table == "Scan"]
@@ -325,6 +356,27 @@ def test_a_run_that_failed(ml: DerivaML, there: DerivaML, config: ExecutionConfi
     assert copy.list_statuses()[-1].error == "ValueError: bad"
 
 
+def test_a_run_whose_process_died(ml: DerivaML, there: DerivaML, config: ExecutionConfiguration) -> None:
+    """A run that still says Running, since its process was killed, is copied as what it is: Aborted."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with ml.create_execution(config) as exe:
+                os.write(writer, exe.execution_rid.encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    rid = os.fdopen(reader).read()
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    copy = ml.push(rid, there).execution
+    shutil.rmtree(ml.connection.working_folder(rid))
+    restored = there.restore_execution(copy)
+    assert (restored.status, "ended without a word" in restored.status_detail) == (Status.aborted, True)
+    assert restored.list_statuses()[-1].status is Status.aborted
+
+
 def test_an_object_that_is_damaged(ml: DerivaML, there: DerivaML, config: ExecutionConfiguration) -> None:
     """Bytes that are not those recorded do not become a copy's: the object is named, and mended the push goes on."""
     with ml.create_execution(config) as exe:
@@ -401,11 +453,12 @@ def test_a_deleted_copy_is_made_anew(ml: DerivaML, there: DerivaML, exe: Executi
     assert told(there, second) == told(ml, exe.execution_rid)
 
 
-def test_a_dataset_that_was_changed_there(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+def test_a_dataset_that_was_changed_there(
+    ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport
+) -> None:
     """A number that the target's dataset gave to other members is no copy: it is said, and nothing is overwritten."""
-    copy = ml.push(world.execution_rid, there, make_tables=True)
     (spec,) = world.list_input_datasets()
-    mine, theirs = ml.lookup_dataset(spec.rid), there.lookup_dataset(copy.rids[spec.rid])
+    mine, theirs = ml.lookup_dataset(spec.rid), there.lookup_dataset(copied.rids[spec.rid])
     mine.delete_dataset_members([mine.list_dataset_members()["Patient"][0]["RID"]])
     theirs.delete_dataset_members([row["RID"] for row in theirs.list_dataset_members()["Patient"]])
     assert mine.current_version == theirs.current_version
@@ -458,15 +511,16 @@ def test_progress_and_long_words(ml: DerivaML, there: DerivaML) -> None:
     assert told(there, report.execution) == told(ml, exe.execution_rid)
 
 
-def test_the_record_says_where_from(ml: DerivaML, there: DerivaML, world: RecordedExecution) -> None:
+def test_the_record_says_where_from(
+    ml: DerivaML, there: DerivaML, world: RecordedExecution, copied: PushReport
+) -> None:
     """A record with the copy names the catalog, the machine and the record id that it was copied from."""
-    report = ml.push(world.execution_rid, there, make_tables=True)
     (record,) = (
         asset
-        for asset in there.lookup_execution(report.execution).list_assets("Output")
+        for asset in there.lookup_execution(copied.execution).list_assets("Output")
         if asset.filename.startswith("copied_from_")
     )
-    path = there.restore_execution(report.execution).download_asset(record.rid, there.connection.folder / "read")
+    path = there.restore_execution(copied.execution).download_asset(record.rid, there.connection.folder / "read")
     source = json.loads(path.read_text())["source"]
     assert (source["rid"], source["catalog"]) == (world.execution_rid, ml.connection.catalog.name)
     assert source["host"]
