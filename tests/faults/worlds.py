@@ -110,7 +110,7 @@ class ServerWorld:
         fake: The server.
     """
 
-    stride = 5
+    stride = 9
 
     def __init__(self, folder: Path, fake: DerivaServer) -> None:
         self.copy, self._fake = folder / "copy", fake

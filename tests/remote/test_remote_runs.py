@@ -126,7 +126,7 @@ def test_some_request_fails(
 ) -> None:
     """The user sees nothing of it, and nothing is lost or twice."""
     expected, count = undisturbed
-    fail_each(range(3, count, 8), expected, fresh, fake, tmp_path)
+    fail_each(range(3, count, 14), expected, fresh, fake, tmp_path)
 
 
 @pytest.mark.long
