@@ -67,7 +67,8 @@ class CrateRun:
             return self.words.entity(code.citation, "SoftwareApplication", facts)
         facts |= {"programmingLanguage": self._language(code.filename), "softwareRequirements": [self._client()]}
         if code.content is not None:
-            return self.words.included(f"code/{code.filename or 'code'}", code.content, WORKFLOW, facts)
+            name = code.filename if code.filename.strip(".") else "code"
+            return self.words.included(f"code/{name}", code.content, WORKFLOW, facts)
         if is_web(code.url):
             return self.words.part(code.url, WORKFLOW, facts)
         return self.words.entity(code.citation, "SoftwareSourceCode", facts)

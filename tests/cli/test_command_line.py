@@ -114,3 +114,19 @@ def test_it_is_installed() -> None:
 
     (script,) = distribution("deriva-ml-core").entry_points.select(group="console_scripts", name="deriva-ml")
     assert callable(script.load())
+
+
+COMMANDS_OF_RUNS = (("status",), ("abort", "--yes"), ("upload",), ("reproduce",), ("export",))
+
+
+def test_a_row_that_is_no_execution(ask, ml: DerivaML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command about a run refuses another row, a RID that names nothing, and what is no RID, and names it."""
+    monkeypatch.chdir(tmp_path)
+    dataset = ml.create_dataset("Scans").rid
+    for name, *options in COMMANDS_OF_RUNS:
+        for rid, word in ((dataset, "Dataset"), ("9-ZZZZ", "9-ZZZZ"), ("no rid", "no rid")):
+            said = ask(name, rid, *options)
+            assert (said.code, said.out) == (2, ""), (name, rid)
+            assert word in said.complaint
+    assert ask("diff", dataset, dataset).code == 2
+    assert list(tmp_path.glob("reproduce-*")) == list(tmp_path.glob("crate-*")) == []

@@ -57,6 +57,9 @@ def test_no_screen_obeys(ask, ml: DerivaML, exe: Execution, tmp_path: Path) -> N
         ("verify", model.rid),
         ("cleanup", "--dry-run"),
         ("reproduce", rid, "--into", str(tmp_path / "again")),
+        ("list", "--sort", BAD),
+        ("export", rid, "--files", "all", "--into", str(tmp_path / "crate")),
+        ("export", rid, "--format", "prov-json"),
     ):
         said = ask(*words, columns=200)
         seen = said.out + said.complaint
