@@ -100,7 +100,7 @@ def _bring_all(
 
 
 def _chosen(source: Connection, rid: RID, *, children: bool, lineage: bool) -> dict[RID, Row]:
-    """The rows of the executions that go: those that others are made from before these, children after parents."""
+    """The rows of the executions that go: the one that is asked for, then those in it and, by lineage, before it."""
     first = source.require_row(MLTable.execution, rid)
     chosen = {str(first["RID"]): dict(first)}
     waiting = list(chosen)
