@@ -259,6 +259,10 @@ class ObjectStoreContract:
         store.sync()
         store.sync()
 
+    def test_at_once(self, store: ObjectStore) -> None:
+        """It says how many files it takes at once with profit: at least one."""
+        assert store.at_once >= 1
+
     def test_threads(self, store: ObjectStore, tmp_path: Path) -> None:
         """Several threads may put the same bytes and different ones at once."""
 
