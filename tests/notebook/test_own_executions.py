@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def test_a_cell_fails_after_its_execution_has_completed(project: Project, before
 
 def test_a_kernel_that_is_killed(project: Project, before: set[str]) -> None:
     """The execution that ran is Failed, not forgotten: with what was executed so far, and what was staged."""
-    cell = OURS + "execution.__enter__()\nexecution.asset_file_path('Model', 'model.txt').write_text('half')\n"
+    (project.root / "ours.py").write_text(OURS)  # a module of the user's may make the execution too
+    cell = "from ours import execution\nexecution.__enter__()\n"
+    cell += "execution.asset_file_path('Model', 'model.txt').write_text('half')"
     kill = "print('so far', flush=True)\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     file = write_notebook(project.root / "killed.ipynb", cell, kill, "print('never')")
     project.commit()
@@ -155,3 +158,20 @@ def test_a_store_that_takes_nothing(project: Project, before: set[str]) -> None:
     assert "os.rename" in lying.read_text()
     sent = project.ml.restore_execution(execution.execution_rid).upload_execution_outputs()
     assert {asset.filename for asset in sent["Execution_Asset"]} == {"spoils.ipynb", "spoils.html"}
+
+
+def test_what_an_installed_package_makes(project: Project, before: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook that is on record from its beginning stays so; what a package makes in it is nested, and ended too."""
+    package = project.root.parent / "site-packages" / "theirs.py"
+    package.parent.mkdir()
+    package.write_text(OURS + "execution.asset_file_path('Model', 'theirs.txt').write_text('theirs')\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
+    file = write_notebook(project.root / "uses.ipynb", "import theirs")
+    project.commit()
+    assert ask(file).code == 0
+    new = [each for each in project.ml.find_executions() if each.execution_rid not in before]
+    (parent,) = (each for each in new if each.description == "Run of uses.ipynb")
+    (child,) = parent.list_nested_executions()
+    assert {each.execution_rid for each in new} == {parent.execution_rid, child.execution_rid}
+    assert (outputs(parent), outputs(child)) == ({"uses.ipynb", "uses.html"}, {"theirs.txt"})
+    assert {parent.status, child.status} == {Status.completed}

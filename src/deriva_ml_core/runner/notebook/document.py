@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import sysconfig
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +22,8 @@ CONFIGURED_BY = "run_notebook"
 """What a notebook calls for its configuration."""
 
 DEFAULT_KERNEL = "python3"
+
+_IMPORT = re.compile(r"^\s*(?:from|import)\s+([A-Za-z_]\w*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,9 @@ class Notebook:
     kernel: Kernel
 
     @property
-    def names_us(self) -> bool:
-        """Whether its code names this project, so that it may make its own execution."""
-        return self._mentions(OUR_PACKAGES)
+    def may_record_itself(self) -> bool:
+        """Whether its cells may make an execution: they name this project, or run code of the user's that may do so."""
+        return self._mentions(OUR_PACKAGES) or self._mentions("%run") or any(map(self._is_users, self._imported()))
 
     @property
     def is_configured(self) -> bool:
@@ -59,7 +64,28 @@ class Notebook:
         return self._mentions(CONFIGURED_BY)
 
     def _mentions(self, word: str) -> bool:
-        return any(word in cell["source"] for cell in self.content["cells"] if cell["cell_type"] == "code")
+        return any(word in source for source in self._sources())
+
+    def _sources(self) -> Iterator[str]:
+        yield from (cell["source"] for cell in self.content["cells"] if cell["cell_type"] == "code")
+
+    def _imported(self) -> set[str]:
+        """The packages that its code imports, as its lines say it: a cell with a magic command is no Python."""
+        return {found[1] for source in self._sources() for found in _IMPORT.finditer(source)}
+
+    def _is_users(self, package: str) -> bool:
+        """Whether a package is the user's own: neither the standard library's nor an installed one."""
+        folder = self.path.parent
+        if (folder / f"{package}.py").exists() or (folder / package).is_dir():
+            return True
+        try:
+            spec = find_spec(package)
+        except (ImportError, ValueError):
+            return False
+        if spec is None or spec.origin in (None, "built-in", "frozen"):
+            return False
+        installed = {"site-packages", "dist-packages"}.intersection(Path(spec.origin).parts)
+        return not installed and not Path(spec.origin).is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def read_notebook(file: Path, kernel: str | None = None) -> Notebook:

@@ -77,8 +77,9 @@ class Recorded:
 def record_run(ml: DerivaML, run: NotebookRun) -> Recorded:
     """Run a notebook and record it: as the executions that its cells make, or as one that is made for it.
 
-    A notebook whose code does not name this project is on record from its beginning. One whose code does may make its
-    own execution, perhaps in another catalog: it gets one at its end, if it has made none.
+    A notebook whose code names this project, or runs the user's own, may make its own execution, perhaps in another
+    catalog: it gets one at its end, if it has made none. Any other is on record from its beginning; what an installed
+    package makes in it all the same is nested in that.
 
     Args:
         ml: The catalog in which an execution is made for it.
@@ -94,7 +95,7 @@ def record_run(ml: DerivaML, run: NotebookRun) -> Recorded:
     workflow = _workflow(ml, run)
     with _scratch(ml) as scratch, _watched() as watch, told(_command(run)):
         made = scratch / "executions.jsonl"
-        first = None if run.notebook.names_us else _created(ml, workflow, run)
+        first = None if run.notebook.may_record_itself else _created(ml, workflow, run)
         if first is not None:
             begin(first)
         environ = {**_told_of(workflow, run), RUN: str(made)}
@@ -105,12 +106,16 @@ def record_run(ml: DerivaML, run: NotebookRun) -> Recorded:
         lying = scratch / run.notebook.path.name
         lying.write_text(as_text(executed), encoding="utf-8")
         try:
-            own = list(own_executions(ml, made, run.notebook)) if first is None else [first]
+            found = list(own_executions(ml, made, run.notebook))
+            own = found if first is None else [first]
             if not (own or _is_trial(made)):
                 own = [_created(ml, workflow, run)]
-            for execution in own:
+            for execution in {id(each): each for each in (*found, *own)}.values():
                 end(execution, outcome.began, error, terminated=watch.terminated)
+            for execution in own:
                 keep_notebook(execution, executed, run.notebook.path)
+            if first is not None:
+                _nest(first, found)
         except Exception as reason:
             reason.add_note(f"The notebook as it was executed lies in {lying}.")
             raise
@@ -122,7 +127,7 @@ def _workflow(ml: DerivaML, run: NotebookRun) -> Workflow:
     found = detected(name, run.workflow_type or WORKFLOW_TYPE, script=run.notebook.path, plugins=ml.connection.plugins)
     if run.workflow_type is None and (known := _known(ml, found)) is not None:
         found = found.model_copy(update={"name": known.name, "workflow_type": known.workflow_type})
-    if not run.notebook.names_us:
+    if not run.notebook.may_record_itself:
         ml.connection.terms.require(MLVocab.workflow_type, [found.workflow_type])
     return found
 
@@ -149,6 +154,13 @@ def _created(ml: DerivaML, workflow: Workflow, run: NotebookRun) -> Execution:
         },
     )
     return ml.create_execution(configuration)
+
+
+def _nest(parent: Execution, children: Sequence[Execution]) -> None:
+    for child in children:
+        child.upload_execution_outputs()
+        if child.connection is parent.connection:
+            parent.add_nested_execution(child)
 
 
 def _is_trial(made: Path) -> bool:
