@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from deriva_ml_core.scores import larger_is_better
 from deriva_ml_core.training.reading import MetricsLine, Track, iter_metrics, series
@@ -28,7 +29,7 @@ class Curve:
         by: ``epoch`` or ``step``: what is counted.
         first: Its first value.
         last: Its last value.
-        best: Its best value, by what its name says of better; None where no value is a number.
+        best: Its best value, by what the training or its name says of better; None where no value is a number.
         best_at: The epoch or step of that.
         values: All of them in their order.
     """
@@ -49,33 +50,47 @@ class Curve:
         return {**{name: found[name] for name in found if name != "values"}, "count": len(self.values)}
 
 
-def read_curves(file: Path | None) -> list[Curve]:
-    """Read the curves of a metrics file: those by epoch, else those by step; then the values of test and the like."""
+def read_curves(file: Path | None, larger: Mapping[str, bool] = MappingProxyType({})) -> list[Curve]:
+    """Read the curves of a metrics file: those by epoch, else those by step; then the values of test and the like.
+
+    Args:
+        file: The file; None where there is none.
+        larger: Whether larger values of a metric are better, where the training said so.
+    """
     if file is None:
         return []
     lines = list(iter_metrics(file, "epoch"))
-    fits = list(_curves(series(lines), "epoch")) or list(_curves(series(iter_metrics(file, "step"), at="step"), "step"))
-    return fits + list(_stages(lines))
+    fits = list(_curves(series(lines), "epoch", larger))
+    fits = fits or list(_curves(series(iter_metrics(file, "step"), at="step"), "step", larger))
+    return fits + list(_stages(lines, larger))
 
 
-def _curves(found: dict[str, dict[int, Track]], by: str) -> Iterator[Curve]:
+def _curves(found: dict[str, dict[int, Track]], by: str, larger: Mapping[str, bool]) -> Iterator[Curve]:
     for name, fits in found.items():
         for fit, track in fits.items():
-            yield _curve(name, "fit", fit, by, track.places, track.values)
+            yield _curve(name, "fit", fit, by, track.places, track.values, larger)
 
 
-def _stages(lines: Sequence[MetricsLine]) -> Iterator[Curve]:
+def _stages(lines: Sequence[MetricsLine], larger: Mapping[str, bool]) -> Iterator[Curve]:
     found: dict[tuple[str, int, str], list[float]] = {}
     for line in lines:
         if line.stage != "fit":
             for name, value in line.values.items():
                 found.setdefault((line.stage, line.fit, name), []).append(value)
     for (stage, fit, name), values in found.items():
-        yield _curve(name, stage, fit, "epoch", None, values)
+        yield _curve(name, stage, fit, "epoch", None, values, larger)
 
 
-def _curve(name: str, stage: str, fit: int, by: str, places: Sequence[int] | None, values: Sequence[float]) -> Curve:
-    choose = max if larger_is_better(name) else min
+def _curve(
+    name: str,
+    stage: str,
+    fit: int,
+    by: str,
+    places: Sequence[int] | None,
+    values: Sequence[float],
+    larger: Mapping[str, bool],
+) -> Curve:
+    choose = max if larger.get(name, larger_is_better(name)) else min
     numbers = [place for place, value in enumerate(values) if not math.isnan(value)]
     best = choose(numbers, key=lambda place: values[place]) if numbers else None
     return Curve(

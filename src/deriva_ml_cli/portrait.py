@@ -52,7 +52,10 @@ def print_execution(found: Mapping[str, Any], curves: Sequence[Curve], *, full: 
     print_assets("Records", [asset for asset in found["outputs"] if asset["table"] == RECORDS], full=full)
     for name, heading in (("parents", "Nested in"), ("children", "Nested in it")):
         print_related(heading, found[name], full=full)
-    _print_curves(curves, full=full)
+    if curves:
+        _print_curves(curves, full=full)
+    else:
+        _print_values(found["metric_values"], full=full)
     _print_timeline(found["timeline"], full=full)
 
 
@@ -190,6 +193,19 @@ def _print_curves(curves: Sequence[Curve], *, full: bool) -> None:
         rows = [(c.stage, c.name, number(c.last)) for c in (others if full else others[:MOST])]
         print_table(columns, rows, indent=2)
         _note_rest(len(others), full=full)
+
+
+def _print_values(values: Sequence[Mapping[str, Any]], *, full: bool) -> None:
+    """Print where metrics stand of a run that kept no curves: a loop that told them as its progress."""
+    if values:
+        print_title("Metrics", shown("as they were told", "dim"))
+        numbers = [Column(name, right=True) for name in ("Last", "Best", "At epoch")]
+        rows = [
+            (each["name"], each["stage"], number(each["last"]), number(each["best"]), each["best_at"])
+            for each in (values if full else values[:MOST])
+        ]
+        print_table([Column("Metric", flexible=True), Column("Stage"), *numbers], rows, indent=2)
+        _note_rest(len(values), full=full)
 
 
 def _curve_columns() -> list[Column]:

@@ -85,6 +85,7 @@ def _execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Curve]]:
         "environment": _environment_facts(environment_of(ml, execution, assets), story),
         "fits": _fits(ml, execution, assets),
         "metrics": [curve.as_json() for curve in curves],
+        "metric_values": [each.model_dump() for each in execution.list_metrics()],
         "timeline": [
             {"time": each.time, "status": str(each.status), "message": each.error or each.message}
             for each in story.statuses
@@ -95,7 +96,7 @@ def _execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Curve]]:
 def curves_of(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[Curve]:
     """The curves of an execution's metrics, from its working folder here, or from the store."""
     with kept_file(ml, assets, METRICS_FILE, here=execution.working_dir / METRICS_FILE) as file:
-        return read_curves(file)
+        return read_curves(file, {each.name: each.larger_is_better for each in execution.list_metrics()})
 
 
 def environment_of(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:

@@ -7,7 +7,10 @@ import shutil
 import pytest
 
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.models import Progress
+from deriva_ml_core.training import TrainingReporter
 
 LOSSES = [{"loss": 2.0, "val_accuracy": 0.5}, {"loss": 0.5, "val_accuracy": 0.9}, {"loss": 0.75, "val_accuracy": 0.8}]
 
@@ -86,3 +89,25 @@ def test_values_that_are_no_number(ask, run) -> None:
     (loss,) = ask("show", exe.execution_rid, "--json").json["metrics"]
     assert (loss["last"], loss["best"], loss["best_at"]) == (None, 1.0, 1)
     assert "inf" in ask("show", exe.execution_rid).out
+
+
+def test_metrics_of_a_loop_without_curves(ask, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """What a loop told by its statuses alone is shown as the catalog has it."""
+    with ml.create_execution(config) as exe:
+        for epoch, loss in enumerate((0.5, 0.25, 0.75), start=1):
+            exe.update_status(Status.running, "", progress=Progress(epoch=epoch, metrics={"loss": loss}))
+    (found,) = ask("show", exe.execution_rid, "--json").json["metric_values"]
+    assert (found["last"], found["best"], found["best_at"]) == (0.75, 0.25, 2)
+    assert "0.25" in ask("show", exe.execution_rid, columns=60).out
+
+
+def test_the_best_is_what_the_training_says(ask, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Where the training says that more of a metric is better, the best of its curve is the largest."""
+    with ml.create_execution(config) as exe:
+        reporter = TrainingReporter(exe, monitor="gain", mode="max", checkpoints="none", curves=False)
+        reporter.begin_fit(2)
+        for epoch, value in enumerate((2.0, 1.0), start=1):
+            reporter.end_epoch(epoch, {"gain": value})
+        reporter.end_fit()
+    (curve,) = ask("show", exe.execution_rid, "--json").json["metrics"]
+    assert (curve["best"], curve["best_at"]) == (2.0, 1)
