@@ -11,7 +11,7 @@ from deriva_ml_core.runner.configs import MAIN_CONFIG
 from deriva_ml_core.runner.warned import show_warnings_shortly
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser, Namespace, _ArgumentGroup
     from pathlib import Path
 
     from deriva_ml_core.runner.task import ModelTask
@@ -140,7 +140,6 @@ def _code(error: Exception) -> int:
 def _parser() -> ArgumentParser:
     """Hydra's own parser with four options more."""
     from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
-    from pathlib import Path
 
     from hydra._internal.utils import get_args_parser
 
@@ -164,7 +163,14 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--config-name", "-cn", default=MAIN_CONFIG, metavar="NAME", help="The main config; deriva_model by default"
     )
-    ours = parser.add_argument_group("the catalog and the configs")
+    _add_ours(parser.add_argument_group("the catalog and the configs"))
+    return parser
+
+
+def _add_ours(ours: _ArgumentGroup) -> None:
+    """Add what hydra's command line has not, and the folder of configs, which it has with less in it."""
+    from pathlib import Path
+
     ours.add_argument(
         "--config-dir",
         "-cd",
@@ -180,7 +186,6 @@ def _parser() -> ArgumentParser:
         "--host", metavar="HOST", help="The catalog's server, or file:<folder>, instead of deriva_ml.hostname"
     )
     ours.add_argument("--catalog", metavar="ID", help="The catalog's number there, instead of deriva_ml.catalog_id")
-    return parser
 
 
 def _address(arguments: Namespace) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -92,6 +90,8 @@ def load_configs(package: str = "configs") -> list[str]:
     Raises:
         ConfigurationError: There is no such package, or one of its modules cannot be imported.
     """
+    import pkgutil
+
     found = _imported(package)
     if not hasattr(found, "__path__"):
         return [package]
@@ -199,6 +199,8 @@ def _imported(name: str) -> ModuleType:
 
 def _where(error: Exception) -> str:
     """The last place in the user's files that an error of an import passed through."""
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
     named: Iterator[str] = (
         f" ({frame.filename}, line {frame.lineno})"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.redaction import redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,6 +34,8 @@ def hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
     Returns:
         The texts of ``config.yaml``, ``overrides.yaml`` and ``hydra.yaml``, by these names, secrets redacted.
     """
+    from deriva_ml_core.redaction import redact  # many patterns to compile
+
     parts: dict[str, JsonValue] = {
         "config.yaml": plain(config),
         "overrides.yaml": plain(hydra.overrides.task),
@@ -46,6 +47,8 @@ def hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
 def without_secrets(file: Path) -> str:
     """A YAML file that hydra wrote, as its text, secrets redacted."""
     import yaml
+
+    from deriva_ml_core.redaction import redact
 
     return _yaml(redact(yaml.safe_load(file.read_text(encoding="utf-8"))))
 
