@@ -10,7 +10,7 @@ from threading import Lock
 import pluggy
 
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
-from deriva_ml_core.errors import UnknownAddress, UnknownRID, UnknownTerm, WrongTable
+from deriva_ml_core.errors import PluginError, UnknownAddress, UnknownRID, UnknownTerm, WrongTable
 from deriva_ml_core.models import Address
 from deriva_ml_core.news import DRAIN_SECONDS
 from deriva_ml_core.plugins import plugin_manager
@@ -37,7 +37,7 @@ class Terms:
             known = ", ".join(sorted(self._known[vocabulary])) or "none"
             raise UnknownTerm(
                 f"The vocabulary {vocabulary} has no term {', '.join(map(repr, sorted(missing)))}; it has {known}. "
-                f"Add one with ml.add_term({vocabulary!r}, name, description)."
+                f"Add one with ml.add_term({str(vocabulary)!r}, name, description)."
             )
 
     def known(self, vocabulary: str) -> frozenset[str]:
@@ -70,6 +70,7 @@ def open_connection(
 
     Raises:
         UnknownAddress: Nobody knows it.
+        PluginError: The catalog of a plugin cannot do all that is asked of one.
     """
     plugins = plugins or plugin_manager()
     backend = plugins.hook.connect(address=address)
@@ -79,7 +80,19 @@ def open_connection(
             "DerivaML('file:<folder>'), a catalog on a Deriva server, DerivaML('server.org', '1'), unless the plugin "
             "'connect' is disabled, and whatever an installed plugin connects to; list_plugins() names them."
         )
+    _require_whole(backend.catalog)
     return Connection(address=address, backend=backend, plugins=plugins, clean=clean, patience=patience)
+
+
+def _require_whole(catalog: Catalog) -> None:
+    """Raise `PluginError`, naming what lacks, for a catalog that was written when less was asked."""
+    asked = [name for name in dir(Catalog) if not name.startswith("_") and callable(getattr(Catalog, name))]
+    if lacking := [name for name in asked if not hasattr(catalog, name)]:
+        raise PluginError(
+            f"The catalog {type(catalog).__qualname__} of {type(catalog).__module__} has no {', '.join(lacking)}: the "
+            "plugin that it is from was written for another version. Get a newer one, or add what lacks; "
+            "deriva_ml_core.testing.CatalogContract tests the whole."
+        )
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from deriva_ml_core.models import MetricSummary, Progress
 
 __all__ = ["Score", "larger_is_better", "monitored", "summed_up"]
 
-_LARGER = re.compile(
+_LARGER = (  # a text, since to compile it would cost every import of ours a millisecond
     r"acc|accuracy|auc|auroc|f1|fbeta|fmeasure|precision|recall|score|iou|jaccard|dice|map|ndcg|psnr|ssim|bleu|rouge|"
-    r"r2|kappa|mcc|reward|return|correct|hits|top\d+",
+    r"r2|kappa|mcc|reward|return|correct|hits|top\d+"
 )
 _USUAL = ("val_loss", "loss", "train_loss")
 
@@ -44,7 +44,7 @@ class Score:
 def larger_is_better(name: str) -> bool:
     """Whether a metric of that name is one of those of which more is better; losses and errors are not."""
     words = re.split(r"[^a-z0-9]+", name.lower())
-    return not {"loss", "error", "err"} & set(words) and any(_LARGER.fullmatch(word) for word in words)
+    return not {"loss", "error", "err"} & set(words) and any(re.fullmatch(_LARGER, word) for word in words)
 
 
 def monitored(metrics: Mapping[str, float], monitor: str | None, mode: str | None) -> Score | None:

@@ -313,8 +313,9 @@ def test_another_name_is_warned_about(connection: Connection, name: str, workflo
 
 
 def test_an_unknown_type(connection: Connection) -> None:
-    """It is refused before anything is written, and the known ones are named."""
-    with pytest.raises(UnknownTerm, match=r"'Trainign'.*Annotation, Evaluation, Inference, Preprocessing, Training"):
+    """It is refused before anything is written; the known ones are named, and the call that adds one can be copied."""
+    known = r"'Trainign'.*Annotation, Evaluation, Inference, Preprocessing, Training"
+    with pytest.raises(UnknownTerm, match=known + r".*ml\.add_term\('Workflow_Type', name, description\)"):
         register(connection, made(URL, workflow_type="Trainign"))
     assert rows(connection) == []
 
