@@ -108,7 +108,7 @@ class Upload:
         return [file for file in files if file.asset.key not in failed]
 
     def _workers(self, files: int) -> int:
-        most = self.connection.store.at_once
+        most = RetryingStore(self.connection.store).at_once
         return self.options.upload_workers or min(most, -(-files // WORTH_A_CONNECTION))
 
     def _try(self, file: FileStory) -> Exception | None:

@@ -57,7 +57,8 @@ def bring_objects(
     if tell is not None and waiting:
         tell(UploadProgress(files_done=0, files=len(waiting), bytes_done=0, bytes=size))
     stop = Event()
-    workers = options.upload_workers or max(passage.source.store.at_once, passage.target.store.at_once)
+    stores = RetryingStore(passage.source.store), RetryingStore(passage.target.store)
+    workers = options.upload_workers or max(store.at_once for store in stores)
     bring = partial(_bring, passage, options, stop)
     with closing(as_done(bring, waiting, workers, name="deriva-ml-push", stop=stop)) as sending:
         for count, ((rid, _, row), kept) in enumerate(sending, 1):
