@@ -69,6 +69,7 @@ def bring_datasets(passage: Passage, gathered: Gathered, bring: Callable[[Rows, 
 def _bring_rows(sets: _Sets, gathered: Gathered) -> None:
     passage, rows = sets.passage, gathered.datasets
     known = passage.found(MLTable.dataset, rows)
+    passage.complete(MLTable.dataset, rows, known)
     passage.settle(MLTable.dataset, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
     rest = {rid: row for rid, row in rows.items() if rid not in known}
     for rid, copy in passage.reserved(rest).items():

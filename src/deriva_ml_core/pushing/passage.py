@@ -10,7 +10,7 @@ from typing import Any
 
 from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID
+from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.errors import UnknownRID
 from deriva_ml_core.pushing.gathering import CORE
 from deriva_ml_core.pushing.ledger import Ledger
@@ -91,11 +91,29 @@ class Passage:
             The row there, and whether it is new.
         """
         text, short = described(row["Description"], self.here, row), described(None, self.here, row)
-        mark = text if len(text.encode()) <= LONGEST else short
-        found, new = self.there.insert_unless(table, {"Description": mark}, {**copy, "Description": mark})
-        if mark != text:
-            self.there.update(table, [{"RID": found["RID"], "Description": text}])
+        if not _is_long(text):
+            return self.there.insert_unless(table, {"Description": text}, {**copy, "Description": text})
+        if table != MLTable.execution and (known := self._with_description(table, text)) is not None:
+            return known, False  # an execution is found by its record
+        found, new = self.there.insert_unless(table, {"Description": short}, {**copy, "Description": short})
+        self.complete(table, {row["RID"]: row}, {row["RID"]: found})
         return found, new
+
+    def _with_description(self, table: str, text: str) -> Row | None:
+        """The row with a description that is too long to be asked for."""
+        rows = (row for page in self.there.pages(table) for row in page)
+        return next((row for row in rows if row["Description"] == text), None)
+
+    def complete(self, table: str, rows: Mapping[RID, Row], copies: Mapping[RID, Row]) -> None:
+        """Give copies of long descriptions all of these, which a claim, or one that was cut off, has only begun."""
+        begun = [
+            {"RID": copy["RID"], "Description": text}
+            for rid, copy in copies.items()
+            if _is_long(text := described(rows[rid]["Description"], self.here, rows[rid]))
+            and copy["Description"] == described(None, self.here, rows[rid])
+        ]
+        if begun:
+            self.there.update(table, begun)
 
     def found(self, table: str, rows: Mapping[RID, Row]) -> dict[RID, Row]:
         """The copies that an earlier push from this machine made, and that are there still."""
@@ -154,6 +172,10 @@ class Passage:
             return None
         hint = " Copy that first, or with lineage." if other in CORE else ""
         raise UnknownRID(f"{told}, and a {table.name} without one is not allowed.{hint}")
+
+
+def _is_long(description: str) -> bool:
+    return len(description.encode()) > LONGEST
 
 
 def _names(rows: Mapping[RID, Row]) -> list[tuple[RID, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from deriva_ml_core.backend import Row
 from deriva_ml_core.definitions import RID, MLVocab
-from deriva_ml_core.errors import MetadataConflict
+from deriva_ml_core.errors import DuplicateRow, MetadataConflict
 from deriva_ml_core.models import StoredObject, UploadOptions, UploadProgress
 from deriva_ml_core.pushing.gathering import Rows
 from deriva_ml_core.pushing.objects import bring_objects
@@ -142,23 +142,33 @@ def _refuse(passage: Passage, table: Table, row: Row, copy: Row, columns: list[s
 
 def _bring_plain(passage: Passage, table: Table, rows: Mapping[RID, Row], *, mend: bool) -> None:
     known = passage.found(table.name, rows)
-    passage.settle(table.name, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
     rest = {rid: row for rid, row in rows.items() if rid not in known}
-    key = _natural_key(passage, table, rest)
-    if key:
-        known |= _by_key(passage, table, rest, key, {rid: rid for rid in rest})
-        passage.settle(table.name, rest, {r: known[r]["RID"] for r in rest if r in known}, new=False)
-        rest = {rid: row for rid, row in rest.items() if rid not in known}
+    known |= _by_keys(passage, table, rest, {rid: rid for rid in rest})
+    passage.settle(table.name, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
+    rest = {rid: row for rid, row in rest.items() if rid not in known}
     if rest:
-        copies = passage.reserved(rest)
-        made = [{**passage.translated(table, row, planned=copies), "RID": copies[rid]} for rid, row in rest.items()]
-        passage.there.insert(table.name, made, skip_existing=True)
-        if key:  # another machine may have been faster
-            copies = {rid: row["RID"] for rid, row in _by_key(passage, table, rest, key, copies).items()}
-        passage.settle(table.name, rest, copies, new=True)
+        passage.settle(table.name, rest, _added(passage, table, rest), new=True)
     if mend:
         columns = tuple(column.name for column in table.columns)
         _mend(passage, table, rows, known, columns, foreign=_note)
+
+
+def _added(passage: Passage, table: Table, rows: Mapping[RID, Row]) -> Mapping[RID, RID]:
+    """Add rows under reserved record ids, and return those; where another machine was faster, its rows'."""
+    copies, there = passage.reserved(rows), passage.there
+    made = [{**passage.translated(table, row, planned=copies), "RID": copies[rid]} for rid, row in rows.items()]
+    if there.insert(table.name, made, skip_existing=True) == len(made):
+        return copies
+    present = {row["RID"] for row in there.select(table.name, {"RID": sorted(copies.values())})}
+    passed_over = {rid: row for rid, row in rows.items() if copies[rid] not in present}
+    found = {rid: row["RID"] for rid, row in _by_keys(passage, table, passed_over, copies).items()}
+    if lost := sorted(passed_over.keys() - found.keys()):
+        keys = " or ".join(", ".join(key) for key in _keys(passage, table))
+        raise DuplicateRow(
+            f"{table.name} {', '.join(lost)} cannot be copied: another row of {there.name} has the same {keys}. "
+            "Change one of the two, and push again."
+        )
+    return {**copies, **found}
 
 
 def _note(passage: Passage, table: Table, row: Row, copy: Row, columns: list[str], wanted: Row) -> None:  # noqa: ARG001
@@ -166,14 +176,22 @@ def _note(passage: Passage, table: Table, row: Row, copy: Row, columns: list[str
     passage.notes[f"{told}; it is left as it is."] = None
 
 
-def _natural_key(passage: Passage, table: Table, rows: Mapping[RID, Row]) -> tuple[str, ...]:
-    """Columns that tell a row from all others at the target, and that all of these rows give; empty where none do."""
-    there = passage.there.model.table(table.name)
+def _keys(passage: Passage, table: Table) -> list[tuple[str, ...]]:
+    """Columns that tell a row from all others at the target."""
     names = {column.name for column in table.columns}
-    for key in there.keys:
-        if {*key} <= names and all(row.get(column) is not None for row in rows.values() for column in key):
-            return key
-    return ()
+    return [key for key in passage.there.model.table(table.name).keys if {*key} <= names]
+
+
+def _by_keys(passage: Passage, table: Table, rows: Mapping[RID, Row], planned: Mapping[RID, RID]) -> dict[RID, Row]:
+    """The rows at the target with the same keys, each found by the first key that it gives whole."""
+    found: dict[RID, Row] = {}
+    rest = dict(rows)
+    for key in _keys(passage, table):
+        given = {rid: row for rid, row in rest.items() if all(row.get(column) is not None for column in key)}
+        if given:
+            found |= _by_key(passage, table, given, key, planned)
+        rest = {rid: row for rid, row in rest.items() if rid not in given}
+    return found
 
 
 def _by_key(

@@ -33,6 +33,7 @@ def bring_workflows(passage: Passage, gathered: Gathered) -> None:
 def _registered(passage: Passage, row: Row) -> tuple[RID, bool]:
     known = passage.found(MLTable.workflow, {row["RID"]: row})
     if known:
+        passage.complete(MLTable.workflow, {row["RID"]: row}, known)
         return known[row["RID"]]["RID"], False
     url, checksum = row["URL"] or "", row["Checksum"]
     by_url = {"URL": url} if url and not url.startswith("file:") else None
@@ -76,6 +77,7 @@ def bring_runs(passage: Passage, gathered: Gathered) -> dict[RID, Row]:
     """
     rows = {**gathered.runs, **gathered.relatives}
     known = passage.found(MLTable.execution, rows)
+    passage.complete(MLTable.execution, rows, known)
     unknown = {rid: row for rid, row in rows.items() if rid not in known}
     known |= _recognised(passage, unknown)
     passage.settle(MLTable.execution, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
