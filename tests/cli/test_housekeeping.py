@@ -11,6 +11,7 @@ import pytest
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.training import TrainingReporter
 
 LOSSES = [{"loss": 1.0}]
 
@@ -173,3 +174,18 @@ def test_they_fit(ask, exe: Execution, columns: int) -> None:
     for words in (("storage",), ("cleanup", "--dry-run"), ("doctor",), ("config",)):
         out = ask(*words, columns=columns).out
         assert max(map(len, out.splitlines())) <= columns, words
+
+
+def test_superseded_checkpoints_keep_nothing_back(ask, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """A sent training of which better checkpoints took the places of others has nothing unsent, and may be cleaned."""
+    with ml.create_execution(config) as exe:
+        reporter = TrainingReporter(exe, monitor="loss", curves=False)
+        reporter.begin_fit(3)
+        for epoch in (1, 2, 3):
+            metrics = {"loss": 1.0 / epoch}
+            reporter.save_checkpoint(epoch, ".pt", lambda path: path.write_text(path.name), metrics)
+            reporter.end_epoch(epoch, metrics)
+        reporter.end_fit()
+    exe.upload_execution_outputs()
+    assert ask("upload", "--json").json == {"executions": []}
+    assert [each["name"] for each in ask("cleanup", "--dry-run", "--json").json["may_go"]] == [exe.execution_rid]

@@ -335,3 +335,4 @@ class Forgotten(Event):
     def tell(self, story: Story) -> None:
         story.files[self.key].forgotten = True
         story.unsent.pop(self.key, None)
+        story.unlinked.pop(self.key, None)
