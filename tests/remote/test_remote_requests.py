@@ -60,6 +60,20 @@ def test_making_an_execution(ml: DerivaML, config: ExecutionConfiguration, count
     assert count(lambda: ml.create_execution(config)) <= 10
 
 
+def test_input_files(ml: DerivaML, config: ExecutionConfiguration, fake: DerivaServer) -> None:
+    """An execution of thirty files takes no more requests than one of ten, and all are on record, in their order."""
+    with ml.create_execution(config) as exe:
+        stage(exe, 30)
+    rids = [asset.rid for asset in exe.upload_execution_outputs()["Model"]]
+    taken = []
+    for few in (10, 30):
+        fake.requests.clear()
+        made = ml.create_execution(ExecutionConfiguration(workflow=config.workflow, assets=rids[:few]))
+        taken.append(len(fake.requests))
+    assert taken[0] == taken[1]
+    assert [asset.rid for asset in made.list_assets("Input")] == [*made.record.assets] == rids
+
+
 def test_running(exe: Execution, count: Count) -> None:
     """A state is one request, and a file that is registered none."""
     assert count(exe.__enter__) == 1

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLVocab, Role
 from deriva_ml_core.errors import InvalidFileName, UnknownRID, WrongTable
 from deriva_ml_core.models import Asset, UploadOptions
 from deriva_ml_core.schema import asset_type_table, execution_table
 
-__all__ = ["assets_of", "download_asset", "link_input", "lookup_asset", "lookup_assets", "verify_asset"]
+__all__ = ["assets_of", "download_asset", "link_inputs", "lookup_asset", "lookup_assets", "verify_asset"]
 
 
 def lookup_asset(connection: Connection, rid: RID) -> Asset:
@@ -44,10 +45,14 @@ def lookup_assets(connection: Connection, rids: Sequence[RID]) -> list[Asset]:
     return [found[rid] for rid in rids]
 
 
-def link_input(connection: Connection, asset: Asset, execution: RID) -> None:
-    """Record that an asset went into an execution; one that came out of it stays its output."""
-    row = {asset.table: asset.rid, "Execution": execution, "Asset_Role": Role.input}
-    connection.catalog.insert(execution_table(asset.table), [row], skip_existing=True)
+def link_inputs(connection: Connection, assets: Iterable[Asset], execution: RID) -> None:
+    """Record that assets went into an execution, table by table; one that came out of it stays its output."""
+    links: dict[str, list[Row]] = {}
+    for asset in assets:
+        row = {asset.table: asset.rid, "Execution": execution, "Asset_Role": Role.input}
+        links.setdefault(asset.table, []).append(row)
+    for table, rows in links.items():
+        connection.catalog.insert(execution_table(table), rows, skip_existing=True)
 
 
 def download_asset(connection: Connection, asset: Asset, folder: Path, options: UploadOptions | None = None) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deriva_ml_core import dataset as datasets
-from deriva_ml_core.assets.recorded import download_asset, link_input, lookup_asset, lookup_assets
+from deriva_ml_core.assets.recorded import download_asset, link_inputs, lookup_asset, lookup_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, RID
 from deriva_ml_core.journal.file import Journal
@@ -43,11 +43,11 @@ class Inputs:
                 if self._execution != DRY_RUN_RID:
                     datasets.record_input(self._connection, self._execution, spec)
                 self._journal.append(Input(dataset=spec))
-        for asset in assets:
-            if asset.rid not in story.assets:
-                if self._execution != DRY_RUN_RID:
-                    link_input(self._connection, asset, self._execution)
-                self._journal.append(Input(asset=asset.rid))
+        new = {asset.rid: asset for asset in assets if asset.rid not in story.assets}
+        if new:
+            if self._execution != DRY_RUN_RID:
+                link_inputs(self._connection, new.values(), self._execution)
+            self._journal.append(*(Input(asset=rid) for rid in new))
 
     def record_asset(self, asset: Asset | RID) -> Asset:
         """Record that an asset went in; see ``Execution.record_input``."""
