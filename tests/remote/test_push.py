@@ -99,6 +99,17 @@ def test_requests(here: DerivaML, ml: DerivaML, fake: DerivaServer) -> None:
     assert [request for request in fake.requests if "/hatrac/" in request.path] == []
 
 
+def test_big_vocabularies(here: DerivaML, owner: DerivaML, world: RecordedExecution, fake: DerivaServer) -> None:
+    """Of the target's vocabularies only the terms that are needed are read, which may be few of very many."""
+    fake.requests.clear()
+    here.push(world.execution_rid, owner, make_tables=True)
+    vocabularies = [name for name, table in owner.connection.catalog.model.tables.items() if table.is_vocabulary]
+    asked = [request.path for request in fake.requests if request.method == "GET" and "/entity/" in request.path]
+    whole = [path for path in asked if path.endswith(tuple(f":{name}" for name in vocabularies))]
+    assert any(":Workflow_Type/Name=" in path for path in asked)
+    assert whole == []
+
+
 @pytest.mark.parametrize("at", [5, 15, *(pytest.param(at, marks=pytest.mark.long) for at in (0, 10, 20, 25, 30))])
 def test_answers_that_are_lost(here: DerivaML, ml: DerivaML, fake: DerivaServer, at: int) -> None:
     """An answer that is lost after the work was done makes nothing twice, whichever it is."""

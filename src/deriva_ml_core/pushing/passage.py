@@ -48,7 +48,7 @@ class Passage:
     files: int = 0
     bytes: int = 0
     vocabularies: dict[str, frozenset[str]] = field(default_factory=dict)
-    """The terms that the target has, of the vocabularies that were looked at."""
+    """Those of the needed terms that the target has, by vocabulary."""
     values: dict[tuple[str, str, Any], Any] = field(default_factory=dict)
     """What names a term at the target where that is not its name: by vocabulary, column, and what names it here."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.pushing.gathering import Gathered
 from deriva_ml_core.pushing.passage import Passage
 
@@ -18,24 +19,29 @@ def bring_terms(passage: Passage, gathered: Gathered) -> None:
 
 
 def _bring(passage: Passage, vocabulary: str, by_column: Mapping[str, Mapping[str, None]]) -> None:
-    known = {row["Name"]: row for row in passage.there.select(vocabulary)}
-    named: dict[tuple[str, str], str] = {("Name", name): name for name in by_column.get("Name", ())}
-    lacking = [name for name in named.values() if name not in known]
-    rows = passage.here.select(vocabulary, {"Name": lacking}) if lacking else []
+    rows, others = dict[str, Row](), dict[tuple[str, str], str]()
     for column, values in by_column.items():
         if column != "Name":
-            found = passage.here.select(vocabulary, {column: list(values)})
-            named |= {(column, row[column]): row["Name"] for row in found}
-            rows += [row for row in found if row["Name"] not in known]
+            for row in passage.here.select(vocabulary, {column: list(values)}):
+                rows[row["Name"]], others[column, row[column]] = row, row["Name"]
+    wanted = dict.fromkeys((*by_column.get("Name", ()), *rows))
+    known = _named(passage.there, vocabulary, wanted)
+    rows |= _named(passage.here, vocabulary, wanted.keys() - known.keys() - rows.keys())
     new = {
-        row["Name"]: {"Name": row["Name"], "Description": row["Description"] or "", "Synonyms": row["Synonyms"]}
-        for row in rows
+        name: {"Name": name, "Description": row["Description"] or "", "Synonyms": row["Synonyms"]}
+        for name, row in rows.items()
+        if name not in known
     }
     if new:
         passage.there.insert(vocabulary, list(new.values()), skip_existing=True)
         passage.terms.extend(f"{vocabulary}: {name}" for name in new)
     passage.vocabularies[vocabulary] = frozenset({*known, *new})
-    others = {key: name for key, name in named.items() if key[0] != "Name"}
     if others:
-        there = {row["Name"]: row for row in passage.there.select(vocabulary)}
+        there = _named(passage.there, vocabulary, others.values()) if new else known
         passage.values |= {(vocabulary, *key): there[name][key[0]] for key, name in others.items()}
+
+
+def _named(catalog: Catalog, vocabulary: str, names: Iterable[str]) -> dict[str, Row]:
+    """The terms of these names, as far as a catalog has them; a vocabulary may have many thousand others."""
+    wanted = sorted(set(names))
+    return {row["Name"]: row for row in catalog.select(vocabulary, {"Name": wanted})} if wanted else {}
