@@ -81,7 +81,14 @@ def test_parameters_that_it_does_not_have(tmp_path: Path, notebook: Path) -> Non
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("epochs 3", "holds no parameters"), ("a: [", "neither JSON nor YAML"), (None, "cannot be read")],
+    [
+        ("epochs 3", "holds no parameters"),
+        ("a: [", "neither JSON nor YAML"),
+        (None, "cannot be read"),
+        ("layers: !!set {1, 2}", "'layers' in"),
+        ("name: !!binary aGVsbG8=", "'name' in"),
+        ("layers: &a [*a]", "'layers' in"),
+    ],
 )
 def test_a_file_of_parameters_that_is_none(tmp_path: Path, notebook: Path, text: str | None, reason: str) -> None:
     """A file that holds no names with values is refused."""
@@ -89,6 +96,11 @@ def test_a_file_of_parameters_that_is_none(tmp_path: Path, notebook: Path, text:
     if text is not None:
         file.write_text(text)
     assert reason in refused(notebook, "-f", file)
+
+
+def test_a_value_that_json_cannot_hold(notebook: Path) -> None:
+    """A list of what is no JSON is refused by the parameter's name."""
+    assert "'layers'" in refused(notebook, "-p", "layers", "[1j]")
 
 
 def test_overrides_that_nobody_reads(notebook: Path, tmp_path: Path) -> None:

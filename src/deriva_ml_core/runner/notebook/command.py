@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -156,11 +157,18 @@ def _without_secrets(command: Sequence[str]) -> list[str]:
     from deriva_ml_core.redaction import is_secret_name, redact
 
     words = list(command)
-    for place, word in enumerate(words[:-2]):
-        if word in ("-p", "--parameter") and is_secret_name(words[place + 1]):
-            words[place + 2] = f"[redacted: {words[place + 1]}]"
+    for place, (option, word) in enumerate(pairwise(words[:-1]), start=2):
+        name = word if option in ("-p", "--parameter") else _named_in(word)
+        if name and is_secret_name(name):
+            words[place] = f"[redacted: {name}]"
     shown = redact(list(words))
     return [str(word) for word in shown] if isinstance(shown, list) else words
+
+
+def _named_in(word: str) -> str:
+    """The parameter that one word names together with its option: ``-pNAME`` and ``--parameter=NAME``."""
+    option, _, name = word.partition("=")
+    return name if option == "--parameter" else word[2:] if word.startswith("-p") else ""
 
 
 def _print_parameters(document: Notebook) -> None:

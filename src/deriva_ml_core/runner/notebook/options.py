@@ -41,7 +41,7 @@ def with_pairs(command: TyperCommand) -> TyperCommand:
 NotebookFile = Annotated[Path, typer.Argument(metavar="NOTEBOOK.ipynb", help="The notebook.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[OVERRIDE]...", help="Of hydra, such as assets=last_runs, for the notebook."),
+    typer.Argument(metavar="OVERRIDE", help="Of hydra, such as assets=last_runs, for the notebook."),
 ]
 Parameters = Annotated[
     list[Any] | None,

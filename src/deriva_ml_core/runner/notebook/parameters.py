@@ -153,9 +153,18 @@ def _typed(text: str, parameter: Parameter) -> JsonValue:
         return text
     value = _literal(text)
     if isinstance(value, list | dict | tuple) and isinstance(default, list | dict | tuple | None):
-        plain: JsonValue = json.loads(json.dumps(value))
-        return plain
+        return _plain(value, f"The value {text} of the parameter {parameter.name!r}")
     return value if isinstance(value, bool | int | float | None) else text
+
+
+def _plain(value: Any, what: str) -> JsonValue:
+    """A value as JSON has it, which is what a run's configuration keeps."""
+    try:
+        return json.loads(json.dumps(value))  # type: ignore[no-any-return]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{what} is more than texts, numbers, lists and mappings of them ({error}): give what JSON can hold."
+        ) from error
 
 
 def _literal(text: str) -> Any:
@@ -186,7 +195,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigurationError(f"The parameters {file} are neither JSON nor YAML: {error}.") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ConfigurationError(f"{file} holds no parameters: names with values are meant, such as `epochs: 3`.")
-    return found
+    return {name: _plain(value, f"The parameter {name!r} in {file}") for name, value in found.items()}
 
 
 def _loader() -> Any:
