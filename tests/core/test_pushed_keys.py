@@ -109,3 +109,18 @@ def source_of(ml: DerivaML, rid: str, table: str = "Dataset") -> str:
     """The words by which a copy names where it came from."""
     (row,) = ml.connection.catalog.select(table, {"RID": rid})
     return described(None, ml.connection.catalog, row)
+
+
+def test_a_number_that_was_begun_there(ml: DerivaML, there: DerivaML) -> None:
+    """A version that somebody at the target began under the same number, and never finished, is named."""
+    dataset = ml.create_dataset("Grows")
+    report = ml.push(reader_of(ml, dataset.rid).execution_rid, there)
+    number = dataset.increment_version("major")
+    begun = {"Dataset": report.rids[dataset.rid], "Version": number}
+    there.connection.catalog.insert("Dataset_Version", [begun])
+    later = reader_of(ml, dataset.rid)
+    with pytest.raises(DuplicateRow, match=f"version {number} .*not finished"):
+        ml.push(later.execution_rid, there)
+    dataset.increment_version("major")
+    copy = ml.push(reader_of(ml, dataset.rid).execution_rid, there)
+    assert there.lookup_dataset(copy.rids[dataset.rid]).current_version == dataset.current_version

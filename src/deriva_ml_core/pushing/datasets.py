@@ -100,7 +100,7 @@ def _find(sets: _Sets, contents: Contents, found: Row) -> None:
     sets.bring(contents.rows, False)
     if not is_known:
         wanted = wanted_members(passage, contents)
-        if members_of(passage.there.at(found["Snapshot"]), list(wanted)) != wanted:
+        if not _has(passage.there, found, wanted):
             raise other_version(passage, contents, found)
     _settle_version(passage, contents, found, new=False)
 
@@ -120,7 +120,7 @@ def _make(sets: _Sets, contents: Contents) -> None:
     }
     same = {"Dataset": dataset, "Version": version.version}
     found, new = passage.there.insert_unless(MLTable.dataset_version, same, row)
-    if found["Snapshot"] != snapshot and members_of(passage.there.at(found["Snapshot"]), list(wanted)) != wanted:
+    if found["Snapshot"] != snapshot and not _has(passage.there, found, wanted):
         raise other_version(passage, contents, found)
     for rid in wanted:
         before = sets.present.get(rid)
@@ -129,6 +129,11 @@ def _make(sets: _Sets, contents: Contents) -> None:
         elif before is not None and before[1] != {rid: wanted[rid]}:
             del sets.present[rid]
     _settle_version(passage, contents, found, new=new)
+
+
+def _has(catalog: Catalog, version: Row, wanted: Membership) -> bool:
+    """Whether a version has these members; one whose maker died before its snapshot has none."""
+    return bool(version["Snapshot"]) and members_of(catalog.at(version["Snapshot"]), list(wanted)) == wanted
 
 
 def _row_of(contents: Contents) -> Row:

@@ -48,12 +48,13 @@ def recognise(passage: Passage, contents: Contents, version: Row) -> None:
 
 
 def other_version(passage: Passage, contents: Contents, found: Row) -> DuplicateRow:
-    """What to say where a number is taken by a version with other members."""
+    """What to say where a number is taken by a version with other members, or by one that nobody finished."""
     version = contents.version
+    changed, begun = "with other members than the one here: it was changed there", "that was begun and is not finished"
     return DuplicateRow(
         f"Dataset {found['Dataset']} of {passage.there.name}, the copy of {version.dataset}, has a version "
-        f"{version.version} with other members than the one here: it was changed there. Make a version with a higher "
-        "number here, dataset.increment_version('major'), and let the next run use that."
+        f"{version.version} {changed if found['Snapshot'] else begun}. Make a version with a higher number here, "
+        "dataset.increment_version('major'), and let the next run use that."
     )
 
 
