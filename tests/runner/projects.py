@@ -33,7 +33,7 @@ import time
 from pathlib import Path
 
 
-def train(what: str = "learn", rate: float = 0.1, *, ml_instance, execution):
+def train(what: str = "learn", rate: float = 0.1, token: str = "", *, ml_instance, execution):
     execution.asset_file_path("Model", "model.txt").write_text(f"{what} {rate}")
     if what == "fail":
         raise ValueError("it was told to fail")
@@ -55,6 +55,8 @@ def without(rate: float = 0.1):
 CONFIGS = '''\
 """Configs of all groups, some of them wrong."""
 
+from dataclasses import dataclass
+
 from hydra_zen import builds, store
 from models.obedient import train, without
 
@@ -72,6 +74,14 @@ Conf = builds(Workflow, workflow_type="Training", populate_full_signature=True)
 workflow(Conf(name="Obedience"), name="default_workflow")
 workflow(Conf(name="Obedience", workflow_type="Nonsense"), name="nonsense")
 workflow(Conf, name="nameless")
+
+
+@dataclass
+class Rates:
+    rate: float = 0.1
+
+
+store(Rates, group="typed", name="rates")
 
 datasets = store(group="datasets")
 datasets([builds(DatasetSpec, rid="1-ABC", populate_full_signature=True)], name="unknown")
@@ -109,16 +119,17 @@ class Project:
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, said: Path | None = None) -> subprocess.Popen[bytes]:
         """Begin ``deriva-ml-run`` as a shell on a terminal does: in a process group of its own."""
-        return subprocess.Popen(
-            [COMMAND, *words],
-            cwd=self.root,
-            env=self.surroundings,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with (said or Path(os.devnull)).open("wb") as out:
+            return subprocess.Popen(
+                [COMMAND, *words],
+                cwd=self.root,
+                env=self.surroundings,
+                start_new_session=True,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
 
     def git(self, *words: str) -> str:
         """Run git in its folder."""

@@ -18,6 +18,7 @@ from deriva_ml import Status
 from deriva_ml_core.execution import RecordedExecution
 from deriva_ml_core.runner.reports import JobReport, summary
 
+SECRET = "correct-horse-battery"
 WAITING = 120
 """Seconds to wait for a process on a busy machine."""
 
@@ -74,6 +75,26 @@ def test_what_is_kept_of_a_sweep_and_of_a_job(project: Project) -> None:
     assert "jobs.json" in {each.filename for each in sweep.list_assets("Output")}
 
 
+def test_a_sweep_over_secrets_and_beside_a_file_of_pythons_name(project: Project) -> None:
+    """No file in the home has the secrets that tell the jobs apart; a queue.py in the folder stops no job."""
+    (project.root / "queue.py").write_text("raise RuntimeError('this is not the queue of Python')")
+    ran = project.run("-m", f"model_config.token={SECRET}-1,{SECRET}-2")
+    assert ran.code == 0, ran.complaint
+    files = [file for file in project.home.rglob("*") if file.is_file()]
+    assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
+
+
+def test_a_sweep_over_all_configs_of_a_group(project: Project) -> None:
+    """Hydra's glob names configs: each is a job, and how many there are is known."""
+    (project.root / "src/configs/experiment").mkdir()
+    for name in ("a", "b"):
+        text = f"# @package _global_\nmodel_config:\n  rate: 0.{len(name)}\n"
+        (project.root / f"src/configs/experiment/{name}.yaml").write_text(text)
+    ran = project.run("-m", "+experiment=glob(*)")
+    assert ran.code == 0, ran.complaint
+    assert "2 of 2 jobs have ended: 2 completed" in ran.out
+
+
 def test_a_dry_sweep_writes_nothing(project: Project) -> None:
     """The functions run, and there is no execution afterwards."""
     ran = project.run("-m", "dry_run=true", "model_config.what=learn")
@@ -88,9 +109,9 @@ def waiting(project: Project, tmp_path: Path) -> Project:
     return replace(project, environ={"WAITING": str(tmp_path / "waiting")})
 
 
-def begun(project: Project) -> tuple[subprocess.Popen[bytes], Path]:
-    """A sweep whose first job waits."""
-    process = project.start("-m", "model_config.what=wait,last")
+def begun(project: Project, said: Path | None = None) -> tuple[subprocess.Popen[bytes], Path]:
+    """A sweep whose first job waits, and the file where what it says is kept."""
+    process = project.start("-m", "model_config.what=wait,last", said=said)
     told = Path(project.environ["WAITING"])
     end = time.monotonic() + WAITING
     while not told.exists() or not told.read_text():
@@ -111,14 +132,17 @@ def test_a_sweep_that_is_terminated_takes_its_job_along(waiting: Project) -> Non
     assert sweep.status_detail == "1 of 2 jobs have ended: 1 aborted; 1 is left; SIGTERM"
 
 
-def test_ctrl_c_aborts_a_sweep(waiting: Project) -> None:
-    """Ctrl-C reaches the sweep and its job at once; both are Aborted."""
-    process, _ = begun(waiting)
+def test_ctrl_c_aborts_a_sweep(waiting: Project, tmp_path: Path) -> None:
+    """Ctrl-C reaches the sweep and its job at once; both are Aborted, and how the sweep stands is said."""
+    process, _ = begun(waiting, tmp_path / "said")
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(WAITING) == 130
     sweep = waiting.sweep()
     assert (sweep.status, job_of(sweep, 0).status) == (Status.aborted, Status.aborted)
     assert sweep.status_detail.endswith("KeyboardInterrupt")
+    said = (tmp_path / "said").read_text()
+    assert f"Sweep {sweep.execution_rid}: 1 of 2 jobs have ended: 1 aborted; 1 is left." in said
+    assert "Traceback" not in said
 
 
 def test_a_sweep_that_is_killed_is_found_aborted_and_its_job_goes_on(waiting: Project) -> None:

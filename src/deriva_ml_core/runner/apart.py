@@ -34,6 +34,9 @@ from deriva_ml_core.runner.warned import show_warnings_shortly
 __all__ = ["ApartJob", "main", "run_apart"]
 
 
+INTERRUPTED = 130
+"""The exit status by which a process leaves that Ctrl-C ended."""
+
 ON_THE_WAY = ("__main__", "runpy", "deriva_ml_core", "hydra", "hydra_zen", "functools")
 """Whose frames lie between this program's start and a model function."""
 
@@ -103,9 +106,12 @@ def run_apart(job: ApartJob) -> JobReport:
     Returns:
         What became of it.
     """
+    from deriva_ml_core.redaction import redact
+
     folder = job.place.folder
-    write_report(folder, JobReport(number=job.number, overrides=job.overrides))
-    words = [sys.executable, "-m", __name__, *job.command[1:]]  # which no one reads but in a list of processes
+    write_report(folder, JobReport.model_validate({"number": job.number, "overrides": redact([*job.overrides])}))
+    # safely: beside the terminal's folder may lie a queue.py; the last words are for who reads a list of processes
+    words = [sys.executable, "-P", "-m", __name__, *job.command[1:]]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as process:  # noqa: S603 - this module, by this interpreter
         try:
             process.communicate(pickle.dumps(asdict(job)))
@@ -138,7 +144,7 @@ def main() -> int:
     """Run the job that standard input holds.
 
     Returns:
-        0 where it completed, else 1.
+        0 where it completed, 130 where Ctrl-C ended it, else 1.
     """
     parts = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
     job = ApartJob(**{**parts, "place": Place.model_validate(parts["place"])})
@@ -150,6 +156,8 @@ def main() -> int:
         returned = _run(job)
     except BaseException as error:
         report_on(job, **_ended_by(error))
+        if isinstance(error, KeyboardInterrupt):
+            return INTERRUPTED  # the trace to where it came says nothing
         if not isinstance(error, Exception):
             raise
         sys.stderr.write(f"error: job {job.number}: {error}\n" if isinstance(error, Refused) else _traceback(error))

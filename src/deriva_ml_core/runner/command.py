@@ -98,10 +98,12 @@ def _run(arguments: Namespace, parser: ArgumentParser, task: ModelTask, folder: 
         if not plan.is_sweep:
             return _call_hydra(arguments, parser, task)
         with recorded_sweep(plan) as sweep:
-            code = _call_hydra(arguments, parser, replace(task, place=sweep.place))
+            try:
+                code = _call_hydra(arguments, parser, replace(task, place=sweep.place))
+            finally:  # also after Ctrl-C
+                sys.stdout.write(f"Sweep {sweep.place.parent}: {sweep.outcome}\n")
     except CompactHydraException as error:
-        return _complain(str(error), _code(error))
-    sys.stdout.write(f"Sweep {sweep.place.parent}: {sweep.outcome}\n")
+        return _complain(_told(error), _code(error))
     return code or (DONE if sweep.is_complete else FAILED)
 
 
@@ -123,8 +125,14 @@ def _call_hydra(arguments: Namespace, parser: ArgumentParser, task: ModelTask) -
             return int(end.code or DONE)
         raise
     except CompactHydraException as error:  # from where hydra catches none
-        return _complain(str(error), _code(error))
+        return _complain(_told(error), _code(error))
     return DONE
+
+
+def _told(error: Exception) -> str:
+    """An error's words, and those of its cause where hydra keeps back what is wrong with a value."""
+    why = str(error.__cause__ or "").partition("\n")[0]
+    return str(error) if why in str(error) else f"{error}: {why}"
 
 
 def _code(error: Exception) -> int:

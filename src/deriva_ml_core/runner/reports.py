@@ -36,7 +36,7 @@ class JobReport(Value):
 
     Args:
         number: Its place in the sweep, from 0.
-        overrides: What tells it from the others.
+        overrides: What tells it from the others, secrets redacted.
         execution: Its own execution; None before that is made.
         status: Its state.
         error: What it ended by, where it did not complete.
