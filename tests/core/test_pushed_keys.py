@@ -124,3 +124,20 @@ def test_a_number_that_was_begun_there(ml: DerivaML, there: DerivaML) -> None:
     dataset.increment_version("major")
     copy = ml.push(reader_of(ml, dataset.rid).execution_rid, there)
     assert there.lookup_dataset(copy.rids[dataset.rid]).current_version == dataset.current_version
+
+
+def test_an_input_of_no_finished_version(ml: DerivaML, there: DerivaML) -> None:
+    """Where other clients recorded none, or one that was never finished, the dataset comes as it is, with a note."""
+    dataset = ml.create_dataset("Grows")
+    exe = reader_of(ml, dataset.rid)
+    catalog = ml.connection.catalog
+    (rid,) = catalog.reserve(1)
+    catalog.insert("Dataset_Version", [{"RID": rid, "Dataset": dataset.rid, "Version": "9.0.0"}])
+    (link,) = catalog.select("Dataset_Execution")
+    catalog.update("Dataset_Execution", [{"RID": link["RID"], "Dataset_Version": rid}])
+    report = ml.push(exe.execution_rid, there)
+    (copy,) = there.connection.catalog.select("Dataset_Execution")
+    assert (copy["Dataset"], copy["Dataset_Version"]) == (report.rids[dataset.rid], None)
+    assert there.lookup_dataset(copy["Dataset"]).current_version == dataset.current_version
+    assert f"Of dataset {dataset.rid} no finished version" in report.notes[0]
+    assert ml.push(exe.execution_rid, there).new == ()

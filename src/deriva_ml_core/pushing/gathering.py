@@ -176,9 +176,12 @@ def _add_datasets(source: Connection, found: Gathered) -> None:
     runs = list(found.runs)
     for row in _select(catalog, MLTable.dataset_execution, {"Execution": runs}):
         found.inputs.append((row["Dataset"], row["Execution"], row["Dataset_Version"]))
-    wanted = {rid for _, _, rid in found.inputs if rid is not None}
-    wanted |= {current_version(catalog, dataset).rid for dataset, _, rid in found.inputs if rid is None}
-    rows = _select(catalog, MLTable.dataset_version, {"RID": sorted(wanted)})
+    named = sorted({rid for _, _, rid in found.inputs if rid is not None})
+    rows = _select(catalog, MLTable.dataset_version, {"RID": named})
+    finished = {row["RID"] for row in rows if row["Snapshot"]}
+    unclear = {dataset: None for dataset, _, rid in found.inputs if rid not in finished}
+    current = [current_version(catalog, dataset).rid for dataset in unclear]
+    rows += _select(catalog, MLTable.dataset_version, {"RID": current})
     rows += _select(catalog, MLTable.dataset_version, {"Execution": runs})
     for row in rows:
         _add_version(catalog, found, row)

@@ -26,6 +26,10 @@ def link_runs(passage: Passage, gathered: Gathered) -> None:
             versioned.append({**link, "Dataset_Version": passage.copy_of(version)})
         else:  # another client's, of which no version is known
             there.insert_unless(MLTable.dataset_execution, link, link)
+            passage.notes[
+                f"Of dataset {dataset} no finished version is recorded as input of {run}: the copy names none, and has "
+                "the members of the current one."
+            ] = None
     if versioned:
         there.insert(MLTable.dataset_execution, versioned, skip_existing=True)
 
