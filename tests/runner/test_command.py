@@ -18,7 +18,10 @@ DOCUMENT = Path(__file__).parents[1] / "document" / "executions.md"
 WRONG = {
     "no such config": ["model_config=nix"],
     "no such group": ["modle_config=default_model"],
+    "no such group, and none chosen": ["model_config=???", "+modle=default_model"],
     "no such key": ["model_config.rat=1"],
+    "no such value": ["dry_run=no"],
+    "no number": ["typed.rate=many", "+typed=rates"],
     "no such experiment": ["+experiment=nix"],
     "function without the two": ["model_config=without"],
     "function called too early": ["model_config=called"],
@@ -36,7 +39,10 @@ WRONG = {
 SAID = {
     "no such config": ["Could not find 'model_config/nix'", "default_model", "without"],
     "no such group": ["modle_config"],
+    "no such group, and none chosen": ["You must specify 'model_config'", "no group of configs 'modle'"],
     "no such key": ["model_config.rat"],
+    "no such value": ["dry_run", "'no'", "true or false"],
+    "no number": ["typed.rate=many", "could not be converted to Float"],
     "no such experiment": ["experiment"],
     "function without the two": [
         "models.obedient.without",

@@ -35,7 +35,7 @@ def check_function(function: object, config: str = "model_config") -> None:
         file = function_file(function)
         raise ConfigurationError(
             f"The model function {function_name(function)} of the config {config}"
-            f"{f', in {file},' if file else ''} has no parameter {' and none '.join(missing)}: a model function gets "
+            f"{f', in {file},' if file else ''} does not take {' and '.join(missing)}: a model function gets "
             "ml_instance, the client, and execution, its own execution, beside its own parameters."
         )
 
@@ -82,4 +82,4 @@ def _bare(function: Any) -> Callable[..., Any]:
 
 
 def _shown(value: object) -> str:
-    return "a mapping" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    return "a mapping" if isinstance(value, Mapping) else f"an object of class {type(value).__name__}"

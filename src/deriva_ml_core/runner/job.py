@@ -152,6 +152,8 @@ def made_fields(config: DictConfig, hydra: DictConfig) -> Fields:
         raise Refused(f"The configuration has no key {', '.join(missing)}: make it by create_model_config().")
     if not isinstance(values["deriva_ml"], DerivaMLConfig):
         raise Refused(f"The config {_config_name('deriva_ml', chosen)} is none of DerivaMLConfig: build it of that.")
+    if not isinstance(values["dry_run"], bool):
+        raise Refused(f"The key dry_run is {values['dry_run']!r}, and has to be true or false.")
     with refusing():
         check_function(values["model_config"], _config_name("model_config", chosen))
     return Fields(values, {**parameters(hydra), "model_config": settings})

@@ -9,6 +9,7 @@ from inspect import signature
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException
@@ -69,15 +70,16 @@ def planned(folder: Path, config_name: str, overrides: Sequence[str], *, multiru
         if is_sweep and sweeper.get("params"):
             given = [*(f"{key}={values}" for key, values in sweeper.params.items()), *given]
             whole = _composed(config_name, given)
-    parsed = OverridesParser.create().parse_overrides(given)
-    swept = [each for each in parsed if each.is_sweep_override()]
+        parsed = _parsed(given)
+        swept = [each for each in parsed if each.is_sweep_override()]
+        jobs = _count(swept) if sweeper._target_ == BASIC_SWEEPER else None
     config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
     _refuse_unused(parsed, config, whole.hydra)
     return Plan(
         config=config,
         hydra=whole.hydra,
         is_sweep=is_sweep,
-        jobs=_count(swept) if sweeper._target_ == BASIC_SWEEPER else None,
+        jobs=jobs,
         swept=tuple(str(each.input_line) for each in swept),
         overrides=tuple(overrides),
     )
@@ -99,8 +101,25 @@ def _refuse_unused(overrides: Sequence[Override], config: DictConfig, hydra: Dic
 
 def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """The whole configuration of the first job."""
-    first = [_first(each) for each in OverridesParser.create().parse_overrides([*overrides])]
-    return compose(config_name, first, return_hydra_config=True)
+    parsed = _parsed(overrides)
+    try:
+        return compose(config_name, [_first(each) for each in parsed], return_hydra_config=True)
+    except ConfigCompositionException as error:
+        raise ConfigCompositionException(f"{error}{_no_groups(parsed)}") from error.__cause__
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    loader = GlobalHydra.instance().config_loader()  # without which nobody knows the configs that glob(*) means
+    return OverridesParser.create(config_loader=loader).parse_overrides([*overrides])
+
+
+def _no_groups(overrides: Sequence[Override]) -> str:
+    """Which overrides name groups that are not there: hydra first complains of what they would have chosen."""
+    groups = GlobalHydra.instance().config_loader().list_groups("")
+    known = {*groups, *signature(run_model).parameters}
+    keys = {each.key_or_group for each in overrides if not each.is_delete()}
+    unknown = sorted(key for key in keys if not {".", "/"}.intersection(key) and key not in known)
+    return "".join(f"\nThere is no group of configs {key!r}; there is {', '.join(sorted(groups))}." for key in unknown)
 
 
 def _first(override: Override) -> str:
