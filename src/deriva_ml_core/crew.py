@@ -22,7 +22,7 @@ def as_done(
 ) -> Generator[tuple[T, R]]:
     """Do a task for each item, several at once, and give each with what came of it as soon as it is done.
 
-    Where one worker is enough all is done here, without any thread. Close the iterator when it is left early:
+    Where one worker is enough, or the system gives no thread, all is done here. Close the iterator when it is left early:
     ``with closing(as_done(...)) as done``.
 
     Args:
@@ -33,8 +33,7 @@ def as_done(
         stop: Set when nobody waits any more: no other item is begun, and a long task should look at it on its way.
     """
     if min(workers, len(items)) <= 1:
-        for item in items:
-            yield item, task(item)
+        yield from ((item, task(item)) for item in items)
         return
     # daemons, since nobody can interrupt a thread that waits for a network; an executor's would hold up the exit of
     # the process, and take no more work once that has begun
@@ -48,8 +47,9 @@ def as_done(
         for number in range(min(workers, len(items)))
     ]
     try:
-        for thread in threads:
-            thread.start()
+        if not _begun(threads):
+            yield from ((item, task(item)) for item in items)
+            return
         for _ in items:
             item, result = done.get()
             yield item, result()
@@ -61,6 +61,16 @@ def as_done(
         for thread in threads:
             if thread.ident is not None:
                 thread.join(max(0.0, until - time.monotonic()))
+
+
+def _begun(threads: Sequence[Thread]) -> bool:
+    """Start threads, as many as the system gives; returns whether that is any."""
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError:  # a container's limit is reached, or the process is ending
+            return thread is not threads[0]
+    return True
 
 
 def _work(

@@ -33,6 +33,24 @@ def test_without_threads(items: int, workers: int) -> None:
         assert {ident for _, ident in done} <= {threading.get_ident()}
 
 
+@pytest.mark.parametrize("given", [0, 1])
+def test_a_system_that_gives_few_threads(monkeypatch: pytest.MonkeyPatch, given: int) -> None:
+    """What several threads were to do is done by those that there are, or where it is asked for."""
+    left, start = [None] * given, threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with closing(as_done(lambda _: threading.get_ident(), range(6), 3, name="few")) as done:
+        found = list(done)
+    assert sorted(number for number, _ in found) == [0, 1, 2, 3, 4, 5]
+    assert ({ident for _, ident in found} == {threading.get_ident()}) is (given == 0)
+
+
 def test_what_comes_first_is_told_first() -> None:
     """A slow item holds up no other."""
     late = Event()
