@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -16,6 +17,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer, serving
+from fakes.faults import Fault, Harm
 
 
 @pytest.fixture
@@ -85,6 +87,19 @@ def test_the_rest(ask, ml: DerivaML, run, there: tuple[str, ...]) -> None:
     assert [each["name"] for each in may_go] == [exe.execution_rid]
     assert ask("config", "--json", *there).json["embedded"] is False
     assert ask("doctor", *there).code == 0
+
+
+def test_files_on_their_way_at_once(ask, server: DerivaServer, run, there: tuple[str, ...]) -> None:
+    """As many files as --workers says are with the server at the same time; less than one is wrong use."""
+    exe = run("one", ["one.pt"])
+    for name in "abcd":
+        exe.asset_file_path("Model", f"{name}.pt").write_text(name)
+    met = Barrier(3, timeout=60)
+    server.faults.add(Fault(Harm.call, "PUT", "/hatrac/Model/", times=3, skip=1, call=met.wait))  # the first goes alone
+    assert ask("upload", "--workers", "0", *there).code == 2
+    (sent,) = ask("upload", "--workers", "3", "--json", *there).json["executions"]
+    assert (len(sent["sent"]), sent["error"]) == (4, None)
+    assert not met.broken
 
 
 def test_who_may_not_enter(ask, server: DerivaServer, there: tuple[str, ...]) -> None:

@@ -14,10 +14,20 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-@command("deriva-ml upload", "deriva-ml upload 1-4A2C")
+@command("deriva-ml upload", "deriva-ml upload 1-4A2C --workers 8")
 def app(
     rid: Annotated[
         str | None, typer.Argument(metavar="RID", help="An execution; without one, all that are here.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Files on their way at once.",
+            show_default="up to 4 to a server, 1 to an embedded catalog",
+        ),
     ] = None,
     as_json: AsJson = False,
     host: Host = None,
@@ -32,7 +42,7 @@ def app(
     from deriva_ml_cli.screen import print_json
 
     with opened(host, catalog) as ml:
-        sent = _sent(ml, rid, quiet=as_json)
+        sent = _sent(ml, rid, workers, quiet=as_json)
     if as_json:
         print_json({"executions": sent})
     else:
@@ -41,25 +51,26 @@ def app(
         raise typer.Exit(1)
 
 
-def _sent(ml: DerivaML, rid: str | None, *, quiet: bool) -> list[dict[str, Any]]:
+def _sent(ml: DerivaML, rid: str | None, workers: int | None, *, quiet: bool) -> list[dict[str, Any]]:
     from deriva_ml_cli.unsent import with_unsent
 
     if rid is not None:
         ml.lookup_execution(rid)
-        return [_send(ml, rid, quiet=quiet)]
+        return [_send(ml, rid, workers, quiet=quiet)]
     return [
-        _answer(each.rid, error="", running=True) if each.may_run else _send(ml, each.rid, quiet=quiet)
+        _answer(each.rid, error="", running=True) if each.may_run else _send(ml, each.rid, workers, quiet=quiet)
         for each in with_unsent(ml)
     ]
 
 
-def _send(ml: DerivaML, rid: str, *, quiet: bool) -> dict[str, Any]:
+def _send(ml: DerivaML, rid: str, workers: int | None, *, quiet: bool) -> dict[str, Any]:
     from deriva_ml_core.errors import DerivaMLException
 
     execution = ml.restore_execution(rid)
     error, sent = "", {}
     try:
-        sent = execution.upload_execution_outputs(progress_callback=(lambda _: None) if quiet else None)
+        tell = (lambda _: None) if quiet else None
+        sent = execution.upload_execution_outputs(progress_callback=tell, upload_workers=workers)
     except DerivaMLException as reason:
         error = str(reason)
     files = [asset for assets in sent.values() for asset in assets]
