@@ -73,7 +73,9 @@ def test_a_benchmark_gives_figures(command: Any, scale: Any, tmp_path: Path, nam
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(
+    "name", [name if name == "training" else pytest.param(name, marks=pytest.mark.long) for name in TRAININGS]
+)
 def test_a_benchmark_of_trainings_gives_figures(command: Any, scale: Any, tmp_path: Path, name: str) -> None:
     """What it counts of ours is as it must be on any machine: calls, copies, points, and the status."""
     pytest.importorskip("pytorch_lightning")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
@@ -523,7 +524,7 @@ def test_records_that_cannot_be_kept_fail_the_creation(
     objects = home / "local" / "objects"
     moved = objects.rename(objects.with_name("moved")) if objects.exists() else None
     objects.write_text("in the way")
-    with pytest.raises(DerivaMLException):
+    with stamina.set_testing(True, attempts=2), pytest.raises(DerivaMLException):
         ml.create_execution(config)
     objects.unlink()
     if moved:
