@@ -36,6 +36,22 @@ def test_what_is_told(ask, ml: DerivaML, run, there: str) -> None:
     assert "All of it was there already" in second.out
 
 
+def test_many_rows_are_one_line(ask, run, there: str) -> None:
+    """A table with more rows than a screen reads is told by their number; programs get each of them."""
+    exe = run("many", [f"{number}.pt" for number in range(40)])
+    said = ask("push", exe.execution_rid, "--to", there)
+    assert [line.split()[:3] for line in said.out.splitlines() if "Model" in line] == [["Model", "40", "rows"]]
+    assert "40 were there" in ask("push", exe.execution_rid, "--to", there).out
+    told = ask("push", exe.execution_rid, "--to", there, "--json").json["rows"]
+    assert len([row for row in told if row["table"] == "Model"]) == 40
+
+
+def test_no_catalog_is_made_for_nothing(ask, tmp_path: Path) -> None:
+    """A push of what is no execution leaves no new catalog behind."""
+    assert ask("push", "1-ZZZZ", "--to", f"file:{tmp_path / 'new'}").code == 2
+    assert not (tmp_path / "new").exists()
+
+
 def test_for_programs(ask, run, there: str) -> None:
     """The same as one JSON value, which `deriva-ml show` of the target goes on with."""
     exe = run("one", ["one.pt"], [{"loss": 1.0}, {"loss": 0.5}])

@@ -9,9 +9,14 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, command
 
 if TYPE_CHECKING:
-    from deriva_ml_core.pushing import PushReport
+    from collections.abc import Iterator
+
+    from deriva_ml_core.pushing import PushedRow, PushReport
 
 __all__ = ["app"]
+
+MOST = 12
+"""Rows of one table that are named one by one."""
 
 
 @command(
@@ -47,15 +52,17 @@ def app(
     from deriva_ml_cli.opening import opened
     from deriva_ml_cli.screen import print_json
 
-    with opened(host, catalog) as ml, opened(to, to_catalog) as target:
-        report = ml.push(
-            rid,
-            target,
-            children=children,
-            lineage=lineage,
-            make_tables=make_tables,
-            progress_callback=(lambda _: None) if as_json else None,
-        )
+    with opened(host, catalog) as ml:
+        ml.lookup_execution(rid)  # before the other catalog is opened, which may make one
+        with opened(to, to_catalog) as target:
+            report = ml.push(
+                rid,
+                target,
+                children=children,
+                lineage=lineage,
+                make_tables=make_tables,
+                progress_callback=(lambda _: None) if as_json else None,
+            )
     if as_json:
         print_json(_as_json(report))
     else:
@@ -66,12 +73,27 @@ def _as_json(report: PushReport) -> dict[str, Any]:
     return {**report.model_dump(), "again": not report.new}
 
 
+def _rows(report: PushReport) -> Iterator[list[str]]:
+    """A line for each row; one for all of a table that has too many."""
+    from deriva_ml_cli.wording import counted
+
+    tables: dict[str, list[PushedRow]] = {}
+    for row in report.rows:
+        tables.setdefault(row.table, []).append(row)
+    for table, rows in tables.items():
+        if len(rows) > MOST:
+            old = sum(not row.new for row in rows)
+            yield [table, counted(len(rows), "row"), "(--json names each)", f"{old:,} were there" if old else ""]
+        else:
+            yield from ([table, row.source, row.target, "" if row.new else "was there"] for row in rows)
+
+
 def _print(report: PushReport) -> None:
     from deriva_ml_cli.screen import Column, console, print_note, print_table, shown
     from deriva_ml_cli.wording import counted, size
 
     titles = Column("Table", flexible=True), Column("From", style="dim"), Column("To", style="cyan"), Column("")
-    print_table(titles, [[row.table, row.source, row.target, "" if row.new else "was there"] for row in report.rows])
+    print_table(titles, list(_rows(report)))
     screen = console()
     for name, made in (("tables", report.tables), ("terms", report.terms)):
         if made:
