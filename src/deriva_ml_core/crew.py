@@ -22,8 +22,8 @@ def as_done(
 ) -> Generator[tuple[T, R]]:
     """Do a task for each item, several at once, and give each with what came of it as soon as it is done.
 
-    Where one worker is enough, or the system gives no thread, all is done here. Close the iterator when it is left early:
-    ``with closing(as_done(...)) as done``.
+    Where one worker is enough, or the system gives no thread, all is done here. Close the iterator when it is left
+    early: ``with closing(as_done(...)) as done``.
 
     Args:
         task: What to do. What it raises is raised here, and ends the work.

@@ -134,6 +134,17 @@ def test_a_version_that_was_never_finished_does_not_count(connection: Connection
     assert [version.version for version in dataset.dataset_history()] == ["0.1.0", "0.3.0"]
 
 
+def test_a_version_whose_number_is_none(connection: Connection, dataset: Dataset) -> None:
+    """Where another client wrote a version without an order, the error names the row, and mended all goes on."""
+    (row,) = connection.catalog.select("Dataset_Version", {"Dataset": dataset.rid})
+    connection.catalog.update("Dataset_Version", [{"RID": row["RID"], "Version": "1.0"}])
+    for ask in (lambda: dataset.current_version, dataset.dataset_history, lambda: dataset.increment_version("patch")):
+        with pytest.raises(ConfigurationError, match=rf"'1\.0'.* Dataset_Version {row['RID']} should"):
+            ask()
+    connection.catalog.update("Dataset_Version", [{"RID": row["RID"], "Version": "1.0.0"}])
+    assert dataset.current_version == "1.0.0"
+
+
 def test_a_change_makes_versions_of_all_datasets_around(connection: Connection, dataset: Dataset) -> None:
     """A change of members makes a new version of the parents and of theirs, and of no other dataset."""
     parent, grandparent, stranger = (create_dataset(connection) for _ in range(3))

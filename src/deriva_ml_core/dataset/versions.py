@@ -24,6 +24,7 @@ __all__ = [
     "current_version",
     "lookup_version",
     "make_versions",
+    "number_of",
     "resolve_version",
     "version_history",
     "version_rows_at",
@@ -68,7 +69,7 @@ class DatasetVersion(Value):
 def version_history(catalog: Catalog, dataset: RID) -> list[DatasetVersion]:
     """All versions of a dataset, the lowest number first."""
     rows = catalog.select(TABLE, {"Dataset": dataset})
-    return [_version(row) for row in sorted(_finished(rows), key=_number)]
+    return [_version(row) for row in sorted(_finished(rows), key=number_of)]
 
 
 def current_version(catalog: Catalog, dataset: RID) -> DatasetVersion:
@@ -80,7 +81,7 @@ def current_version(catalog: Catalog, dataset: RID) -> DatasetVersion:
     rows = _finished(_recent(catalog, [dataset]).get(dataset, ()))
     if not rows:
         raise UnknownVersion(f"Dataset {dataset} has no version yet; make one with dataset.increment_version('minor').")
-    return _version(max(rows, key=_number))
+    return _version(max(rows, key=number_of))
 
 
 def lookup_version(connection: Connection, dataset: RID, version: str | None) -> DatasetVersion:
@@ -102,7 +103,7 @@ def lookup_version(connection: Connection, dataset: RID, version: str | None) ->
         return current_version(catalog, rid)
     wanted = {"Version": version} if version is not None else {"Snapshot": snapshot}
     if rows := _finished(catalog.select(TABLE, {"Dataset": rid, **wanted})):
-        return _version(max(rows, key=_number))
+        return _version(max(rows, key=number_of))
     if version is None and snapshot is not None:
         return current_version(catalog.at(snapshot), rid)
     raise UnknownVersion(f"Dataset {rid} has no version {version!r}; {_known(catalog, rid)}.")
@@ -128,7 +129,7 @@ def version_rows_at(catalog: Catalog, snapshot: str, datasets: Collection[RID]) 
     then = _recent(catalog.at(snapshot), datasets)
     # at its own snapshot a version's row does not yet name it, so the rows are read as they are now
     now = catalog.select(TABLE, {"RID": [row["RID"] for rows in then.values() for row in rows]})
-    return [max(rows, key=_number) for rows in _by_dataset(_finished(now)).values()]
+    return [max(rows, key=number_of) for rows in _by_dataset(_finished(now)).values()]
 
 
 def make_versions(
@@ -172,20 +173,20 @@ def make_versions(
 
 def _point(catalog: Catalog, known: Mapping[RID, Iterable[Row]]) -> None:
     """Let each dataset's own row name its highest version, for readers who look there; here nobody relies on it."""
-    highest = {dataset: max(_finished(rows), key=_number) for dataset, rows in known.items()}
+    highest = {dataset: max(_finished(rows), key=number_of) for dataset, rows in known.items()}
     catalog.update(MLTable.dataset, [{"RID": dataset, "Version": row["RID"]} for dataset, row in highest.items()])
 
 
 def _following(rows: Collection[Row], part: VersionPart) -> str:
     if not rows:
         return FIRST
-    return str(max(map(_number, rows)).next_version(part))
+    return str(max(map(number_of, rows)).next_version(part))
 
 
 def _overtaken(mine: Row, rows: Iterable[Row]) -> bool:
     """Whether a higher number had been taken just before ours, so that its snapshot may be too old for our change."""
     older = list(dropwhile(lambda row: row["RID"] != mine["RID"], rows))
-    return any(_number(row) > _number(mine) for row in older)
+    return any(number_of(row) > number_of(mine) for row in older)
 
 
 def _recent(catalog: Catalog, datasets: Collection[RID], *, limited: bool = True) -> dict[RID, list[Row]]:
@@ -213,10 +214,21 @@ def _finished(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["Snapshot"]]
 
 
-def _number(row: Row) -> semver.Version:
+def number_of(row: Row) -> semver.Version:
+    """The number of a version's row.
+
+    Raises:
+        ConfigurationError: It is none, so that nobody can say which version is the highest.
+    """
     import semver
 
-    return semver.Version.parse(row["Version"])
+    try:
+        return semver.Version.parse(row["Version"])
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"Dataset {row['Dataset']} has a version {row['Version']!r}, which is no number like '1.0.0', as its "
+            f"versions need to have an order. Whoever may change {TABLE} {row['RID']} should give it one."
+        ) from error
 
 
 def _part(part: VersionPart | str) -> VersionPart:

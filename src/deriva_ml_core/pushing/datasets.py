@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from deriva_ml_core.backend import Catalog, Row
+from deriva_ml_core.dataset.versions import number_of
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.pushing.gathering import Contents, Gathered, Rows
 from deriva_ml_core.pushing.membership import Membership, bring_members, members_of, snapshot_of, wanted_members
@@ -158,11 +159,9 @@ def _settle_version(passage: Passage, contents: Contents, found: Row, *, new: bo
 
 def _settle_down(sets: _Sets, datasets: Collection[RID]) -> None:
     """Give datasets whose members were changed those of their highest version, with the values of then."""
-    from semver import Version
-
     catalog = sets.passage.there
     highest: dict[RID, Row] = {}
-    for row in sorted(_finished(catalog, datasets), key=lambda row: Version.parse(row["Version"])):
+    for row in sorted(_finished(catalog, datasets), key=number_of):
         highest[row["Dataset"]] = row
     for dataset, version in highest.items():
         if sets.present.get(dataset, ("", {}))[0] != version["RID"]:
