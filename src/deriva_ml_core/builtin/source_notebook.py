@@ -72,11 +72,19 @@ def _sessions(environ: Mapping[str, str]) -> Iterator[str]:
     kernel_id = Path(get_connection_file()).stem.removeprefix("kernel-")
     for server in _servers():
         token = server.get("token") or environ.get("JUPYTERHUB_API_TOKEN", "")
-        for session in _ask(str(server.get("url", "")), token):
-            if session.get("kernel", {}).get("id") == kernel_id:
-                path = session.get("path") or session.get("notebook", {}).get("path", "")
-                # jupyter-collaboration names its drive before the path
-                yield str(Path(server.get("root_dir") or server.get("notebook_dir") or "", path.removeprefix("RTC:")))
+        for path in _opened(_ask(str(server.get("url", "")), token), kernel_id):
+            # jupyter-collaboration names its drive before the path
+            yield str(Path(server.get("root_dir") or server.get("notebook_dir") or "", path.removeprefix("RTC:")))
+
+
+def _opened(sessions: Any, kernel_id: str) -> Iterator[str]:
+    """The paths that sessions have open for a kernel; who answers at a port that a server once had may say anything."""
+    for session in sessions if isinstance(sessions, list) else []:
+        match session:
+            case {"kernel": {"id": str(found)}, "path": str(path)} if found == kernel_id and path:
+                yield path
+            case {"kernel": {"id": str(found)}, "notebook": {"path": str(path)}} if found == kernel_id:
+                yield path
 
 
 def _servers() -> Iterator[dict[str, Any]]:
@@ -87,31 +95,37 @@ def _servers() -> Iterator[dict[str, Any]]:
     from jupyter_core.paths import jupyter_runtime_dir
 
     deadline = time.monotonic() + _SECONDS_ALL
-    found = [file for name in ("jpserver", "nbserver") for file in Path(jupyter_runtime_dir()).glob(f"{name}-*.json")]
-    found.sort(key=lambda file: (file.stem.endswith(f"-{os.getppid()}"), file.stat().st_mtime), reverse=True)
-    for file in found:
+    found = []
+    for name in ("jpserver", "nbserver"):
+        for file in Path(jupyter_runtime_dir()).glob(f"{name}-*.json"):
+            with suppress(OSError):  # that server has just ended
+                found.append((file.stem.endswith(f"-{os.getppid()}"), file.stat().st_mtime, file))
+    for _, _, file in sorted(found, reverse=True):
         with suppress(OSError, ValueError):
             server = json.loads(file.read_text())
             if isinstance(server, dict) and time.monotonic() < deadline:
                 yield server
 
 
-def _ask(url: str, token: str) -> list[dict[str, Any]]:
-    """A server's sessions; none where it does not answer. No proxy is asked and no redirection followed."""
+def _ask(url: str, token: str) -> Any:
+    """What a server says of its sessions; None where it says nothing. No proxy is asked, no redirection followed."""
     from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return []
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not host:
+        return None
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=_SECONDS_EACH)
+    connection = kind(host, port, timeout=_SECONDS_EACH)
     try:
         headers = {"Authorization": f"token {token}"} if token else {}
         connection.request("GET", f"{parts.path.rstrip('/')}/api/sessions", headers=headers)
         answer = connection.getresponse()
-        sessions = json.loads(answer.read()) if answer.status == 200 else []
+        return json.loads(answer.read()) if answer.status == 200 else None
     except (OSError, HTTPException, ValueError):
-        return []
+        return None
     finally:
         connection.close()
-    return [session for session in sessions if isinstance(session, dict)]
