@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.crate_words import media_type
+from deriva_ml_cli.crate_words import is_web, media_type
 from deriva_ml_cli.kept import file_name
 from deriva_ml_core.assets.recorded import download_asset
 
@@ -63,4 +63,4 @@ class CrateFiles:
             return self.words.part(url, "File", facts)
         file = download_asset(self.ml.connection, asset, self.brought)
         place = f"{role}/{asset.table}/{asset.rid}/{file_name(asset)}"
-        return self.words.included(place, file, "File", {**facts, "contentUrl": url})
+        return self.words.included(place, file, "File", {**facts, "contentUrl": url if is_web(url) else None})

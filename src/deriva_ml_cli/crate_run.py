@@ -146,7 +146,10 @@ class CrateRun:
         return self.words.entity(f"#image-{quote(code.url, safe='')}", "ContainerImage", facts)
 
     def _variables(self) -> Iterator[Any]:
+        """The environment variables, without those that name a folder of that machine."""
         for name, value in (self.account.environment.get("variables") or {}).items():
+            if str(value).startswith(("/", "~")):
+                continue
             facts = {"name": str(name), "value": str(value)}
             yield self.words.entity(f"#variable-{quote(str(name), safe='')}", "PropertyValue", facts)
 

@@ -138,6 +138,22 @@ def test_no_secret_leaves(ask, trained: Execution, tmp_path: Path) -> None:
     assert b"hunter22" not in written
 
 
+def test_folders_stay_at_home(
+    ask, ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the crate is not also named by this machine's folder, nor do variables name folders of it."""
+    monkeypatch.setenv("TORCH_HOME", "/home/ada/torch")
+    monkeypatch.setenv("TORCH_LOGS", "dynamo")
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Model", "m.pt").write_text("m")
+    exe.upload_execution_outputs()
+    assert ask("export", exe.execution_rid, "--files", "all", "--into", str(tmp_path / "crate")).code == 0
+    graph = check_rules(tmp_path / "crate")
+    assert not [each for each in graph.values() if "contentUrl" in each]
+    assert "#variable-TORCH_LOGS" in graph
+    assert "/home/ada" not in (tmp_path / "crate" / "ro-crate-metadata.json").read_text()
+
+
 def test_an_archive(ask, trained: Execution, tmp_path: Path) -> None:
     """With --zip it is one file, which holds what the folder would."""
     target = tmp_path / "run.zip"

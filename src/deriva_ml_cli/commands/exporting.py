@@ -70,7 +70,9 @@ def app(
 
     An RO-Crate of the Workflow Run Crate profiles is a folder with the code, where its bytes are at hand, the records,
     and a description of what ran, who ran it, what went in and came out, with sizes and checksums. PROV-JSON goes to
-    standard output, unless --into names a file. Both need the packages of the extra `export`.
+    standard output, unless --into names a file. The records name the machine, its user and its folders: --files none
+    leaves them out. A catalog on this machine is named by its folder in either. Both need the packages of the extra
+    `export`.
     """
     from deriva_ml_cli.account import account_of
     from deriva_ml_cli.opening import opened
