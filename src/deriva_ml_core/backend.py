@@ -180,7 +180,7 @@ class ObjectStore(Protocol):
 
     @property
     def at_once(self) -> int:
-        """How many files it takes at once with profit: 1 where one after the other is as fast."""
+        """How many files it takes at once with profit: 1 where one after the other is as fast, or it does not say."""
 
     def put(
         self,

@@ -12,6 +12,7 @@ from deriva_ml_core.errors import DuplicateRow
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec
 from deriva_ml_core.pushing.origin import described
+from deriva_ml_core.pushing.provenance import SourceRecord, read_record
 from deriva_ml_core.schema import Column, Table
 from pushed_world import WORKFLOW, told
 
@@ -141,3 +142,9 @@ def test_an_input_of_no_finished_version(ml: DerivaML, there: DerivaML) -> None:
     assert there.lookup_dataset(copy["Dataset"]).current_version == dataset.current_version
     assert f"Of dataset {dataset.rid} no finished version" in report.notes[0]
     assert ml.push(exe.execution_rid, there).new == ()
+
+
+def test_a_record_that_would_fill_the_disk(ml: DerivaML) -> None:
+    """A file that is named as a record and is too big for one is not brought here."""
+    row = {"URL": "/hatrac/Execution_Metadata/0.record:1", "Length": 2**40, "MD5": "0" * 32}
+    assert read_record(ml.connection, row) == SourceRecord()

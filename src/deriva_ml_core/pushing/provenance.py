@@ -22,6 +22,8 @@ from deriva_ml_core.pushing.origin import made_at, origin
 __all__ = ["SourceRecord", "is_record", "read_record", "record_content", "record_name"]
 
 NAME = "copied_from_"
+LARGEST = 2**28
+"""Bytes of a record that is read: a row's copy takes under 100."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ def read_record(connection: Connection, row: Row) -> SourceRecord:
         connection: Where it is kept.
         row: Its row there.
     """
+    if row["Length"] > LARGEST:
+        return SourceRecord()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "record"
         RetryingStore(connection.store).get(
