@@ -17,6 +17,24 @@ import nbformat
 from pages import Block
 
 TESTS = Path(__file__).parent
+
+A_TRAINING = '''\
+"""`model`, `data`, `network`, `x` and `y` are the reader's own: here the smallest that there are."""
+import logging, os, warnings
+
+os.environ["KERAS_BACKEND"] = "torch"
+import keras
+from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset
+from torch.utils.data import DataLoader
+
+warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch")
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+model, data = BoringModel(), DataLoader(RandomDataset(32, 8))
+x, y = keras.random.normal((32, 3), seed=1), keras.random.normal((32, 1), seed=2)
+network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+network.compile("sgd", "mse")
+'''
+
 MARK = "\x1e"
 """Stands before the number of a block, where what it prints begins."""
 

@@ -23,7 +23,7 @@ from deriva_ml_core import errors
 from deriva_ml_core.backends.remote import create_on_server
 from deriva_ml_core.models import Address
 from fakes.deriva_server import serving
-from page_program import install_plugin, run_blocks
+from page_program import A_TRAINING, install_plugin, run_blocks
 from pages import blocks
 
 NEEDED = ("pytorch_lightning", "keras", "hydra_zen", "papermill", "joblib", "prov", "mkdocs")
@@ -32,23 +32,6 @@ if any(importlib.util.find_spec(name) is None for name in NEEDED):
     pytest.skip(f"the pages are run with, and made by, {', '.join(NEEDED)}", allow_module_level=True)
 
 DOCS = Path(__file__).parents[1] / "docs"
-
-A_TRAINING = '''\
-"""`model`, `data`, `network`, `x` and `y` are the reader's own: here the smallest that there are."""
-import logging, os, warnings
-
-os.environ["KERAS_BACKEND"] = "torch"
-import keras
-from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset
-from torch.utils.data import DataLoader
-
-warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch")
-logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-model, data = BoringModel(), DataLoader(RandomDataset(32, 8))
-x, y = keras.random.normal((32, 3), seed=1), keras.random.normal((32, 1), seed=2)
-network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-network.compile("sgd", "mse")
-'''
 
 AN_EARLIER_RUN = """\
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow

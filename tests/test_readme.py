@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from page_program import Ran, install_plugin, run_blocks
+from page_program import A_TRAINING, Ran, install_plugin, run_blocks
 from pages import blocks, code_blocks
 
 pytest.importorskip("pytorch_lightning", reason="the README's first program trains with pytorch_lightning")
@@ -21,23 +21,6 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 OURS = {"deriva_ml", "deriva_ml_lightning", "deriva_ml_keras"}
 
-PRELUDE = '''\
-"""`model` and `data` are the reader's own: here the smallest that Lightning has."""
-import logging, os, warnings
-
-os.environ["KERAS_BACKEND"] = "torch"
-import keras
-from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset
-from torch.utils.data import DataLoader
-
-warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch")
-logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-model, data = BoringModel(), DataLoader(RandomDataset(32, 8))
-x, y = keras.random.normal((32, 3), seed=1), keras.random.normal((32, 1), seed=2)
-network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-network.compile("sgd", "mse")
-'''
-
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Ran:
@@ -46,7 +29,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     *program, plugin = (block for block in blocks(README) if block.language == "python")
     (pyproject,) = code_blocks(README, "toml")
     install_plugin(folder / "installed", tomllib.loads(pyproject)["project"], plugin.code)
-    return run_blocks(program, PRELUDE, folder)
+    return run_blocks(program, A_TRAINING, folder)
 
 
 def test_every_block_runs(done: Ran) -> None:

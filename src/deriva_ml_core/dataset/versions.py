@@ -65,11 +65,24 @@ class DatasetVersion(Value):
     execution: RID | None = None
     created: datetime
 
+    @classmethod
+    def of(cls, row: Row) -> DatasetVersion:
+        """The version that a row of Dataset_Version tells of."""
+        return cls(
+            rid=row["RID"],
+            dataset=row["Dataset"],
+            version=row["Version"],
+            description=row["Description"] or "",
+            snapshot=row["Snapshot"],
+            execution=row["Execution"],
+            created=row["RCT"],
+        )
+
 
 def version_history(catalog: Catalog, dataset: RID) -> list[DatasetVersion]:
     """All versions of a dataset, the lowest number first."""
     rows = catalog.select(TABLE, {"Dataset": dataset})
-    return [_version(row) for row in sorted(_finished(rows), key=number_of)]
+    return [DatasetVersion.of(row) for row in sorted(_finished(rows), key=number_of)]
 
 
 def current_version(catalog: Catalog, dataset: RID) -> DatasetVersion:
@@ -81,7 +94,7 @@ def current_version(catalog: Catalog, dataset: RID) -> DatasetVersion:
     rows = _finished(_recent(catalog, [dataset]).get(dataset, ()))
     if not rows:
         raise UnknownVersion(f"Dataset {dataset} has no version yet; make one with dataset.increment_version('minor').")
-    return _version(max(rows, key=number_of))
+    return DatasetVersion.of(max(rows, key=number_of))
 
 
 def lookup_version(connection: Connection, dataset: RID, version: str | None) -> DatasetVersion:
@@ -103,7 +116,7 @@ def lookup_version(connection: Connection, dataset: RID, version: str | None) ->
         return current_version(catalog, rid)
     wanted = {"Version": version} if version is not None else {"Snapshot": snapshot}
     if rows := _finished(catalog.select(TABLE, {"Dataset": rid, **wanted})):
-        return _version(max(rows, key=number_of))
+        return DatasetVersion.of(max(rows, key=number_of))
     if version is None and snapshot is not None:
         return current_version(catalog.at(snapshot), rid)
     raise UnknownVersion(f"Dataset {rid} has no version {version!r}; {_known(catalog, rid)}.")
@@ -241,16 +254,4 @@ def _known(catalog: Catalog, dataset: RID) -> str:
     known = [version.version for version in version_history(catalog, dataset)]
     return f"it has {', '.join(known[-NAMED:])}" + (
         f" and {len(known) - NAMED} older ones" if len(known) > NAMED else ""
-    )
-
-
-def _version(row: Row) -> DatasetVersion:
-    return DatasetVersion(
-        rid=row["RID"],
-        dataset=row["Dataset"],
-        version=row["Version"],
-        description=row["Description"] or "",
-        snapshot=row["Snapshot"],
-        execution=row["Execution"],
-        created=row["RCT"],
     )

@@ -213,19 +213,7 @@ def _add_version(catalog: Catalog, found: Gathered, row: Row) -> None:
             rows[link.element] = {each["RID"]: each for each in then.select(link.element, {"RID": list(rids)})}
     _follow(then, found, rows)
     told = {rid: {table: tuple(of_table) for table, of_table in each.items()} for rid, each in members.items()}
-    found.versions[row["RID"]] = Contents(_version(row), told, rows)
-
-
-def _version(row: Row) -> DatasetVersion:
-    return DatasetVersion(
-        rid=row["RID"],
-        dataset=row["Dataset"],
-        version=row["Version"],
-        description=row["Description"] or "",
-        snapshot=row["Snapshot"],
-        execution=row["Execution"],
-        created=row["RCT"],
-    )
+    found.versions[row["RID"]] = Contents(DatasetVersion.of(row), told, rows)
 
 
 def _add_types(catalog: Catalog, found: Gathered) -> None:
