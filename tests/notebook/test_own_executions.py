@@ -140,6 +140,23 @@ def test_sigterm(project: Project, before: set[str]) -> None:
     assert execution.status_detail.startswith("SIGTERM")
 
 
+def test_what_a_killed_command_left_goes_with_the_next(project: Project) -> None:
+    """The cells that ran before kill -9 are kept no longer than until another notebook runs: secrets may be in them."""
+    mark, kept = project.root / "lasting", project.home / "local" / "notebooks"
+    told = set(kept.iterdir()) if kept.exists() else set()  # by tests before this one
+    cell = "open('lasting', 'w').close()\nimport time\ntime.sleep(600)"
+    process = begun(write_notebook(project.root / "lasting.ipynb", cell), folder=project.root)
+    while not mark.exists():
+        assert process.poll() is None, process.communicate()
+    process.kill()
+    process.communicate(timeout=120)
+    assert len(set(kept.iterdir()) - told) == 1
+    short = write_notebook(project.root / "short.ipynb", "1")
+    project.commit()
+    assert ask(short).code == 0
+    assert set(kept.iterdir()) - told == set()
+
+
 def test_a_store_that_takes_nothing(project: Project, before: set[str]) -> None:
     """What cannot be uploaded stays staged and is not lost: the words say so, and where the executed notebook lies."""
     objects, aside = project.home / "local" / "objects", project.home / "aside"

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from deriva_ml_core.errors import UnknownWorkflow
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.ending import TerminationWatch
 from deriva_ml_core.execution.made import RUN, read_made
+from deriva_ml_core.journal.lease import Lease
 from deriva_ml_core.runner.notebook.document import Notebook
 from deriva_ml_core.runner.notebook.finding import own_executions
 from deriva_ml_core.runner.notebook.inside import CONFIG_FOLDER, OVERRIDES
@@ -30,6 +31,9 @@ __all__ = ["NotebookRun", "Recorded", "record_run"]
 
 COMMAND = "DERIVA_ML_NOTEBOOK_COMMAND"
 """The variable by which the environment snapshot, also one that the kernel makes, knows the command."""
+
+LEASE = ".lease.json"
+"""The file that says which process a folder of executed cells belongs to."""
 
 WORKFLOW_TYPE = "Evaluation"
 
@@ -187,14 +191,26 @@ def _scratch(ml: DerivaML) -> Iterator[Path]:
     """A folder that nobody else can read, which goes unless something was not recorded."""
     parent = ml.connection.folder / "notebooks"
     parent.mkdir(parents=True, exist_ok=True)
+    _clear(parent)
     folder = Path(tempfile.mkdtemp(dir=parent))
+    lease = folder / LEASE
+    lease.write_text(Lease.taken().model_dump_json(), encoding="utf-8")
     try:
         yield folder
     except BaseException:
+        lease.unlink(missing_ok=True)  # what is in it now stays until somebody takes it away
         if not any(folder.iterdir()):  # nothing ran
             folder.rmdir()
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(parent: Path) -> None:
+    """Delete what runs left that were killed: notebooks as far as they came, with their secrets."""
+    for file in parent.glob(f"*/{LEASE}"):
+        with suppress(OSError, ValueError):  # it goes just now, or is not wholly written
+            if Lease.model_validate_json(file.read_bytes()).is_dead():
+                shutil.rmtree(file.parent, ignore_errors=True)
 
 
 @contextmanager
