@@ -33,6 +33,7 @@ WRONG = {
     "no version": ["datasets=unversioned"],
     "no such host": ["--host", "nosuch://host"],
     "no such folder": ["--config-dir", "nix"],
+    "no such path": ["--config-path", "nix"],
     "two commands": ["--run", "--multirun"],
     "a pickle": ["--experimental-rerun", "config.pickle"],
 }
@@ -60,6 +61,7 @@ SAID = {
     "no version": ["datasets=unversioned", "version"],
     "no such host": ["nosuch://host"],
     "no such folder": ["nix", "--config-dir"],
+    "no such path": ["nix", "--config-dir"],
     "two commands": ["only one of"],
     "a pickle": ["deriva-ml reproduce"],
 }

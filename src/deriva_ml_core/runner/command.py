@@ -79,7 +79,7 @@ def _follow(arguments: Namespace, parser: ArgumentParser) -> int:
 
         print_configs(folder, arguments.config_name)
         return DONE
-    arguments.config_dir = str(folder)
+    arguments.config_dir, arguments.config_path = str(folder), None  # of which hydra asks for both
     arguments.overrides.extend(_address(arguments))
     task = ModelTask(_command(arguments, named))
     if any(getattr(arguments, name) for name in ("cfg", "info", "shell_completion", "hydra_help")):
@@ -182,6 +182,8 @@ def _add_ours(ours: _ArgumentGroup) -> None:
     ours.add_argument(
         "--config-dir",
         "-cd",
+        "--config-path",
+        "-cp",
         type=Path,
         metavar="FOLDER",
         help="The folder of the project's configs: Python modules that store them, or hydra's YAML files; by default "
