@@ -24,7 +24,7 @@ LAYERS = {
     0: {"errors", "definitions", "models"},
     1: {
         *("backend", "crew", "schema", "standard", "git", "hookspecs", "plugins", "notices", "neighbours", "ranks"),
-        "redaction",
+        *("addresses", "redaction"),
     },
     2: {"builtin", "backends"},
     4: {"client", "unattended"},

@@ -189,3 +189,13 @@ def test_superseded_checkpoints_keep_nothing_back(ask, ml: DerivaML, config: Exe
     exe.upload_execution_outputs()
     assert ask("upload", "--json").json == {"executions": []}
     assert [each["name"] for each in ask("cleanup", "--dry-run", "--json").json["may_go"]] == [exe.execution_rid]
+
+
+def test_a_folder_without_a_catalog(ask, tmp_path: Path) -> None:
+    """A folder that was mistyped is told with what makes a catalog there, and stays as it is."""
+    address = f"file:{tmp_path / 'mistyped'}"
+    said = ask("list", "--host", address)
+    assert (said.code, f"deriva-ml init --host {address}" in said.complaint) == (2, True)
+    assert not (tmp_path / "mistyped").exists()
+    assert ask("init", "--host", address).code == 0
+    assert ask("list", "--host", address).code == 0

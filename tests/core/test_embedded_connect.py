@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.builtin.connect import connect, embedded_folder
+from deriva_ml_core.addresses import embedded_folder
+from deriva_ml_core.builtin.connect import connect
 from deriva_ml_core.errors import ConfigurationError, UnknownAddress
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import load_plugins

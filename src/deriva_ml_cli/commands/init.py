@@ -52,7 +52,7 @@ def _made(host: str | None, project: str | None) -> DerivaML:
     if Address(hostname=host).is_embedded:
         if project is not None:
             raise ConfigurationError("--project is for a catalog on a server: an embedded one has no project's name.")
-        return opened(host, None)
+        return opened(host, None, new=True)
     if project is None:
         raise ConfigurationError(f"{host} names a server: give --project, the name of the schema for your tables.")
     return DerivaML.create(str(host), project)

@@ -54,7 +54,7 @@ def app(
 
     with opened(host, catalog) as ml:
         ml.lookup_execution(rid)  # before the other catalog is opened, which may make one
-        with opened(to, to_catalog) as target:
+        with opened(to, to_catalog, new=True) as target:
             report = ml.push(
                 rid,
                 target,

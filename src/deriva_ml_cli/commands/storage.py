@@ -31,10 +31,11 @@ def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = Non
 
 def _found(ml: DerivaML) -> dict[str, Any]:
     from deriva_ml_cli.places import CACHE, OBJECTS, amount_of, executions_folder, free_space, tables_of
+    from deriva_ml_core.addresses import CATALOG_FILE
 
     folder, seen = ml.connection.folder, set[tuple[int, int]]()
     places = {
-        "catalog": folder / "catalog.sqlite",
+        "catalog": folder / CATALOG_FILE,
         "objects": folder / OBJECTS,
         "working folders": executions_folder(ml),
         "downloaded datasets": folder / CACHE,

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from urllib.parse import unquote
 
+from deriva_ml_core.addresses import embedded_folder, home
 from deriva_ml_core.backend import Backend
-from deriva_ml_core.errors import ConfigurationError, UnknownAddress
+from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl
 
-__all__ = ["connect", "create_catalog", "embedded_folder"]
-
-HOME = "DERIVA_ML_HOME"
-"""The environment variable that names the folder of the embedded catalog's own; ``~/.deriva-ml`` without it."""
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+__all__ = ["connect", "create_catalog"]
 
 
 @hookimpl(trylast=True)
@@ -61,43 +53,3 @@ def create_catalog(address: Address, project_name: str, acls: Mapping[str, Seque
     from deriva_ml_core.backends.remote import create_on_server
 
     return create_on_server(address, project_name, acls)
-
-
-def home() -> Path:
-    """The folder under which all that we keep on this machine lies."""
-    return Path(os.environ.get(HOME) or "~/.deriva-ml").expanduser().absolute()
-
-
-def embedded_folder(hostname: str | None) -> Path | None:
-    """The folder of an embedded catalog; None where a server is named.
-
-    Args:
-        hostname: None or empty for the default one, ``file:<folder>`` (relative to the working directory, absolute,
-            with ``~``, or as a URL ``file:///…``), or anything else.
-
-    Raises:
-        UnknownAddress: It has a scheme that is neither ``file``, ``https`` nor ``http``.
-    """
-    if not hostname:
-        return home() / "local"
-    if hostname.startswith("file:"):
-        return _folder(hostname)
-    scheme = _SCHEME.match(hostname)
-    if scheme and scheme[1].lower() not in ("http", "https"):
-        raise UnknownAddress(
-            f"Nothing answers for {hostname!r}: give a server's host name or https://<host>, file:<folder> for an "
-            "embedded catalog in a folder, or nothing for the one in DERIVA_ML_HOME."
-        )
-    return None
-
-
-def _folder(address: str) -> Path:
-    named = address.removeprefix("file:")
-    if named.startswith("//"):
-        host, _, path = named[2:].partition("/")
-        if host not in ("", "localhost"):
-            raise UnknownAddress(f"{address!r} names another machine; give a folder of this one, as file:///<folder>.")
-        named = unquote(f"/{path}")
-    if not named:
-        raise UnknownAddress(f"{address!r} names no folder; give file:<folder>.")
-    return Path(os.path.normpath(Path(named).expanduser().absolute()))

@@ -11,6 +11,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 
+from deriva_ml_core.addresses import CATALOG_FILE
 from deriva_ml_core.backends.embedded import clock, tabling, writing
 from deriva_ml_core.backends.embedded.catalog import EmbeddedCatalog
 from deriva_ml_core.backends.embedded.database import Database, corruption
@@ -31,7 +32,7 @@ from deriva_ml_core.standard import SCHEMA_VERSION, TERMS, standard_tables
 
 __all__ = ["APPLICATION_ID", "FILE", "open_catalog"]
 
-FILE = "catalog.sqlite"
+FILE = CATALOG_FILE
 
 APPLICATION_ID = 0x6472766D
 """SQLite's mark of whose file it is: ``drvm``."""
