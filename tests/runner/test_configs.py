@@ -183,3 +183,13 @@ def test_a_model_runs_without_hydra(ml: DerivaML, workflow: Workflow) -> None:
     (run,) = ml.find_executions()
     assert "model.txt" in {asset.filename for asset in run.list_assets("Output")}
     assert "hydra" in sys.modules  # that it is imported by others changes nothing
+
+
+@pytest.mark.parametrize("text", ["server.org", "C:\\records", "it's", "ends\\", "\\\\", "\\'", "two\nlines", ""])
+def test_any_text_is_an_override(text: str) -> None:
+    """What --host and --catalog say comes to the configuration letter by letter."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from deriva_ml_core.runner.overrides import quoted
+
+    assert OverridesParser.create().parse_override(f"key={quoted(text)}").value() == text

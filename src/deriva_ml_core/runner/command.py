@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.runner.configs import MAIN_CONFIG
+from deriva_ml_core.runner.overrides import quoted
 from deriva_ml_core.runner.warned import show_warnings_shortly
 
 if TYPE_CHECKING:
@@ -201,12 +202,7 @@ def _add_ours(ours: _ArgumentGroup) -> None:
 def _address(arguments: Namespace) -> list[str]:
     """The catalog that the command line names, as overrides."""
     named = {"hostname": arguments.host, "catalog_id": arguments.catalog}
-    return [f"++deriva_ml.{key}={_quoted(value)}" for key, value in named.items() if value is not None]
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return [f"++deriva_ml.{key}={quoted(value)}" for key, value in named.items() if value is not None]
 
 
 def _command(arguments: Namespace, folder: Path | None) -> tuple[str, ...]:

@@ -120,11 +120,13 @@ def _folder(path: Path) -> Path:
 
 def _overrides(document: Notebook, given: Sequence[str], host: str | None, catalog: str | None) -> list[str]:
     """The overrides with the catalog's address among them, for a notebook that has a configuration."""
+    from deriva_ml_core.runner.overrides import quoted
+
     if not document.is_configured:
         _refuse_configuration(document, given)
         return []
     address = {"hostname": host, "catalog_id": catalog}
-    return [*given, *(f"deriva_ml.{key}={_quoted(value)}" for key, value in address.items() if value is not None)]
+    return [*given, *(f"deriva_ml.{key}={quoted(value)}" for key, value in address.items() if value is not None)]
 
 
 def _config_folder(document: Notebook, given: Path | None) -> Path | None:
@@ -145,11 +147,6 @@ def _refuse_configuration(document: Notebook, given: Sequence[str]) -> None:
             f"{document.path.name} has no configuration that {', '.join(given)} could change: none of its cells calls "
             "run_notebook(). Parameters are given with -p NAME VALUE."
         )
-
-
-def _quoted(text: str) -> str:
-    """A text as hydra's overrides have it, whatever is in it."""
-    return "'" + re.sub(r"(\\*)'", r"\1\1\'", text) + "'"
 
 
 def _without_secrets(command: Sequence[str]) -> list[str]:
