@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -209,7 +210,7 @@ def _never_connected(error: Exception) -> bool:
 
 
 def _plain(error: BaseException) -> str:
-    """What went wrong at the bottom, without addresses of Python's objects."""
+    """What went wrong at the bottom, without the names and addresses of Python's objects."""
     inner: Any = error
     while True:
         deeper = getattr(inner, "reason", None) or next(
@@ -218,7 +219,7 @@ def _plain(error: BaseException) -> str:
         if not isinstance(deeper, BaseException):
             break
         inner = deeper
-    return str(inner).rpartition(">: ")[2] or type(inner).__name__
+    return re.sub(r"^\w+\(host=.*?\): ", "", str(inner).rpartition(">: ")[2]) or type(inner).__name__
 
 
 def backoff(attempt: int, *, first: float = 0.05, longest: float = 2.0) -> float:
