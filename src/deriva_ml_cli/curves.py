@@ -29,7 +29,7 @@ class Curve:
         by: ``epoch`` or ``step``: what is counted.
         first: Its first value.
         last: Its last value.
-        best: Its best value, by what the training or its name says of better; None where no value is a number.
+        best: Its best value, by what the training or its name says of better; None where no value is a finite number.
         best_at: The epoch or step of that.
         values: All of them in their order.
     """
@@ -91,7 +91,7 @@ def _curve(
     larger: Mapping[str, bool],
 ) -> Curve:
     choose = max if larger.get(name, larger_is_better(name)) else min
-    numbers = [place for place, value in enumerate(values) if not math.isnan(value)]
+    numbers = [place for place, value in enumerate(values) if math.isfinite(value)]
     best = choose(numbers, key=lambda place: values[place]) if numbers else None
     return Curve(
         name=name,

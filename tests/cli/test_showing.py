@@ -91,6 +91,13 @@ def test_values_that_are_no_number(ask, run) -> None:
     assert "inf" in ask("show", exe.execution_rid).out
 
 
+def test_the_best_is_a_finite_number(ask, run) -> None:
+    """The best value is that of `list --sort`: one that overflowed is none."""
+    exe = run(metrics=[{"score": 1.0}, {"score": float("inf")}, {"score": 2.0}])
+    shown = ask("show", exe.execution_rid, "--json").json
+    assert [each["best"] for each in (*shown["metrics"], *shown["metric_values"])] == [2.0, 2.0]
+
+
 def test_metrics_of_a_loop_without_curves(ask, ml: DerivaML, config: ExecutionConfiguration) -> None:
     """What a loop told by its statuses alone is shown as the catalog has it."""
     with ml.create_execution(config) as exe:
