@@ -118,6 +118,8 @@ _QUOTED = r"(?P<quote>\"\"\"|'''|\\?[\"'])(?P<value>(?:\\.|(?!(?P=quote)).)+?)(?
 _HEADER = r"(?:password|passwd|(?:client )?secret|api[-_ ]?key|x-[\w-]*(?:key|token)|authorization|(?:set-)?cookie)"
 _IN_QUOTES = _Assignment(_NAME + _IS, _QUOTED)
 _UNQUOTED = _Assignment(_NAME + r"(?=(?P<is>=))", r"(?P<value>[^\s&;'\"]+)")
+_MAPPING = re.compile(r"[+~]{0,2}[\w./@:-]+=[^'\"]*?\{")
+_IN_MAPPING = _Assignment(r"(?<=[{,\s])(?P<name>[\w.-]+)(?P<is>:\s*)", r"(?P<value>[^\s'\"{}\[\],][^{},]*)")
 _AS_HEADER = _Assignment(rf"(?i)(?<![\w.-])(?P<name>{_HEADER})(?P<is>:[ \t]+)", r"(?P<value>[^\s'\"]+)")
 _AS_OPTION = _Assignment(
     r"(?<![\w.-])--?(?P<name>[A-Za-z][\w-]*)(?P<is>[ =])", r"(?P<value>(?![A-Z_]+\b)[^\s'\"`-][^\s'\"`]*)"
@@ -209,8 +211,15 @@ def _redact_list(values: Sequence[JsonValue]) -> list[JsonValue]:
         name, equals, _ = value.partition("=") if isinstance(value, str) else ("", "", "")
         is_option = name.startswith("-") and is_secret_name(name)
         option = name.lstrip("-") if is_option and not equals else ""
-        redacted.append(f"{name}={_mark(name.lstrip('-'))}" if is_option and equals else redact(value))
+        redacted.append(f"{name}={_mark(name.lstrip('-'))}" if is_option and equals else _redact_word(value))
     return redacted
+
+
+def _redact_word(value: JsonValue) -> JsonValue:
+    """Redact a part of a list, which may be an override of hydra's with a mapping: ``login={token: x}``."""
+    if isinstance(value, str) and _MAPPING.match(value) and _may_name_secret(value):
+        value = _without_values(value, _IN_MAPPING)
+    return redact(value)
 
 
 def redact_text(text: str) -> str:

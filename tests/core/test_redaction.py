@@ -301,3 +301,19 @@ def test_a_long_text_takes_no_long_time() -> None:
     for text in ("a" * 2**18, "ab=" * 2**16, "://" * 2**16, "token=" * 2**15, "eyJ" * 2**16):
         assert len(redact_text(text)) > 0
         holds_secret(text)
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("login={token: correct-horse, user: me}", "login={token: [redacted: token], user: me}"),
+        ("+a.logins=[{user: me, api_key: correct horse}]", "+a.logins=[{user: me, api_key: [redacted: api_key]}]"),
+        ("login={token: one},{token: two}", "login={token: [redacted: token]},{token: [redacted: token]}"),
+        ("network={tokens: 3, layers: [1, 2]}", "network={tokens: 3, layers: [1, 2]}"),
+    ],
+)
+def test_a_mapping_in_an_override(word: str, shown: str) -> None:
+    """Hydra's overrides write mappings without quotes; a program's own braces are left as they are."""
+    assert redact([word]) == [shown]
+    assert redact([shown]) == [shown]
+    assert redact_text("call({token: value})") == "call({token: value})"

@@ -106,10 +106,8 @@ def run_apart(job: ApartJob) -> JobReport:
     Returns:
         What became of it.
     """
-    from deriva_ml_core.redaction import redact
-
     folder = job.place.folder
-    write_report(folder, JobReport.model_validate({"number": job.number, "overrides": redact([*job.overrides])}))
+    write_report(folder, JobReport(number=job.number, overrides=_shown(job)))
     # safely: beside the terminal's folder may lie a queue.py; the last words are for who reads a list of processes
     words = [sys.executable, "-P", "-m", __name__, *job.command[1:]]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as process:  # noqa: S603 - this module, by this interpreter
@@ -123,6 +121,14 @@ def run_apart(job: ApartJob) -> JobReport:
             report = _judged(read_report(folder, job.number), process.returncode)
             write_report(folder, report)
     return report
+
+
+def _shown(job: ApartJob) -> tuple[str, ...]:
+    """A job's overrides as others may read them."""
+    from deriva_ml_core.redaction import redact
+
+    shown = redact([*job.overrides])
+    return tuple(map(str, shown)) if isinstance(shown, list) else ()
 
 
 def _judged(report: JobReport, code: int) -> JobReport:
@@ -208,7 +214,7 @@ class InSweep(Standing):
 
     def describe(self, description: str) -> str:
         over = self._job.place.over
-        own = [each for each in self._job.overrides if each.partition("=")[0] in over]
+        own = [each for each in _shown(self._job) if each.partition("=")[0] in over]
         return " ".join(part for part in (description, f"({', '.join(own)})" if own else "") if part)
 
     def join(self, ml: DerivaML, execution: Execution) -> None:

@@ -171,7 +171,7 @@ def _keep_reports(parent: Execution, folder: Path) -> None:
 def _description(text: str, plan: Plan) -> str:
     """What a sweep is for: what each of its jobs is for, and over what it goes."""
     jobs = "jobs" if plan.jobs is None else "one job" if plan.jobs == 1 else f"{plan.jobs} jobs"
-    over = f" over {', '.join(plan.swept)}" if plan.swept else ""
+    over = f" over {', '.join(map(str, redact([*plan.swept])))}" if plan.swept else ""  # type: ignore[arg-type]
     return " ".join(part for part in (text, f"(a sweep of {jobs}{over})") if part)
 
 
