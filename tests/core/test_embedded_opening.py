@@ -18,6 +18,7 @@ from embedded_samples import in_child, open_to_all, small_disk, unprivileged
 from deriva_ml_core.backends.embedded import open_catalog, tabling
 from deriva_ml_core.backends.embedded.opening import FILE
 from deriva_ml_core.backends.embedded.upgrading import MIGRATIONS
+from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import CatalogCorrupt, CatalogTooNew, CatalogUnavailable, DerivaMLWarning
 from deriva_ml_core.schema import Column, Table
 from deriva_ml_core.standard import SCHEMA_VERSION
@@ -277,6 +278,18 @@ def test_an_older_catalog_that_may_not_be_written() -> None:
         assert in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged()) == ""  # type: ignore[arg-type, return-value]
         assert sql(folder / FILE, "PRAGMA user_version") == 1
         assert "Best_Checkpoint" in asset_types(folder)
+
+
+def test_an_older_catalog_that_has_no_metrics() -> None:
+    """Who may not write an older catalog, and wants it ordered by a metric, is told who adds the place for them."""
+    with open_to_all() as folder:
+        connection = sqlite3.connect(folder / FILE)
+        connection.executescript((Path(__file__).parent / "catalog_version_2.sql").read_text(encoding="utf-8"))
+        connection.close()
+        (folder / FILE).chmod(0o444)
+        client = f"file:{folder}"
+        said = in_child(lambda: DerivaML(client).find_executions(sort="loss"), user=unprivileged())  # type: ignore[arg-type, return-value]
+        assert "opening it once with this version" in said
 
 
 def test_each_version_has_a_way_up() -> None:

@@ -64,9 +64,13 @@ def find_ranking(connection: Connection, sort: str, stage: str | None) -> Rankin
     if stage is not None and stage not in STAGES:
         raise ConfigurationError(f"There is no stage {stage!r}; give one of {', '.join(STAGES)}.")
     if not has_metrics(connection.catalog.model):
+        remedy = (
+            "Whoever may write it adds it by opening it once with this version."
+            if connection.address.is_embedded
+            else "Its owner adds it, and loses nothing, with DerivaML.create(hostname, project_name, catalog_id=...)."
+        )
         raise ConfigurationError(
-            f"{connection.catalog.name} has no table {MLTable.execution_metric}, by which executions are ordered. Its "
-            "owner adds it, and loses nothing, with DerivaML.create(hostname, project_name, catalog_id=...)."
+            f"{connection.catalog.name} has no table {MLTable.execution_metric} for metrics to order by. {remedy}"
         )
     base, _, word = sort.rpartition(":")
     name, last = (base, word == "last") if base and word in ("last", "best") else (sort, False)
