@@ -74,7 +74,10 @@ def write_crate(
         action, code = _told(account, run, files)
         _describe(crate, account, run, license_, action, code)
         into.parent.mkdir(parents=True, exist_ok=True)
-        (crate.write_zip if zipped else crate.write)(into)
+        # beside its place, so that what a full disk cut off is never taken for a crate
+        with tempfile.TemporaryDirectory(prefix=".crate-", dir=into.parent) as draft:
+            (crate.write_zip if zipped else crate.write)(Path(draft) / into.name)
+            (Path(draft) / into.name).rename(into)
     return into
 
 

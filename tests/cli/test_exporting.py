@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import subprocess
 import sys
 import warnings
@@ -162,6 +163,21 @@ def test_an_archive(ask, trained: Execution, tmp_path: Path) -> None:
         archive.extractall(tmp_path / "out")
     graph = check_rules(tmp_path / "out")
     assert action_of(graph)["identifier"] == trained.execution_rid
+
+
+def test_no_half_of_a_crate(ask, run, tmp_path: Path) -> None:
+    """A crate for which there is no room leaves nothing behind, and can be written again."""
+    rid = run("many", [f"{number}.pt" for number in range(40)]).execution_rid
+    words = ("export", rid, "--files", "none", "--into", str(tmp_path / "new" / "crate"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # less than the description of all has
+    try:
+        said = ask(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (said.code, "too large" in said.complaint) == (1, True)
+    assert list((tmp_path / "new").iterdir()) == []
+    assert ask(*words).code == 0
 
 
 def test_a_licence(ask, trained: Execution, tmp_path: Path) -> None:
