@@ -116,7 +116,7 @@ def images(world: World) -> Images:
 
 def test_killed_at_some_steps(images: Images) -> None:
     """Versions that were made keep their members, and doing all of it again gives what an undisturbed program gives."""
-    for point in first_of_each_kind(images.steps())[3 :: 20]:
+    for point in first_of_each_kind(images.steps())[3::20]:
         images.kill_and_mend(point)
 
 
