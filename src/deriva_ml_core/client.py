@@ -17,7 +17,6 @@ from deriva_ml_core.dataset import Dataset
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, Status
 from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.finding import find_executions, find_ranking
 from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
 from deriva_ml_core.news import DRAIN_SECONDS
@@ -248,6 +247,8 @@ class DerivaML:
             UnknownMetric: No execution has told of the metric; those that there are, are named.
             ConfigurationError: The catalog has no place for metrics, or there is no such stage.
         """
+        from deriva_ml_core.execution.finding import find_executions, find_ranking
+
         ranking = None if sort is None else find_ranking(self._connection, sort, stage)
         rid = workflow.rid if isinstance(workflow, Workflow) else workflow
         if isinstance(workflow, Workflow) and rid is None:
