@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from deriva_ml_core.execution import Execution, ExecutionConfiguration
     from deriva_ml_core.workflow import Workflow
     from places import Place
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C mean what it means to users, here and in what tests start, also where tests run in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's jobs in the background ignore
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from deriva_ml_core.backend import Either
+from deriva_ml_core.backends.remote.asking import BUSY_TRIES
 from deriva_ml_core.backends.remote.catalog import RACES, RemoteCatalog
 from deriva_ml_core.backends.remote.creating import create_catalog
 from deriva_ml_core.errors import (
@@ -63,8 +64,8 @@ def test_a_server_says_how_long_to_wait(written: RemoteCatalog, fake: DerivaServ
 
 
 def test_writers_of_different_tables(catalog: RemoteCatalog, written: RemoteCatalog, fake: DerivaServer) -> None:
-    """Several who write to different tables at once, half of whose calls are refused, all write once."""
-    fake.faults.add(fault(Harm.answer, "POST|PUT", 20))
+    """Several who write to different tables at once, many of whose calls are refused, all write once."""
+    fake.faults.add(fault(Harm.answer, "POST|PUT", BUSY_TRIES - 1))  # one of them may meet them all
 
     def write(number: int) -> int:
         table = ("Dataset_Type", "Asset_Type", "Workflow_Type", "Feature_Name")[number % 4]
