@@ -17,7 +17,7 @@ from deriva_ml_core.schema import (
     vocabulary_table,
 )
 
-__all__ = ["SCHEMA_VERSION", "TERMS", "standard_tables"]
+__all__ = ["SCHEMA_VERSION", "TERMS", "metrics_table", "standard_tables"]
 
 SCHEMA_VERSION = 3
 """The version of what `standard_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
@@ -70,11 +70,12 @@ def _run_tables() -> tuple[Table, ...]:
             ForeignKey("Nested_Execution", MLTable.execution),
             Column("Sequence", "int4"),
         ),
-        _metrics(),
+        metrics_table(),
     )
 
 
-def _metrics() -> Table:
+def metrics_table() -> Table:
+    """Where each metric of an execution stands."""
     return Table(
         MLTable.execution_metric,
         (

@@ -11,9 +11,9 @@ from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.journal.story import Story
 from deriva_ml_core.models import MetricSummary
 from deriva_ml_core.schema import CatalogModel
-from deriva_ml_core.standard import standard_tables
+from deriva_ml_core.standard import metrics_table
 
-__all__ = ["Scoring", "has_metrics", "list_metrics", "metrics_of"]
+__all__ = ["Scoring", "has_metrics", "list_metrics", "metric_of"]
 
 Key = tuple[str, str]
 
@@ -21,8 +21,7 @@ Key = tuple[str, str]
 def has_metrics(model: CatalogModel) -> bool:
     """Whether a catalog has a place for executions' metrics; one that another client made need have none."""
     known = model.tables.get(MLTable.execution_metric)
-    wanted = next(table for table in standard_tables() if table.name == MLTable.execution_metric)
-    return known is not None and known.column_names >= wanted.column_names
+    return known is not None and known.column_names >= metrics_table().column_names
 
 
 def list_metrics(
@@ -40,11 +39,11 @@ def list_metrics(
     if wanted and has_metrics(connection.catalog.model):
         rows = connection.catalog.select(MLTable.execution_metric, {"Execution": wanted, **where}, order=("RCT", "RID"))
         for row in rows:
-            found.setdefault(row["Execution"], []).append(metrics_of(row))
+            found.setdefault(row["Execution"], []).append(metric_of(row))
     return found
 
 
-def metrics_of(row: Mapping[str, Any]) -> MetricSummary:
+def metric_of(row: Mapping[str, Any]) -> MetricSummary:
     """What a row of the table tells."""
     return MetricSummary(
         stage=row["Stage"],
@@ -78,7 +77,7 @@ class Scoring:
         """See what the catalog has: an earlier process may have written there."""
         if has_metrics(self._connection.catalog.model):
             rows = self._connection.catalog.select(MLTable.execution_metric, {"Execution": self._execution})
-            self._written = {(row["Stage"], row["Name"]): metrics_of(row) for row in rows}
+            self._written = {(row["Stage"], row["Name"]): metric_of(row) for row in rows}
             self._rids = {(row["Stage"], row["Name"]): row["RID"] for row in rows}
 
     def write(self, story: Story) -> None:
