@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.kept import kept_file, read_json, story_of
+from deriva_ml_cli.kept import configuration_of, story_of
 from deriva_ml_cli.subjects import environment_of
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, Status
 from deriva_ml_core.models import Asset, MetricSummary
@@ -144,10 +144,7 @@ def account_of(ml: DerivaML, rid: str) -> Account:
     snapshot = environment_of(ml, execution, assets)
     story = story_of(ml, rid, assets)
     outputs = [asset for asset in assets if asset.role != Role.input]
-    with kept_file(
-        ml, assets, "configuration.json", here=execution.working_dir / "records" / "configuration.json"
-    ) as file:
-        parameters = read_json(file).get("parameters") or {}
+    parameters = configuration_of(ml, execution, assets).get("parameters")
     return Account(
         rid=execution.execution_rid,
         citation=execution.url,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.kept import kept_file, read_json
+from deriva_ml_cli.kept import configuration_of, kept_file, read_json
 from deriva_ml_cli.subjects import curves_of, environment_of
 from deriva_ml_cli.wording import parsed_duration
 from deriva_ml_core.definitions import Role
@@ -105,10 +105,8 @@ def _code(
 
 
 def _configuration(ml: DerivaML, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
-    here = execution.working_dir
-    with kept_file(ml, assets, "configuration.json", here=here / "records" / "configuration.json") as file:
-        parameters = read_json(file).get("parameters") or {}
-    with kept_file(ml, assets, FACTS_FILE, here=here / FACTS_FILE) as file:
+    parameters = configuration_of(ml, execution, assets).get("parameters") or {}
+    with kept_file(ml, assets, FACTS_FILE, here=execution.working_dir / FACTS_FILE) as file:
         fits = [fit for fit in read_json(file).get("fits") or [] if isinstance(fit, dict)]
     found = dict(_flat(parameters, ""))
     for fit in fits:

@@ -16,9 +16,10 @@ from deriva_ml_core.journal.story import Story
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.execution import RecordedExecution
     from deriva_ml_core.models import Asset
 
-__all__ = ["LARGEST", "file_name", "kept_file", "read_json", "story_of"]
+__all__ = ["LARGEST", "configuration_of", "file_name", "kept_file", "read_json", "story_of"]
 
 LARGEST = 256 * 2**20
 """Bytes up to which a kept file is brought from the store only to be shown."""
@@ -32,6 +33,13 @@ def story_of(ml: DerivaML, rid: str, assets: Sequence[Asset]) -> Story:
         return story
     with kept_file(ml, assets, JOURNAL) as file:
         return read_story(file) if file else Story()
+
+
+def configuration_of(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:
+    """What ``configuration.json`` of an execution says; empty where none was kept."""
+    name = "configuration.json"
+    with kept_file(ml, assets, name, here=execution.working_dir / "records" / name) as file:
+        return read_json(file)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_cli.comparing import Difference, differences, surroundings
-from deriva_ml_cli.kept import file_name, kept_file, read_json
+from deriva_ml_cli.kept import configuration_of, file_name, kept_file
 from deriva_ml_cli.subjects import environment_of
 from deriva_ml_core.assets.recorded import download_asset
 from deriva_ml_core.definitions import MLAsset, Role
@@ -129,7 +129,7 @@ def rebuild_run(ml: DerivaML, rid: str, into: Path, repository: Path | None, *, 
         command=tuple(command),
         place=place,
         variables=_variables(environment),
-        redacted=tuple(_redacted(ml, assets, execution.working_dir, environment)),
+        redacted=tuple(_redacted(configuration_of(ml, execution, assets), environment)),
         differing=tuple(_differing(ml, environment)),
         inputs=tuple(_inputs(ml, rid, assets, into / "inputs")) if inputs else (),
         records=tuple(_records(ml, assets, into / "records")),
@@ -223,9 +223,7 @@ def _variables(environment: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _redacted(ml: DerivaML, assets: list[Asset], folder: Path, environment: Mapping[str, Any]) -> Iterator[str]:
-    with kept_file(ml, assets, "configuration.json", here=folder / "records" / "configuration.json") as file:
-        configuration = read_json(file)
+def _redacted(configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[str]:
     python = _interpreter(environment.get("orig_argv") or [], environment.get("argv") or [])
     parts = {
         "argument": environment.get("argv"),
