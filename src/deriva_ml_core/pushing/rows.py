@@ -199,9 +199,10 @@ def _by_key(
 ) -> dict[RID, Row]:
     wanted = {rid: passage.translated(table, row, planned=planned) for rid, row in rows.items()}
     # the column with the most values asks for the fewest rows that are not meant
-    values = max(([row[column] for row in wanted.values()] for column in key), key=lambda each: len({*each}))
-    column = next(name for name in key if [row[name] for row in wanted.values()] == values)
-    found = passage.there.select(table.name, {column: list(dict.fromkeys(values))})
+    column, values = max(
+        ((name, dict.fromkeys(row[name] for row in wanted.values())) for name in key), key=lambda each: len(each[1])
+    )
+    found = passage.there.select(table.name, {column: list(values)})
     there = {tuple(row[name] for name in key): row for row in found}
     told = {rid: tuple(row[name] for name in key) for rid, row in wanted.items()}
     return {rid: there[mark] for rid, mark in told.items() if mark in there}
