@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deriva_ml_core.definitions import MLAsset, MLVocab
 from deriva_ml_core.execution import Execution
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from pydantic import JsonValue
 
-__all__ = ["choices", "hydra_files", "keep_hydra_files", "plain", "without_secrets"]
+__all__ = ["choices", "hydra_files", "keep_hydra_files", "kept_yaml", "plain", "without_secrets"]
 
 log = logging.getLogger(__name__)
 
 HYDRA_CONFIG = "Hydra_Config"
-METADATA = "Execution_Metadata"
 
 
 def hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
@@ -34,23 +34,19 @@ def hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
     Returns:
         The texts of ``config.yaml``, ``overrides.yaml`` and ``hydra.yaml``, by these names, secrets redacted.
     """
-    from deriva_ml_core.redaction import redact  # many patterns to compile
-
     parts: dict[str, JsonValue] = {
         "config.yaml": plain(config),
         "overrides.yaml": plain(hydra.overrides.task),
         "hydra.yaml": {"hydra": plain(hydra)},
     }
-    return {name: _yaml(redact(part)) for name, part in parts.items()}
+    return {name: kept_yaml(part) for name, part in parts.items()}
 
 
 def without_secrets(file: Path) -> str:
     """A YAML file that hydra wrote, as its text, secrets redacted."""
     import yaml
 
-    from deriva_ml_core.redaction import redact
-
-    return _yaml(redact(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    return kept_yaml(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def keep_hydra_files(execution: Execution, texts: Mapping[str, str]) -> None:
@@ -67,8 +63,8 @@ def keep_hydra_files(execution: Execution, texts: Mapping[str, str]) -> None:
     desk = execution.desk
     folder = desk.folder / "records"
     folder.mkdir(parents=True, exist_ok=True)
-    known = execution.connection.terms.read("Asset_Type")
-    kind = HYDRA_CONFIG if HYDRA_CONFIG in known else METADATA
+    known = execution.connection.terms.known(MLVocab.asset_type)
+    kind = HYDRA_CONFIG if HYDRA_CONFIG in known else MLAsset.execution_metadata.value
     staged = []
     for name, text in texts.items():
         file = folder / name
@@ -102,7 +98,10 @@ def plain(node: Any, *, resolve: bool = False) -> JsonValue:
     return node if node is None or isinstance(node, bool | int | float | str) else str(node)
 
 
-def _yaml(value: Any) -> str:
+def kept_yaml(value: JsonValue) -> str:
+    """A value as YAML, secrets redacted."""
     import yaml
 
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    from deriva_ml_core.redaction import redact  # many patterns to compile
+
+    return str(yaml.safe_dump(redact(value), sort_keys=False, allow_unicode=True))

@@ -23,7 +23,7 @@ from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.execution.ending import ending
 from deriva_ml_core.redaction import redact
-from deriva_ml_core.runner.hydra_files import choices, hydra_files
+from deriva_ml_core.runner.hydra_files import choices, hydra_files, kept_yaml
 from deriva_ml_core.runner.job import made_fields, refusing
 from deriva_ml_core.runner.model import create_run
 from deriva_ml_core.runner.plan import Plan
@@ -96,7 +96,7 @@ def recorded_sweep(plan: Plan) -> Iterator[Sweep]:
         Refused: The first job's configuration is wrong, or the execution cannot be created.
     """
     files = hydra_files(plan.config, plan.hydra)
-    files = {"overrides.yaml": _listed(plan.overrides), "hydra.yaml": files["hydra.yaml"]}
+    files = {"overrides.yaml": kept_yaml(list(plan.overrides)), "hydra.yaml": files["hydra.yaml"]}
     config = plan.config.copy()
     OmegaConf.resolve(config)
     fields = made_fields(config, plan.hydra)
@@ -186,9 +186,3 @@ def _parameters(plan: Plan) -> dict[str, JsonValue]:
 def _why(report: JobReport) -> str:
     name = f"Job {report.number}" + (f", execution {report.execution}," if report.execution else "")
     return f"{name} {'failed' if report.status is Status.failed else 'was aborted'}: {report.error}"
-
-
-def _listed(overrides: tuple[str, ...]) -> str:
-    import yaml
-
-    return yaml.safe_dump(redact(list(overrides)), sort_keys=False, allow_unicode=True)

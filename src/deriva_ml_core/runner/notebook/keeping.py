@@ -128,7 +128,7 @@ def keep_notebook(execution: Execution, executed: NotebookNode, file: Path) -> N
         texts[f"{file.stem}.html"] = as_page(executed, file.stem)
     except Exception:  # what a cell has put out may be anything
         log.warning("No page could be made of %s.", file.name, exc_info=True)
-    known = execution.connection.terms.read(MLVocab.asset_type)
+    known = execution.connection.terms.known(MLVocab.asset_type)
     types = [NOTEBOOK_OUTPUT] if NOTEBOOK_OUTPUT in known else None
     for name, text in texts.items():
         _staged(execution, name, types).write_text(text, encoding="utf-8")
