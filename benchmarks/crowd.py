@@ -12,7 +12,7 @@ from benchmarks.measure import Beside, environment, seconds
 from benchmarks.places import open_catalog
 from benchmarks.scale import Scale
 from deriva_ml import DerivaML
-from deriva_ml_core.schema import asset_type_table, execution_table
+from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
 RECORDER = """
 import sys
@@ -72,8 +72,8 @@ class _Record:
         self.completed = len({row["Description"] for row in rows}) if len(rows) == executions else 0
         images = ml.select_rows("Image")
         names = {row["Filename"] for row in images}
-        linked = [row["Image"] for row in ml.select_rows(execution_table("Image"))]
-        typed = [row["Image"] for row in ml.select_rows(asset_type_table("Image"))]
+        linked = [row["Image"] for row in ml.select_rows(asset_execution_table_name("Image"))]
+        typed = [row["Image"] for row in ml.select_rows(asset_type_table_name("Image"))]
         self.wrong = sum(
             abs(files - number)
             for number in (len(images), len(names), len(linked), len(set(linked)), len(typed), len(set(typed)))

@@ -14,15 +14,15 @@ from benchmarks.places import configuration, open_catalog
 from benchmarks.scale import Scale
 from deriva_ml import DerivaML, Execution, Status
 from deriva_ml_core.hookspecs import PROJECT
-from deriva_ml_core.models import ExecutionRecord, StatusUpdate
-from deriva_ml_core.plugins import announce, hookimpl, load_plugins
+from deriva_ml_core.models import ExecutionInfo, StatusUpdate
+from deriva_ml_core.plugins import hookimpl, load_plugins, notify
 
 
 class Listener:
     """Hears every status and does nothing."""
 
     @hookimpl
-    def status_changed(self, execution: ExecutionRecord, update: StatusUpdate) -> None:
+    def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
         """Hear it."""
 
 
@@ -32,13 +32,13 @@ def run(scale: Scale, folder: Path) -> Iterator[Figure]:
     plugins.register(listener)
     with _execution(folder / "silent", load_plugins({})) as silent, _execution(folder / "heard", plugins) as heard:
         update = StatusUpdate(status=Status.running, time=silent.start_time)
-        record, many = silent.record, 100 * scale.calls
+        record, many = silent.info, 100 * scale.calls
         told = {"execution": record, "update": update}
         yield compared(
             "news told to one plugin",
             "the plugin's function called",
             beside(
-                calls(lambda _: announce(plugins, "status_changed", told), many),
+                calls(lambda _: notify(plugins, "status_changed", told), many),
                 calls(lambda _: listener.status_changed(record, update), many),
                 scale.rounds,
             ),

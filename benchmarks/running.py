@@ -27,7 +27,7 @@ class CallCounter:
         self.count = 0
 
     @hookimpl(wrapper=True)
-    def connect(self, address: Address) -> Generator[None, Backend, Backend]:  # noqa: ARG002 - pluggy tells a hook by its arguments
+    def connect(self, address: Address) -> Generator[None, Backend, Backend]:
         """Put a counter before the catalog."""
         backend = yield
         return replace(backend, catalog=cast(Catalog, _Counted(backend.catalog, self)))

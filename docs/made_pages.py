@@ -88,7 +88,7 @@ def _runners() -> Iterator[str]:
     yield "## Running\n"
     yield from _section("deriva-ml-run-notebook", get_command(notebook), level=3)
     command = [sys.executable, "-c", "from deriva_ml_core.runner.command import main; main()", "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})  # noqa: S603
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})
     yield f"### deriva-ml-run\n\n```\n{said.stdout.rstrip()}\n```\n"
 
 

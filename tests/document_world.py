@@ -11,7 +11,7 @@ import pluggy
 
 from deriva_ml_core.backend import Backend, Catalog
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.definitions import Handover
+from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import Address, UploadOptions
 from deriva_ml_core.plugins import hookimpl, load_plugins
@@ -54,7 +54,7 @@ def add_image(ml: DerivaML, folder: Path, rid: str) -> None:
     file = folder / f"{rid}.png"
     file.write_text(f"the pixels of {rid}")
     store, catalog = ml.connection.store, ml.connection.catalog
-    stored = store.put("Image", file.name, file, handover=Handover.move, options=UploadOptions())
+    stored = store.put("Image", file.name, file, handover=TransferMode.move, options=UploadOptions())
     store.sync()
     row = {"RID": rid, "Filename": file.name, "URL": stored.url, "Length": stored.length, "MD5": stored.md5}
     catalog.insert("Image", [row])

@@ -20,10 +20,10 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
-from deriva_ml_core.backends.remote import create_on_server
-from deriva_ml_core.backends.remote.opening import server_of
+from deriva_ml_core.backends.remote import create_or_extend_catalog
+from deriva_ml_core.backends.remote.opening import server_from_address
 from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.backends.remote.store import DerivaStore
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import plugin_manager
@@ -56,14 +56,14 @@ class Place:
 
     def server(self) -> Server:
         """The server, for a session of its own; a fake one is asked again without a wait."""
-        server = server_of(self.address)
+        server = server_from_address(self.address)
         if self.fake is not None:
             server.sleep = lambda _: None
         return server
 
-    def store(self) -> RemoteStore:
+    def store(self) -> DerivaStore:
         """The objects."""
-        return RemoteStore(self.server(), self.root)
+        return DerivaStore(self.server(), self.root)
 
     def open(self, number: str, **more: Any) -> DerivaML:
         """A client of a catalog."""
@@ -71,7 +71,7 @@ class Place:
 
     def catalog(self) -> str:
         """The number of a catalog with the standard tables and terms: the one that was given, or a new one."""
-        return self.given or self.noted(create_on_server(self.address, "deriva_ml_test"))
+        return self.given or self.noted(create_or_extend_catalog(self.address, "deriva_ml_test"))
 
     def noted(self, number: str) -> str:
         """Take note of a catalog that was made here."""
@@ -100,7 +100,7 @@ class Place:
 
     def folders(self, home: Path) -> Path:
         """Where the working folders of all its catalogs lie below a home."""
-        return home / server_of(self.address).host.replace(":", "_")
+        return home / server_from_address(self.address).host.replace(":", "_")
 
     @property
     def address(self) -> Address:

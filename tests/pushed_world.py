@@ -8,9 +8,9 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.provenance import RecordedExecution
-from deriva_ml_core.journal.story import JOURNAL
+from deriva_ml_core.journal.story import JOURNAL_FILENAME
 from deriva_ml_core.models import DatasetSpec, Progress
-from deriva_ml_core.pushing.provenance import is_record
+from deriva_ml_core.pushing.provenance import is_source_record_name
 from deriva_ml_core.schema import SYSTEM_COLUMNS, Column, ForeignKey, Table
 from deriva_ml_core.workflow import Workflow
 
@@ -102,7 +102,7 @@ def _own(text: str) -> str:
 
 
 def _is_beside(filename: str) -> bool:
-    return filename == JOURNAL or is_record(filename)
+    return filename == JOURNAL_FILENAME or is_source_record_name(filename)
 
 
 def _file(ml: DerivaML, asset: Any) -> tuple[Any, ...]:

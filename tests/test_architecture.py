@@ -56,7 +56,7 @@ LATER = {
 
 HOOKS = [
     name
-    for spec in (hookspecs.Questions, hookspecs.Contributions, hookspecs.News)
+    for spec in (hookspecs.FirstResultHooks, hookspecs.CollectHooks, hookspecs.NotificationHooks)
     for name, _ in inspect.getmembers(spec, inspect.isfunction)
 ]
 
@@ -164,7 +164,7 @@ def test_the_core_shows_its_names() -> None:
     assert isinstance(docstring, ast.Expr)
     assert {type(statement) for statement in statements} == {ast.ImportFrom}
     assert isinstance(exported, ast.Assign)
-    assert ast.unparse(look) == "warn_of_neighbour()"
+    assert ast.unparse(look) == "warn_conflicting_distribution()"
     assert {*errors.__all__, *models.__all__} - {"Value"} <= set(ast.literal_eval(exported.value))
 
 

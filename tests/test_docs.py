@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from deriva_ml_cli.app import COMMANDS
 from deriva_ml_core import errors
-from deriva_ml_core.backends.remote import create_on_server
+from deriva_ml_core.backends.remote import create_or_extend_catalog
 from deriva_ml_core.models import Address
 from fakes.deriva_server import serving
 from page_program import A_TRAINING, install_plugin, run_blocks
@@ -71,7 +71,7 @@ def test_no_page_is_left_out() -> None:
 A_SERVER = """\
 import os
 
-from deriva_ml_core.backends.remote import create_on_server, open_backend
+from deriva_ml_core.backends.remote import create_or_extend_catalog, open_backend
 from deriva_ml_core.plugins import hookimpl
 
 
@@ -90,7 +90,7 @@ def connect(address):
 
 @hookimpl(tryfirst=True)
 def create_catalog(address, project_name, acls):
-    return (meant := here(address)) and create_on_server(meant, project_name, acls)
+    return (meant := here(address)) and create_or_extend_catalog(meant, project_name, acls)
 """
 """A plugin by which the name of the pages' server means one on this machine."""
 
@@ -101,7 +101,7 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
     project = {"name": "server", "version": "1", "entry-points": {"deriva_ml": {"server": "server_here"}}}
     install_plugin(tmp_path / "installed", project, A_SERVER)
     with serving(tmp_path / "hatrac") as fake:
-        create_on_server(Address(hostname=fake.hostname, credential=fake.credential()), "eye")
+        create_or_extend_catalog(Address(hostname=fake.hostname, credential=fake.credential()), "eye")
         stored = tmp_path / "user" / ".deriva" / "credential.json"
         stored.parent.mkdir(parents=True)
         stored.write_text(json.dumps({fake.hostname.removeprefix("http://"): fake.credential()}))

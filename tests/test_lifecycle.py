@@ -18,7 +18,7 @@ from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import (
     Address,
-    ExecutionRecord,
+    ExecutionInfo,
     Progress,
     SourceCode,
     StagedAsset,
@@ -35,7 +35,7 @@ class Everything:
     """Answers every hook and remembers what came, in words."""
 
     heard: list[tuple[Any, ...]] = field(default_factory=list)
-    records: list[ExecutionRecord] = field(default_factory=list)
+    records: list[ExecutionInfo] = field(default_factory=list)
 
     @hookimpl
     def connect(self, address: Address) -> Backend | None:
@@ -53,19 +53,19 @@ class Everything:
         return {"weather": "fair"}
 
     @hookimpl
-    def status_changed(self, execution: ExecutionRecord, update: StatusUpdate) -> None:
+    def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
         self.records.append(execution)
         words = (update.previous, update.status, update.message, update.error, update.progress)
         self.heard.append(("status_changed", execution.status, *words))
 
     @hookimpl
-    def asset_registered(self, execution: ExecutionRecord, asset: StagedAsset) -> None:
+    def asset_registered(self, execution: ExecutionInfo, asset: StagedAsset) -> None:
         self.records.append(execution)
         words = (asset.table, asset.filename, asset.asset_types, asset.original, dict(asset.metadata))
         self.heard.append(("asset_registered", execution.status, *words))
 
     @hookimpl
-    def outputs_uploaded(self, execution: ExecutionRecord, report: UploadReport) -> None:
+    def outputs_uploaded(self, execution: ExecutionInfo, report: UploadReport) -> None:
         self.records.append(execution)
         sent = {table: [asset.filename for asset in assets] for table, assets in report.sent.items()}
         unsent = [each.asset.filename for each in report.unsent]
@@ -76,7 +76,7 @@ def client(*plugins: object, patience: float = 10.0) -> DerivaML:
     manager = load_plugins({})
     for plugin in plugins:
         manager.register(plugin, name=type(plugin).__name__.lower())
-    return DerivaML(plugins=manager, patience=patience)
+    return DerivaML(plugins=manager, exit_timeout=patience)
 
 
 def test_a_whole_run(home: Path, tmp_path: Path) -> None:

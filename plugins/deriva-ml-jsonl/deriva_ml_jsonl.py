@@ -7,30 +7,30 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deriva_ml_core.models import ExecutionRecord, StagedAsset, StatusUpdate, UploadReport, Value
+from deriva_ml_core.models import ExecutionInfo, FrozenModel, StagedAsset, StatusUpdate, UploadReport
 from deriva_ml_core.plugins import hookimpl
 
 
 @hookimpl
-def status_changed(execution: ExecutionRecord, update: StatusUpdate) -> None:
+def status_changed(execution: ExecutionInfo, update: StatusUpdate) -> None:
     """Write the status, its words and numbers."""
-    _write("status_changed", execution, "update", update)
+    _append_event("status_changed", execution, "update", update)
 
 
 @hookimpl
-def asset_registered(execution: ExecutionRecord, asset: StagedAsset) -> None:
+def asset_registered(execution: ExecutionInfo, asset: StagedAsset) -> None:
     """Write which file was staged."""
-    _write("asset_registered", execution, "asset", asset)
+    _append_event("asset_registered", execution, "asset", asset)
 
 
 @hookimpl
-def outputs_uploaded(execution: ExecutionRecord, report: UploadReport) -> None:
+def outputs_uploaded(execution: ExecutionInfo, report: UploadReport) -> None:
     """Write what was sent and what was not."""
-    _write("outputs_uploaded", execution, "report", report)
+    _append_event("outputs_uploaded", execution, "report", report)
 
 
-def _write(hook: str, execution: ExecutionRecord, name: str, value: Value) -> None:
-    file = _file(execution)
+def _append_event(hook: str, execution: ExecutionInfo, name: str, value: FrozenModel) -> None:
+    file = _output_file(execution)
     if file is None:
         return
     # NaN and Infinity, as of a loss that diverged, are no JSON: they become null
@@ -46,7 +46,7 @@ def _write(hook: str, execution: ExecutionRecord, name: str, value: Value) -> No
         os.close(descriptor)
 
 
-def _file(execution: ExecutionRecord) -> Path | None:
+def _output_file(execution: ExecutionInfo) -> Path | None:
     if named := os.environ.get("DERIVA_ML_JSONL"):
         return Path(named).expanduser()
     return execution.working_dir and execution.working_dir / "news.jsonl"

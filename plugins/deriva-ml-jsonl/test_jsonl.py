@@ -12,7 +12,7 @@ import deriva_ml_jsonl
 import pytest
 
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.models import Asset, ExecutionRecord, Progress, StagedAsset, StatusUpdate, UnsentAsset, UploadReport
+from deriva_ml_core.models import Asset, ExecutionInfo, Progress, StagedAsset, StatusUpdate, UnsentAsset, UploadReport
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STAGED = StagedAsset(key="1", table="Model", filename="größe.pt", path=Path("größe.pt"), asset_types=("Model",))
@@ -20,10 +20,10 @@ SENT = Asset(rid="1-5", table="Model", filename="a.pt", url="/hatrac/Model/0.a.p
 
 
 @pytest.fixture
-def execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecutionRecord:
+def execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecutionInfo:
     """An execution that works in a folder of its own, with nothing said in the environment."""
     monkeypatch.delenv("DERIVA_ML_JSONL", raising=False)
-    return ExecutionRecord(
+    return ExecutionInfo(
         rid="1-4A2C", url="file:///catalog#1-4A2C", status=Status.running, working_dir=tmp_path / "run"
     )
 
@@ -32,7 +32,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def test_every_news_is_a_line(execution: ExecutionRecord) -> None:
+def test_every_news_is_a_line(execution: ExecutionInfo) -> None:
     """A status, a staged file and an upload give three lines in news.jsonl, each complete."""
     update = StatusUpdate(
         status=Status.running, message="Epoch 3/10", time=NOON, progress=Progress(epoch=3, metrics={"loss": 0.21})
@@ -49,7 +49,7 @@ def test_every_news_is_a_line(execution: ExecutionRecord) -> None:
     assert UploadReport.model_validate(uploaded["report"]) == report
 
 
-def test_a_diverged_loss_is_null(execution: ExecutionRecord) -> None:
+def test_a_diverged_loss_is_null(execution: ExecutionInfo) -> None:
     """A metric that is not a number leaves a line that every JSON reader takes."""
     lost = StatusUpdate(status=Status.running, time=NOON, progress=Progress(metrics={"loss": float("nan")}))
     deriva_ml_jsonl.status_changed(execution, lost)
@@ -58,7 +58,7 @@ def test_a_diverged_loss_is_null(execution: ExecutionRecord) -> None:
     assert line["update"]["progress"]["metrics"] == {"loss": None}
 
 
-def test_one_file_for_all(execution: ExecutionRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_file_for_all(execution: ExecutionInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DERIVA_ML_JSONL names one file for all executions; its folder is made."""
     monkeypatch.setenv("DERIVA_ML_JSONL", str(tmp_path / "logs" / "all.jsonl"))
     other = execution.model_copy(update={"rid": "1-4A2D"})
@@ -69,14 +69,14 @@ def test_one_file_for_all(execution: ExecutionRecord, tmp_path: Path, monkeypatc
     assert not execution.working_dir.exists()
 
 
-def test_no_folder_no_file(execution: ExecutionRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_no_file(execution: ExecutionInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An execution whose working folder is elsewhere leaves no file in the current one."""
     monkeypatch.chdir(tmp_path)
     deriva_ml_jsonl.asset_registered(execution.model_copy(update={"working_dir": None}), STAGED)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lines_never_mix(execution: ExecutionRecord) -> None:
+def test_lines_never_mix(execution: ExecutionInfo) -> None:
     """Many writers at once leave whole lines, all of them."""
     long = StatusUpdate(status=Status.running, message="x" * 20_000, time=NOON)
 

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.kept import configuration_of, story_of
-from deriva_ml_cli.subjects import environment_of
+from deriva_ml_cli.kept import load_configuration, load_execution_state
+from deriva_ml_cli.subjects import load_environment
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, Status
 from deriva_ml_core.models import Asset, MetricSummary
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution.provenance import RecordedExecution
 
-__all__ = ["Account", "Code", "DatasetVersion", "Person", "account_of"]
+__all__ = ["ExecutionExport", "Code", "DatasetVersion", "Agent", "collect_execution_export"]
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class Agent:
     """Who ran it.
 
     Args:
         name: By git's settings, else by the operating system, else by the catalog.
         email: By git's settings; None where there is none.
-        client: How the catalog names who was logged in.
+        catalog_user: How the catalog names who was logged in.
     """
 
     name: str
     email: str | None
-    client: str | None
+    catalog_user: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +42,25 @@ class Code:
     Args:
         name: The workflow's name.
         description: What it does.
-        kind: The workflow's type.
+        workflow_type: The workflow's type.
         url: Where the code is; empty where nobody knows.
         checksum: Git's hash of the file, or an image's digest; empty where there is none.
         version: The project's version.
         filename: The file's name; empty where it is not known.
         content: Its bytes, of a notebook without outputs; None where they are not at hand.
-        image: Whether it is the image of a container.
+        is_image: Whether it is the image of a container.
         citation: How the catalog names the workflow.
     """
 
     name: str
     description: str
-    kind: str
+    workflow_type: str
     url: str
     checksum: str
     version: str | None
     filename: str
     content: bytes | None
-    image: bool
+    is_image: bool
     citation: str
 
 
@@ -82,7 +82,7 @@ class DatasetVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ExecutionExport:
     """An execution.
 
     Args:
@@ -90,10 +90,10 @@ class Account:
         citation: How the catalog names it.
         description: What it was for.
         status: Its state.
-        detail: The words beside it.
+        status_detail: The words beside it.
         started: When it began; None where that is not known.
         stopped: When it ended; None before that.
-        person: Who ran it; None where nobody is on record.
+        agent: Who ran it; None where nobody is on record.
         code: What ran; None where it has no workflow.
         commit: The commit that was checked out; None where there was none.
         environment: The environment snapshot's own part.
@@ -101,8 +101,8 @@ class Account:
         inputs: The files that went in.
         outputs: The files that came out.
         records: The files that tell of it.
-        datasets: The dataset versions that went in.
-        made: The dataset versions that it made.
+        input_datasets: The dataset versions that went in.
+        output_datasets: The dataset versions that it made.
         metrics: Where its metrics stand.
         parents: How the catalog names the executions that it is nested in.
     """
@@ -111,10 +111,10 @@ class Account:
     citation: str
     description: str
     status: Status
-    detail: str
+    status_detail: str
     started: datetime | None
     stopped: datetime | None
-    person: Person | None
+    agent: Agent | None
     code: Code | None
     commit: str | None
     environment: Mapping[str, Any]
@@ -122,8 +122,8 @@ class Account:
     inputs: tuple[Asset, ...]
     outputs: tuple[Asset, ...]
     records: tuple[Asset, ...]
-    datasets: tuple[DatasetVersion, ...]
-    made: tuple[DatasetVersion, ...]
+    input_datasets: tuple[DatasetVersion, ...]
+    output_datasets: tuple[DatasetVersion, ...]
     metrics: tuple[MetricSummary, ...]
     parents: tuple[str, ...]
 
@@ -133,7 +133,7 @@ class Account:
         return self.description or f"Execution {self.rid}"
 
 
-def account_of(ml: DerivaML, rid: str) -> Account:
+def collect_execution_export(ml: DerivaML, rid: str) -> ExecutionExport:
     """Gather what an execution was.
 
     Raises:
@@ -141,42 +141,46 @@ def account_of(ml: DerivaML, rid: str) -> Account:
     """
     execution = ml.lookup_execution(rid)
     assets = execution.list_assets()
-    snapshot = environment_of(ml, execution, assets)
-    story = story_of(ml, rid, assets)
+    snapshot = load_environment(ml, execution, assets)
+    story = load_execution_state(ml, rid, assets)
     outputs = [asset for asset in assets if asset.role != Role.input]
-    parameters = configuration_of(ml, execution, assets).get("parameters")
-    return Account(
+    parameters = load_configuration(ml, execution, assets).get("parameters")
+    return ExecutionExport(
         rid=execution.execution_rid,
         citation=execution.url,
         description=execution.description,
         status=execution.status,
-        detail=execution.status_detail,
-        started=story.start,
-        stopped=story.stop,
-        person=_person(ml, execution, snapshot),
-        code=_code(ml, execution, snapshot),
+        status_detail=execution.status_detail,
+        started=story.start_time,
+        stopped=story.stop_time,
+        agent=_find_agent(ml, execution, snapshot),
+        code=_collect_code(ml, execution, snapshot),
         commit=(snapshot.get("repository") or {}).get("head"),
         environment=snapshot.get("environment") or {},
         parameters=parameters if isinstance(parameters, Mapping) else {},
         inputs=tuple(asset for asset in assets if asset.role == Role.input),
         outputs=tuple(asset for asset in outputs if asset.table != MLAsset.execution_metadata),
         records=tuple(asset for asset in outputs if asset.table == MLAsset.execution_metadata),
-        datasets=tuple(_versions(ml, [(each.rid, each.version) for each in execution.list_input_datasets()])),
-        made=tuple(_versions(ml, [(each.rid, each.version) for each in execution.list_output_datasets()])),
+        input_datasets=tuple(
+            _iter_dataset_versions(ml, [(each.rid, each.version) for each in execution.list_input_datasets()])
+        ),
+        output_datasets=tuple(
+            _iter_dataset_versions(ml, [(each.rid, each.version) for each in execution.list_output_datasets()])
+        ),
         metrics=tuple(execution.list_metrics()),
         parents=tuple(each.url for each in execution.list_parent_executions()),
     )
 
 
-def _person(ml: DerivaML, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Person | None:
+def _find_agent(ml: DerivaML, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Agent | None:
     row = ml.connection.require_row(MLTable.execution, execution.execution_rid)
     git_user = (snapshot.get("repository") or {}).get("user") or {}
     client = row.get("RCB")
     name = git_user.get("name") or (snapshot.get("environment") or {}).get("user") or client
-    return None if not name else Person(str(name), git_user.get("email"), None if client is None else str(client))
+    return None if not name else Agent(str(name), git_user.get("email"), None if client is None else str(client))
 
 
-def _code(ml: DerivaML, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Code | None:
+def _collect_code(ml: DerivaML, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Code | None:
     if execution.workflow_rid is None:
         return None
     workflow = ml.lookup_workflow(execution.workflow_rid)
@@ -187,28 +191,28 @@ def _code(ml: DerivaML, execution: RecordedExecution, snapshot: Mapping[str, Any
     return Code(
         name=workflow.name,
         description=workflow.description or "",
-        kind=workflow.workflow_type,
+        workflow_type=workflow.workflow_type,
         url=workflow.url or "",
         checksum=checksum,
         version=workflow.version,
         filename=Path(path or (workflow.url or "").partition("#")[0]).name,
-        content=_content(path, root, checksum),
-        image=source.get("kind") == "container",
+        content=_read_code(path, root, checksum),
+        is_image=source.get("kind") == "container",
         citation=ml.connection.catalog.cite(execution.workflow_rid),
     )
 
 
-def _content(path: str, root: str, checksum: str) -> bytes | None:
+def _read_code(path: str, root: str, checksum: str) -> bytes | None:
     """The bytes of the code, where the file is still as it was, or git has them."""
-    from deriva_ml_core.git import blob, blob_hash, without_outputs
+    from deriva_ml_core.git import blob_hash, find_blob, read_without_outputs
 
     file = Path(path)
     if path and file.is_file() and blob_hash(file) == checksum:
-        return without_outputs(file)
-    return blob(checksum, [Path(root), Path.cwd()] if root else [Path.cwd()])
+        return read_without_outputs(file)
+    return find_blob(checksum, [Path(root), Path.cwd()] if root else [Path.cwd()])
 
 
-def _versions(ml: DerivaML, specs: Sequence[tuple[str, str | None]]) -> Iterator[DatasetVersion]:
+def _iter_dataset_versions(ml: DerivaML, specs: Sequence[tuple[str, str | None]]) -> Iterator[DatasetVersion]:
     catalog = ml.connection.catalog
     rids = sorted({rid for rid, _ in specs})
     if not rids:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from deriva_ml_cli.options import SETTINGS
+from deriva_ml_cli.options import CONTEXT_SETTINGS
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -46,9 +46,9 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
 )
 """The sub-commands in the order of the help: module, group, and the first sentence of its own help."""
 
-FAILED, WRONG_USE = 1, 2
+EXIT_FAILURE, EXIT_USAGE = 1, 2
 
-WRONG = (
+USAGE_ERRORS = (
     "ConfigurationError",
     "InvalidRID",
     "UnknownAddress",
@@ -63,13 +63,13 @@ WRONG = (
 """The mistakes that are the caller's: what was named does not exist or cannot be meant."""
 
 
-class _Commands(TyperGroup):
+class _LazyGroup(TyperGroup):
     """Sub-commands that are imported when they are asked for; what goes wrong in one ends in one line."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """What a list of commands shows of one; `resolve_command` gives the command itself."""
         if cmd_name not in COMMANDS:
             return None
@@ -79,7 +79,7 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment] # whose names are suggested
         name, found, rest = super().resolve_command(ctx, args)
-        return name, found if name is None else _loaded(name), rest
+        return name, found if name is None else _load_command(name), rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -87,41 +87,41 @@ class _Commands(TyperGroup):
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            _end(str(error), FAILED)
+            _exit_with_error(str(error), EXIT_FAILURE)
         except Exception as error:
             from deriva_ml_core.errors import DerivaMLException
 
             if not isinstance(error, DerivaMLException):
                 raise
-            _end(str(error), WRONG_USE if type(error).__name__ in WRONG else FAILED)
+            _exit_with_error(str(error), EXIT_USAGE if type(error).__name__ in USAGE_ERRORS else EXIT_FAILURE)
 
 
-def _loaded(name: str) -> Any:
+def _load_command(name: str) -> Any:
     command = get_command(import_module(f"deriva_ml_cli.commands.{COMMANDS[name][0]}").app)
     command.name = name
     return command
 
 
-def _end(message: str, code: int) -> NoReturn:
-    from deriva_ml_cli.screen import one_line
+def _exit_with_error(message: str, code: int) -> NoReturn:
+    from deriva_ml_cli.screen import sanitize_line
 
-    typer.echo(f"error: {one_line(message)}", err=True)
+    typer.echo(f"error: {sanitize_line(message)}", err=True)
     raise typer.Exit(code)
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=_LazyGroup,
     name="deriva-ml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings=dict(SETTINGS),
+    context_settings=dict(CONTEXT_SETTINGS),
     epilog="Exit codes: 0 done; 1 what was to be found out or done failed; 2 wrong use. "
     "Without --host it is the embedded catalog of this machine.",
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"deriva-ml-core {version('deriva-ml-core')}")
@@ -129,7 +129,7 @@ def _show_version(asked: bool) -> None:
 
 
 @app.callback()
-def _deriva_ml(
+def _root_callback(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version, and end.")
     ] = False,
@@ -142,11 +142,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends nothing
-    warnings.showwarning = _warn  # type: ignore[assignment]
+    warnings.showwarning = _print_warning  # type: ignore[assignment]
     app()
 
 
-def _warn(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:  # noqa: ARG001
+def _print_warning(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:
     """Say a warning of ours in one line; those of libraries are not this program's to tell."""
     if category.__name__ == "DerivaMLWarning":
         typer.echo(f"warning: {message}", err=True)

@@ -6,26 +6,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.kept import configuration_of, kept_file, read_json
-from deriva_ml_cli.subjects import curves_of, environment_of
-from deriva_ml_cli.wording import parsed_duration
+from deriva_ml_cli.kept import fetch_metadata_file, load_configuration, read_json_object
+from deriva_ml_cli.subjects import load_curves, load_environment
+from deriva_ml_cli.wording import parse_duration
 from deriva_ml_core.definitions import Role
 from deriva_ml_core.models import Asset
-from deriva_ml_core.training.facts import FACTS_FILE
+from deriva_ml_core.training.facts import TRAINING_SUMMARY_FILE
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution.provenance import RecordedExecution
 
-__all__ = ["SECTIONS", "Difference", "differences", "surroundings", "told"]
+__all__ = ["SECTIONS", "Difference", "find_differences", "environment_sections", "collect_comparison"]
 
 SECTIONS = ("outcome", "code", "configuration", "inputs", "environment", "packages", "metrics")
 """The parts of what is compared, in the order in which they are shown."""
 
-OUR_OWN = ("DERIVA_ML_EXECUTIONS",)
+IGNORED_VARIABLES = ("DERIVA_ML_EXECUTIONS",)
 """Variables by which processes of one run know each other; they differ always and change nothing."""
 
-Told = dict[str, dict[str, Any]]
+Comparison = dict[str, dict[str, Any]]
 """What is told of one execution: values by name, by section."""
 
 
@@ -38,12 +38,12 @@ class Difference:
     left: Any
     right: Any
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Its value for programs."""
         return asdict(self)
 
 
-def told(ml: DerivaML, rid: str) -> Told:
+def collect_comparison(ml: DerivaML, rid: str) -> Comparison:
     """All of an execution that can be compared.
 
     Raises:
@@ -51,43 +51,43 @@ def told(ml: DerivaML, rid: str) -> Told:
     """
     execution = ml.lookup_execution(rid)
     assets = execution.list_assets()
-    snapshot = environment_of(ml, execution, assets)
+    snapshot = load_environment(ml, execution, assets)
     environment = snapshot.get("environment") or {}
     return {
-        "outcome": _outcome(execution),
-        "code": _code(ml, execution, assets, snapshot),
-        "configuration": _configuration(ml, execution, assets),
-        "inputs": _inputs(execution, assets),
-        **surroundings(environment),
-        "metrics": _metrics(ml, execution, assets),
+        "outcome": _outcome_section(execution),
+        "code": _code_section(ml, execution, assets, snapshot),
+        "configuration": _configuration_section(ml, execution, assets),
+        "inputs": _inputs_section(execution, assets),
+        **environment_sections(environment),
+        "metrics": _metrics_section(ml, execution, assets),
     }
 
 
-def differences(left: Told, right: Told) -> list[Difference]:
+def find_differences(left: Comparison, right: Comparison) -> list[Difference]:
     """What differs, section by section, in the order of the names there."""
     return [
         Difference(section, name, left[section].get(name), right[section].get(name))
         for section in SECTIONS
         if section in left and section in right
         for name in dict.fromkeys((*left[section], *right[section]))
-        if not _same(left[section].get(name), right[section].get(name))
+        if not _is_same(left[section].get(name), right[section].get(name))
     ]
 
 
-def _same(left: Any, right: Any) -> bool:
+def _is_same(left: Any, right: Any) -> bool:
     return bool(left == right) or (left != left and right != right)  # NaN differs from nothing but numbers
 
 
-def _outcome(execution: RecordedExecution) -> dict[str, Any]:
+def _outcome_section(execution: RecordedExecution) -> dict[str, Any]:
     return {
         "description": execution.description,
         "status": str(execution.status),
         "status detail": execution.status_detail,
-        "duration in seconds": parsed_duration(execution.duration),
+        "duration in seconds": parse_duration(execution.duration),
     }
 
 
-def _code(
+def _code_section(
     ml: DerivaML, execution: RecordedExecution, assets: list[Asset], snapshot: Mapping[str, Any]
 ) -> dict[str, Any]:
     source, repository = snapshot.get("source") or {}, snapshot.get("repository") or {}
@@ -104,27 +104,29 @@ def _code(
     }
 
 
-def _configuration(ml: DerivaML, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
-    parameters = configuration_of(ml, execution, assets).get("parameters") or {}
-    with kept_file(ml, assets, FACTS_FILE, here=execution.working_dir / FACTS_FILE) as file:
-        fits = [fit for fit in read_json(file).get("fits") or [] if isinstance(fit, dict)]
-    found = dict(_flat(parameters, ""))
+def _configuration_section(ml: DerivaML, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
+    parameters = load_configuration(ml, execution, assets).get("parameters") or {}
+    with fetch_metadata_file(
+        ml, assets, TRAINING_SUMMARY_FILE, local_path=execution.working_dir / TRAINING_SUMMARY_FILE
+    ) as file:
+        fits = [fit for fit in read_json_object(file).get("fits") or [] if isinstance(fit, dict)]
+    found = dict(_flatten(parameters, ""))
     for fit in fits:
         name = "fit" if len(fits) == 1 else f"fit {fit.get('fit')}"
-        found |= _flat({"epochs": fit.get("epochs"), **(fit.get("settings") or {})}, name)
+        found |= _flatten({"epochs": fit.get("epochs"), **(fit.get("settings") or {})}, name)
     return found
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Nested values by dotted names."""
-    if isinstance(value, dict) and (value or not name):
+    if isinstance(value, dict) and (value or not prefix):
         for key, part in value.items():
-            yield from _flat(part, f"{name}.{key}" if name else str(key))
+            yield from _flatten(part, f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield name, value
+        yield prefix, value
 
 
-def _inputs(execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
+def _inputs_section(execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
     versions: dict[str, list[str]] = {}
     for spec in execution.list_input_datasets():
         versions.setdefault(spec.rid, []).append(spec.version or "?")
@@ -133,12 +135,12 @@ def _inputs(execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]
     return datasets | files
 
 
-def surroundings(environment: Mapping[str, Any]) -> Told:
+def environment_sections(environment: Mapping[str, Any]) -> Comparison:
     """What an environment snapshot's own part tells, as the sections ``environment`` and ``packages``."""
-    return {"environment": _environment(environment), "packages": dict(environment.get("packages") or {})}
+    return {"environment": _environment_section(environment), "packages": dict(environment.get("packages") or {})}
 
 
-def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+def _environment_section(environment: Mapping[str, Any]) -> dict[str, Any]:
     python = environment.get("python") or {}
     plain = ("platform", "hostname", "user", "working_directory", "processors_usable", "memory_bytes", "gpus")
     return {
@@ -146,13 +148,17 @@ def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
         "python": python.get("version"),
         "python's folder": python.get("prefix"),
         **{name.replace("_", " "): environment.get(name) for name in plain},
-        **{f"${name}": value for name, value in (environment.get("variables") or {}).items() if name not in OUR_OWN},
+        **{
+            f"${name}": value
+            for name, value in (environment.get("variables") or {}).items()
+            if name not in IGNORED_VARIABLES
+        },
     }
 
 
-def _metrics(ml: DerivaML, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
+def _metrics_section(ml: DerivaML, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for curve in curves_of(ml, execution, assets):
+    for curve in load_curves(ml, execution, assets):
         name = curve.name if curve.stage == "fit" else f"{curve.stage} {curve.name}"
         found[f"{name}, last"] = curve.last  # that of the last fit stays
         if curve.stage == "fit":

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.crate_words import is_web, media_type
-from deriva_ml_cli.kept import file_name
+from deriva_ml_cli.crate_words import guess_media_type, is_web_url
+from deriva_ml_cli.kept import safe_file_name
 from deriva_ml_core.assets.recorded import download_asset
 
 if TYPE_CHECKING:
     from deriva_ml_cli.account import DatasetVersion
-    from deriva_ml_cli.crate_words import CrateWords
+    from deriva_ml_cli.crate_words import CrateBuilder
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.models import Asset
 
@@ -26,41 +26,41 @@ class CrateFiles:
 
     Args:
         ml: The catalog.
-        words: The crate.
-        brought: A folder for what is brought from the store.
-        included: Whose bytes are brought: ``records``, ``inputs``, ``outputs``.
+        builder: The crate.
+        download_folder: A folder for what is brought from the store.
+        included_roles: Whose bytes are brought: ``records``, ``inputs``, ``outputs``.
     """
 
     ml: DerivaML
-    words: CrateWords
-    brought: Path
-    included: frozenset[str]
+    builder: CrateBuilder
+    download_folder: Path
+    included_roles: frozenset[str]
 
-    def parts(self, role: str, assets: Iterable[Asset]) -> list[Any]:
+    def add_assets(self, role: str, assets: Iterable[Asset]) -> list[Any]:
         """The files of one role."""
-        return [self._file(role, asset) for asset in assets]
+        return [self._add_asset(role, asset) for asset in assets]
 
-    def dataset(self, dataset: DatasetVersion) -> Any:
+    def add_dataset(self, dataset: DatasetVersion) -> Any:
         """A version of a dataset, which stays where it is."""
         facts = {
             "name": dataset.description or f"Dataset {dataset.rid}",
             "version": dataset.version,
             "identifier": dataset.rid,
         }
-        return self.words.part(dataset.citation, "Dataset", facts)
+        return self.builder.add_remote_data(dataset.citation, "Dataset", facts)
 
-    def _file(self, role: str, asset: Asset) -> Any:
+    def _add_asset(self, role: str, asset: Asset) -> Any:
         url = self.ml.connection.store.source(asset.url)
         facts = {
             "name": asset.filename,
             "contentSize": str(asset.length),
             "md5": asset.md5,
-            "encodingFormat": media_type(asset.filename),
+            "encodingFormat": guess_media_type(asset.filename),
             "keywords": ", ".join(asset.asset_types),
             "identifier": self.ml.connection.catalog.cite(asset.rid),
         }
-        if role not in self.included:
-            return self.words.part(url, "File", facts)
-        file = download_asset(self.ml.connection, asset, self.brought)
-        place = f"{role}/{asset.table}/{asset.rid}/{file_name(asset)}"
-        return self.words.included(place, file, "File", {**facts, "contentUrl": url if is_web(url) else None})
+        if role not in self.included_roles:
+            return self.builder.add_remote_data(url, "File", facts)
+        file = download_asset(self.ml.connection, asset, self.download_folder)
+        place = f"{role}/{asset.table}/{asset.rid}/{safe_file_name(asset)}"
+        return self.builder.add_file(place, file, "File", {**facts, "contentUrl": url if is_web_url(url) else None})

@@ -13,21 +13,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from deriva_ml_cli.crate_words import is_web
+from deriva_ml_cli.crate_words import is_web_url
 from deriva_ml_core.definitions import Status
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.account import Account, Code
-    from deriva_ml_cli.crate_words import CrateWords
+    from deriva_ml_cli.account import Code, ExecutionExport
+    from deriva_ml_cli.crate_words import CrateBuilder
 
 __all__ = ["CrateRun"]
 
-PYTHON = "https://www.python.org"
-CLIENT = "deriva-ml-core"
+PYTHON_URL = "https://www.python.org"
+CLIENT_PACKAGE = "deriva-ml-core"
 DOCKER_IMAGE = "https://w3id.org/ro/terms/workflow-run#DockerImage"
-WORKFLOW = ["File", "SoftwareSourceCode", "ComputationalWorkflow"]
+WORKFLOW_TYPES = ["File", "SoftwareSourceCode", "ComputationalWorkflow"]
 
-STATUSES: Mapping[Status, str] = MappingProxyType(
+ACTION_STATUSES: Mapping[Status, str] = MappingProxyType(
     {
         Status.running: "ActiveActionStatus",
         Status.completed: "CompletedActionStatus",
@@ -43,98 +43,113 @@ class CrateRun:
     """Adds what is no file.
 
     Args:
-        account: The execution.
-        words: The crate.
+        export: The execution.
+        builder: The crate.
     """
 
-    account: Account
-    words: CrateWords
+    export: ExecutionExport
+    builder: CrateBuilder
 
-    def instrument(self) -> Any:
+    def add_instrument(self) -> Any:
         """The file of code, held by the crate or named by its URL; else the image, or no more than a name."""
-        code = self.account.code
+        code = self.export.code
         if code is None:
-            return self.words.entity("#code", "SoftwareApplication", {"name": "Not on record"})
+            return self.builder.add_context_entity("#code", "SoftwareApplication", {"name": "Not on record"})
         facts: dict[str, Any] = {
             "name": code.name,
             "description": code.description,
-            "keywords": code.kind,
-            "version": code.version or self.account.commit or code.checksum,
-            "url": code.url if is_web(code.url) else None,
-            "identifier": _swhid(code.checksum),
+            "keywords": code.workflow_type,
+            "version": code.version or self.export.commit or code.checksum,
+            "url": code.url if is_web_url(code.url) else None,
+            "identifier": _software_heritage_id(code.checksum),
         }
-        if code.image:
-            return self.words.entity(code.citation, "SoftwareApplication", facts)
-        facts |= {"programmingLanguage": self._language(code.filename), "softwareRequirements": [self._client()]}
+        if code.is_image:
+            return self.builder.add_context_entity(code.citation, "SoftwareApplication", facts)
+        facts |= {
+            "programmingLanguage": self._add_language(code.filename),
+            "softwareRequirements": [self._add_client()],
+        }
         if code.content is not None:
             name = code.filename if code.filename.strip(".") else "code"
-            return self.words.included(f"code/{name}", code.content, WORKFLOW, facts)
-        if is_web(code.url):
-            return self.words.part(code.url, WORKFLOW, facts)
-        return self.words.entity(code.citation, "SoftwareSourceCode", facts)
+            return self.builder.add_file(f"code/{name}", code.content, WORKFLOW_TYPES, facts)
+        if is_web_url(code.url):
+            return self.builder.add_remote_data(code.url, WORKFLOW_TYPES, facts)
+        return self.builder.add_context_entity(code.citation, "SoftwareSourceCode", facts)
 
-    def action(self, instrument: Any) -> Any:
+    def add_action(self, instrument: Any) -> Any:
         """What ran: when, by whom, how it ended."""
-        account, code = self.account, self.account.code
+        account, code = self.export, self.export.code
         failed = account.status in (Status.failed, Status.aborted)
         told = f"Execution {account.rid}: {account.status}"
         facts = {
             "name": account.title,
-            "description": f"{told}, {account.detail}" if account.detail else told,
+            "description": f"{told}, {account.status_detail}" if account.status_detail else told,
             "identifier": account.rid,
             "instrument": instrument,
-            "agent": self.person(),
-            "startTime": _time(account.started),
-            "endTime": _time(account.stopped),
-            "actionStatus": f"http://schema.org/{STATUSES.get(account.status, 'PotentialActionStatus')}",
-            "error": (account.detail or str(account.status)) if failed else None,
-            "environment": list(self._variables()),
-            "containerImage": self._image(code) if code is not None and code.image else None,
+            "agent": self.add_agent(),
+            "startTime": _format_iso_time(account.started),
+            "endTime": _format_iso_time(account.stopped),
+            "actionStatus": f"http://schema.org/{ACTION_STATUSES.get(account.status, 'PotentialActionStatus')}",
+            "error": (account.status_detail or str(account.status)) if failed else None,
+            "environment": list(self._add_variables()),
+            "containerImage": self._add_image(code) if code is not None and code.is_image else None,
         }
-        return self.words.entity(account.citation, "CreateAction", facts)
+        return self.builder.add_context_entity(account.citation, "CreateAction", facts)
 
-    def settings(self) -> tuple[list[Any], list[Any]]:
+    def add_settings(self) -> tuple[list[Any], list[Any]]:
         """What it was configured with, and the parameters of the code that each of the settings was given for."""
         settings, parameters = [], []
-        for name, value in _leaves(self.account.parameters):
+        for name, value in _flatten(self.export.parameters):
             mark = quote(name, safe="")
-            facts = {"name": name, "additionalType": _kind(value), "workExample": {"@id": f"#setting-{mark}"}}
-            parameters.append(self.words.entity(f"#parameter-{mark}", "FormalParameter", facts))
-            facts = {"name": name, "value": _plain(value), "exampleOfWork": {"@id": f"#parameter-{mark}"}}
-            settings.append(self.words.entity(f"#setting-{mark}", "PropertyValue", facts))
+            facts = {
+                "name": name,
+                "additionalType": _schema_org_type(value),
+                "workExample": {"@id": f"#setting-{mark}"},
+            }
+            parameters.append(self.builder.add_context_entity(f"#parameter-{mark}", "FormalParameter", facts))
+            facts = {"name": name, "value": _to_json_ld_value(value), "exampleOfWork": {"@id": f"#parameter-{mark}"}}
+            settings.append(self.builder.add_context_entity(f"#setting-{mark}", "PropertyValue", facts))
         return settings, parameters
 
-    def metrics(self) -> Iterator[Any]:
+    def add_metrics(self) -> Iterator[Any]:
         """Where its metrics stood at the end."""
-        for each in self.account.metrics:
+        for each in self.export.metrics:
             for word, value in (("last", each.last), ("best", each.best)):
                 if value is not None:
                     mark = quote(f"{each.stage}-{each.name}-{word}", safe="")
                     facts = {"name": f"{each.name}, {word} ({each.stage})", "value": value}
-                    yield self.words.entity(f"#metric-{mark}", "PropertyValue", facts)
+                    yield self.builder.add_context_entity(f"#metric-{mark}", "PropertyValue", facts)
 
-    def _language(self, filename: str) -> Any:
+    def _add_language(self, filename: str) -> Any:
         if not filename or filename.endswith((".py", ".ipynb")):
-            told = (self.account.environment.get("python") or {}).get("version")
-            return self.words.entity(PYTHON, "ComputerLanguage", {"name": "Python", "url": PYTHON, "version": told})
+            told = (self.export.environment.get("python") or {}).get("version")
+            return self.builder.add_context_entity(
+                PYTHON_URL, "ComputerLanguage", {"name": "Python", "url": PYTHON_URL, "version": told}
+            )
         name = Path(filename).suffix[1:] or filename
-        return self.words.entity(f"#language-{quote(name, safe='')}", "ComputerLanguage", {"name": name})
+        return self.builder.add_context_entity(f"#language-{quote(name, safe='')}", "ComputerLanguage", {"name": name})
 
-    def _client(self) -> Any:
+    def _add_client(self) -> Any:
         """This software, in the version that recorded the run."""
-        used = (self.account.environment.get("packages") or {}).get(CLIENT)
-        facts = {"name": CLIENT, "softwareVersion": used}
-        return self.words.entity(f"pkg:pypi/{CLIENT}" + (f"@{used}" if used else ""), "SoftwareApplication", facts)
+        used = (self.export.environment.get("packages") or {}).get(CLIENT_PACKAGE)
+        facts = {"name": CLIENT_PACKAGE, "softwareVersion": used}
+        return self.builder.add_context_entity(
+            f"pkg:pypi/{CLIENT_PACKAGE}" + (f"@{used}" if used else ""), "SoftwareApplication", facts
+        )
 
-    def person(self) -> Any:
+    def add_agent(self) -> Any:
         """Who ran it; None where nobody is on record."""
-        person = self.account.person
+        person = self.export.agent
         if person is None:
             return None
-        named = person.client if person.client and is_web(person.client) else f"#{quote(person.name, safe='')}"
-        return self.words.entity(named, "Person", {"name": person.name, "email": person.email})
+        named = (
+            person.catalog_user
+            if person.catalog_user and is_web_url(person.catalog_user)
+            else f"#{quote(person.name, safe='')}"
+        )
+        return self.builder.add_context_entity(named, "Person", {"name": person.name, "email": person.email})
 
-    def _image(self, code: Code) -> Any:
+    def _add_image(self, code: Code) -> Any:
         host, _, name = code.url.rpartition("@")[0].partition("/") if "@" in code.url else code.url.partition("/")
         is_host = "." in host or ":" in host
         facts = {
@@ -143,35 +158,35 @@ class CrateRun:
             "name": name if is_host else "/".join(filter(None, (host, name))),
             "sha256": code.checksum.removeprefix("sha256:"),
         }
-        return self.words.entity(f"#image-{quote(code.url, safe='')}", "ContainerImage", facts)
+        return self.builder.add_context_entity(f"#image-{quote(code.url, safe='')}", "ContainerImage", facts)
 
-    def _variables(self) -> Iterator[Any]:
+    def _add_variables(self) -> Iterator[Any]:
         """The environment variables, without those that name a folder of that machine."""
-        for name, value in (self.account.environment.get("variables") or {}).items():
+        for name, value in (self.export.environment.get("variables") or {}).items():
             if str(value).startswith(("/", "~")):
                 continue
             facts = {"name": str(name), "value": str(value)}
-            yield self.words.entity(f"#variable-{quote(str(name), safe='')}", "PropertyValue", facts)
+            yield self.builder.add_context_entity(f"#variable-{quote(str(name), safe='')}", "PropertyValue", facts)
 
 
-def _swhid(checksum: str) -> str:
+def _software_heritage_id(checksum: str) -> str:
     """What Software Heritage calls a file by git's hash of it; another checksum as it is."""
     return f"swh:1:cnt:{checksum}" if re.fullmatch(r"[0-9a-f]{40}", checksum) else checksum
 
 
-def _time(time: datetime | None) -> str | None:
+def _format_iso_time(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat(timespec="milliseconds")
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and (value or not name):
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and (value or not prefix):
         for key, part in value.items():
-            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+            yield from _flatten(part, f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield name, value
+        yield prefix, value
 
 
-def _kind(value: Any) -> str:
+def _schema_org_type(value: Any) -> str:
     """The data type of schema.org's that a setting has."""
     match value:
         case bool():
@@ -184,7 +199,7 @@ def _kind(value: Any) -> str:
             return "Text"
 
 
-def _plain(value: Any) -> Any:
+def _to_json_ld_value(value: Any) -> Any:
     """A setting as JSON-LD takes it: what is no single value, or no number, is told by its text."""
     if isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value

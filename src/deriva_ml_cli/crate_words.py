@@ -10,14 +10,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CrateWords", "Kind", "is_web", "media_type", "single"]
+__all__ = ["CrateBuilder", "EntityType", "is_web_url", "guess_media_type", "unwrap_single"]
 
-Kind = str | list[str]
+EntityType = str | list[str]
 """A type of schema.org's, or several."""
 
 
 @dataclass(frozen=True, slots=True)
-class CrateWords:
+class CrateBuilder:
     """Adds to a crate; facts that are None or empty are left out.
 
     Args:
@@ -26,53 +26,63 @@ class CrateWords:
 
     crate: Any
 
-    def included(self, place: str, source: Path | bytes, kind: Kind, facts: Mapping[str, Any]) -> Any:
+    def add_file(
+        self, crate_path: str, source: Path | bytes, entity_type: EntityType, properties: Mapping[str, Any]
+    ) -> Any:
         """A file that the crate holds, with its length and SHA-256.
 
         Args:
-            place: Where in the crate.
+            crate_path: Where in the crate.
             source: The file, or its bytes.
-            kind: What it is.
-            facts: What is known of it.
+            entity_type: What it is.
+            properties: What is known of it.
         """
         if isinstance(source, Path):
             with source.open("rb") as file:
                 digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         else:
             digest, size = hashlib.sha256(source).hexdigest(), len(source)
-        known = {"encodingFormat": media_type(place), **facts, "contentSize": str(size), "sha256": digest}
+        known = {
+            "encodingFormat": guess_media_type(crate_path),
+            **properties,
+            "contentSize": str(size),
+            "sha256": digest,
+        }
         given = source if isinstance(source, Path) else BytesIO(source)
-        return self.crate.add_file(given, place, properties=_given(known, kind))
+        return self.crate.add_file(given, crate_path, properties=_build_properties(known, entity_type))
 
-    def part(self, url: str, kind: Kind, facts: Mapping[str, Any]) -> Any:
+    def add_remote_data(self, url: str, entity_type: EntityType, properties: Mapping[str, Any]) -> Any:
         """A file or a dataset that lies elsewhere."""
         from rocrate.model.data_entity import DataEntity  # type: ignore[import-untyped]
 
-        return self.crate.add(DataEntity(self.crate, url, _given(facts, kind)))
+        return self.crate.add(DataEntity(self.crate, url, _build_properties(properties, entity_type)))
 
-    def entity(self, identifier: str, kind: Kind, facts: Mapping[str, Any]) -> Any:
+    def add_context_entity(self, identifier: str, entity_type: EntityType, properties: Mapping[str, Any]) -> Any:
         """Something that is named, and no file."""
         from rocrate.model.contextentity import ContextEntity  # type: ignore[import-untyped]
 
-        return self.crate.add(ContextEntity(self.crate, identifier, _given(facts, kind)))
+        return self.crate.add(ContextEntity(self.crate, identifier, _build_properties(properties, entity_type)))
 
 
-def media_type(name: str) -> str:
+def guess_media_type(name: str) -> str:
     """What a file's name says of what is in it."""
     ending = name[name.rfind(".") :].lower() if "." in name else ""
     known = {".jsonl": "application/jsonl", ".md": "text/markdown", ".ipynb": "application/x-ipynb+json"}
     return known.get(ending) or mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
 
 
-def single(value: Any) -> Any:
+def unwrap_single(value: Any) -> Any:
     """A value alone where a list has no other."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def is_web(url: str) -> bool:
+def is_web_url(url: str) -> bool:
     """Whether a URL can be asked for anywhere."""
     return url.startswith(("http://", "https://"))
 
 
-def _given(facts: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    return {"@type": kind, **{name: single(value) for name, value in facts.items() if value not in (None, "", [])}}
+def _build_properties(properties: Mapping[str, Any], entity_type: EntityType) -> dict[str, Any]:
+    return {
+        "@type": entity_type,
+        **{name: unwrap_single(value) for name, value in properties.items() if value not in (None, "", [])},
+    }

@@ -9,17 +9,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deriva_ml_core.scores import larger_is_better
-from deriva_ml_core.training.reading import MetricsLine, Track, iter_metrics, series
+from deriva_ml_core.training.reading import MetricSeries, MetricsLine, collect_series, iter_metrics
 
-__all__ = ["Curve", "read_curves", "sparkline"]
+__all__ = ["MetricCurve", "read_curves", "sparkline"]
 
-BLOCKS = "▁▂▃▄▅▆▇█"
-LETTERS = "_.-=^"
+UNICODE_BLOCKS = "▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = "_.-=^"
 """For a terminal that knows no more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class MetricCurve:
     """One metric in one fit, or in a stage beside it.
 
     Args:
@@ -44,56 +44,58 @@ class Curve:
     best_at: int | None
     values: Sequence[float]
 
-    def as_json(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Its value for programs, without the many values."""
         found = asdict(self)
         return {**{name: found[name] for name in found if name != "values"}, "count": len(self.values)}
 
 
-def read_curves(file: Path | None, larger: Mapping[str, bool] = MappingProxyType({})) -> list[Curve]:
+def read_curves(file: Path | None, larger_better: Mapping[str, bool] = MappingProxyType({})) -> list[MetricCurve]:
     """Read the curves of a metrics file: those by epoch, else those by step; then the values of test and the like.
 
     Args:
         file: The file; None where there is none.
-        larger: Whether larger values of a metric are better, where the training said so.
+        larger_better: Whether larger values of a metric are better, where the training said so.
     """
     if file is None:
         return []
     lines = list(iter_metrics(file, "epoch"))
-    fits = list(_curves(series(lines), "epoch", larger))
-    fits = fits or list(_curves(series(iter_metrics(file, "step"), at="step"), "step", larger))
-    return fits + list(_stages(lines, larger))
+    fits = list(_iter_fit_curves(collect_series(lines), "epoch", larger_better))
+    fits = fits or list(_iter_fit_curves(collect_series(iter_metrics(file, "step"), by="step"), "step", larger_better))
+    return fits + list(_iter_stage_curves(lines, larger_better))
 
 
-def _curves(found: dict[str, dict[int, Track]], by: str, larger: Mapping[str, bool]) -> Iterator[Curve]:
-    for name, fits in found.items():
+def _iter_fit_curves(
+    tracks: dict[str, dict[int, MetricSeries]], by: str, larger_better: Mapping[str, bool]
+) -> Iterator[MetricCurve]:
+    for name, fits in tracks.items():
         for fit, track in fits.items():
-            yield _curve(name, "fit", fit, by, track.places, track.values, larger)
+            yield _build_curve(name, "fit", fit, by, track.positions, track.values, larger_better)
 
 
-def _stages(lines: Sequence[MetricsLine], larger: Mapping[str, bool]) -> Iterator[Curve]:
+def _iter_stage_curves(lines: Sequence[MetricsLine], larger_better: Mapping[str, bool]) -> Iterator[MetricCurve]:
     found: dict[tuple[str, int, str], list[float]] = {}
     for line in lines:
         if line.stage != "fit":
             for name, value in line.values.items():
                 found.setdefault((line.stage, line.fit, name), []).append(value)
     for (stage, fit, name), values in found.items():
-        yield _curve(name, stage, fit, "epoch", None, values, larger)
+        yield _build_curve(name, stage, fit, "epoch", None, values, larger_better)
 
 
-def _curve(
+def _build_curve(
     name: str,
     stage: str,
     fit: int,
     by: str,
-    places: Sequence[int] | None,
+    positions: Sequence[int] | None,
     values: Sequence[float],
-    larger: Mapping[str, bool],
-) -> Curve:
-    choose = max if larger.get(name, larger_is_better(name)) else min
+    larger_better: Mapping[str, bool],
+) -> MetricCurve:
+    choose = max if larger_better.get(name, larger_is_better(name)) else min
     numbers = [place for place, value in enumerate(values) if math.isfinite(value)]
     best = choose(numbers, key=lambda place: values[place]) if numbers else None
-    return Curve(
+    return MetricCurve(
         name=name,
         stage=stage,
         fit=fit,
@@ -101,7 +103,7 @@ def _curve(
         first=values[0],
         last=values[-1],
         best=None if best is None else values[best],
-        best_at=None if best is None or places is None else places[best],
+        best_at=None if best is None or positions is None else positions[best],
         values=values,
     )
 
@@ -114,8 +116,8 @@ def sparkline(values: Sequence[float], width: int, *, unicode: bool = True) -> s
         width: The most blocks.
         unicode: Whether the terminal knows blocks.
     """
-    marks = BLOCKS if unicode else LETTERS
-    means = list(_means(values, width))
+    marks = UNICODE_BLOCKS if unicode else ASCII_BLOCKS
+    means = list(_iter_bin_means(values, width))
     known = [value for value in means if math.isfinite(value)]
     if not known:
         return ""
@@ -126,8 +128,8 @@ def sparkline(values: Sequence[float], width: int, *, unicode: bool = True) -> s
     return "".join(marks[round((value - low) / (high - low) * top)] if math.isfinite(value) else " " for value in means)
 
 
-def _means(values: Sequence[float], width: int) -> Iterator[float]:
-    count = min(width, len(values))
+def _iter_bin_means(values: Sequence[float], max_bins: int) -> Iterator[float]:
+    count = min(max_bins, len(values))
     for place in range(count):
         part = values[place * len(values) // count : (place + 1) * len(values) // count]
         known = [value for value in part if math.isfinite(value)]

@@ -10,41 +10,48 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.assets.recorded import download_asset
-from deriva_ml_core.execution.provenance import JOURNAL, local_story
-from deriva_ml_core.journal.file import read_story
-from deriva_ml_core.journal.story import Story
+from deriva_ml_core.execution.provenance import JOURNAL_FILENAME, load_local_state
+from deriva_ml_core.journal.file import load_state
+from deriva_ml_core.journal.story import ExecutionState
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution import RecordedExecution
     from deriva_ml_core.models import Asset
 
-__all__ = ["LARGEST", "configuration_of", "file_name", "kept_file", "read_json", "story_of"]
+__all__ = [
+    "MAX_DOWNLOAD_BYTES",
+    "load_configuration",
+    "safe_file_name",
+    "fetch_metadata_file",
+    "read_json_object",
+    "load_execution_state",
+]
 
-LARGEST = 256 * 2**20
+MAX_DOWNLOAD_BYTES = 256 * 2**20
 """Bytes up to which a kept file is brought from the store only to be shown."""
 
-METADATA = "Execution_Metadata"
+METADATA_TABLE = "Execution_Metadata"
 
 
-def story_of(ml: DerivaML, rid: str, assets: Sequence[Asset]) -> Story:
+def load_execution_state(ml: DerivaML, rid: str, assets: Sequence[Asset]) -> ExecutionState:
     """What an execution's journal tells, here or as it was kept; an empty story where there is none."""
-    if (story := local_story(ml.connection, rid)) is not None:
+    if (story := load_local_state(ml.connection, rid)) is not None:
         return story
-    with kept_file(ml, assets, JOURNAL) as file:
-        return read_story(file) if file else Story()
+    with fetch_metadata_file(ml, assets, JOURNAL_FILENAME) as file:
+        return load_state(file) if file else ExecutionState()
 
 
-def configuration_of(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:
+def load_configuration(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:
     """What ``configuration.json`` of an execution says; empty where none was kept."""
     name = "configuration.json"
-    with kept_file(ml, assets, name, here=execution.working_dir / "records" / name) as file:
-        return read_json(file)
+    with fetch_metadata_file(ml, assets, name, local_path=execution.working_dir / "records" / name) as file:
+        return read_json_object(file)
 
 
 @contextmanager
-def kept_file(
-    ml: DerivaML, assets: Sequence[Asset], name: str, *, here: Path | None = None, starts: bool = False
+def fetch_metadata_file(
+    ml: DerivaML, assets: Sequence[Asset], name: str, *, local_path: Path | None = None, is_prefix: bool = False
 ) -> Iterator[Path | None]:
     """One of the files that describe an execution.
 
@@ -52,34 +59,34 @@ def kept_file(
         ml: The catalog.
         assets: The execution's assets.
         name: The file's name.
-        here: Where it lies on this machine, which is newer than what was sent, where it is there.
-        starts: Whether `name` is only how the name begins.
+        local_path: Where it lies on this machine, which is newer than what was sent, where it is there.
+        is_prefix: Whether `name` is only how the name begins.
 
     Yields:
         The file; None where there is none, or one that is too large to be brought.
     """
-    if here is not None and here.is_file():
-        yield here
+    if local_path is not None and local_path.is_file():
+        yield local_path
         return
     found = [
         asset
         for asset in assets
-        if asset.table == METADATA and (asset.filename.startswith(name) if starts else asset.filename == name)
+        if asset.table == METADATA_TABLE and (asset.filename.startswith(name) if is_prefix else asset.filename == name)
     ]
-    if not found or found[-1].length > LARGEST:
+    if not found or found[-1].length > MAX_DOWNLOAD_BYTES:
         yield None
         return
     with tempfile.TemporaryDirectory() as folder:
         yield download_asset(ml.connection, found[-1], Path(folder))
 
 
-def file_name(asset: Asset) -> str:
+def safe_file_name(asset: Asset) -> str:
     """The name of an asset's file without folders; its record id where that would be no name of a file."""
     name = PurePosixPath(asset.filename).name
     return asset.rid if name in ("", ".", "..") else name
 
 
-def read_json(file: Path | None) -> Mapping[str, Any]:
+def read_json_object(file: Path | None) -> Mapping[str, Any]:
     """The object that a file holds; empty where it holds none, or there is no file."""
     try:
         found = json.loads(file.read_text(encoding="utf-8")) if file else {}

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["SETTINGS", "AsJson", "CatalogNumber", "Host", "Limit", "PageNumber", "Rid", "Yes", "command"]
+__all__ = ["CONTEXT_SETTINGS", "AsJson", "CatalogNumber", "Host", "Limit", "PageNumber", "Rid", "Yes", "command"]
 
-SETTINGS: Mapping[str, Any] = MappingProxyType({"help_option_names": ["-h", "--help"]})
+CONTEXT_SETTINGS: Mapping[str, Any] = MappingProxyType({"help_option_names": ["-h", "--help"]})
 
 Host = Annotated[
     str | None,
@@ -41,10 +41,10 @@ def command(*examples: str) -> Callable[[Callable[..., None]], typer.Typer]:
         What turns the function into the application that the module calls ``app``.
     """
 
-    def made(function: Callable[..., None]) -> typer.Typer:
+    def decorator(function: Callable[..., None]) -> typer.Typer:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         lines = ("Examples:", *(f"  {example}" for example in examples))
-        app.command(context_settings=dict(SETTINGS), epilog="\n\n".join(lines))(function)
+        app.command(context_settings=dict(CONTEXT_SETTINGS), epilog="\n\n".join(lines))(function)
         return app
 
-    return made
+    return decorator

@@ -14,13 +14,21 @@ from deriva_ml_core.definitions import DRY_RUN_RID
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
 
-__all__ = ["CACHE", "OBJECTS", "Amount", "amount_of", "executions_folder", "tables_of", "walk"]
+__all__ = [
+    "CACHE_FOLDER",
+    "OBJECTS_FOLDER",
+    "DiskUsage",
+    "measure_disk_usage",
+    "executions_folder",
+    "measure_asset_tables",
+    "iter_files",
+]
 
-CACHE, OBJECTS = "cache", "objects"
+CACHE_FOLDER, OBJECTS_FOLDER = "cache", "objects"
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class DiskUsage:
     """How many files lie somewhere, and the bytes that they take on the disk."""
 
     files: int = 0
@@ -32,7 +40,7 @@ def executions_folder(ml: DerivaML) -> Path:
     return ml.connection.working_folder(DRY_RUN_RID).parent
 
 
-def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+def iter_files(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Every file and link below a folder; none where there is no folder, and what vanishes meanwhile is passed over."""
     waiting = [os.fspath(folder)]
     while waiting:
@@ -48,18 +56,18 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
                 yield entry
 
 
-def amount_of(place: Path, seen: set[tuple[int, int]] | None = None) -> Amount:
+def measure_disk_usage(path: Path, counted_inodes: set[tuple[int, int]] | None = None) -> DiskUsage:
     """How much lies in a file or folder.
 
     Args:
-        place: The file or folder.
-        seen: The files that were counted already, by device and inode: a file with two names takes its bytes once.
+        path: The file or folder.
+        counted_inodes: The files that were counted already, by device and inode: a file with two names takes its bytes once.
     """
-    if place.is_file():
-        return Amount(1, place.stat().st_size)
-    known = set() if seen is None else seen
+    if path.is_file():
+        return DiskUsage(1, path.stat().st_size)
+    known = set() if counted_inodes is None else counted_inodes
     files = total = 0
-    for entry in walk(place):
+    for entry in iter_files(path):
         try:
             found = entry.stat(follow_symlinks=False)
         except OSError:
@@ -68,10 +76,10 @@ def amount_of(place: Path, seen: set[tuple[int, int]] | None = None) -> Amount:
         if (found.st_dev, found.st_ino) not in known:
             known.add((found.st_dev, found.st_ino))
             total += found.st_size
-    return Amount(files, total)
+    return DiskUsage(files, total)
 
 
-def tables_of(ml: DerivaML) -> list[dict[str, Any]]:
+def measure_asset_tables(ml: DerivaML) -> list[dict[str, Any]]:
     """How many files each asset table names, and how many bytes they have, the largest first."""
     catalog = ml.connection.catalog
     found = []

@@ -6,89 +6,94 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from deriva_ml_cli.portrait import MOST, print_runs
-from deriva_ml_cli.screen import Column, console, print_facts, print_note, print_table, print_title, shown
-from deriva_ml_cli.wording import ago, counted, moment, size
+from deriva_ml_cli.portrait import MAX_ROWS, print_execution_list
+from deriva_ml_cli.screen import Column, create_console, print_fields, print_note, print_table, print_title, safe_text
+from deriva_ml_cli.wording import format_age, format_count, format_size, format_time
 
-__all__ = ["print_subject"]
+__all__ = ["print_record"]
 
 
-def print_subject(found: Mapping[str, Any], *, full: bool) -> None:
+def print_record(record: Mapping[str, Any], *, full: bool) -> None:
     """Print what `subjects.describe` told of a workflow, a dataset, an asset or another row."""
-    printers = {"workflow": _workflow, "dataset": _dataset, "asset": _asset, "row": _row}
-    printers[found["kind"]](found, full)
+    printers = {"workflow": _print_workflow, "dataset": _print_dataset, "asset": _print_asset, "row": _print_row}
+    printers[record["kind"]](record, full)
 
 
-def _heading(kind: str, rid: str, words: str, style: str = "bold") -> None:
-    console().print(shown(kind, "dim"), shown(rid, "bold"))
-    if words:
-        console().print(shown(words, style))
-    console().print()
+def _print_heading(kind: str, rid: str, subtitle: str, style: str = "bold") -> None:
+    create_console().print(safe_text(kind, "dim"), safe_text(rid, "bold"))
+    if subtitle:
+        create_console().print(safe_text(subtitle, style))
+    create_console().print()
 
 
-def _time(value: str | datetime | None) -> str:
+def _format_timestamp(value: str | datetime | None) -> str:
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return f"{moment(time, seconds=True)} UTC ({ago(time)})" if time else ""
+    return f"{format_time(time, show_seconds=True)} UTC ({format_age(time)})" if time else ""
 
 
-def _workflow(found: Mapping[str, Any], full: bool) -> None:
-    _heading("Workflow", found["rid"], found["name"] or "")
-    print_facts(
+def _print_workflow(record: Mapping[str, Any], full: bool) -> None:
+    _print_heading("Workflow", record["rid"], record["name"] or "")
+    print_fields(
         {
-            "type": found["type"],
-            "description": found["description"],
-            "code": found["url"],
-            "checksum": found["checksum"],
-            "version": found["version"],
-            "created": _time(found["created"]),
+            "type": record["type"],
+            "description": record["description"],
+            "code": record["url"],
+            "checksum": record["checksum"],
+            "version": record["version"],
+            "created": _format_timestamp(record["created"]),
         }
     )
-    print_runs("Newest executions", found["newest_executions"], full=full)
+    print_execution_list("Newest executions", record["newest_executions"], full=full)
 
 
-def _dataset(found: Mapping[str, Any], full: bool) -> None:
-    _heading("Dataset", found["rid"], found["description"])
-    members = ", ".join(counted(count, element, element) for element, count in found["members"].items())
-    print_facts(
+def _print_dataset(record: Mapping[str, Any], full: bool) -> None:
+    _print_heading("Dataset", record["rid"], record["description"])
+    members = ", ".join(format_count(count, element, element) for element, count in record["members"].items())
+    print_fields(
         {
-            "types": ", ".join(found["types"]),
-            "version": found["version"],
+            "types": ", ".join(record["types"]),
+            "version": record["version"],
             "members": members or "none",
-            "lies in": ", ".join(found["parents"]),
-            "created": _time(found["created"]),
-            "deleted": "yes" if found["deleted"] else None,
+            "lies in": ", ".join(record["parents"]),
+            "created": _format_timestamp(record["created"]),
+            "deleted": "yes" if record["deleted"] else None,
         }
     )
-    versions = list(reversed(found["versions"]))
-    print_title("Versions", shown(counted(len(versions), "version"), "dim"))
+    versions = list(reversed(record["versions"]))
+    print_title("Versions", safe_text(format_count(len(versions), "version"), "dim"))
     columns = [Column("Version"), Column("Created"), Column("By", style="cyan"), Column("Description", flexible=True)]
     rows = [
-        (each["version"], ago(datetime.fromisoformat(each["created"])), each["execution"] or "", each["description"])
-        for each in (versions if full else versions[:MOST])
+        (
+            each["version"],
+            format_age(datetime.fromisoformat(each["created"])),
+            each["execution"] or "",
+            each["description"],
+        )
+        for each in (versions if full else versions[:MAX_ROWS])
     ]
     print_table(columns, rows, indent=2)
-    if len(versions) > MOST and not full:
-        print_note(f"  and {len(versions) - MOST:,} more: --full")
-    print_runs("Newest executions that read it", found["newest_executions"], full=full)
+    if len(versions) > MAX_ROWS and not full:
+        print_note(f"  and {len(versions) - MAX_ROWS:,} more: --full")
+    print_execution_list("Newest executions that read it", record["newest_executions"], full=full)
 
 
-def _asset(found: Mapping[str, Any], full: bool) -> None:
-    _heading("Asset", found["rid"], found["filename"])
-    print_facts(
+def _print_asset(record: Mapping[str, Any], full: bool) -> None:
+    _print_heading("Asset", record["rid"], record["filename"])
+    print_fields(
         {
-            "table": found["table"],
-            "types": ", ".join(found["asset_types"]),
-            "size": f"{size(found['length'])} ({found['length']:,} bytes)",
-            "MD5": found["md5"],
-            "url": found["url"],
-            "stored in": found["source"],
-            "created": _time(found["created"]),
-            **found["metadata"],
+            "table": record["table"],
+            "types": ", ".join(record["asset_types"]),
+            "size": f"{format_size(record['length'])} ({record['length']:,} bytes)",
+            "MD5": record["md5"],
+            "url": record["url"],
+            "stored in": record["source"],
+            "created": _format_timestamp(record["created"]),
+            **record["metadata"],
         }
     )
-    print_runs("Executions", found["executions"], full=full)
+    print_execution_list("Executions", record["executions"], full=full)
 
 
-def _row(found: Mapping[str, Any], full: bool) -> None:  # noqa: ARG001
-    _heading(f"Row of {found['table']}", found["rid"], "")
-    print_facts({name: value for name, value in found["columns"].items() if name != "RID"})
+def _print_row(record: Mapping[str, Any], full: bool) -> None:
+    _print_heading(f"Row of {record['table']}", record["rid"], "")
+    print_fields({name: value for name, value in record["columns"].items() if name != "RID"})

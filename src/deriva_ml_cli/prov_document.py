@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from deriva_ml_cli.account import Account, DatasetVersion
+from deriva_ml_cli.account import DatasetVersion, ExecutionExport
 from deriva_ml_core.models import Asset
 
 if TYPE_CHECKING:
@@ -15,97 +15,97 @@ if TYPE_CHECKING:
 
     from deriva_ml_core.client import DerivaML
 
-__all__ = ["prov_document"]
+__all__ = ["build_prov_document"]
 
-SCHEMA = "https://schema.org/"
+SCHEMA_ORG = "https://schema.org/"
 RUN_TERMS = "https://w3id.org/ro/terms/workflow-run#"
 
 
-def prov_document(ml: DerivaML, account: Account) -> ProvDocument:
+def build_prov_document(ml: DerivaML, export: ExecutionExport) -> ProvDocument:
     """Tell an execution in the words of https://www.w3.org/TR/prov-dm/.
 
     Args:
         ml: The catalog, whose record ids name what there is.
-        account: The execution.
+        export: The execution.
     """
     from prov.model import ProvDocument
 
     document = ProvDocument()
-    document.add_namespace("run", account.citation.removesuffix(account.rid))
-    document.add_namespace("schema", SCHEMA)
+    document.add_namespace("run", export.citation.removesuffix(export.rid))
+    document.add_namespace("schema", SCHEMA_ORG)
     document.add_namespace("wfrun", RUN_TERMS)
-    document.add_namespace("local", f"{account.citation}/")
+    document.add_namespace("local", f"{export.citation}/")
     activity = document.activity(
-        f"run:{account.rid}", account.started, account.stopped, _given(_activity_facts(account))
+        f"run:{export.rid}", export.started, export.stopped, _drop_empty(_iter_activity_attributes(export))
     )
-    _agents(document, account, activity)
-    for asset in account.inputs:
-        document.used(activity, _file(ml, document, asset))
-    for dataset in account.datasets:
-        document.used(activity, _dataset(document, dataset))
-    for asset in (*account.outputs, *account.records):
-        document.wasGeneratedBy(_file(ml, document, asset), activity, account.stopped)
-    for dataset in account.made:
-        document.wasGeneratedBy(_dataset(document, dataset), activity, account.stopped)
-    for parent in account.parents:
-        informant = document.activity(f"run:{parent.removeprefix(account.citation.removesuffix(account.rid))}")
+    _add_agents(document, export, activity)
+    for asset in export.inputs:
+        document.used(activity, _add_file(ml, document, asset))
+    for dataset in export.input_datasets:
+        document.used(activity, _add_dataset(document, dataset))
+    for asset in (*export.outputs, *export.records):
+        document.wasGeneratedBy(_add_file(ml, document, asset), activity, export.stopped)
+    for dataset in export.output_datasets:
+        document.wasGeneratedBy(_add_dataset(document, dataset), activity, export.stopped)
+    for parent in export.parents:
+        informant = document.activity(f"run:{parent.removeprefix(export.citation.removesuffix(export.rid))}")
         document.wasInformedBy(activity, informant)
     return document
 
 
-def _activity_facts(account: Account) -> Iterator[tuple[str, Any]]:
-    yield "prov:label", account.title
-    yield "schema:actionStatus", str(account.status)
-    yield "schema:disambiguatingDescription", account.detail
-    for metric in account.metrics:
+def _iter_activity_attributes(export: ExecutionExport) -> Iterator[tuple[str, Any]]:
+    yield "prov:label", export.title
+    yield "schema:actionStatus", str(export.status)
+    yield "schema:disambiguatingDescription", export.status_detail
+    for metric in export.metrics:
         for word, value in (("last", metric.last), ("best", metric.best)):
             if value is not None and math.isfinite(value):
                 yield f"local:{word}/{quote(metric.stage, safe='')}/{quote(metric.name, safe='')}", value
 
 
-def _agents(document: ProvDocument, account: Account, activity: Any) -> None:
+def _add_agents(document: ProvDocument, export: ExecutionExport, activity: Any) -> None:
     """Who ran it, by what plan, and the software that recorded it, which acts for who runs it."""
     from prov.model import PROV
 
-    plan = _plan(document, account)
-    used = (account.environment.get("packages") or {}).get("deriva-ml-core")
+    plan = _add_plan(document, export)
+    used = (export.environment.get("packages") or {}).get("deriva-ml-core")
     software = document.agent(
         "local:deriva-ml-core",
-        _given(
+        _drop_empty(
             [("prov:type", PROV["SoftwareAgent"]), ("prov:label", "deriva-ml-core"), ("schema:softwareVersion", used)]
         ),
     )
     document.wasAssociatedWith(activity, software)
-    if account.person is not None:
+    if export.agent is not None:
         facts = [
             ("prov:type", PROV["Person"]),
-            ("prov:label", account.person.name),
-            ("schema:email", account.person.email),
-            ("schema:identifier", account.person.client),
+            ("prov:label", export.agent.name),
+            ("schema:email", export.agent.email),
+            ("schema:identifier", export.agent.catalog_user),
         ]
-        person = document.agent(f"local:{quote(account.person.name, safe='')}", _given(facts))
+        person = document.agent(f"local:{quote(export.agent.name, safe='')}", _drop_empty(facts))
         document.wasAssociatedWith(activity, person, plan)
         document.actedOnBehalfOf(software, person, activity)
 
 
-def _plan(document: ProvDocument, account: Account) -> Any:
+def _add_plan(document: ProvDocument, export: ExecutionExport) -> Any:
     from prov.model import PROV
 
-    if account.code is None:
+    if export.code is None:
         return None
-    code = account.code
+    code = export.code
     facts = [
         ("prov:type", PROV["Plan"]),
         ("prov:label", code.name),
         ("prov:location", code.url),
-        ("schema:version", code.version or account.commit),
-        ("schema:identifier", f"swh:1:cnt:{code.checksum}" if code.checksum and not code.image else code.checksum),
+        ("schema:version", code.version or export.commit),
+        ("schema:identifier", f"swh:1:cnt:{code.checksum}" if code.checksum and not code.is_image else code.checksum),
     ]
-    rid = code.citation.removeprefix(account.citation.removesuffix(account.rid))
-    return document.entity(f"run:{rid}", _given(facts))
+    rid = code.citation.removeprefix(export.citation.removesuffix(export.rid))
+    return document.entity(f"run:{rid}", _drop_empty(facts))
 
 
-def _file(ml: DerivaML, document: ProvDocument, asset: Asset) -> Any:
+def _add_file(ml: DerivaML, document: ProvDocument, asset: Asset) -> Any:
     from prov.model import XSD, Literal
 
     facts = [
@@ -115,10 +115,10 @@ def _file(ml: DerivaML, document: ProvDocument, asset: Asset) -> Any:
         ("wfrun:md5", asset.md5),
         *(("schema:keywords", each) for each in asset.asset_types),
     ]
-    return document.entity(f"run:{asset.rid}", _given(facts))
+    return document.entity(f"run:{asset.rid}", _drop_empty(facts))
 
 
-def _dataset(document: ProvDocument, dataset: DatasetVersion) -> Any:
+def _add_dataset(document: ProvDocument, dataset: DatasetVersion) -> Any:
     from prov.model import PROV
 
     facts = [
@@ -127,8 +127,8 @@ def _dataset(document: ProvDocument, dataset: DatasetVersion) -> Any:
         ("prov:location", dataset.citation),
         ("schema:version", dataset.version),
     ]
-    return document.entity(f"local:dataset/{dataset.rid}/{dataset.version}", _given(facts))
+    return document.entity(f"local:dataset/{dataset.rid}/{dataset.version}", _drop_empty(facts))
 
 
-def _given(facts: Any) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in facts if value not in (None, "")]
+def _drop_empty(attributes: Any) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in attributes if value not in (None, "")]

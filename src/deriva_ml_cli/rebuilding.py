@@ -12,32 +12,32 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.comparing import Difference, differences, surroundings
-from deriva_ml_cli.kept import configuration_of, file_name, kept_file
-from deriva_ml_cli.subjects import environment_of
+from deriva_ml_cli.comparing import Difference, environment_sections, find_differences
+from deriva_ml_cli.kept import fetch_metadata_file, load_configuration, safe_file_name
+from deriva_ml_cli.subjects import load_environment
 from deriva_ml_core.assets.recorded import download_asset
 from deriva_ml_core.definitions import MLAsset, Role
 from deriva_ml_core.errors import FileConflict, NotReproducible
-from deriva_ml_core.git import rebuild
+from deriva_ml_core.git import checkout_commit
 from deriva_ml_core.models import Asset
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
 
-__all__ = ["Rebuilt", "rebuild_run"]
+__all__ = ["Reproduction", "reproduce_execution"]
 
-COMPUTES = re.compile(
+COMPUTE_VARIABLES = re.compile(
     r"(?:CUBLAS|CUDNN|HF|HIP|JAX|KERAS|MKL|NCCL|NUMEXPR|OMP|OPENBLAS|PYTORCH|TF|TORCH|TORCHINDUCTOR|XLA)_.*|PYTHONHASHSEED"
 )
 """The variables that change what a run computes, wherever it runs."""
 
-PATCH = "uncommitted.patch"
-REDACTED = "[redacted:"
-OF_THE_MACHINE = ("command", "hostname", "user", "working directory", "python's folder")
+PATCH_FILE = "uncommitted.patch"
+REDACTED_PREFIX = "[redacted:"
+MACHINE_SPECIFIC_NAMES = ("command", "hostname", "user", "working directory", "python's folder")
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
+class Reproduction:
     """A run that can be done again.
 
     Args:
@@ -81,15 +81,17 @@ class Rebuilt:
         )
 
 
-def rebuild_run(ml: DerivaML, rid: str, into: Path, repository: Path | None, *, inputs: bool) -> Rebuilt:
+def reproduce_execution(
+    ml: DerivaML, rid: str, target: Path, repository: Path | None, *, include_inputs: bool
+) -> Reproduction:
     """Rebuild a run: the repository's commit with what was not committed, the inputs, and the records.
 
     Args:
         ml: The catalog.
         rid: The execution.
-        into: The folder to make.
+        target: The folder to make.
         repository: A clone that has the commit; those around this terminal and of the run itself are tried too.
-        inputs: Whether to bring the inputs.
+        include_inputs: Whether to bring the inputs.
 
     Raises:
         InvalidRID, UnknownRID, WrongTable: There is no such execution.
@@ -98,45 +100,45 @@ def rebuild_run(ml: DerivaML, rid: str, into: Path, repository: Path | None, *, 
     """
     execution = ml.lookup_execution(rid)
     assets = execution.list_assets()
-    snapshot = environment_of(ml, execution, assets)
+    snapshot = load_environment(ml, execution, assets)
     recorded = snapshot.get("repository") or {}
     if not recorded.get("head"):
         raise NotReproducible(
-            f"Execution {rid} {_why_not(snapshot)}, so its code cannot be checked out.{_instead(snapshot)}"
+            f"Execution {rid} {_explain_missing_commit(snapshot)}, so its code cannot be checked out.{_suggest_container_command(snapshot)}"
         )
-    if into.exists():
-        raise FileConflict(f"{into} is there already: name another folder with --into.")
-    into.mkdir(parents=True)
-    patch = _patch(ml, assets, execution.working_dir)
+    if target.exists():
+        raise FileConflict(f"{target} is there already: name another folder with --into.")
+    target.mkdir(parents=True)
+    patch = _read_patch(ml, assets, execution.working_dir)
     nearby = [each for each in (repository, Path.cwd(), Path(str(recorded.get("root")))) if each is not None]
     try:
-        source = rebuild(
-            recorded["head"], into / "code", patch=patch, repositories=nearby, remote=recorded.get("remote")
+        source = checkout_commit(
+            recorded["head"], target / "code", patch=patch, repositories=nearby, remote=recorded.get("remote")
         )
     except NotReproducible:
-        if not any(into.iterdir()):
-            into.rmdir()
+        if not any(target.iterdir()):
+            target.rmdir()
         raise
     environment = snapshot.get("environment") or {}
-    command, place = _command(environment, Path(str(recorded.get("root"))), into / "code")
-    return Rebuilt(
-        folder=into,
-        code=into / "code",
+    command, place = _build_command(environment, Path(str(recorded.get("root"))), target / "code")
+    return Reproduction(
+        folder=target,
+        code=target / "code",
         commit=recorded["head"],
         source=source,
         patched=b"\ndiff --git " in patch,
-        left_out=(*_left_out(patch), *_submodules(into / "code")),
+        left_out=(*_iter_patch_notes(patch), *_iter_submodule_notes(target / "code")),
         command=tuple(command),
         place=place,
-        variables=_variables(environment),
-        redacted=tuple(_redacted(configuration_of(ml, execution, assets), environment)),
-        differing=tuple(_differing(ml, environment)),
-        inputs=tuple(_inputs(ml, rid, assets, into / "inputs")) if inputs else (),
-        records=tuple(_records(ml, assets, into / "records")),
+        variables=_select_variables(environment),
+        redacted=tuple(_iter_redacted_names(load_configuration(ml, execution, assets), environment)),
+        differing=tuple(_iter_environment_differences(ml, environment)),
+        inputs=tuple(_download_inputs(ml, rid, assets, target / "inputs")) if include_inputs else (),
+        records=tuple(_download_records(ml, assets, target / "records")),
     )
 
 
-def _why_not(snapshot: Mapping[str, Any]) -> str:
+def _explain_missing_commit(snapshot: Mapping[str, Any]) -> str:
     kind = (snapshot.get("source") or {}).get("kind")
     if not snapshot:
         return "has no environment snapshot"
@@ -145,7 +147,7 @@ def _why_not(snapshot: Mapping[str, Any]) -> str:
     return "ran in a repository without a commit" if snapshot.get("repository") else "ran outside of any git repository"
 
 
-def _instead(snapshot: Mapping[str, Any]) -> str:
+def _suggest_container_command(snapshot: Mapping[str, Any]) -> str:
     """What to do where there is no code to check out, but an image that it ran in."""
     source = snapshot.get("source") or {}
     if source.get("kind") != "container":
@@ -156,75 +158,75 @@ def _instead(snapshot: Mapping[str, Any]) -> str:
     return f" Run that image again: docker run {shlex.quote(named)}" + (f", in which {words!r} ran." if words else ".")
 
 
-def _patch(ml: DerivaML, assets: list[Asset], folder: Path) -> bytes:
-    with kept_file(ml, assets, PATCH, here=folder / "records" / PATCH) as file:
+def _read_patch(ml: DerivaML, assets: list[Asset], folder: Path) -> bytes:
+    with fetch_metadata_file(ml, assets, PATCH_FILE, local_path=folder / "records" / PATCH_FILE) as file:
         return file.read_bytes() if file else b""
 
 
-def _left_out(patch: bytes) -> Iterator[str]:
+def _iter_patch_notes(patch: bytes) -> Iterator[str]:
     """The notes at a patch's head, which name what is not in it."""
     for line in patch.split(b"\n\n", 1)[0].decode(errors="replace").splitlines()[1:]:
         yield line.removeprefix("# ")
 
 
-def _submodules(code: Path) -> Iterator[str]:
+def _iter_submodule_notes(code: Path) -> Iterator[str]:
     if (code / ".gitmodules").is_file():
         yield "submodules: `git submodule update --init --recursive` brings them"
 
 
-def _command(environment: Mapping[str, Any], root: Path, code: Path) -> tuple[list[str], Path]:
+def _build_command(environment: Mapping[str, Any], root: Path, code: Path) -> tuple[list[str], Path]:
     """The command line with the repository's folder as it is here, and the folder that it runs in."""
     argv = [str(each) for each in environment.get("argv") or []]
-    place = _moved(str(environment.get("working_directory") or root), root, code)
+    place = _relocate_path(str(environment.get("working_directory") or root), root, code)
     cwd = Path(place) if Path(place).is_dir() else code
     if not argv or argv[0] in ("", "-") or "ipykernel" in argv[0]:
         return [], cwd.absolute()
-    python = _interpreter([str(each) for each in environment.get("orig_argv") or []], argv)
-    program, *words = [_moved(each, root, code) for each in argv]
+    python = _find_interpreter_arguments([str(each) for each in environment.get("orig_argv") or []], argv)
+    program, *words = [_relocate_path(each, root, code) for each in argv]
     if python is not None:
-        return [sys.executable, *(_moved(each, root, code) for each in python), *words], cwd.absolute()
+        return [sys.executable, *(_relocate_path(each, root, code) for each in python), *words], cwd.absolute()
     if program.endswith(".py"):
         return [sys.executable, program, *words], cwd.absolute()
-    return ([] if program in ("-c", "-m") else [_program(program), *words]), cwd.absolute()
+    return ([] if program in ("-c", "-m") else [_find_program(program), *words]), cwd.absolute()
 
 
-def _interpreter(whole: list[str], argv: list[str]) -> list[str] | None:
+def _find_interpreter_arguments(orig_argv: list[str], argv: list[str]) -> list[str] | None:
     """What Python itself was given before the program's own words; None where that is not known.
 
     Args:
-        whole: The command line as the process got it: of one that another began, perhaps that one's own.
+        orig_argv: The command line as the process got it: of one that another began, perhaps that one's own.
         argv: The program and its words, as Python tells them.
     """
-    before = whole[1 : len(whole) - len(argv) + 1]
-    if not before or whole[len(whole) - len(argv) + 1 :] != argv[1:]:
+    before = orig_argv[1 : len(orig_argv) - len(argv) + 1]
+    if not before or orig_argv[len(orig_argv) - len(argv) + 1 :] != argv[1:]:
         return None
     if before[-2:-1] in (["-m"], ["-c"]):
         return before
     return before if before[-1] == argv[0] and argv[0].endswith(".py") else None
 
 
-def _program(recorded: str) -> str:
+def _find_program(recorded: str) -> str:
     """A command of this environment that has the name of the one that ran; the one that ran where there is none."""
     name = Path(recorded).name
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.is_file() else which(name) or recorded
 
 
-def _moved(text: str, root: Path, code: Path) -> str:
+def _relocate_path(text: str, root: Path, code: Path) -> str:
     return str(code.absolute() / Path(text).relative_to(root)) if Path(text).is_relative_to(root) else text
 
 
-def _variables(environment: Mapping[str, Any]) -> dict[str, str]:
+def _select_variables(environment: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in (environment.get("variables") or {}).items()
-        if COMPUTES.fullmatch(name) and os.environ.get(name) != value
-        if REDACTED not in str(value) and not str(value).startswith("/")  # a folder of that machine
+        if COMPUTE_VARIABLES.fullmatch(name) and os.environ.get(name) != value
+        if REDACTED_PREFIX not in str(value) and not str(value).startswith("/")  # a folder of that machine
     }
 
 
-def _redacted(configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[str]:
-    python = _interpreter(environment.get("orig_argv") or [], environment.get("argv") or [])
+def _iter_redacted_names(configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[str]:
+    python = _find_interpreter_arguments(environment.get("orig_argv") or [], environment.get("argv") or [])
     parts = {
         "argument": environment.get("argv"),
         "code": python,
@@ -232,34 +234,36 @@ def _redacted(configuration: Mapping[str, Any], environment: Mapping[str, Any]) 
         "setting": configuration,
     }
     for what, part in parts.items():
-        for name, value in _leaves(part, ""):
-            if REDACTED in str(value):
+        for name, value in _flatten(part, ""):
+            if REDACTED_PREFIX in str(value):
                 yield f"{what} {name}"
 
 
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+            yield from _flatten(part, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list):
         for place, part in enumerate(value):
-            yield from _leaves(part, f"{name}[{place}]" if name else str(place))
+            yield from _flatten(part, f"{prefix}[{place}]" if prefix else str(place))
     else:
-        yield name, value
+        yield prefix, value
 
 
-def _differing(ml: DerivaML, environment: Mapping[str, Any]) -> Iterator[Difference]:
-    from deriva_ml_core.plugins import contributions
+def _iter_environment_differences(ml: DerivaML, environment: Mapping[str, Any]) -> Iterator[Difference]:
+    from deriva_ml_core.plugins import collect
     from deriva_ml_core.redaction import redact
 
-    told = contributions(ml.connection.plugins, "describe_environment", {"environ": dict(os.environ)})
+    told = collect(ml.connection.plugins, "describe_environment", {"environ": dict(os.environ)})
     present = redact(dict(told.get("environment") or {}))
-    for each in differences(surroundings(environment), surroundings(present if isinstance(present, dict) else {})):
-        if each.name not in OF_THE_MACHINE and not each.name.startswith("$"):
+    for each in find_differences(
+        environment_sections(environment), environment_sections(present if isinstance(present, dict) else {})
+    ):
+        if each.name not in MACHINE_SPECIFIC_NAMES and not each.name.startswith("$"):
             yield each
 
 
-def _inputs(ml: DerivaML, rid: str, assets: list[Asset], folder: Path) -> Iterator[Path]:
+def _download_inputs(ml: DerivaML, rid: str, assets: list[Asset], folder: Path) -> Iterator[Path]:
     for spec in ml.lookup_execution(rid).list_input_datasets():
         yield ml.lookup_dataset(spec.rid).download_dataset_bag(spec.version).path
     for asset in assets:
@@ -267,10 +271,10 @@ def _inputs(ml: DerivaML, rid: str, assets: list[Asset], folder: Path) -> Iterat
             yield download_asset(ml.connection, asset, folder)
 
 
-def _records(ml: DerivaML, assets: list[Asset], folder: Path) -> Iterator[Path]:
+def _download_records(ml: DerivaML, assets: list[Asset], folder: Path) -> Iterator[Path]:
     for asset in assets:
         if asset.table == MLAsset.execution_metadata and asset.role == Role.output:
-            target = folder / file_name(asset)
+            target = folder / safe_file_name(asset)
             download_asset(ml.connection, asset, folder).replace(target)
             yield target
     for left in (folder / MLAsset.execution_metadata).glob("*"):

@@ -11,20 +11,20 @@ from deriva_ml_core.backend import Where
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
 
-__all__ = ["Rows", "find_rows"]
+__all__ = ["RowPage", "find_rows"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowPage:
     """Some of the rows that match, and whether there are more."""
 
     rows: tuple[Mapping[str, Any], ...]
-    more: bool
+    has_more: bool
 
 
 def find_rows(
     ml: DerivaML, table: str, where: Where, *, text: str | None, columns: Sequence[str], limit: int, page: int
-) -> Rows:
+) -> RowPage:
     """Find rows of a table, newest first.
 
     Args:
@@ -44,5 +44,5 @@ def find_rows(
         matching = [row for row in found if any(small in str(row[name] or "").casefold() for name in columns)]
         if len(found) < asked or len(matching) >= wanted:
             kept = matching[:wanted]
-            return Rows(tuple(kept[wanted - 1 - limit : wanted - 1]), len(kept) == wanted)
+            return RowPage(tuple(kept[wanted - 1 - limit : wanted - 1]), len(kept) == wanted)
         asked *= 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.wording import parsed_duration
+from deriva_ml_cli.wording import parse_duration
 from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid
 from deriva_ml_core.errors import ConfigurationError
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from deriva_ml_core.execution.provenance import RecordedExecution
     from deriva_ml_core.models import MetricSummary
 
-__all__ = ["Filters", "Page", "Run", "find_page", "runs_of"]
+__all__ = ["ExecutionFilters", "ExecutionPage", "ExecutionSummary", "find_execution_page", "summarize_executions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class ExecutionFilters:
     """Which executions are meant; None leaves a question out.
 
     Args:
@@ -45,56 +45,56 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ExecutionSummary:
     """One execution.
 
     Args:
         rid: Its record id.
         status: The state that it is in.
-        detail: The words beside it.
+        status_detail: The words beside it.
         description: What it was for.
         created: When its row was made.
-        seconds: How long it ran, or has run so far; None where that is not known.
+        duration_seconds: How long it ran, or has run so far; None where that is not known.
         workflow: The workflow's row; empty where it has none.
         metric: Where the metric stands by which they are ordered; None where they are not.
     """
 
     rid: str
     status: Status
-    detail: str
+    status_detail: str
     description: str
     created: datetime | None
-    seconds: float | None
+    duration_seconds: float | None
     workflow: Mapping[str, Any]
     metric: MetricSummary | None = None
 
-    def as_json(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Its value for programs."""
-        found = self._facts()
+        found = self._base_fields()
         return found if self.metric is None else {**found, "metric": self.metric.model_dump()}
 
-    def _facts(self) -> dict[str, object]:
+    def _base_fields(self) -> dict[str, object]:
         return {
             "rid": self.rid,
             "status": str(self.status),
-            "status_detail": self.detail,
+            "status_detail": self.status_detail,
             "description": self.description,
             "created": self.created,
-            "duration_seconds": self.seconds,
-            "workflow": workflow_as_json(self.workflow) if self.workflow else None,
+            "duration_seconds": self.duration_seconds,
+            "workflow": workflow_to_dict(self.workflow) if self.workflow else None,
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ExecutionPage:
     """Some of the executions that match, whether there are more, and by what they are ordered."""
 
-    runs: tuple[Run, ...]
-    more: bool
+    executions: tuple[ExecutionSummary, ...]
+    has_more: bool
     ranking: Ranking | None = None
 
 
-def workflow_as_json(row: Mapping[str, Any]) -> dict[str, object]:
+def workflow_to_dict(row: Mapping[str, Any]) -> dict[str, object]:
     """A workflow's row for programs."""
     return {
         "rid": row["RID"],
@@ -108,7 +108,7 @@ def workflow_as_json(row: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def find_page(ml: DerivaML, filters: Filters, *, limit: int, page: int) -> Page:
+def find_execution_page(ml: DerivaML, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
     """Find executions, newest first, or best first by a metric.
 
     Args:
@@ -121,7 +121,7 @@ def find_page(ml: DerivaML, filters: Filters, *, limit: int, page: int) -> Page:
         InvalidRID, UnknownRID, WrongTable, UnknownTerm, UnknownMetric: A filter names what the catalog does not have.
         ConfigurationError: The catalog has no place for metrics, or there is no such stage.
     """
-    from deriva_ml_core.execution.finding import find_ranking
+    from deriva_ml_core.execution.finding import resolve_ranking
 
     if filters.stage is not None and filters.sort is None:
         raise ConfigurationError("--stage says of which stage the metric of --sort is: give --sort with it.")
@@ -130,24 +130,26 @@ def find_page(ml: DerivaML, filters: Filters, *, limit: int, page: int) -> Page:
             ml.connection.require_row(table, check_rid(rid))
     if filters.workflow_type is not None:
         ml.connection.terms.require(MLVocab.workflow_type, [filters.workflow_type])
-    ranking = None if filters.sort is None else find_ranking(ml.connection, filters.sort, filters.stage)
+    ranking = None if filters.sort is None else resolve_ranking(ml.connection, filters.sort, filters.stage)
     wanted = limit * page + 1
-    found = _matching(ml, filters, ranking, wanted)
-    runs = runs_of(ml, found[wanted - 1 - limit : wanted - 1])
-    return Page(runs if ranking is None else _measured(ml, runs, ranking), len(found) == wanted, ranking)
+    found = _find_matching(ml, filters, ranking, wanted)
+    runs = summarize_executions(ml, found[wanted - 1 - limit : wanted - 1])
+    return ExecutionPage(runs if ranking is None else _add_metrics(ml, runs, ranking), len(found) == wanted, ranking)
 
 
-def _measured(ml: DerivaML, runs: Sequence[Run], ranking: Ranking) -> tuple[Run, ...]:
+def _add_metrics(ml: DerivaML, summaries: Sequence[ExecutionSummary], ranking: Ranking) -> tuple[ExecutionSummary, ...]:
     from deriva_ml_core.execution.scoring import list_metrics
 
-    found = list_metrics(ml.connection, [run.rid for run in runs], ranking.where)
-    return tuple(replace(run, metric=next(iter(found.get(run.rid, ())), None)) for run in runs)
+    found = list_metrics(ml.connection, [run.rid for run in summaries], ranking.where)
+    return tuple(replace(run, metric=next(iter(found.get(run.rid, ())), None)) for run in summaries)
 
 
-def _matching(ml: DerivaML, filters: Filters, ranking: Ranking | None, wanted: int) -> list[RecordedExecution]:
+def _find_matching(
+    ml: DerivaML, filters: ExecutionFilters, ranking: Ranking | None, count: int
+) -> list[RecordedExecution]:
     from deriva_ml_core.execution.finding import find_executions
 
-    asked = wanted
+    asked = count
     while True:
         found = find_executions(
             ml.connection,
@@ -158,53 +160,53 @@ def _matching(ml: DerivaML, filters: Filters, ranking: Ranking | None, wanted: i
             limit=asked,
             ranking=ranking,
         )
-        matching = found if filters.text is None else _with_text(ml, found, filters.text.casefold())
-        if len(found) < asked or len(matching) >= wanted:
-            return matching[:wanted]
+        matching = found if filters.text is None else _filter_by_text(ml, found, filters.text.casefold())
+        if len(found) < asked or len(matching) >= count:
+            return matching[:count]
         asked *= 4
 
 
-def _with_text(ml: DerivaML, found: Sequence[RecordedExecution], text: str) -> list[RecordedExecution]:
-    workflows = _workflows(ml, found)
+def _filter_by_text(ml: DerivaML, recorded: Sequence[RecordedExecution], text: str) -> list[RecordedExecution]:
+    workflows = _load_workflows(ml, recorded)
     return [
         each
-        for each in found
+        for each in recorded
         if text in each.description.casefold()
         or text in str(workflows.get(each.workflow_rid or "", {}).get("Name") or "").casefold()
     ]
 
 
-def runs_of(ml: DerivaML, found: Iterable[RecordedExecution]) -> tuple[Run, ...]:
+def summarize_executions(ml: DerivaML, recorded: Iterable[RecordedExecution]) -> tuple[ExecutionSummary, ...]:
     """The executions with their workflows, which one question brings."""
-    executions = list(found)
-    workflows = _workflows(ml, executions)
-    return tuple(_run(each, workflows.get(each.workflow_rid or "", {})) for each in executions)
+    executions = list(recorded)
+    workflows = _load_workflows(ml, executions)
+    return tuple(_summarize_execution(each, workflows.get(each.workflow_rid or "", {})) for each in executions)
 
 
-def _workflows(ml: DerivaML, found: Sequence[RecordedExecution]) -> dict[str, dict[str, Any]]:
-    rids = sorted({each.workflow_rid for each in found if each.workflow_rid})
+def _load_workflows(ml: DerivaML, recorded: Sequence[RecordedExecution]) -> dict[str, dict[str, Any]]:
+    rids = sorted({each.workflow_rid for each in recorded if each.workflow_rid})
     rows = ml.connection.catalog.select(MLTable.workflow, {"RID": rids}) if rids else []
     return {row["RID"]: row for row in rows}
 
 
-def _run(execution: RecordedExecution, workflow: Mapping[str, Any]) -> Run:
+def _summarize_execution(execution: RecordedExecution, workflow: Mapping[str, Any]) -> ExecutionSummary:
     status = execution.status
-    return Run(
+    return ExecutionSummary(
         rid=execution.execution_rid,
         status=status,
-        detail=execution.status_detail,
+        status_detail=execution.status_detail,
         description=execution.description,
         created=execution.created,
-        seconds=_seconds(execution, status),
+        duration_seconds=_compute_duration(execution, status),
         workflow=workflow,
     )
 
 
-def _seconds(execution: RecordedExecution, status: Status) -> float | None:
+def _compute_duration(execution: RecordedExecution, status: Status) -> float | None:
     """How long it ran by its row; of one that runs, how long it has by its journal on this machine."""
-    from deriva_ml_core.execution.provenance import local_story
+    from deriva_ml_core.execution.provenance import load_local_state
 
-    if (known := parsed_duration(execution.duration)) is not None or status.ended:
+    if (known := parse_duration(execution.duration)) is not None or status.is_terminal:
         return known
-    story = local_story(execution.connection, execution.execution_rid)
-    return (datetime.now(UTC) - story.start).total_seconds() if story and story.start else None
+    story = load_local_state(execution.connection, execution.execution_rid)
+    return (datetime.now(UTC) - story.start_time).total_seconds() if story and story.start_time else None

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.wording import STYLES
+from deriva_ml_cli.wording import STATUS_STYLES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,59 +21,59 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column",
-    "console",
-    "one_line",
-    "plain_json",
-    "print_facts",
+    "create_console",
+    "sanitize_line",
+    "to_json_value",
+    "print_fields",
     "print_json",
     "print_note",
     "print_table",
     "print_title",
-    "shown",
-    "shown_status",
-    "speaks_unicode",
+    "safe_text",
+    "status_text",
+    "can_print_unicode",
 ]
 
-GAP, LEAST = 2, 8
+COLUMN_GAP, MIN_COLUMN_WIDTH = 2, 8
 """Columns of the screen between two columns of a table, and those that a flexible one keeps."""
 
-WIDE = 200
+DEFAULT_WIDTH = 200
 """Columns where nobody looks: standard output is no terminal, and ``COLUMNS`` says nothing."""
 
 # control characters, those that turn the direction of a text, and halves of characters
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def one_line(text: object) -> str:
+def sanitize_line(text: object) -> str:
     """A text of unknown origin in one line: white space is one space, and what a terminal would obey is spelt out."""
     joined = re.sub(r"[ \t\r\n]+", " ", str(text)).strip()
-    return _UNSEEN.sub(lambda found: f"\\x{ord(found[0]):02x}", joined)
+    return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", joined)
 
 
-def console(*, complaints: bool = False) -> Console:
+def create_console(*, stderr: bool = False) -> Console:
     """Standard output, or standard error, as rich writes to it; it is made anew by each call, as both may change."""
     from rich.console import Console
 
-    stream = sys.stderr if complaints else sys.stdout
+    stream = sys.stderr if stderr else sys.stdout
     unseen = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(file=stream, width=WIDE if unseen else None, highlight=False, markup=False, emoji=False)
+    return Console(file=stream, width=DEFAULT_WIDTH if unseen else None, highlight=False, markup=False, emoji=False)
 
 
-def speaks_unicode(screen: Console) -> bool:
+def can_print_unicode(screen: Console) -> bool:
     """Whether block characters and an ellipsis can be shown."""
     return screen.encoding.lower().startswith("utf")
 
 
-def shown(text: object, style: str = "") -> Text:
+def safe_text(text: object, style: str = "") -> Text:
     """A text of unknown origin, as it may be put on a screen."""
     from rich.text import Text
 
-    return Text(one_line("" if text is None else text), style)
+    return Text(sanitize_line("" if text is None else text), style)
 
 
-def shown_status(status: str) -> Text:
+def status_text(status: str) -> Text:
     """A state in its colour."""
-    return shown(status, STYLES.get(status, ""))
+    return safe_text(status, STATUS_STYLES.get(status, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +82,16 @@ class Column:
 
     Args:
         title: Its heading.
-        right: Whether it holds numbers.
+        align_right: Whether it holds numbers.
         flexible: Whether it gives way where the screen is narrow: it is cut, and the others are not.
-        folded: Whether a flexible one is wrapped rather than cut.
+        wrapped: Whether a flexible one is wrapped rather than cut.
         style: How it looks.
     """
 
     title: str
-    right: bool = False
+    align_right: bool = False
     flexible: bool = False
-    folded: bool = False
+    wrapped: bool = False
     style: str = ""
 
 
@@ -100,49 +100,52 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
     from rich.padding import Padding
     from rich.table import Table
 
-    screen = console()
-    cells = [[_cell(cell) for cell in row] for row in rows]
-    widths = _widths(columns, cells, screen.width - indent)
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False)
+    screen = create_console()
+    cells = [[_to_cell(cell) for cell in row] for row in rows]
+    widths = _compute_widths(columns, cells, screen.width - indent)
+    table = Table(box=None, pad_edge=False, padding=(0, COLUMN_GAP, 0, 0), header_style="bold", show_edge=False)
     table.show_header = any(column.title for column in columns)
     for column, width in zip(columns, widths, strict=True):
         table.add_column(
             column.title,
-            justify="right" if column.right else "left",
+            justify="right" if column.align_right else "left",
             width=width,
-            no_wrap=not column.folded,
-            overflow="fold" if column.folded else "crop",
+            no_wrap=not column.wrapped,
+            overflow="fold" if column.wrapped else "crop",
             style=column.style,
         )
-    mark = speaks_unicode(screen)
+    mark = can_print_unicode(screen)
     for row in cells:
         table.add_row(
-            *(_cut(cell, column, width, mark) for cell, column, width in zip(row, columns, widths, strict=True))
+            *(
+                _truncate_cell(cell, column, width, mark)
+                for cell, column, width in zip(row, columns, widths, strict=True)
+            )
         )
     screen.print(Padding(table, (0, 0, 0, indent), expand=False) if indent else table)
 
 
-def _cell(cell: object) -> Text:
+def _to_cell(cell: object) -> Text:
     from rich.text import Text
 
-    return cell if isinstance(cell, Text) else shown(cell)
+    return cell if isinstance(cell, Text) else safe_text(cell)
 
 
-def _cut(cell: Text, column: Column, width: int, mark: bool) -> Text:
-    if not column.folded:
+def _truncate_cell(cell: Text, column: Column, width: int, ellipsis: bool) -> Text:
+    if not column.wrapped:
         cell = cell.copy()
-        cell.truncate(width, overflow="ellipsis" if mark else "crop")
+        cell.truncate(width, overflow="ellipsis" if ellipsis else "crop")
     return cell
 
 
-def _widths(columns: Sequence[Column], cells: Sequence[Sequence[Text]], room: int) -> list[int]:
+def _compute_widths(columns: Sequence[Column], cells: Sequence[Sequence[Text]], available_width: int) -> list[int]:
     """How broad each column is: as its broadest cell, but that the flexible ones share what the others leave."""
     from rich.cells import cell_len
 
     widths = [max([cell_len(c.title), *(row[place].cell_len for row in cells)]) for place, c in enumerate(columns)]
-    over = sum(widths) + GAP * (len(columns) - 1) - room
+    over = sum(widths) + COLUMN_GAP * (len(columns) - 1) - available_width
     while over > 0:
-        giving = [place for place, column in enumerate(columns) if column.flexible and widths[place] > LEAST]
+        giving = [place for place, column in enumerate(columns) if column.flexible and widths[place] > MIN_COLUMN_WIDTH]
         if not giving:
             break
         broadest = max(giving, key=lambda place: widths[place])
@@ -151,7 +154,7 @@ def _widths(columns: Sequence[Column], cells: Sequence[Sequence[Text]], room: in
     return widths
 
 
-def print_facts(facts: Mapping[str, object], *, indent: int = 2) -> None:
+def print_fields(fields: Mapping[str, object], *, indent: int = 2) -> None:
     """Print names and what they are, one a line; those of which nothing is known are left out."""
     from rich.padding import Padding
     from rich.table import Table
@@ -160,19 +163,19 @@ def print_facts(facts: Mapping[str, object], *, indent: int = 2) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in facts.items():
+    for name, value in fields.items():
         if value is not None and str(value) != "":
-            table.add_row(name, value if isinstance(value, Text) else shown(value))
+            table.add_row(name, value if isinstance(value, Text) else safe_text(value))
     if table.row_count:
-        console().print(Padding(table, (0, 0, 0, indent), expand=False))
+        create_console().print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def print_title(*parts: object) -> None:
     """Print a heading, bold, with an empty line before it."""
     from rich.text import Text
 
-    line = Text(" ").join(part if isinstance(part, Text) else shown(part, "bold") for part in parts)
-    console().print("", line, sep="\n")
+    line = Text(" ").join(part if isinstance(part, Text) else safe_text(part, "bold") for part in parts)
+    create_console().print("", line, sep="\n")
 
 
 def print_note(text: str) -> None:
@@ -180,22 +183,22 @@ def print_note(text: str) -> None:
     from rich.padding import Padding
 
     indent = len(text) - len(text.lstrip(" "))
-    console().print(Padding(shown(text, "dim"), (0, 0, 0, indent), expand=False))
+    create_console().print(Padding(safe_text(text, "dim"), (0, 0, 0, indent), expand=False))
 
 
 def print_json(value: object) -> None:
     """Print one JSON value: times as ISO 8601, what is no number as null, letters beyond ASCII escaped."""
-    sys.stdout.write(json.dumps(plain_json(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(to_json_value(value), indent=2, allow_nan=False) + "\n")
 
 
-def plain_json(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """The same with nothing in it that JSON does not know."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {str(name): plain_json(part) for name, part in value.items()}
+        return {str(name): to_json_value(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain_json(part) for part in value]
+        return [to_json_value(part) for part in value]
     return str(value) if isinstance(value, (str, Path)) else value

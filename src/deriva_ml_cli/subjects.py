@@ -5,28 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.curves import Curve, read_curves
-from deriva_ml_cli.kept import kept_file, read_json, story_of
-from deriva_ml_cli.runs import runs_of, workflow_as_json
+from deriva_ml_cli.curves import MetricCurve, read_curves
+from deriva_ml_cli.kept import fetch_metadata_file, load_execution_state, read_json_object
+from deriva_ml_cli.runs import summarize_executions, workflow_to_dict
 from deriva_ml_core.definitions import MLTable, Role, split_rid
 from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.models import Asset
-from deriva_ml_core.schema import execution_table
-from deriva_ml_core.training.facts import FACTS_FILE
+from deriva_ml_core.schema import asset_execution_table_name
+from deriva_ml_core.training.facts import TRAINING_SUMMARY_FILE
 from deriva_ml_core.training.metrics import METRICS_FILE
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
-    from deriva_ml_core.journal.story import Story
+    from deriva_ml_core.journal.story import ExecutionState
 
-__all__ = ["ENVIRONMENT", "asset_as_json", "curves_of", "describe", "environment_of", "table_of"]
+__all__ = [
+    "ENVIRONMENT_SNAPSHOT_PREFIX",
+    "asset_to_dict",
+    "load_curves",
+    "describe",
+    "load_environment",
+    "lookup_table",
+]
 
-ENVIRONMENT = "environment_snapshot_"
-NEWEST = 10
+ENVIRONMENT_SNAPSHOT_PREFIX = "environment_snapshot_"
+NEWEST_EXECUTIONS_LIMIT = 10
 """Executions that are named with a workflow, a dataset or an asset."""
 
 
-def table_of(ml: DerivaML, rid: str) -> str:
+def lookup_table(ml: DerivaML, rid: str) -> str:
     """The table of a record id.
 
     Raises:
@@ -42,49 +49,52 @@ def table_of(ml: DerivaML, rid: str) -> str:
     return found[plain]
 
 
-def describe(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Curve]]:
+def describe(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[MetricCurve]]:
     """Everything that is known of a row, and an execution's curves.
 
     Raises:
         InvalidRID, UnknownRID: It names no row.
     """
-    table, plain = table_of(ml, rid), split_rid(rid)[0]
+    table, plain = lookup_table(ml, rid), split_rid(rid)[0]
     if table == MLTable.execution:
-        return _execution(ml, plain)
+        return _describe_execution(ml, plain)
     if table == MLTable.workflow:
-        return _workflow(ml, plain), []
+        return _describe_workflow(ml, plain), []
     if table == MLTable.dataset:
-        return _dataset(ml, plain), []
+        return _describe_dataset(ml, plain), []
     if ml.connection.catalog.model.table(table).is_asset:
-        return _asset(ml, plain), []
+        return _describe_asset(ml, plain), []
     row = ml.connection.catalog.select(table, {"RID": plain})[0]
     return {"kind": "row", "rid": plain, "table": table, "columns": row}, []
 
 
-def _execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Curve]]:
+def _describe_execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[MetricCurve]]:
     execution = ml.lookup_execution(rid)
     assets = execution.list_assets()
-    story = story_of(ml, rid, assets)
-    curves = curves_of(ml, execution, assets)
-    (run,) = runs_of(ml, [execution])
+    story = load_execution_state(ml, rid, assets)
+    curves = load_curves(ml, execution, assets)
+    (run,) = summarize_executions(ml, [execution])
     inputs = [asset for asset in assets if asset.role == Role.input]
     outputs = [asset for asset in assets if asset.role != Role.input]
     return {
         "kind": "execution",
-        **run.as_json(),
-        "started": story.start,
-        "stopped": story.stop,
+        **run.to_dict(),
+        "started": story.start_time,
+        "stopped": story.stop_time,
         "citation": execution.url,
         "working_dir": execution.working_dir if execution.working_dir.is_dir() else None,
-        "inputs": {"datasets": _datasets(ml, execution), "assets": [asset_as_json(asset) for asset in inputs]},
-        "outputs": [asset_as_json(asset) for asset in outputs],
+        "inputs": {
+            "datasets": _describe_input_datasets(ml, execution),
+            "assets": [asset_to_dict(asset) for asset in inputs],
+        },
+        "outputs": [asset_to_dict(asset) for asset in outputs],
         "datasets_made": [spec.model_dump(include={"rid", "version"}) for spec in execution.list_output_datasets()],
-        "unsent": [file.asset.filename for file in story.open_files() if not file.asset.record],
-        "parents": _related(ml, execution.list_parent_executions()),
-        "children": _related(ml, execution.list_nested_executions()),
-        "environment": _environment_facts(environment_of(ml, execution, assets), story),
-        "fits": _fits(ml, execution, assets),
-        "metrics": [curve.as_json() for curve in curves],
+        "unsent": [file.asset.filename for file in story.pending_files() if not file.asset.record],
+        "parents": _describe_related(ml, execution.list_parent_executions()),
+        "children": _describe_related(ml, execution.list_nested_executions()),
+        "environment": _summarize_environment(load_environment(ml, execution, assets), story),
+        "fits": _load_fits(ml, execution, assets),
+        "metrics": [curve.to_dict() for curve in curves],
         "metric_values": [each.model_dump() for each in execution.list_metrics()],
         "timeline": [
             {"time": each.time, "status": str(each.status), "message": each.error or each.message}
@@ -93,34 +103,38 @@ def _execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Curve]]:
     }, curves
 
 
-def curves_of(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[Curve]:
+def load_curves(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[MetricCurve]:
     """The curves of an execution's metrics, from its working folder here, or from the store."""
-    with kept_file(ml, assets, METRICS_FILE, here=execution.working_dir / METRICS_FILE) as file:
+    with fetch_metadata_file(ml, assets, METRICS_FILE, local_path=execution.working_dir / METRICS_FILE) as file:
         return read_curves(file, {each.name: each.larger_is_better for each in execution.list_metrics()})
 
 
-def environment_of(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:
+def load_environment(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:
     """The environment snapshot of an execution; empty where none was kept."""
-    local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT}*.json"))
-    with kept_file(ml, assets, ENVIRONMENT, here=local[-1] if local else None, starts=True) as file:
-        return read_json(file)
+    local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
+    with fetch_metadata_file(
+        ml, assets, ENVIRONMENT_SNAPSHOT_PREFIX, local_path=local[-1] if local else None, is_prefix=True
+    ) as file:
+        return read_json_object(file)
 
 
-def _fits(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[dict[str, Any]]:
-    with kept_file(ml, assets, FACTS_FILE, here=execution.working_dir / FACTS_FILE) as file:
-        fits = read_json(file).get("fits", [])
+def _load_fits(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[dict[str, Any]]:
+    with fetch_metadata_file(
+        ml, assets, TRAINING_SUMMARY_FILE, local_path=execution.working_dir / TRAINING_SUMMARY_FILE
+    ) as file:
+        fits = read_json_object(file).get("fits", [])
     wanted = ("fit", "began", "ended", "outcome", "epochs", "epochs_done", "best")
     if not isinstance(fits, list):
         return []
     return [{name: fit.get(name) for name in wanted} for fit in fits if isinstance(fit, dict)]
 
 
-def _environment_facts(snapshot: Mapping[str, Any], story: Story) -> dict[str, Any]:
+def _summarize_environment(snapshot: Mapping[str, Any], state: ExecutionState) -> dict[str, Any]:
     environment, source = snapshot.get("environment") or {}, snapshot.get("source") or {}
     repository = snapshot.get("repository") or {}
     return {
-        "host": environment.get("hostname") or (story.lease.host if story.lease else None),
-        "process": story.lease.pid if story.lease else environment.get("pid"),
+        "host": environment.get("hostname") or (state.process.host if state.process else None),
+        "process": state.process.pid if state.process else environment.get("pid"),
         "python": (environment.get("python") or {}).get("version"),
         "platform": environment.get("platform"),
         "gpus": environment.get("gpus") or [],
@@ -131,36 +145,37 @@ def _environment_facts(snapshot: Mapping[str, Any], story: Story) -> dict[str, A
         "head": repository.get("head"),
         "branch": repository.get("branch"),
         "repository_changed": repository.get("dirty"),
-        "folder": snapshot.get("folder") or (story.creating.folder if story.creating else None),
+        "folder": snapshot.get("folder") or (state.creation.folder if state.creation else None),
     }
 
 
-def _datasets(ml: DerivaML, execution: RecordedExecution) -> list[dict[str, Any]]:
+def _describe_input_datasets(ml: DerivaML, execution: RecordedExecution) -> list[dict[str, Any]]:
     specs = execution.list_input_datasets()
     rows = ml.connection.catalog.select(MLTable.dataset, {"RID": [spec.rid for spec in specs]}) if specs else []
     words = {row["RID"]: row["Description"] or "" for row in rows}
     return [{"rid": s.rid, "version": s.version, "description": words.get(s.rid, "")} for s in specs]
 
 
-def _related(ml: DerivaML, executions: Sequence[RecordedExecution]) -> list[dict[str, Any]]:
+def _describe_related(ml: DerivaML, executions: Sequence[RecordedExecution]) -> list[dict[str, Any]]:
     return [
-        {"rid": run.rid, "status": str(run.status), "description": run.description} for run in runs_of(ml, executions)
+        {"rid": run.rid, "status": str(run.status), "description": run.description}
+        for run in summarize_executions(ml, executions)
     ]
 
 
-def asset_as_json(asset: Asset) -> dict[str, Any]:
+def asset_to_dict(asset: Asset) -> dict[str, Any]:
     """An asset for programs."""
     return asset.model_dump(mode="json")
 
 
-def _workflow(ml: DerivaML, rid: str) -> dict[str, Any]:
+def _describe_workflow(ml: DerivaML, rid: str) -> dict[str, Any]:
     row = ml.connection.require_row(MLTable.workflow, rid)
-    newest = runs_of(ml, ml.find_executions(workflow=rid, limit=NEWEST))
-    return {"kind": "workflow", **workflow_as_json(row), "newest_executions": [run.as_json() for run in newest]}
+    newest = summarize_executions(ml, ml.find_executions(workflow=rid, limit=NEWEST_EXECUTIONS_LIMIT))
+    return {"kind": "workflow", **workflow_to_dict(row), "newest_executions": [run.to_dict() for run in newest]}
 
 
-def _dataset(ml: DerivaML, rid: str) -> dict[str, Any]:
-    from deriva_ml_core.dataset.members import links
+def _describe_dataset(ml: DerivaML, rid: str) -> dict[str, Any]:
+    from deriva_ml_core.dataset.members import member_links
 
     dataset = ml.lookup_dataset(rid)
     history = dataset.dataset_history()
@@ -168,8 +183,8 @@ def _dataset(ml: DerivaML, rid: str) -> dict[str, Any]:
     catalog = ml.connection.catalog
     then = catalog.at(history[-1].snapshot) if history else catalog
     counts = {
-        element: sum(len(page) for page in then.pages(link.table, {link.dataset: rid}))
-        for element, link in links(catalog.model).items()
+        element: sum(len(page) for page in then.pages(link.table, {link.dataset_column: rid}))
+        for element, link in member_links(catalog.model).items()
     }
     return {
         "kind": "dataset",
@@ -182,22 +197,25 @@ def _dataset(ml: DerivaML, rid: str) -> dict[str, Any]:
         "members": {element: count for element, count in counts.items() if count},
         "versions": [each.model_dump(mode="json", exclude={"dataset"}) for each in history],
         "parents": [each.rid for each in dataset.list_dataset_parents()],
-        "newest_executions": [run.as_json() for run in runs_of(ml, ml.find_executions(dataset=rid, limit=NEWEST))],
+        "newest_executions": [
+            run.to_dict()
+            for run in summarize_executions(ml, ml.find_executions(dataset=rid, limit=NEWEST_EXECUTIONS_LIMIT))
+        ],
     }
 
 
-def _asset(ml: DerivaML, rid: str) -> dict[str, Any]:
+def _describe_asset(ml: DerivaML, rid: str) -> dict[str, Any]:
     asset = ml.lookup_asset(rid)
     catalog = ml.connection.catalog
     row = ml.connection.require_row(asset.table, rid)
-    links = catalog.select(execution_table(asset.table), {asset.table: rid})
+    links = catalog.select(asset_execution_table_name(asset.table), {asset.table: rid})
     rows = catalog.select(MLTable.execution, {"RID": [link["Execution"] for link in links]}) if links else []
     roles = {link["Execution"]: link["Asset_Role"] for link in links}
-    runs = runs_of(ml, [RecordedExecution(ml.connection, each) for each in rows])
-    executions = [{"role": roles[run.rid], **run.as_json()} for run in runs]
+    runs = summarize_executions(ml, [RecordedExecution(ml.connection, each) for each in rows])
+    executions = [{"role": roles[run.rid], **run.to_dict()} for run in runs]
     return {
         "kind": "asset",
-        **asset_as_json(asset),
+        **asset_to_dict(asset),
         "created": row.get("RCT"),
         "source": ml.connection.store.source(asset.url),
         "executions": executions,

@@ -11,25 +11,25 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deriva_ml_cli.places import CACHE, OBJECTS, amount_of, walk
-from deriva_ml_cli.unsent import Local, local_executions
+from deriva_ml_cli.places import CACHE_FOLDER, OBJECTS_FOLDER, iter_files, measure_disk_usage
+from deriva_ml_cli.unsent import LocalExecution, iter_local_executions
 from deriva_ml_core.definitions import MLTable
-from deriva_ml_core.execution.provenance import JOURNAL
-from deriva_ml_core.journal.story import FileStory, FileTime
+from deriva_ml_core.execution.provenance import JOURNAL_FILENAME
+from deriva_ml_core.journal.story import FileStamp, FileState
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
 
-__all__ = ["Kept", "Leftover", "delete", "find_leftovers"]
+__all__ = ["KeptFolder", "Removable", "delete_removable", "find_removable"]
 
-ABANDONED = 86400.0
+ABANDONED_AFTER_SECONDS = 86400.0
 """Seconds after which a half-written object is nobody's any more."""
 
-INPUTS = "inputs"
+INPUTS_FOLDER = "inputs"
 
 
 @dataclass(frozen=True, slots=True)
-class Leftover:
+class Removable:
     """What may go.
 
     Args:
@@ -48,7 +48,7 @@ class Leftover:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptFolder:
     """A working folder that stays, and why."""
 
     name: str
@@ -56,35 +56,45 @@ class Kept:
     reason: str
 
 
-def find_leftovers(ml: DerivaML, older: timedelta, *, downloads: bool) -> tuple[list[Leftover], list[Kept]]:
+def find_removable(
+    ml: DerivaML, min_age: timedelta, *, include_downloads: bool
+) -> tuple[list[Removable], list[KeptFolder]]:
     """Find what may go, and the working folders of ended runs that have to stay.
 
     Args:
         ml: The catalog.
-        older: How long ago a run must have ended.
-        downloads: Whether downloaded datasets count too.
+        min_age: How long ago a run must have ended.
+        include_downloads: Whether downloaded datasets count too.
     """
     leftovers, kept = [], []
-    ended = [each for each in local_executions(ml) if each.ended and _ended_before(each, datetime.now(UTC) - older)]
+    ended = [
+        each
+        for each in iter_local_executions(ml)
+        if each.has_ended and _has_ended_before(each, datetime.now(UTC) - min_age)
+    ]
     rows = ml.connection.catalog.select(MLTable.execution, {"RID": [each.rid for each in ended]}) if ended else []
     recorded = {row["RID"] for row in rows}
     for each in ended:
-        reason = _reason_to_keep(each) if each.rid in recorded else "its execution is not in this catalog"
+        reason = _find_reason_to_keep(each) if each.rid in recorded else "its execution is not in this catalog"
         if reason:
-            kept.append(Kept(each.rid, each.folder, reason))
+            kept.append(KeptFolder(each.rid, each.folder, reason))
         else:
-            leftovers.append(_measured("working folder", each.rid, each.folder))
+            leftovers.append(_measure_removable("working folder", each.rid, each.folder))
     folder = ml.connection.folder
-    if downloads and (folder / CACHE).is_dir():
-        leftovers += [_measured("download", each.name, each) for each in sorted((folder / CACHE).iterdir())]
-    leftovers += [_measured("draft", each.name, each) for each in _drafts(folder / OBJECTS)]
+    if include_downloads and (folder / CACHE_FOLDER).is_dir():
+        leftovers += [
+            _measure_removable("download", each.name, each) for each in sorted((folder / CACHE_FOLDER).iterdir())
+        ]
+    leftovers += [
+        _measure_removable("draft", each.name, each) for each in _iter_abandoned_drafts(folder / OBJECTS_FOLDER)
+    ]
     return leftovers, kept
 
 
-def delete(leftovers: Iterable[Leftover]) -> int:
+def delete_removable(removable: Iterable[Removable]) -> int:
     """Delete what may go, and return the bytes that were freed; what another process is at work on stays."""
     freed = 0
-    for each in leftovers:
+    for each in removable:
         if each.kind == "draft":
             each.path.unlink(missing_ok=True)
         elif each.kind == "download":
@@ -96,9 +106,9 @@ def delete(leftovers: Iterable[Leftover]) -> int:
     return freed
 
 
-def _measured(kind: str, name: str, path: Path) -> Leftover:
-    amount = amount_of(path)
-    return Leftover(kind, name, path, amount.files, amount.bytes)
+def _measure_removable(kind: str, name: str, path: Path) -> Removable:
+    amount = measure_disk_usage(path)
+    return Removable(kind, name, path, amount.files, amount.bytes)
 
 
 def _delete_download(folder: Path) -> bool:
@@ -110,65 +120,65 @@ def _delete_download(folder: Path) -> bool:
     return False
 
 
-def _ended_before(local: Local, time_limit: datetime) -> bool:
-    times = [local.story.stop, *(each.time for each in local.story.statuses[-1:])]
+def _has_ended_before(execution: LocalExecution, time_limit: datetime) -> bool:
+    times = [execution.state.stop_time, *(each.time for each in execution.state.statuses[-1:])]
     return max((each for each in times if each is not None), default=datetime.now(UTC)) <= time_limit
 
 
-def _reason_to_keep(local: Local) -> str:
+def _find_reason_to_keep(execution: LocalExecution) -> str:
     """Why a working folder has to stay: something in it is nowhere else; empty where everything is."""
-    story = local.story
-    if story.open_files() or story.unlinked:
-        return f"files wait to be sent: `deriva-ml upload {local.rid}`"
-    if not story.status.ended:
-        return f"its end is not recorded: `deriva-ml status {local.rid}`"
-    if not _journal_is_kept(local):
+    story = execution.state
+    if story.pending_files() or story.unlinked_keys:
+        return f"files wait to be sent: `deriva-ml upload {execution.rid}`"
+    if not story.status.is_terminal:
+        return f"its end is not recorded: `deriva-ml status {execution.rid}`"
+    if not _is_journal_uploaded(execution):
         return "its last statuses are nowhere else, as no upload took a copy of them along"
-    strangers = list(_strangers(local))
+    strangers = list(_iter_unsaved_files(execution))
     if strangers:
         more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
         return f"{strangers[0]}{more} was never registered, or was changed since it was sent"
     return ""
 
 
-def _journal_is_kept(local: Local) -> bool:
+def _is_journal_uploaded(execution: LocalExecution) -> bool:
     """Whether the journal's copy in the catalog tells every status."""
-    copies = [file for file in local.story.files.values() if _is_journal(file) and file.rid and file.stored]
+    copies = [file for file in execution.state.files.values() if _is_journal(file) and file.rid and file.stored]
     if not copies:
         return False
-    with (local.folder / JOURNAL).open("rb") as journal:
+    with (execution.folder / JOURNAL_FILENAME).open("rb") as journal:
         journal.seek(max(file.stored.length for file in copies if file.stored))
         return b'"event":"status"' not in journal.read()
 
 
-def _is_journal(file: FileStory) -> bool:
-    return file.asset.record and file.asset.filename == JOURNAL
+def _is_journal(file: FileState) -> bool:
+    return file.asset.record and file.asset.filename == JOURNAL_FILENAME
 
 
-def _strangers(local: Local) -> Iterator[str]:
+def _iter_unsaved_files(execution: LocalExecution) -> Iterator[str]:
     """The files in a working folder that the store does not have as they are now."""
-    sent: dict[Path, list[FileStory]] = {}
-    for file in local.story.files.values():
+    sent: dict[Path, list[FileState]] = {}
+    for file in execution.state.files.values():
         if file.rid:
             for path in (file.asset.path, file.asset.original):
                 if path is not None:
                     sent.setdefault(path, []).append(file)
-    for entry in walk(local.folder):
+    for entry in iter_files(execution.folder):
         path = Path(entry.path)
-        inside = path.relative_to(local.folder)
-        if inside.parts[0] in (INPUTS, JOURNAL, f"{JOURNAL}.lock") or path.is_symlink():
+        inside = path.relative_to(execution.folder)
+        if inside.parts[0] in (INPUTS_FOLDER, JOURNAL_FILENAME, f"{JOURNAL_FILENAME}.lock") or path.is_symlink():
             continue
-        now = FileTime.of(path)
-        if not any(_is_sent(file, now) for file in sent.get(path, ())):
+        now = FileStamp.from_path(path)
+        if not any(_is_unchanged(file, now) for file in sent.get(path, ())):
             yield str(inside)
 
 
-def _is_sent(file: FileStory, now: FileTime | None) -> bool:
-    return file.file_time is not None and file.file_time == now
+def _is_unchanged(file: FileState, now: FileStamp | None) -> bool:
+    return file.stored_stamp is not None and file.stored_stamp == now
 
 
-def _drafts(objects: Path) -> Iterator[Path]:
+def _iter_abandoned_drafts(objects: Path) -> Iterator[Path]:
     for path in objects.glob("draft-*"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED:
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_SECONDS:
                 yield path

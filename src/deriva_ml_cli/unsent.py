@@ -8,59 +8,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deriva_ml_core.definitions import DRY_RUN_RID
-from deriva_ml_core.execution.provenance import JOURNAL, last_status
-from deriva_ml_core.journal.file import read_story
-from deriva_ml_core.journal.story import Story
+from deriva_ml_core.execution.provenance import JOURNAL_FILENAME, effective_status
+from deriva_ml_core.journal.file import load_state
+from deriva_ml_core.journal.story import ExecutionState
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
 
-__all__ = ["Local", "local_executions", "with_unsent"]
+__all__ = ["LocalExecution", "iter_local_executions", "find_unsent_executions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class LocalExecution:
     """An execution with a working folder on this machine.
 
     Args:
         rid: Its record id.
         folder: The working folder.
-        story: What its journal tells.
+        state: What its journal tells.
     """
 
     rid: str
     folder: Path
-    story: Story
+    state: ExecutionState
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether its run is over, said or unsaid."""
-        last = last_status(self.story)
-        return last is not None and last[0].ended
+        last = effective_status(self.state)
+        return last is not None and last[0].is_terminal
 
     @property
-    def may_run(self) -> bool:
+    def is_possibly_running(self) -> bool:
         """Whether a process may be at work in it."""
-        return not self.ended and self.story.lease is not None and self.story.lease.is_dead() is not True
+        return not self.has_ended and self.state.process is not None and self.state.process.is_dead() is not True
 
 
-def local_executions(ml: DerivaML) -> Iterator[Local]:
+def iter_local_executions(ml: DerivaML) -> Iterator[LocalExecution]:
     """The executions whose working folders lie here, in the order of their names."""
     around = ml.connection.working_folder(DRY_RUN_RID).parent
     for folder in sorted(around.iterdir()) if around.is_dir() else ():
-        if (folder / JOURNAL).is_file() and folder.name != DRY_RUN_RID:
-            yield Local(folder.name, folder, read_story(folder / JOURNAL))
+        if (folder / JOURNAL_FILENAME).is_file() and folder.name != DRY_RUN_RID:
+            yield LocalExecution(folder.name, folder, load_state(folder / JOURNAL_FILENAME))
 
 
-def with_unsent(ml: DerivaML) -> list[Local]:
+def find_unsent_executions(ml: DerivaML) -> list[LocalExecution]:
     """Those of them with files to send that exist, or that still wait for something to be sent."""
     return [
         each
-        for each in local_executions(ml)
-        if each.story.created
-        and (each.story.unlinked or any(_is_there(file.asset.path) for file in each.story.open_files()))
+        for each in iter_local_executions(ml)
+        if each.state.is_created
+        and (each.state.unlinked_keys or any(_file_exists(file.asset.path) for file in each.state.pending_files()))
     ]
 
 
-def _is_there(path: Path) -> bool:
+def _file_exists(path: Path) -> bool:
     return path.exists()

@@ -8,9 +8,19 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-__all__ = ["STYLES", "ago", "counted", "duration", "moment", "number", "parsed_duration", "size", "time_of"]
+__all__ = [
+    "STATUS_STYLES",
+    "format_age",
+    "format_count",
+    "format_duration",
+    "format_time",
+    "format_number",
+    "parse_duration",
+    "format_size",
+    "parse_time",
+]
 
-STYLES: Mapping[str, str] = MappingProxyType(
+STATUS_STYLES: Mapping[str, str] = MappingProxyType(
     {
         "Created": "cyan",
         "Initializing": "cyan",
@@ -26,13 +36,13 @@ STYLES: Mapping[str, str] = MappingProxyType(
 _DURATION = re.compile(r"([\d.]+)H ([\d.]+)min ([\d.]+)sec")
 
 
-def parsed_duration(text: str | None) -> float | None:
+def parse_duration(text: str | None) -> float | None:
     """The seconds of an execution row's Duration, such as ``0.0H 1.0min 2.3456sec``; None where it is none."""
     found = _DURATION.fullmatch(text or "")
     return None if found is None else float(found[1]) * 3600 + float(found[2]) * 60 + float(found[3])
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A duration in its two largest units: ``1.2 s``, ``3 min 4 s``, ``2 h 5 min``, ``3 d 4 h``."""
     if seconds is None or not math.isfinite(seconds):
         return ""
@@ -46,7 +56,7 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def ago(time: datetime | None) -> str:
+def format_age(time: datetime | None) -> str:
     """How long ago a time was, in one unit."""
     if time is None:
         return ""
@@ -57,12 +67,12 @@ def ago(time: datetime | None) -> str:
     return "just now"
 
 
-def moment(time: datetime | None, *, seconds: bool = False) -> str:
+def format_time(time: datetime | None, *, show_seconds: bool = False) -> str:
     """A time in UTC, to the minute or the second."""
-    return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M{':%S' if seconds else ''}}"
+    return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M{':%S' if show_seconds else ''}}"
 
 
-def size(count: int | None) -> str:
+def format_size(count: int | None) -> str:
     """Bytes in decimal units: ``12 B``, ``1.8 kB``, ``303.9 MB``."""
     if count is None:
         return ""
@@ -74,16 +84,16 @@ def size(count: int | None) -> str:
     return f"{count} B" if unit == "B" else f"{scaled:.1f} {unit}"
 
 
-def time_of(text: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
     """The time that a catalog's row says."""
     return datetime.fromisoformat(text) if text else None
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """A metric's value in four digits."""
     return "" if value is None else f"{value:.4g}"
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def format_count(count: int, singular: str, plural: str = "") -> str:
     """A number with its noun: ``1 file``, ``1,200 files``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

@@ -8,12 +8,12 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.dataset import Dataset, DatasetVersion, VersionPart
 from deriva_ml_core.definitions import (
     RID,
-    Handover,
     MLAsset,
     MLTable,
     MLVocab,
     Role,
     Status,
+    TransferMode,
 )
 from deriva_ml_core.errors import (
     AccessRefused,
@@ -23,16 +23,16 @@ from deriva_ml_core.errors import (
     CatalogUnavailable,
     ChecksumMismatch,
     ConfigurationError,
+    ConflictingWorkflow,
     DatasetCycle,
     DerivaMLException,
     DerivaMLWarning,
-    DryRunOnly,
+    DiskFull,
     DuplicateRow,
     ExecutionCycle,
-    ExecutionNotBegun,
+    ExecutionNotStarted,
     ExecutionRunning,
     FileConflict,
-    FollowerOnly,
     InvalidBag,
     InvalidFileName,
     InvalidRID,
@@ -41,10 +41,11 @@ from deriva_ml_core.errors import (
     MetadataConflict,
     MissingFiles,
     NotebookFailed,
+    NotInDryRun,
     NotReproducible,
     PluginError,
+    RankZeroRequired,
     RowInUse,
-    StoreFull,
     StoreUnavailable,
     UnknownAddress,
     UnknownCheckpoint,
@@ -57,7 +58,6 @@ from deriva_ml_core.errors import (
     UnknownWorkflow,
     UploadFailed,
     WorkflowMissing,
-    WorkflowTwice,
     WrongTable,
 )
 from deriva_ml_core.execution import Execution, ExecutionConfiguration, RecordedExecution
@@ -66,7 +66,7 @@ from deriva_ml_core.models import (
     Asset,
     AssetSpec,
     DatasetSpec,
-    ExecutionRecord,
+    ExecutionInfo,
     MetricSummary,
     Progress,
     SourceCode,
@@ -78,7 +78,7 @@ from deriva_ml_core.models import (
     UploadProgress,
     UploadReport,
 )
-from deriva_ml_core.neighbours import warn_of_neighbour
+from deriva_ml_core.neighbours import warn_conflicting_distribution
 from deriva_ml_core.plugins import hookimpl, list_plugins, load_plugins, plugin_manager
 from deriva_ml_core.schema import Column, ForeignKey, Table
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
@@ -106,19 +106,19 @@ __all__ = [
     "DerivaML",
     "DerivaMLException",
     "DerivaMLWarning",
-    "DryRunOnly",
+    "NotInDryRun",
     "DuplicateRow",
     "Execution",
     "ExecutionConfiguration",
     "ExecutionCycle",
-    "ExecutionNotBegun",
-    "ExecutionRecord",
+    "ExecutionNotStarted",
+    "ExecutionInfo",
     "MetricSummary",
     "ExecutionRunning",
     "FileConflict",
-    "FollowerOnly",
+    "RankZeroRequired",
     "ForeignKey",
-    "Handover",
+    "TransferMode",
     "hookimpl",
     "InvalidBag",
     "InvalidFileName",
@@ -147,7 +147,7 @@ __all__ = [
     "Status",
     "StatusUpdate",
     "StoredObject",
-    "StoreFull",
+    "DiskFull",
     "StoreUnavailable",
     "Table",
     "UnknownAddress",
@@ -167,8 +167,8 @@ __all__ = [
     "VersionPart",
     "Workflow",
     "WorkflowMissing",
-    "WorkflowTwice",
+    "ConflictingWorkflow",
     "WrongTable",
 ]
 
-warn_of_neighbour()
+warn_conflicting_distribution()

@@ -9,23 +9,23 @@ from urllib.parse import unquote
 
 from deriva_ml_core.errors import UnknownAddress
 
-__all__ = ["CATALOG_FILE", "embedded_folder", "home"]
+__all__ = ["CATALOG_FILENAME", "embedded_catalog_folder", "home_folder"]
 
-CATALOG_FILE = "catalog.sqlite"
+CATALOG_FILENAME = "catalog.sqlite"
 """The file of an embedded catalog in its folder."""
 
-HOME = "DERIVA_ML_HOME"
+HOME_VARIABLE = "DERIVA_ML_HOME"
 """The environment variable that names the folder of the embedded catalog's own; ``~/.deriva-ml`` without it."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME_PATTERN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-def home() -> Path:
+def home_folder() -> Path:
     """The folder under which all that we keep on this machine lies."""
-    return Path(os.environ.get(HOME) or "~/.deriva-ml").expanduser().absolute()
+    return Path(os.environ.get(HOME_VARIABLE) or "~/.deriva-ml").expanduser().absolute()
 
 
-def embedded_folder(hostname: str | None) -> Path | None:
+def embedded_catalog_folder(hostname: str | None) -> Path | None:
     """The folder of an embedded catalog; None where a server is named.
 
     Args:
@@ -36,10 +36,10 @@ def embedded_folder(hostname: str | None) -> Path | None:
         UnknownAddress: It has a scheme that is neither ``file``, ``https`` nor ``http``.
     """
     if not hostname:
-        return home() / "local"
+        return home_folder() / "local"
     if hostname.startswith("file:"):
-        return _folder(hostname)
-    scheme = _SCHEME.match(hostname)
+        return _parse_file_address(hostname)
+    scheme = _SCHEME_PATTERN.match(hostname)
     if scheme and scheme[1].lower() not in ("http", "https"):
         raise UnknownAddress(
             f"Nothing answers for {hostname!r}: give a server's host name or https://<host>, file:<folder> for an "
@@ -48,7 +48,7 @@ def embedded_folder(hostname: str | None) -> Path | None:
     return None
 
 
-def _folder(address: str) -> Path:
+def _parse_file_address(address: str) -> Path:
     named = address.removeprefix("file:")
     if named.startswith("//"):
         host, _, path = named[2:].partition("/")

@@ -11,32 +11,32 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from deriva_ml_core.definitions import Handover
+    from deriva_ml_core.definitions import TransferMode
     from deriva_ml_core.models import StoredObject, UploadOptions
     from deriva_ml_core.schema import CatalogModel, Table
 
-__all__ = ["FILLED", "Backend", "Catalog", "Condition", "Either", "Linked", "ObjectStore", "Row", "Where"]
+__all__ = ["NOT_NULL", "Backend", "Catalog", "Filter", "AnyOf", "InSubquery", "ObjectStore", "Row", "Where"]
 
 Row = dict[str, Any]
 """A row by column: str, int, float, bool, None, or list[str]; times are ISO 8601 texts in UTC."""
 
-Condition = Mapping[str, Any]
+Filter = Mapping[str, Any]
 """Columns and the value that each must have; a tuple, list, set or frozenset of values: one of them; None: empty;
-`FILLED`: not empty; for one column of `select`'s, `Linked`: it names a row for which another condition holds."""
+`NOT_NULL`: not empty; for one column of `select`'s, `InSubquery`: it names a row for which another condition holds."""
 
 
-class Filled(Enum):
-    """The kind of `FILLED`."""
+class NotNull(Enum):
+    """The kind of `NOT_NULL`."""
 
-    filled = "filled"
+    not_null = "filled"
 
 
-FILLED = Filled.filled
+NOT_NULL = NotNull.not_null
 """As the value in a condition: whatever there is, but something."""
 
 
 @dataclass(frozen=True, slots=True)
-class Linked:
+class InSubquery:
     """As the value in a condition: the record id of a row of another table.
 
     Args:
@@ -45,17 +45,17 @@ class Linked:
     """
 
     table: str
-    where: Condition
+    where: Filter
 
 
 @dataclass(frozen=True, slots=True)
-class Either:
+class AnyOf:
     """Rows for which at least one of the conditions holds."""
 
-    conditions: tuple[Condition, ...]
+    filters: tuple[Filter, ...]
 
 
-Where = Condition | Either
+Where = Filter | AnyOf
 """Which rows; an empty mapping means all."""
 
 
@@ -179,7 +179,7 @@ class ObjectStore(Protocol):
     """
 
     @property
-    def at_once(self) -> int:
+    def preferred_concurrency(self) -> int:
         """How many files it takes at once with profit: 1 where one after the other is as fast, or it does not say."""
 
     def put(
@@ -188,7 +188,7 @@ class ObjectStore(Protocol):
         filename: str,
         file: Path,
         *,
-        handover: Handover,
+        handover: TransferMode,
         options: UploadOptions,
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = ...,

@@ -19,7 +19,7 @@ from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
-from deriva_ml_core.news import DRAIN_SECONDS
+from deriva_ml_core.news import DEFAULT_EXIT_TIMEOUT
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
@@ -41,7 +41,7 @@ class DerivaML:
         credential: What logs in on a server: ``{"bearer-token": …}`` or ``{"cookie": …}``.
         plugins: Who answers hooks, instead of the process's own plugins.
         clean_execution_dir: Whether uploads empty the staging folders of what was sent.
-        patience: Seconds that the end of a run waits, all in all, for what is still under way beside it: its last
+        exit_timeout: Seconds that the end of a run waits, all in all, for what is still under way beside it: its last
             status on the way to the catalog, its news to the plugins; 30 by default.
 
     Raises:
@@ -57,15 +57,17 @@ class DerivaML:
         credential: Mapping[str, str] | None = None,
         plugins: pluggy.PluginManager | None = None,
         clean_execution_dir: bool = True,
-        patience: float = DRAIN_SECONDS,
+        exit_timeout: float = DEFAULT_EXIT_TIMEOUT,
     ) -> None:
         address = Address(
             hostname=hostname,
             catalog_id=None if catalog_id is None else str(catalog_id),
             working_dir=None if working_dir is None else Path(working_dir).expanduser().absolute(),
-            credential=_secret(credential),
+            credential=_wrap_credential(credential),
         )
-        self._connection = open_connection(address, plugins, clean=clean_execution_dir, patience=patience)
+        self._connection = open_connection(
+            address, plugins, clean_execution_dir=clean_execution_dir, exit_timeout=exit_timeout
+        )
 
     @classmethod
     def create(
@@ -96,7 +98,7 @@ class DerivaML:
             LoginRequired, AccessRefused: The user may not make catalogs there.
         """
         given = None if catalog_id is None else str(catalog_id)
-        address = Address(hostname=hostname, catalog_id=given, credential=_secret(credential))
+        address = Address(hostname=hostname, catalog_id=given, credential=_wrap_credential(credential))
         asked = (plugins or plugin_manager()).hook.create_catalog
         number = asked(address=address, project_name=project_name, acls=acls)
         return cls(hostname, number, working_dir=working_dir, credential=credential, plugins=plugins)
@@ -137,7 +139,7 @@ class DerivaML:
             UnknownTerm: The catalog has no such workflow type; those that it has are named.
         """
         self._connection.terms.require(MLVocab.workflow_type, [workflow_type])
-        return workflow.detected(
+        return workflow.create_workflow(
             name=name, workflow_type=workflow_type, description=description, plugins=self._connection.plugins
         )
 
@@ -147,19 +149,19 @@ class DerivaML:
         Returns:
             The record id of the workflow in the catalog.
         """
-        return workflow.register(self._connection, workflow_)
+        return workflow.register_workflow(self._connection, workflow_)
 
     def lookup_workflow(self, rid: RID) -> CatalogWorkflow:
         """The workflow of a record id; assigning its ``description`` or ``workflow_type`` writes to the catalog."""
-        return workflow.lookup(self._connection, rid)
+        return workflow.lookup_workflow(self._connection, rid)
 
     def lookup_workflow_by_url(self, url_or_checksum: str) -> CatalogWorkflow:
         """The workflow with that URL or checksum."""
-        return workflow.lookup_by_url(self._connection, url_or_checksum)
+        return workflow.lookup_workflow_by_url(self._connection, url_or_checksum)
 
     def find_workflows(self) -> list[CatalogWorkflow]:
         """All workflows."""
-        return workflow.find(self._connection)
+        return workflow.find_workflows(self._connection)
 
     # Executions
 
@@ -178,7 +180,7 @@ class DerivaML:
 
         Raises:
             WorkflowMissing: There is no workflow.
-            WorkflowTwice: There are two different ones.
+            ConflictingWorkflow: There are two different ones.
             UnknownRID, WrongTable, UnknownVersion, UnknownTerm: An input or the workflow's type does not exist.
         """
         from deriva_ml_core.execution.following import create_execution
@@ -247,9 +249,9 @@ class DerivaML:
             UnknownMetric: No execution has told of the metric; those that there are, are named.
             ConfigurationError: The catalog has no place for metrics, or there is no such stage.
         """
-        from deriva_ml_core.execution.finding import find_executions, find_ranking
+        from deriva_ml_core.execution.finding import find_executions, resolve_ranking
 
-        ranking = None if sort is None else find_ranking(self._connection, sort, stage)
+        ranking = None if sort is None else resolve_ranking(self._connection, sort, stage)
         rid = workflow.rid if isinstance(workflow, Workflow) else workflow
         if isinstance(workflow, Workflow) and rid is None:
             return []
@@ -308,7 +310,7 @@ class DerivaML:
             lineage=lineage,
             make_tables=make_tables,
             options=options,
-            tell=progress_callback,
+            progress_callback=progress_callback,
         )
 
     # Datasets
@@ -438,17 +440,17 @@ class DerivaML:
         Raises:
             UnknownTable, UnknownColumn, UnknownRID, DuplicateRow: By what is wrong; nothing was added then.
         """
-        self._require_domain(table)
+        self._reject_asset_table(table)
         return self._connection.catalog.insert(table, rows, skip_existing=skip_existing)
 
     def select_rows(self, table: str, where: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The rows of a table for which each column has the value, or one of the values, given for it."""
         return self._connection.catalog.select(table, dict(where or {}))
 
-    def _require_domain(self, table: str) -> None:
+    def _reject_asset_table(self, table: str) -> None:
         if self._connection.catalog.model.table(table).is_asset:
             raise UnknownColumn(f"Rows of the asset table {table} are made by uploading files, not by insert_rows.")
 
 
-def _secret(credential: Mapping[str, str] | None) -> dict[str, SecretStr] | None:
+def _wrap_credential(credential: Mapping[str, str] | None) -> dict[str, SecretStr] | None:
     return None if credential is None else {key: SecretStr(value) for key, value in credential.items()}

@@ -12,13 +12,13 @@ import pluggy
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
 from deriva_ml_core.errors import PluginError, UnknownAddress, UnknownRID, UnknownTerm, WrongTable
 from deriva_ml_core.models import Address
-from deriva_ml_core.news import DRAIN_SECONDS
+from deriva_ml_core.news import DEFAULT_EXIT_TIMEOUT
 from deriva_ml_core.plugins import plugin_manager
 
-__all__ = ["Connection", "Terms", "open_connection"]
+__all__ = ["Connection", "TermCache", "open_connection"]
 
 
-class Terms:
+class TermCache:
     """The terms of the catalog's vocabularies, read once each and again on a miss.
 
     Args:
@@ -27,29 +27,29 @@ class Terms:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._known: dict[str, frozenset[str]] = {}
+        self._cache: dict[str, frozenset[str]] = {}
         self._lock = Lock()
 
     def require(self, vocabulary: str, names: Iterable[str]) -> None:
         """Raise `UnknownTerm`, naming the known ones, unless the vocabulary has all these terms."""
         wanted = set(names)
-        if wanted - self._known.get(vocabulary, frozenset()) and (missing := wanted - self.read(vocabulary)):
-            known = ", ".join(sorted(self._known[vocabulary])) or "none"
+        if wanted - self._cache.get(vocabulary, frozenset()) and (missing := wanted - self.reload(vocabulary)):
+            known = ", ".join(sorted(self._cache[vocabulary])) or "none"
             raise UnknownTerm(
                 f"The vocabulary {vocabulary} has no term {', '.join(map(repr, sorted(missing)))}; it has {known}. "
                 f"Add one with ml.add_term({str(vocabulary)!r}, name, description)."
             )
 
-    def known(self, vocabulary: str) -> frozenset[str]:
+    def cached_terms(self, vocabulary: str) -> frozenset[str]:
         """The terms of a vocabulary as they were when it was last read."""
-        return self._known.get(vocabulary) or self.read(vocabulary)
+        return self._cache.get(vocabulary) or self.reload(vocabulary)
 
-    def read(self, vocabulary: str) -> frozenset[str]:
+    def reload(self, vocabulary: str) -> frozenset[str]:
         """All terms of a vocabulary, as they are now."""
         table = self._catalog.model.vocabulary(vocabulary).name
         names = frozenset(row["Name"] for row in self._catalog.select(table))
         with self._lock:
-            self._known[vocabulary] = names
+            self._cache[vocabulary] = names
         return names
 
 
@@ -57,16 +57,16 @@ def open_connection(
     address: Address,
     plugins: pluggy.PluginManager | None = None,
     *,
-    clean: bool = True,
-    patience: float = DRAIN_SECONDS,
+    clean_execution_dir: bool = True,
+    exit_timeout: float = DEFAULT_EXIT_TIMEOUT,
 ) -> Connection:
     """Open the catalog at an address by asking the plugins who knows it.
 
     Args:
         address: Where it is.
         plugins: Whom to ask; the process's own plugins by default.
-        clean: Whether uploads empty the staging folders unless told otherwise.
-        patience: Seconds that the end of a run waits for what is still under way beside it.
+        clean_execution_dir: Whether uploads empty the staging folders unless told otherwise.
+        exit_timeout: Seconds that the end of a run waits for what is still under way beside it.
 
     Raises:
         UnknownAddress: Nobody knows it.
@@ -80,11 +80,17 @@ def open_connection(
             "DerivaML('file:<folder>'), a catalog on a Deriva server, DerivaML('server.org', '1'), unless the plugin "
             "'connect' is disabled, and whatever an installed plugin connects to; list_plugins() names them."
         )
-    _require_whole(backend.catalog)
-    return Connection(address=address, backend=backend, plugins=plugins, clean=clean, patience=patience)
+    _check_catalog_methods(backend.catalog)
+    return Connection(
+        address=address,
+        backend=backend,
+        plugins=plugins,
+        clean_execution_dir=clean_execution_dir,
+        exit_timeout=exit_timeout,
+    )
 
 
-def _require_whole(catalog: Catalog) -> None:
+def _check_catalog_methods(catalog: Catalog) -> None:
     """Raise `PluginError`, naming what lacks, for a catalog that was written when less was asked."""
     asked = [name for name in dir(Catalog) if not name.startswith("_") and callable(getattr(Catalog, name))]
     if lacking := [name for name in asked if not hasattr(catalog, name)]:
@@ -103,22 +109,26 @@ class Connection:
         address: Where it is: enough to open it again in another process.
         backend: The rows, the bytes, and the folder for working folders.
         plugins: Who hears news and answers questions.
-        clean: Whether uploads empty the staging folders unless told otherwise.
-        patience: Seconds that the end of a run waits for what is still under way beside it.
+        clean_execution_dir: Whether uploads empty the staging folders unless told otherwise.
+        exit_timeout: Seconds that the end of a run waits for what is still under way beside it.
     """
 
     address: Address
     backend: Backend
     plugins: pluggy.PluginManager
-    clean: bool = True
-    patience: float = DRAIN_SECONDS
-    terms: Terms = field(init=False)
+    clean_execution_dir: bool = True
+    exit_timeout: float = DEFAULT_EXIT_TIMEOUT
+    terms: TermCache = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "terms", Terms(self.backend.catalog))
+        object.__setattr__(self, "terms", TermCache(self.backend.catalog))
 
     def __reduce__(self) -> tuple[Callable[..., Connection], tuple[Address, bool, float]]:
-        return _opened_again, (self.address, self.clean, self.patience)  # another process asks its own plugins
+        return _reopen_connection, (
+            self.address,
+            self.clean_execution_dir,
+            self.exit_timeout,
+        )  # another process asks its own plugins
 
     @property
     def catalog(self) -> Catalog:
@@ -154,5 +164,5 @@ class Connection:
         raise UnknownRID(f"{rid} names no row of {self.catalog.name}; give the RID of a row of {table}.")
 
 
-def _opened_again(address: Address, clean: bool, patience: float) -> Connection:
-    return open_connection(address, clean=clean, patience=patience)
+def _reopen_connection(address: Address, clean_execution_dir: bool, exit_timeout: float) -> Connection:
+    return open_connection(address, clean_execution_dir=clean_execution_dir, exit_timeout=exit_timeout)

@@ -8,22 +8,22 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import NoReturn, TypeVar
 
-__all__ = ["as_done"]
+__all__ = ["map_unordered"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-GRACE = 2.0
+STOP_TIMEOUT = 2.0
 """Seconds that who stops early waits for what is in hand, to have it whole; it is not waited for any longer."""
 
 
-def as_done(
+def map_unordered(
     task: Callable[[T], R], items: Sequence[T], workers: int, *, name: str, stop: Event | None = None
 ) -> Generator[tuple[T, R]]:
     """Do a task for each item, several at once, and give each with what came of it as soon as it is done.
 
     Where one worker is enough, or the system gives no thread, all is done here. Close the iterator when it is left
-    early: ``with closing(as_done(...)) as done``.
+    early: ``with closing(map_unordered(...)) as done``.
 
     Args:
         task: What to do. What it raises is raised here, and ends the work.
@@ -43,11 +43,11 @@ def as_done(
     for item in items:
         waiting.put(item)
     threads = [
-        Thread(target=_work, args=(task, waiting, done, stop), name=f"{name}-{number}", daemon=True)
+        Thread(target=_run_tasks, args=(task, waiting, done, stop), name=f"{name}-{number}", daemon=True)
         for number in range(min(workers, len(items)))
     ]
     try:
-        if not _begun(threads):
+        if not _start_threads(threads):
             yield from ((item, task(item)) for item in items)
             return
         for _ in items:
@@ -57,13 +57,13 @@ def as_done(
         stop.set()
         raise
     finally:
-        until = time.monotonic() + GRACE
+        until = time.monotonic() + STOP_TIMEOUT
         for thread in threads:
             if thread.ident is not None:
                 thread.join(max(0.0, until - time.monotonic()))
 
 
-def _begun(threads: Sequence[Thread]) -> bool:
+def _start_threads(threads: Sequence[Thread]) -> bool:
     """Start threads, as many as the system gives; returns whether that is any."""
     for thread in threads:
         try:
@@ -73,7 +73,7 @@ def _begun(threads: Sequence[Thread]) -> bool:
     return True
 
 
-def _work(
+def _run_tasks(
     task: Callable[[T], R],
     waiting: SimpleQueue[T],
     done: SimpleQueue[tuple[T, Callable[[], R]]],
@@ -84,20 +84,20 @@ def _work(
             item = waiting.get_nowait()
         except Empty:
             return
-        done.put((item, _result(task, item, stop)))
+        done.put((item, _capture_result(task, item, stop)))
 
 
-def _result(task: Callable[[T], R], item: T, stop: Event) -> Callable[[], R]:
+def _capture_result(task: Callable[[T], R], item: T, stop: Event) -> Callable[[], R]:
     """What gives a task's result again, or raises again what it raised."""
     try:
         result = task(item)
-    except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+    except BaseException as error:
         stop.set()
-        return _raising(error)
+        return _make_raiser(error)
     return lambda: result
 
 
-def _raising(error: BaseException) -> Callable[[], NoReturn]:
+def _make_raiser(error: BaseException) -> Callable[[], NoReturn]:
     def again() -> NoReturn:
         raise error
 

@@ -9,7 +9,7 @@ from deriva_ml_core.errors import InvalidRID
 
 __all__ = [
     "DRY_RUN_RID",
-    "Handover",
+    "TransferMode",
     "MLAsset",
     "MLTable",
     "MLVocab",
@@ -25,7 +25,7 @@ RID = str
 """A row's id, such as ``1-4A2C``, optionally followed by ``@`` and a snapshot."""
 
 RID_PATTERN = r"[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*"
-_RID = re.compile(rf"({RID_PATTERN})(?:@({RID_PATTERN}))?")
+_RID_REGEX = re.compile(rf"({RID_PATTERN})(?:@({RID_PATTERN}))?")
 
 DRY_RUN_RID: RID = "0000"
 """The record id of an execution that writes nothing."""
@@ -43,7 +43,7 @@ def split_rid(rid: str) -> tuple[str, str | None]:
     Raises:
         InvalidRID: The text is not a record id.
     """
-    found = _RID.fullmatch(rid) if isinstance(rid, str) else None
+    found = _RID_REGEX.fullmatch(rid) if isinstance(rid, str) else None
     if found is None:
         raise InvalidRID(f"{rid!r} is not a RID: give letters and digits in groups joined by '-', such as '1-4A2C'.")
     return found[1], found[2]
@@ -67,18 +67,18 @@ class Status(StrEnum):
     aborted = "Aborted"
 
     @property
-    def ended(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether the run is over."""
         return self in (Status.completed, Status.failed, Status.aborted)
 
-    def may_become(self, following: Status) -> bool:
+    def can_transition_to(self, new_status: Status) -> bool:
         """Whether `following` may be written after this state: never back to Created, never on from an end."""
-        if self.ended:
-            return following.ended
-        return following is not Status.created or self is Status.created
+        if self.is_terminal:
+            return new_status.is_terminal
+        return new_status is not Status.created or self is Status.created
 
 
-class Handover(StrEnum):
+class TransferMode(StrEnum):
     """What a store may do with a file that it is given.
 
     ``copy``: read it, no more. ``share``: also keep its very bytes under a name of the store's own, since nobody will
@@ -86,7 +86,7 @@ class Handover(StrEnum):
     """
 
     copy = "copy"
-    share = "share"
+    hardlink = "share"
     move = "move"
 
 

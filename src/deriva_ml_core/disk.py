@@ -7,30 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deriva_ml_core.errors import CatalogReadOnly, StoreFull
+from deriva_ml_core.errors import CatalogReadOnly, DiskFull
 
-__all__ = ["explained"]
+__all__ = ["translate_os_errors"]
 
 
 @contextmanager
-def explained(what: str, place: Path) -> Iterator[None]:
+def translate_os_errors(message: str, folder: Path) -> Iterator[None]:
     """Say of a disk that is full, or may not be written, what could not be done and what to do.
 
     Args:
-        what: What is done in the block: ``model.pt cannot be registered``.
-        place: The folder where it is done.
+        message: What is done in the block: ``model.pt cannot be registered``.
+        folder: The folder where it is done.
 
     Raises:
-        StoreFull: There is no room.
+        DiskFull: There is no room.
         CatalogReadOnly: This user may not write there.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, StoreFull):
-            raise StoreFull(f"{what}: the disk of {place} is full. Free some space and call again.") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, DiskFull):
+            raise DiskFull(f"{message}: the disk of {folder} is full. Free some space and call again.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise CatalogReadOnly(
-                f"{what}: {error}. Let this user write in {place}, or work in another place with DERIVA_ML_HOME."
+                f"{message}: {error}. Let this user write in {folder}, or work in another place with DERIVA_ML_HOME."
             ) from error
         raise

@@ -13,13 +13,13 @@ __all__ = [
     "DatasetCycle",
     "DerivaMLException",
     "DerivaMLWarning",
-    "DryRunOnly",
+    "NotInDryRun",
     "DuplicateRow",
     "ExecutionCycle",
-    "ExecutionNotBegun",
+    "ExecutionNotStarted",
     "ExecutionRunning",
     "FileConflict",
-    "FollowerOnly",
+    "RankZeroRequired",
     "InvalidBag",
     "InvalidFileName",
     "InvalidRID",
@@ -31,7 +31,7 @@ __all__ = [
     "NotReproducible",
     "PluginError",
     "RowInUse",
-    "StoreFull",
+    "DiskFull",
     "StoreUnavailable",
     "UnknownAddress",
     "UnknownCheckpoint",
@@ -44,7 +44,7 @@ __all__ = [
     "UnknownWorkflow",
     "UploadFailed",
     "WorkflowMissing",
-    "WorkflowTwice",
+    "ConflictingWorkflow",
     "WrongTable",
 ]
 
@@ -141,7 +141,7 @@ class ExecutionCycle(DerivaMLException):
     """An execution that would be nested in itself."""
 
 
-class ExecutionNotBegun(DerivaMLException):
+class ExecutionNotStarted(DerivaMLException):
     """An execution that is made when its training begins was asked for before."""
 
 
@@ -153,7 +153,7 @@ class WorkflowMissing(DerivaMLException):
     """An execution without a workflow."""
 
 
-class WorkflowTwice(DerivaMLException):
+class ConflictingWorkflow(DerivaMLException):
     """An execution with two different workflows."""
 
 
@@ -169,11 +169,11 @@ class InvalidTransition(DerivaMLException):
     """A status that may not follow the present one."""
 
 
-class DryRunOnly(DerivaMLException):
+class NotInDryRun(DerivaMLException):
     """Something that a dry run cannot do, since it writes nothing."""
 
 
-class FollowerOnly(DerivaMLException):
+class RankZeroRequired(DerivaMLException):
     """Something that only the process of rank zero can do, in a process that follows it and writes nothing."""
 
 
@@ -205,7 +205,7 @@ class StoreUnavailable(DerivaMLException):
     """The object store cannot be reached now; the same call may succeed later."""
 
 
-class StoreFull(DerivaMLException, OSError):
+class DiskFull(DerivaMLException, OSError):
     """A disk that has no room for an object, the store's or the one it is brought to; repeating alone does not help."""
 
 

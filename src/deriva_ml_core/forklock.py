@@ -6,28 +6,28 @@ import os
 from threading import RLock
 from types import TracebackType
 
-__all__ = ["ForkLock"]
+__all__ = ["ForkSafeRLock"]
 
 
-class ForkLock:
+class ForkSafeRLock:
     """A reentrant lock between the threads of one process."""
 
     def __init__(self) -> None:
         self._lock = RLock()
         self._pid = os.getpid()
 
-    def acquire(self, seconds: float = -1) -> bool:
+    def acquire(self, timeout: float = -1) -> bool:
         """Take the lock.
 
         Args:
-            seconds: How long to wait for it; for ever by default.
+            timeout: How long to wait for it; for ever by default.
 
         Returns:
             Whether it was taken.
         """
         if self._pid != os.getpid():
             self._lock, self._pid = RLock(), os.getpid()
-        return self._lock.acquire(timeout=seconds)
+        return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
         """Give it back."""

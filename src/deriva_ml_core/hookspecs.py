@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from deriva_ml_core.backend import Backend
-    from deriva_ml_core.models import Address, ExecutionRecord, SourceCode, StagedAsset, StatusUpdate, UploadReport
+    from deriva_ml_core.models import Address, ExecutionInfo, SourceCode, StagedAsset, StatusUpdate, UploadReport
 
-__all__ = ["PROJECT", "Contributions", "News", "Questions"]
+__all__ = ["PROJECT", "CollectHooks", "NotificationHooks", "FirstResultHooks"]
 
 PROJECT = "deriva_ml"
 """pluggy's project name, and the entry-point group in which plugins are found."""
@@ -27,7 +27,7 @@ PROJECT = "deriva_ml"
 hookspec = pluggy.HookspecMarker(PROJECT)
 
 
-class Questions:
+class FirstResultHooks:
     """Asked once, at the start; the first answer that is not None counts, and an exception goes up."""
 
     @hookspec(firstresult=True)
@@ -64,7 +64,7 @@ class Questions:
         """
 
 
-class Contributions:
+class CollectHooks:
     """Asked of everyone, and all answers are kept; one that fails is warned about and left out."""
 
     @hookspec
@@ -75,17 +75,17 @@ class Contributions:
         """
 
 
-class News:
+class NotificationHooks:
     """Told to everyone from one thread beside the run, in order; what a listener raises is logged with its name."""
 
     @hookspec
-    def status_changed(self, execution: ExecutionRecord, update: StatusUpdate) -> None:
+    def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
         """Hear each status, once it is in the journal."""
 
     @hookspec
-    def asset_registered(self, execution: ExecutionRecord, asset: StagedAsset) -> None:
+    def asset_registered(self, execution: ExecutionInfo, asset: StagedAsset) -> None:
         """Hear that a file was staged by ``asset_file_path``."""
 
     @hookspec
-    def outputs_uploaded(self, execution: ExecutionRecord, report: UploadReport) -> None:
+    def outputs_uploaded(self, execution: ExecutionInfo, report: UploadReport) -> None:
         """Hear what an upload sent and what it left, once per upload that sent or failed something."""

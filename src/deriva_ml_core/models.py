@@ -17,7 +17,7 @@ __all__ = [
     "Asset",
     "AssetSpec",
     "DatasetSpec",
-    "ExecutionRecord",
+    "ExecutionInfo",
     "MetricSummary",
     "Progress",
     "SourceCode",
@@ -28,13 +28,13 @@ __all__ = [
     "UploadOptions",
     "UploadProgress",
     "UploadReport",
-    "Value",
+    "FrozenModel",
 ]
 
 CheckedRID = Annotated[RID, BeforeValidator(check_rid)]
 
 
-class LateSignature:
+class LazySignature:
     """The signature of a class whose validator is built late: built when somebody asks, as hydra-zen's builds does."""
 
     def __get__(self, value: object, owner: type[BaseModel]) -> Signature:
@@ -42,14 +42,14 @@ class LateSignature:
         return owner.__signature__
 
 
-class Value(BaseModel):
+class FrozenModel(BaseModel):
     """A frozen value that refuses unknown fields; its validator is built when it is first used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, ser_json_inf_nan="constants")
-    __signature__ = LateSignature()
+    __signature__ = LazySignature()
 
 
-class Address(Value):
+class Address(FrozenModel):
     """Where a catalog is, and how to be let in.
 
     Args:
@@ -73,7 +73,7 @@ class Address(Value):
         return Address.model_validate, (self.model_dump(),)
 
 
-class SourceCode(Value):
+class SourceCode(FrozenModel):
     """Where the code is that runs.
 
     Args:
@@ -96,7 +96,7 @@ class SourceCode(Value):
     kind: str = "explicit"
 
 
-class DatasetSpec(Value):
+class DatasetSpec(FrozenModel):
     """One dataset that goes into an execution.
 
     Args:
@@ -110,7 +110,7 @@ class DatasetSpec(Value):
     materialize: bool = True
 
 
-class AssetSpec(Value):
+class AssetSpec(FrozenModel):
     """One asset that goes into an execution.
 
     Args:
@@ -120,7 +120,7 @@ class AssetSpec(Value):
     rid: CheckedRID
 
 
-class Progress(Value):
+class Progress(FrozenModel):
     """How far a training is.
 
     Args:
@@ -147,7 +147,7 @@ class Progress(Value):
     left: float | None = None
 
 
-class MetricSummary(Value):
+class MetricSummary(FrozenModel):
     """Where a metric of an execution stands.
 
     Args:
@@ -167,7 +167,7 @@ class MetricSummary(Value):
     larger_is_better: bool
 
 
-class StatusUpdate(Value):
+class StatusUpdate(FrozenModel):
     """One status of an execution.
 
     Args:
@@ -187,7 +187,7 @@ class StatusUpdate(Value):
     progress: Progress | None = None
 
 
-class StagedAsset(Value):
+class StagedAsset(FrozenModel):
     """A file that an execution registered.
 
     Args:
@@ -211,7 +211,7 @@ class StagedAsset(Value):
     record: bool = False
 
 
-class StoredObject(Value):
+class StoredObject(FrozenModel):
     """Bytes that a store holds.
 
     Args:
@@ -225,7 +225,7 @@ class StoredObject(Value):
     length: int
 
 
-class Asset(Value):
+class Asset(FrozenModel):
     """A file with a row in the catalog.
 
     Args:
@@ -251,7 +251,7 @@ class Asset(Value):
     role: str | None = None
 
 
-class UploadOptions(Value):
+class UploadOptions(FrozenModel):
     """How to send.
 
     Args:
@@ -269,7 +269,7 @@ class UploadOptions(Value):
     upload_workers: int | None = Field(default=None, ge=1)
 
 
-class UploadProgress(Value):
+class UploadProgress(FrozenModel):
     """How far an upload is: told before the first file and after each."""
 
     files_done: int
@@ -279,14 +279,14 @@ class UploadProgress(Value):
     filename: str = ""
 
 
-class UnsentAsset(Value):
+class UnsentAsset(FrozenModel):
     """A staged file that was not sent, and why."""
 
     asset: StagedAsset
     reason: str
 
 
-class UploadReport(Value):
+class UploadReport(FrozenModel):
     """What one upload did.
 
     Args:
@@ -298,7 +298,7 @@ class UploadReport(Value):
     unsent: tuple[UnsentAsset, ...] = ()
 
 
-class ExecutionRecord(Value):
+class ExecutionInfo(FrozenModel):
     """An execution as plugins and readers see it: values only.
 
     Args:

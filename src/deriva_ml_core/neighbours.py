@@ -8,10 +8,10 @@ from pathlib import Path
 
 from deriva_ml_core.notices import warn
 
-__all__ = ["find_neighbour", "warn_of_neighbour"]
+__all__ = ["find_conflicting_distribution", "warn_conflicting_distribution"]
 
 
-def find_neighbour(folders: Iterable[str]) -> Path | None:
+def find_conflicting_distribution(folders: Iterable[str]) -> Path | None:
     """Look for an installed distribution ``deriva-ml``.
 
     Args:
@@ -25,9 +25,9 @@ def find_neighbour(folders: Iterable[str]) -> Path | None:
     return next(found, None)
 
 
-def warn_of_neighbour() -> None:
+def warn_conflicting_distribution() -> None:
     """Warn where ``deriva-ml`` is installed beside this distribution, for both bring the package ``deriva_ml``."""
-    if found := find_neighbour(sys.path):
+    if found := find_conflicting_distribution(sys.path):
         warn(
             f"The distribution deriva-ml is installed beside deriva-ml-core ({found}), and both bring the package "
             "deriva_ml: what `import deriva_ml` gives depends on which was installed last. Keep one of them in an "

@@ -8,18 +8,18 @@ from typing import Any
 
 import pluggy
 
-from deriva_ml_core.plugins import announce
-from deriva_ml_core.worker import Worker
+from deriva_ml_core.plugins import notify
+from deriva_ml_core.worker import BackgroundWorker
 
-__all__ = ["DRAIN_SECONDS", "NewsThread"]
+__all__ = ["DEFAULT_EXIT_TIMEOUT", "NotificationDispatcher"]
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 30.0
+DEFAULT_EXIT_TIMEOUT = 30.0
 """How long the end of a run waits for what is still under way beside it."""
 
 
-class NewsThread:
+class NotificationDispatcher:
     """Tells news to the plugins in order, without the run ever waiting for one of them.
 
     Args:
@@ -28,38 +28,40 @@ class NewsThread:
 
     def __init__(self, plugins: pluggy.PluginManager) -> None:
         self._plugins = plugins
-        self._present = ""
-        self._worker = Worker("deriva-ml-news")
+        self._current_hook = ""
+        self._worker = BackgroundWorker("deriva-ml-news")
 
-    def is_heard(self, hook: str) -> bool:
+    def has_listeners(self, hook: str) -> bool:
         """Whether anybody listens to a hook."""
         return bool(getattr(self._plugins.hook, hook).get_hookimpls())
 
-    def tell(self, hook: str, arguments: Mapping[str, Any]) -> None:
+    def notify(self, hook: str, arguments: Mapping[str, Any]) -> None:
         """Pass news on; it returns at once.
 
         Args:
             hook: The hook of class `News`.
             arguments: Its arguments by name, all frozen.
         """
-        self._worker.submit(lambda: self._announce(hook, arguments))
+        self._worker.submit(lambda: self._dispatch(hook, arguments))
 
-    def drain(self, seconds: float) -> bool:
+    def drain(self, timeout: float) -> bool:
         """Wait until all that was told before has been heard.
 
         Args:
-            seconds: How long at most.
+            timeout: How long at most.
 
         Returns:
             Whether it has.
         """
-        if self._worker.drain(seconds):
+        if self._worker.drain(timeout):
             return True
-        hook = getattr(self._plugins.hook, self._present, None)
+        hook = getattr(self._plugins.hook, self._current_hook, None)
         listeners = ", ".join(answer.plugin_name for answer in hook.get_hookimpls()) if hook else "all"
-        log.warning("Plugins are still busy with news (%s: %s); they are not waited for.", self._present, listeners)
+        log.warning(
+            "Plugins are still busy with news (%s: %s); they are not waited for.", self._current_hook, listeners
+        )
         return False
 
-    def _announce(self, hook: str, arguments: Mapping[str, Any]) -> None:
-        self._present = hook
-        announce(self._plugins, hook, arguments)
+    def _dispatch(self, hook: str, arguments: Mapping[str, Any]) -> None:
+        self._current_hook = hook
+        notify(self._plugins, hook, arguments)

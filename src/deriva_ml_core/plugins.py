@@ -18,8 +18,8 @@ from deriva_ml_core.errors import PluginError
 __all__ = [
     "DEFAULT_PLUGINS",
     "PluginDescription",
-    "announce",
-    "contributions",
+    "notify",
+    "collect",
     "hookimpl",
     "list_plugins",
     "load_plugins",
@@ -32,7 +32,7 @@ hookimpl = pluggy.HookimplMarker(hookspecs.PROJECT)
 DEFAULT_PLUGINS = ("connect", "environment", "source_script", "source_notebook", "source_container")
 """The built-ins, in order: pluggy asks the last one first."""
 
-DISABLED = "DERIVA_ML_DISABLED_PLUGINS"
+DISABLED_PLUGINS_VARIABLE = "DERIVA_ML_DISABLED_PLUGINS"
 """The environment variable that blocks plugins by name, separated by commas."""
 
 log = logging.getLogger(__name__)
@@ -60,38 +60,38 @@ def plugin_manager() -> pluggy.PluginManager:
 def load_plugins(environ: Mapping[str, str]) -> pluggy.PluginManager:
     """Make a new plugin manager; `plugin_manager` is this with the process's own environment."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
-    for spec in (hookspecs.Questions, hookspecs.Contributions, hookspecs.News):
+    for spec in (hookspecs.FirstResultHooks, hookspecs.CollectHooks, hookspecs.NotificationHooks):
         manager.add_hookspecs(spec)
-    for name in filter(None, (name.strip() for name in environ.get(DISABLED, "").split(","))):
+    for name in filter(None, (name.strip() for name in environ.get(DISABLED_PLUGINS_VARIABLE, "").split(","))):
         manager.set_blocked(name)
     for name in DEFAULT_PLUGINS:
         manager.register(import_module(f"deriva_ml_core.builtin.{name}"), name)
-    for name in _installed():
+    for name in _installed_plugin_names():
         try:
-            _load(manager, name)
+            _load_plugin(manager, name)
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"The plugin {name!r} cannot be used: {error}. "
-                f"Mend or uninstall it, or block it with {DISABLED}={name}."
+                f"Mend or uninstall it, or block it with {DISABLED_PLUGINS_VARIABLE}={name}."
             ) from error
     return manager
 
 
-def _installed() -> list[str]:
+def _installed_plugin_names() -> list[str]:
     # imported here, since nothing else that `import deriva_ml` loads needs it
     from importlib.metadata import entry_points
 
     return sorted(entry.name for entry in entry_points(group=hookspecs.PROJECT))
 
 
-def _load(manager: pluggy.PluginManager, name: str) -> None:
+def _load_plugin(manager: pluggy.PluginManager, name: str) -> None:
     if manager.has_plugin(name):
         raise ValueError("another plugin has that name already")
     manager.load_setuptools_entrypoints(hookspecs.PROJECT, name)
     manager.check_pending()
     if manager.is_blocked(name):
         return
-    answers = [answer for answer in _implementations(manager) if answer[1].plugin_name == name]
+    answers = [answer for answer in _iter_implementations(manager) if answer[1].plugin_name == name]
     if not answers:
         log.warning("The plugin %r answers no hook: mark its functions with deriva_ml_core.plugins.hookimpl.", name)
     for caller, answer in answers:
@@ -101,7 +101,7 @@ def _load(manager: pluggy.PluginManager, name: str) -> None:
             raise ValueError(f"it wraps {caller.name}, and only a question may be wrapped")
 
 
-def _implementations(manager: pluggy.PluginManager) -> Iterator[tuple[pluggy.HookCaller, pluggy.HookImpl]]:
+def _iter_implementations(manager: pluggy.PluginManager) -> Iterator[tuple[pluggy.HookCaller, pluggy.HookImpl]]:
     for caller in vars(manager.hook).values():
         for answer in caller.get_hookimpls():
             yield caller, answer
@@ -116,33 +116,33 @@ def list_plugins(manager: pluggy.PluginManager | None = None) -> list[PluginDesc
     manager = manager or plugin_manager()
     distributions = {id(plugin): dist.project_name for plugin, dist in manager.list_plugin_distinfo()}
     return [
-        PluginDescription(name, distributions.get(id(plugin)), tuple(sorted(_hooks(manager, plugin))))
+        PluginDescription(name, distributions.get(id(plugin)), tuple(sorted(_implemented_hooks(manager, plugin))))
         for name, plugin in manager.list_name_plugin()
         if plugin is not None
     ]
 
 
-def _hooks(manager: pluggy.PluginManager, plugin: object) -> Iterator[str]:
+def _implemented_hooks(manager: pluggy.PluginManager, plugin: object) -> Iterator[str]:
     return (caller.name for caller in manager.get_hookcallers(plugin) or ())
 
 
-def announce(manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> None:
+def notify(manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> None:
     """Tell news to every listener; one that fails is logged by name and the others still hear it."""
-    for answer in _answers(manager, hook):
+    for answer in _ordered_implementations(manager, hook):
         try:
             answer.function(*(arguments[name] for name in answer.argnames))
         except (Exception, SystemExit):
             log.warning("Plugin %r failed at %s; the run goes on without it.", answer.plugin_name, hook, exc_info=True)
 
 
-def contributions(manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def collect(manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Ask every plugin for its part; one that fails is logged by name and left out.
 
     Returns:
         What each plugin answered, by its name.
     """
     given = {}
-    for answer in _answers(manager, hook):
+    for answer in _ordered_implementations(manager, hook):
         try:
             part = answer.function(*(arguments[name] for name in answer.argnames))
         except (Exception, SystemExit):
@@ -153,7 +153,7 @@ def contributions(manager: pluggy.PluginManager, hook: str, arguments: Mapping[s
     return given
 
 
-def _answers(manager: pluggy.PluginManager, hook: str) -> list[pluggy.HookImpl]:
+def _ordered_implementations(manager: pluggy.PluginManager, hook: str) -> list[pluggy.HookImpl]:
     # pluggy's own call stops at the first exception, so each listener is called by itself
     caller: pluggy.HookCaller = getattr(manager.hook, hook)
     return list(reversed(caller.get_hookimpls()))

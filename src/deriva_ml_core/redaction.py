@@ -10,46 +10,48 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["holds_secret", "is_secret_file", "is_secret_name", "redact", "redact_text"]
+__all__ = ["has_secret", "is_secret_file", "is_secret_name", "redact", "redact_text"]
 
 
-def _words(text: str) -> frozenset[str]:
+def _split_words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_SECRET_WORDS = _words("authorization bearer cookie cookies credential credentials creds jwt otp secret secrets totp")
+_WORD_PATTERN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET_WORDS = _split_words(
+    "authorization bearer cookie cookies credential credentials creds jwt otp secret secrets totp"
+)
 # also at the end of a longer word, as in PGPASSWORD
-_SECRET_ENDS = re.compile(
+_SECRET_SUFFIX = re.compile(
     r"(?:password|passwd|passphrase|passcode|apikey|accesskey|secretkey|privatekey|signingkey|authtoken|accesstoken|"
     r"apitoken|sessionid|sessid)s?\Z"
 )
 _SECRET_PAIRS: Mapping[str, frozenset[str]] = {
-    "key": _words(
+    "key": _split_words(
         "access account anthropic api auth aws azure comet consumer deploy encryption gcp hf host license master "
         "neptune openai private secret session shared signing ssh subscription wandb"
     ),
-    "pass": _words(
+    "pass": _split_words(
         "admin database db email ftp git http ldap login mail mongo mysql pg postgres proxy redis registry root smtp "
         "ssh sudo user"
     ),
-    "pat": _words("ado azure devops docker gh github gitlab"),
-    "tokens": _words("access api auth bearer id oauth personal refresh session"),
+    "pat": _split_words("ado azure devops docker gh github gitlab"),
+    "tokens": _split_words("access api auth bearer id oauth personal refresh session"),
 }
 # a language model's own tokens are no secrets
-_TOKEN_KINDS = _words(
+_MODEL_TOKEN_WORDS = _split_words(
     "additional audio batch begin boi bos class cls decoder end eoi eos eot first forced image input last left mask "
     "max min next num oov output pad patch per prefix prompt right sep sequence source special speech start stop "
     "suffix target text time unk unknown video vision visual word"
 )
 # what follows a secret's name where the value is something about it
-_ABOUT = _words(
+_METADATA_WORDS = _split_words(
     "count dir directory enabled endpoint env expires expiry field file filename folder format label len length limit "
     "method mode name path policy prompt required size ttl type uri url var variable"
 )
 
 
-class _Assignment:
+class _AssignmentPattern:
     """A way to give a name a value.
 
     Args:
@@ -61,7 +63,7 @@ class _Assignment:
         self._head = re.compile(head)
         self._value = re.compile(value, re.DOTALL)
 
-    def secrets(self, text: str) -> Iterator[tuple[str, int, int]]:
+    def find_secrets(self, text: str) -> Iterator[tuple[str, int, int]]:
         """The secrets' names, and from where to where their values are, without overlaps."""
         end = 0
         for head in self._head.finditer(text):
@@ -74,7 +76,7 @@ class _Assignment:
 
 
 # the kind of secret, what a text must have in it (in small letters) to be worth a search, and the secret's form
-_FORMS = tuple(
+_SECRET_PATTERNS = tuple(
     (kind, signs.split(), re.compile(form, re.DOTALL))
     for kind, signs, form in (
         (
@@ -103,39 +105,53 @@ _FORMS = tuple(
     )
 )
 # what every secret name has in it
-_STEMS = _words("auth bearer cookie cred jwt key otp pass pat pwd secret sessid sessionid token")
+_SECRET_NAME_STEMS = _split_words("auth bearer cookie cred jwt key otp pass pat pwd secret sessid sessionid token")
 # what stands before the host in a URL: with a password, or on the web, where no login name is needed to read
-_LOGIN = re.compile(r"(?<=://)[^\s/?#@:\['\"<>]*:(?!\d{1,5}/)(?P<password>[^\s/?#'\"<>]*(?=@)|[^\s'\"<>]{0,256}(?=@))")
-_USER = re.compile(r"(?i)(?:(?<=http://)|(?<=https://))[^\s/?#@'\"<>]+(?=@)")
+_URL_PASSWORD = re.compile(
+    r"(?<=://)[^\s/?#@:\['\"<>]*:(?!\d{1,5}/)(?P<password>[^\s/?#'\"<>]*(?=@)|[^\s'\"<>]{0,256}(?=@))"
+)
+_URL_USER = re.compile(r"(?i)(?:(?<=http://)|(?<=https://))[^\s/?#@'\"<>]+(?=@)")
 
 # what a text has in it, in small letters, that has a secret of any kind; the last is that of a login
-_SIGNS = tuple(sorted({*(sign for _, signs, _ in _FORMS for sign in signs), *_STEMS, "@"}))
+_SECRET_MARKERS = tuple(
+    sorted({*(sign for _, signs, _ in _SECRET_PATTERNS for sign in signs), *_SECRET_NAME_STEMS, "@"})
+)
 
 # a name and what lies between it and a value; only the name is consumed, as what follows it may be the next name
-_NAME = r"(?<![\w.-])(?P<name>-{0,2}[A-Za-z_][\w.-]*)"
-_IS = r"(?=(?P<is>(?:\\?[\"'])?\]?\s*(?::\s*[\w.\[\], |]{1,60}=|:=|[=!]?=|=>|:)\s*[rbfuRBFU]{0,2}(?=\\?[\"'])))"
-_QUOTED = r"(?P<quote>\"\"\"|'''|\\?[\"'])(?P<value>(?:\\.|(?!(?P=quote)).)+?)(?P=quote)"
-_HEADER = r"(?:password|passwd|(?:client )?secret|api[-_ ]?key|x-[\w-]*(?:key|token)|authorization|(?:set-)?cookie)"
-_IN_QUOTES = _Assignment(_NAME + _IS, _QUOTED)
-_UNQUOTED = _Assignment(_NAME + r"(?=(?P<is>=))", r"(?P<value>[^\s&;'\"]+)")
-_MAPPING = re.compile(r"[+~]{0,2}[\w./@:-]+=[^'\"]*?\{")
-_IN_MAPPING = _Assignment(r"(?<=[{,\s])(?P<name>[\w.-]+)(?P<is>:\s*)", r"(?P<value>[^\s'\"{}\[\],][^{},]*)")
-_AS_HEADER = _Assignment(rf"(?i)(?<![\w.-])(?P<name>{_HEADER})(?P<is>:[ \t]+)", r"(?P<value>[^\s'\"]+)")
-_AS_OPTION = _Assignment(
+_NAME_REGEX = r"(?<![\w.-])(?P<name>-{0,2}[A-Za-z_][\w.-]*)"
+_OPERATOR_REGEX = (
+    r"(?=(?P<is>(?:\\?[\"'])?\]?\s*(?::\s*[\w.\[\], |]{1,60}=|:=|[=!]?=|=>|:)\s*[rbfuRBFU]{0,2}(?=\\?[\"'])))"
+)
+_QUOTED_VALUE_REGEX = r"(?P<quote>\"\"\"|'''|\\?[\"'])(?P<value>(?:\\.|(?!(?P=quote)).)+?)(?P=quote)"
+_HEADER_NAME_REGEX = (
+    r"(?:password|passwd|(?:client )?secret|api[-_ ]?key|x-[\w-]*(?:key|token)|authorization|(?:set-)?cookie)"
+)
+_QUOTED_ASSIGNMENT = _AssignmentPattern(_NAME_REGEX + _OPERATOR_REGEX, _QUOTED_VALUE_REGEX)
+_UNQUOTED_ASSIGNMENT = _AssignmentPattern(_NAME_REGEX + r"(?=(?P<is>=))", r"(?P<value>[^\s&;'\"]+)")
+_MAPPING_OVERRIDE = re.compile(r"[+~]{0,2}[\w./@:-]+=[^'\"]*?\{")
+_MAPPING_ENTRY = _AssignmentPattern(r"(?<=[{,\s])(?P<name>[\w.-]+)(?P<is>:\s*)", r"(?P<value>[^\s'\"{}\[\],][^{},]*)")
+_HEADER_ASSIGNMENT = _AssignmentPattern(
+    rf"(?i)(?<![\w.-])(?P<name>{_HEADER_NAME_REGEX})(?P<is>:[ \t]+)", r"(?P<value>[^\s'\"]+)"
+)
+_OPTION_ASSIGNMENT = _AssignmentPattern(
     r"(?<![\w.-])--?(?P<name>[A-Za-z][\w-]*)(?P<is>[ =])", r"(?P<value>(?![A-Z_]+\b)[^\s'\"`-][^\s'\"`]*)"
 )
-_LINE = r"(?m)^[+ -]?[ \t]*(?:-[ \t]+|export[ \t]+|ENV[ \t]+)?"
-_AS_SETTING = _Assignment(rf"{_LINE}(?P<name>[\w.-]+)(?P<is>[ \t]*[:=][ \t]*)", r"(?P<value>[^\s'\"#\[{|>][^\n]*)")
-_AS_EXPORT = _Assignment(rf"{_LINE}(?P<name>[A-Z][A-Z0-9_]*)(?P<is>=)", r"(?P<value>(?=\S*\d)[\w+/=~-]{8,})(?!\S)")
+_LINE_START_REGEX = r"(?m)^[+ -]?[ \t]*(?:-[ \t]+|export[ \t]+|ENV[ \t]+)?"
+_SETTING_ASSIGNMENT = _AssignmentPattern(
+    rf"{_LINE_START_REGEX}(?P<name>[\w.-]+)(?P<is>[ \t]*[:=][ \t]*)", r"(?P<value>[^\s'\"#\[{|>][^\n]*)"
+)
+_EXPORT_ASSIGNMENT = _AssignmentPattern(
+    rf"{_LINE_START_REGEX}(?P<name>[A-Z][A-Z0-9_]*)(?P<is>=)", r"(?P<value>(?=\S*\d)[\w+/=~-]{8,})(?!\S)"
+)
 
-_NO_LITERAL = re.compile(
+_PLACEHOLDER = re.compile(
     r"(?i).{0,3}|[x*.\s-]+|<.*>|\[.*\]|[\\\"']*\$[\w{(].*|.*\{.*\}.*|%\(\w+\)s|%\w+%|your[-_ ].*|none|null|true|false|"
     r"!\w.*|tok(?:en)?|pass(?:word)?|secret",
     re.DOTALL,
 )
-_SETTINGS = _words(".bash .cfg .conf .env .envrc .ini .json .properties .sh .toml .yaml .yml .zsh")
-_KEY_FILES = _words(".jks .kdbx .key .keystore .p12 .pem .pfx .ppk")
-_LOGIN_FILES = _words(
+_SETTINGS_SUFFIXES = _split_words(".bash .cfg .conf .env .envrc .ini .json .properties .sh .toml .yaml .yml .zsh")
+_KEY_FILE_SUFFIXES = _split_words(".jks .kdbx .key .keystore .p12 .pem .pfx .ppk")
+_CREDENTIAL_FILES = _split_words(
     ".dockercfg .git-credentials .htpasswd .netrc .pgpass .pypirc _netrc credentials credentials.json id_dsa id_ecdsa "
     "id_ed25519 id_rsa"
 )
@@ -147,17 +163,17 @@ def is_secret_name(name: str) -> bool:
     Args:
         name: An environment variable, a key of a configuration, or an option, in any spelling of its words.
     """
-    words = [word.lower() for word in _WORD.findall(name)]
-    if not words or words[-1] in _ABOUT:
+    words = [word.lower() for word in _WORD_PATTERN.findall(name)]
+    if not words or words[-1] in _METADATA_WORDS:
         return False
     pairs = zip(["", *words], words, strict=False)
     return (
-        any(word in _SECRET_WORDS or _SECRET_ENDS.search(word) for word in words)
+        any(word in _SECRET_WORDS or _SECRET_SUFFIX.search(word) for word in words)
         or any(
             before in _SECRET_PAIRS.get(word.removesuffix("s") if word == "keys" else word, ())
             for before, word in pairs
         )
-        or (words[-1] == "token" and not _TOKEN_KINDS.intersection(words[-2:-1]))
+        or (words[-1] == "token" and not _MODEL_TOKEN_WORDS.intersection(words[-2:-1]))
         or words[-1] == "auth"
         or (words[-1] == "pwd" and len(words) > 1)
     )
@@ -168,7 +184,7 @@ def is_secret_file(path: str) -> bool:
     name = PurePosixPath(path).name.lower()
     if name.startswith(".env"):
         return name == ".env" or (name.startswith(".env.") and not name.endswith((".example", ".sample", ".template")))
-    return name in _LOGIN_FILES or PurePosixPath(name).suffix in _KEY_FILES
+    return name in _CREDENTIAL_FILES or PurePosixPath(name).suffix in _KEY_FILE_SUFFIXES
 
 
 def redact(value: JsonValue) -> JsonValue:
@@ -185,18 +201,18 @@ def redact(value: JsonValue) -> JsonValue:
         return redact_text(value)
     if isinstance(value, dict):
         return {
-            redact_text(name): _hidden(name, part) if is_secret_name(name) else redact(part)
+            redact_text(name): _mask_value(name, part) if is_secret_name(name) else redact(part)
             for name, part in value.items()
         }
     return _redact_list(value) if isinstance(value, list) else value
 
 
-def _hidden(name: str, value: JsonValue) -> JsonValue:
+def _mask_value(name: str, value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
-        return {redact_text(key): _hidden(name, part) for key, part in value.items()}
+        return {redact_text(key): _mask_value(name, part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_hidden(name, part) for part in value]
-    return value if value in (None, "") or isinstance(value, bool) else _mark(name)
+        return [_mask_value(name, part) for part in value]
+    return value if value in (None, "") or isinstance(value, bool) else _redaction_mark(name)
 
 
 def _redact_list(values: Sequence[JsonValue]) -> list[JsonValue]:
@@ -205,68 +221,70 @@ def _redact_list(values: Sequence[JsonValue]) -> list[JsonValue]:
     option = ""
     for value in values:
         if option and isinstance(value, str) and not value.startswith("--"):
-            redacted.append(_mark(option))
+            redacted.append(_redaction_mark(option))
             option = ""
             continue
         name, equals, _ = value.partition("=") if isinstance(value, str) else ("", "", "")
         is_option = name.startswith("-") and is_secret_name(name)
         option = name.lstrip("-") if is_option and not equals else ""
-        redacted.append(f"{name}={_mark(name.lstrip('-'))}" if is_option and equals else _redact_word(value))
+        redacted.append(f"{name}={_redaction_mark(name.lstrip('-'))}" if is_option and equals else _redact_item(value))
     return redacted
 
 
-def _redact_word(value: JsonValue) -> JsonValue:
+def _redact_item(value: JsonValue) -> JsonValue:
     """Redact a part of a list, which may be an override of hydra's with a mapping: ``login={token: x}``."""
-    if isinstance(value, str) and _MAPPING.match(value) and _may_name_secret(value):
-        value = _without_values(value, _IN_MAPPING)
+    if isinstance(value, str) and _MAPPING_OVERRIDE.match(value) and _can_contain_secret_name(value):
+        value = _redact_assignments(value, _MAPPING_ENTRY)
     return redact(value)
 
 
 def redact_text(text: str) -> str:
     """Replace what has a secret's form in a text: a known token, a URL's password, ``api_key=…``, ``"token": "…"``."""
-    if not _may_hold_secret(text):
+    if not _can_contain_secret(text):
         return text
-    for kind, form in _likely_forms(text):
-        text = form.sub(_mark(kind), text)
-    text = _USER.sub(_mark("login"), _LOGIN.sub(_mark("login"), text))
-    for assignment in (_IN_QUOTES, _UNQUOTED, _AS_HEADER) if _may_name_secret(text) else ():
-        text = _without_values(text, assignment)
+    for kind, form in _likely_patterns(text):
+        text = form.sub(_redaction_mark(kind), text)
+    text = _URL_USER.sub(_redaction_mark("login"), _URL_PASSWORD.sub(_redaction_mark("login"), text))
+    for assignment in (
+        (_QUOTED_ASSIGNMENT, _UNQUOTED_ASSIGNMENT, _HEADER_ASSIGNMENT) if _can_contain_secret_name(text) else ()
+    ):
+        text = _redact_assignments(text, assignment)
     return text
 
 
-def _may_hold_secret(text: str) -> bool:
+def _can_contain_secret(text: str) -> bool:
     small = text.lower()
-    for sign in _SIGNS:  # noqa: SIM110 - any() takes thrice the time, at each status of a training
+    for sign in _SECRET_MARKERS:
         if sign in small:
             return True
     return False
 
 
-def _likely_forms(text: str) -> list[tuple[str, re.Pattern[str]]]:
+def _likely_patterns(text: str) -> list[tuple[str, re.Pattern[str]]]:
     # searching a megabyte for a word is a hundred times as fast as for a form
     small = text.lower()
-    return [(kind, form) for kind, signs, form in _FORMS if any(sign in small for sign in signs)]
+    return [(kind, form) for kind, signs, form in _SECRET_PATTERNS if any(sign in small for sign in signs)]
 
 
-def _may_name_secret(text: str) -> bool:
+def _can_contain_secret_name(text: str) -> bool:
     small = text.lower()
-    return any(stem in small for stem in _STEMS)
+    return any(stem in small for stem in _SECRET_NAME_STEMS)
 
 
-def _without_values(text: str, assignment: _Assignment) -> str:
+def _redact_assignments(text: str, assignment: _AssignmentPattern) -> str:
     parts, end = [], 0
-    for name, start, stop in assignment.secrets(text):
+    for name, start, stop in assignment.find_secrets(text):
         if not text.startswith("[redacted", start):
-            parts += [text[end:start], _mark(name)]
+            parts += [text[end:start], _redaction_mark(name)]
             end = stop
     return "".join((*parts, text[end:]))
 
 
-def _mark(what: str) -> str:
-    return f"[redacted: {what}]"
+def _redaction_mark(kind: str) -> str:
+    return f"[redacted: {kind}]"
 
 
-def holds_secret(text: str, file: str = "") -> bool:
+def has_secret(text: str, file: str = "") -> bool:
     """Whether a text, such as a file's change, holds a secret: a known token, or a literal under a secret's name.
 
     Args:
@@ -274,14 +292,18 @@ def holds_secret(text: str, file: str = "") -> bool:
         file: The file's name: in YAML, ``.env`` and the like a literal needs no quotes.
     """
     name = PurePosixPath(file).name.lower()
-    is_settings = PurePosixPath(name).suffix in _SETTINGS or name.startswith(".env") or name == "dockerfile"
-    ways = (_IN_QUOTES, _AS_OPTION, _AS_SETTING if is_settings else _AS_EXPORT) if _may_name_secret(text) else ()
+    is_settings = PurePosixPath(name).suffix in _SETTINGS_SUFFIXES or name.startswith(".env") or name == "dockerfile"
+    ways = (
+        (_QUOTED_ASSIGNMENT, _OPTION_ASSIGNMENT, _SETTING_ASSIGNMENT if is_settings else _EXPORT_ASSIGNMENT)
+        if _can_contain_secret_name(text)
+        else ()
+    )
     return (
-        any(form.search(text) for _, form in _likely_forms(text))
-        or any(_is_literal(found["password"]) for found in _LOGIN.finditer(text))
-        or any(_is_literal(text[start:stop]) for way in ways for _, start, stop in way.secrets(text))
+        any(form.search(text) for _, form in _likely_patterns(text))
+        or any(_is_literal(found["password"]) for found in _URL_PASSWORD.finditer(text))
+        or any(_is_literal(text[start:stop]) for way in ways for _, start, stop in way.find_secrets(text))
     )
 
 
 def _is_literal(value: str) -> bool:
-    return not _NO_LITERAL.fullmatch(value)
+    return not _PLACEHOLDER.fullmatch(value)

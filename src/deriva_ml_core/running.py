@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
-from deriva_ml_core.notices import is_ours
+from deriva_ml_core.notices import is_own_module
 
 __all__ = ["running_script"]
 
@@ -29,14 +29,14 @@ def running_script(environ: Mapping[str, str]) -> Path | None:
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     name = spec.name if spec else "__main__"
-    if (file := _file(getattr(main, "__file__", None))) and _is_users(file, name):
+    if (file := _existing_file(getattr(main, "__file__", None))) and _is_user_file(file, name):
         return file
     if _is_interactive():
         return None
-    files = list(_stack(sys._getframe(1)))
+    files = list(_user_files_in_stack(sys._getframe(1)))
     test = environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
     if test and "pytest" in sys.modules:
-        return _test_file(test, files) or next(iter(files), None)
+        return _find_test_file(test, files) or next(iter(files), None)
     return next(iter(files), None)
 
 
@@ -45,24 +45,24 @@ def _is_interactive() -> bool:
     return shell is not None or hasattr(sys, "ps1")
 
 
-def _file(name: object) -> Path | None:
-    file = Path(os.path.abspath(name)) if isinstance(name, str) else None  # noqa: PTH100 - a link stays a link
+def _existing_file(name: object) -> Path | None:
+    file = Path(os.path.abspath(name)) if isinstance(name, str) else None
     return file if file and file.is_file() else None
 
 
-def _stack(frame: FrameType | None) -> Iterator[Path]:
+def _user_files_in_stack(frame: FrameType | None) -> Iterator[Path]:
     """The user's files among the callers, the outermost first."""
     frames = []
     while frame:
         frames.append(frame)
         frame = frame.f_back
     for caller in reversed(frames):
-        file = _file(caller.f_code.co_filename)
-        if file and _is_users(file, str(caller.f_globals.get("__name__"))):
+        file = _existing_file(caller.f_code.co_filename)
+        if file and _is_user_file(file, str(caller.f_globals.get("__name__"))):
             yield file
 
 
-def _test_file(test: str, files: list[Path]) -> Path | None:
+def _find_test_file(test: str, files: list[Path]) -> Path | None:
     # pytest names it from its root folder, which is the current one or one above
     named = (folder / test for folder in (Path.cwd(), *Path.cwd().parents))
     return next((file for file in files if file.as_posix().endswith(f"/{test}")), None) or next(
@@ -70,8 +70,8 @@ def _test_file(test: str, files: list[Path]) -> Path | None:
     )
 
 
-def _is_users(file: Path, module: str) -> bool:
-    if is_ours(module) or {"site-packages", "dist-packages"}.intersection(file.parts):
+def _is_user_file(file: Path, module: str) -> bool:
+    if is_own_module(module) or {"site-packages", "dist-packages"}.intersection(file.parts):
         return False
     if file.parent in _script_folders() and file.suffix != ".py":
         return False

@@ -19,10 +19,10 @@ __all__ = [
     "ForeignKey",
     "Table",
     "asset_tables",
-    "asset_type_table",
-    "association",
-    "dataset_table",
-    "execution_table",
+    "asset_type_table_name",
+    "association_table",
+    "dataset_element_table_name",
+    "asset_execution_table_name",
     "vocabulary_table",
 ]
 
@@ -116,7 +116,7 @@ class CatalogModel:
     def table(self, name: str) -> Table:
         """Return the table of that name, or raise `UnknownTable` naming the known ones."""
         if name not in self.tables:
-            raise UnknownTable(f"The catalog has no table {name!r}; it has {_listed(self.tables)}.")
+            raise UnknownTable(f"The catalog has no table {name!r}; it has {_format_names(self.tables)}.")
         return self.tables[name]
 
     def asset_table(self, name: str) -> Table:
@@ -125,7 +125,7 @@ class CatalogModel:
         if found is None or not found.is_asset:
             known = (table.name for table in self.tables.values() if table.is_asset)
             raise UnknownTable(
-                f"The catalog has no asset table {name!r}; it has {_listed(known)}. "
+                f"The catalog has no asset table {name!r}; it has {_format_names(known)}. "
                 f"Make one with ml.create_asset({name!r})."
             )
         return found
@@ -136,7 +136,7 @@ class CatalogModel:
         if found is None or not found.is_vocabulary:
             known = (table.name for table in self.tables.values() if table.is_vocabulary)
             raise UnknownTable(
-                f"The catalog has no vocabulary {name!r}; it has {_listed(known)}. "
+                f"The catalog has no vocabulary {name!r}; it has {_format_names(known)}. "
                 f"Make one with ml.create_vocabulary({name!r})."
             )
         return found
@@ -147,15 +147,19 @@ class CatalogModel:
         links = {}
         for table in self.tables.values():
             targets = [key.table for key in table.foreign_keys]
-            if len(targets) == 2 and table.name == dataset_table(targets[1]) and targets[1] not in _NEVER_ELEMENTS:
+            if (
+                len(targets) == 2
+                and table.name == dataset_element_table_name(targets[1])
+                and targets[1] not in _NON_ELEMENT_TABLES
+            ):
                 links[targets[1]] = table.name
         return links
 
 
-_NEVER_ELEMENTS = frozenset({MLTable.execution.value, MLVocab.dataset_type.value})
+_NON_ELEMENT_TABLES = frozenset({MLTable.execution.value, MLVocab.dataset_type.value})
 
 
-def _listed(names: Iterable[str]) -> str:
+def _format_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
@@ -176,40 +180,40 @@ def vocabulary_table(name: str, *, schema: str = ML_SCHEMA, curie_prefix: str = 
     )
 
 
-def association(
+def association_table(
     name: str,
     first: ForeignKey,
     second: ForeignKey,
-    *more: Column,
+    *columns: Column,
     schema: str = ML_SCHEMA,
     key: tuple[str, ...] | None = None,
-    further: tuple[ForeignKey, ...] = (),
+    extra_foreign_keys: tuple[ForeignKey, ...] = (),
 ) -> Table:
     """A table that links two others; a link goes when either end goes."""
     return Table(
         name=name,
-        columns=(Column(first.column, nullok=False), Column(second.column, nullok=False), *more),
+        columns=(Column(first.column, nullok=False), Column(second.column, nullok=False), *columns),
         keys=(key or (first.column, second.column),),
-        foreign_keys=(_cascading(first), _cascading(second), *further),
+        foreign_keys=(_with_cascade(first), _with_cascade(second), *extra_foreign_keys),
         schema=schema,
     )
 
 
-def _cascading(key: ForeignKey) -> ForeignKey:
+def _with_cascade(key: ForeignKey) -> ForeignKey:
     return ForeignKey(key.column, key.table, key.to, cascade=True)
 
 
-def asset_type_table(asset: str) -> str:
+def asset_type_table_name(asset: str) -> str:
     """The name of the table that links an asset table to its types."""
     return f"{asset}_{MLVocab.asset_type}"
 
 
-def execution_table(asset: str) -> str:
+def asset_execution_table_name(asset: str) -> str:
     """The name of the table that links an asset table to executions; its key has no role."""
     return f"{asset}_{MLTable.execution}"
 
 
-def dataset_table(element: str) -> str:
+def dataset_element_table_name(element: str) -> str:
     """The name of the table that links datasets to their members of one table."""
     return f"Dataset_{element}"
 
@@ -245,18 +249,18 @@ def asset_tables(
         schema=schema,
         comment=comment or None,
     )
-    types = association(
-        asset_type_table(name),
+    types = association_table(
+        asset_type_table_name(name),
         ForeignKey(name, name),
         ForeignKey("Asset_Type", MLVocab.asset_type, "Name"),
         schema=schema,
     )
-    executions = association(
-        execution_table(name),
+    executions = association_table(
+        asset_execution_table_name(name),
         ForeignKey(name, name),
         ForeignKey("Execution", MLTable.execution),
         Column("Asset_Role", nullok=False),
         schema=schema,
-        further=(ForeignKey("Asset_Role", MLVocab.asset_role, "Name"),),
+        extra_foreign_keys=(ForeignKey("Asset_Role", MLVocab.asset_role, "Name"),),
     )
     return table, types, executions

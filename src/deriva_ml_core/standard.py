@@ -12,34 +12,34 @@ from deriva_ml_core.schema import (
     ForeignKey,
     Table,
     asset_tables,
-    association,
-    dataset_table,
+    association_table,
+    dataset_element_table_name,
     vocabulary_table,
 )
 
-__all__ = ["SCHEMA_VERSION", "TERMS", "metrics_table", "standard_tables"]
+__all__ = ["SCHEMA_VERSION", "DEFAULT_TERMS", "metrics_table", "default_tables"]
 
 SCHEMA_VERSION = 3
-"""The version of what `standard_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
+"""The version of what `default_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
 
-_DATASET = ForeignKey("Dataset", MLTable.dataset)
-_EXECUTION = ForeignKey("Execution", MLTable.execution)
+_DATASET_KEY = ForeignKey("Dataset", MLTable.dataset)
+_EXECUTION_KEY = ForeignKey("Execution", MLTable.execution)
 
 
-def standard_tables() -> tuple[Table, ...]:
+def default_tables() -> tuple[Table, ...]:
     """All tables of a new catalog, each after those it refers to; only Dataset and Dataset_Version do so mutually."""
     return (
         *(vocabulary_table(name) for name in MLVocab),
-        *_run_tables(),
+        *_execution_tables(),
         *_dataset_tables(),
         *(table for name in MLAsset for table in asset_tables(name, schema=ML_SCHEMA)),
         *(table for name in ("Model", "Image") for table in asset_tables(name)),
-        _element(MLAsset.file, ML_SCHEMA),
-        *(_element(name, DOMAIN_SCHEMA) for name in ("Model", "Image")),
+        _element_table(MLAsset.file, ML_SCHEMA),
+        *(_element_table(name, DOMAIN_SCHEMA) for name in ("Model", "Image")),
     )
 
 
-def _run_tables() -> tuple[Table, ...]:
+def _execution_tables() -> tuple[Table, ...]:
     return (
         Table(
             MLTable.workflow,
@@ -64,9 +64,9 @@ def _run_tables() -> tuple[Table, ...]:
             ),
             foreign_keys=(ForeignKey("Workflow", MLTable.workflow),),
         ),
-        association(
+        association_table(
             MLTable.nested_execution,
-            _EXECUTION,
+            _EXECUTION_KEY,
             ForeignKey("Nested_Execution", MLTable.execution),
             Column("Sequence", "int4"),
         ),
@@ -111,26 +111,28 @@ def _dataset_tables() -> tuple[Table, ...]:
                 Column("Snapshot"),
             ),
             keys=(("Dataset", "Version"),),
-            foreign_keys=(_DATASET, _EXECUTION),
+            foreign_keys=(_DATASET_KEY, _EXECUTION_KEY),
         ),
-        association(MLTable.dataset_dataset_type, _DATASET, ForeignKey("Dataset_Type", MLVocab.dataset_type, "Name")),
-        association(MLTable.nested_dataset, _DATASET, ForeignKey("Nested_Dataset", MLTable.dataset)),
-        association(
+        association_table(
+            MLTable.dataset_dataset_type, _DATASET_KEY, ForeignKey("Dataset_Type", MLVocab.dataset_type, "Name")
+        ),
+        association_table(MLTable.nested_dataset, _DATASET_KEY, ForeignKey("Nested_Dataset", MLTable.dataset)),
+        association_table(
             MLTable.dataset_execution,
-            _DATASET,
-            _EXECUTION,
+            _DATASET_KEY,
+            _EXECUTION_KEY,
             Column("Dataset_Version"),
             key=("Dataset", "Execution", "Dataset_Version"),
-            further=(ForeignKey("Dataset_Version", MLTable.dataset_version),),
+            extra_foreign_keys=(ForeignKey("Dataset_Version", MLTable.dataset_version),),
         ),
     )
 
 
-def _element(name: str, schema: str) -> Table:
-    return association(dataset_table(name), _DATASET, ForeignKey(name, name), schema=schema)
+def _element_table(name: str, schema: str) -> Table:
+    return association_table(dataset_element_table_name(name), _DATASET_KEY, ForeignKey(name, name), schema=schema)
 
 
-TERMS: Mapping[str, Mapping[str, str]] = {
+DEFAULT_TERMS: Mapping[str, Mapping[str, str]] = {
     MLVocab.asset_type: {
         "Execution_Config": "The configuration of an execution",
         "Runtime_Env": "The environment that an execution ran in",

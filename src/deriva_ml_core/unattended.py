@@ -13,32 +13,32 @@ from deriva_ml_core.definitions import RID
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
 
-__all__ = ["called_in", "opening"]
+__all__ = ["use_execution", "resolve_execution"]
 
 WORKFLOW_TYPE = "Training"
-NO_FILE = "Interactive training"
+INTERACTIVE_WORKFLOW_NAME = "Interactive training"
 """What the workflow is called where no file runs."""
 
 
-_CALLED_IN: ContextVar[Execution | None] = ContextVar("deriva_ml_called_in", default=None)
+_CURRENT_EXECUTION: ContextVar[Execution | None] = ContextVar("deriva_ml_called_in", default=None)
 """The execution that a runner has called the present code in; of this call alone, and of no other thread's."""
 
 
 @contextmanager
-def called_in(execution: Execution) -> Iterator[None]:
+def use_execution(execution: Execution) -> Iterator[None]:
     """Have trainings that are given no execution belong to this one, as long as this lasts.
 
     Args:
         execution: One that has been entered.
     """
-    token = _CALLED_IN.set(execution)
+    token = _CURRENT_EXECUTION.set(execution)
     try:
         yield
     finally:
-        _CALLED_IN.reset(token)
+        _CURRENT_EXECUTION.reset(token)
 
 
-def opening(
+def resolve_execution(
     ml: DerivaML | None = None, configuration: ExecutionConfiguration | None = None, description: str = ""
 ) -> Execution | Callable[[RID | None], Execution]:
     """What a training belongs to that is given no execution.
@@ -56,24 +56,26 @@ def opening(
         An execution that runs; or a function of an execution's record id that opens that one to go on with it, and of
         None that makes a new one.
     """
-    if (execution := _CALLED_IN.get()) is not None and ml is None and configuration is None and not description:
+    if (execution := _CURRENT_EXECUTION.get()) is not None and ml is None and configuration is None and not description:
         return execution
-    return partial(_opened, ml, configuration, description)  # which, other than an inner function, can be pickled
+    return partial(
+        _open_execution, ml, configuration, description
+    )  # which, other than an inner function, can be pickled
 
 
-def _opened(
-    ml: DerivaML | None, configuration: ExecutionConfiguration | None, description: str, resumed: RID | None
+def _open_execution(
+    ml: DerivaML | None, configuration: ExecutionConfiguration | None, description: str, resume_rid: RID | None
 ) -> Execution:
     catalog = ml or DerivaML()
-    if resumed is not None:
-        return catalog.resume_execution(resumed)
+    if resume_rid is not None:
+        return catalog.resume_execution(resume_rid)
     wanted = configuration or ExecutionConfiguration()
     if description and not wanted.description:
         wanted = wanted.model_copy(update={"description": description})
-    return catalog.create_execution(wanted, workflow=None if wanted.workflow else _running_code(catalog))
+    return catalog.create_execution(wanted, workflow=None if wanted.workflow else _detect_workflow(catalog))
 
 
-def _running_code(ml: DerivaML) -> Workflow:
-    found = ml.create_workflow(NO_FILE, WORKFLOW_TYPE)
+def _detect_workflow(ml: DerivaML) -> Workflow:
+    found = ml.create_workflow(INTERACTIVE_WORKFLOW_NAME, WORKFLOW_TYPE)
     path = found.source.path or Path(found.url.partition("@")[0])
-    return found.model_copy(update={"name": path.name or NO_FILE})
+    return found.model_copy(update={"name": path.name or INTERACTIVE_WORKFLOW_NAME})

@@ -11,16 +11,24 @@ from typing import Any
 import pluggy
 from pydantic import ConfigDict, PrivateAttr
 
-from deriva_ml_core.backend import Either
+from deriva_ml_core.backend import AnyOf
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
 from deriva_ml_core.errors import CatalogReadOnly, ConfigurationError, PluginError, UnknownRID, UnknownWorkflow
-from deriva_ml_core.models import CheckedRID, SourceCode, Value
+from deriva_ml_core.models import CheckedRID, FrozenModel, SourceCode
 from deriva_ml_core.notices import warn
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.running import running_script
 
-__all__ = ["CatalogWorkflow", "Workflow", "detected", "find", "lookup", "lookup_by_url", "register"]
+__all__ = [
+    "CatalogWorkflow",
+    "Workflow",
+    "create_workflow",
+    "find_workflows",
+    "lookup_workflow",
+    "lookup_workflow_by_url",
+    "register_workflow",
+]
 
 URL_VARIABLE = "DERIVA_ML_WORKFLOW_URL"
 CHECKSUM_VARIABLE = "DERIVA_ML_WORKFLOW_CHECKSUM"
@@ -29,14 +37,14 @@ NOTEBOOK_VARIABLE = "DERIVA_ML_NOTEBOOK_PATH"
 
 
 @dataclass(frozen=True, slots=True)
-class _Surroundings:
+class _DetectionContext:
     """Whom to ask where the code is, and under which environment variables."""
 
     plugins: pluggy.PluginManager = field(default_factory=plugin_manager)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-class Workflow(Value):
+class Workflow(FrozenModel):
     """The code that an execution runs; where that code is, it finds out when it is made.
 
     A URL that is given, or a record id, ends the search; else the variables ``DERIVA_ML_WORKFLOW_URL`` and
@@ -81,28 +89,28 @@ class Workflow(Value):
     def _find_source(self, context: object) -> SourceCode:
         if self.url or self.rid:
             return SourceCode(url=self.url, checksum=self.checksum, version=self.version, path=self.script)
-        surroundings = context if isinstance(context, _Surroundings) else _Surroundings()
-        source = _ask(self.script, surroundings)
+        surroundings = context if isinstance(context, _DetectionContext) else _DetectionContext()
+        source = _detect_source(self.script, surroundings)
         given = {"checksum": self.checksum, "version": self.version}
         return source.model_copy(update={name: value for name, value in given.items() if value})
 
 
-def _ask(script: Path | None, surroundings: _Surroundings) -> SourceCode:
-    environ = surroundings.environ
+def _detect_source(script: Path | None, context: _DetectionContext) -> SourceCode:
+    environ = context.environ
     file = script.expanduser().absolute() if script else None
-    if (told := _told(file, environ)) is not None:
+    if (told := _source_from_environ(file, environ)) is not None:
         return told
     file = file or running_script(environ)
     if file and not file.is_file():
         raise ConfigurationError(f"{file} is no file; give the script or notebook that runs as Workflow(script=…).")
-    source = surroundings.plugins.hook.detect_source(script=file, environ=environ)
+    source = context.plugins.hook.detect_source(script=file, environ=environ)
     if not isinstance(source, SourceCode):
         raise PluginError(f"detect_source was answered by {source!r}, which is no SourceCode; see list_plugins().")
     checksum = "" if environ.get(URL_VARIABLE) else environ.get(CHECKSUM_VARIABLE)  # which is the URL's
     return source.model_copy(update={"checksum": checksum}) if checksum else source
 
 
-def _told(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
+def _source_from_environ(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
     """What the variables say; a URL that is told beside a notebook says nothing of another file."""
     url, checksum = environ.get(URL_VARIABLE), environ.get(CHECKSUM_VARIABLE, "")
     if not url:
@@ -113,12 +121,12 @@ def _told(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
     file = script or running_script(environ)
     if file is not None and file.resolve() != notebook.resolve():
         return None
-    from deriva_ml_core.git import given_source  # which begins processes
+    from deriva_ml_core.git import file_source_with_url  # which begins processes
 
-    return given_source(notebook.absolute(), url, checksum)
+    return file_source_with_url(notebook.absolute(), url, checksum)
 
 
-def detected(
+def create_workflow(
     name: str,
     workflow_type: str,
     description: str = "",
@@ -138,7 +146,7 @@ def detected(
         environ: The environment variables; the process's own by default.
     """
     given: dict[str, Any] = {"plugins": plugins, "environ": environ}
-    surroundings = _Surroundings(**{name: value for name, value in given.items() if value is not None})
+    surroundings = _DetectionContext(**{name: value for name, value in given.items() if value is not None})
     fields = {"name": name, "workflow_type": workflow_type, "description": description, "script": script}
     return Workflow.model_validate(fields, context=surroundings)
 
@@ -160,15 +168,15 @@ class CatalogWorkflow(Workflow):
         if name.startswith("_"):
             super().__setattr__(name, value)
             return
-        if name not in _WRITABLE or not isinstance(value, str):
+        if name not in _WRITABLE_COLUMNS or not isinstance(value, str):
             raise CatalogReadOnly(
                 f"{name} = {value!r} cannot be written to workflow {self.rid}: what can be assigned are texts, "
                 "to its description and its workflow_type; the rest says what was run."
             )
-        value = _without_secrets(value)
+        value = _redact(value)
         if name == "workflow_type":
             self._connection.terms.require(MLVocab.workflow_type, [value])
-        if not self._connection.catalog.update(MLTable.workflow, [{"RID": self.rid, _WRITABLE[name]: value}]):
+        if not self._connection.catalog.update(MLTable.workflow, [{"RID": self.rid, _WRITABLE_COLUMNS[name]: value}]):
             raise UnknownRID(f"The workflow {self.rid} is no longer in {self._connection.catalog.name}.")
         object.__setattr__(self, name, value)
 
@@ -177,10 +185,10 @@ class CatalogWorkflow(Workflow):
         return Workflow.model_validate, (self.model_dump(),)
 
 
-_WRITABLE: Mapping[str, str] = {"description": "Description", "workflow_type": "Workflow_Type"}
+_WRITABLE_COLUMNS: Mapping[str, str] = {"description": "Description", "workflow_type": "Workflow_Type"}
 
 
-def _bound(connection: Connection, row: Mapping[str, Any]) -> CatalogWorkflow:
+def _from_row(connection: Connection, row: Mapping[str, Any]) -> CatalogWorkflow:
     workflow = CatalogWorkflow(
         name=row["Name"] or "",
         workflow_type=row["Workflow_Type"],
@@ -194,7 +202,7 @@ def _bound(connection: Connection, row: Mapping[str, Any]) -> CatalogWorkflow:
     return workflow
 
 
-def register(connection: Connection, workflow: Workflow) -> RID:
+def register_workflow(connection: Connection, workflow: Workflow) -> RID:
     """Find a workflow's row by its URL or checksum, or add one.
 
     If both match different rows the checksum's counts; a ``file:`` URL matches by its checksum only; a workflow with
@@ -217,7 +225,7 @@ def register(connection: Connection, workflow: Workflow) -> RID:
     if not any(key.column == "Workflow_Type" for key in types):  # nothing else would refuse an unknown one
         _require_type(connection, workflow)
     try:
-        return _registered(connection, workflow)
+        return _find_or_insert(connection, workflow)
     except UnknownRID:
         _require_type(connection, workflow)
         raise
@@ -227,11 +235,11 @@ def _require_type(connection: Connection, workflow: Workflow) -> None:
     connection.terms.require(MLVocab.workflow_type, [workflow.workflow_type])
 
 
-def _registered(connection: Connection, workflow: Workflow) -> RID:
-    url = _without_secrets(workflow.url)
+def _find_or_insert(connection: Connection, workflow: Workflow) -> RID:
+    url = _redact(workflow.url)
     row = {
-        "Name": _without_secrets(workflow.name),
-        "Description": _without_secrets(workflow.description),
+        "Name": _redact(workflow.name),
+        "Description": _redact(workflow.description),
         "URL": url or None,
         "Checksum": workflow.checksum or None,
         "Version": workflow.version,
@@ -244,22 +252,22 @@ def _registered(connection: Connection, workflow: Workflow) -> RID:
         (rid,) = connection.catalog.reserve(1)
         connection.catalog.insert(MLTable.workflow, [{**row, "RID": rid}])
         return rid
-    found, new = connection.catalog.insert_unless(MLTable.workflow, Either(same), row)
+    found, new = connection.catalog.insert_unless(MLTable.workflow, AnyOf(same), row)
     if not new:
-        found = _with_checksum(connection, by_checksum, found)
+        found = _prefer_checksum_match(connection, by_checksum, found)
         if found["Workflow_Type"] != workflow.workflow_type:
             _require_type(connection, workflow)
-        _compare(found, workflow)
+        _warn_if_different(found, workflow)
     return str(found["RID"])
 
 
-def _without_secrets(text: str) -> str:
+def _redact(text: str) -> str:
     from deriva_ml_core.redaction import redact_text  # many patterns to compile
 
     return redact_text(text)
 
 
-def _with_checksum(
+def _prefer_checksum_match(
     connection: Connection, by_checksum: Mapping[str, str] | None, found: dict[str, Any]
 ) -> dict[str, Any]:
     """The oldest row with that checksum, where the row that was found has only the URL in common."""
@@ -268,7 +276,7 @@ def _with_checksum(
     return next(iter(connection.catalog.select(MLTable.workflow, by_checksum, order=("RCT",), limit=1)), found)
 
 
-def _compare(found: Mapping[str, Any], workflow: Workflow) -> None:
+def _warn_if_different(found: Mapping[str, Any], workflow: Workflow) -> None:
     if (found["Name"], found["Workflow_Type"]) != (workflow.name, workflow.workflow_type):
         warn(
             f"The catalog knows this code as workflow {found['RID']}, {found['Name']!r} ({found['Workflow_Type']}), "
@@ -277,7 +285,7 @@ def _compare(found: Mapping[str, Any], workflow: Workflow) -> None:
         )
 
 
-def lookup(connection: Connection, rid: RID) -> CatalogWorkflow:
+def lookup_workflow(connection: Connection, rid: RID) -> CatalogWorkflow:
     """The workflow of a record id, bound to the catalog, as it was at a snapshot where the id names one.
 
     Raises:
@@ -287,26 +295,26 @@ def lookup(connection: Connection, rid: RID) -> CatalogWorkflow:
     if snapshot:
         past = replace(connection.backend, catalog=connection.catalog.at(snapshot))
         connection = replace(connection, backend=past)
-    return _bound(connection, connection.require_row(MLTable.workflow, rid))
+    return _from_row(connection, connection.require_row(MLTable.workflow, rid))
 
 
-def lookup_by_url(connection: Connection, url_or_checksum: str) -> CatalogWorkflow:
+def lookup_workflow_by_url(connection: Connection, url_or_checksum: str) -> CatalogWorkflow:
     """The oldest workflow with that URL or checksum, bound to the catalog.
 
     Raises:
         UnknownWorkflow: There is none.
     """
-    url = _without_secrets(url_or_checksum)
-    either = Either(({"URL": url}, {"Checksum": url_or_checksum})) if url_or_checksum else None
+    url = _redact(url_or_checksum)
+    either = AnyOf(({"URL": url}, {"Checksum": url_or_checksum})) if url_or_checksum else None
     rows = connection.catalog.select(MLTable.workflow, either, order=("RCT",), limit=1) if either else []
     if not rows:
         raise UnknownWorkflow(
             f"No workflow of {connection.catalog.name} has the URL or checksum {url_or_checksum!r}; "
             "ml.find_workflows() lists those it has, ml.add_workflow(workflow) registers one."
         )
-    return _bound(connection, rows[0])
+    return _from_row(connection, rows[0])
 
 
-def find(connection: Connection) -> list[CatalogWorkflow]:
+def find_workflows(connection: Connection) -> list[CatalogWorkflow]:
     """All workflows, bound to the catalog, the oldest first."""
-    return [_bound(connection, row) for row in connection.catalog.select(MLTable.workflow, {}, order=("RCT",))]
+    return [_from_row(connection, row) for row in connection.catalog.select(MLTable.workflow, {}, order=("RCT",))]

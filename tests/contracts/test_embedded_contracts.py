@@ -9,12 +9,12 @@ import pytest
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.embedded import FolderStore, open_catalog
 from deriva_ml_core.testing import CatalogContract, ObjectStoreContract
-from deriva_ml_core.testing.catalog_fixtures import OpenCatalog
+from deriva_ml_core.testing.catalog_fixtures import CatalogFactory
 
 
 class TestEmbeddedCatalog(CatalogContract):
     @pytest.fixture
-    def open_catalog(self, tmp_path: Path) -> OpenCatalog:
+    def open_catalog(self, tmp_path: Path) -> CatalogFactory:
         return lambda: open_catalog(tmp_path / "local")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from deriva_ml_core.backend import ObjectStore
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.testing import CatalogContract, ObjectStoreContract
-from deriva_ml_core.testing.catalog_fixtures import OpenCatalog
+from deriva_ml_core.testing.catalog_fixtures import CatalogFactory
 from fakes.forms import unrecorded
 from places import Place
 
@@ -32,8 +32,8 @@ def number(place: Place) -> str:
 
 class TestRemoteCatalog(CatalogContract):
     @pytest.fixture
-    def open_catalog(self, place: Place, number: str) -> OpenCatalog:
-        return lambda: RemoteCatalog(place.server(), number)
+    def open_catalog(self, place: Place, number: str) -> CatalogFactory:
+        return lambda: DerivaCatalog(place.server(), number)
 
 
 class TestRemoteStore(ObjectStoreContract):

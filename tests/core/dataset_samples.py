@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deriva_ml_core.connection import Connection, open_connection
-from deriva_ml_core.definitions import Handover
+from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.models import Address, UploadOptions
 from deriva_ml_core.schema import Column, Table
 
@@ -36,7 +36,7 @@ def images(connection: Connection, files: Mapping[str, bytes], asset_types: Iter
     original = connection.folder / "original"
     for rid, (name, content) in zip(rids, files.items(), strict=True):
         original.write_bytes(content)
-        stored = store.put("Image", name, original, handover=Handover.copy, options=UploadOptions())
+        stored = store.put("Image", name, original, handover=TransferMode.copy, options=UploadOptions())
         rows.append({"RID": rid, "URL": stored.url, "Filename": name, "Length": stored.length, "MD5": stored.md5})
         types += [{"Image": rid, "Asset_Type": type_} for type_ in asset_types]
     store.sync()

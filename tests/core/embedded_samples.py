@@ -89,7 +89,7 @@ def steps(catalog: EmbeddedCatalog, act: Callable[[], object]) -> int:
         return 0
 
     database = catalog._file.database
-    with database.reading() as connection:
+    with database.read_transaction() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
         driver.set_progress_handler(tell, 1)

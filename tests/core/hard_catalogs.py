@@ -83,7 +83,7 @@ def hard(*further: object, patience: float = 30.0) -> tuple[DerivaML, HardCatalo
     manager.register(plugin, "hard")
     for each in further:
         manager.register(each)
-    ml = DerivaML(plugins=manager, patience=patience)
+    ml = DerivaML(plugins=manager, exit_timeout=patience)
     return ml, plugin.catalog
 
 

@@ -33,8 +33,8 @@ from deriva_ml_core.dataset import Dataset, add_dataset_element_type, create_dat
 from deriva_ml_core.errors import (
     CatalogReadOnly,
     ChecksumMismatch,
+    DiskFull,
     InvalidBag,
-    StoreFull,
     StoreUnavailable,
     UnknownTable,
     UnknownVersion,
@@ -360,7 +360,7 @@ def test_a_full_disk(connection: Connection) -> None:
     made = create_dataset(connection)
     made.add_dataset_members(images(connection, {f"{n}.bin": os.urandom(2**18) for n in range(8)}))
     with small_disk(connection.folder / "cache", 2**20) as disk:
-        with pytest.raises(StoreFull, match=str(disk)):
+        with pytest.raises(DiskFull, match=str(disk)):
             made.download_dataset_bag()
         subprocess.run(["mount", "-o", "remount,size=9m", disk], check=True)
         assert valid(made.download_dataset_bag())
@@ -531,7 +531,7 @@ def test_every_value_comes_back(tmp_path: Path, rows: list[dict[str, object]]) -
     given_rows = [{"RID": f"1-{number}", **row} for number, row in enumerate(rows)]
     file = TableFile(path, types)
     for _ in range(2):
-        file.add(given_rows)
+        file.add_rows(given_rows)
     file.close()
     back = list(read_table(path, types))
     assert back == given_rows
@@ -542,7 +542,7 @@ def test_every_value_comes_back(tmp_path: Path, rows: list[dict[str, object]]) -
 def test_awkward_texts_come_back(tmp_path: Path, value: str) -> None:
     """Texts that CSV files are bad at come back as they were."""
     file = TableFile(tmp_path / "table.csv", {"RID": "text", "Text": "text"})
-    file.add([{"RID": "1-A", "Text": value}])
+    file.add_rows([{"RID": "1-A", "Text": value}])
     file.close()
     assert list(read_table(tmp_path / "table.csv", {"RID": "text", "Text": "text"})) == [{"RID": "1-A", "Text": value}]
 

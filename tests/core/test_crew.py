@@ -10,26 +10,26 @@ from threading import Barrier, Event
 
 import pytest
 
-from deriva_ml_core.crew import as_done
+from deriva_ml_core.crew import map_unordered
 
 
 def test_all_is_done_once() -> None:
     """Each item comes back once, with what came of it."""
-    with closing(as_done(lambda number: number * number, range(100), 4, name="square")) as done:
+    with closing(map_unordered(lambda number: number * number, range(100), 4, name="square")) as done:
         assert sorted(done) == [(number, number * number) for number in range(100)]
 
 
 def test_at_once() -> None:
     """As many are in hand at once as was said."""
     met = Barrier(3, timeout=60)
-    with closing(as_done(lambda _: met.wait(), range(6), 3, name="meet")) as done:
+    with closing(map_unordered(lambda _: met.wait(), range(6), 3, name="meet")) as done:
         assert len(list(done)) == 6
 
 
 @pytest.mark.parametrize(("items", "workers"), [(1, 4), (5, 1), (0, 4)])
 def test_without_threads(items: int, workers: int) -> None:
     """One worker's work, and one item's, is done where it is asked for."""
-    with closing(as_done(lambda _: threading.get_ident(), range(items), workers, name="here")) as done:
+    with closing(map_unordered(lambda _: threading.get_ident(), range(items), workers, name="here")) as done:
         assert {ident for _, ident in done} <= {threading.get_ident()}
 
 
@@ -45,7 +45,7 @@ def test_a_system_that_gives_few_threads(monkeypatch: pytest.MonkeyPatch, given:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    with closing(as_done(lambda _: threading.get_ident(), range(6), 3, name="few")) as done:
+    with closing(map_unordered(lambda _: threading.get_ident(), range(6), 3, name="few")) as done:
         found = list(done)
     assert sorted(number for number, _ in found) == [0, 1, 2, 3, 4, 5]
     assert ({ident for _, ident in found} == {threading.get_ident()}) is (given == 0)
@@ -55,7 +55,7 @@ def test_what_comes_first_is_told_first() -> None:
     """A slow item holds up no other."""
     late = Event()
     told = []
-    with closing(as_done(lambda number: number or late.wait(60), range(4), 2, name="late")) as done:
+    with closing(map_unordered(lambda number: number or late.wait(60), range(4), 2, name="late")) as done:
         for number, _ in done:
             told.append(number)
             if len(told) == 3:
@@ -76,7 +76,7 @@ def test_an_error_ends_the_work() -> None:
 
     with (
         pytest.raises(KeyError, match="1"),
-        closing(as_done(task, range(50), 2, name="failing", stop=stop)) as done,
+        closing(map_unordered(task, range(50), 2, name="failing", stop=stop)) as done,
     ):
         list(done)
     assert sorted(begun) == [0, 1]
@@ -85,7 +85,7 @@ def test_an_error_ends_the_work() -> None:
 def test_left_early() -> None:
     """Who closes it before the end gets no further item begun, and tasks in hand are told to stop."""
     stop = Event()
-    with closing(as_done(lambda number: number and stop.wait(60), range(50), 2, name="left", stop=stop)) as done:
+    with closing(map_unordered(lambda number: number and stop.wait(60), range(50), 2, name="left", stop=stop)) as done:
         assert next(done)[0] == 0
     assert stop.is_set()
     assert list(done) == []
@@ -95,7 +95,7 @@ HANGING = """
 import os, signal
 from contextlib import closing
 from threading import Barrier, Event
-from deriva_ml_core.crew import as_done
+from deriva_ml_core.crew import map_unordered
 
 met = Barrier(2, action=lambda: os.kill(os.getpid(), signal.SIGINT))
 
@@ -103,7 +103,7 @@ def hang(number):
     met.wait()
     Event().wait()
 
-with closing(as_done(hang, range(2), 2, name="hanging")) as done:
+with closing(map_unordered(hang, range(2), 2, name="hanging")) as done:
     next(done)
 """
 

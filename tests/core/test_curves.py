@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.training.curves import draw_curves
-from deriva_ml_core.training.panels import MOST_POINTS, picture
-from deriva_ml_core.training.reading import MetricsLine, iter_metrics, read_metrics, series
+from deriva_ml_core.training.panels import MAX_POINTS, plan_plot
+from deriva_ml_core.training.reading import MetricsLine, collect_series, iter_metrics, read_metrics
 
 NAN = math.nan
 
@@ -40,7 +40,7 @@ def epochs(*values: Mapping[str, float], fit: int = 1, first: int = 1) -> list[M
 
 def names(lines: list[MetricsLine]) -> dict[str, list[str]]:
     """The metrics of each panel, by its title."""
-    plan = picture(lines)
+    plan = plan_plot(lines)
     assert plan is not None
     return {panel.title: [drawn.name for drawn in panel.lines] for panel in plan.panels}
 
@@ -76,12 +76,12 @@ def test_lines_of_the_first_version_are_of_epochs(tmp_path: Path) -> None:
 def test_values_are_placed_by_epoch_or_by_step() -> None:
     """One track a fit, in the order of the lines."""
     lines = [*epochs({"a": 1.0}, {"a": 2.0}), *epochs({"a": 3.0}, fit=2)]
-    by_epoch, by_step = series(lines, "epoch")["a"], series(lines, "step")["a"]
-    assert {fit: (list(track.places), list(track.values)) for fit, track in by_epoch.items()} == {
+    by_epoch, by_step = collect_series(lines, "epoch")["a"], collect_series(lines, "step")["a"]
+    assert {fit: (list(track.positions), list(track.values)) for fit, track in by_epoch.items()} == {
         1: ([1, 2], [1.0, 2.0]),
         2: ([1], [3.0]),
     }
-    assert list(by_step[1].places) == [10, 20]
+    assert list(by_step[1].positions) == [10, 20]
 
 
 def test_training_and_validation_share_a_panel() -> None:
@@ -108,19 +108,19 @@ def test_fits_follow_each_other() -> None:
     one = epochs({"loss": 3.0}, {"loss": 2.0})
     anew, on = epochs({"loss": 1.0}, fit=2), epochs({"loss": 1.0}, fit=2, first=3)
     for lines in (one + anew, one + on):
-        plan = picture(lines)
+        plan = plan_plot(lines)
         assert plan is not None
         assert list(plan.panels[0].lines[0].x) == [1, 2, 2, 3]
-        assert plan.fits == {2: 2.5}
+        assert plan.fit_starts == {2: 2.5}
 
 
 def test_what_is_not_finite_is_a_gap() -> None:
     """And its number is told."""
-    plan = picture(epochs({"loss": 1.0}, {"loss": NAN}, {"loss": math.inf}, {"loss": 2.0}))
+    plan = plan_plot(epochs({"loss": 1.0}, {"loss": NAN}, {"loss": math.inf}, {"loss": 2.0}))
     assert plan is not None
     (drawn,) = plan.panels[0].lines
     assert [math.isnan(value) for value in drawn.y] == [False, True, True, False]
-    assert drawn.odd == 2
+    assert drawn.non_finite_count == 2
 
 
 def test_a_long_line_keeps_its_peaks() -> None:
@@ -128,10 +128,10 @@ def test_a_long_line_keeps_its_peaks() -> None:
     steps = [
         MetricsLine(by="step", step=i, values={"loss": 50.0 if i == 54321 else math.sin(i)}) for i in range(100_000)
     ]
-    plan = picture([], steps)
+    plan = plan_plot([], steps)
     assert plan is not None
     (drawn,) = plan.panels[0].lines
-    assert len(drawn.x) <= MOST_POINTS
+    assert len(drawn.x) <= MAX_POINTS
     assert (54321, 50.0) in zip(drawn.x, drawn.y, strict=True)
     assert list(drawn.x) == sorted(drawn.x)
 
@@ -145,9 +145,9 @@ def test_learning_rates_are_drawn_where_they_change() -> None:
 
 def test_many_metrics_are_counted() -> None:
     """Twenty panels are drawn, and the picture says how many further metrics there are."""
-    plan = picture(epochs({f"metric_{i}": 1.0 for i in range(27)}))
+    plan = plan_plot(epochs({f"metric_{i}": 1.0 for i in range(27)}))
     assert plan is not None
-    assert (len(plan.panels), plan.left_out) == (20, 7)
+    assert (len(plan.panels), plan.omitted_count) == (20, 7)
 
 
 CASES: Mapping[str, str] = {

@@ -10,7 +10,13 @@ from embedded_samples import steps
 
 from deriva_ml_core.backend import Where
 from deriva_ml_core.backends.embedded import EmbeddedCatalog, clock, open_catalog
-from deriva_ml_core.backends.embedded.identifiers import encode, rid_number, snapshot_of, tick_of, time_of
+from deriva_ml_core.backends.embedded.identifiers import (
+    encode,
+    rid_number,
+    snapshot_to_tick,
+    tick_to_iso,
+    tick_to_snapshot,
+)
 from deriva_ml_core.errors import (
     ConfigurationError,
     DuplicateRow,
@@ -34,7 +40,7 @@ def workflow(catalog: EmbeddedCatalog) -> str:
 
 
 def history(catalog: EmbeddedCatalog, table: str) -> int:
-    with catalog._file.database.reading() as connection:
+    with catalog._file.database.read_transaction() as connection:
         return int(connection.exec_driver_sql(f'SELECT count(*) FROM "{table}__history"').scalar_one())
 
 
@@ -218,16 +224,16 @@ def test_one_tick_a_transaction(catalog: EmbeddedCatalog) -> None:
     first, second, third = (row["RCT"] for row in catalog.select("Dataset"))
     assert first == second < third
     assert datetime.fromisoformat(third).tzinfo == UTC
-    assert third == time_of(tick_of(catalog.snapshot()))
+    assert third == tick_to_iso(snapshot_to_tick(catalog.snapshot()))
 
 
 def test_the_clock_never_goes_back(catalog: EmbeddedCatalog) -> None:
     """When this machine's clock goes back, the catalog's still goes on."""
-    ahead = tick_of(catalog.snapshot()) + 3600 * 10**6
-    with catalog._file.database.writing() as connection:
-        connection.exec_driver_sql("UPDATE _clock SET tick = ?, time = ?", (ahead, time_of(ahead)))
+    ahead = snapshot_to_tick(catalog.snapshot()) + 3600 * 10**6
+    with catalog._file.database.write_transaction() as connection:
+        connection.exec_driver_sql("UPDATE _clock SET tick = ?, time = ?", (ahead, tick_to_iso(ahead)))
     catalog.insert("Dataset", [{}])
-    assert tick_of(catalog.snapshot()) == ahead + 1
+    assert snapshot_to_tick(catalog.snapshot()) == ahead + 1
 
 
 def test_times_are_written_in_utc(catalog: EmbeddedCatalog) -> None:
@@ -262,10 +268,10 @@ def test_a_failed_deletion_keeps_no_history(catalog: EmbeddedCatalog) -> None:
 
 def test_a_snapshot_that_is_to_come(catalog: EmbeddedCatalog) -> None:
     """A snapshot later than the last change is refused, since it may still change; an earlier one is empty."""
-    last = tick_of(catalog.snapshot())
+    last = snapshot_to_tick(catalog.snapshot())
     with pytest.raises(UnknownVersion, match="latest"):
-        catalog.at(snapshot_of(last + 1))
-    assert catalog.at(snapshot_of(last - 10**6)).select("Workflow_Type") == []
+        catalog.at(tick_to_snapshot(last + 1))
+    assert catalog.at(tick_to_snapshot(last - 10**6)).select("Workflow_Type") == []
 
 
 def test_reading_changes_nothing(catalog: EmbeddedCatalog) -> None:
@@ -356,6 +362,6 @@ def test_pages_do_not_grow(catalog: EmbeddedCatalog) -> None:
 
 def test_the_counter_needs_a_lock(catalog: EmbeddedCatalog) -> None:
     """Ids are taken within a transaction: what is undone gives them back."""
-    with catalog._file.database.reading() as connection:
-        following = clock.take(connection, 1)
+    with catalog._file.database.read_transaction() as connection:
+        following = clock.allocate_rids(connection, 1)
     assert catalog.reserve(1) == following

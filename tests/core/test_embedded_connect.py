@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.addresses import embedded_folder
+from deriva_ml_core.addresses import embedded_catalog_folder
 from deriva_ml_core.builtin.connect import connect
 from deriva_ml_core.errors import ConfigurationError, UnknownAddress
 from deriva_ml_core.models import Address
@@ -18,14 +18,14 @@ from deriva_ml_core.plugins import load_plugins
 @pytest.mark.parametrize("hostname", [None, ""])
 def test_no_host(hostname: str | None, home: Path) -> None:
     """Without a host name the catalog lies in DERIVA_ML_HOME, in local/."""
-    assert embedded_folder(hostname) == home / "local"
+    assert embedded_catalog_folder(hostname) == home / "local"
 
 
 def test_home_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without DERIVA_ML_HOME that is ~/.deriva-ml."""
     monkeypatch.delenv("DERIVA_ML_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
-    assert embedded_folder(None) == Path("/home/ada/.deriva-ml/local")
+    assert embedded_catalog_folder(None) == Path("/home/ada/.deriva-ml/local")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_folders(hostname: str, folder: str, monkeypatch: pytest.MonkeyPatch, tm
     """A folder may be given absolutely, from here, from home, and as a URL."""
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.chdir(tmp_path)
-    assert str(embedded_folder(hostname)) == folder.replace("<here>", str(tmp_path))
+    assert str(embedded_catalog_folder(hostname)) == folder.replace("<here>", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_folders(hostname: str, folder: str, monkeypatch: pytest.MonkeyPatch, tm
 )
 def test_servers_are_told_apart(hostname: str) -> None:
     """A server's name names no folder, and its catalogs have numbers."""
-    assert embedded_folder(hostname) is None
+    assert embedded_catalog_folder(hostname) is None
     with pytest.raises(ConfigurationError, match=r"DerivaML\.create"):
         connect(Address(hostname=hostname))
 

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from deriva_ml_core.backends.embedded.identifiers import (
     ALPHABET,
     FIRST_RID,
-    check_given,
+    check_row_rid,
+    current_tick,
     decode,
     encode,
     encode_range,
-    present,
     rid_number,
-    snapshot_of,
-    tick_of,
-    time_of,
+    snapshot_to_tick,
+    tick_to_iso,
+    tick_to_snapshot,
 )
 from deriva_ml_core.definitions import DRY_RUN_RID, split_rid
 from deriva_ml_core.errors import InvalidRID
@@ -66,37 +66,37 @@ def test_ranges(first: int, count: int) -> None:
 @given(TICKS, TICKS)
 def test_times_and_ticks_have_one_order(one: int, other: int) -> None:
     """Times compare as texts as their ticks do, and always have microseconds and a zone."""
-    assert (time_of(one) < time_of(other)) == (one < other)
-    assert len(time_of(one)) == len("2026-11-22T21:40:00.123456+00:00")
+    assert (tick_to_iso(one) < tick_to_iso(other)) == (one < other)
+    assert len(tick_to_iso(one)) == len("2026-11-22T21:40:00.123456+00:00")
 
 
 @given(TICKS)
 def test_snapshots_come_back(tick: int) -> None:
     """A snapshot names its tick, and may stand behind a record id."""
-    assert tick_of(snapshot_of(tick)) == tick
-    assert split_rid(f"1-0000@{snapshot_of(tick)}") == ("1-0000", snapshot_of(tick))
+    assert snapshot_to_tick(tick_to_snapshot(tick)) == tick
+    assert split_rid(f"1-0000@{tick_to_snapshot(tick)}") == ("1-0000", tick_to_snapshot(tick))
 
 
 @pytest.mark.parametrize("text", ["", "x", "1-0", "Z" * 40, "-1", "\uff11"])
 def test_no_snapshot(text: str) -> None:
     """A text that is no snapshot is refused."""
     with pytest.raises(InvalidRID):
-        tick_of(text)
+        snapshot_to_tick(text)
 
 
 def test_the_present_is_later_than_this_software() -> None:
     """The present is told in microseconds since 1970."""
-    assert time_of(present()) > "2026-01-01"
+    assert tick_to_iso(current_tick()) > "2026-01-01"
 
 
 @pytest.mark.parametrize("rid", ["1-ABC", "2-GHI", "a", "0-0"])
 def test_given_ids(rid: str) -> None:
     """A caller may give any legal record id."""
-    assert check_given(rid) == rid
+    assert check_row_rid(rid) == rid
 
 
 @pytest.mark.parametrize("rid", [None, 7, "", "1-", "1 2", "1-ABC@2TA-YBS5-1QQG"])
 def test_given_ids_that_are_none(rid: object) -> None:
     """What is no record id, or has a snapshot, cannot be a row's."""
     with pytest.raises(InvalidRID):
-        check_given(rid)
+        check_row_rid(rid)

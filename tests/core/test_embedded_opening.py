@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from embedded_samples import in_child, open_to_all, small_disk, unprivileged
 
 from deriva_ml_core.backends.embedded import open_catalog, tabling
-from deriva_ml_core.backends.embedded.opening import FILE
+from deriva_ml_core.backends.embedded.opening import CATALOG_FILE_NAME
 from deriva_ml_core.backends.embedded.upgrading import MIGRATIONS
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import CatalogCorrupt, CatalogTooNew, CatalogUnavailable, DerivaMLWarning
@@ -39,12 +39,17 @@ def test_a_catalog_is_made_once(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b c?d#e%20f&mode=ro"
     open_catalog(folder).insert("Dataset", [{"RID": "1-ABC"}])
     assert [row["RID"] for row in open_catalog(folder).select("Dataset")] == ["1-ABC"]
-    assert {path.name for path in folder.iterdir()} <= {FILE, f"{FILE}.lock", f"{FILE}-wal", f"{FILE}-shm"}
+    assert {path.name for path in folder.iterdir()} <= {
+        CATALOG_FILE_NAME,
+        f"{CATALOG_FILE_NAME}.lock",
+        f"{CATALOG_FILE_NAME}-wal",
+        f"{CATALOG_FILE_NAME}-shm",
+    }
 
 
 def test_settings(tmp_path: Path) -> None:
     """Each commit is on the disk, readers never wait for a writer, and references are checked."""
-    with open_catalog(tmp_path)._file.database.reading() as connection:
+    with open_catalog(tmp_path)._file.database.read_transaction() as connection:
         asked = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in asked]
     assert found == ["wal", 2, 1, 30_000]
@@ -92,18 +97,18 @@ def undescribed(file: Path) -> None:
 def test_a_damaged_catalog(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     """A file that is no catalog, or is damaged, is named, with what to do; it is never written over."""
     open_catalog(tmp_path).close()
-    damage(tmp_path / FILE)
-    before = (tmp_path / FILE).read_bytes()
+    damage(tmp_path / CATALOG_FILE_NAME)
+    before = (tmp_path / CATALOG_FILE_NAME).read_bytes()
     with pytest.raises(CatalogCorrupt, match=r"catalog\.sqlite .*recover") as raised:
         open_catalog(tmp_path).select("Dataset")
-    assert str(tmp_path / FILE) in str(raised.value)
-    assert (tmp_path / FILE).read_bytes() == before
+    assert str(tmp_path / CATALOG_FILE_NAME) in str(raised.value)
+    assert (tmp_path / CATALOG_FILE_NAME).read_bytes() == before
 
 
 def test_a_newer_catalog(tmp_path: Path) -> None:
     """A catalog that a newer version wrote is refused, and says which version it has."""
     open_catalog(tmp_path).close()
-    sql(tmp_path / FILE, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    sql(tmp_path / CATALOG_FILE_NAME, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(CatalogTooNew, match=f"version {SCHEMA_VERSION + 1}"):
         open_catalog(tmp_path)
 
@@ -131,7 +136,7 @@ def first_version(tmp_path: Path) -> Path:
 def catalog_of(version: int, folder: Path) -> Path:
     """Make a catalog as a version made it."""
     folder.mkdir()
-    connection = sqlite3.connect(folder / FILE)
+    connection = sqlite3.connect(folder / CATALOG_FILE_NAME)
     dump = Path(__file__).parent / f"catalog_version_{version}.sql"
     connection.executescript(dump.read_text(encoding="utf-8"))
     connection.close()
@@ -188,12 +193,12 @@ def test_version_1_gets_the_terms_of_version_2(first_version: Path, tmp_path: Pa
     assert found.pop("Mine") == "A term of the user's own"
     assert found == asset_types(tmp_path / "new")
     assert [row["Description"] for row in open_catalog(first_version).select("Dataset")] == ["Made by version 1"]
-    assert sql(first_version / FILE, "PRAGMA user_version") == SCHEMA_VERSION
+    assert sql(first_version / CATALOG_FILE_NAME, "PRAGMA user_version") == SCHEMA_VERSION
 
 
 def structure(folder: Path) -> list[tuple[str, ...]]:
     """All that SQLite was told to make in a catalog, and what it says of its tables."""
-    connection = sqlite3.connect(folder / FILE)
+    connection = sqlite3.connect(folder / CATALOG_FILE_NAME)
     made: list[tuple[str, ...]] = connection.execute(
         "SELECT type, name, sql FROM sqlite_master ORDER BY name"
     ).fetchall()
@@ -208,7 +213,7 @@ def test_each_version_becomes_as_a_new_one(version: int, tmp_path: Path) -> None
     found, wanted = open_catalog(older), open_catalog(new)
     assert found.model.tables == wanted.model.tables
     assert structure(older) == structure(new)
-    assert sql(older / FILE, "PRAGMA user_version") == SCHEMA_VERSION
+    assert sql(older / CATALOG_FILE_NAME, "PRAGMA user_version") == SCHEMA_VERSION
 
 
 def test_version_2_gets_a_place_for_metrics(tmp_path: Path) -> None:
@@ -263,7 +268,7 @@ def test_killed_while_upgrading(first_version: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, first_version], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (-9, "")
-    assert sql(first_version / FILE, "PRAGMA user_version") == 1
+    assert sql(first_version / CATALOG_FILE_NAME, "PRAGMA user_version") == 1
     assert "Best_Checkpoint" not in {row["Name"] for row in open_catalog(first_version, version=1).select("Asset_Type")}
     assert "Best_Checkpoint" in asset_types(first_version)
 
@@ -271,22 +276,22 @@ def test_killed_while_upgrading(first_version: Path) -> None:
 def test_an_older_catalog_that_may_not_be_written() -> None:
     """It is read as it is, and the next who may write it upgrades it."""
     with open_to_all() as folder:
-        connection = sqlite3.connect(folder / FILE)
+        connection = sqlite3.connect(folder / CATALOG_FILE_NAME)
         connection.executescript((Path(__file__).parent / "catalog_version_1.sql").read_text(encoding="utf-8"))
         connection.close()
-        (folder / FILE).chmod(0o444)
+        (folder / CATALOG_FILE_NAME).chmod(0o444)
         assert in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged()) == ""  # type: ignore[arg-type, return-value]
-        assert sql(folder / FILE, "PRAGMA user_version") == 1
+        assert sql(folder / CATALOG_FILE_NAME, "PRAGMA user_version") == 1
         assert "Best_Checkpoint" in asset_types(folder)
 
 
 def test_an_older_catalog_that_has_no_metrics() -> None:
     """Who may not write an older catalog, and wants it ordered by a metric, is told who adds the place for them."""
     with open_to_all() as folder:
-        connection = sqlite3.connect(folder / FILE)
+        connection = sqlite3.connect(folder / CATALOG_FILE_NAME)
         connection.executescript((Path(__file__).parent / "catalog_version_2.sql").read_text(encoding="utf-8"))
         connection.close()
-        (folder / FILE).chmod(0o444)
+        (folder / CATALOG_FILE_NAME).chmod(0o444)
         client = f"file:{folder}"
         said = in_child(lambda: DerivaML(client).find_executions(sort="loss"), user=unprivileged())  # type: ignore[arg-type, return-value]
         assert "opening it once with this version" in said
@@ -300,7 +305,7 @@ def test_each_version_has_a_way_up() -> None:
 def test_what_a_killed_maker_left(tmp_path: Path) -> None:
     """A draft that a killed process left is nobody's catalog."""
     (tmp_path / ".catalog-killed").mkdir()
-    (tmp_path / ".catalog-killed" / FILE).write_bytes(b"half")
+    (tmp_path / ".catalog-killed" / CATALOG_FILE_NAME).write_bytes(b"half")
     assert open_catalog(tmp_path).select("Dataset") == []
 
 
@@ -338,7 +343,7 @@ def test_a_file_that_cannot_be_written() -> None:
     with open_to_all() as folder:
         catalog = open_catalog(folder)
         catalog.close()
-        (folder / FILE).chmod(0o444)
+        (folder / CATALOG_FILE_NAME).chmod(0o444)
         assert in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged()) == ""  # type: ignore[arg-type, return-value]
         said = in_child(lambda: open_catalog(folder).insert("Dataset", [{}]), user=unprivileged())  # type: ignore[arg-type, return-value]
     assert said.startswith("CatalogReadOnly")
@@ -350,7 +355,7 @@ def test_no_room_to_make_a_catalog(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 200 * 1024) as disk:
         with pytest.raises(CatalogUnavailable, match="full"):
             open_catalog(disk / "local")
-        assert not (disk / "local" / FILE).exists()
+        assert not (disk / "local" / CATALOG_FILE_NAME).exists()
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
         assert open_catalog(disk / "local").select("Dataset") == []
 
@@ -376,9 +381,9 @@ def test_on_a_network_file_system(tmp_path: Path) -> None:
         with pytest.warns(DerivaMLWarning, match=r"network file system \(nfs4\).*DERIVA_ML_HOME"):
             catalog = open_catalog(folder, mounts=[("/", "ext4"), (str(tmp_path), "nfs4")])
         catalog.insert("Dataset", [{"Description": "x"}])
-        with catalog._file.database.reading() as connection:
+        with catalog._file.database.read_transaction() as connection:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "delete"
-        assert not (folder / f"{FILE}-shm").exists()
+        assert not (folder / f"{CATALOG_FILE_NAME}-shm").exists()
         assert len(catalog.select("Dataset")) == 1
 
 

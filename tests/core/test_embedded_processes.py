@@ -15,7 +15,7 @@ from embedded_samples import in_child
 from deriva_ml_core.backends.embedded import EmbeddedCatalog, FolderStore, open_catalog
 from deriva_ml_core.backends.embedded.database import Database
 from deriva_ml_core.backends.embedded.reading import CatalogFile
-from deriva_ml_core.definitions import Handover
+from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import CatalogUnavailable
 from deriva_ml_core.models import UploadOptions
 from deriva_ml_core.schema import Column, Table, asset_tables
@@ -53,7 +53,9 @@ def test_eight_processes_make_one_catalog_and_write(tmp_path: Path) -> None:
 def put_all(folder: Path, files: list[Path]) -> list[str]:
     """Store the files, each of which others store too."""
     store = FolderStore(folder)
-    urls = [store.put("Image", file.name, file, handover=Handover.copy, options=UploadOptions()).url for file in files]
+    urls = [
+        store.put("Image", file.name, file, handover=TransferMode.copy, options=UploadOptions()).url for file in files
+    ]
     store.sync()
     return urls
 
@@ -74,7 +76,7 @@ def test_a_long_writer_is_waited_for(tmp_path: Path) -> None:
     """A call waits for another's writing to end; beyond the timeout it says so and has written nothing."""
     catalog = open_catalog(tmp_path)
     impatient = EmbeddedCatalog(CatalogFile(Database(tmp_path / "catalog.sqlite", busy_timeout=0.05), tmp_path))
-    with catalog._file.database.writing():
+    with catalog._file.database.write_transaction():
         assert len(impatient.select("Workflow_Type")) > 0
         with pytest.raises(CatalogUnavailable, match="Another process"):
             impatient.insert("Dataset", [{}])

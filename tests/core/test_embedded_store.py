@@ -15,9 +15,9 @@ import pytest
 from embedded_samples import in_child, open_to_all, small_disk, unprivileged
 
 from deriva_ml_core.backends.embedded import FolderStore
-from deriva_ml_core.backends.embedded.durability import FEW, make_durable
-from deriva_ml_core.definitions import Handover
-from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, FileConflict, StoreFull, StoreUnavailable
+from deriva_ml_core.backends.embedded.durability import MAX_SINGLE_FSYNCS, make_durable
+from deriva_ml_core.definitions import TransferMode
+from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, DiskFull, FileConflict, StoreUnavailable
 from deriva_ml_core.models import StoredObject, UploadOptions
 
 OPTIONS = UploadOptions()
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def put(store: FolderStore, file: Path, handover: Handover = Handover.move) -> StoredObject:
+def put(store: FolderStore, file: Path, handover: TransferMode = TransferMode.move) -> StoredObject:
     return store.put("Image", "a.png", file, handover=handover, options=OPTIONS)
 
 
@@ -79,7 +79,7 @@ def test_a_big_owned_file_costs_no_room(store: FolderStore, tmp_path: Path) -> N
     foreign = tmp_path / "foreign.bin"
     foreign.write_bytes(os.urandom(size))
     between = used()
-    put(store, foreign, Handover.copy)
+    put(store, foreign, TransferMode.copy)
     store.sync()
     assert size <= used() - between < size + 2**20
 
@@ -87,14 +87,14 @@ def test_a_big_owned_file_costs_no_room(store: FolderStore, tmp_path: Path) -> N
 def test_a_foreign_file_keeps_its_time(store: FolderStore, file: Path) -> None:
     """A copy has the time of its original, and is read-only."""
     os.utime(file, ns=(10**18, 10**18 + 7))
-    found = place(store, put(store, file, Handover.copy)).stat()
+    found = place(store, put(store, file, TransferMode.copy)).stat()
     assert (found.st_mtime_ns, found.st_mode & 0o777) == (10**18 + 7, 0o444)
 
 
 def test_a_shared_file_has_two_names(store: FolderStore, file: Path) -> None:
     """A file that is shared is one file under two names, read-only under both, and nothing of it is copied."""
     inode = file.stat().st_ino
-    stored = put(store, file, Handover.share)
+    stored = put(store, file, TransferMode.hardlink)
     found = place(store, stored).stat()
     assert (found.st_ino, found.st_nlink, found.st_mode & 0o777) == (inode, 2, 0o444)
     assert file.stat().st_ino == inode
@@ -111,8 +111,8 @@ def test_a_shared_file_is_read_once(store: FolderStore, file: Path, monkeypatch:
         return opened(path, mode, buffering)
 
     monkeypatch.setattr(Path, "open", watched)
-    put(store, file, Handover.share)
-    put(store, file, Handover.share)
+    put(store, file, TransferMode.hardlink)
+    put(store, file, TransferMode.hardlink)
     assert len(read) == 2
 
 
@@ -129,7 +129,7 @@ def test_a_file_that_changes_while_it_is_shared_is_copied(
         chmod(path, mode)
 
     monkeypatch.setattr(Path, "chmod", late)
-    stored = put(store, file, Handover.share)
+    stored = put(store, file, TransferMode.hardlink)
     assert place(store, stored).read_bytes() == b"some bytes and more"
     assert not place(store, stored).samefile(file)
     store.verify(stored.url, length=stored.length, md5=stored.md5)
@@ -141,7 +141,7 @@ def test_a_file_elsewhere_is_not_shared_but_copied(store: FolderStore, tmp_path:
     with small_disk(tmp_path / "disk", 2**20) as disk:
         elsewhere = disk / "file"
         elsewhere.write_bytes(b"elsewhere")
-        stored = put(store, elsewhere, Handover.share)
+        stored = put(store, elsewhere, TransferMode.hardlink)
         assert place(store, stored).read_bytes() == elsewhere.read_bytes() == b"elsewhere"
         assert place(store, stored).stat().st_dev != elsewhere.stat().st_dev
 
@@ -161,10 +161,12 @@ def test_an_owned_file_elsewhere(store: FolderStore, tmp_path: Path) -> None:
         file = disk / "staged.bin"
         file.write_bytes(b"from elsewhere")
         notes: list[object] = []
-        stored = store.put("Image", "a.png", file, handover=Handover.move, options=OPTIONS, note=notes.append)
+        stored = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, note=notes.append)
         assert not file.exists()
         assert place(store, stored).read_bytes() == b"from elsewhere"
-        assert store.put("Image", "a.png", file, handover=Handover.move, options=OPTIONS, resume=notes[-1]) == stored  # type: ignore[arg-type]
+        assert (
+            store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, resume=notes[-1]) == stored
+        )  # type: ignore[arg-type]
 
 
 def test_written_again_after_put(store: FolderStore, file: Path) -> None:
@@ -192,7 +194,7 @@ def test_written_while_it_is_put(store: FolderStore, tmp_path: Path) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        stored = put(store, file, Handover.copy)
+        stored = put(store, file, TransferMode.copy)
     finally:
         stop.set()
         writer.join()
@@ -206,7 +208,7 @@ def test_changed_between_digest_and_move(store: FolderStore, file: Path) -> None
         if file.stat().st_mode & 0o222 and file.read_bytes() == b"some bytes":
             file.write_bytes(b"other bytes, and more")
 
-    stored = store.put("Image", "a.png", file, handover=Handover.move, options=OPTIONS, note=write_once)
+    stored = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, note=write_once)
     assert place(store, stored).read_bytes() == b"other bytes, and more"
     store.verify(stored.url, length=stored.length, md5=stored.md5)
 
@@ -219,7 +221,7 @@ def test_always_changing(store: FolderStore, file: Path) -> None:
             file.chmod(0o644)
             file.write_bytes(os.urandom(64))
 
-    stored = store.put("Image", "a.png", file, handover=Handover.move, options=OPTIONS, note=write)
+    stored = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, note=write)
     store.verify(stored.url, length=stored.length, md5=stored.md5)
     assert not file.exists()
 
@@ -229,9 +231,9 @@ def test_always_changing(store: FolderStore, file: Path) -> None:
 
 def test_equal_bytes_are_kept_once(store: FolderStore, file: Path, tmp_path: Path) -> None:
     """Bytes that are there already are not stored again, and the owned file goes."""
-    first = place(store, put(store, file, Handover.copy))
+    first = place(store, put(store, file, TransferMode.copy))
     inode = first.stat().st_ino
-    put(store, file, Handover.copy)
+    put(store, file, TransferMode.copy)
     put(store, file)
     assert not file.exists()
     assert first.stat().st_ino == inode
@@ -260,10 +262,10 @@ def test_flipped_bytes_are_found_and_named(store: FolderStore, file: Path, tmp_p
     assert {path.name for path in tmp_path.iterdir()} <= {"local", "home"}
 
 
-@pytest.mark.parametrize("handover", list(Handover))
-def test_a_damaged_object_is_made_good(store: FolderStore, file: Path, handover: Handover) -> None:
+@pytest.mark.parametrize("handover", list(TransferMode))
+def test_a_damaged_object_is_made_good(store: FolderStore, file: Path, handover: TransferMode) -> None:
     """Storing the right bytes again puts them in the place of a damaged object."""
-    flip(place(store, put(store, file, Handover.copy)))
+    flip(place(store, put(store, file, TransferMode.copy)))
     stored = put(store, file, handover)
     store.verify(stored.url, length=stored.length, md5=stored.md5)
 
@@ -293,7 +295,7 @@ def test_two_files_with_one_digest(store: FolderStore, tmp_path: Path) -> None:
     for file, text in zip(files, COLLISION, strict=True):
         file.write_bytes(bytes.fromhex(text))
     assert len({hashlib.md5(file.read_bytes()).hexdigest() for file in files}) == 1
-    stored = put(store, files[0], Handover.copy)
+    stored = put(store, files[0], TransferMode.copy)
     with pytest.raises(FileConflict, match="same MD5"):
         put(store, files[1])
     assert place(store, stored).read_bytes() == bytes.fromhex(COLLISION[0])
@@ -308,19 +310,19 @@ def test_what_a_killed_copy_left_is_removed(store: FolderStore, file: Path, tmp_
     notes: list[object] = []
 
     def die() -> None:
-        store.put("Image", "a.png", file, handover=Handover.copy, options=OPTIONS, note=notes.append)
+        store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS, note=notes.append)
 
     die()
     half = tmp_path / "local" / "objects" / notes[0]["draft"]  # type: ignore[index]
     half.write_bytes(b"som")
-    store.put("Image", "a.png", file, handover=Handover.copy, options=OPTIONS, resume=notes[0])  # type: ignore[arg-type]
+    store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS, resume=notes[0])  # type: ignore[arg-type]
     assert not half.exists()
 
 
 @pytest.mark.parametrize("note", [{"draft": "../../staged.bin"}, {"draft": "draft-/../../../staged.bin"}, {}, "x", 7])
 def test_strange_notes(store: FolderStore, file: Path, note: object) -> None:
     """A note that is not ours removes nothing and hinders nothing."""
-    stored = store.put("Image", "a.png", file, handover=Handover.copy, options=OPTIONS, resume=note)  # type: ignore[arg-type]
+    stored = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS, resume=note)  # type: ignore[arg-type]
     assert stored.length == file.stat().st_size
 
 
@@ -328,7 +330,7 @@ def test_a_note_of_what_is_not_there(store: FolderStore, tmp_path: Path) -> None
     """A file that is gone, and is not in the store either, is not there."""
     note = {"md5": "0" * 32, "length": 1}
     with pytest.raises(FileNotFoundError):
-        store.put("Image", "a.png", tmp_path / "gone", handover=Handover.move, options=OPTIONS, resume=note)  # type: ignore[arg-type]
+        store.put("Image", "a.png", tmp_path / "gone", handover=TransferMode.move, options=OPTIONS, resume=note)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("left", [b"", b"some", b"some bytes", b"some bytes and more", b"wrong"])
@@ -345,7 +347,7 @@ def test_two_bring_one_object_to_one_place(store: FolderStore, tmp_path: Path) -
     """Several that bring the same object to the same place at once all succeed."""
     file = tmp_path / "big"
     file.write_bytes(os.urandom(2**23))
-    stored = put(store, file, Handover.copy)
+    stored = put(store, file, TransferMode.copy)
     wrong: list[BaseException] = []
 
     def bring() -> None:
@@ -368,7 +370,7 @@ def test_two_bring_one_object_to_one_place(store: FolderStore, tmp_path: Path) -
 # Disks ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 200])
+@pytest.mark.parametrize("count", [1, MAX_SINGLE_FSYNCS, MAX_SINGLE_FSYNCS + 1, 200])
 def test_durable(tmp_path: Path, count: int) -> None:
     """Few files, many, and ones that have gone since, are made durable."""
     files = [tmp_path / "a" / f"{number % 7}" / f"{number}" for number in range(count)]
@@ -385,8 +387,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     file.write_bytes(os.urandom(3 * 2**20))
     with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
         store = FolderStore(disk / "local")
-        for handover in Handover:
-            with pytest.raises(StoreFull, match=rf"{3 * 2**20} bytes.*\d+ free.*Free some space") as raised:
+        for handover in TransferMode:
+            with pytest.raises(DiskFull, match=rf"{3 * 2**20} bytes.*\d+ free.*Free some space") as raised:
                 put(store, file, handover)
             assert isinstance(raised.value, OSError)
             assert isinstance(raised.value, DerivaMLException)
@@ -401,9 +403,9 @@ def test_no_room_for_a_copy(store: FolderStore, tmp_path: Path) -> None:
     """Where there is no room at the target the call says so, leaves nothing under that name, and may be repeated."""
     file = tmp_path / "big.bin"
     file.write_bytes(os.urandom(3 * 2**20))
-    stored = put(store, file, Handover.copy)
+    stored = put(store, file, TransferMode.copy)
     with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
-        with pytest.raises(StoreFull, match="Free some space"):
+        with pytest.raises(DiskFull, match="Free some space"):
             store.get(stored.url, disk / "copy", length=stored.length, md5=stored.md5, options=OPTIONS)
         assert not (disk / "copy").exists()
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
@@ -440,7 +442,7 @@ def test_a_store_that_cannot_be_written() -> None:
         put(store, folder / "warm")
         (folder / "file").write_bytes(b"y")
         (folder / "local" / "objects").chmod(0o555)
-        said = in_child(lambda: put(store, folder / "file", Handover.copy) and None, user=unprivileged())
+        said = in_child(lambda: put(store, folder / "file", TransferMode.copy) and None, user=unprivileged())
     assert said.startswith("CatalogReadOnly")
     assert "objects" in said
 
@@ -453,7 +455,7 @@ def test_a_file_that_cannot_be_read() -> None:
         (folder / "local").chmod(0o777)
         (folder / "file").write_bytes(b"y")
         (folder / "file").chmod(0)
-        said = in_child(lambda: put(store, folder / "file", Handover.copy) and None, user=unprivileged())
+        said = in_child(lambda: put(store, folder / "file", TransferMode.copy) and None, user=unprivileged())
     assert said.startswith("PermissionError")
     assert str(folder / "file") in said
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deriva_ml_core.backends.embedded import FolderStore
-from deriva_ml_core.backends.embedded.urls import ObjectName, parse
+from deriva_ml_core.backends.embedded.urls import FolderObjectName, parse_object_url
 from deriva_ml_core.backends.filenames import check_filename
 from deriva_ml_core.errors import DerivaMLException, InvalidFileName, UnknownAddress
 from deriva_ml_core.models import UploadOptions
@@ -21,18 +21,18 @@ PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs"
 @given(PARTS, st.lists(PARTS, min_size=1, max_size=3).map("/".join))
 def test_names_come_back(table: str, filename: str) -> None:
     """Any table and file name is in the URL, which is one line of ASCII and read back as it was."""
-    url = ObjectName(table, MD5, filename).url
+    url = FolderObjectName(table, MD5, filename).url
     assert url.isascii()
     assert url.isprintable()
     assert url.count("/") == 3
-    assert parse(url) == ObjectName(table, MD5, filename)
+    assert parse_object_url(url) == FolderObjectName(table, MD5, filename)
 
 
 @given(st.text(alphabet="/hatrcImge.%2F:109" + MD5) | st.text())
 def test_other_texts_are_refused(text: str) -> None:
     """A text is a URL of ours, and then written as we write it, or refused."""
     try:
-        name = parse(text)
+        name = parse_object_url(text)
     except UnknownAddress:
         return
     assert name.url == text

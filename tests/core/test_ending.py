@@ -10,7 +10,7 @@ import pytest
 
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.execution.ending import ending
+from deriva_ml_core.execution.ending import final_status
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +23,10 @@ def handler() -> Iterator[None]:
 
 def test_what_follows_sigterm_keeps_its_words() -> None:
     """An exception after SIGTERM, of a broken connection say, stands beside it; the exit that it asks for does not."""
-    assert ending(ValueError("no data"), terminated=True) == (Status.aborted, "SIGTERM, then ValueError: no data")
-    assert ending(SystemExit(143), terminated=True) == (Status.aborted, "SIGTERM")
-    assert ending(ValueError("no data"), terminated=False) == (Status.failed, "ValueError: no data")
-    assert ending(SystemExit(0), terminated=False) == (Status.completed, "")
+    assert final_status(ValueError("no data"), terminated=True) == (Status.aborted, "SIGTERM, then ValueError: no data")
+    assert final_status(SystemExit(143), terminated=True) == (Status.aborted, "SIGTERM")
+    assert final_status(ValueError("no data"), terminated=False) == (Status.failed, "ValueError: no data")
+    assert final_status(SystemExit(0), terminated=False) == (Status.completed, "")
 
 
 def test_a_sigterm_that_is_ignored_ends_nothing(exe: Execution) -> None:

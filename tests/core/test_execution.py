@@ -21,19 +21,19 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import (
     ConfigurationError,
+    ConflictingWorkflow,
     DerivaMLException,
-    DryRunOnly,
     ExecutionCycle,
     InvalidTransition,
+    NotInDryRun,
     UnknownRID,
     WorkflowMissing,
-    WorkflowTwice,
     WrongTable,
 )
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Asset, AssetSpec, DatasetSpec
 from deriva_ml_core.plugins import load_plugins
-from deriva_ml_core.testing import NewsRecorder
+from deriva_ml_core.testing import HookRecorder
 from deriva_ml_core.workflow import Workflow
 
 
@@ -211,7 +211,7 @@ def test_the_workflow_may_come_from_either_side(ml: DerivaML, workflow: Workflow
     assert ml.create_execution(ExecutionConfiguration(workflow=rid)).workflow_rid == rid
     assert ml.create_execution(ExecutionConfiguration(workflow=workflow), workflow=workflow).workflow_rid == rid
     other = Workflow(name="Other", workflow_type="Training", url="https://x/z", checksum="d")
-    with pytest.raises(WorkflowTwice):
+    with pytest.raises(ConflictingWorkflow):
         ml.create_execution(ExecutionConfiguration(workflow=workflow), workflow=other)
 
 
@@ -340,7 +340,7 @@ def test_a_dry_run_writes_nothing(ml: DerivaML, workflow: Workflow, home: Path) 
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
         exe.update_status(Status.running, "half")
         exe.download_dataset_bag(dataset.rid)
-        with pytest.raises(DryRunOnly):
+        with pytest.raises(NotInDryRun):
             exe.create_dataset("d")
     assert exe.upload_execution_outputs() == {}
     assert exe.execution_rid == "0000"
@@ -427,14 +427,14 @@ def test_a_run_that_died_is_seen_as_aborted(ml: DerivaML, config: ExecutionConfi
     assert ml.find_executions(status=Status.running) == []
     assert ml.select_rows("Execution", {"RID": rid})[0]["Status"] == "Running"
     plugins = load_plugins({})
-    recorder = NewsRecorder()
+    recorder = HookRecorder()
     plugins.register(recorder, "recorder")
     restored = DerivaML(plugins=plugins).restore_execution(rid)
     assert restored.status is Status.aborted
     assert ml.select_rows("Execution", {"RID": rid})[0]["Status"] == "Aborted"
     assert restored.stop_time == restored.list_statuses()[-2].time
     restored.upload_execution_outputs()
-    assert recorder.hooks == ["status_changed"]
+    assert recorder.hook_names == ["status_changed"]
 
 
 def test_a_run_that_lives_is_not_aborted(ml: DerivaML, exe: Execution) -> None:

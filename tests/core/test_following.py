@@ -20,14 +20,14 @@ import pytest
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, FollowerOnly, UnknownTable
+from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, RankZeroRequired, UnknownTable
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.rendezvous import EXECUTIONS, Call, Word
-from deriva_ml_core.journal.file import Journal, read_story
-from deriva_ml_core.journal.story import JOURNAL, RankFailed
+from deriva_ml_core.execution.rendezvous import EXECUTIONS_VARIABLE, CreateCall, RankMessage
+from deriva_ml_core.journal.file import Journal, load_state
+from deriva_ml_core.journal.story import JOURNAL_FILENAME, RankFailed
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.plugins import load_plugins
-from deriva_ml_core.testing import NewsRecorder
+from deriva_ml_core.testing import HookRecorder
 
 PROGRAM = """
 import os, subprocess, sys
@@ -43,7 +43,7 @@ for _ in range(int(sys.argv[1])):
                 environ = {**os.environ, "LOCAL_RANK": "1"}
                 children.append(subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=environ))
             execution.asset_file_path("Model", "model.pt").write_text("weights")
-            print(execution.execution_rid, execution.follower, flush=True)
+            print(execution.execution_rid, not execution.is_rank_zero, flush=True)
     except Exception as error:
         print(type(error).__name__, "RANK" in os.environ and os.environ["RANK"] != "0", flush=True)
 sys.stdin.read()
@@ -194,13 +194,13 @@ def test_a_process_can_stand_for_itself(begin: Begin) -> None:
 
 
 @pytest.fixture
-def recorder() -> NewsRecorder:
+def recorder() -> HookRecorder:
     """What plugins hear."""
-    return NewsRecorder()
+    return HookRecorder()
 
 
 @pytest.fixture
-def ml(recorder: NewsRecorder) -> DerivaML:
+def ml(recorder: HookRecorder) -> DerivaML:
     """A client of a new embedded catalog, whose news are recorded."""
     plugins = load_plugins({})
     plugins.register(recorder)
@@ -221,19 +221,19 @@ def all_that_is_kept(ml: DerivaML, execution: Execution) -> tuple[Any, ...]:
     return [ml.select_rows(table) for table in tables], files
 
 
-def test_a_follower_writes_nothing(ml: DerivaML, config: ExecutionConfiguration, recorder: NewsRecorder) -> None:
+def test_a_follower_writes_nothing(ml: DerivaML, config: ExecutionConfiguration, recorder: HookRecorder) -> None:
     """All verbs can be called, and catalog, store, plugins and rank zero's folder stay as they are."""
     with ml.create_execution(config) as made:
         made.asset_file_path("Image", "in.png").write_text("x")
     (image,) = made.upload_execution_outputs()["Image"]
     exe = ml.create_execution(config)
     follower = followed(ml, exe)
-    before, heard = all_that_is_kept(ml, exe), len(recorder.heard)
+    before, heard = all_that_is_kept(ml, exe), len(recorder.calls)
     with follower:
         follower.update_status(Status.running, "Epoch 1/2", wait=False)
         path = follower.asset_file_path("Model", "model.pt")
         path.write_text("weights")
-        follower.seal(path)
+        follower.mark_immutable(path)
         follower.add_asset_types(path, "Model_File")
         follower.record_input(image)
         assert follower.download_asset(image).read_text() == "x"
@@ -242,14 +242,14 @@ def test_a_follower_writes_nothing(ml: DerivaML, config: ExecutionConfiguration,
         follower.forget(path)
     assert follower.upload_execution_outputs(wait=False).result() == {}
     assert all_that_is_kept(ml, exe) == before
-    assert len(recorder.heard) == heard
+    assert len(recorder.calls) == heard
 
 
 def test_a_follower_says_whom_it_follows(ml: DerivaML, exe: Execution) -> None:
     """It has rank zero's record id, and is told apart by one property."""
     follower = followed(ml, exe)
     assert (follower.execution_rid, follower.workflow_rid) == (exe.execution_rid, exe.workflow_rid)
-    assert (exe.follower, follower.follower) == (False, True)
+    assert (exe.is_rank_zero, follower.is_rank_zero) == (True, False)
 
 
 def test_a_follower_has_its_own_files(ml: DerivaML, exe: Execution) -> None:
@@ -281,7 +281,7 @@ def test_a_follower_has_the_inputs(ml: DerivaML, config: ExecutionConfiguration)
 
 def test_only_rank_zero_makes_datasets(ml: DerivaML, exe: Execution) -> None:
     """What would have to give back something that exists says whom to ask instead."""
-    with pytest.raises(FollowerOnly, match="follower"):
+    with pytest.raises(RankZeroRequired, match="is_rank_zero"):
         followed(ml, exe).create_dataset()
 
 
@@ -292,7 +292,7 @@ def test_a_dry_run_follows_nobody(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     exe = ml.create_execution(config, dry_run=True)
-    assert (exe.execution_rid, exe.follower) == ("0000", True)
+    assert (exe.execution_rid, exe.is_rank_zero) == ("0000", False)
 
 
 GLOO = "[pair.cc:553] Connection closed by peer [127.0.0.1]:1451"
@@ -337,7 +337,7 @@ def test_who_only_notices_is_not_blamed(ml: DerivaML, exe: Execution) -> None:
         fail(followed(ml, exe), RuntimeError(GLOO))
         raise KeyError("a")
     assert exe.status_detail == "KeyError: 'a'"
-    journal = Journal(exe.working_dir / JOURNAL)
+    journal = Journal(exe.working_dir / JOURNAL_FILENAME)
     with pytest.raises(RuntimeError), ml.resume_execution(exe.execution_rid) as again:
         journal.append(RankFailed(rank=2, host="b", error="DistBackendError: NCCL error"))
         journal.append(RankFailed(rank=3, host="c", error="ValueError: no data"))
@@ -347,7 +347,7 @@ def test_who_only_notices_is_not_blamed(ml: DerivaML, exe: Execution) -> None:
 
 def _end_under_sigterm(config: ExecutionConfiguration, sender: Connection) -> None:
     exe = DerivaML().create_execution(config)
-    exe.at_end(lambda error: os.kill(os.getpid(), signal.SIGTERM))
+    exe._add_exit_callback(lambda error: os.kill(os.getpid(), signal.SIGTERM))
     sender.send(exe.execution_rid)
     with exe:
         raise ValueError("no data")
@@ -384,7 +384,7 @@ def test_no_failure_of_a_rank(error: BaseException, ml: DerivaML, exe: Execution
 def test_a_failure_is_written_without_secrets(ml: DerivaML, exe: Execution) -> None:
     """The line in rank zero's journal, one a failure, names rank and machine, and no password."""
     fail(followed(ml, exe), ValueError("no https://me:swordfish@example.org/data"))
-    (failure,) = read_story(exe.working_dir / JOURNAL).failures
+    (failure,) = load_state(exe.working_dir / JOURNAL_FILENAME).failures
     assert (failure.rank, failure.host) == (1, platform.node())
     assert "swordfish" not in failure.error
     assert "ValueError" in failure.error
@@ -429,7 +429,7 @@ def test_rank_zero_died_and_another_had_failed(ml: DerivaML, config: ExecutionCo
 def _report_in(exe: Execution, rank: int, sender: Connection) -> None:
     os.environ["LOCAL_RANK"] = str(rank)  # ddp_spawn sets it when the execution is long unpickled
     exe.update_status(Status.running, f"from rank {rank}")
-    sender.send((exe.follower, exe.asset_file_path("Model", f"model-{rank}.pt"), exe.execution_rid))
+    sender.send((not exe.is_rank_zero, exe.asset_file_path("Model", f"model-{rank}.pt"), exe.execution_rid))
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -460,19 +460,19 @@ def test_an_execution_in_a_worker_process(method: str, ml: DerivaML, exe: Execut
 
 def child_of(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that the present one's parent launched, had it made what `environ` says."""
-    made = {**json.loads(environ[EXECUTIONS]), "process": os.getppid()}
-    return {EXECUTIONS: json.dumps(made), "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    made = {**json.loads(environ[EXECUTIONS_VARIABLE]), "process": os.getppid()}
+    return {EXECUTIONS_VARIABLE: json.dumps(made), "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
 def test_another_script_does_not_share_the_executions_of_the_one_that_began_it(ml: DerivaML) -> None:
     """A driver that made executions itself may launch a training on two nodes, which has one of its own."""
     environ: dict[str, str] = {}
-    Call(ml.connection, environ).leave(Word(rid="1-000A", folder=Path("/a")), rank=None)
+    CreateCall(ml.connection, environ).publish(RankMessage(rid="1-000A", folder=Path("/a")), rank=None)
     launched = child_of(environ)
-    begun = json.loads(launched[EXECUTIONS])
-    launched[EXECUTIONS] = json.dumps({**begun, "script": "driver.py"})
-    assert Call(ml.connection, launched).wait(0) is None
-    heard = Call(ml.connection, child_of(environ)).wait(0)
+    begun = json.loads(launched[EXECUTIONS_VARIABLE])
+    launched[EXECUTIONS_VARIABLE] = json.dumps({**begun, "script": "driver.py"})
+    assert CreateCall(ml.connection, launched).wait(0) is None
+    heard = CreateCall(ml.connection, child_of(environ)).wait(0)
     assert heard is not None
     assert heard.rid == "1-000A"
 
@@ -481,40 +481,40 @@ def test_the_environment_stays_small(ml: DerivaML) -> None:
     """A process that makes thousands of executions can still launch others; those know the last, and wait for none."""
     environ: dict[str, str] = {}
     for number in range(3000):
-        Call(ml.connection, environ).leave(Word(rid=f"1-{number}", folder=Path("/a/b/c")), rank=None)
-    assert len(environ[EXECUTIONS]) < 4096
+        CreateCall(ml.connection, environ).publish(RankMessage(rid=f"1-{number}", folder=Path("/a/b/c")), rank=None)
+    assert len(environ[EXECUTIONS_VARIABLE]) < 4096
     inherited = child_of(environ)
-    heard = [Call(ml.connection, inherited).wait(600) for _ in range(3000)]
+    heard = [CreateCall(ml.connection, inherited).wait(600) for _ in range(3000)]
     assert [word.rid for word in heard if word] == [f"1-{number}" for number in range(2968, 3000)]
 
 
 def test_what_another_launcher_began_inherits_nothing(ml: DerivaML) -> None:
     """A torchrun inside a script that has made an execution is a launch of its own."""
     environ: dict[str, str] = {}
-    Call(ml.connection, environ).leave(Word(rid="1-A"), rank=None)
-    assert Call(ml.connection, {**child_of(environ), "RANK": "1", "WORLD_SIZE": "2"}).wait(0) is None
+    CreateCall(ml.connection, environ).publish(RankMessage(rid="1-A"), rank=None)
+    assert CreateCall(ml.connection, {**child_of(environ), "RANK": "1", "WORLD_SIZE": "2"}).wait(0) is None
 
 
 def test_an_old_word_of_another_machine_is_not_believed(ml: DerivaML, home: Path) -> None:
     """Where nobody can see whether rank zero lives, only a word of this launch's time counts."""
     launch = LAUNCHES["torchrun"]
-    Call(ml.connection, launch(0)).leave(Word(rid="1-A"), rank=0)
+    CreateCall(ml.connection, launch(0)).publish(RankMessage(rid="1-A"), rank=0)
     (place,) = home.rglob("rendezvous/*/*.json")
-    word = Word.model_validate_json(place.read_bytes())
+    word = RankMessage.model_validate_json(place.read_bytes())
     assert word.lease is not None
     elsewhere = word.model_copy(update={"lease": word.lease.model_copy(update={"host": "elsewhere"})})
     place.write_text(elsewhere.model_dump_json())
-    heard = Call(ml.connection, launch(1)).wait(0)
+    heard = CreateCall(ml.connection, launch(1)).wait(0)
     assert heard is not None
     assert heard.rid == "1-A"
     long_ago = elsewhere.time.replace(year=2001)
     place.write_text(elsewhere.model_copy(update={"time": long_ago}).model_dump_json())
-    assert Call(ml.connection, launch(1)).wait(0) is None
+    assert CreateCall(ml.connection, launch(1)).wait(0) is None
 
 
 def test_a_lone_process_leaves_no_word(ml: DerivaML, exe: Execution, home: Path) -> None:
     """Who runs alone, also as torchrun's only process, writes nothing for others."""
-    Call(ml.connection, {**LAUNCHES["torchrun"](0), "WORLD_SIZE": "1"}).leave(Word(rid="1-A"), rank=0)
+    CreateCall(ml.connection, {**LAUNCHES["torchrun"](0), "WORLD_SIZE": "1"}).publish(RankMessage(rid="1-A"), rank=0)
     assert [*home.rglob("rendezvous")] == []
 
 
@@ -533,7 +533,7 @@ def test_a_rank_without_word_warns(
     ml: DerivaML, config: ExecutionConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The warning says what to do, and that nothing is recorded by this process."""
-    monkeypatch.delenv(EXECUTIONS, raising=False)
+    monkeypatch.delenv(EXECUTIONS_VARIABLE, raising=False)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("DERIVA_ML_RENDEZVOUS_SECONDS", "0")

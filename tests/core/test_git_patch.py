@@ -13,7 +13,7 @@ from repositories import Repository, make_repository
 
 from deriva_ml_core.errors import DerivaMLWarning, NotReproducible
 from deriva_ml_core.git import blob_hash, uncommitted_patch
-from deriva_ml_core.git.patch import LARGEST_FILE
+from deriva_ml_core.git.patch import MAX_FILE_SIZE
 
 SECRET = "ghp_" + "a1B2" * 9
 
@@ -180,15 +180,15 @@ def test_untracked_files_that_are_too_much(repository: Repository, tmp_path: Pat
     repository.commit()
     line = "x" * 1023 + "\n"
     for number in range(12):
-        repository.write(f"part {number:02}.txt", line * (LARGEST_FILE // 1024))
-    repository.write("large.txt", line * (LARGEST_FILE // 1024) + "x")
+        repository.write(f"part {number:02}.txt", line * (MAX_FILE_SIZE // 1024))
+    repository.write("large.txt", line * (MAX_FILE_SIZE // 1024) + "x")
     repository.write("image.png", b"\x89PNG\0\0")
     small = repository.write("z.py", "")
     patch = uncommitted_patch(repository.root, {})
     heading = patch.partition(b"\n\n")[0].decode().splitlines()[1:]
     assert heading == [
         '# untracked and not kept (binary, 6 bytes): "image.png"',
-        f'# untracked and not kept ({LARGEST_FILE + 1} bytes): "large.txt"',
+        f'# untracked and not kept ({MAX_FILE_SIZE + 1} bytes): "large.txt"',
         '# untracked and not kept (untracked files together over 10485760 bytes): "part 10.txt"',
         '# untracked and not kept (untracked files together over 10485760 bytes): "part 11.txt"',
     ]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.journal.file import Journal, read_story
-from deriva_ml_core.journal.story import Created, Forgotten, Recorded, Staged, Started, StatusSet, Stored, now
+from deriva_ml_core.journal.file import Journal, load_state
+from deriva_ml_core.journal.story import Created, Forgotten, Recorded, Staged, Started, StatusSet, Stored, utc_now
 from deriva_ml_core.models import StagedAsset, StatusUpdate, StoredObject
 
 
@@ -33,12 +33,12 @@ def staged(name: str, times: int = 1) -> Staged:
 
 
 def status(value: Status, message: str = "") -> StatusSet:
-    return StatusSet(update=StatusUpdate(status=value, message=message, time=now()))
+    return StatusSet(update=StatusUpdate(status=value, message=message, time=utc_now()))
 
 
 def test_a_journal_that_is_not_there_tells_nothing(journal: Journal) -> None:
     """Reading makes no file."""
-    assert journal.story.statuses == []
+    assert journal.state.statuses == []
     assert not journal.path.exists()
 
 
@@ -47,32 +47,32 @@ def test_lines_add_up(journal: Journal) -> None:
     journal.append(Started(), status(Status.running, "a"), staged("one"), staged("two"))
     journal.append(Stored(key="1:Model/one", object=StoredObject(url="u", md5="m", length=1)))
     journal.append(Recorded(rids={"1:Model/one": "1-AAAA"}), status(Status.completed))
-    for story in (journal.story, Journal(journal.path).story):
+    for story in (journal.state, Journal(journal.path).state):
         assert [each.status for each in story.statuses] == [Status.running, Status.completed]
-        assert [file.asset.filename for file in story.open_files()] == ["two"]
+        assert [file.asset.filename for file in story.pending_files()] == ["two"]
         assert story.files["1:Model/one"].rid == "1-AAAA"
-        assert story.start is not None
+        assert story.start_time is not None
 
 
 def test_the_open_files_are_listed_while_another_thread_adds_to_them(journal: Journal) -> None:
     """An upload beside the training registers and records while the training looks: no look fails."""
-    story, before = journal.story, sys.getswitchinterval()
-    adding = threading.Thread(target=lambda: [staged(f"{number}").tell(story) for number in range(3000)])
+    story, before = journal.state, sys.getswitchinterval()
+    adding = threading.Thread(target=lambda: [staged(f"{number}").apply(story) for number in range(3000)])
     try:
         sys.setswitchinterval(1e-6)
         adding.start()
         while adding.is_alive():
-            story.open_files()
+            story.pending_files()
     finally:
         adding.join()
         sys.setswitchinterval(before)
-    assert len(story.open_files()) == 3000
+    assert len(story.pending_files()) == 3000
 
 
 def test_a_forgotten_file_is_no_longer_open(journal: Journal) -> None:
     """Forgetting closes the file without a row."""
     journal.append(staged("one"), Forgotten(key="1:Model/one"))
-    assert journal.story.open_files() == []
+    assert journal.state.pending_files() == []
 
 
 def test_a_torn_last_line_is_dropped_and_the_next_stands_alone(journal: Journal) -> None:
@@ -81,9 +81,9 @@ def test_a_torn_last_line_is_dropped_and_the_next_stands_alone(journal: Journal)
     with journal.path.open("ab") as file:
         file.write(b'{"event":"status","update":{"status":"Fai')
     again = Journal(journal.path)
-    assert [each.status for each in again.story.statuses] == [Status.running]
+    assert [each.status for each in again.state.statuses] == [Status.running]
     again.append(status(Status.completed))
-    assert [each.status for each in Journal(journal.path).story.statuses] == [Status.running, Status.completed]
+    assert [each.status for each in Journal(journal.path).state.statuses] == [Status.running, Status.completed]
 
 
 def test_a_line_of_a_newer_version_is_passed_over(journal: Journal) -> None:
@@ -93,8 +93,8 @@ def test_a_line_of_a_newer_version_is_passed_over(journal: Journal) -> None:
     with journal.path.open("a") as file:
         file.write(json.dumps({"event": "from-the-future", "time": line["time"], "x": 1}) + "\n")
         file.write(json.dumps({"event": "created", "time": line["time"], "new_field": 1}) + "\n")
-    story = Journal(journal.path).story
-    assert story.created
+    story = Journal(journal.path).state
+    assert story.is_created
     assert len(story.statuses) == 1
 
 
@@ -102,9 +102,9 @@ def test_a_reader_sees_what_another_wrote_since(journal: Journal) -> None:
     """Two journals of one file know the same."""
     other = Journal(journal.path)
     journal.append(status(Status.running))
-    assert other.story.status is Status.running
+    assert other.state.status is Status.running
     other.append(status(Status.completed))
-    assert journal.story.status is Status.completed
+    assert journal.state.status is Status.completed
 
 
 def _write_many(path: Path, name: str) -> None:
@@ -125,9 +125,9 @@ def test_own_lines_and_those_of_others_count_once_each_in_their_order(journal: J
             os._exit(0)
         os.waitpid(child, 0)
     messages = [f"{number} {whose}" for number in range(3) for whose in ("ours", "theirs", "the child's")]
-    for story in (journal.story, other.story, Journal(journal.path).story):
+    for story in (journal.state, other.state, Journal(journal.path).state):
         assert [update.message for update in story.statuses] == messages
-        assert [file.asset.filename for file in story.open_files()] == ["0 ours", "1 ours", "2 ours"]
+        assert [file.asset.filename for file in story.pending_files()] == ["0 ours", "1 ours", "2 ours"]
 
 
 def test_processes_writing_at_once_lose_no_line(journal: Journal) -> None:
@@ -140,7 +140,7 @@ def test_processes_writing_at_once_lose_no_line(journal: Journal) -> None:
         writer.start()
     for writer in writers:
         writer.join(60)
-    assert len(journal.story.files) == 800
+    assert len(journal.state.files) == 800
 
 
 def test_a_killed_process_loses_no_line_that_it_wrote(journal: Journal) -> None:
@@ -150,7 +150,7 @@ def test_a_killed_process_loses_no_line_that_it_wrote(journal: Journal) -> None:
         journal.append(status(Status.running, "last words"))
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    assert journal.story.statuses[-1].message == "last words"
+    assert journal.state.statuses[-1].message == "last words"
 
 
 def test_a_full_disk_raises_and_leaves_the_earlier_lines(journal: Journal) -> None:
@@ -167,9 +167,9 @@ def test_a_full_disk_raises_and_leaves_the_earlier_lines(journal: Journal) -> No
             os._exit(7)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert Journal(journal.path).story.created
+    assert Journal(journal.path).state.is_created
     journal.append(status(Status.completed))
-    assert [each.status for each in Journal(journal.path).story.statuses] == [Status.completed]
+    assert [each.status for each in Journal(journal.path).state.statuses] == [Status.completed]
 
 
 def test_a_journal_that_is_gone_holds_no_descriptor(journal: Journal) -> None:
@@ -178,9 +178,9 @@ def test_a_journal_that_is_gone_holds_no_descriptor(journal: Journal) -> None:
     gc.collect()  # what earlier tests left
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(50):
-        assert read_story(journal.path).created
+        assert load_state(journal.path).is_created
         again = Journal(journal.path)
-        assert again.story.created
+        assert again.state.is_created
         del again
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before

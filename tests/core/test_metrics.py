@@ -18,7 +18,7 @@ from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import AccessRefused, ConfigurationError, UnknownMetric
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import MetricSummary, Progress
-from deriva_ml_core.scores import summed_up
+from deriva_ml_core.scores import update_summaries
 from deriva_ml_core.training import TrainingReporter
 
 
@@ -26,7 +26,7 @@ def told(*values: float, name: str = "loss", **more: Any) -> MetricSummary:
     """Where a metric stands after those values, one an epoch."""
     known: dict[tuple[str, str], MetricSummary] = {}
     for epoch, value in enumerate(values, start=1):
-        known |= summed_up(known, Progress(epoch=epoch, metrics={name: value}, **more))
+        known |= update_summaries(known, Progress(epoch=epoch, metrics={name: value}, **more))
     return known["fit", name]
 
 
@@ -48,8 +48,8 @@ def test_less_is_better_of_a_loss_and_more_of_a_score() -> None:
 
 def test_the_training_says_which_is_better() -> None:
     """What the training says stands above what the name suggests, and is remembered."""
-    known = summed_up({}, Progress(epoch=1, metrics={"gain": 1}, modes={"gain": "max"}))
-    known |= summed_up(known, Progress(epoch=2, metrics={"gain": 2}))
+    known = update_summaries({}, Progress(epoch=1, metrics={"gain": 1}, modes={"gain": "max"}))
+    known |= update_summaries(known, Progress(epoch=2, metrics={"gain": 2}))
     assert known["fit", "gain"] == summary("gain", 2, 2, 2, True)
 
 
@@ -95,17 +95,17 @@ def test_each_change_is_one_call(config: ExecutionConfiguration) -> None:
     ml, catalog = hard()
     with ml.create_execution(config) as exe:
         exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 1, "acc": 1}))
-        exe.desk.beside.drain()
+        exe._runtime.background.drain()
         exe.update_status(Status.running, "2", progress=Progress(epoch=2, metrics={"loss": 1.5, "acc": 2}))
-        exe.desk.beside.drain()
+        exe._runtime.background.drain()
         catalog.callers.clear()
         exe.update_status(Status.running, "again", progress=Progress(epoch=3, metrics={"loss": 1.5, "acc": 2}))
         exe.update_status(Status.running, "without")
-        exe.desk.beside.drain()
+        exe._runtime.background.drain()
         assert asked(catalog) == ["update", "update"]
         catalog.callers.clear()
         exe.update_status(Status.running, "other", progress=Progress(epoch=4, metrics={"loss": 0.5, "acc": 2}))
-        exe.desk.beside.drain()
+        exe._runtime.background.drain()
         assert asked(catalog) == ["update", "update"]
 
 
@@ -161,7 +161,7 @@ def test_a_catalog_that_refuses_metrics(config: ExecutionConfiguration, caplog: 
         catalog.before_insert = refuse_metrics
         for epoch in (1, 2, 3):
             exe.update_status(Status.running, "", progress=Progress(epoch=epoch, metrics={"loss": epoch}))
-            exe.desk.beside.drain()
+            exe._runtime.background.drain()
     assert [record.message for record in caplog.records if "metrics of execution" in record.message] == [
         f"The metrics of execution {exe.execution_rid} cannot be written to the catalog: no"
     ]

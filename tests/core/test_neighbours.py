@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.neighbours import find_neighbour
+from deriva_ml_core.neighbours import find_conflicting_distribution
 
 
 def run_python(code: str, *folders: Path) -> str:
@@ -58,11 +58,11 @@ def test_silent_alone() -> None:
 def test_only_that_distribution(tmp_path: Path, name: str) -> None:
     """Our own distributions, deriva-py and a bare package are not taken for it."""
     (tmp_path / name).mkdir()
-    assert find_neighbour(["", str(tmp_path), str(tmp_path / "absent"), sys.executable]) is None
+    assert find_conflicting_distribution(["", str(tmp_path), str(tmp_path / "absent"), sys.executable]) is None
 
 
 @pytest.mark.parametrize("name", ["deriva_ml-1.17.10.dist-info", "deriva_ml.egg-info", "deriva_ml-2.0.dev1.egg-info"])
 def test_however_installed(tmp_path: Path, name: str) -> None:
     """It is found as a wheel and as a development install."""
     (tmp_path / name).mkdir()
-    assert find_neighbour([str(tmp_path)]) == tmp_path / name
+    assert find_conflicting_distribution([str(tmp_path)]) == tmp_path / name

@@ -16,18 +16,18 @@ import pytest
 from deriva_ml_core.backend import Backend
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import PluginError
-from deriva_ml_core.models import Address, ExecutionRecord, SourceCode, StagedAsset, StatusUpdate, UploadReport
+from deriva_ml_core.models import Address, ExecutionInfo, SourceCode, StagedAsset, StatusUpdate, UploadReport
 from deriva_ml_core.plugins import (
     DEFAULT_PLUGINS,
-    announce,
-    contributions,
+    collect,
     hookimpl,
     list_plugins,
     load_plugins,
+    notify,
     plugin_manager,
 )
 
-EXECUTION = ExecutionRecord(rid="1-4A2C", url="file:///home#1-4A2C", status=Status.running)
+EXECUTION = ExecutionInfo(rid="1-4A2C", url="file:///home#1-4A2C", status=Status.running)
 UPDATE = StatusUpdate(status=Status.running, message="Epoch 1/2", time=datetime(2026, 11, 22, tzinfo=UTC))
 STAGED = StagedAsset(key="1", table="Model", filename="best.pt", path=Path("best.pt"), asset_types=("Model",))
 NEWS: dict[str, dict[str, Any]] = {
@@ -130,10 +130,10 @@ def test_hook_describe_environment(install: Install) -> None:
         """,
     )
     manager = load_plugins({})
-    given = contributions(manager, "describe_environment", {"environ": {"JOB": "4711"}})
+    given = collect(manager, "describe_environment", {"environ": {"JOB": "4711"}})
     assert given["cluster"] == {"job": "4711"}
     assert set(given) == {"cluster", "environment"}
-    assert "cluster" not in contributions(manager, "describe_environment", {"environ": {}})
+    assert "cluster" not in collect(manager, "describe_environment", {"environ": {}})
 
 
 class Listener:
@@ -143,22 +143,22 @@ class Listener:
         self.heard: list[tuple[str, str, object]] = []
 
     @hookimpl
-    def status_changed(self, execution: ExecutionRecord, update: StatusUpdate) -> None:
+    def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
         self.heard.append(("status_changed", execution.rid, update))
 
     @hookimpl
-    def asset_registered(self, execution: ExecutionRecord, asset: StagedAsset) -> None:
+    def asset_registered(self, execution: ExecutionInfo, asset: StagedAsset) -> None:
         self.heard.append(("asset_registered", execution.rid, asset))
 
     @hookimpl
-    def outputs_uploaded(self, execution: ExecutionRecord, report: UploadReport) -> None:
+    def outputs_uploaded(self, execution: ExecutionInfo, report: UploadReport) -> None:
         self.heard.append(("outputs_uploaded", execution.rid, report))
 
 
 def tell(hook: str) -> list[tuple[str, str, object]]:
     """What a listener hears of one piece of news."""
     listener = Listener()
-    announce(load_with(listener), hook, NEWS[hook])
+    notify(load_with(listener), hook, NEWS[hook])
     return listener.heard
 
 
@@ -186,7 +186,7 @@ def test_a_hook_may_take_fewer_arguments() -> None:
         def status_changed(self, update: StatusUpdate) -> None:
             heard.append(update)
 
-    announce(load_with(Brief()), "status_changed", NEWS["status_changed"])
+    notify(load_with(Brief()), "status_changed", NEWS["status_changed"])
     assert heard == [UPDATE]
 
 
@@ -232,7 +232,7 @@ def test_broken_at_news(hook: str, error: BaseException, caplog: pytest.LogCaptu
     manager = load_with(after)
     manager.register(Broken(error), name="spiller")
     manager.register(before)
-    announce(manager, hook, NEWS[hook])
+    notify(manager, hook, NEWS[hook])
     assert len(before.heard) == len(after.heard) == 1
     (record,) = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "deriva_ml_core.plugins")
@@ -247,7 +247,7 @@ def test_broken_at_a_contribution(error: BaseException, caplog: pytest.LogCaptur
     """A contribution that fails is named in the log and left out; the others are kept."""
     manager = load_plugins({})
     manager.register(Broken(error), name="spiller")
-    given = contributions(manager, "describe_environment", {"environ": {}})
+    given = collect(manager, "describe_environment", {"environ": {}})
     assert set(given) == {"environment"}
     assert "'spiller'" in caplog.text
 

@@ -120,8 +120,8 @@ def test_no_record_id_goes_over(ml: DerivaML, there: DerivaML, world: RecordedEx
     assert all(tables[row.target] == row.table for row in copied.rows)
     assert copied.rids.keys().isdisjoint(copied.rids.values())
     restored = there.restore_execution(copied.execution)
-    assert [asset.rid for asset in restored.list_assets("Input")] == list(restored.record.assets)
-    assert [spec.rid for spec in restored.record.datasets] == [spec.rid for spec in restored.list_input_datasets()]
+    assert [asset.rid for asset in restored.list_assets("Input")] == list(restored.info.assets)
+    assert [spec.rid for spec in restored.info.datasets] == [spec.rid for spec in restored.list_input_datasets()]
     assert restored.datasets[0].list_dataset_members()["Patient"]
     assert restored.staged_assets() == []
 

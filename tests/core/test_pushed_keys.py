@@ -11,8 +11,8 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import DuplicateRow
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec
-from deriva_ml_core.pushing.origin import described
-from deriva_ml_core.pushing.provenance import SourceRecord, read_record
+from deriva_ml_core.pushing.origin import description_with_source
+from deriva_ml_core.pushing.provenance import SourceRecord, read_source_record
 from deriva_ml_core.schema import Column, Table
 from pushed_world import WORKFLOW, told
 
@@ -109,7 +109,7 @@ def test_killed_between_a_row_and_its_many_words(ml: DerivaML, there: DerivaML) 
 def source_of(ml: DerivaML, rid: str, table: str = "Dataset") -> str:
     """The words by which a copy names where it came from."""
     (row,) = ml.connection.catalog.select(table, {"RID": rid})
-    return described(None, ml.connection.catalog, row)
+    return description_with_source(None, ml.connection.catalog, row)
 
 
 def test_a_number_that_was_begun_there(ml: DerivaML, there: DerivaML) -> None:
@@ -147,4 +147,4 @@ def test_an_input_of_no_finished_version(ml: DerivaML, there: DerivaML) -> None:
 def test_a_record_that_would_fill_the_disk(ml: DerivaML) -> None:
     """A file that is named as a record and is too big for one is not brought here."""
     row = {"URL": "/hatrac/Execution_Metadata/0.record:1", "Length": 2**40, "MD5": "0" * 32}
-    assert read_record(ml.connection, row) == SourceRecord()
+    assert read_source_record(ml.connection, row) == SourceRecord()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from deriva_ml_core.ranks import global_rank, inherits, launch_key, present_rank, world_size
+from deriva_ml_core.ranks import current_rank, global_rank, is_launched_by_rank_zero, launch_key, world_size
 
 TORCHRUN = {
     "RANK": "3",
@@ -161,7 +161,12 @@ def test_processes_of_one_shell_have_one_key() -> None:
 
 def test_only_the_processes_of_a_node_inherit() -> None:
     """What rank zero's environment held comes down to those that rank zero may have launched itself."""
-    assert [inherits(environ) for environ in (LIGHTNING, TORCHRUN, SRUN, {})] == [True, False, False, False]
+    assert [is_launched_by_rank_zero(environ) for environ in (LIGHTNING, TORCHRUN, SRUN, {})] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def report_rank(number: int, connection: object) -> None:
@@ -169,13 +174,13 @@ def report_rank(number: int, connection: object) -> None:
 
     store = distributed.HashStore()
     distributed.init_process_group("fake", store=store, rank=number, world_size=2)
-    connection.send(present_rank({}))  # type: ignore[attr-defined]
+    connection.send(current_rank({}))  # type: ignore[attr-defined]
 
 
 def test_a_process_group_tells_what_the_environment_does_not() -> None:
     """In a process that was spawned without any variables, the rank is that of torch's process group."""
     pytest.importorskip("torch.testing._internal.distributed.fake_pg")
-    assert present_rank({}) is None
+    assert current_rank({}) is None
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=report_rank, args=(1, sender))
     child.start()
@@ -186,6 +191,6 @@ def test_a_process_group_tells_what_the_environment_does_not() -> None:
 
 def test_asking_imports_nothing() -> None:
     """The question costs a script without torch nothing."""
-    code = "import sys; from deriva_ml_core import ranks; ranks.present_rank({}); print('torch' in sys.modules)"
+    code = "import sys; from deriva_ml_core import ranks; ranks.current_rank({}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["False"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deriva_ml_core.redaction import holds_secret, is_secret_file, is_secret_name, redact, redact_text
+from deriva_ml_core.redaction import has_secret, is_secret_file, is_secret_name, redact, redact_text
 
 SECRET_NAMES = [
     *("password", "PASSWORD", "db_password", "PGPASSWORD", "userPassword", "passwd", "passphrase", "MYSQL_PWD"),
@@ -101,14 +101,14 @@ def test_a_secret_is_known_by_its_form(secret: str) -> None:
     assert redact_text(text).startswith("before [redacted: ")
     assert redact_text(text).endswith("after") or "private key" in redact_text(text)
     assert secret not in json.dumps(redact({"description": [text]}))
-    assert holds_secret(f"+x = 1\n+{secret}\n")
+    assert has_secret(f"+x = 1\n+{secret}\n")
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_harmless_text_is_left(text: str) -> None:
     """What people and programs write about a run stays as it is, and is no reason to leave a file out."""
     assert redact({"text": text}) == {"text": text}
-    assert not holds_secret(f"+{text}\n")
+    assert not has_secret(f"+{text}\n")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_numbers_and_switches_keep_their_types() -> None:
 @pytest.mark.parametrize("sign", ["+", "-", " "])
 def test_a_literal_secret_in_a_program_is_found(line: str, sign: str) -> None:
     """A literal under a secret's name makes a change one that is not kept, whichever side of it the literal is on."""
-    assert holds_secret(f"@@ -1 +1 @@\n{sign}{line}\n", "train.py")
+    assert has_secret(f"@@ -1 +1 @@\n{sign}{line}\n", "train.py")
 
 
 @pytest.mark.parametrize(
@@ -232,16 +232,16 @@ def test_a_literal_secret_in_a_program_is_found(line: str, sign: str) -> None:
 )
 def test_a_program_that_only_speaks_of_secrets_is_kept(line: str) -> None:
     """Reading, naming or describing a secret is not holding one."""
-    assert not holds_secret(f"+{line}\n", "train.py")
+    assert not has_secret(f"+{line}\n", "train.py")
 
 
 @pytest.mark.parametrize("file", [".env", "conf/db.yaml", "settings.toml", "run.sh", ".env.local"])
 def test_settings_need_no_quotes(file: str) -> None:
     """In settings, a word after a secret's name is a literal."""
-    assert holds_secret("+DB_PASSWORD=correcthorse\n", file)
-    assert not holds_secret("+DB_PASSWORD=correcthorse\n", "notes.py")
-    assert not holds_secret("+DB_PASSWORD=${PASSWORD}\n", file)
-    assert not holds_secret("+max_tokens: 12\n", file)
+    assert has_secret("+DB_PASSWORD=correcthorse\n", file)
+    assert not has_secret("+DB_PASSWORD=correcthorse\n", "notes.py")
+    assert not has_secret("+DB_PASSWORD=${PASSWORD}\n", file)
+    assert not has_secret("+max_tokens: 12\n", file)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_long_text_takes_no_long_time() -> None:
     """A long text without a break is looked through in time that grows with its length, not with its square."""
     for text in ("a" * 2**18, "ab=" * 2**16, "://" * 2**16, "token=" * 2**15, "eyJ" * 2**16):
         assert len(redact_text(text)) > 0
-        holds_secret(text)
+        has_secret(text)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ExecutionRunning, InvalidTransition, UnknownRID
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import JOURNAL
-from deriva_ml_core.journal.file import Journal, read_story
-from deriva_ml_core.journal.story import Resumed, Started, StatusSet, Stopped, Story, now
+from deriva_ml_core.execution.provenance import JOURNAL_FILENAME
+from deriva_ml_core.journal.file import Journal, load_state
+from deriva_ml_core.journal.story import ExecutionState, Resumed, Started, StatusSet, Stopped, utc_now
 from deriva_ml_core.models import StatusUpdate
 
 
@@ -55,7 +55,7 @@ def test_the_journal_says_that_it_went_on(exe: Execution) -> None:
         pass
     with DerivaML().resume_execution(exe.execution_rid):
         pass
-    lines = (exe.working_dir / JOURNAL).read_text().splitlines()
+    lines = (exe.working_dir / JOURNAL_FILENAME).read_text().splitlines()
     words = ("resumed", "start", "stop")
     events = [word for line in lines for word in words if f'"event":"{word}"' in line]
     assert events == ["start", "stop", "resumed", "start", "stop"]
@@ -63,12 +63,12 @@ def test_the_journal_says_that_it_went_on(exe: Execution) -> None:
 
 def test_the_duration_is_that_of_the_running(tmp_path: Any) -> None:
     """The time between an end and the next start does not count."""
-    journal, begun = Journal(tmp_path / JOURNAL), now()
+    journal, begun = Journal(tmp_path / JOURNAL_FILENAME), utc_now()
     hours = [begun + timedelta(hours=count) for count in range(24)]
     journal.append(Started(time=hours[0]), Stopped(time=hours[1]))
     journal.append(Resumed(time=hours[20]), Started(time=hours[20]), Stopped(time=hours[23]))
-    for story in (journal.story, read_story(journal.path)):
-        assert (story.start, story.stop, story.spent) == (hours[0], hours[23], timedelta(hours=4))
+    for story in (journal.state, load_state(journal.path)):
+        assert (story.start_time, story.stop_time, story.run_time) == (hours[0], hours[23], timedelta(hours=4))
 
 
 def test_only_resuming_lets_it_go_on(ml: DerivaML, exe: Execution) -> None:
@@ -158,8 +158,8 @@ def test_a_run_on_another_machine_is_taken_over_with_a_warning(
 ) -> None:
     """Whether a process on another machine lives cannot be known; who resumes by name says that it does not."""
     rid = dead_run(config)
-    path = ml.connection.working_folder(rid) / JOURNAL
-    lease = read_story(path).lease
+    path = ml.connection.working_folder(rid) / JOURNAL_FILENAME
+    lease = load_state(path).process
     assert lease is not None
     path.write_text(path.read_text().replace(f'"host":"{lease.host}"', '"host":"far-away"'))
     with ml.resume_execution(rid) as exe:
@@ -197,7 +197,7 @@ def test_of_several_that_resume_at_once_one_runs(ml: DerivaML, exe: Execution) -
 
 def test_a_story_forgets_that_it_was_resumed_at_its_end() -> None:
     """After the second end the row's word counts again."""
-    story = Story()
-    for event in (Resumed(), StatusSet(update=StatusUpdate(status=Status.completed, time=now()))):
-        event.tell(story)
-    assert not story.resumed
+    story = ExecutionState()
+    for event in (Resumed(), StatusSet(update=StatusUpdate(status=Status.completed, time=utc_now()))):
+        event.apply(story)
+    assert not story.is_resumed

@@ -19,7 +19,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import CatalogReadOnly
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.testing import NewsRecorder
+from deriva_ml_core.testing import HookRecorder
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
 
 def test_a_status_that_does_not_wait_calls_no_catalog(config: ExecutionConfiguration, gate: Event) -> None:
     """While the catalog takes its time, statuses go to journal and plugins and no call to it is made from here."""
-    recorder = NewsRecorder()
+    recorder = HookRecorder()
     ml, catalog = hard(recorder)
     with ml.create_execution(config) as exe:
         catalog.before_update = gate.wait
@@ -47,7 +47,7 @@ def test_a_status_that_does_not_wait_calls_no_catalog(config: ExecutionConfigura
         assert exe.list_statuses()[-1].message == "Epoch 49"
         assert exe.status_detail == "Epoch 49"
         gate.set()
-    told = [getattr(each, "message", None) for each in recorder.of("status_changed")]
+    told = [getattr(each, "message", None) for each in recorder.payloads("status_changed")]
     assert told == ["", "", *(f"Epoch {epoch}" for epoch in range(50)), ""]
     assert row(ml, exe)["Status"] == "Completed"
 
@@ -228,7 +228,7 @@ def test_a_write_that_comes_after_a_newer_one_is_made_good(config: ExecutionConf
 def _report(exe: Execution, who: str, drains: bool) -> None:
     for epoch in range(40):
         exe.update_status(Status.running, f"{who}: {epoch}", wait=not drains)
-    exe.desk.beside.drain()
+    exe._runtime.background.drain()
 
 
 @pytest.mark.parametrize("drains", [False, True])
@@ -276,6 +276,6 @@ def test_a_status_after_the_end_leaves_the_state(ml: DerivaML, exe: Execution) -
         pass
     duration = row(ml, exe)["Duration"]
     exe.update_status(Status.completed, "test: accuracy=0.9", wait=False)
-    exe.desk.beside.drain()
+    exe._runtime.background.drain()
     assert (row(ml, exe)["Status"], row(ml, exe)["Status_Detail"]) == ("Completed", "test: accuracy=0.9")
     assert row(ml, exe)["Duration"] == duration

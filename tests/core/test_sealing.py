@@ -18,7 +18,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import CatalogUnavailable, InvalidFileName, MissingFiles, UnknownRID, UnknownTerm
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import JOURNAL
+from deriva_ml_core.execution.provenance import JOURNAL_FILENAME
 from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.plugins import hookimpl, load_plugins
 
@@ -31,7 +31,7 @@ def write(exe: Execution, name: str, content: bytes = b"weights", *, sealed: boo
     path = exe.asset_file_path("Model", name, asset_types=["Model_File"])
     path.write_bytes(content)
     if sealed:
-        exe.seal(path)
+        exe.mark_immutable(path)
     return path
 
 
@@ -115,7 +115,7 @@ def test_a_sealed_file_that_is_open_for_writing_is_copied(ml: DerivaML, exe: Exe
         with path.open("wb") as held:
             held.write(b"weights")
             held.flush()
-            exe.seal(path)
+            exe.mark_immutable(path)
             (asset,) = exe.upload_execution_outputs()["Model"]
         assert not path.samefile(stored(ml, asset))
 
@@ -124,7 +124,7 @@ def test_the_link_to_an_original_is_copied(ml: DerivaML, exe: Execution, tmp_pat
     """Sealing the link to somebody's own file does not give that away."""
     (tmp_path / "own.pt").write_bytes(b"own")
     with exe:
-        exe.seal(exe.asset_file_path("Model", tmp_path / "own.pt"))
+        exe.mark_immutable(exe.asset_file_path("Model", tmp_path / "own.pt"))
         (asset,) = exe.upload_execution_outputs()["Model"]
     assert not (tmp_path / "own.pt").samefile(stored(ml, asset))
     assert (tmp_path / "own.pt").stat().st_mode & 0o200
@@ -143,10 +143,10 @@ def test_what_cannot_be_sealed_is_named(exe: Execution, tmp_path: Path) -> None:
     """Neither a file that is not staged nor one that is not written."""
     with exe:
         with pytest.raises(InvalidFileName, match="stray"):
-            exe.seal(tmp_path / "stray.pt")
+            exe.mark_immutable(tmp_path / "stray.pt")
         path = exe.asset_file_path("Model", "unwritten.pt")
         with pytest.raises(MissingFiles, match=r"unwritten\.pt"):
-            exe.seal(path)
+            exe.mark_immutable(path)
         exe.forget(path)
 
 
@@ -155,12 +155,12 @@ def test_a_folder_is_sealed_typed_sent_and_forgotten_as_a_whole(ml: DerivaML, ex
     with exe:
         files = [write(exe, f"{name}/shard{number}.bin", b"x", sealed=False) for name in "ab" for number in range(2)]
         first, second = files[0].parent, files[2].parent
-        exe.seal(first)
+        exe.mark_immutable(first)
         exe.add_asset_types(first, "Best_Checkpoint")
         sent = exe.upload_execution_outputs(only=[first])["Model"]
         assert [each.filename for each in sent] == ["a/shard0.bin", "a/shard1.bin"]
         assert all("Best_Checkpoint" in ml.lookup_asset(each.rid).asset_types for each in sent)
-        exe.seal(second)
+        exe.mark_immutable(second)
         exe.forget(second)
         assert exe.staged_assets() == []
         assert [path.exists() for path in files] == [True] * 4
@@ -248,7 +248,7 @@ def test_an_upload_that_outlives_the_run_rounds_off(config: ExecutionConfigurati
     assert exe.status is Status.completed
     plugin.store.gate.set()
     upload.join(60)
-    assert JOURNAL in [each.filename for each in exe.list_assets("Output")]
+    assert JOURNAL_FILENAME in [each.filename for each in exe.list_assets("Output")]
     assert not path.exists()
 
 
@@ -343,7 +343,7 @@ def test_an_input_is_recorded_without_its_bytes(ml: DerivaML, exe: Execution, co
         following.record_input(asset)
         following.record_input(asset.rid)
         assert [each.rid for each in following.list_assets("Input")] == [asset.rid]
-        assert following.record.assets == (asset.rid,)
+        assert following.info.assets == (asset.rid,)
         assert not (following.working_dir / "inputs").exists()
         with pytest.raises(UnknownRID, match="9-ZZZZ"):
             following.record_input("9-ZZZZ")

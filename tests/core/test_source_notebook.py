@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from repositories import Repository
 
-from deriva_ml_core.builtin.source_notebook import _ask, _opened, detect_source
+from deriva_ml_core.builtin.source_notebook import _fetch_sessions, _paths_for_kernel, detect_source
 
 NOTEBOOK = {
     "cells": [{"cell_type": "code", "id": "0", "metadata": {}, "execution_count": 3, "outputs": [], "source": ["1"]}],
@@ -66,17 +66,17 @@ def test_a_notebook_that_was_committed_with_outputs(repository: Repository) -> N
 @pytest.mark.parametrize("url", ["http://localhost:port/", "http://[::1/", "file:///etc/", ""])
 def test_an_address_that_is_none(url: str) -> None:
     """What a torn runtime file names as a server's address is passed over."""
-    assert _ask(url, "") is None
+    assert _fetch_sessions(url, "") is None
 
 
 @pytest.mark.parametrize("said", [None, 3, {"message": "Forbidden"}, [None, {"kernel": None, "path": "a.ipynb"}]])
 def test_a_stranger_at_a_servers_port(said: object) -> None:
     """What is no list of sessions names no notebook, and raises nothing."""
-    assert list(_opened(said, "k")) == []
+    assert list(_paths_for_kernel(said, "k")) == []
 
 
 def test_sessions_of_old_and_new_servers() -> None:
     """The path stands at the session, and at its notebook in servers of old."""
     new, old = {"path": "a.ipynb"}, {"path": "", "notebook": {"path": "b.ipynb"}}
     sessions = [{"kernel": {"id": name}, **session} for name in ("k", "l") for session in (new, old)]
-    assert list(_opened(sessions, "k")) == ["a.ipynb", "b.ipynb"]
+    assert list(_paths_for_kernel(sessions, "k")) == ["a.ipynb", "b.ipynb"]

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from deriva_ml_core.backend import Backend, ObjectStore
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.definitions import Handover, Status
+from deriva_ml_core.definitions import Status, TransferMode
 from deriva_ml_core.errors import MissingFiles, StoreUnavailable, UploadFailed
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Address, StoredObject, UploadOptions, UploadProgress
@@ -360,7 +360,7 @@ class Flaky:
         filename: str,
         file: Path,
         *,
-        handover: Handover,
+        handover: TransferMode,
         options: UploadOptions,
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = lambda _: None,

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from deriva_ml_core.worker import Worker, in_background
+from deriva_ml_core.worker import BackgroundWorker, run_in_background
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def threads(name: str) -> list[threading.Thread]:
 
 def test_tasks_are_done_in_order() -> None:
     """All that was submitted is done, each after the one before it, when a drain returns."""
-    worker, done = Worker("in order"), []
+    worker, done = BackgroundWorker("in order"), []
     for number in range(1000):
         worker.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     assert worker.drain(60)
@@ -36,14 +36,14 @@ def test_tasks_are_done_in_order() -> None:
 
 def test_there_is_no_thread_before_the_first_task() -> None:
     """A worker that nobody needs costs no thread, and nothing to wait for."""
-    worker = Worker("unneeded")
+    worker = BackgroundWorker("unneeded")
     assert worker.drain(0)
     assert threads("unneeded") == []
 
 
 def test_submitting_returns_while_a_task_is_under_way(gate: Event) -> None:
     """However long a task takes, submitting does not wait for it."""
-    worker, done = Worker("busy"), []
+    worker, done = BackgroundWorker("busy"), []
     worker.submit(gate.wait)
     worker.submit(lambda: done.append(1))
     assert done == []
@@ -54,14 +54,14 @@ def test_submitting_returns_while_a_task_is_under_way(gate: Event) -> None:
 
 def test_a_drain_is_bounded(gate: Event) -> None:
     """A task that does not end is waited for as long as was said, and what it says then is that it is not done."""
-    worker = Worker("hanging")
+    worker = BackgroundWorker("hanging")
     worker.submit(gate.wait)
     assert not worker.drain(0.01)
 
 
 def test_a_task_that_fails_is_logged_and_the_next_is_done(caplog: pytest.LogCaptureFixture) -> None:
     """Neither an exception nor SystemExit ends the thread."""
-    worker, done = Worker("failing"), []
+    worker, done = BackgroundWorker("failing"), []
 
     def fail() -> None:
         raise ValueError("no such thing")
@@ -80,15 +80,15 @@ def test_a_task_that_fails_is_logged_and_the_next_is_done(caplog: pytest.LogCapt
 
 def test_a_pause_is_cut_short_by_a_drain() -> None:
     """A task that lets time pass does not hold up the end."""
-    worker = Worker("pausing")
+    worker = BackgroundWorker("pausing")
     worker.submit(lambda: worker.pause(1e6))
-    worker.submit(lambda: worker.pause(1e6, least=0.01))
+    worker.submit(lambda: worker.pause(1e6, min_seconds=0.01))
     assert worker.drain(60)
 
 
 def test_the_thread_ends_and_begins_anew() -> None:
     """After a drain the thread goes, so that thousands of runs leave none; the next task begins another."""
-    worker, done = Worker("again"), []
+    worker, done = BackgroundWorker("again"), []
     for number in range(3):
         worker.submit(lambda number=number: done.append(number))  # type: ignore[misc]
         assert worker.drain(60)
@@ -98,7 +98,7 @@ def test_the_thread_ends_and_begins_anew() -> None:
     assert done == [0, 1, 2]
 
 
-def _in_child(worker: Worker, results: multiprocessing.SimpleQueue[list[str]]) -> None:
+def _in_child(worker: BackgroundWorker, results: multiprocessing.SimpleQueue[list[str]]) -> None:
     done: list[str] = []
     drained = worker.drain(0)
     worker.submit(lambda: done.append("child's"))
@@ -107,7 +107,7 @@ def _in_child(worker: Worker, results: multiprocessing.SimpleQueue[list[str]]) -
 
 def test_a_forked_child_has_its_own_tasks(gate: Event) -> None:
     """A child of a process whose worker is busy begins with none of its tasks, and has a thread of its own."""
-    worker = Worker("forked")
+    worker = BackgroundWorker("forked")
     worker.submit(gate.wait)
     worker.submit(lambda: None)
     context = multiprocessing.get_context("fork")
@@ -121,6 +121,6 @@ def test_a_forked_child_has_its_own_tasks(gate: Event) -> None:
 
 def test_what_is_done_in_the_background_has_a_result() -> None:
     """It is a future's, as is what was raised."""
-    assert in_background("test", lambda: 42).result(60) == 42
+    assert run_in_background("test", lambda: 42).result(60) == 42
     with pytest.raises(ZeroDivisionError):
-        in_background("test", lambda: 1 // 0).result(60)
+        run_in_background("test", lambda: 1 // 0).result(60)

@@ -31,7 +31,15 @@ from deriva_ml_core.errors import (
 )
 from deriva_ml_core.models import Address, SourceCode
 from deriva_ml_core.plugins import hookimpl, load_plugins
-from deriva_ml_core.workflow import CatalogWorkflow, Workflow, detected, find, lookup, lookup_by_url, register
+from deriva_ml_core.workflow import (
+    CatalogWorkflow,
+    Workflow,
+    create_workflow,
+    find_workflows,
+    lookup_workflow,
+    lookup_workflow_by_url,
+    register_workflow,
+)
 
 URL = "https://github.com/org/repo/blob/abc/train.py"
 CHECKSUM = "0123456789012345678901234567890123456789"
@@ -74,7 +82,7 @@ def connection(tmp_path: Path) -> Connection:
 def made(url: str = "", checksum: str = "", name: str = "Train", workflow_type: str = "Training") -> Workflow:
     """A workflow of that source; one with neither is an interactive one."""
     source = SourceCode(url=url, checksum=checksum, kind="test")
-    return detected(name, workflow_type, "What it does", plugins=plugins(Answer(source)), environ={})  # type: ignore[arg-type]
+    return create_workflow(name, workflow_type, "What it does", plugins=plugins(Answer(source)), environ={})  # type: ignore[arg-type]
 
 
 def rows(connection: Connection) -> list[dict[str, object]]:
@@ -108,7 +116,7 @@ def test_an_explicit_url_needs_no_git(tmp_path: Path) -> None:
 def test_the_environment_comes_next() -> None:
     """The variables stand above every plugin, and a field stands above the variables."""
     environ = {"DERIVA_ML_WORKFLOW_URL": URL, "DERIVA_ML_WORKFLOW_CHECKSUM": CHECKSUM}
-    workflow = detected("a", "Training", plugins=plugins(Refusal()), environ=environ)  # type: ignore[arg-type]
+    workflow = create_workflow("a", "Training", plugins=plugins(Refusal()), environ=environ)  # type: ignore[arg-type]
     assert workflow.source == SourceCode(url=URL, checksum=CHECKSUM, kind="environment")
     assert (workflow.url, workflow.checksum) == (URL, CHECKSUM)
 
@@ -126,7 +134,7 @@ def test_a_checksum_or_version_alone() -> None:
     found = SourceCode(url=URL, checksum="found", version="1", kind="test")
     manager = plugins(Answer(found))
     environ = {"DERIVA_ML_WORKFLOW_CHECKSUM": CHECKSUM}
-    assert detected("a", "b", plugins=manager, environ=environ).source == found.model_copy(
+    assert create_workflow("a", "b", plugins=manager, environ=environ).source == found.model_copy(
         update={"checksum": CHECKSUM}
     )  # type: ignore[arg-type]
 
@@ -139,18 +147,18 @@ def test_plugins_stand_above_containers_and_these_above_the_rest(repository: Rep
     source = SourceCode(url="https://plugin", kind="plugin")
     knows, passes = plugins(Answer(source)), plugins(Answer(None))
     kinds = [
-        detected("a", "b", script=script, plugins=manager, environ=environ).source.kind  # type: ignore[arg-type]
+        create_workflow("a", "b", script=script, plugins=manager, environ=environ).source.kind  # type: ignore[arg-type]
         for manager, environ in ((knows, docker), (passes, docker), (passes, {}))
     ]
     assert kinds == ["plugin", "container", "script"]
-    inside = detected("a", "b", script=script, plugins=passes, environ=docker)  # type: ignore[arg-type]
+    inside = create_workflow("a", "b", script=script, plugins=passes, environ=docker)  # type: ignore[arg-type]
     assert (inside.url, inside.checksum, inside.source.path) == ("image@sha256:1", "sha256:1", script)
 
 
 def test_a_plugin_is_asked_for_the_running_file() -> None:
     """The question has this test's file and the environment that was given."""
     answer = Answer(SourceCode(url=URL))
-    detected("a", "b", plugins=plugins(answer), environ={"A": "1"})  # type: ignore[arg-type]
+    create_workflow("a", "b", plugins=plugins(answer), environ={"A": "1"})  # type: ignore[arg-type]
     assert answer.asked == [(Path(__file__), {"A": "1"})]
 
 
@@ -192,7 +200,7 @@ def test_what_cannot_be_repeated_is_refused(
 def test_a_plugin_that_answers_wrongly(answer: object) -> None:
     """What is no SourceCode is an error that shows the answer."""
     with pytest.raises(PluginError, match="no SourceCode"):
-        detected("a", "b", plugins=plugins(Answer(answer)), environ={})  # type: ignore[arg-type]
+        create_workflow("a", "b", plugins=plugins(Answer(answer)), environ={})  # type: ignore[arg-type]
 
 
 def test_a_workflow_does_not_change() -> None:
@@ -236,8 +244,8 @@ def test_the_signature_is_explicit() -> None:
 def test_a_new_workflow_gets_a_row(connection: Connection) -> None:
     """All that is known of it is written, and it can be read back."""
     source = SourceCode(url=URL, checksum=CHECKSUM, version="1.2.3")
-    workflow = detected("Train", "Training", "What", plugins=plugins(Answer(source)), environ={})  # type: ignore[arg-type]
-    rid = register(connection, workflow)
+    workflow = create_workflow("Train", "Training", "What", plugins=plugins(Answer(source)), environ={})  # type: ignore[arg-type]
+    rid = register_workflow(connection, workflow)
     (row,) = rows(connection)
     expected = {
         "RID": rid,
@@ -249,7 +257,7 @@ def test_a_new_workflow_gets_a_row(connection: Connection) -> None:
         "Workflow_Type": "Training",
     }
     assert expected.items() <= row.items()
-    back = lookup(connection, rid)
+    back = lookup_workflow(connection, rid)
     assert (back.name, back.workflow_type, back.description) == ("Train", "Training", "What")
     assert (back.url, back.checksum, back.version, back.rid) == (URL, CHECKSUM, "1.2.3", rid)
 
@@ -259,55 +267,55 @@ def test_a_new_workflow_gets_a_row(connection: Connection) -> None:
 )
 def test_the_same_url_or_checksum_is_the_same_workflow(connection: Connection, url: str, checksum: str) -> None:
     """One of the two is enough, and nothing is written."""
-    rid = register(connection, made(URL, CHECKSUM))
+    rid = register_workflow(connection, made(URL, CHECKSUM))
     before = rows(connection)
-    assert register(connection, made(url, checksum)) == rid
+    assert register_workflow(connection, made(url, checksum)) == rid
     assert rows(connection) == before
 
 
 @pytest.mark.parametrize(("url", "checksum"), [("https://other", "other"), ("https://other", ""), ("", "other")])
 def test_another_url_and_checksum_is_another_workflow(connection: Connection, url: str, checksum: str) -> None:
     """With nothing in common there is a second row; an empty checksum is nothing."""
-    register(connection, made(URL, ""))
-    first = register(connection, made("https://first", CHECKSUM))
-    second = register(connection, made(url, checksum))
+    register_workflow(connection, made(URL, ""))
+    first = register_workflow(connection, made("https://first", CHECKSUM))
+    second = register_workflow(connection, made(url, checksum))
     assert second != first
     assert len(rows(connection)) == 3
-    assert register(connection, made(url, checksum)) == second
+    assert register_workflow(connection, made(url, checksum)) == second
 
 
 def test_the_checksum_wins(connection: Connection) -> None:
     """Where the URL is one row's and the checksum another's, in either order of age, the checksum counts."""
-    by_url = register(connection, made(URL, "a"))
-    by_checksum = register(connection, made("https://other", "b"))
-    assert register(connection, made(URL, "b")) == by_checksum
-    assert register(connection, made("https://other", "a")) == by_url
+    by_url = register_workflow(connection, made(URL, "a"))
+    by_checksum = register_workflow(connection, made("https://other", "b"))
+    assert register_workflow(connection, made(URL, "b")) == by_checksum
+    assert register_workflow(connection, made("https://other", "a")) == by_url
     assert len(rows(connection)) == 2
 
 
 def test_a_file_is_known_by_its_checksum_only(connection: Connection) -> None:
     """A path on some machine says nothing; its bytes do."""
-    first = register(connection, made("file:///home/me/train.py", "a"))
-    assert register(connection, made("file:///home/me/train.py", "b")) != first
-    assert register(connection, made("file:///elsewhere/train.py", "a")) == first
-    assert register(connection, made(URL, "a")) == first
+    first = register_workflow(connection, made("file:///home/me/train.py", "a"))
+    assert register_workflow(connection, made("file:///home/me/train.py", "b")) != first
+    assert register_workflow(connection, made("file:///elsewhere/train.py", "a")) == first
+    assert register_workflow(connection, made(URL, "a")) == first
 
 
 def test_an_interactive_workflow_is_always_new(connection: Connection) -> None:
     """Without URL and checksum two are never the same."""
-    assert register(connection, made()) != register(connection, made())
+    assert register_workflow(connection, made()) != register_workflow(connection, made())
     assert [(row["URL"], row["Checksum"]) for row in rows(connection)] == [(None, None)] * 2
 
 
 @pytest.mark.parametrize(("name", "workflow_type"), [("Other", "Training"), ("Train", "Inference")])
 def test_another_name_is_warned_about(connection: Connection, name: str, workflow_type: str) -> None:
     """The row is used and left as it is; the warning names both."""
-    rid = register(connection, made(URL))
+    rid = register_workflow(connection, made(URL))
     before = rows(connection)
     with pytest.warns(
         DerivaMLWarning, match=rf"workflow {rid}, 'Train' \(Training\).*{name!r} \({workflow_type}\)"
     ) as said:
-        assert register(connection, made(URL, name=name, workflow_type=workflow_type)) == rid
+        assert register_workflow(connection, made(URL, name=name, workflow_type=workflow_type)) == rid
     assert len(said) == 1
     assert rows(connection) == before
 
@@ -316,7 +324,7 @@ def test_an_unknown_type(connection: Connection) -> None:
     """It is refused before anything is written; the known ones are named, and the call that adds one can be copied."""
     known = r"'Trainign'.*Annotation, Evaluation, Inference, Preprocessing, Training"
     with pytest.raises(UnknownTerm, match=known + r".*ml\.add_term\('Workflow_Type', name, description\)"):
-        register(connection, made(URL, workflow_type="Trainign"))
+        register_workflow(connection, made(URL, workflow_type="Trainign"))
     assert rows(connection) == []
 
 
@@ -325,7 +333,7 @@ def registered(folder: str, start: object, found: object) -> None:
     connection = open_connection(Address(hostname=f"file:{folder}"))
     start.wait()  # type: ignore[attr-defined]
     workflow = Workflow(name="Train", workflow_type="Training", url=URL, checksum=CHECKSUM)
-    found.put(register(connection, workflow))  # type: ignore[attr-defined]
+    found.put(register_workflow(connection, workflow))  # type: ignore[attr-defined]
 
 
 def test_processes_that_race(connection: Connection, tmp_path: Path) -> None:
@@ -344,42 +352,42 @@ def test_processes_that_race(connection: Connection, tmp_path: Path) -> None:
 
 def test_a_workflow_of_the_catalog_is_registered_already(connection: Connection) -> None:
     """Registering one that has a record id gives that id, if it is a workflow's."""
-    rid = register(connection, made(URL))
-    assert register(connection, lookup(connection, rid)) == rid
-    assert register(connection, Workflow(name="a", workflow_type="b", rid=rid)) == rid
+    rid = register_workflow(connection, made(URL))
+    assert register_workflow(connection, lookup_workflow(connection, rid)) == rid
+    assert register_workflow(connection, Workflow(name="a", workflow_type="b", rid=rid)) == rid
     with pytest.raises(UnknownRID):
-        register(connection, Workflow(name="a", workflow_type="b", rid="1-XYZ"))
+        register_workflow(connection, Workflow(name="a", workflow_type="b", rid="1-XYZ"))
 
 
 def test_lookups(connection: Connection) -> None:
     """By record id, by URL, by checksum; each workflow of the catalog in a list, the oldest first."""
-    first = register(connection, made(URL, CHECKSUM))
-    second = register(connection, made())
-    assert lookup_by_url(connection, URL).rid == lookup_by_url(connection, CHECKSUM).rid == first
-    assert [workflow.rid for workflow in find(connection)] == [first, second]
-    assert all(isinstance(workflow, CatalogWorkflow) for workflow in find(connection))
+    first = register_workflow(connection, made(URL, CHECKSUM))
+    second = register_workflow(connection, made())
+    assert lookup_workflow_by_url(connection, URL).rid == lookup_workflow_by_url(connection, CHECKSUM).rid == first
+    assert [workflow.rid for workflow in find_workflows(connection)] == [first, second]
+    assert all(isinstance(workflow, CatalogWorkflow) for workflow in find_workflows(connection))
     for nothing in ("https://nowhere", ""):
         with pytest.raises(UnknownWorkflow, match="has the URL or checksum"):
-            lookup_by_url(connection, nothing)
+            lookup_workflow_by_url(connection, nothing)
     with pytest.raises(UnknownRID, match="1-XYZ"):
-        lookup(connection, "1-XYZ")
+        lookup_workflow(connection, "1-XYZ")
     term = connection.catalog.select("Workflow_Type", {})[0]["RID"]
     with pytest.raises(WrongTable, match="Workflow_Type"):
-        lookup(connection, term)
+        lookup_workflow(connection, term)
 
 
 def test_reading_back_finds_nothing_anew(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither plugins nor variables have a say in what the catalog holds, not even of an interactive run."""
-    rid = register(connection, made())
+    rid = register_workflow(connection, made())
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", "https://other")
     monkeypatch.setattr(workflows, "plugin_manager", lambda: plugins(Refusal()))
-    assert (lookup(connection, rid).url, find(connection)[0].checksum) == ("", "")
+    assert (lookup_workflow(connection, rid).url, find_workflows(connection)[0].checksum) == ("", "")
 
 
 def test_assignment_writes_to_the_catalog(connection: Connection) -> None:
     """Description and type are in the row at once."""
-    rid = register(connection, made(URL))
-    workflow = lookup(connection, rid)
+    rid = register_workflow(connection, made(URL))
+    workflow = lookup_workflow(connection, rid)
     workflow.description = "Updated: now includes data augmentation"
     workflow.workflow_type = "Inference"
     assert (workflow.description, workflow.workflow_type) == ("Updated: now includes data augmentation", "Inference")
@@ -392,7 +400,7 @@ def test_assignment_writes_to_the_catalog(connection: Connection) -> None:
 )
 def test_other_assignments_are_refused(connection: Connection, name: str, value: object) -> None:
     """What was run does not change; the error says what can."""
-    workflow = lookup(connection, register(connection, made(URL)))
+    workflow = lookup_workflow(connection, register_workflow(connection, made(URL)))
     before = rows(connection)
     with pytest.raises(CatalogReadOnly, match="description and its workflow_type"):
         setattr(workflow, name, value)
@@ -401,7 +409,7 @@ def test_other_assignments_are_refused(connection: Connection, name: str, value:
 
 def test_an_unknown_type_is_not_assigned(connection: Connection) -> None:
     """The known ones are named, and neither row nor object changes."""
-    workflow = lookup(connection, register(connection, made(URL)))
+    workflow = lookup_workflow(connection, register_workflow(connection, made(URL)))
     with pytest.raises(UnknownTerm, match="Training"):
         workflow.workflow_type = "Trainign"
     assert workflow.workflow_type == rows(connection)[0]["Workflow_Type"] == "Training"
@@ -409,7 +417,7 @@ def test_an_unknown_type_is_not_assigned(connection: Connection) -> None:
 
 def test_assigning_to_what_is_gone(connection: Connection) -> None:
     """A workflow whose row was deleted cannot be changed."""
-    workflow = lookup(connection, register(connection, made(URL)))
+    workflow = lookup_workflow(connection, register_workflow(connection, made(URL)))
     connection.catalog.delete("Workflow", {})
     with pytest.raises(UnknownRID, match="no longer"):
         workflow.description = "x"
@@ -417,10 +425,10 @@ def test_assigning_to_what_is_gone(connection: Connection) -> None:
 
 def test_a_workflow_as_it_was(connection: Connection) -> None:
     """A record id with a snapshot gives the workflow of that time, which cannot be changed."""
-    rid = register(connection, made(URL))
+    rid = register_workflow(connection, made(URL))
     snapshot = connection.catalog.snapshot()
-    lookup(connection, rid).description = "later"
-    past = lookup(connection, f"{rid}@{snapshot}")
+    lookup_workflow(connection, rid).description = "later"
+    past = lookup_workflow(connection, f"{rid}@{snapshot}")
     assert past.description == "What it does"
     with pytest.raises(CatalogReadOnly):
         past.description = "rewritten"
@@ -428,11 +436,11 @@ def test_a_workflow_as_it_was(connection: Connection) -> None:
 
 def test_a_bound_workflow_is_pickled_without_its_catalog(connection: Connection) -> None:
     """In another process it is the same workflow, unbound."""
-    workflow = lookup(connection, register(connection, made(URL, CHECKSUM)))
+    workflow = lookup_workflow(connection, register_workflow(connection, made(URL, CHECKSUM)))
     again = pickle.loads(pickle.dumps(workflow))
     assert type(again) is Workflow
     assert again.model_dump() == workflow.model_dump()
-    assert register(connection, again) == workflow.rid
+    assert register_workflow(connection, again) == workflow.rid
 
 
 def test_the_same_call_in_the_same_script(tmp_path: Path, repository: Repository) -> None:

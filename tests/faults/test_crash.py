@@ -98,7 +98,7 @@ class Story:
         exe.upload_execution_outputs(clean_folder=False)
         best = exe.asset_file_path("Model", "best.pt", asset_types=["Model_File"])
         write(exe, best, b"best")
-        exe.seal(best)
+        exe.mark_immutable(best)
         exe.upload_execution_outputs(clean_folder=False, only=[best])
         exe.add_asset_types(best, "Best_Checkpoint")
         exe.asset_file_path("Image", self.originals / "linked.png")
@@ -133,7 +133,7 @@ def upload_again(story: Story, ml: DerivaML, rid: str, clean: bool) -> Execution
 
 def written(story: Story, rid: str) -> Made:
     """What is registered and lies in the staging folder, and what is in the store already."""
-    files = Journal(story.executions / rid / "journal.jsonl").story.files.values()
+    files = Journal(story.executions / rid / "journal.jsonl").state.files.values()
     assets = [file.asset for file in files if not file.asset.record and file.asset.path.exists()]
     staged = {(asset.table, asset.filename, hashlib.md5(asset.path.read_bytes()).hexdigest()) for asset in assets}
     stored = story.world.objects()

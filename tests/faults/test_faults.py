@@ -77,7 +77,7 @@ def test_a_catalog_deleted_under_a_run(
 ) -> None:
     """The training goes on, warned; the upload raises; with the catalog back in its place all is made good."""
     folder, safe = home / "local", home / "safe"
-    with DerivaML(patience=3).create_execution(config) as exe:
+    with DerivaML(exit_timeout=3).create_execution(config) as exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
         safe.mkdir()
         for file in folder.glob("catalog.sqlite*"):
@@ -194,7 +194,7 @@ def test_a_full_disk_ends_no_training(
 
 def test_a_disk_that_is_full_at_the_end(disk: Path, config: ExecutionConfiguration) -> None:
     """The run completes all the same; that it has, is on record with the next upload."""
-    ml = DerivaML(patience=3)
+    ml = DerivaML(exit_timeout=3)
     exe = ml.create_execution(config)
     with full(disk):
         with exe:

@@ -8,7 +8,7 @@ import pytest
 from hardships import full, small_disk
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.errors import CatalogUnavailable, StoreFull
+from deriva_ml_core.errors import CatalogUnavailable, DiskFull
 from deriva_ml_core.execution import ExecutionConfiguration
 from pushed_world import told
 
@@ -22,9 +22,9 @@ def test_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Pat
         there = DerivaML(f"file:{disk / 'there'}")
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * 3_500_000)
-        with pytest.raises(StoreFull, match=r"2000000 bytes.* free"):
+        with pytest.raises(DiskFull, match=r"2000000 bytes.* free"):
             ml.push(exe.execution_rid, there)
-        with full(disk), pytest.raises((StoreFull, CatalogUnavailable), match=r"full|free"):
+        with full(disk), pytest.raises((DiskFull, CatalogUnavailable), match=r"full|free"):
             ml.push(exe.execution_rid, there)
         ballast.unlink()
         report = ml.push(exe.execution_rid, there)

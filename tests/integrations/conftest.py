@@ -28,7 +28,7 @@ def ml(line: Line) -> DerivaML:
     """An embedded catalog of the test's own, at the end of the line."""
     plugins = load_plugins(os.environ)
     plugins.register(line)
-    return DerivaML(plugins=plugins, patience=3)
+    return DerivaML(plugins=plugins, exit_timeout=3)
 
 
 @pytest.fixture

@@ -80,5 +80,5 @@ if __name__ == "__main__":
             trainer.fit(Model(), DataLoader(TensorDataset(torch.ones(8, 1)), batch_size=2))
             if execution is not None:
                 # by one write: the other process says things too
-                said = f"\nrank {trainer.global_rank} {execution.execution_rid} {execution.follower}\n"
+                said = f"\nrank {trainer.global_rank} {execution.execution_rid} {not execution.is_rank_zero}\n"
                 os.write(1, said.encode())

@@ -13,7 +13,7 @@ from trainings import outputs, told
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, ExecutionNotBegun
+from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, ExecutionNotStarted
 from deriva_ml_core.execution import Execution
 from deriva_ml_keras import DerivaMLCallback
 
@@ -96,8 +96,8 @@ def test_an_unknown_option_is_named(execution: Execution) -> None:
 
 def test_there_is_no_execution_before_the_first_fit(own: Make) -> None:
     """Nothing is made by the ``with`` alone."""
-    with own() as recorded, pytest.raises(ExecutionNotBegun):
-        recorded.execution  # noqa: B018
+    with own() as recorded, pytest.raises(ExecutionNotStarted):
+        recorded.execution
 
 
 # Epochs and steps

@@ -15,7 +15,7 @@ from trainings import outputs, told
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from lightnings import (  # noqa: E402
+from lightnings import (
     IGNORED,
     callback,
     configuration,
@@ -25,12 +25,12 @@ from lightnings import (  # noqa: E402
     own_callback,
     trainer_of,
 )
-from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
+from torch.utils.data import DataLoader, IterableDataset
 
-from deriva_ml import DerivaML  # noqa: E402
-from deriva_ml_core.definitions import Status  # noqa: E402
-from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, ExecutionNotBegun  # noqa: E402
-from deriva_ml_core.execution.live import Execution  # noqa: E402
+from deriva_ml import DerivaML
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, ExecutionNotStarted
+from deriva_ml_core.execution.live import Execution
 
 pytestmark = IGNORED
 
@@ -52,7 +52,7 @@ def heads(execution: Execution) -> list[str]:
 def test_a_callback_needs_nothing(ml: DerivaML, package: ModuleType) -> None:
     """It makes its own execution, ends it at the end of the fit, sends all; later stages add and leave the state."""
     one = own_callback(ml)
-    with pytest.raises(ExecutionNotBegun):
+    with pytest.raises(ExecutionNotStarted):
         _ = one.execution
     trainer = trainer_of(package, one)
     model = model_of(package)
@@ -330,7 +330,7 @@ def test_a_search_is_no_training(ml: DerivaML, package: ModuleType, tmp_path: Pa
         package.tuner.Tuner(trainer).lr_find(model, num_training=6)
     elif search == "scale_batch_size":
         package.tuner.Tuner(trainer).scale_batch_size(model, max_trials=2, steps_per_trial=1)
-    with pytest.raises(ExecutionNotBegun):
+    with pytest.raises(ExecutionNotStarted):
         _ = one.execution
     trainer.fit(model)
     (facts,) = json.loads((one.execution.working_dir / "training.json").read_text())["fits"]

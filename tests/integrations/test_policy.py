@@ -14,14 +14,14 @@ import pytest
 from trainings import Line, outputs, told
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
-from deriva_ml_core.assets.copying import put_aside
+from deriva_ml_core.assets.copying import rename_for_deletion
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import ConfigurationError, ExecutionNotBegun, UnknownTerm, UploadFailed
+from deriva_ml_core.errors import ConfigurationError, ExecutionNotStarted, UnknownTerm, UploadFailed
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.scores import larger_is_better, monitored
+from deriva_ml_core.scores import larger_is_better, select_monitored
 from deriva_ml_core.training import TrainingOptions, TrainingReporter
-from deriva_ml_core.training.options import OptionWords
-from deriva_ml_core.unattended import opening
+from deriva_ml_core.training.options import TrainingKwargs
+from deriva_ml_core.unattended import resolve_execution
 
 WORKFLOW = Workflow(name="Policy", workflow_type="Training", url="https://example.org/policy.py", checksum="p0")
 
@@ -118,11 +118,11 @@ def test_a_name_tells_its_direction(name: str, larger: bool) -> None:
 
 def test_a_monitor_is_found() -> None:
     """Without a monitor it is val_loss, then loss, then any loss; without any of them there is no score."""
-    assert monitored({"loss": 1.0, "val_loss": 2.0}, None, None).name == "val_loss"
-    assert monitored({"train_loss": 1.0, "acc": 2.0}, None, None).name == "train_loss"
-    assert monitored({"gan/g_loss": 1.0, "acc": 2.0}, None, None).name == "gan/g_loss"
-    assert monitored({"acc": 2.0}, None, None) is None
-    assert monitored({"acc": 2.0}, "acc", "min").larger is False
+    assert select_monitored({"loss": 1.0, "val_loss": 2.0}, None, None).name == "val_loss"
+    assert select_monitored({"train_loss": 1.0, "acc": 2.0}, None, None).name == "train_loss"
+    assert select_monitored({"gan/g_loss": 1.0, "acc": 2.0}, None, None).name == "gan/g_loss"
+    assert select_monitored({"acc": 2.0}, None, None) is None
+    assert select_monitored({"acc": 2.0}, "acc", "min").larger_is_better is False
 
 
 def test_nan_is_never_the_best(execution: Execution) -> None:
@@ -153,7 +153,7 @@ def test_checkpoints_within_an_epoch(execution: Execution) -> None:
         report = TrainingReporter(execution, save_every_n_steps=2, upload="never")
         report.begin_fit(epochs=1)
         for step in range(1, 6):
-            if report.checkpoints.due_in_step(step):
+            if report.checkpoints.is_due_at_step(step):
                 path = report.checkpoint_path(1, ".txt", {}, step=step, in_step=True)
                 assert path is not None
                 with report.writing_checkpoint(path):
@@ -172,7 +172,7 @@ def test_what_a_killed_process_put_aside_goes_with_the_next_upload(execution: Ex
         old = path.with_name("old.ckpt")
         old.mkdir()
         (old / "0.pt").write_text("superseded")
-        assert put_aside(old) is not None
+        assert rename_for_deletion(old) is not None
     execution.upload_execution_outputs()
     assert on_disk(execution) == set()
 
@@ -237,9 +237,9 @@ def test_what_the_framework_keeps_elsewhere_is_copied(ml: DerivaML, execution: E
     with execution:
         report = TrainingReporter(execution)
         report.begin_fit(managed=True)
-        assert not report.checkpoint_due(1)
-        report.checkpoints.adopt(original, whole=True)
-        report.checkpoints.mark(original, None)
+        assert not report.is_checkpoint_due(1)
+        report.checkpoints.stage_existing(original, is_final=True)
+        report.checkpoints.add_best_last_types(original, None)
         report.end_fit()
     assert set(outputs(ml, execution, "Model")["best.ckpt"].asset_types) == {"Model_File", "Best_Checkpoint"}
     assert original.read_text() == "weights"
@@ -296,7 +296,7 @@ def test_steps_have_statuses_and_metrics_where_asked_for(execution: Execution) -
         report = TrainingReporter(execution, every_n_steps=4, log_every_n_steps=3, upload="never")
         report.begin_fit(epochs=1)
         for step in range(1, 9):
-            if report.wants_step(step):
+            if report.should_report_step(step):
                 report.end_step(step, 1, {"loss": float(step)})
         report.end_epoch(1, {"loss": 8.0}, step=8)
     assert told(execution) == ["Epoch 1/1, step 4: loss=4", "Epoch 1/1, step 8: loss=8", "Epoch 1/1: loss=8"]
@@ -389,13 +389,13 @@ def test_how_a_fit_was_set_up_is_kept(ml: DerivaML, execution: Execution) -> Non
 @pytest.fixture
 def made(ml: DerivaML) -> Callable[[Any], Execution]:
     """Makes executions for a reporter that has none."""
-    return opening(ml, ExecutionConfiguration(workflow=WORKFLOW), "A run of its own")
+    return resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW), "A run of its own")
 
 
 def test_an_execution_of_its_own_ends_with_the_first_fit(ml: DerivaML, made: Callable[[Any], Execution]) -> None:
     """Nothing is made before the fit; then it is created, run, completed and uploaded; a test after it adds to it."""
     report = TrainingReporter(made)
-    with pytest.raises(ExecutionNotBegun):
+    with pytest.raises(ExecutionNotStarted):
         _ = report.execution
     assert ml.find_executions() == []
     report.begin_fit(epochs=1)
@@ -630,14 +630,14 @@ def test_the_same_run_goes_on(ml: DerivaML, made: Callable[[Any], Execution]) ->
 @pytest.mark.parametrize("state", [{}, {"execution": 7}, {"execution": "1-A", "best": {"name": "loss"}}, {"best": 3}])
 def test_a_state_of_another_version_is_no_mistake(state: dict[str, object]) -> None:
     """What a checkpoint carries is read as far as it is understood."""
-    from deriva_ml_core.training.resuming import Resumed
+    from deriva_ml_core.training.resuming import ResumeState
 
-    assert Resumed.of(state, None).best is None
+    assert ResumeState.from_state(state, None).best is None
 
 
 def test_the_words_of_the_options_are_the_options() -> None:
     """Every keyword is an option and every option a keyword."""
-    assert set(OptionWords.__annotations__) == set(TrainingOptions.model_fields)
+    assert set(TrainingKwargs.__annotations__) == set(TrainingOptions.model_fields)
 
 
 def test_an_unknown_option_is_named(execution: Execution) -> None:
@@ -700,8 +700,8 @@ def test_an_interrupt_while_the_end_waits_is_recorded(ml: DerivaML, monkeypatch:
     def interrupted(self: TrainingReporter) -> None:
         raise KeyboardInterrupt
 
-    report = TrainingReporter(opening(ml, ExecutionConfiguration(workflow=WORKFLOW)))
-    monkeypatch.setattr(TrainingReporter, "_round_off", interrupted)
+    report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)))
+    monkeypatch.setattr(TrainingReporter, "_drain_and_stage_files", interrupted)
     report.begin_fit(epochs=1)
     with pytest.raises(KeyboardInterrupt):
         report.fail(ValueError("no data"))
@@ -716,8 +716,8 @@ def test_ctrl_c_waits_for_no_upload_that_hangs(ml: DerivaML, line: Line) -> None
         if name == "insert" and threading.current_thread() is not main:
             may_go_on.wait(120)
 
-    options: OptionWords = {"upload": "stream", "checkpoints": "all", "drain": 0.1, "curves": False}
-    report = TrainingReporter(opening(ml, ExecutionConfiguration(workflow=WORKFLOW)), **options)
+    options: TrainingKwargs = {"upload": "stream", "checkpoints": "all", "exit_timeout": 0.1, "curves": False}
+    report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), **options)
     report.begin_fit(epochs=1)
     line.heard = hang
     epoch(report, 1, loss=1.0)

@@ -18,7 +18,7 @@ from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import UploadFailed
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.training import TrainingReporter
-from deriva_ml_core.unattended import opening
+from deriva_ml_core.unattended import resolve_execution
 
 
 @dataclass
@@ -38,7 +38,7 @@ def test_the_end_of_a_fit_waits_for_no_upload_that_hangs(ml: DerivaML, execution
     """What does not move for as long as the drain is left, with all that waits behind it; later all is sent once."""
     hanging = Hanging()
     with execution:
-        report = TrainingReporter(execution, upload="stream", checkpoints="all", drain=0.1, curves=False)
+        report = TrainingReporter(execution, upload="stream", checkpoints="all", exit_timeout=0.1, curves=False)
         report.begin_fit(epochs=2)
         line.heard = hanging
         epoch(report, 1, loss=1.0)
@@ -64,7 +64,7 @@ def test_several_reporters_wait_as_long_as_one(execution: Execution) -> None:
 
     with execution:
         for _ in range(3):
-            report = TrainingReporter(execution, upload="never", checkpoints="none", drain=100)
+            report = TrainingReporter(execution, upload="never", checkpoints="none", exit_timeout=100)
             report._worker.drain = drain  # type: ignore[method-assign]
     assert len(allowed) == 3
     assert [seconds <= 100 - 0.05 * number for number, seconds in enumerate(allowed)] == [True] * 3
@@ -152,7 +152,7 @@ def test_an_own_run_that_fails_and_is_sent_does_not_say_that_it_is_not(
     ml: DerivaML, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its checkpoints are uploaded right after its end: no warning tells how to send them."""
-    report = TrainingReporter(opening(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False)
+    report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False)
     report.begin_fit(epochs=2)
     epoch(report, 1, loss=1.0)
     report.fail(ValueError("no data"))
@@ -166,7 +166,9 @@ def test_an_own_run_that_fails_and_is_not_sent_says_how(
     ml: DerivaML, line: Line, caplog: pytest.LogCaptureFixture, upload: str
 ) -> None:
     """Where nothing is sent, or it fails, the one warning names the number of files and the call."""
-    report = TrainingReporter(opening(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False, upload=upload)  # type: ignore[arg-type]
+    report = TrainingReporter(
+        resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False, upload=upload
+    )  # type: ignore[arg-type]
     report.begin_fit(epochs=2)
     epoch(report, 1, loss=1.0)
     line.is_cut = upload == "end"

@@ -24,7 +24,7 @@ from deriva_ml_core.errors import ConfigurationError, UnknownTable, UnknownTerm,
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.models import Progress
 from deriva_ml_core.training import TrainingReporter, pace
-from deriva_ml_core.training.wording import duration, epoch_message
+from deriva_ml_core.training.wording import epoch_message, format_duration
 
 
 def train(execution: Execution, epochs: int, **options: object) -> TrainingReporter:
@@ -88,7 +88,7 @@ def test_many_metrics_are_counted() -> None:
 )
 def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
     """A length of time is told by its two largest units."""
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_the_time_left_is_the_mean_epoch_times_the_epochs_to_come(
@@ -390,7 +390,7 @@ def test_every_process_knows_alike_which_epochs_are_due(new_execution: Callable[
     """Whether a checkpoint is due is told by the number of the epoch, with the catalog out of reach."""
     report = TrainingReporter(new_execution(), save_every_n_epochs=3)
     line.is_cut = True
-    assert [report.checkpoint_due(epoch) for epoch in range(1, 7)] == [False, False, True, False, False, True]
+    assert [report.is_checkpoint_due(epoch) for epoch in range(1, 7)] == [False, False, True, False, False, True]
 
 
 def test_the_printed_loop_runs(ml: DerivaML) -> None:

@@ -15,7 +15,7 @@ import pytest
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.plugins import load_plugins
-from deriva_ml_core.testing import NewsRecorder
+from deriva_ml_core.testing import HookRecorder
 
 os.environ["KERAS_BACKEND"] = "torch"
 
@@ -240,7 +240,7 @@ class Witness:
 
     ml: DerivaML
     execution: Execution
-    recorder: NewsRecorder
+    recorder: HookRecorder
     suffix: str
     statuses: int = 0
     heard: int = 0
@@ -260,7 +260,7 @@ class Witness:
         return {self._short(asset.filename): set(asset.asset_types) for asset in new.values()}
 
     def new_news(self) -> tuple[str, ...]:
-        new, self.heard = self.recorder.heard[self.heard :], len(self.recorder.heard)
+        new, self.heard = self.recorder.calls[self.heard :], len(self.recorder.calls)
         return tuple(self._in_words(each) for each in new)
 
     def _in_words(self, heard: Any) -> str:
@@ -281,7 +281,7 @@ def test_the_story_of_a_training(framework: tuple[Callable[[Any], Training], Any
     """Each event leaves the statuses, files, links and news that the table says, and nothing else."""
     pytest.importorskip("matplotlib", reason="matplotlib, which draws the curves, is not installed")
     make, callback_class = framework
-    recorder, plugins = NewsRecorder(), load_plugins({})
+    recorder, plugins = HookRecorder(), load_plugins({})
     plugins.register(recorder)
     ml = DerivaML(plugins=plugins)
     workflow = Workflow(name="Story", workflow_type="Training", url="https://example.org/story.py", checksum="5")
@@ -291,7 +291,7 @@ def test_the_story_of_a_training(framework: tuple[Callable[[Any], Training], Any
         witness = Witness(ml, execution, recorder, training.suffix)
         witness.new_statuses()
         witness.new_outputs()
-        assert execution.desk.beside.news.drain(60)
+        assert execution._runtime.background.notifications.drain(60)
         witness.new_news()
         for event in TRAINING_STORY:
             if event.raises is None:
@@ -299,7 +299,7 @@ def test_the_story_of_a_training(framework: tuple[Callable[[Any], Training], Any
             else:
                 with pytest.raises(event.raises) as raised:
                     event.happens(training)
-            assert execution.desk.beside.news.drain(60)
+            assert execution._runtime.background.notifications.drain(60)
             assert (event.what, witness.new_statuses()) == (event.what, event.statuses)
             assert (event.what, witness.new_outputs()) == (event.what, event.outputs)
             assert (event.what, witness.new_news()) == (event.what, event.news)

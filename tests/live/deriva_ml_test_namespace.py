@@ -18,9 +18,9 @@ NAMESPACE = "DERIVA_ML_TEST_NAMESPACE"
 def connect(address: Address) -> Generator[None, Backend, Backend]:
     """Put new objects of a server's catalog into the run's own namespace."""
     backend = yield
-    from deriva_ml_core.backends.remote.opening import server_of
-    from deriva_ml_core.backends.remote.store import RemoteStore
+    from deriva_ml_core.backends.remote.opening import server_from_address
+    from deriva_ml_core.backends.remote.store import DerivaStore
 
-    if not isinstance(backend.store, RemoteStore):
+    if not isinstance(backend.store, DerivaStore):
         return backend
-    return replace(backend, store=RemoteStore(server_of(address), os.environ[NAMESPACE]))
+    return replace(backend, store=DerivaStore(server_from_address(address), os.environ[NAMESPACE]))

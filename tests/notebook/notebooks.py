@@ -12,7 +12,7 @@ import nbformat
 from typer.testing import CliRunner
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.runner.notebook.command import command
+from deriva_ml_core.runner.notebook.command import build_command
 
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 
@@ -83,7 +83,7 @@ def ask(*words: object) -> Said:
     runner = CliRunner()
     with patch.object(sys, "argv", ["deriva-ml-run-notebook", *given]), runner.isolation() as (out, complaint, _):
         try:
-            command()(given)
+            build_command()(given)
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)

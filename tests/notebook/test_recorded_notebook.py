@@ -115,10 +115,10 @@ def test_a_secret_parameter_is_nowhere(project: Project, ran: Said, execution: R
 @pytest.mark.parametrize("words", [("-p", "token"), ("-ptoken",), ("--parameter", "token"), ("--parameter=token",)])
 def test_a_secret_is_hidden_in_each_spelling(words: tuple[str, ...]) -> None:
     """The command that is recorded loses a secret parameter's value however the option is written, and nothing else."""
-    from deriva_ml_core.runner.notebook.command import _without_secrets
+    from deriva_ml_core.runner.notebook.command import _redact_command
 
     command = ["deriva-ml-run-notebook", "a.ipynb", *words, SECRET, "-p", "name", "x"]
-    assert _without_secrets(command) == [*command[:2], *words, "[redacted: token]", "-p", "name", "x"]
+    assert _redact_command(command) == [*command[:2], *words, "[redacted: token]", "-p", "name", "x"]
 
 
 def test_what_reproduces_it(execution: RecordedExecution) -> None:

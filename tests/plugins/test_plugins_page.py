@@ -153,6 +153,6 @@ def test_outputs_uploaded() -> None:
 
 def test_examples_answer_their_hooks() -> None:
     """Each hook's section shows a plugin that answers this hook and no other."""
-    for spec in (hookspecs.Questions, hookspecs.Contributions, hookspecs.News):
+    for spec in (hookspecs.FirstResultHooks, hookspecs.CollectHooks, hookspecs.NotificationHooks):
         for hook in (name for name in vars(spec) if not name.startswith("_")):
             assert list_plugins(with_example(hook))[-1].hooks == (hook,)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.backends.remote.creating import create_catalog
 from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.backends.remote.store import DerivaStore
 from deriva_ml_core.client import DerivaML
 from fakes.deriva_server import DerivaServer, serving
 from fakes.forms import unrecorded
@@ -43,7 +43,7 @@ def connect(fake: DerivaServer, waits: list[float]) -> Connect:
 
 
 @pytest.fixture
-def catalog(connect: Connect, fake: DerivaServer) -> RemoteCatalog:
+def catalog(connect: Connect, fake: DerivaServer) -> DerivaCatalog:
     """A new catalog, in which test2 may write without being its owner."""
     made = create_catalog(connect(), "demo", {"enumerate": ["test2"], "write": ["test2"]})
     fake.hatrac.namespaces[""].acl["subtree-owner"] = ["test2"]
@@ -52,19 +52,19 @@ def catalog(connect: Connect, fake: DerivaServer) -> RemoteCatalog:
 
 
 @pytest.fixture
-def written(catalog: RemoteCatalog, connect: Connect, fake: DerivaServer) -> RemoteCatalog:
+def written(catalog: DerivaCatalog, connect: Connect, fake: DerivaServer) -> DerivaCatalog:
     """The same catalog, opened by a writer."""
-    opened = RemoteCatalog(connect("test2"), catalog.number)
+    opened = DerivaCatalog(connect("test2"), catalog.catalog_id)
     fake.requests.clear()
     return opened
 
 
 @pytest.fixture
-def store(connect: Connect) -> RemoteStore:
-    return RemoteStore(connect())
+def store(connect: Connect) -> DerivaStore:
+    return DerivaStore(connect())
 
 
 @pytest.fixture
-def ml(catalog: RemoteCatalog, fake: DerivaServer) -> DerivaML:
+def ml(catalog: DerivaCatalog, fake: DerivaServer) -> DerivaML:
     """A client of the catalog, opened by its address."""
-    return DerivaML(fake.hostname, catalog.number, credential=fake.credential("test2"))
+    return DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"))

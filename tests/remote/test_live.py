@@ -86,7 +86,7 @@ def test_a_catalog_that_is_given(server: Server, tmp_path: Path) -> None:
     """With the login that the user has stored, a catalog that is named is used and stays, and no other is made."""
     from deriva_ml_core.backends.remote.creating import create_catalog
 
-    number = create_catalog(server, "given").number
+    number = create_catalog(server, "given").catalog_id
     before = state(server, number)
     stored = tmp_path / ".deriva" / "credential.json"
     stored.parent.mkdir()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backends.remote.adapted import AdaptedCatalog
+from deriva_ml_core.backends.remote.adapted import CatalogAdapter
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError
@@ -231,7 +231,7 @@ def test_every_state(place: Place, newer: str, status: Status) -> None:
     (rid,) = catalog.reserve(1)
     catalog.insert("Execution", [{"RID": rid, "Status": status}])
     (row,) = catalog.select("Execution", {"RID": rid})
-    assert Status(row["Status"]).ended == status.ended
+    assert Status(row["Status"]).is_terminal == status.is_terminal
     assert catalog.select("Execution", {"Status": status}) == [row]
 
 
@@ -251,7 +251,7 @@ def test_columns_of_another_case(place: Place, older: str) -> None:
     columns = ("id", "uri", "name", "description", "synonyms")
     send(place, older, "POST", "/schema", [vocabulary("Colour", columns, "demo-schema")])
     ml = opened(place, older)
-    assert isinstance(ml.connection.catalog, AdaptedCatalog)
+    assert isinstance(ml.connection.catalog, CatalogAdapter)
     ml.add_term("Colour", "red", "like blood")
     (row,) = ml.connection.catalog.select("Colour", {"Name": "red"}, order=("Name",))
     assert (row["Description"], row["ID"]) == ("like blood", f"Colour:{row['RID']}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import AccessRefused, CatalogReadOnly, LoginRequired, UnknownTable
@@ -48,9 +48,9 @@ def world(here: DerivaML, made: tuple[Path, str]) -> RecordedExecution:
 
 
 @pytest.fixture
-def owner(catalog: RemoteCatalog, fake: DerivaServer) -> DerivaML:
+def owner(catalog: DerivaCatalog, fake: DerivaServer) -> DerivaML:
     """A client of the server's catalog that may make tables there."""
-    return DerivaML(fake.hostname, catalog.number, credential=fake.credential())
+    return DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential())
 
 
 def ran(ml: DerivaML, files: int = 1, size: int = 1000) -> Execution:
@@ -151,10 +151,10 @@ def test_until_it_is_whole_it_is_pending(here: DerivaML, ml: DerivaML, fake: Der
     assert ml.lookup_execution(copy.execution_rid).status is Status.completed
 
 
-def test_a_snapshot_takes_nothing(here: DerivaML, ml: DerivaML, fake: DerivaServer, catalog: RemoteCatalog) -> None:
+def test_a_snapshot_takes_nothing(here: DerivaML, ml: DerivaML, fake: DerivaServer, catalog: DerivaCatalog) -> None:
     """A target that is a state of the past says so, and no byte is sent to it."""
     exe = ran(here)
-    past = DerivaML(fake.hostname, f"{catalog.number}@{catalog.snapshot()}", credential=fake.credential())
+    past = DerivaML(fake.hostname, f"{catalog.catalog_id}@{catalog.snapshot()}", credential=fake.credential())
     with pytest.raises(CatalogReadOnly, match="snapshot"):
         here.push(exe.execution_rid, past)
     assert fake.hatrac.objects == {}
@@ -207,12 +207,12 @@ print(here.push(sys.argv[4], there).execution)
 
 @pytest.mark.parametrize("machines", [1, 2])
 def test_two_processes_at_once(
-    here: DerivaML, ml: DerivaML, fake: DerivaServer, catalog: RemoteCatalog, machines: int, tmp_path: Path
+    here: DerivaML, ml: DerivaML, fake: DerivaServer, catalog: DerivaCatalog, machines: int, tmp_path: Path
 ) -> None:
     """Two processes, of one machine or of two, that push one run at once make one copy."""
     exe = ran(here, files=4)
     homes = [tmp_path / f"machine-{number % machines}" for number in range(2)]
-    command = [sys.executable, "-c", PUSH, fake.hostname, catalog.number, here.connection.catalog.name]
+    command = [sys.executable, "-c", PUSH, fake.hostname, catalog.catalog_id, here.connection.catalog.name]
     pushes = [
         subprocess.Popen(
             [*command, exe.execution_rid],

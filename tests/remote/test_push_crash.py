@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec, UploadOptions
@@ -38,7 +38,7 @@ here.push(sys.argv[3], there, options=UploadOptions(chunk_size=4096, retry_delay
 @pytest.mark.parametrize(
     "at", [9, 22, 38, *(pytest.param(at, marks=pytest.mark.long) for at in (5, 13, 17, 26, 31, 46))]
 )
-def test_killed_at_a_request(fake: DerivaServer, catalog: RemoteCatalog, ml: DerivaML, at: int, home: Path) -> None:
+def test_killed_at_a_request(fake: DerivaServer, catalog: DerivaCatalog, ml: DerivaML, at: int, home: Path) -> None:
     """The request is done, its answer never heard; the next process brings the copy to where it should be."""
     here = DerivaML()
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/t.py", checksum="0" * 40)
@@ -52,7 +52,7 @@ def test_killed_at_a_request(fake: DerivaServer, catalog: RemoteCatalog, ml: Der
         exe.asset_file_path("Model", "big.pt", asset_types=["Model_File"]).write_bytes(bytes(range(256)) * 40)
     exe.upload_execution_outputs()
 
-    command = [sys.executable, "-c", PUSH, fake.hostname, catalog.number, exe.execution_rid]
+    command = [sys.executable, "-c", PUSH, fake.hostname, catalog.catalog_id, exe.execution_rid]
     run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
     assert run.stdout.readline() == "ready\n", run.communicate(timeout=120)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from fakes.deriva_server import DerivaServer
@@ -35,9 +35,9 @@ exe.upload_execution_outputs(chunk_size=4096, retry_delay=0, upload_workers=1)
 
 
 @pytest.mark.parametrize("at", [0, 1, 3, 6, 8, 10, 12, 15])
-def test_killed_at_a_request(fake: DerivaServer, catalog: RemoteCatalog, at: int, tmp_path: Path) -> None:
+def test_killed_at_a_request(fake: DerivaServer, catalog: DerivaCatalog, at: int, tmp_path: Path) -> None:
     """The request is done, its answer never heard; the next process brings all to where it should be."""
-    command = [sys.executable, "-c", RUN, fake.hostname, catalog.number]
+    command = [sys.executable, "-c", RUN, fake.hostname, catalog.catalog_id]
     run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdin is not None
     assert run.stdout is not None
@@ -46,7 +46,7 @@ def test_killed_at_a_request(fake: DerivaServer, catalog: RemoteCatalog, at: int
     _, said = run.communicate("go\n", timeout=120)
     assert run.returncode == -signal.SIGKILL, said
 
-    ml = DerivaML(fake.hostname, catalog.number, credential=fake.credential("test2"))
+    ml = DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"))
     exe = ml.restore_execution(rid)
     exe.upload_execution_outputs(chunk_size=4096, retry_delay=0)
     exe.upload_execution_outputs()

@@ -11,10 +11,10 @@ import pluggy
 import pytest
 
 import document_world
-from deriva_ml_core.backends.remote import create_on_server
+from deriva_ml_core.backends.remote import create_or_extend_catalog
 from deriva_ml_core.client import DerivaML
 from places import Place
-from test_document import *  # noqa: F403  its tests are collected here too, with the fixtures below
+from test_document import *
 
 LEFT_OUT = {
     "test_no_block_is_left_out": "it is about the document alone",
@@ -34,7 +34,7 @@ class Host(str):
 
 def make(place: Place, folder: Path) -> str:
     """A catalog that has what the document takes for granted, with its working folders below a folder."""
-    number = place.noted(create_on_server(place.address, "project"))
+    number = place.noted(create_or_extend_catalog(place.address, "project"))
 
     def opened(plugins: pluggy.PluginManager | None) -> DerivaML:
         return place.open(number, plugins=plugins, working_dir=folder / number)

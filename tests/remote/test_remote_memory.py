@@ -14,14 +14,14 @@ THERE_AND_BACK = """
 import resource, sys
 from pathlib import Path
 from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.backends.remote.store import DerivaStore
 from deriva_ml_core.definitions import Handover
 from deriva_ml_core.models import UploadOptions
 
 host, file, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 with file.open("wb") as opened:
     opened.truncate(size)
-store = RemoteStore(Server("http", host, {"cookie": "webauthn=test1"}))
+store = DerivaStore(Server("http", host, {"cookie": "webauthn=test1"}))
 begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 stored = store.put("Model", "big", file, handover=Handover.copy, options=UploadOptions())
 store.get(stored.url, file.with_suffix(".back"), length=stored.length, md5=stored.md5, options=UploadOptions())

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from deriva_ml_core.assets.retry import RetryingStore
-from deriva_ml_core.backends.remote.content import Slice
-from deriva_ml_core.backends.remote.names import ObjectName, path_of
+from deriva_ml_core.backends.remote.content import FileSlice
+from deriva_ml_core.backends.remote.names import HatracObjectName, parse_object_path
 from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.backends.remote.store import RemoteStore
-from deriva_ml_core.definitions import Handover
+from deriva_ml_core.backends.remote.store import DerivaStore
+from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import (
     AccessRefused,
     ChecksumMismatch,
@@ -44,12 +44,12 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def put(store: RemoteStore, file: Path):
+def put(store: DerivaStore, file: Path):
     """Store the file as uploads do, with repeats; large options make it one request."""
 
     def stored(options: UploadOptions = OPTIONS, resume: object = None, note=lambda said: None) -> StoredObject:
         return RetryingStore(store).put(
-            "Model", "model.pt", file, handover=Handover.copy, options=options, resume=resume, note=note
+            "Model", "model.pt", file, handover=TransferMode.copy, options=options, resume=resume, note=note
         )
 
     return stored
@@ -110,7 +110,7 @@ def test_any_request_may_fail(put, fake: DerivaServer, options: UploadOptions, h
     assert stored.url.endswith(next(iter(held.versions)))
 
 
-def test_other_content_under_the_name(put, fake: DerivaServer, store: RemoteStore, file: Path) -> None:
+def test_other_content_under_the_name(put, fake: DerivaServer, store: DerivaStore, file: Path) -> None:
     """Where another content has the name, ours becomes a version of its own."""
     first = put(WHOLE)
     (held,) = fake.hatrac.objects.values()
@@ -210,7 +210,7 @@ def test_a_burnt_name(put, fake: DerivaServer) -> None:
 def test_no_right_to_store(connect, file: Path, fake: DerivaServer) -> None:
     """A writer of the catalog may have no right to objects, which is told apart."""
     with pytest.raises(AccessRefused, match="does not include it"):
-        RemoteStore(connect("test2")).put("Model", "a", file, handover=Handover.copy, options=WHOLE)
+        DerivaStore(connect("test2")).put("Model", "a", file, handover=TransferMode.copy, options=WHOLE)
 
 
 def test_a_session_that_ends_between_chunks(put, fake: DerivaServer) -> None:
@@ -238,10 +238,10 @@ def test_the_wait_that_is_asked_for(put, fake: DerivaServer, waits: list) -> Non
 def test_an_answer_that_does_not_come(file: Path, fake: DerivaServer) -> None:
     """The time to wait for an answer is kept, and the upload says that it may succeed later."""
     fake.latency = 2.0
-    slow = RemoteStore(Server("http", fake.hostname.removeprefix("http://"), fake.credential()))
+    slow = DerivaStore(Server("http", fake.hostname.removeprefix("http://"), fake.credential()))
     options = UploadOptions(timeout=(5, 0.1), max_retries=0)
     with pytest.raises(StoreUnavailable, match="did not answer"):
-        slow.put("Model", "a", file, handover=Handover.copy, options=options)
+        slow.put("Model", "a", file, handover=TransferMode.copy, options=options)
 
 
 @pytest.mark.parametrize("used_before", [False, True])
@@ -254,7 +254,7 @@ def test_a_body_that_is_taken_slowly(file: Path, fake: DerivaServer, used_before
         server.request("GET", "/authn/session")
     fake.slowness = 1.0
     with file.open("rb", buffering=0) as opened:
-        body: Any = Slice(opened, 0, length)
+        body: Any = FileSlice(opened, 0, length)
         answer = server.request("PUT", "/hatrac/new/object?parents=true", body=body, timeout=(0.3, 60))
     assert answer.status_code == 201
 
@@ -264,19 +264,21 @@ def test_a_body_that_is_taken_piece_by_piece(file: Path, fake: DerivaServer, con
     file.write_bytes(bytes(32 * 2**20))
     fake.faults.add(Fault(Harm.sip, "PUT"))
     options = UploadOptions(timeout=(0.2, 2.5), chunk_size=64 * 2**20, max_retries=0)
-    stored = RemoteStore(connect()).put("Model", "a", file, handover=Handover.copy, options=options)
+    stored = DerivaStore(connect()).put("Model", "a", file, handover=TransferMode.copy, options=options)
     assert (stored.length, versions(fake)) == (32 * 2**20, 1)
     assert [request.method for request in fake.requests] == ["HEAD", "PUT"]
 
 
-def test_a_body_that_is_not_taken(file: Path, fake: DerivaServer, store: RemoteStore) -> None:
+def test_a_body_that_is_not_taken(file: Path, fake: DerivaServer, store: DerivaStore) -> None:
     """After the time to wait the upload says that it may succeed later; then it does, and the object is there once."""
     file.write_bytes(bytes(32 * 2**20))
     options = UploadOptions(timeout=(5, 0.3), chunk_size=64 * 2**20, max_retries=0)
     fake.faults.add(Fault(Harm.sip, "PUT", pause=2, pieces=2))
     with pytest.raises(StoreUnavailable, match=r"did not answer for .*/hatrac/Model/.*Try again later"):
-        store.put("Model", "a", file, handover=Handover.copy, options=options)
-    store.put("Model", "a", file, handover=Handover.copy, options=WHOLE.model_copy(update={"chunk_size": 64 * 2**20}))
+        store.put("Model", "a", file, handover=TransferMode.copy, options=options)
+    store.put(
+        "Model", "a", file, handover=TransferMode.copy, options=WHOLE.model_copy(update={"chunk_size": 64 * 2**20})
+    )
     assert versions(fake) == 1
 
 
@@ -318,12 +320,12 @@ def test_two_who_put_the_same(connect, file: Path, fake: DerivaServer, options: 
     """Two at once, each in a session of its own, both get a URL of the right bytes, and no job stays."""
     barrier = Barrier(2, timeout=60)
 
-    def putting(store: RemoteStore) -> StoredObject:
+    def putting(store: DerivaStore) -> StoredObject:
         barrier.wait()
-        return RetryingStore(store).put("Model", "model.pt", file, handover=Handover.copy, options=options)
+        return RetryingStore(store).put("Model", "model.pt", file, handover=TransferMode.copy, options=options)
 
     with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(putting, [RemoteStore(connect()), RemoteStore(connect())]))
+        found = list(threads.map(putting, [DerivaStore(connect()), DerivaStore(connect())]))
     (held,) = fake.hatrac.objects.values()
     assert {one.url.rpartition(":")[2] for one in found} <= held.versions.keys()
     assert all(version.file.read_bytes() == BYTES for version in held.versions.values())
@@ -345,15 +347,15 @@ def test_names_that_a_server_answers_with(put, fake: DerivaServer) -> None:
 
 def test_long_names() -> None:
     """A name that a server's disk would not take is shortened, differently for different names, with its ending."""
-    names = [ObjectName("Model", "0" * 32, f"{'図' * 70}{number}.ckpt").path for number in range(2)]
+    names = [HatracObjectName("Model", "0" * 32, f"{'図' * 70}{number}.ckpt").path for number in range(2)]
     assert len(set(names)) == 2
     assert all(len(name.rpartition("/")[2]) <= 32 + 1 + 180 and name.endswith(".ckpt") for name in names)
 
 
-def test_a_name_that_is_no_text(store: RemoteStore, file: Path) -> None:
+def test_a_name_that_is_no_text(store: DerivaStore, file: Path) -> None:
     """A file name that is not Unicode cannot be stored on a server, and is named."""
     with pytest.raises(InvalidFileName, match="not Unicode"):
-        store.put("Model", "a\udcff", file, handover=Handover.copy, options=WHOLE)
+        store.put("Model", "a\udcff", file, handover=TransferMode.copy, options=WHOLE)
 
 
 # bringing
@@ -366,7 +368,7 @@ def stored(put, fake: DerivaServer) -> StoredObject:
     return found
 
 
-def bring(store: RemoteStore, stored: StoredObject, target: Path, repeats: bool = True) -> bytes:
+def bring(store: DerivaStore, stored: StoredObject, target: Path, repeats: bool = True) -> bytes:
     which = RetryingStore(store) if repeats else store
     which.get(stored.url, target, length=stored.length, md5=stored.md5, options=WHOLE)
     return target.read_bytes()
@@ -374,7 +376,7 @@ def bring(store: RemoteStore, stored: StoredObject, target: Path, repeats: bool 
 
 @pytest.mark.parametrize("keep", [0, 1, 5000])
 def test_a_download_that_breaks_goes_on(
-    store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path, keep: int
+    store: DerivaStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path, keep: int
 ) -> None:
     """What came before the line broke is not brought again."""
     fake.faults.add(Fault(Harm.truncate, "GET", keep=keep))
@@ -384,7 +386,7 @@ def test_a_download_that_breaks_goes_on(
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_a_download_byte_by_byte(store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
+def test_a_download_byte_by_byte(store: DerivaStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
     """The time to wait is one for each piece: bytes that go on coming are waited for."""
     fake.faults.add(Fault(Harm.drip, "GET"))
     options = UploadOptions(timeout=(5, 2.5), max_retries=0)
@@ -394,7 +396,7 @@ def test_a_download_byte_by_byte(store: RemoteStore, stored: StoredObject, fake:
 
 
 def test_a_download_that_stands_still(
-    store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path
+    store: DerivaStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path
 ) -> None:
     """After the time to wait that is said; the same call goes on with what is missing."""
     fake.faults.add(Fault(Harm.drip, "GET", pieces=3, pause=3))
@@ -408,14 +410,14 @@ def test_a_download_that_stands_still(
 
 @pytest.mark.parametrize("harm", [Harm.answer, Harm.reset, Harm.lose, Harm.damage])
 def test_a_download_that_fails_once(
-    store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path, harm: Harm
+    store: DerivaStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path, harm: Harm
 ) -> None:
     """It is repeated, also where bytes came damaged."""
     fake.faults.add(Fault(harm, "GET"))
     assert bring(store, stored, tmp_path / "copy") == BYTES
 
 
-def test_a_damaged_object(store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
+def test_a_damaged_object(store: DerivaStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
     """An object that is damaged is named, and nothing is left of it."""
     fake.faults.add(Fault(Harm.damage, "GET", times=9))
     with pytest.raises(ChecksumMismatch, match=re.escape(stored.url)):
@@ -423,21 +425,21 @@ def test_a_damaged_object(store: RemoteStore, stored: StoredObject, fake: Deriva
     assert [path.name for path in tmp_path.iterdir() if "copy" in path.name or path.name.endswith(".part")] == []
 
 
-def test_an_object_that_is_gone(store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
+def test_an_object_that_is_gone(store: DerivaStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path) -> None:
     """An object that the server has no more is lost, not unavailable."""
     fake.hatrac.objects.clear()
     with pytest.raises(ChecksumMismatch, match="lost"):
         bring(store, stored, tmp_path / "copy")
 
 
-def test_an_object_that_does_not_end(store: RemoteStore, stored: StoredObject, tmp_path: Path) -> None:
+def test_an_object_that_does_not_end(store: DerivaStore, stored: StoredObject, tmp_path: Path) -> None:
     """No more is written than was recorded, and a piece."""
     with pytest.raises(ChecksumMismatch):
         store.get(stored.url, tmp_path / "copy", length=10, md5=stored.md5, options=WHOLE)
 
 
 def test_another_server_gets_no_login(
-    store: RemoteStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path
+    store: DerivaStore, stored: StoredObject, fake: DerivaServer, tmp_path: Path
 ) -> None:
     """Where objects lie with another server, it is asked without the login."""
     from fakes.deriva_server import serving
@@ -468,7 +470,7 @@ def test_another_server_gets_no_login(
 def test_urls_that_name_no_object(url: str) -> None:
     """A row's URL that names something else is not followed."""
     with pytest.raises(UnknownAddress):
-        path_of(url, "https://server.org")
+        parse_object_path(url, "https://server.org")
 
 
 @pytest.mark.parametrize(
@@ -481,4 +483,4 @@ def test_urls_that_name_no_object(url: str) -> None:
 )
 def test_urls_of_other_clients(url: str, path: str) -> None:
     """An object may be named by its whole URL, unquoted, or without a version."""
-    assert path_of(url, "https://server.org") == path
+    assert parse_object_path(url, "https://server.org") == path

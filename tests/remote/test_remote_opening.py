@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.backends.remote.creating import create_catalog
-from deriva_ml_core.backends.remote.opening import server_of
+from deriva_ml_core.backends.remote.opening import server_from_address
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import (
@@ -28,9 +28,11 @@ from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer
 
 
-def test_opening(ml: DerivaML, catalog: RemoteCatalog, fake: DerivaServer, home: Path) -> None:
+def test_opening(ml: DerivaML, catalog: DerivaCatalog, fake: DerivaServer, home: Path) -> None:
     """A host and a number open a catalog in one request, and its working folders lie under the home."""
-    assert [f"{one.method} {one.path}" for one in fake.requests] == [f"GET /ermrest/catalog/{catalog.number}/schema"]
+    assert [f"{one.method} {one.path}" for one in fake.requests] == [
+        f"GET /ermrest/catalog/{catalog.catalog_id}/schema"
+    ]
     assert ml.connection.folder.is_relative_to(home)
     assert "Execution" in ml.connection.catalog.model.tables
 
@@ -44,7 +46,7 @@ def test_creation_in_few_requests(connect, fake: DerivaServer) -> None:
         assert all(row["ID"] == f"{prefix}:{row['RID']}" for row in catalog.select(vocabulary))
     fake.requests.clear()
     create_catalog(connect(), "demo")
-    assert catalog.number == "1"
+    assert catalog.catalog_id == "1"
 
 
 def test_hook_create_catalog(fake: DerivaServer) -> None:
@@ -80,7 +82,7 @@ def test_a_project_that_cannot_be_named_so(connect, fake: DerivaServer, project:
 )
 def test_addresses(given: str, url: str) -> None:
     """A server is reached over https, and over http where that is asked for on this machine."""
-    assert server_of(Address(hostname=given, credential={})).url == url
+    assert server_from_address(Address(hostname=given, credential={})).url == url
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_addresses(given: str, url: str) -> None:
 def test_addresses_that_are_refused(given: str) -> None:
     """A login does not go over the network unencrypted, and a name that is none is an error."""
     with pytest.raises(UnknownAddress, match="https://"):
-        server_of(Address(hostname=given, credential={}))
+        server_from_address(Address(hostname=given, credential={}))
 
 
 def test_no_such_catalog(fake: DerivaServer) -> None:
@@ -98,15 +100,15 @@ def test_no_such_catalog(fake: DerivaServer) -> None:
         DerivaML(fake.hostname, "99", credential=fake.credential())
 
 
-def test_nobody_is_logged_in(fake: DerivaServer, catalog: RemoteCatalog) -> None:
+def test_nobody_is_logged_in(fake: DerivaServer, catalog: DerivaCatalog) -> None:
     """Who is not known is told how to log in."""
     with pytest.raises(LoginRequired, match=r"deriva-globus-auth-utils login --host localhost"):
-        DerivaML(fake.hostname, catalog.number, credential={"cookie": "webauthn=garbage"})
+        DerivaML(fake.hostname, catalog.catalog_id, credential={"cookie": "webauthn=garbage"})
 
 
 def test_a_user_without_rights(fake: DerivaServer, connect) -> None:
     """Who may not read a catalog is told which right is missing, on what."""
-    number = create_catalog(connect(), "private").number
+    number = create_catalog(connect(), "private").catalog_id
     with pytest.raises(AccessRefused, match=rf"enumerate access on catalog/{number}"):
         DerivaML(fake.hostname, number, credential=fake.credential("test2"))
 
@@ -124,9 +126,9 @@ def test_a_catalog_that_cannot_serve(fake: DerivaServer, connect) -> None:
         DerivaML(fake.hostname, "1", credential=fake.credential())
 
 
-def test_a_snapshot_is_read_only(fake: DerivaServer, catalog: RemoteCatalog) -> None:
+def test_a_snapshot_is_read_only(fake: DerivaServer, catalog: DerivaCatalog) -> None:
     """A state of the past can be opened, and refuses writes."""
-    past = DerivaML(fake.hostname, f"{catalog.number}@{catalog.snapshot()}", credential=fake.credential())
+    past = DerivaML(fake.hostname, f"{catalog.catalog_id}@{catalog.snapshot()}", credential=fake.credential())
     assert past.connection.catalog.select("Workflow_Type", {"Name": "Training"})
     with pytest.raises(CatalogReadOnly, match="snapshot"):
         past.add_term("Workflow_Type", "New", "")
@@ -147,14 +149,14 @@ def test_import_loads_no_client_library() -> None:
 def test_certificates_are_verified() -> None:
     """Also this machine's own server over https must show a certificate that is trusted."""
     for host in ("localhost", "server.org"):
-        with server_of(Address(hostname=host, credential={}))._binding() as binding:
+        with server_from_address(Address(hostname=host, credential={}))._borrow_session() as binding:
             assert binding.session.verify is True
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_server_with_another_time(ml: DerivaML, fake: DerivaServer, catalog: RemoteCatalog, days: int) -> None:
+def test_a_server_with_another_time(ml: DerivaML, fake: DerivaServer, catalog: DerivaCatalog, days: int) -> None:
     """A clock that goes before or after ours changes nothing of a run."""
-    fake.ermrest.catalog(catalog.number).skew = days * 86_400_000_000
+    fake.ermrest.catalog(catalog.catalog_id).skew = days * 86_400_000_000
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
     exe = ml.create_execution(ExecutionConfiguration(workflow=workflow, description="d"))
     with exe:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import CatalogUnavailable, DerivaMLException, LoginRequired, UploadFailed
@@ -21,9 +21,9 @@ GONE = Fault(Harm.reset, times=10_000)
 
 
 @pytest.fixture
-def ml(catalog: RemoteCatalog, fake: DerivaServer) -> DerivaML:
+def ml(catalog: DerivaCatalog, fake: DerivaServer) -> DerivaML:
     """A client that does not wait long for what is still on its way when a run ends."""
-    return DerivaML(fake.hostname, catalog.number, credential=fake.credential("test2"), patience=0.5)
+    return DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"), exit_timeout=0.5)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def config() -> ExecutionConfiguration:
     return ExecutionConfiguration(workflow=workflow, description="d")
 
 
-def check_recorded(catalog: RemoteCatalog, fake: DerivaServer, rid: str) -> None:
+def check_recorded(catalog: DerivaCatalog, fake: DerivaServer, rid: str) -> None:
     """The run and its one file are there once."""
     (row,) = catalog.select("Execution")
     assert (row["RID"], row["Status"]) == (rid, "Completed")
@@ -51,7 +51,7 @@ def check_recorded(catalog: RemoteCatalog, fake: DerivaServer, rid: str) -> None
 def test_a_server_that_is_away_while_a_run_ends(
     ml: DerivaML,
     config: ExecutionConfiguration,
-    catalog: RemoteCatalog,
+    catalog: DerivaCatalog,
     fake: DerivaServer,
     caplog: pytest.LogCaptureFixture,
     fault: Fault,
@@ -71,14 +71,14 @@ def test_a_server_that_is_away_while_a_run_ends(
     assert [asset.filename for asset in exe.staged_assets()] == ["m.pt"]
     fake.faults.clear()
     exe.upload_execution_outputs()
-    found = DerivaML(fake.hostname, catalog.number, credential=fake.credential("test2"))
+    found = DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"))
     messages = [update.message for update in found.lookup_execution(exe.execution_rid).list_statuses()]
     assert messages == ["", "", "in the dark", "still dark", ""]
     check_recorded(catalog, fake, exe.execution_rid)
 
 
 def test_a_session_that_ends_while_a_run_is_created(
-    ml: DerivaML, config: ExecutionConfiguration, catalog: RemoteCatalog, fake: DerivaServer
+    ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer
 ) -> None:
     """What to do is said; where the row is there already it says that it failed and why, and none is half made."""
     fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/", times=100, reply=Answer.text(401, "")))
@@ -100,7 +100,7 @@ def test_a_session_that_ends_while_a_run_is_created(
 
 
 def test_a_storm_while_a_run_is_created(
-    ml: DerivaML, config: ExecutionConfiguration, catalog: RemoteCatalog, fake: DerivaServer
+    ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer
 ) -> None:
     """Where every second write is aborted by others, there is one row, one workflow, and each record once."""
     for number in range(20):
@@ -114,7 +114,7 @@ def test_a_storm_while_a_run_is_created(
     assert len(kept) == len(set(kept)) == len(catalog.select("Execution_Metadata_Execution"))
 
 
-def test_a_server_that_is_away_for_a_workflow(ml: DerivaML, catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def test_a_server_that_is_away_for_a_workflow(ml: DerivaML, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """That the server is away is said, nothing is written; later it is there once."""
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
     fake.faults.add(GONE)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backends.remote.asking import Asking
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.asking import ErmrestClient
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.schema import Column
 from fakes.deriva_server import DerivaServer
@@ -21,11 +21,11 @@ with warnings.catch_warnings():
 
 
 @pytest.fixture
-def model(catalog: RemoteCatalog, fake: DerivaServer) -> Any:
+def model(catalog: DerivaCatalog, fake: DerivaServer) -> Any:
     """The catalog's tables as the client library reads them, with one of the user's own."""
-    owner = DerivaML(fake.hostname, catalog.number, credential=fake.credential())
+    owner = DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential())
     owner.create_asset("Scan", [Column("Stain")])
-    return Model(None, Asking(catalog._server, catalog.number).read("/schema", "schema"))
+    return Model(None, ErmrestClient(catalog._server, catalog.catalog_id).get_json("/schema", "schema"))
 
 
 def tables(model: Any) -> list[Any]:
@@ -98,9 +98,9 @@ def test_the_schema_of_pages_is_there(model: Any) -> None:
     assert "WWW" in model.schemas
 
 
-def test_what_is_there_is_not_changed(catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def test_what_is_there_is_not_changed(catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """A catalog that has its tables gets no other annotations when it is given what it lacks."""
-    asking = Asking(catalog._server, catalog.number)
-    before = asking.read("/schema", "schema")["schemas"]
-    DerivaML.create(fake.hostname, "demo", catalog_id=catalog.number, credential=fake.credential())
-    assert asking.read("/schema", "schema")["schemas"] == before
+    asking = ErmrestClient(catalog._server, catalog.catalog_id)
+    before = asking.get_json("/schema", "schema")["schemas"]
+    DerivaML.create(fake.hostname, "demo", catalog_id=catalog.catalog_id, credential=fake.credential())
+    assert asking.get_json("/schema", "schema")["schemas"] == before

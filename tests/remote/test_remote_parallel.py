@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import UploadFailed
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
@@ -61,7 +61,7 @@ def rows(fake: DerivaServer) -> list[list[str]]:
     return [[row["Filename"] for row in request.json()] for request in posts]
 
 
-def check_complete(catalog: RemoteCatalog, fake: DerivaServer, names: list[str]) -> None:
+def check_complete(catalog: DerivaCatalog, fake: DerivaServer, names: list[str]) -> None:
     """Each file is stored once, has one row, one link and one type."""
     assert sorted(row["Filename"] for row in catalog.select("Image")) == sorted(names)
     assert len(catalog.select("Image_Execution")) == len(names)
@@ -85,7 +85,7 @@ def test_one_by_one(exe: Execution, fake: DerivaServer) -> None:
     assert sent(fake) == NAMES
 
 
-def test_rows_in_the_order_of_registration(exe: Execution, catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def test_rows_in_the_order_of_registration(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """The rows of all are written by one request, in the order in which the files were registered."""
     others = Barrier(2, timeout=60)
     fake.faults.add(Fault(Harm.call, "PUT", rf"{IMAGES}\w+\.0\.png$", call=others.wait))
@@ -95,7 +95,7 @@ def test_rows_in_the_order_of_registration(exe: Execution, catalog: RemoteCatalo
     assert [row["Filename"] for row in catalog.select("Image", order=("RCT", "RID"))][1:] == NAMES
 
 
-def test_a_file_that_fails(exe: Execution, catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def test_a_file_that_fails(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """A file that the server refuses leaves the others going; it alone stays staged, and is named."""
     burnt = Answer.text(409, "The requested URL is not available.\n")
     fake.faults.add(Fault(Harm.answer, "PUT", rf"{IMAGES}\w+\.4\.png$", times=1000, reply=burnt))
@@ -141,7 +141,7 @@ def test_progress(exe: Execution) -> None:
     assert heard == [(count, count * size, threading.get_ident()) for count in range(len(NAMES) + 1)]
 
 
-def test_a_callback_that_raises(exe: Execution, catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def test_a_callback_that_raises(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """It ends the upload, as with one worker; the next upload sends the rest and nothing twice."""
 
     def hear(state: UploadProgress) -> None:
@@ -176,8 +176,8 @@ UPLOAD = "exe.upload_execution_outputs(chunk_size=int(sys.argv[3]), retry_delay=
 class Run:
     """A process that has six images and uploads them when it is told to."""
 
-    def __init__(self, fake: DerivaServer, catalog: RemoteCatalog, chunk: int, then: str = UPLOAD) -> None:
-        command = [sys.executable, "-c", RUN + then, fake.hostname, catalog.number, str(chunk)]
+    def __init__(self, fake: DerivaServer, catalog: DerivaCatalog, chunk: int, then: str = UPLOAD) -> None:
+        command = [sys.executable, "-c", RUN + then, fake.hostname, catalog.catalog_id, str(chunk)]
         pipe: Any = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         assert self.process.stdout is not None
@@ -205,7 +205,7 @@ SIX = ["first.png", *NAMES[:6]]
 @pytest.mark.parametrize(("chunk", "where"), [(WHOLE, IMAGES), (CHUNK, r"^/hatrac/Image/.*;upload/\w+/2$")])
 @pytest.mark.parametrize("skip", [0, 3])
 def test_killed_with_several_in_flight(
-    ml: DerivaML, fake: DerivaServer, catalog: RemoteCatalog, chunk: int, where: str, skip: int
+    ml: DerivaML, fake: DerivaServer, catalog: DerivaCatalog, chunk: int, where: str, skip: int
 ) -> None:
     """Three requests are done, their answers never heard; the next process sends no object twice, and all of them."""
     run = Run(fake, catalog, chunk)
@@ -221,7 +221,7 @@ def test_killed_with_several_in_flight(
 
 @pytest.mark.parametrize(("chunk", "where"), [(WHOLE, IMAGES), (CHUNK, r"^/hatrac/Image/.*;upload/\w+/1$")])
 def test_interrupted_with_several_in_flight(
-    ml: DerivaML, fake: DerivaServer, catalog: RemoteCatalog, chunk: int, where: str, gate: Event
+    ml: DerivaML, fake: DerivaServer, catalog: DerivaCatalog, chunk: int, where: str, gate: Event
 ) -> None:
     """Ctrl-C ends the upload, and the process, while the server still keeps three files waiting; later it goes on."""
     run = Run(fake, catalog, chunk)
@@ -238,7 +238,7 @@ def test_interrupted_with_several_in_flight(
 
 
 def test_a_script_that_ends_waits_for_its_upload(
-    ml: DerivaML, fake: DerivaServer, catalog: RemoteCatalog, gate: Event
+    ml: DerivaML, fake: DerivaServer, catalog: DerivaCatalog, gate: Event
 ) -> None:
     """What is sent in the background, in several chunks, is sent to its end though the script has none left to run."""
     then = "exe.upload_execution_outputs(chunk_size=int(sys.argv[3]), wait=False, upload_workers=3)\n"

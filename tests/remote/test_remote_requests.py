@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import MLVocab, Status
 from deriva_ml_core.errors import UnknownTerm
@@ -71,7 +71,7 @@ def test_input_files(ml: DerivaML, config: ExecutionConfiguration, fake: DerivaS
         made = ml.create_execution(ExecutionConfiguration(workflow=config.workflow, assets=rids[:few]))
         taken.append(len(fake.requests))
     assert taken[0] == taken[1]
-    assert [asset.rid for asset in made.list_assets("Input")] == [*made.record.assets] == rids
+    assert [asset.rid for asset in made.list_assets("Input")] == [*made.info.assets] == rids
 
 
 def test_running(exe: Execution, count: Count) -> None:
@@ -94,7 +94,7 @@ def test_uploading(exe: Execution, count: Count, files: int, most: int) -> None:
     assert count(exe.upload_execution_outputs) <= 1 + 3 + 4 + 1
 
 
-def test_an_unknown_workflow_type(ml: DerivaML, catalog: RemoteCatalog) -> None:
+def test_an_unknown_workflow_type(ml: DerivaML, catalog: DerivaCatalog) -> None:
     """The catalog itself refuses it, and the error names the known ones; nothing is added."""
     unknown = Workflow(name="w", workflow_type="Trianing", url="https://example.org/w.py", checksum="0" * 40)
     with pytest.raises(UnknownTerm, match=r"'Trianing'.*Training"):
@@ -102,14 +102,14 @@ def test_an_unknown_workflow_type(ml: DerivaML, catalog: RemoteCatalog) -> None:
     assert catalog.select("Workflow") == catalog.select("Execution") == []
 
 
-def test_missing_rows_are_one_request(catalog: RemoteCatalog, count: Count) -> None:
+def test_missing_rows_are_one_request(catalog: DerivaCatalog, count: Count) -> None:
     """Rows that are all new are told by the request that adds them; those that are there are asked for."""
     rows = [{"Name": name, "Description": ""} for name in ("b", "a")]
     assert count(lambda: catalog.insert_missing(MLVocab.dataset_type, rows, "Name")) == 1
     assert count(lambda: catalog.insert_missing(MLVocab.dataset_type, rows, "Name")) == 2
 
 
-def test_missing_rows_whose_answer_is_lost(catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def test_missing_rows_whose_answer_is_lost(catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """They are added once, and told all the same, in their order."""
     fake.faults.add(Fault(Harm.lose, "POST", "Dataset_Type"))
     rows = [{"Name": name, "Description": ""} for name in ("b", "a")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec
@@ -77,14 +77,14 @@ def record(ml: DerivaML, fake: DerivaServer) -> dict[str, object]:
 
 
 @pytest.fixture
-def fresh(fake: DerivaServer, catalog: RemoteCatalog, home: Path) -> Iterator[DerivaML]:
+def fresh(fake: DerivaServer, catalog: DerivaCatalog, home: Path) -> Iterator[DerivaML]:
     """Copies of the catalog with nothing in the store."""
 
     def clients() -> Iterator[DerivaML]:
         while True:
             fake.hatrac.objects.clear()
             fake.faults.clear()
-            ml = DerivaML(fake.hostname, fake.ermrest.copy_of(catalog.number), credential=fake.credential("test2"))
+            ml = DerivaML(fake.hostname, fake.ermrest.copy_of(catalog.catalog_id), credential=fake.credential("test2"))
             fake.requests.clear()
             yield ml
 

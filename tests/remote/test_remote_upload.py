@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import RemoteCatalog
+from deriva_ml_core.backends.remote.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import UploadFailed
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
@@ -33,7 +33,7 @@ def sent(fake: DerivaServer) -> list[str]:
     return [request.path for request in fake.requests if request.path.startswith("/hatrac/Image/")]
 
 
-def check_complete(exe: Execution, catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def check_complete(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """Every image is stored once, has one row and one link, and nothing is staged any more."""
     assert sorted(row["Filename"] for row in catalog.select("Image")) == NAMES
     assert len(catalog.select("Image_Execution")) == len(NAMES)
@@ -46,7 +46,7 @@ def check_complete(exe: Execution, catalog: RemoteCatalog, fake: DerivaServer) -
 
 @pytest.mark.parametrize(("path", "after", "there"), [("^/hatrac/Image", 3, 3), ("^/ermrest/.*:Image$", 0, 6)])
 def test_a_session_that_ends(
-    exe: Execution, catalog: RemoteCatalog, fake: DerivaServer, path: str, after: int, there: int
+    exe: Execution, catalog: DerivaCatalog, fake: DerivaServer, path: str, after: int, there: int
 ) -> None:
     """What to do is said, at once; after a login the rest is sent."""
     fake.faults.add(Fault(Harm.answer, "PUT|POST", path, skip=after, times=1000, reply=Answer.text(401, "")))
@@ -62,7 +62,7 @@ def test_a_session_that_ends(
     check_complete(exe, catalog, fake)
 
 
-def test_a_storm(exe: Execution, catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def test_a_storm(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """Where every third request is refused, breaks or loses its answer, the upload succeeds all the same."""
     for number, harm in enumerate((Harm.answer, Harm.reset, Harm.lose) * 3):
         fake.faults.add(Fault(harm, "PUT|POST|GET|HEAD", skip=3 * number))
@@ -70,7 +70,7 @@ def test_a_storm(exe: Execution, catalog: RemoteCatalog, fake: DerivaServer) -> 
     check_complete(exe, catalog, fake)
 
 
-def test_a_store_that_is_down(exe: Execution, catalog: RemoteCatalog, fake: DerivaServer) -> None:
+def test_a_store_that_is_down(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """After the repeats the upload says so and keeps the files; later it sends them."""
     fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/Image", times=1000))
     with pytest.raises(UploadFailed, match="cannot take"):

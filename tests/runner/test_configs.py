@@ -27,7 +27,10 @@ URL = "https://github.com/org/repo/blob/abc/train.py"
         (DatasetSpec, ["rid", "version", "materialize"]),
         (AssetSpec, ["rid"]),
         (ExecutionConfiguration, ["workflow", "description", "datasets", "assets", "parameters"]),
-        (DerivaMLConfig, ["hostname", "catalog_id", "working_dir", "credential", "clean_execution_dir", "patience"]),
+        (
+            DerivaMLConfig,
+            ["hostname", "catalog_id", "working_dir", "credential", "clean_execution_dir", "exit_timeout"],
+        ),
     ],
 )
 def test_each_value_is_built_with_all_its_fields(kind: Any, keys: list[str]) -> None:
@@ -190,6 +193,6 @@ def test_any_text_is_an_override(text: str) -> None:
     """What --host and --catalog say comes to the configuration letter by letter."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from deriva_ml_core.runner.overrides import quoted
+    from deriva_ml_core.runner.overrides import quote_override_value
 
-    assert OverridesParser.create().parse_override(f"key={quoted(text)}").value() == text
+    assert OverridesParser.create().parse_override(f"key={quote_override_value(text)}").value() == text

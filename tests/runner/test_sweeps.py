@@ -16,7 +16,7 @@ from projects import Project
 
 from deriva_ml import Status
 from deriva_ml_core.execution import RecordedExecution
-from deriva_ml_core.runner.reports import JobReport, summary
+from deriva_ml_core.runner.reports import JobReport, summarize_reports
 
 SECRET = "correct-horse-battery"
 WAITING = 120
@@ -164,6 +164,6 @@ def test_how_a_sweep_stands_in_words() -> None:
     """Numbers of what ended, and how, of what runs, and of what is left; without a total where nobody knows one."""
     states = (Status.completed, Status.failed, Status.running)
     reports = [JobReport(number=number, status=status) for number, status in enumerate(states)]
-    assert summary(reports, 5) == "2 of 5 jobs have ended: 1 completed, 1 failed; 1 is running, 2 are left"
-    assert summary(reports[:1], None) == "1 jobs have ended: 1 completed"
-    assert summary([], 2) == "0 of 2 jobs have ended; 2 are left"
+    assert summarize_reports(reports, 5) == "2 of 5 jobs have ended: 1 completed, 1 failed; 1 is running, 2 are left"
+    assert summarize_reports(reports[:1], None) == "1 jobs have ended: 1 completed"
+    assert summarize_reports([], 2) == "0 of 2 jobs have ended; 2 are left"

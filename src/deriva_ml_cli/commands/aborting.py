@@ -13,11 +13,11 @@ from deriva_ml_cli.options import CatalogNumber, Host, Rid, Yes, command
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
-    from deriva_ml_core.journal.lease import Lease
+    from deriva_ml_core.journal.lease import ProcessIdentity
 
 __all__ = ["app"]
 
-PAUSE = 0.1
+POLL_INTERVAL = 0.1
 """Seconds between two looks at a process that is to end."""
 
 
@@ -37,37 +37,37 @@ def app(
 
     Its process gets SIGTERM, so that it closes its files; what it registered stays staged and can be uploaded.
     """
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_note
     from deriva_ml_core.definitions import Status
     from deriva_ml_core.errors import InvalidTransition
 
-    with opened(host, catalog) as ml:
+    with open_client(host, catalog) as ml:
         found = ml.lookup_execution(rid)
-        if (status := ml.restore_execution(rid).status if found.status.ended else found.status).ended:
+        if (status := ml.restore_execution(rid).status if found.status.is_terminal else found.status).is_terminal:
             raise InvalidTransition(f"Execution {rid} has ended as {status}: there is nothing to abort.")
         if not yes:
             typer.confirm(f"Abort execution {rid}?", abort=True)
         if not only_record:
-            _end_process(ml, rid, wait, kill=kill)
+            _stop_process(ml, rid, wait, kill=kill)
         execution = ml.restore_execution(rid)
-        if not execution.status.ended:
+        if not execution.status.is_terminal:
             execution.update_status(Status.aborted, "Aborted by deriva-ml abort")
         print_note(f"Execution {rid} has ended as {execution.status}.")
 
 
-def _end_process(ml: DerivaML, rid: str, wait: float, *, kill: bool) -> None:
+def _stop_process(ml: DerivaML, rid: str, wait: float, *, kill: bool) -> None:
     """End the process that runs the execution, where there is one.
 
     Raises:
         ExecutionRunning: It runs elsewhere, or does not end.
     """
     from deriva_ml_core.errors import ExecutionRunning
-    from deriva_ml_core.execution.provenance import local_story
+    from deriva_ml_core.execution.provenance import load_local_state
 
-    story = local_story(ml.connection, rid)
-    lease = story.lease if story else None
-    if story is not None and (lease is None or story.start is None):
+    story = load_local_state(ml.connection, rid)
+    lease = story.process if story else None
+    if story is not None and (lease is None or story.start_time is None):
         return
     dead = lease.is_dead() if lease else None
     if lease is None or dead is None:
@@ -76,7 +76,11 @@ def _end_process(ml: DerivaML, rid: str, wait: float, *, kill: bool) -> None:
             f"Execution {rid} is run by {where}, which cannot be reached from here: abort it there, or only record it "
             "with --only-record."
         )
-    if dead or _ends(lease, signal.SIGTERM, wait) or (kill and _ends(lease, signal.SIGKILL, wait)):
+    if (
+        dead
+        or _signal_and_wait(lease, signal.SIGTERM, wait)
+        or (kill and _signal_and_wait(lease, signal.SIGKILL, wait))
+    ):
         return
     raise ExecutionRunning(
         f"Process {lease.pid}, which runs execution {rid}, did not end within {wait:g} s: wait longer with --wait, or "
@@ -84,11 +88,11 @@ def _end_process(ml: DerivaML, rid: str, wait: float, *, kill: bool) -> None:
     )
 
 
-def _ends(lease: Lease, number: signal.Signals, wait: float) -> bool:
-    os.kill(lease.pid, number)
+def _signal_and_wait(process: ProcessIdentity, signal_number: signal.Signals, wait: float) -> bool:
+    os.kill(process.pid, signal_number)
     end = time.monotonic() + wait
-    while lease.is_dead() is not True:
+    while process.is_dead() is not True:
         if time.monotonic() > end:
             return False
-        time.sleep(PAUSE)
+        time.sleep(POLL_INTERVAL)
     return True

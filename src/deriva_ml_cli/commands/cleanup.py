@@ -9,7 +9,7 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Yes, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.tidying import Kept, Leftover
+    from deriva_ml_cli.tidying import KeptFolder, Removable
 
 __all__ = ["app"]
 
@@ -33,52 +33,52 @@ def app(
     """
     from datetime import timedelta
 
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json, print_note
-    from deriva_ml_cli.tidying import delete, find_leftovers
-    from deriva_ml_cli.wording import size
+    from deriva_ml_cli.tidying import delete_removable, find_removable
+    from deriva_ml_cli.wording import format_size
 
     if as_json and not (yes or dry_run):
         raise typer.BadParameter("With --json nobody can be asked: give --yes or --dry-run too.")
-    with opened(host, catalog) as ml:
-        leftovers, kept = find_leftovers(ml, timedelta(days=older_than), downloads=downloads)
+    with open_client(host, catalog) as ml:
+        leftovers, kept = find_removable(ml, timedelta(days=older_than), include_downloads=downloads)
         if not as_json:
             _print(leftovers, kept)
         wanted = bool(leftovers) and not dry_run and (yes or typer.confirm("Delete all this?"))
-        freed = delete(leftovers) if wanted else 0
+        freed = delete_removable(leftovers) if wanted else 0
     if as_json:
-        print_json({**_told(leftovers, kept), "freed": freed})
+        print_json({**_to_dict(leftovers, kept), "freed": freed})
     elif wanted:
-        print_note(f"{size(freed)} are free again.")
+        print_note(f"{format_size(freed)} are free again.")
 
 
-def _told(leftovers: list[Leftover], kept: list[Kept]) -> dict[str, object]:
+def _to_dict(removable: list[Removable], kept: list[KeptFolder]) -> dict[str, object]:
     from dataclasses import asdict
 
-    return {"may_go": [asdict(each) for each in leftovers], "stays": [asdict(each) for each in kept]}
+    return {"may_go": [asdict(each) for each in removable], "stays": [asdict(each) for each in kept]}
 
 
-def _print(leftovers: list[Leftover], kept: list[Kept]) -> None:
+def _print(removable: list[Removable], kept: list[KeptFolder]) -> None:
     from deriva_ml_cli.screen import Column, print_note, print_table, print_title
-    from deriva_ml_cli.wording import counted, size
+    from deriva_ml_cli.wording import format_count, format_size
 
     most = 20
     if kept:
         print_title("Stays")
-        columns = Column("Execution", style="cyan"), Column("Why", flexible=True, folded=True)
+        columns = Column("Execution", style="cyan"), Column("Why", flexible=True, wrapped=True)
         print_table(columns, [(each.name, each.reason) for each in kept[:most]], indent=2)
         if len(kept) > most:
             print_note(f"  and {len(kept) - most:,} more")
-    if not leftovers:
+    if not removable:
         print_note("There is nothing to delete.")
         return
     print_title("May go")
-    kinds = dict.fromkeys(each.kind for each in leftovers)
+    kinds = dict.fromkeys(each.kind for each in removable)
     rows = []
     for kind in kinds:
-        of_kind = [each for each in leftovers if each.kind == kind]
+        of_kind = [each for each in removable if each.kind == kind]
         total = sum(each.bytes for each in of_kind)
         examples = ", ".join(each.name for each in of_kind[:5]) + (", ..." if len(of_kind) > 5 else "")
-        rows.append((counted(len(of_kind), kind), size(total), examples))
-    print_table([Column("What"), Column("Size", right=True), Column("Which", flexible=True)], rows, indent=2)
-    print_note(f"  {size(sum(each.bytes for each in leftovers))} in all")
+        rows.append((format_count(len(of_kind), kind), format_size(total), examples))
+    print_table([Column("What"), Column("Size", align_right=True), Column("Which", flexible=True)], rows, indent=2)
+    print_note(f"  {format_size(sum(each.bytes for each in removable))} in all")

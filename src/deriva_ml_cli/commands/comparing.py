@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-Execution = Annotated[str, typer.Argument(metavar="RID", help="The record id of an execution.")]
+ExecutionRid = Annotated[str, typer.Argument(metavar="RID", help="The record id of an execution.")]
 
 
 @command("deriva-ml diff 1-4A2C 1-4B7E", "deriva-ml diff 1-4A2C 1-4B7E --json | jq '.differences[].name'")
 def app(
-    left: Execution,
-    right: Execution,
+    left: ExecutionRid,
+    right: ExecutionRid,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
@@ -28,46 +28,48 @@ def app(
 
     Code, configuration, inputs, environment, installed packages and metrics are compared; what is equal is counted.
     """
-    from deriva_ml_cli.comparing import SECTIONS, differences, told
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.comparing import SECTIONS, collect_comparison, find_differences
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
 
-    with opened(host, catalog) as ml:
-        one, other = told(ml, left), told(ml, right)
-    found = differences(one, other)
+    with open_client(host, catalog) as ml:
+        one, other = collect_comparison(ml, left), collect_comparison(ml, right)
+    found = find_differences(one, other)
     equal = {
         section: len(one[section].keys() | other[section].keys()) - sum(each.section == section for each in found)
         for section in SECTIONS
     }
     if as_json:
-        print_json({"left": left, "right": right, "differences": [each.as_json() for each in found], "equal": equal})
+        print_json({"left": left, "right": right, "differences": [each.to_dict() for each in found], "equal": equal})
     else:
         _print(left, right, found, equal)
 
 
-def _print(left: str, right: str, found: list[Difference], equal: dict[str, int]) -> None:
-    from deriva_ml_cli.screen import Column, console, print_note, print_table, print_title, shown
+def _print(left: str, right: str, differences: list[Difference], equal: dict[str, int]) -> None:
+    from deriva_ml_cli.screen import Column, create_console, print_note, print_table, print_title, safe_text
 
-    console().print(shown("Executions", "dim"), shown(left, "bold"), shown("and", "dim"), shown(right, "bold"))
+    create_console().print(
+        safe_text("Executions", "dim"), safe_text(left, "bold"), safe_text("and", "dim"), safe_text(right, "bold")
+    )
     for section in equal:
         rows = [
-            (each.name, shown(_worded(each.left), "red"), shown(_worded(each.right), "green"))
-            for each in found
+            (each.name, safe_text(_format_value(each.left), "red"), safe_text(_format_value(each.right), "green"))
+            for each in differences
             if each.section == section
         ]
         if rows:
-            print_title(section.capitalize(), shown(f"{equal[section]:,} equal" if equal[section] else "", "dim"))
-            columns = Column("", flexible=True, style="dim"), Column(left, flexible=True, folded=True)
-            print_table([*columns, Column(right, flexible=True, folded=True)], rows, indent=2)
-    if not found:
+            print_title(section.capitalize(), safe_text(f"{equal[section]:,} equal" if equal[section] else "", "dim"))
+            columns = Column("", flexible=True, style="dim"), Column(left, flexible=True, wrapped=True)
+            print_table([*columns, Column(right, flexible=True, wrapped=True)], rows, indent=2)
+    if not differences:
         print_note("They do not differ.")
 
 
-def _worded(value: Any) -> str:
-    from deriva_ml_cli.wording import number
+def _format_value(value: Any) -> str:
+    from deriva_ml_cli.wording import format_number
 
     if value is None:
         return "-"
     if isinstance(value, float):
-        return number(value)
+        return format_number(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -27,23 +27,23 @@ PACKAGES = ("deriva-ml-core", "deriva", "torch", "pytorch-lightning", "lightning
 @command("deriva-ml config", "deriva-ml config --json | jq -r .catalog")
 def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
     """Show which catalog is used, what is set, what is installed."""
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
 
-    with opened(host, catalog) as ml:
-        found = _found(ml)
+    with open_client(host, catalog) as ml:
+        found = _collect_settings(ml)
     if as_json:
         print_json(found)
     else:
         _print(found)
 
 
-def _found(ml: DerivaML) -> dict[str, Any]:
+def _collect_settings(ml: DerivaML) -> dict[str, Any]:
     import platform
     import sys
     from importlib.metadata import PackageNotFoundError, version
 
-    from deriva_ml_cli.places import CACHE, executions_folder
+    from deriva_ml_cli.places import CACHE_FOLDER, executions_folder
     from deriva_ml_core.redaction import redact
 
     versions = {"python": platform.python_version()}
@@ -57,23 +57,23 @@ def _found(ml: DerivaML) -> dict[str, Any]:
         "catalog": ml.connection.catalog.name,
         "embedded": ml.connection.address.is_embedded,
         "working_folders": executions_folder(ml),
-        "cache": ml.connection.folder / CACHE,
+        "cache": ml.connection.folder / CACHE_FOLDER,
         "variables": variables,
         "versions": versions,
         "executable": sys.executable,
     }
 
 
-def _print(found: dict[str, Any]) -> None:
-    from deriva_ml_cli.screen import console, print_facts, print_note, print_title, shown
+def _print(settings: dict[str, Any]) -> None:
+    from deriva_ml_cli.screen import create_console, print_fields, print_note, print_title, safe_text
 
-    console().print(shown("Catalog", "dim"), shown(found["catalog"], "bold"))
-    kind = "embedded" if found["embedded"] else "on a server"
-    print_facts({"kind": kind, "working folders": found["working_folders"], "downloads": found["cache"]})
+    create_console().print(safe_text("Catalog", "dim"), safe_text(settings["catalog"], "bold"))
+    kind = "embedded" if settings["embedded"] else "on a server"
+    print_fields({"kind": kind, "working folders": settings["working_folders"], "downloads": settings["cache"]})
     print_title("Environment")
-    if found["variables"]:
-        print_facts(found["variables"])
+    if settings["variables"]:
+        print_fields(settings["variables"])
     else:
         print_note(f"  none of {', '.join(VARIABLES)} is set")
     print_title("Versions")
-    print_facts({**found["versions"], "in": found["executable"]})
+    print_fields({**settings["versions"], "in": settings["executable"]})

@@ -10,7 +10,7 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.rows import Rows
+    from deriva_ml_cli.rows import RowPage
     from deriva_ml_core.client import DerivaML
 
 __all__ = ["app"]
@@ -27,35 +27,35 @@ def app(
     catalog: CatalogNumber = None,
 ) -> None:
     """List datasets, newest first, each with its present version."""
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.rows import find_rows
     from deriva_ml_cli.screen import print_json
-    from deriva_ml_core.backend import Either, Where
+    from deriva_ml_core.backend import AnyOf, Where
     from deriva_ml_core.definitions import MLTable
 
-    with opened(host, catalog) as ml:
-        where: Where = {} if deleted else Either(({"Deleted": None}, {"Deleted": False}))
+    with open_client(host, catalog) as ml:
+        where: Where = {} if deleted else AnyOf(({"Deleted": None}, {"Deleted": False}))
         columns = ("Description",)
         found = find_rows(ml, MLTable.dataset, where, text=text, columns=columns, limit=limit, page=page)
-        datasets = list(_told(ml, found))
+        datasets = list(_iter_dataset_summaries(ml, found))
     if as_json:
-        print_json({"datasets": datasets, "page": page, "more": found.more})
+        print_json({"datasets": datasets, "page": page, "more": found.has_more})
     else:
-        _print(datasets, page, more=found.more)
+        _print(datasets, page, more=found.has_more)
 
 
-def _told(ml: DerivaML, found: Rows) -> Iterator[dict[str, Any]]:
+def _iter_dataset_summaries(ml: DerivaML, row_page: RowPage) -> Iterator[dict[str, Any]]:
     """The datasets with their types and versions, which two questions bring."""
     from deriva_ml_core.definitions import MLTable
 
     catalog = ml.connection.catalog
-    rids = [row["RID"] for row in found.rows]
-    versions = [row["Version"] for row in found.rows if row["Version"]]
+    rids = [row["RID"] for row in row_page.rows]
+    versions = [row["Version"] for row in row_page.rows if row["Version"]]
     numbers = {row["RID"]: row for row in catalog.select(MLTable.dataset_version, {"RID": versions})} if rids else {}
     types: dict[str, list[str]] = {}
     for link in catalog.select(MLTable.dataset_dataset_type, {"Dataset": rids}) if rids else ():
         types.setdefault(link["Dataset"], []).append(link["Dataset_Type"])
-    for row in found.rows:
+    for row in row_page.rows:
         version = numbers.get(row["Version"] or "", {})
         yield {
             "rid": row["RID"],
@@ -69,20 +69,20 @@ def _told(ml: DerivaML, found: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _print(datasets: list[dict[str, Any]], page: int, *, more: bool) -> None:
-    from deriva_ml_cli.screen import Column, console, print_note, print_table
-    from deriva_ml_cli.wording import ago, time_of
+    from deriva_ml_cli.screen import Column, create_console, print_note, print_table
+    from deriva_ml_cli.wording import format_age, parse_time
 
     if not datasets:
         print_note("No dataset matches." if page == 1 else f"There is no page {page}.")
         return
-    wide = console().width >= 76
+    wide = create_console().width >= 76
     columns = [Column("RID", style="bold"), Column("Version"), Column("Changed")]
     columns += [Column("Types", flexible=True)] if wide else []
     rows = []
     for each in datasets:
         types = [", ".join(each["types"])] if wide else []
         gone = "(deleted) " if each["deleted"] else ""
-        changed = ago(time_of(each["changed"] or each["created"]))
+        changed = format_age(parse_time(each["changed"] or each["created"]))
         rows.append([each["rid"], each["version"], changed, *types, f"{gone}{each['description']}"])
     print_table([*columns, Column("Description", flexible=True)], rows)
     if more:

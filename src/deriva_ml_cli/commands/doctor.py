@@ -17,21 +17,21 @@ def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = Non
 
     That are installation, plugins, git, notebooks, catalog and disk. It ends with 1 where something stands in the way.
     """
-    from deriva_ml_cli.checks import Verdict, examine
-    from deriva_ml_cli.screen import Column, console, print_json, print_table, shown, speaks_unicode
+    from deriva_ml_cli.checks import Severity, run_checks
+    from deriva_ml_cli.screen import Column, can_print_unicode, create_console, print_json, print_table, safe_text
 
-    found = list(examine(host, catalog, Path.cwd()))
+    found = list(run_checks(host, catalog, Path.cwd()))
     if as_json:
-        print_json({"findings": [each.as_json() for each in found]})
+        print_json({"findings": [each.to_dict() for each in found]})
     else:
-        signs = "✓!✗" if speaks_unicode(console()) else "+!x"
-        looks = dict(zip(Verdict, zip(signs, ("green", "yellow", "bold red"), strict=True), strict=True))
+        signs = "✓!✗" if can_print_unicode(create_console()) else "+!x"
+        looks = dict(zip(Severity, zip(signs, ("green", "yellow", "bold red"), strict=True), strict=True))
         rows = []
         for each in found:
-            said = shown(each.said)
+            said = safe_text(each.said)
             if each.remedy:
-                said.append("\n").append_text(shown(f"To do: {each.remedy}", "bold"))
-            rows.append((shown(*looks[each.verdict]), each.name, said))
-        print_table([Column(""), Column("", style="bold"), Column("", flexible=True, folded=True)], rows)
-    if any(each.verdict is Verdict.bad for each in found):
+                said.append("\n").append_text(safe_text(f"To do: {each.remedy}", "bold"))
+            rows.append((safe_text(*looks[each.verdict]), each.name, said))
+        print_table([Column(""), Column("", style="bold"), Column("", flexible=True, wrapped=True)], rows)
+    if any(each.verdict is Severity.error for each in found):
         raise typer.Exit(1)

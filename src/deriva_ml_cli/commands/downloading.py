@@ -33,27 +33,27 @@ def app(
 
     An asset keeps its name; a dataset comes as a BDBag, the folder Dataset_<RID>_<version>. Every byte is checked.
     """
-    from deriva_ml_cli.opening import opened
-    from deriva_ml_cli.screen import console, print_json, shown
+    from deriva_ml_cli.opening import open_client
+    from deriva_ml_cli.screen import create_console, print_json, safe_text
 
-    with opened(host, catalog) as ml:
-        found = _brought(ml, rid, into.expanduser(), version, rows_only=rows_only, force=force)
+    with open_client(host, catalog) as ml:
+        found = _download(ml, rid, into.expanduser(), version, rows_only=rows_only, force=force)
     if as_json:
         print_json(found)
     else:
-        console().print(shown(found["path"]), soft_wrap=True)
+        create_console().print(safe_text(found["path"]), soft_wrap=True)
 
 
-def _brought(
-    ml: DerivaML, rid: str, into: Path, version: str | None, *, rows_only: bool, force: bool
+def _download(
+    ml: DerivaML, rid: str, target_folder: Path, version: str | None, *, rows_only: bool, force: bool
 ) -> dict[str, Any]:
-    from deriva_ml_cli.subjects import table_of
+    from deriva_ml_cli.subjects import lookup_table
     from deriva_ml_core.definitions import MLTable
     from deriva_ml_core.errors import WrongTable
 
-    table = table_of(ml, rid)
+    table = lookup_table(ml, rid)
     if table == MLTable.dataset:
-        return _bag(ml, rid, into, version, rows_only=rows_only, force=force)
+        return _download_bag(ml, rid, target_folder, version, rows_only=rows_only, force=force)
     if not ml.connection.catalog.model.table(table).is_asset:
         raise WrongTable(
             f"{rid} is a row of {table}, which is no file; give an asset or a dataset. "
@@ -61,33 +61,35 @@ def _brought(
         )
     if version or rows_only:
         raise typer.BadParameter("--version and --rows-only are for datasets, and this is an asset.")
-    return _file(ml, rid, into, force=force)
+    return _download_file(ml, rid, target_folder, force=force)
 
 
-def _file(ml: DerivaML, rid: str, into: Path, *, force: bool) -> dict[str, Any]:
+def _download_file(ml: DerivaML, rid: str, target_folder: Path, *, force: bool) -> dict[str, Any]:
     import tempfile
 
-    from deriva_ml_cli.kept import file_name
+    from deriva_ml_cli.kept import safe_file_name
     from deriva_ml_core.assets.recorded import download_asset
 
     asset = ml.lookup_asset(rid)
-    target = into / file_name(asset)
-    _refuse_taken(target, force=force)
-    into.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=into) as folder:
+    target = target_folder / safe_file_name(asset)
+    _check_target(target, force=force)
+    target_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=target_folder) as folder:
         download_asset(ml.connection, asset, Path(folder)).replace(target)
     return {"rid": rid, "path": target.absolute(), "length": asset.length, "md5": asset.md5}
 
 
-def _bag(ml: DerivaML, rid: str, into: Path, version: str | None, *, rows_only: bool, force: bool) -> dict[str, Any]:
+def _download_bag(
+    ml: DerivaML, rid: str, target_folder: Path, version: str | None, *, rows_only: bool, force: bool
+) -> dict[str, Any]:
     import shutil
     import tempfile
 
     bag = ml.lookup_dataset(rid).download_dataset_bag(version, materialize=not rows_only)
-    target = into / f"Dataset_{bag.dataset_rid}_{bag.version}"
-    _refuse_taken(target, force=force)
-    into.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=into) as folder:
+    target = target_folder / f"Dataset_{bag.dataset_rid}_{bag.version}"
+    _check_target(target, force=force)
+    target_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=target_folder) as folder:
         copy = shutil.copytree(bag.path, Path(folder) / "bag")
         if target.is_dir():
             target.rename(Path(folder) / "old")
@@ -95,7 +97,7 @@ def _bag(ml: DerivaML, rid: str, into: Path, version: str | None, *, rows_only: 
     return {"rid": bag.dataset_rid, "path": target.absolute(), "version": bag.version}
 
 
-def _refuse_taken(target: Path, *, force: bool) -> None:
+def _check_target(target: Path, *, force: bool) -> None:
     from deriva_ml_core.errors import FileConflict
 
     if target.exists() and not force:

@@ -11,20 +11,20 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Rid, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.account import Account
+    from deriva_ml_cli.account import ExecutionExport
     from deriva_ml_core.client import DerivaML
 
 __all__ = ["app"]
 
 
-class Format(StrEnum):
+class ExportFormat(StrEnum):
     """What it is exported as."""
 
     ro_crate = "ro-crate"
     prov_json = "prov-json"
 
 
-class Included(StrEnum):
+class IncludedFiles(StrEnum):
     """Which files' bytes go into a crate."""
 
     none = "none"
@@ -33,11 +33,11 @@ class Included(StrEnum):
     all = "all"
 
 
-KINDS = {
-    Included.none: frozenset[str](),
-    Included.records: frozenset({"records"}),
-    Included.outputs: frozenset({"records", "outputs"}),
-    Included.all: frozenset({"records", "outputs", "inputs"}),
+INCLUDED_ROLES = {
+    IncludedFiles.none: frozenset[str](),
+    IncludedFiles.records: frozenset({"records"}),
+    IncludedFiles.outputs: frozenset({"records", "outputs"}),
+    IncludedFiles.all: frozenset({"records", "outputs", "inputs"}),
 }
 
 
@@ -48,7 +48,7 @@ KINDS = {
 )
 def app(
     rid: Rid,
-    format_: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.ro_crate,
+    format_: Annotated[ExportFormat, typer.Option("--format", "-f", help="What to write.")] = ExportFormat.ro_crate,
     into: Annotated[
         Path | None,
         typer.Option(
@@ -56,8 +56,8 @@ def app(
         ),
     ] = None,
     files: Annotated[
-        Included, typer.Option("--files", help="Whose bytes a crate holds; other files are named by their URL.")
-    ] = Included.records,
+        IncludedFiles, typer.Option("--files", help="Whose bytes a crate holds; other files are named by their URL.")
+    ] = IncludedFiles.records,
     zipped: Annotated[bool, typer.Option("--zip", help="Pack the crate into one file.")] = False,
     license_: Annotated[
         str, typer.Option("--license", metavar="URL", help="The licence of what is in the crate.", show_default=False)
@@ -74,37 +74,37 @@ def app(
     leaves them out. A catalog on this machine is named by its folder in either. Both need the packages of the extra
     `export`.
     """
-    from deriva_ml_cli.account import account_of
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.account import collect_execution_export
+    from deriva_ml_cli.opening import open_client
 
-    _check(format_, files, zipped=zipped, license_=license_)
-    target = _target(rid, format_, into, zipped=zipped)
-    with opened(host, catalog) as ml:
-        account = account_of(ml, rid)
-        if format_ is Format.prov_json:
+    _check_options(format_, files, zipped=zipped, license_=license_)
+    target = _resolve_target(rid, format_, into, zipped=zipped)
+    with open_client(host, catalog) as ml:
+        account = collect_execution_export(ml, rid)
+        if format_ is ExportFormat.prov_json:
             _write_prov(ml, account, target, as_json=as_json)
         else:
             _write_crate(ml, account, target, files, zipped=zipped, license_=license_, as_json=as_json)
 
 
-def _check(format_: Format, files: Included, *, zipped: bool, license_: str) -> None:
+def _check_options(format_: ExportFormat, files: IncludedFiles, *, zipped: bool, license_: str) -> None:
     from importlib.util import find_spec
 
     from deriva_ml_core.errors import ConfigurationError
 
-    package = "prov" if format_ is Format.prov_json else "rocrate"
+    package = "prov" if format_ is ExportFormat.prov_json else "rocrate"
     if find_spec(package) is None:
         raise ConfigurationError(
             f"The package {package} is not installed: `pip install 'deriva-ml-core[export]'` brings it."
         )
-    if format_ is Format.prov_json and (zipped or license_ or files is not Included.records):
+    if format_ is ExportFormat.prov_json and (zipped or license_ or files is not IncludedFiles.records):
         raise typer.BadParameter("--files, --zip and --license are for --format ro-crate.")
 
 
-def _target(rid: str, format_: Format, into: Path | None, *, zipped: bool) -> Path | None:
+def _resolve_target(rid: str, format_: ExportFormat, into: Path | None, *, zipped: bool) -> Path | None:
     from deriva_ml_core.errors import FileConflict
 
-    if into is None and format_ is Format.prov_json:
+    if into is None and format_ is ExportFormat.prov_json:
         return None
     target = (into or Path(f"crate-{rid}{'.zip' if zipped else ''}")).expanduser()
     if target.exists():
@@ -112,42 +112,44 @@ def _target(rid: str, format_: Format, into: Path | None, *, zipped: bool) -> Pa
     return target
 
 
-def _write_prov(ml: DerivaML, account: Account, target: Path | None, *, as_json: bool) -> None:
+def _write_prov(ml: DerivaML, export: ExecutionExport, target: Path | None, *, as_json: bool) -> None:
     import json
 
-    from deriva_ml_cli.prov_document import prov_document
+    from deriva_ml_cli.prov_document import build_prov_document
 
-    document = json.loads(prov_document(ml, account).serialize(format="json") or "{}")
+    document = json.loads(build_prov_document(ml, export).serialize(format="json") or "{}")
     text = json.dumps(document, indent=2) + "\n"
     if target is None:
         typer.echo(text, nl=False)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
-    _tell(account, target, as_json=as_json)
+    _print_result(export, target, as_json=as_json)
 
 
 def _write_crate(
     ml: DerivaML,
-    account: Account,
+    export: ExecutionExport,
     target: Path | None,
-    files: Included,
+    files: IncludedFiles,
     *,
     zipped: bool,
     license_: str,
     as_json: bool,
 ) -> None:
-    from deriva_ml_cli.crate import LICENSE, write_crate
+    from deriva_ml_cli.crate import DEFAULT_LICENSE, write_crate
 
     assert target is not None
-    write_crate(ml, account, target, included=KINDS[files], license_=license_ or LICENSE, zipped=zipped)
-    _tell(account, target, as_json=as_json)
+    write_crate(
+        ml, export, target, included_roles=INCLUDED_ROLES[files], license_=license_ or DEFAULT_LICENSE, as_zip=zipped
+    )
+    _print_result(export, target, as_json=as_json)
 
 
-def _tell(account: Account, target: Path, *, as_json: bool) -> None:
-    from deriva_ml_cli.screen import console, print_json, shown
+def _print_result(export: ExecutionExport, target: Path, *, as_json: bool) -> None:
+    from deriva_ml_cli.screen import create_console, print_json, safe_text
 
     if as_json:
-        print_json({"rid": account.rid, "path": target.absolute()})
+        print_json({"rid": export.rid, "path": target.absolute()})
     else:
-        console().print(shown(target), soft_wrap=True)
+        create_console().print(safe_text(target), soft_wrap=True)

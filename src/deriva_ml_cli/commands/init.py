@@ -31,20 +31,22 @@ def app(
     The embedded one is made on first use, so that it needs no init; but this tells whether it can be made, and changes
     nothing where it is there. On a server each call makes a new catalog.
     """
-    from deriva_ml_cli.screen import console, print_json, shown
+    from deriva_ml_cli.screen import create_console, print_json, safe_text
 
-    with _made(host, project) as ml:
+    with _open_or_create(host, project) as ml:
         catalog = ml.connection.catalog
         name, number, tables = catalog.name, ml.connection.address.catalog_id, sorted(catalog.model.tables)
     if as_json:
         print_json({"catalog": name, "number": number, "tables": tables})
     else:
         further = f"; name it with --host {host} --catalog {number}" if number else ""
-        console().print(shown(f"The catalog is in {name}, with {len(tables)} tables{further}."), soft_wrap=True)
+        create_console().print(
+            safe_text(f"The catalog is in {name}, with {len(tables)} tables{further}."), soft_wrap=True
+        )
 
 
-def _made(host: str | None, project: str | None) -> DerivaML:
-    from deriva_ml_cli.opening import opened
+def _open_or_create(host: str | None, project: str | None) -> DerivaML:
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.errors import ConfigurationError
     from deriva_ml_core.models import Address
@@ -52,7 +54,7 @@ def _made(host: str | None, project: str | None) -> DerivaML:
     if Address(hostname=host).is_embedded:
         if project is not None:
             raise ConfigurationError("--project is for a catalog on a server: an embedded one has no project's name.")
-        return opened(host, None, new=True)
+        return open_client(host, None, create_missing=True)
     if project is None:
         raise ConfigurationError(f"{host} names a server: give --project, the name of the schema for your tables.")
     return DerivaML.create(str(host), project)

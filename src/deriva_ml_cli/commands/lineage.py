@@ -35,55 +35,55 @@ def app(
     It is a tree of executions, datasets and files. What would come a second time, as in a circle, is only named.
     """
     from deriva_ml_cli.lineage import find_lineage
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
 
     if mermaid + dot + as_json > 1:
         raise typer.BadParameter("Give one of --mermaid, --dot and --json.")
-    with opened(host, catalog) as ml:
+    with open_client(host, catalog) as ml:
         found = find_lineage(ml, rid, depth=depth, limit=limit, siblings=siblings)
     if as_json:
-        print_json(found.as_json())
+        print_json(found.to_dict())
     elif mermaid or dot:
-        from deriva_ml_cli.graphs import as_dot, as_mermaid
+        from deriva_ml_cli.graphs import render_dot, render_mermaid
 
-        typer.echo(as_mermaid(found) if mermaid else as_dot(found))
+        typer.echo(render_mermaid(found) if mermaid else render_dot(found))
     else:
         _print(found)
 
 
-def _print(found: Lineage) -> None:
+def _print(lineage: Lineage) -> None:
     from rich.tree import Tree
 
-    from deriva_ml_cli.lineage import BACK, ON
-    from deriva_ml_cli.screen import console, print_note, print_title, speaks_unicode
+    from deriva_ml_cli.lineage import DOWNSTREAM, UPSTREAM
+    from deriva_ml_cli.screen import can_print_unicode, create_console, print_note, print_title
 
-    screen = console()
-    cut: OverflowMethod = "ellipsis" if speaks_unicode(screen) else "crop"
-    screen.print(_label(found, found.start), no_wrap=True, overflow=cut)
-    for direction, nothing in ((BACK, "nothing that is on record"), (ON, "nothing yet")):
+    screen = create_console()
+    cut: OverflowMethod = "ellipsis" if can_print_unicode(screen) else "crop"
+    screen.print(_node_label(lineage, lineage.start), no_wrap=True, overflow=cut)
+    for direction, nothing in ((UPSTREAM, "nothing that is on record"), (DOWNSTREAM, "nothing yet")):
         print_title(direction.capitalize())
         tree = Tree("", hide_root=True, guide_style="dim")
-        _grow(tree, found, direction)
+        _fill_tree(tree, lineage, direction)
         if tree.children:
             screen.print(tree, no_wrap=True, overflow=cut)
         else:
             print_note(f"  {nothing}")
-    if found.cut:
+    if lineage.is_truncated:
         print_note("There is more: --limit and --depth show it.")
 
 
-def _grow(tree: Tree, found: Lineage, direction: str) -> None:
+def _fill_tree(tree: Tree, lineage: Lineage, direction: str) -> None:
     """Add what is next to the start, and next to that, each once; without recursion, as a chain may be long."""
-    from deriva_ml_cli.screen import shown
+    from deriva_ml_cli.screen import safe_text
 
-    around = found.neighbours(direction)
+    around = lineage.neighbours(direction)
     left_out: dict[str, list[Text]] = {}
-    for (at, way, table), count in found.more.items():
+    for (at, way, table), count in lineage.omitted_counts.items():
         if way == direction:
-            left_out.setdefault(at, []).append(shown(f"and {count:,} more of {table}: --siblings", "dim"))
-    done = {found.start}
-    branches = [(tree, found.start, iter(around.get(found.start, ())))]
+            left_out.setdefault(at, []).append(safe_text(f"and {count:,} more of {table}: --siblings", "dim"))
+    done = {lineage.start}
+    branches = [(tree, lineage.start, iter(around.get(lineage.start, ())))]
     while branches:
         branch, here, following = branches[-1]
         rid = next(following, None)
@@ -92,22 +92,22 @@ def _grow(tree: Tree, found: Lineage, direction: str) -> None:
             for note in left_out.get(here, ()):
                 branch.add(note)
         elif rid in done:
-            branch.add(_label(found, rid, again=True))
+            branch.add(_node_label(lineage, rid, is_repeated=True))
         else:
             done.add(rid)
-            branches.append((branch.add(_label(found, rid)), rid, iter(around.get(rid, ()))))
+            branches.append((branch.add(_node_label(lineage, rid)), rid, iter(around.get(rid, ()))))
 
 
-def _label(found: Lineage, rid: str, *, again: bool = False) -> Text:
+def _node_label(lineage: Lineage, rid: str, *, is_repeated: bool = False) -> Text:
     from rich.text import Text
 
-    from deriva_ml_cli.screen import shown, shown_status
+    from deriva_ml_cli.screen import safe_text, status_text
 
-    node = found.nodes[rid]
-    parts = [shown(node.table, "dim"), shown(rid, "bold")]
-    if again:
-        parts.append(shown("(see above)", "dim"))
+    node = lineage.nodes[rid]
+    parts = [safe_text(node.table, "dim"), safe_text(rid, "bold")]
+    if is_repeated:
+        parts.append(safe_text("(see above)", "dim"))
     else:
-        parts += [shown_status(node.status)] if node.status not in ("", "Completed") else []
-        parts.append(shown(node.name))
+        parts += [status_text(node.status)] if node.status not in ("", "Completed") else []
+        parts.append(safe_text(node.name))
     return Text(" ", no_wrap=True, overflow="ellipsis").join(parts)

@@ -9,17 +9,17 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.runs import Page, Run
+    from deriva_ml_cli.runs import ExecutionPage, ExecutionSummary
     from deriva_ml_cli.screen import Column
     from deriva_ml_core.definitions import Status
     from deriva_ml_core.execution.finding import Ranking
 
 __all__ = ["app"]
 
-NARROW, BROAD = 76, 120
+MEDIUM_WIDTH, WIDE_WIDTH = 76, 120
 """Columns of the screen below and from which other columns are shown."""
 
-LONGEST_NAME = 20
+MAX_NAME_LENGTH = 20
 """Letters of a metric's name that stand above its values, where the screen is not broad."""
 
 
@@ -57,20 +57,20 @@ def app(
     A run whose process was killed is shown as Aborted, though nobody has told the catalog yet. With --sort, those that
     have the metric are listed; whether less or more is better is told by its name, or as the training said.
     """
-    from deriva_ml_cli.opening import opened
-    from deriva_ml_cli.runs import Filters, find_page
+    from deriva_ml_cli.opening import open_client
+    from deriva_ml_cli.runs import ExecutionFilters, find_execution_page
     from deriva_ml_cli.screen import print_json
 
-    with opened(host, catalog) as ml:
-        filters = Filters(workflow, workflow_type, _state(status), dataset, text, sort, stage)
-        found = find_page(ml, filters, limit=limit, page=page)
+    with open_client(host, catalog) as ml:
+        filters = ExecutionFilters(workflow, workflow_type, _parse_status(status), dataset, text, sort, stage)
+        found = find_execution_page(ml, filters, limit=limit, page=page)
     if as_json:
-        print_json({"executions": [run.as_json() for run in found.runs], "page": page, "more": found.more})
+        print_json({"executions": [run.to_dict() for run in found.executions], "page": page, "more": found.has_more})
     else:
         _print(found, page)
 
 
-def _state(text: str | None) -> Status | None:
+def _parse_status(text: str | None) -> Status | None:
     from deriva_ml_core.definitions import Status
     from deriva_ml_core.errors import ConfigurationError
 
@@ -80,57 +80,65 @@ def _state(text: str | None) -> Status | None:
     return None if text is None else known[text.lower()]
 
 
-def _print(found: Page, page: int) -> None:
-    from deriva_ml_cli.screen import Column, console, print_note, print_table
+def _print(result: ExecutionPage, page: int) -> None:
+    from deriva_ml_cli.screen import Column, create_console, print_note, print_table
 
-    if not found.runs:
+    if not result.executions:
         print_note("No execution matches." if page == 1 else f"There is no page {page}.")
         return
-    width = console().width
+    width = create_console().width
     columns = [Column("RID", style="bold"), Column("Status"), Column("Created")]
-    columns += _measures(found.ranking, width) if found.ranking else []
-    columns += [Column("Took", right=True), Column("Workflow", flexible=True)] if width >= NARROW else []
+    columns += _metric_columns(result.ranking, width) if result.ranking else []
+    columns += [Column("Took", align_right=True), Column("Workflow", flexible=True)] if width >= MEDIUM_WIDTH else []
     columns += [Column("Description", flexible=True)]
-    columns += [Column("Last word", flexible=True, style="dim")] if width >= BROAD else []
-    print_table(columns, [_row(run, width, found.ranking) for run in found.runs])
-    if found.ranking:
-        stage = "" if found.ranking.stage == "fit" else f" of the stage {found.ranking.stage}"
-        most = "largest" if found.ranking.larger else "smallest"
-        value = "last" if found.ranking.last else "best"
+    columns += [Column("Last word", flexible=True, style="dim")] if width >= WIDE_WIDTH else []
+    print_table(columns, [_execution_row(run, width, result.ranking) for run in result.executions])
+    if result.ranking:
+        stage = "" if result.ranking.stage == "fit" else f" of the stage {result.ranking.stage}"
+        most = "largest" if result.ranking.larger_is_better else "smallest"
+        value = "last" if result.ranking.by_last_value else "best"
         print_note(
-            f"By the {value} value of {found.ranking.name}{stage}, the {most} first; runs without it are not listed."
+            f"By the {value} value of {result.ranking.name}{stage}, the {most} first; runs without it are not listed."
         )
-    if found.more:
+    if result.has_more:
         print_note(f"There are more: --page {page + 1}")
 
 
-def _measures(ranking: Ranking, width: int) -> list[Column]:
+def _metric_columns(ranking: Ranking, width: int) -> list[Column]:
     """The metric that they are ordered by; where there is room, its other value and the epoch of the best."""
-    from deriva_ml_cli.screen import Column, one_line
+    from deriva_ml_cli.screen import Column, sanitize_line
 
-    name = one_line(ranking.name)
-    room = LONGEST_NAME if width < BROAD else 2 * LONGEST_NAME
+    name = sanitize_line(ranking.name)
+    room = MAX_NAME_LENGTH if width < WIDE_WIDTH else 2 * MAX_NAME_LENGTH
     title = name if len(name) <= room else f"{name[: room - 3]}..."
-    found = [Column(f"{title}, last" if ranking.last else title, right=True)]
-    second = "best" if ranking.last else "last"
-    return [*found, Column(second, right=True), Column("at epoch", right=True)] if width >= BROAD else found
+    found = [Column(f"{title}, last" if ranking.by_last_value else title, align_right=True)]
+    second = "best" if ranking.by_last_value else "last"
+    return (
+        [*found, Column(second, align_right=True), Column("at epoch", align_right=True)]
+        if width >= WIDE_WIDTH
+        else found
+    )
 
 
-def _measured(run: Run, ranking: Ranking, width: int) -> list[object]:
-    from deriva_ml_cli.wording import number
+def _metric_cells(execution: ExecutionSummary, ranking: Ranking, width: int) -> list[object]:
+    from deriva_ml_cli.wording import format_number
 
-    metric = run.metric
+    metric = execution.metric
     last, best, at = (metric.last, metric.best, metric.best_at) if metric else (None, None, None)
-    first, second = (last, best) if ranking.last else (best, last)
-    return [number(first), number(second), at] if width >= BROAD else [number(first)]
+    first, second = (last, best) if ranking.by_last_value else (best, last)
+    return [format_number(first), format_number(second), at] if width >= WIDE_WIDTH else [format_number(first)]
 
 
-def _row(run: Run, width: int, ranking: Ranking | None) -> list[object]:
-    from deriva_ml_cli.screen import shown_status
-    from deriva_ml_cli.wording import ago, duration, moment
+def _execution_row(execution: ExecutionSummary, width: int, ranking: Ranking | None) -> list[object]:
+    from deriva_ml_cli.screen import status_text
+    from deriva_ml_cli.wording import format_age, format_duration, format_time
 
-    row: list[object] = [run.rid, shown_status(run.status)]
-    row += [moment(run.created) if width >= BROAD else ago(run.created)]
-    row += _measured(run, ranking, width) if ranking else []
-    row += [duration(run.seconds), run.workflow.get("Name") or ""] if width >= NARROW else []
-    return [*row, run.description, *([run.detail] if width >= BROAD else [])]
+    row: list[object] = [execution.rid, status_text(execution.status)]
+    row += [format_time(execution.created) if width >= WIDE_WIDTH else format_age(execution.created)]
+    row += _metric_cells(execution, ranking, width) if ranking else []
+    row += (
+        [format_duration(execution.duration_seconds), execution.workflow.get("Name") or ""]
+        if width >= MEDIUM_WIDTH
+        else []
+    )
+    return [*row, execution.description, *([execution.status_detail] if width >= WIDE_WIDTH else [])]

@@ -22,5 +22,5 @@ def app(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"plugins": [asdict(each) for each in found]})
         return
-    columns = Column("Plugin", style="bold"), Column("From"), Column("Hooks", flexible=True, folded=True)
+    columns = Column("Plugin", style="bold"), Column("From"), Column("Hooks", flexible=True, wrapped=True)
     print_table(columns, [(each.name, each.distribution or "built in", ", ".join(each.hooks)) for each in found])

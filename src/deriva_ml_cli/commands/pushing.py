@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-MOST = 12
+MAX_ROWS = 12
 """Rows of one table that are named one by one."""
 
 
@@ -49,12 +49,12 @@ def app(
     which is whose copy is told. What is there already is not copied again, and what was cut off goes on. --host and
     --catalog say where it is copied from.
     """
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
 
-    with opened(host, catalog) as ml:
+    with open_client(host, catalog) as ml:
         ml.lookup_execution(rid)  # before the other catalog is opened, which may make one
-        with opened(to, to_catalog, new=True) as target:
+        with open_client(to, to_catalog, create_missing=True) as target:
             report = ml.push(
                 rid,
                 target,
@@ -64,48 +64,48 @@ def app(
                 progress_callback=(lambda _: None) if as_json else None,
             )
     if as_json:
-        print_json(_as_json(report))
+        print_json(_to_dict(report))
     else:
         _print(report)
 
 
-def _as_json(report: PushReport) -> dict[str, Any]:
+def _to_dict(report: PushReport) -> dict[str, Any]:
     return {**report.model_dump(), "again": not report.new}
 
 
-def _rows(report: PushReport) -> Iterator[list[str]]:
+def _iter_table_rows(report: PushReport) -> Iterator[list[str]]:
     """A line for each row; one for all of a table that has too many."""
-    from deriva_ml_cli.wording import counted
+    from deriva_ml_cli.wording import format_count
 
     tables: dict[str, list[PushedRow]] = {}
     for row in report.rows:
         tables.setdefault(row.table, []).append(row)
     for table, rows in tables.items():
-        if len(rows) > MOST:
+        if len(rows) > MAX_ROWS:
             old = sum(not row.new for row in rows)
-            yield [table, counted(len(rows), "row"), "(--json names each)", f"{old:,} were there" if old else ""]
+            yield [table, format_count(len(rows), "row"), "(--json names each)", f"{old:,} were there" if old else ""]
         else:
             yield from ([table, row.source, row.target, "" if row.new else "was there"] for row in rows)
 
 
 def _print(report: PushReport) -> None:
-    from deriva_ml_cli.screen import Column, console, print_note, print_table, shown
-    from deriva_ml_cli.wording import counted, size
+    from deriva_ml_cli.screen import Column, create_console, print_note, print_table, safe_text
+    from deriva_ml_cli.wording import format_count, format_size
 
     titles = Column("Table", flexible=True), Column("From", style="dim"), Column("To", style="cyan"), Column("")
-    print_table(titles, list(_rows(report)))
-    screen = console()
+    print_table(titles, list(_iter_table_rows(report)))
+    screen = create_console()
     for name, made in (("tables", report.tables), ("terms", report.terms)):
         if made:
             print_note(f"New {name} there: {', '.join(made)}.")
     for note in report.notes:
-        screen.print(shown(note, "yellow"))
+        screen.print(safe_text(note, "yellow"))
     if report.unsent:
         names = ", ".join(report.unsent[:5])
-        told = f"{counted(len(report.unsent), 'file')} not copied, since never uploaded: {names}"
-        screen.print(shown(told, "yellow"))
+        told = f"{format_count(len(report.unsent), 'file')} not copied, since never uploaded: {names}"
+        screen.print(safe_text(told, "yellow"))
     if report.new:
-        sent = f"{counted(len(report.new), 'row')} and {counted(report.files, 'file')} ({size(report.bytes)})"
-        screen.print(shown(f"Copied {sent} to {report.target}", "green"), soft_wrap=True)
+        sent = f"{format_count(len(report.new), 'row')} and {format_count(report.files, 'file')} ({format_size(report.bytes)})"
+        screen.print(safe_text(f"Copied {sent} to {report.target}", "green"), soft_wrap=True)
     else:
-        screen.print(shown(f"All of it was there already: {report.target}", "green"), soft_wrap=True)
+        screen.print(safe_text(f"All of it was there already: {report.target}", "green"), soft_wrap=True)

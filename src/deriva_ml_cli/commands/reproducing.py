@@ -10,7 +10,7 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Rid, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.rebuilding import Rebuilt
+    from deriva_ml_cli.rebuilding import Reproduction
 
 __all__ = ["app"]
 
@@ -37,73 +37,89 @@ def app(
     the environment is compared with this one, and the command that ran is shown. Nothing of the catalog is executed
     without --run. With it, this ends as that command does: with 0, or 1. `git worktree remove` takes the code away.
     """
-    from deriva_ml_cli.opening import opened
-    from deriva_ml_cli.rebuilding import rebuild_run
+    from deriva_ml_cli.opening import open_client
+    from deriva_ml_cli.rebuilding import reproduce_execution
     from deriva_ml_cli.screen import print_json
 
     if run and as_json:
         raise typer.BadParameter("What runs writes to standard output itself: give --run or --json.")
-    with opened(host, catalog) as ml:
-        found = rebuild_run(ml, rid, (into or Path(f"reproduce-{rid}")).expanduser(), repository, inputs=inputs)
+    with open_client(host, catalog) as ml:
+        found = reproduce_execution(
+            ml, rid, (into or Path(f"reproduce-{rid}")).expanduser(), repository, include_inputs=inputs
+        )
     if as_json:
-        print_json(_told(rid, found))
+        print_json(_to_dict(rid, found))
     else:
         _print(rid, found)
     if run:
-        _run(found)
+        _run_command(found)
 
 
-def _told(rid: str, found: Rebuilt) -> dict[str, Any]:
+def _to_dict(rid: str, reproduction: Reproduction) -> dict[str, Any]:
     names = ("folder", "code", "commit", "source", "patched", "left_out", "command", "place", "variables", "redacted")
-    told = {name: getattr(found, name) for name in (*names, "inputs", "records", "line")}
-    return {"rid": rid, **told, "differing": [each.as_json() for each in found.differing]}
+    told = {name: getattr(reproduction, name) for name in (*names, "inputs", "records", "line")}
+    return {"rid": rid, **told, "differing": [each.to_dict() for each in reproduction.differing]}
 
 
-def _print(rid: str, found: Rebuilt) -> None:
-    from deriva_ml_cli.screen import Column, console, print_facts, print_note, print_table, print_title, shown
-    from deriva_ml_cli.wording import counted
+def _print(rid: str, reproduction: Reproduction) -> None:
+    from deriva_ml_cli.screen import (
+        Column,
+        create_console,
+        print_fields,
+        print_note,
+        print_table,
+        print_title,
+        safe_text,
+    )
+    from deriva_ml_cli.wording import format_count
 
-    console().print(shown("Execution", "dim"), shown(rid, "bold"), shown(f"is rebuilt in {found.folder}"))
-    print_facts(
+    create_console().print(
+        safe_text("Execution", "dim"), safe_text(rid, "bold"), safe_text(f"is rebuilt in {reproduction.folder}")
+    )
+    print_fields(
         {
-            "code": f"{found.commit[:12]} of {found.source}, in {found.code}",
-            "uncommitted": "applied" if found.patched else "nothing",
-            "not kept": "; ".join(found.left_out),
-            "inputs": "; ".join(map(str, found.inputs)) or "none",
-            "records": counted(len(found.records), "file"),
-            "secrets": ", ".join(found.redacted),
+            "code": f"{reproduction.commit[:12]} of {reproduction.source}, in {reproduction.code}",
+            "uncommitted": "applied" if reproduction.patched else "nothing",
+            "not kept": "; ".join(reproduction.left_out),
+            "inputs": "; ".join(map(str, reproduction.inputs)) or "none",
+            "records": format_count(len(reproduction.records), "file"),
+            "secrets": ", ".join(reproduction.redacted),
         }
     )
-    if found.differing:
-        print_title("Environment", shown(f"{counted(len(found.differing), 'difference')}", "dim"))
-        columns = Column("", flexible=True, style="dim"), Column("Then", flexible=True, folded=True)
-        rows = [(each.name, *(_worded(value) for value in (each.left, each.right))) for each in found.differing]
-        print_table([*columns, Column("Here", flexible=True, folded=True)], rows, indent=2)
+    if reproduction.differing:
+        print_title("Environment", safe_text(f"{format_count(len(reproduction.differing), 'difference')}", "dim"))
+        columns = Column("", flexible=True, style="dim"), Column("Then", flexible=True, wrapped=True)
+        rows = [
+            (each.name, *(_format_value(value) for value in (each.left, each.right))) for each in reproduction.differing
+        ]
+        print_table([*columns, Column("Here", flexible=True, wrapped=True)], rows, indent=2)
     else:
-        print_title("Environment", shown("as it was", "dim"))
-    if found.redacted:
+        print_title("Environment", safe_text("as it was", "dim"))
+    if reproduction.redacted:
         print_note("Secrets were never recorded: give them again.")
     print_title("Run it")
-    line = found.line or "What ran is not on record as a command: it was a notebook or an interactive session."
-    console().print(shown(f"  {line}", "bold" if found.line else ""), soft_wrap=True)
+    line = reproduction.line or "What ran is not on record as a command: it was a notebook or an interactive session."
+    create_console().print(safe_text(f"  {line}", "bold" if reproduction.line else ""), soft_wrap=True)
 
 
-def _worded(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _run(found: Rebuilt) -> None:
+def _run_command(reproduction: Reproduction) -> None:
     import os
     import subprocess
     import sys
 
     from deriva_ml_core.errors import NotReproducible
 
-    if not found.command:
+    if not reproduction.command:
         raise NotReproducible("What ran is not on record as a command, so it cannot be run.")
-    if secret := [name for name in found.redacted if name.startswith(("argument", "code"))]:
+    if secret := [name for name in reproduction.redacted if name.startswith(("argument", "code"))]:
         raise NotReproducible(f"The command had a secret in {', '.join(secret)}: run it by hand, with the secret.")
     sys.stdout.flush()
-    done = subprocess.run(found.command, cwd=found.place, env={**os.environ, **found.variables}, check=False)  # noqa: S603
+    done = subprocess.run(
+        reproduction.command, cwd=reproduction.place, env={**os.environ, **reproduction.variables}, check=False
+    )
     if done.returncode:
         raise typer.Exit(1)

@@ -23,11 +23,11 @@ def app(
 
     Of an execution: how it went, what ran, what went in and came out, its statuses, and its metrics as curves.
     """
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
     from deriva_ml_cli.subjects import describe
 
-    with opened(host, catalog) as ml:
+    with open_client(host, catalog) as ml:
         found, curves = describe(ml, rid)
     if as_json:
         print_json(found)
@@ -36,6 +36,6 @@ def app(
 
         print_execution(found, curves, full=full)
     else:
-        from deriva_ml_cli.portraits import print_subject
+        from deriva_ml_cli.portraits import print_record
 
-        print_subject(found, full=full)
+        print_record(found, full=full)

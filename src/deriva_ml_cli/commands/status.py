@@ -10,7 +10,7 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Rid, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.runs import Run
+    from deriva_ml_cli.runs import ExecutionSummary
     from deriva_ml_core.client import DerivaML
 
 __all__ = ["app"]
@@ -33,50 +33,55 @@ def app(
     It ends with 1 where the run has failed or was aborted. A run whose process was killed on this machine is written
     as Aborted. With --watch and --json there is one JSON value a line.
     """
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
 
-    with opened(host, catalog) as ml:
-        run = _seen(ml, rid)
-        _say(run, as_json=as_json, compact=watch)
-        while watch and not run.status.ended:
+    with open_client(host, catalog) as ml:
+        run = _load_execution(ml, rid)
+        _print(run, as_json=as_json, compact=watch)
+        while watch and not run.status.is_terminal:
             time.sleep(interval)
-            before, run = run, _seen(ml, rid)
-            if (before.status, before.detail) != (run.status, run.detail):
-                _say(run, as_json=as_json, compact=True)
-    if run.status.ended and run.status != "Completed":
+            before, run = run, _load_execution(ml, rid)
+            if (before.status, before.status_detail) != (run.status, run.status_detail):
+                _print(run, as_json=as_json, compact=True)
+    if run.status.is_terminal and run.status != "Completed":
         raise typer.Exit(1)
 
 
-def _seen(ml: DerivaML, rid: str) -> Run:
+def _load_execution(ml: DerivaML, rid: str) -> ExecutionSummary:
     """The execution as it is now; what nobody could tell the catalog any more is told it."""
-    from deriva_ml_cli.runs import runs_of
+    from deriva_ml_cli.runs import summarize_executions
 
-    (run,) = runs_of(ml, [ml.lookup_execution(rid)])
-    if run.status.ended and not _is_written(ml, rid):
+    (run,) = summarize_executions(ml, [ml.lookup_execution(rid)])
+    if run.status.is_terminal and not _is_end_recorded(ml, rid):
         ml.restore_execution(rid)
-        (run,) = runs_of(ml, [ml.lookup_execution(rid)])
+        (run,) = summarize_executions(ml, [ml.lookup_execution(rid)])
     return run
 
 
-def _is_written(ml: DerivaML, rid: str) -> bool:
+def _is_end_recorded(ml: DerivaML, rid: str) -> bool:
     from deriva_ml_core.definitions import MLTable, Status
 
     row = ml.connection.require_row(MLTable.execution, rid)
-    return Status(str(row["Status"] or Status.created)).ended
+    return Status(str(row["Status"] or Status.created)).is_terminal
 
 
-def _say(run: Run, *, as_json: bool, compact: bool) -> None:
+def _print(execution: ExecutionSummary, *, as_json: bool, compact: bool) -> None:
     import json
     import sys
 
-    from deriva_ml_cli.screen import console, plain_json, print_json, shown, shown_status
-    from deriva_ml_cli.wording import duration
+    from deriva_ml_cli.screen import create_console, print_json, safe_text, status_text, to_json_value
+    from deriva_ml_cli.wording import format_duration
 
     if as_json and compact:
-        sys.stdout.write(json.dumps(plain_json(run.as_json()), allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(to_json_value(execution.to_dict()), allow_nan=False) + "\n")
         sys.stdout.flush()
     elif as_json:
-        print_json(run.as_json())
+        print_json(execution.to_dict())
     else:
-        took = shown(duration(run.seconds), "dim")
-        console().print(shown(run.rid, "bold"), shown_status(run.status), *([took] if took else []), shown(run.detail))
+        took = safe_text(format_duration(execution.duration_seconds), "dim")
+        create_console().print(
+            safe_text(execution.rid, "bold"),
+            status_text(execution.status),
+            *([took] if took else []),
+            safe_text(execution.status_detail),
+        )

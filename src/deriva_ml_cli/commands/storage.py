@@ -18,50 +18,63 @@ def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = Non
 
     Equal files are stored once, so that the objects may take less than the tables name.
     """
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
 
-    with opened(host, catalog) as ml:
-        found = _found(ml)
+    with open_client(host, catalog) as ml:
+        found = _measure_storage(ml)
     if as_json:
         print_json(found)
     else:
         _print(found)
 
 
-def _found(ml: DerivaML) -> dict[str, Any]:
-    from deriva_ml_cli.places import CACHE, OBJECTS, amount_of, executions_folder, free_space, tables_of
-    from deriva_ml_core.addresses import CATALOG_FILE
+def _measure_storage(ml: DerivaML) -> dict[str, Any]:
+    from deriva_ml_cli.places import (
+        CACHE_FOLDER,
+        OBJECTS_FOLDER,
+        executions_folder,
+        free_space,
+        measure_asset_tables,
+        measure_disk_usage,
+    )
+    from deriva_ml_core.addresses import CATALOG_FILENAME
 
     folder, seen = ml.connection.folder, set[tuple[int, int]]()
     places = {
-        "catalog": folder / CATALOG_FILE,
-        "objects": folder / OBJECTS,
+        "catalog": folder / CATALOG_FILENAME,
+        "objects": folder / OBJECTS_FOLDER,
         "working folders": executions_folder(ml),
-        "downloaded datasets": folder / CACHE,
+        "downloaded datasets": folder / CACHE_FOLDER,
     }
     folders = []
     for name, place in places.items():
         if place.exists():
-            amount = amount_of(place, seen)
+            amount = measure_disk_usage(place, seen)
             folders.append({"name": name, "path": place, "files": amount.files, "bytes": amount.bytes})
     free, total = free_space(folder)
-    return {"tables": tables_of(ml), "folders": folders, "free": free, "disk": total}
+    return {"tables": measure_asset_tables(ml), "folders": folders, "free": free, "disk": total}
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(storage: dict[str, Any]) -> None:
     from deriva_ml_cli.screen import Column, print_note, print_table, print_title
-    from deriva_ml_cli.wording import size
+    from deriva_ml_cli.wording import format_size
 
-    titles = Column("Files", right=True), Column("Size", right=True)
+    titles = Column("Files", align_right=True), Column("Size", align_right=True)
     print_title("Recorded files")
-    rows = [(each["table"], f"{each['files']:,}", size(each["bytes"])) for each in found["tables"] if each["files"]]
+    rows = [
+        (each["table"], f"{each['files']:,}", format_size(each["bytes"])) for each in storage["tables"] if each["files"]
+    ]
     if rows:
         print_table([Column("Table", style="cyan"), *titles], rows, indent=2)
     else:
         print_note("  none")
     print_title("On this machine")
     columns = [Column("What"), *titles, Column("Where", flexible=True, style="dim")]
-    places = [(each["name"], f"{each['files']:,}", size(each["bytes"]), each["path"]) for each in found["folders"]]
+    places = [
+        (each["name"], f"{each['files']:,}", format_size(each["bytes"]), each["path"]) for each in storage["folders"]
+    ]
     print_table(columns, places, indent=2)
-    print_note(f"  {size(found['free'])} of {size(found['disk'])} are free; `deriva-ml cleanup` says what can go.")
+    print_note(
+        f"  {format_size(storage['free'])} of {format_size(storage['disk'])} are free; `deriva-ml cleanup` says what can go."
+    )

@@ -38,11 +38,11 @@ def app(
     A run whose process died is written as Aborted on the way. Without a record id, executions that still run are left
     alone. Nothing is ever sent twice.
     """
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
 
-    with opened(host, catalog) as ml:
-        sent = _sent(ml, rid, workers, quiet=as_json)
+    with open_client(host, catalog) as ml:
+        sent = _upload_executions(ml, rid, workers, quiet=as_json)
     if as_json:
         print_json({"executions": sent})
     else:
@@ -51,19 +51,21 @@ def app(
         raise typer.Exit(1)
 
 
-def _sent(ml: DerivaML, rid: str | None, workers: int | None, *, quiet: bool) -> list[dict[str, Any]]:
-    from deriva_ml_cli.unsent import with_unsent
+def _upload_executions(ml: DerivaML, rid: str | None, workers: int | None, *, quiet: bool) -> list[dict[str, Any]]:
+    from deriva_ml_cli.unsent import find_unsent_executions
 
     if rid is not None:
         ml.lookup_execution(rid)
-        return [_send(ml, rid, workers, quiet=quiet)]
+        return [_upload_execution(ml, rid, workers, quiet=quiet)]
     return [
-        _answer(each.rid, error="", running=True) if each.may_run else _send(ml, each.rid, workers, quiet=quiet)
-        for each in with_unsent(ml)
+        _build_result(each.rid, error="", running=True)
+        if each.is_possibly_running
+        else _upload_execution(ml, each.rid, workers, quiet=quiet)
+        for each in find_unsent_executions(ml)
     ]
 
 
-def _send(ml: DerivaML, rid: str, workers: int | None, *, quiet: bool) -> dict[str, Any]:
+def _upload_execution(ml: DerivaML, rid: str, workers: int | None, *, quiet: bool) -> dict[str, Any]:
     from deriva_ml_core.errors import DerivaMLException
 
     execution = ml.restore_execution(rid)
@@ -74,31 +76,33 @@ def _send(ml: DerivaML, rid: str, workers: int | None, *, quiet: bool) -> dict[s
     except DerivaMLException as reason:
         error = str(reason)
     files = [asset for assets in sent.values() for asset in assets]
-    return _answer(rid, files, [asset.filename for asset in execution.staged_assets()], error)
+    return _build_result(rid, files, [asset.filename for asset in execution.staged_assets()], error)
 
 
-def _answer(rid: str, files: Any = (), left: Any = (), error: str = "", *, running: bool = False) -> dict[str, Any]:
-    from deriva_ml_cli.subjects import asset_as_json
+def _build_result(
+    rid: str, uploaded: Any = (), remaining: Any = (), error: str = "", *, running: bool = False
+) -> dict[str, Any]:
+    from deriva_ml_cli.subjects import asset_to_dict
 
-    sent = [asset_as_json(asset) for asset in files]
-    return {"rid": rid, "sent": sent, "left": list(left), "error": error or None, "running": running}
+    sent = [asset_to_dict(asset) for asset in uploaded]
+    return {"rid": rid, "sent": sent, "left": list(remaining), "error": error or None, "running": running}
 
 
-def _print(sent: list[dict[str, Any]]) -> None:
-    from deriva_ml_cli.screen import Column, print_note, print_table, shown
-    from deriva_ml_cli.wording import counted, size
+def _print(results: list[dict[str, Any]]) -> None:
+    from deriva_ml_cli.screen import Column, print_note, print_table, safe_text
+    from deriva_ml_cli.wording import format_count, format_size
 
-    if not sent:
+    if not results:
         print_note("Everything is sent.")
         return
     rows = []
-    for each in sent:
+    for each in results:
         bytes_sent = sum(asset["length"] for asset in each["sent"])
-        said = shown("still running, left alone; name it to send it now", "yellow") if each["running"] else ""
+        said = safe_text("still running, left alone; name it to send it now", "yellow") if each["running"] else ""
         if each["error"]:
-            said = shown(each["error"], "red")
+            said = safe_text(each["error"], "red")
         elif each["left"]:
-            said = f"{counted(len(each['left']), 'file')} not there: {', '.join(each['left'][:5])}"
-        rows.append([each["rid"], counted(len(each["sent"]), "file"), size(bytes_sent), said])
-    titles = Column("Execution", style="cyan"), Column("Sent"), Column("Size", right=True)
-    print_table([*titles, Column("", flexible=True, folded=True)], rows)
+            said = f"{format_count(len(each['left']), 'file')} not there: {', '.join(each['left'][:5])}"
+        rows.append([each["rid"], format_count(len(each["sent"]), "file"), format_size(bytes_sent), said])
+    titles = Column("Execution", style="cyan"), Column("Sent"), Column("Size", align_right=True)
+    print_table([*titles, Column("", flexible=True, wrapped=True)], rows)

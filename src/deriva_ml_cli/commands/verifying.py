@@ -9,7 +9,7 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.verifying import Checked
+    from deriva_ml_cli.verifying import VerificationResult
     from deriva_ml_core.client import DerivaML
 
 __all__ = ["app"]
@@ -28,49 +28,49 @@ def app(
     Every object is read where it lies, and its length and MD5 are compared; with --all also every row that another
     row names is looked up. It ends with 1 where anything is wrong.
     """
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
 
     if (rid is None) is not everything:
         raise typer.BadParameter("Give one record id, or --all.")
-    with opened(host, catalog) as ml:
-        checked = _checked(ml, rid, quiet=as_json)
+    with open_client(host, catalog) as ml:
+        checked = _run_verification(ml, rid, quiet=as_json)
     if as_json:
-        print_json(checked.as_json())
+        print_json(checked.to_dict())
     else:
         _print(checked)
     if checked.problems:
         raise typer.Exit(1)
 
 
-def _checked(ml: DerivaML, rid: str | None, *, quiet: bool) -> Checked:
+def _run_verification(ml: DerivaML, rid: str | None, *, quiet: bool) -> VerificationResult:
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    from deriva_ml_cli.screen import console
-    from deriva_ml_cli.verifying import Checked, verify_all, verify_one
+    from deriva_ml_cli.screen import create_console
+    from deriva_ml_cli.verifying import VerificationResult, verify_catalog, verify_record
 
-    screen = console(complaints=True)
+    screen = create_console(stderr=True)
     columns = TextColumn("{task.completed:,} objects, {task.fields[bytes]:,} bytes"), TimeElapsedColumn()
     with Progress(*columns, console=screen, transient=True, disable=quiet or not screen.is_terminal) as bar:
         task = bar.add_task("", total=None, bytes=0)
-        checked = Checked(lambda _: bar.update(task, completed=checked.objects, bytes=checked.bytes))
+        checked = VerificationResult(lambda _: bar.update(task, completed=checked.objects, bytes=checked.bytes))
         if rid is None:
-            verify_all(ml, checked)
+            verify_catalog(ml, checked)
         else:
-            verify_one(ml, rid, checked)
+            verify_record(ml, rid, checked)
     return checked
 
 
-def _print(checked: Checked) -> None:
-    from deriva_ml_cli.screen import console, shown
-    from deriva_ml_cli.wording import counted, size
+def _print(result: VerificationResult) -> None:
+    from deriva_ml_cli.screen import create_console, safe_text
+    from deriva_ml_cli.wording import format_count, format_size
 
-    screen = console()
-    for each in checked.problems:
-        screen.print(shown(f"{each.table} {each.rid} {each.name}:", "bold red"), shown(each.problem))
-    links = f", {counted(checked.links, 'link')}" if checked.links else ""
-    looked = f"{counted(checked.objects, 'object')}, {size(checked.bytes)}{links}"
-    if checked.problems:
-        screen.print(shown(f"{counted(len(checked.problems), 'problem')} in {looked}.", "bold red"))
+    screen = create_console()
+    for each in result.problems:
+        screen.print(safe_text(f"{each.table} {each.rid} {each.name}:", "bold red"), safe_text(each.problem))
+    links = f", {format_count(result.links, 'link')}" if result.links else ""
+    looked = f"{format_count(result.objects, 'object')}, {format_size(result.bytes)}{links}"
+    if result.problems:
+        screen.print(safe_text(f"{format_count(len(result.problems), 'problem')} in {looked}.", "bold red"))
     else:
-        screen.print(shown(f"All is as it was recorded: {looked}.", "green"))
+        screen.print(safe_text(f"All is as it was recorded: {looked}.", "green"))

@@ -19,10 +19,10 @@ def app(
     catalog: CatalogNumber = None,
 ) -> None:
     """List the terms of a vocabulary, or of all."""
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.screen import print_json
 
-    with opened(host, catalog) as ml:
+    with open_client(host, catalog) as ml:
         model = ml.connection.catalog.refresh()
         names = (
             [model.vocabulary(name).name]
@@ -36,13 +36,13 @@ def app(
     _print(found)
 
 
-def _print(found: dict[str, dict[str, str]]) -> None:
+def _print(vocabularies: dict[str, dict[str, str]]) -> None:
     from deriva_ml_cli.screen import Column, print_note, print_table, print_title
 
-    for name, terms in found.items():
+    for name, terms in vocabularies.items():
         print_title(name)
         if terms:
-            columns = Column("Term", style="cyan"), Column("Meaning", flexible=True, folded=True)
+            columns = Column("Term", style="cyan"), Column("Meaning", flexible=True, wrapped=True)
             print_table(columns, terms.items(), indent=2)
         else:
             print_note("  no terms")

@@ -10,7 +10,7 @@ import typer
 from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.rows import Rows
+    from deriva_ml_cli.rows import RowPage
 
 __all__ = ["app"]
 
@@ -26,13 +26,13 @@ def app(
     catalog: CatalogNumber = None,
 ) -> None:
     """List workflows, newest first: the code that was run."""
-    from deriva_ml_cli.opening import opened
+    from deriva_ml_cli.opening import open_client
     from deriva_ml_cli.rows import find_rows
-    from deriva_ml_cli.runs import workflow_as_json
+    from deriva_ml_cli.runs import workflow_to_dict
     from deriva_ml_cli.screen import print_json
     from deriva_ml_core.definitions import MLTable, MLVocab
 
-    with opened(host, catalog) as ml:
+    with open_client(host, catalog) as ml:
         where = {}
         if workflow_type is not None:
             ml.connection.terms.require(MLVocab.workflow_type, [workflow_type])
@@ -40,26 +40,26 @@ def app(
         columns = ("Name", "Description", "URL")
         found = find_rows(ml, MLTable.workflow, where, text=text, columns=columns, limit=limit, page=page)
     if as_json:
-        workflows = [workflow_as_json(row) for row in found.rows]
-        print_json({"workflows": workflows, "page": page, "more": found.more})
+        workflows = [workflow_to_dict(row) for row in found.rows]
+        print_json({"workflows": workflows, "page": page, "more": found.has_more})
     else:
         _print(found, page)
 
 
-def _print(found: Rows, page: int) -> None:
-    from deriva_ml_cli.screen import Column, console, print_note, print_table
+def _print(row_page: RowPage, page: int) -> None:
+    from deriva_ml_cli.screen import Column, create_console, print_note, print_table
 
-    if not found.rows:
+    if not row_page.rows:
         print_note("No workflow matches." if page == 1 else f"There is no page {page}.")
         return
     columns = [Column("RID", style="bold"), Column("Type"), Column("Created"), Column("Name", flexible=True)]
-    columns += [Column("Code", flexible=True, style="dim")] if console().width >= 76 else []
-    print_table(columns, [_row(row)[: len(columns)] for row in found.rows])
-    if found.more:
+    columns += [Column("Code", flexible=True, style="dim")] if create_console().width >= 76 else []
+    print_table(columns, [_workflow_row(row)[: len(columns)] for row in row_page.rows])
+    if row_page.has_more:
         print_note(f"There are more: --page {page + 1}")
 
 
-def _row(row: Mapping[str, Any]) -> Sequence[object]:
-    from deriva_ml_cli.wording import ago, time_of
+def _workflow_row(row: Mapping[str, Any]) -> Sequence[object]:
+    from deriva_ml_cli.wording import format_age, parse_time
 
-    return [row["RID"], row["Workflow_Type"], ago(time_of(row["RCT"])), row["Name"], row["URL"]]
+    return [row["RID"], row["Workflow_Type"], format_age(parse_time(row["RCT"])), row["Name"], row["URL"]]

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 from deriva_ml_core.models import UploadProgress
 
-__all__ = ["shown"]
+__all__ = ["progress_reporter"]
 
-SHORT_FILES, SHORT_BYTES = 50, 16 * 2**20
+MIN_VISIBLE_FILES, MIN_VISIBLE_BYTES = 50, 16 * 2**20
 """Fewer files and bytes than these are sent before anybody would look."""
 
 
 @contextmanager
-def shown(
-    callback: Callable[[UploadProgress], None] | None, doing: str = "Uploading"
+def progress_reporter(
+    callback: Callable[[UploadProgress], None] | None, label: str = "Uploading"
 ) -> Iterator[Callable[[UploadProgress], None] | None]:
     """Give what is to be told of a transfer's progress: the caller's own listener, a bar on a terminal, or nobody."""
     if callback is not None or not sys.stderr.isatty():
@@ -25,13 +25,13 @@ def shown(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    text = TextColumn(f"{doing} {{task.fields[files]}} files")
+    text = TextColumn(f"{label} {{task.fields[files]}} files")
     columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("upload", total=None, visible=False, files=0)
 
-        def tell(progress: UploadProgress) -> None:
-            is_long = progress.files >= SHORT_FILES or progress.bytes >= SHORT_BYTES
+        def update_bar(progress: UploadProgress) -> None:
+            is_long = progress.files >= MIN_VISIBLE_FILES or progress.bytes >= MIN_VISIBLE_BYTES
             bar.update(task, total=progress.bytes, completed=progress.bytes_done, files=progress.files, visible=is_long)
 
-        yield tell
+        yield update_bar

@@ -12,9 +12,9 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLVocab, Role
 from deriva_ml_core.errors import InvalidFileName, UnknownRID, WrongTable
 from deriva_ml_core.models import Asset, UploadOptions
-from deriva_ml_core.schema import asset_type_table, execution_table
+from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
-__all__ = ["assets_of", "download_asset", "link_inputs", "lookup_asset", "lookup_assets", "verify_asset"]
+__all__ = ["list_execution_assets", "download_asset", "link_inputs", "lookup_asset", "lookup_assets", "verify_asset"]
 
 
 def lookup_asset(connection: Connection, rid: RID) -> Asset:
@@ -36,9 +36,9 @@ def lookup_assets(connection: Connection, rids: Sequence[RID]) -> list[Asset]:
             wrong = next(rid for rid in rids if tables.get(rid) == table)
             raise WrongTable(f"{wrong} is a row of {table}, which holds no files; give the RID of an asset.")
         of_table = [rid for rid in rids if tables.get(rid) == table]
-        types = asset_types(connection, table, of_table)
+        types = list_asset_types(connection, table, of_table)
         for row in connection.catalog.select(table, {"RID": of_table}):
-            found[row["RID"]] = as_asset(connection, table, row, types.get(row["RID"], ()))
+            found[row["RID"]] = asset_from_row(connection, table, row, types.get(row["RID"], ()))
     for rid in rids:
         if rid not in found:
             raise UnknownRID(f"{rid} names no row of {connection.catalog.name}; give the RID of an asset.")
@@ -52,7 +52,7 @@ def link_inputs(connection: Connection, assets: Iterable[Asset], execution: RID)
         row = {asset.table: asset.rid, "Execution": execution, "Asset_Role": Role.input}
         links.setdefault(asset.table, []).append(row)
     for table, rows in links.items():
-        connection.catalog.insert(execution_table(table), rows, skip_existing=True)
+        connection.catalog.insert(asset_execution_table_name(table), rows, skip_existing=True)
 
 
 def download_asset(connection: Connection, asset: Asset, folder: Path, options: UploadOptions | None = None) -> Path:
@@ -73,7 +73,7 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
     if any(PurePosixPath(part).parts != (part,) or part == ".." for part in (asset.table, asset.rid)):
         raise InvalidFileName(f"{asset.rid!r} of {asset.table!r} names no folder; ask the catalog's owner what it is.")
     inside = folder / asset.table / asset.rid
-    target = inside / _own_name(asset)
+    target = inside / _safe_file_name(asset)
     if not (target.is_file() and target.stat().st_size == asset.length):
         target.parent.mkdir(parents=True, exist_ok=True)
         RetryingStore(connection.store).get(
@@ -82,7 +82,7 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
     return target
 
 
-def _own_name(asset: Asset) -> PurePosixPath:
+def _safe_file_name(asset: Asset) -> PurePosixPath:
     """An asset's file name, without what would lead elsewhere."""
     name = PurePosixPath(asset.filename)
     if name.is_absolute() or ".." in name.parts:
@@ -96,37 +96,45 @@ def verify_asset(connection: Connection, asset: Asset) -> None:
     connection.store.verify(asset.url, length=asset.length, md5=asset.md5)
 
 
-def assets_of(connection: Connection, rid: RID, role: Role | None) -> list[Asset]:
+def list_execution_assets(connection: Connection, rid: RID, role: Role | None) -> list[Asset]:
     """The assets linked to an execution, in the order of their tables and rows; two or three questions a table."""
-    return [asset for table in _linked_tables(connection) for asset in _assets_in(connection, table, rid, role)]
+    return [
+        asset
+        for table in _execution_asset_tables(connection)
+        for asset in _list_table_assets(connection, table, rid, role)
+    ]
 
 
-def _linked_tables(connection: Connection) -> list[str]:
+def _execution_asset_tables(connection: Connection) -> list[str]:
     model = connection.catalog.model
     return sorted(
-        table.name for table in model.tables.values() if table.is_asset and execution_table(table.name) in model.tables
+        table.name
+        for table in model.tables.values()
+        if table.is_asset and asset_execution_table_name(table.name) in model.tables
     )
 
 
-def _assets_in(connection: Connection, table: str, execution: RID, role: Role | None) -> Iterator[Asset]:
+def _list_table_assets(connection: Connection, table: str, execution: RID, role: Role | None) -> Iterator[Asset]:
     where = {"Execution": execution} | ({"Asset_Role": role} if role else {})
-    roles = {link[table]: link["Asset_Role"] for link in connection.catalog.select(execution_table(table), where)}
+    roles = {
+        link[table]: link["Asset_Role"] for link in connection.catalog.select(asset_execution_table_name(table), where)
+    }
     if roles:
         rows = connection.catalog.select(table, {"RID": list(roles)})
-        types = asset_types(connection, table, list(roles))
+        types = list_asset_types(connection, table, list(roles))
         for row in rows:
-            yield as_asset(connection, table, row, types.get(row["RID"], ()), roles[row["RID"]])
+            yield asset_from_row(connection, table, row, types.get(row["RID"], ()), roles[row["RID"]])
 
 
-def asset_types(connection: Connection, table: str, rids: Sequence[RID]) -> dict[RID, tuple[str, ...]]:
+def list_asset_types(connection: Connection, table: str, rids: Sequence[RID]) -> dict[RID, tuple[str, ...]]:
     """The types of each of these assets."""
     types: dict[RID, tuple[str, ...]] = {}
-    for link in connection.catalog.select(asset_type_table(table), {table: list(rids)}):
+    for link in connection.catalog.select(asset_type_table_name(table), {table: list(rids)}):
         types[link[table]] = (*types.get(link[table], ()), link[MLVocab.asset_type])
     return types
 
 
-def as_asset(
+def asset_from_row(
     connection: Connection, table: str, row: dict[str, Any], types: tuple[str, ...], role: str | None = None
 ) -> Asset:
     """The value of an asset table's row."""

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from deriva_ml_core.backend import ObjectStore
-    from deriva_ml_core.definitions import Handover
+    from deriva_ml_core.definitions import TransferMode
     from deriva_ml_core.models import StoredObject, UploadOptions
 
-__all__ = ["TRANSIENT", "RetryingStore"]
+__all__ = ["TRANSIENT_ERRORS", "RetryingStore"]
 
 T = TypeVar("T")
 
-TRANSIENT = (StoreUnavailable, ConnectionError, TimeoutError)
+TRANSIENT_ERRORS = (StoreUnavailable, ConnectionError, TimeoutError)
 """What may go well the next time."""
 
 
@@ -34,7 +34,7 @@ class RetryingStore:
         self._store = store
 
     @property
-    def at_once(self) -> int:
+    def preferred_concurrency(self) -> int:
         """As the store's own; one where it does not say, as stores that were written before it was asked do not."""
         return int(getattr(self._store, "at_once", 1))
 
@@ -44,7 +44,7 @@ class RetryingStore:
         filename: str,
         file: Path,
         *,
-        handover: Handover,
+        handover: TransferMode,
         options: UploadOptions,
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = lambda _: None,
@@ -52,17 +52,17 @@ class RetryingStore:
         """As the store's own, going on from the last note at each attempt."""
         last = resume
 
-        def remember(text: JsonValue) -> None:
+        def record_progress(text: JsonValue) -> None:
             nonlocal last
             last = text
             note(text)
 
         def attempt() -> StoredObject:
             return self._store.put(
-                table, filename, file, handover=handover, options=options, resume=last, note=remember
+                table, filename, file, handover=handover, options=options, resume=last, note=record_progress
             )
 
-        return _repeat(attempt, options)
+        return _call_with_retries(attempt, options)
 
     def sync(self) -> None:
         """As the store's own."""
@@ -70,7 +70,7 @@ class RetryingStore:
 
     def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
         """As the store's own."""
-        _repeat(lambda: self._store.get(url, target, length=length, md5=md5, options=options), options)
+        _call_with_retries(lambda: self._store.get(url, target, length=length, md5=md5, options=options), options)
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
         """As the store's own."""
@@ -85,20 +85,20 @@ class RetryingStore:
         self._store.close()
 
 
-def _repeat(attempt: Callable[[], T], options: UploadOptions) -> T:
+def _call_with_retries(attempt: Callable[[], T], options: UploadOptions) -> T:
     try:
         return attempt()
-    except TRANSIENT as error:
-        return _repeated(attempt, error, options)
+    except TRANSIENT_ERRORS as error:
+        return _retry_after_failure(attempt, error, options)
 
 
-def _repeated(attempt: Callable[[], T], failure: Exception, options: UploadOptions) -> T:
+def _retry_after_failure(attempt: Callable[[], T], failure: Exception, options: UploadOptions) -> T:
     """Go on after a first failure; nothing is imported, and no time taken, where none happens."""
     import stamina
 
     failures = [failure]
 
-    def once_more() -> T:
+    def next_attempt() -> T:
         if failures:
             raise failures.pop()
         return attempt()
@@ -111,7 +111,7 @@ def _repeated(attempt: Callable[[], T], failure: Exception, options: UploadOptio
         wait_jitter=options.retry_delay / 4,
         wait_exp_base=2,
     )
-    return caller(TRANSIENT, once_more)
+    return caller(TRANSIENT_ERRORS, next_attempt)
 
 
 if TYPE_CHECKING:

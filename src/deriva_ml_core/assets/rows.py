@@ -13,17 +13,17 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, Role
 from deriva_ml_core.errors import MetadataConflict
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import FileStory, Recorded
+from deriva_ml_core.journal.story import FileState, Recorded
 from deriva_ml_core.models import Asset
-from deriva_ml_core.schema import asset_type_table, execution_table
+from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
-__all__ = ["FileRows", "link_types"]
+__all__ = ["AssetRowWriter", "link_asset_types"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FileRows:
+class AssetRowWriter:
     """Writes the rows of one execution's files, of many by one request; doing so again changes nothing.
 
     Args:
@@ -36,7 +36,7 @@ class FileRows:
     journal: Journal
     execution: RID
 
-    def write(self, files: Iterable[FileStory]) -> Iterator[tuple[list[Asset], list[tuple[FileStory, Exception]]]]:
+    def write(self, files: Iterable[FileState]) -> Iterator[tuple[list[Asset], list[tuple[FileState, Exception]]]]:
         """Write rows and links, table by table, the rows in the files' order.
 
         Returns:
@@ -45,46 +45,46 @@ class FileRows:
         Raises:
             DerivaMLException: A row is refused, and with it those that were to be written with it.
         """
-        for table, of_table in _by_table(files):
+        for table, of_table in _group_by_table(files):
             yield self._write_table(table, of_table)
 
-    def _write_table(self, table: str, files: list[FileStory]) -> tuple[list[Asset], list[tuple[FileStory, Exception]]]:
-        rows = self._rows(table, files)
-        recorded: list[tuple[FileStory, RID]] = []
-        refused: list[tuple[FileStory, Exception]] = []
+    def _write_table(self, table: str, files: list[FileState]) -> tuple[list[Asset], list[tuple[FileState, Exception]]]:
+        rows = self._insert_missing_rows(table, files)
+        recorded: list[tuple[FileState, RID]] = []
+        refused: list[tuple[FileState, Exception]] = []
         for file in files:
-            row = rows[_stored(file).url]
-            if differing := _differences(file, row):
-                refused.append((file, MetadataConflict(_conflict(file, row, differing))))
+            row = rows[_stored_object(file).url]
+            if differing := _differing_columns(file, row):
+                refused.append((file, MetadataConflict(_conflict_message(file, row, differing))))
             else:
                 recorded.append((file, row["RID"]))
-        self._link(table, recorded)
+        self._link_assets(table, recorded)
         self.journal.append(Recorded(rids={file.asset.key: rid for file, rid in recorded}))
         for file, rid in recorded:
             file.rid = rid
-        return [_asset(file, rid) for file, rid in recorded], refused
+        return [_recorded_asset(file, rid) for file, rid in recorded], refused
 
-    def _rows(self, table: str, files: list[FileStory]) -> dict[str, dict[str, Any]]:
+    def _insert_missing_rows(self, table: str, files: list[FileState]) -> dict[str, dict[str, Any]]:
         """The row of each URL, made where there was none."""
         wanted: dict[str, dict[str, Any]] = {}
         for file in files:
-            stored = _stored(file)
+            stored = _stored_object(file)
             row = {"URL": stored.url, "Filename": file.asset.filename, "Length": stored.length, "MD5": stored.md5}
             wanted.setdefault(stored.url, row | dict(file.asset.metadata))
         there = self.connection.catalog.insert_missing(table, list(wanted.values()), "URL")
         return {row["URL"]: row for row in there}
 
-    def _link(self, table: str, recorded: list[tuple[FileStory, RID]]) -> None:
+    def _link_assets(self, table: str, recorded: list[tuple[FileState, RID]]) -> None:
         catalog = self.connection.catalog
         rids = dict.fromkeys(rid for _, rid in recorded)
         links = [{table: rid, "Execution": self.execution, "Asset_Role": Role.output} for rid in rids]
-        if catalog.insert(execution_table(table), links, skip_existing=True) < len(links):
-            self._report_inputs(table, list(rids))
-        _link_types(self.connection, table, recorded)
+        if catalog.insert(asset_execution_table_name(table), links, skip_existing=True) < len(links):
+            self._warn_unchanged_inputs(table, list(rids))
+        _insert_type_links(self.connection, table, recorded)
 
-    def _report_inputs(self, table: str, rids: list[RID]) -> None:
+    def _warn_unchanged_inputs(self, table: str, rids: list[RID]) -> None:
         where = {table: rids, "Execution": self.execution, "Asset_Role": Role.input}
-        for row in self.connection.catalog.select(execution_table(table), where):
+        for row in self.connection.catalog.select(asset_execution_table_name(table), where):
             log.warning(
                 "%s %s went into execution %s and came out of it unchanged; it stays recorded as input.",
                 table,
@@ -93,33 +93,33 @@ class FileRows:
             )
 
 
-def link_types(connection: Connection, files: Iterable[FileStory]) -> None:
+def link_asset_types(connection: Connection, files: Iterable[FileState]) -> None:
     """Link files that have rows to all of their types."""
-    for table, of_table in _by_table(files):
-        _link_types(connection, table, [(file, file.rid) for file in of_table if file.rid is not None])
+    for table, of_table in _group_by_table(files):
+        _insert_type_links(connection, table, [(file, file.rid) for file in of_table if file.rid is not None])
 
 
-def _by_table(files: Iterable[FileStory]) -> Iterator[tuple[str, list[FileStory]]]:
+def _group_by_table(files: Iterable[FileState]) -> Iterator[tuple[str, list[FileState]]]:
     table = attrgetter("asset.table")
     return ((name, list(of_table)) for name, of_table in groupby(sorted(files, key=table), key=table))
 
 
-def _link_types(connection: Connection, table: str, recorded: Iterable[tuple[FileStory, RID]]) -> None:
+def _insert_type_links(connection: Connection, table: str, recorded: Iterable[tuple[FileState, RID]]) -> None:
     types = {(rid, term): None for file, rid in recorded for term in file.asset.asset_types}
     rows = [{table: rid, "Asset_Type": term} for rid, term in types]
-    connection.catalog.insert(asset_type_table(table), rows, skip_existing=True)
+    connection.catalog.insert(asset_type_table_name(table), rows, skip_existing=True)
 
 
-def _stored(file: FileStory) -> Any:
+def _stored_object(file: FileState) -> Any:
     assert file.stored is not None
     return file.stored
 
 
-def _differences(file: FileStory, row: dict[str, Any]) -> list[str]:
+def _differing_columns(file: FileState, row: dict[str, Any]) -> list[str]:
     return [column for column, value in file.asset.metadata.items() if row.get(column) != value]
 
 
-def _conflict(file: FileStory, row: dict[str, Any], columns: list[str]) -> str:
+def _conflict_message(file: FileState, row: dict[str, Any], columns: list[str]) -> str:
     asset = file.asset
     told = ", ".join(f"{column} is {row.get(column)!r} there and {asset.metadata[column]!r} here" for column in columns)
     return (
@@ -128,8 +128,8 @@ def _conflict(file: FileStory, row: dict[str, Any], columns: list[str]) -> str:
     )
 
 
-def _asset(file: FileStory, rid: RID) -> Asset:
-    stored = _stored(file)
+def _recorded_asset(file: FileState, rid: RID) -> Asset:
+    stored = _stored_object(file)
     return Asset(
         rid=rid,
         table=file.asset.table,

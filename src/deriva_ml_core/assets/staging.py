@@ -9,19 +9,27 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import JsonValue
 
-from deriva_ml_core.assets.copying import copy_whole, remove_abandoned
+from deriva_ml_core.assets.copying import copy_atomic, remove_abandoned
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLVocab
-from deriva_ml_core.disk import explained
+from deriva_ml_core.disk import translate_os_errors
 from deriva_ml_core.errors import FileConflict, InvalidFileName, MissingFiles, UnknownColumn
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import FileStory, FileTime, Forgotten, Sealed, Staged, Typed, Untyped
+from deriva_ml_core.journal.story import (
+    FileStamp,
+    FileState,
+    Forgotten,
+    MarkedImmutable,
+    Staged,
+    TypesAdded,
+    TypesRemoved,
+)
 from deriva_ml_core.models import StagedAsset
 from deriva_ml_core.schema import ASSET_COLUMNS, SYSTEM_COLUMNS, Table
 
-__all__ = ["Staging", "check_file_name", "name_of"]
+__all__ = ["StagingArea", "check_file_name", "base_key"]
 
-NAME_LIMIT = 255
+MAX_NAME_BYTES = 255
 """Bytes that the usual file systems take in one name."""
 
 
@@ -38,12 +46,12 @@ def check_file_name(name: str) -> str:
         raise InvalidFileName(f"{name!r} is absolute and there is no such file: give a name, or the path of a file.")
     if ".." in parts:
         raise InvalidFileName(f"{name!r} climbs out of its folder: give a name without '..'.")
-    if any(len(os.fsencode(part)) > NAME_LIMIT for part in parts):
-        raise InvalidFileName(f"{name!r} is too long: {NAME_LIMIT} bytes is what file systems take.")
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
+        raise InvalidFileName(f"{name!r} is too long: {MAX_NAME_BYTES} bytes is what file systems take.")
     return "/".join(parts)
 
 
-class Staging:
+class StagingArea:
     """The staged files of one execution.
 
     Args:
@@ -73,14 +81,14 @@ class Staging:
             The staged file, and whether it was not staged before.
         """
         asset_table = self._connection.catalog.model.asset_table(table)
-        types = self._types(asset_types)
-        values = _checked_metadata(asset_table, metadata or {})
+        types = self._validate_types(asset_types)
+        values = _validate_metadata(asset_table, metadata or {})
         given = os.fspath(file_name)
-        original = self._existing(table, given)
-        name = check_file_name(rename_file or (original.name if original else self._own_name(table, given)))
-        staged = self._journal.story.newest_of(table, name)
+        original = self._find_original(table, given)
+        name = check_file_name(rename_file or (original.name if original else self._new_file_name(table, given)))
+        staged = self._journal.state.find_latest_file(table, name)
         asset = StagedAsset(
-            key=self._key(table, name, staged),
+            key=self._next_key(table, name, staged),
             table=table,
             filename=name,
             path=self._folder.joinpath(table, name),
@@ -89,24 +97,24 @@ class Staging:
             original=original,
         )
         if staged is not None and self._is_open(staged):
-            _check_same(staged, asset, types, values)
+            _check_no_conflict(staged, asset, types, values)
             return staged.asset, False
-        if original and copy_file and staged is not None and _is_written_since(staged):
+        if original and copy_file and staged is not None and _is_modified_since_upload(staged):
             raise FileConflict(
                 f"{asset.path} was written to after its upload, and the copy of {original} would replace it: "
                 "upload again first, or give rename_file= another name."
             )
-        with explained(f"{asset.filename!r} cannot be registered", self._folder):
-            self._place(asset, copy=copy_file)
-            self._write(asset)
+        with translate_os_errors(f"{asset.filename!r} cannot be registered", self._folder):
+            self._place_file(asset, copy=copy_file)
+            self._record_staged(asset)
         return asset, True
 
-    def record(self, filename: str, path: Path, asset_type: str) -> StagedAsset:
+    def stage_metadata_file(self, filename: str, path: Path, asset_type: str) -> StagedAsset:
         """Register one of the execution's own records, a file that lies outside the staging folder."""
         table = "Execution_Metadata"
-        staged = self._journal.story.newest_of(table, filename, record=True)
+        staged = self._journal.state.find_latest_file(table, filename, record=True)
         asset = StagedAsset(
-            key=self._key(f"records:{table}", filename, staged),
+            key=self._next_key(f"records:{table}", filename, staged),
             table=table,
             filename=filename,
             path=path,
@@ -117,9 +125,9 @@ class Staging:
         self._journal.append(Staged(asset=asset))
         return asset
 
-    def staged(self) -> list[StagedAsset]:
+    def list_staged(self) -> list[StagedAsset]:
         """The user's files that are not yet uploaded, in the order of their registration."""
-        return [file.asset for file in self._journal.story.open_files() if not file.asset.record]
+        return [file.asset for file in self._journal.state.pending_files() if not file.asset.record]
 
     def forget(self, path: str | os.PathLike[str]) -> list[StagedAsset]:
         """Drop a file, or those in a folder, from what is to be uploaded; what was written stays where it is.
@@ -130,20 +138,20 @@ class Staging:
         Raises:
             InvalidFileName: No staged file has that path.
         """
-        assets = [file.asset for file in self._at(path, self._journal.story.open_files())]
+        assets = [file.asset for file in self._find_files(path, self._journal.state.pending_files())]
         self._journal.append(*(Forgotten(key=asset.key) for asset in assets))
         for asset in assets:
             if asset.path.is_symlink():
                 asset.path.unlink()
         return assets
 
-    def seal(self, path: str | os.PathLike[str]) -> None:
+    def mark_immutable(self, path: str | os.PathLike[str]) -> None:
         """Note that nobody will write to staged files in place again; see ``Execution.seal``."""
-        sealed: list[Sealed] = []
-        for file in self._at(path, self._journal.story.open_files()):
-            if (present := FileTime.of(file.asset.path)) is None:
+        sealed: list[MarkedImmutable] = []
+        for file in self._find_files(path, self._journal.state.pending_files()):
+            if (present := FileStamp.from_path(file.asset.path)) is None:
                 raise MissingFiles(f"{file.asset.path} is not written yet: write it, then seal it.")
-            sealed.append(Sealed(key=file.asset.key, file_time=present))
+            sealed.append(MarkedImmutable(key=file.asset.key, file_time=present))
         self._journal.append(*sealed)
 
     def add_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> bool:
@@ -152,37 +160,39 @@ class Staging:
         Returns:
             Whether one of them is uploaded, so that the catalog is to be told.
         """
-        types, story = self._types(asset_types), self._journal.story
-        files = self._at(path, story.files.values())
+        types, story = self._validate_types(asset_types), self._journal.state
+        files = self._find_files(path, story.files.values())
         new = [file for file in files if not set(types).issubset(file.asset.asset_types)]
         if new:
-            self._journal.append(*(Typed(key=file.asset.key, types=types) for file in new))
-        unlinked = self._journal.story.unlinked  # read now: an upload may have recorded the file meanwhile
+            self._journal.append(*(TypesAdded(key=file.asset.key, types=types) for file in new))
+        unlinked = self._journal.state.unlinked_keys  # read now: an upload may have recorded the file meanwhile
         return any(file.rid is not None and file.asset.key in unlinked for file in files)
 
     def drop_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
         """Take types from registered files that are not uploaded; see ``Execution.drop_asset_types``."""
         unwanted = {asset_types} if isinstance(asset_types, str) else set(asset_types)
-        files = self._at(path, self._journal.story.open_files())
+        files = self._find_files(path, self._journal.state.pending_files())
         found = {file.asset.key: tuple(each for each in file.added_types if each in unwanted) for file in files}
-        self._journal.append(*(Untyped(key=key, types=types) for key, types in found.items() if types))
+        self._journal.append(*(TypesRemoved(key=key, types=types) for key, types in found.items() if types))
 
-    def keys(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
+    def base_keys(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
         """The names in the journal, without their counts, of the registered files at these paths."""
-        story = self._journal.story
+        story = self._journal.state
         return frozenset(
-            name_of(file.asset.key) for path in paths for file in self._at(path, story.files.values(), forgotten=True)
+            base_key(file.asset.key)
+            for path in paths
+            for file in self._find_files(path, story.files.values(), include_forgotten=True)
         )
 
-    def _at(
-        self, path: str | os.PathLike[str], among: Iterable[FileStory], *, forgotten: bool = False
-    ) -> list[FileStory]:
+    def _find_files(
+        self, path: str | os.PathLike[str], candidates: Iterable[FileState], *, include_forgotten: bool = False
+    ) -> list[FileState]:
         """The last registered file at a path, or those in the folder there."""
-        wanted = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
+        wanted = Path(os.path.abspath(path))
         files = {  # the last of each name
-            name_of(file.asset.key): file
-            for file in tuple(among)  # other threads add to them meanwhile
-            if not file.asset.record and (forgotten or not file.forgotten)
+            base_key(file.asset.key): file
+            for file in tuple(candidates)  # other threads add to them meanwhile
+            if not file.asset.record and (include_forgotten or not file.is_forgotten)
         }
         found = [file for file in files.values() if wanted in (file.asset.path, file.asset.original)]
         if not found:
@@ -198,13 +208,13 @@ class Staging:
             only: The names in the journal of the files to look at, as `keys` gives them; None for all.
         """
         changed = []
-        for file in list(self._journal.story.files.values()):
+        for file in list(self._journal.state.files.values()):
             asset = file.asset
-            if only is not None and name_of(asset.key) not in only:
+            if only is not None and base_key(asset.key) not in only:
                 continue
-            is_newest = self._journal.story.newest_of(asset.table, asset.filename) is file
-            if not asset.record and is_newest and _is_written_since(file):
-                again = asset.model_copy(update={"key": self._key(asset.table, asset.filename, file)})
+            is_newest = self._journal.state.find_latest_file(asset.table, asset.filename) is file
+            if not asset.record and is_newest and _is_modified_since_upload(file):
+                again = asset.model_copy(update={"key": self._next_key(asset.table, asset.filename, file)})
                 self._journal.append(Staged(asset=again))
                 changed.append(again)
         return changed
@@ -215,26 +225,28 @@ class Staging:
 
     def remove_empty_folders(self) -> None:
         """Take away the folders in which nothing lies, and where nothing that was handed out is still to be written."""
-        _remove_empty(self._folder, keep={folder for waiting in self.staged() for folder in waiting.path.parents})
+        _remove_empty_folders(
+            self._folder, keep={folder for waiting in self.list_staged() for folder in waiting.path.parents}
+        )
 
-    def _types(self, asset_types: str | Iterable[str] | None) -> tuple[str, ...]:
+    def _validate_types(self, asset_types: str | Iterable[str] | None) -> tuple[str, ...]:
         named = (asset_types,) if isinstance(asset_types, str) else tuple(asset_types or ())
         types = tuple(dict.fromkeys(named))
         self._connection.terms.require(MLVocab.asset_type, types)
         return types
 
-    def _existing(self, table: str, name: str) -> Path | None:
+    def _find_original(self, table: str, name: str) -> Path | None:
         """The user's own file that a path with a folder names; None for the name of a new file."""
         if "/" not in name:
             return None
-        path = Path(os.path.abspath(name))  # noqa: PTH100 - the link itself is meant, not what it points to
+        path = Path(os.path.abspath(name))
         if path.is_relative_to(self._folder / table):
             return None
         if path.is_dir():
             raise InvalidFileName(f"{name!r} is a folder: register each of its files.")
         return path if path.exists() else None
 
-    def _own_name(self, table: str, name: str) -> str:
+    def _new_file_name(self, table: str, name: str) -> str:
         """The name of a new file; also where the user gives back the path that we handed out for it."""
         if "/" not in name:
             return name
@@ -242,16 +254,16 @@ class Staging:
         return path.relative_to(own).as_posix() if path.is_relative_to(own) else name
 
     @staticmethod
-    def _is_open(file: FileStory) -> bool:
-        return file.rid is None and not file.forgotten
+    def _is_open(file: FileState) -> bool:
+        return file.rid is None and not file.is_forgotten
 
-    def _key(self, table: str, name: str, last: FileStory | None) -> str:
+    def _next_key(self, table: str, name: str, last: FileState | None) -> str:
         if last is None:
             return f"1:{table}/{name}"
         times, _, _ = last.asset.key.partition(":")
         return f"{int(times) + (not self._is_open(last))}:{table}/{name}"
 
-    def _place(self, asset: StagedAsset, *, copy: bool) -> None:
+    def _place_file(self, asset: StagedAsset, *, copy: bool) -> None:
         folder = asset.path.parent
         try:
             if not folder.is_dir():
@@ -261,62 +273,62 @@ class Staging:
                 f"A file is staged where {asset.filename!r} needs a folder: {error.filename}."
             ) from error
         if os.path.lexists(asset.path):
-            self._make_way(asset)
+            self._clear_path(asset)
         if asset.original is None:
             return
         if copy:
-            copy_whole(asset.original, asset.path)
+            copy_atomic(asset.original, asset.path)
         elif asset.path.exists():
             raise FileConflict(f"{asset.path} is in the way of the link to {asset.original}: give rename_file=.")
         else:
             asset.path.symlink_to(asset.original)
 
-    def _make_way(self, asset: StagedAsset) -> None:
+    def _clear_path(self, asset: StagedAsset) -> None:
         """Take away an empty folder or a link in a file's place; what was written there stays."""
-        if asset.path.is_dir() and not self._gives_way(asset):
+        if asset.path.is_dir() and not self._remove_empty_folder(asset):
             raise FileConflict(
                 f"Files are staged below {asset.filename!r}: a file cannot have the name of their folder."
             )
         if asset.path.is_symlink():
             asset.path.unlink()
 
-    def _gives_way(self, asset: StagedAsset) -> bool:
+    def _remove_empty_folder(self, asset: StagedAsset) -> bool:
         """Whether the folder in a file's place is left over: nothing is staged below it, and nothing lies in it."""
-        if any(asset.path in waiting.path.parents for waiting in self.staged()):
+        if any(asset.path in waiting.path.parents for waiting in self.list_staged()):
             return False
-        _remove_empty(asset.path)
+        _remove_empty_folders(asset.path)
         return not asset.path.exists()
 
-    def _write(self, asset: StagedAsset) -> None:
+    def _record_staged(self, asset: StagedAsset) -> None:
         self._journal.append(Staged(asset=asset))
-        winner = self._journal.story.files[asset.key].asset
+        winner = self._journal.state.files[asset.key].asset
         if winner.original != asset.original:
             raise FileConflict(
                 f"Another process has just staged {winner.original or winner.path} as {asset.filename!r}."
             )
 
 
-def name_of(key: str) -> str:
+def base_key(key: str) -> str:
     """What a file's keys have in common, however often it was staged."""
     return key.partition(":")[2]
 
 
-def _is_written_since(file: FileStory) -> bool:
+def _is_modified_since_upload(file: FileState) -> bool:
     """Whether a file was uploaded, stayed in its place, and was written to there afterwards."""
     path = file.asset.path
-    if file.rid is None or file.forgotten or file.file_time is None or path.is_symlink():
+    if file.rid is None or file.is_forgotten or file.stored_stamp is None or path.is_symlink():
         return False
-    return FileTime.of(path) not in (None, file.file_time)
+    return FileStamp.from_path(path) not in (None, file.stored_stamp)
 
 
-def _remove_empty(top: Path, keep: Set[Path] = frozenset()) -> None:
+def _remove_empty_folders(top: Path, keep: Set[Path] = frozenset()) -> None:
     for folder, _, _ in os.walk(top, topdown=False):
         if Path(folder) not in keep:
             with suppress(OSError):  # something lies in it
                 Path(folder).rmdir()
 
 
-def _checked_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _validate_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     allowed = ("Description", *table.metadata_columns)
     if unknown := sorted(set(metadata) - set(allowed)):
         reserved = set(unknown).intersection((*ASSET_COLUMNS, *SYSTEM_COLUMNS))
@@ -327,16 +339,18 @@ def _checked_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[s
     return dict(metadata)
 
 
-def _check_same(file: FileStory, asked: StagedAsset, types: tuple[str, ...], metadata: Mapping[str, JsonValue]) -> None:
+def _check_no_conflict(
+    file: FileState, requested: StagedAsset, types: tuple[str, ...], metadata: Mapping[str, JsonValue]
+) -> None:
     """Raise `FileConflict` unless the file staged under a name is the one that is asked for again."""
     staged = file.asset
     declared = tuple(each for each in staged.asset_types if each not in file.added_types)
-    name = f"{asked.table}/{asked.filename}"
-    if asked.original is None and staged.original is not None:
+    name = f"{requested.table}/{requested.filename}"
+    if requested.original is None and staged.original is not None:
         raise FileConflict(
             f"{name} is already staged from {staged.original}, which must not be written through: give another name."
         )
-    if asked.original is not None and not _same_file(asked.original, staged):
+    if requested.original is not None and not _is_same_file(requested.original, staged):
         raise FileConflict(
             f"Another file, {staged.original or staged.path}, is already staged as {name}: "
             "give rename_file= another name, or forget() the first."
@@ -348,7 +362,7 @@ def _check_same(file: FileStory, asked: StagedAsset, types: tuple[str, ...], met
         )
 
 
-def _same_file(original: Path, staged: StagedAsset) -> bool:
+def _is_same_file(original: Path, staged: StagedAsset) -> bool:
     import filecmp
 
     if original == staged.original:

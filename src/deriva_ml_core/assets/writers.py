@@ -9,17 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
-__all__ = ["is_among", "open_for_writing"]
+__all__ = ["is_open_file", "files_open_for_writing"]
 
-Identity = tuple[int, int]
+FileIdentity = tuple[int, int]
 """A file's device and inode."""
 
 
-def open_for_writing() -> frozenset[Identity]:
+def files_open_for_writing() -> frozenset[FileIdentity]:
     """The files that this process has open for writing; none where the system does not tell."""
     found = set()
     with suppress(OSError):
-        for name in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, not paths
+        for name in os.listdir("/dev/fd"):
             with suppress(OSError):  # the one that listed them is closed again
                 file = os.fstat(int(name))
                 if S_ISREG(file.st_mode) and fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
@@ -27,10 +27,10 @@ def open_for_writing() -> frozenset[Identity]:
     return frozenset(found)
 
 
-def is_among(path: Path, files: Set[Identity]) -> bool:
+def is_open_file(path: Path, open_files: Set[FileIdentity]) -> bool:
     """Whether the file at a path is one of these."""
     try:
         file = path.stat()
     except OSError:
         return False
-    return (file.st_dev, file.st_ino) in files
+    return (file.st_dev, file.st_ino) in open_files

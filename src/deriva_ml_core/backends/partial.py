@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-__all__ = ["partial_file"]
+__all__ = ["open_partial_file"]
 
 
 @contextmanager
-def partial_file(folder: Path, md5: str) -> Iterator[tuple[FileIO, Path]]:
+def open_partial_file(folder: Path, md5: str) -> Iterator[tuple[FileIO, Path]]:
     """A partial copy of our own, open to be read and appended to.
 
     Args:

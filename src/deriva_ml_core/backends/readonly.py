@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from deriva_ml_core.backend import Row, Where
     from deriva_ml_core.schema import Table
 
-__all__ = ["ReadOnly"]
+__all__ = ["ReadOnlyMixin"]
 
 
-class ReadOnly:
+class ReadOnlyMixin:
     """What a catalog's snapshot does when it is written to."""
 
     @property
@@ -22,26 +22,26 @@ class ReadOnly:
         """What to call it in a message."""
         raise NotImplementedError
 
-    def reserve(self, count: int) -> list[str]:  # noqa: ARG002
-        self._refuse()
+    def reserve(self, count: int) -> list[str]:
+        self._raise_read_only()
 
-    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:  # noqa: ARG002
-        self._refuse()
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
+        self._raise_read_only()
 
-    def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:  # noqa: ARG002
-        self._refuse()
+    def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
+        self._raise_read_only()
 
-    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:  # noqa: ARG002
-        self._refuse()
+    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
+        self._raise_read_only()
 
-    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:  # noqa: ARG002
-        self._refuse()
+    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        self._raise_read_only()
 
-    def delete(self, table: str, where: Where) -> int:  # noqa: ARG002
-        self._refuse()
+    def delete(self, table: str, where: Where) -> int:
+        self._raise_read_only()
 
-    def create_tables(self, tables: Sequence[Table]) -> None:  # noqa: ARG002
-        self._refuse()
+    def create_tables(self, tables: Sequence[Table]) -> None:
+        self._raise_read_only()
 
-    def _refuse(self) -> NoReturn:
+    def _raise_read_only(self) -> NoReturn:
         raise CatalogReadOnly(f"{self.name} is a snapshot, which nothing changes: write to the catalog itself.")

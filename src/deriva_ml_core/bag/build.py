@@ -17,18 +17,18 @@ from deriva_ml_core.bag import maker
 from deriva_ml_core.bag.layout import SCHEMA_FILE, asset_path, table_path
 from deriva_ml_core.bag.tables import TableFile, column_types
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.dataset.members import Link, descendants, links, member_pages
+from deriva_ml_core.dataset.members import MemberLink, descendants, member_links, member_pages
 from deriva_ml_core.dataset.versions import DatasetVersion, version_rows_at
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.errors import InvalidBag
-from deriva_ml_core.schema import Table, asset_type_table
+from deriva_ml_core.schema import Table, asset_type_table_name
 
 __all__ = ["build_bag"]
 
-FORMAT = 1
+SCHEMA_FORMAT = 1
 """The version of what ``data/schema.json`` says."""
 
-_NEVER_FOLLOWED = frozenset({MLTable.dataset, MLTable.dataset_version, MLTable.execution, MLTable.workflow})
+_UNFOLLOWED_TABLES = frozenset({MLTable.dataset, MLTable.dataset_version, MLTable.execution, MLTable.workflow})
 
 
 def build_bag(connection: Connection, version: DatasetVersion, folder: Path) -> Path:
@@ -51,7 +51,7 @@ def build_bag(connection: Connection, version: DatasetVersion, folder: Path) -> 
     datasets = [version.dataset, *descendants(then, version.dataset)]
     with _Payload(then, connection.store, bag, manifest) as payload:
         _add_datasets(payload, connection.catalog, version, datasets)
-        for link in links(then.model).values():
+        for link in member_links(then.model).values():
             _add_members(payload, link, datasets)
         payload.add_references()
         described = {
@@ -60,29 +60,29 @@ def build_bag(connection: Connection, version: DatasetVersion, folder: Path) -> 
             "Snapshot": version.snapshot,
             "Source": connection.catalog.cite(version.dataset, version.snapshot),
         }
-        payload.describe(described)
-    _make(bag, manifest, folder / "bdbag.json", described["Source"])
+        payload.write_schema(described)
+    _run_make_bag(bag, manifest, folder / "bdbag.json", described["Source"])
     return bag
 
 
 def _add_datasets(payload: _Payload, catalog: Catalog, version: DatasetVersion, datasets: Sequence[RID]) -> None:
-    payload.add(MLTable.dataset, payload.catalog.select(MLTable.dataset, {"RID": list(datasets)}))
+    payload.add_rows(MLTable.dataset, payload.catalog.select(MLTable.dataset, {"RID": list(datasets)}))
     of_datasets = {"Dataset": list(datasets)}
-    payload.add(MLTable.dataset_dataset_type, payload.catalog.select(MLTable.dataset_dataset_type, of_datasets))
-    payload.add(MLTable.dataset_version, catalog.select(MLTable.dataset_version, {"RID": version.rid}))
-    payload.add(MLTable.dataset_version, version_rows_at(catalog, version.snapshot, datasets[1:]))
+    payload.add_rows(MLTable.dataset_dataset_type, payload.catalog.select(MLTable.dataset_dataset_type, of_datasets))
+    payload.add_rows(MLTable.dataset_version, catalog.select(MLTable.dataset_version, {"RID": version.rid}))
+    payload.add_rows(MLTable.dataset_version, version_rows_at(catalog, version.snapshot, datasets[1:]))
 
 
-def _add_members(payload: _Payload, link: Link, datasets: Sequence[RID]) -> None:
+def _add_members(payload: _Payload, link: MemberLink, datasets: Sequence[RID]) -> None:
     catalog = payload.catalog
-    for page in catalog.pages(link.table, {link.dataset: list(datasets)}):
-        payload.add(link.table, page)
-    types = asset_type_table(link.element)
+    for page in catalog.pages(link.table, {link.dataset_column: list(datasets)}):
+        payload.add_rows(link.table, page)
+    types = asset_type_table_name(link.element)
     typed = catalog.model.table(link.element).is_asset and types in catalog.model.tables
     for page in member_pages(catalog, link, datasets):
-        payload.add(link.element, page)
+        payload.add_rows(link.element, page)
         if typed:
-            payload.add(types, catalog.select(types, {link.element: [row["RID"] for row in page]}))
+            payload.add_rows(types, catalog.select(types, {link.element: [row["RID"] for row in page]}))
 
 
 class _Payload:
@@ -104,15 +104,15 @@ class _Payload:
         for file in self._files.values():
             file.close()
 
-    def add(self, name: str, rows: Iterable[Row]) -> None:
+    def add_rows(self, name: str, rows: Iterable[Row]) -> None:
         """Add rows of a table, each once, and note which rows they refer to and which files they name."""
         table = self.catalog.model.table(name)
-        new = self._file(table).add(rows)
+        new = self._table_file(table).add_rows(rows)
         for key in table.foreign_keys:
-            if key.table not in _NEVER_FOLLOWED:
+            if key.table not in _UNFOLLOWED_TABLES:
                 self._references[key.table, key.to].update(row[key.column] for row in new if row[key.column])
         if table.is_asset:
-            self._manifest.writelines(self._remote(table.name, row) for row in new)
+            self._manifest.writelines(self._manifest_line(table.name, row) for row in new)
 
     def add_references(self) -> None:
         """Add the rows that rows refer to, terms of vocabularies above all, and those that these refer to."""
@@ -122,30 +122,32 @@ class _Payload:
             values = {value for value in values if (table, column, value) not in asked}
             asked.update((table, column, value) for value in values)
             if values:
-                self.add(table, self.catalog.select(table, {column: sorted(values)}))
+                self.add_rows(table, self.catalog.select(table, {column: sorted(values)}))
 
-    def describe(self, dataset: dict[str, str]) -> None:
+    def write_schema(self, dataset: dict[str, str]) -> None:
         """Write down which tables there are, with the types of their columns, and whose bag it is."""
         model = self.catalog.model
         elements = {
-            link.element: {"table": link.table, "dataset": link.dataset, "member": link.member}
-            for link in links(model).values()
+            link.element: {"table": link.table, "dataset": link.dataset_column, "member": link.member_column}
+            for link in member_links(model).values()
         }
         names = {*self._files, *elements, *(link["table"] for link in elements.values())}
         tables = {
             name: {"columns": column_types(model.table(name)), "asset": model.table(name).is_asset}
             for name in sorted(names)
         }
-        text = json.dumps({"format": FORMAT, "dataset": dataset, "elements": elements, "tables": tables}, indent=1)
+        text = json.dumps(
+            {"format": SCHEMA_FORMAT, "dataset": dataset, "elements": elements, "tables": tables}, indent=1
+        )
         (self._folder / SCHEMA_FILE.name).write_text(text, encoding="utf-8")
 
-    def _file(self, table: Table) -> TableFile:
+    def _table_file(self, table: Table) -> TableFile:
         if table.name not in self._files:
             path = self._folder / table_path(table.name).name
             self._files[table.name] = TableFile(path, column_types(table))
         return self._files[table.name]
 
-    def _remote(self, table: str, row: Row) -> str:
+    def _manifest_line(self, table: str, row: Row) -> str:
         path = asset_path(table, row["RID"], row["Filename"]).relative_to("data")
         entry: dict[str, Any] = {
             "url": self._store.source(row["URL"]),
@@ -156,12 +158,12 @@ class _Payload:
         return json.dumps(entry) + "\n"
 
 
-def _make(bag: Path, manifest: Path, configuration: Path, source: str) -> None:
+def _run_make_bag(bag: Path, manifest: Path, configuration: Path, source: str) -> None:
     metadata = {"External-Identifier": source, "Bagging-Software": "deriva-ml-core"}
     told = {"bagit_spec_version": "1.0", "bag_algorithms": ["md5"], "bag_metadata": metadata}
     configuration.write_text(json.dumps({"bag_config": told}), encoding="utf-8")
     remote = str(manifest) if manifest.stat().st_size else ""
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-P", maker.__file__, bag, remote, configuration],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.DEVNULL,

@@ -10,11 +10,11 @@ __all__ = ["SCHEMA_FILE", "asset_path", "safe_name", "table_path"]
 SCHEMA_FILE = PurePosixPath("data/schema.json")
 """What tables the bag has, with the types of their columns, and which dataset and version it is."""
 
-LONGEST = 255
+MAX_NAME_BYTES = 255
 """Bytes of a file name that Linux and macOS take."""
 
 # a bag's lists are read line by line at every one of these, and %0A and %0D in them mean line ends
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\\]|%(?=0[aAdD])")
+_UNSAFE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\\]|%(?=0[aAdD])")
 
 
 def table_path(table: str) -> PurePosixPath:
@@ -40,12 +40,12 @@ def safe_name(filename: str) -> PurePosixPath:
 
 
 def _safe_part(part: str) -> str:
-    fit = _UNFIT.sub("_", part)
+    fit = _UNSAFE_CHARACTERS.sub("_", part)
     fit = "_" * (len(fit) - len(fit.lstrip())) + fit.strip() + "_" * (len(fit) - len(fit.rstrip()))
-    return fit if len(fit.encode()) <= LONGEST else _shortened(fit)
+    return fit if len(fit.encode()) <= MAX_NAME_BYTES else _shorten_name(fit)
 
 
-def _shortened(name: str) -> str:
+def _shorten_name(name: str) -> str:
     suffix = PurePosixPath(name).suffix.encode()[-20:]
-    stem = name.encode()[: LONGEST - len(suffix)]
+    stem = name.encode()[: MAX_NAME_BYTES - len(suffix)]
     return stem.decode(errors="ignore") + suffix.decode(errors="ignore")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DatasetBag"]
 
-NAMED = 5
+MAX_LISTED_FILES = 5
 """How many wrong files an error names."""
 
 
@@ -98,7 +98,7 @@ class DatasetBag:
             The rows in the order in which they were added; a table without members has an empty list.
         """
         datasets = {self._rid, *(self._descendants() if recurse else ())}
-        return {element: self._members(element, datasets) for element in self._schema["elements"]}
+        return {element: self._member_rows(element, datasets) for element in self._schema["elements"]}
 
     def list_dataset_children(self, recurse: bool = False) -> list[DatasetBag]:
         """The datasets that lie in this one, read from the same folder.
@@ -106,7 +106,7 @@ class DatasetBag:
         Args:
             recurse: Whether those in them count too, at any depth, the nearest first.
         """
-        nearest = self._nested().get(self._rid, [])
+        nearest = self._children_by_dataset().get(self._rid, [])
         return [DatasetBag(self._path, rid) for rid in (self._descendants() if recurse else nearest)]
 
     def get_table(self, table: str) -> list[Row]:
@@ -123,14 +123,14 @@ class DatasetBag:
         Raises:
             UnknownTable: The bag has no such table; the known ones are named.
         """
-        rows = self._read(table)
-        return (self._with_file(table, row) for row in rows) if self._schema["tables"][table]["asset"] else rows
+        rows = self._read_rows(table)
+        return (self._add_file_path(table, row) for row in rows) if self._schema["tables"][table]["asset"] else rows
 
     def iterate_assets(self) -> Iterator[tuple[Row, Path]]:
         """The rows of all assets as the catalog has them, each with the place where its file is, or would be."""
         for table in self.list_tables():
             if self._schema["tables"][table]["asset"]:
-                yield from ((row, self._file(table, row)) for row in self._read(table))
+                yield from ((row, self._asset_file_path(table, row)) for row in self._read_rows(table))
 
     def get_table_as_dataframe(self, table: str) -> pd.DataFrame:
         """All rows of a table as a pandas DataFrame.
@@ -166,19 +166,19 @@ class DatasetBag:
                 bag.validate()
         except bdbagit.BagValidationError as error:
             wrong = [detail for detail in error.details if isinstance(detail, bdbagit.ChecksumMismatch)]
-            named = "; ".join(map(str, (wrong or error.details or [error])[:NAMED]))
+            named = "; ".join(map(str, (wrong or error.details or [error])[:MAX_LISTED_FILES]))
             raise (ChecksumMismatch if wrong else InvalidBag)(f"{self._path}: {named}.") from error
         except bdbagit.BagError as error:
             raise InvalidBag(f"{self._path}: {error}.") from error
 
-    def _members(self, element: str, datasets: set[RID]) -> list[Row]:
+    def _member_rows(self, element: str, datasets: set[RID]) -> list[Row]:
         link = self._schema["elements"][element]
         linked = (row for row in self.iterate_table(link["table"]) if row[link["dataset"]] in datasets)
         rids = dict.fromkeys(row[link["member"]] for row in linked)
         rows = {row["RID"]: row for row in self.iterate_table(element) if row["RID"] in rids}
         return [rows[rid] for rid in rids if rid in rows]
 
-    def _nested(self) -> dict[RID, list[RID]]:
+    def _children_by_dataset(self) -> dict[RID, list[RID]]:
         link = self._schema["elements"][MLTable.dataset]
         found: dict[RID, list[RID]] = {}
         for row in self.iterate_table(link["table"]):
@@ -186,22 +186,22 @@ class DatasetBag:
         return found
 
     def _descendants(self) -> list[RID]:
-        nested, seen, level = self._nested(), {self._rid: None}, [self._rid]
+        nested, seen, level = self._children_by_dataset(), {self._rid: None}, [self._rid]
         while level:
             level = [rid for outer in level for rid in nested.get(outer, ()) if rid not in seen]
             seen.update(dict.fromkeys(level))
         return list(seen)[1:]
 
-    def _read(self, table: str) -> Iterator[Row]:
+    def _read_rows(self, table: str) -> Iterator[Row]:
         known = self._schema["tables"]
         if table not in known:
             raise UnknownTable(f"The bag {self._path} has no table {table!r}; it has {', '.join(self.list_tables())}.")
         path = self._path / table_path(table)
         return read_table(path, known[table]["columns"]) if path.exists() else iter(())
 
-    def _file(self, table: str, row: Row) -> Path:
+    def _asset_file_path(self, table: str, row: Row) -> Path:
         return self._path / asset_path(table, row["RID"], row["Filename"])
 
-    def _with_file(self, table: str, row: Row) -> Row:
-        file, name = self._file(table, row), row["Filename"]
+    def _add_file_path(self, table: str, row: Row) -> Row:
+        file, name = self._asset_file_path(table, row), row["Filename"]
         return {**row, "Filename": str(file) if file.exists() else name, "Original_Filename": name}

@@ -14,7 +14,7 @@ from deriva_ml_core.schema import SYSTEM_COLUMNS, Table
 
 __all__ = ["TableFile", "column_types", "read_table"]
 
-LONGEST_VALUE = 2**31 - 1
+MAX_VALUE_LENGTH = 2**31 - 1
 """Characters of one value; the csv module reads 131,072 unless told otherwise."""
 
 # an empty field is no value; a text that is empty or all quotation marks is therefore written with two more of them
@@ -42,11 +42,11 @@ class TableFile:
         self._seen: set[str] = set()
         self._writer.writerow(types)
 
-    def add(self, rows: Iterable[Row]) -> list[Row]:
+    def add_rows(self, rows: Iterable[Row]) -> list[Row]:
         """Write those rows that are not there yet, and return them."""
         new = [row for row in rows if row["RID"] not in self._seen]
         self._seen.update(row["RID"] for row in new)
-        self._writer.writerows([_encoded(row.get(name), json_) for name, json_ in self._columns] for row in new)
+        self._writer.writerows([_encode_value(row.get(name), json_) for name, json_ in self._columns] for row in new)
         return new
 
     def close(self) -> None:
@@ -56,10 +56,10 @@ class TableFile:
 
 def read_table(path: Path, types: Mapping[str, str]) -> Iterator[Row]:
     """The rows of a CSV file, one by one."""
-    csv.field_size_limit(LONGEST_VALUE)
+    csv.field_size_limit(MAX_VALUE_LENGTH)
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file)
-        columns = [(name, _decoder(types.get(name, "text"))) for name in next(lines)]
+        columns = [(name, _select_decoder(types.get(name, "text"))) for name in next(lines)]
         for line in lines:
             yield {name: decode(text) if text else None for (name, decode), text in zip(columns, line, strict=True)}
 
@@ -68,10 +68,10 @@ def _is_json(type_: str) -> bool:
     return type_.startswith("json") or type_.endswith("[]")
 
 
-def _encoded(value: Any, json_: bool) -> str:
+def _encode_value(value: Any, is_json: bool) -> str:
     if value is None:
         return ""
-    if json_:
+    if is_json:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -79,7 +79,7 @@ def _encoded(value: Any, json_: bool) -> str:
     return text + '""' if _QUOTES.fullmatch(text) else text
 
 
-def _decoder(type_: str) -> Callable[[str], Any]:
+def _select_decoder(type_: str) -> Callable[[str], Any]:
     if _is_json(type_):
         return json.loads
     if type_.startswith(("int", "serial")):
@@ -88,8 +88,8 @@ def _decoder(type_: str) -> Callable[[str], Any]:
         return float
     if type_ == "boolean":
         return "true".__eq__
-    return _text
+    return _decode_text
 
 
-def _text(text: str) -> str:
+def _decode_text(text: str) -> str:
     return text[2:] if _QUOTES.fullmatch(text) else text

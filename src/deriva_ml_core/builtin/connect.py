@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deriva_ml_core.addresses import embedded_folder, home
+from deriva_ml_core.addresses import embedded_catalog_folder, home_folder
 from deriva_ml_core.backend import Backend
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.models import Address
@@ -22,11 +22,11 @@ def connect(address: Address) -> Backend | None:
         ConfigurationError: A catalog's number is given for an embedded catalog, which has none, or none for a server.
         CatalogUnavailable: The server cannot be reached.
     """
-    folder = embedded_folder(address.hostname)
+    folder = embedded_catalog_folder(address.hostname)
     if folder is None:
         from deriva_ml_core.backends.remote import open_backend as open_remote
 
-        return open_remote(address, home())
+        return open_remote(address, home_folder())
     if address.catalog_id is not None:
         raise ConfigurationError(
             f"The embedded catalog in {folder} has no number, and {address.catalog_id!r} was given: leave it out, or "
@@ -44,12 +44,12 @@ def create_catalog(address: Address, project_name: str, acls: Mapping[str, Seque
     Raises:
         ConfigurationError: The address is an embedded catalog's, which is made when it is opened.
     """
-    folder = embedded_folder(address.hostname)
+    folder = embedded_catalog_folder(address.hostname)
     if folder is not None:
         raise ConfigurationError(
             f"The embedded catalog in {folder} is made when it is first opened, with DerivaML(...): name a server to "
             "make a catalog there."
         )
-    from deriva_ml_core.backends.remote import create_on_server
+    from deriva_ml_core.backends.remote import create_or_extend_catalog
 
-    return create_on_server(address, project_name, acls)
+    return create_or_extend_catalog(address, project_name, acls)

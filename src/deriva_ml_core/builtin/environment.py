@@ -17,7 +17,7 @@ from deriva_ml_core.plugins import hookimpl
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-CHOSEN = re.compile(
+RECORDED_VARIABLES = re.compile(
     r"(?!DERIVA_ML_EXECUTIONS|DERIVA_ML_NOTEBOOK_(?:COMMAND|RUN))"  # how the processes of one run find each other
     r"(?:(?:CONDA|CUBLAS|CUDA|CUDNN|DERIVA|HF|HIP|HYDRA|JAX|KERAS|LC|LIGHTNING|LSB|MKL|NCCL|NUMEXPR|NVIDIA|OMP|OMPI|OPENBLAS|"
     r"PBS|PL|PYTORCH|ROCR|SLURM|TF|TORCH|TORCHINDUCTOR|TRANSFORMERS|UV|WANDB|XLA)_.*"
@@ -25,16 +25,16 @@ CHOSEN = re.compile(
 )
 """The environment variables that are kept: those that change what a run computes, or say where it ran."""
 
-COMMAND = "DERIVA_ML_NOTEBOOK_COMMAND"
+COMMAND_VARIABLE = "DERIVA_ML_NOTEBOOK_COMMAND"
 """What ``deriva-ml-run-notebook`` was called with, for the kernel that it starts: JSON, without secrets."""
 
-_DISTRIBUTION = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
+_DISTRIBUTION_FOLDER = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 
 
 @hookimpl
 def describe_environment(environ: Mapping[str, str]) -> dict[str, JsonValue]:
     """Describe this process and its machine; in a notebook that a command runs, the command is that command's."""
-    command = json.loads(environ.get(COMMAND, "{}"))  # ours: no user writes it
+    command = json.loads(environ.get(COMMAND_VARIABLE, "{}"))  # ours: no user writes it
     return {
         "python": {
             "version": platform.python_version(),
@@ -52,10 +52,10 @@ def describe_environment(environ: Mapping[str, str]) -> dict[str, JsonValue]:
         "orig_argv": [] if command else [*sys.orig_argv],
         "processors": os.cpu_count(),
         "processors_usable": _usable_processors(),
-        "memory_bytes": _memory(),
-        "gpus": [*_gpus()],
-        "packages": {**_packages()},
-        "variables": {name: environ[name] for name in sorted(environ) if CHOSEN.fullmatch(name)},
+        "memory_bytes": _total_memory(),
+        "gpus": [*_gpu_names()],
+        "packages": {**_installed_packages()},
+        "variables": {name: environ[name] for name in sorted(environ) if RECORDED_VARIABLES.fullmatch(name)},
     }
 
 
@@ -70,28 +70,28 @@ def _usable_processors() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _memory() -> int | None:
+def _total_memory() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
 
 
-def _packages() -> dict[str, str]:
+def _installed_packages() -> dict[str, str]:
     """The installed distributions and their versions, by the names of their folders, which needs no file to be read."""
     found: dict[str, str] = {}
     for folder in sys.path:
         try:
-            names = os.listdir(folder or ".")  # noqa: PTH208 - names alone, and hundreds of them
+            names = os.listdir(folder or ".")
         except OSError:
             continue
-        for part in map(_DISTRIBUTION.fullmatch, names):
+        for part in map(_DISTRIBUTION_FOLDER.fullmatch, names):
             if part:
                 found.setdefault(re.sub(r"[-_.]+", "-", part["name"]).lower(), part["version"])
     return dict(sorted(found.items()))
 
 
-def _gpus() -> list[str]:
+def _gpu_names() -> list[str]:
     """The graphics processors' names, as the driver's files or an already imported torch tell them."""
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     if files:

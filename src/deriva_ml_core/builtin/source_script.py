@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deriva_ml_core.git import file_source
 from deriva_ml_core.models import SourceCode
-from deriva_ml_core.notices import doubt
+from deriva_ml_core.notices import warn_not_reproducible
 from deriva_ml_core.plugins import hookimpl
 
 
@@ -16,7 +16,7 @@ def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode
     """Answer for a script; an interactive session has no file, and is warned about."""
     if script:
         return file_source(script, "script", environ)
-    doubt(
+    warn_not_reproducible(
         "An interactive session has no file, so this run is recorded but cannot be repeated. "
         "Write the code to a script and run that.",
         environ,

@@ -6,30 +6,30 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from deriva_ml_core.backend import Catalog, Either, Row
+from deriva_ml_core.backend import AnyOf, Catalog, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset.members import (
-    Link,
+    MemberLink,
     ancestors,
     descendants,
-    link_to,
-    links,
     locate_members,
+    lookup_member_link,
+    member_links,
     member_pages,
-    portions,
+    split_batches,
 )
 from deriva_ml_core.dataset.versions import (
     DatasetVersion,
     VersionPart,
+    create_versions,
     current_version,
     lookup_version,
-    make_versions,
     version_history,
 )
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
 from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownVersion
 from deriva_ml_core.models import DatasetSpec
-from deriva_ml_core.schema import ForeignKey, association, dataset_table
+from deriva_ml_core.schema import ForeignKey, association_table, dataset_element_table_name
 
 if TYPE_CHECKING:
     from deriva_ml_core.bag import DatasetBag
@@ -45,7 +45,7 @@ __all__ = [
     "record_input",
 ]
 
-Members = Sequence[RID] | Mapping[str, Sequence[RID]]
+MemberRIDs = Sequence[RID] | Mapping[str, Sequence[RID]]
 
 
 class Dataset:
@@ -130,9 +130,9 @@ class Dataset:
         """
         around = f"Dataset {self.rid} in it has a new version" + (f": {description}" if description else "")
         changed = {self.rid: description, **dict.fromkeys(ancestors(self._catalog, self.rid), around)}
-        return make_versions(self._catalog, changed, component, self._execution)[self.rid]
+        return create_versions(self._catalog, changed, component, self._execution)[self.rid]
 
-    def add_dataset_members(self, members: Members, description: str = "") -> None:
+    def add_dataset_members(self, members: MemberRIDs, description: str = "") -> None:
         """Add rows, and make a new minor version if any of them is not yet a member.
 
         Args:
@@ -145,19 +145,21 @@ class Dataset:
             DatasetCycle: The dataset would contain itself; nothing was added.
         """
         located = locate_members(self._catalog, members)
-        self._refuse_cycle(located.get(MLTable.dataset, ()))
-        added = sum([self._insert(link_to(self._catalog, table), rids) for table, rids in located.items()])
+        self._check_no_cycle(located.get(MLTable.dataset, ()))
+        added = sum(
+            [self._insert_members(lookup_member_link(self._catalog, table), rids) for table, rids in located.items()]
+        )
         try:
-            self._refuse_cycle(located.get(MLTable.dataset, ()))
+            self._check_no_cycle(located.get(MLTable.dataset, ()))
         except DatasetCycle:
             # another process closed the circle between our look and our insert, and may have made a version of it
-            self._delete(link_to(self._catalog, MLTable.dataset), located[MLTable.dataset])
+            self._delete_members(lookup_member_link(self._catalog, MLTable.dataset), located[MLTable.dataset])
             self.increment_version(VersionPart.minor, "Took out what would have closed a circle")
             raise
-        if added or not self._version_agrees(located, present=True):
-            self.increment_version(VersionPart.minor, description or f"Added {_counted(located)}")
+        if added or not self._is_version_current(located, present=True):
+            self.increment_version(VersionPart.minor, description or f"Added {_format_counts(located)}")
 
-    def delete_dataset_members(self, members: Members, description: str = "") -> None:
+    def delete_dataset_members(self, members: MemberRIDs, description: str = "") -> None:
         """Take rows out of the dataset (the rows themselves stay), and make a new minor version if any was in it.
 
         Args:
@@ -169,9 +171,11 @@ class Dataset:
             WrongTable: A row's table is not an element table.
         """
         located = locate_members(self._catalog, members)
-        removed = sum([self._delete(link_to(self._catalog, table), rids) for table, rids in located.items()])
-        if removed or not self._version_agrees(located, present=False):
-            self.increment_version(VersionPart.minor, description or f"Removed {_counted(located)}")
+        removed = sum(
+            [self._delete_members(lookup_member_link(self._catalog, table), rids) for table, rids in located.items()]
+        )
+        if removed or not self._is_version_current(located, present=False):
+            self.increment_version(VersionPart.minor, description or f"Removed {_format_counts(located)}")
 
     def list_dataset_members(
         self, version: str | None = None, recurse: bool = False, limit: int | None = None
@@ -189,8 +193,8 @@ class Dataset:
         Raises:
             UnknownVersion: The dataset has no such version.
         """
-        then, datasets = self._as_of(version, recurse)
-        pages = {table: member_pages(then, link, datasets) for table, link in links(then.model).items()}
+        then, datasets = self._at_version(version, recurse)
+        pages = {table: member_pages(then, link, datasets) for table, link in member_links(then.model).items()}
         return {table: list(islice(chain.from_iterable(found), limit)) for table, found in pages.items()}
 
     def iterate_dataset_members(
@@ -208,8 +212,8 @@ class Dataset:
             UnknownVersion: The dataset has no such version.
             WrongTable: The table is not an element table.
         """
-        then, datasets = self._as_of(version, recurse)
-        return member_pages(then, link_to(self._catalog, table), datasets, size=page_size)
+        then, datasets = self._at_version(version, recurse)
+        return member_pages(then, lookup_member_link(self._catalog, table), datasets, size=page_size)
 
     def list_dataset_children(self, version: str | None = None, recurse: bool = False) -> list[Dataset]:
         """The datasets that lie in this one.
@@ -218,9 +222,9 @@ class Dataset:
             version: The version; None for the current one.
             recurse: Whether those in them count too, at any depth, the nearest first.
         """
-        then, datasets = self._as_of(version, recurse)
-        pages = member_pages(then, link_to(then, MLTable.dataset), datasets)
-        return _bound(self._connection, list(chain.from_iterable(pages)))
+        then, datasets = self._at_version(version, recurse)
+        pages = member_pages(then, lookup_member_link(then, MLTable.dataset), datasets)
+        return _datasets_from_rows(self._connection, list(chain.from_iterable(pages)))
 
     def list_dataset_parents(self, recurse: bool = False) -> list[Dataset]:
         """The datasets that this one lies in now.
@@ -228,13 +232,13 @@ class Dataset:
         Args:
             recurse: Whether those around them count too, at any depth.
         """
-        link = link_to(self._catalog, MLTable.dataset)
+        link = lookup_member_link(self._catalog, MLTable.dataset)
         around = (
             ancestors(self._catalog, self.rid)
             if recurse
-            else [row[link.dataset] for row in self._catalog.select(link.table, {link.member: self.rid})]
+            else [row[link.dataset_column] for row in self._catalog.select(link.table, {link.member_column: self.rid})]
         )
-        return _bound(self._connection, self._catalog.select(MLTable.dataset, {"RID": around}))
+        return _datasets_from_rows(self._connection, self._catalog.select(MLTable.dataset, {"RID": around}))
 
     def download_dataset_bag(self, version: str | None = None, materialize: bool = True) -> DatasetBag:
         """Bring a version to this machine, or find it there.
@@ -254,39 +258,42 @@ class Dataset:
 
         return download_bag(self._connection, DatasetSpec(rid=self.rid, version=version, materialize=materialize))
 
-    def _as_of(self, version: str | None, recurse: bool) -> tuple[Catalog, list[RID]]:
+    def _at_version(self, version: str | None, recurse: bool) -> tuple[Catalog, list[RID]]:
         """The catalog as it was at a version, and the datasets whose members count."""
         then = self._catalog.at(lookup_version(self._connection, self.rid, version).snapshot)
         return then, [self.rid, *(descendants(then, self.rid) if recurse else ())]
 
-    def _insert(self, link: Link, rids: Sequence[RID]) -> int:
+    def _insert_members(self, link: MemberLink, rids: Sequence[RID]) -> int:
         added = 0
-        for portion in portions(rids):
-            rows = [{link.dataset: self.rid, link.member: rid} for rid in portion]
+        for portion in split_batches(rids):
+            rows = [{link.dataset_column: self.rid, link.member_column: rid} for rid in portion]
             added += self._catalog.insert(link.table, rows, skip_existing=True)
         return added
 
-    def _delete(self, link: Link, rids: Sequence[RID]) -> int:
-        found = portions(rids)
-        return sum(self._catalog.delete(link.table, {link.dataset: self.rid, link.member: rids}) for rids in found)
+    def _delete_members(self, link: MemberLink, rids: Sequence[RID]) -> int:
+        found = split_batches(rids)
+        return sum(
+            self._catalog.delete(link.table, {link.dataset_column: self.rid, link.member_column: rids})
+            for rids in found
+        )
 
-    def _refuse_cycle(self, children: Collection[RID]) -> None:
+    def _check_no_cycle(self, children: Collection[RID]) -> None:
         if children and (circle := {self.rid, *ancestors(self._catalog, self.rid)}.intersection(children)):
             raise DatasetCycle(
                 f"Dataset {self.rid} lies in {', '.join(sorted(circle))}, or is it, and so cannot contain it; "
                 "leave it out of the members."
             )
 
-    def _version_agrees(self, members: Mapping[str, Sequence[RID]], *, present: bool) -> bool:
+    def _is_version_current(self, members: Mapping[str, Sequence[RID]], *, present: bool) -> bool:
         """Whether the current version has all of these, or none: a process may have died before it made its own."""
         try:
             then = self._catalog.at(current_version(self._catalog, self.rid).snapshot)
         except UnknownVersion:
             return False
         for table, rids in members.items():
-            link = link_to(self._catalog, table)
-            for portion in portions(rids):
-                there = len(then.select(link.table, {link.dataset: self.rid, link.member: portion}))
+            link = lookup_member_link(self._catalog, table)
+            for portion in split_batches(rids):
+                there = len(then.select(link.table, {link.dataset_column: self.rid, link.member_column: portion}))
                 if there != (len(portion) if present else 0):
                     return False
         return True
@@ -312,7 +319,7 @@ def create_dataset(
     rid = catalog.reserve(1)[0]
     catalog.insert(MLTable.dataset, [{"RID": rid, "Description": description, "Deleted": False}])
     catalog.insert(MLTable.dataset_dataset_type, [{"Dataset": rid, "Dataset_Type": name} for name in types])
-    make_versions(catalog, {rid: "First version"}, VersionPart.minor, execution)
+    create_versions(catalog, {rid: "First version"}, VersionPart.minor, execution)
     return lookup_dataset(connection, rid, execution)
 
 
@@ -327,13 +334,13 @@ def lookup_dataset(connection: Connection, rid: RID, execution: RID | None = Non
     Raises:
         UnknownRID, WrongTable: The record id names no dataset.
     """
-    return _bound(connection, [connection.require_row(MLTable.dataset, split_rid(rid)[0])], execution)[0]
+    return _datasets_from_rows(connection, [connection.require_row(MLTable.dataset, split_rid(rid)[0])], execution)[0]
 
 
 def find_datasets(connection: Connection) -> list[Dataset]:
     """All datasets that were not deleted, the oldest first."""
-    living = Either(({"Deleted": None}, {"Deleted": False}))
-    return _bound(connection, connection.catalog.select(MLTable.dataset, living, order=("RCT", "RID")))
+    living = AnyOf(({"Deleted": None}, {"Deleted": False}))
+    return _datasets_from_rows(connection, connection.catalog.select(MLTable.dataset, living, order=("RCT", "RID")))
 
 
 def delete_dataset(connection: Connection, rid: RID) -> None:
@@ -354,13 +361,13 @@ def add_dataset_element_type(connection: Connection, table: str) -> None:
         UnknownTable: The catalog has no such table.
     """
     element = connection.catalog.refresh().table(table)
-    if element.name in links(connection.catalog.model):
+    if element.name in member_links(connection.catalog.model):
         return
-    name = dataset_table(element.name)
+    name = dataset_element_table_name(element.name)
     if name in connection.catalog.model.tables:
         raise ConfigurationError(f"Rows of {table} cannot be members of datasets: {name} is another table already.")
     ends = ForeignKey("Dataset", MLTable.dataset), ForeignKey(element.name, element.name)
-    connection.catalog.create_tables([association(name, *ends, schema=element.schema)])
+    connection.catalog.create_tables([association_table(name, *ends, schema=element.schema)])
     connection.catalog.refresh()
 
 
@@ -394,7 +401,7 @@ def list_input_datasets(connection: Connection, execution: RID) -> list[DatasetS
     return [DatasetSpec(rid=row["Dataset"], version=numbers.get(row["Dataset_Version"])) for row in inputs]
 
 
-def _bound(connection: Connection, rows: Sequence[Row], execution: RID | None = None) -> list[Dataset]:
+def _datasets_from_rows(connection: Connection, rows: Sequence[Row], execution: RID | None = None) -> list[Dataset]:
     links = connection.catalog.select(MLTable.dataset_dataset_type, {"Dataset": [row["RID"] for row in rows]})
     types: dict[RID, list[str]] = {}
     for link in links:
@@ -402,5 +409,5 @@ def _bound(connection: Connection, rows: Sequence[Row], execution: RID | None = 
     return [Dataset(connection, row, types.get(row["RID"], ()), execution) for row in rows]
 
 
-def _counted(members: Mapping[str, Sequence[RID]]) -> str:
+def _format_counts(members: Mapping[str, Sequence[RID]]) -> str:
     return ", ".join(f"{len(rids)} {table}" for table, rids in members.items())

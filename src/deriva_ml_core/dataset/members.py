@@ -13,62 +13,62 @@ from deriva_ml_core.errors import UnknownRID, WrongTable
 from deriva_ml_core.schema import CatalogModel
 
 __all__ = [
-    "Link",
+    "MemberLink",
     "ancestors",
     "descendants",
-    "link_to",
-    "links",
+    "lookup_member_link",
+    "member_links",
     "locate_members",
     "member_pages",
-    "portions",
+    "split_batches",
 ]
 
-PORTION = 10_000
+BATCH_SIZE = 10_000
 """How many record ids go into one call: as many as the catalog inserts in one transaction."""
 
-NAMED = 5
+MAX_LISTED_RIDS = 5
 """How many wrong record ids an error names."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class MemberLink:
     """The table that links datasets to their members of one table.
 
     Args:
         element: The members' table.
         table: The table of the links.
-        dataset: Its column that names the dataset.
-        member: Its column that names the member.
+        dataset_column: Its column that names the dataset.
+        member_column: Its column that names the member.
     """
 
     element: str
     table: str
-    dataset: str
-    member: str
+    dataset_column: str
+    member_column: str
 
 
-def links(model: CatalogModel) -> dict[str, Link]:
+def member_links(model: CatalogModel) -> dict[str, MemberLink]:
     """The links to all element tables, datasets among them, by element table."""
     found = {}
     for element, table in model.element_tables.items():
         dataset, member = model.table(table).foreign_keys
-        found[element] = Link(element, table, dataset.column, member.column)
+        found[element] = MemberLink(element, table, dataset.column, member.column)
     return found
 
 
-def link_to(catalog: Catalog, element: str) -> Link:
+def lookup_member_link(catalog: Catalog, element: str) -> MemberLink:
     """The link to one element table.
 
     Raises:
         UnknownTable: The catalog has no such table.
         WrongTable: The table's rows may not be members of datasets.
     """
-    found = links(catalog.model).get(element) or links(catalog.refresh()).get(element)
+    found = member_links(catalog.model).get(element) or member_links(catalog.refresh()).get(element)
     if found is None:
         table = catalog.model.table(element).name
-        raise WrongTable(f"Rows of {table} may not be members of datasets yet. {_remedy(table)}")
+        raise WrongTable(f"Rows of {table} may not be members of datasets yet. {_element_type_hint(table)}")
     return found
 
 
@@ -86,24 +86,26 @@ def locate_members(catalog: Catalog, members: Sequence[RID] | Mapping[str, Seque
         WrongTable: A row's table is not an element table, or not the one that was said.
     """
     if isinstance(members, Mapping):
-        said = {link_to(catalog, table).element: _plain(rids) for table, rids in members.items()}
+        said = {lookup_member_link(catalog, table).element: _normalize_rids(rids) for table, rids in members.items()}
         for element, rids in said.items():
-            found = _tables(catalog, rids, [element])
-            _refuse(catalog, [rid for rid in rids if rid not in found], element)
+            found = _locate_tables(catalog, rids, [element])
+            _raise_invalid_members(catalog, [rid for rid in rids if rid not in found], element)
         return said
-    rids = _plain(members)
-    tables = _tables(catalog, rids, links(catalog.model))
+    rids = _normalize_rids(members)
+    tables = _locate_tables(catalog, rids, member_links(catalog.model))
     if len(tables) < len(rids):
         missing = [rid for rid in rids if rid not in tables]
-        tables |= _tables(catalog, missing, links(catalog.refresh()))
-        _refuse(catalog, [rid for rid in missing if rid not in tables])
+        tables |= _locate_tables(catalog, missing, member_links(catalog.refresh()))
+        _raise_invalid_members(catalog, [rid for rid in missing if rid not in tables])
     by_table = defaultdict(list)
     for rid in rids:
         by_table[tables[rid]].append(rid)
     return dict(by_table)
 
 
-def member_pages(catalog: Catalog, link: Link, datasets: Sequence[RID], *, size: int = 2000) -> Iterator[list[Row]]:
+def member_pages(
+    catalog: Catalog, link: MemberLink, datasets: Sequence[RID], *, size: int = 2000
+) -> Iterator[list[Row]]:
     """The complete rows of the members of one element table, in the order in which they were added.
 
     Args:
@@ -113,8 +115,8 @@ def member_pages(catalog: Catalog, link: Link, datasets: Sequence[RID], *, size:
         size: The most rows a page; memory holds one page, and the record ids seen where there are several datasets.
     """
     seen: set[RID] = set()
-    for page in catalog.pages(link.table, {link.dataset: list(datasets)}, size=size):
-        rids = [row[link.member] for row in page]
+    for page in catalog.pages(link.table, {link.dataset_column: list(datasets)}, size=size):
+        rids = [row[link.member_column] for row in page]
         if len(datasets) > 1:
             rids = [rid for rid in dict.fromkeys(rids) if rid not in seen]
             seen.update(rids)
@@ -124,57 +126,61 @@ def member_pages(catalog: Catalog, link: Link, datasets: Sequence[RID], *, size:
 
 def ancestors(catalog: Catalog, dataset: RID) -> list[RID]:
     """The datasets that a dataset lies in, at any depth, the nearest first."""
-    link = link_to(catalog, MLTable.dataset)
-    return _closure(catalog, link.table, dataset, link.member, link.dataset)
+    link = lookup_member_link(catalog, MLTable.dataset)
+    return _transitive_closure(catalog, link.table, dataset, link.member_column, link.dataset_column)
 
 
 def descendants(catalog: Catalog, dataset: RID) -> list[RID]:
     """The datasets that lie in a dataset, at any depth, the nearest first."""
-    link = link_to(catalog, MLTable.dataset)
-    return _closure(catalog, link.table, dataset, link.dataset, link.member)
+    link = lookup_member_link(catalog, MLTable.dataset)
+    return _transitive_closure(catalog, link.table, dataset, link.dataset_column, link.member_column)
 
 
-def portions(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The values in runs of `PORTION`."""
-    return (values[start : start + PORTION] for start in range(0, len(values), PORTION))
+def split_batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The values in runs of `BATCH_SIZE`."""
+    return (values[start : start + BATCH_SIZE] for start in range(0, len(values), BATCH_SIZE))
 
 
-def _closure(catalog: Catalog, table: str, start: RID, known: str, wanted: str) -> list[RID]:
+def _transitive_closure(catalog: Catalog, table: str, start: RID, from_column: str, to_column: str) -> list[RID]:
     level, seen = [start], {start: None}
     while level:
-        rows = catalog.select(table, {known: level})
-        level = [rid for rid in dict.fromkeys(row[wanted] for row in rows) if rid not in seen]
+        rows = catalog.select(table, {from_column: level})
+        level = [rid for rid in dict.fromkeys(row[to_column] for row in rows) if rid not in seen]
         seen.update(dict.fromkeys(level))
     return list(seen)[1:]
 
 
-def _plain(rids: Iterable[str]) -> list[RID]:
+def _normalize_rids(rids: Iterable[str]) -> list[RID]:
     given = [rids] if isinstance(rids, str) else rids
     return list(dict.fromkeys(split_rid(rid)[0] for rid in given))
 
 
-def _tables(catalog: Catalog, rids: Sequence[RID], tables: Collection[str]) -> dict[RID, str]:
+def _locate_tables(catalog: Catalog, rids: Sequence[RID], tables: Collection[str]) -> dict[RID, str]:
     found: dict[RID, str] = {}
-    for portion in portions(rids):
+    for portion in split_batches(rids):
         found |= catalog.locate(portion, tuple(tables))
     return found
 
 
-def _refuse(catalog: Catalog, rids: Sequence[RID], said: str | None = None) -> None:
+def _raise_invalid_members(catalog: Catalog, rids: Sequence[RID], expected_table: str | None = None) -> None:
     """Raise what is wrong with record ids that were not found where they should be, unless there are none."""
-    found = _tables(catalog, rids, ())
+    found = _locate_tables(catalog, rids, ())
     if unknown := [rid for rid in rids if rid not in found]:
-        raise UnknownRID(f"{catalog.name} has no row {_named(unknown)}; give record ids of rows that it has.")
+        raise UnknownRID(f"{catalog.name} has no row {_format_rids(unknown)}; give record ids of rows that it has.")
     for table in set(found.values()):
-        wrong = _named([rid for rid in rids if found[rid] == table])
-        if said:
-            raise WrongTable(f"Not of {said}, but of {table}: {wrong}; give them by their own table.")
-        raise WrongTable(f"Of {table}, whose rows may not be members of datasets yet: {wrong}. {_remedy(table)}")
+        wrong = _format_rids([rid for rid in rids if found[rid] == table])
+        if expected_table:
+            raise WrongTable(f"Not of {expected_table}, but of {table}: {wrong}; give them by their own table.")
+        raise WrongTable(
+            f"Of {table}, whose rows may not be members of datasets yet: {wrong}. {_element_type_hint(table)}"
+        )
 
 
-def _named(rids: Sequence[RID]) -> str:
-    return ", ".join(rids[:NAMED]) + (f" and {len(rids) - NAMED} more" if len(rids) > NAMED else "")
+def _format_rids(rids: Sequence[RID]) -> str:
+    return ", ".join(rids[:MAX_LISTED_RIDS]) + (
+        f" and {len(rids) - MAX_LISTED_RIDS} more" if len(rids) > MAX_LISTED_RIDS else ""
+    )
 
 
-def _remedy(table: str) -> str:
+def _element_type_hint(table: str) -> str:
     return f"To make rows of {table} members, call ml.add_dataset_element_type({table!r}) first."

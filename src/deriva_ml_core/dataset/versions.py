@@ -13,7 +13,7 @@ from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, split_rid
 from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownVersion
-from deriva_ml_core.models import DatasetSpec, Value
+from deriva_ml_core.models import DatasetSpec, FrozenModel
 
 if TYPE_CHECKING:
     import semver
@@ -23,16 +23,16 @@ __all__ = [
     "VersionPart",
     "current_version",
     "lookup_version",
-    "make_versions",
-    "number_of",
+    "create_versions",
+    "parse_version",
     "resolve_version",
     "version_history",
     "version_rows_at",
 ]
 
-FIRST = "0.1.0"
-TABLE = MLTable.dataset_version
-NAMED = 10
+FIRST_VERSION = "0.1.0"
+VERSION_TABLE = MLTable.dataset_version
+MAX_LISTED_VERSIONS = 10
 """How many known versions an error names."""
 
 
@@ -44,7 +44,7 @@ class VersionPart(StrEnum):
     patch = "patch"
 
 
-class DatasetVersion(Value):
+class DatasetVersion(FrozenModel):
     """One version of a dataset.
 
     Args:
@@ -66,7 +66,7 @@ class DatasetVersion(Value):
     created: datetime
 
     @classmethod
-    def of(cls, row: Row) -> DatasetVersion:
+    def from_row(cls, row: Row) -> DatasetVersion:
         """The version that a row of Dataset_Version tells of."""
         return cls(
             rid=row["RID"],
@@ -81,8 +81,8 @@ class DatasetVersion(Value):
 
 def version_history(catalog: Catalog, dataset: RID) -> list[DatasetVersion]:
     """All versions of a dataset, the lowest number first."""
-    rows = catalog.select(TABLE, {"Dataset": dataset})
-    return [DatasetVersion.of(row) for row in sorted(_finished(rows), key=number_of)]
+    rows = catalog.select(VERSION_TABLE, {"Dataset": dataset})
+    return [DatasetVersion.from_row(row) for row in sorted(_finished_rows(rows), key=parse_version)]
 
 
 def current_version(catalog: Catalog, dataset: RID) -> DatasetVersion:
@@ -91,10 +91,10 @@ def current_version(catalog: Catalog, dataset: RID) -> DatasetVersion:
     Raises:
         UnknownVersion: The dataset has none.
     """
-    rows = _finished(_recent(catalog, [dataset]).get(dataset, ()))
+    rows = _finished_rows(_recent_version_rows(catalog, [dataset]).get(dataset, ()))
     if not rows:
         raise UnknownVersion(f"Dataset {dataset} has no version yet; make one with dataset.increment_version('minor').")
-    return DatasetVersion.of(max(rows, key=number_of))
+    return DatasetVersion.from_row(max(rows, key=parse_version))
 
 
 def lookup_version(connection: Connection, dataset: RID, version: str | None) -> DatasetVersion:
@@ -115,11 +115,11 @@ def lookup_version(connection: Connection, dataset: RID, version: str | None) ->
     if version is None and snapshot is None:
         return current_version(catalog, rid)
     wanted = {"Version": version} if version is not None else {"Snapshot": snapshot}
-    if rows := _finished(catalog.select(TABLE, {"Dataset": rid, **wanted})):
-        return DatasetVersion.of(max(rows, key=number_of))
+    if rows := _finished_rows(catalog.select(VERSION_TABLE, {"Dataset": rid, **wanted})):
+        return DatasetVersion.from_row(max(rows, key=parse_version))
     if version is None and snapshot is not None:
         return current_version(catalog.at(snapshot), rid)
-    raise UnknownVersion(f"Dataset {rid} has no version {version!r}; {_known(catalog, rid)}.")
+    raise UnknownVersion(f"Dataset {rid} has no version {version!r}; {_format_known_versions(catalog, rid)}.")
 
 
 def resolve_version(connection: Connection, spec: DatasetSpec) -> DatasetSpec:
@@ -139,13 +139,13 @@ def resolve_version(connection: Connection, spec: DatasetSpec) -> DatasetSpec:
 
 def version_rows_at(catalog: Catalog, snapshot: str, datasets: Collection[RID]) -> list[Row]:
     """The row of the version that each dataset had at a snapshot, complete with its snapshot."""
-    then = _recent(catalog.at(snapshot), datasets)
+    then = _recent_version_rows(catalog.at(snapshot), datasets)
     # at its own snapshot a version's row does not yet name it, so the rows are read as they are now
-    now = catalog.select(TABLE, {"RID": [row["RID"] for rows in then.values() for row in rows]})
-    return [max(rows, key=number_of) for rows in _by_dataset(_finished(now)).values()]
+    now = catalog.select(VERSION_TABLE, {"RID": [row["RID"] for rows in then.values() for row in rows]})
+    return [max(rows, key=parse_version) for rows in _group_by_dataset(_finished_rows(now)).values()]
 
 
-def make_versions(
+def create_versions(
     catalog: Catalog, descriptions: Mapping[RID, str], part: VersionPart | str, execution: RID | None = None
 ) -> dict[RID, str]:
     """Give each dataset its next version, with one snapshot that is taken after the numbers are.
@@ -162,72 +162,79 @@ def make_versions(
     Returns:
         The new version by dataset.
     """
-    part = _part(part)
+    part = _parse_version_part(part)
     waiting, numbers, limited = dict(descriptions), dict[RID, str](), True
     while waiting:
-        known = _recent(catalog, waiting, limited=limited)
+        known = _recent_version_rows(catalog, waiting, limited=limited)
         rows = [
-            {"RID": rid, "Dataset": dataset, "Version": _following(known.get(dataset, ()), part), "Description": text}
+            {
+                "RID": rid,
+                "Dataset": dataset,
+                "Version": _next_version(known.get(dataset, ()), part),
+                "Description": text,
+            }
             for rid, (dataset, text) in zip(catalog.reserve(len(waiting)), waiting.items(), strict=True)
         ]
         try:
-            catalog.insert(TABLE, [{**row, "Execution": execution} for row in rows])
+            catalog.insert(VERSION_TABLE, [{**row, "Execution": execution} for row in rows])
         except DuplicateRow:
             limited = False
             continue
         snapshot = catalog.snapshot()
-        catalog.update(TABLE, [{"RID": row["RID"], "Snapshot": snapshot} for row in rows])
+        catalog.update(VERSION_TABLE, [{"RID": row["RID"], "Snapshot": snapshot} for row in rows])
         numbers.update({row["Dataset"]: row["Version"] for row in rows})
-        known = _recent(catalog, waiting)
-        _point(catalog, known)
-        waiting = {row["Dataset"]: waiting[row["Dataset"]] for row in rows if _overtaken(row, known[row["Dataset"]])}
+        known = _recent_version_rows(catalog, waiting)
+        _update_current_versions(catalog, known)
+        waiting = {row["Dataset"]: waiting[row["Dataset"]] for row in rows if _is_overtaken(row, known[row["Dataset"]])}
     return numbers
 
 
-def _point(catalog: Catalog, known: Mapping[RID, Iterable[Row]]) -> None:
+def _update_current_versions(catalog: Catalog, version_rows: Mapping[RID, Iterable[Row]]) -> None:
     """Let each dataset's own row name its highest version, for readers who look there; here nobody relies on it."""
-    highest = {dataset: max(_finished(rows), key=number_of) for dataset, rows in known.items()}
+    highest = {dataset: max(_finished_rows(rows), key=parse_version) for dataset, rows in version_rows.items()}
     catalog.update(MLTable.dataset, [{"RID": dataset, "Version": row["RID"]} for dataset, row in highest.items()])
 
 
-def _following(rows: Collection[Row], part: VersionPart) -> str:
+def _next_version(rows: Collection[Row], part: VersionPart) -> str:
     if not rows:
-        return FIRST
-    return str(max(map(number_of, rows)).next_version(part))
+        return FIRST_VERSION
+    return str(max(map(parse_version, rows)).next_version(part))
 
 
-def _overtaken(mine: Row, rows: Iterable[Row]) -> bool:
+def _is_overtaken(new_row: Row, rows: Iterable[Row]) -> bool:
     """Whether a higher number had been taken just before ours, so that its snapshot may be too old for our change."""
-    older = list(dropwhile(lambda row: row["RID"] != mine["RID"], rows))
-    return any(number_of(row) > number_of(mine) for row in older)
+    older = list(dropwhile(lambda row: row["RID"] != new_row["RID"], rows))
+    return any(parse_version(row) > parse_version(new_row) for row in older)
 
 
-def _recent(catalog: Catalog, datasets: Collection[RID], *, limited: bool = True) -> dict[RID, list[Row]]:
+def _recent_version_rows(catalog: Catalog, datasets: Collection[RID], *, limited: bool = True) -> dict[RID, list[Row]]:
     """The newest version rows of each dataset, newest first: enough to know the highest, and no long history."""
     limit = 20 + 5 * len(datasets) if limited else None
     # one dataset is asked for by itself, as a catalog can then walk its rows in order
     wanted = list(datasets) if len(datasets) > 1 else next(iter(datasets), None)
-    rows = catalog.select(TABLE, {"Dataset": wanted}, order=("RCT",), descending=True, limit=limit)
-    found = _by_dataset(rows)
-    quiet = [dataset for dataset in datasets if not _finished(found.get(dataset, ()))]
+    rows = catalog.select(VERSION_TABLE, {"Dataset": wanted}, order=("RCT",), descending=True, limit=limit)
+    found = _group_by_dataset(rows)
+    quiet = [dataset for dataset in datasets if not _finished_rows(found.get(dataset, ()))]
     if quiet and len(rows) == limit:
-        found.update(_by_dataset(catalog.select(TABLE, {"Dataset": quiet}, order=("RCT",), descending=True)))
+        found.update(
+            _group_by_dataset(catalog.select(VERSION_TABLE, {"Dataset": quiet}, order=("RCT",), descending=True))
+        )
     return found
 
 
-def _by_dataset(rows: Iterable[Row]) -> dict[RID, list[Row]]:
+def _group_by_dataset(rows: Iterable[Row]) -> dict[RID, list[Row]]:
     found = defaultdict(list)
     for row in rows:
         found[row["Dataset"]].append(row)
     return dict(found)
 
 
-def _finished(rows: Iterable[Row]) -> list[Row]:
+def _finished_rows(rows: Iterable[Row]) -> list[Row]:
     """Those whose maker lived to note the snapshot; the others' members go into the next version."""
     return [row for row in rows if row["Snapshot"]]
 
 
-def number_of(row: Row) -> semver.Version:
+def parse_version(row: Row) -> semver.Version:
     """The number of a version's row.
 
     Raises:
@@ -240,18 +247,18 @@ def number_of(row: Row) -> semver.Version:
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"Dataset {row['Dataset']} has a version {row['Version']!r}, which is no number like '1.0.0', as its "
-            f"versions need to have an order. Whoever may change {TABLE} {row['RID']} should give it one."
+            f"versions need to have an order. Whoever may change {VERSION_TABLE} {row['RID']} should give it one."
         ) from error
 
 
-def _part(part: VersionPart | str) -> VersionPart:
+def _parse_version_part(part: VersionPart | str) -> VersionPart:
     if part not in tuple(VersionPart):
         raise ConfigurationError(f"A version has no part {part!r}; say {', '.join(map(repr, map(str, VersionPart)))}.")
     return VersionPart(part)
 
 
-def _known(catalog: Catalog, dataset: RID) -> str:
+def _format_known_versions(catalog: Catalog, dataset: RID) -> str:
     known = [version.version for version in version_history(catalog, dataset)]
-    return f"it has {', '.join(known[-NAMED:])}" + (
-        f" and {len(known) - NAMED} older ones" if len(known) > NAMED else ""
+    return f"it has {', '.join(known[-MAX_LISTED_VERSIONS:])}" + (
+        f" and {len(known) - MAX_LISTED_VERSIONS} older ones" if len(known) > MAX_LISTED_VERSIONS else ""
     )

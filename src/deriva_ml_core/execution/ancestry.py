@@ -13,10 +13,10 @@ from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.execution.restoration import restore_execution
 from deriva_ml_core.models import Asset
 
-__all__ = ["record_origin"]
+__all__ = ["record_files_as_inputs"]
 
 
-def record_origin(execution: Execution, earlier: RID, path: Path) -> list[Asset]:
+def record_files_as_inputs(execution: Execution, producer: RID, path: Path) -> list[Asset]:
     """Record what an earlier execution made, and lies or lay here as a file or a folder, as inputs of an execution.
 
     What the earlier one staged and did not send yet, since it was killed say, is sent for it. Of what lies here no
@@ -24,7 +24,7 @@ def record_origin(execution: Execution, earlier: RID, path: Path) -> list[Asset]
 
     Args:
         execution: What it goes into.
-        earlier: The execution that made it.
+        producer: The execution that made it.
         path: The file, or the folder of files.
 
     Returns:
@@ -37,18 +37,18 @@ def record_origin(execution: Execution, earlier: RID, path: Path) -> list[Asset]
     connection = execution.connection
     files = [each for each in sorted(path.rglob("*")) if each.is_file()] if path.is_dir() else [path]
     if not path.exists():
-        assets = _sent_from(connection, earlier, path)
-    elif len(assets := list(_known(connection, earlier, files))) < len(files):
-        _send(connection, earlier, files)
-        assets = list(_known(connection, earlier, files))
+        assets = _find_uploaded_from(connection, producer, path)
+    elif len(assets := list(_match_outputs(connection, producer, files))) < len(files):
+        _upload_staged_files(connection, producer, files)
+        assets = list(_match_outputs(connection, producer, files))
     for asset in assets:
         execution.record_input(asset)
     return assets
 
 
-def _known(connection: Connection, earlier: RID, files: list[Path]) -> Iterator[Asset]:
+def _match_outputs(connection: Connection, producer: RID, files: list[Path]) -> Iterator[Asset]:
     """The earlier execution's outputs whose bytes these are."""
-    outputs = _outputs(connection, earlier)
+    outputs = _list_outputs(connection, producer)
     for file in files:
         size = file.stat().st_size
         alike = [asset for asset in outputs if asset.length == size and Path(asset.filename).name == file.name]
@@ -58,20 +58,20 @@ def _known(connection: Connection, earlier: RID, files: list[Path]) -> Iterator[
             yield from [asset for asset in alike if asset.md5 == md5][:1]
 
 
-def _send(connection: Connection, earlier: RID, files: list[Path]) -> None:
-    restored = restore_execution(connection, earlier)
+def _upload_staged_files(connection: Connection, producer: RID, files: list[Path]) -> None:
+    restored = restore_execution(connection, producer)
     if staged := [asset.path for asset in restored.staged_assets() if {asset.path, asset.original} & {*files}]:
         restored.upload_execution_outputs(only=staged, clean_folder=False)
 
 
-def _sent_from(connection: Connection, earlier: RID, path: Path) -> list[Asset]:
+def _find_uploaded_from(connection: Connection, producer: RID, path: Path) -> list[Asset]:
     """What the earlier execution sent from a place, or from the folder there."""
     last: dict[Path, RID | None] = {}
-    for file in restore_execution(connection, earlier).desk.journal.story.files.values():
+    for file in restore_execution(connection, producer)._runtime.journal.state.files.values():
         if path in (file.asset.path, file.asset.original) or path in file.asset.path.parents:
             last[file.asset.path] = file.rid
-    return [asset for asset in _outputs(connection, earlier) if asset.rid in last.values()]
+    return [asset for asset in _list_outputs(connection, producer) if asset.rid in last.values()]
 
 
-def _outputs(connection: Connection, earlier: RID) -> list[Asset]:
-    return RecordedExecution(connection, connection.require_row(MLTable.execution, earlier)).list_assets(Role.output)
+def _list_outputs(connection: Connection, producer: RID) -> list[Asset]:
+    return RecordedExecution(connection, connection.require_row(MLTable.execution, producer)).list_assets(Role.output)

@@ -7,15 +7,15 @@ from time import monotonic
 
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID
-from deriva_ml_core.execution.row import RowWriter
+from deriva_ml_core.execution.row import RowSync
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.news import NewsThread
-from deriva_ml_core.worker import Worker
+from deriva_ml_core.news import NotificationDispatcher
+from deriva_ml_core.worker import BackgroundWorker
 
-__all__ = ["Beside"]
+__all__ = ["BackgroundTasks"]
 
 
-class Beside:
+class BackgroundTasks:
     """The way of an execution's row to the catalog, and of its news to the plugins.
 
     Args:
@@ -25,10 +25,10 @@ class Beside:
     """
 
     def __init__(self, connection: Connection, journal: Journal, execution: RID) -> None:
-        self._patience = connection.patience
-        self._worker = Worker("deriva-ml-execution")
-        self.news = NewsThread(connection.plugins)
-        self.row = RowWriter(connection, journal, execution, self._worker)
+        self._exit_timeout = connection.exit_timeout
+        self._worker = BackgroundWorker("deriva-ml-execution")
+        self.notifications = NotificationDispatcher(connection.plugins)
+        self.row_sync = RowSync(connection, journal, execution, self._worker)
 
     def submit(self, task: Callable[[], object]) -> None:
         """Have something done once the row is written; it returns at once."""
@@ -36,7 +36,7 @@ class Beside:
 
     def drain(self) -> None:
         """Wait, as long as the patience lasts, for all that is under way."""
-        end = monotonic() + self._patience
-        if not self._worker.drain(self._patience):
-            self.row.warn_of_delay()
-        self.news.drain(end - monotonic())
+        end = monotonic() + self._exit_timeout
+        if not self._worker.drain(self._exit_timeout):
+            self.row_sync.warn_timed_out()
+        self.notifications.drain(end - monotonic())

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import JOURNAL, RankFailed
+from deriva_ml_core.journal.story import JOURNAL_FILENAME, RankFailed
 
-__all__ = ["blamed", "found_guilty", "report_failure"]
+__all__ = ["resolve_final_status", "root_cause", "report_failure"]
 
 log = logging.getLogger(__name__)
 
-NOTICED = re.compile(
+PEER_LOST_PATTERN = re.compile(
     r"^Dist\w*Error:|gloo|NCCL|Connection (closed|reset) by peer|Broken pipe|pair closure|Timed out waiting", re.I
 )
 """How torch's backends say that another process is gone: its error classes, and the words of plain RuntimeErrors."""
 
-PATIENCE, PAUSE = 2.0, 0.05
+FAILURE_TIMEOUT, POLL_INTERVAL = 2.0, 0.05
 """Seconds that rank zero waits for the word of a process that is gone, and seconds between two looks."""
 
 
@@ -36,7 +36,7 @@ def report_failure(folder: Path, rank: int, error: str) -> None:
     """
     from deriva_ml_core.redaction import redact_text
 
-    path = folder / JOURNAL
+    path = folder / JOURNAL_FILENAME
     failure = RankFailed(rank=rank, host=platform.node(), error=redact_text(error))
     try:
         if path.is_file():
@@ -45,7 +45,7 @@ def report_failure(folder: Path, rank: int, error: str) -> None:
         log.warning("The failure of rank %d could not be written to %s: %s", rank, path, reason)
 
 
-def blamed(journal: Journal, status: Status, reason: str) -> tuple[Status, str]:
+def resolve_final_status(journal: Journal, status: Status, reason: str) -> tuple[Status, str]:
     """What a run ended by, with the failures of its other processes taken into account.
 
     Args:
@@ -57,11 +57,11 @@ def blamed(journal: Journal, status: Status, reason: str) -> tuple[Status, str]:
         Failed, by the first that failed of its own accord, where rank zero only noticed it or was ended for it; what
         rank zero did of its own accord stays, as does Ctrl-C.
     """
-    noticed = status is Status.failed and NOTICED.search(reason) is not None
-    failures = _awaited(journal) if noticed else journal.story.failures
-    guilty = found_guilty(failures)
+    noticed = status is Status.failed and PEER_LOST_PATTERN.search(reason) is not None
+    failures = _wait_for_failures(journal) if noticed else journal.state.failures
+    guilty = root_cause(failures)
     if status is Status.completed and failures:
-        return Status.failed, guilty or _words(failures[0])
+        return Status.failed, guilty or _format_failure(failures[0])
     if guilty is None or reason == "KeyboardInterrupt":
         return status, reason
     if status is Status.failed and not noticed:
@@ -69,22 +69,22 @@ def blamed(journal: Journal, status: Status, reason: str) -> tuple[Status, str]:
     return Status.failed, guilty
 
 
-def found_guilty(failures: Sequence[RankFailed]) -> str | None:
+def root_cause(failures: Sequence[RankFailed]) -> str | None:
     """The process that failed first of its own accord, such as ``rank 1: ValueError: no data``.
 
     Returns:
         None where all that failed only noticed that another was gone.
     """
-    return next((_words(failure) for failure in failures if not NOTICED.search(failure.error)), None)
+    return next((_format_failure(failure) for failure in failures if not PEER_LOST_PATTERN.search(failure.error)), None)
 
 
-def _words(failure: RankFailed) -> str:
+def _format_failure(failure: RankFailed) -> str:
     return f"rank {failure.rank}: {failure.error}"
 
 
-def _awaited(journal: Journal) -> list[RankFailed]:
+def _wait_for_failures(journal: Journal) -> list[RankFailed]:
     """The failures that are known, or become known shortly: a connection may break before its process has spoken."""
-    end = time.monotonic() + PATIENCE
-    while not journal.story.failures and time.monotonic() < end:
-        time.sleep(PAUSE)
-    return journal.story.failures
+    end = time.monotonic() + FAILURE_TIMEOUT
+    while not journal.state.failures and time.monotonic() < end:
+        time.sleep(POLL_INTERVAL)
+    return journal.state.failures

@@ -11,17 +11,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.models import AssetSpec, CheckedRID, DatasetSpec, LateSignature
+from deriva_ml_core.models import AssetSpec, CheckedRID, DatasetSpec, LazySignature
 from deriva_ml_core.workflow import Workflow
 
 __all__ = ["ExecutionConfiguration"]
 
 
-def _spec_of_rid(value: Any) -> Any:
+def _coerce_dataset_spec(value: Any) -> Any:
     return {"rid": value} if isinstance(value, str) else value
 
 
-def _specs(assets: Sequence[AssetSpec | RID]) -> tuple[AssetSpec, ...]:
+def _coerce_asset_specs(assets: Sequence[AssetSpec | RID]) -> tuple[AssetSpec, ...]:
     return tuple(AssetSpec(rid=asset) if isinstance(asset, str) else asset for asset in assets)
 
 
@@ -37,12 +37,14 @@ class ExecutionConfiguration(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-    __signature__ = LateSignature()
+    __signature__ = LazySignature()
 
     workflow: Workflow | CheckedRID | None = None
     description: str = ""
-    datasets: Annotated[Sequence[Annotated[DatasetSpec, BeforeValidator(_spec_of_rid)]], AfterValidator(tuple)] = ()
-    assets: Annotated[Sequence[AssetSpec | CheckedRID], AfterValidator(_specs)] = ()
+    datasets: Annotated[
+        Sequence[Annotated[DatasetSpec, BeforeValidator(_coerce_dataset_spec)]], AfterValidator(tuple)
+    ] = ()
+    assets: Annotated[Sequence[AssetSpec | CheckedRID], AfterValidator(_coerce_asset_specs)] = ()
     parameters: Mapping[str, JsonValue] = Field(default_factory=dict)
 
     @classmethod
@@ -57,11 +59,11 @@ class ExecutionConfiguration(BaseModel):
         """
         path = Path(path)
         try:
-            return cls.model_validate(_read(path))
+            return cls.model_validate(_parse_file(path))
         except OSError as error:
             raise ConfigurationError(f"The configuration {path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
-            wrong = "; ".join(f"{_place(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+            wrong = "; ".join(f"{_format_location(fault['loc'])}: {fault['msg']}" for fault in error.errors())
             known = ", ".join(cls.model_fields)
             raise ConfigurationError(
                 f"The configuration {path} is not right: {wrong}. Its keys are {known}."
@@ -70,10 +72,10 @@ class ExecutionConfiguration(BaseModel):
     @property
     def asset_rids(self) -> tuple[RID, ...]:
         """The record ids of the input assets."""
-        return tuple(asset.rid for asset in _specs(self.assets))
+        return tuple(asset.rid for asset in _coerce_asset_specs(self.assets))
 
 
-def _read(path: Path) -> Any:
+def _parse_file(path: Path) -> Any:
     import yaml
 
     text = path.read_text(encoding="utf-8")
@@ -83,5 +85,5 @@ def _read(path: Path) -> Any:
         raise ConfigurationError(f"The configuration {path} is neither JSON nor YAML: {error}.") from error
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def _format_location(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) or "the whole"

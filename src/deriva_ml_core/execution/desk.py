@@ -9,60 +9,62 @@ from pathlib import Path
 from typing import Any
 from weakref import finalize
 
-from deriva_ml_core.assets.staging import Staging
+from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, Status
-from deriva_ml_core.execution.beside import Beside
-from deriva_ml_core.execution.course import Course
+from deriva_ml_core.execution.beside import BackgroundTasks
+from deriva_ml_core.execution.course import StatusTracker
 from deriva_ml_core.execution.inputs import Inputs
 from deriva_ml_core.execution.outputs import Outputs
 from deriva_ml_core.execution.provenance import RecordedExecution
-from deriva_ml_core.forklock import ForkLock
-from deriva_ml_core.journal.file import Journal, read_story
-from deriva_ml_core.journal.story import JOURNAL, Input, Story
-from deriva_ml_core.models import ExecutionRecord, StatusUpdate
-from deriva_ml_core.ranks import group_rank, present_rank
+from deriva_ml_core.forklock import ForkSafeRLock
+from deriva_ml_core.journal.file import Journal, load_state
+from deriva_ml_core.journal.story import JOURNAL_FILENAME, ExecutionState, InputRecorded
+from deriva_ml_core.models import ExecutionInfo, StatusUpdate
+from deriva_ml_core.ranks import current_rank, process_group_rank
 
-__all__ = ["Desk", "DeskExecution"]
+__all__ = ["ExecutionRuntime", "_ExecutionBase"]
 
 
 @dataclass(frozen=True)
-class Desk:
+class ExecutionRuntime:
     """All that writes for one execution, in one working folder."""
 
     folder: Path
     journal: Journal
-    staging: Staging
-    beside: Beside
-    course: Course
+    staging: StagingArea
+    background: BackgroundTasks
+    status_tracker: StatusTracker
     inputs: Inputs
     outputs: Outputs
 
     @classmethod
-    def laid(cls, connection: Connection, execution: RID, folder: Path, tell: Callable[[StatusUpdate], None]) -> Desk:
+    def open(
+        cls, connection: Connection, execution: RID, folder: Path, on_status: Callable[[StatusUpdate], None]
+    ) -> ExecutionRuntime:
         """Lay out a desk; nothing is written by that.
 
         Args:
             connection: Where the execution is recorded.
             execution: Which one; for a dry run nothing reaches catalog and store.
             folder: Where it works.
-            tell: Told each state once it is in the journal.
+            on_status: Told each state once it is in the journal.
         """
-        journal = Journal(folder / JOURNAL)
-        staging = Staging(connection, journal, folder / "outputs")
-        beside = Beside(connection, journal, execution)
+        journal = Journal(folder / JOURNAL_FILENAME)
+        staging = StagingArea(connection, journal, folder / "outputs")
+        background = BackgroundTasks(connection, journal, execution)
         return cls(
             folder=folder,
             journal=journal,
             staging=staging,
-            beside=beside,
-            course=Course(execution, journal, tell, beside.row),
+            background=background,
+            status_tracker=StatusTracker(execution, journal, on_status, background.row_sync),
             inputs=Inputs(connection, journal, execution),
             outputs=Outputs(connection, journal, staging, execution),
         )
 
 
-class DeskExecution(RecordedExecution):
+class _ExecutionBase(RecordedExecution):
     """An execution with a desk; in a process of a rank above zero that desk is a dry run's, in a scratch folder.
 
     Args:
@@ -70,7 +72,7 @@ class DeskExecution(RecordedExecution):
         row: Its row of the table Execution.
         folder: The folder that it works in.
         rank: The rank of the process that makes it; above zero it follows that of rank zero, as do its children.
-        made_by: The number of that process, the present one by default. In any other, which the execution came to by a
+        creator_pid: The number of that process, the present one by default. In any other, which the execution came to by a
             fork or a pickle, and which may learn its rank late, rank zero's execution is judged at each use.
     """
 
@@ -81,84 +83,84 @@ class DeskExecution(RecordedExecution):
         folder: Path,
         *,
         rank: int = 0,
-        made_by: int | None = None,
+        creator_pid: int | None = None,
     ) -> None:
         super().__init__(connection, row)
-        self._home = folder
+        self._folder = folder
         self._rank = rank
-        self._made_by = os.getpid() if made_by is None else made_by
-        self._own = Desk.laid(connection, self.execution_rid, folder, self.tell_status)
-        self._lock = ForkLock()
-        self._scratch: tuple[int, Desk] | None = None
+        self._creator_pid = os.getpid() if creator_pid is None else creator_pid
+        self._own_runtime = ExecutionRuntime.open(connection, self.execution_rid, folder, self._notify_status)
+        self._lock = ForkSafeRLock()
+        self._scratch_runtime: tuple[int, ExecutionRuntime] | None = None
 
     @property
-    def follower(self) -> bool:
-        """Whether the process of rank zero writes for this one, which brings nothing to catalog, store or plugins."""
-        if self._rank or self._made_by == os.getpid():
-            return self._rank > 0
-        return (present_rank(os.environ) or 0) > 0
+    def is_rank_zero(self) -> bool:
+        """Whether this process records the run; ranks above 0 write nothing to catalog, store or plugins."""
+        if self._rank or self._creator_pid == os.getpid():
+            return self._rank == 0
+        return (current_rank(os.environ) or 0) == 0
 
     @property
     def rank(self) -> int:
         """The number of this process among those of the training, 0 for one that runs alone."""
-        found = group_rank()
+        found = process_group_rank()
         if found is None:
-            return self._rank if self._rank or self._made_by == os.getpid() else present_rank(os.environ) or 0
+            return self._rank if self._rank or self._creator_pid == os.getpid() else current_rank(os.environ) or 0
         return found
 
     @property
-    def desk(self) -> Desk:
+    def _runtime(self) -> ExecutionRuntime:
         """Where it writes in this process."""
-        return self._scratch_desk() if self.follower else self._own
+        return self._own_runtime if self.is_rank_zero else self._get_scratch_runtime()
 
     @property
     def working_dir(self) -> Path:
         """The folder that it works in: its journal, staged files and downloads, and whatever the run puts there."""
-        return self.desk.folder
+        return self._runtime.folder
 
     @property
-    def record(self) -> ExecutionRecord:
+    def info(self) -> ExecutionInfo:
         """All of this as one frozen value."""
-        return super().record.model_copy(update={"working_dir": self.working_dir})
+        return super().info.model_copy(update={"working_dir": self.working_dir})
 
-    def tell_status(self, update: StatusUpdate) -> None:
+    def _notify_status(self, update: StatusUpdate) -> None:
         """Tell plugins a status that is in the journal."""
-        self._announce("status_changed", "update", update)
+        self._notify("status_changed", "update", update)
 
-    def _announce(self, hook: str, name: str, value: object) -> None:
-        news = self._own.beside.news
-        if not self.follower and news.is_heard(hook):
-            news.tell(hook, {"execution": self.record, name: value})
+    def _notify(self, hook: str, argument: str, value: object) -> None:
+        news = self._own_runtime.background.notifications
+        if self.is_rank_zero and news.has_listeners(hook):
+            news.notify(hook, {"execution": self.info, argument: value})
 
-    def _story(self) -> Story:
-        return self.desk.journal.story
+    def _load_state(self) -> ExecutionState:
+        return self._runtime.journal.state
 
-    def _last(self) -> tuple[Status, str]:
-        return self.desk.course.last
+    def _current_status(self) -> tuple[Status, str]:
+        return self._runtime.status_tracker.current
 
-    def _scratch_desk(self) -> Desk:
+    def _get_scratch_runtime(self) -> ExecutionRuntime:
         with self._lock:
-            if self._scratch is None or self._scratch[0] != os.getpid():
-                self._scratch = os.getpid(), self._laid_in_scratch()
-            return self._scratch[1]
+            if self._scratch_runtime is None or self._scratch_runtime[0] != os.getpid():
+                self._scratch_runtime = os.getpid(), self._open_scratch_runtime()
+            return self._scratch_runtime[1]
 
-    def _laid_in_scratch(self) -> Desk:
+    def _open_scratch_runtime(self) -> ExecutionRuntime:
         import tempfile
 
         parent = self._connection.working_folder(DRY_RUN_RID)
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="follower-", dir=parent))
-        finalize(self, _remove, folder, os.getpid())
-        desk = Desk.laid(self._connection, DRY_RUN_RID, folder, self.tell_status)
-        if (self._home / JOURNAL).is_file():
-            story = read_story(self._home / JOURNAL)
-            desk.journal.append(*(Input(dataset=spec) for spec in story.datasets.values()))
-            desk.journal.append(*(Input(asset=rid) for rid in story.assets))
+        finalize(self, _remove_scratch_folder, folder, os.getpid())
+        desk = ExecutionRuntime.open(self._connection, DRY_RUN_RID, folder, self._notify_status)
+        if (self._folder / JOURNAL_FILENAME).is_file():
+            story = load_state(self._folder / JOURNAL_FILENAME)
+            desk.journal.append(*(InputRecorded(dataset=spec) for spec in story.datasets.values()))
+            desk.journal.append(*(InputRecorded(asset=rid) for rid in story.assets))
         return desk
 
 
-def _remove(folder: Path, process: int) -> None:
+def _remove_scratch_folder(folder: Path, creator_pid: int) -> None:
     import shutil
 
-    if process == os.getpid():  # not a child that it forked
+    if creator_pid == os.getpid():  # not a child that it forked
         shutil.rmtree(folder, ignore_errors=True)

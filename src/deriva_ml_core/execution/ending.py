@@ -14,12 +14,12 @@ from typing import Any
 
 from deriva_ml_core.definitions import RID, Status
 
-__all__ = ["Leaving", "TerminationWatch", "duration_text", "ending"]
+__all__ = ["ExitCallbacks", "SigtermHandler", "format_catalog_duration", "final_status"]
 
 log = logging.getLogger(__name__)
 
 
-class Leaving:
+class ExitCallbacks:
     """What is done when the ``with`` of a run is left, before its end is recorded.
 
     Args:
@@ -28,31 +28,31 @@ class Leaving:
 
     def __init__(self, execution: RID) -> None:
         self._execution = execution
-        self._since: float | None = None
-        self.tasks: list[Callable[[BaseException | None], object]] = []
+        self._started_at: float | None = None
+        self.callbacks: list[Callable[[BaseException | None], object]] = []
         """Each is told what the ``with`` is left by, None where it ran to its end; the last is done first."""
 
     @property
-    def seconds(self) -> float:
+    def elapsed(self) -> float:
         """How long the tasks have been at it; 0 where they are not."""
-        return 0.0 if self._since is None else monotonic() - self._since
+        return 0.0 if self._started_at is None else monotonic() - self._started_at
 
-    def do(self, error: BaseException | None) -> BaseException | None:
+    def run(self, error: BaseException | None) -> BaseException | None:
         """Do the tasks once; what one raises is logged, and Ctrl-C, which ends only what was waited for, returned."""
-        self._since = monotonic()
+        self._started_at = monotonic()
         impatience: BaseException | None = None
-        while self.tasks:
+        while self.callbacks:
             try:
-                self.tasks.pop()(error)
+                self.callbacks.pop()(error)
             except Exception:
                 log.warning("Something before the end of execution %s failed.", self._execution, exc_info=True)
-            except BaseException as another:  # noqa: BLE001 - Ctrl-C while something is waited for
+            except BaseException as another:
                 impatience = another
-        self._since = None
+        self._started_at = None
         return impatience
 
 
-class TerminationWatch:
+class SigtermHandler:
     """While it watches, SIGTERM leaves the ``with`` by SystemExit(143) instead of killing the process outright.
 
     A handler that the user has set is called as before; off the main thread nothing is watched.
@@ -60,50 +60,50 @@ class TerminationWatch:
 
     def __init__(self) -> None:
         self.terminated = False
-        self._before: Any = None
-        self._watching = False
-        self._holds = self._is_due = False
+        self._previous_handler: Any = None
+        self._is_installed = False
+        self._is_deferring = self._is_pending = False
 
-    def start(self, *, alone: bool = True) -> None:
+    def install(self, *, replace_default: bool = True) -> None:
         """Begin to watch.
 
         Args:
-            alone: Whether to watch also where nobody else does; otherwise SIGTERM goes on killing outright there.
+            replace_default: Whether to watch also where nobody else does; otherwise SIGTERM goes on killing outright there.
         """
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.getsignal(signal.SIGTERM)
+            self._previous_handler = signal.getsignal(signal.SIGTERM)
             # None: a handler that was not set from Python, which cannot be put back
-            if callable(self._before) or (alone and self._before is not None):
-                signal.signal(signal.SIGTERM, self._on_signal)
-                self._watching = True
+            if callable(self._previous_handler) or (replace_default and self._previous_handler is not None):
+                signal.signal(signal.SIGTERM, self._handle_signal)
+                self._is_installed = True
 
-    def hold(self) -> None:
+    def defer(self) -> None:
         """Let the next SIGTERM wait until `stop`: a launcher sends it while the end of a failed run is recorded."""
-        self._holds = True
+        self._is_deferring = True
 
-    def stop(self) -> None:
+    def uninstall(self) -> None:
         """Put back what was there, unless somebody has set another handler meanwhile; then what waited comes."""
-        if self._watching and signal.getsignal(signal.SIGTERM) == self._on_signal:
-            signal.signal(signal.SIGTERM, self._before)
-        self._watching = self._holds = False
-        if self._is_due:
-            self._is_due = False
+        if self._is_installed and signal.getsignal(signal.SIGTERM) == self._handle_signal:
+            signal.signal(signal.SIGTERM, self._previous_handler)
+        self._is_installed = self._is_deferring = False
+        if self._is_pending:
+            self._is_pending = False
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._holds and not self._is_due:
-            self._is_due = True
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._is_deferring and not self._is_pending:
+            self._is_pending = True
             return
-        if self._before == signal.SIG_IGN:
+        if self._previous_handler == signal.SIG_IGN:
             return
         self.terminated = True
-        if callable(self._before):
-            self._before(number, frame)
+        if callable(self._previous_handler):
+            self._previous_handler(number, frame)
         else:
             raise SystemExit(128 + number)
 
 
-def ending(error: BaseException | None, *, terminated: bool) -> tuple[Status, str]:
+def final_status(error: BaseException | None, *, terminated: bool) -> tuple[Status, str]:
     """The state that a run ends in, and the error that it ends by.
 
     Args:
@@ -133,7 +133,7 @@ def _is_interrupt(error: BaseException) -> bool:
     return isinstance(error, SystemExit) and earlier is not None and _is_interrupt(earlier)
 
 
-def duration_text(duration: timedelta) -> str:
+def format_catalog_duration(duration: timedelta) -> str:
     """A duration as catalogs write it: ``0.0H 1.0min 2.3456sec``."""
     minutes, seconds = divmod(duration.total_seconds(), 60)
     hours, minutes = divmod(minutes, 60)

@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deriva_ml_core.backend import FILLED, Linked
+from deriva_ml_core.backend import NOT_NULL, InSubquery
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, Status
 from deriva_ml_core.errors import ConfigurationError, UnknownMetric
 from deriva_ml_core.execution.provenance import RecordedExecution
 from deriva_ml_core.execution.scoring import has_metrics
 
-__all__ = ["Ranking", "find_executions", "find_ranking"]
+__all__ = ["Ranking", "find_executions", "resolve_ranking"]
 
 STAGES = ("fit", "validate", "test", "predict")
 """Where a metric is looked for that is named without its stage, in this order."""
 
-NEWEST = 2000
+MAX_METRIC_ROWS = 2000
 """Rows of metrics in which the names are looked up of those that there are."""
 
 
@@ -29,19 +29,19 @@ class Ranking:
     Args:
         name: A metric.
         stage: Of which stage.
-        last: Whether by its last value, not by its best.
-        larger: Whether larger values are better.
+        by_last_value: Whether by its last value, not by its best.
+        larger_is_better: Whether larger values are better.
     """
 
     name: str
     stage: str
-    last: bool
-    larger: bool
+    by_last_value: bool
+    larger_is_better: bool
 
     @property
     def column(self) -> str:
         """The column of the catalog that says by what."""
-        return "Last" if self.last else "Best"
+        return "Last" if self.by_last_value else "Best"
 
     @property
     def where(self) -> Mapping[str, Any]:
@@ -49,7 +49,7 @@ class Ranking:
         return {"Name": self.name, "Stage": self.stage}
 
 
-def find_ranking(connection: Connection, sort: str, stage: str | None) -> Ranking:
+def resolve_ranking(connection: Connection, sort: str, stage: str | None) -> Ranking:
     """Look a metric up.
 
     Args:
@@ -79,15 +79,15 @@ def find_ranking(connection: Connection, sort: str, stage: str | None) -> Rankin
         found = connection.catalog.select(MLTable.execution_metric, where, order=("Best",), limit=1)
         if found:
             return Ranking(name, each, last, bool(found[0]["Larger_Is_Better"]))
-    raise UnknownMetric(f"No execution has {_named(name, stage)}. {_known(connection)}")
+    raise UnknownMetric(f"No execution has {_describe_metric(name, stage)}. {_describe_known_metrics(connection)}")
 
 
-def _named(name: str, stage: str | None) -> str:
+def _describe_metric(name: str, stage: str | None) -> str:
     return f"a metric {name!r}" + (f" of the stage {stage}" if stage else "")
 
 
-def _known(connection: Connection) -> str:
-    rows = connection.catalog.select(MLTable.execution_metric, order=("RCT",), descending=True, limit=NEWEST)
+def _describe_known_metrics(connection: Connection) -> str:
+    rows = connection.catalog.select(MLTable.execution_metric, order=("RCT",), descending=True, limit=MAX_METRIC_ROWS)
     names = sorted({row["Name"] if row["Stage"] == "fit" else f"{row['Name']} ({row['Stage']})" for row in rows})
     if not names:
         return "None has told of any metric yet: update_status(progress=...) and the callbacks do."
@@ -116,39 +116,41 @@ def find_executions(
         links = catalog.select(MLTable.dataset_execution, {"Dataset": dataset})
         where["RID"] = sorted({link["Execution"] for link in links})
     if status is not None:
-        where["Status"] = [status, *_may_be_shown_as(status)]
+        where["Status"] = [status, *_outdated_row_statuses(status)]
     if any(value == [] for value in where.values()):
         return []
-    rows = _newest(connection, where) if ranking is None else _best(connection, where, ranking)
-    return _enough(connection, rows, limit, lambda found: status is None or found.status is status)
+    rows = _newest_first(connection, where) if ranking is None else _best_first(connection, where, ranking)
+    return _take_matching(connection, rows, limit, lambda found: status is None or found.status is status)
 
 
-def _may_be_shown_as(status: Status) -> list[Status]:
+def _outdated_row_statuses(status: Status) -> list[Status]:
     """The states that a row may still say while the journal or the lease knows of this one."""
-    return [each for each in Status if not each.ended and each is not status]
+    return [each for each in Status if not each.is_terminal and each is not status]
 
 
-Rows = Callable[[int | None], list[dict[str, Any]]]
+RowQuery = Callable[[int | None], list[dict[str, Any]]]
 """Gives the first rows of the table Execution, at most so many."""
 
 
-def _newest(connection: Connection, where: Mapping[str, Any]) -> Rows:
+def _newest_first(connection: Connection, where: Mapping[str, Any]) -> RowQuery:
     def rows(limit: int | None) -> list[dict[str, Any]]:
         return connection.catalog.select(MLTable.execution, where, order=("RCT", "RID"), descending=True, limit=limit)
 
     return rows
 
 
-def _best(connection: Connection, where: Mapping[str, Any], ranking: Ranking) -> Rows:
+def _best_first(connection: Connection, where: Mapping[str, Any], ranking: Ranking) -> RowQuery:
     """Ordered and cut by the catalog; an execution of which the metric is no finite number is left out."""
     catalog = connection.catalog
-    asked = {**ranking.where, ranking.column: FILLED}
+    asked = {**ranking.where, ranking.column: NOT_NULL}
     if where:
-        asked["Execution"] = Linked(MLTable.execution, where)
+        asked["Execution"] = InSubquery(MLTable.execution, where)
 
     def rows(limit: int | None) -> list[dict[str, Any]]:
         order = (ranking.column, "RID")
-        metrics = catalog.select(MLTable.execution_metric, asked, order=order, descending=ranking.larger, limit=limit)
+        metrics = catalog.select(
+            MLTable.execution_metric, asked, order=order, descending=ranking.larger_is_better, limit=limit
+        )
         rids = [metric["Execution"] for metric in metrics]
         found = {row["RID"]: row for row in catalog.select(MLTable.execution, {"RID": rids})} if rids else {}
         return [found[rid] for rid in rids if rid in found]
@@ -156,13 +158,13 @@ def _best(connection: Connection, where: Mapping[str, Any], ranking: Ranking) ->
     return rows
 
 
-def _enough(
-    connection: Connection, rows: Rows, limit: int | None, wanted: Callable[[RecordedExecution], bool]
+def _take_matching(
+    connection: Connection, query: RowQuery, limit: int | None, matches: Callable[[RecordedExecution], bool]
 ) -> list[RecordedExecution]:
     portion = limit
     while True:
-        asked = rows(portion)
-        found = [execution for row in asked if wanted(execution := RecordedExecution(connection, row))]
+        asked = query(portion)
+        found = [execution for row in asked if matches(execution := RecordedExecution(connection, row))]
         if portion is None or len(asked) < portion or len(found) >= portion:
             return found[:limit]
         portion *= 4

@@ -12,7 +12,7 @@ from deriva_ml_core.assets.recorded import download_asset, link_inputs, lookup_a
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, RID
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import Input
+from deriva_ml_core.journal.story import InputRecorded
 from deriva_ml_core.models import Asset, DatasetSpec
 
 if TYPE_CHECKING:
@@ -37,17 +37,17 @@ class Inputs:
 
     def record(self, specs: Sequence[DatasetSpec], assets: Sequence[Asset]) -> None:
         """Record that dataset versions and assets went in; those that are recorded already are passed over."""
-        story = self._journal.story
+        story = self._journal.state
         for spec in specs:
             if (spec.rid, spec.version) not in story.datasets:
                 if self._execution != DRY_RUN_RID:
                     datasets.record_input(self._connection, self._execution, spec)
-                self._journal.append(Input(dataset=spec))
+                self._journal.append(InputRecorded(dataset=spec))
         new = {asset.rid: asset for asset in assets if asset.rid not in story.assets}
         if new:
             if self._execution != DRY_RUN_RID:
                 link_inputs(self._connection, new.values(), self._execution)
-            self._journal.append(*(Input(asset=rid) for rid in new))
+            self._journal.append(*(InputRecorded(asset=rid) for rid in new))
 
     def record_asset(self, asset: Asset | RID) -> Asset:
         """Record that an asset went in; see ``Execution.record_input``."""
@@ -55,31 +55,31 @@ class Inputs:
         self.record([], [found])
         return found
 
-    def bag(self, dataset: DatasetSpec | RID) -> DatasetBag:
+    def download_bag(self, dataset: DatasetSpec | RID) -> DatasetBag:
         """Bring a dataset here as a bag; see ``Execution.download_dataset_bag``."""
         spec = DatasetSpec(rid=dataset) if isinstance(dataset, str) else dataset
-        spec = datasets.resolve_version(self._connection, self._as_declared(spec))
+        spec = datasets.resolve_version(self._connection, self._pin_declared_version(spec))
         self.record([spec], [])
         found = datasets.lookup_dataset(self._connection, spec.rid)
         return found.download_dataset_bag(spec.version, materialize=spec.materialize)
 
-    def _as_declared(self, spec: DatasetSpec) -> DatasetSpec:
+    def _pin_declared_version(self, spec: DatasetSpec) -> DatasetSpec:
         """The version that was recorded when the execution was created, where none is asked for."""
-        recorded = [each.version for each in self._journal.story.datasets.values() if each.rid == spec.rid]
+        recorded = [each.version for each in self._journal.state.datasets.values() if each.rid == spec.rid]
         return spec.model_copy(update={"version": recorded[0]}) if spec.version is None and recorded else spec
 
-    def file(self, asset: Asset | RID, folder: str | os.PathLike[str]) -> Path:
+    def download_file(self, asset: Asset | RID, folder: str | os.PathLike[str]) -> Path:
         """Bring an asset here as a file; see ``Execution.download_asset``."""
         found = self.record_asset(asset)
         return download_asset(self._connection, found, Path(folder))
 
-    def all_bags(self) -> list[DatasetBag]:
+    def download_all_bags(self) -> list[DatasetBag]:
         """All datasets that went in so far, brought here."""
-        return [self.bag(spec) for spec in list(self._journal.story.datasets.values())]
+        return [self.download_bag(spec) for spec in list(self._journal.state.datasets.values())]
 
-    def all_files(self, folder: Path) -> dict[str, list[Path]]:
+    def download_all_files(self, folder: Path) -> dict[str, list[Path]]:
         """All assets that went in so far, brought here, by table."""
         paths: dict[str, list[Path]] = {}
-        for asset in lookup_assets(self._connection, list(self._journal.story.assets)):
-            paths.setdefault(asset.table, []).append(self.file(asset, folder))
+        for asset in lookup_assets(self._connection, list(self._journal.state.assets)):
+            paths.setdefault(asset.table, []).append(self.download_file(asset, folder))
         return paths

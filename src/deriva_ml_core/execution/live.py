@@ -15,15 +15,15 @@ from pydantic import JsonValue
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.dataset import Dataset, create_dataset
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
-from deriva_ml_core.errors import DryRunOnly, FollowerOnly, InvalidTransition
+from deriva_ml_core.errors import InvalidTransition, NotInDryRun, RankZeroRequired
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
-from deriva_ml_core.execution.desk import DeskExecution
-from deriva_ml_core.execution.ending import Leaving, TerminationWatch, ending
-from deriva_ml_core.execution.nesting import nest
+from deriva_ml_core.execution.desk import _ExecutionBase
+from deriva_ml_core.execution.ending import ExitCallbacks, SigtermHandler, final_status
+from deriva_ml_core.execution.nesting import nest_execution
 from deriva_ml_core.execution.provenance import RecordedExecution
-from deriva_ml_core.execution.resuming import one_at_a_time
-from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.journal.story import Leased, Resumed, Started, Stopped
+from deriva_ml_core.execution.resuming import lock_for_resume
+from deriva_ml_core.journal.lease import ProcessIdentity
+from deriva_ml_core.journal.story import ProcessAttached, Resumed, Started, Stopped
 from deriva_ml_core.models import (
     Address,
     Asset,
@@ -33,7 +33,7 @@ from deriva_ml_core.models import (
     UploadOptions,
     UploadProgress,
 )
-from deriva_ml_core.worker import in_background
+from deriva_ml_core.worker import run_in_background
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -45,7 +45,7 @@ __all__ = ["Execution"]
 log = logging.getLogger(__name__)
 
 
-class Execution(DeskExecution):
+class Execution(_ExecutionBase):
     """One run; made by ``DerivaML.create_execution`` and found again by ``DerivaML.restore_execution``.
 
     As a context manager it is running inside the ``with`` and ended after it. It can be pickled, and survives fork and
@@ -57,9 +57,9 @@ class Execution(DeskExecution):
         folder: The folder that it works in.
         configuration: What it was created with; None where it was restored.
         restored: Whether it was found again, so that files which are missing are no error.
-        again: Whether its ``with`` may be entered though it has ended.
+        resumed: Whether its ``with`` may be entered though it has ended.
         rank: The rank of this process, which above zero leaves all writing to that of rank zero.
-        made_by: The number of the process that made it; by default this one.
+        creator_pid: The number of the process that made it; by default this one.
     """
 
     def __init__(
@@ -70,24 +70,29 @@ class Execution(DeskExecution):
         *,
         configuration: ExecutionConfiguration | None = None,
         restored: bool = False,
-        again: bool = False,
+        resumed: bool = False,
         rank: int = 0,
-        made_by: int | None = None,
+        creator_pid: int | None = None,
     ) -> None:
-        super().__init__(connection, row, folder, rank=rank, made_by=made_by)
-        self._restored = restored
-        self._again = again
-        self._watch = TerminationWatch()
-        self._leaving = Leaving(self.execution_rid)
-        self._sent_while_running: bool | None = None
+        super().__init__(connection, row, folder, rank=rank, creator_pid=creator_pid)
+        self._is_restored = restored
+        self._is_resumed = resumed
+        self._sigterm_handler = SigtermHandler()
+        self._exit_callbacks = ExitCallbacks(self.execution_rid)
+        self._clean_on_exit: bool | None = None
         """None where nothing was; else whether the end of the run takes away what was sent."""
-        self.is_sent_afterwards = False
+        self._uploads_after_exit = False
         """Whether who ends it sends at once what is staged then, and says himself what is not."""
         self.configuration = configuration
 
     def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, dict[str, Any]]]:
-        made = {"rank": self._rank, "made_by": self._made_by, "restored": self._restored, "again": self._again}
-        return _reopened, (self._connection.address, self._row, self._home, made)
+        made = {
+            "rank": self._rank,
+            "creator_pid": self._creator_pid,
+            "restored": self._is_restored,
+            "resumed": self._is_resumed,
+        }
+        return _unpickle_execution, (self._connection.address, self._row, self._folder, made)
 
     # How it goes
 
@@ -103,54 +108,56 @@ class Execution(DeskExecution):
             InvalidTransition: It has ended already.
             ExecutionRunning: It was to go on, and another process was faster.
         """
-        if self._again:
-            self._again = False
-            with one_at_a_time(self.desk.journal, self.execution_rid):
-                self.desk.course.note(Leased(lease=Lease.taken()), Resumed(), Started())
-                self._watch.start(alone=not self.follower)
-                self.desk.course.set(Status.running, "", again=True)
-        elif self.status.ended:
+        if self._is_resumed:
+            self._is_resumed = False
+            with lock_for_resume(self._runtime.journal, self.execution_rid):
+                self._runtime.status_tracker.append(
+                    ProcessAttached(lease=ProcessIdentity.current()), Resumed(), Started()
+                )
+                self._sigterm_handler.install(replace_default=self.is_rank_zero)
+                self._runtime.status_tracker.set(Status.running, "", resumed=True)
+        elif self.status.is_terminal:
             raise InvalidTransition(
                 f"Execution {self.execution_rid} has ended as {self.status}: create a new one to run again, or go on "
                 "with this one by resume_execution(rid); files can still be registered and uploaded without 'with'."
             )
         else:
-            self.desk.course.note(Leased(lease=Lease.taken()), Started())
-            self._watch.start(alone=not self.follower)
+            self._runtime.status_tracker.append(ProcessAttached(lease=ProcessIdentity.current()), Started())
+            self._sigterm_handler.install(replace_default=self.is_rank_zero)
             self.update_status(Status.running)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.hold()
-        impatience = self._leaving.do(error)
+        self._sigterm_handler.defer()
+        impatience = self._exit_callbacks.run(error)
         try:
-            self._end(error or impatience)
+            self._record_end(error or impatience)
         except Exception:
             log.warning("The end of execution %s could not be recorded.", self.execution_rid, exc_info=True)
         finally:
-            self._watch.stop()
+            self._sigterm_handler.uninstall()
         if impatience is not None:
             raise impatience
 
     @property
-    def seconds_of_leaving(self) -> float:
+    def _exit_elapsed(self) -> float:
         """How long its ``with`` is being left: those who wait for something there share one bound."""
-        return self._leaving.seconds
+        return self._exit_callbacks.elapsed
 
-    def warn_of_unsent(self) -> None:
+    def _warn_not_uploaded(self) -> None:
         """Say how to send what is staged, if anything is."""
-        if not self.follower:
-            self.desk.outputs.warn_of_unsent()
+        if self.is_rank_zero:
+            self._runtime.outputs.warn_not_uploaded()
 
-    def at_end(self, task: Callable[[BaseException | None], object]) -> None:
+    def _add_exit_callback(self, callback: Callable[[BaseException | None], object]) -> None:
         """Have something done when the ``with`` is left, in whichever way, before the end is recorded; the last first.
 
         Args:
-            task: Told what the ``with`` is left by, None where it ran to its end; what it raises is logged.
+            callback: Told what the ``with`` is left by, None where it ran to its end; what it raises is logged.
         """
-        self._leaving.tasks.append(task)
+        self._exit_callbacks.callbacks.append(callback)
 
     def update_status(
         self, status: Status, message: str = "", *, progress: Progress | None = None, wait: bool = True
@@ -167,38 +174,40 @@ class Execution(DeskExecution):
         Raises:
             InvalidTransition: The run has ended, or the state would go back to Created.
         """
-        self.desk.course.set(Status(status), message, progress=progress, wait=wait)
+        self._runtime.status_tracker.set(Status(status), message, progress=progress, wait=wait)
 
-    def _end(self, error: BaseException | None) -> None:
-        from deriva_ml_core.execution.blame import blamed, report_failure
+    def _record_end(self, error: BaseException | None) -> None:
+        from deriva_ml_core.execution.blame import report_failure, resolve_final_status
 
-        self.desk.course.note(Stopped())
-        status, reason = ending(error, terminated=self._watch.terminated)
-        if not self.follower:
-            status, reason = blamed(self.desk.journal, status, reason)
+        self._runtime.status_tracker.append(Stopped())
+        status, reason = final_status(error, terminated=self._sigterm_handler.terminated)
+        if self.is_rank_zero:
+            status, reason = resolve_final_status(self._runtime.journal, status, reason)
         elif status is Status.failed:
-            report_failure(self._home, self.rank, reason)
-        if self.status.ended:
-            self.desk.beside.row.write_beside()
+            report_failure(self._folder, self.rank, reason)
+        if self.status.is_terminal:
+            self._runtime.background.row_sync.write_in_background()
         else:
-            self.desk.course.set(status, reason, error=reason if status is not Status.completed else "", wait=False)
-        if error is not None and not self.is_sent_afterwards:
-            self.warn_of_unsent()
-        if self._sent_while_running is not None:
-            self.desk.beside.submit(partial(self.desk.outputs.finish, clean=self._sent_while_running))
-        self.desk.beside.drain()
+            self._runtime.status_tracker.set(
+                status, reason, error=reason if status is not Status.completed else "", wait=False
+            )
+        if error is not None and not self._uploads_after_exit:
+            self._warn_not_uploaded()
+        if self._clean_on_exit is not None:
+            self._runtime.background.submit(partial(self._runtime.outputs.finalize, clean=self._clean_on_exit))
+        self._runtime.background.drain()
 
     # What goes in
 
     @property
     def datasets(self) -> list[DatasetBag]:
         """The datasets that went in, as bags: downloaded when first asked for."""
-        return self.desk.inputs.all_bags()
+        return self._runtime.inputs.download_all_bags()
 
     @property
     def asset_paths(self) -> dict[str, list[Path]]:
         """The assets that went in, as local files by table: downloaded when first asked for."""
-        return self.desk.inputs.all_files(self.working_dir / "inputs")
+        return self._runtime.inputs.download_all_files(self.working_dir / "inputs")
 
     def download_dataset_bag(self, dataset: DatasetSpec | RID) -> DatasetBag:
         """Bring a dataset here, and record that it went in.
@@ -214,7 +223,7 @@ class Execution(DeskExecution):
             UnknownRID, WrongTable, UnknownVersion: There is no such dataset or version.
             ChecksumMismatch: A file in the store is not what was recorded; it is named.
         """
-        return self.desk.inputs.bag(dataset)
+        return self._runtime.inputs.download_bag(dataset)
 
     def download_asset(self, asset: Asset | RID, dest_dir: str | os.PathLike[str] | None = None) -> Path:
         """Bring an asset here, checked by length and MD5, and record that it went in.
@@ -230,7 +239,7 @@ class Execution(DeskExecution):
             UnknownRID, WrongTable: There is no such asset.
             ChecksumMismatch: The bytes in the store are not those that were recorded.
         """
-        return self.desk.inputs.file(asset, dest_dir or self.working_dir / "inputs")
+        return self._runtime.inputs.download_file(asset, dest_dir or self.working_dir / "inputs")
 
     def record_input(self, asset: Asset | RID) -> None:
         """Record that an asset went in, without bringing it here.
@@ -241,7 +250,7 @@ class Execution(DeskExecution):
         Raises:
             UnknownRID, WrongTable: There is no such asset.
         """
-        self.desk.inputs.record_asset(asset)
+        self._runtime.inputs.record_asset(asset)
 
     # What comes out
 
@@ -276,7 +285,7 @@ class Execution(DeskExecution):
             FileConflict: Another file is staged under that name.
         """
         with self._lock:
-            asset, is_new = self.desk.staging.stage(
+            asset, is_new = self._runtime.staging.stage(
                 asset_name,
                 file_name,
                 asset_types=asset_types,
@@ -285,10 +294,10 @@ class Execution(DeskExecution):
                 metadata=metadata,
             )
         if is_new:
-            self._announce("asset_registered", "asset", asset)
+            self._notify("asset_registered", "asset", asset)
         return asset.path
 
-    def check_asset(self, asset_name: str, asset_types: Iterable[str] = ()) -> None:
+    def _check_asset_table(self, asset_name: str, asset_types: Iterable[str] = ()) -> None:
         """Raise now what `asset_file_path` would raise of a table and of types: before a long training, say.
 
         Args:
@@ -303,7 +312,7 @@ class Execution(DeskExecution):
 
     def staged_assets(self) -> list[StagedAsset]:
         """The registered files that are not yet uploaded, to be looked at before they are."""
-        return self.desk.staging.staged()
+        return self._runtime.staging.list_staged()
 
     def forget(self, path: str | os.PathLike[str]) -> None:
         """Drop a registered file: it is neither uploaded nor missed; what was written stays where it is.
@@ -314,9 +323,9 @@ class Execution(DeskExecution):
         Raises:
             InvalidFileName: No staged file has that path.
         """
-        self.desk.staging.forget(path)
+        self._runtime.staging.forget(path)
 
-    def seal(self, path: str | os.PathLike[str]) -> None:
+    def mark_immutable(self, path: str | os.PathLike[str]) -> None:
         """Say that nobody will write to a staged file in place again: who changes it writes a new file and renames.
 
         Then the store may keep these very bytes, uncopied, while the run runs and after it; the file stays in its place
@@ -329,7 +338,7 @@ class Execution(DeskExecution):
             InvalidFileName: No staged file has that path.
             MissingFiles: It is not written yet.
         """
-        self.desk.staging.seal(path)
+        self._runtime.staging.mark_immutable(path)
 
     def add_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
         """Give a registered file further types, whether or not it is uploaded by now; doing so again changes nothing.
@@ -343,8 +352,8 @@ class Execution(DeskExecution):
             InvalidFileName: No registered file has that path.
             CatalogUnavailable: It is uploaded, and the catalog cannot be reached; the next upload makes it good.
         """
-        if self.desk.staging.add_types(path, asset_types) and not (self.dry_run or self.follower):
-            self.desk.outputs.link_types()
+        if self._runtime.staging.add_types(path, asset_types) and self.is_rank_zero and not self.dry_run:
+            self._runtime.outputs.link_types()
 
     def drop_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
         """Take types from a registered file that is not uploaded yet: those that ``add_asset_types`` gave it.
@@ -356,7 +365,7 @@ class Execution(DeskExecution):
         Raises:
             InvalidFileName: No staged file has that path.
         """
-        self.desk.staging.drop_types(path, asset_types)
+        self._runtime.staging.drop_types(path, asset_types)
 
     @overload
     def upload_execution_outputs(
@@ -434,32 +443,32 @@ class Execution(DeskExecution):
         )
         paths = None if only is None else [Path(path) for path in only]
         send = partial(self._upload, clean_folder, progress_callback, options, paths)
-        return send() if wait else in_background("deriva-ml-upload", send)
+        return send() if wait else run_in_background("deriva-ml-upload", send)
 
     def _upload(
         self,
         clean: bool | None,
-        tell: Callable[[UploadProgress], None] | None,
+        progress_callback: Callable[[UploadProgress], None] | None,
         options: UploadOptions,
         only: list[Path] | None,
     ) -> dict[str, list[Asset]]:
-        if self.follower:
+        if not self.is_rank_zero:
             return {}
         if self.dry_run:
             log.info("This is a dry run: %d staged files are not uploaded.", len(self.staged_assets()))
             return {}
-        clean = self._connection.clean if clean is None else clean
-        self.desk.course.note()
-        if not self.status.ended:
-            self._sent_while_running = clean
-        report = self.desk.outputs.send(options, clean=clean, tell=tell, only=only)
+        clean = self._connection.clean_execution_dir if clean is None else clean
+        self._runtime.status_tracker.append()
+        if not self.status.is_terminal:
+            self._clean_on_exit = clean
+        report = self._runtime.outputs.upload(options, clean=clean, progress_callback=progress_callback, only=only)
         if report.sent or report.unsent:
-            self._announce("outputs_uploaded", "report", report)
-        if self.status.ended:
-            self.desk.beside.row.write()
-            self.desk.beside.drain()
-        must_be_whole = self.status is Status.completed and not self._restored
-        self.desk.outputs.complain(report, must_be_whole=must_be_whole)
+            self._notify("outputs_uploaded", "report", report)
+        if self.status.is_terminal:
+            self._runtime.background.row_sync.write()
+            self._runtime.background.drain()
+        must_be_whole = self.status is Status.completed and not self._is_restored
+        self._runtime.outputs.raise_for_unsent(report, require_all=must_be_whole)
         return {table: list(assets) for table, assets in report.sent.items()}
 
     def create_dataset(self, description: str = "", dataset_types: str | Iterable[str] = ()) -> Dataset:
@@ -470,14 +479,14 @@ class Execution(DeskExecution):
             dataset_types: Terms of the vocabulary Dataset_Type.
 
         Raises:
-            DryRunOnly: A dry run makes no datasets.
-            FollowerOnly: A process of a rank above zero makes none either.
+            NotInDryRun: A dry run makes no datasets.
+            RankZeroRequired: A process of a rank above zero makes none either.
         """
-        if self.follower:
-            raise FollowerOnly(
-                "The process of rank zero makes datasets; this one follows it: ask `if not execution.follower:` first."
+        if not self.is_rank_zero:
+            raise RankZeroRequired(
+                "The process of rank zero makes datasets; this one follows it: ask `if execution.is_rank_zero:` first."
             )
-        self._refuse_dry_run("make a dataset")
+        self._reject_dry_run("make a dataset")
         return create_dataset(
             self._connection, description=description, dataset_types=dataset_types, execution=self.execution_rid
         )
@@ -494,15 +503,15 @@ class Execution(DeskExecution):
         Raises:
             ExecutionCycle: This one is nested in the child already, or is the child.
         """
-        if self.follower:
+        if not self.is_rank_zero:
             return
-        self._refuse_dry_run("nest executions")
-        nest(self._connection, self, child, sequence)
+        self._reject_dry_run("nest executions")
+        nest_execution(self._connection, self, child, sequence)
 
-    def _refuse_dry_run(self, what: str) -> None:
+    def _reject_dry_run(self, action: str) -> None:
         if self.dry_run:
-            raise DryRunOnly(f"A dry run writes nothing, so it cannot {what}: leave out dry_run=True.")
+            raise NotInDryRun(f"A dry run writes nothing, so it cannot {action}: leave out dry_run=True.")
 
 
-def _reopened(address: Address, row: dict[str, Any], folder: Path, made: dict[str, Any]) -> Execution:
-    return Execution(open_connection(address), row, folder, **made)
+def _unpickle_execution(address: Address, row: dict[str, Any], folder: Path, arguments: dict[str, Any]) -> Execution:
+    return Execution(open_connection(address), row, folder, **arguments)

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.execution.live import Execution
-from deriva_ml_core.models import Address, Value
+from deriva_ml_core.models import Address, FrozenModel
 from deriva_ml_core.workflow import Workflow
 
-__all__ = ["RUN", "MadeExecution", "note_made", "read_made"]
+__all__ = ["REGISTRY_VARIABLE", "KernelExecution", "register_execution", "read_registry"]
 
 log = logging.getLogger(__name__)
 
-RUN = "DERIVA_ML_NOTEBOOK_RUN"
+REGISTRY_VARIABLE = "DERIVA_ML_NOTEBOOK_RUN"
 """The environment variable that names the file in which a kernel notes its executions, one a line."""
 
 
-class MadeExecution(Value):
+class KernelExecution(FrozenModel):
     """An execution that a kernel made or went on with.
 
     Args:
@@ -37,7 +37,7 @@ class MadeExecution(Value):
     code: Path | None = None
 
 
-def note_made(execution: Execution, workflow: Workflow | RID | None, environ: Mapping[str, str]) -> None:
+def register_execution(execution: Execution, workflow: Workflow | RID | None, environ: Mapping[str, str]) -> None:
     """Note an execution, where this process is a kernel and is asked to; a disk that does not take it is warned about.
 
     A program that the notebook begins is no kernel: what it makes is its own.
@@ -47,11 +47,11 @@ def note_made(execution: Execution, workflow: Workflow | RID | None, environ: Ma
         workflow: What it runs.
         environ: The environment variables.
     """
-    if not (file := environ.get(RUN)) or not _is_kernel():
+    if not (file := environ.get(REGISTRY_VARIABLE)) or not _is_kernel():
         return
-    made = MadeExecution(
+    made = KernelExecution(
         rid=execution.execution_rid,
-        address=_absolute(execution),
+        address=_absolute_address(execution),
         folder=execution.working_dir,
         code=workflow.source.path if isinstance(workflow, Workflow) else None,
     )
@@ -66,13 +66,13 @@ def note_made(execution: Execution, workflow: Workflow | RID | None, environ: Ma
         log.warning("Who runs this notebook cannot be told of execution %s: %s", made.rid, error)
 
 
-def read_made(file: Path) -> Iterator[MadeExecution]:
+def read_registry(file: Path) -> Iterator[KernelExecution]:
     """The executions that were noted, each once, the earliest first; none where there is no such file."""
     lines = file.read_bytes().splitlines() if file.is_file() else []
-    yield from {(made.rid, made.folder): made for made in map(MadeExecution.model_validate_json, lines)}.values()
+    yield from {(made.rid, made.folder): made for made in map(KernelExecution.model_validate_json, lines)}.values()
 
 
-def _absolute(execution: Execution) -> Address:
+def _absolute_address(execution: Execution) -> Address:
     connection = execution.connection
     if not connection.address.is_embedded:
         return connection.address

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 
-from deriva_ml_core.assets.progress import shown
-from deriva_ml_core.assets.rows import link_types
-from deriva_ml_core.assets.staging import Staging, name_of
-from deriva_ml_core.assets.upload import NEVER_WRITTEN, Upload
-from deriva_ml_core.assets.writers import is_among, open_for_writing
+from deriva_ml_core.assets.progress import progress_reporter
+from deriva_ml_core.assets.rows import link_asset_types
+from deriva_ml_core.assets.staging import StagingArea, base_key
+from deriva_ml_core.assets.upload import MISSING_FILE_REASON, Upload
+from deriva_ml_core.assets.writers import files_open_for_writing, is_open_file
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import MissingFiles, UploadFailed
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import JOURNAL, FileTime, TypesLinked
+from deriva_ml_core.journal.story import JOURNAL_FILENAME, FileStamp, TypesLinked
 from deriva_ml_core.models import StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
 
 __all__ = ["Outputs"]
@@ -34,18 +34,18 @@ class Outputs:
         execution: Whose outputs they are.
     """
 
-    def __init__(self, connection: Connection, journal: Journal, staging: Staging, execution: RID) -> None:
+    def __init__(self, connection: Connection, journal: Journal, staging: StagingArea, execution: RID) -> None:
         self._connection = connection
         self._journal = journal
         self._staging = staging
         self._execution = execution
 
-    def send(
+    def upload(
         self,
         options: UploadOptions,
         *,
         clean: bool,
-        tell: Callable[[UploadProgress], None] | None,
+        progress_callback: Callable[[UploadProgress], None] | None,
         only: Iterable[Path] | None = None,
     ) -> UploadReport:
         """Send what is staged; afterwards, if the run has ended and something was sent, a copy of the journal.
@@ -53,7 +53,7 @@ class Outputs:
         Args:
             options: How to send.
             clean: Whether an ended run's files are moved away, not copied.
-            tell: Whom to tell of the progress.
+            progress_callback: Whom to tell of the progress.
             only: The paths of the files to send, or of folders of them; None for all.
 
         Returns:
@@ -62,18 +62,18 @@ class Outputs:
         """
         from filelock import FileLock
 
-        with FileLock(f"{self._journal.path}.lock"), shown(tell) as heard:
-            ended = self._journal.story.status.ended
-            wanted = None if only is None else self._staging.keys(only)
+        with FileLock(f"{self._journal.path}.lock"), progress_reporter(progress_callback) as heard:
+            ended = self._journal.state.status.is_terminal
+            wanted = None if only is None else self._staging.base_keys(only)
             self._staging.restage_changed(wanted)
-            report = self._upload(options, move=ended and clean, tell=heard, only=wanted)
-            if not self._journal.story.status.ended:
-                unsent = tuple(each for each in report.unsent if each.reason != NEVER_WRITTEN)
+            report = self._upload(options, move=ended and clean, progress_callback=heard, only=wanted)
+            if not self._journal.state.status.is_terminal:
+                unsent = tuple(each for each in report.unsent if each.reason != MISSING_FILE_REASON)
                 return report.model_copy(update={"unsent": unsent})
-            left = self._round_off(clean=clean)
+            left = self._finalize(clean=clean)
             return report.model_copy(update={"unsent": (*report.unsent, *left)})
 
-    def finish(self, *, clean: bool) -> None:
+    def finalize(self, *, clean: bool) -> None:
         """Round off, at the run's end, what was sent while it ran; an upload that is under way does it itself later.
 
         Args:
@@ -82,36 +82,38 @@ class Outputs:
         from filelock import FileLock, Timeout
 
         with suppress(Timeout), FileLock(f"{self._journal.path}.lock", blocking=False):
-            for left in self._round_off(clean=clean):
+            for left in self._finalize(clean=clean):
                 log.warning("The journal of execution %s is not kept yet: %s", self._execution, left.reason)
 
     def link_types(self) -> None:
         """Bring the types that were added to files to the catalog, of those files that are there by now."""
-        story = self._journal.story
-        files = [file for key in list(story.unlinked) if (file := story.files[key]).rid is not None]
+        story = self._journal.state
+        files = [file for key in list(story.unlinked_keys) if (file := story.files[key]).rid is not None]
         if files:
-            link_types(self._connection, files)
+            link_asset_types(self._connection, files)
             self._journal.append(TypesLinked(types={file.asset.key: file.added_types for file in files}))
 
-    def _round_off(self, *, clean: bool) -> tuple[UnsentAsset, ...]:
+    def _finalize(self, *, clean: bool) -> tuple[UnsentAsset, ...]:
         """Keep a copy of the journal, if it has news of files, and tidy up; returns what could not be kept."""
         left: tuple[UnsentAsset, ...] = ()
-        if self._journal.story.sent_since_copy:
-            left = self.keep([self._staging.record(JOURNAL, self._journal.path, "Execution_Metadata")])
+        if self._journal.state.is_journal_copy_outdated:
+            left = self.upload_metadata_files(
+                [self._staging.stage_metadata_file(JOURNAL_FILENAME, self._journal.path, "Execution_Metadata")]
+            )
         self._staging.remove_abandoned_copies()
         if clean:
-            self._clean()
+            self._remove_uploaded_files()
         return left
 
-    def keep(self, records: list[StagedAsset]) -> tuple[UnsentAsset, ...]:
+    def upload_metadata_files(self, files: list[StagedAsset]) -> tuple[UnsentAsset, ...]:
         """Send the execution's own records; returns those that could not be sent."""
-        story = self._journal.story
-        upload = Upload(self._connection, self._journal, self._execution, UploadOptions(), move=False)
-        return upload.run([story.files[record.key] for record in records]).unsent
+        story = self._journal.state
+        upload = Upload(self._connection, self._journal, self._execution, UploadOptions(), move_files=False)
+        return upload.run([story.files[record.key] for record in files]).unsent
 
-    def warn_of_unsent(self) -> None:
+    def warn_not_uploaded(self) -> None:
         """Say how to send what is staged, where a run ended by an error."""
-        if staged := self._staging.staged():
+        if staged := self._staging.list_staged():
             log.warning(
                 "Execution %s ended with %d files staged and not uploaded. To send them: "
                 "DerivaML(%r).restore_execution(%r).upload_execution_outputs()",
@@ -121,26 +123,26 @@ class Outputs:
                 self._execution,
             )
 
-    def complain(self, report: UploadReport, *, must_be_whole: bool) -> None:
+    def raise_for_unsent(self, report: UploadReport, *, require_all: bool) -> None:
         """Raise for what was not sent; what was never written is only warned about unless all must be there.
 
         Raises:
             UploadFailed: Something could not be sent.
             MissingFiles: Something that must be there was never written.
         """
-        missing = [each for each in report.unsent if each.reason == NEVER_WRITTEN]
-        failed = [each for each in report.unsent if each.reason != NEVER_WRITTEN]
+        missing = [each for each in report.unsent if each.reason == MISSING_FILE_REASON]
+        failed = [each for each in report.unsent if each.reason != MISSING_FILE_REASON]
         if failed:
             raise UploadFailed(
                 f"{len(failed)} files of execution {self._execution} were not uploaded and stay staged: "
-                f"{_listed(failed)}. Call upload_execution_outputs() again, or forget(path) what is not to be sent."
+                f"{_format_unsent(failed)}. Call upload_execution_outputs() again, or forget(path) what is not to be sent."
             )
         if missing:
             text = (
                 f"{len(missing)} files of execution {self._execution} were registered and are not there: "
-                f"{_listed(missing)}. Write them and upload again, or forget(path) them."
+                f"{_format_unsent(missing)}. Write them and upload again, or forget(path) them."
             )
-            if must_be_whole:
+            if require_all:
                 raise MissingFiles(text)
             log.warning(text)
 
@@ -149,12 +151,19 @@ class Outputs:
         options: UploadOptions,
         *,
         move: bool,
-        tell: Callable[[UploadProgress], None] | None,
+        progress_callback: Callable[[UploadProgress], None] | None,
         only: Set[str] | None,
     ) -> UploadReport:
-        story = self._journal.story
-        upload = Upload(self._connection, self._journal, self._execution, options, move=move, tell=tell)
-        report = upload.run(file for file in story.open_files() if only is None or name_of(file.asset.key) in only)
+        story = self._journal.state
+        upload = Upload(
+            self._connection,
+            self._journal,
+            self._execution,
+            options,
+            move_files=move,
+            progress_callback=progress_callback,
+        )
+        report = upload.run(file for file in story.pending_files() if only is None or base_key(file.asset.key) in only)
         self.link_types()
         records = {file.rid for file in list(story.files.values()) if file.asset.record}
         sent = {
@@ -164,21 +173,21 @@ class Outputs:
         }
         return report.model_copy(update={"sent": sent})
 
-    def _clean(self) -> None:
+    def _remove_uploaded_files(self) -> None:
         """Take away links and copies of what is safely stored, and the folders that this leaves empty."""
-        held, story = open_for_writing(), self._journal.story
-        waiting = {file.asset.path for file in story.open_files()}
+        held, story = files_open_for_writing(), self._journal.state
+        waiting = {file.asset.path for file in story.pending_files()}
         for file in list(story.files.values()):
             path = file.asset.path
             if file.rid is None or file.asset.record or path in waiting:
                 continue
-            is_stored = file.file_time is not None and FileTime.of(path) == file.file_time
-            if path.is_symlink() or (is_stored and not is_among(path, held)):
+            is_stored = file.stored_stamp is not None and FileStamp.from_path(path) == file.stored_stamp
+            if path.is_symlink() or (is_stored and not is_open_file(path, held)):
                 with suppress(FileNotFoundError):
                     path.unlink()
         self._staging.remove_empty_folders()
 
 
-def _listed(unsent: list[UnsentAsset]) -> str:
+def _format_unsent(unsent: list[UnsentAsset]) -> str:
     shown_first = [f"{each.asset.path} ({each.reason})" for each in unsent[:10]]
     return "; ".join(shown_first) + ("; …" if len(unsent) > len(shown_first) else "")

@@ -7,24 +7,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deriva_ml_core.assets.recorded import assets_of
+from deriva_ml_core.assets.recorded import list_execution_assets
 from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.dataset import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status
 from deriva_ml_core.execution.scoring import list_metrics
-from deriva_ml_core.journal.file import read_story
-from deriva_ml_core.journal.story import JOURNAL, Story
-from deriva_ml_core.models import Asset, DatasetSpec, ExecutionRecord, MetricSummary, StatusUpdate, UploadOptions
-from deriva_ml_core.schema import execution_table
+from deriva_ml_core.journal.file import load_state
+from deriva_ml_core.journal.story import JOURNAL_FILENAME, ExecutionState
+from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSummary, StatusUpdate, UploadOptions
+from deriva_ml_core.schema import asset_execution_table_name
 
 __all__ = [
-    "JOURNAL",
+    "JOURNAL_FILENAME",
     "RecordedExecution",
-    "fetch_kept_journal",
-    "kept_story",
-    "last_status",
-    "local_story",
+    "download_journal",
+    "download_state",
+    "effective_status",
+    "load_local_state",
 ]
 
 
@@ -44,9 +44,9 @@ class RecordedExecution:
         return f"<{type(self).__name__} {self.execution_rid} {self.status} {self.description!r}>"
 
     def _repr_html_(self) -> str:
-        from deriva_ml_core.execution.card import card
+        from deriva_ml_core.execution.card import render_html
 
-        return card(self, self._story)
+        return render_html(self, self._load_state)
 
     @property
     def connection(self) -> Connection:
@@ -76,12 +76,12 @@ class RecordedExecution:
     @property
     def status(self) -> Status:
         """Its state; one whose process has died without a word is Aborted, though its row may say Running."""
-        return self._last()[0]
+        return self._current_status()[0]
 
     @property
     def status_detail(self) -> str:
         """The words beside its state."""
-        return self._last()[1]
+        return self._current_status()[1]
 
     @property
     def duration(self) -> str | None:
@@ -97,12 +97,12 @@ class RecordedExecution:
     @property
     def start_time(self) -> datetime | None:
         """When it began to run, in UTC; None before that, and where the journal is not at hand."""
-        return self._story().start
+        return self._load_state().start_time
 
     @property
     def stop_time(self) -> datetime | None:
         """When it ended, in UTC; None before that, and where the journal is not at hand."""
-        return self._story().stop
+        return self._load_state().stop_time
 
     @cached_property
     def url(self) -> str:
@@ -110,11 +110,11 @@ class RecordedExecution:
         return self._connection.catalog.cite(self.execution_rid)
 
     @property
-    def record(self) -> ExecutionRecord:
+    def info(self) -> ExecutionInfo:
         """All of this as one frozen value."""
-        story = self._story()
-        status, detail = self._last()
-        return ExecutionRecord(
+        story = self._load_state()
+        status, detail = self._current_status()
+        return ExecutionInfo(
             rid=self.execution_rid,
             url=self.url,
             description=self.description,
@@ -125,8 +125,8 @@ class RecordedExecution:
             assets=tuple(story.assets),
             working_dir=self.working_dir,
             created=self.created,
-            start_time=story.start,
-            stop_time=story.stop,
+            start_time=story.start_time,
+            stop_time=story.stop_time,
         )
 
     def list_statuses(self) -> list[StatusUpdate]:
@@ -135,7 +135,7 @@ class RecordedExecution:
         Returns:
             The statuses; none where the run left no journal.
         """
-        return list(self._story().statuses)
+        return list(self._load_state().statuses)
 
     def list_metrics(self) -> list[MetricSummary]:
         """Where each metric stands of which its statuses told: the last and the best value, as the catalog has them.
@@ -151,7 +151,9 @@ class RecordedExecution:
         Args:
             asset_role: ``Input`` or ``Output``; None for both.
         """
-        return assets_of(self._connection, self.execution_rid, None if asset_role is None else Role(asset_role))
+        return list_execution_assets(
+            self._connection, self.execution_rid, None if asset_role is None else Role(asset_role)
+        )
 
     def list_input_datasets(self) -> list[DatasetSpec]:
         """The datasets that went in, each with the version that was taken."""
@@ -168,7 +170,7 @@ class RecordedExecution:
         Args:
             recurse: Whether those nested in them follow, level by level.
         """
-        return self._related("Execution", "Nested_Execution", recurse)
+        return self._list_related("Execution", "Nested_Execution", recurse)
 
     def list_parent_executions(self, recurse: bool = False) -> list[RecordedExecution]:
         """The executions that this one is nested in.
@@ -176,15 +178,19 @@ class RecordedExecution:
         Args:
             recurse: Whether those that they are nested in follow, level by level.
         """
-        return self._related("Nested_Execution", "Execution", recurse)
+        return self._list_related("Nested_Execution", "Execution", recurse)
 
-    def _related(self, here: str, there: str, recurse: bool) -> list[RecordedExecution]:
+    def _list_related(self, from_column: str, to_column: str, recurse: bool) -> list[RecordedExecution]:
         found: dict[RID, None] = {}
         level = [self.execution_rid]
         while level:
-            links = self._select(MLTable.nested_execution, {here: level})
+            links = self._select(MLTable.nested_execution, {from_column: level})
             links.sort(key=lambda link: (link["Sequence"] is None, link["Sequence"], link["RCT"], link["RID"]))
-            level = [link[there] for link in links if link[there] not in found and link[there] != self.execution_rid]
+            level = [
+                link[to_column]
+                for link in links
+                if link[to_column] not in found and link[to_column] != self.execution_rid
+            ]
             found.update(dict.fromkeys(level))
             if not recurse:
                 break
@@ -196,78 +202,78 @@ class RecordedExecution:
             return []
         return self._connection.catalog.select(table, where)
 
-    def _story(self) -> Story:
-        story = local_story(self._connection, self.execution_rid)
+    def _load_state(self) -> ExecutionState:
+        story = load_local_state(self._connection, self.execution_rid)
         if story is None:
-            story = kept_story(self._connection, self.execution_rid)
-        return story or Story()
+            story = download_state(self._connection, self.execution_rid)
+        return story or ExecutionState()
 
-    def _last(self) -> tuple[Status, str]:
+    def _current_status(self) -> tuple[Status, str]:
         """The row's state and words, unless it has not ended there and this machine knows more."""
         status, detail = Status(self._row["Status"] or Status.created), self._row.get("Status_Detail") or ""
-        if status.ended:
+        if status.is_terminal:
             return status, detail
-        return last_status(local_story(self._connection, self.execution_rid)) or (status, detail)
+        return effective_status(load_local_state(self._connection, self.execution_rid)) or (status, detail)
 
 
-def last_status(story: Story | None) -> tuple[Status, str] | None:
+def effective_status(state: ExecutionState | None) -> tuple[Status, str] | None:
     """The state and words at a journal's end, judged by whether the process that wrote it still lives.
 
     Returns:
         None where the journal tells no state: there is none, or the execution is just being created.
     """
-    if story is None:
+    if state is None:
         return None
-    if _has_died(story):
-        assert story.lease is not None
-        if story.failures:
-            from deriva_ml_core.execution.blame import found_guilty
+    if _has_dead_process(state):
+        assert state.process is not None
+        if state.failures:
+            from deriva_ml_core.execution.blame import root_cause
 
-            if (guilty := found_guilty(story.failures)) is not None:
+            if (guilty := root_cause(state.failures)) is not None:
                 return Status.failed, guilty
-        what = "run" if story.created else "creation"
-        last_words = f"; its last: {story.statuses[-1].message or story.status}" if story.statuses else ""
-        where = f"process {story.lease.pid} on {story.lease.host}"
+        what = "run" if state.is_created else "creation"
+        last_words = f"; its last: {state.statuses[-1].message or state.status}" if state.statuses else ""
+        where = f"process {state.process.pid} on {state.process.host}"
         return Status.aborted, f"The {what} ended without a word ({where}){last_words}"
-    if not story.statuses:
+    if not state.statuses:
         return None
-    last = story.statuses[-1]
+    last = state.statuses[-1]
     return last.status, last.error or last.message
 
 
-def _has_died(story: Story) -> bool:
+def _has_dead_process(state: ExecutionState) -> bool:
     """Whether the process has ended that ran the execution, or that was about to create it.
 
     One that was created and has not begun may still be run by another process.
     """
-    if story.status.ended or story.lease is None:
+    if state.status.is_terminal or state.process is None:
         return False
-    is_at_rest = story.created and story.start is None and story.status is Status.created
-    return not is_at_rest and story.lease.is_dead() is True
+    is_at_rest = state.is_created and state.start_time is None and state.status is Status.created
+    return not is_at_rest and state.process.is_dead() is True
 
 
-def local_story(connection: Connection, rid: RID) -> Story | None:
+def load_local_state(connection: Connection, rid: RID) -> ExecutionState | None:
     """What the journal in the execution's working folder tells; None where there is none on this machine."""
-    path = connection.working_folder(rid) / JOURNAL
-    return read_story(path) if path.is_file() else None
+    path = connection.working_folder(rid) / JOURNAL_FILENAME
+    return load_state(path) if path.is_file() else None
 
 
-def kept_story(connection: Connection, rid: RID) -> Story | None:
+def download_state(connection: Connection, rid: RID) -> ExecutionState | None:
     """What the newest copy of the journal in the catalog tells; None where none was kept."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / JOURNAL
-        return read_story(path) if fetch_kept_journal(connection, rid, path) else None
+        path = Path(folder) / JOURNAL_FILENAME
+        return load_state(path) if download_journal(connection, rid, path) else None
 
 
-def fetch_kept_journal(connection: Connection, rid: RID, target: Path) -> bool:
+def download_journal(connection: Connection, rid: RID, target: Path) -> bool:
     """Bring the newest copy of an execution's journal from the store; False where none was kept."""
     catalog = connection.catalog
-    links = catalog.select(execution_table("Execution_Metadata"), {"Execution": rid})
+    links = catalog.select(asset_execution_table_name("Execution_Metadata"), {"Execution": rid})
     if not links:
         return False
-    where = {"RID": [link["Execution_Metadata"] for link in links], "Filename": JOURNAL}
+    where = {"RID": [link["Execution_Metadata"] for link in links], "Filename": JOURNAL_FILENAME}
     rows = catalog.select("Execution_Metadata", where, order=("RCT",), descending=True, limit=1)
     for row in rows:
         RetryingStore(connection.store).get(

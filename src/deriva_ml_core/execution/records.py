@@ -13,27 +13,27 @@ from typing import Any
 from pydantic import JsonValue
 
 from deriva_ml_core import git
-from deriva_ml_core.assets.staging import Staging
+from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLVocab
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
-from deriva_ml_core.journal.story import now
+from deriva_ml_core.journal.story import utc_now
 from deriva_ml_core.models import DatasetSpec, SourceCode, StagedAsset
-from deriva_ml_core.plugins import contributions
+from deriva_ml_core.plugins import collect
 from deriva_ml_core.redaction import redact, redact_text
 from deriva_ml_core.workflow import Workflow
 
-__all__ = ["write_records"]
+__all__ = ["write_metadata_files"]
 
 LOCK_FILES = ("uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "Pipfile.lock", "conda-lock.yml", "pylock.toml")
 """The files in a repository's root that name each installed version, by the tools that write them."""
 
-_MAY_LOG_IN = re.compile(rb"://[^\s'\"]*[@?]")
+_URL_WITH_CREDENTIALS = re.compile(rb"://[^\s'\"]*[@?]")
 
 
-def write_records(
+def write_metadata_files(
     connection: Connection,
-    staging: Staging,
+    staging: StagingArea,
     folder: Path,
     *,
     configuration: ExecutionConfiguration,
@@ -54,25 +54,27 @@ def write_records(
     """
     records = folder / "records"
     records.mkdir(parents=True, exist_ok=True)
-    known = connection.terms.known(MLVocab.asset_type)
-    configured = _described(configuration, workflow_rid, datasets)
-    environment = _environment(connection, workflow.source, folder)
-    name = f"environment_snapshot_{now():%Y%m%dT%H%M%S.%fZ}.json"
+    known = connection.terms.cached_terms(MLVocab.asset_type)
+    configured = _dump_configuration(configuration, workflow_rid, datasets)
+    environment = _describe_environment(connection, workflow.source, folder)
+    name = f"environment_snapshot_{utc_now():%Y%m%dT%H%M%S.%fZ}.json"
     files = {
-        _written(records / "configuration.json", configured): _first(known, "Deriva_Config", "Execution_Config"),
-        _written(records / name, environment): _first(known, "Runtime_Env"),
+        _write_json(records / "configuration.json", configured): _select_asset_type(
+            known, "Deriva_Config", "Execution_Config"
+        ),
+        _write_json(records / name, environment): _select_asset_type(known, "Runtime_Env"),
     }
-    for path in _code_files(workflow.source.repository, records):
-        files[path] = _first(known)
-    return [staging.record(path.name, path, asset_type) for path, asset_type in files.items()]
+    for path in _write_code_files(workflow.source.repository, records):
+        files[path] = _select_asset_type(known)
+    return [staging.stage_metadata_file(path.name, path, asset_type) for path, asset_type in files.items()]
 
 
-def _first(known: frozenset[str], *types: str) -> str:
+def _select_asset_type(known: frozenset[str], *types: str) -> str:
     """The first of these types that the catalog knows, else the metadata table's own."""
     return next((name for name in types if name in known), "Execution_Metadata")
 
 
-def _described(
+def _dump_configuration(
     configuration: ExecutionConfiguration, workflow_rid: RID, datasets: list[DatasetSpec]
 ) -> Mapping[str, Any]:
     """The configuration as it was meant, with every version that it left open; it can be loaded again."""
@@ -85,12 +87,12 @@ def _described(
     }
 
 
-def _environment(connection: Connection, source: SourceCode, folder: Path) -> Mapping[str, Any]:
+def _describe_environment(connection: Connection, source: SourceCode, folder: Path) -> Mapping[str, Any]:
     environ = dict(os.environ)
-    parts = contributions(connection.plugins, "describe_environment", {"environ": environ})
+    parts = collect(connection.plugins, "describe_environment", {"environ": environ})
     repository = git.repository_state(source.repository) if source.repository else None
     return {
-        "time": now().isoformat(),
+        "time": utc_now().isoformat(),
         "folder": str(folder),
         "source": {**source.model_dump(mode="json"), **_file_checksum(source)},
         "repository": asdict(repository) if repository else None,
@@ -105,7 +107,7 @@ def _file_checksum(source: SourceCode) -> Mapping[str, str]:
     return {"file_checksum": git.blob_hash(source.path)}
 
 
-def _code_files(repository: Path | None, records: Path) -> list[Path]:
+def _write_code_files(repository: Path | None, records: Path) -> list[Path]:
     """The uncommitted changes as a patch, and the lock file, where there are any."""
     if repository is None:
         return []
@@ -114,19 +116,19 @@ def _code_files(repository: Path | None, records: Path) -> list[Path]:
         files.append(records / "uncommitted.patch")
         files[-1].write_bytes(patch)
     locks = [name for name in LOCK_FILES if (repository / name).is_file()]
-    return files + [_kept_lock(repository / name, records / name) for name in locks]
+    return files + [_copy_lock_file(repository / name, records / name) for name in locks]
 
 
-def _kept_lock(lock: Path, target: Path) -> Path:
+def _copy_lock_file(lock: Path, target: Path) -> Path:
     """A lock file as it is, but for logins in the addresses that packages come from."""
     content = lock.read_bytes()
-    if _MAY_LOG_IN.search(content):  # it may be megabytes, in which few have to be looked at closely
+    if _URL_WITH_CREDENTIALS.search(content):  # it may be megabytes, in which few have to be looked at closely
         content = redact_text(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
     target.write_bytes(content)
     return target
 
 
-def _written(path: Path, value: Mapping[str, JsonValue]) -> Path:
+def _write_json(path: Path, value: Mapping[str, JsonValue]) -> Path:
     text = json.dumps(redact(dict(value)), indent=2, ensure_ascii=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")
     return path

@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import ExecutionRunning
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import Story
+from deriva_ml_core.journal.story import ExecutionState
 
-__all__ = ["one_at_a_time", "refuse_running"]
+__all__ = ["lock_for_resume", "check_not_running"]
 
 log = logging.getLogger(__name__)
 
 
-def refuse_running(story: Story, execution: RID) -> None:
+def check_not_running(state: ExecutionState, execution: RID) -> None:
     """Raise `ExecutionRunning` where the process that runs an execution lives; warn where nobody can know from here."""
-    if story.lease is None or story.start is None or story.status.ended:
+    if state.process is None or state.start_time is None or state.status.is_terminal:
         return
-    where = f"process {story.lease.pid} on {story.lease.host}"
-    match story.lease.is_dead():
+    where = f"process {state.process.pid} on {state.process.host}"
+    match state.process.is_dead():
         case False:
             raise ExecutionRunning(
                 f"Execution {execution} is being run by {where}: wait for its end, or end that process, "
@@ -36,10 +36,10 @@ def refuse_running(story: Story, execution: RID) -> None:
 
 
 @contextmanager
-def one_at_a_time(journal: Journal, execution: RID) -> Iterator[None]:
+def lock_for_resume(journal: Journal, execution: RID) -> Iterator[None]:
     """Of several processes that go on with an execution at once, one does, and the others are told of it."""
     from filelock import FileLock
 
     with FileLock(f"{journal.path}.resume"):
-        refuse_running(journal.story, execution)
+        check_not_running(journal.state, execution)
         yield

@@ -8,14 +8,14 @@ from typing import Any
 
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable
-from deriva_ml_core.journal.story import Story
+from deriva_ml_core.journal.story import ExecutionState
 from deriva_ml_core.models import MetricSummary
 from deriva_ml_core.schema import CatalogModel
 from deriva_ml_core.standard import metrics_table
 
-__all__ = ["Scoring", "has_metrics", "list_metrics", "metric_of"]
+__all__ = ["MetricsSync", "has_metrics", "list_metrics", "metric_from_row"]
 
-Key = tuple[str, str]
+MetricKey = tuple[str, str]
 
 
 def has_metrics(model: CatalogModel) -> bool:
@@ -39,11 +39,11 @@ def list_metrics(
     if wanted and has_metrics(connection.catalog.model):
         rows = connection.catalog.select(MLTable.execution_metric, {"Execution": wanted, **where}, order=("RCT", "RID"))
         for row in rows:
-            found.setdefault(row["Execution"], []).append(metric_of(row))
+            found.setdefault(row["Execution"], []).append(metric_from_row(row))
     return found
 
 
-def metric_of(row: Mapping[str, Any]) -> MetricSummary:
+def metric_from_row(row: Mapping[str, Any]) -> MetricSummary:
     """What a row of the table tells."""
     return MetricSummary(
         stage=row["Stage"],
@@ -55,7 +55,7 @@ def metric_of(row: Mapping[str, Any]) -> MetricSummary:
     )
 
 
-class Scoring:
+class MetricsSync:
     """Brings an execution's metrics to the catalog; what it has already costs no request.
 
     Args:
@@ -66,52 +66,52 @@ class Scoring:
     def __init__(self, connection: Connection, execution: RID) -> None:
         self._connection = connection
         self._execution = execution
-        self._written: dict[Key, MetricSummary] = {}
-        self._rids: dict[Key, RID] = {}
+        self._written: dict[MetricKey, MetricSummary] = {}
+        self._rids: dict[MetricKey, RID] = {}
 
-    def is_behind(self, story: Story) -> bool:
+    def needs_write(self, state: ExecutionState) -> bool:
         """Whether the catalog may not have all that a journal tells of metrics."""
-        return story.metrics != self._written and has_metrics(self._connection.catalog.model)
+        return state.metrics != self._written and has_metrics(self._connection.catalog.model)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """See what the catalog has: an earlier process may have written there."""
         if has_metrics(self._connection.catalog.model):
             rows = self._connection.catalog.select(MLTable.execution_metric, {"Execution": self._execution})
-            self._written = {(row["Stage"], row["Name"]): metric_of(row) for row in rows}
+            self._written = {(row["Stage"], row["Name"]): metric_from_row(row) for row in rows}
             self._rids = {(row["Stage"], row["Name"]): row["RID"] for row in rows}
 
-    def write(self, story: Story) -> None:
+    def write(self, state: ExecutionState) -> None:
         """Write what has changed: once a metric is there, by one request for all of them.
 
         Raises:
             DerivaMLException: The catalog refuses, or cannot be reached.
         """
-        if not self.is_behind(story):
+        if not self.needs_write(state):
             return
-        told = dict(story.metrics)
+        told = dict(state.metrics)
         new = {key: each for key, each in told.items() if key not in self._written}
         if new:
-            self._add(new)
+            self._insert(new)
         changed = {key: each for key, each in told.items() if self._written.get(key) != each}
         if changed.keys() - self._rids.keys():
-            self.look()
-        rows = [{"RID": rid, **_values(each)} for key, each in changed.items() if (rid := self._rids.get(key))]
+            self.refresh()
+        rows = [{"RID": rid, **_metric_columns(each)} for key, each in changed.items() if (rid := self._rids.get(key))]
         if rows:
             self._connection.catalog.update(MLTable.execution_metric, rows)
             self._written |= changed
 
-    def _add(self, new: Mapping[Key, MetricSummary]) -> None:
+    def _insert(self, new: Mapping[MetricKey, MetricSummary]) -> None:
         rows = [
-            {"Execution": self._execution, "Stage": stage, "Name": name, **_values(each)}
+            {"Execution": self._execution, "Stage": stage, "Name": name, **_metric_columns(each)}
             for (stage, name), each in new.items()
         ]
         if self._connection.catalog.insert(MLTable.execution_metric, rows, skip_existing=True) == len(rows):
             self._written |= new
         else:
-            self.look()
+            self.refresh()
 
 
-def _values(metric: MetricSummary) -> dict[str, Any]:
+def _metric_columns(metric: MetricSummary) -> dict[str, Any]:
     return {
         "Last": metric.last,
         "Best": metric.best,

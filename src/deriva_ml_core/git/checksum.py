@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from deriva_ml_core.git.command import ask
+from deriva_ml_core.git.command import run_git
 
-__all__ = ["blob", "blob_hash", "is_notebook", "plain_hash", "stripped", "without_outputs"]
+__all__ = ["find_blob", "blob_hash", "is_notebook", "content_hash", "strip_notebook", "read_without_outputs"]
 
 # what nbstripout's own command takes away beside outputs, counts and ids
 _EXTRA_KEYS = (
@@ -30,7 +30,7 @@ def is_notebook(path: Path | str) -> bool:
     return str(path).endswith(".ipynb")
 
 
-def plain_hash(content: bytes) -> str:
+def content_hash(content: bytes) -> str:
     """Git's hash of a blob with these bytes: 40 hex digits."""
     return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
 
@@ -49,12 +49,12 @@ def blob_hash(file: Path) -> str:
         OSError: The file cannot be read.
     """
     if is_notebook(file):
-        return plain_hash(stripped(file.read_bytes(), file.parent))
-    answer = ask(file.parent, "hash-object", "--", file.name)
-    return answer.lines[0] if answer.ok else plain_hash(file.read_bytes())
+        return content_hash(strip_notebook(file.read_bytes(), file.parent))
+    answer = run_git(file.parent, "hash-object", "--", file.name)
+    return answer.lines[0] if answer.ok else content_hash(file.read_bytes())
 
 
-def blob(checksum: str, repositories: Iterable[Path]) -> bytes | None:
+def find_blob(checksum: str, repositories: Iterable[Path]) -> bytes | None:
     """The bytes that have a hash, where a repository has them; None where none has.
 
     Args:
@@ -63,21 +63,21 @@ def blob(checksum: str, repositories: Iterable[Path]) -> bytes | None:
     """
     if not re.fullmatch(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", checksum):
         return None
-    answers = (ask(each, "cat-file", "blob", checksum) for each in repositories if each.is_dir())
-    return next((answer.output for answer in answers if answer.ok), None)
+    answers = (run_git(each, "cat-file", "blob", checksum) for each in repositories if each.is_dir())
+    return next((answer.stdout for answer in answers if answer.ok), None)
 
 
-def without_outputs(file: Path) -> bytes:
+def read_without_outputs(file: Path) -> bytes:
     """The bytes of a file, of a notebook as nbstripout leaves them: those that `blob_hash` is of.
 
     Raises:
         OSError: The file cannot be read.
     """
     content = file.read_bytes()
-    return stripped(content, file.parent) if is_notebook(file) else content
+    return strip_notebook(content, file.parent) if is_notebook(file) else content
 
 
-def stripped(notebook: bytes, folder: Path) -> bytes:
+def strip_notebook(notebook: bytes, folder: Path) -> bytes:
     """A notebook as nbstripout's git filter leaves it; bytes that are no notebook come back unchanged.
 
     Args:
@@ -96,14 +96,14 @@ def stripped(notebook: bytes, folder: Path) -> bytes:
             clean = strip_output(content, None, False, False, _extra_keys(folder))
             written = io.StringIO()
             nbformat.write(clean, written)  # type: ignore[no-untyped-call]
-    except Exception:  # noqa: BLE001 - nbformat reports what is no notebook in too many ways to name
+    except Exception:
         return notebook
     return written.getvalue().encode()
 
 
 def _extra_keys(folder: Path) -> list[str]:
     settings = {"extrakeys": "", "keepmetadatakeys": ""}
-    for record in ask(
+    for record in run_git(
         folder, "config", "-z", "--get-regexp", r"^filter\.nbstripout\.(extrakeys|keepmetadatakeys)$"
     ).records:
         name, _, value = record.partition("\n")

@@ -12,21 +12,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from deriva_ml_core.git.checksum import is_notebook, stripped
-from deriva_ml_core.git.command import Answer, ask
-from deriva_ml_core.notices import doubt, warn
-from deriva_ml_core.redaction import holds_secret, is_secret_file
+from deriva_ml_core.git.checksum import is_notebook, strip_notebook
+from deriva_ml_core.git.command import GitResult, run_git
+from deriva_ml_core.notices import warn, warn_not_reproducible
+from deriva_ml_core.redaction import has_secret, is_secret_file
 
 __all__ = ["uncommitted_patch"]
 
-LARGEST_FILE = 2**20
+MAX_FILE_SIZE = 2**20
 """Bytes up to which an untracked file is kept."""
 
-LARGEST_SUM = 10 * 2**20
+MAX_TOTAL_SIZE = 10 * 2**20
 """Bytes up to which untracked files are kept together."""
 
-_MOST_NAMES = 1000
-_DIFF = (
+_MAX_NOTES = 1000
+_DIFF_COMMAND = (
     "diff",
     "--cached",
     "--no-ext-diff",
@@ -45,16 +45,16 @@ class _Change(NamedTuple):
 
     Args:
         path: The path in the work tree.
-        tracked: Whether git knows it.
-        inside: Whether it is a submodule with uncommitted changes of its own.
+        is_tracked: Whether git knows it.
+        is_dirty_submodule: Whether it is a submodule with uncommitted changes of its own.
     """
 
     path: str
-    tracked: bool
-    inside: bool = False
+    is_tracked: bool
+    is_dirty_submodule: bool = False
 
 
-class _Failed(Exception):
+class _GitFailed(Exception):
     """Git did not do what the patch needs."""
 
 
@@ -77,80 +77,88 @@ def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> b
         NotReproducible: A file was left out, and the environment asks for an error.
     """
     try:
-        changes = list(_changes(root))
+        changes = list(_iter_changes(root))
         if not changes:
             return b""
         with TemporaryDirectory(prefix="deriva-ml-") as folder:
-            return _patch(root, changes, Path(folder), os.environ if environ is None else environ)
-    except (_Failed, OSError) as error:
+            return _build_patch(root, changes, Path(folder), os.environ if environ is None else environ)
+    except (_GitFailed, OSError) as error:
         warn(f"The uncommitted changes of {root} cannot be kept with the execution: {error}. Commit them to be safe.")
         return b""
 
 
-def _done(answer: Answer) -> Answer:
-    if not answer.ok:
-        raise _Failed((answer.complaint.splitlines() or [f"git ended with {answer.status}"])[-1])
-    return answer
+def _require_success(result: GitResult) -> GitResult:
+    if not result.ok:
+        raise _GitFailed((result.stderr.splitlines() or [f"git ended with {result.exit_status}"])[-1])
+    return result
 
 
-def _changes(root: Path) -> Iterator[_Change]:
+def _iter_changes(root: Path) -> Iterator[_Change]:
     arguments = ("--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=untracked")
-    for record in _done(ask(root, "status", *arguments)).records:
+    for record in _require_success(run_git(root, "status", *arguments)).records:
         if record.startswith("? "):
-            yield _Change(record[2:], tracked=False)
+            yield _Change(record[2:], is_tracked=False)
         else:
             submodule = record.split(" ", 3)[2]
             path = record.split(" ", 10 if record.startswith("u ") else 8)[-1]
-            yield _Change(path, tracked=True, inside=submodule.startswith("S") and "M" in submodule)
+            yield _Change(path, is_tracked=True, is_dirty_submodule=submodule.startswith("S") and "M" in submodule)
 
 
-def _patch(root: Path, changes: Sequence[_Change], folder: Path, environ: Mapping[str, str]) -> bytes:
-    untracked, unkept = _choose(root, [change.path for change in changes if not change.tracked])
-    parts = _parts(root, [*(change.path for change in changes if change.tracked), *untracked], folder)
-    secret = sorted(name for name, part in parts.items() if _is_secret(root, name, part))
+def _build_patch(root: Path, changes: Sequence[_Change], folder: Path, environ: Mapping[str, str]) -> bytes:
+    untracked, unkept = _select_untracked(root, [change.path for change in changes if not change.is_tracked])
+    parts = _diff_by_path(root, [*(change.path for change in changes if change.is_tracked), *untracked], folder)
+    secret = sorted(name for name, part in parts.items() if _has_secret(root, name, part))
     for name in secret:
-        doubt(
+        warn_not_reproducible(
             f"The uncommitted change of {root / name} holds what looks like a secret, so it is not kept with the "
             "execution. Take the secret out of the file, or add the file to .gitignore.",
             environ,
         )
     notes = [
         *(f"left out, as its change holds a secret: {json.dumps(name)}" for name in secret),
-        *(f"a submodule with uncommitted changes of its own: {json.dumps(c.path)}" for c in changes if c.inside),
+        *(
+            f"a submodule with uncommitted changes of its own: {json.dumps(c.path)}"
+            for c in changes
+            if c.is_dirty_submodule
+        ),
         *unkept,
     ]
-    return _heading(root, notes) + b"".join(part for name, part in parts.items() if name not in secret)
+    return _format_header(root, notes) + b"".join(part for name, part in parts.items() if name not in secret)
 
 
-def _parts(root: Path, paths: Sequence[str], folder: Path) -> dict[str, bytes]:
+def _diff_by_path(root: Path, paths: Sequence[str], folder: Path) -> dict[str, bytes]:
     """The change of each of these paths as a patch, made by git from an index that is not the repository's."""
-    scratch = _scratch(root, folder)
+    scratch = _create_scratch_index(root, folder)
     notebooks = {path for path in paths if is_notebook(path) and (root / path).is_file()}
     given = "".join(f"{path}\0" for path in paths if path not in notebooks).encode(errors="surrogateescape")
-    _done(ask(root, "update-index", "--add", "--remove", "--replace", "-z", "--stdin", given=given, environ=scratch))
+    _require_success(
+        run_git(
+            root, "update-index", "--add", "--remove", "--replace", "-z", "--stdin", input_bytes=given, environ=scratch
+        )
+    )
     for path in notebooks:
-        _put_notebook(root, path, scratch)
-    names = _done(ask(root, *_DIFF, "--name-only", "-z", environ=scratch)).records
-    patch = _done(ask(root, *_DIFF, "--binary", environ=scratch)).output
+        _add_notebook_to_index(root, path, scratch)
+    names = _require_success(run_git(root, *_DIFF_COMMAND, "--name-only", "-z", environ=scratch)).records
+    patch = _require_success(run_git(root, *_DIFF_COMMAND, "--binary", environ=scratch)).stdout
     return dict(zip(names, re.split(rb"(?m)^(?=diff --git )", patch)[1:], strict=True))
 
 
-def _heading(root: Path, notes: list[str]) -> bytes:
-    head = ask(root, "rev-parse", "--verify", "--quiet", "HEAD").lines
+def _format_header(root: Path, notes: list[str]) -> bytes:
+    head = run_git(root, "rev-parse", "--verify", "--quiet", "HEAD").lines
     lines = [
         f"Uncommitted changes of {root.name} on {head[0] if head else 'no commit'}; apply with: git apply <this file>"
     ]
-    lines += notes[:_MOST_NAMES]
-    lines += [f"and {len(notes) - _MOST_NAMES} more"] if len(notes) > _MOST_NAMES else []
+    lines += notes[:_MAX_NOTES]
+    lines += [f"and {len(notes) - _MAX_NOTES} more"] if len(notes) > _MAX_NOTES else []
     return "".join(f"# {line}\n" for line in lines).encode(errors="backslashreplace") + b"\n"
 
 
-def _choose(root: Path, untracked: Iterable[str]) -> tuple[list[str], list[str]]:
+def _select_untracked(root: Path, untracked: Iterable[str]) -> tuple[list[str], list[str]]:
     kept, unkept, total = [], [], 0
     for path in untracked:
-        size, reason = _weigh(root / path)
-        if not reason and total + size > LARGEST_SUM:
-            reason = f"untracked files together over {LARGEST_SUM} bytes"
+        size, reason = _check_untracked_file(root / path)
+        if not reason and total + size > MAX_TOTAL_SIZE:
+            reason = f"untracked files together over {MAX_TOTAL_SIZE} bytes"
         if reason:
             unkept.append(f"untracked and not kept ({reason}): {json.dumps(path)}")
         else:
@@ -159,29 +167,29 @@ def _choose(root: Path, untracked: Iterable[str]) -> tuple[list[str], list[str]]
     return kept, unkept
 
 
-def _weigh(file: Path) -> tuple[int, str]:
+def _check_untracked_file(file: Path) -> tuple[int, str]:
     try:
         found = file.lstat()
         if stat.S_ISLNK(found.st_mode):
             return found.st_size, ""
         if not stat.S_ISREG(found.st_mode):
             return 0, "a repository of its own"
-        if found.st_size > LARGEST_FILE and not is_notebook(file):
+        if found.st_size > MAX_FILE_SIZE and not is_notebook(file):
             return 0, f"{found.st_size} bytes"
         content = file.read_bytes()
     except OSError as error:
         return 0, str(error)
     if is_notebook(file):
-        content = stripped(content, file.parent)
-    if len(content) > LARGEST_FILE:
+        content = strip_notebook(content, file.parent)
+    if len(content) > MAX_FILE_SIZE:
         return 0, f"{len(content)} bytes"
     # git, too, takes a file for text by its first 8,000 bytes
     return len(content), f"binary, {len(content)} bytes" if b"\0" in content[:8000] else ""
 
 
-def _scratch(root: Path, folder: Path) -> dict[str, str]:
+def _create_scratch_index(root: Path, folder: Path) -> dict[str, str]:
     """Lay an index and a place for objects beside the repository, so that nothing is written into it."""
-    index, objects = _done(ask(root, "rev-parse", "--git-path", "index", "--git-path", "objects")).lines
+    index, objects = _require_success(run_git(root, "rev-parse", "--git-path", "index", "--git-path", "objects")).lines
     if (root / index).is_file():
         # with its time, by which git knows what may have changed in the tick in which it was written
         shutil.copy2(root / index, folder / "index")
@@ -194,23 +202,25 @@ def _scratch(root: Path, folder: Path) -> dict[str, str]:
     }
 
 
-def _put_notebook(root: Path, path: str, scratch: Mapping[str, str]) -> None:
+def _add_notebook_to_index(root: Path, path: str, environ: Mapping[str, str]) -> None:
     file = root / path
-    content = stripped(file.read_bytes(), file.parent)
-    committed = ask(root, "cat-file", "blob", f"HEAD:{path}")
-    if committed.ok and stripped(committed.output, file.parent) == content:
-        content = committed.output
-    written = _done(ask(root, "hash-object", "-w", "--stdin", "--no-filters", given=content, environ=scratch))
+    content = strip_notebook(file.read_bytes(), file.parent)
+    committed = run_git(root, "cat-file", "blob", f"HEAD:{path}")
+    if committed.ok and strip_notebook(committed.stdout, file.parent) == content:
+        content = committed.stdout
+    written = _require_success(
+        run_git(root, "hash-object", "-w", "--stdin", "--no-filters", input_bytes=content, environ=environ)
+    )
     mode = "100755" if file.stat().st_mode & stat.S_IXUSR else "100644"
     entry = f"{mode},{written.lines[0]},{path}"
-    _done(ask(root, "update-index", "--add", "--replace", "--cacheinfo", entry, environ=scratch))
+    _require_success(run_git(root, "update-index", "--add", "--replace", "--cacheinfo", entry, environ=environ))
 
 
-def _is_secret(root: Path, name: str, part: bytes) -> bool:
-    return is_secret_file(name) or any(holds_secret(text, name) for text in _texts(root / name, part))
+def _has_secret(root: Path, name: str, diff: bytes) -> bool:
+    return is_secret_file(name) or any(has_secret(text, name) for text in _iter_texts(root / name, diff))
 
 
-def _texts(file: Path, part: bytes) -> Iterator[str]:
-    yield part.decode(errors="replace")
-    if b"\nGIT binary patch\n" in part and file.is_file():
+def _iter_texts(file: Path, diff: bytes) -> Iterator[str]:
+    yield diff.decode(errors="replace")
+    if b"\nGIT binary patch\n" in diff and file.is_file():
         yield file.read_bytes().decode("latin-1")

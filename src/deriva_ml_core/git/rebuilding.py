@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from deriva_ml_core.errors import NotReproducible
-from deriva_ml_core.git.command import Answer, ask
+from deriva_ml_core.git.command import GitResult, run_git
 
-__all__ = ["rebuild"]
+__all__ = ["checkout_commit"]
 
-_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_COMMIT_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
-_MAY_FETCH = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
+_ALLOW_FETCH = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
 
 
-def rebuild(
+def checkout_commit(
     commit: str, folder: Path, *, patch: bytes = b"", repositories: Iterable[Path] = (), remote: str | None = None
 ) -> str:
     """Check out a commit in a new folder, as a worktree of a repository that has it, else as a clone of the remote.
@@ -34,14 +34,14 @@ def rebuild(
     Raises:
         NotReproducible: Nobody has the commit, or the patch does not fit.
     """
-    if not _COMMIT.fullmatch(commit):
+    if not _COMMIT_HASH.fullmatch(commit):
         raise NotReproducible(f"{commit!r} is not the whole hash of a commit, so it cannot be checked out.")
     asked = [str(each) for each in repositories if each.is_dir()]
-    source = next((each for each in asked if _has(Path(each), commit)), None)
+    source = next((each for each in asked if _has_commit(Path(each), commit)), None)
     if source is not None:
         # forced, as git still knows a worktree there whose folder somebody deleted
         arguments = ("worktree", "add", "--force", "--detach", str(folder.absolute()), commit)
-        _require(ask(Path(source), *_NO_HOOKS, *arguments))
+        _require_success(run_git(Path(source), *_NO_HOOKS, *arguments))
     elif remote is not None and _clone(remote, folder, commit):
         source = remote
     else:
@@ -50,34 +50,37 @@ def rebuild(
             f"{remote or 'a remote, as none was recorded'}. Name a clone that has it with --repository."
         )
     if patch:
-        applied = ask(folder, *_NO_HOOKS, "apply", "--binary", "--whitespace=nowarn", "-", given=patch)
+        applied = run_git(folder, *_NO_HOOKS, "apply", "--binary", "--whitespace=nowarn", "-", input_bytes=patch)
         if not applied.ok and b"\ndiff --git " in patch:
-            raise NotReproducible(f"The uncommitted changes cannot be applied in {folder}: {_said(applied)}.")
+            raise NotReproducible(f"The uncommitted changes cannot be applied in {folder}: {_error_message(applied)}.")
     return source
 
 
-def _has(root: Path, commit: str) -> bool:
-    return ask(root, "cat-file", "-e", f"{commit}^{{commit}}").ok
+def _has_commit(root: Path, commit: str) -> bool:
+    return run_git(root, "cat-file", "-e", f"{commit}^{{commit}}").ok
 
 
 def _clone(remote: str, folder: Path, commit: str) -> bool:
     """Clone and check out; False where the address does not answer, or does not have the commit."""
     target = str(folder.absolute())
-    cloned = ask(
-        folder.absolute().parent, "clone", "--quiet", "--no-checkout", "--", remote, target, environ=_MAY_FETCH
+    cloned = run_git(
+        folder.absolute().parent, "clone", "--quiet", "--no-checkout", "--", remote, target, environ=_ALLOW_FETCH
     )
     if not cloned.ok:
         return False
-    if not _has(folder, commit) and not ask(folder, "fetch", "--quiet", "origin", commit, environ=_MAY_FETCH).ok:
+    if (
+        not _has_commit(folder, commit)
+        and not run_git(folder, "fetch", "--quiet", "origin", commit, environ=_ALLOW_FETCH).ok
+    ):
         return False
-    _require(ask(folder, *_NO_HOOKS, "checkout", "--quiet", "--detach", commit, environ=_MAY_FETCH))
+    _require_success(run_git(folder, *_NO_HOOKS, "checkout", "--quiet", "--detach", commit, environ=_ALLOW_FETCH))
     return True
 
 
-def _require(answer: Answer) -> None:
-    if not answer.ok:
-        raise NotReproducible(f"Git does not check the commit out: {_said(answer)}.")
+def _require_success(result: GitResult) -> None:
+    if not result.ok:
+        raise NotReproducible(f"Git does not check the commit out: {_error_message(result)}.")
 
 
-def _said(answer: Answer) -> str:
-    return (answer.complaint.strip().splitlines() or [f"it ended with {answer.status}"])[-1]
+def _error_message(result: GitResult) -> str:
+    return (result.stderr.strip().splitlines() or [f"it ended with {result.exit_status}"])[-1]

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from deriva_ml_core.git.command import ask
+from deriva_ml_core.git.command import run_git
 
 __all__ = ["blob_url", "remote_url", "tree_url", "web_url"]
 
-_SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>\[[^\]/]+\]|[^/@:\[\]]{2,}):(?!:|//)(?P<path>.+)", re.DOTALL)
+_SCP_ADDRESS = re.compile(r"(?:[^/@:]*@)?(?P<host>\[[^\]/]+\]|[^/@:\[\]]{2,}):(?!:|//)(?P<path>.+)", re.DOTALL)
 _SCHEMES = frozenset({"http", "https", "ssh", "git", "git+ssh", "ssh+git"})
 # the hosts' own second doors for ssh through a firewall
-_SSH_DOORS = {
+_SSH_HOST_ALIASES = {
     "ssh.github.com": "github.com",
     "altssh.gitlab.com": "gitlab.com",
     "altssh.bitbucket.org": "bitbucket.org",
@@ -23,7 +23,7 @@ _SSH_DOORS = {
 def remote_url(root: Path) -> str | None:
     """The address of the remote ``origin``, or of the first one where there is none of that name; see `web_url`."""
     remotes: dict[str, str] = {}
-    for line in ask(root, "remote", "-v").lines:
+    for line in run_git(root, "remote", "-v").lines:
         name, _, address = line.partition("\t")
         remotes.setdefault(name, re.sub(r" \((?:fetch|push)\).*$", "", address))
     addresses = [remotes.pop("origin", ""), *remotes.values()]
@@ -40,13 +40,13 @@ def web_url(address: str) -> str | None:
         ``https://host/org/repo``, without user names, tokens and ``.git``; None for a folder or what cannot be read.
     """
     if "://" in address:
-        return _from_url(address)
-    if found := _SCP.fullmatch(address):
-        return _joined(found["host"], found["path"])
+        return _convert_url(address)
+    if found := _SCP_ADDRESS.fullmatch(address):
+        return _build_url(found["host"], found["path"])
     return None
 
 
-def _from_url(address: str) -> str | None:
+def _convert_url(address: str) -> str | None:
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
@@ -56,13 +56,13 @@ def _from_url(address: str) -> str | None:
         return None
     host = f"[{host}]" if ":" in host else host
     if parts.scheme == "http" and port:
-        return _joined(f"{host}:{port}", parts.path, "http")
-    return _joined(f"{host}:{port}" if parts.scheme == "https" and port else host, parts.path)
+        return _build_url(f"{host}:{port}", parts.path, "http")
+    return _build_url(f"{host}:{port}" if parts.scheme == "https" and port else host, parts.path)
 
 
-def _joined(host: str, path: str, scheme: str = "https") -> str | None:
+def _build_url(host: str, path: str, scheme: str = "https") -> str | None:
     path = unquote(path).strip("/").removesuffix(".git").rstrip("/")
-    host = _SSH_DOORS.get(host.lower(), host.lower())
+    host = _SSH_HOST_ALIASES.get(host.lower(), host.lower())
     return f"{scheme}://{host}/{quote(path, safe='/~@+,')}" if path else None
 
 

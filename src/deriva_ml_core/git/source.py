@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deriva_ml_core.git.checksum import blob_hash, is_notebook, plain_hash, stripped
-from deriva_ml_core.git.command import Answer, ask
+from deriva_ml_core.git.checksum import blob_hash, content_hash, is_notebook, strip_notebook
+from deriva_ml_core.git.command import GitResult, run_git
 from deriva_ml_core.git.remote import blob_url, remote_url
 from deriva_ml_core.git.version import project_version
 from deriva_ml_core.models import SourceCode
-from deriva_ml_core.notices import doubt
+from deriva_ml_core.notices import warn_not_reproducible
 
-__all__ = ["file_source", "given_source"]
+__all__ = ["file_source", "file_source_with_url"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _FileLocation:
     """A file's place in a repository.
 
     Args:
@@ -51,13 +51,13 @@ def file_source(file: Path, kind: str, environ: Mapping[str, str]) -> SourceCode
     """
     # git knows the file itself, not a link to it from elsewhere
     file = file.resolve()
-    answer = _asked(file)
-    place = _placed(file, answer) if answer.ok else None
+    answer = _query_location(file)
+    place = _parse_location(file, answer) if answer.ok else None
     checksum = blob_hash(file)
-    dirty = place is not None and not _clean(file, place, checksum)
-    url = _url(file, place, environ, answer)
+    dirty = place is not None and not _is_clean(file, place, checksum)
+    url = _find_url(file, place, environ, answer)
     if dirty and place and place.blob:
-        doubt(
+        warn_not_reproducible(
             f"{file} differs from its last commit, so what runs is in no commit. "
             "Commit it before running, so that the run can be repeated.",
             environ,
@@ -73,7 +73,7 @@ def file_source(file: Path, kind: str, environ: Mapping[str, str]) -> SourceCode
     )
 
 
-def given_source(file: Path, url: str, checksum: str) -> SourceCode:
+def file_source_with_url(file: Path, url: str, checksum: str) -> SourceCode:
     """What is known of a file whose URL and checksum were told by somebody who looked before: nothing is warned about.
 
     Args:
@@ -85,8 +85,8 @@ def given_source(file: Path, url: str, checksum: str) -> SourceCode:
         OSError: The file cannot be read.
     """
     file = file.resolve()
-    answer = _asked(file)
-    place = _placed(file, answer) if answer.ok else None
+    answer = _query_location(file)
+    place = _parse_location(file, answer) if answer.ok else None
     present = blob_hash(file)
     return SourceCode(
         url=url,
@@ -94,59 +94,59 @@ def given_source(file: Path, url: str, checksum: str) -> SourceCode:
         version=project_version(file, place.root if place else None),
         path=file,
         repository=place.root if place else None,
-        dirty=place is not None and not _clean(file, place, present),
+        dirty=place is not None and not _is_clean(file, place, present),
         kind="environment",
     )
 
 
-def _asked(file: Path) -> Answer:
-    return ask(
+def _query_location(file: Path) -> GitResult:
+    return run_git(
         file.parent, "rev-parse", "--show-toplevel", "--show-prefix", "--revs-only", "HEAD", f"HEAD:./{file.name}"
     )
 
 
-def _placed(file: Path, answer: Answer) -> _Place:
-    root, prefix, *objects = answer.lines
-    return _Place(Path(root), prefix + file.name, *objects)
+def _parse_location(file: Path, result: GitResult) -> _FileLocation:
+    root, prefix, *objects = result.lines
+    return _FileLocation(Path(root), prefix + file.name, *objects)
 
 
-def _clean(file: Path, place: _Place, checksum: str) -> bool:
-    if place.blob in (None, checksum):
-        return place.blob is not None
+def _is_clean(file: Path, location: _FileLocation, checksum: str) -> bool:
+    if location.blob in (None, checksum):
+        return location.blob is not None
     if not is_notebook(file):
         return False
-    committed = ask(place.root, "cat-file", "blob", str(place.blob))
-    return committed.ok and plain_hash(stripped(committed.output, file.parent)) == checksum
+    committed = run_git(location.root, "cat-file", "blob", str(location.blob))
+    return committed.ok and content_hash(strip_notebook(committed.stdout, file.parent)) == checksum
 
 
-def _url(file: Path, place: _Place | None, environ: Mapping[str, str], answer: Answer) -> str | None:
-    if place is None:
-        doubt(_no_repository(file, answer), environ)
+def _find_url(file: Path, location: _FileLocation | None, environ: Mapping[str, str], result: GitResult) -> str | None:
+    if location is None:
+        warn_not_reproducible(_explain_no_repository(file, result), environ)
         return None
-    if place.blob is None:
-        doubt(
-            f"{file} is in no commit of {place.root}, so nobody else can find it. "
+    if location.blob is None:
+        warn_not_reproducible(
+            f"{file} is in no commit of {location.root}, so nobody else can find it. "
             "Run `git add` and `git commit` on it before running.",
             environ,
         )
         return None
-    remote = remote_url(place.root)
+    remote = remote_url(location.root)
     if remote is None:
-        doubt(
-            f"The repository {place.root} has no remote with a web address, so {file.name} is recorded by its path "
+        warn_not_reproducible(
+            f"The repository {location.root} has no remote with a web address, so {file.name} is recorded by its path "
             "on this machine. Add one with `git remote add origin <url>` and push.",
             environ,
         )
         return None
     # a clone without the history of its folders cannot say which commit touched a file
-    touched = ask(place.root, "rev-list", "-1", "HEAD", "--", place.path).lines or [str(place.head)]
-    return blob_url(remote, touched[0], place.path)
+    touched = run_git(location.root, "rev-list", "-1", "HEAD", "--", location.path).lines or [str(location.head)]
+    return blob_url(remote, touched[0], location.path)
 
 
-def _no_repository(file: Path, answer: Answer) -> str:
-    if answer.missing:
+def _explain_no_repository(file: Path, result: GitResult) -> str:
+    if result.is_git_missing:
         return f"There is no git on this machine's PATH, so {file} is recorded by its path only. Install git."
-    if answer.refused:
+    if result.is_untrusted:
         return (
             f"Git does not trust the repository of {file}, as its files belong to someone else, so the file is "
             "recorded by its path only. If you trust it, run `git config --global --add safe.directory <its folder>`."

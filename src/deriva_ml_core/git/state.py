@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deriva_ml_core.git.command import ask
+from deriva_ml_core.git.command import run_git
 from deriva_ml_core.git.remote import remote_url
 
 __all__ = ["RepositoryState", "repository_state"]
@@ -35,7 +35,7 @@ class RepositoryState:
 
 def repository_state(root: Path) -> RepositoryState | None:
     """Ask git how a repository stands; None where it does not answer."""
-    answer = ask(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--no-renames")
+    answer = run_git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--no-renames")
     if not answer.ok:
         return None
     notes = dict(record[2:].split(" ", 1) for record in answer.records if record.startswith("# branch."))
@@ -46,10 +46,12 @@ def repository_state(root: Path) -> RepositoryState | None:
         branch=None if branch == "(detached)" else branch,
         dirty=any(not record.startswith("# ") for record in answer.records),
         remote=remote_url(root),
-        user=_user(root),
+        user=_read_user(root),
     )
 
 
-def _user(root: Path) -> dict[str, str]:
-    told = (each.partition("\n") for each in ask(root, "config", "-z", "--get-regexp", r"^user\.(name|email)$").records)
+def _read_user(root: Path) -> dict[str, str]:
+    told = (
+        each.partition("\n") for each in run_git(root, "config", "-z", "--get-regexp", r"^user\.(name|email)$").records
+    )
     return {name.removeprefix("user."): value for name, _, value in told}

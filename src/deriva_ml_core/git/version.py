@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deriva_ml_core.git.command import ask
+from deriva_ml_core.git.command import run_git
 
 __all__ = ["project_version"]
 
@@ -24,31 +24,31 @@ def project_version(file: Path, root: Path | None) -> str | None:
     Returns:
         The version; None where the project has none.
     """
-    project = next(filter(Path.is_file, _candidates(file, root)), None)
-    settings = _read(project) if project else {}
-    if project and "setuptools_scm" in settings.get("tool", {}) and (version := _from_scm(project)):
+    project = next(filter(Path.is_file, _pyproject_candidates(file, root)), None)
+    settings = _read_pyproject(project) if project else {}
+    if project and "setuptools_scm" in settings.get("tool", {}) and (version := _scm_version(project)):
         return version
     if isinstance(version := settings.get("project", {}).get("version"), str):
         return version
-    described = ask(root, "describe", "--tags", "--always") if root else None
+    described = run_git(root, "describe", "--tags", "--always") if root else None
     return described.lines[0] if described and described.ok else None
 
 
-def _candidates(file: Path, root: Path | None) -> Iterator[Path]:
+def _pyproject_candidates(file: Path, root: Path | None) -> Iterator[Path]:
     for folder in file.parents:
         yield folder / "pyproject.toml"
         if folder == root:
             return
 
 
-def _read(project: Path) -> dict[str, Any]:
+def _read_pyproject(project: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(project.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
-def _from_scm(project: Path) -> str | None:
+def _scm_version(project: Path) -> str | None:
     # whatever is wrong with the project's settings, or worth a warning in them: the version is a courtesy
     with warnings.catch_warnings(), suppress(Exception, SystemExit):
         warnings.simplefilter("ignore")

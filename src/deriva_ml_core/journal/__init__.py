@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.journal.story import Story
+from deriva_ml_core.journal.lease import ProcessIdentity
+from deriva_ml_core.journal.story import ExecutionState
 
-__all__ = ["Journal", "Lease", "Story"]
+__all__ = ["Journal", "ProcessIdentity", "ExecutionState"]

@@ -7,28 +7,28 @@ import os
 from pathlib import Path
 from weakref import finalize
 
-from deriva_ml_core.forklock import ForkLock
-from deriva_ml_core.journal.lines import parse_line
-from deriva_ml_core.journal.story import Event, Story
+from deriva_ml_core.forklock import ForkSafeRLock
+from deriva_ml_core.journal.lines import parse_event
+from deriva_ml_core.journal.story import Event, ExecutionState
 
-__all__ = ["Journal", "read_story"]
+__all__ = ["Journal", "load_state"]
 
 
-def read_story(path: Path) -> Story:
+def load_state(path: Path) -> ExecutionState:
     """What a journal tells, for a reader that may have no right to write it.
 
     Raises:
         OSError: It cannot be read.
     """
     *whole, _torn = path.read_bytes().split(b"\n")
-    return _told(whole, Story())
+    return _apply_lines(whole, ExecutionState())
 
 
-def _told(lines: list[bytes], story: Story) -> Story:
+def _apply_lines(lines: list[bytes], state: ExecutionState) -> ExecutionState:
     for line in lines:
-        if (event := parse_line(line)) is not None:
-            event.tell(story)
-    return story
+        if (event := parse_event(line)) is not None:
+            event.apply(state)
+    return state
 
 
 class Journal:
@@ -40,17 +40,17 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._story = Story()
-        self._read = 0
+        self._state = ExecutionState()
+        self._read_bytes = 0
         self._descriptor: int | None = None
-        self._letting_go: finalize[..., Journal] | None = None
-        self._lock = ForkLock()
+        self._finalizer: finalize[..., Journal] | None = None
+        self._lock = ForkSafeRLock()
 
     @property
-    def story(self) -> Story:
+    def state(self) -> ExecutionState:
         """All that was written so far, by this process and by others."""
         with self._lock:
-            return _told(self._new_lines(), self._story)
+            return _apply_lines(self._read_new_lines(), self._state)
 
     def append(self, *events: Event) -> None:
         """Write lines, by one ``write(2)``: they are there together or, if the machine dies, as a torn end.
@@ -61,44 +61,44 @@ class Journal:
         text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
         with self._lock:
             descriptor = self._open()
-            if not self._ends_whole(descriptor):
+            if not self._ends_with_newline(descriptor):
                 text = b"\n" + text  # after a line that a killed process or a full disk tore, this one stands alone
             if os.write(descriptor, text) < len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             # a line that follows what was read is known without reading it back
-            if os.lseek(descriptor, 0, os.SEEK_CUR) == self._read + len(text):
-                self._read += len(text)
+            if os.lseek(descriptor, 0, os.SEEK_CUR) == self._read_bytes + len(text):
+                self._read_bytes += len(text)
                 for event in events:
-                    event.tell(self._story)
+                    event.apply(self._state)
 
     def close(self) -> None:
         """Let go of the file; the next line opens it again."""
         with self._lock:
-            if self._letting_go is not None:
-                self._letting_go()
-                self._descriptor = self._letting_go = None
+            if self._finalizer is not None:
+                self._finalizer()
+                self._descriptor = self._finalizer = None
 
     def _open(self) -> int:
         if self._descriptor is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o644)
             # a process that makes thousands of executions must not run out of descriptors
-            self._letting_go = finalize(self, os.close, self._descriptor)
-            self._letting_go.atexit = False
+            self._finalizer = finalize(self, os.close, self._descriptor)
+            self._finalizer.atexit = False
         return self._descriptor
 
-    def _ends_whole(self, descriptor: int) -> bool:
+    def _ends_with_newline(self, descriptor: int) -> bool:
         size = os.fstat(descriptor).st_size
         # where all was read, whole lines were
-        return size in (0, self._read) or os.pread(descriptor, 1, size - 1) == b"\n"
+        return size in (0, self._read_bytes) or os.pread(descriptor, 1, size - 1) == b"\n"
 
-    def _new_lines(self) -> list[bytes]:
+    def _read_new_lines(self) -> list[bytes]:
         if self._descriptor is None and not self.path.exists():
             return []
         descriptor = self._open()
         size = os.fstat(descriptor).st_size
-        if size <= self._read:
+        if size <= self._read_bytes:
             return []
-        *whole, _torn = os.pread(descriptor, size - self._read, self._read).split(b"\n")
-        self._read += sum(len(line) + 1 for line in whole)
+        *whole, _torn = os.pread(descriptor, size - self._read_bytes, self._read_bytes).split(b"\n")
+        self._read_bytes += sum(len(line) + 1 for line in whole)
         return whole

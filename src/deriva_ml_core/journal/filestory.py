@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.models import StagedAsset, StoredObject
 
-__all__ = ["FileStory", "FileTime"]
+__all__ = ["FileState", "FileStamp"]
 
 
-class FileTime(BaseModel):
+class FileStamp(BaseModel):
     """Size in bytes and modification time in nanoseconds of a file: whether it has changed since."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -22,7 +22,7 @@ class FileTime(BaseModel):
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> FileTime | None:
+    def from_path(cls, path: Path) -> FileStamp | None:
         """Those of a file, None where there is none."""
         try:
             found = path.stat()
@@ -32,16 +32,16 @@ class FileTime(BaseModel):
 
 
 @dataclass
-class FileStory:
+class FileState:
     """What became of one registered file so far."""
 
     asset: StagedAsset
-    note: JsonValue | None = None
+    transfer_note: JsonValue | None = None
     stored: StoredObject | None = None
-    file_time: FileTime | None = None
+    stored_stamp: FileStamp | None = None
     rid: RID | None = None
-    forgotten: bool = False
-    sealed: FileTime | None = None
+    is_forgotten: bool = False
+    immutable_stamp: FileStamp | None = None
     """What it looked like when it was said that nobody writes to it in place any more."""
     added_types: tuple[str, ...] = ()
     """Those of its types that came after its registration."""

@@ -6,15 +6,15 @@ import os
 import platform
 from pathlib import Path
 
-from deriva_ml_core.models import Value
+from deriva_ml_core.models import FrozenModel
 
-__all__ = ["Lease"]
+__all__ = ["ProcessIdentity"]
 
-CLOCK_SLACK = 10.0
+CLOCK_TOLERANCE = 10.0
 """Seconds by which a process's start may seem to move when the machine's clock is set."""
 
 
-class Lease(Value):
+class ProcessIdentity(FrozenModel):
     """A process on a machine.
 
     Args:
@@ -32,7 +32,7 @@ class Lease(Value):
     started: float
 
     @classmethod
-    def taken(cls) -> Lease:
+    def current(cls) -> ProcessIdentity:
         """The lease of the present process."""
         import psutil
 
@@ -40,7 +40,7 @@ class Lease(Value):
             host=platform.node(),
             boot=psutil.boot_time(),
             pid=os.getpid(),
-            namespace=_namespace(),
+            namespace=_pid_namespace(),
             started=psutil.Process().create_time(),
         )
 
@@ -48,19 +48,21 @@ class Lease(Value):
         """Whether the process has ended; None where that cannot be known from here."""
         import psutil
 
-        if self.host != platform.node() or self.namespace != _namespace():
+        if self.host != platform.node() or self.namespace != _pid_namespace():
             return None
-        if abs(self.boot - psutil.boot_time()) > CLOCK_SLACK:
+        if abs(self.boot - psutil.boot_time()) > CLOCK_TOLERANCE:
             return True
         try:
             process = psutil.Process(self.pid)
-            return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > CLOCK_SLACK
+            return (
+                process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > CLOCK_TOLERANCE
+            )
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:
             return None
 
 
-def _namespace() -> str:
+def _pid_namespace() -> str:
     link = Path("/proc/self/ns/pid")
     return str(link.readlink()) if link.exists() else ""

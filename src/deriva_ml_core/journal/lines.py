@@ -9,46 +9,46 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from deriva_ml_core.journal.story import (
     Created,
-    Creating,
+    CreationStarted,
     Event,
     Forgotten,
-    Input,
-    Leased,
-    Noted,
+    InputRecorded,
+    MarkedImmutable,
+    ProcessAttached,
     RankFailed,
     Recorded,
     Restored,
     Resumed,
-    Sealed,
     Staged,
     Started,
     StatusSet,
     Stopped,
     Stored,
-    Typed,
+    TransferNoted,
+    TypesAdded,
     TypesLinked,
-    Untyped,
+    TypesRemoved,
 )
 
-__all__ = ["parse_line"]
+__all__ = ["parse_event"]
 
 _AnyEvent = Annotated[
-    Creating
+    CreationStarted
     | Created
     | Restored
-    | Input
-    | Leased
+    | InputRecorded
+    | ProcessAttached
     | Started
     | Resumed
     | RankFailed
     | Stopped
     | StatusSet
     | Staged
-    | Sealed
-    | Typed
+    | MarkedImmutable
+    | TypesAdded
     | TypesLinked
-    | Untyped
-    | Noted
+    | TypesRemoved
+    | TransferNoted
     | Stored
     | Recorded
     | Forgotten,
@@ -57,14 +57,14 @@ _AnyEvent = Annotated[
 
 
 @cache
-def _reader() -> TypeAdapter[Any]:
+def _event_adapter() -> TypeAdapter[Any]:
     return TypeAdapter(_AnyEvent)
 
 
-def parse_line(line: bytes) -> Event | None:
+def parse_event(line: bytes) -> Event | None:
     """The event of a line; None for an empty or torn one, and for a kind that a newer version added."""
     try:
-        event: Event = _reader().validate_json(line)
+        event: Event = _event_adapter().validate_json(line)
     except ValidationError:
         return None
     return event

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from deriva_ml_core.forklock import ForkLock
+from deriva_ml_core.forklock import ForkSafeRLock
 from deriva_ml_core.journal.file import Journal
 from deriva_ml_core.journal.story import Event, StatusSet
 from deriva_ml_core.models import StatusUpdate
 
-__all__ = ["PatientJournal"]
+__all__ = ["BufferedJournal"]
 
 log = logging.getLogger(__name__)
 
 
-class PatientJournal:
+class BufferedJournal:
     """Writes a journal's lines in order, and never raises what would end a training.
 
     Args:
@@ -23,10 +23,10 @@ class PatientJournal:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._waiting: list[Event] = []
-        self._is_refused = False
+        self._buffer: list[Event] = []
+        self._is_failing = False
         """Whether the last line could not be written, which has been said."""
-        self._lock = ForkLock()
+        self._lock = ForkSafeRLock()
 
     def append(self, *events: Event) -> list[Event]:
         """Write lines, those first that were refused before.
@@ -36,20 +36,20 @@ class PatientJournal:
         """
         written = []
         with self._lock:
-            self._waiting += events
+            self._buffer += events
             try:
-                while self._waiting:
-                    self._journal.append(self._waiting[0])
-                    written.append(self._waiting.pop(0))
-                self._is_refused = False
+                while self._buffer:
+                    self._journal.append(self._buffer[0])
+                    written.append(self._buffer.pop(0))
+                self._is_failing = False
             except OSError as error:
-                if not self._is_refused:
+                if not self._is_failing:
                     log.warning("%s cannot be written yet, and is as soon as it can: %s", self._journal.path, error)
-                self._is_refused = True
+                self._is_failing = True
         return written
 
     @property
     def last_status(self) -> StatusUpdate | None:
         """The last status, whether or not it is written yet; None before the first."""
-        waiting = [event.update for event in self._waiting if isinstance(event, StatusSet)]
-        return next(reversed(waiting or self._journal.story.statuses), None)
+        waiting = [event.update for event in self._buffer if isinstance(event, StatusSet)]
+        return next(reversed(waiting or self._journal.state.statuses), None)

@@ -9,75 +9,75 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from deriva_ml_core.definitions import RID, Status
-from deriva_ml_core.journal.filestory import FileStory, FileTime
-from deriva_ml_core.journal.lease import Lease
+from deriva_ml_core.journal.filestory import FileStamp, FileState
+from deriva_ml_core.journal.lease import ProcessIdentity
 from deriva_ml_core.models import DatasetSpec, MetricSummary, StagedAsset, StatusUpdate, StoredObject
-from deriva_ml_core.scores import summed_up
+from deriva_ml_core.scores import update_summaries
 
 __all__ = [
-    "JOURNAL",
+    "JOURNAL_FILENAME",
     "Created",
-    "Creating",
+    "CreationStarted",
     "Event",
-    "FileStory",
-    "FileTime",
+    "FileState",
+    "FileStamp",
     "Forgotten",
-    "Input",
-    "Leased",
-    "Noted",
+    "InputRecorded",
+    "ProcessAttached",
+    "TransferNoted",
     "RankFailed",
     "Recorded",
     "Restored",
     "Resumed",
-    "Sealed",
+    "MarkedImmutable",
     "Staged",
     "Started",
     "StatusSet",
     "Stopped",
     "Stored",
-    "Story",
-    "Typed",
+    "ExecutionState",
+    "TypesAdded",
     "TypesLinked",
-    "Untyped",
-    "now",
+    "TypesRemoved",
+    "utc_now",
 ]
 
-JOURNAL = "journal.jsonl"
+JOURNAL_FILENAME = "journal.jsonl"
 """The journal's name in the working folder, and that of the copy in the catalog."""
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """The present time, in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass
-class Story:
+class ExecutionState:
     """What a journal's lines add up to; a line that stands twice changes nothing."""
 
-    creating: Creating | None = None
-    created: bool = False
-    restored: bool = False
+    creation: CreationStarted | None = None
+    is_created: bool = False
+    is_restored: bool = False
     datasets: dict[tuple[RID, str | None], DatasetSpec] = field(default_factory=dict)
     assets: dict[RID, None] = field(default_factory=dict)
-    lease: Lease | None = None
-    start: datetime | None = None
-    stop: datetime | None = None
-    begun: datetime | None = None
-    spent: timedelta = timedelta()
+    process: ProcessIdentity | None = None
+    start_time: datetime | None = None
+    stop_time: datetime | None = None
+    running_since: datetime | None = None
+    run_time: timedelta = timedelta()
     """How long it ran, of all the times that it ran, each from its start to its stop."""
-    resumed: bool = False
+    is_resumed: bool = False
     """Whether it was begun again after its end, so that what its row says of an end may be old."""
     statuses: list[StatusUpdate] = field(default_factory=list)
     metrics: dict[tuple[str, str], MetricSummary] = field(default_factory=dict)
     """Where each metric stands of which the statuses told, by stage and name."""
     failures: list[RankFailed] = field(default_factory=list)
-    files: dict[str, FileStory] = field(default_factory=dict)
-    newest: dict[tuple[str, str, bool], str] = field(default_factory=dict)
-    unsent: dict[str, None] = field(default_factory=dict)
-    unlinked: dict[str, None] = field(default_factory=dict)
+    files: dict[str, FileState] = field(default_factory=dict)
+    latest_keys: dict[tuple[str, str, bool], str] = field(default_factory=dict)
+    pending_keys: dict[str, None] = field(default_factory=dict)
+    unlinked_keys: dict[str, None] = field(default_factory=dict)
     """The files to which types were added that the catalog may not know yet."""
-    sent_since_copy: bool = False
+    is_journal_copy_outdated: bool = False
     """Whether files were recorded of which no stored copy of this journal tells."""
 
     @property
@@ -85,13 +85,13 @@ class Story:
         """The present state."""
         return self.statuses[-1].status if self.statuses else Status.created
 
-    def open_files(self) -> list[FileStory]:
+    def pending_files(self) -> list[FileState]:
         """The registered files that are still to be sent or recorded, in the order of their registration."""
-        return [self.files[key] for key in list(self.unsent)]  # other threads add to it meanwhile
+        return [self.files[key] for key in list(self.pending_keys)]  # other threads add to it meanwhile
 
-    def newest_of(self, table: str, filename: str, *, record: bool = False) -> FileStory | None:
+    def find_latest_file(self, table: str, filename: str, *, record: bool = False) -> FileState | None:
         """The file that was last registered under a name, None where none was."""
-        key = self.newest.get((table, filename, record))
+        key = self.latest_keys.get((table, filename, record))
         return None if key is None else self.files[key]
 
 
@@ -100,13 +100,13 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
-    time: datetime = Field(default_factory=now)
+    time: datetime = Field(default_factory=utc_now)
 
-    def tell(self, story: Story) -> None:
+    def apply(self, state: ExecutionState) -> None:
         """Add this line to the story."""
 
 
-class Creating(Event):
+class CreationStarted(Event):
     """The intent to make the execution's row, with all that is needed to know what it was to be."""
 
     event: Literal["creating"] = "creating"
@@ -116,8 +116,8 @@ class Creating(Event):
     folder: str = ""
     dry_run: bool = False
 
-    def tell(self, story: Story) -> None:
-        story.creating = self
+    def apply(self, state: ExecutionState) -> None:
+        state.creation = self
 
 
 class Created(Event):
@@ -125,8 +125,8 @@ class Created(Event):
 
     event: Literal["created"] = "created"
 
-    def tell(self, story: Story) -> None:
-        story.created = True
+    def apply(self, state: ExecutionState) -> None:
+        state.is_created = True
 
 
 class Restored(Event):
@@ -135,32 +135,32 @@ class Restored(Event):
     event: Literal["restored"] = "restored"
     source: str
 
-    def tell(self, story: Story) -> None:
-        story.restored = True
+    def apply(self, state: ExecutionState) -> None:
+        state.is_restored = True
 
 
-class Input(Event):
+class InputRecorded(Event):
     """A dataset or an asset went in."""
 
     event: Literal["input"] = "input"
     dataset: DatasetSpec | None = None
     asset: RID | None = None
 
-    def tell(self, story: Story) -> None:
+    def apply(self, state: ExecutionState) -> None:
         if self.dataset is not None:
-            story.datasets[self.dataset.rid, self.dataset.version] = self.dataset
+            state.datasets[self.dataset.rid, self.dataset.version] = self.dataset
         if self.asset is not None:
-            story.assets[self.asset] = None
+            state.assets[self.asset] = None
 
 
-class Leased(Event):
+class ProcessAttached(Event):
     """The process that now runs the execution."""
 
     event: Literal["lease"] = "lease"
-    lease: Lease
+    lease: ProcessIdentity
 
-    def tell(self, story: Story) -> None:
-        story.lease = self.lease
+    def apply(self, state: ExecutionState) -> None:
+        state.process = self.lease
 
 
 class Started(Event):
@@ -168,9 +168,9 @@ class Started(Event):
 
     event: Literal["start"] = "start"
 
-    def tell(self, story: Story) -> None:
-        story.start, story.stop = story.start or self.time, None
-        story.begun = story.begun or self.time
+    def apply(self, state: ExecutionState) -> None:
+        state.start_time, state.stop_time = state.start_time or self.time, None
+        state.running_since = state.running_since or self.time
 
 
 class Resumed(Event):
@@ -178,9 +178,9 @@ class Resumed(Event):
 
     event: Literal["resumed"] = "resumed"
 
-    def tell(self, story: Story) -> None:
-        story.resumed = True
-        story.failures.clear()
+    def apply(self, state: ExecutionState) -> None:
+        state.is_resumed = True
+        state.failures.clear()
 
 
 class RankFailed(Event):
@@ -191,8 +191,8 @@ class RankFailed(Event):
     host: str
     error: str
 
-    def tell(self, story: Story) -> None:
-        story.failures.append(self)
+    def apply(self, state: ExecutionState) -> None:
+        state.failures.append(self)
 
 
 class Stopped(Event):
@@ -200,11 +200,11 @@ class Stopped(Event):
 
     event: Literal["stop"] = "stop"
 
-    def tell(self, story: Story) -> None:
-        story.stop = self.time
-        if story.begun is not None:
-            story.spent += self.time - story.begun
-            story.begun = None
+    def apply(self, state: ExecutionState) -> None:
+        state.stop_time = self.time
+        if state.running_since is not None:
+            state.run_time += self.time - state.running_since
+            state.running_since = None
 
 
 class StatusSet(Event):
@@ -213,11 +213,11 @@ class StatusSet(Event):
     event: Literal["status"] = "status"
     update: StatusUpdate
 
-    def tell(self, story: Story) -> None:
-        story.statuses.append(self.update)
+    def apply(self, state: ExecutionState) -> None:
+        state.statuses.append(self.update)
         if (progress := self.update.progress) is not None and progress.metrics:
-            story.metrics |= summed_up(story.metrics, progress)
-        story.resumed = story.resumed and not self.update.status.ended
+            state.metrics |= update_summaries(state.metrics, progress)
+        state.is_resumed = state.is_resumed and not self.update.status.is_terminal
 
 
 class Staged(Event):
@@ -226,49 +226,49 @@ class Staged(Event):
     event: Literal["staged"] = "staged"
     asset: StagedAsset
 
-    def tell(self, story: Story) -> None:
+    def apply(self, state: ExecutionState) -> None:
         asset = self.asset
-        if asset.key not in story.files:
-            story.files[asset.key] = FileStory(asset)
-            story.newest[asset.table, asset.filename, asset.record] = asset.key
-            story.unsent[asset.key] = None
+        if asset.key not in state.files:
+            state.files[asset.key] = FileState(asset)
+            state.latest_keys[asset.table, asset.filename, asset.record] = asset.key
+            state.pending_keys[asset.key] = None
 
 
-class Sealed(Event):
+class MarkedImmutable(Event):
     """Nobody will write to a staged file in place any more; what it looked like then."""
 
     event: Literal["sealed"] = "sealed"
     key: str
-    file_time: FileTime
+    file_time: FileStamp
 
-    def tell(self, story: Story) -> None:
-        story.files[self.key].sealed = self.file_time
+    def apply(self, state: ExecutionState) -> None:
+        state.files[self.key].immutable_stamp = self.file_time
 
 
-class Typed(Event):
+class TypesAdded(Event):
     """A file got further types."""
 
     event: Literal["typed"] = "typed"
     key: str
     types: tuple[str, ...]
 
-    def tell(self, story: Story) -> None:
-        file = story.files[self.key]
+    def apply(self, state: ExecutionState) -> None:
+        file = state.files[self.key]
         added = tuple(each for each in self.types if each not in file.asset.asset_types)
         file.asset = file.asset.model_copy(update={"asset_types": (*file.asset.asset_types, *added)})
         file.added_types += added
-        story.unlinked[self.key] = None
+        state.unlinked_keys[self.key] = None
 
 
-class Untyped(Event):
+class TypesRemoved(Event):
     """A file that is not sent yet lost types that it got after its registration."""
 
     event: Literal["untyped"] = "untyped"
     key: str
     types: tuple[str, ...]
 
-    def tell(self, story: Story) -> None:
-        file = story.files[self.key]
+    def apply(self, state: ExecutionState) -> None:
+        file = state.files[self.key]
         kept = tuple(each for each in file.asset.asset_types if each not in self.types)
         file.asset = file.asset.model_copy(update={"asset_types": kept})
         file.added_types = tuple(each for each in file.added_types if each not in self.types)
@@ -280,21 +280,21 @@ class TypesLinked(Event):
     event: Literal["types_linked"] = "types_linked"
     types: dict[str, tuple[str, ...]]
 
-    def tell(self, story: Story) -> None:
+    def apply(self, state: ExecutionState) -> None:
         for key, types in self.types.items():
-            if story.files[key].added_types == types:  # otherwise more were added meanwhile
-                story.unlinked.pop(key, None)
+            if state.files[key].added_types == types:  # otherwise more were added meanwhile
+                state.unlinked_keys.pop(key, None)
 
 
-class Noted(Event):
+class TransferNoted(Event):
     """What a store needs to know of a file's half-done transfer."""
 
     event: Literal["note"] = "note"
     key: str
     note: JsonValue
 
-    def tell(self, story: Story) -> None:
-        story.files[self.key].note = self.note
+    def apply(self, state: ExecutionState) -> None:
+        state.files[self.key].transfer_note = self.note
 
 
 class Stored(Event):
@@ -303,13 +303,13 @@ class Stored(Event):
     event: Literal["stored"] = "stored"
     key: str
     object: StoredObject
-    file_time: FileTime | None = None
+    file_time: FileStamp | None = None
 
-    def tell(self, story: Story) -> None:
-        file = story.files[self.key]
-        file.stored, file.file_time = self.object, self.file_time
-        if file.asset.record and file.asset.filename == JOURNAL:
-            story.sent_since_copy = False
+    def apply(self, state: ExecutionState) -> None:
+        file = state.files[self.key]
+        file.stored, file.stored_stamp = self.object, self.file_time
+        if file.asset.record and file.asset.filename == JOURNAL_FILENAME:
+            state.is_journal_copy_outdated = False
 
 
 class Recorded(Event):
@@ -318,12 +318,12 @@ class Recorded(Event):
     event: Literal["recorded"] = "recorded"
     rids: dict[str, RID]
 
-    def tell(self, story: Story) -> None:
+    def apply(self, state: ExecutionState) -> None:
         for key, rid in self.rids.items():
-            story.files[key].rid = rid
-            story.unsent.pop(key, None)
-        if any(not story.files[key].asset.record for key in self.rids):
-            story.sent_since_copy = True
+            state.files[key].rid = rid
+            state.pending_keys.pop(key, None)
+        if any(not state.files[key].asset.record for key in self.rids):
+            state.is_journal_copy_outdated = True
 
 
 class Forgotten(Event):
@@ -332,7 +332,7 @@ class Forgotten(Event):
     event: Literal["forgotten"] = "forgotten"
     key: str
 
-    def tell(self, story: Story) -> None:
-        story.files[self.key].forgotten = True
-        story.unsent.pop(self.key, None)
-        story.unlinked.pop(self.key, None)
+    def apply(self, state: ExecutionState) -> None:
+        state.files[self.key].is_forgotten = True
+        state.pending_keys.pop(self.key, None)
+        state.unlinked_keys.pop(self.key, None)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from deriva_ml_core.definitions import RID
-from deriva_ml_core.disk import explained
+from deriva_ml_core.disk import translate_os_errors
 from deriva_ml_core.models import StoredObject
 
 __all__ = ["Ledger"]
@@ -29,73 +29,76 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self.planned: dict[str, RID] = {}
+        self.reserved_rids: dict[str, RID] = {}
         """The record ids that were reserved for copies, whether or not those are there."""
-        self.there: dict[str, RID] = {}
+        self.confirmed_rids: dict[str, RID] = {}
         """The record ids of copies that were seen there."""
-        self.notes: dict[str, JsonValue] = {}
+        self.resume_data: dict[str, JsonValue] = {}
         """What the store needs to go on with a file."""
-        self.stored: dict[str, StoredObject] = {}
+        self.stored_objects: dict[str, StoredObject] = {}
         """The files whose bytes are in the store."""
-        self.stirred: dict[RID, bool] = {}
+        self.dirty: dict[RID, bool] = {}
         """The datasets there whose members are not yet those of their highest version again."""
         self._path = path
         self._lock = Lock()
         if path.is_file():
             for line in path.read_bytes().split(b"\n"):
-                self._read(line)
+                self._load_line(line)
 
-    def plan(self, rids: Mapping[str, RID]) -> None:
+    def record_reserved(self, rids: Mapping[str, RID]) -> None:
         """Write down record ids before rows are made with them."""
-        self._write({"planned": dict(rids)})
+        self._append({"planned": dict(rids)})
 
-    def confirm(self, rids: Mapping[str, RID]) -> None:
+    def record_confirmed(self, rids: Mapping[str, RID]) -> None:
         """Write down copies that were seen there."""
-        if new := {name: rid for name, rid in rids.items() if self.there.get(name) != rid}:
-            self._write({"there": new})
+        if new := {name: rid for name, rid in rids.items() if self.confirmed_rids.get(name) != rid}:
+            self._append({"there": new})
 
-    def note(self, name: str, note: JsonValue) -> None:
+    def record_progress(self, file_id: str, note: JsonValue) -> None:
         """Write down how far a file is."""
-        self._write({"noted": {name: note}})
+        self._append({"noted": {file_id: note}})
 
-    def keep(self, name: str, stored: StoredObject) -> None:
+    def record_stored(self, file_id: str, stored: StoredObject) -> None:
         """Write down that a file's bytes are in the store."""
-        self._write({"stored": {name: stored.model_dump()}})
+        self._append({"stored": {file_id: stored.model_dump()}})
 
-    def stir(self, datasets: Iterable[RID], *, stirred: bool) -> None:
+    def mark_dirty(self, datasets: Iterable[RID], *, dirty: bool) -> None:
         """Write down that datasets' members are about to change, or are what they should be."""
-        if told := {rid: stirred for rid in datasets if self.stirred.get(rid, False) is not stirred}:
-            self._write({"stirred": told})
+        if told := {rid: dirty for rid in datasets if self.dirty.get(rid, False) is not dirty}:
+            self._append({"stirred": told})
 
-    def _read(self, line: bytes) -> None:
+    def _load_line(self, line: bytes) -> None:
         try:
             told = json.loads(line)
             for kind, entries in told.items():
-                self._tell(kind, entries)
+                self._apply(kind, entries)
         except (ValueError, AttributeError, TypeError, ValidationError):
             return  # an empty line, or a torn one
 
-    def _tell(self, kind: str, entries: dict[str, Any]) -> None:
+    def _apply(self, kind: str, entries: dict[str, Any]) -> None:
         if kind == "planned":
-            self.planned |= entries
+            self.reserved_rids |= entries
         elif kind == "there":
-            self.there |= entries
+            self.confirmed_rids |= entries
         elif kind == "noted":
-            self.notes |= entries
+            self.resume_data |= entries
         elif kind == "stirred":
-            self.stirred |= entries
+            self.dirty |= entries
         elif kind == "stored":
-            self.stored |= {name: StoredObject.model_validate(stored) for name, stored in entries.items()}
+            self.stored_objects |= {name: StoredObject.model_validate(stored) for name, stored in entries.items()}
 
-    def _write(self, told: dict[str, Any]) -> None:
+    def _append(self, record: dict[str, Any]) -> None:
         # a line break first: after a torn line this one stands alone
-        text = f"\n{json.dumps(told)}\n".encode()
-        with self._lock, explained(f"What is copied cannot be written down in {self._path}", self._path.parent):
+        text = f"\n{json.dumps(record)}\n".encode()
+        with (
+            self._lock,
+            translate_os_errors(f"What is copied cannot be written down in {self._path}", self._path.parent),
+        ):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
                 if os.write(descriptor, text) < len(text):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             finally:
                 os.close(descriptor)
-            for kind, entries in told.items():
-                self._tell(kind, entries)
+            for kind, entries in record.items():
+                self._apply(kind, entries)

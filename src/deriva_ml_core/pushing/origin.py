@@ -12,20 +12,20 @@ from typing import Any
 
 from deriva_ml_core.backend import Catalog
 
-__all__ = ["described", "made_at", "origin"]
+__all__ = ["description_with_source", "creation_time", "global_row_id"]
 
 
-def made_at(row: Mapping[str, Any]) -> str:
+def creation_time(row: Mapping[str, Any]) -> str:
     """When a row was made, in UTC, to the microsecond."""
     return datetime.fromisoformat(row["RCT"]).astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def origin(row: Mapping[str, Any]) -> str:
+def global_row_id(row: Mapping[str, Any]) -> str:
     """What names a row among all rows of all catalogs."""
-    return f"{row['RID']}@{made_at(row)}"
+    return f"{row['RID']}@{creation_time(row)}"
 
 
-def described(text: str | None, catalog: Catalog, row: Mapping[str, Any]) -> str:
+def description_with_source(text: str | None, catalog: Catalog, row: Mapping[str, Any]) -> str:
     """A copy's description: the row's own, and where it came from."""
-    source = f"Copied from {catalog.cite(row['RID'])}, made {made_at(row)}"
+    source = f"Copied from {catalog.cite(row['RID'])}, made {creation_time(row)}"
     return f"{text}\n\n{source}" if text else source

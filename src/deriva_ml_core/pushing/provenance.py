@@ -17,12 +17,12 @@ from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, RID_PATTERN
 from deriva_ml_core.models import UploadOptions
-from deriva_ml_core.pushing.origin import made_at, origin
+from deriva_ml_core.pushing.origin import creation_time, global_row_id
 
-__all__ = ["SourceRecord", "is_record", "read_record", "record_content", "record_name"]
+__all__ = ["SourceRecord", "is_source_record_name", "read_source_record", "build_source_record", "source_record_name"]
 
-NAME = "copied_from_"
-LARGEST = 2**28
+FILE_NAME_PREFIX = "copied_from_"
+MAX_RECORD_BYTES = 2**28
 """Bytes of a record that is read: a row's copy takes under 100."""
 
 
@@ -39,17 +39,17 @@ class SourceRecord:
     copies: Mapping[str, RID] = field(default_factory=dict)
 
 
-def record_name(row: Mapping[str, Any]) -> str:
+def source_record_name(row: Mapping[str, Any]) -> str:
     """The file name of an execution's record, by which its copy is found again."""
-    return f"{NAME}{hashlib.sha256(origin(row).encode()).hexdigest()[:32]}.json"
+    return f"{FILE_NAME_PREFIX}{hashlib.sha256(global_row_id(row).encode()).hexdigest()[:32]}.json"
 
 
-def is_record(filename: str | None) -> bool:
+def is_source_record_name(filename: str | None) -> bool:
     """Whether a file name is that of such a record."""
-    return re.fullmatch(rf"{NAME}[0-9a-f]{{32}}\.json", filename or "") is not None
+    return re.fullmatch(rf"{FILE_NAME_PREFIX}[0-9a-f]{{32}}\.json", filename or "") is not None
 
 
-def record_content(catalog: Catalog, row: Row, copies: Mapping[str, RID]) -> bytes:
+def build_source_record(catalog: Catalog, row: Row, copies: Mapping[str, RID]) -> bytes:
     """A record's bytes.
 
     Args:
@@ -62,19 +62,19 @@ def record_content(catalog: Catalog, row: Row, copies: Mapping[str, RID]) -> byt
         "catalog": catalog.name,
         "host": platform.node(),
         "rid": row["RID"],
-        "made": made_at(row),
+        "made": creation_time(row),
     }
     return json.dumps({"source": source, "copies": dict(copies)}, indent=1, sort_keys=True).encode()
 
 
-def read_record(connection: Connection, row: Row) -> SourceRecord:
+def read_source_record(connection: Connection, row: Row) -> SourceRecord:
     """Read a record, which anybody may have written: it tells record ids and nothing else.
 
     Args:
         connection: Where it is kept.
         row: Its row there.
     """
-    if row["Length"] > LARGEST:
+    if row["Length"] > MAX_RECORD_BYTES:
         return SourceRecord()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "record"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from deriva_ml_core.definitions import RID
-from deriva_ml_core.models import Value
+from deriva_ml_core.models import FrozenModel
 
 __all__ = ["PushReport", "PushedRow"]
 
 
-class PushedRow(Value):
+class PushedRow(FrozenModel):
     """A row and its copy.
 
     Args:
@@ -24,7 +24,7 @@ class PushedRow(Value):
     new: bool
 
 
-class PushReport(Value):
+class PushReport(FrozenModel):
     """What one push did.
 
     Args:

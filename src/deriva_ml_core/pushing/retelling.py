@@ -14,15 +14,15 @@ from typing import Any
 
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, Status
-from deriva_ml_core.execution.provenance import fetch_kept_journal
-from deriva_ml_core.journal.lines import parse_line
+from deriva_ml_core.execution.provenance import download_journal
+from deriva_ml_core.journal.lines import parse_event
 from deriva_ml_core.journal.story import (
-    JOURNAL,
+    JOURNAL_FILENAME,
     Created,
-    Creating,
+    CreationStarted,
     Event,
-    Input,
-    Leased,
+    InputRecorded,
+    ProcessAttached,
     RankFailed,
     Restored,
     Resumed,
@@ -32,13 +32,15 @@ from deriva_ml_core.journal.story import (
 )
 from deriva_ml_core.models import StatusUpdate
 
-__all__ = ["retold"]
+__all__ = ["rewrite_journal"]
 
-COURSE = (Created, Restored, Leased, Started, Resumed, RankFailed, Stopped, StatusSet)
+PORTABLE_EVENTS = (Created, Restored, ProcessAttached, Started, Resumed, RankFailed, Stopped, StatusSet)
 """The lines that are the same in every catalog."""
 
 
-def retold(source: Connection, rid: RID, copies: Mapping[RID, RID], status: Status, detail: str) -> bytes | None:
+def rewrite_journal(
+    source: Connection, rid: RID, copies: Mapping[RID, RID], status: Status, detail: str
+) -> bytes | None:
     """The journal of an execution's copy; the same bytes for the same course.
 
     Args:
@@ -51,40 +53,40 @@ def retold(source: Connection, rid: RID, copies: Mapping[RID, RID], status: Stat
     Returns:
         None where it left no journal.
     """
-    lines = _lines(source, rid)
-    events = [retold for line in lines if (retold := _retold(parse_line(line), copies)) is not None]
+    lines = _read_journal_lines(source, rid)
+    events = [retold for line in lines if (retold := _rewrite_event(parse_event(line), copies)) is not None]
     if not events:
         return None
     time = max(event.time for event in events)
     events.append(Restored(time=time, source=source.catalog.cite(rid)))
     last = next((event.update for event in reversed(events) if isinstance(event, StatusSet)), None)
     if last is None or last.status is not status:  # the process died without a word
-        events += [Stopped(time=time), _ended(last, status, detail, time)]
+        events += [Stopped(time=time), _final_status_event(last, status, detail, time)]
     return "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
 
 
-def _ended(last: StatusUpdate | None, status: Status, detail: str, time: datetime) -> StatusSet:
+def _final_status_event(last: StatusUpdate | None, status: Status, detail: str, time: datetime) -> StatusSet:
     previous = None if last is None else last.status
     told: dict[str, Any] = {"status": status, "message": detail, "time": time, "previous": previous}
     return StatusSet(time=time, update=StatusUpdate(**told))
 
 
-def _lines(source: Connection, rid: RID) -> list[bytes]:
-    local = source.working_folder(rid) / JOURNAL
+def _read_journal_lines(source: Connection, rid: RID) -> list[bytes]:
+    local = source.working_folder(rid) / JOURNAL_FILENAME
     if local.is_file():
         return local.read_bytes().split(b"\n")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / JOURNAL
-        return path.read_bytes().split(b"\n") if fetch_kept_journal(source, rid, path) else []
+        path = Path(folder) / JOURNAL_FILENAME
+        return path.read_bytes().split(b"\n") if download_journal(source, rid, path) else []
 
 
-def _retold(event: Event | None, copies: Mapping[RID, RID]) -> Event | None:
-    if isinstance(event, COURSE):
+def _rewrite_event(event: Event | None, copies: Mapping[RID, RID]) -> Event | None:
+    if isinstance(event, PORTABLE_EVENTS):
         return event
-    if isinstance(event, Creating) and event.rid in copies:
+    if isinstance(event, CreationStarted) and event.rid in copies:
         workflow = copies.get(event.workflow_rid) if event.workflow_rid else None
         return event.model_copy(update={"rid": copies[event.rid], "workflow_rid": workflow})
-    if isinstance(event, Input):
+    if isinstance(event, InputRecorded):
         if event.dataset is not None and event.dataset.rid in copies:
             spec = event.dataset.model_copy(update={"rid": copies[event.dataset.rid]})
             return event.model_copy(update={"dataset": spec})

@@ -25,23 +25,23 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, Status
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.execution.nesting import nest
+from deriva_ml_core.execution.nesting import nest_execution
 from deriva_ml_core.notices import warn
-from deriva_ml_core.runner.job import Refused, Standing, run_job
-from deriva_ml_core.runner.reports import JobReport, Place, read_report, write_report
-from deriva_ml_core.runner.warned import show_warnings_shortly
+from deriva_ml_core.runner.job import JobContext, JobError, run_job
+from deriva_ml_core.runner.reports import JobReport, SweepInfo, read_report, write_report
+from deriva_ml_core.runner.warned import install_warning_format
 
-__all__ = ["ApartJob", "main", "run_apart"]
+__all__ = ["SubprocessJob", "main", "run_in_subprocess"]
 
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 """The exit status by which a process leaves that Ctrl-C ended."""
 
-ON_THE_WAY = ("__main__", "runpy", "deriva_ml_core", "hydra", "hydra_zen", "functools")
+INTERNAL_MODULES = ("__main__", "runpy", "deriva_ml_core", "hydra", "hydra_zen", "functools")
 """Whose frames lie between this program's start and a model function."""
 
 
-class News(TypedDict, total=False):
+class JobReportUpdate(TypedDict, total=False):
     """What changes in a job's report."""
 
     execution: RID
@@ -51,7 +51,7 @@ class News(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class ApartJob:
+class SubprocessJob:
     """A job as it is handed over.
 
     Args:
@@ -61,8 +61,8 @@ class ApartJob:
         config: Its configuration as plain values, each interpolation resolved.
         hydra: The node ``hydra`` beside it, likewise.
         files: The texts of hydra's files.
-        path: Where to import from.
-        place: Where the jobs of the sweep meet.
+        sys_path: Where to import from.
+        sweep: Where the jobs of the sweep meet.
     """
 
     number: int
@@ -71,33 +71,33 @@ class ApartJob:
     config: Any
     hydra: Any
     files: Mapping[str, str]
-    path: tuple[str, ...]
-    place: Place
+    sys_path: tuple[str, ...]
+    sweep: SweepInfo
 
     @classmethod
-    def of(
+    def from_hydra(
         cls,
         config: DictConfig,
         hydra: DictConfig,
         *,
         files: Mapping[str, str],
         command: tuple[str, ...],
-        place: Place,
-    ) -> ApartJob:
+        sweep: SweepInfo,
+    ) -> SubprocessJob:
         """The job that hydra runs now."""
         return cls(
             number=hydra.job.num,
             overrides=tuple(OmegaConf.to_container(hydra.overrides.task)),  # type: ignore[arg-type]
             command=command,
             config=OmegaConf.to_container(config, resolve=True),
-            hydra=_resolved(hydra),
+            hydra=_resolve_hydra_config(hydra),
             files=files,
-            path=tuple(sys.path),
-            place=place,
+            sys_path=tuple(sys.path),
+            sweep=sweep,
         )
 
 
-def run_apart(job: ApartJob) -> JobReport:
+def run_in_subprocess(job: SubprocessJob) -> JobReport:
     """Run a job in a process of its own, and wait for that.
 
     Args:
@@ -106,11 +106,11 @@ def run_apart(job: ApartJob) -> JobReport:
     Returns:
         What became of it.
     """
-    folder = job.place.folder
-    write_report(folder, JobReport(number=job.number, overrides=_shown(job)))
+    folder = job.sweep.folder
+    write_report(folder, JobReport(number=job.number, overrides=_redacted_overrides(job)))
     # safely: beside the terminal's folder may lie a queue.py; the last words are for who reads a list of processes
     words = [sys.executable, "-P", "-m", __name__, *job.command[1:]]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:  # noqa: S603 - this module, by this interpreter
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
         try:
             process.communicate(pickle.dumps(asdict(job)))
         except BaseException:
@@ -118,12 +118,12 @@ def run_apart(job: ApartJob) -> JobReport:
             process.wait()
             raise
         finally:
-            report = _judged(read_report(folder, job.number), process.returncode)
+            report = _finalize_report(read_report(folder, job.number), process.returncode)
             write_report(folder, report)
     return report
 
 
-def _shown(job: ApartJob) -> tuple[str, ...]:
+def _redacted_overrides(job: SubprocessJob) -> tuple[str, ...]:
     """A job's overrides as others may read them."""
     from deriva_ml_core.redaction import redact
 
@@ -131,15 +131,15 @@ def _shown(job: ApartJob) -> tuple[str, ...]:
     return tuple(map(str, shown)) if isinstance(shown, list) else ()
 
 
-def _judged(report: JobReport, code: int) -> JobReport:
+def _finalize_report(report: JobReport, returncode: int) -> JobReport:
     """A job's report, also where its process ended without a word."""
-    if report.status.ended:
+    if report.status.is_terminal:
         return report
-    words = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    words = f"was ended by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with code {returncode}"
     return report.model_copy(update={"status": Status.aborted, "error": f"Its process {words}"})
 
 
-def _resolved(hydra: DictConfig) -> Any:
+def _resolve_hydra_config(hydra: DictConfig) -> Any:
     try:
         return OmegaConf.to_container(hydra, resolve=True)
     except OmegaConfBaseException:  # in a part that only other jobs use: a launcher's own settings, say
@@ -152,90 +152,94 @@ def main() -> int:
     Returns:
         0 where it completed, 130 where Ctrl-C ended it, else 1.
     """
-    parts = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
-    job = ApartJob(**{**parts, "place": Place.model_validate(parts["place"])})
-    sys.path[:] = job.path
-    show_warnings_shortly()
+    parts = pickle.load(sys.stdin.buffer)
+    job = SubprocessJob(**{**parts, "sweep": SweepInfo.model_validate(parts["sweep"])})
+    sys.path[:] = job.sys_path
+    install_warning_format()
     sys.argv[:] = job.command  # what does this job again, and what a framework begins its other ranks by
     sys.orig_argv[:] = [sys.executable, *job.command]
     try:
-        returned = _run(job)
+        returned = _run_configured_job(job)
     except BaseException as error:
-        report_on(job, **_ended_by(error))
+        update_report(job, **_failure_update(error))
         if isinstance(error, KeyboardInterrupt):
-            return INTERRUPTED  # the trace to where it came says nothing
+            return EXIT_INTERRUPTED  # the trace to where it came says nothing
         if not isinstance(error, Exception):
             raise
-        sys.stderr.write(f"error: job {job.number}: {error}\n" if isinstance(error, Refused) else _traceback(error))
+        sys.stderr.write(
+            f"error: job {job.number}: {error}\n" if isinstance(error, JobError) else _format_traceback(error)
+        )
         return 1
-    report_on(job, status=Status.completed, returned=_told(returned))
+    update_report(job, status=Status.completed, returned=_return_value_to_json(returned))
     return 0
 
 
-def _traceback(error: Exception) -> str:
+def _format_traceback(error: Exception) -> str:
     """An error's traceback, without the way to the model function."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in ON_THE_WAY:
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in INTERNAL_MODULES:
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
 
 
-def _ended_by(error: BaseException) -> News:
-    from deriva_ml_core.execution.ending import ending
+def _failure_update(error: BaseException) -> JobReportUpdate:
+    from deriva_ml_core.execution.ending import final_status
     from deriva_ml_core.redaction import redact_text
 
-    if isinstance(error, Refused):
+    if isinstance(error, JobError):
         return {"status": Status.failed, "error": redact_text(str(error))}
-    status, reason = ending(error, terminated=isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM)
+    status, reason = final_status(
+        error, terminated=isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM
+    )
     return {"status": status, "error": redact_text(reason)}
 
 
-def _run(job: ApartJob) -> Any:
-    config, hydra = _set_up(job)
-    return run_job(config, hydra, job.files, InSweep(job))
+def _run_configured_job(job: SubprocessJob) -> Any:
+    config, hydra = _set_up_hydra(job)
+    return run_job(config, hydra, job.files, SweepJobContext(job))
 
 
-class InSweep(Standing):
+class SweepJobContext(JobContext):
     """A job that belongs to a sweep: its execution is nested in the sweep's, and a report says how it stands.
 
     Args:
         job: The job.
     """
 
-    def __init__(self, job: ApartJob) -> None:
+    def __init__(self, job: SubprocessJob) -> None:
         self._job = job
 
-    def check(self, ml: DerivaML) -> None:
-        sweep = self._job.place.catalog
+    def check_catalog(self, ml: DerivaML) -> None:
+        sweep = self._job.sweep.catalog
         if ml.connection.catalog.name != sweep:
             raise ConfigurationError(
                 f"This job goes to {ml.connection.catalog.name} and its sweep to {sweep}: run a sweep for each."
             )
 
-    def describe(self, description: str) -> str:
-        over = self._job.place.over
-        own = [each for each in _shown(self._job) if each.partition("=")[0] in over]
+    def format_description(self, description: str) -> str:
+        over = self._job.sweep.varied_keys
+        own = [each for each in _redacted_overrides(self._job) if each.partition("=")[0] in over]
         return " ".join(part for part in (description, f"({', '.join(own)})" if own else "") if part)
 
-    def join(self, ml: DerivaML, execution: Execution) -> None:
-        report_on(self._job, execution=execution.execution_rid, status=Status.running)
-        parent = self._job.place.parent
-        if execution.dry_run or execution.follower or parent == DRY_RUN_RID:
+    def register_execution(self, ml: DerivaML, execution: Execution) -> None:
+        update_report(self._job, execution=execution.execution_rid, status=Status.running)
+        parent = self._job.sweep.parent
+        if execution.dry_run or not execution.is_rank_zero or parent == DRY_RUN_RID:
             return
         try:
-            nest(ml.connection, ml.lookup_execution(parent), execution, self._job.number)
+            nest_execution(ml.connection, ml.lookup_execution(parent), execution, self._job.number)
         except DerivaMLException as error:
             warn(f"Execution {execution.execution_rid} is not nested in that of its sweep, {parent}: {error}")
 
 
-def report_on(job: ApartJob, **news: Unpack[News]) -> JobReport:
+def update_report(job: SubprocessJob, **changes: Unpack[JobReportUpdate]) -> JobReport:
     """Write how a job stands by now."""
-    report = read_report(job.place.folder, job.number).model_copy(update=dict(news))
-    write_report(job.place.folder, report)
+    report = read_report(job.sweep.folder, job.number).model_copy(update=dict(changes))
+    write_report(job.sweep.folder, report)
     return report
 
 
-def _set_up(job: ApartJob) -> tuple[DictConfig, DictConfig]:
+def _set_up_hydra(job: SubprocessJob) -> tuple[DictConfig, DictConfig]:
     """Have this process be hydra's job, for a model function that asks hydra, and for its log."""
     from hydra.conf import HydraConf
     from hydra.core.hydra_config import HydraConfig
@@ -250,14 +254,14 @@ def _set_up(job: ApartJob) -> tuple[DictConfig, DictConfig]:
     return OmegaConf.create(job.config), whole.hydra
 
 
-def _told(value: Any) -> JsonValue:
+def _return_value_to_json(value: Any) -> JsonValue:
     """What a model function returned, where JSON has words for it; a tensor of one number is that number."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [_told(part) for part in value]
+        return [_return_value_to_json(part) for part in value]
     if isinstance(value, dict):
-        return {str(name): _told(part) for name, part in value.items()}
+        return {str(name): _return_value_to_json(part) for name, part in value.items()}
     try:
         return float(value)
     except (TypeError, ValueError):

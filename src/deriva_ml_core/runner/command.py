@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.runner.configs import MAIN_CONFIG
-from deriva_ml_core.runner.overrides import quoted
-from deriva_ml_core.runner.warned import show_warnings_shortly
+from deriva_ml_core.runner.overrides import quote_override_value
+from deriva_ml_core.runner.warned import install_warning_format
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _ArgumentGroup
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 DESCRIPTION = """\
 Run the model function that a project's configs name, and record it as an execution.
@@ -46,27 +46,29 @@ def main() -> int:
     Returns:
         0 where all is done, 1 where a run failed, 2 where the command line or a configuration is wrong.
     """
-    show_warnings_shortly()
+    install_warning_format()
     try:
-        parser = _parser()
+        parser = _build_parser()
     except ModuleNotFoundError as error:
-        return _complain(f"{error.name} is missing: install it with pip install 'deriva-ml-core[run]'.", FAILED)
+        return _report_error(
+            f"{error.name} is missing: install it with pip install 'deriva-ml-core[run]'.", EXIT_FAILED
+        )
     arguments = parser.parse_intermixed_args()
     try:
-        return _follow(arguments, parser)
+        return _dispatch(arguments, parser)
     except DerivaMLException as error:
-        return _complain(str(error), WRONG_USE)
+        return _report_error(str(error), EXIT_USAGE)
     except KeyboardInterrupt:
-        return _complain("Ctrl-C ended this.", INTERRUPTED)
+        return _report_error("Ctrl-C ended this.", EXIT_INTERRUPTED)
 
 
-def _follow(arguments: Namespace, parser: ArgumentParser) -> int:
+def _dispatch(arguments: Namespace, parser: ArgumentParser) -> int:
     from deriva_ml_core.runner.configs import find_config_folder, load_config_folder
     from deriva_ml_core.runner.task import ModelTask
 
     if arguments.help:
         parser.print_help()
-        return DONE
+        return EXIT_OK
     actions = ("run", "multirun", "cfg", "info", "shell_completion", "list_configs", "hydra_help")
     if len([name for name in actions if getattr(arguments, name)]) > 1:
         parser.error("only one of --run, --multirun, --cfg, --info, --list-configs and the like can be given")
@@ -79,33 +81,33 @@ def _follow(arguments: Namespace, parser: ArgumentParser) -> int:
         from deriva_ml_core.runner.listing import print_configs
 
         print_configs(folder, arguments.config_name)
-        return DONE
+        return EXIT_OK
     arguments.config_dir, arguments.config_path = str(folder), None  # of which hydra asks for both
-    arguments.overrides.extend(_address(arguments))
-    task = ModelTask(_command(arguments, named))
+    arguments.overrides.extend(_catalog_overrides(arguments))
+    task = ModelTask(_base_command(arguments, named))
     if any(getattr(arguments, name) for name in ("cfg", "info", "shell_completion", "hydra_help")):
         return _call_hydra(arguments, parser, task)
-    return _run(arguments, parser, task, folder)
+    return _run_jobs(arguments, parser, task, folder)
 
 
-def _run(arguments: Namespace, parser: ArgumentParser, task: ModelTask, folder: Path) -> int:
+def _run_jobs(arguments: Namespace, parser: ArgumentParser, task: ModelTask, folder: Path) -> int:
     from hydra.errors import CompactHydraException
 
-    from deriva_ml_core.runner.plan import planned
-    from deriva_ml_core.runner.sweep import recorded_sweep
+    from deriva_ml_core.runner.plan import make_plan
+    from deriva_ml_core.runner.sweep import record_sweep
 
     try:
-        plan = planned(folder, arguments.config_name, arguments.overrides, multirun=arguments.multirun)
+        plan = make_plan(folder, arguments.config_name, arguments.overrides, multirun=arguments.multirun)
         if not plan.is_sweep:
             return _call_hydra(arguments, parser, task)
-        with recorded_sweep(plan) as sweep:
+        with record_sweep(plan) as sweep:
             try:
-                code = _call_hydra(arguments, parser, replace(task, place=sweep.place))
+                code = _call_hydra(arguments, parser, replace(task, sweep=sweep.info))
             finally:  # also after Ctrl-C
-                sys.stdout.write(f"Sweep {sweep.place.parent}: {sweep.outcome}\n")
+                sys.stdout.write(f"Sweep {sweep.info.parent}: {sweep.outcome}\n")
     except CompactHydraException as error:
-        return _complain(_told(error), _code(error))
-    return code or (DONE if sweep.is_complete else FAILED)
+        return _report_error(_format_error(error), _exit_code(error))
+    return code or (EXIT_OK if sweep.is_complete else EXIT_FAILED)
 
 
 def _call_hydra(arguments: Namespace, parser: ArgumentParser, task: ModelTask) -> int:
@@ -121,32 +123,34 @@ def _call_hydra(arguments: Namespace, parser: ArgumentParser, task: ModelTask) -
         _run_hydra(arguments, parser, task, config_path=None, config_name=arguments.config_name)
     except SystemExit as end:
         if isinstance(end.__context__, CompactHydraException):
-            return _code(end.__context__)
-        if end.code in (None, DONE, FAILED):
-            return int(end.code or DONE)
+            return _exit_code(end.__context__)
+        if end.code in (None, EXIT_OK, EXIT_FAILED):
+            return int(end.code or EXIT_OK)
         raise
     except CompactHydraException as error:  # from where hydra catches none
-        return _complain(_told(error), _code(error))
-    return DONE
+        return _report_error(_format_error(error), _exit_code(error))
+    return EXIT_OK
 
 
-def _told(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     """An error's words, and those of its cause where hydra keeps back what is wrong with a value."""
     why = str(error.__cause__ or "").partition("\n")[0]
     return str(error) if why in str(error) else f"{error}: {why}"
 
 
-def _code(error: Exception) -> int:
+def _exit_code(error: Exception) -> int:
     """What an error stands for that ends the command in one sentence: most are the caller's, as of a wrong name."""
     from deriva_ml_core.errors import CatalogUnavailable, MissingFiles, StoreUnavailable, UploadFailed
 
     ours = error.__cause__
     return (
-        FAILED if isinstance(ours, CatalogUnavailable | StoreUnavailable | UploadFailed | MissingFiles) else WRONG_USE
+        EXIT_FAILED
+        if isinstance(ours, CatalogUnavailable | StoreUnavailable | UploadFailed | MissingFiles)
+        else EXIT_USAGE
     )
 
 
-def _parser() -> ArgumentParser:
+def _build_parser() -> ArgumentParser:
     """Hydra's own parser with four options more."""
     from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 
@@ -172,15 +176,15 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--config-name", "-cn", default=MAIN_CONFIG, metavar="NAME", help="The main config; deriva_model by default"
     )
-    _add_ours(parser.add_argument_group("the catalog and the configs"))
+    _add_own_options(parser.add_argument_group("the catalog and the configs"))
     return parser
 
 
-def _add_ours(ours: _ArgumentGroup) -> None:
+def _add_own_options(group: _ArgumentGroup) -> None:
     """Add what hydra's command line has not, and the folder of configs, which it has with less in it."""
     from pathlib import Path
 
-    ours.add_argument(
+    group.add_argument(
         "--config-dir",
         "-cd",
         "--config-path",
@@ -190,28 +194,28 @@ def _add_ours(ours: _ArgumentGroup) -> None:
         help="The folder of the project's configs: Python modules that store them, or hydra's YAML files; by default "
         "src/configs or configs in this folder",
     )
-    ours.add_argument(
+    group.add_argument(
         "--list-configs", action="store_true", help="List the groups of configs with their configs, and end"
     )
-    ours.add_argument(
+    group.add_argument(
         "--host", metavar="HOST", help="The catalog's server, or file:<folder>, instead of deriva_ml.hostname"
     )
-    ours.add_argument("--catalog", metavar="ID", help="The catalog's number there, instead of deriva_ml.catalog_id")
+    group.add_argument("--catalog", metavar="ID", help="The catalog's number there, instead of deriva_ml.catalog_id")
 
 
-def _address(arguments: Namespace) -> list[str]:
+def _catalog_overrides(arguments: Namespace) -> list[str]:
     """The catalog that the command line names, as overrides."""
     named = {"hostname": arguments.host, "catalog_id": arguments.catalog}
-    return [f"++deriva_ml.{key}={quoted(value)}" for key, value in named.items() if value is not None]
+    return [f"++deriva_ml.{key}={quote_override_value(value)}" for key, value in named.items() if value is not None]
 
 
-def _command(arguments: Namespace, folder: Path | None) -> tuple[str, ...]:
+def _base_command(arguments: Namespace, folder: Path | None) -> tuple[str, ...]:
     """How the command line of one job begins, that is like this one."""
     named = () if folder is None else ("--config-dir", str(folder))
     main = () if arguments.config_name == MAIN_CONFIG else ("--config-name", arguments.config_name)
     return (sys.argv[0], *named, *main)
 
 
-def _complain(message: str, code: int) -> int:
+def _report_error(message: str, code: int) -> int:
     sys.stderr.write(f"error: {message}\n")
     return code

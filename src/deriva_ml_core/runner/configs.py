@@ -16,7 +16,7 @@ from deriva_ml_core.runner.settings import DerivaMLConfig
 
 __all__ = [
     "CONFIG_FOLDERS",
-    "GROUPS",
+    "CONFIG_GROUPS",
     "MAIN_CONFIG",
     "DerivaMLConfig",
     "add_standard_configs",
@@ -32,7 +32,7 @@ CONFIG_FOLDERS = (Path("src/configs"), Path("configs"))
 MAIN_CONFIG = "deriva_model"
 """The name of the main configuration, which `create_model_config` makes."""
 
-GROUPS: Mapping[str, str] = {
+CONFIG_GROUPS: Mapping[str, str] = {
     "deriva_ml": "default_deriva",
     "datasets": "default_dataset",
     "assets": "default_asset",
@@ -41,7 +41,7 @@ GROUPS: Mapping[str, str] = {
 }
 """The groups of configs, and which config of each is taken where none is named."""
 
-LAST = "experiments"
+LAST_MODULE = "experiments"
 """The module that is imported last, since its presets name what the others store."""
 
 
@@ -70,11 +70,11 @@ def create_model_config(
         populate_full_signature=True,
         description=description,
         ml_class=ml_class,
-        hydra_defaults=list(_defaults(GROUPS) if hydra_defaults is None else hydra_defaults),
+        hydra_defaults=list(_build_defaults_list(CONFIG_GROUPS) if hydra_defaults is None else hydra_defaults),
     )
 
 
-def _defaults(chosen: Mapping[str, str]) -> list[str | dict[str, str]]:
+def _build_defaults_list(chosen: Mapping[str, str]) -> list[str | dict[str, str]]:
     return ["_self_", *({group: name} for group, name in chosen.items())]
 
 
@@ -92,20 +92,20 @@ def load_configs(package: str = "configs") -> list[str]:
     """
     import pkgutil
 
-    found = _imported(package)
+    found = _import_module(package)
     if not hasattr(found, "__path__"):
         return [package]
     names = sorted(
-        (module.name for module in pkgutil.iter_modules(found.__path__)), key=lambda name: (name == LAST, name)
+        (module.name for module in pkgutil.iter_modules(found.__path__)), key=lambda name: (name == LAST_MODULE, name)
     )
     return [package, *(each for name in names for each in load_configs(f"{package}.{name}"))]
 
 
-def find_config_folder(given: Path | None = None) -> Path:
+def find_config_folder(path: Path | None = None) -> Path:
     """Find the folder of a project's configs.
 
     Args:
-        given: The folder, where the user named one.
+        path: The folder, where the user named one.
 
     Returns:
         Its absolute path.
@@ -113,11 +113,11 @@ def find_config_folder(given: Path | None = None) -> Path:
     Raises:
         ConfigurationError: It is no folder; or none was named, and there is neither ``src/configs`` nor ``configs``.
     """
-    for folder in CONFIG_FOLDERS if given is None else (given.expanduser(),):
+    for folder in CONFIG_FOLDERS if path is None else (path.expanduser(),):
         if folder.is_dir():
             return folder.absolute()
-    if given is not None:
-        raise ConfigurationError(f"The folder of configs {given} is not there: name the right one with --config-dir.")
+    if path is not None:
+        raise ConfigurationError(f"The folder of configs {path} is not there: name the right one with --config-dir.")
     raise ConfigurationError(
         f"There is neither {' nor '.join(map(str, CONFIG_FOLDERS))} in {Path.cwd()}: go to the project's folder, or "
         "name the folder of its configs with --config-dir."
@@ -145,7 +145,7 @@ def load_config_folder(folder: Path) -> list[str]:
         raise ConfigurationError(f"The folder of configs {folder} cannot be imported: rename it to a Python name.")
     places = [folder.parent, folder.parent.parent] if folder.parent.name == "src" else [folder.parent]
     sys.path[:0] = [str(place) for place in places if str(place) not in sys.path]
-    found = _imported(folder.name)
+    found = _import_module(folder.name)
     if folder.resolve() not in (Path(place).resolve() for place in found.__path__):
         raise ConfigurationError(f"{folder} cannot be imported: {found.__path__[0]} has its name. Rename the folder.")
     loaded = load_configs(folder.name)
@@ -171,16 +171,16 @@ def add_standard_configs(folder: Path) -> None:
     hydra = ConfigStore.instance()
     standard = {"deriva_ml": builds(DerivaMLConfig, populate_full_signature=True), "datasets": [], "assets": []}
     for group, config in standard.items():
-        if not _is_there(folder, group, GROUPS[group]):
-            hydra.store(name=GROUPS[group], node=config, group=group, provider="deriva-ml")
-    if not _is_there(folder, "", MAIN_CONFIG):
-        chosen = {group: name if _is_there(folder, group, name) else "???" for group, name in GROUPS.items()}
-        main = OmegaConf.structured(create_model_config(hydra_defaults=_defaults(chosen)))
+        if not _has_config(folder, group, CONFIG_GROUPS[group]):
+            hydra.store(name=CONFIG_GROUPS[group], node=config, group=group, provider="deriva-ml")
+    if not _has_config(folder, "", MAIN_CONFIG):
+        chosen = {group: name if _has_config(folder, group, name) else "???" for group, name in CONFIG_GROUPS.items()}
+        main = OmegaConf.structured(create_model_config(hydra_defaults=_build_defaults_list(chosen)))
         # without its class, as a preset of the group experiment need not be derived from it then
         hydra.store(name=MAIN_CONFIG, node=OmegaConf.to_container(main), provider="deriva-ml")
 
 
-def _is_there(folder: Path, group: str, name: str) -> bool:
+def _has_config(folder: Path, group: str, name: str) -> bool:
     from hydra.core.config_store import ConfigStore
     from hydra.core.object_type import ObjectType
 
@@ -188,16 +188,16 @@ def _is_there(folder: Path, group: str, name: str) -> bool:
     return stored or any((folder / group / f"{name}{ending}").is_file() for ending in (".yaml", ".yml"))
 
 
-def _imported(name: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:
         raise ConfigurationError(
-            f"The configs module {name} cannot be imported: {type(error).__name__}: {error}{_where(error)}."
+            f"The configs module {name} cannot be imported: {type(error).__name__}: {error}{_error_location(error)}."
         ) from error
 
 
-def _where(error: Exception) -> str:
+def _error_location(error: Exception) -> str:
     """The last place in the user's files that an error of an import passed through."""
     import traceback
 

@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from pydantic import JsonValue
 
-__all__ = ["choices", "hydra_files", "keep_hydra_files", "kept_yaml", "plain", "without_secrets"]
+__all__ = [
+    "config_choices",
+    "render_hydra_files",
+    "upload_hydra_files",
+    "dump_redacted_yaml",
+    "to_json_value",
+    "read_redacted_yaml",
+]
 
 log = logging.getLogger(__name__)
 
 HYDRA_CONFIG = "Hydra_Config"
 
 
-def hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
+def render_hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
     """What hydra writes of a job: its configuration, the overrides, and hydra's own settings.
 
     They are made from what this process holds, and not read from hydra's output folder, which two runs that begin in
@@ -35,21 +42,21 @@ def hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
         The texts of ``config.yaml``, ``overrides.yaml`` and ``hydra.yaml``, by these names, secrets redacted.
     """
     parts: dict[str, JsonValue] = {
-        "config.yaml": plain(config),
-        "overrides.yaml": plain(hydra.overrides.task),
-        "hydra.yaml": {"hydra": plain(hydra)},
+        "config.yaml": to_json_value(config),
+        "overrides.yaml": to_json_value(hydra.overrides.task),
+        "hydra.yaml": {"hydra": to_json_value(hydra)},
     }
-    return {name: kept_yaml(part) for name, part in parts.items()}
+    return {name: dump_redacted_yaml(part) for name, part in parts.items()}
 
 
-def without_secrets(file: Path) -> str:
+def read_redacted_yaml(file: Path) -> str:
     """A YAML file that hydra wrote, as its text, secrets redacted."""
     import yaml
 
-    return kept_yaml(yaml.safe_load(file.read_text(encoding="utf-8")))
+    return dump_redacted_yaml(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
-def keep_hydra_files(execution: Execution, texts: Mapping[str, str]) -> None:
+def upload_hydra_files(execution: Execution, texts: Mapping[str, str]) -> None:
     """Keep hydra's files as records of an execution, of type Hydra_Config; they are sent at once.
 
     What a catalog that cannot be reached does not take stays staged for the next upload. A dry run keeps nothing.
@@ -58,29 +65,29 @@ def keep_hydra_files(execution: Execution, texts: Mapping[str, str]) -> None:
         execution: Whose they are.
         texts: The files' texts by name, as `hydra_files` gives them.
     """
-    if execution.dry_run or execution.follower:
+    if execution.dry_run or not execution.is_rank_zero:
         return
-    desk = execution.desk
+    desk = execution._runtime
     folder = desk.folder / "records"
     folder.mkdir(parents=True, exist_ok=True)
-    known = execution.connection.terms.known(MLVocab.asset_type)
+    known = execution.connection.terms.cached_terms(MLVocab.asset_type)
     kind = HYDRA_CONFIG if HYDRA_CONFIG in known else MLAsset.execution_metadata.value
     staged = []
     for name, text in texts.items():
         file = folder / name
         file.write_text(text, encoding="utf-8")
-        staged.append(desk.staging.record(name, file, kind))
-    for left in desk.outputs.keep(staged):
+        staged.append(desk.staging.stage_metadata_file(name, file, kind))
+    for left in desk.outputs.upload_metadata_files(staged):
         log.warning("%s of execution %s is not kept yet: %s", left.asset.filename, execution.execution_rid, left.reason)
 
 
-def choices(hydra: DictConfig) -> dict[str, str]:
+def config_choices(hydra: DictConfig) -> dict[str, str]:
     """Which config was chosen in each of the project's own groups."""
     found = hydra.runtime.choices.items()
     return {str(group): str(name) for group, name in found if name is not None and not str(group).startswith("hydra/")}
 
 
-def plain(node: Any, *, resolve: bool = False) -> JsonValue:
+def to_json_value(node: Any, *, resolve: bool = False) -> JsonValue:
     """A node of a configuration as values of JSON; what JSON has no word for becomes its text.
 
     Args:
@@ -92,13 +99,13 @@ def plain(node: Any, *, resolve: bool = False) -> JsonValue:
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node, resolve=resolve, enum_to_str=True)
     if isinstance(node, dict):
-        return {str(name): plain(part) for name, part in node.items()}
+        return {str(name): to_json_value(part) for name, part in node.items()}
     if isinstance(node, list | tuple):
-        return [plain(part) for part in node]
+        return [to_json_value(part) for part in node]
     return node if node is None or isinstance(node, bool | int | float | str) else str(node)
 
 
-def kept_yaml(value: JsonValue) -> str:
+def dump_redacted_yaml(value: JsonValue) -> str:
     """A value as YAML, secrets redacted."""
     import yaml
 

@@ -11,37 +11,37 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 
-from deriva_ml_core.runner.configs import GROUPS
-from deriva_ml_core.runner.plan import JOB_NAME, VERSION
+from deriva_ml_core.runner.configs import CONFIG_GROUPS
+from deriva_ml_core.runner.plan import HYDRA_VERSION_BASE, JOB_NAME
 
 __all__ = ["print_configs"]
 
-OF_HYDRA = "hydra"
+HYDRA_GROUP = "hydra"
 
 
-def print_configs(folder: Path, main: str) -> None:
+def print_configs(folder: Path, main_config: str) -> None:
     """Write the groups of configs to standard output, each with its configs; a star marks what is taken by default.
 
     Args:
         folder: The folder of configs, absolute.
-        main: The main configuration.
+        main_config: The main configuration.
     """
-    with initialize_config_dir(str(folder), job_name=JOB_NAME, version_base=VERSION):
-        found = dict(_groups(GlobalHydra.instance().config_loader(), ""))
+    with initialize_config_dir(str(folder), job_name=JOB_NAME, version_base=HYDRA_VERSION_BASE):
+        found = dict(_iter_groups(GlobalHydra.instance().config_loader(), ""))
     width = max(map(len, found), default=0)
-    lines = [f"Configs of {folder}, with {main} as the main one; * is taken where none is named.", ""]
-    for group, names in sorted(found.items(), key=lambda item: ([*GROUPS, item[0]].index(item[0]), item[0])):
-        marked = (f"{name}*" if name == GROUPS.get(group) else name for name in names)
+    lines = [f"Configs of {folder}, with {main_config} as the main one; * is taken where none is named.", ""]
+    for group, names in sorted(found.items(), key=lambda item: ([*CONFIG_GROUPS, item[0]].index(item[0]), item[0])):
+        marked = (f"{name}*" if name == CONFIG_GROUPS.get(group) else name for name in names)
         lines.append(f"  {group:{width}}  {', '.join(marked)}")
     lines += ["", "Choose by GROUP=NAME, and by +GROUP=NAME in a group that has no default."]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _groups(loader: ConfigLoader, parent: str) -> Iterator[tuple[str, list[str]]]:
+def _iter_groups(loader: ConfigLoader, parent: str) -> Iterator[tuple[str, list[str]]]:
     for name in loader.list_groups(parent):
         group = f"{parent}/{name}" if parent else name
-        if group == OF_HYDRA:
+        if group == HYDRA_GROUP:
             continue
         if names := loader.get_group_options(group, ObjectType.CONFIG):
             yield group, names
-        yield from _groups(loader, group)
+        yield from _iter_groups(loader, group)

@@ -15,12 +15,12 @@ from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.runner.function import check_function
-from deriva_ml_core.runner.hydra_files import choices, keep_hydra_files, plain, without_secrets
+from deriva_ml_core.runner.hydra_files import config_choices, read_redacted_yaml, to_json_value, upload_hydra_files
 from deriva_ml_core.runner.settings import DerivaMLConfig
-from deriva_ml_core.unattended import called_in
+from deriva_ml_core.unattended import use_execution
 from deriva_ml_core.workflow import Workflow
 
-__all__ = ["call_model", "create_run", "parameters", "run_model"]
+__all__ = ["call_model", "create_execution", "run_parameters", "run_model"]
 
 log = logging.getLogger(__name__)
 
@@ -62,34 +62,34 @@ def run_model(
         DerivaMLException: The execution cannot be created, or its outputs cannot be uploaded.
     """
     check_function(model_config)
-    hydra = _present_hydra()
+    hydra = _current_hydra_config()
     configuration = ExecutionConfiguration(
         workflow=workflow,
         description=description,
         datasets=datasets,
         assets=assets,
-        parameters={} if hydra is None else parameters(hydra),
+        parameters={} if hydra is None else run_parameters(hydra),
     )
     with deriva_ml.connect(ml_class) as ml:
-        execution = create_run(ml, configuration, _written_files(hydra), dry_run=dry_run)
+        execution = create_execution(ml, configuration, _read_hydra_files(hydra), dry_run=dry_run)
         returned = call_model(ml, execution, model_config)
         execution.upload_execution_outputs()
         return returned
 
 
-def create_run(
-    ml: DerivaML, configuration: ExecutionConfiguration, files: Mapping[str, str], *, dry_run: bool = False
+def create_execution(
+    ml: DerivaML, configuration: ExecutionConfiguration, texts: Mapping[str, str], *, dry_run: bool = False
 ) -> Execution:
     """Create an execution that has hydra's files among its records.
 
     Args:
         ml: The catalog.
         configuration: What it is to be.
-        files: The texts of hydra's files by name.
+        texts: The texts of hydra's files by name.
         dry_run: Whether to write nothing.
     """
     execution = ml.create_execution(configuration, dry_run=dry_run)
-    keep_hydra_files(execution, files)
+    upload_hydra_files(execution, texts)
     return execution
 
 
@@ -107,15 +107,15 @@ def call_model(ml: DerivaML, execution: Execution, function: Callable[..., Any])
         What the function returns.
     """
     try:
-        with execution, called_in(execution):
+        with execution, use_execution(execution):
             return function(ml_instance=ml, execution=execution)
     except BaseException:
         if execution.status is not Status.aborted:
-            _send(execution)
+            _upload_after_failure(execution)
         raise
 
 
-def _send(execution: Execution) -> None:
+def _upload_after_failure(execution: Execution) -> None:
     """Upload what a run registered that did not get to its end."""
     try:
         execution.upload_execution_outputs()
@@ -123,24 +123,24 @@ def _send(execution: Execution) -> None:
         log.warning("Not all outputs of execution %s are uploaded.", execution.execution_rid, exc_info=True)
 
 
-def parameters(hydra: Any) -> dict[str, JsonValue]:
+def run_parameters(hydra: Any) -> dict[str, JsonValue]:
     """What ``configuration.json`` keeps of the choices that led to a run.
 
     Args:
         hydra: The node ``hydra`` of the job's configuration.
     """
-    return {"config_choices": dict(choices(hydra)), "overrides": plain(hydra.overrides.task)}
+    return {"config_choices": dict(config_choices(hydra)), "overrides": to_json_value(hydra.overrides.task)}
 
 
-def _written_files(hydra: Any) -> dict[str, str]:
+def _read_hydra_files(hydra: Any) -> dict[str, str]:
     """Hydra's files of this job, read from its output folder."""
     if hydra is None or hydra.output_subdir is None:
         return {}
     folder = Path(hydra.runtime.output_dir) / hydra.output_subdir
-    return {file.name: without_secrets(file) for file in sorted(folder.glob("*.yaml"))}
+    return {file.name: read_redacted_yaml(file) for file in sorted(folder.glob("*.yaml"))}
 
 
-def _present_hydra() -> Any:
+def _current_hydra_config() -> Any:
     """The node ``hydra`` of the job that hydra runs now; None where it runs none."""
     if "hydra" not in sys.modules:
         return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["quoted"]
+__all__ = ["quote_override_value"]
 
 
-def quoted(text: str) -> str:
+def quote_override_value(text: str) -> str:
     """A text as hydra's overrides have it, whatever is in it.
 
     Args:

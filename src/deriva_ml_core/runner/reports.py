@@ -10,28 +10,28 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from deriva_ml_core.definitions import RID, Status
-from deriva_ml_core.models import Value
+from deriva_ml_core.models import FrozenModel
 
-__all__ = ["JobReport", "Place", "read_report", "read_reports", "summary", "write_report"]
+__all__ = ["JobReport", "SweepInfo", "read_report", "read_reports", "summarize_reports", "write_report"]
 
 
-class Place(Value):
+class SweepInfo(FrozenModel):
     """Where the jobs of a sweep meet.
 
     Args:
         parent: The sweep's own execution, which each job's is nested in.
         catalog: The name of the catalog that it is in.
         folder: Where each job's report lies.
-        over: The keys, or groups, by which the jobs differ.
+        varied_keys: The keys, or groups, by which the jobs differ.
     """
 
     parent: RID
     catalog: str
     folder: Path
-    over: tuple[str, ...] = ()
+    varied_keys: tuple[str, ...] = ()
 
 
-class JobReport(Value):
+class JobReport(FrozenModel):
     """How a job stands.
 
     Args:
@@ -54,7 +54,7 @@ class JobReport(Value):
 def write_report(folder: Path, report: JobReport) -> None:
     """Write a job's report in one piece."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = _file(folder, report.number)
+    file = _report_path(folder, report.number)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     partial.write_text(report.model_dump_json(), encoding="utf-8")
     partial.replace(file)
@@ -62,7 +62,7 @@ def write_report(folder: Path, report: JobReport) -> None:
 
 def read_report(folder: Path, number: int) -> JobReport:
     """The report of one job that has begun."""
-    return JobReport.model_validate_json(_file(folder, number).read_bytes())
+    return JobReport.model_validate_json(_report_path(folder, number).read_bytes())
 
 
 def read_reports(folder: Path) -> list[JobReport]:
@@ -71,26 +71,26 @@ def read_reports(folder: Path) -> list[JobReport]:
     return [JobReport.model_validate_json(file.read_bytes()) for file in files]
 
 
-def _file(folder: Path, number: int) -> Path:
+def _report_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.json"
 
 
-def summary(reports: Sequence[JobReport], jobs: int | None) -> str:
+def summarize_reports(reports: Sequence[JobReport], job_count: int | None) -> str:
     """How a sweep stands, such as ``2 of 4 jobs have ended: 1 completed, 1 failed; 1 is running, 1 is left``.
 
     Args:
         reports: Of the jobs that have begun.
-        jobs: How many there are in all; None where the sweeper decides that as it goes.
+        job_count: How many there are in all; None where the sweeper decides that as it goes.
     """
     states = Counter(report.status for report in reports)
     ended = {status: states[status] for status in (Status.completed, Status.failed, Status.aborted) if states[status]}
     done = sum(ended.values())
-    jobs_in_all = str(done) if jobs is None else f"{done} of {jobs}"
+    jobs_in_all = str(done) if job_count is None else f"{done} of {job_count}"
     parts = [f"{jobs_in_all} jobs have ended"]
     if ended:
         parts[0] += ": " + ", ".join(f"{count} {status.lower()}" for status, count in ended.items())
     running = len(reports) - done
-    left = max(jobs - len(reports), 0) if jobs is not None else 0
+    left = max(job_count - len(reports), 0) if job_count is not None else 0
     others = {"running": running, "left": left}
     rest = [f"{count} {'is' if count == 1 else 'are'} {what}" for what, count in others.items() if count]
     return "; ".join([*parts, ", ".join(rest)] if rest else parts)

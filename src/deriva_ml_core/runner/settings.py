@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.models import Value
-from deriva_ml_core.news import DRAIN_SECONDS
+from deriva_ml_core.models import FrozenModel
+from deriva_ml_core.news import DEFAULT_EXIT_TIMEOUT
 
 __all__ = ["DerivaMLConfig"]
 
 
-class DerivaMLConfig(Value):
+class DerivaMLConfig(FrozenModel):
     """What `DerivaML` is opened with, as a value that hydra-zen can build; building it opens nothing.
 
     Args:
@@ -25,7 +25,7 @@ class DerivaMLConfig(Value):
         credential: What logs in on a server, ``{"bearer-token": …}`` or ``{"cookie": …}``; the stored login by default.
             Hydra writes configurations to its output folder: name a variable there, ``${oc.env:MY_TOKEN}``.
         clean_execution_dir: Whether uploads empty the staging folders of what was sent.
-        patience: Seconds that the end of a run waits for what is still under way beside it; 30 by default.
+        exit_timeout: Seconds that the end of a run waits for what is still under way beside it; 30 by default.
     """
 
     hostname: str | None = None
@@ -33,7 +33,7 @@ class DerivaMLConfig(Value):
     working_dir: Path | None = None
     credential: Mapping[str, SecretStr] | None = Field(default=None, repr=False)
     clean_execution_dir: bool = True
-    patience: float = Field(default=DRAIN_SECONDS, ge=0)
+    exit_timeout: float = Field(default=DEFAULT_EXIT_TIMEOUT, ge=0)
 
     def connect(self, ml_class: type[DerivaML] | None = None) -> DerivaML:
         """Open that catalog.
@@ -53,5 +53,5 @@ class DerivaMLConfig(Value):
             working_dir=self.working_dir,
             credential=credential,
             clean_execution_dir=self.clean_execution_dir,
-            patience=self.patience,
+            exit_timeout=self.exit_timeout,
         )

@@ -21,29 +21,29 @@ from pydantic import JsonValue
 from deriva_ml_core.definitions import MLAsset, Status
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.execution.ending import ending
+from deriva_ml_core.execution.ending import final_status
 from deriva_ml_core.redaction import redact
-from deriva_ml_core.runner.hydra_files import choices, hydra_files, kept_yaml
-from deriva_ml_core.runner.job import made_fields, refusing
-from deriva_ml_core.runner.model import create_run
+from deriva_ml_core.runner.hydra_files import config_choices, dump_redacted_yaml, render_hydra_files
+from deriva_ml_core.runner.job import instantiate_arguments, translate_errors
+from deriva_ml_core.runner.model import create_execution
 from deriva_ml_core.runner.plan import Plan
-from deriva_ml_core.runner.reports import JobReport, Place, read_reports, summary
+from deriva_ml_core.runner.reports import JobReport, SweepInfo, read_reports, summarize_reports
 
-__all__ = ["JOBS_FILE", "Sweep", "recorded_sweep"]
+__all__ = ["JOBS_FILE", "Sweep", "record_sweep"]
 
 log = logging.getLogger(__name__)
 
 JOBS_FILE = "jobs.json"
 """What became of each job, kept with the sweep's execution."""
 
-LOOK_SECONDS = 0.5
+POLL_INTERVAL = 0.5
 """Seconds between two looks at the jobs' reports."""
 
 
-NAMED = 3
+MAX_LISTED_FAILURES = 3
 """How many of the jobs that failed the sweep's last status names; ``jobs.json`` names all."""
 
-TERMINATED = 128 + signal.SIGTERM
+EXIT_TERMINATED = 128 + signal.SIGTERM
 """The exit status by which a process leaves that SIGTERM ended."""
 
 
@@ -52,38 +52,38 @@ class Sweep:
     """A sweep that runs, or has ended.
 
     Args:
-        place: Where its jobs meet.
-        jobs: How many there are to be; None where its sweeper decides that as it goes.
+        info: Where its jobs meet.
+        job_count: How many there are to be; None where its sweeper decides that as it goes.
     """
 
-    place: Place
-    jobs: int | None
+    info: SweepInfo
+    job_count: int | None
 
     @property
     def reports(self) -> list[JobReport]:
         """How those jobs stand that have begun."""
-        return read_reports(self.place.folder)
+        return read_reports(self.info.folder)
 
     @property
     def summary(self) -> str:
         """How it stands, in numbers."""
-        return summary(self.reports, self.jobs)
+        return summarize_reports(self.reports, self.job_count)
 
     @property
     def is_complete(self) -> bool:
         """Whether each job completed."""
         reports = self.reports
-        return len(reports) >= (self.jobs or 0) and all(each.status is Status.completed for each in reports)
+        return len(reports) >= (self.job_count or 0) and all(each.status is Status.completed for each in reports)
 
     @property
     def outcome(self) -> str:
         """How it stands, in numbers, and what the first jobs ended by that did not complete."""
         failed = [each for each in self.reports if each.status in (Status.failed, Status.aborted)]
-        return ". ".join([self.summary, *(_why(report) for report in failed[:NAMED])])
+        return ". ".join([self.summary, *(_describe_failure(report) for report in failed[:MAX_LISTED_FAILURES])])
 
 
 @contextmanager
-def recorded_sweep(plan: Plan) -> Iterator[Sweep]:
+def record_sweep(plan: Plan) -> Iterator[Sweep]:
     """Make the execution of a sweep, and keep it up to date while the jobs run.
 
     Its workflow is that of the first job, and it takes in nothing. It ends Completed where each job did, else Failed;
@@ -95,39 +95,39 @@ def recorded_sweep(plan: Plan) -> Iterator[Sweep]:
     Raises:
         Refused: The first job's configuration is wrong, or the execution cannot be created.
     """
-    files = hydra_files(plan.config, plan.hydra)
-    files = {"overrides.yaml": kept_yaml(list(plan.overrides)), "hydra.yaml": files["hydra.yaml"]}
+    files = render_hydra_files(plan.config, plan.hydra)
+    files = {"overrides.yaml": dump_redacted_yaml(list(plan.overrides)), "hydra.yaml": files["hydra.yaml"]}
     config = plan.config.copy()
     OmegaConf.resolve(config)
-    fields = made_fields(config, plan.hydra)
-    fields = replace(fields, values={**fields.values, "datasets": (), "assets": ()}, parameters=_parameters(plan))
-    with refusing():
+    fields = instantiate_arguments(config, plan.hydra)
+    fields = replace(fields, values={**fields.values, "datasets": (), "assets": ()}, parameters=_sweep_parameters(plan))
+    with translate_errors():
         ml = fields.connect()
     with ml:
-        with refusing():
-            configuration = fields.configuration(_description(fields.description, plan))
-            parent = create_run(ml, configuration, files, dry_run=fields.dry_run)
-        place = Place(
+        with translate_errors():
+            configuration = fields.build_configuration(_format_description(fields.description, plan))
+            parent = create_execution(ml, configuration, files, dry_run=fields.dry_run)
+        place = SweepInfo(
             parent=parent.execution_rid,
             catalog=ml.connection.catalog.name,
             folder=parent.working_dir / "jobs",
-            over=tuple(each.partition("=")[0] for each in plan.swept),
+            varied_keys=tuple(each.partition("=")[0] for each in plan.sweep_overrides),
         )
         place.folder.mkdir(exist_ok=True)
-        sweep = Sweep(place, plan.jobs)
+        sweep = Sweep(place, plan.job_count)
         try:
             with parent:
-                yield from _accompanied(parent, sweep)
+                yield from _track_status(parent, sweep)
         finally:
-            _keep_reports(parent, place.folder)
+            _upload_reports(parent, place.folder)
 
 
-def _accompanied(parent: Execution, sweep: Sweep) -> Iterator[Sweep]:
+def _track_status(parent: Execution, sweep: Sweep) -> Iterator[Sweep]:
     try:
-        with _watched(parent, sweep):
+        with _poll_reports(parent, sweep):
             yield sweep
     except BaseException as error:
-        status, reason = ending(error, terminated=isinstance(error, SystemExit) and error.code == TERMINATED)
+        status, reason = final_status(error, terminated=isinstance(error, SystemExit) and error.code == EXIT_TERMINATED)
         if isinstance(error, SystemExit) and isinstance(error.__context__, Exception):  # as hydra leaves by an error
             reason = str(error.__context__)
         parent.update_status(status, f"{sweep.summary}; {reason}")
@@ -136,13 +136,13 @@ def _accompanied(parent: Execution, sweep: Sweep) -> Iterator[Sweep]:
 
 
 @contextmanager
-def _watched(parent: Execution, sweep: Sweep) -> Iterator[None]:
+def _poll_reports(parent: Execution, sweep: Sweep) -> Iterator[None]:
     """Tell, while this lasts, each time that a job begins or ends."""
     over = threading.Event()
 
     def watch() -> None:
         told = ""
-        while not over.wait(LOOK_SECONDS):
+        while not over.wait(POLL_INTERVAL):
             text = sweep.summary
             if text != told:
                 parent.update_status(Status.running, text, wait=False)
@@ -157,7 +157,7 @@ def _watched(parent: Execution, sweep: Sweep) -> Iterator[None]:
         watcher.join()
 
 
-def _keep_reports(parent: Execution, folder: Path) -> None:
+def _upload_reports(parent: Execution, folder: Path) -> None:
     """Keep a list of what became of each job with the sweep's execution."""
     reports: list[JsonValue] = [report.model_dump(mode="json") for report in read_reports(folder)]
     try:
@@ -168,21 +168,21 @@ def _keep_reports(parent: Execution, folder: Path) -> None:
         log.warning("The list of jobs of sweep %s is not kept yet.", parent.execution_rid, exc_info=True)
 
 
-def _description(text: str, plan: Plan) -> str:
+def _format_description(text: str, plan: Plan) -> str:
     """What a sweep is for: what each of its jobs is for, and over what it goes."""
-    jobs = "jobs" if plan.jobs is None else "one job" if plan.jobs == 1 else f"{plan.jobs} jobs"
-    over = f" over {', '.join(map(str, redact([*plan.swept])))}" if plan.swept else ""  # type: ignore[arg-type]
+    jobs = "jobs" if plan.job_count is None else "one job" if plan.job_count == 1 else f"{plan.job_count} jobs"
+    over = f" over {', '.join(map(str, redact([*plan.sweep_overrides])))}" if plan.sweep_overrides else ""  # type: ignore[arg-type]
     return " ".join(part for part in (text, f"(a sweep of {jobs}{over})") if part)
 
 
-def _parameters(plan: Plan) -> dict[str, JsonValue]:
+def _sweep_parameters(plan: Plan) -> dict[str, JsonValue]:
     return {
-        "config_choices": dict(choices(plan.hydra)),
+        "config_choices": dict(config_choices(plan.hydra)),
         "overrides": list(plan.overrides),
-        "sweep": {"jobs": plan.jobs, "over": list(plan.swept)},
+        "sweep": {"jobs": plan.job_count, "over": list(plan.sweep_overrides)},
     }
 
 
-def _why(report: JobReport) -> str:
+def _describe_failure(report: JobReport) -> str:
     name = f"Job {report.number}" + (f", execution {report.execution}," if report.execution else "")
     return f"{name} {'failed' if report.status is Status.failed else 'was aborted'}: {report.error}"

@@ -13,15 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.runner.apart import ApartJob, run_apart
-from deriva_ml_core.runner.hydra_files import hydra_files
-from deriva_ml_core.runner.job import Refused, Standing, run_job
+from deriva_ml_core.runner.apart import SubprocessJob, run_in_subprocess
+from deriva_ml_core.runner.hydra_files import render_hydra_files
+from deriva_ml_core.runner.job import JobContext, JobError, run_job
 from deriva_ml_core.runner.plan import BASIC_SWEEPER
-from deriva_ml_core.runner.reports import Place
+from deriva_ml_core.runner.reports import SweepInfo
 
 __all__ = ["ModelTask"]
 
-OF_THE_SWEEP = ("hydra.launcher", "hydra.mode", "hydra.run", "hydra.sweep")
+SWEEP_OVERRIDE_PREFIXES = ("hydra.launcher", "hydra.mode", "hydra.run", "hydra.sweep")
 """The beginnings of those overrides, of hydra's own, that say how a sweep is run and not what a job does."""
 
 
@@ -30,12 +30,12 @@ class ModelTask:
     """Hydra's task function; a launcher may pickle it.
 
     Args:
-        command: How the command line of a single job begins: the program and the options that name the configs.
-        place: Where the jobs of a sweep meet; None outside of one.
+        base_command: How the command line of a single job begins: the program and the options that name the configs.
+        sweep: Where the jobs of a sweep meet; None outside of one.
     """
 
-    command: tuple[str, ...]
-    place: Place | None = None
+    base_command: tuple[str, ...]
+    sweep: SweepInfo | None = None
 
     def __call__(self, config: DictConfig) -> Any:
         """Run a job.
@@ -51,30 +51,32 @@ class ModelTask:
             Refused: The job failed in a process of its own, or was not begun.
         """
         hydra: Any = HydraConfig.get()
-        files = hydra_files(config, hydra)
-        _hide(Path(hydra.sweep.dir if hydra.mode is RunMode.MULTIRUN else hydra.runtime.output_dir))
+        files = render_hydra_files(config, hydra)
+        _hide_from_git(Path(hydra.sweep.dir if hydra.mode is RunMode.MULTIRUN else hydra.runtime.output_dir))
         try:
             OmegaConf.resolve(config)
         except OmegaConfBaseException as error:
-            raise Refused(f"The configuration cannot be used: {error}") from error
-        if self.place is None:
-            return run_job(config, hydra, files, Standing())
-        report = run_apart(ApartJob.of(config, hydra, files=files, command=self._command(hydra), place=self.place))
+            raise JobError(f"The configuration cannot be used: {error}") from error
+        if self.sweep is None:
+            return run_job(config, hydra, files, JobContext())
+        report = run_in_subprocess(
+            SubprocessJob.from_hydra(config, hydra, files=files, command=self._job_command(hydra), sweep=self.sweep)
+        )
         if report.status is not Status.completed and hydra.sweeper._target_ != BASIC_SWEEPER:
-            raise Refused(f"Job {report.number} {report.status.lower()}: {report.error}")
+            raise JobError(f"Job {report.number} {report.status.lower()}: {report.error}")
         return report.returned
 
-    def _command(self, hydra: Any) -> tuple[str, ...]:
+    def _job_command(self, hydra: Any) -> tuple[str, ...]:
         """The command line that does this job by itself."""
-        own = [each for each in hydra.overrides.hydra if not _key(each).startswith(OF_THE_SWEEP)]
-        return (*self.command, *own, *hydra.overrides.task)
+        own = [each for each in hydra.overrides.hydra if not _override_key(each).startswith(SWEEP_OVERRIDE_PREFIXES)]
+        return (*self.base_command, *own, *hydra.overrides.task)
 
 
-def _key(override: str) -> str:
+def _override_key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].replace("/", ".")
 
 
-def _hide(folder: Path) -> None:
+def _hide_from_git(folder: Path) -> None:
     """Have git not see hydra's output folder, so that the files of runs are no uncommitted changes of the next one.
 
     A folder that anything else lies in, or that the terminal is in, is left alone.

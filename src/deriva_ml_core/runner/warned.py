@@ -7,20 +7,20 @@ import warnings
 
 from deriva_ml_core.errors import DerivaMLWarning
 
-__all__ = ["show_warnings_shortly"]
+__all__ = ["install_warning_format"]
 
 
-def show_warnings_shortly() -> None:
+def install_warning_format() -> None:
     """Have this process, which is a program of ours, say warnings of ours in one line."""
-    warnings.showwarning = _show
+    warnings.showwarning = _show_warning
 
 
-def _show(
+def _show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
     lineno: int,
-    file: object = None,  # noqa: ARG001 - as Python calls it
+    file: object = None,
     line: str | None = None,
 ) -> None:
     text = f"warning: {message}\n"

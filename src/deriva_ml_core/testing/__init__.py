@@ -16,8 +16,8 @@ pytest.register_assert_rewrite(
     *(f"{__name__}.{part}" for part in ("catalog_fixtures", "catalog_rows", "catalog_states", "store"))
 )
 
-from deriva_ml_core.testing.catalog import CatalogContract  # noqa: E402
-from deriva_ml_core.testing.news import Heard, NewsRecorder  # noqa: E402
-from deriva_ml_core.testing.store import ObjectStoreContract  # noqa: E402
+from deriva_ml_core.testing.catalog import CatalogContract
+from deriva_ml_core.testing.news import HookCall, HookRecorder
+from deriva_ml_core.testing.store import ObjectStoreContract
 
-__all__ = ["CatalogContract", "Heard", "NewsRecorder", "ObjectStoreContract"]
+__all__ = ["CatalogContract", "HookCall", "HookRecorder", "ObjectStoreContract"]

@@ -12,35 +12,43 @@ from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.schema import Column, Table
 
-__all__ = ["CatalogFixtures", "OpenCatalog", "add", "add_dataset", "fresh", "insert_elsewhere", "only"]
+__all__ = [
+    "CatalogFixtures",
+    "CatalogFactory",
+    "insert_row",
+    "insert_dataset",
+    "unique_name",
+    "insert_named_dataset",
+    "select_row",
+]
 
-OpenCatalog = Callable[[], Catalog]
+CatalogFactory = Callable[[], Catalog]
 
 
-def fresh(name: str) -> str:
+def unique_name(name: str) -> str:
     """A name that no other test has used, so that one catalog may serve them all."""
     return f"{name}_{uuid4().hex[:12]}"
 
 
-def add(catalog: Catalog, table: str, row: Mapping[str, Any]) -> str:
+def insert_row(catalog: Catalog, table: str, row: Mapping[str, Any]) -> str:
     """Add one row and return its record id."""
     (rid,) = catalog.reserve(1)
     assert catalog.insert(table, [{"RID": rid, **row}]) == 1
     return rid
 
 
-def add_dataset(catalog: Catalog) -> str:
+def insert_dataset(catalog: Catalog) -> str:
     """Add a dataset and return its record id."""
-    return add(catalog, MLTable.dataset, {"Description": fresh("dataset")})
+    return insert_row(catalog, MLTable.dataset, {"Description": unique_name("dataset")})
 
 
-def only(catalog: Catalog, table: str, rid: str) -> Row:
+def select_row(catalog: Catalog, table: str, rid: str) -> Row:
     """The row of that id."""
     (row,) = catalog.select(table, {"RID": rid})
     return row
 
 
-def insert_elsewhere(catalog: Catalog, name: str) -> None:
+def insert_named_dataset(catalog: Catalog, name: str) -> None:
     """Add a row from another process."""
     catalog.insert(MLTable.dataset, [{"Description": name}])
 
@@ -49,12 +57,12 @@ class CatalogFixtures:
     """A catalog to test; override `open_catalog`."""
 
     @pytest.fixture
-    def open_catalog(self) -> OpenCatalog:
+    def open_catalog(self) -> CatalogFactory:
         """How to open the catalog of one test, again each time: it has the standard tables and terms."""
         raise NotImplementedError("override the fixture open_catalog")
 
     @pytest.fixture
-    def catalog(self, open_catalog: OpenCatalog) -> Catalog:
+    def catalog(self, open_catalog: CatalogFactory) -> Catalog:
         """The catalog, open."""
         return open_catalog()
 
@@ -63,7 +71,7 @@ class CatalogFixtures:
         """The name of a new table with one column of each type."""
         types = {"Text": "text", "Whole": "int8", "Real": "float8", "Truth": "boolean", "Texts": "text[]"}
         more = {"Json": "jsonb", "Time": "timestamptz", "Words": "markdown", "Place": "ermrest_uri"}
-        name = fresh("Thing")
+        name = unique_name("Thing")
         columns = tuple(Column(column, type_) for column, type_ in (types | more).items())
         catalog.create_tables([Table(name, columns, schema="domain")])
         return name

@@ -7,27 +7,27 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backend import FILLED, Catalog, Linked
+from deriva_ml_core.backend import NOT_NULL, Catalog, InSubquery
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.schema import Column, ForeignKey, Table
-from deriva_ml_core.testing.catalog_fixtures import CatalogFixtures, add, fresh
+from deriva_ml_core.testing.catalog_fixtures import CatalogFixtures, insert_row, unique_name
 
-__all__ = ["QuestionPromises"]
+__all__ = ["QueryContract"]
 
 
-class QuestionPromises(CatalogFixtures):
+class QueryContract(CatalogFixtures):
     """Columns that have any value, and rows of other tables that a row names."""
 
     @pytest.fixture
     def notes(self, catalog: Catalog, things: str) -> str:
         """The name of a new table whose rows name things."""
-        name = fresh("Note")
+        name = unique_name("Note")
         columns = (Column("Thing", nullok=False), Column("Real", "float8"))
         key = ForeignKey("Thing", things, cascade=True)
         catalog.create_tables([Table(name, columns, foreign_keys=(key,), schema="domain")])
         return name
 
-    def test_filled(self, catalog: Catalog, things: str) -> None:
+    def test_not_null(self, catalog: Catalog, things: str) -> None:
         """Rows can be asked for that have a value in a column, whichever; an empty text and a zero are values."""
         rows: list[dict[str, Any]] = [{"Text": "", "Real": 0.0}, {"Text": "a"}, {"Real": 1.0}, {}]
         catalog.insert(things, rows)
@@ -35,18 +35,18 @@ class QuestionPromises(CatalogFixtures):
         def found(where: Mapping[str, Any]) -> list[tuple[Any, Any]]:
             return sorted((row["Text"] or "", row["Real"] or 0) for row in catalog.select(things, where))
 
-        assert found({"Text": FILLED}) == [("", 0), ("a", 0)]
-        assert found({"Real": FILLED}) == [("", 0), ("", 1)]
-        assert found({"Text": FILLED, "Real": FILLED}) == [("", 0)]
-        assert found({"Text": None, "Real": FILLED}) == [("", 1)]
+        assert found({"Text": NOT_NULL}) == [("", 0), ("a", 0)]
+        assert found({"Real": NOT_NULL}) == [("", 0), ("", 1)]
+        assert found({"Text": NOT_NULL, "Real": NOT_NULL}) == [("", 0)]
+        assert found({"Text": None, "Real": NOT_NULL}) == [("", 1)]
 
-    def test_linked(self, catalog: Catalog, things: str, notes: str) -> None:
+    def test_in_subquery(self, catalog: Catalog, things: str, notes: str) -> None:
         """Rows can be asked for by what holds for the rows that they name, in order and up to a limit."""
-        one, other, third = (add(catalog, things, {"Text": text, "Whole": n}) for n, text in enumerate("aab"))
+        one, other, third = (insert_row(catalog, things, {"Text": text, "Whole": n}) for n, text in enumerate("aab"))
         catalog.insert(notes, [{"Thing": rid, "Real": n} for rid in (one, other, third) for n in (1.0, 2.0, None)])
 
         def found(where: Mapping[str, Any], limit: int | None = None) -> list[tuple[str, float]]:
-            asked = {"Thing": Linked(things, where), "Real": FILLED}
+            asked = {"Thing": InSubquery(things, where), "Real": NOT_NULL}
             rows = catalog.select(notes, asked, order=("Real", "RID"), descending=True, limit=limit)
             return [(row["Thing"], row["Real"]) for row in rows]
 
@@ -57,24 +57,24 @@ class QuestionPromises(CatalogFixtures):
         assert found({"RID": [one, third], "Text": "a"}) == [(one, 2.0), (one, 1.0)]
         assert found({"Text": "none"}) == found({"Text": []}) == []
 
-    def test_linked_to_many(self, catalog: Catalog, things: str, notes: str) -> None:
+    def test_in_subquery_with_many_values(self, catalog: Catalog, things: str, notes: str) -> None:
         """What holds for the rows that are named may list many thousand values."""
-        rids = [add(catalog, things, {"Whole": n}) for n in range(3)]
+        rids = [insert_row(catalog, things, {"Whole": n}) for n in range(3)]
         catalog.insert(notes, [{"Thing": rid, "Real": float(n)} for n, rid in enumerate(rids)])
-        asked = {"Thing": Linked(things, {"Whole": list(range(1, 3000))})}
+        asked = {"Thing": InSubquery(things, {"Whole": list(range(1, 3000))})}
         found = catalog.select(notes, asked, order=("Real",), descending=True, limit=1)
         assert [row["Thing"] for row in found] == [rids[2]]
 
-    def test_linked_in_the_past(self, catalog: Catalog) -> None:
+    def test_in_subquery_at_snapshot(self, catalog: Catalog) -> None:
         """In a snapshot the rows that are named are as they were, too."""
-        execution = add(catalog, MLTable.execution, {"Status": "Running"})
+        execution = insert_row(catalog, MLTable.execution, {"Status": "Running"})
         metric = {"Execution": execution, "Stage": "fit", "Name": "loss", "Best": 0.5, "Larger_Is_Better": False}
-        add(catalog, MLTable.execution_metric, metric)
+        insert_row(catalog, MLTable.execution_metric, metric)
         snapshot = catalog.snapshot()
         catalog.update(MLTable.execution, [{"RID": execution, "Status": "Completed"}])
 
         def found(at: Catalog, status: str) -> list[str]:
-            asked = {"Execution": Linked(MLTable.execution, {"RID": execution, "Status": status})}
+            asked = {"Execution": InSubquery(MLTable.execution, {"RID": execution, "Status": status})}
             return [row["Execution"] for row in at.select(MLTable.execution_metric, asked)]
 
         assert (found(catalog, "Completed"), found(catalog, "Running")) == ([execution], [])

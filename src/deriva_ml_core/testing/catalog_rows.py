@@ -9,27 +9,34 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backend import Catalog, Either
+from deriva_ml_core.backend import AnyOf, Catalog
 from deriva_ml_core.definitions import RID_PATTERN, MLAsset, MLTable, MLVocab
 from deriva_ml_core.errors import DuplicateRow, UnknownColumn, UnknownRID, UnknownTable
 from deriva_ml_core.schema import SYSTEM_COLUMNS
-from deriva_ml_core.standard import TERMS, standard_tables
-from deriva_ml_core.testing.catalog_fixtures import CatalogFixtures, OpenCatalog, add, add_dataset, fresh, only
+from deriva_ml_core.standard import DEFAULT_TERMS, default_tables
+from deriva_ml_core.testing.catalog_fixtures import (
+    CatalogFactory,
+    CatalogFixtures,
+    insert_dataset,
+    insert_row,
+    select_row,
+    unique_name,
+)
 
-__all__ = ["RowPromises"]
+__all__ = ["RowContract"]
 
 
-class RowPromises(CatalogFixtures):
+class RowContract(CatalogFixtures):
     """Adding, changing, deleting, finding."""
 
-    def test_standard_tables(self, catalog: Catalog) -> None:
+    def test_default_tables(self, catalog: Catalog) -> None:
         """A catalog has all standard tables with their columns."""
-        for table in standard_tables():
+        for table in default_tables():
             assert table.column_names <= catalog.model.table(table.name).column_names
 
-    def test_terms(self, catalog: Catalog) -> None:
+    def test_default_terms(self, catalog: Catalog) -> None:
         """A catalog has the standard terms with their descriptions."""
-        for vocabulary, terms in TERMS.items():
+        for vocabulary, terms in DEFAULT_TERMS.items():
             found = {row["Name"]: row["Description"] for row in catalog.select(vocabulary)}
             assert {name: found.get(name) for name in terms} == terms
 
@@ -40,7 +47,7 @@ class RowPromises(CatalogFixtures):
         with pytest.raises(UnknownTable, match=MLAsset.file):
             catalog.model.asset_table(MLTable.execution)
 
-    def test_values_come_back(self, catalog: Catalog, things: str) -> None:
+    def test_values_round_trip(self, catalog: Catalog, things: str) -> None:
         """Each type of value comes back as it was given."""
         values = {
             "Text": "naïve 図 🜁 '\"; --",
@@ -53,14 +60,14 @@ class RowPromises(CatalogFixtures):
             "Words": "",
             "Place": "https://example.org/a?b=c%20d#e",
         }
-        row = only(catalog, things, add(catalog, things, values))
+        row = select_row(catalog, things, insert_row(catalog, things, values))
         assert {name: row[name] for name in values} == values
         assert type(row["Truth"]) is bool
         assert type(row["Real"]) is float
 
     def test_rows_are_complete(self, catalog: Catalog, things: str) -> None:
         """A row has all columns, the system's too, and None where nothing was given."""
-        row = only(catalog, things, add(catalog, things, {"Text": "x"}))
+        row = select_row(catalog, things, insert_row(catalog, things, {"Text": "x"}))
         assert set(row) == {*SYSTEM_COLUMNS, *catalog.model.table(things).column_names}
         assert row["Whole"] is None
         assert all(row[name] for name in SYSTEM_COLUMNS if name not in ("RCB", "RMB"))
@@ -80,7 +87,7 @@ class RowPromises(CatalogFixtures):
 
     def test_defaults(self, catalog: Catalog) -> None:
         """A column that is not given takes its default, with the row's own id in it."""
-        name = fresh("term")
+        name = unique_name("term")
         catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
         (row,) = catalog.select(MLVocab.dataset_type, {"Name": name})
         assert row["RID"] in row["ID"]
@@ -98,7 +105,7 @@ class RowPromises(CatalogFixtures):
         assert {row["Whole"] for row in found} == set(range(10_500))
         assert len({row["RID"] for row in found}) == 10_500
 
-    def test_reserved_ids(self, catalog: Catalog, open_catalog: OpenCatalog, things: str) -> None:
+    def test_reserved_ids(self, catalog: Catalog, open_catalog: CatalogFactory, things: str) -> None:
         """Reserved ids are legal, given to nobody else, and taken by insert."""
         first, second = catalog.reserve(20), open_catalog().reserve(20)
         catalog.insert(things, [{} for _ in range(20)])
@@ -110,25 +117,25 @@ class RowPromises(CatalogFixtures):
 
     def test_key_taken(self, catalog: Catalog) -> None:
         """A row whose key is taken raises, and nothing of its batch is added."""
-        name = fresh("term")
+        name = unique_name("term")
         catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
-        rows = [{"Name": fresh("other"), "Description": ""}, {"Name": name, "Description": ""}]
+        rows = [{"Name": unique_name("other"), "Description": ""}, {"Name": name, "Description": ""}]
         with pytest.raises(DuplicateRow, match=name):
             catalog.insert(MLVocab.dataset_type, rows)
         assert catalog.select(MLVocab.dataset_type, {"Name": rows[0]["Name"]}) == []
 
     def test_skip_existing(self, catalog: Catalog) -> None:
         """A repeated insert may pass over what is there, by key or by id, and says how many are new."""
-        dataset, term = add_dataset(catalog), fresh("term")
+        dataset, term = insert_dataset(catalog), unique_name("term")
         assert catalog.insert(MLTable.dataset, [{"RID": dataset, "Description": "other"}], skip_existing=True) == 0
         rows = [{"Name": term, "Description": "first"}]
         assert catalog.insert(MLVocab.dataset_type, rows, skip_existing=True) == 1
-        rows.append({"Name": fresh("term"), "Description": "second"})
+        rows.append({"Name": unique_name("term"), "Description": "second"})
         assert catalog.insert(MLVocab.dataset_type, rows, skip_existing=True) == 1
 
     def test_insert_missing(self, catalog: Catalog) -> None:
         """Rows are added unless their key is taken, and told in the order given, complete, old and new."""
-        old, new, newer = fresh("old"), fresh("new"), fresh("newer")
+        old, new, newer = unique_name("old"), unique_name("new"), unique_name("newer")
         catalog.insert(MLVocab.dataset_type, [{"Name": old, "Description": "first"}])
         rows = [{"Name": name, "Description": "second"} for name in (newer, old, new)]
         found = catalog.insert_missing(MLVocab.dataset_type, rows, "Name")
@@ -137,7 +144,7 @@ class RowPromises(CatalogFixtures):
             (old, "first"),
             (new, "second"),
         ]
-        assert found == [only(catalog, MLVocab.dataset_type, row["RID"]) for row in found]
+        assert found == [select_row(catalog, MLVocab.dataset_type, row["RID"]) for row in found]
         assert catalog.insert_missing(MLVocab.dataset_type, rows, "Name") == found
         assert catalog.insert_missing(MLVocab.dataset_type, [], "Name") == []
 
@@ -150,7 +157,7 @@ class RowPromises(CatalogFixtures):
 
     def test_insert_missing_with_another_key_taken(self, catalog: Catalog) -> None:
         """A row that cannot be added, since another of its keys is taken, is an error that names it."""
-        name = fresh("term")
+        name = unique_name("term")
         catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
         (rid,) = catalog.reserve(1)
         with pytest.raises(DuplicateRow, match=rid):
@@ -165,7 +172,7 @@ class RowPromises(CatalogFixtures):
 
     def test_unknown_column(self, catalog: Catalog) -> None:
         """A column that is not there is an error that names those that are, wherever it is given."""
-        rid = add_dataset(catalog)
+        rid = insert_dataset(catalog)
         with pytest.raises(UnknownColumn, match="Description"):
             catalog.insert(MLTable.dataset, [{"Nonesuch": 1}])
         with pytest.raises(UnknownColumn, match="Description"):
@@ -175,7 +182,7 @@ class RowPromises(CatalogFixtures):
         with pytest.raises(UnknownColumn, match="Description"):
             catalog.select(MLTable.dataset, order=["Nonesuch"])
 
-    def test_reference_to_nothing(self, catalog: Catalog) -> None:
+    def test_unknown_reference(self, catalog: Catalog) -> None:
         """A foreign key that names no row raises, naming column and value, and adds nothing."""
         before = len(catalog.select(MLTable.workflow))
         with pytest.raises(UnknownRID, match=r"Workflow_Type.*Nonesuch"):
@@ -187,10 +194,10 @@ class RowPromises(CatalogFixtures):
         row, new = catalog.insert_unless(things, {"Text": "a"}, {"Text": "a", "Whole": 1})
         assert (row["Whole"], new) == (1, True)
         catalog.insert(things, [{"Text": "a", "Whole": 2}])
-        same, new = catalog.insert_unless(things, Either(({"Whole": 9}, {"Text": "a"})), {"Whole": 9})
+        same, new = catalog.insert_unless(things, AnyOf(({"Whole": 9}, {"Text": "a"})), {"Whole": 9})
         assert (same["RID"], new) == (row["RID"], False)
 
-    def test_insert_unless_in_a_race(self, catalog: Catalog, things: str) -> None:
+    def test_insert_unless_concurrently(self, catalog: Catalog, things: str) -> None:
         """Of several who add the same at once one does, and all get its row."""
 
         def race(number: int) -> tuple[str, bool]:
@@ -204,20 +211,20 @@ class RowPromises(CatalogFixtures):
 
     def test_update(self, catalog: Catalog, things: str) -> None:
         """An update changes the given columns and the modification time, and nothing else."""
-        rid = add(catalog, things, {"Text": "before", "Whole": 1})
-        before = only(catalog, things, rid)
+        rid = insert_row(catalog, things, {"Text": "before", "Whole": 1})
+        before = select_row(catalog, things, rid)
         assert catalog.update(things, [{"RID": rid, "Text": "after", "Truth": False}]) == 1
-        after = only(catalog, things, rid)
+        after = select_row(catalog, things, rid)
         assert after["RMT"] > before["RMT"]
         assert {**after, "RMT": None, "RMB": None} == {
             **before, "RMT": None, "RMB": None, "Text": "after", "Truth": False,
         }  # fmt: skip
 
-    def test_update_of_nothing(self, catalog: Catalog, things: str) -> None:
+    def test_update_unknown_rid(self, catalog: Catalog, things: str) -> None:
         """Ids that name no row of the table are not counted as changed."""
-        rid, other = add(catalog, things, {}), add_dataset(catalog)
+        rid, other = insert_row(catalog, things, {}), insert_dataset(catalog)
         assert catalog.update(things, [{"RID": one, "Text": "x"} for one in (rid, other)]) == 1
-        assert only(catalog, MLTable.dataset, other)["Description"] != "x"
+        assert select_row(catalog, MLTable.dataset, other)["Description"] != "x"
 
     def test_delete(self, catalog: Catalog, things: str) -> None:
         """A deletion takes the rows that match, and says how many they were."""
@@ -226,19 +233,19 @@ class RowPromises(CatalogFixtures):
         assert [row["Whole"] for row in catalog.select(things)] == [2]
         assert catalog.delete(things, {"Whole": 1}) == 0
 
-    def test_delete_takes_links(self, catalog: Catalog) -> None:
+    def test_delete_cascades_to_links(self, catalog: Catalog) -> None:
         """The links to a row go with it, and what they link it to stays."""
-        parent, child = add_dataset(catalog), add_dataset(catalog)
+        parent, child = insert_dataset(catalog), insert_dataset(catalog)
         catalog.insert(MLTable.nested_dataset, [{"Dataset": parent, "Nested_Dataset": child}])
         assert catalog.delete(MLTable.dataset, {"RID": parent}) == 1
         assert catalog.select(MLTable.nested_dataset, {"Nested_Dataset": child}) == []
-        assert only(catalog, MLTable.dataset, child)
+        assert select_row(catalog, MLTable.dataset, child)
 
     def test_conditions(self, catalog: Catalog, things: str) -> None:
         """Conditions on columns hold together; a collection means one of them, and None means empty."""
         catalog.insert(things, [{"Text": text, "Whole": number} for text in ("a", "b") for number in (1, 2)] + [{}])
 
-        def count(where: Mapping[str, Any] | Either) -> int:
+        def count(where: Mapping[str, Any] | AnyOf) -> int:
             return len(catalog.select(things, where))
 
         assert count({}) == 5
@@ -248,14 +255,16 @@ class RowPromises(CatalogFixtures):
         assert count({"Text": None}) == 1
         assert count({"Text": ["a", None]}) == 3
         assert count({"Text": []}) == 0
-        assert count(Either(({"Text": "a"}, {"Whole": 2}))) == 3
-        assert count(Either(())) == 0
+        assert count(AnyOf(({"Text": "a"}, {"Whole": 2}))) == 3
+        assert count(AnyOf(())) == 0
 
     def test_conditions_on_each_type(self, catalog: Catalog, things: str) -> None:
         """Numbers, truths and times can be asked for, alone and among others."""
         values = {"Whole": 7, "Real": 0.5, "Truth": False, "Time": "2026-01-02T03:04:05.000006+00:00"}
-        rid = add(catalog, things, values)
-        add(catalog, things, {"Whole": 8, "Real": 1.5, "Truth": True, "Time": "2026-01-02T03:04:05.000007+00:00"})
+        rid = insert_row(catalog, things, values)
+        insert_row(
+            catalog, things, {"Whole": 8, "Real": 1.5, "Truth": True, "Time": "2026-01-02T03:04:05.000007+00:00"}
+        )
         for name, value in values.items():
             assert [row["RID"] for row in catalog.select(things, {name: value})] == [rid]
             assert [row["RID"] for row in catalog.select(things, {name: [value]})] == [rid]
@@ -288,7 +297,7 @@ class RowPromises(CatalogFixtures):
 
     def test_locate(self, catalog: Catalog, things: str) -> None:
         """An id is found in whichever table has it, and left out where none has."""
-        thing, dataset = add(catalog, things, {}), add_dataset(catalog)
+        thing, dataset = insert_row(catalog, things, {}), insert_dataset(catalog)
         (unused,) = catalog.reserve(1)
         rids = [thing, dataset, unused]
         assert catalog.locate(rids) == {thing: things, dataset: MLTable.dataset}

@@ -10,21 +10,21 @@ import pytest
 from deriva_ml_core.backend import Catalog
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.errors import CatalogReadOnly, DuplicateRow, UnknownRID, UnknownTable
-from deriva_ml_core.schema import Column, ForeignKey, Table, association, vocabulary_table
+from deriva_ml_core.schema import Column, ForeignKey, Table, association_table, vocabulary_table
 from deriva_ml_core.testing.catalog_fixtures import (
+    CatalogFactory,
     CatalogFixtures,
-    OpenCatalog,
-    add,
-    add_dataset,
-    fresh,
-    insert_elsewhere,
-    only,
+    insert_dataset,
+    insert_named_dataset,
+    insert_row,
+    select_row,
+    unique_name,
 )
 
-__all__ = ["StatePromises"]
+__all__ = ["StateContract"]
 
 
-class StatePromises(CatalogFixtures):
+class StateContract(CatalogFixtures):
     """Snapshots, new tables, threads and processes."""
 
     def test_snapshot(self, catalog: Catalog, things: str) -> None:
@@ -44,25 +44,25 @@ class StatePromises(CatalogFixtures):
 
     def test_snapshot_of_links(self, catalog: Catalog) -> None:
         """A snapshot shows the links that went when what they link went."""
-        parent, child = add_dataset(catalog), add_dataset(catalog)
+        parent, child = insert_dataset(catalog), insert_dataset(catalog)
         catalog.insert(MLTable.nested_dataset, [{"Dataset": parent, "Nested_Dataset": child}])
         snapshot = catalog.snapshot()
         catalog.delete(MLTable.dataset, {"RID": child})
         (link,) = catalog.at(snapshot).select(MLTable.nested_dataset, {"Dataset": parent})
         assert link["Nested_Dataset"] == child
 
-    def test_snapshots_are_apart(self, catalog: Catalog, open_catalog: OpenCatalog, things: str) -> None:
+    def test_snapshots_are_independent(self, catalog: Catalog, open_catalog: CatalogFactory, things: str) -> None:
         """Each snapshot shows its own state, for ever, also to another process."""
-        rid = add(catalog, things, {"Whole": 0})
+        rid = insert_row(catalog, things, {"Whole": 0})
         seen = [(catalog.snapshot(), catalog.update(things, [{"RID": rid, "Whole": n}])) for n in range(1, 6)]
         other = open_catalog()
-        assert [only(other.at(snapshot), things, rid)["Whole"] for snapshot, _ in seen] == [0, 1, 2, 3, 4]
+        assert [select_row(other.at(snapshot), things, rid)["Whole"] for snapshot, _ in seen] == [0, 1, 2, 3, 4]
 
     def test_snapshot_before_a_table(self, catalog: Catalog) -> None:
         """A table that was made later is empty in a snapshot."""
-        snapshot, name = catalog.snapshot(), fresh("Later")
+        snapshot, name = catalog.snapshot(), unique_name("Later")
         catalog.create_tables([Table(name, (Column("Text"),))])
-        add(catalog, name, {})
+        insert_row(catalog, name, {})
         assert catalog.at(snapshot).select(name) == []
 
     def test_snapshot_is_read_only(self, catalog: Catalog, things: str) -> None:
@@ -74,56 +74,56 @@ class StatePromises(CatalogFixtures):
             lambda: past.insert_unless(things, {"Whole": 1}, {}),
             lambda: past.update(things, [{"RID": "1-0000", "Text": ""}]),
             lambda: past.delete(things, {}),
-            lambda: past.create_tables([Table(fresh("T"))]),
+            lambda: past.create_tables([Table(unique_name("T"))]),
             lambda: past.reserve(1),
         ):
             with pytest.raises(CatalogReadOnly):
                 write()
 
-    def test_create_tables_again(self, catalog: Catalog) -> None:
+    def test_create_tables_twice(self, catalog: Catalog) -> None:
         """Making a table again changes nothing; one of that name with other columns is refused."""
-        name = fresh("T")
+        name = unique_name("T")
         catalog.create_tables([Table(name, (Column("A"),))])
-        rid = add(catalog, name, {"A": "kept"})
+        rid = insert_row(catalog, name, {"A": "kept"})
         catalog.create_tables([Table(name, (Column("A"),))])
-        assert only(catalog, name, rid)["A"] == "kept"
+        assert select_row(catalog, name, rid)["A"] == "kept"
         with pytest.raises(DuplicateRow, match=name):
             catalog.create_tables([Table(name, (Column("A"), Column("B")))])
 
     def test_create_tables_all_or_none(self, catalog: Catalog) -> None:
         """If one table cannot be made, none is."""
-        good, bad = fresh("Good"), fresh("Bad")
-        key = ForeignKey("X", fresh("Nonesuch"))
+        good, bad = unique_name("Good"), unique_name("Bad")
+        key = ForeignKey("X", unique_name("Nonesuch"))
         with pytest.raises(UnknownTable, match="Nonesuch"):
             catalog.create_tables([Table(good, (Column("A"),)), Table(bad, (Column("X"),), foreign_keys=(key,))])
         assert good not in catalog.refresh().tables
 
-    def test_create_tables_that_refer(self, catalog: Catalog) -> None:
+    def test_create_tables_with_references(self, catalog: Catalog) -> None:
         """Tables made at once may refer to each other, to a vocabulary by name, and to those there."""
-        term, link = fresh("Term"), fresh("Link")
+        term, link = unique_name("Term"), unique_name("Link")
         catalog.create_tables(
             [
                 vocabulary_table(term),
-                association(link, ForeignKey("Dataset", MLTable.dataset), ForeignKey("T", term, "Name")),
+                association_table(link, ForeignKey("Dataset", MLTable.dataset), ForeignKey("T", term, "Name")),
             ]
         )
         catalog.insert(term, [{"Name": "red", "Description": ""}])
-        dataset = add_dataset(catalog)
-        add(catalog, link, {"Dataset": dataset, "T": "red"})
+        dataset = insert_dataset(catalog)
+        insert_row(catalog, link, {"Dataset": dataset, "T": "red"})
         with pytest.raises(UnknownRID, match="blue"):
             catalog.insert(link, [{"Dataset": dataset, "T": "blue"}])
 
-    def test_refresh(self, catalog: Catalog, open_catalog: OpenCatalog) -> None:
+    def test_refresh(self, catalog: Catalog, open_catalog: CatalogFactory) -> None:
         """A table that another process made is known after a refresh, and its rows are read."""
-        other, name = open_catalog(), fresh("T")
+        other, name = open_catalog(), unique_name("T")
         other.create_tables([Table(name, (Column("A"),))])
-        rid = add(other, name, {"A": "x"})
+        rid = insert_row(other, name, {"A": "x"})
         assert name in catalog.refresh().tables
-        assert only(catalog, name, rid)["A"] == "x"
+        assert select_row(catalog, name, rid)["A"] == "x"
 
     def test_cite(self, catalog: Catalog) -> None:
         """A citation is a URL with the id, and with the snapshot where one is asked for."""
-        rid, snapshot = add_dataset(catalog), catalog.snapshot()
+        rid, snapshot = insert_dataset(catalog), catalog.snapshot()
         assert ":" in catalog.cite(rid)
         assert rid in catalog.cite(rid)
         assert f"@{snapshot}" in catalog.cite(rid, snapshot)
@@ -132,21 +132,21 @@ class StatePromises(CatalogFixtures):
     def test_use_after_close(self, catalog: Catalog) -> None:
         """A closed catalog opens again by itself."""
         catalog.close()
-        assert catalog.locate([add_dataset(catalog)])
+        assert catalog.locate([insert_dataset(catalog)])
         catalog.close()
 
     def test_threads(self, catalog: Catalog, things: str) -> None:
         """Several threads may read and write at once."""
         with ThreadPoolExecutor(8) as threads:
-            rids = list(threads.map(lambda number: add(catalog, things, {"Whole": number}), range(40)))
+            rids = list(threads.map(lambda number: insert_row(catalog, things, {"Whole": number}), range(40)))
         assert len(catalog.select(things, {"RID": rids})) == 40
 
     def test_fork(self, catalog: Catalog) -> None:
         """A forked process may use the catalog that its parent opened, and the parent after it."""
-        name = fresh("forked")
-        child = multiprocessing.get_context("fork").Process(target=insert_elsewhere, args=(catalog, name))
+        name = unique_name("forked")
+        child = multiprocessing.get_context("fork").Process(target=insert_named_dataset, args=(catalog, name))
         child.start()
         child.join()
         assert child.exitcode == 0
-        insert_elsewhere(catalog, name)
+        insert_named_dataset(catalog, name)
         assert len(catalog.select(MLTable.dataset, {"Description": name})) == 2

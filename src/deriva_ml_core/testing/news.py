@@ -4,54 +4,54 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from deriva_ml_core.models import ExecutionRecord, StagedAsset, StatusUpdate, UploadReport
+from deriva_ml_core.models import ExecutionInfo, StagedAsset, StatusUpdate, UploadReport
 from deriva_ml_core.plugins import hookimpl
 
-__all__ = ["Heard", "NewsRecorder"]
+__all__ = ["HookCall", "HookRecorder"]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HookCall:
     """One piece of news.
 
     Args:
         hook: The hook's name.
         execution: Of which execution.
-        news: What was told.
+        payload: What was told.
     """
 
     hook: str
-    execution: ExecutionRecord
-    news: StatusUpdate | StagedAsset | UploadReport
+    execution: ExecutionInfo
+    payload: StatusUpdate | StagedAsset | UploadReport
 
 
 @dataclass(eq=False)
-class NewsRecorder:
+class HookRecorder:
     """Keeps all news, in the order in which it came; register it with a plugin manager.
 
     Args:
-        heard: What it has heard so far.
+        calls: What it has heard so far.
     """
 
-    heard: list[Heard] = field(default_factory=list)
+    calls: list[HookCall] = field(default_factory=list)
 
     @property
-    def hooks(self) -> list[str]:
+    def hook_names(self) -> list[str]:
         """The names of the hooks, in order."""
-        return [one.hook for one in self.heard]
+        return [one.hook for one in self.calls]
 
-    def of(self, hook: str) -> list[StatusUpdate | StagedAsset | UploadReport]:
+    def payloads(self, hook: str) -> list[StatusUpdate | StagedAsset | UploadReport]:
         """What one hook told, in order."""
-        return [one.news for one in self.heard if one.hook == hook]
+        return [one.payload for one in self.calls if one.hook == hook]
 
     @hookimpl
-    def status_changed(self, execution: ExecutionRecord, update: StatusUpdate) -> None:
-        self.heard.append(Heard("status_changed", execution, update))
+    def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
+        self.calls.append(HookCall("status_changed", execution, update))
 
     @hookimpl
-    def asset_registered(self, execution: ExecutionRecord, asset: StagedAsset) -> None:
-        self.heard.append(Heard("asset_registered", execution, asset))
+    def asset_registered(self, execution: ExecutionInfo, asset: StagedAsset) -> None:
+        self.calls.append(HookCall("asset_registered", execution, asset))
 
     @hookimpl
-    def outputs_uploaded(self, execution: ExecutionRecord, report: UploadReport) -> None:
-        self.heard.append(Heard("outputs_uploaded", execution, report))
+    def outputs_uploaded(self, execution: ExecutionInfo, report: UploadReport) -> None:
+        self.calls.append(HookCall("outputs_uploaded", execution, report))

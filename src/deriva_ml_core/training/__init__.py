@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from deriva_ml_core.training.checkpoints import Checkpoints
 from deriva_ml_core.training.fetching import fetch_checkpoint
-from deriva_ml_core.training.options import OptionWords, TrainingOptions
+from deriva_ml_core.training.options import TrainingKwargs, TrainingOptions
 from deriva_ml_core.training.reporter import TrainingReporter
-from deriva_ml_core.training.run import Opening
+from deriva_ml_core.training.run import ExecutionFactory
 
-__all__ = ["Checkpoints", "Opening", "OptionWords", "TrainingOptions", "TrainingReporter", "fetch_checkpoint"]
+__all__ = [
+    "Checkpoints",
+    "ExecutionFactory",
+    "TrainingKwargs",
+    "TrainingOptions",
+    "TrainingReporter",
+    "fetch_checkpoint",
+]

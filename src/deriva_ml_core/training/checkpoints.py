@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deriva_ml_core.assets.copying import beginning_of, put_aside
+from deriva_ml_core.assets.copying import partial_path, rename_for_deletion
 from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
-from deriva_ml_core.scores import Score, monitored
+from deriva_ml_core.scores import MonitoredValue, select_monitored
 from deriva_ml_core.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from deriva_ml_core.execution import Execution
 
-__all__ = ["Checkpoints", "Moment"]
+__all__ = ["Checkpoints", "CheckpointInfo"]
 
-BEST, LAST = "Best_Checkpoint", "Last_Checkpoint"
+BEST_CHECKPOINT, LAST_CHECKPOINT = "Best_Checkpoint", "Last_Checkpoint"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Moment:
+class CheckpointInfo:
     """When in a training a checkpoint is taken.
 
     Args:
@@ -48,10 +48,10 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _KeptCheckpoint:
     path: Path
     epoch: int
-    score: Score | None = None
+    monitored: MonitoredValue | None = None
 
 
 class Checkpoints:
@@ -62,7 +62,7 @@ class Checkpoints:
         options: Which are kept, and how they are called.
         managed: Whether the framework's own callbacks keep checkpoints, so that we do only where we are told to.
         best: The best score of the earlier part of this training, where it is resumed.
-        beside: Has something done beside the training: the deletion of a file of many gigabytes takes its time.
+        submit: Has something done beside the training: the deletion of a file of many gigabytes takes its time.
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class Checkpoints:
         options: TrainingOptions,
         *,
         managed: bool = False,
-        best: Score | None = None,
-        beside: Callable[[Callable[[], object]], object],
+        best: MonitoredValue | None = None,
+        submit: Callable[[Callable[[], object]], object],
     ) -> None:
         which = options.checkpoints or ("none" if managed else "best+last")
         self._execution = execution
         self._options = options
-        self._beside = beside
-        self._keeps_all = which == "all"
-        self._keeps_best = "best" in which
-        self._keeps_last = "last" in which or which == "all"
-        self._score = best
-        self._best: _Kept | None = None
-        self._last: _Kept | None = None
-        self._pointed_out: tuple[Path | None, Path | None] = (None, None)
-        self._marked: set[tuple[str, Path]] = set()
-        self._unknown: set[str] = set()
-        self._writing: dict[Path, tuple[_Kept, bool, Score | None]] = {}
-        self._written: set[Path] = set()
+        self._submit = submit
+        self._should_keep_all = which == "all"
+        self._should_keep_best = "best" in which
+        self._should_keep_last = "last" in which or which == "all"
+        self._best_value = best
+        self._best: _KeptCheckpoint | None = None
+        self._last: _KeptCheckpoint | None = None
+        self._framework_best_last: tuple[Path | None, Path | None] = (None, None)
+        self._assigned_types: set[tuple[str, Path]] = set()
+        self._missing_terms: set[str] = set()
+        self._in_progress: dict[Path, tuple[_KeptCheckpoint, bool, MonitoredValue | None]] = {}
+        self._written_paths: set[Path] = set()
 
     @property
     def folder(self) -> Path:
@@ -96,95 +96,95 @@ class Checkpoints:
         return self._execution.working_dir / "outputs" / self._options.checkpoint_table
 
     @property
-    def best(self) -> tuple[int, Score] | None:
+    def best(self) -> tuple[int, MonitoredValue] | None:
         """The epoch of the best checkpoint of this fit and its score; None before there is one."""
-        return (self._best.epoch, self._best.score) if self._best and self._best.score else None
+        return (self._best.epoch, self._best.monitored) if self._best and self._best.monitored else None
 
     @property
-    def keeps_all(self) -> bool:
+    def should_keep_all(self) -> bool:
         """Whether nothing supersedes a checkpoint."""
-        return self._keeps_all
+        return self._should_keep_all
 
     def state(self) -> dict[str, JsonValue]:
         """The best score so far, as JSON, for a checkpoint of the framework to carry."""
-        score = self._score
-        return {} if score is None else {"name": score.name, "value": score.value, "larger": score.larger}
+        score = self._best_value
+        return {} if score is None else {"name": score.name, "value": score.value, "larger": score.larger_is_better}
 
-    def go_on_from(self, best: Score | None) -> None:
+    def restore_best(self, best: MonitoredValue | None) -> None:
         """Take up the best score of the earlier part of this training."""
-        self._score = best or self._score
+        self._best_value = best or self._best_value
 
-    def due(self, epoch: int) -> bool:
+    def is_due(self, epoch: int) -> bool:
         """Whether an epoch, from 1, may leave a checkpoint: by the number alone, so alike in every process."""
-        return (self._keeps_best or self._keeps_last) and epoch % self._options.save_every_n_epochs == 0
+        return (self._should_keep_best or self._should_keep_last) and epoch % self._options.save_every_n_epochs == 0
 
-    def due_in_step(self, step: int) -> bool:
+    def is_due_at_step(self, step: int) -> bool:
         """Whether a step, from 1, leaves a checkpoint; alike in every process."""
         every = self._options.save_every_n_steps
-        return self._keeps_last and every is not None and step % every == 0
+        return self._should_keep_last and every is not None and step % every == 0
 
-    def register(self, moment: Moment, suffix: str) -> Path | None:
+    def register(self, info: CheckpointInfo, suffix: str) -> Path | None:
         """Register a checkpoint that is to be written.
 
         Args:
-            moment: When it is taken.
+            info: When it is taken.
             suffix: How its name ends.
 
         Returns:
             Where to write it; None where this epoch is neither the best nor any other that is kept.
         """
-        score = None if moment.in_step else monitored(moment.metrics, self._options.monitor, self._options.mode)
-        is_best = self._is_best(score) and not moment.in_step
-        if not (self._keeps_last or is_best):
+        score = None if info.in_step else select_monitored(info.metrics, self._options.monitor, self._options.mode)
+        is_best = self._is_best(score) and not info.in_step
+        if not (self._should_keep_last or is_best):
             return None
-        path = self._stage(self._told_apart(moment, suffix, is_best=is_best))
-        self._writing[path] = (_Kept(path, moment.epoch, score), is_best, self._score)
+        path = self._stage(self._unique_file_name(info, suffix, is_best=is_best))
+        self._in_progress[path] = (_KeptCheckpoint(path, info.epoch, score), is_best, self._best_value)
         if is_best and score is not None:
-            self._score = score  # before it is written, since the checkpoint carries it
+            self._best_value = score  # before it is written, since the checkpoint carries it
         return path
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
         """Let a framework write beside a checkpoint's place, and put it there when it is whole."""
-        partial = beginning_of(path)
+        partial = partial_path(path)
         try:
             write(partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
-    def written(self, path: Path) -> None:
+    def commit(self, path: Path) -> None:
         """Take up a checkpoint that is whole, and let go of those that it supersedes."""
         if path.is_dir():  # sharded: what was registered as a file is a folder of them
             self._execution.forget(path)
-        self.adopt(path, whole=True)
-        kept, is_best, _ = self._writing.pop(path)
-        self._written.add(path)
+        self.stage_existing(path, is_final=True)
+        kept, is_best, _ = self._in_progress.pop(path)
+        self._written_paths.add(path)
         before = [each for each in (self._best, self._last) if each is not None]
         if is_best:
             self._best = kept
-        if self._keeps_last:
+        if self._should_keep_last:
             self._last = kept
-        if not self._keeps_all:
+        if not self._should_keep_all:
             staying = {each.path for each in (self._best, self._last) if each is not None}
             for superseded in {each.path for each in before} - staying:
                 self.remove(superseded)
-            self._tell_apart()
+            self._update_best_last_types()
 
-    def drop(self, path: Path) -> None:
+    def discard(self, path: Path) -> None:
         """Forget a checkpoint that could not be written; one that was taken up stays."""
-        if path not in self._writing:
+        if path not in self._in_progress:
             return
-        _, is_best, score = self._writing.pop(path)
+        _, is_best, score = self._in_progress.pop(path)
         if is_best:
-            self._score = score
+            self._best_value = score
         self.remove(path)
 
-    def adopt(self, path: Path, *, whole: bool) -> None:
+    def stage_existing(self, path: Path, *, is_final: bool) -> None:
         """Stage a checkpoint that is there, a file or a folder, whoever wrote it; one that is staged already stays so.
 
         Args:
             path: In `folder`, where it stays what it is; anywhere else, where it is copied when it is sent.
-            whole: Whether it was written under another name and renamed, as by our own writers, so that nobody writes
+            is_final: Whether it was written under another name and renamed, as by our own writers, so that nobody writes
                 to the file itself again.
         """
         own = path.is_relative_to(self.folder)
@@ -192,17 +192,17 @@ class Checkpoints:
         staged_here = self._execution.staged_assets()
         known = {place: asset.path for asset in staged_here for place in (asset.path, asset.original)}
         for file in files:
-            staged = known.get(file) or self._stage_there(path, file, own=own)
-            if own and whole:
-                self._execution.seal(staged)
+            staged = known.get(file) or self._stage_file(path, file, own=own)
+            if own and is_final:
+                self._execution.mark_immutable(staged)
 
     def remove(self, path: Path) -> None:
         """Let go of a checkpoint that is superseded: it is deleted, and neither sent nor missed."""
-        self.forget(path)
-        if (aside := put_aside(path)) is not None:
-            self._beside(partial(_delete, aside))
+        self.unstage(path)
+        if (aside := rename_for_deletion(path)) is not None:
+            self._submit(partial(_delete, aside))
 
-    def forget(self, path: Path) -> None:
+    def unstage(self, path: Path) -> None:
         """Drop a checkpoint that is deleted, with all its files, from what is to be sent."""
         for asset in self._execution.staged_assets():
             places = [place for place in (asset.path, asset.original) if place is not None]
@@ -210,52 +210,58 @@ class Checkpoints:
                 with suppress(InvalidFileName):  # sent meanwhile
                     self._execution.forget(asset.path)
 
-    def point_out(self, best: Path | None, last: Path | None) -> None:
+    def set_framework_checkpoints(self, best: Path | None, last: Path | None) -> None:
         """Say which of those that a framework keeps are the best and the last so far."""
-        self._pointed_out = (best, last)
-        self._tell_apart()
+        self._framework_best_last = (best, last)
+        self._update_best_last_types()
 
     @property
     def newest(self) -> Path | None:
         """The checkpoint that was kept last, by us or by a framework that pointed it out; None before there is one."""
-        return self._last.path if self._last else self._pointed_out[1] or (self._best.path if self._best else None)
+        return (
+            self._last.path if self._last else self._framework_best_last[1] or (self._best.path if self._best else None)
+        )
 
     def finish(self) -> None:
         """Tell the best and the last apart from the others by their types."""
-        self._tell_apart()
+        self._update_best_last_types()
 
-    def _tell_apart(self) -> None:
+    def _update_best_last_types(self) -> None:
         """Give the best and the last so far their types, also while the training goes on: it may be killed."""
         ours = (self._best.path if self._best else None, self._last.path if self._last else None)
         pairs = [
-            (term, path) for both in (ours, self._pointed_out) for term, path in zip((BEST, LAST), both, strict=True)
+            (term, path)
+            for both in (ours, self._framework_best_last)
+            for term, path in zip((BEST_CHECKPOINT, LAST_CHECKPOINT), both, strict=True)
         ]
         present = {(term, path) for term, path in pairs if path is not None}
         try:
-            for term, path in self._marked - present:
+            for term, path in self._assigned_types - present:
                 with suppress(InvalidFileName):  # let go of, or sent meanwhile
                     self._execution.drop_asset_types(path, term)
-            for term, path in present - self._marked:
-                self.mark(path if term == BEST else None, path if term == LAST else None)
-            self._marked = present
+            for term, path in present - self._assigned_types:
+                self.add_best_last_types(
+                    path if term == BEST_CHECKPOINT else None, path if term == LAST_CHECKPOINT else None
+                )
+            self._assigned_types = present
         except Exception:  # and the checkpoints themselves are as good as before
             log.warning("The best and the last checkpoint could not be told apart yet.", exc_info=True)
 
-    def mark(self, best: Path | None, last: Path | None) -> None:
+    def add_best_last_types(self, best: Path | None, last: Path | None) -> None:
         """Give the best and the last checkpoint their types, where the catalog has these."""
-        for path, term in ((best, BEST), (last, LAST)):
-            for file in [] if term in self._unknown else self._staged_files(path):
+        for path, term in ((best, BEST_CHECKPOINT), (last, LAST_CHECKPOINT)):
+            for file in [] if term in self._missing_terms else self._checkpoint_files(path):
                 try:
                     self._execution.add_asset_types(file, [term])
                 except UnknownTerm:  # a catalog with a vocabulary of its own
-                    self._unknown.add(term)
+                    self._missing_terms.add(term)
 
-    def _staged_files(self, path: Path | None) -> Iterable[Path]:
+    def _checkpoint_files(self, path: Path | None) -> Iterable[Path]:
         if path is None:
             return []
         return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
 
-    def _stage_there(self, path: Path, file: Path, *, own: bool) -> Path:
+    def _stage_file(self, path: Path, file: Path, *, own: bool) -> Path:
         """Stage a file of a checkpoint that somebody else wrote, by its name there."""
         if own:
             return self._stage(str(file))
@@ -265,11 +271,11 @@ class Checkpoints:
         except FileConflict:  # of the same name, in another folder
             return self._stage(str(file), (path.parent.name / name).as_posix())
 
-    def _is_best(self, score: Score | None) -> bool:
+    def _is_best(self, score: MonitoredValue | None) -> bool:
         """Whether an epoch is the best so far; where none has the metric, each is, so that one is kept."""
-        if not self._keeps_best and not self._keeps_all:
+        if not self._should_keep_best and not self._should_keep_all:
             return False
-        return self._score is None if score is None else score.beats(self._score)
+        return self._best_value is None if score is None else score.is_better_than(self._best_value)
 
     def _stage(self, name: str, rename: str | None = None) -> Path:
         options = self._options
@@ -277,38 +283,38 @@ class Checkpoints:
             options.checkpoint_table, name, asset_types=list(options.checkpoint_types), rename_file=rename
         )
 
-    def _told_apart(self, moment: Moment, suffix: str, *, is_best: bool) -> str:
+    def _unique_file_name(self, info: CheckpointInfo, suffix: str, *, is_best: bool) -> str:
         """The name of a checkpoint's file: another one than of those that it does not supersede."""
-        name = self._name(moment)
+        name = self._format_name(info)
         path = self.folder / f"{name}{suffix}"
-        if self._keeps_all and path in self._written:
-            return f"{name}-{_mark(moment)}{suffix}"
+        if self._should_keep_all and path in self._written_paths:
+            return f"{name}-{_epoch_or_step_label(info)}{suffix}"
         if self._best and not is_best and self._best.path == path:
             return f"{name}-last{suffix}"
         return f"{name}{suffix}"
 
-    def _name(self, moment: Moment) -> str:
+    def _format_name(self, info: CheckpointInfo) -> str:
         template = self._options.filename
         if template is None:
-            return _of_fit(moment, _mark(moment))
-        known = {**moment.metrics, "epoch": moment.epoch, "step": moment.step or 0, "fit": moment.fit}
+            return _add_fit_prefix(info, _epoch_or_step_label(info))
+        known = {**info.metrics, "epoch": info.epoch, "step": info.step or 0, "fit": info.fit}
         try:
             name = template.format_map(known)
         except (KeyError, ValueError, IndexError, AttributeError) as error:
             raise ConfigurationError(
                 f"filename={template!r} cannot be filled in ({error}); it may name {', '.join(sorted(known))}."
             ) from error
-        return name if "{fit" in template else _of_fit(moment, name)
+        return name if "{fit" in template else _add_fit_prefix(info, name)
 
 
-def _mark(moment: Moment) -> str:
-    return f"step-{moment.step or 0:08d}" if moment.in_step else f"epoch-{moment.epoch:04d}"
+def _epoch_or_step_label(info: CheckpointInfo) -> str:
+    return f"step-{info.step or 0:08d}" if info.in_step else f"epoch-{info.epoch:04d}"
 
 
-def _of_fit(moment: Moment, name: str) -> str:
+def _add_fit_prefix(info: CheckpointInfo, name: str) -> str:
     """A name that no earlier fit of the execution has."""
     folder, slash, last = name.rpartition("/")
-    return name if moment.fit == 1 else f"{folder}{slash}fit-{moment.fit}-{last}"
+    return name if info.fit == 1 else f"{folder}{slash}fit-{info.fit}-{last}"
 
 
 def _delete(path: Path) -> None:

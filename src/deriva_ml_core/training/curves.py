@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from deriva_ml_core.training.panels import Line, Panel, Picture, picture
+from deriva_ml_core.training.panels import PlotLine, PlotPanel, PlotPlan, plan_plot
 from deriva_ml_core.training.reading import iter_metrics
 
 if TYPE_CHECKING:
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 __all__ = ["draw_curves"]
 
 DPI = 120
-WIDTH, HEIGHT = 4.6, 2.9
+PANEL_WIDTH, PANEL_HEIGHT = 4.6, 2.9
 """Of one panel with what is around it, in inches."""
 
-LEFT, RIGHT, BELOW, ABOVE = 0.68, 0.16, 0.5, 0.38
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_BOTTOM, MARGIN_TOP = 0.68, 0.16, 0.5, 0.38
 """Around the axes of a panel, in inches."""
 
-HEAD = 0.34
+TITLE_HEIGHT = 0.34
 """For the title, in inches."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Told apart by all eyes: Okabe and Ito, Color Universal Design, 2008."""
 
-INK, FAINT, GRID = "#24292f", "#6e7781", "#e3e6e9"
-DASHES = (4.0, 1.8)
-FEW_POINTS = 60
+TEXT_COLOUR, MUTED_COLOUR, GRID_COLOUR = "#24292f", "#6e7781", "#e3e6e9"
+DASH_PATTERN = (4.0, 1.8)
+MAX_MARKED_POINTS = 60
 """A line of so few points shows each of them."""
 
-DECADES = 100
+LOG_SCALE_RATIO = 100
 """A loss whose largest value is more than so many times its smallest has a logarithmic axis."""
 
-NAMED_FITS = 8
-TITLE_LENGTH, NAME_LENGTH = 90, 32
+MAX_LABELLED_FITS = 8
+MAX_TITLE_LENGTH, MAX_NAME_LENGTH = 90, 32
 """In letters: above two panels, and in a panel."""
 
-ROOM = 58
+MAX_HEADER_LENGTH = 58
 """Letters above a panel."""
 
 
@@ -61,64 +61,71 @@ def draw_curves(metrics: Path, target: Path, title: str = "") -> bool:
     Raises:
         OSError: The metrics cannot be read, or the picture cannot be written.
     """
-    if not metrics.exists() or (plan := _plan(metrics)) is None:
+    if not metrics.exists() or (plan := _plan_from_file(metrics)) is None:
         return False
     try:
-        figure = _figure(plan, title)
+        figure = _draw_figure(plan, title)
     except ImportError:
         return False
     part = target.with_name(f".{uuid4().hex}.part")
     try:
-        _write(figure, part)
+        _save_png(figure, part)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return True
 
 
-def _plan(metrics: Path) -> Picture | None:
+def _plan_from_file(metrics: Path) -> PlotPlan | None:
     """The picture by epoch; by step where there are no two epochs and steps tell more."""
     epochs = list(iter_metrics(metrics, "epoch"))
     if len({(line.fit, line.epoch) for line in epochs if line.stage == "fit" and line.values}) > 1:
-        return picture(epochs)
-    return picture(epochs, iter_metrics(metrics, "step"))
+        return plan_plot(epochs)
+    return plan_plot(epochs, iter_metrics(metrics, "step"))
 
 
-def _write(figure: Figure, file: Path) -> None:
+def _save_png(figure: Figure, file: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     # the version of matplotlib is left out, so that it does not change the bytes
     FigureCanvasAgg(figure).print_png(str(file), metadata={"Software": None})  # type: ignore[no-untyped-call]
 
 
-def _figure(plan: Picture, title: str) -> Figure:
+def _draw_figure(plan: PlotPlan, title: str) -> Figure:
     from matplotlib.figure import Figure
 
     count = len(plan.panels)
     columns = count if count < 4 else 2 if count == 4 else 3 if count < 10 else 4
     rows = math.ceil(count / columns)
-    foot = f"and {plan.left_out} more in the metrics file" if plan.left_out else ""
-    head = HEAD if title or foot else 0.1
-    wide, high = columns * WIDTH, rows * HEIGHT + head
+    foot = f"and {plan.omitted_count} more in the metrics file" if plan.omitted_count else ""
+    head = TITLE_HEIGHT if title or foot else 0.1
+    wide, high = columns * PANEL_WIDTH, rows * PANEL_HEIGHT + head
     figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white", edgecolor="white", linewidth=0)
     figure.set_layout_engine("none")
-    words = _Words()
+    words = _TextStyle()
     for number, panel in enumerate(plan.panels):
-        left = (number % columns) * WIDTH + LEFT
-        low = high - head - (number // columns + 1) * HEIGHT + BELOW
-        size = (left / wide, low / high, (WIDTH - LEFT - RIGHT) / wide, (HEIGHT - BELOW - ABOVE) / high)
-        _draw(figure.add_axes(size, facecolor="white"), panel, plan, words)
-    room = int(TITLE_LENGTH * columns / 2)
+        left = (number % columns) * PANEL_WIDTH + MARGIN_LEFT
+        low = high - head - (number // columns + 1) * PANEL_HEIGHT + MARGIN_BOTTOM
+        size = (
+            left / wide,
+            low / high,
+            (PANEL_WIDTH - MARGIN_LEFT - MARGIN_RIGHT) / wide,
+            (PANEL_HEIGHT - MARGIN_BOTTOM - MARGIN_TOP) / high,
+        )
+        _draw_panel(figure.add_axes(size, facecolor="white"), panel, plan, words)
+    room = int(MAX_TITLE_LENGTH * columns / 2)
     shown = title if len(title) <= room else title[: room - 1] + "…"
     at = (high - 0.12) / high
-    figure.text(LEFT / wide, at, " ".join(shown.split()), va="top", **words.kind(11, INK, bold=True))
-    figure.text(1 - RIGHT / wide, at, foot, va="top", ha="right", **words.kind(8, FAINT))
+    figure.text(
+        MARGIN_LEFT / wide, at, " ".join(shown.split()), va="top", **words.text_options(11, TEXT_COLOUR, bold=True)
+    )
+    figure.text(1 - MARGIN_RIGHT / wide, at, foot, va="top", ha="right", **words.text_options(8, MUTED_COLOUR))
     for artist in figure.findobj():
         artist.set(sketch_params=None, path_effects=[])
     return figure
 
 
-class _Words:
+class _TextStyle:
     """Text in matplotlib's own font, whatever fonts and settings there are; a metric's ``$`` and ``_`` stay."""
 
     def __init__(self) -> None:
@@ -126,63 +133,67 @@ class _Words:
         from matplotlib.font_manager import FontProperties
 
         self._folder = Path(get_data_path()) / "fonts" / "ttf"
-        self._make = FontProperties
+        self._font_properties = FontProperties
 
     def font(self, size: float, *, bold: bool = False) -> Any:
         file = self._folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
-        return self._make(fname=file, size=size)
+        return self._font_properties(fname=file, size=size)
 
-    def kind(self, size: float, colour: str, *, bold: bool = False) -> dict[str, Any]:
+    def text_options(self, size: float, colour: str, *, bold: bool = False) -> dict[str, Any]:
         plain = {"usetex": False, "parse_math": False, "antialiased": True}
         return {"fontproperties": self.font(size, bold=bold), "color": colour, **plain}
 
 
-def _draw(axes: Axes, panel: Panel, plan: Picture, words: _Words) -> None:
+def _draw_panel(axes: Axes, panel: PlotPanel, plan: PlotPlan, text_style: _TextStyle) -> None:
     values = [value for line in panel.lines for value in line.y if not math.isnan(value)]
-    logarithmic = panel.shrinks and bool(values) and min(values) > 0 and max(values) > DECADES * min(values)
-    _dress(axes)
-    title = f"{_short(panel.title)} (log scale)" if logarithmic else _short(panel.title)
-    axes.set_title(title, loc="left", pad=5, y=1, **words.kind(9.5, INK, bold=True))
-    axes.set_xlabel(plan.by + (", fits in turn" if plan.fits else ""), labelpad=3, **words.kind(8, FAINT))
-    _count(axes, plan, words)
-    _measure(axes, values, words, logarithmic=logarithmic)
-    _part_fits(axes, plan, words)
+    logarithmic = panel.is_loss and bool(values) and min(values) > 0 and max(values) > LOG_SCALE_RATIO * min(values)
+    _style_axes(axes)
+    title = f"{_truncate(panel.title)} (log scale)" if logarithmic else _truncate(panel.title)
+    axes.set_title(title, loc="left", pad=5, y=1, **text_style.text_options(9.5, TEXT_COLOUR, bold=True))
+    axes.set_xlabel(
+        plan.x_unit + (", fits in turn" if plan.fit_starts else ""),
+        labelpad=3,
+        **text_style.text_options(8, MUTED_COLOUR),
+    )
+    _set_x_axis(axes, plan, text_style)
+    _set_y_axis(axes, values, text_style, logarithmic=logarithmic)
+    _draw_fit_boundaries(axes, plan, text_style)
     drawn = []
-    for line, behind in _lines(panel):
+    for line, behind in _create_lines(panel):
         drawn.append(axes.add_line(line))
         if behind is not None:
             axes.add_line(behind)
-    if len(drawn) > 1 or panel.lines[0].odd or panel.lines[0].name != panel.title:
-        _explain(axes, [_named(line) for line in panel.lines], drawn, words, beside=title)
+    if len(drawn) > 1 or panel.lines[0].non_finite_count or panel.lines[0].name != panel.title:
+        _draw_legend(axes, [_legend_label(line) for line in panel.lines], drawn, text_style, title=title)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+def _truncate(name: str) -> str:
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
-def _named(line: Line) -> str:
-    return _short(line.name) + (f" ({line.odd} not finite)" if line.odd else "")
+def _legend_label(line: PlotLine) -> str:
+    return _truncate(line.name) + (f" ({line.non_finite_count} not finite)" if line.non_finite_count else "")
 
 
-def _dress(axes: Axes) -> None:
+def _style_axes(axes: Axes) -> None:
     """Say all that the user's settings would say otherwise."""
     for side, spine in axes.spines.items():
-        spine.set(visible=side in ("left", "bottom"), color=FAINT, linewidth=0.8, linestyle="solid")
+        spine.set(visible=side in ("left", "bottom"), color=MUTED_COLOUR, linewidth=0.8, linestyle="solid")
     axes.set_axisbelow(True)
     axes.grid(visible=False, which="both")
-    axes.grid(visible=True, which="major", axis="y", color=GRID, linewidth=0.8, linestyle="solid", alpha=1)
+    axes.grid(visible=True, which="major", axis="y", color=GRID_COLOUR, linewidth=0.8, linestyle="solid", alpha=1)
     for which, length in (("major", 3.0), ("minor", 1.8)):
         axes.tick_params(
-            which=which, direction="out", length=length, width=0.8, color=FAINT, pad=3, top=False, right=False,
+            which=which, direction="out", length=length, width=0.8, color=MUTED_COLOUR, pad=3, top=False, right=False,
             bottom=True, left=True, labeltop=False, labelright=False, labelbottom=True, labelleft=True,
         )  # fmt: skip
 
 
-def _count(axes: Axes, plan: Picture, words: _Words) -> None:
+def _set_x_axis(axes: Axes, plan: PlotPlan, text_style: _TextStyle) -> None:
     """The horizontal axis: whole epochs or steps."""
     from matplotlib.ticker import MaxNLocator
 
-    first, last = plan.first, plan.last
+    first, last = plan.x_min, plan.x_max
     places = [first]
     if last > first:
         found = MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]).tick_values(first, last)
@@ -191,17 +202,17 @@ def _count(axes: Axes, plan: Picture, words: _Words) -> None:
     axes.set_xlim(first - margin, last + margin)
     unit, sign = (1e6, "M") if last >= 1e6 else (1e3, "k") if last >= 2e4 else (1, "")
     labels = [f"{place / unit:g}{sign if place else ''}" for place in places]
-    axes.xaxis.set_ticks(places, labels=labels, **words.kind(7.5, FAINT))
+    axes.xaxis.set_ticks(places, labels=labels, **text_style.text_options(7.5, MUTED_COLOUR))
     axes.xaxis.set_ticks([], minor=True)
 
 
-def _measure(axes: Axes, values: Sequence[float], words: _Words, *, logarithmic: bool) -> None:
+def _set_y_axis(axes: Axes, values: Sequence[float], text_style: _TextStyle, *, logarithmic: bool) -> None:
     """The vertical axis: as far as the values reach."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(values, default=0.0), max(values, default=1.0)
     if logarithmic:
-        _measure_decades(axes, math.log10(low), math.log10(high), words)
+        _set_log_y_axis(axes, math.log10(low), math.log10(high), text_style)
         return
     margin = 0.06 * (high - low) or 0.1 * abs(low) or 0.5
     low, high = low - margin, high + margin
@@ -209,12 +220,12 @@ def _measure(axes: Axes, values: Sequence[float], words: _Words, *, logarithmic:
     places = [float(place) for place in found if low <= place <= high]
     axes.set_ylim(low, high)
     step = places[1] - places[0] if len(places) > 1 else high - low
-    labels = [_number(place, step, max(map(abs, places))) for place in places]
-    axes.yaxis.set_ticks(places, labels=labels, **words.kind(7.5, FAINT))
+    labels = [_format_tick(place, step, max(map(abs, places))) for place in places]
+    axes.yaxis.set_ticks(places, labels=labels, **text_style.text_options(7.5, MUTED_COLOUR))
     axes.yaxis.set_ticks([], minor=True)
 
 
-def _measure_decades(axes: Axes, low: float, high: float, words: _Words) -> None:
+def _set_log_y_axis(axes: Axes, low: float, high: float, text_style: _TextStyle) -> None:
     margin = 0.05 * (high - low)
     axes.set_yscale("log", nonpositive="mask")
     axes.set_ylim(10 ** (low - margin), 10 ** (high + margin))
@@ -222,13 +233,15 @@ def _measure_decades(axes: Axes, low: float, high: float, words: _Words) -> None
     between = len(exponents) <= 6
     exponents = exponents[:: math.ceil(len(exponents) / 6)]
     labels = [f"{10.0**each:g}" if -4 <= each <= 4 else f"1e{each}" for each in exponents]
-    axes.yaxis.set_ticks([10.0**each for each in exponents], labels=labels, **words.kind(7.5, FAINT))
+    axes.yaxis.set_ticks(
+        [10.0**each for each in exponents], labels=labels, **text_style.text_options(7.5, MUTED_COLOUR)
+    )
     all_between = [digit * 10.0**each for each in (min(exponents) - 1, *exponents) for digit in range(2, 10)]
     inside = [place for place in all_between if low - margin <= math.log10(place) <= high + margin]
     axes.yaxis.set_ticks(inside if between else [], minor=True, labels=[""] * len(inside) if between else [])
 
 
-def _number(value: float, step: float, largest: float) -> str:
+def _format_tick(value: float, step: float, largest: float) -> str:
     """A place on an axis, as exact as the places are apart."""
     fine, large = (math.floor(math.log10(size) + 1e-9) for size in (step, largest))
     if abs(value) < 1e-9 * step:
@@ -239,59 +252,67 @@ def _number(value: float, step: float, largest: float) -> str:
     return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits}e{int(exponent)}"
 
 
-def _part_fits(axes: Axes, plan: Picture, words: _Words) -> None:
-    for fit, place in plan.fits.items():
-        axes.axvline(place, color=FAINT, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1.5)
-        if len(plan.fits) < NAMED_FITS:
+def _draw_fit_boundaries(axes: Axes, plan: PlotPlan, text_style: _TextStyle) -> None:
+    for fit, place in plan.fit_starts.items():
+        axes.axvline(place, color=MUTED_COLOUR, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1.5)
+        if len(plan.fit_starts) < MAX_LABELLED_FITS:
             across = axes.get_xaxis_transform()
-            axes.text(place, 0.98, f" fit {fit}", transform=across, va="top", ha="left", **words.kind(7, FAINT))
+            axes.text(
+                place,
+                0.98,
+                f" fit {fit}",
+                transform=across,
+                va="top",
+                ha="left",
+                **text_style.text_options(7, MUTED_COLOUR),
+            )
 
 
-def _lines(panel: Panel) -> Iterator[tuple[Line2D, Line2D | None]]:
+def _create_lines(panel: PlotPanel) -> Iterator[tuple[Line2D, Line2D | None]]:
     """The lines, and the fainter ones behind those that are means.
 
     One metric's training and validation differ by colour, those of several metrics by dashes.
     """
     is_one = len({line.group for line in panel.lines}) == 1
     for number, line in enumerate(panel.lines):
-        before = sum(each.of_validation == line.of_validation for each in panel.lines[:number])
-        colour = COLOURS[(2 * before + line.of_validation if is_one else line.group) % len(COLOURS)]
-        dashed = line.of_validation and not is_one
-        if line.middle is None:
-            yield _stroke(line.x, line.y, colour, dashed=dashed), None
+        before = sum(each.is_validation == line.is_validation for each in panel.lines[:number])
+        colour = COLOURS[(2 * before + line.is_validation if is_one else line.group) % len(COLOURS)]
+        dashed = line.is_validation and not is_one
+        if line.means is None:
+            yield _create_line(line.x, line.y, colour, dashed=dashed), None
         else:
-            yield _stroke(*line.middle, colour, dashed=dashed), _stroke(line.x, line.y, colour, faint=True)
+            yield _create_line(*line.means, colour, dashed=dashed), _create_line(line.x, line.y, colour, faint=True)
 
 
-def _stroke(
+def _create_line(
     x: Sequence[float], y: Sequence[float], colour: str, *, dashed: bool = False, faint: bool = False
 ) -> Line2D:
     from matplotlib.lines import Line2D
 
     return Line2D(
         x, y, color=colour, linewidth=0.7 if faint else 1.5, alpha=0.3 if faint else 1, zorder=2 if faint else 2.5,
-        linestyle=(0, DASHES) if dashed else "solid", marker="o", markersize=5 if len(x) <= 3 else 3,
-        markevery=_seen(y), markeredgewidth=0, antialiased=True, drawstyle="default",
+        linestyle=(0, DASH_PATTERN) if dashed else "solid", marker="o", markersize=5 if len(x) <= 3 else 3,
+        markevery=_marker_indices(y), markeredgewidth=0, antialiased=True, drawstyle="default",
         dash_capstyle="butt", dash_joinstyle="round", solid_capstyle="round", solid_joinstyle="round",
     )  # fmt: skip
 
 
-def _seen(values: Sequence[float]) -> list[int]:
+def _marker_indices(values: Sequence[float]) -> list[int]:
     """The points that are shown as such: all of a few, and those that no line goes to."""
     drawn = [False, *(not math.isnan(value) for value in values), False]
-    few = len(values) <= FEW_POINTS
+    few = len(values) <= MAX_MARKED_POINTS
     return [
         place for place in range(len(values)) if drawn[place + 1] and (few or not (drawn[place] or drawn[place + 2]))
     ]
 
 
-def _explain(axes: Axes, names: list[str], drawn: list[Line2D], words: _Words, *, beside: str) -> None:
+def _draw_legend(axes: Axes, names: list[str], handles: list[Line2D], text_style: _TextStyle, *, title: str) -> None:
     """Name the lines: beside the title where there is room, else among the lines where they are not."""
-    fits = len(beside) + sum(len(name) + 5 for name in names) <= ROOM
+    fits = len(title) + sum(len(name) + 5 for name in names) <= MAX_HEADER_LENGTH
     legend = axes.legend(
-        drawn, names, prop=words.font(7.5), labelcolor=INK, ncols=len(names) if fits else 1,
+        handles, names, prop=text_style.font(7.5), labelcolor=TEXT_COLOUR, ncols=len(names) if fits else 1,
         loc="lower right" if fits else "best", bbox_to_anchor=(1.02, 1) if fits else (0, 0, 1, 1),
-        frameon=not fits, framealpha=0.8, facecolor="white", edgecolor=GRID, fancybox=False, shadow=False,
+        frameon=not fits, framealpha=0.8, facecolor="white", edgecolor=GRID_COLOUR, fancybox=False, shadow=False,
         handlelength=1.8, handletextpad=0.5, columnspacing=1.2, labelspacing=0.25,
         borderpad=0 if fits else 0.4, borderaxespad=0.5, numpoints=1, markerscale=1, handleheight=0.7,
     )  # fmt: skip

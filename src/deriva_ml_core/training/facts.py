@@ -12,49 +12,49 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["FACTS_FILE", "TrainingFacts", "as_json"]
+__all__ = ["TRAINING_SUMMARY_FILE", "TrainingSummary", "to_json_value"]
 
-FACTS_FILE = "training.json"
+TRAINING_SUMMARY_FILE = "training.json"
 """The file's name: an object with ``fits``, a list of objects, each with the fit's number, its settings (whatever the
 framework tells of model, optimizer and the like), the input datasets, when it began and ended, and how."""
 
-DEEPEST = 12
-LONGEST = 1000
+MAX_DEPTH = 12
+MAX_LENGTH = 1000
 """How deep settings may be nested, and how many of a list or letters of a text's representation are kept."""
 
 log = logging.getLogger(__name__)
 
 
-def as_json(value: object, depth: int = 0) -> JsonValue:
+def to_json_value(value: object, depth: int = 0) -> JsonValue:
     """Turn settings of any kind into what JSON can hold; what it cannot is told by its representation, cut if long."""
     if value is None:
         return None
     if isinstance(value, (str, bool, int, float)):
-        return value if type(value) in (str, bool, int, float) else _plain(value)
-    if depth < DEEPEST:
+        return value if type(value) in (str, bool, int, float) else _builtin_value(value)
+    if depth < MAX_DEPTH:
         if isinstance(value, Mapping):
-            return {str(name): as_json(part, depth + 1) for name, part in value.items()}
+            return {str(name): to_json_value(part, depth + 1) for name, part in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
-            return [as_json(part, depth + 1) for part in list(value)[:LONGEST]]
+            return [to_json_value(part, depth + 1) for part in list(value)[:MAX_LENGTH]]
     if isinstance(value, Path):
         return os.fspath(value)
-    return _number(value) if hasattr(value, "item") and not isinstance(value, type) else repr(value)[:LONGEST]
+    return _scalar_value(value) if hasattr(value, "item") and not isinstance(value, type) else repr(value)[:MAX_LENGTH]
 
 
-def _number(value: object) -> JsonValue:
+def _scalar_value(value: object) -> JsonValue:
     """The number that a tensor or an array of one element holds; of several, how it is shown."""
     try:
-        return as_json(value.item(), DEEPEST)  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - it may be of any class
-        return repr(value)[:LONGEST]
+        return to_json_value(value.item(), MAX_DEPTH)  # type: ignore[attr-defined]
+    except Exception:
+        return repr(value)[:MAX_LENGTH]
 
 
-def _plain(value: str | bool | int | float) -> JsonValue:
+def _builtin_value(value: str | bool | int | float) -> JsonValue:
     """The plain value of a subclass, such as numpy's floats or an enumeration's strings."""
     return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
 
 
-class TrainingFacts:
+class TrainingSummary:
     """The file of one execution; secrets are redacted.
 
     Args:
@@ -67,10 +67,10 @@ class TrainingFacts:
 
     def last_fit(self) -> int:
         """The number of the last fit that is told of; 0 where none is."""
-        self._look()
+        self._reload()
         return max((number for each in self._fits if isinstance(number := each.get("fit"), int)), default=0)
 
-    def tell(self, fit: int, facts: Mapping[str, object]) -> None:
+    def update(self, fit: int, fields: Mapping[str, object]) -> None:
         """Add to what is known of a fit, and write the file anew.
 
         Raises:
@@ -78,24 +78,24 @@ class TrainingFacts:
         """
         from deriva_ml_core.redaction import redact
 
-        self._look()
+        self._reload()
         known = next((each for each in self._fits if each.get("fit") == fit), None)
         if known is None:
             known = {"fit": fit}
             self._fits.append(known)
-        told = redact(as_json(facts))
+        told = redact(to_json_value(fields))
         known.update(told if isinstance(told, dict) else {})
         text = json.dumps({"fits": self._fits}, indent=1, ensure_ascii=False) + "\n"
         partial = self.path.with_name(f".writing-{self.path.name}")
         partial.write_text(text, encoding="utf-8")
         partial.replace(self.path)
 
-    def _look(self) -> None:
+    def _reload(self) -> None:
         """Take up what is there by now: of an earlier process, or of another reporter of the same execution."""
-        self._fits = _read(self.path) or self._fits
+        self._fits = _read_fits(self.path) or self._fits
 
 
-def _read(path: Path) -> list[dict[str, JsonValue]]:
+def _read_fits(path: Path) -> list[dict[str, JsonValue]]:
     try:
         text = path.read_text(encoding="utf-8")
         return [dict(fit) for fit in json.loads(text)["fits"]] if text else []

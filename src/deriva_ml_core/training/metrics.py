@@ -9,23 +9,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import SupportsFloat
 
-__all__ = ["METRICS_FILE", "MetricsFile", "as_floats"]
+__all__ = ["METRICS_FILE", "MetricsFile", "extract_floats"]
 
 METRICS_FILE = "metrics.jsonl"
 """The file's name. Each line is a JSON object, but for ``NaN`` and ``Infinity``, which Python's own reader and pandas
 take: stage, fit, by (``epoch`` or ``step``), epoch, step, time and values; one of an epoch also seconds, and where they
 are known samples_per_second, learning_rates and peak_memory in bytes."""
 
-MOST_WAITING = 100_000
+MAX_PENDING_LINES = 100_000
 """Lines that are held back while the disk is full; beyond, the oldest are lost."""
 
-TAIL = 2**16
+TAIL_BYTES = 2**16
 """Bytes at the file's end in which the number of the last fit is looked for."""
 
-_AS_JSON = json.JSONEncoder(ensure_ascii=False)  # which json.dumps would make for each line
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # which json.dumps would make for each line
 
 
-def as_floats(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], list[str]]:
+def extract_floats(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], list[str]]:
     """Take numbers, whatever holds them: a float, or a tensor or an array of one element.
 
     Returns:
@@ -50,7 +50,7 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._waiting: list[bytes] = []
+        self._pending: list[bytes] = []
         self._descriptor: int | None = None
         self._pid = 0
 
@@ -58,8 +58,8 @@ class MetricsFile:
         """The number of the last fit that wrote here; 0 where none did."""
         try:
             with self.path.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-                return max(map(_fit_of, file.read().splitlines()), default=0)
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                return max(map(_parse_fit_number, file.read().splitlines()), default=0)
         except FileNotFoundError:
             return 0
 
@@ -72,7 +72,7 @@ class MetricsFile:
         epoch: int | None,
         step: int | None,
         values: Mapping[str, float],
-        more: Mapping[str, object] | None = None,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         """Add a line by one ``write(2)``, so that a process killed later loses none; what a full disk refuses waits.
 
@@ -86,26 +86,26 @@ class MetricsFile:
             "epoch": epoch,
             "step": step,
             "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-            **(more or {}),
+            **(extra or {}),
             "values": values,
         }
-        self._waiting.append((_AS_JSON.encode(line) + "\n").encode())
-        del self._waiting[:-MOST_WAITING]
-        self.write_waiting()
+        self._pending.append((_ENCODER.encode(line) + "\n").encode())
+        del self._pending[:-MAX_PENDING_LINES]
+        self.flush()
 
-    def write_waiting(self) -> None:
+    def flush(self) -> None:
         """Write what a full disk refused before.
 
         Raises:
             OSError: It still does.
         """
-        while self._waiting:
-            written = os.write(self._open(), self._waiting[0])
-            if written < len(self._waiting[0]):
+        while self._pending:
+            written = os.write(self._open(), self._pending[0])
+            if written < len(self._pending[0]):
                 # the rest follows when there is room: nobody else writes to this file
-                self._waiting[0] = self._waiting[0][written:]
+                self._pending[0] = self._pending[0][written:]
                 continue
-            self._waiting.pop(0)
+            self._pending.pop(0)
 
     def close(self) -> None:
         """Let go of the file; the next line opens it again."""
@@ -131,7 +131,7 @@ class MetricsFile:
             return False
 
 
-def _fit_of(line: bytes) -> int:
+def _parse_fit_number(line: bytes) -> int:
     try:
         return int(json.loads(line)["fit"])
     except (ValueError, KeyError, TypeError):  # torn

@@ -8,23 +8,23 @@ from typing import Annotated, Literal, TypedDict
 from pydantic import AfterValidator, Field, ValidationError
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.models import Value
+from deriva_ml_core.models import FrozenModel
 
-__all__ = ["OptionWords", "TrainingOptions"]
+__all__ = ["TrainingKwargs", "TrainingOptions"]
 
-Kept = Literal["best", "last", "best+last", "all", "none"]
-Mode = Literal["min", "max"]
-Sending = Literal["stream", "end", "never"]
-Resuming = Literal["linked", "same"]
-Count = Annotated[int, Field(ge=1)]
+CheckpointPolicy = Literal["best", "last", "best+last", "all", "none"]
+MonitorMode = Literal["min", "max"]
+UploadPolicy = Literal["stream", "end", "never"]
+ResumePolicy = Literal["linked", "same"]
+PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class OptionWords(TypedDict, total=False):
+class TrainingKwargs(TypedDict, total=False):
     """The keywords of `TrainingReporter` and of the callbacks; `TrainingOptions` says what each means."""
 
-    checkpoints: Kept | None
+    checkpoints: CheckpointPolicy | None
     monitor: str | None
-    mode: Mode | None
+    mode: MonitorMode | None
     save_every_n_epochs: int
     save_every_n_steps: int | None
     weights_only: bool
@@ -35,13 +35,13 @@ class OptionWords(TypedDict, total=False):
     every_n_steps: int | None
     min_interval: float
     log_every_n_steps: int | None
-    upload: Sending | None
-    resume: Resuming
+    upload: UploadPolicy | None
+    resume: ResumePolicy
     curves: bool
-    drain: float
+    exit_timeout: float
 
 
-class TrainingOptions(Value):
+class TrainingOptions(FrozenModel):
     """How a training is recorded.
 
     Args:
@@ -69,36 +69,36 @@ class TrainingOptions(Value):
         resume: What a fit that goes on from a checkpoint of an earlier run is: a new execution with that checkpoint as
             its input (``"linked"``), or the same execution going on (``"same"``, where the callback makes its own).
         curves: Whether ``training_curves.png`` is drawn at the end of a fit, where matplotlib is installed.
-        drain: Seconds that the end of a fit waits at most for what is done beside the training.
+        exit_timeout: Seconds that the end of a fit waits at most for what is done beside the training.
     """
 
-    checkpoints: Kept | None = None
+    checkpoints: CheckpointPolicy | None = None
     monitor: str | None = None
-    mode: Mode | None = None
-    save_every_n_epochs: Count = 1
-    save_every_n_steps: Count | None = None
+    mode: MonitorMode | None = None
+    save_every_n_epochs: PositiveInt = 1
+    save_every_n_steps: PositiveInt | None = None
     weights_only: bool = False
     filename: str | None = None
     checkpoint_table: str = "Model"
     checkpoint_types: Annotated[Sequence[str], AfterValidator(tuple)] = ("Model_File",)
-    every_n_epochs: Count = 1
-    every_n_steps: Count | None = None
+    every_n_epochs: PositiveInt = 1
+    every_n_steps: PositiveInt | None = None
     min_interval: float = Field(default=0.0, ge=0)
-    log_every_n_steps: Count | None = None
-    upload: Sending | None = None
-    resume: Resuming = "linked"
+    log_every_n_steps: PositiveInt | None = None
+    upload: UploadPolicy | None = None
+    resume: ResumePolicy = "linked"
     curves: bool = True
-    drain: float = Field(default=30.0, ge=0)
+    exit_timeout: float = Field(default=30.0, ge=0)
 
     @classmethod
-    def of(cls, words: OptionWords) -> TrainingOptions:
+    def from_kwargs(cls, kwargs: TrainingKwargs) -> TrainingOptions:
         """Check what a user wrote.
 
         Raises:
             ConfigurationError: There is no such option, or its value cannot be meant; it says which.
         """
         try:
-            return cls.model_validate(words)
+            return cls.model_validate(kwargs)
         except ValidationError as error:
             wrong = "; ".join(f"{fault['loc'][0]}={fault['input']!r}: {fault['msg']}" for fault in error.errors())
             raise ConfigurationError(f"{wrong}. The options are {', '.join(cls.model_fields)}.") from error

@@ -7,10 +7,10 @@ from time import monotonic
 
 from deriva_ml_core.training.options import TrainingOptions
 
-__all__ = ["Pace", "peak_memory"]
+__all__ = ["FitTimer", "peak_memory"]
 
 
-class Pace:
+class FitTimer:
     """The clock of one fit.
 
     Args:
@@ -20,15 +20,15 @@ class Pace:
 
     def __init__(self, options: TrainingOptions, epochs: int | None = None) -> None:
         self._options = options
-        self._done = 0
-        self._began = self._mark = monotonic()
-        self._told = -float("inf")
+        self._epochs_done = 0
+        self._started_at = self._epoch_started_at = monotonic()
+        self._last_status_at = -float("inf")
         self.epochs = epochs
 
     @property
-    def done(self) -> int:
+    def epochs_done(self) -> int:
         """Epochs that have ended in this fit."""
-        return self._done
+        return self._epochs_done
 
     def end_epoch(self, epoch: int) -> tuple[float, float | None]:
         """Note an epoch's end.
@@ -37,32 +37,32 @@ class Pace:
             Seconds that it took, and seconds until the last epoch ends; None where nobody knows, or none is left.
         """
         now = monotonic()
-        seconds, self._mark, self._done = now - self._mark, now, self._done + 1
+        seconds, self._epoch_started_at, self._epochs_done = now - self._epoch_started_at, now, self._epochs_done + 1
         if self.epochs is None or epoch >= self.epochs:
             return seconds, None
-        return seconds, (now - self._began) / self._done * (self.epochs - epoch)
+        return seconds, (now - self._started_at) / self._epochs_done * (self.epochs - epoch)
 
-    def since_epoch(self) -> float:
+    def seconds_since_last_epoch(self) -> float:
         """Seconds since the last epoch ended."""
-        return monotonic() - self._mark
+        return monotonic() - self._epoch_started_at
 
-    def is_time(self, epoch: int) -> bool:
+    def should_report_epoch(self, epoch: int) -> bool:
         """Whether the status of an epoch that has ended is due, and note that it is told then."""
         last = self.epochs is not None and epoch >= self.epochs
-        return (last or epoch % self._options.every_n_epochs == 0) and self._take_turn(always=last)
+        return (last or epoch % self._options.every_n_epochs == 0) and self._check_interval(force=last)
 
-    def is_time_in_step(self, step: int) -> bool:
+    def should_report_step(self, step: int) -> bool:
         """Whether the status of a step is due, and note that it is told then."""
         every = self._options.every_n_steps
-        return every is not None and step % every == 0 and self._take_turn(always=False)
+        return every is not None and step % every == 0 and self._check_interval(force=False)
 
-    def _take_turn(self, *, always: bool) -> bool:
+    def _check_interval(self, *, force: bool) -> bool:
         if not self._options.min_interval:
             return True
         now = monotonic()
-        if not always and now - self._told < self._options.min_interval:
+        if not force and now - self._last_status_at < self._options.min_interval:
             return False
-        self._told = now
+        self._last_status_at = now
         return True
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["MetricsLine", "Track", "iter_metrics", "read_metrics", "series"]
+__all__ = ["MetricsLine", "MetricSeries", "iter_metrics", "read_metrics", "collect_series"]
 
-MOST = 2**53
+MAX_INTEGER = 2**53
 """Whole numbers from here on are no epochs, steps or bytes."""
 
-_BY = re.compile(rb'"by"\s*:\s*"(\w+)"')
+_BY_PATTERN = re.compile(rb'"by"\s*:\s*"(\w+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ class MetricsLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class MetricSeries:
     """One metric's values in one fit, 16 bytes each.
 
     Args:
-        places: The epochs, or the steps, at which they were taken.
+        positions: The epochs, or the steps, at which they were taken.
         values: The values.
     """
 
-    places: array[int] = field(default_factory=lambda: array("q"))
+    positions: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
 
 
@@ -88,37 +88,39 @@ def iter_metrics(file: Path, by: str | None = None) -> Iterator[MetricsLine]:
     """
     with file.open("rb") as lines:
         for line in lines:
-            about = _BY.search(line) if by is not None else None
+            about = _BY_PATTERN.search(line) if by is not None else None
             if about is not None and about[1].decode() != by:
                 continue
-            read = _line(line)
+            read = _parse_line(line)
             if read is not None and by in (None, read.by):
                 yield read
 
 
-def series(lines: Iterable[MetricsLine], at: str = "epoch", stage: str = "fit") -> dict[str, dict[int, Track]]:
+def collect_series(
+    lines: Iterable[MetricsLine], by: str = "epoch", stage: str = "fit"
+) -> dict[str, dict[int, MetricSeries]]:
     """The values of each metric, in the order of the lines.
 
     Args:
         lines: What `read_metrics` or `iter_metrics` gave.
-        at: ``epoch`` or ``step``: where in the training the values are placed; lines that do not tell are left out.
+        by: ``epoch`` or ``step``: where in the training the values are placed; lines that do not tell are left out.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
     Returns:
         The values by metric and by fit, in the order in which they first appear.
     """
-    found: dict[str, dict[int, Track]] = {}
+    found: dict[str, dict[int, MetricSeries]] = {}
     for line in lines:
-        place = line.epoch if at == "epoch" else line.step
+        place = line.epoch if by == "epoch" else line.step
         if line.stage == stage and place is not None:
             for name, value in line.values.items():
-                track = found.setdefault(name, {}).setdefault(line.fit, Track())
-                track.places.append(place)
+                track = found.setdefault(name, {}).setdefault(line.fit, MetricSeries())
+                track.positions.append(place)
                 track.values.append(value)
     return found
 
 
-def _line(text: bytes) -> MetricsLine | None:
+def _parse_line(text: bytes) -> MetricsLine | None:
     try:
         found = json.loads(text)
     except ValueError:  # torn, or in no encoding
@@ -126,35 +128,35 @@ def _line(text: bytes) -> MetricsLine | None:
     if not isinstance(found, dict):
         return None
     return MetricsLine(
-        stage=_word(found, "stage", "fit"),
-        fit=_whole(found, "fit") or 1,
-        by=_word(found, "by", "epoch"),
-        epoch=_whole(found, "epoch"),
-        step=_whole(found, "step"),
-        time=_word(found, "time", ""),
-        seconds=_numbers(found).get("seconds"),
-        samples_per_second=_numbers(found).get("samples_per_second"),
-        learning_rates=_numbers(found.get("learning_rates")),
-        peak_memory=_whole(found, "peak_memory"),
-        values=_numbers(found.get("values")),
+        stage=_get_str(found, "stage", "fit"),
+        fit=_get_int(found, "fit") or 1,
+        by=_get_str(found, "by", "epoch"),
+        epoch=_get_int(found, "epoch"),
+        step=_get_int(found, "step"),
+        time=_get_str(found, "time", ""),
+        seconds=_get_floats(found).get("seconds"),
+        samples_per_second=_get_floats(found).get("samples_per_second"),
+        learning_rates=_get_floats(found.get("learning_rates")),
+        peak_memory=_get_int(found, "peak_memory"),
+        values=_get_floats(found.get("values")),
     )
 
 
-def _word(found: Mapping[str, object], name: str, otherwise: str) -> str:
-    value = found.get(name)
-    return value if isinstance(value, str) else otherwise
+def _get_str(record: Mapping[str, object], name: str, default: str) -> str:
+    value = record.get(name)
+    return value if isinstance(value, str) else default
 
 
-def _whole(found: Mapping[str, object], name: str) -> int | None:
-    value = found.get(name)
-    return value if isinstance(value, int) and abs(value) < MOST else None
+def _get_int(record: Mapping[str, object], name: str) -> int | None:
+    value = record.get(name)
+    return value if isinstance(value, int) and abs(value) < MAX_INTEGER else None
 
 
-def _numbers(found: object) -> dict[str, float]:
-    if not isinstance(found, dict):
+def _get_floats(record: object) -> dict[str, float]:
+    if not isinstance(record, dict):
         return {}
     return {
         name: float(value)
-        for name, value in found.items()
-        if isinstance(value, float) or (isinstance(value, int) and abs(value) < MOST)
+        for name, value in record.items()
+        if isinstance(value, float) or (isinstance(value, int) and abs(value) < MAX_INTEGER)
     }

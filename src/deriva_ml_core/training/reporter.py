@@ -12,18 +12,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
 from deriva_ml_core.models import Progress
-from deriva_ml_core.training.checkpoints import Checkpoints, Moment
+from deriva_ml_core.training.checkpoints import CheckpointInfo, Checkpoints
 from deriva_ml_core.training.fit import Fit
-from deriva_ml_core.training.metrics import as_floats
-from deriva_ml_core.training.options import OptionWords, TrainingOptions
-from deriva_ml_core.training.pace import Pace
-from deriva_ml_core.training.record import Record
-from deriva_ml_core.training.resuming import Resumed, link_checkpoint, state_of
-from deriva_ml_core.training.run import Opening, Run
-from deriva_ml_core.training.sending import Sender
-from deriva_ml_core.training.sparing import spared
+from deriva_ml_core.training.metrics import extract_floats
+from deriva_ml_core.training.options import TrainingKwargs, TrainingOptions
+from deriva_ml_core.training.pace import FitTimer
+from deriva_ml_core.training.record import TrainingFiles
+from deriva_ml_core.training.resuming import ResumeState, build_resume_state, link_checkpoint
+from deriva_ml_core.training.run import ExecutionFactory, ExecutionHandle
+from deriva_ml_core.training.sending import StreamingUploader
+from deriva_ml_core.training.sparing import log_failure
 from deriva_ml_core.training.wording import stage_message
-from deriva_ml_core.worker import Worker
+from deriva_ml_core.worker import BackgroundWorker
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -68,67 +68,69 @@ class TrainingReporter:
                 reporter.end_fit()
     """
 
-    def __init__(self, execution: Execution | Opening, **options: Unpack[OptionWords]) -> None:
-        self.options = TrainingOptions.of(options)
-        self._run = Run(execution)
-        self._worker = Worker("deriva-ml-training")
-        self._record: Record | None = None
-        self._sender: Sender | None = None
+    def __init__(self, execution: Execution | ExecutionFactory, **options: Unpack[TrainingKwargs]) -> None:
+        self.options = TrainingOptions.from_kwargs(options)
+        self._handle = ExecutionHandle(execution)
+        self._worker = BackgroundWorker("deriva-ml-training")
+        self._files: TrainingFiles | None = None
+        self._uploader: StreamingUploader | None = None
         self._fit: Fit | None = None
-        self._ends_by: float | None = None
+        self._exit_deadline: float | None = None
         """When the end of our own execution is to wait no longer, by the monotonic clock."""
-        self._resumed = Resumed()
-        if not self._run.own:  # its mistakes are found before a long training
+        self._resume_state = ResumeState()
+        if not self._handle.is_owned:  # its mistakes are found before a long training
             self.begin()
 
     def __getstate__(self) -> dict[str, object]:
         # a process that was spawned opens its files itself
-        return self.__dict__ | dict.fromkeys(("_record", "_sender", "_fit"))
+        return self.__dict__ | dict.fromkeys(("_files", "_uploader", "_fit"))
 
     def __enter__(self) -> Self:
-        self._run.held = True
+        self._handle.is_in_with_block = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run.held = False
-        self._close(error)
+        self._handle.is_in_with_block = False
+        self._exit_context(error)
 
     @property
     def execution(self) -> Execution:
         """The execution.
 
         Raises:
-            ExecutionNotBegun: The reporter makes its own when the first fit begins, and none has begun.
+            ExecutionNotStarted: The reporter makes its own when the first fit begins, and none has begun.
         """
-        return self._run.execution
+        return self._handle.execution
 
     @property
-    def own(self) -> bool:
+    def has_own_execution(self) -> bool:
         """Whether the reporter makes and ends the execution."""
-        return self._run.own
+        return self._handle.is_owned
 
     @property
-    def held(self) -> bool:
+    def is_in_with_block(self) -> bool:
         """Whether the reporter is used in a ``with``."""
-        return self._run.held
+        return self._handle.is_in_with_block
 
     # A fit
 
     def begin(self) -> Execution:
         """Make the execution where that is to be done here and is not done yet; raises whatever hinders it."""
-        execution = self._run.begin(self._resumed.same_run(self.options.resume), self._resumed.check_catalog)
-        if self._record is None or self._record.execution is not execution:
+        execution = self._handle.begin(
+            self._resume_state.execution_to_resume(self.options.resume), self._resume_state.check_catalog
+        )
+        if self._files is None or self._files.execution is not execution:
             try:
-                execution.check_asset(self.options.checkpoint_table, self.options.checkpoint_types)
+                execution._check_asset_table(self.options.checkpoint_table, self.options.checkpoint_types)
             except BaseException as error:
-                self._run.end(error)
+                self._handle.end(error)
                 raise
-            self._record = Record(execution)
-            self._sender = Sender(execution, self._worker, self.options.upload, self.options.drain)
+            self._files = TrainingFiles(execution)
+            self._uploader = StreamingUploader(execution, self._worker, self.options.upload, self.options.exit_timeout)
             self._fit = None
-            execution.at_end(self._leave)
+            execution._add_exit_callback(self._on_execution_exit)
         return execution
 
     def begin_fit(
@@ -147,21 +149,25 @@ class TrainingReporter:
                 ``checkpoints`` asks for others.
         """
         execution = self.begin()
-        record = self._kept()
-        self._end("broken off: another fit followed")
+        record = self._require_files()
+        self._end_open_fit("broken off: another fit followed")
         number = self._fit.number + 1 if self._fit else 1
-        with spared("number the fit"):
-            number = max(number, record.next_fit())  # one that left no line yet counts, too
+        with log_failure("number the fit"):
+            number = max(number, record.next_fit_number())  # one that left no line yet counts, too
         checkpoints = Checkpoints(
-            execution, self.options, managed=managed, best=self._resumed.best, beside=self._worker.submit
+            execution, self.options, managed=managed, best=self._resume_state.best, submit=self._worker.submit
         )
-        self._fit = Fit(number, self.options, record, checkpoints, Pace(self.options, epochs), self._tell)
-        with spared("keep how the fit is set up"):
-            datasets = [spec.model_dump(include={"rid", "version"}) for spec in execution.record.datasets]
-            facts = {"datasets": datasets, "resumed_from": self._resumed.facts(), "settings": dict(settings or {})}
+        self._fit = Fit(number, self.options, record, checkpoints, FitTimer(self.options, epochs), self._report_status)
+        with log_failure("keep how the fit is set up"):
+            datasets = [spec.model_dump(include={"rid", "version"}) for spec in execution.info.datasets]
+            facts = {
+                "datasets": datasets,
+                "resumed_from": self._resume_state.to_summary(),
+                "settings": dict(settings or {}),
+            }
             self._fit.begin(facts)
-            self._worker.submit(record.write_facts)
-        self._link_origin(execution)
+            self._worker.submit(record.write_summary)
+        self._record_resumed_checkpoint(execution)
 
     def end_step(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Tell how a step went: a line in the metrics file, a status, or both, as the options say.
@@ -171,9 +177,9 @@ class TrainingReporter:
             epoch: The epoch that it belongs to, from 1.
             metrics: Its values by name.
         """
-        self._in_fit().end_step(step, epoch, metrics)
+        self._ensure_fit().end_step(step, epoch, metrics)
 
-    def wants_step(self, step: int) -> bool:
+    def should_report_step(self, step: int) -> bool:
         """Whether `end_step` would do anything with a step; its metrics need not be read otherwise."""
         logged, told = self.options.log_every_n_steps, self.options.every_n_steps
         return (logged is not None and step % logged == 0) or (told is not None and step % told == 0)
@@ -196,7 +202,7 @@ class TrainingReporter:
             samples: How many samples it trained on; None where nobody counts.
             learning_rates: The learning rates by optimizer.
         """
-        self._in_fit().end_epoch(epoch, metrics, step, samples, learning_rates)
+        self._ensure_fit().end_epoch(epoch, metrics, step, samples, learning_rates)
 
     def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Keep the metrics of a validation within an epoch, of which the epoch's own line will not tell.
@@ -206,7 +212,7 @@ class TrainingReporter:
             epoch: The epoch that goes on, from 1.
             metrics: Its values by name.
         """
-        self._in_fit().end_validation(step, epoch, metrics)
+        self._ensure_fit().end_validation(step, epoch, metrics)
 
     def end_stage(
         self, stage: str, metrics: Mapping[str, SupportsFloat], *, seconds: float, step: int | None = None
@@ -219,15 +225,15 @@ class TrainingReporter:
             seconds: How long it took.
             step: Optimizer steps of the model so far; None where nobody counts.
         """
-        self._link_origin(self.begin())
-        values, _ = as_floats(metrics)
+        self._record_resumed_checkpoint(self.begin())
+        values, _ = extract_floats(metrics)
         fit = self._fit.number if self._fit else 1
-        with spared(f"keep the metrics of the stage {stage}"):
-            self._kept().append(stage, "epoch", fit, None, step, values, {"seconds": round(seconds, 6)})
+        with log_failure(f"keep the metrics of the stage {stage}"):
+            self._require_files().append(stage, "epoch", fit, None, step, values, {"seconds": round(seconds, 6)})
         progress = Progress(step=step, metrics=values, stage=stage, seconds=seconds)
-        self._tell(stage_message(progress, seconds), progress)
-        if not self._run.held:
-            self._finish(None)
+        self._report_status(stage_message(progress, seconds), progress)
+        if not self._handle.is_in_with_block:
+            self._finish_execution(None)
 
     def end_fit(self, outcome: str = "") -> None:
         """End a fit, and upload all that is staged where that was asked for.
@@ -238,14 +244,14 @@ class TrainingReporter:
         Raises:
             UploadFailed, MissingFiles: Something is still staged; ``upload_execution_outputs()`` sends it later.
         """
-        self._end(outcome or "completed")
+        self._end_open_fit(outcome or "completed")
         if outcome and self._fit:
-            done, epochs = self._fit.pace.done, self._fit.pace.epochs
-            self._tell(f"Fit ended after {done}{'' if epochs is None else f' of {epochs}'} epochs: {outcome}")
-        if not self._run.held:
-            self._finish(None)
-        elif not self.own:
-            self._send()
+            done, epochs = self._fit.timer.epochs_done, self._fit.timer.epochs
+            self._report_status(f"Fit ended after {done}{'' if epochs is None else f' of {epochs}'} epochs: {outcome}")
+        if not self._handle.is_in_with_block:
+            self._finish_execution(None)
+        elif not self.has_own_execution:
+            self._drain_and_upload()
 
     def fail(self, error: BaseException) -> None:
         """End a fit that an exception ended; one that is our own ends with it, and what it left is uploaded.
@@ -253,26 +259,26 @@ class TrainingReporter:
         Args:
             error: What ended it.
         """
-        self._end(f"{type(error).__name__}: {error}")
-        if not self._run.held and self._run.is_inside:
-            with spared("end the execution"):
-                self._finish(error)
+        self._end_open_fit(f"{type(error).__name__}: {error}")
+        if not self._handle.is_in_with_block and self._handle.is_entered:
+            with log_failure("end the execution"):
+                self._finish_execution(error)
 
     # Checkpoints
 
     @property
     def checkpoints(self) -> Checkpoints:
         """Which checkpoints the present fit keeps, for a framework that writes them itself."""
-        return self._in_fit().checkpoints
+        return self._ensure_fit().checkpoints
 
     @property
     def checkpoint_folder(self) -> Path:
         """Where files of the checkpoints' table are staged, known before a fit begins; the execution is made for it."""
         return self.begin().working_dir / "outputs" / self.options.checkpoint_table
 
-    def checkpoint_due(self, epoch: int) -> bool:
+    def is_checkpoint_due(self, epoch: int) -> bool:
         """Whether an epoch, from 1, may leave a checkpoint; every process of a training answers alike."""
-        return self.checkpoints.due(epoch)
+        return self.checkpoints.is_due(epoch)
 
     def save_checkpoint(
         self,
@@ -296,7 +302,7 @@ class TrainingReporter:
         Returns:
             Where the checkpoint is; None where none was due, or it could not be written.
         """
-        path = self.checkpoint_path(epoch, suffix, metrics, step=step) if self.checkpoint_due(epoch) else None
+        path = self.checkpoint_path(epoch, suffix, metrics, step=step) if self.is_checkpoint_due(epoch) else None
         if path is None:
             return None
         with self.writing_checkpoint(path):
@@ -325,9 +331,9 @@ class TrainingReporter:
             Where to write it, to another name first and then renamed; None where it is not kept, or could not be
             registered.
         """
-        values, _ = as_floats(metrics or {})
-        fit = self._in_fit()
-        return fit.register(Moment(fit.number, epoch, step, values, in_step), suffix)
+        values, _ = extract_floats(metrics or {})
+        fit = self._ensure_fit()
+        return fit.register(CheckpointInfo(fit.number, epoch, step, values, in_step), suffix)
 
     @contextmanager
     def writing_checkpoint(self, path: Path) -> Iterator[None]:
@@ -336,27 +342,27 @@ class TrainingReporter:
         Args:
             path: What `checkpoint_path` gave.
         """
-        with spared(f"write the checkpoint {path}"):
+        with log_failure(f"write the checkpoint {path}"):
             try:
                 yield
-                self.checkpoints.written(path)
+                self.checkpoints.commit(path)
             except BaseException:
-                with spared(f"forget the checkpoint {path}"):
-                    self.checkpoints.drop(path)
+                with log_failure(f"forget the checkpoint {path}"):
+                    self.checkpoints.discard(path)
                 raise
-            if self.checkpoints.keeps_all:
-                self.send_soon(path)
+            if self.checkpoints.should_keep_all:
+                self.stream_checkpoint(path)
 
-    def send_soon(self, path: Path) -> None:
+    def stream_checkpoint(self, path: Path) -> None:
         """Send a checkpoint that nothing supersedes any more, while the training goes on, where that is asked for."""
-        if self._sender is not None:
-            self._sender.soon(path)
+        if self._uploader is not None:
+            self._uploader.submit(path)
 
     # Going on
 
     def state(self) -> dict[str, JsonValue]:
         """What a checkpoint of the framework carries so that a resumed training knows its run."""
-        return state_of(self._run.begun, self._fit.checkpoints if self._fit else None)
+        return build_resume_state(self._handle.current, self._fit.checkpoints if self._fit else None)
 
     def resume_from(self, state: Mapping[str, object], checkpoint: Path | None) -> None:
         """Take up what `state` gave to a checkpoint from which the next fit or stage goes on.
@@ -365,9 +371,9 @@ class TrainingReporter:
             state: What `state` gave.
             checkpoint: The file or folder that it goes on from; None where it is not known.
         """
-        self._resumed = Resumed.of(state, checkpoint)
+        self._resume_state = ResumeState.from_state(state, checkpoint)
         if self._fit is not None:
-            self._fit.checkpoints.go_on_from(self._resumed.best)
+            self._fit.checkpoints.restore_best(self._resume_state.best)
 
     def requeue(self, checkpoint: Path) -> None:
         """Keep what was saved because a cluster takes the job back into its queue, and say so.
@@ -379,88 +385,90 @@ class TrainingReporter:
     # Behind the face
 
     def _requeue(self, checkpoint: Path) -> None:
-        self.checkpoints.adopt(checkpoint, whole=False)
-        self._tell(f"The cluster requeues the job; {checkpoint.name} is kept to go on from")
+        self.checkpoints.stage_existing(checkpoint, is_final=False)
+        self._report_status(f"The cluster requeues the job; {checkpoint.name} is kept to go on from")
 
-    def _link_origin(self, execution: Execution) -> None:
+    def _record_resumed_checkpoint(self, execution: Execution) -> None:
         """Record the checkpoint of another run that was loaded, once."""
-        resumed, self._resumed = self._resumed, Resumed()
-        if (link := resumed.link(execution)) is not None:
-            with spared("record the checkpoint that the training goes on from"):
+        resumed, self._resume_state = self._resume_state, ResumeState()
+        if (link := resumed.linked_checkpoint(execution)) is not None:
+            with log_failure("record the checkpoint that the training goes on from"):
                 link_checkpoint(execution, *link, self._worker)
 
-    def _kept(self) -> Record:
-        assert self._record is not None, "begin comes first"
-        return self._record
+    def _require_files(self) -> TrainingFiles:
+        assert self._files is not None, "begin comes first"
+        return self._files
 
-    def _in_fit(self) -> Fit:
+    def _ensure_fit(self) -> Fit:
         if self._fit is None:  # a loop that does not say that it begins
             self.begin_fit()
         assert self._fit is not None
         return self._fit
 
-    def _tell(self, message: str, progress: Progress | None = None) -> None:
-        with spared("tell a status"):
-            self._run.say(message, progress)
+    def _report_status(self, message: str, progress: Progress | None = None) -> None:
+        with log_failure("tell a status"):
+            self._handle.report_status(message, progress)
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _on_execution_exit(self, error: BaseException | None) -> None:
         """End the fit that goes on while the execution's ``with`` is left: no framework need have told of it."""
-        self._end("the run ended first" if error is None else f"{type(error).__name__}: {error}")
+        self._end_open_fit("the run ended first" if error is None else f"{type(error).__name__}: {error}")
         self._drain()
 
-    def _end(self, outcome: str) -> None:
+    def _end_open_fit(self, outcome: str) -> None:
         if self._fit is not None and self._fit.is_open:
             self._fit.end(outcome)
-            self._worker.submit(self._fit.record.write_facts)
+            self._worker.submit(self._fit.files.write_summary)
 
-    def _finish(self, error: BaseException | None) -> None:
+    def _finish_execution(self, error: BaseException | None) -> None:
         """End what is our own and send what is staged; the user's own execution is only sent."""
-        if not self._run.is_inside:
-            self._send()
+        if not self._handle.is_entered:
+            self._drain_and_upload()
             return
-        self._ends_by = monotonic() + self.options.drain
-        with self._run.telling_of_unsent():
+        self._exit_deadline = monotonic() + self.options.exit_timeout
+        with self._handle.warn_if_not_uploaded():
             try:
-                self._round_off()
+                self._drain_and_stage_files()
             except BaseException as impatience:  # Ctrl-C while it waits: how the run ended is recorded all the same
-                self._run.end(error or impatience)
+                self._handle.end(error or impatience)
                 raise
-            self._run.end(error)
+            self._handle.end(error)
             is_wanted = error is None or isinstance(error, Exception)  # Ctrl-C and SIGTERM want the process to end
-            (self._send_all if is_wanted else self._send_in_time)()
+            (self._upload if is_wanted else self._upload_with_timeout)()
 
     def _drain(self) -> bool:
         """Wait for what is done beside; all waits of one end together last no longer than the drain."""
-        left = self.options.drain if self._ends_by is None else self._ends_by - monotonic()
-        return self._worker.drain(left - self._run.execution.seconds_of_leaving)
+        left = self.options.exit_timeout if self._exit_deadline is None else self._exit_deadline - monotonic()
+        return self._worker.drain(left - self._handle.execution._exit_elapsed)
 
-    def _close(self, error: BaseException | None) -> None:
+    def _exit_context(self, error: BaseException | None) -> None:
         """End what a ``with`` of our own began; after an exception that one goes on, whatever the upload does."""
-        if self._run.is_inside and error is None:
-            self._finish(None)
-        elif self._run.is_inside:
-            with spared("end the execution"):
-                self._finish(error)
+        if self._handle.is_entered and error is None:
+            self._finish_execution(None)
+        elif self._handle.is_entered:
+            with log_failure("end the execution"):
+                self._finish_execution(error)
 
-    def _send(self) -> None:
-        self._ends_by = None
-        self._round_off()
-        self._send_all()
+    def _drain_and_upload(self) -> None:
+        self._exit_deadline = None
+        self._drain_and_stage_files()
+        self._upload()
 
-    def _round_off(self) -> None:
+    def _drain_and_stage_files(self) -> None:
         """Wait, as long as the drain lasts, for what is done beside, and register the training's own files."""
         if not self._drain():
-            log.warning("After %g seconds not all is done beside the training; the rest is left.", self.options.drain)
-        with spared("register the metrics"):
-            self._kept().register(curves=self.options.curves)
+            log.warning(
+                "After %g seconds not all is done beside the training; the rest is left.", self.options.exit_timeout
+            )
+        with log_failure("register the metrics"):
+            self._require_files().stage_files(curves=self.options.curves)
 
-    def _send_in_time(self) -> None:
+    def _upload_with_timeout(self) -> None:
         """Send after Ctrl-C or SIGTERM, by which somebody wants the process to end, no longer than the drain lasts."""
-        self._worker.submit(self._send_all)
+        self._worker.submit(self._upload)
         if not self._drain():
-            log.warning("After %g seconds not all is uploaded; what is not stays staged.", self.options.drain)
+            log.warning("After %g seconds not all is uploaded; what is not stays staged.", self.options.exit_timeout)
 
-    def _send_all(self) -> None:
-        if self._sender is not None:
+    def _upload(self) -> None:
+        if self._uploader is not None:
             # what the framework may read again (its best checkpoint, to test with) stays in its place
-            self._sender.all(clean=False if self.own else None)
+            self._uploader.upload_all(clean=False if self.has_own_execution else None)

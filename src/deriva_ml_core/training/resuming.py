@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.execution.ancestry import record_origin
-from deriva_ml_core.scores import Score
-from deriva_ml_core.training.options import Resuming
+from deriva_ml_core.execution.ancestry import record_files_as_inputs
+from deriva_ml_core.scores import MonitoredValue
+from deriva_ml_core.training.options import ResumePolicy
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from deriva_ml_core.definitions import RID
     from deriva_ml_core.execution import Execution
     from deriva_ml_core.training.checkpoints import Checkpoints
-    from deriva_ml_core.worker import Worker
+    from deriva_ml_core.worker import BackgroundWorker
 
-__all__ = ["Resumed", "link_checkpoint", "state_of"]
+__all__ = ["ResumeState", "link_checkpoint", "build_resume_state"]
 
 log = logging.getLogger(__name__)
 
 
-def state_of(execution: Execution | None, checkpoints: Checkpoints | None) -> dict[str, JsonValue]:
+def build_resume_state(execution: Execution | None, checkpoints: Checkpoints | None) -> dict[str, JsonValue]:
     """What a checkpoint carries of its run, as JSON."""
     if execution is None:
         return {}
@@ -35,7 +35,7 @@ def state_of(execution: Execution | None, checkpoints: Checkpoints | None) -> di
 
 
 @dataclass(frozen=True)
-class Resumed:
+class ResumeState:
     """The run that a training goes on from.
 
     Args:
@@ -47,21 +47,21 @@ class Resumed:
 
     execution: RID | None = None
     checkpoint: Path | None = None
-    best: Score | None = None
+    best: MonitoredValue | None = None
     catalog: str | None = None
 
     @classmethod
-    def of(cls, state: Mapping[str, object], checkpoint: Path | None) -> Resumed:
-        """Read what `state_of` wrote, perhaps in another version; what is not as expected counts as not there."""
+    def from_state(cls, state: Mapping[str, object], checkpoint: Path | None) -> ResumeState:
+        """Read what `build_resume_state` wrote, perhaps in another version; what is not as expected counts as not there."""
         rid, catalog = state.get("execution"), state.get("catalog")
         best = None
         match state.get("best"):
             case {"name": str(name), "value": (int() | float()) as value, "larger": bool(larger)}:
-                best = Score(name, value, larger)
+                best = MonitoredValue(name, value, larger)
         known = rid if isinstance(rid, str) else None
         return cls(known, checkpoint, best, catalog if isinstance(catalog, str) else None)
 
-    def same_run(self, resume: Resuming) -> RID | None:
+    def execution_to_resume(self, resume: ResumePolicy) -> RID | None:
         """The execution that is to go on, where that was asked for by name."""
         return self.execution if resume == "same" else None
 
@@ -71,17 +71,17 @@ class Resumed:
         Raises:
             ConfigurationError: It says which catalog it is.
         """
-        if not self._is_of(execution):
+        if not self._is_same_catalog(execution):
             raise ConfigurationError(
                 f"The checkpoint's execution {self.execution} is in the catalog {self.catalog}, and not in "
                 f"{execution.connection.catalog.name}: give ml= that catalog, or leave out resume='same'."
             )
 
-    def link(self, present: Execution) -> tuple[RID, Path] | None:
+    def linked_checkpoint(self, execution: Execution) -> tuple[RID, Path] | None:
         """The earlier execution and its checkpoint, where they are an input of the present one."""
         if self.execution is None or self.checkpoint is None:
             return None
-        if not self._is_of(present):
+        if not self._is_same_catalog(execution):
             log.warning(
                 "The checkpoint %s is of execution %s in another catalog, %s, so it is no input here.",
                 self.checkpoint,
@@ -89,40 +89,40 @@ class Resumed:
                 self.catalog,
             )
             return None
-        return None if self.execution == present.execution_rid else (self.execution, self.checkpoint)
+        return None if self.execution == execution.execution_rid else (self.execution, self.checkpoint)
 
-    def _is_of(self, execution: Execution) -> bool:
+    def _is_same_catalog(self, execution: Execution) -> bool:
         return self.catalog in (None, execution.connection.catalog.name)
 
-    def facts(self) -> dict[str, JsonValue] | None:
+    def to_summary(self) -> dict[str, JsonValue] | None:
         """The same, to be kept."""
         if self.execution is None:
             return None
         return {"execution": self.execution, "checkpoint": None if self.checkpoint is None else str(self.checkpoint)}
 
 
-def link_checkpoint(execution: Execution, earlier: RID, checkpoint: Path, worker: Worker) -> None:
+def link_checkpoint(execution: Execution, earlier_rid: RID, checkpoint: Path, worker: BackgroundWorker) -> None:
     """Record the checkpoint that a training goes on from as an input, so that its lineage leads to the earlier run.
 
     Args:
         execution: The run that goes on.
-        earlier: The run whose checkpoint it is.
+        earlier_rid: The run whose checkpoint it is.
         checkpoint: The file or folder. In the earlier run's own folder it lies safe, and is recorded beside the
             training; anywhere else a framework may soon write it again, so that it is recorded first.
         worker: What works beside the training.
     """
-    if checkpoint.is_relative_to(execution.connection.working_folder(earlier)):
-        worker.submit(lambda: _link(execution, earlier, checkpoint))
+    if checkpoint.is_relative_to(execution.connection.working_folder(earlier_rid)):
+        worker.submit(lambda: _record_checkpoint_input(execution, earlier_rid, checkpoint))
     else:
-        _link(execution, earlier, checkpoint)
+        _record_checkpoint_input(execution, earlier_rid, checkpoint)
 
 
-def _link(execution: Execution, earlier: RID, checkpoint: Path) -> None:
-    if not record_origin(execution, earlier, checkpoint):
+def _record_checkpoint_input(execution: Execution, earlier_rid: RID, checkpoint: Path) -> None:
+    if not record_files_as_inputs(execution, earlier_rid, checkpoint):
         log.warning(
             "The checkpoint %s is no output of execution %s, so it is not recorded as an input of execution %s; "
             "training.json names it.",
             checkpoint,
-            earlier,
+            earlier_rid,
             execution.execution_rid,
         )

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["spared"]
+__all__ = ["log_failure"]
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def spared(task: str) -> Iterator[None]:
+def log_failure(task: str) -> Iterator[None]:
     """Log what goes wrong instead of raising it.
 
     Args:

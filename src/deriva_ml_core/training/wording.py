@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from deriva_ml_core.models import Progress
 
-__all__ = ["duration", "epoch_message", "stage_message", "step_message"]
+__all__ = ["format_duration", "epoch_message", "stage_message", "step_message"]
 
-SHOWN = 8
+MAX_STATUS_METRICS = 8
 """Metrics that a status names; the others are in its `Progress` and in the metrics file."""
 
-STAGES: Mapping[str, str] = {"fit": "Fit", "validate": "Validation", "test": "Test", "predict": "Prediction"}
+STAGE_NAMES: Mapping[str, str] = {"fit": "Fit", "validate": "Validation", "test": "Test", "predict": "Prediction"}
 
 
 def epoch_message(progress: Progress, seconds: float, left: float | None) -> str:
@@ -22,33 +22,33 @@ def epoch_message(progress: Progress, seconds: float, left: float | None) -> str
         seconds: How long the epoch took.
         left: Seconds until the last epoch ends; None where nobody knows, or no epoch is left.
     """
-    to_go = "" if left is None else f", {duration(left, digits=0)} left"
-    return f"{_epoch(progress)}{_values(progress)} ({duration(seconds)}{to_go})"
+    to_go = "" if left is None else f", {format_duration(left, digits=0)} left"
+    return f"{_format_epoch(progress)}{_format_metrics(progress)} ({format_duration(seconds)}{to_go})"
 
 
 def step_message(progress: Progress) -> str:
     """Say how a step went, such as ``Epoch 3/10, step 1200: loss=0.1234``."""
-    return f"{_epoch(progress)}, step {progress.step}{_values(progress)}"
+    return f"{_format_epoch(progress)}, step {progress.step}{_format_metrics(progress)}"
 
 
 def stage_message(progress: Progress, seconds: float) -> str:
     """Say how a stage beside the fit went, such as ``Test: test_accuracy=0.98 (1.2 s)``."""
-    return f"{STAGES.get(progress.stage, progress.stage)}{_values(progress)} ({duration(seconds)})"
+    return f"{STAGE_NAMES.get(progress.stage, progress.stage)}{_format_metrics(progress)} ({format_duration(seconds)})"
 
 
-def _epoch(progress: Progress) -> str:
+def _format_epoch(progress: Progress) -> str:
     return f"Epoch {progress.epoch}{'' if progress.epochs is None else f'/{progress.epochs}'}"
 
 
-def _values(progress: Progress) -> str:
+def _format_metrics(progress: Progress) -> str:
     training_first = sorted(progress.metrics.items(), key=lambda metric: metric[0].startswith("val"))
     told = [f"{name}={value:.4g}" for name, value in training_first]
-    if len(told) > SHOWN:
-        told = [*told[:SHOWN], f"{len(told) - SHOWN} more"]
+    if len(told) > MAX_STATUS_METRICS:
+        told = [*told[:MAX_STATUS_METRICS], f"{len(told) - MAX_STATUS_METRICS} more"]
     return f": {', '.join(told)}" if told else ""
 
 
-def duration(seconds: float, *, digits: int = 1) -> str:
+def format_duration(seconds: float, *, digits: int = 1) -> str:
     """A length of time, such as ``12.3 s``, ``2 min``, ``3 h 20 min`` or ``2 d 4 h``.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
 
 import keras
 
-from deriva_ml_core.training import OptionWords, TrainingOptions
+from deriva_ml_core.training import TrainingKwargs, TrainingOptions
 from deriva_ml_keras.callback import DerivaMLCallback
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def autolog(
     ml: DerivaML | None = None,
     configuration: ExecutionConfiguration | None = None,
     description: str = "",
-    **options: Unpack[OptionWords],
+    **options: Unpack[TrainingKwargs],
 ) -> Autolog:
     """Record each ``fit`` that follows in an execution of its own, until it is switched off.
 
@@ -56,7 +56,7 @@ def autolog(
             deriva_ml_keras.autolog()
             model.fit(x, y, epochs=10)
     """
-    TrainingOptions.of(options)  # what is wrong is said here, not in the first fit
+    TrainingOptions.from_kwargs(options)  # what is wrong is said here, not in the first fit
     return Autolog(lambda: DerivaMLCallback(ml=ml, configuration=configuration, description=description, **options))
 
 
@@ -64,19 +64,19 @@ class Autolog:
     """The switch of `autolog`, which is on when it is made.
 
     Args:
-        make: Makes the callback of one fit.
+        create_callback: Makes the callback of one fit.
     """
 
-    def __init__(self, make: Callable[[], DerivaMLCallback]) -> None:
-        self._make = make
-        self._is_on = True
-        self._fitting = threading.local()
+    def __init__(self, create_callback: Callable[[], DerivaMLCallback]) -> None:
+        self._create_callback = create_callback
+        self._is_enabled = True
+        self._thread_state = threading.local()
         # where Model inherits it from, so that it holds for each backend's models and for all their subclasses
-        self._owner = next(kind for kind in keras.Model.__mro__ if "fit" in vars(kind))
-        self._original = self._owner.fit
-        recording: Any = self._recorded(self._original)
+        self._fit_class = next(kind for kind in keras.Model.__mro__ if "fit" in vars(kind))
+        self._original_fit = self._fit_class.fit
+        recording: Any = self._wrap_fit(self._original_fit)
         recording.autolog = self
-        self._recording = self._owner.fit = recording
+        self._recording_fit = self._fit_class.fit = recording
 
     def __enter__(self) -> Self:
         return self
@@ -88,65 +88,65 @@ class Autolog:
 
     def disable(self) -> None:
         """Record no further fit; doing so again changes nothing."""
-        self._is_on = False
+        self._is_enabled = False
         # below others that are switched on, or that somebody else put there, it stays and only hands on
-        while isinstance(found := getattr(fit := vars(self._owner)["fit"], "autolog", None), Autolog):
-            if found._is_on or found._recording is not fit:
+        while isinstance(found := getattr(fit := vars(self._fit_class)["fit"], "autolog", None), Autolog):
+            if found._is_enabled or found._recording_fit is not fit:
                 break
-            self._owner.fit = found._original
+            self._fit_class.fit = found._original_fit
 
-    def _recorded(self, fit: Callable[P, R]) -> Callable[P, R]:
+    def _wrap_fit(self, fit: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(fit)
 
         @functools.wraps(fit)
         def recording(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not self._is_on or getattr(self._fitting, "is_on", False):
+            if not self._is_enabled or getattr(self._thread_state, "is_on", False):
                 return fit(*args, **kwargs)
             call = parameters.bind(*args, **kwargs)
             given = call.arguments.get("callbacks")
-            if any(isinstance(each, DerivaMLCallback) for each in _listed(given)):
+            if any(isinstance(each, DerivaMLCallback) for each in _flatten_callbacks(given)):
                 return fit(*args, **kwargs)
-            self._fitting.is_on = True
+            self._thread_state.is_on = True
             try:
-                with self._make() as callback, _Added(given, callback, call.args[0]) as callbacks:
+                with self._create_callback() as callback, _AddedCallback(given, callback, call.args[0]) as callbacks:
                     call.arguments["callbacks"] = callbacks
                     return fit(*call.args, **call.kwargs)
             finally:
-                self._fitting.is_on = False
+                self._thread_state.is_on = False
 
         return recording
 
 
-class _Added:
+class _AddedCallback:
     """A callback beside those that a fit was given.
 
     Args:
-        given: One, several, None, or a list of Keras' own, which is given back as it was.
+        callbacks: One, several, None, or a list of Keras' own, which is given back as it was.
         callback: The further one.
         model: What is fitted.
     """
 
-    def __init__(self, given: Any, callback: DerivaMLCallback, model: Any) -> None:
-        self._given = given
+    def __init__(self, callbacks: Any, callback: DerivaMLCallback, model: Any) -> None:
+        self._callbacks = callbacks
         self._callback = callback
         self._model = model
 
     def __enter__(self) -> Any:
-        if not isinstance(self._given, keras.callbacks.CallbackList):
-            return [*_listed(self._given), self._callback]
-        self._callback.set_params(self._given.params)
+        if not isinstance(self._callbacks, keras.callbacks.CallbackList):
+            return [*_flatten_callbacks(self._callbacks), self._callback]
+        self._callback.set_params(self._callbacks.params)
         self._callback.set_model(self._model)
-        self._given.callbacks.append(self._callback)
-        return self._given
+        self._callbacks.callbacks.append(self._callback)
+        return self._callbacks
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(self._given, keras.callbacks.CallbackList):
-            self._given.callbacks.remove(self._callback)
+        if isinstance(self._callbacks, keras.callbacks.CallbackList):
+            self._callbacks.callbacks.remove(self._callback)
 
 
-def _listed(callbacks: Any) -> list[Any]:
+def _flatten_callbacks(callbacks: Any) -> list[Any]:
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return list(callbacks.callbacks)
     return list(keras.tree.flatten(callbacks)) if callbacks else []

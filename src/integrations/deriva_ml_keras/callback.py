@@ -11,11 +11,11 @@ import keras
 
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.notices import warn
-from deriva_ml_core.training import OptionWords, TrainingReporter
-from deriva_ml_core.unattended import opening
-from deriva_ml_keras.fitting import Fit, steps_done
-from deriva_ml_keras.settings import settings_of
-from deriva_ml_keras.surroundings import Surroundings
+from deriva_ml_core.training import TrainingKwargs, TrainingReporter
+from deriva_ml_core.unattended import resolve_execution
+from deriva_ml_keras.fitting import FitTracker, count_optimizer_steps
+from deriva_ml_keras.settings import collect_settings
+from deriva_ml_keras.surroundings import CallContext
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
@@ -58,7 +58,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         ml: DerivaML | None = None,
         configuration: ExecutionConfiguration | None = None,
         description: str = "",
-        **options: Unpack[OptionWords],
+        **options: Unpack[TrainingKwargs],
     ) -> None:
         super().__init__()
         if execution is not None and (ml is not None or configuration is not None or description):
@@ -66,11 +66,11 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
                 "DerivaMLCallback got an execution and also ml, configuration or description, of which it would make "
                 "one: give either."
             )
-        belongs_to = opening(ml, configuration, description) if execution is None else execution
+        belongs_to = resolve_execution(ml, configuration, description) if execution is None else execution
         self._reporter = TrainingReporter(belongs_to, **options)
-        self._fit: Fit | None = None
-        self._stage_began: float | None = None
-        self._is_called_anew = True
+        self._fit: FitTracker | None = None
+        self._stage_started_at: float | None = None
+        self._is_new_call = True
         self._has_warned = False
         chosen = self._reporter.options
         if chosen.log_every_n_steps or chosen.every_n_steps or chosen.save_every_n_steps:
@@ -82,7 +82,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         """The execution.
 
         Raises:
-            ExecutionNotBegun: The callback makes its own, and nothing was trained yet.
+            ExecutionNotStarted: The callback makes its own, and nothing was trained yet.
         """
         return self._reporter.execution
 
@@ -93,37 +93,37 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(error)
+        self._on_exit(error)
         self._reporter.__exit__(kind, error, trace)
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _on_exit(self, error: BaseException | None) -> None:
         """The ``with`` is left, its own or the execution's: by an exception, in the middle of a fit."""
         if (fit := self._fit) is not None:
             self._fit = None
-            fit.look()
+            fit.scan_callbacks()
             if error is not None:
                 self._reporter.fail(error)
 
     def set_params(self, params: dict[str, object]) -> None:
         super().set_params(params)
         # a validation within a fit gets none, since it shares the fit's list of callbacks
-        self._is_called_anew = True
+        self._is_new_call = True
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._fit = None
-        around = self._begin()
+        around = self._begin_call()
         if around is None:
             return
         params = self.params or {}
         epochs = params.get("epochs")
-        self._fit = fit = Fit(self.model, self._reporter, around, epochs)
-        fit.take_up()
-        settings = settings_of(self.model, params, around)
+        self._fit = fit = FitTracker(self.model, self._reporter, around, epochs)
+        fit.resume_from_backup()
+        settings = collect_settings(self.model, params, around)
         self._reporter.begin_fit(epochs, settings=settings, managed=fit.is_managed)
-        if self.execution.follower:
+        if not self.execution.is_rank_zero:
             self._fit = None  # the process of rank zero tells and keeps what all of them train
-        elif not self._reporter.own:
-            self.execution.at_end(self._leave)
+        elif not self._reporter.has_own_execution:
+            self.execution._add_exit_callback(self._on_exit)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         if self._fit is not None:
@@ -159,26 +159,28 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         self._end_stage("predict", {})
 
     def _begin_stage(self) -> None:
-        if self._is_called_anew and self._begin() is not None and not self._reporter.begin().follower:
-            self._stage_began = monotonic()
+        if self._is_new_call and self._begin_call() is not None and self._reporter.begin().is_rank_zero:
+            self._stage_started_at = monotonic()
 
     def _end_stage(self, stage: str, metrics: Mapping[str, SupportsFloat]) -> None:
-        if (began := self._stage_began) is not None:
-            self._stage_began = None
-            self._reporter.end_stage(stage, metrics, seconds=monotonic() - began, step=steps_done(self.model))
+        if (began := self._stage_started_at) is not None:
+            self._stage_started_at = None
+            self._reporter.end_stage(
+                stage, metrics, seconds=monotonic() - began, step=count_optimizer_steps(self.model)
+            )
 
-    def _begin(self) -> Surroundings | None:
+    def _begin_call(self) -> CallContext | None:
         """What surrounds the call of Keras that begins; None where another callback records it already."""
-        self._is_called_anew = False
-        if self._reporter.own and not self._reporter.held:
+        self._is_new_call = False
+        if self._reporter.has_own_execution and not self._reporter.is_in_with_block:
             raise ConfigurationError(
                 "Keras tells a callback nothing of an exception, so DerivaMLCallback without an execution ends its own "
                 "by a with: 'with DerivaMLCallback() as recorded: model.fit(..., callbacks=[recorded])'; or call "
                 "deriva_ml_keras.autolog() once, and each fit is recorded."
             )
-        around = Surroundings.of(self)
+        around = CallContext.from_callback(self)
         earlier = around.callbacks[: around.callbacks.index(self)] if around.callbacks else ()
-        if not any(isinstance(each, DerivaMLCallback) and self._repeats(each) for each in earlier):
+        if not any(isinstance(each, DerivaMLCallback) and self._is_duplicate_of(each) for each in earlier):
             return around
         if not self._has_warned:
             self._has_warned = True
@@ -188,7 +190,9 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
             )
         return None
 
-    def _repeats(self, other: DerivaMLCallback) -> bool:
+    def _is_duplicate_of(self, other: DerivaMLCallback) -> bool:
         """Whether all that it would record is recorded by another callback."""
         mine, theirs = self._reporter, other._reporter
-        return mine.own or (not theirs.own and mine.execution.execution_rid == theirs.execution.execution_rid)
+        return mine.has_own_execution or (
+            not theirs.has_own_execution and mine.execution.execution_rid == theirs.execution.execution_rid
+        )

@@ -12,9 +12,9 @@ from typing import Any, SupportsFloat
 
 import keras
 
-from deriva_ml_core.scores import Score, monitored
+from deriva_ml_core.scores import MonitoredValue, select_monitored
 from deriva_ml_core.training import Checkpoints, TrainingReporter
-from deriva_ml_core.training.metrics import as_floats
+from deriva_ml_core.training.metrics import extract_floats
 
 __all__ = ["UserCheckpoints"]
 
@@ -22,18 +22,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Writing:
+class _FileVersion:
     """One writing of a file: what tells it from the next, and how good the model was."""
 
     inode: int
     size: int
-    time: int
+    mtime_ns: int
     """In nanoseconds."""
     best_only: bool
-    score: Score | None = None
+    monitored: MonitoredValue | None = None
 
-    def is_same(self, other: _Writing | None) -> bool:
-        return other is not None and (self.inode, self.size, self.time) == (other.inode, other.size, other.time)
+    def is_same(self, other: _FileVersion | None) -> bool:
+        return other is not None and (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)
 
 
 class UserCheckpoints:
@@ -48,68 +48,72 @@ class UserCheckpoints:
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
         kind = keras.callbacks.ModelCheckpoint
-        self._places = [_Place(each) for each in callbacks if isinstance(each, kind) and "://" not in each.filepath]
-        self._before = {path: writing for place in self._places for path, writing in place.files()}
-        self._kept: dict[Path, _Writing] = {}
+        self._locations = [
+            _CheckpointLocation(each) for each in callbacks if isinstance(each, kind) and "://" not in each.filepath
+        ]
+        self._initial_files = {path: writing for place in self._locations for path, writing in place.list_files()}
+        self._recorded_files: dict[Path, _FileVersion] = {}
         self._metrics: Mapping[str, SupportsFloat] = {}
-        self._folders = self._changed()
+        self._folder_mtimes = self._read_folder_mtimes()
 
     @property
-    def are_there(self) -> bool:
+    def has_callbacks(self) -> bool:
         """Whether the user has such callbacks."""
-        return bool(self._places)
+        return bool(self._locations)
 
     @property
-    def are_kept_in_steps(self) -> bool:
+    def has_step_saves(self) -> bool:
         """Whether one of them saves within epochs."""
-        return any(place.in_steps for place in self._places)
+        return any(place.has_step_saves for place in self._locations)
 
     def end_epoch(self, metrics: Mapping[str, SupportsFloat]) -> None:
         """Note the values of the epoch whose checkpoints are found from now on."""
         self._metrics = metrics
 
-    def look(self, reporter: TrainingReporter) -> None:
+    def scan(self, reporter: TrainingReporter) -> None:
         """Stage what was written since, and let go of what is gone."""
-        if self._places:
+        if self._locations:
             try:
-                self._look(reporter.checkpoints)
+                self._scan(reporter.checkpoints)
             except Exception:
                 log.warning("Checkpoints could not be recorded; the training goes on.", exc_info=True)
 
-    def _look(self, checkpoints: Checkpoints) -> None:
-        self._folders = self._changed()
-        present = {path: writing for place in self._places for path, writing in place.files(self._metrics)}
+    def _scan(self, checkpoints: Checkpoints) -> None:
+        self._folder_mtimes = self._read_folder_mtimes()
+        present = {path: writing for place in self._locations for path, writing in place.list_files(self._metrics)}
         for path, writing in present.items():
-            if not writing.is_same(self._kept.get(path, self._before.get(path))):
-                self._kept.pop(path, None)  # the order is that of writing
-                self._kept[path] = writing
-                checkpoints.adopt(path, whole=False)
-        for path in self._kept.keys() - present.keys():
-            del self._kept[path]
-            checkpoints.forget(path)
-        checkpoints.point_out(self._best(), next(reversed(self._kept), None))
+            if not writing.is_same(self._recorded_files.get(path, self._initial_files.get(path))):
+                self._recorded_files.pop(path, None)  # the order is that of writing
+                self._recorded_files[path] = writing
+                checkpoints.stage_existing(path, is_final=False)
+        for path in self._recorded_files.keys() - present.keys():
+            del self._recorded_files[path]
+            checkpoints.unstage(path)
+        checkpoints.set_framework_checkpoints(self._find_best(), next(reversed(self._recorded_files), None))
 
-    def look_in_step(self, reporter: TrainingReporter) -> None:
+    def scan_within_epoch(self, reporter: TrainingReporter) -> None:
         """The same within an epoch, where new names are in the folders."""
-        if self.are_kept_in_steps and self._changed() != self._folders:
+        if self.has_step_saves and self._read_folder_mtimes() != self._folder_mtimes:
             self._metrics = {}
-            self.look(reporter)
+            self.scan(reporter)
 
-    def _best(self) -> Path | None:
-        chosen = [path for path, writing in self._kept.items() if writing.best_only]
+    def _find_best(self) -> Path | None:
+        chosen = [path for path, writing in self._recorded_files.items() if writing.best_only]
         if chosen:
             return chosen[-1]
         best: Path | None = None
-        for path, writing in self._kept.items():
-            if writing.score and writing.score.beats(self._kept[best].score if best else None):
+        for path, writing in self._recorded_files.items():
+            if writing.monitored and writing.monitored.is_better_than(
+                self._recorded_files[best].monitored if best else None
+            ):
                 best = path
         return best
 
-    def _changed(self) -> list[int]:
-        return [place.changed() for place in self._places]
+    def _read_folder_mtimes(self) -> list[int]:
+        return [place.read_folder_mtime() for place in self._locations]
 
 
-class _Place:
+class _CheckpointLocation:
     """Where one ModelCheckpoint writes.
 
     Args:
@@ -121,33 +125,35 @@ class _Place:
         parts = Formatter().parse(str(Path.cwd() / checkpoint.filepath))
         self._pattern = "".join(glob.escape(text) + ("" if field is None else "*") for text, field, _, _ in parts)
         self._folder = Path(checkpoint.filepath).parent
-        self.in_steps = checkpoint.save_freq != "epoch"
+        self.has_step_saves = checkpoint.save_freq != "epoch"
 
-    def files(self, metrics: Mapping[str, SupportsFloat] | None = None) -> Iterator[tuple[Path, _Writing]]:
+    def list_files(self, metrics: Mapping[str, SupportsFloat] | None = None) -> Iterator[tuple[Path, _FileVersion]]:
         """The files there, the earlier written first, as if written now.
 
         Args:
             metrics: How good the model is now.
         """
-        score = self._score(metrics or {})
+        score = self._select_monitored(metrics or {})
         found = []
-        for name in glob.glob(self._pattern):  # noqa: PTH207 - of a whole path
+        for name in glob.glob(self._pattern):
             path = Path(name)
             try:
                 state = path.stat()
             except OSError:
                 continue
             best_only = bool(self._checkpoint.save_best_only)
-            found.append((path, _Writing(state.st_ino, state.st_size, state.st_mtime_ns, best_only, score)))
-        yield from sorted(found, key=lambda each: each[1].time)
+            found.append((path, _FileVersion(state.st_ino, state.st_size, state.st_mtime_ns, best_only, score)))
+        yield from sorted(found, key=lambda each: each[1].mtime_ns)
 
-    def changed(self) -> int:
+    def read_folder_mtime(self) -> int:
         """When a name last came or went in the folder."""
         try:
             return self._folder.stat().st_mtime_ns
         except OSError:
             return 0
 
-    def _score(self, metrics: Mapping[str, SupportsFloat]) -> Score | None:
+    def _select_monitored(self, metrics: Mapping[str, SupportsFloat]) -> MonitoredValue | None:
         mode = self._checkpoint.mode
-        return monitored(as_floats(metrics)[0], self._checkpoint.monitor, mode if mode in ("min", "max") else None)
+        return select_monitored(
+            extract_floats(metrics)[0], self._checkpoint.monitor, mode if mode in ("min", "max") else None
+        )

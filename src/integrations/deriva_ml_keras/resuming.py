@@ -35,11 +35,11 @@ class Backups:
         kind = keras.callbacks.BackupAndRestore
         found = [each for each in callbacks if isinstance(each, kind) and "://" not in str(each.backup_dir)]
         self._folders = [Path.cwd() / each.backup_dir for each in found]
-        self._written: dict[Path, int] = {}
-        self.are_kept_in_steps = any(each.save_freq != "epoch" for each in found)
+        self._backup_mtimes: dict[Path, int] = {}
+        self.has_step_saves = any(each.save_freq != "epoch" for each in found)
         """Whether one of them saves within epochs."""
 
-    def take_up(self, reporter: TrainingReporter) -> None:
+    def resume_from_backup(self, reporter: TrainingReporter) -> None:
         """Go on from the run whose backup is there."""
         for folder in self._folders:
             try:
@@ -53,21 +53,21 @@ class Backups:
             except (OSError, ValueError, AttributeError, TypeError):
                 log.warning("%s cannot be read: the fit is recorded as a new one.", folder / RUN_FILE, exc_info=True)
 
-    def look(self, reporter: TrainingReporter) -> None:
+    def update_run_files(self, reporter: TrainingReporter) -> None:
         """Write beside a backup that is new which run it is of."""
         for folder in self._folders:
             try:
                 written = (folder / METADATA_FILE).stat().st_mtime_ns
-                if self._written.get(folder) != written:
-                    self._write(folder / RUN_FILE, reporter)
-                    self._written[folder] = written
+                if self._backup_mtimes.get(folder) != written:
+                    self._write_run_file(folder / RUN_FILE, reporter)
+                    self._backup_mtimes[folder] = written
             except FileNotFoundError:
                 continue  # no backup yet, or no more
             except OSError:
                 log.warning("The backup in %s cannot be told whose it is.", folder, exc_info=True)
 
     @staticmethod
-    def _write(path: Path, reporter: TrainingReporter) -> None:
+    def _write_run_file(path: Path, reporter: TrainingReporter) -> None:
         newest = reporter.checkpoints.newest
         known = {**reporter.state(), "checkpoint": None if newest is None else os.fspath(newest)}
         partial = path.with_name(f".{path.name}")

@@ -10,42 +10,42 @@ from typing import Any
 
 import keras
 
-from deriva_ml_keras.surroundings import Surroundings
+from deriva_ml_keras.surroundings import CallContext
 
-__all__ = ["settings_of"]
+__all__ = ["collect_settings"]
 
-MOST_LAYERS = 200
+MAX_LAYERS = 200
 """A model of more layers is told by its summary alone: its configuration would be longer than all else on record."""
 
 log = logging.getLogger(__name__)
 
 
-def settings_of(model: Any, params: Mapping[str, Any], around: Surroundings) -> dict[str, object]:
+def collect_settings(model: Any, params: Mapping[str, Any], context: CallContext) -> dict[str, object]:
     """Read what is to be kept; what cannot be read is left out, whatever it raises.
 
     Args:
         model: The model, built and compiled.
         params: What Keras tells its callbacks: epochs, steps.
-        around: The other callbacks and the data.
+        context: The other callbacks and the data.
     """
     parts: dict[str, Callable[[], object]] = {
         "framework": lambda: f"keras {keras.__version__}",
         "backend": keras.backend.backend,
         "dtype_policy": lambda: model.dtype_policy.name,
         "seed": _seed,
-        "batch_size": lambda: around.batch_size,
+        "batch_size": lambda: context.batch_size,
         "epochs": lambda: params.get("epochs"),
         "steps_per_epoch": lambda: params.get("steps"),
         "compiled": lambda: model.get_compile_config(),
-        "model": lambda: _model(model),
-        "summary": lambda: _summary(model),
-        "callbacks": lambda: [_callback(each) for each in around.callbacks if not _is_ours(each)],
+        "model": lambda: _model_settings(model),
+        "summary": lambda: _model_summary(model),
+        "callbacks": lambda: [_callback_settings(each) for each in context.callbacks if not _is_own_callback(each)],
     }
-    told = {name: _read(name, part) for name, part in parts.items()}
+    told = {name: _read_or_none(name, part) for name, part in parts.items()}
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _read(name: str, part: Callable[[], object]) -> object:
+def _read_or_none(name: str, part: Callable[[], object]) -> object:
     try:
         return part()
     except Exception:  # user code may answer anything
@@ -60,26 +60,26 @@ def _seed() -> int | None:
     return seed
 
 
-def _model(model: Any) -> dict[str, object]:
+def _model_settings(model: Any) -> dict[str, object]:
     told = {"class": type(model).__name__, "name": model.name}
-    if len(model._flatten_layers() if hasattr(model, "_flatten_layers") else model.layers) > MOST_LAYERS:
-        return told | {"config": f"left out: more than {MOST_LAYERS} layers"}
+    if len(model._flatten_layers() if hasattr(model, "_flatten_layers") else model.layers) > MAX_LAYERS:
+        return told | {"config": f"left out: more than {MAX_LAYERS} layers"}
     return told | {"config": model.get_config()}
 
 
-def _summary(model: Any) -> dict[str, object]:
+def _model_summary(model: Any) -> dict[str, object]:
     layers = [
-        {"name": layer.name, "class": type(layer).__name__, "parameters": _parameters(layer.weights)}
-        for layer in model.layers[:MOST_LAYERS]
+        {"name": layer.name, "class": type(layer).__name__, "parameters": _count_parameters(layer.weights)}
+        for layer in model.layers[:MAX_LAYERS]
     ]
     return {
-        "parameters": _parameters(model.weights),
-        "trainable_parameters": _parameters(model.trainable_weights),
+        "parameters": _count_parameters(model.weights),
+        "trainable_parameters": _count_parameters(model.trainable_weights),
         "layers": layers,
     }
 
 
-def _parameters(weights: Any) -> int:
+def _count_parameters(weights: Any) -> int:
     total = 0
     for weight in weights:
         size = 1
@@ -89,7 +89,7 @@ def _parameters(weights: Any) -> int:
     return total
 
 
-def _callback(callback: Any) -> dict[str, object]:
+def _callback_settings(callback: Any) -> dict[str, object]:
     """What a callback was made with, as far as it keeps that under the same names and it is plain."""
     names = inspect.signature(type(callback).__init__).parameters
     kept = {name: value for name, value in vars(callback).items() if name in names}
@@ -97,5 +97,5 @@ def _callback(callback: Any) -> dict[str, object]:
     return {"class": type(callback).__name__, **{name: each for name, each in kept.items() if isinstance(each, plain)}}
 
 
-def _is_ours(callback: Any) -> bool:
+def _is_own_callback(callback: Any) -> bool:
     return type(callback).__module__.partition(".")[0] == __package__

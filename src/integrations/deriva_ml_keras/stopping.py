@@ -8,10 +8,10 @@ from typing import Any, SupportsFloat
 
 import keras
 
-__all__ = ["why_stopped"]
+__all__ = ["find_stop_reason"]
 
 
-def why_stopped(
+def find_stop_reason(
     callbacks: Iterable[Any], *, epoch: int, epochs: int | None, loss: SupportsFloat | None, is_stopped: bool
 ) -> str:
     """Say what ended a fit before its last epoch, and where its weights are from if not from the last one trained.
@@ -32,7 +32,7 @@ def why_stopped(
     if is_stopped and epoch != epochs:
         stopping = next((each for each in early if each.stopped_epoch + 1 == epoch and each.stopped_epoch), None)
         if stopping is not None:
-            words.append(_early(stopping))
+            words.append(_early_stopping_message(stopping))
         elif any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks) and not _is_finite(loss):
             words.append(f"TerminateOnNaN in epoch {epoch}: the loss was {float(loss or 0)}")
         else:
@@ -45,7 +45,7 @@ def why_stopped(
     return "; ".join(words)
 
 
-def _early(stopping: Any) -> str:
+def _early_stopping_message(stopping: Any) -> str:
     best = "" if stopping.best is None else f"best {float(stopping.best):.4g} in epoch {stopping.best_epoch + 1}, "
     return (
         f"early stopping in epoch {stopping.stopped_epoch + 1}: {stopping.monitor} did not improve in {stopping.wait} "

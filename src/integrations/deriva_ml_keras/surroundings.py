@@ -8,23 +8,23 @@ from typing import Any
 
 import keras
 
-__all__ = ["Surroundings"]
+__all__ = ["CallContext"]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class CallContext:
     """The other callbacks and the data of one call.
 
     Args:
         callbacks: All callbacks in their order, this one among them; empty where they could not be found.
-        batches: Keras' iterator over the epoch's batches; None where there is none, as in a loop written by hand.
+        epoch_iterator: Keras' iterator over the epoch's batches; None where there is none, as in a loop written by hand.
     """
 
     callbacks: tuple[Any, ...] = ()
-    batches: Any = None
+    epoch_iterator: Any = None
 
     @classmethod
-    def of(cls, callback: keras.callbacks.Callback) -> Surroundings:
+    def from_callback(cls, callback: keras.callbacks.Callback) -> CallContext:
         """Look among the callers: the list that calls this callback, and the fit that calls the list."""
         callbacks: tuple[Any, ...] = ()
         frame = sys._getframe(1)
@@ -42,19 +42,19 @@ class Surroundings:
     @property
     def batch_size(self) -> int | None:
         """Samples in a batch; None where the data do not tell."""
-        return self._of_data("batch_size")
+        return self._adapter_value("batch_size")
 
-    def samples(self, batches: int) -> int | None:
+    def count_samples(self, batches: int) -> int | None:
         """How many samples an epoch's first batches hold; None where the data do not tell."""
-        size, last = self.batch_size, self._of_data("partial_batch_size")
+        size, last = self.batch_size, self._adapter_value("partial_batch_size")
         if size is None:
             return None
-        is_whole = batches == self._of_data("num_batches")
+        is_whole = batches == self._adapter_value("num_batches")
         return (batches - 1) * size + last if is_whole and last else batches * size
 
-    def _of_data(self, name: str) -> int | None:
+    def _adapter_value(self, name: str) -> int | None:
         try:
-            value = getattr(self.batches.data_adapter, name)
-        except Exception:  # noqa: BLE001 - so an adapter says that it does not know; or it asks a dataset of the user's
+            value = getattr(self.epoch_iterator.data_adapter, name)
+        except Exception:
             return None
         return value if isinstance(value, int) else None

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from deriva_ml_core.training import OptionWords, TrainingOptions
+from deriva_ml_core.training import TrainingKwargs, TrainingOptions
 from deriva_ml_lightning.callback import DerivaMLCallback
 
 if TYPE_CHECKING:
@@ -27,15 +27,19 @@ class Autolog:
     """
 
     def __init__(
-        self, ml: DerivaML | None, configuration: ExecutionConfiguration | None, description: str, options: OptionWords
+        self,
+        ml: DerivaML | None,
+        configuration: ExecutionConfiguration | None,
+        description: str,
+        options: TrainingKwargs,
     ) -> None:
         self._ml = ml
         self._configuration = configuration
         self._description = description
         self._options = options
-        self._is_on = True
-        self._before = _SWITCHED_ON.get()
-        _SWITCHED_ON.set(self)
+        self._is_enabled = True
+        self._previous = _ACTIVE.get()
+        _ACTIVE.set(self)
 
     def __enter__(self) -> Self:
         return self
@@ -47,34 +51,34 @@ class Autolog:
 
     def disable(self) -> None:
         """Switch it off: Trainers that are made from now on are not recorded; those that were made, are."""
-        self._is_on = False
-        if _SWITCHED_ON.get() is self:
-            _SWITCHED_ON.set(self._before)
+        self._is_enabled = False
+        if _ACTIVE.get() is self:
+            _ACTIVE.set(self._previous)
 
-    def callback(self) -> DerivaMLCallback | None:
+    def _create_callback(self) -> DerivaMLCallback | None:
         """A callback for one Trainer; None where it is switched off, and so was what it came after."""
-        if not self._is_on:
-            return None if self._before is None else self._before.callback()
-        return _AddedCallback(
+        if not self._is_enabled:
+            return None if self._previous is None else self._previous._create_callback()
+        return _AutologCallback(
             ml=self._ml, configuration=self._configuration, description=self._description, **self._options
         )
 
 
 # no plain variable, so that Trainers of other threads and tasks, which began without it, are left alone
-_SWITCHED_ON: ContextVar[Autolog | None] = ContextVar("deriva_ml_lightning_autolog", default=None)
+_ACTIVE: ContextVar[Autolog | None] = ContextVar("deriva_ml_lightning_autolog", default=None)
 
 
-class _AddedCallback(DerivaMLCallback):
+class _AutologCallback(DerivaMLCallback):
     """Silent where the user gave a callback."""
 
-    added = True
+    _is_autolog = True
 
 
 def autolog(
     ml: DerivaML | None = None,
     configuration: ExecutionConfiguration | None = None,
     description: str = "",
-    **options: Unpack[OptionWords],
+    **options: Unpack[TrainingKwargs],
 ) -> Autolog:
     """Record every Trainer that is made from now on, in this thread, with an execution of its own.
 
@@ -98,12 +102,12 @@ def autolog(
             deriva_ml_lightning.autolog()
             Trainer(max_epochs=10).fit(model, data)
     """
-    TrainingOptions.of(options)
+    TrainingOptions.from_kwargs(options)
     return Autolog(ml, configuration, description, options)
 
 
 def added_callbacks() -> list[DerivaMLCallback]:
     """What a Trainer that is being made gets."""
-    switched_on = _SWITCHED_ON.get()
-    callback = None if switched_on is None else switched_on.callback()
+    switched_on = _ACTIVE.get()
+    callback = None if switched_on is None else switched_on._create_callback()
     return [] if callback is None else [callback]

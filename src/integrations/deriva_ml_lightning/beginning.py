@@ -6,50 +6,50 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deriva_ml_core.ranks import present_rank
+from deriva_ml_core.ranks import current_rank
 from deriva_ml_core.training import TrainingReporter
 from deriva_ml_lightning.checkpoint_io import is_local
-from deriva_ml_lightning.checkpointing import Checkpointing
-from deriva_ml_lightning.speaking import is_trial_checkpoint
+from deriva_ml_lightning.checkpointing import TrainerCheckpoints
+from deriva_ml_lightning.speaking import is_tuner_checkpoint
 
-__all__ = ["Beginning"]
+__all__ = ["StartPolicy"]
 
 
-class Beginning:
+class StartPolicy:
     """Makes the execution where that is to be done, and shows it to the Trainer's ModelCheckpoints.
 
     Args:
         reporter: What makes it, or follows it.
-        checkpointing: Who shows it.
+        checkpoints: Who shows it.
     """
 
-    def __init__(self, reporter: TrainingReporter, checkpointing: Checkpointing) -> None:
+    def __init__(self, reporter: TrainingReporter, checkpoints: TrainerCheckpoints) -> None:
         self._reporter = reporter
-        self._checkpointing = checkpointing
-        self._is_done = False
+        self._checkpoints = checkpoints
+        self._has_begun = False
 
     def set_up(self, trainer: Any) -> None:
         """A Trainer is set up: on every rank, before the ModelCheckpoints are."""
-        self._is_done = False
+        self._has_begun = False
         if trainer.state.fn == "fit":
-            self._checkpointing.begin(trainer)
-        if trainer.state.fn != "fit" or not self._is_late:
-            self.make_sure(trainer)
+            self._checkpoints.begin(trainer)
+        if trainer.state.fn != "fit" or not self._is_deferred:
+            self.ensure_begun(trainer)
 
-    def make_sure(self, trainer: Any) -> None:
+    def ensure_begun(self, trainer: Any) -> None:
         """Begin, where that is not done: on every rank."""
-        if self._is_done:
+        if self._has_begun:
             return
-        self._is_done = True
+        self._has_begun = True
         # the others follow; one whose rank only the Trainer knows would begin a run of its own
-        if trainer.is_global_zero or present_rank(os.environ):
+        if trainer.is_global_zero or current_rank(os.environ):
             self._reporter.begin()
         if trainer.state.fn == "fit":
-            self._checkpointing.direct_theirs(self._reporter.checkpoint_folder if trainer.is_global_zero else None)
-            if self._is_late:
-                self._checkpointing.share_folders(trainer)
+            self._checkpoints.set_dirpaths(self._reporter.checkpoint_folder if trainer.is_global_zero else None)
+            if self._is_deferred:
+                self._checkpoints.share_dirpaths(trainer)
 
-    def load(self, trainer: Any, checkpoint: dict[str, Any], key: str) -> None:
+    def load_checkpoint(self, trainer: Any, checkpoint: dict[str, Any], key: str) -> None:
         """A checkpoint is loaded: on every rank.
 
         Args:
@@ -58,15 +58,15 @@ class Beginning:
             key: What our state is called there.
         """
         path = trainer.ckpt_path
-        if is_trial_checkpoint(path):
+        if is_tuner_checkpoint(path):
             return
         state = checkpoint["callbacks"].get(key, {})
         self._reporter.resume_from(state, Path(path) if path and is_local(path) else None)
         if trainer.state.fn == "fit":
-            self.make_sure(trainer)
-            self._checkpointing.accept_folders(checkpoint)
+            self.ensure_begun(trainer)
+            self._checkpoints.update_loaded_dirpaths(checkpoint)
 
     @property
-    def _is_late(self) -> bool:
+    def _is_deferred(self) -> bool:
         """Whether the run is not known before a checkpoint is loaded."""
-        return self._reporter.own and self._reporter.options.resume == "same"
+        return self._reporter.has_own_execution and self._reporter.options.resume == "same"

@@ -6,17 +6,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.training import OptionWords, TrainingReporter
-from deriva_ml_core.unattended import opening
-from deriva_ml_lightning.beginning import Beginning
+from deriva_ml_core.training import TrainingKwargs, TrainingReporter
+from deriva_ml_core.unattended import resolve_execution
+from deriva_ml_lightning.beginning import StartPolicy
 from deriva_ml_lightning.checkpoint_io import wait_for_saves
-from deriva_ml_lightning.checkpointing import Checkpointing
-from deriva_ml_lightning.epochs import Epochs
-from deriva_ml_lightning.packages import callback_classes, callbacks_of, put_back, put_last
-from deriva_ml_lightning.settings import settings_of
-from deriva_ml_lightning.speaking import Voice
-from deriva_ml_lightning.stages import Stages
-from deriva_ml_lightning.stops import Stops
+from deriva_ml_lightning.checkpointing import TrainerCheckpoints
+from deriva_ml_lightning.epochs import EpochTracker
+from deriva_ml_lightning.packages import callback_classes, find_callbacks, move_callback_last, restore_callback_order
+from deriva_ml_lightning.settings import collect_settings
+from deriva_ml_lightning.speaking import DuplicateGuard
+from deriva_ml_lightning.stages import StageTracker
+from deriva_ml_lightning.stops import StopReason
 
 if TYPE_CHECKING:
     from typing import Any as Callback  # so that a type checker takes it for either package's
@@ -36,7 +36,7 @@ else:
 
 __all__ = ["DerivaMLCallback"]
 
-SIGTERM_CODE = 128 + 15
+SIGTERM_EXIT_CODE = 128 + 15
 """The exit status by which shells tell of SIGTERM."""
 
 
@@ -67,7 +67,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
             Trainer(max_epochs=10, callbacks=[DerivaMLCallback()]).fit(model, data)
     """
 
-    added = False
+    _is_autolog = False
     """Whether autolog added it, and not the user."""
 
     def __init__(
@@ -78,23 +78,23 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         configuration: ExecutionConfiguration | None = None,
         description: str = "",
         checkpoint_io: bool = True,
-        **options: Unpack[OptionWords],
+        **options: Unpack[TrainingKwargs],
     ) -> None:
         super().__init__()
         if execution is not None and not (ml is None and configuration is None and not description):
             raise ConfigurationError(
                 "Give DerivaMLCallback either an execution, or ml=, configuration= and description= to make one of."
             )
-        self._reporter = TrainingReporter(execution or opening(ml, configuration, description), **options)
-        self._epochs = Epochs(self._reporter)
-        self._stages = Stages(self._reporter)
-        self._checkpointing = Checkpointing(self._reporter, direct=checkpoint_io)
-        self._stops = Stops()
+        self._reporter = TrainingReporter(execution or resolve_execution(ml, configuration, description), **options)
+        self._epoch_tracker = EpochTracker(self._reporter)
+        self._stage_tracker = StageTracker(self._reporter)
+        self._checkpoints = TrainerCheckpoints(self._reporter, write_directly=checkpoint_io)
+        self._stop_reason = StopReason()
         self._outcome = ""
-        self._voice = Voice(self._reporter, added=self.added)
-        self._beginning = Beginning(self._reporter, self._checkpointing)
-        self._is_on = False
-        self._order: list[Any] = []
+        self._duplicate_guard = DuplicateGuard(self._reporter, is_autolog=self._is_autolog)
+        self._start_policy = StartPolicy(self._reporter, self._checkpoints)
+        self._is_recording = False
+        self._original_callbacks: list[Any] = []
 
     def __enter__(self) -> Self:
         self._reporter.__enter__()
@@ -110,125 +110,129 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         """The execution.
 
         Raises:
-            ExecutionNotBegun: The callback makes its own when a Trainer is set up, and none has been.
+            ExecutionNotStarted: The callback makes its own when a Trainer is set up, and none has been.
         """
         return self._reporter.execution
 
     @property
     def state_key(self) -> str:
         """What its state is called in a checkpoint."""
-        return self._voice.key
+        return self._duplicate_guard.state_key
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint tells of the run that made it."""
-        return {} if self._voice.is_silent else dict(self._reporter.state())
+        return {} if self._duplicate_guard.is_duplicate else dict(self._reporter.state())
 
     # The hooks, in the order in which a Trainer calls them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._checkpointing.note_undirected(trainer)
-        self._is_on = self._voice.set_up(trainer, [each._voice for each in callbacks_of(trainer, DerivaMLCallback)])
-        if self._is_on:
-            self._beginning.set_up(trainer)
+        self._checkpoints.remember_missing_dirpaths(trainer)
+        self._is_recording = self._duplicate_guard.check_trainer(
+            trainer, [each._duplicate_guard for each in find_callbacks(trainer, DerivaMLCallback)]
+        )
+        if self._is_recording:
+            self._start_policy.set_up(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._is_on:
-            self._beginning.load(trainer, checkpoint, self.state_key)
+        if self._is_recording:
+            self._start_policy.load_checkpoint(trainer, checkpoint, self.state_key)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._order = put_last(trainer, self)  # what ModelCheckpoints save in a hook is there when ours is called
+        if self._is_recording:
+            self._original_callbacks = move_callback_last(
+                trainer, self
+            )  # what ModelCheckpoints save in a hook is there when ours is called
             if not trainer.strategy.restore_checkpoint_after_setup:
-                self._beginning.make_sure(trainer)
+                self._start_policy.ensure_begun(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._is_on:
+        if not self._is_recording:
             return
-        self._beginning.make_sure(trainer)
-        self._epochs.begin(trainer)
-        self._stops = Stops()
+        self._start_policy.ensure_begun(trainer)
+        self._epoch_tracker.begin(trainer)
+        self._stop_reason = StopReason()
         epochs = trainer.max_epochs
         if trainer.is_global_zero:
             self._reporter.begin_fit(
                 epochs=epochs if epochs and epochs > 0 else None,
-                settings=settings_of(trainer, pl_module),
-                managed=self._checkpointing.managed,
+                settings=collect_settings(trainer, pl_module),
+                managed=self._checkpoints.is_managed,
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._complete_epoch(trainer)
-            self._epochs.begin_epoch(trainer)
+        if self._is_recording:
+            self._report_epoch(trainer)
+            self._epoch_tracker.begin_epoch(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._is_on and (step := self._epochs.end_batch(trainer, batch)) is not None:
-            self._checkpointing.ours.end_step(trainer, step)
+        if self._is_recording and (step := self._epoch_tracker.end_batch(trainer, batch)) is not None:
+            self._checkpoints.default_checkpoints.end_step(trainer, step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._complete_epoch(trainer)
-            self._checkpointing.ours.end_epoch(trainer, self._epochs.end_epoch(trainer))
+        if self._is_recording:
+            self._report_epoch(trainer)
+            self._checkpoints.default_checkpoints.end_epoch(trainer, self._epoch_tracker.end_epoch(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._complete_epoch(trainer)
-            self._outcome = self._stops.outcome(trainer)
+        if self._is_recording:
+            self._report_epoch(trainer)
+            self._outcome = self._stop_reason.describe(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._stages.begin(trainer)
+        if self._is_recording:
+            self._stage_tracker.begin(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._stages.end(trainer, "validate")
+        if self._is_recording:
+            self._stage_tracker.end(trainer, "validate")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._stages.begin(trainer)
+        if self._is_recording:
+            self._stage_tracker.begin(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._stages.end(trainer, "test")
+        if self._is_recording:
+            self._stage_tracker.end(trainer, "test")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._stages.begin(trainer)
+        if self._is_recording:
+            self._stage_tracker.begin(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on:
-            self._stages.end(trainer, "predict")
+        if self._is_recording:
+            self._stage_tracker.end(trainer, "predict")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_on and trainer.is_global_zero:
-            self._checkpointing.finish()
+        if self._is_recording and trainer.is_global_zero:
+            self._checkpoints.finish()
             self._reporter.end_fit(self._outcome)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._is_on:
-            self._leave(trainer)
-            self._stages.tell(trainer)
+        if self._is_recording:
+            self._restore_trainer(trainer)
+            self._stage_tracker.report(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not self._is_on:
+        if not self._is_recording:
             return
-        self._epochs.report(trainer, complete=False)
+        self._epoch_tracker.report(trainer, read_late_metrics=False)
         if isinstance(exception, SystemExit) and exception.code is None and trainer.received_sigterm:
-            exception.code = SIGTERM_CODE  # the Trainer's own exception would end the process with 0
-        wait_for_saves(trainer.strategy, self._reporter.options.drain)
+            exception.code = SIGTERM_EXIT_CODE  # the Trainer's own exception would end the process with 0
+        wait_for_saves(trainer.strategy, self._reporter.options.exit_timeout)
         if trainer.is_global_zero:
-            self._checkpointing.finish()
+            self._checkpoints.finish()
         self._reporter.fail(exception)  # a failure of any rank is the run's
-        self._leave(trainer)
+        self._restore_trainer(trainer)
 
-    def _complete_epoch(self, trainer: Trainer) -> None:
-        if (told := self._epochs.report(trainer)) is not None:
-            self._stops.note_epoch(trainer, told[0])
-            self._checkpointing.ours.complete_epoch(trainer, told[1])
+    def _report_epoch(self, trainer: Trainer) -> None:
+        if (told := self._epoch_tracker.report(trainer)) is not None:
+            self._stop_reason.record_epoch(trainer, told[0])
+            self._checkpoints.default_checkpoints.save_deferred(trainer, told[1])
 
-    def _leave(self, trainer: Trainer) -> None:
+    def _restore_trainer(self, trainer: Trainer) -> None:
         """Leave the Trainer as it was."""
-        self._is_on = False
-        self._checkpointing.end(trainer)
-        put_back(trainer, self._order)
+        self._is_recording = False
+        self._checkpoints.end(trainer)
+        restore_callback_order(trainer, self._original_callbacks)

@@ -8,24 +8,31 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
 
-from deriva_ml_core.assets.copying import beginning_of, hold
-from deriva_ml_lightning.packages import classes_named
+from deriva_ml_core.assets.copying import lock_file, partial_path
+from deriva_ml_lightning.packages import find_classes
 
-__all__ = ["CheckpointWatch", "RecordedCheckpointIO", "install", "is_local", "uninstall", "wait_for_saves"]
+__all__ = [
+    "CheckpointListener",
+    "RecordedCheckpointIO",
+    "install_checkpoint_io",
+    "is_local",
+    "uninstall_checkpoint_io",
+    "wait_for_saves",
+]
 
 
-class CheckpointWatch(Protocol):
+class CheckpointListener(Protocol):
     """Who is told of checkpoints, on whatever thread writes them."""
 
-    def saving(self, path: Path, *, whole: bool) -> AbstractContextManager[None]:
+    def around_save(self, path: Path, *, is_final: bool) -> AbstractContextManager[None]:
         """Called around the writing of a local file or folder, which is there when it is left without an error.
 
         Args:
             path: Where it will be.
-            whole: Whether it is written beside and renamed, so that nobody ever writes to it in its place.
+            is_final: Whether it is written beside and renamed, so that nobody ever writes to it in its place.
         """
 
-    def removed(self, path: Path) -> None:
+    def on_removed(self, path: Path) -> None:
         """Called after a local file or folder was removed."""
 
 
@@ -37,14 +44,14 @@ class RecordedCheckpointIO:
 
     Args:
         inner: The CheckpointIO that was there.
-        watch: Who is told; None in a process that records nothing.
-        direct: Whether to write in the place of Lightning's own.
+        listener: Who is told; None in a process that records nothing.
+        write_directly: Whether to write in the place of Lightning's own.
     """
 
-    def __init__(self, inner: Any, watch: CheckpointWatch | None, *, direct: bool) -> None:
+    def __init__(self, inner: Any, listener: CheckpointListener | None, *, write_directly: bool) -> None:
         self.inner = inner
-        self.watch = watch
-        self._direct = direct
+        self.listener = listener
+        self._write_directly = write_directly
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner":  # while it is unpickled
@@ -53,58 +60,60 @@ class RecordedCheckpointIO:
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save, as every CheckpointIO does."""
-        if self.watch is None or not is_local(path):
+        if self.listener is None or not is_local(path):
             self._save(checkpoint, path, storage_options)
             return
-        with self.watch.saving(_absolute(path), whole=self._is_direct()):
+        with self.listener.around_save(_absolute_path(path), is_final=self._should_write_directly()):
             self._save(checkpoint, path, storage_options)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove, as every CheckpointIO does."""
         self.inner.remove_checkpoint(path)
-        if self.watch is not None and is_local(path):
-            self.watch.removed(_absolute(path))
+        if self.listener is not None and is_local(path):
+            self.listener.on_removed(_absolute_path(path))
 
     def _save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any) -> None:
-        if storage_options is None and self._is_direct() and is_local(path):
-            _write(checkpoint, _absolute(path))
+        if storage_options is None and self._should_write_directly() and is_local(path):
+            _write_atomic(checkpoint, _absolute_path(path))
         else:  # also what Lightning's own refuses
             self.inner.save_checkpoint(checkpoint, path, storage_options=storage_options)
 
-    def _is_direct(self) -> bool:
-        return self._direct and type(self.inner) in classes_named("plugins.io", "TorchCheckpointIO")
+    def _should_write_directly(self) -> bool:
+        return self._write_directly and type(self.inner) in find_classes("plugins.io", "TorchCheckpointIO")
 
 
-def install(strategy: Any, watch: CheckpointWatch | None, *, direct: bool) -> RecordedCheckpointIO:
+def install_checkpoint_io(
+    strategy: Any, listener: CheckpointListener | None, *, write_directly: bool
+) -> RecordedCheckpointIO:
     """Put ours before the CheckpointIO that does the writing: inside of those that only wrap another.
 
     Args:
         strategy: The Trainer's.
-        watch: Who is told.
-        direct: Whether ours writes in the place of Lightning's own for files.
+        listener: Who is told.
+        write_directly: Whether ours writes in the place of Lightning's own for files.
 
     Returns:
         What `uninstall` takes away again.
     """
-    wrapping = _innermost_wrapping(strategy)
+    wrapping = _innermost_wrapper(strategy)
     inner = strategy.checkpoint_io if wrapping is None else wrapping.checkpoint_io
-    ours = RecordedCheckpointIO(inner, watch, direct=direct)
-    _put(strategy, wrapping, ours)
-    for kind in classes_named("plugins.io", "CheckpointIO"):
+    ours = RecordedCheckpointIO(inner, listener, write_directly=write_directly)
+    _set_checkpoint_io(strategy, wrapping, ours)
+    for kind in find_classes("plugins.io", "CheckpointIO"):
         kind.register(RecordedCheckpointIO)
     return ours
 
 
-def uninstall(strategy: Any, ours: RecordedCheckpointIO) -> None:
+def uninstall_checkpoint_io(strategy: Any, installed: RecordedCheckpointIO) -> None:
     """Put back what was there; what others have put before it meanwhile stays."""
-    wrapping = _innermost_wrapping(strategy)
+    wrapping = _innermost_wrapper(strategy)
     current = strategy.checkpoint_io if wrapping is None else wrapping.checkpoint_io
-    if current is ours:
-        _put(strategy, wrapping, ours.inner)
+    if current is installed:
+        _set_checkpoint_io(strategy, wrapping, installed.inner)
         return
     while isinstance(current, RecordedCheckpointIO):
-        if current.inner is ours:
-            current.inner = ours.inner
+        if current.inner is installed:
+            current.inner = installed.inner
             return
         current = current.inner
 
@@ -119,9 +128,11 @@ def wait_for_saves(strategy: Any, seconds: float) -> bool:
     Returns:
         Whether all is written.
     """
-    if _innermost_wrapping(strategy) is None:
+    if _innermost_wrapper(strategy) is None:
         return True
-    waiting = Thread(target=_close, args=(strategy.checkpoint_io,), name="deriva-ml-saves", daemon=True)
+    waiting = Thread(
+        target=_teardown_ignoring_errors, args=(strategy.checkpoint_io,), name="deriva-ml-saves", daemon=True
+    )
     waiting.start()
     waiting.join(seconds)
     return not waiting.is_alive()
@@ -132,41 +143,41 @@ def is_local(path: Any) -> bool:
     return "://" not in os.fspath(path)
 
 
-def _absolute(path: Any) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - a link is meant itself, not what it points to
+def _absolute_path(path: Any) -> Path:
+    return Path(os.path.abspath(path))
 
 
-def _close(checkpoint_io: Any) -> None:
+def _teardown_ignoring_errors(checkpoint_io: Any) -> None:
     try:
         checkpoint_io.teardown()
-    except BaseException:  # noqa: BLE001 - the Trainer closes it too, and raises this there
+    except BaseException:
         return
 
 
-def _innermost_wrapping(strategy: Any) -> Any | None:
-    kinds = classes_named("plugins.io.wrapper", "_WrappingCheckpointIO")
+def _innermost_wrapper(strategy: Any) -> Any | None:
+    kinds = find_classes("plugins.io.wrapper", "_WrappingCheckpointIO")
     found, current = None, strategy.checkpoint_io
     while isinstance(current, kinds):
         found, current = current, current.checkpoint_io
     return found
 
 
-def _put(strategy: Any, wrapping: Any | None, checkpoint_io: Any) -> None:
-    if wrapping is None:
+def _set_checkpoint_io(strategy: Any, wrapper: Any | None, checkpoint_io: Any) -> None:
+    if wrapper is None:
         strategy.checkpoint_io = checkpoint_io
     else:
-        wrapping._checkpoint_io = checkpoint_io  # its setter takes only the first
+        wrapper._checkpoint_io = checkpoint_io  # its setter takes only the first
 
 
-def _write(checkpoint: dict[str, Any], path: Path) -> None:
+def _write_atomic(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint beside its place, and rename it when it is whole."""
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = beginning_of(path)
+    partial = partial_path(path)
     try:
         with partial.open("wb") as file:  # given a path, torch.save would write the name into the bytes
-            hold(file)
+            lock_file(file)
             torch.save(checkpoint, file)
         partial.replace(path)
     finally:

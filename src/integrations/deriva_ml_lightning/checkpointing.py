@@ -10,158 +10,172 @@ from pathlib import Path
 from typing import Any
 
 from deriva_ml_core.training import TrainingReporter
-from deriva_ml_lightning.checkpoint_io import RecordedCheckpointIO, install, is_local, uninstall
-from deriva_ml_lightning.our_saves import OurSaves
-from deriva_ml_lightning.packages import checkpoint_callbacks
+from deriva_ml_lightning.checkpoint_io import (
+    RecordedCheckpointIO,
+    install_checkpoint_io,
+    is_local,
+    uninstall_checkpoint_io,
+)
+from deriva_ml_lightning.our_saves import DefaultCheckpoints
+from deriva_ml_lightning.packages import find_checkpoint_callbacks
 
-__all__ = ["Checkpointing"]
+__all__ = ["TrainerCheckpoints"]
 
 log = logging.getLogger(__name__)
 
-REQUEUED = "hpc_ckpt_"
+HPC_CHECKPOINT_PREFIX = "hpc_ckpt_"
 """How Lightning names what it saves before SLURM requeues a job: trainer/connectors/checkpoint_connector.py."""
 
 
-class Checkpointing:
+class TrainerCheckpoints:
     """The checkpoints of one Trainer, recorded.
 
     Args:
         reporter: What is told, on rank zero.
-        direct: Whether checkpoints are written by our CheckpointIO where the Trainer has Lightning's own.
+        write_directly: Whether checkpoints are written by our CheckpointIO where the Trainer has Lightning's own.
     """
 
-    def __init__(self, reporter: TrainingReporter, *, direct: bool) -> None:
-        self.ours = OurSaves(reporter)
+    def __init__(self, reporter: TrainingReporter, *, write_directly: bool) -> None:
+        self.default_checkpoints = DefaultCheckpoints(reporter)
         """What our own policy saves."""
         self._reporter = reporter
-        self._direct = direct
-        self._installed: RecordedCheckpointIO | None = None
-        self._theirs: list[Any] = []
-        self._undirected: list[Any] = []
-        self._root: Path | None = None
-        self._known: dict[Path, None] = {}
-        self._removed: set[Path] = set()
+        self._write_directly = write_directly
+        self._checkpoint_io: RecordedCheckpointIO | None = None
+        self._model_checkpoints: list[Any] = []
+        self._without_dirpath: list[Any] = []
+        self._root_dir: Path | None = None
+        self._recorded_paths: dict[Path, None] = {}
+        self._removed_while_writing: set[Path] = set()
         """What was removed while it was still being written beside the training."""
 
     @property
-    def managed(self) -> bool:
+    def is_managed(self) -> bool:
         """Whether the Trainer's own ModelCheckpoints decide."""
-        return bool(self._theirs)
+        return bool(self._model_checkpoints)
 
-    def note_undirected(self, trainer: Any) -> None:
+    def remember_missing_dirpaths(self, trainer: Any) -> None:
         """Remember which ModelCheckpoints were given no folder, before the Trainer chooses one for them."""
-        known = {id(each) for each in self._undirected}
-        self._undirected += [
-            each for each in checkpoint_callbacks(trainer) if each.dirpath is None and id(each) not in known
+        known = {id(each) for each in self._without_dirpath}
+        self._without_dirpath += [
+            each for each in find_checkpoint_callbacks(trainer) if each.dirpath is None and id(each) not in known
         ]
 
     def begin(self, trainer: Any) -> None:
         """Take part in a fit: on every rank, before the ModelCheckpoints' own ``setup``."""
         asked = self._reporter.options.checkpoints
-        self._theirs = checkpoint_callbacks(trainer) if asked is None and not trainer.fast_dev_run else []
-        self.ours.begin(saves=not self._theirs and asked != "none" and not trainer.fast_dev_run)
-        self._root = Path(trainer.default_root_dir).absolute()
-        self._removed.clear()
+        self._model_checkpoints = (
+            find_checkpoint_callbacks(trainer) if asked is None and not trainer.fast_dev_run else []
+        )
+        self.default_checkpoints.begin(
+            is_enabled=not self._model_checkpoints and asked != "none" and not trainer.fast_dev_run
+        )
+        self._root_dir = Path(trainer.default_root_dir).absolute()
+        self._removed_while_writing.clear()
         watch = self if trainer.is_global_zero else None
-        self._installed = install(trainer.strategy, watch, direct=self._direct)
+        self._checkpoint_io = install_checkpoint_io(trainer.strategy, watch, write_directly=self._write_directly)
 
-    def direct_theirs(self, folder: Path | None) -> None:
+    def set_dirpaths(self, folder: Path | None) -> None:
         """Have the ModelCheckpoints that were given no folder write into the staging folder.
 
         Args:
             folder: That folder; None in a process that records nothing, which is told by theirs.
         """
-        for number, each in enumerate(self._theirs, 1):
-            if folder is not None and any(each is one for one in self._undirected):
-                each.dirpath = str(folder / f"checkpoint-{number}" if len(self._theirs) > 1 else folder)
+        for number, each in enumerate(self._model_checkpoints, 1):
+            if folder is not None and any(each is one for one in self._without_dirpath):
+                each.dirpath = str(folder / f"checkpoint-{number}" if len(self._model_checkpoints) > 1 else folder)
 
-    def share_folders(self, trainer: Any) -> None:
+    def share_dirpaths(self, trainer: Any) -> None:
         """Tell every rank the folders, where they became known after the ModelCheckpoints' own ``setup``."""
-        for each in self._undirected:
-            if any(each is one for one in self._theirs):
+        for each in self._without_dirpath:
+            if any(each is one for one in self._model_checkpoints):
                 each.setup(trainer, trainer.lightning_module, "fit")
 
-    def accept_folders(self, checkpoint: Mapping[str, Any]) -> None:
+    def update_loaded_dirpaths(self, checkpoint: Mapping[str, Any]) -> None:
         """Tell what is loaded of theirs the present folders: with another one they would drop their best score."""
-        for each in self._theirs:
-            if any(each is one for one in self._undirected) and each.state_key in checkpoint.get("callbacks", {}):
+        for each in self._model_checkpoints:
+            if any(each is one for one in self._without_dirpath) and each.state_key in checkpoint.get("callbacks", {}):
                 checkpoint["callbacks"][each.state_key]["dirpath"] = each.dirpath
 
     def end(self, trainer: Any) -> None:
         """Take no more part."""
-        if self._installed is not None:
-            uninstall(trainer.strategy, self._installed)
-            self._installed = None
+        if self._checkpoint_io is not None:
+            uninstall_checkpoint_io(trainer.strategy, self._checkpoint_io)
+            self._checkpoint_io = None
 
     # What is seen of a CheckpointIO
 
     @contextmanager
-    def saving(self, path: Path, *, whole: bool) -> Iterator[None]:
+    def around_save(self, path: Path, *, is_final: bool) -> Iterator[None]:
         """Called around the writing of a checkpoint, on whatever thread writes it."""
-        if self.ours.take(path):
+        if self.default_checkpoints.claim(path):
             with self._reporter.writing_checkpoint(path):
                 yield
             return
         yield
-        if self._keeper(path) is not None:
-            if path in self._removed:
-                self._removed.discard(path)
+        if self._find_model_checkpoint(path) is not None:
+            if path in self._removed_while_writing:
+                self._removed_while_writing.discard(path)
             else:
-                self._adopt(path, whole=whole)
-        elif path.parent == self._root and path.name.startswith(REQUEUED):
+                self._stage_existing(path, is_final=is_final)
+        elif path.parent == self._root_dir and path.name.startswith(HPC_CHECKPOINT_PREFIX):
             self._reporter.requeue(path)
 
-    def removed(self, path: Path) -> None:
+    def on_removed(self, path: Path) -> None:
         """Called after a checkpoint was removed."""
-        if path in self._known:
-            del self._known[path]
-            self._spare(partial(self._reporter.checkpoints.forget, path), path)
-        elif self._keeper(path) is not None:
-            self._removed.add(path)
+        if path in self._recorded_paths:
+            del self._recorded_paths[path]
+            self._run_safely(partial(self._reporter.checkpoints.unstage, path), path)
+        elif self._find_model_checkpoint(path) is not None:
+            self._removed_while_writing.add(path)
 
     # Theirs
 
-    def sweep(self) -> None:
+    def rescan(self) -> None:
         """Take up what they keep and no CheckpointIO told of, and let go of what is not there any more."""
-        for path in [each for each in self._known if not each.exists()]:
-            self.removed(path)
-        for each in self._theirs:
+        for path in [each for each in self._recorded_paths if not each.exists()]:
+            self.on_removed(path)
+        for each in self._model_checkpoints:
             named = (*each.best_k_models, each.best_model_path, each.last_model_path)
             for path in {Path(name) for name in named if name and is_local(name)}:
-                if path not in self._known and path.exists() and not path.is_symlink() and self._keeper(path) is each:
-                    self._adopt(path, whole=False)
+                if (
+                    path not in self._recorded_paths
+                    and path.exists()
+                    and not path.is_symlink()
+                    and self._find_model_checkpoint(path) is each
+                ):
+                    self._stage_existing(path, is_final=False)
 
     def finish(self) -> None:
         """Point out their best and their last, of those that are there."""
-        if self._root is not None:
-            self._spare(self._finish, self._root)
+        if self._root_dir is not None:
+            self._run_safely(self._mark_best_and_last, self._root_dir)
 
-    def _finish(self) -> None:
-        self.sweep()
-        if not self._known:
+    def _mark_best_and_last(self) -> None:
+        self.rescan()
+        if not self._recorded_paths:
             return
-        named = {Path(each.last_model_path).resolve() for each in self._theirs if each.last_model_path}
-        last = [path for path in self._known if path in named] or list(self._known)
-        judged = [Path(each.best_model_path) for each in self._theirs if each.monitor is not None]
-        best = next((path for path in judged if path in self._known), None)
-        self._reporter.checkpoints.point_out(best, last[-1])
+        named = {Path(each.last_model_path).resolve() for each in self._model_checkpoints if each.last_model_path}
+        last = [path for path in self._recorded_paths if path in named] or list(self._recorded_paths)
+        judged = [Path(each.best_model_path) for each in self._model_checkpoints if each.monitor is not None]
+        best = next((path for path in judged if path in self._recorded_paths), None)
+        self._reporter.checkpoints.set_framework_checkpoints(best, last[-1])
 
-    def _keeper(self, path: Path) -> Any | None:
+    def _find_model_checkpoint(self, path: Path) -> Any | None:
         """The ModelCheckpoint in whose folder a path is."""
-        for each in self._theirs:
+        for each in self._model_checkpoints:
             if each.dirpath and is_local(each.dirpath) and path.is_relative_to(each.dirpath):
                 return each
         return None
 
-    def _adopt(self, path: Path, *, whole: bool) -> None:
-        self._known.pop(path, None)
-        self._known[path] = None
-        self._spare(partial(self._reporter.checkpoints.adopt, path, whole=whole), path)
-        keeper = self._keeper(path)
+    def _stage_existing(self, path: Path, *, is_final: bool) -> None:
+        self._recorded_paths.pop(path, None)
+        self._recorded_paths[path] = None
+        self._run_safely(partial(self._reporter.checkpoints.stage_existing, path, is_final=is_final), path)
+        keeper = self._find_model_checkpoint(path)
         if keeper is not None and keeper.save_top_k == -1 and not path.name.startswith(keeper.CHECKPOINT_NAME_LAST):
-            self._reporter.send_soon(path)
+            self._reporter.stream_checkpoint(path)
 
-    def _spare(self, task: Callable[[], None], path: Path) -> None:
+    def _run_safely(self, task: Callable[[], None], path: Path) -> None:
         try:
             task()
         except Exception:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
 from deriva_ml_core.training import TrainingReporter
-from deriva_ml_core.training.metrics import as_floats
+from deriva_ml_core.training.metrics import extract_floats
 
-__all__ = ["Epochs", "once"]
+__all__ = ["EpochTracker", "drop_step_and_epoch_duplicates"]
 
 
 @dataclass(frozen=True)
-class _Ended:
+class _EndedEpoch:
     """An epoch that has ended; the module's own ``on_train_epoch_end`` may still add to its metrics."""
 
     number: int
@@ -23,7 +23,7 @@ class _Ended:
     learning_rates: Mapping[str, float]
 
 
-class Epochs:
+class EpochTracker:
     """Follows one fit. Whatever reads metrics runs on every rank, since that may make them meet; rank zero reports.
 
     Args:
@@ -33,21 +33,21 @@ class Epochs:
     def __init__(self, reporter: TrainingReporter) -> None:
         self._reporter = reporter
         options = reporter.options
-        self._follows_steps = options.log_every_n_steps is not None or options.every_n_steps is not None
-        self._ended: _Ended | None = None
-        self._told: Mapping[str, object] = {}
-        self._rates: dict[str, float] = {}
+        self._should_report_steps = options.log_every_n_steps is not None or options.every_n_steps is not None
+        self._ended_epoch: _EndedEpoch | None = None
+        self._reported_metrics: Mapping[str, object] = {}
+        self._learning_rates: dict[str, float] = {}
         self._samples = 0
         self._step = 0
 
     def begin(self, trainer: Any) -> None:
         """A fit begins."""
-        self._ended, self._told, self._rates, self._samples = None, {}, {}, 0
+        self._ended_epoch, self._reported_metrics, self._learning_rates, self._samples = None, {}, {}, 0
         self._step = trainer.global_step
 
     def begin_epoch(self, trainer: Any) -> None:
         """An epoch begins: the learning rates are taken that it trains with."""
-        self._rates = learning_rates(trainer.optimizers)
+        self._learning_rates = learning_rates(trainer.optimizers)
 
     def end_batch(self, trainer: Any, batch: object) -> int | None:
         """A batch has been trained on.
@@ -55,12 +55,14 @@ class Epochs:
         Returns:
             The step that ended with it; None where it only added to the gradients.
         """
-        self._samples += size_of(batch)
+        self._samples += count_samples(batch)
         if (step := trainer.global_step) == self._step:
             return None
         self._step = step
-        if self._follows_steps and trainer.is_global_zero and self._reporter.wants_step(step):
-            self._reporter.end_step(step, trainer.current_epoch + 1, once(_step_metrics(trainer)))
+        if self._should_report_steps and trainer.is_global_zero and self._reporter.should_report_step(step):
+            self._reporter.end_step(
+                step, trainer.current_epoch + 1, drop_step_and_epoch_duplicates(_step_metrics(trainer))
+            )
         return int(step)
 
     def end_epoch(self, trainer: Any) -> Mapping[str, SupportsFloat]:
@@ -70,38 +72,40 @@ class Epochs:
             The metrics that it has logged by now.
         """
         metrics = dict(trainer.callback_metrics)
-        rates = self._rates or learning_rates(trainer.optimizers)
+        rates = self._learning_rates or learning_rates(trainer.optimizers)
         samples, self._samples = self._samples * trainer.world_size, 0
-        self._ended = _Ended(trainer.current_epoch + 1, trainer.global_step, metrics, samples, rates)
-        return self._fresh(metrics)
+        self._ended_epoch = _EndedEpoch(trainer.current_epoch + 1, trainer.global_step, metrics, samples, rates)
+        return self._new_metrics(metrics)
 
-    def report(self, trainer: Any, *, complete: bool = True) -> tuple[int, Mapping[str, SupportsFloat]] | None:
+    def report(self, trainer: Any, *, read_late_metrics: bool = True) -> tuple[int, Mapping[str, SupportsFloat]] | None:
         """Report the epoch that has ended, if it is not reported yet.
 
         Args:
             trainer: Whose.
-            complete: Whether metrics that were logged since may be read; after a failure another rank may be gone.
+            read_late_metrics: Whether metrics that were logged since may be read; after a failure another rank may be gone.
 
         Returns:
             Its number and its metrics; None where there is none to report.
         """
-        if (ended := self._ended) is None:
+        if (ended := self._ended_epoch) is None:
             return None
-        metrics = {**ended.metrics, **trainer.callback_metrics} if complete else ended.metrics
-        fresh = self._fresh(metrics)
-        self._ended, self._told = None, metrics
+        metrics = {**ended.metrics, **trainer.callback_metrics} if read_late_metrics else ended.metrics
+        fresh = self._new_metrics(metrics)
+        self._ended_epoch, self._reported_metrics = None, metrics
         if trainer.is_global_zero:
             self._reporter.end_epoch(
                 ended.number, fresh, step=ended.step, samples=ended.samples, learning_rates=ended.learning_rates
             )
         return ended.number, fresh
 
-    def _fresh(self, metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
+    def _new_metrics(self, metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
         """What the present epoch logged: the Trainer goes on telling the last value of a metric that it did not."""
-        return once({name: value for name, value in metrics.items() if value is not self._told.get(name)})
+        return drop_step_and_epoch_duplicates(
+            {name: value for name, value in metrics.items() if value is not self._reported_metrics.get(name)}
+        )
 
 
-def once(metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
+def drop_step_and_epoch_duplicates(metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
     """Leave out ``loss_step`` and ``loss_epoch`` beside ``loss``: Lightning's other names for the same metric."""
     twins = {f"{name}{suffix}" for name in metrics for suffix in ("_step", "_epoch")}
     return {name: value for name, value in metrics.items() if name not in twins}
@@ -117,10 +121,10 @@ def learning_rates(optimizers: list[Any]) -> dict[str, float]:
         groups = optimizer.param_groups
         for number, group in enumerate(groups, 1):
             rates[name if len(groups) == 1 else f"{name}/pg{number}"] = group.get("lr")
-    return as_floats(rates)[0]  # some find their rate themselves, and hold None
+    return extract_floats(rates)[0]  # some find their rate themselves, and hold None
 
 
-def size_of(batch: object) -> int:
+def count_samples(batch: object) -> int:
     """How many samples a batch has: the length of the first thing in it that has a shape; 0 where nothing has."""
     try:
         while not hasattr(batch, "shape"):
@@ -131,7 +135,7 @@ def size_of(batch: object) -> int:
             else:
                 return 0
         return int(batch.shape[0]) if batch.shape else 1
-    except Exception:  # noqa: BLE001 - a batch may be of any class; a nested tensor raises when asked for its shape
+    except Exception:
         return 0
 
 

@@ -8,7 +8,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
-__all__ = ["callback_classes", "callbacks_of", "checkpoint_callbacks", "classes_named", "put_back", "put_last"]
+__all__ = [
+    "callback_classes",
+    "find_callbacks",
+    "find_checkpoint_callbacks",
+    "find_classes",
+    "restore_callback_order",
+    "move_callback_last",
+]
 
 C = TypeVar("C")
 
@@ -21,31 +28,31 @@ def callback_classes() -> tuple[type, ...]:
     Raises:
         ModuleNotFoundError: Neither is installed.
     """
-    imported = tuple(package.Callback for package in _imported())
-    return imported or (_first_installed(),)
+    imported = tuple(package.Callback for package in _imported_packages())
+    return imported or (_import_callback_class(),)
 
 
-def classes_named(place: str, name: str) -> tuple[type[Any], ...]:
+def find_classes(module: str, name: str) -> tuple[type[Any], ...]:
     """A class of each of the two packages that is imported, for ``isinstance``.
 
     Args:
-        place: The module in the package, such as ``plugins.io``.
+        module: The module in the package, such as ``plugins.io``.
         name: The class.
     """
-    return tuple(getattr(import_module(f"{package.__name__}.{place}"), name) for package in _imported())
+    return tuple(getattr(import_module(f"{package.__name__}.{module}"), name) for package in _imported_packages())
 
 
-def callbacks_of(trainer: Any, *kinds: type[C]) -> list[C]:
+def find_callbacks(trainer: Any, *kinds: type[C]) -> list[C]:
     """A Trainer's callbacks of some kinds, in the order in which they are called."""
     return [each for each in trainer.callbacks if isinstance(each, kinds)]
 
 
-def checkpoint_callbacks(trainer: Any) -> list[Any]:
+def find_checkpoint_callbacks(trainer: Any) -> list[Any]:
     """The Trainer's own ModelCheckpoints."""
-    return callbacks_of(trainer, *classes_named("callbacks", "ModelCheckpoint"))
+    return find_callbacks(trainer, *find_classes("callbacks", "ModelCheckpoint"))
 
 
-def put_last(trainer: Any, callback: object) -> list[Any]:
+def move_callback_last(trainer: Any, callback: object) -> list[Any]:
     """Let a callback be the last that a Trainer calls, which puts its ModelCheckpoints there.
 
     Returns:
@@ -56,17 +63,17 @@ def put_last(trainer: Any, callback: object) -> list[Any]:
     return before
 
 
-def put_back(trainer: Any, before: list[Any]) -> None:
+def restore_callback_order(trainer: Any, original: list[Any]) -> None:
     """Put a Trainer's callbacks back into an earlier order, unless they are others now."""
-    if {id(each) for each in trainer.callbacks} == {id(each) for each in before}:
-        trainer.callbacks = before
+    if {id(each) for each in trainer.callbacks} == {id(each) for each in original}:
+        trainer.callbacks = original
 
 
-def _imported() -> Iterator[ModuleType]:
+def _imported_packages() -> Iterator[ModuleType]:
     return (found for name in PACKAGES if (found := sys.modules.get(name)) is not None)
 
 
-def _first_installed() -> type:
+def _import_callback_class() -> type:
     for name in PACKAGES:
         try:
             found: type = import_module(name).Callback

@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-__all__ = ["settings_of"]
+__all__ = ["collect_settings"]
 
 log = logging.getLogger(__name__)
 
-OF_TRAINER = (
+TRAINER_ATTRIBUTES = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "precision", "accumulate_grad_batches"),
     *("gradient_clip_val", "gradient_clip_algorithm", "num_devices", "num_nodes", "world_size"),
     *("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch"),
     *("fast_dev_run", "reload_dataloaders_every_n_epochs", "log_every_n_steps"),
 )
-PLAIN = (str, int, float, bool, type(None))
+PRIMITIVE_TYPES = (str, int, float, bool, type(None))
 
 
-def settings_of(trainer: Any, module: Any) -> dict[str, object]:
+def collect_settings(trainer: Any, module: Any) -> dict[str, object]:
     """Tell how a fit is set up: model, data, optimizers, callbacks, Trainer; what cannot be told is left out.
 
     Args:
@@ -29,21 +29,21 @@ def settings_of(trainer: Any, module: Any) -> dict[str, object]:
         module: Its LightningModule.
     """
     parts: dict[str, Callable[[], object]] = {
-        "framework": partial(_framework, trainer),
-        "model": partial(_model, module),
+        "framework": partial(_framework_versions, trainer),
+        "model": partial(_model_settings, module),
         "hyperparameters": lambda: dict(module.hparams),
         "data_hyperparameters": lambda: dict(trainer.datamodule.hparams) if trainer.datamodule else None,
-        "optimizers": lambda: [_optimizer(each) for each in trainer.optimizers],
-        "schedulers": lambda: [_scheduler(each) for each in trainer.lr_scheduler_configs],
-        "data": partial(_data, trainer),
-        "trainer": partial(_trainer, trainer),
-        "callbacks": lambda: [_callback(each) for each in trainer.callbacks],
+        "optimizers": lambda: [_optimizer_settings(each) for each in trainer.optimizers],
+        "schedulers": lambda: [_scheduler_settings(each) for each in trainer.lr_scheduler_configs],
+        "data": partial(_data_settings, trainer),
+        "trainer": partial(_trainer_settings, trainer),
+        "callbacks": lambda: [_callback_settings(each) for each in trainer.callbacks],
         "seeds": _seeds,
     }
-    return {name: told for name, part in parts.items() if (told := _spared(name, part))}
+    return {name: told for name, part in parts.items() if (told := _read_or_none(name, part))}
 
 
-def _spared(name: str, part: Callable[[], object]) -> object:
+def _read_or_none(name: str, part: Callable[[], object]) -> object:
     try:
         return part()
     except Exception:
@@ -51,14 +51,14 @@ def _spared(name: str, part: Callable[[], object]) -> object:
         return None
 
 
-def _framework(trainer: Any) -> dict[str, str]:
+def _framework_versions(trainer: Any) -> dict[str, str]:
     import sys
 
     names = (type(trainer).__module__.partition(".")[0], "torch")
     return {name: str(sys.modules[name].__version__) for name in names if hasattr(sys.modules.get(name), "__version__")}
 
 
-def _model(module: Any) -> dict[str, object]:
+def _model_settings(module: Any) -> dict[str, object]:
     parameters = list(module.parameters())
     layers = [
         {"name": name, "type": type(layer).__name__, "parameters": sum(each.numel() for each in layer.parameters())}
@@ -73,25 +73,28 @@ def _model(module: Any) -> dict[str, object]:
     }
 
 
-def _optimizer(optimizer: Any) -> dict[str, object]:
+def _optimizer_settings(optimizer: Any) -> dict[str, object]:
     optimizer = getattr(optimizer, "optimizer", optimizer)  # a LightningOptimizer wraps one
-    groups = [_plain({key: value for key, value in each.items() if key != "params"}) for each in optimizer.param_groups]
-    settings = _plain(optimizer.defaults)
+    groups = [
+        _select_primitives({key: value for key, value in each.items() if key != "params"})
+        for each in optimizer.param_groups
+    ]
+    settings = _select_primitives(optimizer.defaults)
     return {"name": type(optimizer).__name__, **settings, **({"groups": groups} if len(groups) > 1 else {})}
 
 
-def _scheduler(config: Any) -> dict[str, object]:
+def _scheduler_settings(config: Any) -> dict[str, object]:
     scheduler = config.scheduler
     how = {name: getattr(config, name, None) for name in ("interval", "frequency", "monitor", "name")}
-    return {"name": type(scheduler).__name__, "how": how, **_plain(vars(scheduler))}
+    return {"name": type(scheduler).__name__, "how": how, **_select_primitives(vars(scheduler))}
 
 
-def _callback(callback: Any) -> dict[str, object]:
-    told = {name: value for name, value in _plain(vars(callback)).items() if value not in (None, "")}
+def _callback_settings(callback: Any) -> dict[str, object]:
+    told = {name: value for name, value in _select_primitives(vars(callback)).items() if value not in (None, "")}
     return {"name": type(callback).__name__, **told}
 
 
-def _data(trainer: Any) -> dict[str, object]:
+def _data_settings(trainer: Any) -> dict[str, object]:
     loader = trainer.train_dataloader
     dataset: Any = getattr(loader, "dataset", None)
     told = {
@@ -106,8 +109,8 @@ def _data(trainer: Any) -> dict[str, object]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _trainer(trainer: Any) -> dict[str, object]:
-    told = {name: value for name in OF_TRAINER if (value := getattr(trainer, name, None)) is not None}
+def _trainer_settings(trainer: Any) -> dict[str, object]:
+    told = {name: value for name in TRAINER_ATTRIBUTES if (value := getattr(trainer, name, None)) is not None}
     return {**told, "strategy": _type_name(trainer.strategy), "accelerator": _type_name(trainer.accelerator)}
 
 
@@ -118,15 +121,15 @@ def _seeds() -> dict[str, object]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _plain(values: Mapping[str, object]) -> dict[str, object]:
+def _select_primitives(values: Mapping[str, object]) -> dict[str, object]:
     """What can be told of an object's attributes: its plain public values, and short lists of them."""
-    return {name: value for name, value in values.items() if not name.startswith("_") and _is_plain(value)}
+    return {name: value for name, value in values.items() if not name.startswith("_") and _is_primitive(value)}
 
 
-def _is_plain(value: object) -> bool:
+def _is_primitive(value: object) -> bool:
     if isinstance(value, (list, tuple)):
-        return len(value) <= 20 and all(isinstance(each, PLAIN) for each in value)
-    return isinstance(value, PLAIN)
+        return len(value) <= 20 and all(isinstance(each, PRIMITIVE_TYPES) for each in value)
+    return isinstance(value, PRIMITIVE_TYPES)
 
 
 def _type_name(value: object) -> str | None:

@@ -9,28 +9,28 @@ import sqlalchemy as sa
 
 from deriva_ml_core.backend import Catalog, Row, Where
 from deriva_ml_core.backends.embedded import clock, reading, writing
-from deriva_ml_core.backends.embedded.conditions import criterion
-from deriva_ml_core.backends.embedded.identifiers import snapshot_of, tick_of, time_of
-from deriva_ml_core.backends.embedded.mistakes import reason, reason_to_keep
-from deriva_ml_core.backends.embedded.reading import ALL, Branch, CatalogFile
+from deriva_ml_core.backends.embedded.conditions import build_where_clause
+from deriva_ml_core.backends.embedded.identifiers import snapshot_to_tick, tick_to_iso, tick_to_snapshot
+from deriva_ml_core.backends.embedded.mistakes import explain_integrity_error, explain_row_in_use
+from deriva_ml_core.backends.embedded.reading import ALL_ROWS, CatalogFile, UnionBranch
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.backends.embedded.tabling import add_tables
-from deriva_ml_core.backends.keyed import in_order
-from deriva_ml_core.backends.readonly import ReadOnly
+from deriva_ml_core.backends.keyed import order_rows_by_key
+from deriva_ml_core.backends.readonly import ReadOnlyMixin
 from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, UnknownVersion
 from deriva_ml_core.schema import CatalogModel, Table
 
-__all__ = ["BATCH", "CatalogSnapshot", "EmbeddedCatalog"]
+__all__ = ["BATCH_SIZE", "CatalogSnapshot", "EmbeddedCatalog"]
 
-BATCH = 10_000
+BATCH_SIZE = 10_000
 """Rows that one transaction adds."""
 
 
-class _Readable:
+class _ReadableCatalog:
     """What can be asked of the catalog, now or then."""
 
-    _time: str | None = None
+    _snapshot_time: str | None = None
     """When; None for now."""
 
     def __init__(self, file: CatalogFile) -> None:
@@ -54,40 +54,44 @@ class _Readable:
     def select(
         self,
         table: str,
-        where: Where = ALL,
+        where: Where = ALL_ROWS,
         *,
         order: Sequence[str] = ("RID",),
         descending: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
-        mapped = self._file.mapped(table)
-        where = reading.within(where, self._file.mapped, self._branches)
-        with self._file.database.reading() as connection:
+        mapped = self._file.mapped_table(table)
+        where = reading.resolve_subqueries(where, self._file.mapped_table, self._union_branches)
+        with self._file.database.read_transaction() as connection:
             return reading.select(
-                connection, mapped, self._branches(mapped), where, order=order, descending=descending, limit=limit
+                connection, mapped, self._union_branches(mapped), where, order=order, descending=descending, limit=limit
             )
 
-    def pages(self, table: str, where: Where = ALL, *, size: int = 2000) -> Iterator[list[Row]]:
-        mapped = self._file.mapped(table)
+    def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
+        mapped = self._file.mapped_table(table)
         if size < 1:
             raise ConfigurationError(f"A page has at least one row, not {size}.")
-        return reading.pages(self._file, mapped, self._branches(mapped), where, size)
+        return reading.iter_pages(self._file, mapped, self._union_branches(mapped), where, size)
 
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
         if not tables:
             self._file.refresh()
-        among = [self._file.mapped(name) for name in tables or self._file.every_table()]
-        with self._file.database.reading() as connection:
-            return reading.locate(connection, among, rids, self._time)
+        among = [self._file.mapped_table(name) for name in tables or self._file.mapped_tables()]
+        with self._file.database.read_transaction() as connection:
+            return reading.locate(connection, among, rids, self._snapshot_time)
 
     def close(self) -> None:
         self._file.database.close()
 
-    def _branches(self, mapped: MappedTable) -> Sequence[Branch]:
-        return reading.present(mapped) if self._time is None else reading.then(mapped, self._time)
+    def _union_branches(self, mapped: MappedTable) -> Sequence[UnionBranch]:
+        return (
+            reading.current_branches(mapped)
+            if self._snapshot_time is None
+            else reading.snapshot_branches(mapped, self._snapshot_time)
+        )
 
 
-class EmbeddedCatalog(_Readable):
+class EmbeddedCatalog(_ReadableCatalog):
     """The catalog as it is now.
 
     Args:
@@ -95,8 +99,8 @@ class EmbeddedCatalog(_Readable):
     """
 
     def snapshot(self) -> str:
-        with self._file.database.reading() as connection:
-            return snapshot_of(clock.now(connection))
+        with self._file.database.read_transaction() as connection:
+            return tick_to_snapshot(clock.read_last_tick(connection))
 
     def at(self, snapshot: str) -> CatalogSnapshot:
         """The catalog as it was.
@@ -105,95 +109,97 @@ class EmbeddedCatalog(_Readable):
             InvalidRID: The text is not a snapshot.
             UnknownVersion: The snapshot is later than the catalog's last change, so that it may still change.
         """
-        tick = tick_of(snapshot)
-        with self._file.database.reading() as connection:
-            if tick > (latest := clock.now(connection)):
+        tick = snapshot_to_tick(snapshot)
+        with self._file.database.read_transaction() as connection:
+            if tick > (latest := clock.read_last_tick(connection)):
                 raise UnknownVersion(
-                    f"The catalog {self.name} has no snapshot {snapshot!r}: its latest is {snapshot_of(latest)!r}. "
+                    f"The catalog {self.name} has no snapshot {snapshot!r}: its latest is {tick_to_snapshot(latest)!r}. "
                     "Look whether it is of another catalog."
                 )
         return CatalogSnapshot(self._file, snapshot)
 
     def reserve(self, count: int) -> list[str]:
-        with self._file.database.writing() as connection:
-            return clock.take(connection, count)
+        with self._file.database.write_transaction() as connection:
+            return clock.allocate_rids(connection, count)
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
-        mapped = self._file.mapped(table)
+        mapped = self._file.mapped_table(table)
         added = 0
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
+        for start in range(0, len(rows), BATCH_SIZE):
+            batch = rows[start : start + BATCH_SIZE]
             try:
-                with self._file.database.writing() as connection:
+                with self._file.database.write_transaction() as connection:
                     new = writing.insert(
-                        connection, mapped, self._file.every_table(), batch, skip_existing=skip_existing
+                        connection, mapped, self._file.mapped_tables(), batch, skip_existing=skip_existing
                     )
                 added += new
             except sa.exc.IntegrityError as error:
-                raise self._reason(error, mapped, batch, added) from error
+                raise self._explain_integrity_error(error, mapped, batch, added) from error
         return added
 
     def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
         self.insert(table, rows, skip_existing=True)
         wanted = [row[key] for row in rows]
-        return in_order(table, key, wanted, self.select(table, {key: wanted}))
+        return order_rows_by_key(table, key, wanted, self.select(table, {key: wanted}))
 
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
-        mapped = self._file.mapped(table)
+        mapped = self._file.mapped_table(table)
         try:
-            with self._file.database.writing() as connection:
+            with self._file.database.write_transaction() as connection:
                 oldest = reading.select(
-                    connection, mapped, reading.present(mapped), where, order=("RCT", "RID"), limit=1
+                    connection, mapped, reading.current_branches(mapped), where, order=("RCT", "RID"), limit=1
                 )
                 if oldest:
                     return oldest[0], False
-                rid = row["RID"] if "RID" in row else clock.take(connection, 1)[0]
+                rid = row["RID"] if "RID" in row else clock.allocate_rids(connection, 1)[0]
                 new = {**row, "RID": rid}
-                writing.insert(connection, mapped, self._file.every_table(), [new], skip_existing=False)
-                added = reading.select(connection, mapped, reading.present(mapped), {"RID": rid}, order=("RID",))
+                writing.insert(connection, mapped, self._file.mapped_tables(), [new], skip_existing=False)
+                added = reading.select(
+                    connection, mapped, reading.current_branches(mapped), {"RID": rid}, order=("RID",)
+                )
         except sa.exc.IntegrityError as error:
-            raise self._reason(error, mapped, [row]) from error
+            raise self._explain_integrity_error(error, mapped, [row]) from error
         return added[0], True
 
     def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
-        mapped = self._file.mapped(table)
+        mapped = self._file.mapped_table(table)
         if not rows:
             return 0
         try:
-            with self._file.database.writing() as connection:
+            with self._file.database.write_transaction() as connection:
                 return writing.update(connection, mapped, rows)
         except sa.exc.IntegrityError as error:
-            raise self._reason(error, mapped, rows) from error
+            raise self._explain_integrity_error(error, mapped, rows) from error
 
     def delete(self, table: str, where: Where) -> int:
-        mapped = self._file.mapped(table)
+        mapped = self._file.mapped_table(table)
         try:
-            with self._file.database.writing() as connection:
-                clock.tick(connection)
-                matching = criterion(mapped, mapped.rows, where)
+            with self._file.database.write_transaction() as connection:
+                clock.advance_clock(connection)
+                matching = build_where_clause(mapped, mapped.rows, where)
                 return int(connection.execute(sa.delete(mapped.rows).where(matching)).rowcount)
         except sa.exc.IntegrityError as error:
-            with self._file.database.reading() as connection:
-                raise reason_to_keep(connection, mapped, self._file.every_table(), where) from error
+            with self._file.database.read_transaction() as connection:
+                raise explain_row_in_use(connection, mapped, self._file.mapped_tables(), where) from error
 
     def create_tables(self, tables: Sequence[Table]) -> None:
-        with self._file.database.writing() as connection:
+        with self._file.database.write_transaction() as connection:
             model = add_tables(connection, tables)
-        self._file.know(model)
+        self._file.set_model(model)
 
-    def _reason(
+    def _explain_integrity_error(
         self,
         error: sa.exc.IntegrityError,
         mapped: MappedTable,
         rows: Sequence[Mapping[str, Any]],
         added: int = 0,
     ) -> DerivaMLException:
-        with self._file.database.reading() as connection:
-            found = reason(connection, error, mapped, self._file.every_table(), rows)
+        with self._file.database.read_transaction() as connection:
+            found = explain_integrity_error(connection, error, mapped, self._file.mapped_tables(), rows)
         return type(found)(f"{found} The {added} rows before this batch were added.") if added else found
 
 
-class CatalogSnapshot(_Readable, ReadOnly):
+class CatalogSnapshot(_ReadableCatalog, ReadOnlyMixin):
     """The catalog as it was; tables that were made later are empty.
 
     Args:
@@ -204,7 +210,7 @@ class CatalogSnapshot(_Readable, ReadOnly):
     def __init__(self, file: CatalogFile, snapshot: str) -> None:
         super().__init__(file)
         self._snapshot = snapshot
-        self._time = time_of(tick_of(snapshot))
+        self._snapshot_time = tick_to_iso(snapshot_to_tick(snapshot))
 
     @property
     def name(self) -> str:
@@ -222,5 +228,5 @@ class CatalogSnapshot(_Readable, ReadOnly):
 
 
 if TYPE_CHECKING:
-    _now: type[Catalog] = EmbeddedCatalog
-    _then: type[Catalog] = CatalogSnapshot
+    _catalog_protocol_check: type[Catalog] = EmbeddedCatalog
+    _snapshot_protocol_check: type[Catalog] = CatalogSnapshot

@@ -7,33 +7,33 @@ import os
 from io import FileIO
 from pathlib import Path
 
-__all__ = ["copy_digesting", "digest", "same_bytes", "write_all"]
+__all__ = ["copy_with_md5", "compute_md5", "has_same_bytes", "write_all"]
 
-PIECE = 2**20
+CHUNK_SIZE = 2**20
 
 
-def digest(file: Path | FileIO) -> str:
+def compute_md5(file: Path | FileIO) -> str:
     """The MD5 of a file, 32 hex digits."""
     if isinstance(file, Path):
         with file.open("rb", buffering=0) as opened:
-            return digest(opened)
+            return compute_md5(opened)
     md5 = hashlib.md5(usedforsecurity=False)
     # not hashlib.file_digest, whose buffer and search for the name cost more than a small file's bytes
-    while piece := file.read(PIECE):
+    while piece := file.read(CHUNK_SIZE):
         md5.update(piece)
     return md5.hexdigest()
 
 
-def copy_digesting(file: Path, copy: Path) -> tuple[str, int]:
+def copy_with_md5(file: Path, destination: Path) -> tuple[str, int]:
     """Copy a file, and return the MD5 and length of what was copied, whatever is written to the original meanwhile.
 
     Args:
         file: The original; its modification time goes with the bytes.
-        copy: Where there is nothing yet.
+        destination: Where there is nothing yet.
     """
     md5, length = hashlib.md5(usedforsecurity=False), 0
-    with file.open("rb", buffering=0) as source, copy.open("xb", buffering=0) as target:
-        piece = memoryview(bytearray(min(PIECE, os.fstat(source.fileno()).st_size + 1)))
+    with file.open("rb", buffering=0) as source, destination.open("xb", buffering=0) as target:
+        piece = memoryview(bytearray(min(CHUNK_SIZE, os.fstat(source.fileno()).st_size + 1)))
         while count := source.readinto(piece):
             md5.update(piece[:count])
             length += write_all(target, piece[:count])
@@ -42,20 +42,20 @@ def copy_digesting(file: Path, copy: Path) -> tuple[str, int]:
     return md5.hexdigest(), length
 
 
-def write_all(file: FileIO, piece: bytes | memoryview) -> int:
+def write_all(file: FileIO, data: bytes | memoryview) -> int:
     """Write a whole piece, and return its length: a disk that is nearly full takes a part before it refuses."""
-    left = memoryview(piece)
+    left = memoryview(data)
     while left:
         left = left[file.write(left) :]
-    return len(piece)
+    return len(data)
 
 
-def same_bytes(first: Path, second: Path) -> bool:
+def has_same_bytes(first: Path, second: Path) -> bool:
     """Whether two files hold the same bytes, read now."""
     if first.stat().st_size != second.stat().st_size:
         return False
     with first.open("rb", buffering=0) as one, second.open("rb", buffering=0) as other:
-        while piece := one.read(PIECE):
+        while piece := one.read(CHUNK_SIZE):
             if other.read(len(piece)) != piece:
                 return False
     return True

@@ -27,7 +27,7 @@ __all__ = ["BUSY_TIMEOUT", "Database", "error_code"]
 BUSY_TIMEOUT = 30.0
 """Seconds that a call waits for another process's writing to end."""
 
-PATIENCE = 10
+BUSY_RETRY_MS = 10
 """Milliseconds after which SQLite's waiting for a turn to write begins afresh."""
 
 
@@ -40,81 +40,81 @@ class Database:
 
     Args:
         file: The file.
-        journal: SQLite's journal mode: ``WAL``, or ``DELETE`` where the file system cannot share memory.
+        journal_mode: SQLite's journal mode: ``WAL``, or ``DELETE`` where the file system cannot share memory.
         busy_timeout: Seconds to wait for another process's writing to end.
     """
 
-    def __init__(self, file: Path, *, journal: str = "WAL", busy_timeout: float = BUSY_TIMEOUT) -> None:
+    def __init__(self, file: Path, *, journal_mode: str = "WAL", busy_timeout: float = BUSY_TIMEOUT) -> None:
         self.file = file
-        self._journal = journal
+        self._journal_mode = journal_mode
         self._busy_timeout = busy_timeout
-        self._turn = RLock()
+        self._lock = RLock()
         self._engine: sa.Engine | None = None
-        self._opened: tuple[int, int] | None = None
+        self._open_file_id: tuple[int, int] | None = None
         self._pid = os.getpid()
-        _around_forks(self)
+        _register_fork_handlers(self)
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
+    def read_transaction(self) -> Iterator[sa.Connection]:
         """One state of the database, whatever others write meanwhile."""
-        with self._connected() as connection:
+        with self._acquire_connection() as connection:
             connection.exec_driver_sql("BEGIN")
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
+    def write_transaction(self) -> Iterator[sa.Connection]:
         """A transaction that no other process can come between; it is undone if the block raises."""
-        with self._connected() as connection:
-            self._begin_alone(connection)
+        with self._acquire_connection() as connection:
+            self._begin_immediate(connection)
             yield connection
             # a COMMIT that fails leaves the transaction open: as a statement SQLAlchemy still rolls it back
             connection.exec_driver_sql("COMMIT")
 
-    def run_alone(self, statement: str) -> None:
+    def execute_autocommit(self, statement: str) -> None:
         """Run a statement that SQLite takes outside transactions only."""
-        with self._connected() as connection:
+        with self._acquire_connection() as connection:
             connection.exec_driver_sql(statement)
 
     def close(self) -> None:
         """Let go of the connection."""
-        with self._turn:
+        with self._lock:
             if self._engine is not None and self._pid == os.getpid():
                 self._engine.dispose()
 
     @contextmanager
-    def _connected(self) -> Iterator[sa.Connection]:
-        with self._turn, self._explained(), self._present_engine().connect() as connection:
+    def _acquire_connection(self) -> Iterator[sa.Connection]:
+        with self._lock, self._translate_errors(), self._get_engine().connect() as connection:
             yield connection
 
-    def _begin_alone(self, connection: sa.Connection) -> None:
+    def _begin_immediate(self, connection: sa.Connection) -> None:
         # SQLite asks less and less often the longer it waits, so that of several writers some would starve
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
-        driver.execute(f"PRAGMA busy_timeout = {PATIENCE}")
+        driver.execute(f"PRAGMA busy_timeout = {BUSY_RETRY_MS}")
         end = monotonic() + self._busy_timeout
         try:
-            while not _begun(driver, last=monotonic() > end):
+            while not _try_begin_immediate(driver, is_last_attempt=monotonic() > end):
                 pass
         finally:
             driver.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except sa.exc.IntegrityError:
             raise  # the catalog knows the rows, and so the reason
         except (sa.exc.StatementError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
-            raise _in_our_words(error, self.file) from error
+            raise _translate_error(error, self.file) from error
 
-    def _present_engine(self) -> sa.Engine:
+    def _get_engine(self) -> sa.Engine:
         if self._engine is None or self._pid != os.getpid():
             self._engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool)
             self._pid = os.getpid()
-        elif self._opened not in (None, _identity(self.file)):
+        elif self._open_file_id not in (None, _file_id(self.file)):
             # SQLite would go on writing into a file that was deleted or moved away
             self._engine.dispose()
-            self._opened = None
+            self._open_file_id = None
         return self._engine
 
     def _connect(self) -> sqlite3.Connection:
@@ -125,49 +125,51 @@ class Database:
             isolation_level=None,
             check_same_thread=False,
         )
-        self._opened = _identity(self.file)
-        if self._journal != "WAL":
-            connection.execute(f"PRAGMA journal_mode = {self._journal}")
+        self._open_file_id = _file_id(self.file)
+        if self._journal_mode != "WAL":
+            connection.execute(f"PRAGMA journal_mode = {self._journal_mode}")
         for setting in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -16384", "temp_store = MEMORY"):
             connection.execute(f"PRAGMA {setting}")
         return connection
 
     def before_fork(self) -> None:
         """Wait until no call is under way, and let go of the connection."""
-        self._turn.acquire()
+        self._lock.acquire()
         self.close()
 
     def after_fork(self) -> None:
         """Let calls go on."""
-        self._turn.release()
+        self._lock.release()
 
 
-def _begun(connection: sqlite3.Connection, *, last: bool) -> bool:
+def _try_begin_immediate(connection: sqlite3.Connection, *, is_last_attempt: bool) -> bool:
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        if last or not error_code(error).startswith("SQLITE_BUSY"):
+        if is_last_attempt or not error_code(error).startswith("SQLITE_BUSY"):
             raise
         return False
     return True
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def _file_id(file: Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(file)  # noqa: PTH116 - asked at every call, and this is twice as fast as Path's own
+        found = os.stat(file)
     except OSError:
         return None
     return found.st_dev, found.st_ino
 
 
-def _around_forks(database: Database) -> None:
+def _register_fork_handlers(database: Database) -> None:
     before, after = WeakMethod(database.before_fork), WeakMethod(database.after_fork)
     os.register_at_fork(
-        before=lambda: _call(before), after_in_parent=lambda: _call(after), after_in_child=lambda: _call(after)
+        before=lambda: _call_if_alive(before),
+        after_in_parent=lambda: _call_if_alive(after),
+        after_in_child=lambda: _call_if_alive(after),
     )
 
 
-def _call(method: WeakMethod[Callable[[], None]]) -> None:
+def _call_if_alive(method: WeakMethod[Callable[[], None]]) -> None:
     if (present := method()) is not None:
         present()
 
@@ -179,7 +181,7 @@ def error_code(error: BaseException | None) -> str:
     return str(getattr(error, "sqlite_errorname", ""))
 
 
-def _in_our_words(error: Exception, file: Path) -> DerivaMLException:
+def _translate_error(error: Exception, file: Path) -> DerivaMLException:
     code = error_code(error)
     said = getattr(error, "orig", None) or error
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -187,7 +189,7 @@ def _in_our_words(error: Exception, file: Path) -> DerivaMLException:
             f"Another process has been writing to the catalog {file} for too long; call again when it has ended."
         )
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return CatalogCorrupt(corruption(file, str(said)))
+        return CatalogCorrupt(corruption_message(file, str(said)))
     if code.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
         return CatalogReadOnly(
             f"The catalog {file} cannot be written ({said}): let this user write to the file and to its folder, or "
@@ -198,24 +200,24 @@ def _in_our_words(error: Exception, file: Path) -> DerivaMLException:
             f"The disk of the catalog {file} is full, and nothing was written: free some space and call again."
         )
     if code.startswith("SQLITE_CANTOPEN"):
-        return _unopened(file, str(said))
+        return _cannot_open_error(file, str(said))
     if code.startswith("SQLITE_IOERR"):
         return CatalogUnavailable(f"The disk of the catalog {file} failed ({said}), and nothing was written.")
     return ConfigurationError(f"The catalog {file} cannot take this: {said}.")
 
 
-def _unopened(file: Path, said: str) -> DerivaMLException:
+def _cannot_open_error(file: Path, detail: str) -> DerivaMLException:
     if file.exists() and not os.access(file.parent, os.W_OK):
         return CatalogReadOnly(
             f"The catalog {file} cannot be opened, since its folder cannot be written: let this user write there, or "
             "work in another place with DERIVA_ML_HOME."
         )
-    return CatalogUnavailable(f"The catalog {file} cannot be opened ({said}): check that it is there and readable.")
+    return CatalogUnavailable(f"The catalog {file} cannot be opened ({detail}): check that it is there and readable.")
 
 
-def corruption(file: Path, said: str) -> str:
+def corruption_message(file: Path, detail: str) -> str:
     """What to say of a file that is no catalog, and what to do."""
     return (
-        f"{file} is not a sound catalog ({said}). Put back a copy of it, or rescue what can be read with "
+        f"{file} is not a sound catalog ({detail}). Put back a copy of it, or rescue what can be read with "
         f"`sqlite3 {file.name} .recover`; move it away to begin with an empty catalog."
     )

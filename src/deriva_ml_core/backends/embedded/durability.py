@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
-__all__ = ["EarlySync", "FEW", "make_durable", "sync_path"]
+__all__ = ["BackgroundFsync", "MAX_SINGLE_FSYNCS", "make_durable", "sync_path"]
 
-FEW = 16
+MAX_SINGLE_FSYNCS = 16
 """Files up to which each is synchronized by itself: one fsync costs about what a syncfs costs a few files."""
 
 
-class EarlySync:
+class BackgroundFsync:
     """A file that is being written to the disk while it is read for its digest.
 
     Args:
@@ -51,7 +51,7 @@ def make_durable(files: Iterable[Path], folder: Path) -> None:
         folder: The folder that holds all of them, on one file system.
     """
     names = list(files)
-    if len(names) > FEW and _sync_file_system(folder):
+    if len(names) > MAX_SINGLE_FSYNCS and _sync_file_system(folder):
         return
     folders = {above for name in names for above in name.parents if above.is_relative_to(folder)}
     for path in (*names, *sorted(folders, reverse=True)):

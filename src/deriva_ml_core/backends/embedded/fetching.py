@@ -7,15 +7,15 @@ from io import FileIO
 from pathlib import Path
 
 from deriva_ml_core.backends.embedded.contents import write_all
-from deriva_ml_core.backends.partial import partial_file
+from deriva_ml_core.backends.partial import open_partial_file
 from deriva_ml_core.errors import ChecksumMismatch
 
-__all__ = ["fetch"]
+__all__ = ["fetch_object"]
 
-PIECE = 2**20
+CHUNK_SIZE = 2**20
 
 
-def fetch(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
+def fetch_object(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
     """Copy an object.
 
     Args:
@@ -29,11 +29,11 @@ def fetch(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
         ChecksumMismatch: Its bytes are others.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with partial_file(target.parent, md5) as (part, name):
+    with open_partial_file(target.parent, md5) as (part, name):
         for begin_again in (False, True):
             if begin_again:
                 part.truncate(0)
-            found = _complete(path, part)
+            found = _resume_copy(path, part)
             if found == (md5, length):
                 name.replace(target)
                 return
@@ -44,15 +44,15 @@ def fetch(path: Path, url: str, target: Path, *, length: int, md5: str) -> None:
     )
 
 
-def _complete(path: Path, part: FileIO) -> tuple[str, int]:
+def _resume_copy(path: Path, part: FileIO) -> tuple[str, int]:
     md5, length = hashlib.md5(usedforsecurity=False), 0
     part.seek(0)
-    while piece := part.read(PIECE):
+    while piece := part.read(CHUNK_SIZE):
         md5.update(piece)
         length += len(piece)
     with path.open("rb", buffering=0) as source:
         source.seek(length)
-        while piece := source.read(PIECE):
+        while piece := source.read(CHUNK_SIZE):
             md5.update(piece)
             length += write_all(part, piece)
     return md5.hexdigest(), length

@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["network_file_system", "present_mounts"]
+__all__ = ["detect_network_file_system", "list_mounts"]
 
-NETWORK = re.compile(
+NETWORK_FILE_SYSTEMS = re.compile(
     r"nfs\d?|cifs|smb\w*|afpfs|ncpfs|afs|coda|9p|lustre|gpfs|beegfs\w*|ceph|glusterfs|orangefs|pvfs2|ocfs2|gfs2?|"
     r"panfs|webdav|davfs\d?|fuse\.(sshfs|glusterfs|ceph|davfs\d?|s3fs|rclone|smbnetfs|curlftpfs|gvfsd-fuse|mfs|juicefs)"
 )
 """The types of file systems, as Linux and macOS name them, that several machines write."""
 
 
-def network_file_system(folder: Path, mounts: Iterable[tuple[str, str]]) -> str | None:
+def detect_network_file_system(folder: Path, mounts: Iterable[tuple[str, str]]) -> str | None:
     """The type of the network file system that a folder lies on; None where it lies on a disk of this machine.
 
     Args:
@@ -25,24 +25,24 @@ def network_file_system(folder: Path, mounts: Iterable[tuple[str, str]]) -> str 
     place = folder.resolve()
     kinds = {Path(mount): kind for mount, kind in mounts}
     kind = next((kinds[above] for above in (place, *place.parents) if above in kinds), "")
-    return kind if NETWORK.fullmatch(kind) else None
+    return kind if NETWORK_FILE_SYSTEMS.fullmatch(kind) else None
 
 
-def present_mounts(table: Path = Path("/proc/self/mounts")) -> list[tuple[str, str]]:
+def list_mounts(mounts_file: Path = Path("/proc/self/mounts")) -> list[tuple[str, str]]:
     """Where each file system of this machine is mounted, and its type.
 
     Args:
-        table: Linux's own list; without one psutil is asked, which takes longer to import than a catalog to open.
+        mounts_file: Linux's own list; without one psutil is asked, which takes longer to import than a catalog to open.
     """
     try:
-        lines = table.read_text(errors="surrogateescape").splitlines()
+        lines = mounts_file.read_text(errors="surrogateescape").splitlines()
     except OSError:
         from psutil import disk_partitions
 
         return [(partition.mountpoint, partition.fstype) for partition in disk_partitions(all=True)]
-    return [(_plain(fields[1]), fields[2]) for line in lines if len(fields := line.split(" ")) > 2]
+    return [(_unescape_mount_point(fields[1]), fields[2]) for line in lines if len(fields := line.split(" ")) > 2]
 
 
-def _plain(mount: str) -> str:
+def _unescape_mount_point(mount: str) -> str:
     # the kernel writes spaces and the like as \040
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount)

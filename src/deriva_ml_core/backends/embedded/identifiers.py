@@ -9,15 +9,15 @@ from deriva_ml_core.errors import InvalidRID
 
 __all__ = [
     "FIRST_RID",
-    "check_given",
+    "check_row_rid",
     "decode",
     "encode",
     "encode_range",
-    "present",
+    "current_tick",
     "rid_number",
-    "snapshot_of",
-    "tick_of",
-    "time_of",
+    "tick_to_snapshot",
+    "snapshot_to_tick",
+    "tick_to_iso",
 ]
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -26,15 +26,15 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 FIRST_RID = 32**4
 """The first number handed out, ``1-0000``; ``0000`` stays free for a dry run."""
 
-_PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
-_FROM_CROCKFORD = str.maketrans(ALPHABET, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+_DIGIT_PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
+_CROCKFORD_TO_BASE32HEX = str.maketrans(ALPHABET, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def encode(number: int) -> str:
     """Write a number, not below zero, in groups of four digits from the right: ``1-4A2C``."""
-    group = _PAIRS[(number >> 10) & 1023] + _PAIRS[number & 1023]
+    group = _DIGIT_PAIRS[(number >> 10) & 1023] + _DIGIT_PAIRS[number & 1023]
     high = number >> 20
     return f"{encode(high)}-{group}" if high else group.lstrip("0") or "0"
 
@@ -45,7 +45,7 @@ def encode_range(first: int, end: int) -> list[str]:
     while first < end:
         beginning = encode(first)[:-2]
         next_block = min(end, (first | 1023) + 1)
-        written += [beginning + last for last in _PAIRS[first & 1023 : (first & 1023) + next_block - first]]
+        written += [beginning + last for last in _DIGIT_PAIRS[first & 1023 : (first & 1023) + next_block - first]]
         first = next_block
     return written
 
@@ -57,7 +57,7 @@ def decode(text: str) -> int:
         InvalidRID: The text is not what `encode` would write for any number.
     """
     try:
-        number = int(text.replace("-", "").translate(_FROM_CROCKFORD), 32) if text.isascii() else -1
+        number = int(text.replace("-", "").translate(_CROCKFORD_TO_BASE32HEX), 32) if text.isascii() else -1
     except ValueError:
         number = -1
     if number < 0 or encode(number) != text:
@@ -73,29 +73,29 @@ def rid_number(rid: str) -> int | None:
         return None
 
 
-def check_given(rid: object) -> str:
+def check_row_rid(rid: object) -> str:
     """Return a record id that a caller gave a new row, or raise `InvalidRID`."""
     if not isinstance(rid, str) or split_rid(rid)[1] is not None:
         raise InvalidRID(f"{rid!r} cannot be the RID of a row: give letters and digits in groups joined by '-'.")
     return rid
 
 
-def present() -> int:
+def current_tick() -> int:
     """Microseconds since 1970, by this machine's clock."""
     return (datetime.now(UTC) - _EPOCH) // _MICROSECOND
 
 
-def time_of(tick: int) -> str:
+def tick_to_iso(tick: int) -> str:
     """A tick, microseconds since 1970, as ISO 8601 in UTC, so that texts and ticks have one order."""
     return (_EPOCH + timedelta(microseconds=tick)).isoformat(timespec="microseconds")
 
 
-def snapshot_of(tick: int) -> str:
+def tick_to_snapshot(tick: int) -> str:
     """The name of the state that a tick left behind."""
     return encode(tick)
 
 
-def tick_of(snapshot: str) -> int:
+def snapshot_to_tick(snapshot: str) -> int:
     """The tick of a snapshot.
 
     Raises:
@@ -103,7 +103,7 @@ def tick_of(snapshot: str) -> int:
     """
     try:
         tick = decode(snapshot)
-        time_of(tick)
+        tick_to_iso(tick)
     except (InvalidRID, OverflowError):
         raise InvalidRID(
             f"{snapshot!r} is not a snapshot of an embedded catalog: give what follows '@' in a RID or a citation."

@@ -11,12 +11,12 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 
-from deriva_ml_core.addresses import CATALOG_FILE
+from deriva_ml_core.addresses import CATALOG_FILENAME
 from deriva_ml_core.backends.embedded import clock, tabling, writing
 from deriva_ml_core.backends.embedded.catalog import EmbeddedCatalog
-from deriva_ml_core.backends.embedded.database import Database, corruption
+from deriva_ml_core.backends.embedded.database import Database, corruption_message
 from deriva_ml_core.backends.embedded.durability import sync_path
-from deriva_ml_core.backends.embedded.filesystems import network_file_system, present_mounts
+from deriva_ml_core.backends.embedded.filesystems import detect_network_file_system, list_mounts
 from deriva_ml_core.backends.embedded.reading import CatalogFile
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.backends.embedded.upgrading import MIGRATIONS, Migration
@@ -28,11 +28,11 @@ from deriva_ml_core.errors import (
     DerivaMLException,
     DerivaMLWarning,
 )
-from deriva_ml_core.standard import SCHEMA_VERSION, TERMS, standard_tables
+from deriva_ml_core.standard import DEFAULT_TERMS, SCHEMA_VERSION, default_tables
 
-__all__ = ["APPLICATION_ID", "FILE", "open_catalog"]
+__all__ = ["APPLICATION_ID", "CATALOG_FILE_NAME", "open_catalog"]
 
-FILE = CATALOG_FILE
+CATALOG_FILE_NAME = CATALOG_FILENAME
 
 APPLICATION_ID = 0x6472766D
 """SQLite's mark of whose file it is: ``drvm``."""
@@ -61,12 +61,12 @@ def open_catalog(
         CatalogReadOnly: There is none, and the folder may not be written.
         CatalogUnavailable: The folder cannot be made, or its disk is full.
     """
-    file = folder / FILE
-    journal = _journal(folder, present_mounts() if mounts is None else mounts)
+    file = folder / CATALOG_FILE_NAME
+    journal = _choose_journal_mode(folder, list_mounts() if mounts is None else mounts)
     if not file.exists():
-        _make(folder, journal)
-    database = Database(file, journal=journal)
-    if (found := _version(database)) > version:
+        _create_catalog(folder, journal)
+    database = Database(file, journal_mode=journal)
+    if (found := _read_version(database)) > version:
         raise CatalogTooNew(
             f"The catalog {file} has version {found} and this software knows versions up to {version}: "
             "install the deriva-ml-core that wrote it, or a newer one."
@@ -74,12 +74,12 @@ def open_catalog(
     if found < version:
         # who may not write it reads it as it is: no version took away what an earlier one had
         with suppress(CatalogReadOnly):
-            _upgrade(database, migrations, version)
+            _migrate(database, migrations, version)
     return EmbeddedCatalog(CatalogFile(database, folder))
 
 
-def _journal(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
-    kind = network_file_system(folder, mounts)
+def _choose_journal_mode(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
+    kind = detect_network_file_system(folder, mounts)
     if kind is None:
         return "WAL"
     warnings.warn(
@@ -91,37 +91,37 @@ def _journal(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
     return "DELETE"
 
 
-def _version(database: Database) -> int:
-    with database.reading() as connection:
+def _read_version(database: Database) -> int:
+    with database.read_transaction() as connection:
         mark = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
         version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if mark != APPLICATION_ID or version < 1:
-        raise CatalogCorrupt(corruption(database.file, "it is not a file of this software"))
+        raise CatalogCorrupt(corruption_message(database.file, "it is not a file of this software"))
     return version
 
 
-def _make(folder: Path, journal: str) -> None:
+def _create_catalog(folder: Path, journal_mode: str) -> None:
     """Make the catalog beside its place and rename it there, so that nobody ever sees half of one."""
     from filelock import FileLock
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{FILE}.lock"):
-            if (folder / FILE).exists():
+        with FileLock(folder / f"{CATALOG_FILE_NAME}.lock"):
+            if (folder / CATALOG_FILE_NAME).exists():
                 return
             for left in folder.glob(".catalog-*"):  # by a process that was killed here
                 rmtree(left)
             with TemporaryDirectory(prefix=".catalog-", dir=folder) as workshop:
-                draft = Path(workshop) / FILE
+                draft = Path(workshop) / CATALOG_FILE_NAME
                 draft.touch()
-                _furnish(Database(draft, journal=journal), journal)
-                draft.replace(folder / FILE)
+                _initialize_schema(Database(draft, journal_mode=journal_mode), journal_mode)
+                draft.replace(folder / CATALOG_FILE_NAME)
             sync_path(folder)
     except OSError as error:
-        raise _unmade(folder, error) from error
+        raise _creation_error(folder, error) from error
 
 
-def _unmade(folder: Path, error: OSError) -> DerivaMLException:
+def _creation_error(folder: Path, error: OSError) -> DerivaMLException:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CatalogReadOnly(
             f"No catalog can be made in {folder} ({error.strerror}): let this user write there, or choose another "
@@ -132,14 +132,14 @@ def _unmade(folder: Path, error: OSError) -> DerivaMLException:
     )
 
 
-def _furnish(database: Database, journal: str) -> None:
-    database.run_alone(f"PRAGMA journal_mode = {journal}")
-    with database.writing() as connection:
-        for statement in (*clock.CREATION, *tabling.CREATION):
+def _initialize_schema(database: Database, journal_mode: str) -> None:
+    database.execute_autocommit(f"PRAGMA journal_mode = {journal_mode}")
+    with database.write_transaction() as connection:
+        for statement in (*clock.CLOCK_DDL, *tabling.MODEL_DDL):
             connection.exec_driver_sql(statement)
-        model = tabling.add_tables(connection, standard_tables())
+        model = tabling.add_tables(connection, default_tables())
         tables = {name: MappedTable(table) for name, table in model.tables.items()}
-        for vocabulary, terms in TERMS.items():
+        for vocabulary, terms in DEFAULT_TERMS.items():
             rows = [{"Name": name, "Description": description} for name, description in terms.items()]
             writing.insert(connection, tables[vocabulary], tables, rows, skip_existing=False)
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -147,8 +147,8 @@ def _furnish(database: Database, journal: str) -> None:
     database.close()
 
 
-def _upgrade(database: Database, migrations: Sequence[Migration], version: int) -> None:
-    with database.writing() as connection:
+def _migrate(database: Database, migrations: Sequence[Migration], version: int) -> None:
+    with database.write_transaction() as connection:
         # another process may have done it while this one waited
         found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
         for migration in migrations[found - 1 : version - 1]:

@@ -10,22 +10,32 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from deriva_ml_core.backend import Either, Linked, Row, Where
-from deriva_ml_core.backends.embedded.conditions import check_columns, criterion
-from deriva_ml_core.backends.embedded.database import Database, corruption
-from deriva_ml_core.backends.embedded.tables import UNTIL, MappedTable, model_from_json
+from deriva_ml_core.backend import AnyOf, InSubquery, Row, Where
+from deriva_ml_core.backends.embedded.conditions import build_where_clause, check_columns
+from deriva_ml_core.backends.embedded.database import Database, corruption_message
+from deriva_ml_core.backends.embedded.tables import VALID_UNTIL, MappedTable, model_from_json
 from deriva_ml_core.errors import CatalogCorrupt
 from deriva_ml_core.schema import CatalogModel
 
-__all__ = ["ALL", "Branch", "CatalogFile", "locate", "pages", "present", "select", "then", "within"]
+__all__ = [
+    "ALL_ROWS",
+    "UnionBranch",
+    "CatalogFile",
+    "locate",
+    "iter_pages",
+    "current_branches",
+    "select",
+    "snapshot_branches",
+    "resolve_subqueries",
+]
 
-ALL: Where = MappingProxyType({})
+ALL_ROWS: Where = MappingProxyType({})
 """The condition that every row meets."""
 
-TABLES_AT_ONCE = 200
+MAX_TABLES_PER_QUERY = 200
 """Of which one statement asks, with their histories; SQLite joins 500 (https://www.sqlite.org/limits.html)."""
 
-Branch = tuple[sa.Table, sa.ColumnElement[bool]]
+UnionBranch = tuple[sa.Table, sa.ColumnElement[bool]]
 """Rows of one table of SQLite's, and which of them."""
 
 
@@ -40,84 +50,88 @@ class CatalogFile:
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.folder = folder
-        self._description = ""
-        self._mapped: dict[str, MappedTable] = {}
+        self._model_json = ""
+        self._mapped_tables: dict[str, MappedTable] = {}
         self.refresh()
 
-    def know(self, model: CatalogModel) -> None:
+    def set_model(self, model: CatalogModel) -> None:
         """Take note of the tables that there are."""
-        self.model, self._mapped = model, {name: MappedTable(table) for name, table in model.tables.items()}
+        self.model, self._mapped_tables = model, {name: MappedTable(table) for name, table in model.tables.items()}
 
     def refresh(self) -> CatalogModel:
         """Read the tables again; where nothing is new, what is compiled for them stays."""
-        with self.database.reading() as connection:
-            description = _describe(connection)
-        if description != self._description or not self._mapped:
+        with self.database.read_transaction() as connection:
+            description = _read_model_json(connection)
+        if description != self._model_json or not self._mapped_tables:
             try:
-                self.know(model_from_json(description))
+                self.set_model(model_from_json(description))
             except ValueError as error:
-                raise CatalogCorrupt(corruption(self.database.file, str(error))) from error
-            self._description = description
+                raise CatalogCorrupt(corruption_message(self.database.file, str(error))) from error
+            self._model_json = description
         return self.model
 
-    def mapped(self, name: str) -> MappedTable:
+    def mapped_table(self, name: str) -> MappedTable:
         """The table of that name; another process may just have made it."""
-        if name not in self._mapped:
+        if name not in self._mapped_tables:
             self.refresh().table(name)
-        return self._mapped[name]
+        return self._mapped_tables[name]
 
-    def every_table(self) -> Mapping[str, MappedTable]:
+    def mapped_tables(self) -> Mapping[str, MappedTable]:
         """All tables that are known now."""
-        return MappingProxyType(self._mapped)
+        return MappingProxyType(self._mapped_tables)
 
 
 def read_model(connection: sa.Connection) -> CatalogModel:
     """The tables that the catalog says it has."""
-    return model_from_json(_describe(connection))
+    return model_from_json(_read_model_json(connection))
 
 
-def _describe(connection: sa.Connection) -> str:
+def _read_model_json(connection: sa.Connection) -> str:
     description: str = connection.exec_driver_sql("SELECT tables FROM _model").scalar_one()
     return description
 
 
-def present(mapped: MappedTable) -> tuple[Branch, ...]:
+def current_branches(mapped: MappedTable) -> tuple[UnionBranch, ...]:
     """The rows as they are now."""
     return ((mapped.rows, sa.true()),)
 
 
-def then(mapped: MappedTable, time: str) -> tuple[Branch, ...]:
+def snapshot_branches(mapped: MappedTable, time: str) -> tuple[UnionBranch, ...]:
     """The rows as they were at a time: those unchanged since, and those that were changed or deleted later."""
     rows, history = mapped.rows.c, mapped.history.c
     return (
         (mapped.rows, rows["RMT"] <= time),
-        (mapped.history, sa.and_(history["RMT"] <= time, history[UNTIL] > time)),
+        (mapped.history, sa.and_(history["RMT"] <= time, history[VALID_UNTIL] > time)),
     )
 
 
-def within(
-    where: Where, find: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[Branch]]
+def resolve_subqueries(
+    where: Where, find_table: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[UnionBranch]]
 ) -> Where:
     """A condition in which each linked row is asked for by a question within the question.
 
     Args:
         where: The condition.
-        find: The table of a name.
+        find_table: The table of a name.
         branches: The rows of a table, now or then.
     """
-    if isinstance(where, Either):
+    if isinstance(where, AnyOf):
         return where
     return {
-        name: _asked(value, find, branches) if isinstance(value, Linked) else value for name, value in where.items()
+        name: _build_subquery(value, find_table, branches) if isinstance(value, InSubquery) else value
+        for name, value in where.items()
     }
 
 
-def _asked(
-    linked: Linked, find: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[Branch]]
+def _build_subquery(
+    linked: InSubquery,
+    find_table: Callable[[str], MappedTable],
+    branches: Callable[[MappedTable], Sequence[UnionBranch]],
 ) -> sa.SelectBase:
-    mapped = find(linked.table)
+    mapped = find_table(linked.table)
     parts = [
-        sa.select(rows.c["RID"]).where(meant, criterion(mapped, rows, linked.where)) for rows, meant in branches(mapped)
+        sa.select(rows.c["RID"]).where(meant, build_where_clause(mapped, rows, linked.where))
+        for rows, meant in branches(mapped)
     ]
     return parts[0] if len(parts) == 1 else sa.union_all(*parts)
 
@@ -125,21 +139,21 @@ def _asked(
 def select(
     connection: sa.Connection,
     mapped: MappedTable,
-    branches: Sequence[Branch],
+    branches: Sequence[UnionBranch],
     where: Where,
     *,
     order: Sequence[str],
     descending: bool = False,
     limit: int | None = None,
-    after: str | None = None,
+    after_rid: str | None = None,
 ) -> list[Row]:
     """The rows that match, in order; `after` leaves out the record ids up to that one."""
     check_columns(mapped, order)
     names = [column.name for column in mapped.rows.c]
     parts = [
         sa.select(*(rows.c[name] for name in names))
-        .where(meant, criterion(mapped, rows, where))
-        .where(sa.true() if after is None else rows.c["RID"] > after)
+        .where(meant, build_where_clause(mapped, rows, where))
+        .where(sa.true() if after_rid is None else rows.c["RID"] > after_rid)
         for rows, meant in branches
     ]
     query: sa.Select[Any] | sa.CompoundSelect[Any] = parts[0] if len(parts) == 1 else sa.union_all(*parts)
@@ -148,14 +162,14 @@ def select(
     return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
 
 
-def pages(
-    file: CatalogFile, mapped: MappedTable, branches: Sequence[Branch], where: Where, size: int
+def iter_pages(
+    file: CatalogFile, mapped: MappedTable, branches: Sequence[UnionBranch], where: Where, size: int
 ) -> Iterator[list[Row]]:
     """The rows that match, by record id, never more than `size` at once; each page is asked for by itself."""
     after: str | None = None
     while True:
-        with file.database.reading() as connection:
-            page = select(connection, mapped, branches, where, order=("RID",), limit=size, after=after)
+        with file.database.read_transaction() as connection:
+            page = select(connection, mapped, branches, where, order=("RID",), limit=size, after_rid=after)
         if page:
             yield page
         if len(page) < size:
@@ -175,9 +189,9 @@ def locate(
         time: When; None for now.
     """
     found: dict[str, str] = {}
-    looked = [mapped.lookup if time is None else mapped.past_lookup for mapped in tables]
-    for start in range(0, len(looked) if rids else 0, TABLES_AT_ONCE):
-        asked = " UNION ALL ".join(looked[start : start + TABLES_AT_ONCE])
+    looked = [mapped.lookup_sql if time is None else mapped.snapshot_lookup_sql for mapped in tables]
+    for start in range(0, len(looked) if rids else 0, MAX_TABLES_PER_QUERY):
+        asked = " UNION ALL ".join(looked[start : start + MAX_TABLES_PER_QUERY])
         parameters = (json.dumps(list(rids)),) if time is None else (json.dumps(list(rids)), time)
         found.update((row[0], row[1]) for row in connection.exec_driver_sql(asked, parameters))
     return found

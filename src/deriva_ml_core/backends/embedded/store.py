@@ -13,18 +13,18 @@ from stat import S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING
 
 from deriva_ml_core.backend import ObjectStore
-from deriva_ml_core.backends.embedded.contents import copy_digesting, digest, same_bytes
-from deriva_ml_core.backends.embedded.durability import EarlySync, make_durable
-from deriva_ml_core.backends.embedded.fetching import fetch
-from deriva_ml_core.backends.embedded.urls import ObjectName, parse
+from deriva_ml_core.backends.embedded.contents import compute_md5, copy_with_md5, has_same_bytes
+from deriva_ml_core.backends.embedded.durability import BackgroundFsync, make_durable
+from deriva_ml_core.backends.embedded.fetching import fetch_object
+from deriva_ml_core.backends.embedded.urls import FolderObjectName, parse_object_url
 from deriva_ml_core.backends.filenames import check_filename
-from deriva_ml_core.definitions import Handover
+from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import (
     CatalogReadOnly,
     ChecksumMismatch,
+    DiskFull,
     FileConflict,
     InvalidFileName,
-    StoreFull,
     StoreUnavailable,
 )
 from deriva_ml_core.models import StoredObject, UploadOptions
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderStore"]
 
-READ_ONLY = 0o444
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-TRIES = 3
+READ_ONLY_MODE = 0o444
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+MAX_READ_ATTEMPTS = 3
 """How often a file is read that changes while it is read, before it is copied as it is."""
 
-BIG = 8 * 2**20
+BACKGROUND_FSYNC_SIZE = 8 * 2**20
 """Bytes from which a file's way to the disk is begun while it is read for its digest."""
 
 
-def _no_note(said: JsonValue) -> None:
+def _ignore_note(state: JsonValue) -> None:
     """Forget it."""
 
 
@@ -66,7 +66,7 @@ class FolderStore:
         self._unsynced: deque[Path] = deque()
 
     @property
-    def at_once(self) -> int:
+    def preferred_concurrency(self) -> int:
         """One: on 2 cores two threads made 1,000 files of 4 KiB slower by a fifth, and 8 copies of 32 MiB no faster."""
         return 1
 
@@ -76,10 +76,10 @@ class FolderStore:
         filename: str,
         file: Path,
         *,
-        handover: Handover,
-        options: UploadOptions,  # noqa: ARG002
+        handover: TransferMode,
+        options: UploadOptions,
         resume: JsonValue | None = None,
-        note: Callable[[JsonValue], None] = _no_note,
+        note: Callable[[JsonValue], None] = _ignore_note,
     ) -> StoredObject:
         """Store a file's bytes, by moving or sharing it where that is allowed and can be done, else by copying it once.
 
@@ -89,54 +89,54 @@ class FolderStore:
         Raises:
             FileNotFoundError: There is no such file, and it was not stored before.
             InvalidFileName: The name climbs out, or the path is a folder.
-            StoreFull: The disk has no room.
+            DiskFull: The disk has no room.
             PermissionError: The file may not be read.
             CatalogReadOnly: The store's folder may not be written.
             StoreUnavailable: The folder cannot be written now.
         """
         check_filename(filename)
-        with self._explained(file):
-            self._forget_draft(resume)
-            mode = _mode(file)
+        with self._translate_errors(file):
+            self._delete_draft(resume)
+            mode = _file_mode(file)
             if mode is None:
-                md5, length = self._taken_before(file, resume)
-            elif handover is Handover.move and S_ISREG(mode):
-                md5, length = self._take(file, note)
-            elif handover is Handover.share and S_ISREG(mode):
-                md5, length = self._share(file, note)
+                md5, length = self._find_moved_object(file, resume)
+            elif handover is TransferMode.move and S_ISREG(mode):
+                md5, length = self._move(file, note)
+            elif handover is TransferMode.hardlink and S_ISREG(mode):
+                md5, length = self._hardlink(file, note)
             elif file.is_file():
                 md5, length = self._copy(file, note)
             else:
                 raise InvalidFileName(f"{file} is not a file: only files can be stored.")
-        return StoredObject(url=ObjectName(table, md5, filename).url, md5=md5, length=length)
+        return StoredObject(url=FolderObjectName(table, md5, filename).url, md5=md5, length=length)
 
     def sync(self) -> None:
         """Return when everything that was put is on the disk."""
-        waiting = set(_emptied(self._unsynced))
+        waiting = set(_drain(self._unsynced))
         if not waiting:
             return
         try:
             make_durable(waiting, self._folder)
         except OSError as error:
             self._unsynced.extend(waiting)
-            kind = StoreFull if error.errno in NO_ROOM else StoreUnavailable
+            kind = DiskFull if error.errno in DISK_FULL_ERRNOS else StoreUnavailable
             raise kind(f"The objects in {self._objects} do not get onto the disk ({error.strerror}).") from error
 
-    def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:  # noqa: ARG002
-        path = self._find(url)
+    def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
+        path = self._find_object(url)
         try:
-            fetch(path, url, target, length=length, md5=md5)
+            fetch_object(path, url, target, length=length, md5=md5)
         except OSError as error:
-            if error.errno in NO_ROOM:
-                raise StoreFull(
+            if error.errno in DISK_FULL_ERRNOS:
+                raise DiskFull(
                     f"The object {url} cannot be brought to {target}: it has {length} bytes, and that disk is full. "
                     "Free some space, and the same call goes on."
                 ) from error
             raise StoreUnavailable(f"The object {url} cannot be brought to {target} now: {error}.") from error
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
-        path = self._find(url)
-        found = (digest(path), path.stat().st_size)
+        path = self._find_object(url)
+        found = (compute_md5(path), path.stat().st_size)
         if found != (md5, length):
             raise ChecksumMismatch(
                 f"The object {url} is damaged: {path} has {found[1]} bytes with MD5 {found[0]}, "
@@ -145,31 +145,31 @@ class FolderStore:
             )
 
     def source(self, url: str) -> str:
-        return self._path(parse(url).md5).absolute().as_uri()
+        return self._object_path(parse_object_url(url).md5).absolute().as_uri()
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _path(self, md5: str) -> Path:
+    def _object_path(self, md5: str) -> Path:
         return self._objects.joinpath(md5[:2], md5)
 
-    def _find(self, url: str) -> Path:
-        path = self._path(parse(url).md5)
+    def _find_object(self, url: str) -> Path:
+        path = self._object_path(parse_object_url(url).md5)
         if not path.exists():
             raise ChecksumMismatch(f"The object {url} is lost: {path} does not exist. Put it back from a copy.")
         return path
 
-    def _take(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
-        for _ in range(TRIES):
-            md5, seen = _digest_to_disk(file)
+    def _move(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
+        for _ in range(MAX_READ_ATTEMPTS):
+            md5, seen = _digest_and_sync(file)
             if seen.st_nlink > 1:
                 break
             note({"md5": md5, "length": seen.st_size})
-            if not _made_read_only(file):
+            if not _try_make_read_only(file):
                 break
-            if _unchanged(seen, file.lstat()):
+            if _is_unchanged(seen, file.lstat()):
                 try:
-                    self._settle(file, md5)
+                    self._move_into_place(file, md5)
                 except OSError as error:
                     if error.errno != errno.EXDEV:
                         raise
@@ -180,23 +180,23 @@ class FolderStore:
         file.unlink()
         return md5, length
 
-    def _share(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
+    def _hardlink(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
         """Give a file its place by a second name, which holds fast what is read whatever becomes of the first."""
-        with self._draft(note) as draft, suppress(_NotShared):
-            md5, length = _digest_shared(file, draft)
-            self._settle(draft, md5)
+        with self._reserve_draft(note) as draft, suppress(_HardlinkFailed):
+            md5, length = _hardlink_and_digest(file, draft)
+            self._move_into_place(draft, md5)
             return md5, length
         return self._copy(file, note)
 
     def _copy(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
-        with self._draft(note) as draft:
-            md5, length = copy_digesting(file, draft)
-            draft.chmod(READ_ONLY)
-            self._settle(draft, md5)
+        with self._reserve_draft(note) as draft:
+            md5, length = copy_with_md5(file, draft)
+            draft.chmod(READ_ONLY_MODE)
+            self._move_into_place(draft, md5)
         return md5, length
 
     @contextmanager
-    def _draft(self, note: Callable[[JsonValue], None]) -> Iterator[Path]:
+    def _reserve_draft(self, note: Callable[[JsonValue], None]) -> Iterator[Path]:
         """A name in the store's folder for an object in the making, which is free again afterwards."""
         draft = self._objects / f"draft-{os.getpid()}-{os.urandom(8).hex()}"
         note({"draft": draft.name})
@@ -206,40 +206,40 @@ class FolderStore:
         finally:
             draft.unlink(missing_ok=True)
 
-    def _settle(self, file: Path, md5: str) -> None:
+    def _move_into_place(self, file: Path, md5: str) -> None:
         """Give a file that is ours its place, or remove it where its bytes are there already."""
-        path = self._path(md5)
-        if path.exists() and not self._damaged(path, file, md5):
+        path = self._object_path(md5)
+        if path.exists() and not self._is_damaged(path, file, md5):
             file.unlink()
         else:
-            _rename(file, path)
+            _rename_creating_parent(file, path)
         self._unsynced.append(path)
 
-    def _damaged(self, path: Path, file: Path, md5: str) -> bool:
-        if path.samefile(file) or same_bytes(path, file):
+    def _is_damaged(self, path: Path, file: Path, md5: str) -> bool:
+        if path.samefile(file) or has_same_bytes(path, file):
             return False
-        if digest(path) == md5:
+        if compute_md5(path) == md5:
             raise FileConflict(f"{file} differs from the object {path} with the same MD5; it cannot be stored.")
         return True
 
-    def _taken_before(self, file: Path, resume: JsonValue | None) -> tuple[str, int]:
+    def _find_moved_object(self, file: Path, resume: JsonValue | None) -> tuple[str, int]:
         match resume:
-            case {"md5": str(md5), "length": int(length)} if self._holds(md5, length):
-                self._unsynced.append(self._path(md5))
+            case {"md5": str(md5), "length": int(length)} if self._has_object(md5, length):
+                self._unsynced.append(self._object_path(md5))
                 return md5, length
         raise FileNotFoundError(errno.ENOENT, "There is no such file, and it was not stored before", str(file))
 
-    def _holds(self, md5: str, length: int) -> bool:
-        path = self._path(md5)
+    def _has_object(self, md5: str, length: int) -> bool:
+        path = self._object_path(md5)
         return path.exists() and path.stat().st_size == length
 
-    def _forget_draft(self, resume: JsonValue | None) -> None:
+    def _delete_draft(self, resume: JsonValue | None) -> None:
         match resume:
             case {"draft": str(name)} if name.startswith("draft-") and "/" not in name:
                 (self._objects / name).unlink(missing_ok=True)
 
     @contextmanager
-    def _explained(self, file: Path) -> Iterator[None]:
+    def _translate_errors(self, file: Path) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
@@ -247,8 +247,8 @@ class FolderStore:
         except OSError as error:
             if (error.filename, error.filename2) == (str(file), None):
                 raise  # the file's own fault, not the store's
-            if error.errno in NO_ROOM:
-                raise _full(self._objects, file) from error
+            if error.errno in DISK_FULL_ERRNOS:
+                raise _disk_full_error(self._objects, file) from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise CatalogReadOnly(
                     f"{file} cannot be stored in {self._objects}: {error}. Let this user write there."
@@ -256,21 +256,21 @@ class FolderStore:
             raise StoreUnavailable(f"{file} cannot be stored in {self._objects} now: {error}.") from error
 
 
-def _emptied(waiting: deque[Path]) -> Iterator[Path]:
+def _drain(waiting: deque[Path]) -> Iterator[Path]:
     with suppress(IndexError):
         while True:
             yield waiting.popleft()
 
 
-def _full(objects: Path, file: Path) -> StoreFull:
+def _disk_full_error(objects: Path, file: Path) -> DiskFull:
     needed, free = file.stat().st_size, shutil.disk_usage(objects.parent).free
-    return StoreFull(
+    return DiskFull(
         f"{file} cannot be stored: it has {needed} bytes, and the disk of {objects} has {free} free. "
         "Free some space and upload again; the file stays where it is."
     )
 
 
-def _mode(file: Path) -> int | None:
+def _file_mode(file: Path) -> int | None:
     """The kind of a file or link; None where there is none, and where a link leads nowhere."""
     try:
         mode = file.lstat().st_mode
@@ -279,7 +279,7 @@ def _mode(file: Path) -> int | None:
         return None
 
 
-def _rename(file: Path, path: Path) -> None:
+def _rename_creating_parent(file: Path, path: Path) -> None:
     """Move a file into a folder, which is made where this is the first object in it."""
     try:
         file.rename(path)
@@ -288,47 +288,47 @@ def _rename(file: Path, path: Path) -> None:
         file.rename(path)
 
 
-def _digest_to_disk(file: Path) -> tuple[str, os.stat_result]:
+def _digest_and_sync(file: Path) -> tuple[str, os.stat_result]:
     with file.open("rb", buffering=0) as opened:
         before = os.fstat(opened.fileno())
-        early = EarlySync(opened.fileno()) if before.st_size >= BIG else None
-        md5 = digest(opened)
+        early = BackgroundFsync(opened.fileno()) if before.st_size >= BACKGROUND_FSYNC_SIZE else None
+        md5 = compute_md5(opened)
         if early is not None:
             early.wait()
     return md5, before
 
 
-def _made_read_only(file: Path) -> bool:
+def _try_make_read_only(file: Path) -> bool:
     try:
-        file.chmod(READ_ONLY)
+        file.chmod(READ_ONLY_MODE)
     except PermissionError:  # another user's file in a folder of ours
         return False
     return True
 
 
-class _NotShared(Exception):
+class _HardlinkFailed(Exception):
     """A file that cannot be shared, and is copied."""
 
 
-def _digest_shared(file: Path, draft: Path) -> tuple[str, int]:
+def _hardlink_and_digest(file: Path, draft: Path) -> tuple[str, int]:
     """Give a file a second name, and read it under that; its MD5 and length."""
     try:
         draft.hardlink_to(file)
     except FileNotFoundError:
         raise
     except OSError as error:  # another file system, one without links, or another user's file
-        raise _NotShared from error
-    md5, seen = _digest_to_disk(draft)
-    if not _made_read_only(draft) or not _same_content(seen, draft.lstat()):
-        raise _NotShared
+        raise _HardlinkFailed from error
+    md5, seen = _digest_and_sync(draft)
+    if not _try_make_read_only(draft) or not _has_same_content(seen, draft.lstat()):
+        raise _HardlinkFailed
     return md5, seen.st_size
 
 
-def _unchanged(before: os.stat_result, after: os.stat_result) -> bool:
-    return before.st_nlink == after.st_nlink and _same_content(before, after)
+def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
+    return before.st_nlink == after.st_nlink and _has_same_content(before, after)
 
 
-def _same_content(before: os.stat_result, after: os.stat_result) -> bool:
+def _has_same_content(before: os.stat_result, after: os.stat_result) -> bool:
     return all(getattr(before, part) == getattr(after, part) for part in ("st_ino", "st_size", "st_mtime_ns"))
 
 

@@ -8,13 +8,13 @@ import sqlalchemy as sa
 
 from deriva_ml_core.backends.embedded import clock
 from deriva_ml_core.backends.embedded.reading import read_model
-from deriva_ml_core.backends.embedded.tables import creation, model_to_json
+from deriva_ml_core.backends.embedded.tables import compile_ddl, model_to_json
 from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownTable
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Table
 
-__all__ = ["CREATION", "add_tables"]
+__all__ = ["MODEL_DDL", "add_tables"]
 
-CREATION = (
+MODEL_DDL = (
     "CREATE TABLE _model (id INTEGER PRIMARY KEY CHECK (id = 1), tables TEXT NOT NULL)",
     "INSERT INTO _model VALUES (1, '[]')",
 )
@@ -37,26 +37,26 @@ def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogMod
         ConfigurationError: A name that cannot be taken, or a foreign key to what is no key.
     """
     existing = read_model(connection)
-    new = [table for table in tables if not _exists(existing, table)]
+    new = [table for table in tables if not _table_exists(existing, table)]
     model = CatalogModel({**existing.tables, **{table.name: table for table in new}})
     if not new:
         return existing
     for table in new:
         _check_names(table)
         _check_references(model, table)
-    clock.tick(connection)
-    for statement in creation(new, existing):
+    clock.advance_clock(connection)
+    for statement in compile_ddl(new, existing):
         connection.exec_driver_sql(statement)
     connection.exec_driver_sql("UPDATE _model SET tables = ?", (model_to_json(model),))
     return model
 
 
-def _exists(model: CatalogModel, table: Table) -> bool:
+def _table_exists(model: CatalogModel, table: Table) -> bool:
     # SQLite's names do not differ by case alone
     found = {name.casefold(): known for name, known in model.tables.items()}.get(table.name.casefold())
     if found is None:
         return False
-    if found.name != table.name or _kinds(found) != _kinds(table):
+    if found.name != table.name or _column_types(found) != _column_types(table):
         raise DuplicateRow(
             f"The table {table.name!r} cannot be made: the catalog has {found.name!r} with the columns "
             f"{', '.join(sorted(found.column_names))}. Use that one, or choose another name."
@@ -64,7 +64,7 @@ def _exists(model: CatalogModel, table: Table) -> bool:
     return True
 
 
-def _kinds(table: Table) -> dict[str, str]:
+def _column_types(table: Table) -> dict[str, str]:
     return {column.name: column.type for column in table.columns}
 
 

@@ -20,21 +20,21 @@ __all__ = ["MIGRATIONS", "Migration"]
 Migration = Callable[[sa.Connection], None]
 """Brings a catalog to the next version, within the transaction of the connection."""
 
-ASSET_TYPES: Mapping[str, str] = {
+VERSION_2_ASSET_TYPES: Mapping[str, str] = {
     "Best_Checkpoint": "The best checkpoint of a training, by the metric that it watched",
     "Last_Checkpoint": "The last checkpoint of a training",
     "Training_Curves": "A picture of a training's metrics by epoch",
 }
 
 
-def _to_2(connection: sa.Connection) -> None:
+def _migrate_to_2(connection: sa.Connection) -> None:
     """Tell checkpoints apart; a term of that name that somebody has added already stays as it is."""
     tables = {name: MappedTable(table) for name, table in read_model(connection).tables.items()}
-    rows = [{"Name": name, "Description": description} for name, description in ASSET_TYPES.items()]
+    rows = [{"Name": name, "Description": description} for name, description in VERSION_2_ASSET_TYPES.items()]
     writing.insert(connection, tables[MLVocab.asset_type], tables, rows, skip_existing=True)
 
 
-METRICS = Table(
+VERSION_3_METRICS_TABLE = Table(
     MLTable.execution_metric,
     (
         Column("Execution", nullok=False),
@@ -52,11 +52,11 @@ METRICS = Table(
 """As version 3 had it, whatever later ones make of it."""
 
 
-def _to_3(connection: sa.Connection) -> None:
+def _migrate_to_3(connection: sa.Connection) -> None:
     """Let executions be ordered by their metrics; a table of that name that somebody has made stays as it is."""
     with suppress(DuplicateRow):
-        add_tables(connection, [METRICS])
+        add_tables(connection, [VERSION_3_METRICS_TABLE])
 
 
-MIGRATIONS: tuple[Migration, ...] = (_to_2, _to_3)
+MIGRATIONS: tuple[Migration, ...] = (_migrate_to_2, _migrate_to_3)
 """What brings a catalog from version 1 to 2, from 2 to 3, and so on: one for each version before the present one."""

@@ -9,16 +9,18 @@ from urllib.parse import quote, unquote_to_bytes
 
 from deriva_ml_core.errors import UnknownAddress
 
-__all__ = ["ObjectName", "parse"]
+__all__ = ["FolderObjectName", "parse_object_url"]
 
-VERSION = "1"
+FOLDER_OBJECT_VERSION = "1"
 """The name holds the digest, so that there is never a second version of an object."""
 
-_URL = re.compile(rf"/hatrac/([^/:.]+|[^/:]*[^/:.][^/:]*)/([0-9a-f]{{32}})\.([^/:]+):{VERSION}")
+_FOLDER_OBJECT_URL = re.compile(
+    rf"/hatrac/([^/:.]+|[^/:]*[^/:.][^/:]*)/([0-9a-f]{{32}})\.([^/:]+):{FOLDER_OBJECT_VERSION}"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectName:
+class FolderObjectName:
     """What names an object.
 
     Args:
@@ -34,28 +36,28 @@ class ObjectName:
     @property
     def url(self) -> str:
         """The versioned URL; what could be taken for a separator is quoted, sub-folders' ``/`` too."""
-        return f"/hatrac/{_quoted(self.table)}/{self.md5}.{_quoted(self.filename)}:{VERSION}"
+        return f"/hatrac/{_quote(self.table)}/{self.md5}.{_quote(self.filename)}:{FOLDER_OBJECT_VERSION}"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return quote(os.fsencode(text), safe="")
 
 
-def parse(url: str) -> ObjectName:
+def parse_object_url(url: str) -> FolderObjectName:
     """Take an object's URL apart.
 
     Raises:
         UnknownAddress: It is not the URL of an object of a folder store.
     """
-    found = _URL.fullmatch(url)
-    name = found and ObjectName(_plain(found[1]), found[2], _plain(found[3]))
+    found = _FOLDER_OBJECT_URL.fullmatch(url)
+    name = found and FolderObjectName(_unquote(found[1]), found[2], _unquote(found[3]))
     if not name or name.url != url:
         raise UnknownAddress(
             f"{url!r} does not name an object of a folder store: that looks like "
-            f"'/hatrac/Image/900150983cd24fb0d6963f7d28e17f72.a.png:{VERSION}'."
+            f"'/hatrac/Image/900150983cd24fb0d6963f7d28e17f72.a.png:{FOLDER_OBJECT_VERSION}'."
         )
     return name
 
 
-def _plain(text: str) -> str:
+def _unquote(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(text))

@@ -13,18 +13,18 @@ import sqlalchemy as sa
 
 from deriva_ml_core.backends.embedded import clock
 from deriva_ml_core.backends.embedded.conditions import check_columns
-from deriva_ml_core.backends.embedded.identifiers import check_given
+from deriva_ml_core.backends.embedded.identifiers import check_row_rid
 from deriva_ml_core.backends.embedded.reading import locate
 from deriva_ml_core.backends.embedded.tables import MappedTable
 from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownColumn
 from deriva_ml_core.schema import SYSTEM_COLUMNS
 
-__all__ = ["insert", "rid_of", "update", "user"]
+__all__ = ["insert", "require_rid", "update", "current_user"]
 
-GivenRow = Mapping[str, Any]
+InputRow = Mapping[str, Any]
 
 
-def user() -> str:
+def current_user() -> str:
     """Who writes: the name of the operating system's user, or its number where it has no name."""
     try:
         return getuser()
@@ -32,18 +32,18 @@ def user() -> str:
         return f"uid-{getuid()}"
 
 
-def rid_of(row: GivenRow) -> str:
+def require_rid(row: InputRow) -> str:
     """The record id of a row to change, or an error that says that there is none."""
     if "RID" not in row:
         raise ConfigurationError(f"A row to change gives no RID, only {', '.join(row) or 'nothing'}; add its RID.")
-    return check_given(row["RID"])
+    return check_row_rid(row["RID"])
 
 
 def insert(
     connection: sa.Connection,
     mapped: MappedTable,
     tables: Mapping[str, MappedTable],
-    rows: Sequence[GivenRow],
+    rows: Sequence[InputRow],
     *,
     skip_existing: bool,
 ) -> int:
@@ -59,24 +59,24 @@ def insert(
     Returns:
         How many were added.
     """
-    given = [check_given(row["RID"]) for row in rows if "RID" in row]
-    time = clock.tick(connection)
-    _admit(connection, mapped, tables, given)
-    taken = clock.take(connection, len(rows) - len(given))
+    given = [check_row_rid(row["RID"]) for row in rows if "RID" in row]
+    time = clock.advance_clock(connection)
+    _claim_rids(connection, mapped, tables, given)
+    taken = clock.allocate_rids(connection, len(rows) - len(given))
     return sum(
-        _insert_alike(connection, mapped, time, rids, group, skip_existing=skip_existing)
-        for rids, group in _alike(rows, _all_rids(rows, taken) if given else taken)
+        _insert_group(connection, mapped, time, rids, group, skip_existing=skip_existing)
+        for rids, group in _group_by_columns(rows, _assign_rids(rows, taken) if given else taken)
     )
 
 
-def _all_rids(rows: Sequence[GivenRow], taken: list[str]) -> list[str]:
-    new = iter(taken)
+def _assign_rids(rows: Sequence[InputRow], new_rids: list[str]) -> list[str]:
+    new = iter(new_rids)
     return [row["RID"] if "RID" in row else next(new) for row in rows]
 
 
-def _alike(rows: Sequence[GivenRow], rids: list[str]) -> Iterable[tuple[list[str], list[GivenRow]]]:
+def _group_by_columns(rows: Sequence[InputRow], rids: list[str]) -> Iterable[tuple[list[str], list[InputRow]]]:
     """The rows with their record ids, those that give the same columns together."""
-    groups: dict[tuple[str, ...], tuple[list[str], list[GivenRow]]] = defaultdict(lambda: ([], []))
+    groups: dict[tuple[str, ...], tuple[list[str], list[InputRow]]] = defaultdict(lambda: ([], []))
     for rid, row in zip(rids, rows, strict=True):
         alike = groups[tuple(row)]
         alike[0].append(rid)
@@ -84,12 +84,12 @@ def _alike(rows: Sequence[GivenRow], rids: list[str]) -> Iterable[tuple[list[str
     return groups.values()
 
 
-def _insert_alike(
+def _insert_group(
     connection: sa.Connection,
     mapped: MappedTable,
     time: str,
     rids: list[str],
-    rows: list[GivenRow],
+    rows: list[InputRow],
     *,
     skip_existing: bool,
 ) -> int:
@@ -97,30 +97,30 @@ def _insert_alike(
     _check_writable(mapped, columns)
     values: dict[str, Iterable[Any]] = {
         "RID": rids,
-        **{name: repeat(value) for name, value in _signature(time).items()},
-        **{name: _fill(default, rids) for name, default in mapped.defaults.items()},
-        **{name: _bound(mapped, name, [row[name] for row in rows]) for name in columns},
+        **{name: repeat(value) for name, value in _system_values(time).items()},
+        **{name: _default_values(default, rids) for name, default in mapped.defaults.items()},
+        **{name: _bind_values(mapped, name, [row[name] for row in rows]) for name in columns},
     }
-    order = mapped.in_order(values.keys())
-    statement = mapped.insertion(order) + (" ON CONFLICT DO NOTHING" if skip_existing else "")
-    return _run(connection, statement, zip(*(values[name] for name in order), strict=False))
+    order = mapped.sort_columns(values.keys())
+    statement = mapped.compile_insert(order) + (" ON CONFLICT DO NOTHING" if skip_existing else "")
+    return _executemany(connection, statement, zip(*(values[name] for name in order), strict=False))
 
 
-def _signature(time: str) -> dict[str, str]:
-    who = user()
+def _system_values(time: str) -> dict[str, str]:
+    who = current_user()
     return {"RCT": time, "RMT": time, "RCB": who, "RMB": who}
 
 
-def _fill(default: str, rids: list[str]) -> Iterable[str]:
+def _default_values(default: str, rids: list[str]) -> Iterable[str]:
     return (default.replace("{RID}", rid) for rid in rids) if "{RID}" in default else repeat(default)
 
 
-def _bound(mapped: MappedTable, name: str, values: Iterable[Any]) -> Iterable[Any]:
-    processor = mapped.processors.get(name)
+def _bind_values(mapped: MappedTable, name: str, values: Iterable[Any]) -> Iterable[Any]:
+    processor = mapped.bind_processors.get(name)
     return map(processor, values) if processor else values
 
 
-def _run(connection: sa.Connection, statement: str, parameters: Iterable[tuple[Any, ...]]) -> int:
+def _executemany(connection: sa.Connection, statement: str, parameters: Iterable[tuple[Any, ...]]) -> int:
     # the driver's own executemany: SQLAlchemy's would look at each value again
     return int(connection.exec_driver_sql(statement, list(parameters)).rowcount)
 
@@ -131,32 +131,32 @@ def _check_writable(mapped: MappedTable, columns: Sequence[str]) -> None:
         raise UnknownColumn(f"{', '.join(fixed)} of {mapped.table.name} cannot be given: the catalog writes it itself.")
 
 
-def _admit(
-    connection: sa.Connection, mapped: MappedTable, tables: Mapping[str, MappedTable], given: Sequence[str]
+def _claim_rids(
+    connection: sa.Connection, mapped: MappedTable, tables: Mapping[str, MappedTable], rids: Sequence[str]
 ) -> None:
     """Take record ids that the counter did not give, unless a row of another table has one."""
-    strange = clock.not_handed_out(connection, given)
+    strange = clock.filter_unallocated_rids(connection, rids)
     if not strange:
         return
     found = locate(connection, tables.values(), strange)
     for rid, table in found.items():
         if table != mapped.table.name:
             raise DuplicateRow(f"The RID {rid} is taken by a row of {table}; give another, or none.")
-    clock.keep(connection, strange)
+    clock.mark_rids_used(connection, strange)
 
 
-def update(connection: sa.Connection, mapped: MappedTable, rows: Sequence[GivenRow]) -> int:
+def update(connection: sa.Connection, mapped: MappedTable, rows: Sequence[InputRow]) -> int:
     """Change rows, each of which gives its RID and the same columns; returns how many there were."""
     given = tuple(name for name in rows[0] if name != "RID")
     _check_writable(mapped, given)
     if any(row.keys() != rows[0].keys() for row in rows):
         raise ConfigurationError(f"Rows to change in {mapped.table.name} at once give the same columns; these do not.")
-    time = clock.tick(connection)
+    time = clock.advance_clock(connection)
     values: dict[str, Iterable[Any]] = {
         "RMT": repeat(time),
-        "RMB": repeat(user()),
-        **{name: _bound(mapped, name, [row[name] for row in rows]) for name in given},
+        "RMB": repeat(current_user()),
+        **{name: _bind_values(mapped, name, [row[name] for row in rows]) for name in given},
     }
-    order = mapped.in_order(values.keys())
-    parameters = zip(*(values[name] for name in order), (rid_of(row) for row in rows), strict=False)
-    return _run(connection, mapped.change(order), parameters)
+    order = mapped.sort_columns(values.keys())
+    parameters = zip(*(values[name] for name in order), (require_rid(row) for row in rows), strict=False)
+    return _executemany(connection, mapped.compile_update(order), parameters)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.backends.remote.catalog import CatalogSnapshot, RemoteCatalog
-from deriva_ml_core.backends.remote.opening import create_on_server, open_backend
-from deriva_ml_core.backends.remote.store import RemoteStore
+from deriva_ml_core.backends.remote.catalog import CatalogSnapshot, DerivaCatalog
+from deriva_ml_core.backends.remote.opening import create_or_extend_catalog, open_backend
+from deriva_ml_core.backends.remote.store import DerivaStore
 
-__all__ = ["CatalogSnapshot", "RemoteCatalog", "RemoteStore", "create_on_server", "open_backend"]
+__all__ = ["CatalogSnapshot", "DerivaCatalog", "DerivaStore", "create_or_extend_catalog", "open_backend"]

@@ -7,127 +7,127 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deriva_ml_core.backends.remote.mistakes import refusal
-from deriva_ml_core.backends.remote.server import Lost, Server, backoff, wait_asked_for
+from deriva_ml_core.backends.remote.mistakes import error_from_response
+from deriva_ml_core.backends.remote.server import ResponseLost, Server, backoff_delay, retry_after
 from deriva_ml_core.errors import CatalogUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["Asking", "Unanswered", "encoded", "legible"]
+__all__ = ["ErmrestClient", "WriteOutcomeUnknown", "encode_json", "validate_response"]
 
-BUSY_TRIES = 12
+MAX_BUSY_ATTEMPTS = 12
 """How often what others' writes aborted is asked: with 4 writers half of the calls are."""
 
-LOST_TRIES = 3
+MAX_LOST_ATTEMPTS = 3
 """How often an answer that was lost is asked for."""
 
-BUSY = (429, 500, 502, 503, 504)
+RETRYABLE_STATUSES = (429, 500, 502, 503, 504)
 
 
-class Unanswered(CatalogUnavailable):
+class WriteOutcomeUnknown(CatalogUnavailable):
     """A write whose answer was lost, so that nobody knows whether it was done."""
 
 
-class Asking:
+class ErmrestClient:
     """One catalog on one server.
 
     Args:
         server: The server.
-        catalog: The catalog's number, with ``@<snapshot>`` for a state of the past.
+        catalog_id: The catalog's number, with ``@<snapshot>`` for a state of the past.
     """
 
-    def __init__(self, server: Server, catalog: str) -> None:
+    def __init__(self, server: Server, catalog_id: str) -> None:
         self.server = server
-        self.catalog = catalog
+        self.catalog_id = catalog_id
 
     @property
-    def name(self) -> str:
+    def url(self) -> str:
         """The catalog's address."""
-        return f"{self.server.url}/ermrest/catalog/{self.catalog}"
+        return f"{self.server.url}/ermrest/catalog/{self.catalog_id}"
 
-    def read(self, path: str, where: str) -> Any:
+    def get_json(self, path: str, subject: str) -> Any:
         """What is at a path, as JSON.
 
         Args:
             path: What follows the catalog's own path.
-            where: The table, to be named in errors.
+            subject: The table, to be named in errors.
         """
-        return self.send("GET", path, where).json()
+        return self.request("GET", path, subject).json()
 
-    def send(
+    def request(
         self,
         method: str,
         path: str,
-        where: str,
+        subject: str,
         *,
-        given: Any = None,
+        payload: Any = None,
         headers: Mapping[str, str] | None = None,
-        repeat: bool = True,
-        expected: Iterable[int] = (),
+        idempotent: bool = True,
+        allowed_statuses: Iterable[int] = (),
     ) -> Response:
         """Ask, and ask again where the server was busy, or where the answer was lost and that is safe.
 
         Args:
             method: ``GET`` and so on.
             path: What follows the catalog's own path.
-            where: The table, to be named in errors.
-            given: What to send as JSON, or what makes it anew each time that it is sent.
+            subject: The table, to be named in errors.
+            payload: What to send as JSON, or what makes it anew each time that it is sent.
             headers: Further headers.
-            repeat: Whether it may be done twice.
-            expected: Statuses of failure that the caller understands.
+            idempotent: Whether it may be done twice.
+            allowed_statuses: Statuses of failure that the caller understands.
 
         Raises:
             Unanswered: The answer was lost, and asking again is not safe.
             CatalogUnavailable: There was no answer, or the server stayed busy.
         """
-        body = None if given is None or callable(given) else encoded(given, where)
+        body = None if payload is None or callable(payload) else encode_json(payload, subject)
         lost = busy = 0
         while True:
             try:
-                anew = encoded(given(), where) if callable(given) else body
-                response = self._ask(method, path, anew, headers)
-            except Lost as event:
+                anew = encode_json(payload(), subject) if callable(payload) else body
+                response = self._send(method, path, anew, headers)
+            except ResponseLost as event:
                 lost += 1
-                if not (repeat or event.undone):
-                    raise Unanswered(
-                        f"{self.server.host} took what was written to {where}, and its answer was lost ({event}): look "
+                if not (idempotent or event.unprocessed):
+                    raise WriteOutcomeUnknown(
+                        f"{self.server.host} took what was written to {subject}, and its answer was lost ({event}): look "
                         "whether it is there before you write it again."
                     ) from event
-                if lost >= LOST_TRIES:
+                if lost >= MAX_LOST_ATTEMPTS:
                     raise CatalogUnavailable(
                         f"{self.server.host} cannot be reached now ({event}). Look at the network and the server's "
                         "name; the same call may succeed later."
                     ) from event
-                self.server.sleep(backoff(lost, first=0.1))
+                self.server.sleep(backoff_delay(lost, initial=0.1))
                 continue
-            if response.status_code < 400 or response.status_code in expected:
+            if response.status_code < 400 or response.status_code in allowed_statuses:
                 return response
             busy += 1
-            again = response.status_code in (429, 503) or (repeat and response.status_code in BUSY)
-            if not again or busy >= BUSY_TRIES:
-                raise refusal(response, self.server.host, where)
-            self.server.sleep(max(backoff(busy), wait_asked_for(response)))
+            again = response.status_code in (429, 503) or (idempotent and response.status_code in RETRYABLE_STATUSES)
+            if not again or busy >= MAX_BUSY_ATTEMPTS:
+                raise error_from_response(response, self.server.host, subject)
+            self.server.sleep(max(backoff_delay(busy), retry_after(response)))
 
-    def once(
-        self, method: str, path: str, where: str, *, given: Any, headers: Mapping[str, str] | None = None
+    def request_once(
+        self, method: str, path: str, subject: str, *, payload: Any, headers: Mapping[str, str] | None = None
     ) -> Response | None:
         """Ask once; None where the answer was lost, and an answer also where the state or others stood against it."""
         try:
-            response = self._ask(method, path, encoded(given, where), headers)
-        except Lost:
+            response = self._send(method, path, encode_json(payload, subject), headers)
+        except ResponseLost:
             return None
-        if response.status_code < 400 or response.status_code in (412, *BUSY):
+        if response.status_code < 400 or response.status_code in (412, *RETRYABLE_STATUSES):
             return response
-        raise refusal(response, self.server.host, where)
+        raise error_from_response(response, self.server.host, subject)
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> Response:
+    def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> Response:
         kind = {} if body is None else {"Content-Type": "application/json"}
-        full = f"/ermrest/catalog/{self.catalog}{path}"
-        return legible(self.server.request(method, full, headers={**(headers or {}), **kind}, body=body))
+        full = f"/ermrest/catalog/{self.catalog_id}{path}"
+        return validate_response(self.server.request(method, full, headers={**(headers or {}), **kind}, body=body))
 
 
-def legible(response: Response) -> Response:
+def validate_response(response: Response) -> Response:
     """Return what the catalog answered; the page of a login or a proxy, or a text that breaks off, is none.
 
     Raises:
@@ -137,22 +137,24 @@ def legible(response: Response) -> Response:
     # rows and models are never answered with nothing; what rights are answered with, nobody reads
     full = response.status_code == 200 and "/acl/" not in (response.request.url or "")
     if 300 <= response.status_code < 400:
-        raise Lost(f"it sends us to {urlsplit(response.headers.get('Location', '')).netloc or 'itself'}", undone=False)
+        raise ResponseLost(
+            f"it sends us to {urlsplit(response.headers.get('Location', '')).netloc or 'itself'}", unprocessed=False
+        )
     whole = text.startswith((b"[", b"{")) and text.endswith((b"]", b"}"))
     if response.status_code < 300 and (text or full) and not whole:
-        raise Lost("what it answers is not JSON", undone=False)
+        raise ResponseLost("what it answers is not JSON", unprocessed=False)
     return response
 
 
-def encoded(given: Any, where: str) -> bytes:
+def encode_json(payload: Any, subject: str) -> bytes:
     """A value as JSON, or the error that says for what it cannot be sent."""
     try:
-        return json.dumps(given, allow_nan=False, default=_plain).encode()
+        return json.dumps(payload, allow_nan=False, default=_json_default).encode()
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"A value given for {where} cannot be sent: {error}.") from error
+        raise ConfigurationError(f"A value given for {subject} cannot be sent: {error}.") from error
 
 
-def _plain(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     raise TypeError(f"{value!r} is not JSON")

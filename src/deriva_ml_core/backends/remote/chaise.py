@@ -9,26 +9,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from deriva_ml_core.definitions import MLTable, MLVocab
-from deriva_ml_core.schema import Column, ForeignKey, Table, asset_type_table
+from deriva_ml_core.schema import Column, ForeignKey, Table, asset_type_table_name
 
-__all__ = ["UNDERLINES_AS_SPACES", "column_annotations", "key_annotations", "key_name", "table_annotations", "titled"]
+__all__ = [
+    "UNDERSCORES_AS_SPACES",
+    "column_annotations",
+    "foreign_key_annotations",
+    "foreign_key_name",
+    "table_annotations",
+    "title_annotation",
+]
 
 Annotations = dict[str, Any]
 
-ASSET = "tag:isrd.isi.edu,2017:asset"
-CITATION = "tag:isrd.isi.edu,2018:citation"
-DISPLAY = "tag:misd.isi.edu,2015:display"
-FOREIGN_KEY = "tag:isrd.isi.edu,2016:foreign-key"
-GENERATED = "tag:isrd.isi.edu,2016:generated"
-IMMUTABLE = "tag:isrd.isi.edu,2016:immutable"
+ASSET_TAG = "tag:isrd.isi.edu,2017:asset"
+CITATION_TAG = "tag:isrd.isi.edu,2018:citation"
+DISPLAY_TAG = "tag:misd.isi.edu,2015:display"
+FOREIGN_KEY_TAG = "tag:isrd.isi.edu,2016:foreign-key"
+GENERATED_TAG = "tag:isrd.isi.edu,2016:generated"
+IMMUTABLE_TAG = "tag:isrd.isi.edu,2016:immutable"
 """These two say all by being there."""
 
-TABLE_DISPLAY = "tag:isrd.isi.edu,2016:table-display"
-VISIBLE_COLUMNS = "tag:isrd.isi.edu,2016:visible-columns"
+TABLE_DISPLAY_TAG = "tag:isrd.isi.edu,2016:table-display"
+VISIBLE_COLUMNS_TAG = "tag:isrd.isi.edu,2016:visible-columns"
 
-UNDERLINES_AS_SPACES: Mapping[str, Any] = {DISPLAY: {"name_style": {"underline_space": True}}}
+UNDERSCORES_AS_SPACES: Mapping[str, Any] = {DISPLAY_TAG: {"name_style": {"underline_space": True}}}
 
-ROW_NAMES: Mapping[str, str] = {
+ROW_NAME_PATTERNS: Mapping[str, str] = {
     MLTable.workflow: "{{{Name}}}",
     MLTable.execution: "Execution {{{RID}}}",
     MLTable.execution_metric: "{{{Name}}} ({{{Stage}}})",
@@ -36,7 +43,7 @@ ROW_NAMES: Mapping[str, str] = {
     MLTable.dataset_version: "{{{Dataset}}}:{{{Version}}}",
 }
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
+DISPLAYED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     MLTable.workflow: ("Name", "Workflow_Type", "Description", "URL", "Version", "Checksum"),
     MLTable.execution: ("Workflow", "Description", "Status", "Status_Detail", "Duration"),
     MLTable.execution_metric: ("Execution", "Stage", "Name", "Last", "Best", "Best_At"),
@@ -45,44 +52,51 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """What is shown of a row, in this order, between its RID and who made it when."""
 
-CITED = (MLTable.execution, MLTable.dataset)
+CITABLE_TABLES = (MLTable.execution, MLTable.dataset)
 
-MADE_BY_RUNS = (MLTable.execution, MLTable.execution_metric, MLTable.dataset_version)
+GENERATED_TABLES = (MLTable.execution, MLTable.execution_metric, MLTable.dataset_version)
 """Tables in which nobody makes rows by hand."""
 
-SAYS_WHAT_RAN = frozenset({(MLTable.workflow, column) for column in ("URL", "Checksum", "Version")})
+IMMUTABLE_COLUMNS = frozenset({(MLTable.workflow, column) for column in ("URL", "Checksum", "Version")})
 """Columns that do not change once they are written."""
 
 
-def key_name(table: Table, column: str) -> list[str]:
+def foreign_key_name(table: Table, column: str) -> list[str]:
     """What the foreign key of a column is called: its schema, and its name there."""
     return [table.schema, f"{table.name}_{column}_fkey"]
 
 
-def titled(title: str) -> Annotations:
+def title_annotation(title: str) -> Annotations:
     """What gives a column another title than its name."""
-    return {DISPLAY: {"name": title}}
+    return {DISPLAY_TAG: {"name": title}}
 
 
-def table_annotations(table: Table, new: Mapping[str, Table]) -> Annotations:
+def table_annotations(table: Table, new_tables: Mapping[str, Table]) -> Annotations:
     """What a table is annotated with.
 
     Args:
         table: The table.
-        new: All tables that are made with it, by name: links between them are known by their names.
+        new_tables: All tables that are made with it, by name: links between them are known by their names.
     """
     if table.is_vocabulary:
-        return _shown("{{{Name}}}", "Name", _of_vocabulary())
+        return _display_annotations("{{{Name}}}", "Name", _visible_vocabulary_columns())
     if table.is_asset:
-        return _shown("{{{Filename}}}", "RCT", _of_asset(table, new)) | _citation(table, "{{{Filename}}}")
-    if (columns := COLUMNS.get(table.name)) is not None:
-        visible = {"*": _framed(table, [*columns], _dataset_types(table, new)), "entry": _entered(table, columns)}
-        made: Annotations = {GENERATED: {}} if table.name in MADE_BY_RUNS else {}
-        cited = _citation(table, "{{{Description}}}") if table.name in CITED else {}
-        return _shown(ROW_NAMES[table.name], "RCT", visible) | made | cited
-    if _links(table):
-        run: Annotations = {GENERATED: {}} if "Execution" in table.column_names else {}
-        return {VISIBLE_COLUMNS: {"*": [*(_shown_as(table, column.name) for column in table.columns), "RCT"]}} | run
+        return _display_annotations(
+            "{{{Filename}}}", "RCT", _visible_asset_columns(table, new_tables)
+        ) | _citation_annotation(table, "{{{Filename}}}")
+    if (columns := DISPLAYED_COLUMNS.get(table.name)) is not None:
+        visible = {
+            "*": _with_system_columns(table, [*columns], _dataset_type_columns(table, new_tables)),
+            "entry": _entry_columns(table, columns),
+        }
+        made: Annotations = {GENERATED_TAG: {}} if table.name in GENERATED_TABLES else {}
+        cited = _citation_annotation(table, "{{{Description}}}") if table.name in CITABLE_TABLES else {}
+        return _display_annotations(ROW_NAME_PATTERNS[table.name], "RCT", visible) | made | cited
+    if _is_association_table(table):
+        run: Annotations = {GENERATED_TAG: {}} if "Execution" in table.column_names else {}
+        return {
+            VISIBLE_COLUMNS_TAG: {"*": [*(_column_directive(table, column.name) for column in table.columns), "RCT"]}
+        } | run
     return {}
 
 
@@ -91,82 +105,94 @@ def column_annotations(table: Table, column: Column) -> Annotations:
     if table.is_asset and column.name == "URL":
         path = f"/hatrac/{table.name}/{{{{{{MD5}}}}}}.{{{{#encode}}}}{{{{{{Filename}}}}}}{{{{/encode}}}}"
         named = {"filename_column": "Filename", "byte_count_column": "Length", "md5": "MD5"}
-        return {ASSET: {**named, "url_pattern": path}}
+        return {ASSET_TAG: {**named, "url_pattern": path}}
     if table.is_asset and column.name in ("Filename", "Length", "MD5"):
-        return {GENERATED: {}}
+        return {GENERATED_TAG: {}}
     if table.is_vocabulary and column.name in ("ID", "URI"):
-        return {GENERATED: {}}
-    return {IMMUTABLE: {}} if (table.name, column.name) in SAYS_WHAT_RAN else {}
+        return {GENERATED_TAG: {}}
+    return {IMMUTABLE_TAG: {}} if (table.name, column.name) in IMMUTABLE_COLUMNS else {}
 
 
-def key_annotations(table: Table, key: ForeignKey) -> Annotations:
+def foreign_key_annotations(table: Table, key: ForeignKey) -> Annotations:
     """What a foreign key is annotated with: on the page of the row that it names, links go by the name of their end."""
     others = [other.table for other in table.foreign_keys[:2] if other.column != key.column]
-    if not _links(table) or len(others) != 1 or key.column not in _ends(table):
+    if not _is_association_table(table) or len(others) != 1 or key.column not in _association_columns(table):
         return {}
-    return {FOREIGN_KEY: {"from_name": others[0].replace("_", " ")}}
+    return {FOREIGN_KEY_TAG: {"from_name": others[0].replace("_", " ")}}
 
 
-def _shown(row_name: str, order: str, visible: Annotations) -> Annotations:
+def _display_annotations(row_name: str, order: str, visible: Annotations) -> Annotations:
     ordered = {"row_order": [{"column": order, "descending": order == "RCT"}]}
     return {
-        TABLE_DISPLAY: {"row_name": {"row_markdown_pattern": row_name}, "*": ordered},
-        VISIBLE_COLUMNS: visible,
+        TABLE_DISPLAY_TAG: {"row_name": {"row_markdown_pattern": row_name}, "*": ordered},
+        VISIBLE_COLUMNS_TAG: visible,
     }
 
 
-def _of_vocabulary() -> Annotations:
+def _visible_vocabulary_columns() -> Annotations:
     words = ["Name", "Description", "Synonyms"]
     return {"*": words, "detailed": [*words, "ID", "URI", "RID", "RCT"], "entry": words}
 
 
-def _of_asset(table: Table, new: Mapping[str, Table]) -> Annotations:
-    types = asset_type_table(table.name)
-    listed = [_listed("Asset Types", new[types], table.name, MLVocab.asset_type)] if types in new else []
+def _visible_asset_columns(table: Table, new_tables: Mapping[str, Table]) -> Annotations:
+    types = asset_type_table_name(table.name)
+    listed = (
+        [_term_list_column("Asset Types", new_tables[types], table.name, MLVocab.asset_type)]
+        if types in new_tables
+        else []
+    )
     own = ["URL", "Description", *table.metadata_columns]
     return {
-        "*": _framed(table, [*own, "Length"], listed),
-        "detailed": _framed(table, [*own, "Filename", "Length", "MD5"], listed),
-        "entry": _entered(table, own),
+        "*": _with_system_columns(table, [*own, "Length"], listed),
+        "detailed": _with_system_columns(table, [*own, "Filename", "Length", "MD5"], listed),
+        "entry": _entry_columns(table, own),
     }
 
 
-def _dataset_types(table: Table, new: Mapping[str, Table]) -> list[Annotations]:
-    if table.name != MLTable.dataset or MLTable.dataset_dataset_type not in new:
+def _dataset_type_columns(table: Table, new_tables: Mapping[str, Table]) -> list[Annotations]:
+    if table.name != MLTable.dataset or MLTable.dataset_dataset_type not in new_tables:
         return []
-    return [_listed("Dataset Types", new[MLTable.dataset_dataset_type], "Dataset", MLVocab.dataset_type)]
+    return [
+        _term_list_column("Dataset Types", new_tables[MLTable.dataset_dataset_type], "Dataset", MLVocab.dataset_type)
+    ]
 
 
-def _framed(table: Table, columns: list[str], more: list[Annotations]) -> list[Any]:
+def _with_system_columns(table: Table, columns: list[str], extra_columns: list[Annotations]) -> list[Any]:
     """Columns between the record id and who made the row when."""
     there = [column for column in columns if column in table.column_names]
-    return ["RID", *(_shown_as(table, column) for column in there), *more, "RCT", key_name(table, "RCB")]
+    return [
+        "RID",
+        *(_column_directive(table, column) for column in there),
+        *extra_columns,
+        "RCT",
+        foreign_key_name(table, "RCB"),
+    ]
 
 
-def _entered(table: Table, columns: tuple[str, ...] | list[str]) -> list[Any]:
-    return [_shown_as(table, column) for column in columns if column in table.column_names]
+def _entry_columns(table: Table, columns: tuple[str, ...] | list[str]) -> list[Any]:
+    return [_column_directive(table, column) for column in columns if column in table.column_names]
 
 
-def _shown_as(table: Table, column: str) -> Any:
+def _column_directive(table: Table, column: str) -> Any:
     """A column by its name; one that names a row elsewhere by the foreign key, so that the row's own name is shown."""
     if any(key.column == column for key in table.foreign_keys):
-        return key_name(table, column)
+        return foreign_key_name(table, column)
     if column == "URL" and not table.is_asset:
         return {"source": "URL", "display": {"markdown_pattern": "[{{{URL}}}]({{{URL}}})"}}
     return column
 
 
-def _listed(title: str, links: Table, to: str, column: str) -> Annotations:
+def _term_list_column(title: str, association: Table, target: str, column: str) -> Annotations:
     """The terms that a table of links gives a row."""
     return {
-        "source": [{"inbound": key_name(links, to)}, column],
+        "source": [{"inbound": foreign_key_name(association, target)}, column],
         "aggregate": "array_d",
         "array_options": {"max_length": 20},
         "markdown_name": title,
     }
 
 
-def _citation(table: Table, title: str) -> Annotations:
+def _citation_annotation(table: Table, title: str) -> Annotations:
     words = {
         "journal_pattern": "{{{$location.host}}}, catalog {{{$catalog.id}}}",
         "author_pattern": f"{{{{{{$fkeys.{table.schema}.{table.name}_RCB_fkey.values.Full_Name}}}}}}",
@@ -176,13 +202,15 @@ def _citation(table: Table, title: str) -> Annotations:
         "id_pattern": "{{{RID}}}",
         "template_engine": "handlebars",
     }
-    return {CITATION: words}
+    return {CITATION_TAG: words}
 
 
-def _links(table: Table) -> bool:
+def _is_association_table(table: Table) -> bool:
     """Whether a table only links others."""
-    return len(table.foreign_keys) > 1 and set(_ends(table)) <= {column for key in table.keys for column in key}
+    return len(table.foreign_keys) > 1 and set(_association_columns(table)) <= {
+        column for key in table.keys for column in key
+    }
 
 
-def _ends(table: Table) -> tuple[str, ...]:
+def _association_columns(table: Table) -> tuple[str, ...]:
     return tuple(key.column for key in table.foreign_keys[:2])

@@ -15,17 +15,17 @@ from deriva_ml_core.errors import InvalidFileName
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Changed", "Content", "Slice"]
+__all__ = ["FileChanged", "FileContent", "FileSlice"]
 
-PIECE = 2**20
+READ_SIZE = 2**20
 
 
-class Changed(Exception):
+class FileChanged(Exception):
     """A file whose bytes are others than those that were promised."""
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FileContent:
     """A file's bytes as they were when they were read.
 
     Args:
@@ -41,40 +41,40 @@ class Content:
     stamp: tuple[int, ...]
 
     @classmethod
-    def read(cls, file: Path, resume: JsonValue = None) -> Content:
+    def read(cls, file: Path, resume: JsonValue = None) -> FileContent:
         """Read a file; one that is as it was when it was last noted is not read again.
 
         Raises:
             FileNotFoundError: There is no such file.
             InvalidFileName: It is a folder or the like.
         """
-        stamp = _stamp(file)
+        stamp = _read_stamp(file)
         match resume:
             case {"md5": str(known), "stamp": list(noted)} if noted == list(stamp):
                 return cls(file, known, stamp[1], stamp)
         md5 = hashlib.md5(usedforsecurity=False)
         length = 0
         with file.open("rb", buffering=0) as opened:
-            while piece := opened.read(PIECE):
+            while piece := opened.read(READ_SIZE):
                 md5.update(piece)
                 length += len(piece)
         return cls(file, md5.hexdigest(), length, stamp)
 
     @property
-    def header(self) -> str:
+    def md5_header(self) -> str:
         """The MD5 as Hatrac's headers have it."""
         return base64.b64encode(bytes.fromhex(self.md5)).decode()
 
-    def changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Whether the file has been written since."""
-        return _stamp(self.file) != self.stamp
+        return _read_stamp(self.file) != self.stamp
 
-    def equals(self, md5_header: str | None, length: str | None) -> bool:
+    def is_identical_to(self, md5_header: str | None, length: str | None) -> bool:
         """Whether an object with these headers has the same bytes."""
-        return md5_header == self.header and length == str(self.length)
+        return md5_header == self.md5_header and length == str(self.length)
 
 
-def _stamp(file: Path) -> tuple[int, ...]:
+def _read_stamp(file: Path) -> tuple[int, ...]:
     try:
         found = file.stat()
     except NotADirectoryError as error:
@@ -84,19 +84,19 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-class Slice:
+class FileSlice:
     """Part of a file as a body: read block by block while it is sent.
 
     Args:
-        opened: The file, open for this slice alone.
+        file: The file, open for this slice alone.
         start: Where it begins.
         length: How many bytes it has.
     """
 
-    def __init__(self, opened: IO[bytes], start: int, length: int) -> None:
-        opened.seek(start)
-        self._read: Callable[[int], bytes] = opened.read
-        self._length = self._left = length
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        file.seek(start)
+        self._read: Callable[[int], bytes] = file.read
+        self._length = self._remaining = length
 
     def __len__(self) -> int:
         return self._length
@@ -107,9 +107,9 @@ class Slice:
         Raises:
             Changed: The file has become shorter.
         """
-        wanted = self._left if size < 0 else min(size, self._left)
+        wanted = self._remaining if size < 0 else min(size, self._remaining)
         piece = self._read(wanted)
         if len(piece) < wanted:
-            raise Changed
-        self._left -= len(piece)
+            raise FileChanged
+        self._remaining -= len(piece)
         return piece

@@ -7,69 +7,73 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deriva_ml_core.backends.remote.chaise import (
-    UNDERLINES_AS_SPACES,
+    UNDERSCORES_AS_SPACES,
     column_annotations,
-    key_annotations,
-    key_name,
+    foreign_key_annotations,
+    foreign_key_name,
     table_annotations,
-    titled,
+    title_annotation,
 )
 from deriva_ml_core.errors import UnknownTable
 from deriva_ml_core.schema import ML_SCHEMA, SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
-__all__ = ["SERVERS_OWN", "converters", "read_model", "schema_documents"]
+__all__ = ["SYSTEM_SCHEMAS", "column_converters", "parse_model", "schema_documents"]
 
 Document = Mapping[str, Any]
 
-SERVERS_OWN = ("public", "_ermrest", "_ermrest_history", "WWW")
+SYSTEM_SCHEMAS = ("public", "_ermrest", "_ermrest_history", "WWW")
 """Schemas that hold no tables of a project."""
 
-_BASE = {"serial4": "int4", "serial8": "int8", "timestamp": "timestamptz"}
+_BASE_TYPES = {"serial4": "int4", "serial8": "int8", "timestamp": "timestamptz"}
 
 
-def read_model(document: Document) -> CatalogModel:
+def parse_model(document: Document) -> CatalogModel:
     """The tables that a catalog's schema document names.
 
     A name that several schemas have means the one of ``deriva-ml``, else the first by the schema's name.
     """
-    schemas = {name: schema for name, schema in document["schemas"].items() if name not in SERVERS_OWN}
+    schemas = {name: schema for name, schema in document["schemas"].items() if name not in SYSTEM_SCHEMAS}
     tables: dict[str, Table] = {}
     for name in sorted(schemas, key=lambda one: (one != ML_SCHEMA, one)):
         for table, described in schemas[name]["tables"].items():
             if described.get("kind", "table") == "table":
-                tables.setdefault(table, _table(described))
+                tables.setdefault(table, _parse_table(described))
     return CatalogModel(tables)
 
 
-def _table(document: Document) -> Table:
+def _parse_table(document: Document) -> Table:
     own = [column for column in document["column_definitions"] if column["name"] not in SYSTEM_COLUMNS]
     keys = (tuple(key["unique_columns"]) for key in document["keys"])
     return Table(
         name=document["table_name"],
-        columns=tuple(_column(column) for column in own),
+        columns=tuple(_parse_column(column) for column in own),
         keys=tuple(key for key in keys if key != ("RID",)),
-        foreign_keys=tuple(_foreign_keys(document)),
+        foreign_keys=tuple(_parse_foreign_keys(document)),
         schema=document["schema_name"],
         comment=document.get("comment"),
     )
 
 
-def _column(document: Document) -> Column:
+def _parse_column(document: Document) -> Column:
     kind = document["type"]["typename"]
     default = document.get("default")
     return Column(
         name=document["name"],
-        type=_BASE.get(kind, kind),
+        type=_BASE_TYPES.get(kind, kind),
         nullok=document.get("nullok", True),
         default=default if default is None else str(default),
         comment=document.get("comment"),
     )
 
 
-def _foreign_keys(document: Document) -> Iterable[ForeignKey]:
+def _parse_foreign_keys(document: Document) -> Iterable[ForeignKey]:
     for key in document["foreign_keys"]:
         own, named = key["foreign_key_columns"], key["referenced_columns"]
-        if len(own) == 1 and named[0]["schema_name"] not in SERVERS_OWN and own[0]["column_name"] not in SYSTEM_COLUMNS:
+        if (
+            len(own) == 1
+            and named[0]["schema_name"] not in SYSTEM_SCHEMAS
+            and own[0]["column_name"] not in SYSTEM_COLUMNS
+        ):
             yield ForeignKey(
                 column=own[0]["column_name"],
                 table=named[0]["table_name"],
@@ -81,27 +85,27 @@ def _foreign_keys(document: Document) -> Iterable[ForeignKey]:
 Converter = Callable[[Any], Any]
 
 
-def converters(table: Table) -> dict[str, Converter]:
+def column_converters(table: Table) -> dict[str, Converter]:
     """What turns the server's values into ours, for the columns that need it."""
     kinds = {column.name: column.type for column in table.columns} | {"RCT": "timestamptz", "RMT": "timestamptz"}
-    found = {"timestamptz": _time, "float8": _real, "float4": _real}
+    found = {"timestamptz": _normalize_timestamp, "float8": _convert_float, "float4": _convert_float}
     return {name: found[kind] for name, kind in kinds.items() if kind in found}
 
 
-def _time(text: Any) -> Any:
+def _normalize_timestamp(text: Any) -> Any:
     """With all six digits, so that texts have the order of the times; the server leaves zeros out."""
     if text is None or (len(text) == 32 and text.endswith("+00:00")):
         return text
     return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _real(number: Any) -> Any:
+def _convert_float(number: Any) -> Any:
     return None if number is None else float(number)
 
 
 # what is sent
 
-_SYSTEM_TITLES = {
+_SYSTEM_COLUMN_TITLES = {
     "RID": "Record ID",
     "RCT": "Creation Time",
     "RMT": "Modified Time",
@@ -110,29 +114,34 @@ _SYSTEM_TITLES = {
 }
 
 
-def table_document(table: Table, schema_of: Callable[[str], str], new: Mapping[str, Table]) -> dict[str, Any]:
+def table_document(table: Table, get_schema: Callable[[str], str], new_tables: Mapping[str, Table]) -> dict[str, Any]:
     """What the server is asked to make, shown well by Chaise.
 
     Args:
         table: The table.
-        schema_of: The schema of each table that foreign keys name.
-        new: All tables that are made with it, by name.
+        get_schema: The schema of each table that foreign keys name.
+        new_tables: All tables that are made with it, by name.
     """
-    clients = [_foreign_key(table, ForeignKey(column, "ERMrest_Client", "ID"), "public") for column in ("RCB", "RMB")]
-    own = [_foreign_key(table, key, schema_of(key.table)) for key in table.foreign_keys]
+    clients = [
+        _foreign_key_document(table, ForeignKey(column, "ERMrest_Client", "ID"), "public") for column in ("RCB", "RMB")
+    ]
+    own = [_foreign_key_document(table, key, get_schema(key.table)) for key in table.foreign_keys]
     return {
         "schema_name": table.schema,
         "table_name": table.name,
         "kind": "table",
         "comment": table.comment,
-        "annotations": table_annotations(table, new),
-        "column_definitions": [*_system_columns(), *(_column_document(table, column) for column in table.columns)],
+        "annotations": table_annotations(table, new_tables),
+        "column_definitions": [
+            *_system_column_documents(),
+            *(_column_document(table, column) for column in table.columns),
+        ],
         "keys": [{"unique_columns": list(columns)} for columns in (("RID",), *table.keys)],
         "foreign_keys": [*clients, *own],
     }
 
 
-def _system_columns() -> list[dict[str, Any]]:
+def _system_column_documents() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -140,9 +149,9 @@ def _system_columns() -> list[dict[str, Any]]:
             "nullok": name in ("RCB", "RMB"),
             "default": None,
             "comment": None,
-            "annotations": titled(title),
+            "annotations": title_annotation(title),
         }
-        for name, title in _SYSTEM_TITLES.items()
+        for name, title in _SYSTEM_COLUMN_TITLES.items()
     ]
 
 
@@ -160,20 +169,20 @@ def _column_document(table: Table, column: Column) -> dict[str, Any]:
     }
 
 
-def _foreign_key(table: Table, key: ForeignKey, schema: str) -> dict[str, Any]:
+def _foreign_key_document(table: Table, key: ForeignKey, schema: str) -> dict[str, Any]:
     return {
         "foreign_key_columns": [{"schema_name": table.schema, "table_name": table.name, "column_name": key.column}],
         "referenced_columns": [{"schema_name": schema, "table_name": key.table, "column_name": key.to}],
         # a term that gets another name takes its rows with it
         "on_update": "CASCADE" if key.cascade or (key.to != "RID" and schema != "public") else "NO ACTION",
         "on_delete": "CASCADE" if key.cascade else "NO ACTION",
-        "names": [key_name(table, key.column)],
-        "annotations": key_annotations(table, key),
+        "names": [foreign_key_name(table, key.column)],
+        "annotations": foreign_key_annotations(table, key),
     }
 
 
 def schema_documents(
-    model: CatalogModel, tables: Iterable[Table], schemas: Iterable[str], also: Sequence[str] = ()
+    model: CatalogModel, tables: Iterable[Table], schemas: Iterable[str], extra_schemas: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """The documents of one request that makes tables, and those of their schemas that are not there yet.
 
@@ -181,7 +190,7 @@ def schema_documents(
         model: The tables that are there.
         tables: The tables to make.
         schemas: The schemas that are there.
-        also: Further schemas to make, without tables.
+        extra_schemas: Further schemas to make, without tables.
 
     Raises:
         UnknownTable: A foreign key refers to a table that is neither there nor given.
@@ -189,12 +198,14 @@ def schema_documents(
     new = list(tables)
     places = {table.name: table.schema for table in (*model.tables.values(), *new)}
 
-    def schema_of(name: str) -> str:
+    def get_schema(name: str) -> str:
         if name not in places:
             raise UnknownTable(f"A foreign key refers to {name!r}, which is no table; make that first.")
         return places[name]
 
-    missing = dict.fromkeys(name for name in (*(table.schema for table in new), *also) if name not in set(schemas))
-    made = [{"schema_name": name, "comment": None, "annotations": UNDERLINES_AS_SPACES} for name in missing]
+    missing = dict.fromkeys(
+        name for name in (*(table.schema for table in new), *extra_schemas) if name not in set(schemas)
+    )
+    made = [{"schema_name": name, "comment": None, "annotations": UNDERSCORES_AS_SPACES} for name in missing]
     together = {table.name: table for table in new}
-    return [*made, *(table_document(table, schema_of, together) for table in new)]
+    return [*made, *(table_document(table, get_schema, together) for table in new)]

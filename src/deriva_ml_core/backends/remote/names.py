@@ -11,20 +11,20 @@ from urllib.parse import quote, unquote
 from deriva_ml_core.backends.filenames import check_filename
 from deriva_ml_core.errors import InvalidFileName, UnknownAddress
 
-__all__ = ["ObjectName", "path_of"]
+__all__ = ["HatracObjectName", "parse_object_path"]
 
-LONGEST = 180
+MAX_QUOTED_NAME_LENGTH = 180
 """Bytes of a quoted file name: with digest and version, 240 were taken by a server and 260 were not."""
 
-VERSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
-PATH = re.compile(r"/hatrac(?:/[^/?#;:\\\x00-\x1f\x7f]+)+(?::[A-Za-z0-9_-]+)?")
+VERSION_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+OBJECT_PATH_PATTERN = re.compile(r"/hatrac(?:/[^/?#;:\\\x00-\x1f\x7f]+)+(?::[A-Za-z0-9_-]+)?")
 """With a version as we write it, or without, as other clients' rows may have it."""
 
-LEFT_AS_IT_IS = "/:%!$&'()*+,=@~"
+UNQUOTED_CHARACTERS = "/:%!$&'()*+,=@~"
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectName:
+class HatracObjectName:
     """What names an object.
 
     Args:
@@ -53,7 +53,7 @@ class ObjectName:
     @property
     def path(self) -> str:
         """Its path; what could be taken for a separator is quoted, sub-folders' ``/`` too."""
-        return f"{self.namespace}/{self.md5}.{_shortened(self.filename)}"
+        return f"{self.namespace}/{self.md5}.{_quote_filename(self.filename)}"
 
     @property
     def namespace(self) -> str:
@@ -61,37 +61,37 @@ class ObjectName:
         return f"{self.root}/{quote(self.table, safe='')}"
 
     @property
-    def disposition(self) -> str:
+    def content_disposition(self) -> str:
         """The header that gives a browser the file's name, without folders."""
         plain = self.filename.rpartition("/")[2].replace("\\", "_")  # a divider too
         return f"filename*=UTF-8''{quote(plain, safe='')}"
 
     @property
-    def type(self) -> str:
+    def media_type(self) -> str:
         """The media type that the name suggests."""
         return mimetypes.guess_type(self.filename, strict=False)[0] or "application/octet-stream"
 
-    def versioned(self, answered: str) -> str | None:
+    def versioned_url(self, location: str) -> str | None:
         """The URL that a server answered with, put together from what we know; None if it names another object."""
-        path, _, version = answered.strip().rpartition(":")
-        if unquote(path) != unquote(self.path) or not VERSION.fullmatch(version):
+        path, _, version = location.strip().rpartition(":")
+        if unquote(path) != unquote(self.path) or not VERSION_PATTERN.fullmatch(version):
             return None
         return f"{self.path}:{version}"
 
 
-def _shortened(filename: str) -> str:
+def _quote_filename(filename: str) -> str:
     """A quoted name that is not too long for the server's disk: the row keeps it whole."""
     whole = quote(filename, safe="")
-    if len(whole) <= LONGEST:
+    if len(whole) <= MAX_QUOTED_NAME_LENGTH:
         return whole
     mark = hashlib.sha256(filename.encode()).hexdigest()[:16]
     ending = quote(filename[filename.rindex(".") :], safe="") if "." in filename else ""
     ending = ending if len(ending) <= 20 else ""
-    room = LONGEST - len(mark) - len(ending) - 1
+    room = MAX_QUOTED_NAME_LENGTH - len(mark) - len(ending) - 1
     return re.sub(r"%[0-9A-F]?$", "", whole[:room]) + f"~{mark}{ending}"
 
 
-def path_of(url: str, server: str) -> str:
+def parse_object_path(url: str, server: str) -> str:
     """The path of an object that a row names.
 
     Args:
@@ -102,9 +102,9 @@ def path_of(url: str, server: str) -> str:
         UnknownAddress: It does not name an object of that server.
     """
     path = url.removeprefix(server)
-    if not PATH.fullmatch(path) or any(part in (".", "..") for part in unquote(path).split("/")):
+    if not OBJECT_PATH_PATTERN.fullmatch(path) or any(part in (".", "..") for part in unquote(path).split("/")):
         raise UnknownAddress(
             f"{url!r} does not name an object of {server}: that looks like "
             "'/hatrac/Image/900150983cd24fb0d6963f7d28e17f72.a.png:ABCDEFGHIJKLMNOPQRSTUVWXYZ'."
         )
-    return quote(path, safe=LEFT_AS_IT_IS)
+    return quote(path, safe=UNQUOTED_CHARACTERS)

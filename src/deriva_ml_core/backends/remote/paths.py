@@ -8,23 +8,23 @@ from itertools import product
 from typing import Any
 from urllib.parse import quote
 
-from deriva_ml_core.backend import FILLED, Condition, Either, Where
+from deriva_ml_core.backend import NOT_NULL, AnyOf, Filter, Where
 from deriva_ml_core.errors import ConfigurationError, UnknownColumn
 from deriva_ml_core.schema import SYSTEM_COLUMNS, Table
 
-__all__ = ["check_columns", "filters", "name", "order_by", "qualified"]
+__all__ = ["check_columns", "filter_paths", "quote_segment", "sort_modifier", "table_path"]
 
-LONGEST = 3000
+MAX_FILTER_LENGTH = 3000
 """Bytes of a filter, decoded: a decoded path beyond about 4,000 is answered with an HTML 404."""
 
-LONGEST_QUOTED = 6000
+MAX_QUOTED_FILTER_LENGTH = 6000
 """Bytes of a filter, as it is sent: a request line has at most 8,190 for Apache."""
 
-EMPTY_TEXT = "::regexp::%5E%24"
+EMPTY_TEXT_PREDICATE = "::regexp::%5E%24"
 """What an empty text matches; ``=`` needs a value."""
 
 
-def name(text: str) -> str:
+def quote_segment(text: str) -> str:
     """A name or value as a part of a path."""
     try:
         return quote(text, safe="")
@@ -32,9 +32,9 @@ def name(text: str) -> str:
         raise ConfigurationError(f"{text!r} is not Unicode text; give another value.") from error
 
 
-def qualified(table: Table) -> str:
+def table_path(table: Table) -> str:
     """A table as a path names it."""
-    return f"{name(table.schema)}:{name(table.name)}"
+    return f"{quote_segment(table.schema)}:{quote_segment(table.name)}"
 
 
 def check_columns(table: Table, names: Iterable[str]) -> None:
@@ -48,35 +48,35 @@ def check_columns(table: Table, names: Iterable[str]) -> None:
         )
 
 
-def order_by(order: Sequence[str], *, descending: bool = False) -> str:
+def sort_modifier(order: Sequence[str], *, descending: bool = False) -> str:
     """The part of a path that sorts."""
-    keys = ",".join(name(column) + ("::desc::" if descending else "") for column in order)
+    keys = ",".join(quote_segment(column) + ("::desc::" if descending else "") for column in order)
     return f"@sort({keys})" if keys else ""
 
 
-def filters(table: Table, where: Where) -> list[str]:
+def filter_paths(table: Table, where: Where) -> list[str]:
     """The filters that together mean these rows: ``""`` for all rows, none at all where no row can match.
 
     A row may be meant by several of them where `where` is an `Either`.
     """
-    conditions = where.conditions if isinstance(where, Either) else (where,)
+    conditions = where.filters if isinstance(where, AnyOf) else (where,)
     for condition in conditions:
         check_columns(table, condition)
-    pieces = [piece for condition in conditions for piece in _pieces(condition)]
+    pieces = [piece for condition in conditions for piece in _split_filter(condition)]
     if "" in pieces:
         return [""]
-    return list(_packed(pieces))
+    return list(_join_alternatives(pieces))
 
 
-def _pieces(condition: Condition) -> Iterator[str]:
-    fixed = [_equal(column, value) for column, value in condition.items() if not _is_collection(value)]
+def _split_filter(condition: Filter) -> Iterator[str]:
+    fixed = [_equality_predicate(column, value) for column, value in condition.items() if not _is_collection(value)]
     listed = [(column, value) for column, value in condition.items() if _is_collection(value)]
-    room = LONGEST - sum(_size(part)[0] for part in fixed)
+    room = MAX_FILTER_LENGTH - sum(_filter_lengths(part)[0] for part in fixed)
     if room < 0:
         raise ConfigurationError(
-            f"The condition on {', '.join(condition)} is too long to be asked: its values have over {LONGEST} bytes."
+            f"The condition on {', '.join(condition)} is too long to be asked: its values have over {MAX_FILTER_LENGTH} bytes."
         )
-    portions = [_one_of(column, value, room // len(listed)) for column, value in listed]
+    portions = [_membership_predicates(column, value, room // len(listed)) for column, value in listed]
     for combination in product(*portions):
         yield "&".join([*fixed, *combination])
 
@@ -85,44 +85,46 @@ def _is_collection(value: object) -> bool:
     return isinstance(value, (tuple, list, set, frozenset))
 
 
-def _equal(column: str, value: object) -> str:
+def _equality_predicate(column: str, value: object) -> str:
     if value is None:
-        return f"{name(column)}::null::"
-    if value is FILLED:
-        return f"!({name(column)}::null::)"
-    text = _text(value)
-    return f"{name(column)}={text}" if text else f"{name(column)}{EMPTY_TEXT}"
+        return f"{quote_segment(column)}::null::"
+    if value is NOT_NULL:
+        return f"!({quote_segment(column)}::null::)"
+    text = _quote_value(value)
+    return f"{quote_segment(column)}={text}" if text else f"{quote_segment(column)}{EMPTY_TEXT_PREDICATE}"
 
 
-def _text(value: object) -> str:
+def _quote_value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, date):  # a datetime too
-        return name(value.isoformat())
+        return quote_segment(value.isoformat())
     if isinstance(value, (str, int, float)):
-        return name(str(value))
+        return quote_segment(str(value))
     raise ConfigurationError(f"{value!r} cannot be asked for: give text, a number, a truth, a time, or None.")
 
 
-def _one_of(column: str, values: Iterable[Any], room: int) -> list[str]:
+def _membership_predicates(column: str, values: Iterable[Any], max_length: int) -> list[str]:
     """Alternatives that together mean that the column has one of the values."""
     given = dict.fromkeys(values)
-    apart = [_equal(column, value) for value in given if value is None or value == ""]
-    texts = [_text(value) for value in given if value is not None and value != ""]
-    found = [_any(column, portion) for portion in _portions(texts, room - len(column) - 10)]
+    apart = [_equality_predicate(column, value) for value in given if value is None or value == ""]
+    texts = [_quote_value(value) for value in given if value is not None and value != ""]
+    found = [_any_predicate(column, portion) for portion in _batch_by_length(texts, max_length - len(column) - 10)]
     return [*found, *apart]
 
 
-def _any(column: str, texts: list[str]) -> str:
-    return f"{name(column)}={texts[0]}" if len(texts) == 1 else f"{name(column)}=any({','.join(texts)})"
+def _any_predicate(column: str, texts: list[str]) -> str:
+    return (
+        f"{quote_segment(column)}={texts[0]}" if len(texts) == 1 else f"{quote_segment(column)}=any({','.join(texts)})"
+    )
 
 
-def _portions(texts: Iterable[str], room: int) -> Iterator[list[str]]:
+def _batch_by_length(texts: Iterable[str], max_length: int) -> Iterator[list[str]]:
     portion: list[str] = []
     plain = quoted = 0
     for text in texts:
-        size = _size(text)
-        if portion and (plain + size[0] + 1 > room or quoted + size[1] + 1 > LONGEST_QUOTED):
+        size = _filter_lengths(text)
+        if portion and (plain + size[0] + 1 > max_length or quoted + size[1] + 1 > MAX_QUOTED_FILTER_LENGTH):
             yield portion
             portion, plain, quoted = [], 0, 0
         portion.append(text)
@@ -131,13 +133,13 @@ def _portions(texts: Iterable[str], room: int) -> Iterator[list[str]]:
         yield portion
 
 
-def _size(text: str) -> tuple[int, int]:
+def _filter_lengths(text: str) -> tuple[int, int]:
     """A quoted text's bytes: decoded, and as it is sent."""
     return len(text) - 2 * text.count("%"), len(text)
 
 
-def _packed(pieces: Iterable[str]) -> Iterator[str]:
+def _join_alternatives(predicates: Iterable[str]) -> Iterator[str]:
     """As many alternatives in one filter as it takes."""
-    for portion in _portions(dict.fromkeys(pieces), LONGEST):
+    for portion in _batch_by_length(dict.fromkeys(predicates), MAX_FILTER_LENGTH):
         grouped = (f"({piece})" if "&" in piece else piece for piece in portion)
         yield ";".join(grouped) if len(portion) > 1 else portion[0]

@@ -9,55 +9,55 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from deriva_ml_core.backends.remote.content import Changed, Content, Slice
-from deriva_ml_core.backends.remote.hatrac import LARGEST_REQUEST, Hatrac, Places, Raced
-from deriva_ml_core.backends.remote.names import ObjectName
-from deriva_ml_core.backends.remote.server import backoff
-from deriva_ml_core.crew import as_done
+from deriva_ml_core.backends.remote.content import FileChanged, FileContent, FileSlice
+from deriva_ml_core.backends.remote.hatrac import MAX_REQUEST_SIZE, ConcurrentRequest, HatracClient, NameLocks
+from deriva_ml_core.backends.remote.names import HatracObjectName
+from deriva_ml_core.backends.remote.server import backoff_delay
+from deriva_ml_core.crew import map_unordered
 from deriva_ml_core.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
     from requests import Response
 
-__all__ = ["Sending"]
+__all__ = ["HatracUpload"]
 
-LOOK_FIRST = 5 * 2**20
+CHECK_FIRST_SIZE = 5 * 2**20
 """Bytes from which we ask for an object before we send it: a refused body costs its sending."""
 
-RACES = 10
+MAX_RACE_ATTEMPTS = 10
 """How often a request is repeated that met another to the same name."""
 
-FINISHES = 6
+MAX_FINISH_ATTEMPTS = 6
 """How often a job is finished whose answer was lost, or which the server was still busy with."""
 
-IN_FLIGHT = 2
+MAX_PARALLEL_CHUNKS = 2
 """Chunks on their way at once: more helped only over a long line."""
 
-HASHED = 50e6
+MIN_HASH_RATE = 50e6
 """Bytes a second that a server surely hashes when it finishes a job; 530e6 were measured."""
 
-Note = Callable[["JsonValue"], None]
+ProgressCallback = Callable[["JsonValue"], None]
 
 
 @dataclass(frozen=True)
-class Sending:
+class HatracUpload:
     """One file on its way.
 
     Args:
-        hatrac: The store.
-        name: What the object is called.
+        client: The store.
+        object_name: What the object is called.
         content: The bytes.
-        places: What else is just being put.
-        note: Where to write down how far it is.
+        name_locks: What else is just being put.
+        save_progress: Where to write down how far it is.
         resume: How far it was.
     """
 
-    hatrac: Hatrac
-    name: ObjectName
-    content: Content
-    places: Places
-    note: Note
+    client: HatracClient
+    object_name: HatracObjectName
+    content: FileContent
+    name_locks: NameLocks
+    save_progress: ProgressCallback
     resume: JsonValue = None
 
     def run(self) -> str:
@@ -67,226 +67,237 @@ class Sending:
             Changed: The file was written meanwhile.
             StoreUnavailable: It may succeed later.
         """
-        chunk = min(self.hatrac.options.chunk_size, LARGEST_REQUEST)
-        for attempt in range(RACES):
+        chunk = min(self.client.options.chunk_size, MAX_REQUEST_SIZE)
+        for attempt in range(MAX_RACE_ATTEMPTS):
             try:
-                with self.places.entering(self.name.namespace, self.name.path):
-                    url = self._at_once() if self.content.length <= chunk else self._in_chunks(chunk)
-                self.places.know(self.name.namespace)
+                with self.name_locks.lock(self.object_name.namespace, self.object_name.path):
+                    url = self._upload_whole() if self.content.length <= chunk else self._upload_chunks(chunk)
+                self.name_locks.add_namespace(self.object_name.namespace)
                 return url
-            except Raced:
-                if attempt == RACES - 1:
+            except ConcurrentRequest:
+                if attempt == MAX_RACE_ATTEMPTS - 1:
                     raise
-                self.hatrac.server.sleep(backoff(attempt))
+                self.client.server.sleep(backoff_delay(attempt))
         raise AssertionError("unreachable")
 
     # what is there
 
-    def _there(self) -> tuple[str | None, bool]:
+    def find_existing(self) -> tuple[str | None, bool]:
         """The URL of an object with these very bytes, where there is one; and whether there is any under this name."""
-        response = self.hatrac.send("HEAD", self.name.path, self._what, expected=(404, 409))
+        response = self.client.request("HEAD", self.object_name.path, self.subject, allowed_statuses=(404, 409))
         if response.status_code >= 400:
             return None, False
         headers = response.headers
-        if not self.content.equals(headers.get("Content-MD5"), headers.get("Content-Length")):
+        if not self.content.is_identical_to(headers.get("Content-MD5"), headers.get("Content-Length")):
             return None, True
-        return self._url(headers.get("Content-Location", "")), True
+        return self.versioned_url(headers.get("Content-Location", "")), True
 
     @property
-    def _what(self) -> str:
-        return unquote(self.name.path)
+    def subject(self) -> str:
+        return unquote(self.object_name.path)
 
-    def _url(self, answered: str) -> str:
-        url = self.name.versioned(answered)
+    def versioned_url(self, location: str) -> str:
+        url = self.object_name.versioned_url(location)
         if url is None:
             raise StoreUnavailable(
-                f"{self.hatrac.server.host} answered with the name of another object for {self._what}. Look at what "
+                f"{self.client.server.host} answered with the name of another object for {self.subject}. Look at what "
                 "stands between this machine and the server."
             )
         return url
 
     # at once
 
-    def _at_once(self) -> str:
+    def _upload_whole(self) -> str:
         headers = {
-            "Content-MD5": self.content.header,
-            "Content-Type": self.name.type,
-            "Content-Disposition": self.name.disposition,
+            "Content-MD5": self.content.md5_header,
+            "Content-Type": self.object_name.media_type,
+            "Content-Disposition": self.object_name.content_disposition,
         }
-        if self.content.length < LOOK_FIRST:
-            response = self._put({**headers, "If-None-Match": "*"})
+        if self.content.length < CHECK_FIRST_SIZE:
+            response = self._put_whole({**headers, "If-None-Match": "*"})
             if response.status_code != 412:
-                return self._url(response.text)
-        url, _ = self._there()
-        return url or self._url(self._put(headers).text)
+                return self.versioned_url(response.text)
+        url, _ = self.find_existing()
+        return url or self.versioned_url(self._put_whole(headers).text)
 
-    def _put(self, headers: dict[str, str]) -> Response:
+    def _put_whole(self, headers: dict[str, str]) -> Response:
         with self.content.file.open("rb", buffering=0) as opened:
-            body: Any = Slice(opened, 0, self.content.length) if self.content.length else b""
-            response = self.hatrac.send(
-                "PUT", f"{self.name.path}?parents=true", self._what, headers=headers, body=body, expected=(400, 412)
+            body: Any = FileSlice(opened, 0, self.content.length) if self.content.length else b""
+            response = self.client.request(
+                "PUT",
+                f"{self.object_name.path}?parents=true",
+                self.subject,
+                headers=headers,
+                body=body,
+                allowed_statuses=(400, 412),
             )
         if response.status_code == 400:
-            raise self._other_bytes() if "MD5" in response.text else self.hatrac.refusal(response, self._what)
+            raise (
+                self._checksum_error()
+                if "MD5" in response.text
+                else self.client.error_from_response(response, self.subject)
+            )
         return response
 
-    def _other_bytes(self) -> Exception:
-        if self.content.changed():
-            return Changed()
+    def _checksum_error(self) -> Exception:
+        if self.content.has_changed():
+            return FileChanged()
         return StoreUnavailable(
-            f"The bytes of {self._what} did not come to {self.hatrac.server.host} as they were sent. Try again."
+            f"The bytes of {self.subject} did not come to {self.client.server.host} as they were sent. Try again."
         )
 
     # in chunks
 
-    def _in_chunks(self, chunk: int) -> str:
-        url, _ = self._there()
+    def _upload_chunks(self, chunk_size: int) -> str:
+        url, _ = self.find_existing()
         if url is not None:
             return url
-        job = _Job.resumed(self) or _Job.begun(self, chunk)
-        url = job.finished() if job.sent_all() else None
+        job = _UploadJob.resume(self) or _UploadJob.create(self, chunk_size)
+        url = job.finish() if job.send_all() else None
         if url is None:  # it is gone or spoilt: once more, from the beginning
-            if self.content.changed():
-                raise Changed
-            job = _Job.begun(self, chunk)
-            url = job.finished() if job.sent_all() else None
+            if self.content.has_changed():
+                raise FileChanged
+            job = _UploadJob.create(self, chunk_size)
+            url = job.finish() if job.send_all() else None
         if url is None:
-            raise self._other_bytes()
+            raise self._checksum_error()
         return url
 
 
 @dataclass
-class _Job:
+class _UploadJob:
     """A chunked upload.
 
     Args:
-        sending: Of what.
+        upload: Of what.
         path: Its own path.
-        chunk: Bytes a chunk.
-        done: How many chunks, from the first, are there.
+        chunk_size: Bytes a chunk.
+        sent_chunks: How many chunks, from the first, are there.
     """
 
-    sending: Sending
+    upload: HatracUpload
     path: str
-    chunk: int
-    done: int = 0
+    chunk_size: int
+    sent_chunks: int = 0
 
     @classmethod
-    def begun(cls, sending: Sending, chunk: int) -> _Job:
-        name, content = sending.name, sending.content
+    def create(cls, upload: HatracUpload, chunk_size: int) -> _UploadJob:
+        name, content = upload.object_name, upload.content
         given = {
-            "chunk-length": chunk,
+            "chunk-length": chunk_size,
             "content-length": content.length,
-            "content-md5": content.header,
-            "content-type": name.type,
-            "content-disposition": name.disposition,
+            "content-md5": content.md5_header,
+            "content-type": name.media_type,
+            "content-disposition": name.content_disposition,
         }
-        response = sending.hatrac.send(
+        response = upload.client.request(
             "POST",
             f"{name.path};upload?parents=true",
-            sending._what,
+            upload.subject,
             headers={"Content-Type": "application/json"},
             body=json.dumps(given).encode(),
         )
         identity = response.text.strip().rpartition(";upload/")[2]
         if not identity.isalnum():
-            raise StoreUnavailable(f"{sending.hatrac.server.host} named no job for {sending._what}. Try again later.")
-        job = cls(sending, f"{name.path};upload/{identity}", chunk)
-        job._noted()
+            raise StoreUnavailable(f"{upload.client.server.host} named no job for {upload.subject}. Try again later.")
+        job = cls(upload, f"{name.path};upload/{identity}", chunk_size)
+        job._save_progress()
         return job
 
     @classmethod
-    def resumed(cls, sending: Sending) -> _Job | None:
+    def resume(cls, upload: HatracUpload) -> _UploadJob | None:
         """The job of an upload that was interrupted, if it is there still and of the same bytes."""
-        match sending.resume:
-            case {"job": str(identity), "chunk": int(chunk), "sent": int(done), "md5": sending.content.md5}:
-                job = cls(sending, f"{sending.name.path};upload/{identity}", chunk, done)
+        match upload.resume:
+            case {"job": str(identity), "chunk": int(chunk), "sent": int(done), "md5": upload.content.md5}:
+                job = cls(upload, f"{upload.object_name.path};upload/{identity}", chunk, done)
             case _:
                 return None
         if not identity.isalnum():
             return None
-        response = sending.hatrac.send("GET", job.path, sending._what, expected=(403, 404, 409))
+        response = upload.client.request("GET", job.path, upload.subject, allowed_statuses=(403, 404, 409))
         if response.status_code >= 400:
             return None
         found = response.json()
         wanted = {
             "chunk-length": chunk,
-            "content-length": sending.content.length,
-            "content-md5": sending.content.header,
+            "content-length": upload.content.length,
+            "content-md5": upload.content.md5_header,
         }
         return job if {key: found.get(key) for key in wanted} == wanted else None
 
-    def _noted(self) -> None:
-        content = self.sending.content
-        self.sending.note(
+    def _save_progress(self) -> None:
+        content = self.upload.content
+        self.upload.save_progress(
             {
                 "job": self.path.rpartition("/")[2],
-                "chunk": self.chunk,
-                "sent": self.done,
+                "chunk": self.chunk_size,
+                "sent": self.sent_chunks,
                 "md5": content.md5,
                 "stamp": list(content.stamp),
             }
         )
 
-    def sent_all(self) -> bool:
+    def send_all(self) -> bool:
         """Send the chunks that are not there, a few at once; False where the job is gone or spoilt."""
-        count = -(-self.sending.content.length // self.chunk)
+        count = -(-self.upload.content.length // self.chunk_size)
         confirmed: set[int] = set()
-        sending = as_done(self._send, range(self.done, count), IN_FLIGHT, name="deriva-ml-chunk")
+        sending = map_unordered(
+            self._send_chunk, range(self.sent_chunks, count), MAX_PARALLEL_CHUNKS, name="deriva-ml-chunk"
+        )
         with closing(sending) as chunks:
             for number, good in chunks:
                 if not good:
                     return False
                 confirmed.add(number)
-                while self.done in confirmed:
-                    self.done += 1
-                self._noted()
+                while self.sent_chunks in confirmed:
+                    self.sent_chunks += 1
+                self._save_progress()
         return True
 
-    def _send(self, number: int) -> bool:
-        start = number * self.chunk
-        length = min(self.chunk, self.sending.content.length - start)
-        with self.sending.content.file.open("rb", buffering=0) as opened:
-            body: Any = Slice(opened, start, length)
-            response = self.sending.hatrac.send(
+    def _send_chunk(self, number: int) -> bool:
+        start = number * self.chunk_size
+        length = min(self.chunk_size, self.upload.content.length - start)
+        with self.upload.content.file.open("rb", buffering=0) as opened:
+            body: Any = FileSlice(opened, start, length)
+            response = self.upload.client.request(
                 "PUT",
                 f"{self.path}/{number}",
-                f"chunk {number} of {self.sending._what}",
+                f"chunk {number} of {self.upload.subject}",
                 headers={"Content-Type": "application/octet-stream"},
                 body=body,
-                expected=(404, 409),
+                allowed_statuses=(404, 409),
             )
         return response.status_code < 400
 
-    def finished(self) -> str | None:
+    def finish(self) -> str | None:
         """Have the object made of the chunks; None where the job is gone, or its bytes are not those."""
-        sending = self.sending
-        for attempt in range(FINISHES):
+        sending = self.upload
+        for attempt in range(MAX_FINISH_ATTEMPTS):
             lost = False
             try:
-                response = sending.hatrac.send(
+                response = sending.client.request(
                     "POST",
                     self.path,
-                    sending._what,
-                    expected=(404, 409, 500),
-                    work=sending.content.length / HASHED,
+                    sending.subject,
+                    allowed_statuses=(404, 409, 500),
+                    processing_seconds=sending.content.length / MIN_HASH_RATE,
                 )
             except StoreUnavailable:
                 lost = True
             if not lost and response.status_code < 400:
-                return sending._url(response.text)
+                return sending.versioned_url(response.text)
             # done already, or the answer was lost: the object itself tells
-            url, _ = sending._there()
+            url, _ = sending.find_existing()
             if url is not None:
                 return url
             if not lost and response.status_code in (404, 409):
                 self._cancel()
                 return None
-            sending.hatrac.server.sleep(backoff(attempt, first=0.2))
+            sending.client.server.sleep(backoff_delay(attempt, initial=0.2))
         raise StoreUnavailable(
-            f"{sending.hatrac.server.host} has all chunks of {sending._what} and does not put them together. "
+            f"{sending.client.server.host} has all chunks of {sending.subject} and does not put them together. "
             "Try again later."
         )
 
     def _cancel(self) -> None:
-        self.sending.hatrac.send("DELETE", self.path, self.sending._what, expected=(404, 409, 500))
+        self.upload.client.request("DELETE", self.path, self.upload.subject, allowed_statuses=(404, 409, 500))

@@ -17,24 +17,24 @@ import requests
 from deriva.core.deriva_binding import DerivaBinding
 from urllib3.exceptions import NewConnectionError
 
-from deriva_ml_core.backends.remote.transport import PatientAdapter
+from deriva_ml_core.backends.remote.transport import SendTimeoutAdapter
 
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["Lost", "Server", "backoff", "wait_asked_for"]
+__all__ = ["ResponseLost", "Server", "backoff_delay", "retry_after"]
 
-TIMEOUT = (6.0, 120.0)
+DEFAULT_TIMEOUT = (6.0, 120.0)
 """Seconds to connect to the catalog and to wait for its answer; 5,000 rows take it about 1.4 s."""
 
-LONGEST_WAIT = 60.0
+MAX_RETRY_AFTER = 60.0
 """Seconds that a server may ask us to wait before we ask again."""
 
-HOPS = 5
+MAX_REDIRECTS = 5
 """Redirects that a download follows."""
 
-SESSION = {
-    "timeout": TIMEOUT,
+SESSION_CONFIG = {
+    "timeout": DEFAULT_TIMEOUT,
     "retry_connect": 0,
     "retry_read": 0,
     "retry_backoff_factor": 0.0,
@@ -43,35 +43,35 @@ SESSION = {
 }
 """The client library's settings: it repeats nothing by itself, and verifies every certificate."""
 
-Body = bytes | IO[bytes] | None
+RequestBody = bytes | IO[bytes] | None
 
 
-class Lost(Exception):
+class ResponseLost(Exception):
     """A request without an answer.
 
     Args:
-        why: What the connection said.
-        undone: Whether the server surely did nothing.
+        reason: What the connection said.
+        unprocessed: Whether the server surely did nothing.
     """
 
-    def __init__(self, why: str, *, undone: bool) -> None:
-        super().__init__(why)
-        self.undone = undone
+    def __init__(self, reason: str, *, unprocessed: bool) -> None:
+        super().__init__(reason)
+        self.unprocessed = unprocessed
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _add_no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Add no login: by itself requests would put one from ~/.netrc in the place of ours."""
     return request
 
 
-class _Binding(DerivaBinding):  # type: ignore[misc]  # it has no types
+class _ServerSession(DerivaBinding):  # type: ignore[misc]  # it has no types
     """The client library's session, with its login."""
 
     def __init__(self, scheme: str, host: str, credential: Mapping[str, str]) -> None:
-        super().__init__(scheme, host, dict(credential), caching=False, session_config=SESSION)
+        super().__init__(scheme, host, dict(credential), caching=False, session_config=SESSION_CONFIG)
         for prefix in ("http://", "https://"):
-            self._session.mount(prefix, PatientAdapter())
-        self._session.auth = _as_it_is
+            self._session.mount(prefix, SendTimeoutAdapter())
+        self._session.auth = _add_no_auth
         self.dcctx["cid"] = "deriva-ml-core"
 
     @property
@@ -79,7 +79,7 @@ class _Binding(DerivaBinding):  # type: ignore[misc]  # it has no types
         session: requests.Session = self._session
         return session
 
-    def context(self) -> str:
+    def client_context(self) -> str:
         encoded: str = self.dcctx.encoded()
         return encoded
 
@@ -99,7 +99,7 @@ class Server:
     ) -> None:
         self.scheme, self.host, self.sleep = scheme, host, sleep
         self._credential = dict(credential)
-        self._idle = _Idle(os.getpid())
+        self._session_pool = _SessionPool(os.getpid())
 
     def __repr__(self) -> str:
         return f"Server({self.url!r})"
@@ -115,8 +115,8 @@ class Server:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: Body = None,
-        timeout: tuple[float, float] = TIMEOUT,
+        body: RequestBody = None,
+        timeout: tuple[float, float] = DEFAULT_TIMEOUT,
         stream: bool = False,
     ) -> Response:
         """Send one request and return what was answered, whatever its status.
@@ -124,8 +124,8 @@ class Server:
         Raises:
             Lost: There was no answer.
         """
-        with _loss(), self._binding() as binding:
-            context = {"deriva-client-context": binding.context()}
+        with _translate_connection_errors(), self._borrow_session() as binding:
+            context = {"deriva-client-context": binding.client_context()}
             return binding.session.request(
                 method,
                 self.url + path,
@@ -143,7 +143,7 @@ class Server:
             Lost: There was no answer.
         """
         response = self.request("GET", path, headers=headers, timeout=timeout, stream=True)
-        for _ in range(HOPS):
+        for _ in range(MAX_REDIRECTS):
             target = urljoin(response.request.url or "", response.headers.get("Location", ""))
             if response.status_code not in (301, 302, 303, 307, 308) or not target:
                 break
@@ -153,63 +153,68 @@ class Server:
                 response = self.request("GET", target[len(self.url) :], headers=headers, timeout=timeout, stream=True)
                 continue
             if here.scheme != "https" and self.scheme == "https":
-                raise Lost(f"{self.host} sends to {here.netloc} without encryption", undone=True)
-            with _loss():
+                raise ResponseLost(f"{self.host} sends to {here.netloc} without encryption", unprocessed=True)
+            with _translate_connection_errors():
                 response = requests.get(
-                    target, headers=dict(headers), auth=_as_it_is, timeout=timeout, stream=True, allow_redirects=False
+                    target,
+                    headers=dict(headers),
+                    auth=_add_no_auth,
+                    timeout=timeout,
+                    stream=True,
+                    allow_redirects=False,
                 )
         return response
 
     def close(self) -> None:
         """Let go of the connections that nobody uses now; those in use are let go of after their answer."""
-        self._idle = _Idle(os.getpid())
+        self._session_pool = _SessionPool(os.getpid())
 
     @contextmanager
-    def _binding(self) -> Iterator[_Binding]:
+    def _borrow_session(self) -> Iterator[_ServerSession]:
         """A session for one request, which no other thread has meanwhile, with connections that stand if possible."""
-        if self._idle.process != os.getpid():  # a fork must not share its parent's sockets
-            self._idle = _Idle(os.getpid())
-        idle = self._idle
+        if self._session_pool.pid != os.getpid():  # a fork must not share its parent's sockets
+            self._session_pool = _SessionPool(os.getpid())
+        idle = self._session_pool
         try:
-            binding = idle.bindings.pop()
+            binding = idle.sessions.pop()
         except IndexError:
-            binding = _Binding(self.scheme, self.host, self._credential)
+            binding = _ServerSession(self.scheme, self.host, self._credential)
         try:
             yield binding
         finally:
-            idle.bindings.append(binding)
+            idle.sessions.append(binding)
 
 
 @dataclass(frozen=True)
-class _Idle:
+class _SessionPool:
     """The sessions that nobody uses just now; a deque takes and gives without a lock, which a fork could find held.
 
     Args:
-        process: Whose they are.
-        bindings: The one used last at the end.
+        pid: Whose they are.
+        sessions: The one used last at the end.
     """
 
-    process: int
-    bindings: deque[_Binding] = field(default_factory=deque)
+    pid: int
+    sessions: deque[_ServerSession] = field(default_factory=deque)
 
 
 @contextmanager
-def _loss() -> Iterator[None]:
+def _translate_connection_errors() -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-        undone = isinstance(error, requests.exceptions.ConnectTimeout) or _never_connected(error)
-        raise Lost(_plain(error), undone=undone) from error
+        undone = isinstance(error, requests.exceptions.ConnectTimeout) or _is_connect_failure(error)
+        raise ResponseLost(_root_cause_message(error), unprocessed=undone) from error
     except (requests.exceptions.RequestException, OSError) as error:
-        raise Lost(_plain(error), undone=False) from error
+        raise ResponseLost(_root_cause_message(error), unprocessed=False) from error
 
 
-def _never_connected(error: Exception) -> bool:
+def _is_connect_failure(error: Exception) -> bool:
     reason: Any = error.args[0] if error.args else None
     return isinstance(getattr(reason, "reason", reason), NewConnectionError)
 
 
-def _plain(error: BaseException) -> str:
+def _root_cause_message(error: BaseException) -> str:
     """What went wrong at the bottom, without the names and addresses of Python's objects."""
     inner: Any = error
     while True:
@@ -222,21 +227,21 @@ def _plain(error: BaseException) -> str:
     return re.sub(r"^\w+\(host=.*?\): ", "", str(inner).rpartition(">: ")[2]) or type(inner).__name__
 
 
-def backoff(attempt: int, *, first: float = 0.05, longest: float = 2.0) -> float:
+def backoff_delay(attempt: int, *, initial: float = 0.05, maximum: float = 2.0) -> float:
     """Seconds to wait before a repeat: doubled each time, with jitter, so that those who collided part.
 
     Args:
         attempt: How many went before, from 0.
-        first: The mean wait before the first repeat.
-        longest: The most.
+        initial: The mean wait before the first repeat.
+        maximum: The most.
     """
-    return float(min(longest, first * 2.0**attempt)) * random.uniform(0.5, 1.5)  # noqa: S311
+    return float(min(maximum, initial * 2.0**attempt)) * random.uniform(0.5, 1.5)
 
 
-def wait_asked_for(response: Response) -> float:
+def retry_after(response: Response) -> float:
     """The seconds that a server asks us to wait, 0 where it does not, and never more than a minute."""
     text = response.headers.get("Retry-After", "")
     try:
-        return max(0.0, min(LONGEST_WAIT, float(text)))
+        return max(0.0, min(MAX_RETRY_AFTER, float(text)))
     except ValueError:
         return 0.0

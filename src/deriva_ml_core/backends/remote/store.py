@@ -14,37 +14,37 @@ from urllib3.exceptions import HTTPError
 
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.filenames import check_filename
-from deriva_ml_core.backends.partial import partial_file
-from deriva_ml_core.backends.remote.content import Changed, Content
-from deriva_ml_core.backends.remote.hatrac import Hatrac, Places
-from deriva_ml_core.backends.remote.names import ObjectName, path_of
-from deriva_ml_core.backends.remote.sending import Sending
-from deriva_ml_core.backends.remote.server import Lost, Server
-from deriva_ml_core.definitions import Handover
-from deriva_ml_core.errors import ChecksumMismatch, FileConflict, StoreFull, StoreUnavailable
+from deriva_ml_core.backends.partial import open_partial_file
+from deriva_ml_core.backends.remote.content import FileChanged, FileContent
+from deriva_ml_core.backends.remote.hatrac import HatracClient, NameLocks
+from deriva_ml_core.backends.remote.names import HatracObjectName, parse_object_path
+from deriva_ml_core.backends.remote.sending import HatracUpload
+from deriva_ml_core.backends.remote.server import ResponseLost, Server
+from deriva_ml_core.definitions import TransferMode
+from deriva_ml_core.errors import ChecksumMismatch, DiskFull, FileConflict, StoreUnavailable
 from deriva_ml_core.models import StoredObject, UploadOptions
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
     from requests import Response
 
-__all__ = ["RemoteStore"]
+__all__ = ["DerivaStore"]
 
-PIECE = 2**20
-AT_ONCE = 4
+READ_SIZE = 2**20
+PREFERRED_CONCURRENCY = 4
 """Files that are sent at once: 100 of 1 KiB took 1.4 s one by one where an answer takes 10 ms, 0.5 s so, 0.4 s by 8."""
 
-TRIES = 3
+MAX_READ_ATTEMPTS = 3
 """How often a file is read that changes while it is sent."""
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _no_note(said: JsonValue) -> None:
+def _ignore_note(state: JsonValue) -> None:
     """Forget it."""
 
 
-class RemoteStore:
+class DerivaStore:
     """Objects under ``/hatrac/<table>/<md5>.<filename>`` on a Deriva server.
 
     Files are only read, however they are handed over. Small ones go in one request, larger ones in chunks, two at a
@@ -58,11 +58,11 @@ class RemoteStore:
     def __init__(self, server: Server, root: str = "/hatrac") -> None:
         self._server = server
         self._root = root
-        self._places = Places()
+        self._name_locks = NameLocks()
 
     @property
-    def at_once(self) -> int:
-        return AT_ONCE
+    def preferred_concurrency(self) -> int:
+        return PREFERRED_CONCURRENCY
 
     def put(
         self,
@@ -70,10 +70,10 @@ class RemoteStore:
         filename: str,
         file: Path,
         *,
-        handover: Handover,  # noqa: ARG002
+        handover: TransferMode,
         options: UploadOptions,
         resume: JsonValue | None = None,
-        note: Callable[[JsonValue], None] = _no_note,
+        note: Callable[[JsonValue], None] = _ignore_note,
     ) -> StoredObject:
         """Store a file's bytes, going on from the last confirmed chunk.
 
@@ -85,13 +85,13 @@ class RemoteStore:
             LoginRequired, AccessRefused: The user may not.
         """
         check_filename(filename)
-        hatrac = Hatrac(self._server, options)
-        for _ in range(TRIES):
-            content = Content.read(file, resume)
-            name = ObjectName(table, content.md5, filename, self._root)
+        hatrac = HatracClient(self._server, options)
+        for _ in range(MAX_READ_ATTEMPTS):
+            content = FileContent.read(file, resume)
+            name = HatracObjectName(table, content.md5, filename, self._root)
             try:
-                url = Sending(hatrac, name, content, self._places, note, resume).run()
-            except Changed:
+                url = HatracUpload(hatrac, name, content, self._name_locks, note, resume).run()
+            except FileChanged:
                 resume = None
                 continue
             return StoredObject(url=url, md5=content.md5, length=content.length)
@@ -104,52 +104,52 @@ class RemoteStore:
 
     def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
         """Bring an object, going on where an interrupted call stopped; it is at `target` when it is whole and right."""
-        path = path_of(url, self._server.url)
+        path = parse_object_path(url, self._server.url)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with partial_file(target.parent, md5) as (part, name):
+            with open_partial_file(target.parent, md5) as (part, name):
                 for begin_again in (False, True):
                     if begin_again:
                         part.truncate(0)
-                    found = self._complete(path, part, length, options)
+                    found = self._resume_download(path, part, length, options)
                     if found == (md5, length):
                         name.replace(target)
                         return
                 name.unlink()
         except OSError as error:
-            if error.errno in NO_ROOM:
-                raise StoreFull(
+            if error.errno in DISK_FULL_ERRNOS:
+                raise DiskFull(
                     f"The object {url} cannot be brought to {target}: it has {length} bytes, and that disk is full. "
                     "Free some space, and the same call goes on."
                 ) from error
             raise StoreUnavailable(f"The object {url} cannot be brought to {target} now: {error}.") from error
-        raise _damaged(url, found, length, md5)
+        raise _checksum_mismatch(url, found, length, md5)
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
         """Read an object as the server has it, and raise `ChecksumMismatch` if its bytes are not those."""
         digest, count = hashlib.md5(usedforsecurity=False), 0
-        for piece in self._pieces(path_of(url, self._server.url), 0, UploadOptions()):
+        for piece in self._iter_bytes(parse_object_path(url, self._server.url), 0, UploadOptions()):
             digest.update(piece)
             count += len(piece)
         if (digest.hexdigest(), count) != (md5, length):
-            raise _damaged(url, (digest.hexdigest(), count), length, md5)
+            raise _checksum_mismatch(url, (digest.hexdigest(), count), length, md5)
 
     def source(self, url: str) -> str:
         """The full URL: ``https://<host>/hatrac/…``."""
-        return self._server.url + path_of(url, self._server.url)
+        return self._server.url + parse_object_path(url, self._server.url)
 
     def close(self) -> None:
         self._server.close()
 
-    def _complete(self, path: str, part: FileIO, length: int, options: UploadOptions) -> tuple[str, int]:
+    def _resume_download(self, path: str, part: FileIO, length: int, options: UploadOptions) -> tuple[str, int]:
         """Bring what a partial file lacks, and return the MD5 and length of all; never more than one piece too much."""
         digest, count = hashlib.md5(usedforsecurity=False), 0
         part.seek(0)
-        while piece := part.read(PIECE):
+        while piece := part.read(READ_SIZE):
             digest.update(piece)
             count += len(piece)
         if count < length or not count:
-            for piece in self._pieces(path, count, options):
+            for piece in self._iter_bytes(path, count, options):
                 digest.update(piece)
                 count += len(piece)
                 left = memoryview(piece)
@@ -159,36 +159,36 @@ class RemoteStore:
                     break
         return digest.hexdigest(), count
 
-    def _pieces(self, path: str, start: int, options: UploadOptions) -> Iterator[bytes]:
+    def _iter_bytes(self, path: str, start: int, options: UploadOptions) -> Iterator[bytes]:
         """An object's bytes from one on; none where the server does not go on from there."""
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
         try:
             with self._server.download(path, headers=headers, timeout=options.timeout) as response:
-                self._check(response, path, start, options)
+                self._check_response(response, path, start, options)
                 if start and response.status_code != 206:
                     return
                 # read1 gives what has come: a piece that breaks off is not lost
-                while piece := response.raw.read1(PIECE, decode_content=False):
+                while piece := response.raw.read1(READ_SIZE, decode_content=False):
                     yield piece
-        except (Lost, RequestException, HTTPError) as error:
+        except (ResponseLost, RequestException, HTTPError) as error:
             raise StoreUnavailable(
                 f"{self._server.host} stopped while it sent {path} ({type(error).__name__}). The same call goes on."
             ) from error
 
-    def _check(self, response: Response, path: str, start: int, options: UploadOptions) -> None:
+    def _check_response(self, response: Response, path: str, start: int, options: UploadOptions) -> None:
         status = response.status_code
         if status in (404, 409, 410):
             raise ChecksumMismatch(f"The object {path} is lost: {self._server.host} has no content for it any more.")
         if status >= 400 and not (start and status == 416):
-            raise Hatrac(self._server, options).refusal(response, path)
+            raise HatracClient(self._server, options).error_from_response(response, path)
 
 
-def _damaged(url: str, found: tuple[str, int], length: int, md5: str) -> ChecksumMismatch:
+def _checksum_mismatch(url: str, received: tuple[str, int], length: int, md5: str) -> ChecksumMismatch:
     return ChecksumMismatch(
-        f"The object {url} is damaged: {found[1]} bytes with MD5 {found[0]} came, not {length} with {md5}. "
+        f"The object {url} is damaged: {received[1]} bytes with MD5 {received[0]} came, not {length} with {md5}. "
         "Try again, and if it stays so upload the file again."
     )
 
 
 if TYPE_CHECKING:
-    _: type[ObjectStore] = RemoteStore
+    _: type[ObjectStore] = DerivaStore

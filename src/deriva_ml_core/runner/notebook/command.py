@@ -17,33 +17,33 @@ from typer.main import get_command
 
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.runner.notebook.options import (
-    Catalog,
+    CatalogNumber,
     ConfigFolder,
     Description,
-    File,
-    Folder,
     Host,
     Inspect,
     KernelName,
     LogOutput,
     NotebookFile,
     Overrides,
-    Parameters,
+    ParameterPairs,
+    ParametersFile,
     WorkflowType,
-    with_pairs,
+    WorkingFolder,
+    enable_value_pairs,
 )
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand
 
     from deriva_ml_core.runner.notebook.document import Notebook
-    from deriva_ml_core.runner.notebook.recording import Recorded
+    from deriva_ml_core.runner.notebook.recording import NotebookRunResult
 
-__all__ = ["command", "main"]
+__all__ = ["build_command", "main"]
 
-FAILED, WRONG_USE = 1, 2
+EXIT_FAILED, EXIT_USAGE = 1, 2
 
-WRONG = ("ConfigurationError", "InvalidRID", "UnknownAddress", "UnknownRID", "UnknownTerm", "WrongTable")
+USAGE_ERRORS = ("ConfigurationError", "InvalidRID", "UnknownAddress", "UnknownRID", "UnknownTerm", "WrongTable")
 """The mistakes that are the caller's."""
 
 EXAMPLES = (
@@ -55,7 +55,7 @@ EXAMPLES = (
 )
 
 # control characters, and those that turn the direction of a text
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+_CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -67,16 +67,16 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def _run_notebook(
     notebook: NotebookFile,
     overrides: Overrides = None,
-    parameter: Parameters = None,
-    file: File = None,
+    parameter: ParameterPairs = None,
+    file: ParametersFile = None,
     kernel: KernelName = None,
     inspect: Inspect = False,
     log_output: LogOutput = False,
     description: Description = "",
     workflow_type: WorkflowType = None,
-    cwd: Folder = None,
+    cwd: WorkingFolder = None,
     host: Host = None,
-    catalog: Catalog = None,
+    catalog: CatalogNumber = None,
     config_dir: ConfigFolder = None,
 ) -> None:
     """Run a notebook, and record it as an execution with the notebook as it was executed.
@@ -87,30 +87,30 @@ def _run_notebook(
     """
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.runner.notebook.document import read_notebook
-    from deriva_ml_core.runner.notebook.parameters import given_parameters
-    from deriva_ml_core.runner.notebook.recording import NotebookRun, record_run
+    from deriva_ml_core.runner.notebook.parameters import resolve_parameters
+    from deriva_ml_core.runner.notebook.recording import NotebookRun, run_and_record
 
-    with _in_one_line():
+    with _exit_on_error():
         document = read_notebook(notebook, kernel)
         if inspect:
             _print_parameters(document)
             return
         run = NotebookRun(
             notebook=document,
-            parameters=given_parameters(document, parameter or (), file, {"host": host, "catalog": catalog}),
-            cwd=_folder(cwd or document.path.parent),
-            command=_without_secrets(sys.argv),
-            overrides=_overrides(document, overrides or (), host, catalog),
-            config_folder=_config_folder(document, config_dir),
+            parameters=resolve_parameters(document, parameter or (), file, {"host": host, "catalog": catalog}),
+            cwd=_resolve_cwd(cwd or document.path.parent),
+            command=_redact_command(sys.argv),
+            overrides=_add_catalog_overrides(document, overrides or (), host, catalog),
+            config_folder=_resolve_config_folder(document, config_dir),
             description=description,
             workflow_type=workflow_type,
             show_output=log_output,
         )
         with DerivaML(host, catalog) as ml:
-            _conclude(record_run(ml, run))
+            _report_result(run_and_record(ml, run))
 
 
-def _folder(path: Path) -> Path:
+def _resolve_cwd(path: Path) -> Path:
     from deriva_ml_core.errors import ConfigurationError
 
     if not path.is_dir():
@@ -118,62 +118,67 @@ def _folder(path: Path) -> Path:
     return path.absolute()
 
 
-def _overrides(document: Notebook, given: Sequence[str], host: str | None, catalog: str | None) -> list[str]:
+def _add_catalog_overrides(
+    document: Notebook, overrides: Sequence[str], host: str | None, catalog: str | None
+) -> list[str]:
     """The overrides with the catalog's address among them, for a notebook that has a configuration."""
-    from deriva_ml_core.runner.overrides import quoted
+    from deriva_ml_core.runner.overrides import quote_override_value
 
-    if not document.is_configured:
-        _refuse_configuration(document, given)
+    if not document.has_configuration:
+        _reject_overrides(document, overrides)
         return []
     address = {"hostname": host, "catalog_id": catalog}
-    return [*given, *(f"deriva_ml.{key}={quoted(value)}" for key, value in address.items() if value is not None)]
+    return [
+        *overrides,
+        *(f"deriva_ml.{key}={quote_override_value(value)}" for key, value in address.items() if value is not None),
+    ]
 
 
-def _config_folder(document: Notebook, given: Path | None) -> Path | None:
+def _resolve_config_folder(document: Notebook, folder: Path | None) -> Path | None:
     from deriva_ml_core.runner.configs import find_config_folder
 
-    if given is None:
+    if folder is None:
         return None
-    if not document.is_configured:
-        _refuse_configuration(document, ["--config-dir"])
-    return find_config_folder(given)
+    if not document.has_configuration:
+        _reject_overrides(document, ["--config-dir"])
+    return find_config_folder(folder)
 
 
-def _refuse_configuration(document: Notebook, given: Sequence[str]) -> None:
+def _reject_overrides(document: Notebook, options: Sequence[str]) -> None:
     from deriva_ml_core.errors import ConfigurationError
 
-    if given:
+    if options:
         raise ConfigurationError(
-            f"{document.path.name} has no configuration that {', '.join(given)} could change: none of its cells calls "
+            f"{document.path.name} has no configuration that {', '.join(options)} could change: none of its cells calls "
             "run_notebook(). Parameters are given with -p NAME VALUE."
         )
 
 
-def _without_secrets(command: Sequence[str]) -> list[str]:
+def _redact_command(command: Sequence[str]) -> list[str]:
     """The command line as it may be recorded: a parameter named like a secret loses its value."""
     from deriva_ml_core.redaction import is_secret_name, redact
 
     words = list(command)
     for place, (option, word) in enumerate(pairwise(words[:-1]), start=2):
-        name = word if option in ("-p", "--parameter") else _named_in(word)
+        name = word if option in ("-p", "--parameter") else _parse_parameter_name(word)
         if name and is_secret_name(name):
             words[place] = f"[redacted: {name}]"
     shown = redact(list(words))
     return [str(word) for word in shown] if isinstance(shown, list) else words
 
 
-def _named_in(word: str) -> str:
+def _parse_parameter_name(word: str) -> str:
     """The parameter that one word names together with its option: ``-pNAME`` and ``--parameter=NAME``."""
     option, _, name = word.partition("=")
     return name if option == "--parameter" else word[2:] if word.startswith("-p") else ""
 
 
 def _print_parameters(document: Notebook) -> None:
-    from deriva_ml_core.runner.notebook.parameters import TAG, find_parameters
+    from deriva_ml_core.runner.notebook.parameters import PARAMETERS_TAG, find_parameters
 
     found = find_parameters(document)
     if found is None:
-        typer.echo(f"{document.path.name} takes no parameters: none of its cells has the tag {TAG!r}.")
+        typer.echo(f"{document.path.name} takes no parameters: none of its cells has the tag {PARAMETERS_TAG!r}.")
         return
     rows = [(each.name, each.kind, each.default, each.help) for each in found.values()]
     rows = [("Parameter", "Type", "Default", ""), *rows]
@@ -182,41 +187,41 @@ def _print_parameters(document: Notebook) -> None:
         typer.echo("  ".join(_one_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _conclude(recorded: Recorded) -> None:
+def _report_result(recorded: NotebookRunResult) -> None:
     for execution in recorded.executions:
         typer.echo(f"{execution.execution_rid}  {execution.status}  {_one_line(execution.url)}")
     if not recorded.executions:
         typer.echo("The notebook made a dry run, so nothing is recorded.")
     if recorded.error is not None:
-        _end(recorded.error)
+        _exit_with_error(recorded.error)
 
 
 @contextmanager
-def _in_one_line() -> Iterator[None]:
+def _exit_on_error() -> Iterator[None]:
     """Say an error of ours, or of the disk, in one line, and end."""
     try:
         yield
     except BrokenPipeError:
         raise
     except (DerivaMLException, OSError) as error:
-        _end(error)
+        _exit_with_error(error)
 
 
-def _end(error: BaseException) -> NoReturn:
+def _exit_with_error(error: BaseException) -> NoReturn:
     if not isinstance(error, Exception):  # Ctrl-C and SIGTERM end this process as they end any other
         raise error
     for words in (f"error: {error}", *getattr(error, "__notes__", ())):
         typer.echo(_one_line(words), err=True)
-    raise typer.Exit(WRONG_USE if type(error).__name__ in WRONG else FAILED)
+    raise typer.Exit(EXIT_USAGE if type(error).__name__ in USAGE_ERRORS else EXIT_FAILED)
 
 
 def _one_line(text: object) -> str:
-    return _UNSEEN.sub(" ", str(text)).strip()
+    return _CONTROL_CHARACTERS.sub(" ", str(text)).strip()
 
 
-def command() -> TyperCommand:
+def build_command() -> TyperCommand:
     """The command itself, as click knows it."""
-    return with_pairs(cast("TyperCommand", get_command(app)))
+    return enable_value_pairs(cast("TyperCommand", get_command(app)))
 
 
 def main() -> None:
@@ -225,10 +230,10 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends nothing
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would log of a cell's error is said here
-    warnings.showwarning = _warn  # type: ignore[assignment]
-    command()()
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    build_command()()
 
 
-def _warn(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:  # noqa: ARG001
+def _show_warning(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:
     if category.__name__ == "DerivaMLWarning":
         typer.echo(f"warning: {_one_line(message)}", err=True)

@@ -15,15 +15,15 @@ from deriva_ml_core.errors import ConfigurationError
 
 __all__ = ["Kernel", "Notebook", "read_notebook"]
 
-OUR_PACKAGES = "deriva_ml"
+PACKAGE_PREFIX = "deriva_ml"
 """How the names of this project's packages begin that a notebook imports."""
 
-CONFIGURED_BY = "run_notebook"
+CONFIG_FUNCTION = "run_notebook"
 """What a notebook calls for its configuration."""
 
 DEFAULT_KERNEL = "python3"
 
-_IMPORT = re.compile(r"^\s*(?:from|import)\s+([A-Za-z_]\w*)", re.MULTILINE)
+_IMPORT_PATTERN = re.compile(r"^\s*(?:from|import)\s+([A-Za-z_]\w*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +54,30 @@ class Notebook:
     kernel: Kernel
 
     @property
-    def may_record_itself(self) -> bool:
+    def can_create_execution(self) -> bool:
         """Whether its cells may make an execution: they name this project, or run code of the user's that may do so."""
-        return self._mentions(OUR_PACKAGES) or self._mentions("%run") or any(map(self._is_users, self._imported()))
+        return (
+            self._contains(PACKAGE_PREFIX)
+            or self._contains("%run")
+            or any(map(self._is_user_package, self._imported_packages()))
+        )
 
     @property
-    def is_configured(self) -> bool:
+    def has_configuration(self) -> bool:
         """Whether its code asks for a configuration, which overrides may speak of."""
-        return self._mentions(CONFIGURED_BY)
+        return self._contains(CONFIG_FUNCTION)
 
-    def _mentions(self, word: str) -> bool:
-        return any(word in source for source in self._sources())
+    def _contains(self, word: str) -> bool:
+        return any(word in source for source in self._code_sources())
 
-    def _sources(self) -> Iterator[str]:
+    def _code_sources(self) -> Iterator[str]:
         yield from (cell["source"] for cell in self.content["cells"] if cell["cell_type"] == "code")
 
-    def _imported(self) -> set[str]:
+    def _imported_packages(self) -> set[str]:
         """The packages that its code imports, as its lines say it: a cell with a magic command is no Python."""
-        return {found[1] for source in self._sources() for found in _IMPORT.finditer(source)}
+        return {found[1] for source in self._code_sources() for found in _IMPORT_PATTERN.finditer(source)}
 
-    def _is_users(self, package: str) -> bool:
+    def _is_user_package(self, package: str) -> bool:
         """Whether a package is the user's own: neither the standard library's nor an installed one."""
         folder = self.path.parent
         if (folder / f"{package}.py").exists() or (folder / package).is_dir():
@@ -99,13 +103,13 @@ def read_notebook(file: Path, kernel: str | None = None) -> Notebook:
         ConfigurationError: The file is no notebook, or the kernel is not installed.
     """
     path = file.expanduser().absolute()
-    content = _read(path)
+    content = _load_notebook(path)
     named = content["metadata"].get("kernelspec")
     own = str(named.get("name") or "") if isinstance(named, dict) else ""
-    return Notebook(path, MappingProxyType(content), _kernel(kernel or own or DEFAULT_KERNEL, path))
+    return Notebook(path, MappingProxyType(content), _find_kernel(kernel or own or DEFAULT_KERNEL, path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _load_notebook(path: Path) -> dict[str, Any]:
     import warnings
 
     import nbformat
@@ -129,7 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _kernel(name: str, path: Path) -> Kernel:
+def _find_kernel(name: str, path: Path) -> Kernel:
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     manager = KernelSpecManager()

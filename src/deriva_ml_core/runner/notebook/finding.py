@@ -9,13 +9,13 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, MLTable
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.execution.made import MadeExecution, read_made
+from deriva_ml_core.execution.made import KernelExecution, read_registry
 from deriva_ml_core.runner.notebook.document import Notebook
 
-__all__ = ["own_executions"]
+__all__ = ["find_notebook_executions"]
 
 
-def own_executions(ml: DerivaML, made: Path, notebook: Notebook) -> Iterator[Execution]:
+def find_notebook_executions(ml: DerivaML, executions_file: Path, notebook: Notebook) -> Iterator[Execution]:
     """The executions of a notebook's own code that its kernel noted; those of another file's code are not meant.
 
     They are opened as they are, and not restored: the kernel is gone by now, and how they ended is for the one who ran
@@ -23,20 +23,20 @@ def own_executions(ml: DerivaML, made: Path, notebook: Notebook) -> Iterator[Exe
 
     Args:
         ml: The catalog, which is taken where it is the same.
-        made: The file in which the kernel noted them.
+        executions_file: The file in which the kernel noted them.
         notebook: The notebook.
 
     Raises:
         UnknownAddress, CatalogUnavailable: One is in another catalog, which cannot be reached.
     """
-    for each in read_made(made):
+    for each in read_registry(executions_file):
         if each.rid != DRY_RUN_RID and (each.code is None or each.code.resolve() == notebook.path.resolve()):
-            connection = _connection(ml, each)
+            connection = _open_connection(ml, each)
             yield Execution(connection, connection.require_row(MLTable.execution, each.rid), each.folder, restored=True)
 
 
-def _connection(ml: DerivaML, made: MadeExecution) -> Connection:
-    present, address = ml.connection.address, made.address
+def _open_connection(ml: DerivaML, created: KernelExecution) -> Connection:
+    present, address = ml.connection.address, created.address
     here = f"file:{ml.connection.folder}" if present.is_embedded else present.hostname
     if (here, present.catalog_id, present.working_dir) == (address.hostname, address.catalog_id, address.working_dir):
         return ml.connection

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.made import RUN
-from deriva_ml_core.runner.configs import CONFIG_FOLDERS, GROUPS, find_config_folder, load_config_folder
-from deriva_ml_core.runner.notebook.states import begin
+from deriva_ml_core.execution.made import REGISTRY_VARIABLE
+from deriva_ml_core.runner.configs import CONFIG_FOLDERS, CONFIG_GROUPS, find_config_folder, load_config_folder
+from deriva_ml_core.runner.notebook.states import start_execution
 from deriva_ml_core.runner.settings import DerivaMLConfig
 
 if TYPE_CHECKING:
     from deriva_ml_core.runner.plan import Plan
 
-__all__ = ["CONFIG_FOLDER", "OVERRIDES", "BaseConfig", "notebook_config", "run_notebook"]
+__all__ = ["CONFIG_FOLDER_VARIABLE", "OVERRIDES_VARIABLE", "BaseConfig", "notebook_config", "run_notebook"]
 
-OVERRIDES = "DERIVA_ML_HYDRA_OVERRIDES"
+OVERRIDES_VARIABLE = "DERIVA_ML_HYDRA_OVERRIDES"
 """The variable that brings the command line's overrides to the notebook, as a JSON list."""
 
-CONFIG_FOLDER = "DERIVA_ML_CONFIG_DIR"
+CONFIG_FOLDER_VARIABLE = "DERIVA_ML_CONFIG_DIR"
 """The variable that names the folder of configs, where the command line does."""
 
 NOTEBOOK_GROUPS = ("deriva_ml", "datasets", "assets")
@@ -71,7 +71,7 @@ def notebook_config(
     """
     from hydra_zen import builds, store
 
-    chosen = {**{group: GROUPS[group] for group in NOTEBOOK_GROUPS}, **(defaults or {})}
+    chosen = {**{group: CONFIG_GROUPS[group] for group in NOTEBOOK_GROUPS}, **(defaults or {})}
     made = builds(
         config_class,
         populate_full_signature=True,
@@ -107,16 +107,16 @@ def run_notebook(
     Raises:
         ConfigurationError: There is no such configuration, or it cannot be used.
     """
-    from deriva_ml_core.runner.hydra_files import choices, hydra_files, plain
-    from deriva_ml_core.runner.model import create_run
-    from deriva_ml_core.runner.plan import planned
+    from deriva_ml_core.runner.hydra_files import config_choices, render_hydra_files, to_json_value
+    from deriva_ml_core.runner.model import create_execution
+    from deriva_ml_core.runner.plan import make_plan
 
-    folder = _config_folder()
+    folder = _find_notebook_config_folder()
     load_config_folder(folder)
-    told = [*overrides, *json.loads(os.environ.get(OVERRIDES) or "[]")]
-    with _explained(config_name):
-        plan = planned(folder, config_name, told, multirun=False)
-    config = _made(config_name, plan)
+    told = [*overrides, *json.loads(os.environ.get(OVERRIDES_VARIABLE) or "[]")]
+    with _translate_hydra_errors(config_name):
+        plan = make_plan(folder, config_name, told, multirun=False)
+    config = _instantiate_config(config_name, plan)
     ml = config.deriva_ml.connect(ml_class)
     name = workflow_name or config_name.replace("_", " ").title()
     configuration = ExecutionConfiguration(
@@ -126,20 +126,20 @@ def run_notebook(
         assets=config.assets or (),
         parameters={
             "config_name": config_name,
-            "config_choices": dict(choices(plan.hydra)),
+            "config_choices": dict(config_choices(plan.hydra)),
             "overrides": list(told),
-            "config": plain(plan.config),
+            "config": to_json_value(plan.config),
         },
     )
-    execution = create_run(ml, configuration, hydra_files(plan.config, plan.hydra), dry_run=config.dry_run)
-    if RUN in os.environ:
-        begin(execution)
+    execution = create_execution(ml, configuration, render_hydra_files(plan.config, plan.hydra), dry_run=config.dry_run)
+    if REGISTRY_VARIABLE in os.environ:
+        start_execution(execution)
     return ml, execution, config
 
 
-def _config_folder() -> Path:
+def _find_notebook_config_folder() -> Path:
     """The folder of configs that the command named, else the nearest one above the notebook."""
-    if named := os.environ.get(CONFIG_FOLDER):
+    if named := os.environ.get(CONFIG_FOLDER_VARIABLE):
         return find_config_folder(Path(named))
     here = Path(os.environ.get("DERIVA_ML_NOTEBOOK_PATH") or Path.cwd() / "notebook").absolute()
     for above in here.parents:
@@ -148,12 +148,12 @@ def _config_folder() -> Path:
                 return find_config_folder(above / folder)
     raise ConfigurationError(
         f"There is neither {' nor '.join(map(str, CONFIG_FOLDERS))} in {here.parent} or above it: name the folder of "
-        f"configs with --config-dir, or set {CONFIG_FOLDER}."
+        f"configs with --config-dir, or set {CONFIG_FOLDER_VARIABLE}."
     )
 
 
 @contextmanager
-def _explained(config_name: str) -> Iterator[None]:
+def _translate_hydra_errors(config_name: str) -> Iterator[None]:
     """Say what hydra finds wrong as an error of ours."""
     from hydra.errors import HydraException
 
@@ -163,11 +163,11 @@ def _explained(config_name: str) -> Iterator[None]:
         raise ConfigurationError(f"The configuration {config_name!r} cannot be made: {error}") from error
 
 
-def _made(config_name: str, plan: Plan) -> Any:
+def _instantiate_config(config_name: str, plan: Plan) -> Any:
     from hydra_zen import instantiate
 
     if plan.is_sweep:
-        raise ConfigurationError(f"A notebook runs once, and {', '.join(plan.swept)} asks for several runs.")
+        raise ConfigurationError(f"A notebook runs once, and {', '.join(plan.sweep_overrides)} asks for several runs.")
     try:
         made = instantiate(plan.config)
     except Exception as error:

@@ -15,22 +15,22 @@ from deriva_ml_core.errors import NotebookFailed
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.redaction import is_secret_name, redact, redact_text
 from deriva_ml_core.runner.notebook.document import Notebook
-from deriva_ml_core.runner.notebook.running import INJECTED
+from deriva_ml_core.runner.notebook.running import INJECTED_PARAMETERS_TAG
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-__all__ = ["as_page", "as_text", "keep_notebook", "without_secrets", "without_secrets_said"]
+__all__ = ["render_html", "render_ipynb", "upload_notebook", "redact_notebook", "redact_error"]
 
 log = logging.getLogger(__name__)
 
 NOTEBOOK_OUTPUT = "Notebook_Output"
 
-SHORTEST = 4
+MIN_SECRET_LENGTH = 4
 """Letters that a secret must have to be looked for in what the cells printed."""
 
 # nothing on the page is executed or fetched, whatever a cell has put out
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
+_CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
 _STYLE = """
 body { max-width: 60em; margin: 2em auto; padding: 0 1em; font: 16px/1.5 system-ui, sans-serif; color: #222; }
 pre { overflow-x: auto; margin: 0; padding: .5em .8em; font-size: 14px; line-height: 1.4; }
@@ -43,7 +43,7 @@ td, th { border: 1px solid #ddd; padding: .2em .6em; text-align: right; }
 """
 
 
-def without_secrets(executed: NotebookNode, notebook: Notebook, parameters: Mapping[str, JsonValue]) -> NotebookNode:
+def redact_notebook(executed: NotebookNode, notebook: Notebook, parameters: Mapping[str, JsonValue]) -> NotebookNode:
     """An executed notebook without secrets: those among its parameters, wherever they were printed, and known forms.
 
     Args:
@@ -57,10 +57,10 @@ def without_secrets(executed: NotebookNode, notebook: Notebook, parameters: Mapp
     import nbformat
 
     shown = redact(dict(parameters))
-    copy: Any = nbformat.from_dict(_cleaned(executed, _longest_first(parameters)))  # type: ignore[no-untyped-call]
+    copy: Any = nbformat.from_dict(_redact_value(executed, _sorted_secrets(parameters)))  # type: ignore[no-untyped-call]
     for cell in copy.cells:
-        if INJECTED in cell.metadata.get("tags", []):
-            cell.source = _as_code(notebook, shown if isinstance(shown, dict) else {})
+        if INJECTED_PARAMETERS_TAG in cell.metadata.get("tags", []):
+            cell.source = _render_parameters(notebook, shown if isinstance(shown, dict) else {})
     about = copy.metadata.get("papermill", {})
     if about:
         about["parameters"] = shown
@@ -68,36 +68,36 @@ def without_secrets(executed: NotebookNode, notebook: Notebook, parameters: Mapp
     return copy  # type: ignore[no-any-return]
 
 
-def without_secrets_said(error: BaseException | None, parameters: Mapping[str, JsonValue]) -> BaseException | None:
+def redact_error(error: BaseException | None, parameters: Mapping[str, JsonValue]) -> BaseException | None:
     """What ended a notebook, without the secrets among its parameters in its words."""
-    secrets = _longest_first(parameters)
+    secrets = _sorted_secrets(parameters)
     if not isinstance(error, NotebookFailed) or not any(secret in str(error) for secret in secrets):
         return error
-    return NotebookFailed(_cleaned(str(error), secrets))
+    return NotebookFailed(_redact_value(str(error), secrets))
 
 
-def _longest_first(parameters: Mapping[str, JsonValue]) -> list[str]:
-    return sorted({*_secrets(parameters)}, key=len, reverse=True)
+def _sorted_secrets(parameters: Mapping[str, JsonValue]) -> list[str]:
+    return sorted({*_iter_secrets(parameters)}, key=len, reverse=True)
 
 
-def _secrets(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> Iterator[str]:
+def _iter_secrets(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> Iterator[str]:
     """The texts under names of secrets."""
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _secrets(part, key if is_secret_name(key) else name)
+            yield from _iter_secrets(part, key if is_secret_name(key) else name)
     elif isinstance(value, list):
         for part in value:
-            yield from _secrets(part, name)
-    elif name and not isinstance(value, bool) and value is not None and len(str(value)) >= SHORTEST:
+            yield from _iter_secrets(part, name)
+    elif name and not isinstance(value, bool) and value is not None and len(str(value)) >= MIN_SECRET_LENGTH:
         yield str(value)
 
 
-def _cleaned(value: Any, secrets: list[str], kind: str = "") -> Any:
+def _redact_value(value: Any, secrets: list[str], kind: str = "") -> Any:
     """A part of a notebook; what is no text, an image say, is left as it is."""
     if isinstance(value, Mapping):
-        return {name: _cleaned(part, secrets, name if "/" in name else kind) for name, part in value.items()}
+        return {name: _redact_value(part, secrets, name if "/" in name else kind) for name, part in value.items()}
     if isinstance(value, list):
-        return [_cleaned(part, secrets, kind) for part in value]
+        return [_redact_value(part, secrets, kind) for part in value]
     if not isinstance(value, str) or kind.startswith(("image/png", "image/jpeg", "application/pdf")):
         return value
     for secret in secrets:
@@ -105,14 +105,14 @@ def _cleaned(value: Any, secrets: list[str], kind: str = "") -> Any:
     return redact_text(value)
 
 
-def _as_code(notebook: Notebook, parameters: Mapping[str, Any]) -> str:
+def _render_parameters(notebook: Notebook, parameters: Mapping[str, Any]) -> str:
     from papermill.translators import translate_parameters  # type: ignore[import-untyped]
 
     language, name = notebook.kernel.language, notebook.kernel.name
     return str(translate_parameters(name, language, dict(parameters), "Parameters"))
 
 
-def keep_notebook(execution: Execution, executed: NotebookNode, file: Path) -> None:
+def upload_notebook(execution: Execution, executed: NotebookNode, file: Path) -> None:
     """Register an executed notebook and its page as outputs of type Notebook_Output, and upload all that is staged.
 
     Args:
@@ -123,32 +123,32 @@ def keep_notebook(execution: Execution, executed: NotebookNode, file: Path) -> N
     Raises:
         UploadFailed: Something could not be sent, and stays staged.
     """
-    texts = {file.name: as_text(executed)}
+    texts = {file.name: render_ipynb(executed)}
     try:
-        texts[f"{file.stem}.html"] = as_page(executed, file.stem)
+        texts[f"{file.stem}.html"] = render_html(executed, file.stem)
     except Exception:  # what a cell has put out may be anything
         log.warning("No page could be made of %s.", file.name, exc_info=True)
-    known = execution.connection.terms.known(MLVocab.asset_type)
+    known = execution.connection.terms.cached_terms(MLVocab.asset_type)
     types = [NOTEBOOK_OUTPUT] if NOTEBOOK_OUTPUT in known else None
     for name, text in texts.items():
-        _staged(execution, name, types).write_text(text, encoding="utf-8")
+        _stage_output(execution, name, types).write_text(text, encoding="utf-8")
     execution.upload_execution_outputs()
 
 
-def _staged(execution: Execution, name: str, types: list[str] | None) -> Path:
+def _stage_output(execution: Execution, name: str, types: list[str] | None) -> Path:
     taken = {asset.filename for asset in execution.staged_assets() if asset.table == MLAsset.execution_asset}
     free = f"executed/{name}" if name in taken else name  # a cell may have registered a file of its own by that name
     return execution.asset_file_path(MLAsset.execution_asset, free, asset_types=types)
 
 
-def as_text(executed: NotebookNode) -> str:
+def render_ipynb(executed: NotebookNode) -> str:
     """A notebook as Jupyter's own format."""
     import nbformat
 
     return str(nbformat.writes(executed)) + "\n"  # type: ignore[no-untyped-call]
 
 
-def as_page(executed: NotebookNode, title: str) -> str:
+def render_html(executed: NotebookNode, title: str) -> str:
     """A notebook as one page of HTML, images in it, that asks for nothing from anywhere and executes nothing.
 
     Args:
@@ -163,6 +163,6 @@ def as_page(executed: NotebookNode, title: str) -> str:
     style = _STYLE + HtmlFormatter().get_style_defs(".highlight")
     return (
         '<!DOCTYPE html>\n<html><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_CONTENT_SECURITY_POLICY}">\n'
         f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n<body>\n{body}\n</body></html>\n"
     )

@@ -9,28 +9,28 @@ import typer
 from typer.core import TyperCommand
 
 __all__ = [
-    "Catalog",
+    "CatalogNumber",
     "ConfigFolder",
     "Description",
-    "File",
-    "Folder",
+    "ParametersFile",
+    "WorkingFolder",
     "Host",
     "Inspect",
     "KernelName",
     "LogOutput",
     "NotebookFile",
     "Overrides",
-    "Parameters",
+    "ParameterPairs",
     "WorkflowType",
-    "with_pairs",
+    "enable_value_pairs",
 ]
 
 
-def _pair(words: Any) -> Any:
+def _keep_value(words: Any) -> Any:
     return words
 
 
-def with_pairs(command: TyperCommand) -> TyperCommand:
+def enable_value_pairs(command: TyperCommand) -> TyperCommand:
     """A command whose option ``-p`` takes two words, any number of times, which typer has no type for."""
     for option in command.params:
         if option.name == "parameter":
@@ -43,11 +43,11 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="OVERRIDE", help="Of hydra, such as assets=last_runs, for the notebook."),
 ]
-Parameters = Annotated[
+ParameterPairs = Annotated[
     list[Any] | None,
-    typer.Option("--parameter", "-p", metavar="NAME VALUE", parser=_pair, help="A parameter of the notebook."),
+    typer.Option("--parameter", "-p", metavar="NAME VALUE", parser=_keep_value, help="A parameter of the notebook."),
 ]
-File = Annotated[
+ParametersFile = Annotated[
     Path | None,
     typer.Option("--file", "-f", metavar="FILE", help="Parameters as JSON or YAML; -p stands above them."),
 ]
@@ -63,14 +63,14 @@ WorkflowType = Annotated[
     str | None,
     typer.Option(metavar="TERM", help="The notebook's type in the catalog; that which it has there, else Evaluation."),
 ]
-Folder = Annotated[
+WorkingFolder = Annotated[
     Path | None, typer.Option("--cwd", metavar="FOLDER", help="Where the kernel works; by default beside the notebook.")
 ]
 Host = Annotated[
     str | None,
     typer.Option(metavar="HOST", help="A server, or file:<folder>; fills the parameter host, if there is one."),
 ]
-Catalog = Annotated[
+CatalogNumber = Annotated[
     str | None, typer.Option(metavar="ID", help="The catalog's number there; fills the parameter catalog.")
 ]
 ConfigFolder = Annotated[

@@ -14,12 +14,12 @@ from pydantic import JsonValue
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.runner.notebook.document import Notebook
 
-__all__ = ["Parameter", "find_parameters", "given_parameters"]
+__all__ = ["Parameter", "find_parameters", "resolve_parameters"]
 
-TAG = "parameters"
+PARAMETERS_TAG = "parameters"
 """The tag of the cell that gives parameters their defaults, as papermill knows it."""
 
-ADDRESS = {"host": ("host", "hostname"), "catalog": ("catalog", "catalog_id")}
+ADDRESS_PARAMETERS = {"host": ("host", "hostname"), "catalog": ("catalog", "catalog_id")}
 """The parameters that ``--host`` and ``--catalog`` fill, in a notebook that has them."""
 
 
@@ -50,18 +50,18 @@ def find_parameters(notebook: Notebook) -> dict[str, Parameter] | None:
         What the cell tagged ``parameters`` assigns; None where no cell is tagged so. Of a language that papermill
         cannot look into, nothing.
     """
-    tagged = [cell for cell in notebook.content["cells"] if TAG in cell["metadata"].get("tags", [])]
+    tagged = [cell for cell in notebook.content["cells"] if PARAMETERS_TAG in cell["metadata"].get("tags", [])]
     if not tagged:
         return None
-    listed = {each.name: each for each in _looked_up(notebook, tagged[0])}
+    listed = {each.name: each for each in _inspect_parameters(notebook, tagged[0])}
     if notebook.kernel.language == "python":
-        for each in _assigned(tagged[0]["source"]):
+        for each in _parse_assignments(tagged[0]["source"]):
             beside = listed.get(each.name, each)
             listed[each.name] = replace(each, kind=each.kind or beside.kind, help=beside.help)
     return listed
 
 
-def _looked_up(notebook: Notebook, cell: Any) -> Iterator[Parameter]:
+def _inspect_parameters(notebook: Notebook, cell: Any) -> Iterator[Parameter]:
     from papermill.exceptions import PapermillException  # type: ignore[import-untyped]
     from papermill.translators import papermill_translators  # type: ignore[import-untyped]
 
@@ -75,7 +75,7 @@ def _looked_up(notebook: Notebook, cell: Any) -> Iterator[Parameter]:
         yield Parameter(each.name, each.default, "" if kind == "None" else kind, each.help)
 
 
-def _assigned(source: str) -> Iterator[Parameter]:
+def _parse_assignments(source: str) -> Iterator[Parameter]:
     """What a cell of Python assigns, also in ways that papermill does not look for."""
     try:
         module = ast.parse(source)
@@ -92,7 +92,7 @@ def _assigned(source: str) -> Iterator[Parameter]:
                 yield from (Parameter(each.id) for each in names if isinstance(each, ast.Name))
 
 
-def given_parameters(
+def resolve_parameters(
     notebook: Notebook,
     pairs: Sequence[tuple[str, str]],
     file: Path | None,
@@ -110,64 +110,64 @@ def given_parameters(
         ConfigurationError: The notebook has no such parameter, or the file is not a set of them.
     """
     known = find_parameters(notebook)
-    asked = {**(_read(file) if file else {}), **dict(pairs)}
+    asked = {**(_read_parameters_file(file) if file else {}), **dict(pairs)}
     if asked and known is None:
         raise ConfigurationError(
             f"{notebook.path.name} takes no parameters, and {', '.join(asked)} is given: give the cell with their "
-            f"defaults the tag {TAG!r}."
+            f"defaults the tag {PARAMETERS_TAG!r}."
         )
-    _refuse_unknown(notebook, asked, known or {})
+    _reject_unknown(notebook, asked, known or {})
     given = {
-        name: _typed(value, known[name]) if known and name in known and name in dict(pairs) else value
+        name: _convert_value(value, known[name]) if known and name in known and name in dict(pairs) else value
         for name, value in asked.items()
     }
-    return {**_filled(known or {}, address), **given}
+    return {**_address_values(known or {}, address), **given}
 
 
-def _refuse_unknown(notebook: Notebook, asked: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
+def _reject_unknown(notebook: Notebook, values: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
     if not known and notebook.kernel.language != "python":
-        unknown = [name for name in asked if not name.isidentifier()]  # nobody can say which it has
+        unknown = [name for name in values if not name.isidentifier()]  # nobody can say which it has
     else:
-        unknown = [name for name in asked if name not in known]
+        unknown = [name for name in values if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"{notebook.path.name} has no parameter {', '.join(map(repr, unknown))}; its cell tagged {TAG!r} has "
+            f"{notebook.path.name} has no parameter {', '.join(map(repr, unknown))}; its cell tagged {PARAMETERS_TAG!r} has "
             f"{', '.join(known) or 'none'}."
         )
 
 
-def _filled(known: Mapping[str, Parameter], address: Mapping[str, str | None]) -> dict[str, JsonValue]:
+def _address_values(known: Mapping[str, Parameter], address: Mapping[str, str | None]) -> dict[str, JsonValue]:
     return {
         name: value
-        for part, names in ADDRESS.items()
+        for part, names in ADDRESS_PARAMETERS.items()
         if (value := address.get(part)) is not None
         for name in names
         if name in known
     }
 
 
-def _typed(text: str, parameter: Parameter) -> JsonValue:
+def _convert_value(text: str, parameter: Parameter) -> JsonValue:
     """A word of the command line as what the notebook's default is: a text stays a text, ``2E5`` a record id."""
-    default = _literal(parameter.default)
+    default = _parse_literal(parameter.default)
     if isinstance(default, str) or parameter.kind == "str":
         return text
-    value = _literal(text)
+    value = _parse_literal(text)
     if isinstance(value, list | dict | tuple) and isinstance(default, list | dict | tuple | None):
-        return _plain(value, f"The value {text} of the parameter {parameter.name!r}")
+        return _check_json_value(value, f"The value {text} of the parameter {parameter.name!r}")
     return value if isinstance(value, bool | int | float | None) else text
 
 
-def _plain(value: Any, what: str) -> JsonValue:
+def _check_json_value(value: Any, label: str) -> JsonValue:
     """A value as JSON has it, which is what a run's configuration keeps."""
     try:
         return json.loads(json.dumps(value))  # type: ignore[no-any-return]
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"{what} is more than texts, numbers, lists and mappings of them ({error}): give what JSON can hold."
+            f"{label} is more than texts, numbers, lists and mappings of them ({error}): give what JSON can hold."
         ) from error
 
 
-def _literal(text: str) -> Any:
+def _parse_literal(text: str) -> Any:
     """What a literal of Python or JSON means; the text itself where it is none."""
     words = {"true": True, "false": False, "null": None}
     if text in words:
@@ -175,14 +175,14 @@ def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return _Unknown
+        return _NotLiteral
 
 
-class _Unknown:
+class _NotLiteral:
     """What is no literal."""
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_parameters_file(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -190,20 +190,20 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The parameters {file} cannot be read: {error}.") from error
     try:
-        found = json.loads(text) if file.suffix == ".json" else yaml.load(text, Loader=_loader())  # noqa: S506
+        found = json.loads(text) if file.suffix == ".json" else yaml.load(text, Loader=_yaml_loader())
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(f"The parameters {file} are neither JSON nor YAML: {error}.") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ConfigurationError(f"{file} holds no parameters: names with values are meant, such as `epochs: 3`.")
-    return {name: _plain(value, f"The parameter {name!r} in {file}") for name, value in found.items()}
+    return {name: _check_json_value(value, f"The parameter {name!r} in {file}") for name, value in found.items()}
 
 
-def _loader() -> Any:
+def _yaml_loader() -> Any:
     """Safe YAML, in which a date stays the text that it is: a notebook's cell cannot be given anything else."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {  # noqa: RUF012
+        yaml_implicit_resolvers = {
             first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:timestamp"]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }

@@ -16,26 +16,26 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import DRY_RUN_RID, MLVocab
 from deriva_ml_core.errors import UnknownWorkflow
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.ending import TerminationWatch
-from deriva_ml_core.execution.made import RUN, read_made
-from deriva_ml_core.journal.lease import Lease
+from deriva_ml_core.execution.ending import SigtermHandler
+from deriva_ml_core.execution.made import REGISTRY_VARIABLE, read_registry
+from deriva_ml_core.journal.lease import ProcessIdentity
 from deriva_ml_core.runner.notebook.document import Notebook
-from deriva_ml_core.runner.notebook.finding import own_executions
-from deriva_ml_core.runner.notebook.inside import CONFIG_FOLDER, OVERRIDES
-from deriva_ml_core.runner.notebook.keeping import as_text, keep_notebook, without_secrets, without_secrets_said
-from deriva_ml_core.runner.notebook.running import run_cells, told
-from deriva_ml_core.runner.notebook.states import begin, end
-from deriva_ml_core.workflow import Workflow, detected
+from deriva_ml_core.runner.notebook.finding import find_notebook_executions
+from deriva_ml_core.runner.notebook.inside import CONFIG_FOLDER_VARIABLE, OVERRIDES_VARIABLE
+from deriva_ml_core.runner.notebook.keeping import redact_error, redact_notebook, render_ipynb, upload_notebook
+from deriva_ml_core.runner.notebook.running import patch_environ, run_cells
+from deriva_ml_core.runner.notebook.states import finish_execution, start_execution
+from deriva_ml_core.workflow import Workflow, create_workflow
 
-__all__ = ["NotebookRun", "Recorded", "record_run"]
+__all__ = ["NotebookRun", "NotebookRunResult", "run_and_record"]
 
-COMMAND = "DERIVA_ML_NOTEBOOK_COMMAND"
+COMMAND_VARIABLE = "DERIVA_ML_NOTEBOOK_COMMAND"
 """The variable by which the environment snapshot, also one that the kernel makes, knows the command."""
 
-LEASE = ".lease.json"
+OWNER_FILE = ".lease.json"
 """The file that says which process a folder of executed cells belongs to."""
 
-WORKFLOW_TYPE = "Evaluation"
+DEFAULT_WORKFLOW_TYPE = "Evaluation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class NotebookRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class NotebookRunResult:
     """What came of a run.
 
     Args:
@@ -78,7 +78,7 @@ class Recorded:
     error: BaseException | None
 
 
-def record_run(ml: DerivaML, run: NotebookRun) -> Recorded:
+def run_and_record(ml: DerivaML, run: NotebookRun) -> NotebookRunResult:
     """Run a notebook and record it: as the executions that its cells make, or as one that is made for it.
 
     A notebook whose code names this project, or runs the user's own, may make its own execution, perhaps in another
@@ -96,47 +96,49 @@ def record_run(ml: DerivaML, run: NotebookRun) -> Recorded:
         NotReproducible: Its code cannot be rebuilt, and ``DERIVA_ML_REQUIRE_CLEAN=1`` asks for that.
         DerivaMLException: It cannot be recorded; after it ran, a note at the error says where it lies as executed.
     """
-    workflow = _workflow(ml, run)
-    with _scratch(ml) as scratch, _watched() as watch, told(_command(run)):
+    workflow = _detect_workflow(ml, run)
+    with _scratch_folder(ml) as scratch, _watch_termination() as watch, patch_environ(_command_environ(run)):
         made = scratch / "executions.jsonl"
-        first = None if run.notebook.may_record_itself else _created(ml, workflow, run)
+        first = None if run.notebook.can_create_execution else _create_execution(ml, workflow, run)
         if first is not None:
-            begin(first)
-        environ = {**_told_of(workflow, run), RUN: str(made)}
+            start_execution(first)
+        environ = {**_kernel_environ(workflow, run), REGISTRY_VARIABLE: str(made)}
         outcome = run_cells(run.notebook, run.parameters, scratch, environ, cwd=run.cwd, show_output=run.show_output)
-        watch.hold()
-        executed = without_secrets(outcome.executed, run.notebook, run.parameters)
-        error = without_secrets_said(outcome.error, run.parameters)
+        watch.defer()
+        executed = redact_notebook(outcome.executed_notebook, run.notebook, run.parameters)
+        error = redact_error(outcome.error, run.parameters)
         lying = scratch / run.notebook.path.name
-        lying.write_text(as_text(executed), encoding="utf-8")
+        lying.write_text(render_ipynb(executed), encoding="utf-8")
         try:
-            found = list(own_executions(ml, made, run.notebook))
+            found = list(find_notebook_executions(ml, made, run.notebook))
             own = found if first is None else [first]
-            if not (own or _is_trial(made)):
-                own = [_created(ml, workflow, run)]
+            if not (own or _is_dry_run(made)):
+                own = [_create_execution(ml, workflow, run)]
             for execution in {id(each): each for each in (*found, *own)}.values():
-                end(execution, outcome.began, error, terminated=watch.terminated)
+                finish_execution(execution, outcome.started_at, error, terminated=watch.terminated)
             for execution in own:
-                keep_notebook(execution, executed, run.notebook.path)
+                upload_notebook(execution, executed, run.notebook.path)
             if first is not None:
-                _nest(first, found)
+                _nest_executions(first, found)
         except Exception as reason:
             reason.add_note(f"The notebook as it was executed lies in {lying}.")
             raise
-    return Recorded(tuple(own), error)
+    return NotebookRunResult(tuple(own), error)
 
 
-def _workflow(ml: DerivaML, run: NotebookRun) -> Workflow:
+def _detect_workflow(ml: DerivaML, run: NotebookRun) -> Workflow:
     name = run.notebook.path.name
-    found = detected(name, run.workflow_type or WORKFLOW_TYPE, script=run.notebook.path, plugins=ml.connection.plugins)
-    if run.workflow_type is None and (known := _known(ml, found)) is not None:
+    found = create_workflow(
+        name, run.workflow_type or DEFAULT_WORKFLOW_TYPE, script=run.notebook.path, plugins=ml.connection.plugins
+    )
+    if run.workflow_type is None and (known := _find_registered_workflow(ml, found)) is not None:
         found = found.model_copy(update={"name": known.name, "workflow_type": known.workflow_type})
-    if not run.notebook.may_record_itself:
+    if not run.notebook.can_create_execution:
         ml.connection.terms.require(MLVocab.workflow_type, [found.workflow_type])
     return found
 
 
-def _known(ml: DerivaML, workflow: Workflow) -> Workflow | None:
+def _find_registered_workflow(ml: DerivaML, workflow: Workflow) -> Workflow | None:
     """The same code in the catalog, whose name and type it keeps."""
     for sign in (workflow.checksum, "" if workflow.url.startswith("file:") else workflow.url):
         try:
@@ -146,7 +148,7 @@ def _known(ml: DerivaML, workflow: Workflow) -> Workflow | None:
     return None
 
 
-def _created(ml: DerivaML, workflow: Workflow, run: NotebookRun) -> Execution:
+def _create_execution(ml: DerivaML, workflow: Workflow, run: NotebookRun) -> Execution:
     configuration = ExecutionConfiguration(
         workflow=workflow,
         description=run.description or f"Run of {run.notebook.path.name}",
@@ -160,41 +162,41 @@ def _created(ml: DerivaML, workflow: Workflow, run: NotebookRun) -> Execution:
     return ml.create_execution(configuration)
 
 
-def _nest(parent: Execution, children: Sequence[Execution]) -> None:
+def _nest_executions(parent: Execution, children: Sequence[Execution]) -> None:
     for child in children:
         child.upload_execution_outputs()
         if child.connection is parent.connection:
             parent.add_nested_execution(child)
 
 
-def _is_trial(made: Path) -> bool:
+def _is_dry_run(executions_file: Path) -> bool:
     """Whether the notebook has made dry runs and nothing else."""
-    return any(each.rid == DRY_RUN_RID for each in read_made(made))
+    return any(each.rid == DRY_RUN_RID for each in read_registry(executions_file))
 
 
-def _told_of(workflow: Workflow, run: NotebookRun) -> dict[str, str]:
+def _kernel_environ(workflow: Workflow, run: NotebookRun) -> dict[str, str]:
     """What the kernel is told of the notebook, so that its workflow is this one, whatever the file is by then."""
-    environ = {"DERIVA_ML_NOTEBOOK_PATH": str(run.notebook.path), OVERRIDES: json.dumps(list(run.overrides))}
+    environ = {"DERIVA_ML_NOTEBOOK_PATH": str(run.notebook.path), OVERRIDES_VARIABLE: json.dumps(list(run.overrides))}
     if run.config_folder is not None:
-        environ[CONFIG_FOLDER] = str(run.config_folder)
+        environ[CONFIG_FOLDER_VARIABLE] = str(run.config_folder)
     if workflow.source.kind != "container":  # which the kernel knows of as well
         environ |= {"DERIVA_ML_WORKFLOW_URL": workflow.url, "DERIVA_ML_WORKFLOW_CHECKSUM": workflow.checksum}
     return environ
 
 
-def _command(run: NotebookRun) -> dict[str, str]:
-    return {COMMAND: json.dumps({"argv": list(run.command), "working_directory": str(Path.cwd())})}
+def _command_environ(run: NotebookRun) -> dict[str, str]:
+    return {COMMAND_VARIABLE: json.dumps({"argv": list(run.command), "working_directory": str(Path.cwd())})}
 
 
 @contextmanager
-def _scratch(ml: DerivaML) -> Iterator[Path]:
+def _scratch_folder(ml: DerivaML) -> Iterator[Path]:
     """A folder that nobody else can read, which goes unless something was not recorded."""
     parent = ml.connection.folder / "notebooks"
     parent.mkdir(parents=True, exist_ok=True)
-    _clear(parent)
+    _remove_stale_folders(parent)
     folder = Path(tempfile.mkdtemp(dir=parent))
-    lease = folder / LEASE
-    lease.write_text(Lease.taken().model_dump_json(), encoding="utf-8")
+    lease = folder / OWNER_FILE
+    lease.write_text(ProcessIdentity.current().model_dump_json(), encoding="utf-8")
     try:
         yield folder
     except BaseException:
@@ -205,19 +207,19 @@ def _scratch(ml: DerivaML) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _clear(parent: Path) -> None:
+def _remove_stale_folders(parent: Path) -> None:
     """Delete what runs left that were killed: notebooks as far as they came, with their secrets."""
-    for file in parent.glob(f"*/{LEASE}"):
+    for file in parent.glob(f"*/{OWNER_FILE}"):
         with suppress(OSError, ValueError):  # it goes just now, or is not wholly written
-            if Lease.model_validate_json(file.read_bytes()).is_dead():
+            if ProcessIdentity.model_validate_json(file.read_bytes()).is_dead():
                 shutil.rmtree(file.parent, ignore_errors=True)
 
 
 @contextmanager
-def _watched() -> Iterator[TerminationWatch]:
-    watch = TerminationWatch()
-    watch.start()
+def _watch_termination() -> Iterator[SigtermHandler]:
+    watch = SigtermHandler()
+    watch.install()
     try:
         yield watch
     finally:
-        watch.stop()
+        watch.uninstall()

@@ -15,39 +15,39 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from deriva_ml_core.errors import NotebookFailed
-from deriva_ml_core.journal.story import now
+from deriva_ml_core.journal.story import utc_now
 from deriva_ml_core.runner.notebook.document import Notebook
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
     from traitlets.config import Config
 
-__all__ = ["INJECTED", "Outcome", "run_cells", "told"]
+__all__ = ["INJECTED_PARAMETERS_TAG", "NotebookOutcome", "run_cells", "patch_environ"]
 
-START_SECONDS = 600
+KERNEL_TIMEOUT = 600
 """Seconds that a kernel may take to start, and to tell what a cell printed once the cell has ended."""
 
-INJECTED = "injected-parameters"
+INJECTED_PARAMETERS_TAG = "injected-parameters"
 """The tag that papermill gives the cell with the parameters' values."""
 
-INTENDED = "raises-exception"
+RAISES_EXCEPTION_TAG = "raises-exception"
 """The tag of a cell whose error is intended, after which Jupyter goes on."""
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_ANSI_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class NotebookOutcome:
     """How a notebook ran.
 
     Args:
-        executed: The notebook with what its cells gave, as far as it came.
-        began: When it began.
+        executed_notebook: The notebook with what its cells gave, as far as it came.
+        started_at: When it began.
         error: What ended it before its last cell; None where it came there.
     """
 
-    executed: NotebookNode
-    began: datetime
+    executed_notebook: NotebookNode
+    started_at: datetime
     error: BaseException | None = None
 
 
@@ -59,7 +59,7 @@ def run_cells(
     *,
     cwd: Path,
     show_output: bool,
-) -> Outcome:
+) -> NotebookOutcome:
     """Run a notebook's cells from the first to the last, or to the first that fails.
 
     Args:
@@ -74,15 +74,15 @@ def run_cells(
         How it went; nothing that a cell does raises here, nor Ctrl-C and SIGTERM, which are the outcome's error.
     """
     target = scratch / notebook.path.name
-    began = now()
+    began = utc_now()
     error: BaseException | None = None
-    with told(environ):
+    with patch_environ(environ):
         try:
             _execute(notebook, parameters, target, cwd=cwd, show_output=show_output)
-        except BaseException as raised:  # noqa: BLE001 - Ctrl-C too: what was executed so far is kept
+        except BaseException as raised:
             error = raised
-    executed = _read(target, notebook)
-    return Outcome(executed, began, _meaning(error, executed, notebook))
+    executed = _read_executed(target, notebook)
+    return NotebookOutcome(executed, began, _translate_error(error, executed, notebook))
 
 
 def _execute(
@@ -91,22 +91,22 @@ def _execute(
     from papermill import execute_notebook  # type: ignore[import-untyped]
 
     execute_notebook(
-        _as_it_is(notebook.path),
-        _as_it_is(target),
+        _escape_braces(notebook.path),
+        _escape_braces(target),
         parameters=dict(parameters),
         kernel_name=notebook.kernel.name,
         language=notebook.kernel.language,
         progress_bar=sys.stderr.isatty(),
         stdout_file=sys.stdout if show_output else None,
         stderr_file=sys.stderr if show_output else None,
-        start_timeout=START_SECONDS,
-        iopub_timeout=START_SECONDS,
+        start_timeout=KERNEL_TIMEOUT,
+        iopub_timeout=KERNEL_TIMEOUT,
         cwd=str(cwd),
-        config=_settings(),
+        config=_jupyter_config(),
     )
 
 
-def _settings() -> Config:
+def _jupyter_config() -> Config:
     """Jupyter's settings for a kernel whose connections nobody else on this machine can read, where it knows how."""
     import zmq
     from traitlets.config import Config
@@ -114,13 +114,13 @@ def _settings() -> Config:
     return Config({"KernelManager": {"transport_encryption": "auto"}} if zmq.has("curve") else {})
 
 
-def _as_it_is(path: Path) -> str:
+def _escape_braces(path: Path) -> str:
     """A path in which papermill finds nothing to fill in."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 @contextmanager
-def told(environ: Mapping[str, str]) -> Iterator[None]:
+def patch_environ(environ: Mapping[str, str]) -> Iterator[None]:
     """Have the processes that are begun meanwhile inherit these variables."""
     before = {name: os.environ.get(name) for name in environ}
     os.environ.update(environ)
@@ -134,49 +134,49 @@ def told(environ: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _read(target: Path, notebook: Notebook) -> NotebookNode:
+def _read_executed(target: Path, notebook: Notebook) -> NotebookNode:
     import nbformat
 
     try:
         return nbformat.read(target, as_version=4)  # type: ignore[no-any-return, no-untyped-call]
-    except Exception:  # noqa: BLE001 - it did not come to the first cell, or a full disk has torn what was written
+    except Exception:
         return nbformat.from_dict(dict(notebook.content))  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _meaning(error: BaseException | None, executed: NotebookNode, notebook: Notebook) -> BaseException | None:
+def _translate_error(error: BaseException | None, executed: NotebookNode, notebook: Notebook) -> BaseException | None:
     """What stopped a notebook, with the cell named that was running."""
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError  # type: ignore[import-untyped]
 
     if not isinstance(error, Exception):
         return error
-    running = _running_cell(executed)
+    running = _last_started_cell(executed)
     if isinstance(error, PapermillExecutionError):
-        return _raised(executed, running, notebook)
+        return _cell_error(executed, running, notebook)
     if isinstance(error, DeadKernelError) and running is not None:
         return NotebookFailed(
             f"The kernel died in {_cell_name(executed, running)} of {notebook.path.name}: it was killed, by the "
             "system for want of memory say, or it crashed"
         )
-    said = f"{type(error).__name__}: {_COLOURS.sub('', str(error))}"
+    said = f"{type(error).__name__}: {_ANSI_COLOURS.sub('', str(error))}"
     where = f"{_cell_name(executed, running)} of " if running is not None else ""
     return NotebookFailed(f"{where}{notebook.path.name} could not be run: {said}")
 
 
-def _raised(executed: NotebookNode, place: int | None, notebook: Notebook) -> BaseException | None:
+def _cell_error(executed: NotebookNode, index: int | None, notebook: Notebook) -> BaseException | None:
     """What the last cell raised; None where cells raised only what their tag says that they are to raise."""
-    cell: Any = {} if place is None else executed.cells[place]
+    cell: Any = {} if index is None else executed.cells[index]
     errors = [each for each in cell.get("outputs", []) if each.output_type == "error"]
-    if not errors or INTENDED in cell.metadata.get("tags", []):
+    if not errors or RAISES_EXCEPTION_TAG in cell.metadata.get("tags", []):
         return None
-    where = f"{_cell_name(executed, place)} of {notebook.path.name}"
+    where = f"{_cell_name(executed, index)} of {notebook.path.name}"
     if errors[0].ename == "KeyboardInterrupt":
         return KeyboardInterrupt(where)
-    said = f"{errors[0].ename}: {_COLOURS.sub('', errors[0].evalue)}"
+    said = f"{errors[0].ename}: {_ANSI_COLOURS.sub('', errors[0].evalue)}"
     return NotebookFailed(f"{where} raised {said.rstrip(': ')}")
 
 
-def _running_cell(executed: NotebookNode) -> int | None:
+def _last_started_cell(executed: NotebookNode) -> int | None:
     """The last cell that was begun."""
     begun = [
         place
@@ -186,14 +186,14 @@ def _running_cell(executed: NotebookNode) -> int | None:
     return begun[-1] if begun else None
 
 
-def _cell_name(executed: NotebookNode, place: int | None) -> str:
+def _cell_name(executed: NotebookNode, index: int | None) -> str:
     """A cell by its place in the user's own file, from 1, and by the number that Jupyter shows."""
-    if place is None:
+    if index is None:
         return "A cell"
-    cell: Any = executed.cells[place]
-    if INJECTED in cell.metadata.get("tags", []):
+    cell: Any = executed.cells[index]
+    if INJECTED_PARAMETERS_TAG in cell.metadata.get("tags", []):
         return "the cell of parameters"
-    ours = {INJECTED, "papermill-error-cell-tag"}
-    number = sum(1 for each in executed.cells[: place + 1] if not ours.intersection(each.metadata.get("tags", [])))
+    ours = {INJECTED_PARAMETERS_TAG, "papermill-error-cell-tag"}
+    number = sum(1 for each in executed.cells[: index + 1] if not ours.intersection(each.metadata.get("tags", [])))
     count = cell.get("execution_count")
     return f"cell {number}" + (f" (In [{count}])" if count else "")

@@ -6,20 +6,22 @@ from datetime import datetime
 
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.execution.ending import ending
-from deriva_ml_core.journal.lease import Lease
-from deriva_ml_core.journal.story import Leased, Started, Stopped
+from deriva_ml_core.execution.ending import final_status
+from deriva_ml_core.journal.lease import ProcessIdentity
+from deriva_ml_core.journal.story import ProcessAttached, Started, Stopped
 
-__all__ = ["begin", "end"]
+__all__ = ["start_execution", "finish_execution"]
 
 
-def begin(execution: Execution) -> None:
+def start_execution(execution: Execution) -> None:
     """Have an execution run from now on; whoever runs the notebook brings it to its end."""
-    execution.desk.course.note(Leased(lease=Lease.taken()), Started())
+    execution._runtime.status_tracker.append(ProcessAttached(lease=ProcessIdentity.current()), Started())
     execution.update_status(Status.running)
 
 
-def end(execution: Execution, began: datetime, error: BaseException | None, *, terminated: bool) -> None:
+def finish_execution(
+    execution: Execution, started_at: datetime, error: BaseException | None, *, terminated: bool
+) -> None:
     """Bring an execution to the end that its notebook came to.
 
     One that its own ``with`` has ended keeps that end, unless a later cell failed. One whose kernel was killed has not
@@ -27,15 +29,15 @@ def end(execution: Execution, began: datetime, error: BaseException | None, *, t
 
     Args:
         execution: The execution.
-        began: When the notebook began, for one that was never entered.
+        started_at: When the notebook began, for one that was never entered.
         error: What ended the notebook before its last cell; None where it came there.
         terminated: Whether SIGTERM came.
     """
-    status, reason = ending(error, terminated=terminated)
-    course = execution.desk.course
-    present, _ = course.last
-    if present.ended and (status is Status.completed or present is Status.aborted):
+    status, reason = final_status(error, terminated=terminated)
+    course = execution._runtime.status_tracker
+    present, _ = course.current
+    if present.is_terminal and (status is Status.completed or present is Status.aborted):
         return
-    if not present.ended:
-        course.note(Leased(lease=Lease.taken()), Started(time=began), Stopped())
-    course.set(status, reason, error=reason if status is not Status.completed else "", again=present.ended)
+    if not present.is_terminal:
+        course.append(ProcessAttached(lease=ProcessIdentity.current()), Started(time=started_at), Stopped())
+    course.set(status, reason, error=reason if status is not Status.completed else "", resumed=present.is_terminal)
