@@ -15,7 +15,8 @@ from benchmarks.scale import Scale
 from deriva_ml import DerivaML, Execution, Status
 from deriva_ml_core.hookspecs import PROJECT
 from deriva_ml_core.models import ExecutionInfo, StatusUpdate
-from deriva_ml_core.plugins import hookimpl, load_plugins, notify
+from deriva_ml_core.plugins import hookimpl, load_plugins
+from deriva_ml_core.plugins.manager import notify
 
 
 class Listener:

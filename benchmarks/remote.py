@@ -19,7 +19,7 @@ from benchmarks.measure import beside, seconds
 from benchmarks.places import fresh_bytes
 from benchmarks.scale import Scale
 from deriva_ml import DerivaML, Execution, ExecutionConfiguration, Status, Workflow
-from deriva_ml_core.backends.remote.server import Server
+from deriva_ml_core.backends.deriva.http import Server
 
 if TYPE_CHECKING:
     from fakes.deriva_server import DerivaServer

@@ -14,8 +14,8 @@ from benchmarks.places import configuration, open_catalog
 from benchmarks.scale import Scale
 from deriva_ml import DerivaML, Execution, Status
 from deriva_ml_core.backend import Backend, Catalog
-from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import Staged
+from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.state import Staged
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl, load_plugins
 
@@ -27,7 +27,7 @@ class CallCounter:
         self.count = 0
 
     @hookimpl(wrapper=True)
-    def connect(self, address: Address) -> Generator[None, Backend, Backend]:
+    def connect(self, address: Address) -> Generator[None, Backend, Backend]:  # noqa: ARG002 - pluggy tells a hook by its arguments
         """Put a counter before the catalog."""
         backend = yield
         return replace(backend, catalog=cast(Catalog, _Counted(backend.catalog, self)))

@@ -13,7 +13,7 @@ from benchmarks.measure import beside, seconds
 from benchmarks.places import configuration, fresh_bytes, open_catalog
 from benchmarks.scale import Scale
 from deriva_ml import DerivaML, Execution
-from deriva_ml_core.backends.embedded.durability import make_durable
+from deriva_ml_core.backends.folder.durability import make_durable
 
 
 def run(scale: Scale, folder: Path) -> Iterator[Figure]:

@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from typer.main import get_command
 
 from deriva_ml_cli.app import COMMANDS, app
-from deriva_ml_core.runner.notebook.command import app as notebook
+from deriva_ml_core.runner.notebook.cli import app as notebook
 from deriva_ml_core.training import TrainingOptions
 
 ELSEWHERE = {
@@ -76,19 +76,19 @@ def command_line() -> str:
 
 def _sections() -> Iterator[str]:
     group = ""
-    for name, (module, panel, _) in COMMANDS.items():
+    for name, (panel, _) in COMMANDS.items():
         if panel != group:
             yield f"## {panel}\n"
             group = panel
-        command = get_command(import_module(f"deriva_ml_cli.commands.{module}").app)
+        command = get_command(import_module(f"deriva_ml_cli.commands.{name}").app)
         yield from _section(f"deriva-ml {name}", command, level=3)
 
 
 def _runners() -> Iterator[str]:
     yield "## Running\n"
     yield from _section("deriva-ml-run-notebook", get_command(notebook), level=3)
-    command = [sys.executable, "-c", "from deriva_ml_core.runner.command import main; main()", "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})
+    command = [sys.executable, "-c", "from deriva_ml_core.runner.cli import main; main()", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})  # noqa: S603
     yield f"### deriva-ml-run\n\n```\n{said.stdout.rstrip()}\n```\n"
 
 

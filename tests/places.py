@@ -20,10 +20,10 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
-from deriva_ml_core.backends.remote import create_or_extend_catalog
-from deriva_ml_core.backends.remote.opening import server_from_address
-from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.backends.remote.store import DerivaStore
+from deriva_ml_core.backends.deriva import create_or_extend_catalog
+from deriva_ml_core.backends.deriva.http import Server
+from deriva_ml_core.backends.deriva.open import server_from_address
+from deriva_ml_core.backends.deriva.store import DerivaStore
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import plugin_manager

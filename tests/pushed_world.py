@@ -7,10 +7,10 @@ from typing import Any
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import RecordedExecution
-from deriva_ml_core.journal.story import JOURNAL_FILENAME
+from deriva_ml_core.execution.recorded import RecordedExecution
+from deriva_ml_core.journal.state import JOURNAL_FILENAME
 from deriva_ml_core.models import DatasetSpec, Progress
-from deriva_ml_core.pushing.provenance import is_source_record_name
+from deriva_ml_core.push.source_record import is_source_record_name
 from deriva_ml_core.schema import SYSTEM_COLUMNS, Column, ForeignKey, Table
 from deriva_ml_core.workflow import Workflow
 

@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from deriva_ml_cli.app import COMMANDS
 from deriva_ml_core import errors
-from deriva_ml_core.backends.remote import create_or_extend_catalog
+from deriva_ml_core.backends.deriva import create_or_extend_catalog
 from deriva_ml_core.models import Address
 from fakes.deriva_server import serving
 from page_program import A_TRAINING, install_plugin, run_blocks
@@ -71,7 +71,7 @@ def test_no_page_is_left_out() -> None:
 A_SERVER = """\
 import os
 
-from deriva_ml_core.backends.remote import create_or_extend_catalog, open_backend
+from deriva_ml_core.backends.deriva import create_or_extend_catalog, open_backend
 from deriva_ml_core.plugins import hookimpl
 
 
@@ -193,8 +193,8 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     assert found == []
 
 
-ALL_COMMANDS = {f"deriva-ml {name}": f"deriva_ml_cli.commands.{module}" for name, (module, *_) in COMMANDS.items()}
-ALL_COMMANDS["deriva-ml-run-notebook"] = "deriva_ml_core.runner.notebook.command"
+ALL_COMMANDS = {f"deriva-ml {name}": f"deriva_ml_cli.commands.{name}" for name in COMMANDS}
+ALL_COMMANDS["deriva-ml-run-notebook"] = "deriva_ml_core.runner.notebook.cli"
 
 
 @pytest.mark.parametrize("line", ALL_COMMANDS)

@@ -39,7 +39,7 @@ class SlowCatalogs:
         self.asked_by_training = 0
 
     @hookimpl(wrapper=True)
-    def connect(self, address: Address) -> Generator[None, Backend, Backend]:
+    def connect(self, address: Address) -> Generator[None, Backend, Backend]:  # noqa: ARG002 - pluggy tells a hook by its arguments
         """Put it before the catalog."""
         backend = yield
         return replace(backend, catalog=cast(Catalog, _Slow(backend.catalog, self)))

@@ -51,7 +51,7 @@ def settings(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _bare(folder: Path, saved: bool) -> Iterator[Arguments]:
+def _bare(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001 - all have the same arguments
     yield {}
 
 
@@ -84,14 +84,14 @@ def _callback(of: Callable[..., Any], *given: Any, saved: bool, **options: Any) 
 
 
 @contextmanager
-def _csv(folder: Path, saved: bool) -> Iterator[Arguments]:
+def _csv(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001
     from pytorch_lightning.loggers import CSVLogger
 
     yield {"logger": CSVLogger(folder), "log_every_n_steps": 1}
 
 
 @contextmanager
-def _mlflow_autolog(folder: Path, saved: bool) -> Iterator[Arguments]:
+def _mlflow_autolog(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001
     import mlflow
 
     mlflow.pytorch.autolog(log_every_n_step=1, log_models=False, checkpoint=saved)
@@ -99,7 +99,7 @@ def _mlflow_autolog(folder: Path, saved: bool) -> Iterator[Arguments]:
 
 
 @contextmanager
-def _mlflow_logger(folder: Path, saved: bool) -> Iterator[Arguments]:
+def _mlflow_logger(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001
     from pytorch_lightning.loggers import MLFlowLogger
 
     # its default, a folder of files, is refused by mlflow 3.17
@@ -127,7 +127,7 @@ def _dvclive(folder: Path, saved: bool) -> Iterator[Arguments]:
 
 
 @contextmanager
-def _aim(folder: Path, saved: bool) -> Iterator[Arguments]:
+def _aim(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001 - its logger keeps no checkpoints
     from aim.pytorch_lightning import AimLogger
 
     yield {"logger": AimLogger(repo=str(folder)), "log_every_n_steps": 1}

@@ -13,38 +13,38 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from deriva_ml_cli.options import CONTEXT_SETTINGS
+from deriva_ml_cli.command_options import CONTEXT_SETTINGS
 
 __all__ = ["COMMANDS", "app", "main"]
 
 RUNS, CATALOG, MACHINE = "Runs", "The catalog", "This machine"
 
-COMMANDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "list": ("listing", RUNS, "List executions, newest first or best first, each in its real state."),
-        "show": ("showing", RUNS, "Show an execution, workflow, dataset or asset."),
-        "status": ("status", RUNS, "Say the state of an execution."),
-        "abort": ("aborting", RUNS, "End a run, and have it recorded as Aborted."),
-        "diff": ("comparing", RUNS, "Show what differs between two executions."),
-        "lineage": ("lineage", RUNS, "Show what something was made from, and what was made from it."),
-        "upload": ("uploading", RUNS, "Send what was registered and not yet sent."),
-        "push": ("pushing", RUNS, "Copy an execution to another catalog."),
-        "verify": ("verifying", RUNS, "Read stored files again and compare them with what was recorded."),
-        "reproduce": ("reproducing", RUNS, "Rebuild an execution's code, inputs and records."),
-        "export": ("exporting", RUNS, "Tell an execution to other software, as an RO-Crate or as PROV-JSON."),
-        "download": ("downloading", RUNS, "Bring an asset, or a version of a dataset, to this machine."),
-        "workflows": ("workflows", CATALOG, "List workflows, newest first: the code that was run."),
-        "datasets": ("datasets", CATALOG, "List datasets, newest first, each with its present version."),
-        "vocabulary": ("vocabulary", CATALOG, "List the terms of a vocabulary, or of all."),
-        "storage": ("storage", MACHINE, "Show where the bytes are, by table and by folder."),
-        "cleanup": ("cleanup", MACHINE, "Delete what is safe to delete on this machine; it asks first."),
-        "plugins": ("plugins", MACHINE, "List plugins with the hooks that they answer."),
-        "doctor": ("doctor", MACHINE, "Look at what runs stand on, and say what to do."),
-        "config": ("config", MACHINE, "Show which catalog is used, what is set, what is installed."),
-        "init": ("init", MACHINE, "Make a catalog, and say where it is."),
+        "list": (RUNS, "List executions, newest first or best first, each in its real state."),
+        "show": (RUNS, "Show an execution, workflow, dataset or asset."),
+        "status": (RUNS, "Say the state of an execution."),
+        "abort": (RUNS, "End a run, and have it recorded as Aborted."),
+        "diff": (RUNS, "Show what differs between two executions."),
+        "lineage": (RUNS, "Show what something was made from, and what was made from it."),
+        "upload": (RUNS, "Send what was registered and not yet sent."),
+        "push": (RUNS, "Copy an execution to another catalog."),
+        "verify": (RUNS, "Read stored files again and compare them with what was recorded."),
+        "reproduce": (RUNS, "Rebuild an execution's code, inputs and records."),
+        "export": (RUNS, "Tell an execution to other software, as an RO-Crate or as PROV-JSON."),
+        "download": (RUNS, "Bring an asset, or a version of a dataset, to this machine."),
+        "workflows": (CATALOG, "List workflows, newest first: the code that was run."),
+        "datasets": (CATALOG, "List datasets, newest first, each with its present version."),
+        "vocabulary": (CATALOG, "List the terms of a vocabulary, or of all."),
+        "storage": (MACHINE, "Show where the bytes are, by table and by folder."),
+        "cleanup": (MACHINE, "Delete what is safe to delete on this machine; it asks first."),
+        "plugins": (MACHINE, "List plugins with the hooks that they answer."),
+        "doctor": (MACHINE, "Look at what runs stand on, and say what to do."),
+        "config": (MACHINE, "Show which catalog is used, what is set, what is installed."),
+        "init": (MACHINE, "Make a catalog, and say where it is."),
     }
 )
-"""The sub-commands in the order of the help: module, group, and the first sentence of its own help."""
+"""The sub-commands in the order of the help: group, and the first sentence of its own help."""
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 
@@ -66,14 +66,14 @@ USAGE_ERRORS = (
 class _LazyGroup(TyperGroup):
     """Sub-commands that are imported when they are asked for; what goes wrong in one ends in one line."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         """What a list of commands shows of one; `resolve_command` gives the command itself."""
         if cmd_name not in COMMANDS:
             return None
-        _, group, sentence = COMMANDS[cmd_name]
+        group, sentence = COMMANDS[cmd_name]
         return TyperCommand(cmd_name, help=sentence, rich_help_panel=group)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -97,13 +97,13 @@ class _LazyGroup(TyperGroup):
 
 
 def _load_command(name: str) -> Any:
-    command = get_command(import_module(f"deriva_ml_cli.commands.{COMMANDS[name][0]}").app)
+    command = get_command(import_module(f"deriva_ml_cli.commands.{name}").app)
     command.name = name
     return command
 
 
 def _exit_with_error(message: str, code: int) -> NoReturn:
-    from deriva_ml_cli.screen import sanitize_line
+    from deriva_ml_core._text import sanitize_line
 
     typer.echo(f"error: {sanitize_line(message)}", err=True)
     raise typer.Exit(code)
@@ -146,7 +146,7 @@ def main() -> None:
     app()
 
 
-def _print_warning(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:
+def _print_warning(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:  # noqa: ARG001
     """Say a warning of ours in one line; those of libraries are not this program's to tell."""
     if category.__name__ == "DerivaMLWarning":
         typer.echo(f"warning: {message}", err=True)

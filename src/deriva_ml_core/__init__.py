@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
-from deriva_ml_core.bag import DatasetBag
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.dataset import Dataset, DatasetVersion, VersionPart
+from deriva_ml_core.datasets import Dataset, DatasetBag, DatasetVersion, VersionPart
 from deriva_ml_core.definitions import (
     RID,
     MLAsset,
@@ -78,9 +77,9 @@ from deriva_ml_core.models import (
     UploadProgress,
     UploadReport,
 )
-from deriva_ml_core.neighbours import warn_conflicting_distribution
 from deriva_ml_core.plugins import hookimpl, list_plugins, load_plugins, plugin_manager
 from deriva_ml_core.schema import Column, ForeignKey, Table
+from deriva_ml_core.user_warnings import warn_conflicting_distribution
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
 __all__ = [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from deriva_ml_core.errors import CatalogReadOnly, DuplicateRow
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -15,7 +17,20 @@ if TYPE_CHECKING:
     from deriva_ml_core.models import StoredObject, UploadOptions
     from deriva_ml_core.schema import CatalogModel, Table
 
-__all__ = ["NOT_NULL", "Backend", "Catalog", "Filter", "AnyOf", "InSubquery", "ObjectStore", "Row", "Where"]
+__all__ = [
+    "NOT_NULL",
+    "AnyOf",
+    "Backend",
+    "Catalog",
+    "Filter",
+    "InSubquery",
+    "ObjectStore",
+    "ReadOnlyMixin",
+    "Row",
+    "Where",
+    "order_rows_by_key",
+]
+
 
 Row = dict[str, Any]
 """A row by column: str, int, float, bool, None, or list[str]; times are ISO 8601 texts in UTC."""
@@ -246,3 +261,51 @@ class Backend:
     catalog: Catalog
     store: ObjectStore
     folder: Path
+
+
+def order_rows_by_key(table: str, key: str, key_values: Sequence[Any], rows: Iterable[Row]) -> list[Row]:
+    """The row of each wanted key, in that order.
+
+    Raises:
+        DuplicateRow: One is not there, so it was passed over for another key of it that is taken.
+    """
+    found = {row[key]: row for row in rows}
+    for value in key_values:
+        if value not in found:
+            raise DuplicateRow(
+                f"{table} takes no row with {key} = {value!r}: another of its keys is taken. Give another value there."
+            )
+    return [found[value] for value in key_values]
+
+
+class ReadOnlyMixin:
+    """What a catalog's snapshot does when it is written to."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        raise NotImplementedError
+
+    def reserve(self, count: int) -> list[str]:  # noqa: ARG002
+        self._raise_read_only()
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:  # noqa: ARG002
+        self._raise_read_only()
+
+    def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:  # noqa: ARG002
+        self._raise_read_only()
+
+    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:  # noqa: ARG002
+        self._raise_read_only()
+
+    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:  # noqa: ARG002
+        self._raise_read_only()
+
+    def delete(self, table: str, where: Where) -> int:  # noqa: ARG002
+        self._raise_read_only()
+
+    def create_tables(self, tables: Sequence[Table]) -> None:  # noqa: ARG002
+        self._raise_read_only()
+
+    def _raise_read_only(self) -> NoReturn:
+        raise CatalogReadOnly(f"{self.name} is a snapshot, which nothing changes: write to the catalog itself.")

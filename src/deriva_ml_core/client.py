@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING, Any, Self
 import pluggy
 from pydantic import SecretStr
 
-from deriva_ml_core import dataset as datasets
-from deriva_ml_core import workflow
-from deriva_ml_core.assets import recorded as assets
+from deriva_ml_core import datasets, workflow
+from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
-from deriva_ml_core.dataset import Dataset
+from deriva_ml_core.datasets import Dataset
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, Status
 from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
-from deriva_ml_core.news import DEFAULT_EXIT_TIMEOUT
 from deriva_ml_core.plugins import plugin_manager
+from deriva_ml_core.plugins.notifications import DEFAULT_EXIT_TIMEOUT
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
 if TYPE_CHECKING:
-    from deriva_ml_core.pushing import PushReport
+    from deriva_ml_core.push import PushReport
 
 __all__ = ["DerivaML"]
 
@@ -183,7 +182,7 @@ class DerivaML:
             ConflictingWorkflow: There are two different ones.
             UnknownRID, WrongTable, UnknownVersion, UnknownTerm: An input or the workflow's type does not exist.
         """
-        from deriva_ml_core.execution.following import create_execution
+        from deriva_ml_core.execution.multi_process import create_execution
 
         return create_execution(self._connection, configuration, workflow, dry_run=dry_run)
 
@@ -196,7 +195,7 @@ class DerivaML:
         Raises:
             UnknownRID, WrongTable: There is no such execution.
         """
-        from deriva_ml_core.execution.following import restore_execution
+        from deriva_ml_core.execution.multi_process import restore_execution
 
         return restore_execution(self._connection, execution_rid)
 
@@ -209,7 +208,7 @@ class DerivaML:
             UnknownRID, WrongTable: There is no such execution.
             ExecutionRunning: Another process runs it, or this one does.
         """
-        from deriva_ml_core.execution.following import resume_execution
+        from deriva_ml_core.execution.multi_process import resume_execution
 
         return resume_execution(self._connection, execution_rid)
 
@@ -249,7 +248,7 @@ class DerivaML:
             UnknownMetric: No execution has told of the metric; those that there are, are named.
             ConfigurationError: The catalog has no place for metrics, or there is no such stage.
         """
-        from deriva_ml_core.execution.finding import find_executions, resolve_ranking
+        from deriva_ml_core.execution.query import find_executions, resolve_ranking
 
         ranking = None if sort is None else resolve_ranking(self._connection, sort, stage)
         rid = workflow.rid if isinstance(workflow, Workflow) else workflow
@@ -300,7 +299,7 @@ class DerivaML:
             MetadataConflict, DuplicateRow: A file or a dataset's version is there already, and is another.
             CatalogReadOnly, LoginRequired: The target may not be written.
         """
-        from deriva_ml_core.pushing import push
+        from deriva_ml_core.push import push
 
         return push(
             self._connection,

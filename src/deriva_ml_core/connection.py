@@ -12,8 +12,8 @@ import pluggy
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
 from deriva_ml_core.errors import PluginError, UnknownAddress, UnknownRID, UnknownTerm, WrongTable
 from deriva_ml_core.models import Address
-from deriva_ml_core.news import DEFAULT_EXIT_TIMEOUT
 from deriva_ml_core.plugins import plugin_manager
+from deriva_ml_core.plugins.notifications import DEFAULT_EXIT_TIMEOUT
 
 __all__ = ["Connection", "TermCache", "open_connection"]
 

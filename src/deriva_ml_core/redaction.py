@@ -254,7 +254,7 @@ def redact_text(text: str) -> str:
 
 def _can_contain_secret(text: str) -> bool:
     small = text.lower()
-    for sign in _SECRET_MARKERS:
+    for sign in _SECRET_MARKERS:  # noqa: SIM110 - any() takes thrice the time, at each status of a training
         if sign in small:
             return True
     return False

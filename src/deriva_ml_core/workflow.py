@@ -16,9 +16,9 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
 from deriva_ml_core.errors import CatalogReadOnly, ConfigurationError, PluginError, UnknownRID, UnknownWorkflow
 from deriva_ml_core.models import CheckedRID, FrozenModel, SourceCode
-from deriva_ml_core.notices import warn
 from deriva_ml_core.plugins import plugin_manager
-from deriva_ml_core.running import running_script
+from deriva_ml_core.script_detection import running_script
+from deriva_ml_core.user_warnings import warn
 
 __all__ = [
     "CatalogWorkflow",

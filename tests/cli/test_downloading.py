@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.bag import DatasetBag
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.datasets import DatasetBag
 from deriva_ml_core.models import Asset
 
 

@@ -100,7 +100,7 @@ def test_texts_are_not_obeyed(ask, run) -> None:
 
 def test_the_catalog_is_asked_once(ask, run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty executions cost as many questions to the catalog as two."""
-    from deriva_ml_core.backends.embedded.catalog import EmbeddedCatalog
+    from deriva_ml_core.backends.sql.catalog import EmbeddedCatalog
 
     asked = []
     original = EmbeddedCatalog.select

@@ -9,7 +9,7 @@ import pytest
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.embedded import FolderStore, open_catalog
 from deriva_ml_core.testing import CatalogContract, ObjectStoreContract
-from deriva_ml_core.testing.catalog_fixtures import CatalogFactory
+from deriva_ml_core.testing.catalog_contract import CatalogFactory
 
 
 class TestEmbeddedCatalog(CatalogContract):

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from deriva_ml_core.backend import ObjectStore
-from deriva_ml_core.backends.remote.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.testing import CatalogContract, ObjectStoreContract
-from deriva_ml_core.testing.catalog_fixtures import CatalogFactory
+from deriva_ml_core.testing.catalog_contract import CatalogFactory
 from fakes.forms import unrecorded
 from places import Place
 

@@ -24,12 +24,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deriva_ml_core.backend import ObjectStore
-from deriva_ml_core.bag import DatasetBag
-from deriva_ml_core.bag.cache import download_bag
-from deriva_ml_core.bag.layout import asset_path, safe_name
-from deriva_ml_core.bag.tables import TableFile, read_table
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.dataset import Dataset, add_dataset_element_type, create_dataset
+from deriva_ml_core.datasets import Dataset, DatasetBag, add_dataset_element_type, create_dataset
+from deriva_ml_core.datasets.bag_build import asset_path, safe_name
+from deriva_ml_core.datasets.bag_cache import download_bag
+from deriva_ml_core.datasets.bag_tables import TableFile, read_table
 from deriva_ml_core.errors import (
     CatalogReadOnly,
     ChecksumMismatch,
@@ -304,7 +303,7 @@ DOWNLOADER = """
 import os, sys, time
 from dataclasses import replace
 from pathlib import Path
-from deriva_ml_core.bag.cache import download_bag
+from deriva_ml_core.datasets.bag_cache import download_bag
 from deriva_ml_core.connection import open_connection
 from deriva_ml_core.models import Address, DatasetSpec
 folder, rid, pause = sys.argv[1:]

@@ -18,7 +18,7 @@ import pytest
 from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.workflow import Workflow
 

@@ -10,7 +10,7 @@ from threading import Barrier, Event
 
 import pytest
 
-from deriva_ml_core.crew import map_unordered
+from deriva_ml_core._concurrency.thread_pool import map_unordered
 
 
 def test_all_is_done_once() -> None:
@@ -95,7 +95,7 @@ HANGING = """
 import os, signal
 from contextlib import closing
 from threading import Barrier, Event
-from deriva_ml_core.crew import map_unordered
+from deriva_ml_core._concurrency.thread_pool import map_unordered
 
 met = Barrier(2, action=lambda: os.kill(os.getpid(), signal.SIGINT))
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.training.curves import draw_curves
-from deriva_ml_core.training.panels import MAX_POINTS, plan_plot
-from deriva_ml_core.training.reading import MetricsLine, collect_series, iter_metrics, read_metrics
+from deriva_ml_core.training.metrics_file import MetricsLine, collect_series, iter_metrics, read_metrics
+from deriva_ml_core.training.plot import MAX_POINTS, draw_curves, plan_plot
 
 NAN = math.nan
 
@@ -202,7 +201,7 @@ import random, sys
 from pathlib import Path
 import matplotlib, matplotlib.style
 import numpy
-from deriva_ml_core.training.curves import draw_curves
+from deriva_ml_core.training.plot import draw_curves
 matplotlib.style.use("ggplot")
 matplotlib.rcParams.update({"text.usetex": True, "font.family": "serif", "savefig.dpi": 50, "path.sketch": (1, 9, 2)})
 before = matplotlib.rcParams.copy(), random.getstate(), str(numpy.random.get_state())
@@ -229,7 +228,7 @@ def test_without_matplotlib_there_is_no_picture(metrics: Path, tmp_path: Path) -
     target = tmp_path / "curves.png"
     code = (
         "import sys; sys.modules['matplotlib'] = None; from pathlib import Path\n"
-        "from deriva_ml_core.training.curves import draw_curves\n"
+        "from deriva_ml_core.training.plot import draw_curves\n"
         "assert not draw_curves(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     subprocess.run([sys.executable, "-c", code, str(metrics), str(target)], check=True, timeout=240)

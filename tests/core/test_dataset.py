@@ -12,7 +12,7 @@ from dataset_samples import bare_images, images, opened, subjects
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.dataset import (
+from deriva_ml_core.datasets import (
     Dataset,
     add_dataset_element_type,
     create_dataset,
@@ -20,7 +20,7 @@ from deriva_ml_core.dataset import (
     find_datasets,
     lookup_dataset,
 )
-from deriva_ml_core.dataset.members import ancestors
+from deriva_ml_core.datasets.members import ancestors
 from deriva_ml_core.errors import (
     ConfigurationError,
     DatasetCycle,

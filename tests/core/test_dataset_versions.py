@@ -11,7 +11,7 @@ import pytest
 from dataset_samples import bare_images, opened, subjects
 
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.dataset import (
+from deriva_ml_core.datasets import (
     Dataset,
     VersionPart,
     add_dataset_element_type,
@@ -259,7 +259,7 @@ RACER = """
 import sys
 from pathlib import Path
 from deriva_ml_core.connection import open_connection
-from deriva_ml_core.dataset import lookup_dataset
+from deriva_ml_core.datasets import lookup_dataset
 from deriva_ml_core.models import Address
 folder, dataset, *rids = sys.argv[1:]
 dataset = lookup_dataset(open_connection(Address(hostname=f"file:{folder}")), dataset)

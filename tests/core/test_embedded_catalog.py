@@ -9,14 +9,9 @@ import pytest
 from embedded_samples import steps
 
 from deriva_ml_core.backend import Where
-from deriva_ml_core.backends.embedded import EmbeddedCatalog, clock, open_catalog
-from deriva_ml_core.backends.embedded.identifiers import (
-    encode,
-    rid_number,
-    snapshot_to_tick,
-    tick_to_iso,
-    tick_to_snapshot,
-)
+from deriva_ml_core.backends.embedded import EmbeddedCatalog, open_catalog
+from deriva_ml_core.backends.sql import identifiers
+from deriva_ml_core.backends.sql.identifiers import encode, rid_number, snapshot_to_tick, tick_to_iso, tick_to_snapshot
 from deriva_ml_core.errors import (
     ConfigurationError,
     DuplicateRow,
@@ -363,5 +358,5 @@ def test_pages_do_not_grow(catalog: EmbeddedCatalog) -> None:
 def test_the_counter_needs_a_lock(catalog: EmbeddedCatalog) -> None:
     """Ids are taken within a transaction: what is undone gives them back."""
     with catalog._file.database.read_transaction() as connection:
-        following = clock.allocate_rids(connection, 1)
+        following = identifiers.allocate_rids(connection, 1)
     assert catalog.reserve(1) == following

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.addresses import embedded_catalog_folder
-from deriva_ml_core.builtin.connect import connect
 from deriva_ml_core.errors import ConfigurationError, UnknownAddress
 from deriva_ml_core.models import Address
+from deriva_ml_core.paths import embedded_catalog_folder
 from deriva_ml_core.plugins import load_plugins
+from deriva_ml_core.plugins.builtin.connect import connect
 
 
 @pytest.mark.parametrize("hostname", [None, ""])
@@ -82,5 +82,5 @@ def test_hook_connect(tmp_path: Path) -> None:
 
 def test_import_loads_no_database() -> None:
     """The built-in loads SQLAlchemy only when it answers."""
-    code = "import deriva_ml_core.builtin.connect, sys; print('sqlalchemy' in sys.modules)"
+    code = "import deriva_ml_core.plugins.builtin.connect, sys; print('sqlalchemy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.embedded.filesystems import detect_network_file_system, list_mounts
+from deriva_ml_core.backends.embedded.database import detect_network_file_system, list_mounts
 
 MOUNTS = [("/", "ext4"), ("/home", "nfs4"), ("/home/local", "xfs"), ("/scratch", "lustre"), ("/net/a b", "fuse.sshfs")]
 

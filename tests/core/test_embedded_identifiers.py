@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deriva_ml_core.backends.embedded.identifiers import (
+from deriva_ml_core.backends.sql.identifiers import (
     ALPHABET,
     FIRST_RID,
     check_row_rid,

@@ -15,13 +15,14 @@ import pytest
 import sqlalchemy as sa
 from embedded_samples import in_child, open_to_all, small_disk, unprivileged
 
-from deriva_ml_core.backends.embedded import open_catalog, tabling
-from deriva_ml_core.backends.embedded.opening import CATALOG_FILE_NAME
-from deriva_ml_core.backends.embedded.upgrading import MIGRATIONS
+from deriva_ml_core.backends.embedded import open_catalog
+from deriva_ml_core.backends.embedded.open import CATALOG_FILE_NAME
+from deriva_ml_core.backends.sql import migrations
+from deriva_ml_core.backends.sql.migrations import MIGRATIONS
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.default_schema import SCHEMA_VERSION
 from deriva_ml_core.errors import CatalogCorrupt, CatalogTooNew, CatalogUnavailable, DerivaMLWarning
 from deriva_ml_core.schema import Column, Table
-from deriva_ml_core.standard import SCHEMA_VERSION
 
 
 def sql(file: Path, statement: str) -> object:
@@ -114,11 +115,11 @@ def test_a_newer_catalog(tmp_path: Path) -> None:
 
 
 def to_2(connection: sa.Connection) -> None:
-    tabling.add_tables(connection, [Table("Second", (Column("A"),))])
+    migrations.add_tables(connection, [Table("Second", (Column("A"),))])
 
 
 def to_3(connection: sa.Connection) -> None:
-    tabling.add_tables(connection, [Table("Third", (Column("A"),))])
+    migrations.add_tables(connection, [Table("Third", (Column("A"),))])
     connection.exec_driver_sql("INSERT INTO Second SELECT RID, RCT, RMT, RCB, RMB, 'moved' FROM Dataset")
 
 
@@ -262,7 +263,7 @@ def test_killed_while_upgrading(first_version: Path) -> None:
     """A process that is killed in the middle leaves the older catalog, and the next one upgrades it."""
     code = (
         "import os, signal, sys; from pathlib import Path; from deriva_ml_core.backends.embedded import open_catalog; "
-        "from deriva_ml_core.backends.embedded.upgrading import MIGRATIONS; "
+        "from deriva_ml_core.backends.sql.migrations import MIGRATIONS; "
         "die = lambda connection: (MIGRATIONS[0](connection), os.kill(os.getpid(), signal.SIGKILL)); "
         "open_catalog(Path(sys.argv[1]), migrations=(die,))"
     )

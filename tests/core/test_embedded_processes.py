@@ -14,7 +14,7 @@ from embedded_samples import in_child
 
 from deriva_ml_core.backends.embedded import EmbeddedCatalog, FolderStore, open_catalog
 from deriva_ml_core.backends.embedded.database import Database
-from deriva_ml_core.backends.embedded.reading import CatalogFile
+from deriva_ml_core.backends.sql.queries import CatalogFile
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import CatalogUnavailable
 from deriva_ml_core.models import UploadOptions

@@ -15,7 +15,7 @@ import pytest
 from embedded_samples import in_child, open_to_all, small_disk, unprivileged
 
 from deriva_ml_core.backends.embedded import FolderStore
-from deriva_ml_core.backends.embedded.durability import MAX_SINGLE_FSYNCS, make_durable
+from deriva_ml_core.backends.folder.durability import MAX_SINGLE_FSYNCS, make_durable
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, DiskFull, FileConflict, StoreUnavailable
 from deriva_ml_core.models import StoredObject, UploadOptions
@@ -416,7 +416,7 @@ def test_no_room_for_a_copy(store: FolderStore, tmp_path: Path) -> None:
 LAST_PIECE = """
 import resource, sys
 from pathlib import Path
-from deriva_ml_core.backends.embedded.store import FolderStore
+from deriva_ml_core.backends.folder.store import FolderStore
 from deriva_ml_core.definitions import Handover
 from deriva_ml_core.models import UploadOptions
 folder, file = map(Path, sys.argv[1:])

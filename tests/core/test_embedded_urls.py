@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deriva_ml_core.backends.embedded import FolderStore
-from deriva_ml_core.backends.embedded.urls import FolderObjectName, parse_object_url
-from deriva_ml_core.backends.filenames import check_filename
+from deriva_ml_core.backends.object_names import FolderObjectName, check_filename, parse_object_url
 from deriva_ml_core.errors import DerivaMLException, InvalidFileName, UnknownAddress
 from deriva_ml_core.models import UploadOptions
 

@@ -10,7 +10,7 @@ import pytest
 
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.execution.ending import final_status
+from deriva_ml_core.execution.exit_status import final_status
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.builtin.environment import describe_environment
+from deriva_ml_core.plugins.builtin.environment import describe_environment
 
 
 def test_this_process() -> None:
@@ -91,7 +91,7 @@ def test_only_chosen_variables_are_kept() -> None:
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     """A process whose working folder was removed is described too."""
     code = (
-        "import os, sys; from deriva_ml_core.builtin.environment import describe_environment\n"
+        "import os, sys; from deriva_ml_core.plugins.builtin.environment import describe_environment\n"
         "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
         "print(describe_environment({})['working_directory'])"
     )
@@ -102,7 +102,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
 def test_nothing_heavy_is_imported() -> None:
     """No framework is loaded to describe it."""
     code = (
-        "import sys; from deriva_ml_core.builtin.environment import describe_environment\n"
+        "import sys; from deriva_ml_core.plugins.builtin.environment import describe_environment\n"
         "describe_environment({})\n"
         "print([name for name in ('torch', 'keras', 'numpy', 'git', 'psutil') if name in sys.modules])"
     )

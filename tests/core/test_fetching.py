@@ -11,7 +11,7 @@ import pytest
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import ChecksumMismatch, InvalidFileName, UnknownCheckpoint
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.training import fetch_checkpoint
 
 BEST, LAST = ["Model_File", "Best_Checkpoint"], ["Model_File", "Last_Checkpoint"]

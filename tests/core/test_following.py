@@ -22,9 +22,9 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, RankZeroRequired, UnknownTable
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.rendezvous import EXECUTIONS_VARIABLE, CreateCall, RankMessage
-from deriva_ml_core.journal.file import Journal, load_state
-from deriva_ml_core.journal.story import JOURNAL_FILENAME, RankFailed
+from deriva_ml_core.execution.multi_process import EXECUTIONS_VARIABLE, CreateCall, RankMessage
+from deriva_ml_core.journal.journal import Journal, load_state
+from deriva_ml_core.journal.state import JOURNAL_FILENAME, RankFailed
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.plugins import load_plugins
 from deriva_ml_core.testing import HookRecorder

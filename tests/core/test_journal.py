@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.journal.file import Journal, load_state
-from deriva_ml_core.journal.story import Created, Forgotten, Recorded, Staged, Started, StatusSet, Stored, utc_now
+from deriva_ml_core.journal.journal import Journal, load_state
+from deriva_ml_core.journal.state import Created, Forgotten, Recorded, Staged, Started, StatusSet, Stored, utc_now
 from deriva_ml_core.models import StagedAsset, StatusUpdate, StoredObject
 
 

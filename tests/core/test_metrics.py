@@ -17,8 +17,8 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import AccessRefused, ConfigurationError, UnknownMetric
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.metric_modes import update_summaries
 from deriva_ml_core.models import MetricSummary, Progress
-from deriva_ml_core.scores import update_summaries
 from deriva_ml_core.training import TrainingReporter
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.neighbours import find_conflicting_distribution
+from deriva_ml_core.user_warnings import find_conflicting_distribution
 
 
 def run_python(code: str, *folders: Path) -> str:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.models import ExecutionInfo, StatusUpdate
-from deriva_ml_core.plugins import load_plugins, notify
+from deriva_ml_core.plugins import load_plugins
+from deriva_ml_core.plugins.manager import notify
 from deriva_ml_core.testing import HookCall, HookRecorder
 
 RECORD = ExecutionInfo(rid="1-ABC", url="file:///x#1-ABC", status=Status.running)

@@ -17,15 +17,8 @@ from deriva_ml_core.backend import Backend
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import PluginError
 from deriva_ml_core.models import Address, ExecutionInfo, SourceCode, StagedAsset, StatusUpdate, UploadReport
-from deriva_ml_core.plugins import (
-    DEFAULT_PLUGINS,
-    collect,
-    hookimpl,
-    list_plugins,
-    load_plugins,
-    notify,
-    plugin_manager,
-)
+from deriva_ml_core.plugins import hookimpl, list_plugins, load_plugins, plugin_manager
+from deriva_ml_core.plugins.manager import DEFAULT_PLUGINS, collect, notify
 
 EXECUTION = ExecutionInfo(rid="1-4A2C", url="file:///home#1-4A2C", status=Status.running)
 UPDATE = StatusUpdate(status=Status.running, message="Epoch 1/2", time=datetime(2026, 11, 22, tzinfo=UTC))

@@ -26,9 +26,9 @@ from deriva_ml_core.errors import (
     UnknownTable,
 )
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import DatasetSpec, UploadProgress
-from deriva_ml_core.pushing import PushReport
+from deriva_ml_core.push import PushReport
 from deriva_ml_core.schema import Column, ForeignKey, Table
 from deriva_ml_core.workflow import Workflow
 from pushed_world import WORKFLOW, counts, make_tables, make_world, told

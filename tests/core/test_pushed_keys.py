@@ -11,8 +11,8 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import DuplicateRow
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec
-from deriva_ml_core.pushing.origin import description_with_source
-from deriva_ml_core.pushing.provenance import SourceRecord, read_source_record
+from deriva_ml_core.push.context import description_with_source
+from deriva_ml_core.push.source_record import SourceRecord, read_source_record
 from deriva_ml_core.schema import Column, Table
 from pushed_world import WORKFLOW, told
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from deriva_ml_core.ranks import current_rank, global_rank, is_launched_by_rank_zero, launch_key, world_size
+from deriva_ml_core.distributed import current_rank, global_rank, is_launched_by_rank_zero, launch_key, world_size
 
 TORCHRUN = {
     "RANK": "3",
@@ -191,6 +191,6 @@ def test_a_process_group_tells_what_the_environment_does_not() -> None:
 
 def test_asking_imports_nothing() -> None:
     """The question costs a script without torch nothing."""
-    code = "import sys; from deriva_ml_core import ranks; ranks.current_rank({}); print('torch' in sys.modules)"
+    code = "import sys, deriva_ml_core.distributed as d; d.current_rank({}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["False"]

@@ -16,9 +16,9 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ExecutionRunning, InvalidTransition, UnknownRID
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import JOURNAL_FILENAME
-from deriva_ml_core.journal.file import Journal, load_state
-from deriva_ml_core.journal.story import ExecutionState, Resumed, Started, StatusSet, Stopped, utc_now
+from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
+from deriva_ml_core.journal.journal import Journal, load_state
+from deriva_ml_core.journal.state import ExecutionState, Resumed, Started, StatusSet, Stopped, utc_now
 from deriva_ml_core.models import StatusUpdate
 
 

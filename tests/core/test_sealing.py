@@ -18,7 +18,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import CatalogUnavailable, InvalidFileName, MissingFiles, UnknownRID, UnknownTerm
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import JOURNAL_FILENAME
+from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
 from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.plugins import hookimpl, load_plugins
 

@@ -9,10 +9,10 @@ from string import Template
 
 import pytest
 
-from deriva_ml_core.builtin import source_container as container
-from deriva_ml_core.builtin.source_container import detect_source
 from deriva_ml_core.errors import DerivaMLWarning, NotReproducible
 from deriva_ml_core.models import SourceCode
+from deriva_ml_core.plugins.builtin import source_container as container
+from deriva_ml_core.plugins.builtin.source_container import detect_source
 
 IMAGE = {
     "DERIVA_MCP_IN_DOCKER": "true",

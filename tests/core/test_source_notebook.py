@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from repositories import Repository
 
-from deriva_ml_core.builtin.source_notebook import _fetch_sessions, _paths_for_kernel, detect_source
+from deriva_ml_core.plugins.builtin.source_notebook import _fetch_sessions, _paths_for_kernel, detect_source
 
 NOTEBOOK = {
     "cells": [{"cell_type": "code", "id": "0", "metadata": {}, "execution_count": 3, "outputs": [], "source": ["1"]}],

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from repositories import Repository
 
-from deriva_ml_core.builtin import source_script
 from deriva_ml_core.errors import DerivaMLWarning, NotReproducible
-from deriva_ml_core.running import running_script
+from deriva_ml_core.plugins.builtin import source_script
+from deriva_ml_core.script_detection import running_script
 
-ASK = (
-    "import os; from deriva_ml_core.running import running_script\ndef ask():\n    return running_script(os.environ)\n"
-)
+ASK = "import os; from deriva_ml_core.script_detection import running_script\n"
+ASK += "def ask():\n    return running_script(os.environ)\n"
 
 
 def run(*command: str, folder: Path, stdin: str = "", **environ: str) -> str:

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from deriva_ml_core.worker import BackgroundWorker, run_in_background
+from deriva_ml_core._concurrency.background_worker import BackgroundWorker, run_in_background
 
 
 @pytest.fixture

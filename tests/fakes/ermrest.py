@@ -46,7 +46,7 @@ FLASK_404 = """<!doctype html>
 <title>404 Not Found</title>
 <h1>Not Found</h1>
 <p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>
-"""
+"""  # noqa: E501
 
 
 class Ermrest:

@@ -17,7 +17,7 @@ import pluggy
 
 from deriva_ml_core.backend import Backend
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.journal.file import Journal
+from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl, load_plugins
 

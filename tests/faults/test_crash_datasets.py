@@ -11,7 +11,7 @@ from fail_points import first_of_each_kind
 from worlds import World
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.dataset import Dataset
+from deriva_ml_core.datasets import Dataset
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
 

@@ -14,7 +14,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 pytest.importorskip("torch", reason="torch, the backend that these tests run Keras on, is not installed")
 keras = pytest.importorskip("keras", reason="keras is not installed")
 
-from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution import Execution  # noqa: E402
 
 POINTS = np.linspace(-1, 1, 96, dtype="float32").reshape(32, 3)
 SUMS = POINTS.sum(1, keepdims=True)

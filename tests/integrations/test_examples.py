@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deriva_ml import DerivaML, Status
-from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.execution.recorded import RecordedExecution
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

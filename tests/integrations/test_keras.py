@@ -14,11 +14,11 @@ os.environ["KERAS_BACKEND"] = "torch"
 pytest.importorskip("torch", reason="torch, the backend that these tests run Keras on, is not installed")
 keras = pytest.importorskip("keras", reason="keras is not installed")
 
-from deriva_ml import DerivaML
-from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import UploadFailed
-from deriva_ml_core.execution.live import Execution
-from deriva_ml_keras import DerivaMLCallback
+from deriva_ml import DerivaML  # noqa: E402
+from deriva_ml_core.definitions import Status  # noqa: E402
+from deriva_ml_core.errors import UploadFailed  # noqa: E402
+from deriva_ml_core.execution.execution import Execution  # noqa: E402
+from deriva_ml_keras import DerivaMLCallback  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15 with numpy 2

@@ -97,7 +97,7 @@ def test_an_unknown_option_is_named(execution: Execution) -> None:
 def test_there_is_no_execution_before_the_first_fit(own: Make) -> None:
     """Nothing is made by the ``with`` alone."""
     with own() as recorded, pytest.raises(ExecutionNotStarted):
-        recorded.execution
+        recorded.execution  # noqa: B018
 
 
 # Epochs and steps

@@ -13,7 +13,7 @@ from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution
 from deriva_ml_keras import DerivaMLCallback
-from deriva_ml_keras.resuming import RUN_FILE
+from deriva_ml_keras.backup_restore import RUN_FILE
 
 pytestmark = [NUMPY_2]
 

@@ -15,12 +15,12 @@ from trainings import Line, outputs, told
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from lightnings import IGNORED, callback, held_out, loader, model_of, progress_of, trainer_of
+from lightnings import IGNORED, callback, held_out, loader, model_of, progress_of, trainer_of  # noqa: E402
 
-from deriva_ml import DerivaML
-from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import UploadFailed
-from deriva_ml_core.execution.live import Execution
+from deriva_ml import DerivaML  # noqa: E402
+from deriva_ml_core.definitions import Status  # noqa: E402
+from deriva_ml_core.errors import UploadFailed  # noqa: E402
+from deriva_ml_core.execution.execution import Execution  # noqa: E402
 
 pytestmark = IGNORED
 

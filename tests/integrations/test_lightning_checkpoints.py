@@ -16,12 +16,12 @@ from trainings import outputs, told
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from lightnings import IGNORED, callback, held_out, loader, model_of, own_callback, trainer_of
+from lightnings import IGNORED, callback, held_out, loader, model_of, own_callback, trainer_of  # noqa: E402
 
-from deriva_ml import DerivaML
-from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.execution.live import Execution
+from deriva_ml import DerivaML  # noqa: E402
+from deriva_ml_core.definitions import Status  # noqa: E402
+from deriva_ml_core.errors import ConfigurationError  # noqa: E402
+from deriva_ml_core.execution.execution import Execution  # noqa: E402
 
 pytestmark = [*IGNORED, pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
 

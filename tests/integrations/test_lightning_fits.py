@@ -15,7 +15,7 @@ from trainings import outputs, told
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from lightnings import (
+from lightnings import (  # noqa: E402
     IGNORED,
     callback,
     configuration,
@@ -25,12 +25,12 @@ from lightnings import (
     own_callback,
     trainer_of,
 )
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
-from deriva_ml import DerivaML
-from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, ExecutionNotStarted
-from deriva_ml_core.execution.live import Execution
+from deriva_ml import DerivaML  # noqa: E402
+from deriva_ml_core.definitions import Status  # noqa: E402
+from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, ExecutionNotStarted  # noqa: E402
+from deriva_ml_core.execution.execution import Execution  # noqa: E402
 
 pytestmark = IGNORED
 

@@ -14,14 +14,14 @@ import pytest
 from trainings import Line, outputs, told
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
-from deriva_ml_core.assets.copying import rename_for_deletion
+from deriva_ml_core._files.atomic import rename_for_deletion
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError, ExecutionNotStarted, UnknownTerm, UploadFailed
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.scores import larger_is_better, select_monitored
+from deriva_ml_core.implicit_execution import resolve_execution
+from deriva_ml_core.metric_modes import larger_is_better, select_monitored
 from deriva_ml_core.training import TrainingOptions, TrainingReporter
 from deriva_ml_core.training.options import TrainingKwargs
-from deriva_ml_core.unattended import resolve_execution
 
 WORKFLOW = Workflow(name="Policy", workflow_type="Training", url="https://example.org/policy.py", checksum="p0")
 
@@ -281,7 +281,7 @@ def test_statuses_may_be_further_apart(execution: Execution) -> None:
 def test_statuses_may_be_apart_in_time(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
     """``min_interval`` seconds pass between two statuses; the last epoch has one in any case."""
     clock = iter([0.0, 0.0, *(0.5 * tick for tick in range(100))])
-    monkeypatch.setattr("deriva_ml_core.training.pace.monotonic", lambda: next(clock))
+    monkeypatch.setattr("deriva_ml_core.training.fit.monotonic", lambda: next(clock))
     with execution:
         report = TrainingReporter(execution, min_interval=2, upload="never")
         report.begin_fit(epochs=6)
@@ -630,7 +630,7 @@ def test_the_same_run_goes_on(ml: DerivaML, made: Callable[[Any], Execution]) ->
 @pytest.mark.parametrize("state", [{}, {"execution": 7}, {"execution": "1-A", "best": {"name": "loss"}}, {"best": 3}])
 def test_a_state_of_another_version_is_no_mistake(state: dict[str, object]) -> None:
     """What a checkpoint carries is read as far as it is understood."""
-    from deriva_ml_core.training.resuming import ResumeState
+    from deriva_ml_core.training.resume import ResumeState
 
     assert ResumeState.from_state(state, None).best is None
 
@@ -664,7 +664,7 @@ def test_a_full_disk_loses_no_line(execution: Execution, monkeypatch: pytest.Mon
     with execution:
         report = TrainingReporter(execution, upload="never", checkpoints="none")
         report.begin_fit()
-        monkeypatch.setattr("deriva_ml_core.training.metrics.os.write", full)
+        monkeypatch.setattr("deriva_ml_core.training.metrics_file.os.write", full)
         for number in range(1, 6):
             report.end_epoch(number, {"loss": 1.0})
     assert [line["epoch"] for line in lines(execution.working_dir / "metrics.jsonl")] == [1, 2, 3, 4, 5]

@@ -17,8 +17,8 @@ from deriva_ml import DerivaML, ExecutionConfiguration
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import UploadFailed
 from deriva_ml_core.execution import Execution
+from deriva_ml_core.implicit_execution import resolve_execution
 from deriva_ml_core.training import TrainingReporter
-from deriva_ml_core.unattended import resolve_execution
 
 
 @dataclass
@@ -136,7 +136,7 @@ def test_a_full_disk_is_said_once(
     with execution:
         report = TrainingReporter(execution, upload="never", checkpoints="none", curves=False)
         report.begin_fit()
-        monkeypatch.setattr("deriva_ml_core.training.metrics.os.write", refusing)
+        monkeypatch.setattr("deriva_ml_core.training.metrics_file.os.write", refusing)
         for number in range(1, 13):
             full[0] = number in (2, 3, 4, 5, 8, 9, 10)
             report.end_epoch(number, {"loss": 1.0})

@@ -23,8 +23,8 @@ from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError, UnknownTable, UnknownTerm, UploadFailed
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.models import Progress
-from deriva_ml_core.training import TrainingReporter, pace
-from deriva_ml_core.training.wording import epoch_message, format_duration
+from deriva_ml_core.training import TrainingReporter, fit
+from deriva_ml_core.training.fit import epoch_message, format_duration
 
 
 def train(execution: Execution, epochs: int, **options: object) -> TrainingReporter:
@@ -96,7 +96,7 @@ def test_the_time_left_is_the_mean_epoch_times_the_epochs_to_come(
 ) -> None:
     """Epochs of 10 and 30 seconds leave 40 seconds for two more; the last epoch leaves none."""
     clock = iter([0.0, 10.0, 40.0, 60.0, 80.0])
-    monkeypatch.setattr(pace, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(fit, "monotonic", lambda: next(clock))
     with execution:
         report = TrainingReporter(execution, upload="never")
         report.begin_fit(epochs=4)

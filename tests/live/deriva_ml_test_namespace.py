@@ -18,8 +18,8 @@ NAMESPACE = "DERIVA_ML_TEST_NAMESPACE"
 def connect(address: Address) -> Generator[None, Backend, Backend]:
     """Put new objects of a server's catalog into the run's own namespace."""
     backend = yield
-    from deriva_ml_core.backends.remote.opening import server_from_address
-    from deriva_ml_core.backends.remote.store import DerivaStore
+    from deriva_ml_core.backends.deriva.open import server_from_address
+    from deriva_ml_core.backends.deriva.store import DerivaStore
 
     if not isinstance(backend.store, DerivaStore):
         return backend

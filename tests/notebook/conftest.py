@@ -11,7 +11,7 @@ import pytest
 for name in ("papermill", "nbconvert", "ipykernel", "typer"):
     pytest.importorskip(name, reason=f"{name}, which runs notebooks, is not installed")
 
-from notebooks import Project
+from notebooks import Project  # noqa: E402 - which imports these
 
 UNSET = ("GIT_", "DERIVA_ML_W", "DERIVA_ML_N", "DERIVA_MCP")
 

@@ -12,7 +12,7 @@ import nbformat
 from typer.testing import CliRunner
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.runner.notebook.command import build_command
+from deriva_ml_core.runner.notebook.cli import build_command
 
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 
@@ -92,7 +92,7 @@ def ask(*words: object) -> Said:
 
 def begun(*words: object, folder: Path, **environ: str) -> subprocess.Popen[str]:
     """Begin ``deriva-ml-run-notebook`` in a process of its own."""
-    program = "from deriva_ml_core.runner.notebook.command import main; main()"
+    program = "from deriva_ml_core.runner.notebook.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, words)],
         cwd=folder,

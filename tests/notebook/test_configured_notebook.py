@@ -12,7 +12,7 @@ pytest.importorskip("hydra_zen", reason="hydra-zen, which configures notebooks, 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.runner.notebook.inside import run_notebook
+from deriva_ml_core.runner.notebook.kernel_api import run_notebook
 
 pytestmark = pytest.mark.usefixtures("at_home")
 

@@ -14,7 +14,7 @@ from notebooks import Project, ask, write_notebook
 for name in ("jupyterlab", "sklearn", "PIL"):
     pytest.importorskip(name, reason=f"{name}, which these notebooks need, is not installed")
 
-from labs import PASSWORD, Lab, connected, started
+from labs import PASSWORD, Lab, connected, started  # noqa: E402 - which imports some of them
 
 pytestmark = pytest.mark.usefixtures("at_home")
 

@@ -11,7 +11,7 @@ import pytest
 from notebooks import Said, ask, write_notebook
 
 from conftest import Project
-from deriva_ml_core.assets.recorded import download_asset
+from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import RecordedExecution
 from deriva_ml_core.git import blob_hash
@@ -115,7 +115,7 @@ def test_a_secret_parameter_is_nowhere(project: Project, ran: Said, execution: R
 @pytest.mark.parametrize("words", [("-p", "token"), ("-ptoken",), ("--parameter", "token"), ("--parameter=token",)])
 def test_a_secret_is_hidden_in_each_spelling(words: tuple[str, ...]) -> None:
     """The command that is recorded loses a secret parameter's value however the option is written, and nothing else."""
-    from deriva_ml_core.runner.notebook.command import _redact_command
+    from deriva_ml_core.runner.notebook.cli import _redact_command
 
     command = ["deriva-ml-run-notebook", "a.ipynb", *words, SECRET, "-p", "name", "x"]
     assert _redact_command(command) == [*command[:2], *words, "[redacted: token]", "-p", "name", "x"]

@@ -140,7 +140,7 @@ def test_words_that_the_command_does_not_know(notebook: Path, words: tuple[str, 
 
 def test_values_are_typed_by_the_defaults(notebook: Path) -> None:
     """Numbers, truth, lists and texts of the command line become what the notebook's own default is."""
-    from deriva_ml_core.runner.notebook.document import read_notebook
+    from deriva_ml_core.runner.notebook.notebook_file import read_notebook
     from deriva_ml_core.runner.notebook.parameters import resolve_parameters
 
     given = [("epochs", "5"), ("rate", "1e-3"), ("name", "1e-3"), ("layers", "[8, 4]"), ("deep", "true")]

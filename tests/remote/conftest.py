@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import DerivaCatalog
-from deriva_ml_core.backends.remote.creating import create_catalog
-from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.backends.remote.store import DerivaStore
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.http import Server
+from deriva_ml_core.backends.deriva.open import create_catalog
+from deriva_ml_core.backends.deriva.store import DerivaStore
 from deriva_ml_core.client import DerivaML
 from fakes.deriva_server import DerivaServer, serving
 from fakes.forms import unrecorded

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.server import Server
+from deriva_ml_core.backends.deriva.http import Server
 
 TESTS = Path(__file__).parents[1]
 LOGIN = {"cookie": "webauthn=test1"}
@@ -84,7 +84,7 @@ def test_catalogs_of_its_own(server: Server, tmp_path: Path) -> None:
 
 def test_a_catalog_that_is_given(server: Server, tmp_path: Path) -> None:
     """With the login that the user has stored, a catalog that is named is used and stays, and no other is made."""
-    from deriva_ml_core.backends.remote.creating import create_catalog
+    from deriva_ml_core.backends.deriva.open import create_catalog
 
     number = create_catalog(server, "given").catalog_id
     before = state(server, number)

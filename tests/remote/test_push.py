@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import AccessRefused, CatalogReadOnly, LoginRequired, UnknownTable
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import UploadOptions
 from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer

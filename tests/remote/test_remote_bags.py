@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from bdbag import bdbag_api
 
-from deriva_ml_core.bag import DatasetBag
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.datasets import DatasetBag
 from deriva_ml_core.errors import LoginRequired
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from fakes.deriva_server import DerivaServer

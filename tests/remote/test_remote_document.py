@@ -11,10 +11,10 @@ import pluggy
 import pytest
 
 import document_world
-from deriva_ml_core.backends.remote import create_or_extend_catalog
+from deriva_ml_core.backends.deriva import create_or_extend_catalog
 from deriva_ml_core.client import DerivaML
 from places import Place
-from test_document import *
+from test_document import *  # noqa: F403  its tests are collected here too, with the fixtures below
 
 LEFT_OUT = {
     "test_no_block_is_left_out": "it is about the document alone",

@@ -13,8 +13,8 @@ from fakes.deriva_server import DerivaServer
 THERE_AND_BACK = """
 import resource, sys
 from pathlib import Path
-from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.backends.remote.store import DerivaStore
+from deriva_ml_core.backends.deriva.http import Server
+from deriva_ml_core.backends.deriva.store import DerivaStore
 from deriva_ml_core.definitions import Handover
 from deriva_ml_core.models import UploadOptions
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from deriva_ml_core.assets.retry import RetryingStore
-from deriva_ml_core.backends.remote.content import FileSlice
-from deriva_ml_core.backends.remote.names import HatracObjectName, parse_object_path
-from deriva_ml_core.backends.remote.server import Server
-from deriva_ml_core.backends.remote.store import DerivaStore
+from deriva_ml_core.backends.deriva.hatrac_upload import FileSlice
+from deriva_ml_core.backends.deriva.http import Server
+from deriva_ml_core.backends.deriva.store import DerivaStore
+from deriva_ml_core.backends.object_names import HatracObjectName, parse_object_path
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import (
     AccessRefused,

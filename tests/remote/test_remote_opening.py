@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import DerivaCatalog
-from deriva_ml_core.backends.remote.creating import create_catalog
-from deriva_ml_core.backends.remote.opening import server_from_address
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.open import create_catalog, server_from_address
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import (
@@ -141,7 +140,9 @@ def test_the_login_is_in_no_pickle(ml: DerivaML) -> None:
 
 def test_import_loads_no_client_library() -> None:
     """The client library is loaded only when a server is named."""
-    code = "import deriva_ml_core.builtin.connect, sys; print('deriva' in sys.modules, 'requests' in sys.modules)"
+    code = (
+        "import deriva_ml_core.plugins.builtin.connect, sys; print('deriva' in sys.modules, 'requests' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout == "False False\n"
 

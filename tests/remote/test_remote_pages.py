@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backends.remote.asking import ErmrestClient
-from deriva_ml_core.backends.remote.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.schema import Column
 from fakes.deriva_server import DerivaServer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import MLVocab, Status
 from deriva_ml_core.errors import UnknownTerm

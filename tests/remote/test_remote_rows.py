@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from deriva_ml_core.backend import AnyOf
-from deriva_ml_core.backends.remote.asking import MAX_BUSY_ATTEMPTS
-from deriva_ml_core.backends.remote.catalog import MAX_RACE_ATTEMPTS, DerivaCatalog
-from deriva_ml_core.backends.remote.creating import create_catalog
+from deriva_ml_core.backends.deriva.catalog import MAX_RACE_ATTEMPTS, DerivaCatalog
+from deriva_ml_core.backends.deriva.ermrest_client import MAX_BUSY_ATTEMPTS
+from deriva_ml_core.backends.deriva.open import create_catalog
 from deriva_ml_core.errors import (
     AccessRefused,
     CatalogUnavailable,

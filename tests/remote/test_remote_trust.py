@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.assets.recorded import download_asset
+from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import CatalogUnavailable, InvalidFileName
 from deriva_ml_core.execution import ExecutionConfiguration

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.remote.catalog import DerivaCatalog
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import UploadFailed
 from deriva_ml_core.execution import Execution, ExecutionConfiguration

@@ -173,7 +173,7 @@ def in_one_process(project: Project, *lines: list[str]) -> list[Ran]:
     """Call the command several times in one process, each time with the words of one line."""
     program = (
         "import contextlib, io, json, sys\n"
-        "from deriva_ml_core.runner.command import main\n"
+        "from deriva_ml_core.runner.cli import main\n"
         "for line in json.loads(sys.argv[1]):\n"
         "    sys.argv[:] = ['deriva-ml-run', *line]\n"
         "    out, complaint = io.StringIO(), io.StringIO()\n"

@@ -15,7 +15,7 @@ from deriva_ml import AssetSpec, DatasetSpec, DerivaML, DerivaMLConfig, Executio
 from deriva_ml.execution import create_model_config, load_configs, run_model
 from deriva_ml_core.errors import ConfigurationError, InvalidRID
 from deriva_ml_core.runner.configs import find_config_folder
-from deriva_ml_core.runner.function import check_function, function_file
+from deriva_ml_core.runner.model_function import check_function, function_file
 
 URL = "https://github.com/org/repo/blob/abc/train.py"
 
@@ -193,6 +193,6 @@ def test_any_text_is_an_override(text: str) -> None:
     """What --host and --catalog say comes to the configuration letter by letter."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from deriva_ml_core.runner.overrides import quote_override_value
+    from deriva_ml_core.runner.hydra_files import quote_override_value
 
     assert OverridesParser.create().parse_override(f"key={quote_override_value(text)}").value() == text

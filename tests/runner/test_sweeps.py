@@ -16,7 +16,7 @@ from projects import Project
 
 from deriva_ml import Status
 from deriva_ml_core.execution import RecordedExecution
-from deriva_ml_core.runner.reports import JobReport, summarize_reports
+from deriva_ml_core.runner.sweep import JobReport, summarize_reports
 
 SECRET = "correct-horse-battery"
 WAITING = 120

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.bag import DatasetBag
-from deriva_ml_core.dataset import Dataset, DatasetVersion, VersionPart
+from deriva_ml_core.datasets import Dataset, DatasetBag, DatasetVersion, VersionPart
 from deriva_ml_core.models import DatasetSpec
 
 __all__ = ["Dataset", "DatasetBag", "DatasetSpec", "DatasetVersion", "VersionPart"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.dataset import DatasetVersion, VersionPart
+from deriva_ml_core.datasets import DatasetVersion, VersionPart
 from deriva_ml_core.models import DatasetSpec
 
 __all__ = ["DatasetSpec", "DatasetVersion", "VersionPart"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.options import AsJson, CatalogNumber, Host, command
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, command
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
@@ -27,8 +27,8 @@ PACKAGES = ("deriva-ml-core", "deriva", "torch", "pytorch-lightning", "lightning
 @command("deriva-ml config", "deriva-ml config --json | jq -r .catalog")
 def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
     """Show which catalog is used, what is set, what is installed."""
-    from deriva_ml_cli.opening import open_client
-    from deriva_ml_cli.screen import print_json
+    from deriva_ml_cli.command_options import open_client
+    from deriva_ml_cli.terminal import print_json
 
     with open_client(host, catalog) as ml:
         found = _collect_settings(ml)
@@ -43,7 +43,7 @@ def _collect_settings(ml: DerivaML) -> dict[str, Any]:
     import sys
     from importlib.metadata import PackageNotFoundError, version
 
-    from deriva_ml_cli.places import CACHE_FOLDER, executions_folder
+    from deriva_ml_cli.disk_usage import CACHE_FOLDER, executions_folder
     from deriva_ml_core.redaction import redact
 
     versions = {"python": platform.python_version()}
@@ -65,7 +65,7 @@ def _collect_settings(ml: DerivaML) -> dict[str, Any]:
 
 
 def _print(settings: dict[str, Any]) -> None:
-    from deriva_ml_cli.screen import create_console, print_fields, print_note, print_title, safe_text
+    from deriva_ml_cli.terminal import create_console, print_fields, print_note, print_title, safe_text
 
     create_console().print(safe_text("Catalog", "dim"), safe_text(settings["catalog"], "bold"))
     kind = "embedded" if settings["embedded"] else "on a server"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.rows import RowPage
+    from deriva_ml_core.analysis.runs import RowPage
     from deriva_ml_core.client import DerivaML
 
 __all__ = ["app"]
@@ -27,9 +27,9 @@ def app(
     catalog: CatalogNumber = None,
 ) -> None:
     """List datasets, newest first, each with its present version."""
-    from deriva_ml_cli.opening import open_client
-    from deriva_ml_cli.rows import find_rows
-    from deriva_ml_cli.screen import print_json
+    from deriva_ml_cli.command_options import open_client
+    from deriva_ml_cli.terminal import print_json
+    from deriva_ml_core.analysis.runs import find_rows
     from deriva_ml_core.backend import AnyOf, Where
     from deriva_ml_core.definitions import MLTable
 
@@ -69,8 +69,8 @@ def _iter_dataset_summaries(ml: DerivaML, row_page: RowPage) -> Iterator[dict[st
 
 
 def _print(datasets: list[dict[str, Any]], page: int, *, more: bool) -> None:
-    from deriva_ml_cli.screen import Column, create_console, print_note, print_table
-    from deriva_ml_cli.wording import format_age, parse_time
+    from deriva_ml_cli.terminal import Column, create_console, print_note, print_table
+    from deriva_ml_core._text import format_age, parse_time
 
     if not datasets:
         print_note("No dataset matches." if page == 1 else f"There is no page {page}.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deriva_ml_cli.options import AsJson, Host, command
+from deriva_ml_cli.command_options import AsJson, Host, command
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
@@ -31,7 +31,7 @@ def app(
     The embedded one is made on first use, so that it needs no init; but this tells whether it can be made, and changes
     nothing where it is there. On a server each call makes a new catalog.
     """
-    from deriva_ml_cli.screen import create_console, print_json, safe_text
+    from deriva_ml_cli.terminal import create_console, print_json, safe_text
 
     with _open_or_create(host, project) as ml:
         catalog = ml.connection.catalog
@@ -46,7 +46,7 @@ def app(
 
 
 def _open_or_create(host: str | None, project: str | None) -> DerivaML:
-    from deriva_ml_cli.opening import open_client
+    from deriva_ml_cli.command_options import open_client
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.errors import ConfigurationError
     from deriva_ml_core.models import Address

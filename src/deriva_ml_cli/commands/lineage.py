@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Rid, command
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, Rid, command
 
 if TYPE_CHECKING:
     from rich.console import OverflowMethod
     from rich.text import Text
     from rich.tree import Tree
 
-    from deriva_ml_cli.lineage import Lineage
+    from deriva_ml_core.analysis.lineage import Lineage
 
 __all__ = ["app"]
 
@@ -34,9 +34,9 @@ def app(
 
     It is a tree of executions, datasets and files. What would come a second time, as in a circle, is only named.
     """
-    from deriva_ml_cli.lineage import find_lineage
-    from deriva_ml_cli.opening import open_client
-    from deriva_ml_cli.screen import print_json
+    from deriva_ml_cli.command_options import open_client
+    from deriva_ml_cli.terminal import print_json
+    from deriva_ml_core.analysis.lineage import find_lineage
 
     if mermaid + dot + as_json > 1:
         raise typer.BadParameter("Give one of --mermaid, --dot and --json.")
@@ -45,7 +45,7 @@ def app(
     if as_json:
         print_json(found.to_dict())
     elif mermaid or dot:
-        from deriva_ml_cli.graphs import render_dot, render_mermaid
+        from deriva_ml_core.analysis.lineage import render_dot, render_mermaid
 
         typer.echo(render_mermaid(found) if mermaid else render_dot(found))
     else:
@@ -55,8 +55,8 @@ def app(
 def _print(lineage: Lineage) -> None:
     from rich.tree import Tree
 
-    from deriva_ml_cli.lineage import DOWNSTREAM, UPSTREAM
-    from deriva_ml_cli.screen import can_print_unicode, create_console, print_note, print_title
+    from deriva_ml_cli.terminal import can_print_unicode, create_console, print_note, print_title
+    from deriva_ml_core.analysis.lineage import DOWNSTREAM, UPSTREAM
 
     screen = create_console()
     cut: OverflowMethod = "ellipsis" if can_print_unicode(screen) else "crop"
@@ -75,7 +75,7 @@ def _print(lineage: Lineage) -> None:
 
 def _fill_tree(tree: Tree, lineage: Lineage, direction: str) -> None:
     """Add what is next to the start, and next to that, each once; without recursion, as a chain may be long."""
-    from deriva_ml_cli.screen import safe_text
+    from deriva_ml_cli.terminal import safe_text
 
     around = lineage.neighbours(direction)
     left_out: dict[str, list[Text]] = {}
@@ -101,7 +101,7 @@ def _fill_tree(tree: Tree, lineage: Lineage, direction: str) -> None:
 def _node_label(lineage: Lineage, rid: str, *, is_repeated: bool = False) -> Text:
     from rich.text import Text
 
-    from deriva_ml_cli.screen import safe_text, status_text
+    from deriva_ml_cli.terminal import safe_text, status_text
 
     node = lineage.nodes[rid]
     parts = [safe_text(node.table, "dim"), safe_text(rid, "bold")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deriva_ml_cli.options import AsJson, command
+from deriva_ml_cli.command_options import AsJson, command
 
 __all__ = ["app"]
 
@@ -15,7 +15,7 @@ def app(as_json: AsJson = False) -> None:
     """
     from dataclasses import asdict
 
-    from deriva_ml_cli.screen import Column, print_json, print_table
+    from deriva_ml_cli.terminal import Column, print_json, print_table
     from deriva_ml_core.plugins import list_plugins
 
     found = list_plugins()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Rid, command
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, Rid, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.runs import ExecutionSummary
+    from deriva_ml_core.analysis.runs import ExecutionSummary
     from deriva_ml_core.client import DerivaML
 
 __all__ = ["app"]
@@ -33,7 +33,7 @@ def app(
     It ends with 1 where the run has failed or was aborted. A run whose process was killed on this machine is written
     as Aborted. With --watch and --json there is one JSON value a line.
     """
-    from deriva_ml_cli.opening import open_client
+    from deriva_ml_cli.command_options import open_client
 
     with open_client(host, catalog) as ml:
         run = _load_execution(ml, rid)
@@ -49,7 +49,7 @@ def app(
 
 def _load_execution(ml: DerivaML, rid: str) -> ExecutionSummary:
     """The execution as it is now; what nobody could tell the catalog any more is told it."""
-    from deriva_ml_cli.runs import summarize_executions
+    from deriva_ml_core.analysis.runs import summarize_executions
 
     (run,) = summarize_executions(ml, [ml.lookup_execution(rid)])
     if run.status.is_terminal and not _is_end_recorded(ml, rid):
@@ -69,8 +69,8 @@ def _print(execution: ExecutionSummary, *, as_json: bool, compact: bool) -> None
     import json
     import sys
 
-    from deriva_ml_cli.screen import create_console, print_json, safe_text, status_text, to_json_value
-    from deriva_ml_cli.wording import format_duration
+    from deriva_ml_cli.terminal import create_console, print_json, safe_text, status_text, to_json_value
+    from deriva_ml_core._text import format_duration
 
     if as_json and compact:
         sys.stdout.write(json.dumps(to_json_value(execution.to_dict()), allow_nan=False) + "\n")

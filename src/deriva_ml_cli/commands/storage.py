@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_cli.options import AsJson, CatalogNumber, Host, command
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, command
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
@@ -18,8 +18,8 @@ def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = Non
 
     Equal files are stored once, so that the objects may take less than the tables name.
     """
-    from deriva_ml_cli.opening import open_client
-    from deriva_ml_cli.screen import print_json
+    from deriva_ml_cli.command_options import open_client
+    from deriva_ml_cli.terminal import print_json
 
     with open_client(host, catalog) as ml:
         found = _measure_storage(ml)
@@ -30,7 +30,7 @@ def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = Non
 
 
 def _measure_storage(ml: DerivaML) -> dict[str, Any]:
-    from deriva_ml_cli.places import (
+    from deriva_ml_cli.disk_usage import (
         CACHE_FOLDER,
         OBJECTS_FOLDER,
         executions_folder,
@@ -38,7 +38,7 @@ def _measure_storage(ml: DerivaML) -> dict[str, Any]:
         measure_asset_tables,
         measure_disk_usage,
     )
-    from deriva_ml_core.addresses import CATALOG_FILENAME
+    from deriva_ml_core.paths import CATALOG_FILENAME
 
     folder, seen = ml.connection.folder, set[tuple[int, int]]()
     places = {
@@ -57,8 +57,8 @@ def _measure_storage(ml: DerivaML) -> dict[str, Any]:
 
 
 def _print(storage: dict[str, Any]) -> None:
-    from deriva_ml_cli.screen import Column, print_note, print_table, print_title
-    from deriva_ml_cli.wording import format_size
+    from deriva_ml_cli.terminal import Column, print_note, print_table, print_title
+    from deriva_ml_core._text import format_size
 
     titles = Column("Files", align_right=True), Column("Size", align_right=True)
     print_title("Recorded files")
@@ -76,5 +76,6 @@ def _print(storage: dict[str, Any]) -> None:
     ]
     print_table(columns, places, indent=2)
     print_note(
-        f"  {format_size(storage['free'])} of {format_size(storage['disk'])} are free; `deriva-ml cleanup` says what can go."
+        f"  {format_size(storage['free'])} of {format_size(storage['disk'])} are free; `deriva-ml cleanup` says "
+        f"what can go."
     )

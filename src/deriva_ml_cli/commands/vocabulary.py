@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deriva_ml_cli.options import AsJson, CatalogNumber, Host, command
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, command
 
 __all__ = ["app"]
 
@@ -19,8 +19,8 @@ def app(
     catalog: CatalogNumber = None,
 ) -> None:
     """List the terms of a vocabulary, or of all."""
-    from deriva_ml_cli.opening import open_client
-    from deriva_ml_cli.screen import print_json
+    from deriva_ml_cli.command_options import open_client
+    from deriva_ml_cli.terminal import print_json
 
     with open_client(host, catalog) as ml:
         model = ml.connection.catalog.refresh()
@@ -37,7 +37,7 @@ def app(
 
 
 def _print(vocabularies: dict[str, dict[str, str]]) -> None:
-    from deriva_ml_cli.screen import Column, print_note, print_table, print_title
+    from deriva_ml_cli.terminal import Column, print_note, print_table, print_title
 
     for name, terms in vocabularies.items():
         print_title(name)

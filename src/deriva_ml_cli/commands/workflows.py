@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deriva_ml_cli.options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, Limit, PageNumber, command
 
 if TYPE_CHECKING:
-    from deriva_ml_cli.rows import RowPage
+    from deriva_ml_core.analysis.runs import RowPage
 
 __all__ = ["app"]
 
@@ -26,10 +26,9 @@ def app(
     catalog: CatalogNumber = None,
 ) -> None:
     """List workflows, newest first: the code that was run."""
-    from deriva_ml_cli.opening import open_client
-    from deriva_ml_cli.rows import find_rows
-    from deriva_ml_cli.runs import workflow_to_dict
-    from deriva_ml_cli.screen import print_json
+    from deriva_ml_cli.command_options import open_client
+    from deriva_ml_cli.terminal import print_json
+    from deriva_ml_core.analysis.runs import find_rows, workflow_to_dict
     from deriva_ml_core.definitions import MLTable, MLVocab
 
     with open_client(host, catalog) as ml:
@@ -47,7 +46,7 @@ def app(
 
 
 def _print(row_page: RowPage, page: int) -> None:
-    from deriva_ml_cli.screen import Column, create_console, print_note, print_table
+    from deriva_ml_cli.terminal import Column, create_console, print_note, print_table
 
     if not row_page.rows:
         print_note("No workflow matches." if page == 1 else f"There is no page {page}.")
@@ -60,6 +59,6 @@ def _print(row_page: RowPage, page: int) -> None:
 
 
 def _workflow_row(row: Mapping[str, Any]) -> Sequence[object]:
-    from deriva_ml_cli.wording import format_age, parse_time
+    from deriva_ml_core._text import format_age, parse_time
 
     return [row["RID"], row["Workflow_Type"], format_age(parse_time(row["RCT"])), row["Name"], row["URL"]]

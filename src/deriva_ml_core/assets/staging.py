@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 
 from pydantic import JsonValue
 
-from deriva_ml_core.assets.copying import copy_atomic, remove_abandoned
+from deriva_ml_core._files.atomic import copy_atomic, remove_abandoned
+from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLVocab
-from deriva_ml_core.disk import translate_os_errors
 from deriva_ml_core.errors import FileConflict, InvalidFileName, MissingFiles, UnknownColumn
-from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import (
+from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.state import (
     FileStamp,
     FileState,
     Forgotten,
@@ -27,7 +29,8 @@ from deriva_ml_core.journal.story import (
 from deriva_ml_core.models import StagedAsset
 from deriva_ml_core.schema import ASSET_COLUMNS, SYSTEM_COLUMNS, Table
 
-__all__ = ["StagingArea", "check_file_name", "base_key"]
+__all__ = ["StagingArea", "base_key", "check_file_name", "files_open_for_writing", "is_open_file"]
+
 
 MAX_NAME_BYTES = 255
 """Bytes that the usual file systems take in one name."""
@@ -188,7 +191,7 @@ class StagingArea:
         self, path: str | os.PathLike[str], candidates: Iterable[FileState], *, include_forgotten: bool = False
     ) -> list[FileState]:
         """The last registered file at a path, or those in the folder there."""
-        wanted = Path(os.path.abspath(path))
+        wanted = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
         files = {  # the last of each name
             base_key(file.asset.key): file
             for file in tuple(candidates)  # other threads add to them meanwhile
@@ -239,7 +242,7 @@ class StagingArea:
         """The user's own file that a path with a folder names; None for the name of a new file."""
         if "/" not in name:
             return None
-        path = Path(os.path.abspath(name))
+        path = Path(os.path.abspath(name))  # noqa: PTH100 - the link itself is meant, not what it points to
         if path.is_relative_to(self._folder / table):
             return None
         if path.is_dir():
@@ -368,3 +371,28 @@ def _is_same_file(original: Path, staged: StagedAsset) -> bool:
     if original == staged.original:
         return True
     return staged.path.exists() and filecmp.cmp(original, staged.path, shallow=False)
+
+
+FileIdentity = tuple[int, int]
+"""A file's device and inode."""
+
+
+def files_open_for_writing() -> frozenset[FileIdentity]:
+    """The files that this process has open for writing; none where the system does not tell."""
+    found = set()
+    with suppress(OSError):
+        for name in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, not paths
+            with suppress(OSError):  # the one that listed them is closed again
+                file = os.fstat(int(name))
+                if S_ISREG(file.st_mode) and fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+                    found.add((file.st_dev, file.st_ino))
+    return frozenset(found)
+
+
+def is_open_file(path: Path, open_files: Set[FileIdentity]) -> bool:
+    """Whether the file at a path is one of these."""
+    try:
+        file = path.stat()
+    except OSError:
+        return False
+    return (file.st_dev, file.st_ino) in open_files

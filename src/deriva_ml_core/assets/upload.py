@@ -11,15 +11,15 @@ from stat import S_ISLNK
 from threading import Event
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._concurrency.thread_pool import map_unordered
+from deriva_ml_core.assets.asset_rows import AssetRowWriter
 from deriva_ml_core.assets.retry import TRANSIENT_ERRORS, RetryingStore
-from deriva_ml_core.assets.rows import AssetRowWriter
-from deriva_ml_core.assets.writers import files_open_for_writing
+from deriva_ml_core.assets.staging import files_open_for_writing
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.crew import map_unordered
 from deriva_ml_core.definitions import RID, TransferMode
 from deriva_ml_core.errors import CatalogReadOnly, CatalogUnavailable, DerivaMLException
-from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import FileStamp, FileState, Stored, TransferNoted
+from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.state import FileStamp, FileState, Stored, TransferNoted
 from deriva_ml_core.models import Asset, StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
 
 if TYPE_CHECKING:

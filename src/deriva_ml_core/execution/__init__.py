@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
-from deriva_ml_core.execution.live import Execution
-from deriva_ml_core.execution.provenance import RecordedExecution
+from deriva_ml_core.execution.execution import Execution
+from deriva_ml_core.execution.recorded import RecordedExecution
 
 __all__ = ["Execution", "ExecutionConfiguration", "RecordedExecution"]

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deriva_ml_core import dataset as datasets
-from deriva_ml_core.assets.recorded import download_asset, link_inputs, lookup_asset, lookup_assets
+from deriva_ml_core import datasets
+from deriva_ml_core.assets.lookup import download_asset, link_inputs, lookup_asset, lookup_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, RID
-from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import InputRecorded
+from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.state import InputRecorded
 from deriva_ml_core.models import Asset, DatasetSpec
 
 if TYPE_CHECKING:
-    from deriva_ml_core.bag import DatasetBag
+    from deriva_ml_core.datasets import DatasetBag
 
 __all__ = ["Inputs"]
 

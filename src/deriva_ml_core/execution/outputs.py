@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 
-from deriva_ml_core.assets.progress import progress_reporter
-from deriva_ml_core.assets.rows import link_asset_types
-from deriva_ml_core.assets.staging import StagingArea, base_key
+from deriva_ml_core._progress import progress_reporter
+from deriva_ml_core.assets.asset_rows import link_asset_types
+from deriva_ml_core.assets.staging import StagingArea, base_key, files_open_for_writing, is_open_file
 from deriva_ml_core.assets.upload import MISSING_FILE_REASON, Upload
-from deriva_ml_core.assets.writers import files_open_for_writing, is_open_file
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import MissingFiles, UploadFailed
-from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.story import JOURNAL_FILENAME, FileStamp, TypesLinked
+from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.state import JOURNAL_FILENAME, FileStamp, TypesLinked
 from deriva_ml_core.models import StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
 
 __all__ = ["Outputs"]
@@ -135,7 +134,8 @@ class Outputs:
         if failed:
             raise UploadFailed(
                 f"{len(failed)} files of execution {self._execution} were not uploaded and stay staged: "
-                f"{_format_unsent(failed)}. Call upload_execution_outputs() again, or forget(path) what is not to be sent."
+                f"{_format_unsent(failed)}. Call upload_execution_outputs() again, or forget(path) what is not to "
+                f"be sent."
             )
         if missing:
             text = (

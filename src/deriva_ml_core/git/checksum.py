@@ -96,7 +96,7 @@ def strip_notebook(notebook: bytes, folder: Path) -> bytes:
             clean = strip_output(content, None, False, False, _extra_keys(folder))
             written = io.StringIO()
             nbformat.write(clean, written)  # type: ignore[no-untyped-call]
-    except Exception:
+    except Exception:  # noqa: BLE001 - nbformat reports what is no notebook in too many ways to name
         return notebook
     return written.getvalue().encode()
 

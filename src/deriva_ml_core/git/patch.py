@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from deriva_ml_core.git.checksum import is_notebook, strip_notebook
 from deriva_ml_core.git.command import GitResult, run_git
-from deriva_ml_core.notices import warn, warn_not_reproducible
 from deriva_ml_core.redaction import has_secret, is_secret_file
+from deriva_ml_core.user_warnings import warn, warn_not_reproducible
 
 __all__ = ["uncommitted_patch"]
 

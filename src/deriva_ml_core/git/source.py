@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import tomllib
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 from deriva_ml_core.git.checksum import blob_hash, content_hash, is_notebook, strip_notebook
 from deriva_ml_core.git.command import GitResult, run_git
-from deriva_ml_core.git.remote import blob_url, remote_url
-from deriva_ml_core.git.version import project_version
 from deriva_ml_core.models import SourceCode
-from deriva_ml_core.notices import warn_not_reproducible
+from deriva_ml_core.user_warnings import warn_not_reproducible
 
-__all__ = ["file_source", "file_source_with_url"]
+__all__ = ["blob_url", "file_source", "file_source_with_url", "project_version", "remote_url", "tree_url", "web_url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +159,134 @@ def _explain_no_repository(file: Path, result: GitResult) -> str:
         f"{file} is in no git repository, so it is recorded by its path only. "
         "Run `git init`, commit it, and push it to a remote."
     )
+
+
+_SCP_ADDRESS = re.compile(r"(?:[^/@:]*@)?(?P<host>\[[^\]/]+\]|[^/@:\[\]]{2,}):(?!:|//)(?P<path>.+)", re.DOTALL)
+_SCHEMES = frozenset({"http", "https", "ssh", "git", "git+ssh", "ssh+git"})
+# the hosts' own second doors for ssh through a firewall
+_SSH_HOST_ALIASES = {
+    "ssh.github.com": "github.com",
+    "altssh.gitlab.com": "gitlab.com",
+    "altssh.bitbucket.org": "bitbucket.org",
+}
+
+
+def remote_url(root: Path) -> str | None:
+    """The address of the remote ``origin``, or of the first one where there is none of that name; see `web_url`."""
+    remotes: dict[str, str] = {}
+    for line in run_git(root, "remote", "-v").lines:
+        name, _, address = line.partition("\t")
+        remotes.setdefault(name, re.sub(r" \((?:fetch|push)\).*$", "", address))
+    addresses = [remotes.pop("origin", ""), *remotes.values()]
+    return next(filter(None, map(web_url, addresses)), None)
+
+
+def web_url(address: str) -> str | None:
+    """Turn a remote's address into one for a browser.
+
+    Args:
+        address: As git has it: ``https://user:token@host/org/repo.git``, ``git@host:org/repo.git``, ``ssh://…``.
+
+    Returns:
+        ``https://host/org/repo``, without user names, tokens and ``.git``; None for a folder or what cannot be read.
+    """
+    if "://" in address:
+        return _convert_url(address)
+    if found := _SCP_ADDRESS.fullmatch(address):
+        return _build_url(found["host"], found["path"])
+    return None
+
+
+def _convert_url(address: str) -> str | None:
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _SCHEMES or not host:
+        return None
+    host = f"[{host}]" if ":" in host else host
+    if parts.scheme == "http" and port:
+        return _build_url(f"{host}:{port}", parts.path, "http")
+    return _build_url(f"{host}:{port}" if parts.scheme == "https" and port else host, parts.path)
+
+
+def _build_url(host: str, path: str, scheme: str = "https") -> str | None:
+    path = unquote(path).strip("/").removesuffix(".git").rstrip("/")
+    host = _SSH_HOST_ALIASES.get(host.lower(), host.lower())
+    return f"{scheme}://{host}/{quote(path, safe='/~@+,')}" if path else None
+
+
+def blob_url(repository: str, commit: str, path: str) -> str:
+    """The address of one file as it was at one commit.
+
+    Args:
+        repository: As `web_url` gives it.
+        commit: The commit's hash.
+        path: The file's path in the repository, with ``/``.
+
+    Returns:
+        ``…/blob/<commit>/<path>`` as GitHub has it, and in the words of GitLab and Bitbucket where they are the host.
+    """
+    host = urlsplit(repository).hostname or ""
+    folder = "-/blob" if "gitlab" in host else "src" if "bitbucket" in host else "blob"
+    return f"{repository}/{folder}/{commit}/{quote(path, safe='/')}"
+
+
+def tree_url(address: str, commit: str) -> str:
+    """The address of a whole repository as it was at one commit; empty where either is not known.
+
+    Args:
+        address: The repository's, as for `web_url`.
+        commit: The commit's hash.
+    """
+    repository = web_url(address)
+    if repository is None or not commit:
+        return ""
+    host = urlsplit(repository).hostname or ""
+    folder = "-/tree" if "gitlab" in host else "src" if "bitbucket" in host else "tree"
+    return f"{repository}/{folder}/{quote(commit, safe='')}"
+
+
+def project_version(file: Path, root: Path | None) -> str | None:
+    """The version: setuptools-scm's where the project uses it, else the project's own word, else ``git describe``.
+
+    Args:
+        file: A file of the project; its pyproject.toml is the nearest one in the folders above.
+        root: The repository, beyond which no pyproject.toml is looked for; None where there is none.
+
+    Returns:
+        The version; None where the project has none.
+    """
+    project = next(filter(Path.is_file, _pyproject_candidates(file, root)), None)
+    settings = _read_pyproject(project) if project else {}
+    if project and "setuptools_scm" in settings.get("tool", {}) and (version := _scm_version(project)):
+        return version
+    if isinstance(version := settings.get("project", {}).get("version"), str):
+        return version
+    described = run_git(root, "describe", "--tags", "--always") if root else None
+    return described.lines[0] if described and described.ok else None
+
+
+def _pyproject_candidates(file: Path, root: Path | None) -> Iterator[Path]:
+    for folder in file.parents:
+        yield folder / "pyproject.toml"
+        if folder == root:
+            return
+
+
+def _read_pyproject(project: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(project.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _scm_version(project: Path) -> str | None:
+    # whatever is wrong with the project's settings, or worth a warning in them: the version is a courtesy
+    with warnings.catch_warnings(), suppress(Exception, SystemExit):
+        warnings.simplefilter("ignore")
+        from setuptools_scm import Configuration, _get_version
+
+        return _get_version(Configuration.from_file(str(project)), force_write_version_files=False)
+    return None

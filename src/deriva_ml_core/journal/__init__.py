@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.journal.file import Journal
-from deriva_ml_core.journal.lease import ProcessIdentity
-from deriva_ml_core.journal.story import ExecutionState
+from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.process_identity import ProcessIdentity
+from deriva_ml_core.journal.state import ExecutionState
 
 __all__ = ["Journal", "ProcessIdentity", "ExecutionState"]

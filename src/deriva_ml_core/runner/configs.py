@@ -11,8 +11,8 @@ from typing import Any
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.runner.model import run_model
-from deriva_ml_core.runner.settings import DerivaMLConfig
+from deriva_ml_core.runner.connection_config import DerivaMLConfig
+from deriva_ml_core.runner.run_model import run_model
 
 __all__ = [
     "CONFIG_FOLDERS",

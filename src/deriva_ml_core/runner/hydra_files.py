@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "config_choices",
-    "render_hydra_files",
-    "upload_hydra_files",
     "dump_redacted_yaml",
-    "to_json_value",
+    "quote_override_value",
     "read_redacted_yaml",
+    "render_hydra_files",
+    "to_json_value",
+    "upload_hydra_files",
 ]
 
 log = logging.getLogger(__name__)
+
 
 HYDRA_CONFIG = "Hydra_Config"
 
@@ -112,3 +115,15 @@ def dump_redacted_yaml(value: JsonValue) -> str:
     from deriva_ml_core.redaction import redact  # many patterns to compile
 
     return str(yaml.safe_dump(redact(value), sort_keys=False, allow_unicode=True))
+
+
+def quote_override_value(text: str) -> str:
+    """A text as hydra's overrides have it, whatever is in it.
+
+    Args:
+        text: The text.
+
+    Returns:
+        It in single quotes; hydra takes a backslash for more than itself only before a quote.
+    """
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"

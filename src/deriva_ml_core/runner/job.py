@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.runner.function import check_function, function_file, function_name, is_model_function
+from deriva_ml_core.runner.connection_config import DerivaMLConfig
 from deriva_ml_core.runner.hydra_files import config_choices, to_json_value
-from deriva_ml_core.runner.model import call_model, create_execution, run_model, run_parameters
-from deriva_ml_core.runner.settings import DerivaMLConfig
+from deriva_ml_core.runner.model_function import check_function, function_file, function_name, is_model_function
+from deriva_ml_core.runner.run_model import call_model, create_execution, run_model, run_parameters
 from deriva_ml_core.workflow import Workflow
 
 __all__ = ["JobArguments", "JobError", "JobContext", "instantiate_arguments", "translate_errors", "run_job"]
@@ -167,7 +167,7 @@ def _instantiate(config: DictConfig, name: str, chosen: Mapping[str, str]) -> An
         value = config[name]
         found = instantiate(value) if OmegaConf.is_config(value) else value
         return OmegaConf.to_object(found) if OmegaConf.is_config(found) else found
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a config may build anything
         raise _make_job_error(name, chosen, error) from _chainable_cause(error)
 
 
@@ -201,7 +201,7 @@ def _get_target(node: DictConfig, name: str, chosen: Mapping[str, str]) -> Any:
 
     try:
         return get_target(node)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - what it names is imported by that
         raise _make_job_error(name, chosen, error) from _chainable_cause(error)
 
 

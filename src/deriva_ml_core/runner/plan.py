@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deriva_ml_core.runner.configs import CONFIG_GROUPS
 from deriva_ml_core.runner.hydra_files import config_choices
-from deriva_ml_core.runner.model import run_model
+from deriva_ml_core.runner.run_model import run_model
 
 __all__ = ["BASIC_SWEEPER", "JOB_NAME", "HYDRA_VERSION_BASE", "Plan", "make_plan"]
 
@@ -95,7 +95,8 @@ def _reject_unused_keys(overrides: Sequence[Override], config: DictConfig, hydra
         if is_new and f"${{{key}" not in text:
             raise ConfigCompositionException(
                 f"{each.input_line}: there is no group of configs {key!r}, and nothing in the configuration uses a key "
-                f"of that name. The groups are {', '.join(sorted({*CONFIG_GROUPS, *known}))}, and what --list-configs shows."
+                f"of that name. The groups are {', '.join(sorted({*CONFIG_GROUPS, *known}))}, and what "
+                f"--list-configs shows."
             )
 
 

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{part}" for part in ("catalog_fixtures", "catalog_rows", "catalog_states", "store"))
-)
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("catalog_contract", "store_contract")))
 
-from deriva_ml_core.testing.catalog import CatalogContract
-from deriva_ml_core.testing.news import HookCall, HookRecorder
-from deriva_ml_core.testing.store import ObjectStoreContract
+from deriva_ml_core.testing.catalog_contract import CatalogContract  # noqa: E402
+from deriva_ml_core.testing.hook_recorder import HookCall, HookRecorder  # noqa: E402
+from deriva_ml_core.testing.store_contract import ObjectStoreContract  # noqa: E402
 
 __all__ = ["CatalogContract", "HookCall", "HookRecorder", "ObjectStoreContract"]

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deriva_ml_core.assets.copying import partial_path, rename_for_deletion
+from deriva_ml_core._files.atomic import partial_path, rename_for_deletion
 from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
-from deriva_ml_core.scores import MonitoredValue, select_monitored
+from deriva_ml_core.metric_modes import MonitoredValue, select_monitored
 from deriva_ml_core.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -184,8 +184,8 @@ class Checkpoints:
 
         Args:
             path: In `folder`, where it stays what it is; anywhere else, where it is copied when it is sent.
-            is_final: Whether it was written under another name and renamed, as by our own writers, so that nobody writes
-                to the file itself again.
+            is_final: Whether it was written under another name and renamed, as by our own writers, so that nobody
+                writes to the file itself again.
         """
         own = path.is_relative_to(self.folder)
         files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]

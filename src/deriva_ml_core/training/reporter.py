@@ -11,19 +11,17 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
+from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core.models import Progress
+from deriva_ml_core.training.best_effort import log_failure
 from deriva_ml_core.training.checkpoints import CheckpointInfo, Checkpoints
-from deriva_ml_core.training.fit import Fit
-from deriva_ml_core.training.metrics import extract_floats
+from deriva_ml_core.training.execution_handle import ExecutionFactory, ExecutionHandle
+from deriva_ml_core.training.files import TrainingFiles
+from deriva_ml_core.training.fit import Fit, FitTimer, stage_message
+from deriva_ml_core.training.metrics_file import extract_floats
 from deriva_ml_core.training.options import TrainingKwargs, TrainingOptions
-from deriva_ml_core.training.pace import FitTimer
-from deriva_ml_core.training.record import TrainingFiles
-from deriva_ml_core.training.resuming import ResumeState, build_resume_state, link_checkpoint
-from deriva_ml_core.training.run import ExecutionFactory, ExecutionHandle
-from deriva_ml_core.training.sending import StreamingUploader
-from deriva_ml_core.training.sparing import log_failure
-from deriva_ml_core.training.wording import stage_message
-from deriva_ml_core.worker import BackgroundWorker
+from deriva_ml_core.training.resume import ResumeState, build_resume_state, link_checkpoint
+from deriva_ml_core.training.streaming_upload import StreamingUploader
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

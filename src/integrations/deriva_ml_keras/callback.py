@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 import keras
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.notices import warn
+from deriva_ml_core.implicit_execution import resolve_execution
 from deriva_ml_core.training import TrainingKwargs, TrainingReporter
-from deriva_ml_core.unattended import resolve_execution
-from deriva_ml_keras.fitting import FitTracker, count_optimizer_steps
+from deriva_ml_core.user_warnings import warn
+from deriva_ml_keras.call_context import CallContext
+from deriva_ml_keras.fit_tracker import FitTracker, count_optimizer_steps
 from deriva_ml_keras.settings import collect_settings
-from deriva_ml_keras.surroundings import CallContext
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from deriva_ml_keras.surroundings import CallContext
+from deriva_ml_keras.call_context import CallContext
 
 __all__ = ["collect_settings"]
 

@@ -6,17 +6,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.implicit_execution import resolve_execution
 from deriva_ml_core.training import TrainingKwargs, TrainingReporter
-from deriva_ml_core.unattended import resolve_execution
-from deriva_ml_lightning.beginning import StartPolicy
 from deriva_ml_lightning.checkpoint_io import wait_for_saves
-from deriva_ml_lightning.checkpointing import TrainerCheckpoints
-from deriva_ml_lightning.epochs import EpochTracker
-from deriva_ml_lightning.packages import callback_classes, find_callbacks, move_callback_last, restore_callback_order
+from deriva_ml_lightning.checkpoints import TrainerCheckpoints
+from deriva_ml_lightning.compat import callback_classes, find_callbacks, move_callback_last, restore_callback_order
+from deriva_ml_lightning.epochs import EpochTracker, StageTracker
 from deriva_ml_lightning.settings import collect_settings
-from deriva_ml_lightning.speaking import DuplicateGuard
-from deriva_ml_lightning.stages import StageTracker
-from deriva_ml_lightning.stops import StopReason
+from deriva_ml_lightning.start import DuplicateGuard, StartPolicy
+from deriva_ml_lightning.stop_reason import StopReason
 
 if TYPE_CHECKING:
     from typing import Any as Callback  # so that a type checker takes it for either package's

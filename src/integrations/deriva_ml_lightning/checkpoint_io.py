@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
 
-from deriva_ml_core.assets.copying import lock_file, partial_path
-from deriva_ml_lightning.packages import find_classes
+from deriva_ml_core._files.atomic import lock_file, partial_path
+from deriva_ml_lightning.compat import find_classes
 
 __all__ = [
     "CheckpointListener",
@@ -144,13 +144,13 @@ def is_local(path: Any) -> bool:
 
 
 def _absolute_path(path: Any) -> Path:
-    return Path(os.path.abspath(path))
+    return Path(os.path.abspath(path))  # noqa: PTH100 - a link is meant itself, not what it points to
 
 
 def _teardown_ignoring_errors(checkpoint_io: Any) -> None:
     try:
         checkpoint_io.teardown()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the Trainer closes it too, and raises this there
         return
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from deriva_ml_core.backend import Backend
-from deriva_ml_core.backends.embedded.catalog import CatalogSnapshot, EmbeddedCatalog
-from deriva_ml_core.backends.embedded.opening import open_catalog
-from deriva_ml_core.backends.embedded.store import FolderStore
+from deriva_ml_core.backends.embedded.open import open_catalog
+from deriva_ml_core.backends.folder.store import FolderStore
+from deriva_ml_core.backends.sql.catalog import CatalogSnapshot, EmbeddedCatalog
 
 __all__ = ["CatalogSnapshot", "EmbeddedCatalog", "FolderStore", "open_backend", "open_catalog"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.runner.notebook.document import Notebook
+from deriva_ml_core.runner.notebook.notebook_file import Notebook
 
 __all__ = ["Parameter", "find_parameters", "resolve_parameters"]
 
@@ -131,7 +131,8 @@ def _reject_unknown(notebook: Notebook, values: Mapping[str, Any], known: Mappin
         unknown = [name for name in values if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"{notebook.path.name} has no parameter {', '.join(map(repr, unknown))}; its cell tagged {PARAMETERS_TAG!r} has "
+            f"{notebook.path.name} has no parameter {', '.join(map(repr, unknown))}; its cell tagged "
+            f"{PARAMETERS_TAG!r} has "
             f"{', '.join(known) or 'none'}."
         )
 
@@ -190,7 +191,7 @@ def _read_parameters_file(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The parameters {file} cannot be read: {error}.") from error
     try:
-        found = json.loads(text) if file.suffix == ".json" else yaml.load(text, Loader=_yaml_loader())
+        found = json.loads(text) if file.suffix == ".json" else yaml.load(text, Loader=_yaml_loader())  # noqa: S506
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(f"The parameters {file} are neither JSON nor YAML: {error}.") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
@@ -203,7 +204,7 @@ def _yaml_loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {
+        yaml_implicit_resolvers = {  # noqa: RUF012
             first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:timestamp"]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }

@@ -1,0 +1,104 @@
+"""``deriva-ml download``: a file, or a dataset's version as a bag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, Rid, command
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+
+__all__ = ["app"]
+
+
+@command(
+    "deriva-ml download 1-4A2C",
+    "deriva-ml download 1-05ZX --version 0.3.0 --into data",
+)
+def app(
+    rid: Rid,
+    into: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path(),
+    version: Annotated[str | None, typer.Option(metavar="X.Y.Z", help="Of a dataset; the present one else.")] = None,
+    rows_only: Annotated[bool, typer.Option("--rows-only", help="Of a dataset: without the files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there under that name.")] = False,
+    as_json: AsJson = False,
+    host: Host = None,
+    catalog: CatalogNumber = None,
+) -> None:
+    """Bring an asset, or a version of a dataset, to this machine.
+
+    An asset keeps its name; a dataset comes as a BDBag, the folder Dataset_<RID>_<version>. Every byte is checked.
+    """
+    from deriva_ml_cli.command_options import open_client
+    from deriva_ml_cli.terminal import create_console, print_json, safe_text
+
+    with open_client(host, catalog) as ml:
+        found = _download(ml, rid, into.expanduser(), version, rows_only=rows_only, force=force)
+    if as_json:
+        print_json(found)
+    else:
+        create_console().print(safe_text(found["path"]), soft_wrap=True)
+
+
+def _download(
+    ml: DerivaML, rid: str, target_folder: Path, version: str | None, *, rows_only: bool, force: bool
+) -> dict[str, Any]:
+    from deriva_ml_core.analysis.describe import lookup_table
+    from deriva_ml_core.definitions import MLTable
+    from deriva_ml_core.errors import WrongTable
+
+    table = lookup_table(ml, rid)
+    if table == MLTable.dataset:
+        return _download_bag(ml, rid, target_folder, version, rows_only=rows_only, force=force)
+    if not ml.connection.catalog.model.table(table).is_asset:
+        raise WrongTable(
+            f"{rid} is a row of {table}, which is no file; give an asset or a dataset. "
+            f"`deriva-ml show {rid}` may name some."
+        )
+    if version or rows_only:
+        raise typer.BadParameter("--version and --rows-only are for datasets, and this is an asset.")
+    return _download_file(ml, rid, target_folder, force=force)
+
+
+def _download_file(ml: DerivaML, rid: str, target_folder: Path, *, force: bool) -> dict[str, Any]:
+    import tempfile
+
+    from deriva_ml_core.analysis.describe import safe_file_name
+    from deriva_ml_core.assets.lookup import download_asset
+
+    asset = ml.lookup_asset(rid)
+    target = target_folder / safe_file_name(asset)
+    _check_target(target, force=force)
+    target_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=target_folder) as folder:
+        download_asset(ml.connection, asset, Path(folder)).replace(target)
+    return {"rid": rid, "path": target.absolute(), "length": asset.length, "md5": asset.md5}
+
+
+def _download_bag(
+    ml: DerivaML, rid: str, target_folder: Path, version: str | None, *, rows_only: bool, force: bool
+) -> dict[str, Any]:
+    import shutil
+    import tempfile
+
+    bag = ml.lookup_dataset(rid).download_dataset_bag(version, materialize=not rows_only)
+    target = target_folder / f"Dataset_{bag.dataset_rid}_{bag.version}"
+    _check_target(target, force=force)
+    target_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=target_folder) as folder:
+        copy = shutil.copytree(bag.path, Path(folder) / "bag")
+        if target.is_dir():
+            target.rename(Path(folder) / "old")
+        copy.rename(target)
+    return {"rid": bag.dataset_rid, "path": target.absolute(), "version": bag.version}
+
+
+def _check_target(target: Path, *, force: bool) -> None:
+    from deriva_ml_core.errors import FileConflict
+
+    if target.exists() and not force:
+        raise FileConflict(f"{target} is there already: give another folder with --into, or replace it with --force.")

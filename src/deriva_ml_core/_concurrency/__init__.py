@@ -1,0 +1,1 @@
+"""Threads, locks and background work."""

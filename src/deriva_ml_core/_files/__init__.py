@@ -1,0 +1,1 @@
+"""Files on disk: atomic writes, partial downloads, errors of the operating system."""

@@ -1,0 +1,1 @@
+"""Questions about recorded runs: list, describe, compare, trace, verify, reproduce."""

@@ -1,0 +1,163 @@
+"""Whether every stored byte is what was recorded, and whether every row that another names is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from deriva_ml_core.analysis.describe import lookup_table
+from deriva_ml_core.assets.lookup import asset_from_row, verify_asset
+from deriva_ml_core.definitions import MLTable, split_rid
+from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, WrongTable
+from deriva_ml_core.models import Asset
+from deriva_ml_core.schema import asset_execution_table_name
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+
+__all__ = ["VerificationResult", "Problem", "verify_catalog", "verify_record"]
+
+MAX_PARALLEL_READS = 4
+"""Objects that are read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it was recorded.
+
+    Args:
+        what: ``object`` or ``link``.
+        table: The table of the row.
+        rid: The row.
+        name: The file's name, or the column.
+        problem: What is wrong.
+    """
+
+    what: str
+    table: str
+    rid: str
+    name: str
+    problem: str
+
+
+@dataclass
+class VerificationResult:
+    """What was looked at so far.
+
+    Args:
+        progress_callback: Told after each object.
+    """
+
+    progress_callback: Callable[[Asset], None] = field(default=lambda _: None)
+    objects: int = 0
+    bytes: int = 0
+    links: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    checked_sources: set[str] = field(default_factory=set)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its value for programs."""
+        problems = [{name: getattr(each, name) for name in Problem.__slots__} for each in self.problems]
+        return {"objects": self.objects, "bytes": self.bytes, "links": self.links, "problems": problems}
+
+
+def verify_record(ml: DerivaML, rid: str, result: VerificationResult) -> None:
+    """Check an execution's files and links, a dataset's files, or one asset.
+
+    Raises:
+        InvalidRID, UnknownRID, WrongTable: It names nothing that has files.
+        StoreUnavailable: The store cannot be reached now.
+    """
+    table, plain = lookup_table(ml, rid), split_rid(rid)[0]
+    if table == MLTable.execution:
+        _check_objects(ml, ml.lookup_execution(plain).list_assets(), result)
+        _check_execution_links(ml, plain, result)
+    elif table == MLTable.dataset:
+        for assets in _iter_member_assets(ml, plain):
+            _check_objects(ml, assets, result)
+    elif ml.connection.catalog.model.table(table).is_asset:
+        _check_objects(ml, [ml.lookup_asset(plain)], result)
+    else:
+        raise WrongTable(f"{plain} is a row of {table}, which has no files; give an execution, a dataset or an asset.")
+
+
+def verify_catalog(ml: DerivaML, result: VerificationResult) -> None:
+    """Check each object of the store that a row names, and each row that another row names.
+
+    Raises:
+        StoreUnavailable: The store cannot be reached now.
+    """
+    catalog = ml.connection.catalog
+    for table in catalog.refresh().tables.values():
+        for page in catalog.pages(table.name):
+            if table.is_asset:
+                _check_objects(ml, [asset_from_row(ml.connection, table.name, row, ()) for row in page], result)
+            _check_links(ml, table.name, page, result)
+
+
+def _iter_member_assets(ml: DerivaML, rid: str) -> Iterator[list[Asset]]:
+    model = ml.connection.catalog.model
+    dataset = ml.lookup_dataset(rid)
+    for table in model.element_tables:
+        if model.table(table).is_asset:
+            for page in dataset.iterate_dataset_members(table, recurse=True):
+                yield [asset_from_row(ml.connection, table, row, ()) for row in page]
+
+
+def _check_objects(ml: DerivaML, assets: Sequence[Asset], result: VerificationResult) -> None:
+    """Read objects where they lie, each once however many rows name it."""
+    new: dict[str, Asset] = {}
+    for asset in assets:
+        if (source := _resolve_source(ml, asset)) not in result.checked_sources:
+            new[source] = asset
+    result.checked_sources.update(new)
+    with ThreadPoolExecutor(MAX_PARALLEL_READS) as threads:
+        for asset, problem in zip(new.values(), threads.map(partial(_find_problem, ml), new.values()), strict=True):
+            result.objects += 1
+            result.bytes += asset.length
+            if problem:
+                result.problems.append(Problem("object", asset.table, asset.rid, asset.filename, problem))
+            result.progress_callback(asset)
+
+
+def _resolve_source(ml: DerivaML, asset: Asset) -> str:
+    try:
+        return ml.connection.store.source(asset.url)
+    except DerivaMLException:  # a URL that names nothing of this store
+        return asset.url
+
+
+def _find_problem(ml: DerivaML, asset: Asset) -> str:
+    from deriva_ml_core.errors import UnknownAddress
+
+    try:
+        verify_asset(ml.connection, asset)
+    except (ChecksumMismatch, UnknownAddress) as error:
+        return str(error)
+    return ""
+
+
+def _check_execution_links(ml: DerivaML, rid: str, result: VerificationResult) -> None:
+    catalog = ml.connection.catalog
+    _check_links(ml, MLTable.execution, catalog.select(MLTable.execution, {"RID": rid}), result)
+    names = [MLTable.dataset_execution.value, MLTable.nested_execution.value, MLTable.dataset_version.value]
+    names += [asset_execution_table_name(table.name) for table in catalog.model.tables.values() if table.is_asset]
+    for name in names:
+        if name in catalog.model.tables:
+            _check_links(ml, name, catalog.select(name, {"Execution": rid}), result)
+
+
+def _check_links(ml: DerivaML, table: str, rows: Iterable[Mapping[str, Any]], result: VerificationResult) -> None:
+    catalog = ml.connection.catalog
+    for key in catalog.model.table(table).foreign_keys:
+        naming = [row for row in rows if row[key.column] is not None]
+        wanted = sorted({row[key.column] for row in naming})
+        there = {row[key.to] for row in catalog.select(key.table, {key.to: wanted})} if wanted else set()
+        result.links += len(naming)
+        for row in naming:
+            if row[key.column] not in there:
+                told = f"{key.table} has no row with the {key.to} {row[key.column]}"
+                result.problems.append(Problem("link", table, row["RID"], key.column, told))

@@ -1,0 +1,143 @@
+"""The rows of files whose bytes are stored, and their links to the execution and to their types."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID, Role
+from deriva_ml_core.errors import MetadataConflict
+from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.state import FileState, Recorded
+from deriva_ml_core.models import Asset
+from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
+
+__all__ = ["AssetRowWriter", "link_asset_types"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AssetRowWriter:
+    """Writes the rows of one execution's files, of many by one request; doing so again changes nothing.
+
+    Args:
+        connection: Where to.
+        journal: Where it is noted.
+        execution: The execution that made the files.
+    """
+
+    connection: Connection
+    journal: Journal
+    execution: RID
+
+    def write(self, files: Iterable[FileState]) -> Iterator[tuple[list[Asset], list[tuple[FileState, Exception]]]]:
+        """Write rows and links, table by table, the rows in the files' order.
+
+        Returns:
+            For each table the assets that have rows now, and the files whose rows say something else.
+
+        Raises:
+            DerivaMLException: A row is refused, and with it those that were to be written with it.
+        """
+        for table, of_table in _group_by_table(files):
+            yield self._write_table(table, of_table)
+
+    def _write_table(self, table: str, files: list[FileState]) -> tuple[list[Asset], list[tuple[FileState, Exception]]]:
+        rows = self._insert_missing_rows(table, files)
+        recorded: list[tuple[FileState, RID]] = []
+        refused: list[tuple[FileState, Exception]] = []
+        for file in files:
+            row = rows[_stored_object(file).url]
+            if differing := _differing_columns(file, row):
+                refused.append((file, MetadataConflict(_conflict_message(file, row, differing))))
+            else:
+                recorded.append((file, row["RID"]))
+        self._link_assets(table, recorded)
+        self.journal.append(Recorded(rids={file.asset.key: rid for file, rid in recorded}))
+        for file, rid in recorded:
+            file.rid = rid
+        return [_recorded_asset(file, rid) for file, rid in recorded], refused
+
+    def _insert_missing_rows(self, table: str, files: list[FileState]) -> dict[str, dict[str, Any]]:
+        """The row of each URL, made where there was none."""
+        wanted: dict[str, dict[str, Any]] = {}
+        for file in files:
+            stored = _stored_object(file)
+            row = {"URL": stored.url, "Filename": file.asset.filename, "Length": stored.length, "MD5": stored.md5}
+            wanted.setdefault(stored.url, row | dict(file.asset.metadata))
+        there = self.connection.catalog.insert_missing(table, list(wanted.values()), "URL")
+        return {row["URL"]: row for row in there}
+
+    def _link_assets(self, table: str, recorded: list[tuple[FileState, RID]]) -> None:
+        catalog = self.connection.catalog
+        rids = dict.fromkeys(rid for _, rid in recorded)
+        links = [{table: rid, "Execution": self.execution, "Asset_Role": Role.output} for rid in rids]
+        if catalog.insert(asset_execution_table_name(table), links, skip_existing=True) < len(links):
+            self._warn_unchanged_inputs(table, list(rids))
+        _insert_type_links(self.connection, table, recorded)
+
+    def _warn_unchanged_inputs(self, table: str, rids: list[RID]) -> None:
+        where = {table: rids, "Execution": self.execution, "Asset_Role": Role.input}
+        for row in self.connection.catalog.select(asset_execution_table_name(table), where):
+            log.warning(
+                "%s %s went into execution %s and came out of it unchanged; it stays recorded as input.",
+                table,
+                row[table],
+                self.execution,
+            )
+
+
+def link_asset_types(connection: Connection, files: Iterable[FileState]) -> None:
+    """Link files that have rows to all of their types."""
+    for table, of_table in _group_by_table(files):
+        _insert_type_links(connection, table, [(file, file.rid) for file in of_table if file.rid is not None])
+
+
+def _group_by_table(files: Iterable[FileState]) -> Iterator[tuple[str, list[FileState]]]:
+    table = attrgetter("asset.table")
+    return ((name, list(of_table)) for name, of_table in groupby(sorted(files, key=table), key=table))
+
+
+def _insert_type_links(connection: Connection, table: str, recorded: Iterable[tuple[FileState, RID]]) -> None:
+    types = {(rid, term): None for file, rid in recorded for term in file.asset.asset_types}
+    rows = [{table: rid, "Asset_Type": term} for rid, term in types]
+    connection.catalog.insert(asset_type_table_name(table), rows, skip_existing=True)
+
+
+def _stored_object(file: FileState) -> Any:
+    assert file.stored is not None
+    return file.stored
+
+
+def _differing_columns(file: FileState, row: dict[str, Any]) -> list[str]:
+    return [column for column, value in file.asset.metadata.items() if row.get(column) != value]
+
+
+def _conflict_message(file: FileState, row: dict[str, Any], columns: list[str]) -> str:
+    asset = file.asset
+    told = ", ".join(f"{column} is {row.get(column)!r} there and {asset.metadata[column]!r} here" for column in columns)
+    return (
+        f"{asset.table}/{asset.filename} has the same bytes and name as {row['RID']}, but {told}: "
+        "give it another name, or the same metadata."
+    )
+
+
+def _recorded_asset(file: FileState, rid: RID) -> Asset:
+    stored = _stored_object(file)
+    return Asset(
+        rid=rid,
+        table=file.asset.table,
+        filename=file.asset.filename,
+        url=stored.url,
+        length=stored.length,
+        md5=stored.md5,
+        asset_types=file.asset.asset_types,
+        metadata=file.asset.metadata,
+        role=Role.output,
+    )

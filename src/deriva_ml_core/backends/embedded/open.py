@@ -1,0 +1,161 @@
+"""How the embedded catalog is opened, made on first use, and brought up to the present version."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+
+from deriva_ml_core.backends.embedded.database import (
+    Database,
+    corruption_message,
+    detect_network_file_system,
+    list_mounts,
+)
+from deriva_ml_core.backends.folder.durability import sync_path
+from deriva_ml_core.backends.sql import identifiers, migrations, mutations
+from deriva_ml_core.backends.sql.catalog import EmbeddedCatalog
+from deriva_ml_core.backends.sql.ddl import MappedTable
+from deriva_ml_core.backends.sql.migrations import MIGRATIONS, Migration
+from deriva_ml_core.backends.sql.queries import CatalogFile
+from deriva_ml_core.default_schema import DEFAULT_TERMS, SCHEMA_VERSION, default_tables
+from deriva_ml_core.errors import (
+    CatalogCorrupt,
+    CatalogReadOnly,
+    CatalogTooNew,
+    CatalogUnavailable,
+    DerivaMLException,
+    DerivaMLWarning,
+)
+from deriva_ml_core.paths import CATALOG_FILENAME
+
+__all__ = ["APPLICATION_ID", "CATALOG_FILE_NAME", "open_catalog"]
+
+CATALOG_FILE_NAME = CATALOG_FILENAME
+
+APPLICATION_ID = 0x6472766D
+"""SQLite's mark of whose file it is: ``drvm``."""
+
+log = logging.getLogger(__name__)
+
+
+def open_catalog(
+    folder: Path,
+    *,
+    migrations: Sequence[Migration] = MIGRATIONS,
+    version: int = SCHEMA_VERSION,
+    mounts: Iterable[tuple[str, str]] | None = None,
+) -> EmbeddedCatalog:
+    """Open the catalog in a folder; it is made if there is none, and upgraded if it is older and may be written.
+
+    Args:
+        folder: Where ``catalog.sqlite`` lies.
+        migrations: What brings a catalog from each version before `version` to the next, from 1.
+        version: The version that this software writes.
+        mounts: Where file systems are mounted, and their types; None to ask this machine.
+
+    Raises:
+        CatalogTooNew: A newer version of this software wrote it.
+        CatalogCorrupt: The file is no catalog, or damaged.
+        CatalogReadOnly: There is none, and the folder may not be written.
+        CatalogUnavailable: The folder cannot be made, or its disk is full.
+    """
+    file = folder / CATALOG_FILE_NAME
+    journal = _choose_journal_mode(folder, list_mounts() if mounts is None else mounts)
+    if not file.exists():
+        _create_catalog(folder, journal)
+    database = Database(file, journal_mode=journal)
+    if (found := _read_version(database)) > version:
+        raise CatalogTooNew(
+            f"The catalog {file} has version {found} and this software knows versions up to {version}: "
+            "install the deriva-ml-core that wrote it, or a newer one."
+        )
+    if found < version:
+        # who may not write it reads it as it is: no version took away what an earlier one had
+        with suppress(CatalogReadOnly):
+            _migrate(database, migrations, version)
+    return EmbeddedCatalog(CatalogFile(database, folder))
+
+
+def _choose_journal_mode(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
+    kind = detect_network_file_system(folder, mounts)
+    if kind is None:
+        return "WAL"
+    warnings.warn(
+        f"{folder} lies on a network file system ({kind}): its catalog is kept with slower and less certain locks. "
+        "Set DERIVA_ML_HOME to a folder on a disk of this machine.",
+        DerivaMLWarning,
+        stacklevel=3,
+    )
+    return "DELETE"
+
+
+def _read_version(database: Database) -> int:
+    with database.read_transaction() as connection:
+        mark = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+        version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if mark != APPLICATION_ID or version < 1:
+        raise CatalogCorrupt(corruption_message(database.file, "it is not a file of this software"))
+    return version
+
+
+def _create_catalog(folder: Path, journal_mode: str) -> None:
+    """Make the catalog beside its place and rename it there, so that nobody ever sees half of one."""
+    from filelock import FileLock
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{CATALOG_FILE_NAME}.lock"):
+            if (folder / CATALOG_FILE_NAME).exists():
+                return
+            for left in folder.glob(".catalog-*"):  # by a process that was killed here
+                rmtree(left)
+            with TemporaryDirectory(prefix=".catalog-", dir=folder) as workshop:
+                draft = Path(workshop) / CATALOG_FILE_NAME
+                draft.touch()
+                _initialize_schema(Database(draft, journal_mode=journal_mode), journal_mode)
+                draft.replace(folder / CATALOG_FILE_NAME)
+            sync_path(folder)
+    except OSError as error:
+        raise _creation_error(folder, error) from error
+
+
+def _creation_error(folder: Path, error: OSError) -> DerivaMLException:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return CatalogReadOnly(
+            f"No catalog can be made in {folder} ({error.strerror}): let this user write there, or choose another "
+            "place with DERIVA_ML_HOME."
+        )
+    return CatalogUnavailable(
+        f"No catalog can be made in {folder}: {error}. Mend that, or choose another place with DERIVA_ML_HOME."
+    )
+
+
+def _initialize_schema(database: Database, journal_mode: str) -> None:
+    database.execute_autocommit(f"PRAGMA journal_mode = {journal_mode}")
+    with database.write_transaction() as connection:
+        for statement in (*identifiers.CLOCK_DDL, *migrations.MODEL_DDL):
+            connection.exec_driver_sql(statement)
+        model = migrations.add_tables(connection, default_tables())
+        tables = {name: MappedTable(table) for name, table in model.tables.items()}
+        for vocabulary, terms in DEFAULT_TERMS.items():
+            rows = [{"Name": name, "Description": description} for name, description in terms.items()]
+            mutations.insert(connection, tables[vocabulary], tables, rows, skip_existing=False)
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    database.close()
+
+
+def _migrate(database: Database, migrations: Sequence[Migration], version: int) -> None:
+    with database.write_transaction() as connection:
+        # another process may have done it while this one waited
+        found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        for migration in migrations[found - 1 : version - 1]:
+            migration(connection)
+        connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+    log.info("The catalog %s was brought from version %d to %d.", database.file, found, version)

@@ -1,9 +1,0 @@
-"""The remote backend: rows over ERMrest and objects in Hatrac, on a Deriva server."""
-
-from __future__ import annotations
-
-from deriva_ml_core.backends.remote.catalog import CatalogSnapshot, DerivaCatalog
-from deriva_ml_core.backends.remote.opening import create_or_extend_catalog, open_backend
-from deriva_ml_core.backends.remote.store import DerivaStore
-
-__all__ = ["CatalogSnapshot", "DerivaCatalog", "DerivaStore", "create_or_extend_catalog", "open_backend"]

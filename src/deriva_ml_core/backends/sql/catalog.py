@@ -1,0 +1,230 @@
+"""The embedded catalog: one SQLite file, read as it is or as it was, and written by several processes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from deriva_ml_core.backend import Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
+from deriva_ml_core.backends.embedded.integrity_errors import explain_integrity_error, explain_row_in_use
+from deriva_ml_core.backends.sql import identifiers, mutations, queries
+from deriva_ml_core.backends.sql.ddl import MappedTable
+from deriva_ml_core.backends.sql.identifiers import snapshot_to_tick, tick_to_iso, tick_to_snapshot
+from deriva_ml_core.backends.sql.migrations import add_tables
+from deriva_ml_core.backends.sql.queries import ALL_ROWS, CatalogFile, UnionBranch, build_where_clause
+from deriva_ml_core.definitions import check_rid
+from deriva_ml_core.errors import ConfigurationError, DerivaMLException, UnknownVersion
+from deriva_ml_core.schema import CatalogModel, Table
+
+__all__ = ["BATCH_SIZE", "CatalogSnapshot", "EmbeddedCatalog"]
+
+BATCH_SIZE = 10_000
+"""Rows that one transaction adds."""
+
+
+class _ReadableCatalog:
+    """What can be asked of the catalog, now or then."""
+
+    _snapshot_time: str | None = None
+    """When; None for now."""
+
+    def __init__(self, file: CatalogFile) -> None:
+        self._file = file
+
+    @property
+    def name(self) -> str:
+        return str(self._file.folder)
+
+    @property
+    def model(self) -> CatalogModel:
+        return self._file.model
+
+    def refresh(self) -> CatalogModel:
+        return self._file.refresh()
+
+    def cite(self, rid: str, snapshot: str | None = None) -> str:
+        """The URI of the catalog's file with the record id as its fragment: ``file:///…/catalog.sqlite#1-4A2C@…``."""
+        return f"{self._file.database.file.absolute().as_uri()}#{check_rid(rid)}" + (f"@{snapshot}" if snapshot else "")
+
+    def select(
+        self,
+        table: str,
+        where: Where = ALL_ROWS,
+        *,
+        order: Sequence[str] = ("RID",),
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> list[Row]:
+        mapped = self._file.mapped_table(table)
+        where = queries.resolve_subqueries(where, self._file.mapped_table, self._union_branches)
+        with self._file.database.read_transaction() as connection:
+            return queries.select(
+                connection, mapped, self._union_branches(mapped), where, order=order, descending=descending, limit=limit
+            )
+
+    def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
+        mapped = self._file.mapped_table(table)
+        if size < 1:
+            raise ConfigurationError(f"A page has at least one row, not {size}.")
+        return queries.iter_pages(self._file, mapped, self._union_branches(mapped), where, size)
+
+    def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
+        if not tables:
+            self._file.refresh()
+        among = [self._file.mapped_table(name) for name in tables or self._file.mapped_tables()]
+        with self._file.database.read_transaction() as connection:
+            return queries.locate(connection, among, rids, self._snapshot_time)
+
+    def close(self) -> None:
+        self._file.database.close()
+
+    def _union_branches(self, mapped: MappedTable) -> Sequence[UnionBranch]:
+        return (
+            queries.current_branches(mapped)
+            if self._snapshot_time is None
+            else queries.snapshot_branches(mapped, self._snapshot_time)
+        )
+
+
+class EmbeddedCatalog(_ReadableCatalog):
+    """The catalog as it is now.
+
+    Args:
+        file: Its file, open and of the present version.
+    """
+
+    def snapshot(self) -> str:
+        with self._file.database.read_transaction() as connection:
+            return tick_to_snapshot(identifiers.read_last_tick(connection))
+
+    def at(self, snapshot: str) -> CatalogSnapshot:
+        """The catalog as it was.
+
+        Raises:
+            InvalidRID: The text is not a snapshot.
+            UnknownVersion: The snapshot is later than the catalog's last change, so that it may still change.
+        """
+        tick = snapshot_to_tick(snapshot)
+        with self._file.database.read_transaction() as connection:
+            if tick > (latest := identifiers.read_last_tick(connection)):
+                raise UnknownVersion(
+                    f"The catalog {self.name} has no snapshot {snapshot!r}: its latest is "
+                    f"{tick_to_snapshot(latest)!r}. "
+                    "Look whether it is of another catalog."
+                )
+        return CatalogSnapshot(self._file, snapshot)
+
+    def reserve(self, count: int) -> list[str]:
+        with self._file.database.write_transaction() as connection:
+            return identifiers.allocate_rids(connection, count)
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
+        mapped = self._file.mapped_table(table)
+        added = 0
+        for start in range(0, len(rows), BATCH_SIZE):
+            batch = rows[start : start + BATCH_SIZE]
+            try:
+                with self._file.database.write_transaction() as connection:
+                    new = mutations.insert(
+                        connection, mapped, self._file.mapped_tables(), batch, skip_existing=skip_existing
+                    )
+                added += new
+            except sa.exc.IntegrityError as error:
+                raise self._explain_integrity_error(error, mapped, batch, added) from error
+        return added
+
+    def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
+        self.insert(table, rows, skip_existing=True)
+        wanted = [row[key] for row in rows]
+        return order_rows_by_key(table, key, wanted, self.select(table, {key: wanted}))
+
+    def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
+        mapped = self._file.mapped_table(table)
+        try:
+            with self._file.database.write_transaction() as connection:
+                oldest = queries.select(
+                    connection, mapped, queries.current_branches(mapped), where, order=("RCT", "RID"), limit=1
+                )
+                if oldest:
+                    return oldest[0], False
+                rid = row["RID"] if "RID" in row else identifiers.allocate_rids(connection, 1)[0]
+                new = {**row, "RID": rid}
+                mutations.insert(connection, mapped, self._file.mapped_tables(), [new], skip_existing=False)
+                added = queries.select(
+                    connection, mapped, queries.current_branches(mapped), {"RID": rid}, order=("RID",)
+                )
+        except sa.exc.IntegrityError as error:
+            raise self._explain_integrity_error(error, mapped, [row]) from error
+        return added[0], True
+
+    def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        mapped = self._file.mapped_table(table)
+        if not rows:
+            return 0
+        try:
+            with self._file.database.write_transaction() as connection:
+                return mutations.update(connection, mapped, rows)
+        except sa.exc.IntegrityError as error:
+            raise self._explain_integrity_error(error, mapped, rows) from error
+
+    def delete(self, table: str, where: Where) -> int:
+        mapped = self._file.mapped_table(table)
+        try:
+            with self._file.database.write_transaction() as connection:
+                identifiers.advance_clock(connection)
+                matching = build_where_clause(mapped, mapped.rows, where)
+                return int(connection.execute(sa.delete(mapped.rows).where(matching)).rowcount)
+        except sa.exc.IntegrityError as error:
+            with self._file.database.read_transaction() as connection:
+                raise explain_row_in_use(connection, mapped, self._file.mapped_tables(), where) from error
+
+    def create_tables(self, tables: Sequence[Table]) -> None:
+        with self._file.database.write_transaction() as connection:
+            model = add_tables(connection, tables)
+        self._file.set_model(model)
+
+    def _explain_integrity_error(
+        self,
+        error: sa.exc.IntegrityError,
+        mapped: MappedTable,
+        rows: Sequence[Mapping[str, Any]],
+        added: int = 0,
+    ) -> DerivaMLException:
+        with self._file.database.read_transaction() as connection:
+            found = explain_integrity_error(connection, error, mapped, self._file.mapped_tables(), rows)
+        return type(found)(f"{found} The {added} rows before this batch were added.") if added else found
+
+
+class CatalogSnapshot(_ReadableCatalog, ReadOnlyMixin):
+    """The catalog as it was; tables that were made later are empty.
+
+    Args:
+        file: The catalog's file.
+        snapshot: The name of the state.
+    """
+
+    def __init__(self, file: CatalogFile, snapshot: str) -> None:
+        super().__init__(file)
+        self._snapshot = snapshot
+        self._snapshot_time = tick_to_iso(snapshot_to_tick(snapshot))
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}@{self._snapshot}"
+
+    def cite(self, rid: str, snapshot: str | None = None) -> str:
+        """The URI of a row as it was at this snapshot, unless another is asked for."""
+        return super().cite(rid, snapshot or self._snapshot)
+
+    def snapshot(self) -> str:
+        return self._snapshot
+
+    def at(self, snapshot: str) -> CatalogSnapshot:
+        return EmbeddedCatalog(self._file).at(snapshot)
+
+
+if TYPE_CHECKING:
+    _catalog_protocol_check: type[Catalog] = EmbeddedCatalog
+    _snapshot_protocol_check: type[Catalog] = CatalogSnapshot

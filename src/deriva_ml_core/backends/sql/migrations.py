@@ -1,0 +1,145 @@
+"""How tables are added, to a new catalog and to one in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import sqlalchemy as sa
+
+from deriva_ml_core.backends.sql import identifiers, mutations
+from deriva_ml_core.backends.sql.ddl import MappedTable, compile_ddl, model_to_json
+from deriva_ml_core.backends.sql.queries import read_model
+from deriva_ml_core.definitions import MLTable, MLVocab
+from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownTable
+from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
+
+__all__ = ["MIGRATIONS", "MODEL_DDL", "Migration", "add_tables"]
+
+
+MODEL_DDL = (
+    "CREATE TABLE _model (id INTEGER PRIMARY KEY CHECK (id = 1), tables TEXT NOT NULL)",
+    "INSERT INTO _model VALUES (1, '[]')",
+)
+"""The statements that make the place where the tables are described."""
+
+
+def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogModel:
+    """Make those tables that are not there yet.
+
+    Args:
+        connection: With a transaction, which keeps other processes out.
+        tables: What to make; they may refer to each other.
+
+    Returns:
+        All tables of the catalog.
+
+    Raises:
+        DuplicateRow: A table of that name exists with other columns.
+        UnknownTable: A foreign key refers to a table that is neither there nor given.
+        ConfigurationError: A name that cannot be taken, or a foreign key to what is no key.
+    """
+    existing = read_model(connection)
+    new = [table for table in tables if not _table_exists(existing, table)]
+    model = CatalogModel({**existing.tables, **{table.name: table for table in new}})
+    if not new:
+        return existing
+    for table in new:
+        _check_names(table)
+        _check_references(model, table)
+    identifiers.advance_clock(connection)
+    for statement in compile_ddl(new, existing):
+        connection.exec_driver_sql(statement)
+    connection.exec_driver_sql("UPDATE _model SET tables = ?", (model_to_json(model),))
+    return model
+
+
+def _table_exists(model: CatalogModel, table: Table) -> bool:
+    # SQLite's names do not differ by case alone
+    found = {name.casefold(): known for name, known in model.tables.items()}.get(table.name.casefold())
+    if found is None:
+        return False
+    if found.name != table.name or _column_types(found) != _column_types(table):
+        raise DuplicateRow(
+            f"The table {table.name!r} cannot be made: the catalog has {found.name!r} with the columns "
+            f"{', '.join(sorted(found.column_names))}. Use that one, or choose another name."
+        )
+    return True
+
+
+def _column_types(table: Table) -> dict[str, str]:
+    return {column.name: column.type for column in table.columns}
+
+
+def _check_names(table: Table) -> None:
+    name = table.name
+    if not name.strip() or "\0" in name or name.startswith(("_", "sqlite_")) or name.endswith("__history"):
+        raise ConfigurationError(f"A table cannot be named {name!r}: choose a name that begins with a letter.")
+    names = [column.name.casefold() for column in table.columns] + [name.casefold() for name in SYSTEM_COLUMNS]
+    if any(not name.strip() or "\0" in name or name.startswith("__") for name in names):
+        raise ConfigurationError(
+            f"A column of {name!r} has a name that cannot be taken: choose one that begins with a letter."
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(
+            f"The table {name!r} cannot have the column {', '.join(twice)} twice; names that differ only by case, and "
+            f"{', '.join(SYSTEM_COLUMNS)}, count as the same."
+        )
+
+
+def _check_references(model: CatalogModel, table: Table) -> None:
+    for column in [*(column for key in table.keys for column in key), *(key.column for key in table.foreign_keys)]:
+        if column not in table.column_names:
+            raise ConfigurationError(f"A key of {table.name!r} names the column {column!r}, which it does not have.")
+    for key in table.foreign_keys:
+        if key.table not in model.tables:
+            raise UnknownTable(
+                f"{table.name}.{key.column} refers to {key.table!r}, which is no table; make that first."
+            )
+        if key.to != "RID" and (key.to,) not in model.tables[key.table].keys:
+            raise ConfigurationError(f"{table.name}.{key.column} refers to {key.table}.{key.to}, which is not unique.")
+
+
+Migration = Callable[[sa.Connection], None]
+"""Brings a catalog to the next version, within the transaction of the connection."""
+
+VERSION_2_ASSET_TYPES: Mapping[str, str] = {
+    "Best_Checkpoint": "The best checkpoint of a training, by the metric that it watched",
+    "Last_Checkpoint": "The last checkpoint of a training",
+    "Training_Curves": "A picture of a training's metrics by epoch",
+}
+
+
+def _migrate_to_2(connection: sa.Connection) -> None:
+    """Tell checkpoints apart; a term of that name that somebody has added already stays as it is."""
+    tables = {name: MappedTable(table) for name, table in read_model(connection).tables.items()}
+    rows = [{"Name": name, "Description": description} for name, description in VERSION_2_ASSET_TYPES.items()]
+    mutations.insert(connection, tables[MLVocab.asset_type], tables, rows, skip_existing=True)
+
+
+VERSION_3_METRICS_TABLE = Table(
+    MLTable.execution_metric,
+    (
+        Column("Execution", nullok=False),
+        Column("Stage", nullok=False, comment="fit, validate, test or predict"),
+        Column("Name", nullok=False),
+        Column("Last", "float8", comment="The newest value; empty where that is no finite number"),
+        Column("Best", "float8", comment="The best finite value"),
+        Column("Best_At", "int4", comment="The epoch of the best value, from 1"),
+        Column("Larger_Is_Better", "boolean", nullok=False),
+    ),
+    keys=(("Execution", "Stage", "Name"),),
+    foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
+    comment="Where each metric of an execution stands, so that executions can be ordered by it",
+)
+"""As version 3 had it, whatever later ones make of it."""
+
+
+def _migrate_to_3(connection: sa.Connection) -> None:
+    """Let executions be ordered by their metrics; a table of that name that somebody has made stays as it is."""
+    with suppress(DuplicateRow):
+        add_tables(connection, [VERSION_3_METRICS_TABLE])
+
+
+MIGRATIONS: tuple[Migration, ...] = (_migrate_to_2, _migrate_to_3)
+"""What brings a catalog from version 1 to 2, from 2 to 3, and so on: one for each version before the present one."""

@@ -1,0 +1,31 @@
+"""Datasets: rows of many tables under one name, with members that change and versions that never do."""
+
+from __future__ import annotations
+
+from deriva_ml_core.datasets.bag import DatasetBag
+from deriva_ml_core.datasets.dataset import (
+    Dataset,
+    add_dataset_element_type,
+    create_dataset,
+    delete_dataset,
+    find_datasets,
+    list_input_datasets,
+    lookup_dataset,
+    record_input,
+)
+from deriva_ml_core.datasets.versions import DatasetVersion, VersionPart, resolve_version
+
+__all__ = [
+    "Dataset",
+    "DatasetBag",
+    "DatasetVersion",
+    "VersionPart",
+    "add_dataset_element_type",
+    "create_dataset",
+    "delete_dataset",
+    "find_datasets",
+    "list_input_datasets",
+    "lookup_dataset",
+    "record_input",
+    "resolve_version",
+]

@@ -1,0 +1,207 @@
+"""The bag of a dataset: one version, with its rows and files, in a folder that needs no catalog."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deriva_ml_core.backend import Row
+from deriva_ml_core.datasets.bag_build import SCHEMA_FILE, asset_path, table_path
+from deriva_ml_core.datasets.bag_tables import read_table
+from deriva_ml_core.definitions import RID, MLTable
+from deriva_ml_core.errors import ChecksumMismatch, ConfigurationError, InvalidBag, UnknownTable, UnknownVersion
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+
+__all__ = ["DatasetBag"]
+
+MAX_LISTED_FILES = 5
+"""How many wrong files an error names."""
+
+
+class DatasetBag:
+    """A dataset's version as a BDBag on this machine.
+
+    It can be opened again with the folder alone, copied, pickled, and read in any process.
+
+    Args:
+        path: The bag's folder.
+        dataset_rid: Which of the datasets in it is meant; None for the one that it was made for.
+
+    Raises:
+        InvalidBag: The folder is no bag of a dataset, or the dataset is not in it.
+    """
+
+    def __init__(self, path: Path | str, dataset_rid: RID | None = None) -> None:
+        self._path = Path(path).absolute()
+        try:
+            self._schema: dict[str, Any] = json.loads((self._path / SCHEMA_FILE).read_text(encoding="utf-8"))
+            self._rid: RID = dataset_rid or self._schema["dataset"]["RID"]
+        except (OSError, ValueError, KeyError) as error:
+            raise InvalidBag(f"{path} is not the folder of a dataset's bag: {error}.") from error
+        self._rows = {
+            table: {row[column]: row for row in self.iterate_table(table)}
+            for table, column in ((MLTable.dataset, "RID"), (MLTable.dataset_version, "Dataset"))
+        }
+        if self._rid not in self._rows[MLTable.dataset]:
+            raise InvalidBag(f"The bag {path} has no dataset {self._rid}.")
+
+    def __repr__(self) -> str:
+        return f"<DatasetBag {self.dataset_rid} {self.version} in {self.path}>"
+
+    @property
+    def path(self) -> Path:
+        """The bag's folder."""
+        return self._path
+
+    @property
+    def dataset_rid(self) -> RID:
+        """The dataset's record id."""
+        return self._rid
+
+    @property
+    def version(self) -> str:
+        """The dataset's version."""
+        if self._rid not in self._rows[MLTable.dataset_version]:
+            raise UnknownVersion(f"Dataset {self._rid} had no version of its own when {self._path} was made.")
+        return str(self._rows[MLTable.dataset_version][self._rid]["Version"])
+
+    @property
+    def description(self) -> str:
+        """What the dataset is, in words."""
+        return self._rows[MLTable.dataset][self._rid]["Description"] or ""
+
+    @property
+    def dataset_types(self) -> tuple[str, ...]:
+        """Terms of the vocabulary Dataset_Type."""
+        links = self.iterate_table(MLTable.dataset_dataset_type)
+        return tuple(sorted(link["Dataset_Type"] for link in links if link["Dataset"] == self._rid))
+
+    def list_tables(self) -> list[str]:
+        """The tables that the bag knows, in alphabetical order."""
+        return sorted(self._schema["tables"])
+
+    def list_dataset_members(self, recurse: bool = False) -> dict[str, list[Row]]:
+        """The complete rows of the members, by element table.
+
+        An asset's ``Filename`` is the local path of its file where the file is in the bag, and its name otherwise;
+        ``Original_Filename`` is its name in either case.
+
+        Args:
+            recurse: Whether the members of nested datasets count too, each once.
+
+        Returns:
+            The rows in the order in which they were added; a table without members has an empty list.
+        """
+        datasets = {self._rid, *(self._descendants() if recurse else ())}
+        return {element: self._member_rows(element, datasets) for element in self._schema["elements"]}
+
+    def list_dataset_children(self, recurse: bool = False) -> list[DatasetBag]:
+        """The datasets that lie in this one, read from the same folder.
+
+        Args:
+            recurse: Whether those in them count too, at any depth, the nearest first.
+        """
+        nearest = self._children_by_dataset().get(self._rid, [])
+        return [DatasetBag(self._path, rid) for rid in (self._descendants() if recurse else nearest)]
+
+    def get_table(self, table: str) -> list[Row]:
+        """All rows of a table that the bag has, those of nested datasets too.
+
+        Raises:
+            UnknownTable: The bag has no such table; the known ones are named.
+        """
+        return list(self.iterate_table(table))
+
+    def iterate_table(self, table: str) -> Iterator[Row]:
+        """The rows of a table, one by one, so that memory stays flat.
+
+        Raises:
+            UnknownTable: The bag has no such table; the known ones are named.
+        """
+        rows = self._read_rows(table)
+        return (self._add_file_path(table, row) for row in rows) if self._schema["tables"][table]["asset"] else rows
+
+    def iterate_assets(self) -> Iterator[tuple[Row, Path]]:
+        """The rows of all assets as the catalog has them, each with the place where its file is, or would be."""
+        for table in self.list_tables():
+            if self._schema["tables"][table]["asset"]:
+                yield from ((row, self._asset_file_path(table, row)) for row in self._read_rows(table))
+
+    def get_table_as_dataframe(self, table: str) -> pd.DataFrame:
+        """All rows of a table as a pandas DataFrame.
+
+        Raises:
+            ConfigurationError: pandas is not installed.
+            UnknownTable: The bag has no such table; the known ones are named.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ConfigurationError("A DataFrame needs pandas: pip install 'deriva-ml-core[pandas]'.") from error
+        rows = self.get_table(table)
+        return pd.DataFrame(rows, columns=None if rows else list(self._schema["tables"][table]["columns"]))
+
+    def validate(self) -> None:
+        """Check the bag with bdbag: each byte where all files are in it, its lists where some were not brought.
+
+        Raises:
+            ChecksumMismatch: A file's bytes are not those recorded.
+            InvalidBag: Files are missing, or others are there.
+        """
+        from bdbag import bdbag_api, bdbagit
+
+        for name in ("bagit", "bdbag"):
+            if (library := logging.getLogger(name)).level == logging.NOTSET:
+                library.setLevel(logging.ERROR)
+        try:
+            bag = bdbagit.BDBag(str(self._path))
+            if bag.compare_fetch_with_fs():
+                bdbag_api.validate_bag_structure(str(self._path), skip_remote=True)
+            else:
+                bag.validate()
+        except bdbagit.BagValidationError as error:
+            wrong = [detail for detail in error.details if isinstance(detail, bdbagit.ChecksumMismatch)]
+            named = "; ".join(map(str, (wrong or error.details or [error])[:MAX_LISTED_FILES]))
+            raise (ChecksumMismatch if wrong else InvalidBag)(f"{self._path}: {named}.") from error
+        except bdbagit.BagError as error:
+            raise InvalidBag(f"{self._path}: {error}.") from error
+
+    def _member_rows(self, element: str, datasets: set[RID]) -> list[Row]:
+        link = self._schema["elements"][element]
+        linked = (row for row in self.iterate_table(link["table"]) if row[link["dataset"]] in datasets)
+        rids = dict.fromkeys(row[link["member"]] for row in linked)
+        rows = {row["RID"]: row for row in self.iterate_table(element) if row["RID"] in rids}
+        return [rows[rid] for rid in rids if rid in rows]
+
+    def _children_by_dataset(self) -> dict[RID, list[RID]]:
+        link = self._schema["elements"][MLTable.dataset]
+        found: dict[RID, list[RID]] = {}
+        for row in self.iterate_table(link["table"]):
+            found.setdefault(row[link["dataset"]], []).append(row[link["member"]])
+        return found
+
+    def _descendants(self) -> list[RID]:
+        nested, seen, level = self._children_by_dataset(), {self._rid: None}, [self._rid]
+        while level:
+            level = [rid for outer in level for rid in nested.get(outer, ()) if rid not in seen]
+            seen.update(dict.fromkeys(level))
+        return list(seen)[1:]
+
+    def _read_rows(self, table: str) -> Iterator[Row]:
+        known = self._schema["tables"]
+        if table not in known:
+            raise UnknownTable(f"The bag {self._path} has no table {table!r}; it has {', '.join(self.list_tables())}.")
+        path = self._path / table_path(table)
+        return read_table(path, known[table]["columns"]) if path.exists() else iter(())
+
+    def _asset_file_path(self, table: str, row: Row) -> Path:
+        return self._path / asset_path(table, row["RID"], row["Filename"])
+
+    def _add_file_path(self, table: str, row: Row) -> Row:
+        file, name = self._asset_file_path(table, row), row["Filename"]
+        return {**row, "Filename": str(file) if file.exists() else name, "Original_Filename": name}

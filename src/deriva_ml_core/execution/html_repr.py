@@ -1,0 +1,317 @@
+"""What a notebook shows of an execution: one compact card of HTML, whatever state it and its catalog are in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from html import escape
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from deriva_ml_core._text import format_duration, format_size
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID, MLTable, Role, Status
+from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, FileState
+from deriva_ml_core.models import Asset, DatasetSpec, UploadOptions
+
+__all__ = ["render_html"]
+
+CURVES_FILE, CURVES_TYPE = "training_curves.png", "Training_Curves"
+PRIORITY_TYPES = frozenset({"Best_Checkpoint", "Last_Checkpoint"})
+"""Types of what is listed before all others."""
+
+MAX_IMAGE_BYTES = 512 * 2**10
+"""In bytes: a notebook keeps what it shows."""
+
+MAX_ITEMS = 10
+MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 100, 600
+"""In letters."""
+
+STATUS_COLOURS: Mapping[Status, str] = {
+    Status.running: "#0969da",
+    Status.completed: "#1a7f37",
+    Status.failed: "#cf222e",
+    Status.aborted: "#9a6700",
+}
+DEFAULT_COLOUR, BORDER_STYLE = "#6e7781", "1px solid rgba(127,127,127,.35)"
+FRAME_STYLE = (
+    f"border:{BORDER_STYLE};border-radius:6px;padding:10px 14px;margin:2px "
+    f"0;max-width:960px;font-size:13px;line-height:1.5;"
+    "text-align:left;overflow-x:auto"
+)
+CELL_STYLE = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;background:none;border:0;font-size:13px"
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class ExecutionView(Protocol):
+    """What a card is made of; a recorded and a live execution are such."""
+
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def execution_rid(self) -> RID: ...
+    @property
+    def workflow_rid(self) -> RID | None: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def working_dir(self) -> Path: ...
+    @property
+    def status(self) -> Status: ...
+    @property
+    def status_detail(self) -> str: ...
+    @property
+    def duration(self) -> str | None: ...
+    @property
+    def created(self) -> datetime | None: ...
+    @property
+    def url(self) -> str: ...
+
+    def list_assets(self) -> list[Asset]: ...
+    def list_input_datasets(self) -> list[DatasetSpec]: ...
+
+
+def render_html(execution: ExecutionView, load_state: Callable[[], ExecutionState]) -> str:
+    """The HTML of an execution's card: no script, no style sheet, every text escaped; it never raises.
+
+    Args:
+        execution: Which one.
+        load_state: Reads its journal, here or from the catalog.
+    """
+    try:
+        return _render_execution(execution, load_state)
+    except Exception as error:
+        log.debug("No card of the execution could be made.", exc_info=True)
+        text = escape(_truncate(f"{type(error).__name__}: {error}", MAX_TEXT_LENGTH))
+        return f'<div style="{FRAME_STYLE}">Execution: {text}</div>'
+
+
+@dataclass
+class _CatalogReader:
+    """Asks a catalog until it does not answer, and then no more, so that nobody waits for it twice."""
+
+    error: str = ""
+
+    def read(self, query: Callable[[], T], default: T) -> T:
+        if self.error:
+            return default
+        try:
+            return query()
+        except Exception as error:  # noqa: BLE001 - the card says so
+            self.error = f"{type(error).__name__}: {error}"
+            return default
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    types: tuple[str, ...]
+    size: int | None
+    md5: str
+    is_pending: bool = False
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What went in, what came out, and the picture."""
+
+    inputs: Sequence[str] = ()
+    outputs: Sequence[_File] = ()
+    metadata_files: Sequence[str] = ()
+    image: bytes = b""
+    workflow: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _render_execution(execution: ExecutionView, load_state: Callable[[], ExecutionState]) -> str:
+    catalog = _CatalogReader()
+    told = catalog.read(load_state, ExecutionState())
+    contents = _collect_contents(execution, told, catalog)
+    rows = [
+        ("Workflow", _render_workflow(execution.workflow_rid, contents.workflow)),
+        ("Inputs", _render_lines(map(escape, contents.inputs))),
+        ("Outputs", _render_files(contents.outputs)),
+        ("Records", _render_lines(map(escape, contents.metadata_files)) if contents.metadata_files else ""),
+    ]
+    parts = [_render_header(execution, told), *_render_texts(execution)]
+    body = "".join(
+        f"<tr style='background:none'>{_render_cell(_render_muted(name))}{_render_cell(html)}</tr>"
+        for name, html in rows
+        if html
+    )
+    parts.append(f'<table style="border-collapse:collapse;margin:6px 0 0 0">{body}</table>')
+    if catalog.error:
+        text = _truncate(catalog.error, MAX_TEXT_LENGTH)
+        parts.append(f"<div>The catalog cannot be read now, so this may not be all: {escape(text)}</div>")
+    if contents.image:
+        parts.append(_render_image(contents.image))
+    return f'<div style="{FRAME_STYLE}">{"".join(parts)}</div>'
+
+
+# What there is to tell
+
+
+def _collect_contents(execution: ExecutionView, state: ExecutionState, catalog: _CatalogReader) -> _Contents:
+    found = execution.connection.catalog
+    workflow: list[dict[str, Any]] = []
+    if (rid := execution.workflow_rid) is not None:
+        workflow = catalog.read(lambda: found.select(MLTable.workflow, {"RID": rid}), [])
+    datasets = catalog.read(execution.list_input_datasets, list(state.datasets.values()))
+    assets = catalog.read(execution.list_assets, None)
+    own = {file.rid for file in state.files.values() if file.asset.record}
+    inputs = [f"Dataset {spec.rid}{f', version {spec.version}' if spec.version else ''}" for spec in datasets]
+    if assets is None:  # what the journal tells will do
+        inputs += state.assets
+        sent = [_file_from_state(file) for file in state.files.values() if file.rid is not None and file.rid not in own]
+        records = [file.asset.filename for file in state.files.values() if file.asset.record]
+    else:
+        inputs += [
+            f"{_truncate(each.filename)} ({each.table} {each.rid})" for each in assets if each.role == Role.input
+        ]
+        outputs = [each for each in assets if each.role != Role.input]
+        of_run = [each for each in outputs if each.rid in own or each.filename == JOURNAL_FILENAME]
+        sent = [_file_from_asset(each) for each in outputs if each not in of_run]
+        records = [each.filename for each in of_run]
+    waiting = [_file_from_state(file) for file in state.pending_files() if not file.asset.record]
+    sent.sort(key=lambda file: PRIORITY_TYPES.isdisjoint(file.types))
+    picture = _load_curves_image(execution, state, [] if assets is None else assets)
+    return _Contents(inputs, [*waiting, *sent], list(dict.fromkeys(records)), picture, dict(*workflow))
+
+
+def _file_from_asset(asset: Asset) -> _File:
+    return _File(asset.filename, asset.asset_types, asset.length, asset.md5)
+
+
+def _file_from_state(file: FileState) -> _File:
+    asset, stored = file.asset, file.stored
+    if stored is not None:
+        return _File(asset.filename, asset.asset_types, stored.length, stored.md5, is_pending=file.rid is None)
+    try:
+        size = asset.path.stat().st_size
+    except OSError:  # not written yet
+        size = None
+    return _File(asset.filename, asset.asset_types, size, "", is_pending=True)
+
+
+def _load_curves_image(execution: ExecutionView, state: ExecutionState, assets: Sequence[Asset]) -> bytes:
+    """The newest curves: staged, in the working folder, or in the store; empty where there are none that fit."""
+    staged = [file.asset.path for file in state.pending_files() if file.asset.filename == CURVES_FILE]
+    for file in (*reversed(staged), execution.working_dir / CURVES_FILE):
+        if content := _read_png(file):
+            return content
+    stored = [each for each in assets if CURVES_TYPE in each.asset_types or each.filename == CURVES_FILE]
+    try:
+        return _download_image(execution.connection, stored[-1]) if stored else b""
+    except Exception:
+        log.debug("The curves could not be fetched.", exc_info=True)
+        return b""
+
+
+def _download_image(connection: Connection, asset: Asset) -> bytes:
+    import tempfile
+
+    if asset.length > MAX_IMAGE_BYTES:
+        return b""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / CURVES_FILE
+        connection.store.get(asset.url, file, length=asset.length, md5=asset.md5, options=UploadOptions())
+        return _read_png(file)
+
+
+def _read_png(file: Path) -> bytes:
+    try:
+        content = file.read_bytes() if file.stat().st_size <= MAX_IMAGE_BYTES else b""
+    except OSError:
+        return b""
+    return content if content.startswith(b"\x89PNG\r\n\x1a\n") else b""
+
+
+# How it looks
+
+
+def _render_header(execution: ExecutionView, state: ExecutionState) -> str:
+    status = execution.status
+    colour = STATUS_COLOURS.get(status, DEFAULT_COLOUR)
+    badge = f'<span style="background:{colour};color:#fff;border-radius:10px;padding:1px 9px">{escape(status)}</span>'
+    name = _render_link(f"Execution {execution.execution_rid}", execution.url)
+    since = state.start_time or execution.created
+    times = [f"{since.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if since else "", _run_time_text(execution, state)]
+    return f"<div><b>{name}</b> &nbsp;{badge} &nbsp;{_render_muted(escape(' · '.join(filter(None, times))))}</div>"
+
+
+def _render_texts(execution: ExecutionView) -> Iterable[str]:
+    for text in (execution.description, execution.status_detail):
+        if text:
+            yield f'<div style="white-space:pre-wrap">{escape(_truncate(text, MAX_TEXT_LENGTH))}</div>'
+
+
+def _run_time_text(execution: ExecutionView, state: ExecutionState) -> str:
+    """How long it ran, or runs by now."""
+    ended = execution.status.is_terminal
+    if state.start_time is None or (ended and state.running_since is not None):  # it died, nobody knows when
+        return execution.duration or ""
+    goes_on = timedelta() if state.running_since is None else datetime.now(UTC) - state.running_since
+    return f"{'' if ended else 'for '}{format_duration((state.run_time + goes_on).total_seconds())}"
+
+
+def _render_workflow(rid: RID | None, row: Mapping[str, Any]) -> str:
+    if rid is None:
+        return ""
+    name = _render_link(_truncate(row.get("Name") or f"Workflow {rid}"), row.get("URL") or "")
+    return name + _render_muted(escape(f" {row['Version']}" if row.get("Version") else ""))
+
+
+def _render_files(files: Sequence[_File]) -> str:
+    if not files:
+        return _render_muted("none")
+    rows = [_render_file(file) for file in files[:MAX_ITEMS]]
+    more = _render_muted(f"and {len(files) - MAX_ITEMS} more") if len(files) > MAX_ITEMS else ""
+    return f'<table style="border-collapse:collapse;margin:0">{"".join(rows)}</table>{more}'
+
+
+def _render_file(file: _File) -> str:
+    types, sum_ = escape(_truncate(", ".join(file.types))), "waits" if file.is_pending else escape(file.md5[:8])
+    cells = (
+        escape(_truncate(file.name)),
+        _render_muted(types),
+        format_size(file.size) or _render_muted("not written"),
+        _render_muted(sum_),
+    )
+    return f'<tr style="background:none">{"".join(map(_render_cell, cells))}</tr>'
+
+
+def _render_lines(lines: Iterable[str]) -> str:
+    """Lines of HTML, the first ten of them."""
+    given = list(lines)
+    more = [_render_muted(f"and {len(given) - MAX_ITEMS} more")] if len(given) > MAX_ITEMS else []
+    return "<br>".join([*given[:MAX_ITEMS], *more]) or _render_muted("none")
+
+
+def _render_image(content: bytes) -> str:
+    from base64 import b64encode
+
+    style = "max-width:100%;margin-top:8px;background:#fff;border-radius:4px"
+    return f'<img alt="Training curves" style="{style}" src="data:image/png;base64,{b64encode(content).decode()}">'
+
+
+def _render_link(text: str, url: str) -> str:
+    """A text, as a link where the URL is a page on the web."""
+    if not url.startswith("https://"):
+        return escape(text)
+    return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{escape(text)}</a>'
+
+
+def _render_cell(html: str) -> str:
+    return f'<td style="{CELL_STYLE}">{html}</td>'
+
+
+def _render_muted(html: str) -> str:
+    return f'<span style="opacity:.65">{html}</span>' if html else ""
+
+
+def _truncate(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"

@@ -1,0 +1,134 @@
+"""The files that say of an execution what it was: its configuration, its environment, its uncommitted code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from deriva_ml_core import git
+from deriva_ml_core.assets.staging import StagingArea
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID, MLVocab
+from deriva_ml_core.execution.configuration import ExecutionConfiguration
+from deriva_ml_core.journal.state import utc_now
+from deriva_ml_core.models import DatasetSpec, SourceCode, StagedAsset
+from deriva_ml_core.plugins.manager import collect
+from deriva_ml_core.redaction import redact, redact_text
+from deriva_ml_core.workflow import Workflow
+
+__all__ = ["write_metadata_files"]
+
+LOCK_FILES = ("uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "Pipfile.lock", "conda-lock.yml", "pylock.toml")
+"""The files in a repository's root that name each installed version, by the tools that write them."""
+
+_URL_WITH_CREDENTIALS = re.compile(rb"://[^\s'\"]*[@?]")
+
+
+def write_metadata_files(
+    connection: Connection,
+    staging: StagingArea,
+    folder: Path,
+    *,
+    configuration: ExecutionConfiguration,
+    workflow: Workflow,
+    workflow_rid: RID,
+    datasets: list[DatasetSpec],
+) -> list[StagedAsset]:
+    """Write an execution's records into its working folder and stage them; no secret is written.
+
+    Args:
+        connection: Whose plugins add to the environment, and whose terms type the files.
+        staging: Where they are staged.
+        folder: The working folder; they lie in its ``records``.
+        configuration: What it was created with.
+        workflow: What it runs.
+        workflow_rid: The record id of that.
+        datasets: The input datasets with their versions.
+    """
+    records = folder / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    known = connection.terms.cached_terms(MLVocab.asset_type)
+    configured = _dump_configuration(configuration, workflow_rid, datasets)
+    environment = _describe_environment(connection, workflow.source, folder)
+    name = f"environment_snapshot_{utc_now():%Y%m%dT%H%M%S.%fZ}.json"
+    files = {
+        _write_json(records / "configuration.json", configured): _select_asset_type(
+            known, "Deriva_Config", "Execution_Config"
+        ),
+        _write_json(records / name, environment): _select_asset_type(known, "Runtime_Env"),
+    }
+    for path in _write_code_files(workflow.source.repository, records):
+        files[path] = _select_asset_type(known)
+    return [staging.stage_metadata_file(path.name, path, asset_type) for path, asset_type in files.items()]
+
+
+def _select_asset_type(known: frozenset[str], *types: str) -> str:
+    """The first of these types that the catalog knows, else the metadata table's own."""
+    return next((name for name in types if name in known), "Execution_Metadata")
+
+
+def _dump_configuration(
+    configuration: ExecutionConfiguration, workflow_rid: RID, datasets: list[DatasetSpec]
+) -> Mapping[str, Any]:
+    """The configuration as it was meant, with every version that it left open; it can be loaded again."""
+    return {
+        "workflow": workflow_rid,
+        "description": configuration.description,
+        "datasets": [spec.model_dump() for spec in datasets],
+        "assets": [{"rid": rid} for rid in configuration.asset_rids],
+        "parameters": dict(configuration.parameters),
+    }
+
+
+def _describe_environment(connection: Connection, source: SourceCode, folder: Path) -> Mapping[str, Any]:
+    environ = dict(os.environ)
+    parts = collect(connection.plugins, "describe_environment", {"environ": environ})
+    repository = git.repository_state(source.repository) if source.repository else None
+    return {
+        "time": utc_now().isoformat(),
+        "folder": str(folder),
+        "source": {**source.model_dump(mode="json"), **_file_checksum(source)},
+        "repository": asdict(repository) if repository else None,
+        **parts,
+    }
+
+
+def _file_checksum(source: SourceCode) -> Mapping[str, str]:
+    """Git's hash of the script in a container, whose workflow has the checksum of the image that its scripts share."""
+    if source.kind != "container" or source.path is None or not source.path.is_file():
+        return {}
+    return {"file_checksum": git.blob_hash(source.path)}
+
+
+def _write_code_files(repository: Path | None, records: Path) -> list[Path]:
+    """The uncommitted changes as a patch, and the lock file, where there are any."""
+    if repository is None:
+        return []
+    files = []
+    if patch := git.uncommitted_patch(repository, os.environ):
+        files.append(records / "uncommitted.patch")
+        files[-1].write_bytes(patch)
+    locks = [name for name in LOCK_FILES if (repository / name).is_file()]
+    return files + [_copy_lock_file(repository / name, records / name) for name in locks]
+
+
+def _copy_lock_file(lock: Path, target: Path) -> Path:
+    """A lock file as it is, but for logins in the addresses that packages come from."""
+    content = lock.read_bytes()
+    if _URL_WITH_CREDENTIALS.search(content):  # it may be megabytes, in which few have to be looked at closely
+        content = redact_text(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+    target.write_bytes(content)
+    return target
+
+
+def _write_json(path: Path, value: Mapping[str, JsonValue]) -> Path:
+    text = json.dumps(redact(dict(value)), indent=2, ensure_ascii=False, default=str)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path

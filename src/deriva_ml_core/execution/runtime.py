@@ -1,0 +1,196 @@
+"""Where an execution's words and files go: to its own desk, or, in a process that follows, to one that nobody reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from weakref import finalize
+
+from deriva_ml_core._concurrency.background_worker import BackgroundWorker
+from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core.assets.staging import StagingArea
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, Status
+from deriva_ml_core.distributed import current_rank, process_group_rank
+from deriva_ml_core.execution.inputs import Inputs
+from deriva_ml_core.execution.outputs import Outputs
+from deriva_ml_core.execution.recorded import RecordedExecution
+from deriva_ml_core.execution.row_sync import RowSync
+from deriva_ml_core.execution.status_tracker import StatusTracker
+from deriva_ml_core.journal.journal import Journal, load_state
+from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, InputRecorded
+from deriva_ml_core.models import ExecutionInfo, StatusUpdate
+from deriva_ml_core.plugins.notifications import NotificationDispatcher
+
+__all__ = ["BackgroundTasks", "ExecutionRuntime", "_ExecutionBase"]
+
+
+class BackgroundTasks:
+    """The way of an execution's row to the catalog, and of its news to the plugins.
+
+    Args:
+        connection: The catalog, the plugins and the patience.
+        journal: What the row should say.
+        execution: Whose they are.
+    """
+
+    def __init__(self, connection: Connection, journal: Journal, execution: RID) -> None:
+        self._exit_timeout = connection.exit_timeout
+        self._worker = BackgroundWorker("deriva-ml-execution")
+        self.notifications = NotificationDispatcher(connection.plugins)
+        self.row_sync = RowSync(connection, journal, execution, self._worker)
+
+    def submit(self, task: Callable[[], object]) -> None:
+        """Have something done once the row is written; it returns at once."""
+        self._worker.submit(task)
+
+    def drain(self) -> None:
+        """Wait, as long as the patience lasts, for all that is under way."""
+        end = monotonic() + self._exit_timeout
+        if not self._worker.drain(self._exit_timeout):
+            self.row_sync.warn_timed_out()
+        self.notifications.drain(end - monotonic())
+
+
+@dataclass(frozen=True)
+class ExecutionRuntime:
+    """All that writes for one execution, in one working folder."""
+
+    folder: Path
+    journal: Journal
+    staging: StagingArea
+    background: BackgroundTasks
+    status_tracker: StatusTracker
+    inputs: Inputs
+    outputs: Outputs
+
+    @classmethod
+    def open(
+        cls, connection: Connection, execution: RID, folder: Path, on_status: Callable[[StatusUpdate], None]
+    ) -> ExecutionRuntime:
+        """Lay out a desk; nothing is written by that.
+
+        Args:
+            connection: Where the execution is recorded.
+            execution: Which one; for a dry run nothing reaches catalog and store.
+            folder: Where it works.
+            on_status: Told each state once it is in the journal.
+        """
+        journal = Journal(folder / JOURNAL_FILENAME)
+        staging = StagingArea(connection, journal, folder / "outputs")
+        background = BackgroundTasks(connection, journal, execution)
+        return cls(
+            folder=folder,
+            journal=journal,
+            staging=staging,
+            background=background,
+            status_tracker=StatusTracker(execution, journal, on_status, background.row_sync),
+            inputs=Inputs(connection, journal, execution),
+            outputs=Outputs(connection, journal, staging, execution),
+        )
+
+
+class _ExecutionBase(RecordedExecution):
+    """An execution with a desk; in a process of a rank above zero that desk is a dry run's, in a scratch folder.
+
+    Args:
+        connection: Where it is recorded.
+        row: Its row of the table Execution.
+        folder: The folder that it works in.
+        rank: The rank of the process that makes it; above zero it follows that of rank zero, as do its children.
+        creator_pid: The number of that process, the present one by default. In any other, which the execution came to
+            by a fork or a pickle, and which may learn its rank late, rank zero's execution is judged at each use.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        row: dict[str, Any],
+        folder: Path,
+        *,
+        rank: int = 0,
+        creator_pid: int | None = None,
+    ) -> None:
+        super().__init__(connection, row)
+        self._folder = folder
+        self._rank = rank
+        self._creator_pid = os.getpid() if creator_pid is None else creator_pid
+        self._own_runtime = ExecutionRuntime.open(connection, self.execution_rid, folder, self._notify_status)
+        self._lock = ForkSafeRLock()
+        self._scratch_runtime: tuple[int, ExecutionRuntime] | None = None
+
+    @property
+    def is_rank_zero(self) -> bool:
+        """Whether this process records the run; ranks above 0 write nothing to catalog, store or plugins."""
+        if self._rank or self._creator_pid == os.getpid():
+            return self._rank == 0
+        return (current_rank(os.environ) or 0) == 0
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among those of the training, 0 for one that runs alone."""
+        found = process_group_rank()
+        if found is None:
+            return self._rank if self._rank or self._creator_pid == os.getpid() else current_rank(os.environ) or 0
+        return found
+
+    @property
+    def _runtime(self) -> ExecutionRuntime:
+        """Where it writes in this process."""
+        return self._own_runtime if self.is_rank_zero else self._get_scratch_runtime()
+
+    @property
+    def working_dir(self) -> Path:
+        """The folder that it works in: its journal, staged files and downloads, and whatever the run puts there."""
+        return self._runtime.folder
+
+    @property
+    def info(self) -> ExecutionInfo:
+        """All of this as one frozen value."""
+        return super().info.model_copy(update={"working_dir": self.working_dir})
+
+    def _notify_status(self, update: StatusUpdate) -> None:
+        """Tell plugins a status that is in the journal."""
+        self._notify("status_changed", "update", update)
+
+    def _notify(self, hook: str, argument: str, value: object) -> None:
+        news = self._own_runtime.background.notifications
+        if self.is_rank_zero and news.has_listeners(hook):
+            news.notify(hook, {"execution": self.info, argument: value})
+
+    def _load_state(self) -> ExecutionState:
+        return self._runtime.journal.state
+
+    def _current_status(self) -> tuple[Status, str]:
+        return self._runtime.status_tracker.current
+
+    def _get_scratch_runtime(self) -> ExecutionRuntime:
+        with self._lock:
+            if self._scratch_runtime is None or self._scratch_runtime[0] != os.getpid():
+                self._scratch_runtime = os.getpid(), self._open_scratch_runtime()
+            return self._scratch_runtime[1]
+
+    def _open_scratch_runtime(self) -> ExecutionRuntime:
+        import tempfile
+
+        parent = self._connection.working_folder(DRY_RUN_RID)
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="follower-", dir=parent))
+        finalize(self, _remove_scratch_folder, folder, os.getpid())
+        desk = ExecutionRuntime.open(self._connection, DRY_RUN_RID, folder, self._notify_status)
+        if (self._folder / JOURNAL_FILENAME).is_file():
+            story = load_state(self._folder / JOURNAL_FILENAME)
+            desk.journal.append(*(InputRecorded(dataset=spec) for spec in story.datasets.values()))
+            desk.journal.append(*(InputRecorded(asset=rid) for rid in story.assets))
+        return desk
+
+
+def _remove_scratch_folder(folder: Path, creator_pid: int) -> None:
+    import shutil
+
+    if creator_pid == os.getpid():  # not a child that it forked
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Export a run to formats of other software."""

@@ -1,0 +1,134 @@
+"""An execution as W3C PROV: entities, activities and agents, as PROV-JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from deriva_ml_core.export.contents import DatasetVersion, ExecutionExport
+from deriva_ml_core.models import Asset
+
+if TYPE_CHECKING:
+    from prov.model import ProvDocument
+
+    from deriva_ml_core.client import DerivaML
+
+__all__ = ["build_prov_document"]
+
+SCHEMA_ORG = "https://schema.org/"
+RUN_TERMS = "https://w3id.org/ro/terms/workflow-run#"
+
+
+def build_prov_document(ml: DerivaML, export: ExecutionExport) -> ProvDocument:
+    """Tell an execution in the words of https://www.w3.org/TR/prov-dm/.
+
+    Args:
+        ml: The catalog, whose record ids name what there is.
+        export: The execution.
+    """
+    from prov.model import ProvDocument
+
+    document = ProvDocument()
+    document.add_namespace("run", export.citation.removesuffix(export.rid))
+    document.add_namespace("schema", SCHEMA_ORG)
+    document.add_namespace("wfrun", RUN_TERMS)
+    document.add_namespace("local", f"{export.citation}/")
+    activity = document.activity(
+        f"run:{export.rid}", export.started, export.stopped, _drop_empty(_iter_activity_attributes(export))
+    )
+    _add_agents(document, export, activity)
+    for asset in export.inputs:
+        document.used(activity, _add_file(ml, document, asset))
+    for dataset in export.input_datasets:
+        document.used(activity, _add_dataset(document, dataset))
+    for asset in (*export.outputs, *export.records):
+        document.wasGeneratedBy(_add_file(ml, document, asset), activity, export.stopped)
+    for dataset in export.output_datasets:
+        document.wasGeneratedBy(_add_dataset(document, dataset), activity, export.stopped)
+    for parent in export.parents:
+        informant = document.activity(f"run:{parent.removeprefix(export.citation.removesuffix(export.rid))}")
+        document.wasInformedBy(activity, informant)
+    return document
+
+
+def _iter_activity_attributes(export: ExecutionExport) -> Iterator[tuple[str, Any]]:
+    yield "prov:label", export.title
+    yield "schema:actionStatus", str(export.status)
+    yield "schema:disambiguatingDescription", export.status_detail
+    for metric in export.metrics:
+        for word, value in (("last", metric.last), ("best", metric.best)):
+            if value is not None and math.isfinite(value):
+                yield f"local:{word}/{quote(metric.stage, safe='')}/{quote(metric.name, safe='')}", value
+
+
+def _add_agents(document: ProvDocument, export: ExecutionExport, activity: Any) -> None:
+    """Who ran it, by what plan, and the software that recorded it, which acts for who runs it."""
+    from prov.model import PROV
+
+    plan = _add_plan(document, export)
+    used = (export.environment.get("packages") or {}).get("deriva-ml-core")
+    software = document.agent(
+        "local:deriva-ml-core",
+        _drop_empty(
+            [("prov:type", PROV["SoftwareAgent"]), ("prov:label", "deriva-ml-core"), ("schema:softwareVersion", used)]
+        ),
+    )
+    document.wasAssociatedWith(activity, software)
+    if export.agent is not None:
+        facts = [
+            ("prov:type", PROV["Person"]),
+            ("prov:label", export.agent.name),
+            ("schema:email", export.agent.email),
+            ("schema:identifier", export.agent.catalog_user),
+        ]
+        person = document.agent(f"local:{quote(export.agent.name, safe='')}", _drop_empty(facts))
+        document.wasAssociatedWith(activity, person, plan)
+        document.actedOnBehalfOf(software, person, activity)
+
+
+def _add_plan(document: ProvDocument, export: ExecutionExport) -> Any:
+    from prov.model import PROV
+
+    if export.code is None:
+        return None
+    code = export.code
+    facts = [
+        ("prov:type", PROV["Plan"]),
+        ("prov:label", code.name),
+        ("prov:location", code.url),
+        ("schema:version", code.version or export.commit),
+        ("schema:identifier", f"swh:1:cnt:{code.checksum}" if code.checksum and not code.is_image else code.checksum),
+    ]
+    rid = code.citation.removeprefix(export.citation.removesuffix(export.rid))
+    return document.entity(f"run:{rid}", _drop_empty(facts))
+
+
+def _add_file(ml: DerivaML, document: ProvDocument, asset: Asset) -> Any:
+    from prov.model import XSD, Literal
+
+    facts = [
+        ("prov:label", asset.filename),
+        ("prov:location", ml.connection.store.source(asset.url)),
+        ("schema:contentSize", Literal(asset.length, XSD["long"])),
+        ("wfrun:md5", asset.md5),
+        *(("schema:keywords", each) for each in asset.asset_types),
+    ]
+    return document.entity(f"run:{asset.rid}", _drop_empty(facts))
+
+
+def _add_dataset(document: ProvDocument, dataset: DatasetVersion) -> Any:
+    from prov.model import PROV
+
+    facts = [
+        ("prov:type", PROV["Collection"]),
+        ("prov:label", dataset.description or f"Dataset {dataset.rid}"),
+        ("prov:location", dataset.citation),
+        ("schema:version", dataset.version),
+    ]
+    return document.entity(f"local:dataset/{dataset.rid}/{dataset.version}", _drop_empty(facts))
+
+
+def _drop_empty(attributes: Any) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in attributes if value not in (None, "")]

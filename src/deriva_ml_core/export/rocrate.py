@@ -1,0 +1,478 @@
+"""An execution as a Workflow Run RO-Crate: a folder that tells other people's software what ran, on what, with what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mimetypes
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+from itertools import repeat
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from deriva_ml_core._text import format_count, sanitize_line
+from deriva_ml_core.analysis.describe import safe_file_name
+from deriva_ml_core.assets.lookup import download_asset
+from deriva_ml_core.definitions import Status
+
+if TYPE_CHECKING:
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.export.contents import Code, DatasetVersion, ExecutionExport
+    from deriva_ml_core.models import Asset
+
+__all__ = [
+    "DEFAULT_LICENSE",
+    "PROFILES",
+    "CrateBuilder",
+    "CrateFiles",
+    "CrateRun",
+    "EntityType",
+    "guess_media_type",
+    "is_web_url",
+    "unwrap_single",
+    "write_crate",
+]
+
+
+WORKFLOW_CRATE_PROFILE = "https://w3id.org/workflowhub/workflow-ro-crate/1.0"
+
+PROFILES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
+        "https://w3id.org/ro/wfrun/workflow/0.5": ("Workflow Run Crate", "0.5"),
+        WORKFLOW_CRATE_PROFILE: ("Workflow RO-Crate", "1.0"),
+    }
+)
+"""The profiles with their names and versions; without a file of code that can be named, only the first is claimed."""
+
+EXTRA_TERMS: Mapping[str, str] = MappingProxyType(
+    {
+        "ContainerImage": "https://w3id.org/ro/terms/workflow-run#ContainerImage",
+        "containerImage": "https://w3id.org/ro/terms/workflow-run#containerImage",
+        "environment": "https://w3id.org/ro/terms/workflow-run#environment",
+        "md5": "https://w3id.org/ro/terms/workflow-run#md5",
+        "registry": "https://w3id.org/ro/terms/workflow-run#registry",
+    }
+)
+"""What RO-Crate's own context does not know, so that a reader has to fetch no further one."""
+
+DEFAULT_LICENSE = "Not stated by the run: ask its owner."
+
+
+def write_crate(
+    ml: DerivaML, export: ExecutionExport, target: Path, *, included_roles: frozenset[str], license_: str, as_zip: bool
+) -> Path:
+    """Write an execution as a crate.
+
+    Args:
+        ml: The catalog.
+        export: The execution.
+        target: The folder to make, or the archive.
+        included_roles: Whose bytes are brought into it: ``records``, ``inputs``, ``outputs``; others are named by
+            their URL.
+        license_: The licence of what is in it, a URL or words.
+        as_zip: Whether to make an archive of it.
+
+    Returns:
+        The folder, or the archive.
+    """
+    import tempfile
+
+    from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
+
+    crate = ROCrate(version="1.1")  # the version that the profiles stand on
+    crate.metadata.extra_terms.update(EXTRA_TERMS)
+    with tempfile.TemporaryDirectory() as brought:
+        words = CrateBuilder(crate)
+        files = CrateFiles(ml, words, Path(brought), included_roles)
+        run = CrateRun(export, words)
+        action, code = _add_run_entities(export, run, files)
+        _describe_root(crate, export, run, license_, action, code)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # beside its place, so that what a full disk cut off is never taken for a crate
+        with tempfile.TemporaryDirectory(prefix=".crate-", dir=target.parent) as draft:
+            (crate.write_zip if as_zip else crate.write)(Path(draft) / target.name)
+            (Path(draft) / target.name).rename(target)
+    return target
+
+
+def _add_run_entities(export: ExecutionExport, run: CrateRun, files: CrateFiles) -> tuple[Any, Any]:
+    """The action that the run was, and the file of code where there is one."""
+    instrument = run.add_instrument()
+    settings, parameters = run.add_settings()
+    action = run.add_action(instrument)
+    inputs = [*files.add_assets("inputs", export.inputs), *(files.add_dataset(each) for each in export.input_datasets)]
+    outputs = [
+        *files.add_assets("outputs", export.outputs),
+        *(files.add_dataset(each) for each in export.output_datasets),
+    ]
+    _set_property(action, "object", [*inputs, *settings])
+    _set_property(action, "result", [*outputs, *run.add_metrics()])
+    _set_property(action, "subjectOf", files.add_assets("records", export.records))
+    code = instrument if "ComputationalWorkflow" in instrument.type else None
+    if code is not None:
+        _set_property(code, "input", parameters)
+    return action, code
+
+
+def _describe_root(crate: Any, export: ExecutionExport, run: CrateRun, license_: str, action: Any, code: Any) -> None:
+    root, words = crate.root_dataset, run.builder
+    root["name"] = export.title
+    root["description"] = f"Execution {export.rid} as the catalog tells of it: {export.citation}"
+    named = license_ if is_web_url(license_) else "#license"
+    root["license"] = words.add_context_entity(
+        named, "CreativeWork", {"name": license_, "description": "The licence, as told"}
+    )
+    root["identifier"] = export.citation
+    root["mentions"] = action
+    if (person := run.add_agent()) is not None:
+        root["author"] = person
+    claimed = [each for each in PROFILES if code is not None or "/process/" in each]
+    profiles = ({"name": PROFILES[each][0], "version": PROFILES[each][1]} for each in claimed)
+    _set_property(
+        root, "conformsTo", [words.add_context_entity(*told) for told in zip(claimed, repeat("CreativeWork"), profiles)]
+    )
+    if code is not None:
+        root["mainEntity"] = code
+        crate.metadata["conformsTo"] = [{"@id": crate.metadata.profile}, {"@id": WORKFLOW_CRATE_PROFILE}]
+    about = {"about": {"@id": "./"}}
+    words.add_file("README.md", _build_readme(export).encode(), "File", about)
+
+
+def _set_property(entity: Any, name: str, values: list[Any]) -> None:
+    if values:
+        entity[name] = unwrap_single(values)
+
+
+def _build_readme(export: ExecutionExport) -> str:
+    """What a person reads first."""
+    code = export.code
+    return "\n".join(
+        [
+            f"# {sanitize_line(export.title)}",
+            "",
+            f"An RO-Crate of one run, execution {export.rid} of the catalog that cites it as",
+            f"<{export.citation}>. `ro-crate-metadata.json` tells all of it, for programs.",
+            "",
+            f"- state: {export.status}",
+            f"- code: {sanitize_line(code.url or code.name) if code else 'not on record'}",
+            f"- went in: {format_count(len(export.inputs), 'file')}, "
+            f"{format_count(len(export.input_datasets), 'dataset')}",
+            f"- came out: {format_count(len(export.outputs), 'file')}, "
+            f"{format_count(len(export.output_datasets), 'dataset')}",
+            "",
+        ]
+    )
+
+
+EntityType = str | list[str]
+"""A type of schema.org's, or several."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrateBuilder:
+    """Adds to a crate; facts that are None or empty are left out.
+
+    Args:
+        crate: A crate of the library `rocrate`.
+    """
+
+    crate: Any
+
+    def add_file(
+        self, crate_path: str, source: Path | bytes, entity_type: EntityType, properties: Mapping[str, Any]
+    ) -> Any:
+        """A file that the crate holds, with its length and SHA-256.
+
+        Args:
+            crate_path: Where in the crate.
+            source: The file, or its bytes.
+            entity_type: What it is.
+            properties: What is known of it.
+        """
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        else:
+            digest, size = hashlib.sha256(source).hexdigest(), len(source)
+        known = {
+            "encodingFormat": guess_media_type(crate_path),
+            **properties,
+            "contentSize": str(size),
+            "sha256": digest,
+        }
+        given = source if isinstance(source, Path) else BytesIO(source)
+        return self.crate.add_file(given, crate_path, properties=_build_properties(known, entity_type))
+
+    def add_remote_data(self, url: str, entity_type: EntityType, properties: Mapping[str, Any]) -> Any:
+        """A file or a dataset that lies elsewhere."""
+        from rocrate.model.data_entity import DataEntity  # type: ignore[import-untyped]
+
+        return self.crate.add(DataEntity(self.crate, url, _build_properties(properties, entity_type)))
+
+    def add_context_entity(self, identifier: str, entity_type: EntityType, properties: Mapping[str, Any]) -> Any:
+        """Something that is named, and no file."""
+        from rocrate.model.contextentity import ContextEntity  # type: ignore[import-untyped]
+
+        return self.crate.add(ContextEntity(self.crate, identifier, _build_properties(properties, entity_type)))
+
+
+def guess_media_type(name: str) -> str:
+    """What a file's name says of what is in it."""
+    ending = name[name.rfind(".") :].lower() if "." in name else ""
+    known = {".jsonl": "application/jsonl", ".md": "text/markdown", ".ipynb": "application/x-ipynb+json"}
+    return known.get(ending) or mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
+
+
+def unwrap_single(value: Any) -> Any:
+    """A value alone where a list has no other."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def is_web_url(url: str) -> bool:
+    """Whether a URL can be asked for anywhere."""
+    return url.startswith(("http://", "https://"))
+
+
+def _build_properties(properties: Mapping[str, Any], entity_type: EntityType) -> dict[str, Any]:
+    return {
+        "@type": entity_type,
+        **{name: unwrap_single(value) for name, value in properties.items() if value not in (None, "", [])},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class CrateFiles:
+    """Adds the files of an execution.
+
+    Args:
+        ml: The catalog.
+        builder: The crate.
+        download_folder: A folder for what is brought from the store.
+        included_roles: Whose bytes are brought: ``records``, ``inputs``, ``outputs``.
+    """
+
+    ml: DerivaML
+    builder: CrateBuilder
+    download_folder: Path
+    included_roles: frozenset[str]
+
+    def add_assets(self, role: str, assets: Iterable[Asset]) -> list[Any]:
+        """The files of one role."""
+        return [self._add_asset(role, asset) for asset in assets]
+
+    def add_dataset(self, dataset: DatasetVersion) -> Any:
+        """A version of a dataset, which stays where it is."""
+        facts = {
+            "name": dataset.description or f"Dataset {dataset.rid}",
+            "version": dataset.version,
+            "identifier": dataset.rid,
+        }
+        return self.builder.add_remote_data(dataset.citation, "Dataset", facts)
+
+    def _add_asset(self, role: str, asset: Asset) -> Any:
+        url = self.ml.connection.store.source(asset.url)
+        facts = {
+            "name": asset.filename,
+            "contentSize": str(asset.length),
+            "md5": asset.md5,
+            "encodingFormat": guess_media_type(asset.filename),
+            "keywords": ", ".join(asset.asset_types),
+            "identifier": self.ml.connection.catalog.cite(asset.rid),
+        }
+        if role not in self.included_roles:
+            return self.builder.add_remote_data(url, "File", facts)
+        file = download_asset(self.ml.connection, asset, self.download_folder)
+        place = f"{role}/{asset.table}/{asset.rid}/{safe_file_name(asset)}"
+        return self.builder.add_file(place, file, "File", {**facts, "contentUrl": url if is_web_url(url) else None})
+
+
+PYTHON_URL = "https://www.python.org"
+CLIENT_PACKAGE = "deriva-ml-core"
+DOCKER_IMAGE = "https://w3id.org/ro/terms/workflow-run#DockerImage"
+WORKFLOW_TYPES = ["File", "SoftwareSourceCode", "ComputationalWorkflow"]
+
+ACTION_STATUSES: Mapping[Status, str] = MappingProxyType(
+    {
+        Status.running: "ActiveActionStatus",
+        Status.completed: "CompletedActionStatus",
+        Status.failed: "FailedActionStatus",
+        Status.aborted: "FailedActionStatus",
+    }
+)
+"""What schema.org calls our states; it calls all others potential."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrateRun:
+    """Adds what is no file.
+
+    Args:
+        export: The execution.
+        builder: The crate.
+    """
+
+    export: ExecutionExport
+    builder: CrateBuilder
+
+    def add_instrument(self) -> Any:
+        """The file of code, held by the crate or named by its URL; else the image, or no more than a name."""
+        code = self.export.code
+        if code is None:
+            return self.builder.add_context_entity("#code", "SoftwareApplication", {"name": "Not on record"})
+        facts: dict[str, Any] = {
+            "name": code.name,
+            "description": code.description,
+            "keywords": code.workflow_type,
+            "version": code.version or self.export.commit or code.checksum,
+            "url": code.url if is_web_url(code.url) else None,
+            "identifier": _software_heritage_id(code.checksum),
+        }
+        if code.is_image:
+            return self.builder.add_context_entity(code.citation, "SoftwareApplication", facts)
+        facts |= {
+            "programmingLanguage": self._add_language(code.filename),
+            "softwareRequirements": [self._add_client()],
+        }
+        if code.content is not None:
+            name = code.filename if code.filename.strip(".") else "code"
+            return self.builder.add_file(f"code/{name}", code.content, WORKFLOW_TYPES, facts)
+        if is_web_url(code.url):
+            return self.builder.add_remote_data(code.url, WORKFLOW_TYPES, facts)
+        return self.builder.add_context_entity(code.citation, "SoftwareSourceCode", facts)
+
+    def add_action(self, instrument: Any) -> Any:
+        """What ran: when, by whom, how it ended."""
+        account, code = self.export, self.export.code
+        failed = account.status in (Status.failed, Status.aborted)
+        told = f"Execution {account.rid}: {account.status}"
+        facts = {
+            "name": account.title,
+            "description": f"{told}, {account.status_detail}" if account.status_detail else told,
+            "identifier": account.rid,
+            "instrument": instrument,
+            "agent": self.add_agent(),
+            "startTime": _format_iso_time(account.started),
+            "endTime": _format_iso_time(account.stopped),
+            "actionStatus": f"http://schema.org/{ACTION_STATUSES.get(account.status, 'PotentialActionStatus')}",
+            "error": (account.status_detail or str(account.status)) if failed else None,
+            "environment": list(self._add_variables()),
+            "containerImage": self._add_image(code) if code is not None and code.is_image else None,
+        }
+        return self.builder.add_context_entity(account.citation, "CreateAction", facts)
+
+    def add_settings(self) -> tuple[list[Any], list[Any]]:
+        """What it was configured with, and the parameters of the code that each of the settings was given for."""
+        settings, parameters = [], []
+        for name, value in _flatten(self.export.parameters):
+            mark = quote(name, safe="")
+            facts = {
+                "name": name,
+                "additionalType": _schema_org_type(value),
+                "workExample": {"@id": f"#setting-{mark}"},
+            }
+            parameters.append(self.builder.add_context_entity(f"#parameter-{mark}", "FormalParameter", facts))
+            facts = {"name": name, "value": _to_json_ld_value(value), "exampleOfWork": {"@id": f"#parameter-{mark}"}}
+            settings.append(self.builder.add_context_entity(f"#setting-{mark}", "PropertyValue", facts))
+        return settings, parameters
+
+    def add_metrics(self) -> Iterator[Any]:
+        """Where its metrics stood at the end."""
+        for each in self.export.metrics:
+            for word, value in (("last", each.last), ("best", each.best)):
+                if value is not None:
+                    mark = quote(f"{each.stage}-{each.name}-{word}", safe="")
+                    facts = {"name": f"{each.name}, {word} ({each.stage})", "value": value}
+                    yield self.builder.add_context_entity(f"#metric-{mark}", "PropertyValue", facts)
+
+    def _add_language(self, filename: str) -> Any:
+        if not filename or filename.endswith((".py", ".ipynb")):
+            told = (self.export.environment.get("python") or {}).get("version")
+            return self.builder.add_context_entity(
+                PYTHON_URL, "ComputerLanguage", {"name": "Python", "url": PYTHON_URL, "version": told}
+            )
+        name = Path(filename).suffix[1:] or filename
+        return self.builder.add_context_entity(f"#language-{quote(name, safe='')}", "ComputerLanguage", {"name": name})
+
+    def _add_client(self) -> Any:
+        """This software, in the version that recorded the run."""
+        used = (self.export.environment.get("packages") or {}).get(CLIENT_PACKAGE)
+        facts = {"name": CLIENT_PACKAGE, "softwareVersion": used}
+        return self.builder.add_context_entity(
+            f"pkg:pypi/{CLIENT_PACKAGE}" + (f"@{used}" if used else ""), "SoftwareApplication", facts
+        )
+
+    def add_agent(self) -> Any:
+        """Who ran it; None where nobody is on record."""
+        person = self.export.agent
+        if person is None:
+            return None
+        named = (
+            person.catalog_user
+            if person.catalog_user and is_web_url(person.catalog_user)
+            else f"#{quote(person.name, safe='')}"
+        )
+        return self.builder.add_context_entity(named, "Person", {"name": person.name, "email": person.email})
+
+    def _add_image(self, code: Code) -> Any:
+        host, _, name = code.url.rpartition("@")[0].partition("/") if "@" in code.url else code.url.partition("/")
+        is_host = "." in host or ":" in host
+        facts = {
+            "additionalType": {"@id": DOCKER_IMAGE},
+            "registry": host if is_host else "docker.io",
+            "name": name if is_host else "/".join(filter(None, (host, name))),
+            "sha256": code.checksum.removeprefix("sha256:"),
+        }
+        return self.builder.add_context_entity(f"#image-{quote(code.url, safe='')}", "ContainerImage", facts)
+
+    def _add_variables(self) -> Iterator[Any]:
+        """The environment variables, without those that name a folder of that machine."""
+        for name, value in (self.export.environment.get("variables") or {}).items():
+            if str(value).startswith(("/", "~")):
+                continue
+            facts = {"name": str(name), "value": str(value)}
+            yield self.builder.add_context_entity(f"#variable-{quote(str(name), safe='')}", "PropertyValue", facts)
+
+
+def _software_heritage_id(checksum: str) -> str:
+    """What Software Heritage calls a file by git's hash of it; another checksum as it is."""
+    return f"swh:1:cnt:{checksum}" if re.fullmatch(r"[0-9a-f]{40}", checksum) else checksum
+
+
+def _format_iso_time(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="milliseconds")
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and (value or not prefix):
+        for key, part in value.items():
+            yield from _flatten(part, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _schema_org_type(value: Any) -> str:
+    """The data type of schema.org's that a setting has."""
+    match value:
+        case bool():
+            return "Boolean"
+        case int():
+            return "Integer"
+        case float():
+            return "Float"
+        case _:
+            return "Text"
+
+
+def _to_json_ld_value(value: Any) -> Any:
+    """A setting as JSON-LD takes it: what is no single value, or no number, is told by its text."""
+    if isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return json.dumps(value)

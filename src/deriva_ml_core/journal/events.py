@@ -1,0 +1,70 @@
+"""A journal's lines, read."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from deriva_ml_core.journal.state import (
+    Created,
+    CreationStarted,
+    Event,
+    Forgotten,
+    InputRecorded,
+    MarkedImmutable,
+    ProcessAttached,
+    RankFailed,
+    Recorded,
+    Restored,
+    Resumed,
+    Staged,
+    Started,
+    StatusSet,
+    Stopped,
+    Stored,
+    TransferNoted,
+    TypesAdded,
+    TypesLinked,
+    TypesRemoved,
+)
+
+__all__ = ["parse_event"]
+
+_AnyEvent = Annotated[
+    CreationStarted
+    | Created
+    | Restored
+    | InputRecorded
+    | ProcessAttached
+    | Started
+    | Resumed
+    | RankFailed
+    | Stopped
+    | StatusSet
+    | Staged
+    | MarkedImmutable
+    | TypesAdded
+    | TypesLinked
+    | TypesRemoved
+    | TransferNoted
+    | Stored
+    | Recorded
+    | Forgotten,
+    Field(discriminator="event"),
+]
+
+
+@cache
+def _event_adapter() -> TypeAdapter[Any]:
+    return TypeAdapter(_AnyEvent)
+
+
+def parse_event(line: bytes) -> Event | None:
+    """The event of a line; None for an empty or torn one, and for a kind that a newer version added."""
+    try:
+        event: Event = _event_adapter().validate_json(line)
+    except ValidationError:
+        return None
+    return event

@@ -1,0 +1,149 @@
+"""The file that an execution's story is written to: one line a step, by one ``write(2)``, and only ever longer."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+from weakref import finalize
+
+from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core.journal.events import parse_event
+from deriva_ml_core.journal.state import Event, ExecutionState, StatusSet
+from deriva_ml_core.models import StatusUpdate
+
+__all__ = ["BufferedJournal", "Journal", "load_state"]
+
+log = logging.getLogger(__name__)
+
+
+def load_state(path: Path) -> ExecutionState:
+    """What a journal tells, for a reader that may have no right to write it.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    *whole, _torn = path.read_bytes().split(b"\n")
+    return _apply_lines(whole, ExecutionState())
+
+
+def _apply_lines(lines: list[bytes], state: ExecutionState) -> ExecutionState:
+    for line in lines:
+        if (event := parse_event(line)) is not None:
+            event.apply(state)
+    return state
+
+
+class Journal:
+    """The journal of one execution; several threads and processes may write to it at once.
+
+    Args:
+        path: The file; its folder must exist before the first line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._state = ExecutionState()
+        self._read_bytes = 0
+        self._descriptor: int | None = None
+        self._finalizer: finalize[..., Journal] | None = None
+        self._lock = ForkSafeRLock()
+
+    @property
+    def state(self) -> ExecutionState:
+        """All that was written so far, by this process and by others."""
+        with self._lock:
+            return _apply_lines(self._read_new_lines(), self._state)
+
+    def append(self, *events: Event) -> None:
+        """Write lines, by one ``write(2)``: they are there together or, if the machine dies, as a torn end.
+
+        Raises:
+            OSError: The disk is full, or the folder is gone.
+        """
+        text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
+        with self._lock:
+            descriptor = self._open()
+            if not self._ends_with_newline(descriptor):
+                text = b"\n" + text  # after a line that a killed process or a full disk tore, this one stands alone
+            if os.write(descriptor, text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            # a line that follows what was read is known without reading it back
+            if os.lseek(descriptor, 0, os.SEEK_CUR) == self._read_bytes + len(text):
+                self._read_bytes += len(text)
+                for event in events:
+                    event.apply(self._state)
+
+    def close(self) -> None:
+        """Let go of the file; the next line opens it again."""
+        with self._lock:
+            if self._finalizer is not None:
+                self._finalizer()
+                self._descriptor = self._finalizer = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, 0o644)
+            # a process that makes thousands of executions must not run out of descriptors
+            self._finalizer = finalize(self, os.close, self._descriptor)
+            self._finalizer.atexit = False
+        return self._descriptor
+
+    def _ends_with_newline(self, descriptor: int) -> bool:
+        size = os.fstat(descriptor).st_size
+        # where all was read, whole lines were
+        return size in (0, self._read_bytes) or os.pread(descriptor, 1, size - 1) == b"\n"
+
+    def _read_new_lines(self) -> list[bytes]:
+        if self._descriptor is None and not self.path.exists():
+            return []
+        descriptor = self._open()
+        size = os.fstat(descriptor).st_size
+        if size <= self._read_bytes:
+            return []
+        *whole, _torn = os.pread(descriptor, size - self._read_bytes, self._read_bytes).split(b"\n")
+        self._read_bytes += sum(len(line) + 1 for line in whole)
+        return whole
+
+
+class BufferedJournal:
+    """Writes a journal's lines in order, and never raises what would end a training.
+
+    Args:
+        journal: The journal.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._buffer: list[Event] = []
+        self._is_failing = False
+        """Whether the last line could not be written, which has been said."""
+        self._lock = ForkSafeRLock()
+
+    def append(self, *events: Event) -> list[Event]:
+        """Write lines, those first that were refused before.
+
+        Returns:
+            What was written now.
+        """
+        written = []
+        with self._lock:
+            self._buffer += events
+            try:
+                while self._buffer:
+                    self._journal.append(self._buffer[0])
+                    written.append(self._buffer.pop(0))
+                self._is_failing = False
+            except OSError as error:
+                if not self._is_failing:
+                    log.warning("%s cannot be written yet, and is as soon as it can: %s", self._journal.path, error)
+                self._is_failing = True
+        return written
+
+    @property
+    def last_status(self) -> StatusUpdate | None:
+        """The last status, whether or not it is written yet; None before the first."""
+        waiting = [event.update for event in self._buffer if isinstance(event, StatusSet)]
+        return next(reversed(waiting or self._journal.state.statuses), None)

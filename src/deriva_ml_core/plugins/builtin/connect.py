@@ -1,0 +1,55 @@
+"""Which backend answers for an address: the embedded one, for none and for ``file:<folder>``, else a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from deriva_ml_core.backend import Backend
+from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.models import Address
+from deriva_ml_core.paths import embedded_catalog_folder, home_folder
+from deriva_ml_core.plugins.manager import hookimpl
+
+__all__ = ["connect", "create_catalog"]
+
+
+@hookimpl(trylast=True)
+def connect(address: Address) -> Backend | None:
+    """Open the embedded catalog, or one on a Deriva server.
+
+    Raises:
+        UnknownAddress: The scheme is nobody's, or the server has no such catalog.
+        ConfigurationError: A catalog's number is given for an embedded catalog, which has none, or none for a server.
+        CatalogUnavailable: The server cannot be reached.
+    """
+    folder = embedded_catalog_folder(address.hostname)
+    if folder is None:
+        from deriva_ml_core.backends.deriva import open_backend as open_remote
+
+        return open_remote(address, home_folder())
+    if address.catalog_id is not None:
+        raise ConfigurationError(
+            f"The embedded catalog in {folder} has no number, and {address.catalog_id!r} was given: leave it out, or "
+            "name a server."
+        )
+    from deriva_ml_core.backends.embedded import open_backend
+
+    return open_backend(folder)
+
+
+@hookimpl(trylast=True)
+def create_catalog(address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None) -> str:
+    """Make a catalog on a Deriva server.
+
+    Raises:
+        ConfigurationError: The address is an embedded catalog's, which is made when it is opened.
+    """
+    folder = embedded_catalog_folder(address.hostname)
+    if folder is not None:
+        raise ConfigurationError(
+            f"The embedded catalog in {folder} is made when it is first opened, with DerivaML(...): name a server to "
+            "make a catalog there."
+        )
+    from deriva_ml_core.backends.deriva import create_or_extend_catalog
+
+    return create_or_extend_catalog(address, project_name, acls)

@@ -1,0 +1,180 @@
+"""The record that is kept with an execution's copy: where it came from, and which row there is whose copy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core.backend import Catalog, Row
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import RID, RID_PATTERN, Status
+from deriva_ml_core.execution.recorded import download_journal
+from deriva_ml_core.journal.events import parse_event
+from deriva_ml_core.journal.state import (
+    JOURNAL_FILENAME,
+    Created,
+    CreationStarted,
+    Event,
+    InputRecorded,
+    ProcessAttached,
+    RankFailed,
+    Restored,
+    Resumed,
+    Started,
+    StatusSet,
+    Stopped,
+)
+from deriva_ml_core.models import StatusUpdate, UploadOptions
+from deriva_ml_core.push.context import creation_time, global_row_id
+
+__all__ = [
+    "SourceRecord",
+    "build_source_record",
+    "is_source_record_name",
+    "read_source_record",
+    "rewrite_journal",
+    "source_record_name",
+]
+
+
+FILE_NAME_PREFIX = "copied_from_"
+MAX_RECORD_BYTES = 2**28
+"""Bytes of a record that is read: a row's copy takes under 100."""
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """What a record says.
+
+    Args:
+        rid: The record id of the execution where it was copied from; empty where the record does not say.
+        copies: The record ids of copies, by what names each row among all rows of all catalogs.
+    """
+
+    rid: RID = ""
+    copies: Mapping[str, RID] = field(default_factory=dict)
+
+
+def source_record_name(row: Mapping[str, Any]) -> str:
+    """The file name of an execution's record, by which its copy is found again."""
+    return f"{FILE_NAME_PREFIX}{hashlib.sha256(global_row_id(row).encode()).hexdigest()[:32]}.json"
+
+
+def is_source_record_name(filename: str | None) -> bool:
+    """Whether a file name is that of such a record."""
+    return re.fullmatch(rf"{FILE_NAME_PREFIX}[0-9a-f]{{32}}\.json", filename or "") is not None
+
+
+def build_source_record(catalog: Catalog, row: Row, copies: Mapping[str, RID]) -> bytes:
+    """A record's bytes.
+
+    Args:
+        catalog: Where the execution is.
+        row: Its row there.
+        copies: The record ids of copies, by what names each row among all rows of all catalogs.
+    """
+    source = {
+        "citation": catalog.cite(row["RID"]),
+        "catalog": catalog.name,
+        "host": platform.node(),
+        "rid": row["RID"],
+        "made": creation_time(row),
+    }
+    return json.dumps({"source": source, "copies": dict(copies)}, indent=1, sort_keys=True).encode()
+
+
+def read_source_record(connection: Connection, row: Row) -> SourceRecord:
+    """Read a record, which anybody may have written: it tells record ids and nothing else.
+
+    Args:
+        connection: Where it is kept.
+        row: Its row there.
+    """
+    if row["Length"] > MAX_RECORD_BYTES:
+        return SourceRecord()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "record"
+        RetryingStore(connection.store).get(
+            row["URL"], file, length=row["Length"], md5=row["MD5"], options=UploadOptions()
+        )
+        try:
+            told = json.loads(file.read_bytes())
+            copies = {str(name): str(rid) for name, rid in told["copies"].items() if _is_rid(rid)}
+            rid = told["source"]["rid"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return SourceRecord()
+    return SourceRecord(rid if _is_rid(rid) else "", copies)
+
+
+def _is_rid(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch(RID_PATTERN, text) is not None
+
+
+PORTABLE_EVENTS = (Created, Restored, ProcessAttached, Started, Resumed, RankFailed, Stopped, StatusSet)
+"""The lines that are the same in every catalog."""
+
+
+def rewrite_journal(
+    source: Connection, rid: RID, copies: Mapping[RID, RID], status: Status, detail: str
+) -> bytes | None:
+    """The journal of an execution's copy; the same bytes for the same course.
+
+    Args:
+        source: Where the execution is.
+        rid: The execution.
+        copies: The record ids of copies.
+        status: Its state.
+        detail: The words beside that.
+
+    Returns:
+        None where it left no journal.
+    """
+    lines = _read_journal_lines(source, rid)
+    events = [retold for line in lines if (retold := _rewrite_event(parse_event(line), copies)) is not None]
+    if not events:
+        return None
+    time = max(event.time for event in events)
+    events.append(Restored(time=time, source=source.catalog.cite(rid)))
+    last = next((event.update for event in reversed(events) if isinstance(event, StatusSet)), None)
+    if last is None or last.status is not status:  # the process died without a word
+        events += [Stopped(time=time), _final_status_event(last, status, detail, time)]
+    return "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
+
+
+def _final_status_event(last: StatusUpdate | None, status: Status, detail: str, time: datetime) -> StatusSet:
+    previous = None if last is None else last.status
+    told: dict[str, Any] = {"status": status, "message": detail, "time": time, "previous": previous}
+    return StatusSet(time=time, update=StatusUpdate(**told))
+
+
+def _read_journal_lines(source: Connection, rid: RID) -> list[bytes]:
+    local = source.working_folder(rid) / JOURNAL_FILENAME
+    if local.is_file():
+        return local.read_bytes().split(b"\n")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / JOURNAL_FILENAME
+        return path.read_bytes().split(b"\n") if download_journal(source, rid, path) else []
+
+
+def _rewrite_event(event: Event | None, copies: Mapping[RID, RID]) -> Event | None:
+    if isinstance(event, PORTABLE_EVENTS):
+        return event
+    if isinstance(event, CreationStarted) and event.rid in copies:
+        workflow = copies.get(event.workflow_rid) if event.workflow_rid else None
+        return event.model_copy(update={"rid": copies[event.rid], "workflow_rid": workflow})
+    if isinstance(event, InputRecorded):
+        if event.dataset is not None and event.dataset.rid in copies:
+            spec = event.dataset.model_copy(update={"rid": copies[event.dataset.rid]})
+            return event.model_copy(update={"dataset": spec})
+        if event.asset is not None and event.asset in copies:
+            return event.model_copy(update={"asset": copies[event.asset]})
+    return None

@@ -1,0 +1,158 @@
+"""Bytes on their way from one store to the other: several files at a time, checked, and never sent twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from threading import Event
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from pydantic import JsonValue
+
+from deriva_ml_core._concurrency.thread_pool import map_unordered
+from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core.backend import Row
+from deriva_ml_core.definitions import RID, TransferMode
+from deriva_ml_core.errors import ChecksumMismatch
+from deriva_ml_core.models import StoredObject, UploadOptions, UploadProgress
+from deriva_ml_core.push.context import PushContext, global_row_id
+
+__all__ = ["AssetFiles", "copy_objects", "put_file"]
+
+AssetFiles = Mapping[RID, tuple[str, Row]]
+"""The asset table and the row of each file."""
+
+
+class _TransferStopped(Exception):
+    """A push has ended while a file was on its way."""
+
+
+def copy_objects(
+    context: PushContext,
+    files: AssetFiles,
+    options: UploadOptions,
+    progress_callback: Callable[[UploadProgress], None] | None,
+) -> dict[RID, StoredObject]:
+    """Bring files' bytes into the target's store; those that are there by the ledger are not sent.
+
+    An embedded store's own file is sent as it lies; of a file on a server a copy is brought to a folder first.
+
+    Args:
+        context: From where, and where to.
+        files: The files.
+        options: How to send.
+        progress_callback: Told of the progress, before the first and after each file.
+
+    Raises:
+        ChecksumMismatch: An object of the source is lost, or not what was recorded.
+    """
+    stored = {rid: known for rid, (_, row) in files.items() if (known := _find_stored_object(context, row)) is not None}
+    waiting = [(rid, *file) for rid, file in files.items() if rid not in stored]
+    size, done = sum(row["Length"] for _, _, row in waiting), 0
+    if progress_callback is not None and waiting:
+        progress_callback(UploadProgress(files_done=0, files=len(waiting), bytes_done=0, bytes=size))
+    stop = Event()
+    stores = RetryingStore(context.source_connection.store), RetryingStore(context.target_connection.store)
+    workers = options.upload_workers or max(store.preferred_concurrency for store in stores)
+    bring = partial(_copy_object, context, options, stop)
+    with closing(map_unordered(bring, waiting, workers, name="deriva-ml-push", stop=stop)) as sending:
+        for count, ((rid, _, row), kept) in enumerate(sending, 1):
+            stored[rid] = kept
+            done += row["Length"]
+            context.files_sent, context.bytes_sent = context.files_sent + 1, context.bytes_sent + row["Length"]
+            if progress_callback is not None:
+                name = row["Filename"] or rid
+                progress_callback(
+                    UploadProgress(files_done=count, files=len(waiting), bytes_done=done, bytes=size, filename=name)
+                )
+    return stored
+
+
+def _find_stored_object(context: PushContext, row: Row) -> StoredObject | None:
+    """What the ledger says of a file whose row was not made yet."""
+    name = global_row_id(row)
+    return None if name in context.ledger.confirmed_rids else context.ledger.stored_objects.get(name)
+
+
+def _copy_object(context: PushContext, options: UploadOptions, stop: Event, file: tuple[RID, str, Row]) -> StoredObject:
+    _, table, row = file
+    local = _local_object_path(context, row)
+    name, filename = global_row_id(row), row["Filename"] or row["RID"]
+    put = partial(put_file, context, name, table, filename, options=options, stop=stop)
+    stored = (
+        put(local, handover=TransferMode.hardlink)
+        if local is not None
+        else _copy_via_temporary_file(context, row, options, put)
+    )
+    if (stored.md5, stored.length) != (row["MD5"], row["Length"]):
+        raise ChecksumMismatch(
+            f"The object {row['URL']} of {context.source.name} is damaged: it has {stored.length} bytes with MD5 "
+            f"{stored.md5}, not {row['Length']} with {row['MD5']}. Put back a copy of it, and push again."
+        )
+    context.ledger.record_stored(name, stored)
+    return stored
+
+
+def _local_object_path(context: PushContext, row: Row) -> Path | None:
+    """The file in which a store on this machine has an object; None where it is elsewhere."""
+    source = context.source_connection.store.source(row["URL"])
+    if not source.startswith("file:"):
+        return None
+    path = Path(url2pathname(urlparse(source).path))
+    if not path.is_file() or path.stat().st_size != row["Length"]:
+        context.source_connection.store.verify(
+            row["URL"], length=row["Length"], md5=row["MD5"]
+        )  # which says what is wrong
+    return path
+
+
+def _copy_via_temporary_file(
+    context: PushContext, row: Row, options: UploadOptions, put: Callable[..., StoredObject]
+) -> StoredObject:
+    """Bring an object here, and from here there."""
+    file = context.transfer_folder / hashlib.sha256(global_row_id(row).encode()).hexdigest()[:32]
+    if not (file.is_file() and file.stat().st_size == row["Length"]):
+        if global_row_id(row) in context.ledger.resume_data:
+            try:
+                return put(file, handover=TransferMode.move)  # the store may have taken it before this process began
+            except FileNotFoundError:
+                pass
+        RetryingStore(context.source_connection.store).get(
+            row["URL"], file, length=row["Length"], md5=row["MD5"], options=options
+        )
+    stored = put(file, handover=TransferMode.move)
+    file.unlink(missing_ok=True)
+    return stored
+
+
+def put_file(
+    context: PushContext,
+    file_id: str,
+    table: str,
+    filename: str,
+    file: Path,
+    *,
+    handover: TransferMode,
+    options: UploadOptions,
+    stop: Event | None = None,
+) -> StoredObject:
+    """Store a file at the target, going on where an earlier push stopped in the middle of it."""
+
+    def record_progress(data: JsonValue) -> None:
+        context.ledger.record_progress(file_id, data)
+        if stop is not None and stop.is_set():
+            raise _TransferStopped
+
+    return RetryingStore(context.target_connection.store).put(
+        table,
+        filename,
+        file,
+        handover=handover,
+        options=options,
+        resume=context.ledger.resume_data.get(file_id),
+        note=record_progress,
+    )

@@ -1,0 +1,142 @@
+"""A checkpoint brought back from a recorded execution: a file, or a folder of files as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from deriva_ml_core.assets.lookup import download_asset
+from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core.assets.staging import check_file_name
+from deriva_ml_core.definitions import Role
+from deriva_ml_core.errors import UnknownCheckpoint
+from deriva_ml_core.models import UploadOptions
+from deriva_ml_core.training.checkpoints import BEST_CHECKPOINT, LAST_CHECKPOINT
+
+if TYPE_CHECKING:
+    from deriva_ml_core.execution.recorded import RecordedExecution
+    from deriva_ml_core.models import Asset
+
+__all__ = ["fetch_checkpoint"]
+
+MODEL_FILE = "Model_File"
+MAX_LISTED_FILES = 20
+"""Files that an error names."""
+
+
+def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "best") -> Path:
+    """Bring a checkpoint of an execution here, each file checked by length and MD5.
+
+    Args:
+        execution: What made it, as ``ml.lookup_execution`` and ``ml.find_executions`` give it.
+        folder: Where to: ``<folder>/<table>/<rid>/<name>``. What is there already with its recorded length is not
+            brought again.
+        which: ``best`` or ``last``, by the asset types Best_Checkpoint and Last_Checkpoint, or the name of a file or
+            of a folder of files. The newest where there are several; of an execution that tells neither best nor last,
+            both mean its only model file.
+
+    Returns:
+        The file; of a checkpoint that was a folder, the folder with the same tree below it.
+
+    Raises:
+        UnknownCheckpoint: It left no such checkpoint, or has not uploaded it; what there is is named.
+        InvalidFileName: A recorded name climbs out of its folder.
+        ChecksumMismatch: The bytes in the store are not those that were recorded.
+    """
+    outputs = _list_outputs_newest_first(execution)
+    asset, root = _select_checkpoint(outputs, which)
+    if asset is None:
+        raise UnknownCheckpoint(_not_found_message(execution, outputs, which))
+    for name in (asset.filename, root):
+        check_file_name(name)
+    if root == asset.filename:
+        return download_asset(execution.connection, asset, folder)
+    target = folder / asset.table / asset.rid
+    for part in _folder_files(outputs, asset.table, root):
+        path = target / check_file_name(part.filename)
+        if not (path.is_file() and path.stat().st_size == part.length):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            RetryingStore(execution.connection.store).get(
+                part.url, path, length=part.length, md5=part.md5, options=UploadOptions()
+            )
+    return target / root
+
+
+def _list_outputs_newest_first(execution: RecordedExecution) -> list[Asset]:
+    """What came out of an execution; of files of one name those that were made later come first."""
+    outputs = execution.list_assets(Role.output)
+    made: dict[str, str] = {}
+    for table in dict.fromkeys(asset.table for asset in outputs):
+        rids = [asset.rid for asset in outputs if asset.table == table]
+        made.update((row["RID"], row["RCT"]) for row in execution.connection.catalog.select(table, {"RID": rids}))
+    return sorted(outputs, key=lambda asset: (made.get(asset.rid, ""), asset.rid), reverse=True)
+
+
+def _select_checkpoint(outputs: Sequence[Asset], which: str) -> tuple[Asset | None, str]:
+    """The newest file of the checkpoint that is meant, and the name of that checkpoint."""
+    term = {"best": BEST_CHECKPOINT, "last": LAST_CHECKPOINT}.get(which)
+    if term is None:
+        name = which.rstrip("/")
+        inside = (asset for asset in outputs if asset.filename.startswith(f"{name}/"))
+        exact = (asset for asset in outputs if asset.filename == name)
+        return next(exact, None) or next(inside, None), name
+    typed = [asset for asset in outputs if term in asset.asset_types]
+    if typed:
+        return typed[0], _checkpoint_root(typed[0], typed)
+    models = [asset for asset in outputs if MODEL_FILE in asset.asset_types]
+    roots = {_checkpoint_root(model, models) for model in models}
+    return (models[0], roots.pop()) if len(roots) == 1 else (None, "")
+
+
+def _checkpoint_root(asset: Asset, candidates: Iterable[Asset]) -> str:
+    """The name of the checkpoint that a file belongs to: its own, or that of a folder.
+
+    A folder is one whose name ends as a checkpoint's does, or all files that are alike in the same first folder.
+    """
+    parts = PurePosixPath(asset.filename).parts
+    for number, part in enumerate(parts[:-1], start=1):
+        suffix = PurePosixPath(part).suffix
+        if suffix and not suffix[1:].isdigit():  # v1.0 is no such name
+            return "/".join(parts[:number])
+    common = parts
+    for other in candidates:
+        if other.table == asset.table and (theirs := PurePosixPath(other.filename).parts)[:1] == parts[:1]:
+            common = _common_prefix(common, theirs)
+    return "/".join(common)
+
+
+def _common_prefix(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:same]
+
+
+def _folder_files(outputs: Iterable[Asset], table: str, root: str) -> list[Asset]:
+    """The newest file of each name in a folder."""
+    files: dict[str, Asset] = {}
+    for asset in outputs:
+        if asset.table == table and asset.filename.startswith(f"{root}/"):
+            files.setdefault(asset.filename, asset)
+    return list(files.values())
+
+
+def _not_found_message(execution: RecordedExecution, outputs: Sequence[Asset], which: str) -> str:
+    what = f"that is the {which} one" if which in ("best", "last") else f"named {which!r}"
+    models = sorted(
+        {
+            asset.filename
+            for asset in outputs
+            if {BEST_CHECKPOINT, LAST_CHECKPOINT, MODEL_FILE}.intersection(asset.asset_types)
+        }
+    )
+    names = models or sorted({asset.filename for asset in outputs})
+    more = f" and {len(names) - MAX_LISTED_FILES} more" if len(names) > MAX_LISTED_FILES else ""
+    there = (
+        f"it has {', '.join(names[:MAX_LISTED_FILES])}{more}; give one of these names"
+        if names
+        else "it has no files at all"
+    )
+    return (
+        f"Execution {execution.execution_rid} ({execution.status}) has uploaded no checkpoint {what}: {there}. "
+        "What is staged and not uploaded is sent by its upload_execution_outputs()."
+    )

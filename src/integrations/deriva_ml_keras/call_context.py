@@ -1,0 +1,61 @@
+"""What stands around a callback in a call of Keras: other callbacks and data, of which Keras tells it nothing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+__all__ = ["CallContext"]
+
+
+@dataclass(frozen=True)
+class CallContext:
+    """The other callbacks and the data of one call.
+
+    Args:
+        callbacks: All callbacks in their order, this one among them; empty where they could not be found.
+        epoch_iterator: Keras' iterator over the epoch's batches; None where there is none, as in a loop written by
+            hand.
+    """
+
+    callbacks: tuple[Any, ...] = ()
+    epoch_iterator: Any = None
+
+    @classmethod
+    def from_callback(cls, callback: keras.callbacks.Callback) -> CallContext:
+        """Look among the callers: the list that calls this callback, and the fit that calls the list."""
+        callbacks: tuple[Any, ...] = ()
+        frame = sys._getframe(1)
+        while frame.f_back is not None:
+            frame = frame.f_back
+            code = frame.f_code
+            if not callbacks and code.co_varnames[:1] == ("self",):
+                caller = frame.f_locals.get("self")
+                if isinstance(caller, keras.callbacks.CallbackList) and callback in caller.callbacks:
+                    callbacks = tuple(caller.callbacks)
+            elif callbacks and "epoch_iterator" in code.co_varnames:
+                return cls(callbacks, frame.f_locals.get("epoch_iterator"))
+        return cls(callbacks)
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a batch; None where the data do not tell."""
+        return self._adapter_value("batch_size")
+
+    def count_samples(self, batches: int) -> int | None:
+        """How many samples an epoch's first batches hold; None where the data do not tell."""
+        size, last = self.batch_size, self._adapter_value("partial_batch_size")
+        if size is None:
+            return None
+        is_whole = batches == self._adapter_value("num_batches")
+        return (batches - 1) * size + last if is_whole and last else batches * size
+
+    def _adapter_value(self, name: str) -> int | None:
+        try:
+            value = getattr(self.epoch_iterator.data_adapter, name)
+        except Exception:  # noqa: BLE001 - so an adapter says that it does not know; or it asks a dataset of the user's
+            return None
+        return value if isinstance(value, int) else None
