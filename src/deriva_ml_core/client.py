@@ -13,10 +13,10 @@ from deriva_ml_core import datasets, workflow
 from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.datasets import Dataset
-from deriva_ml_core.definitions import RID, MLTable, MLVocab, Status
+from deriva_ml_core.definitions import RID, MLVocab, Status
 from deriva_ml_core.errors import UnknownColumn
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.recorded import RecordedExecution
+from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.plugins.notifications import DEFAULT_EXIT_TIMEOUT
@@ -218,8 +218,7 @@ class DerivaML:
         Raises:
             UnknownRID, WrongTable: There is no such execution.
         """
-        row = self._connection.require_row(MLTable.execution, execution_rid)
-        return RecordedExecution(self._connection, row)
+        return lookup_execution(self._connection, execution_rid)
 
     def find_executions(
         self,

@@ -36,7 +36,7 @@ def app(
     with open_client(host, catalog) as ml:
         where: Where = {} if deleted else AnyOf(({"Deleted": None}, {"Deleted": False}))
         columns = ("Description",)
-        found = find_rows(ml, MLTable.dataset, where, text=text, columns=columns, limit=limit, page=page)
+        found = find_rows(ml.connection, MLTable.dataset, where, text=text, columns=columns, limit=limit, page=page)
         datasets = list(_iter_dataset_summaries(ml, found))
     if as_json:
         print_json({"datasets": datasets, "page": page, "more": found.has_more})

@@ -33,7 +33,7 @@ def app(
     from deriva_ml_core.analysis.compare import SECTIONS, collect_comparison, find_differences
 
     with open_client(host, catalog) as ml:
-        one, other = collect_comparison(ml, left), collect_comparison(ml, right)
+        one, other = collect_comparison(ml.connection, left), collect_comparison(ml.connection, right)
     found = find_differences(one, other)
     equal = {
         section: len(one[section].keys() | other[section].keys()) - sum(each.section == section for each in found)

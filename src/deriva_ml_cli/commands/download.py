@@ -51,7 +51,7 @@ def _download(
     from deriva_ml_core.definitions import MLTable
     from deriva_ml_core.errors import WrongTable
 
-    table = lookup_table(ml, rid)
+    table = lookup_table(ml.connection, rid)
     if table == MLTable.dataset:
         return _download_bag(ml, rid, target_folder, version, rows_only=rows_only, force=force)
     if not ml.connection.catalog.model.table(table).is_asset:

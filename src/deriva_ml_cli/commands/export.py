@@ -80,7 +80,7 @@ def app(
     _check_options(format_, files, zipped=zipped, license_=license_)
     target = _resolve_target(rid, format_, into, zipped=zipped)
     with open_client(host, catalog) as ml:
-        account = collect_execution_export(ml, rid)
+        account = collect_execution_export(ml.connection, rid)
         if format_ is ExportFormat.prov_json:
             _write_prov(ml, account, target, as_json=as_json)
         else:
@@ -117,7 +117,7 @@ def _write_prov(ml: DerivaML, export: ExecutionExport, target: Path | None, *, a
 
     from deriva_ml_core.export.prov import build_prov_document
 
-    document = json.loads(build_prov_document(ml, export).serialize(format="json") or "{}")
+    document = json.loads(build_prov_document(ml.connection, export).serialize(format="json") or "{}")
     text = json.dumps(document, indent=2) + "\n"
     if target is None:
         typer.echo(text, nl=False)
@@ -141,7 +141,12 @@ def _write_crate(
 
     assert target is not None
     write_crate(
-        ml, export, target, included_roles=INCLUDED_ROLES[files], license_=license_ or DEFAULT_LICENSE, as_zip=zipped
+        ml.connection,
+        export,
+        target,
+        included_roles=INCLUDED_ROLES[files],
+        license_=license_ or DEFAULT_LICENSE,
+        as_zip=zipped,
     )
     _print_result(export, target, as_json=as_json)
 

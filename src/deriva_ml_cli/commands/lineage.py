@@ -41,7 +41,7 @@ def app(
     if mermaid + dot + as_json > 1:
         raise typer.BadParameter("Give one of --mermaid, --dot and --json.")
     with open_client(host, catalog) as ml:
-        found = find_lineage(ml, rid, depth=depth, limit=limit, siblings=siblings)
+        found = find_lineage(ml.connection, rid, depth=depth, limit=limit, siblings=siblings)
     if as_json:
         print_json(found.to_dict())
     elif mermaid or dot:

@@ -63,7 +63,7 @@ def app(
 
     with open_client(host, catalog) as ml:
         filters = ExecutionFilters(workflow, workflow_type, _parse_status(status), dataset, text, sort, stage)
-        found = find_execution_page(ml, filters, limit=limit, page=page)
+        found = find_execution_page(ml.connection, filters, limit=limit, page=page)
     if as_json:
         print_json({"executions": [run.to_dict() for run in found.executions], "page": page, "more": found.has_more})
     else:

@@ -45,7 +45,7 @@ def app(
         raise typer.BadParameter("What runs writes to standard output itself: give --run or --json.")
     with open_client(host, catalog) as ml:
         found = reproduce_execution(
-            ml, rid, (into or Path(f"reproduce-{rid}")).expanduser(), repository, include_inputs=inputs
+            ml.connection, rid, (into or Path(f"reproduce-{rid}")).expanduser(), repository, include_inputs=inputs
         )
     if as_json:
         print_json(_to_dict(rid, found))

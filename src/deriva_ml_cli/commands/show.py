@@ -28,7 +28,7 @@ def app(
     from deriva_ml_core.analysis.describe import describe
 
     with open_client(host, catalog) as ml:
-        found, curves = describe(ml, rid)
+        found, curves = describe(ml.connection, rid)
     if as_json:
         print_json(found)
     elif found["kind"] == "execution":

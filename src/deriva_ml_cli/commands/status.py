@@ -51,10 +51,10 @@ def _load_execution(ml: DerivaML, rid: str) -> ExecutionSummary:
     """The execution as it is now; what nobody could tell the catalog any more is told it."""
     from deriva_ml_core.analysis.runs import summarize_executions
 
-    (run,) = summarize_executions(ml, [ml.lookup_execution(rid)])
+    (run,) = summarize_executions(ml.connection, [ml.lookup_execution(rid)])
     if run.status.is_terminal and not _is_end_recorded(ml, rid):
         ml.restore_execution(rid)
-        (run,) = summarize_executions(ml, [ml.lookup_execution(rid)])
+        (run,) = summarize_executions(ml.connection, [ml.lookup_execution(rid)])
     return run
 
 

@@ -55,9 +55,9 @@ def _run_verification(ml: DerivaML, rid: str | None, *, quiet: bool) -> Verifica
         task = bar.add_task("", total=None, bytes=0)
         checked = VerificationResult(lambda _: bar.update(task, completed=checked.objects, bytes=checked.bytes))
         if rid is None:
-            verify_catalog(ml, checked)
+            verify_catalog(ml.connection, checked)
         else:
-            verify_record(ml, rid, checked)
+            verify_record(ml.connection, rid, checked)
     return checked
 
 

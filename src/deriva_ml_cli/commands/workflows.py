@@ -37,7 +37,7 @@ def app(
             ml.connection.terms.require(MLVocab.workflow_type, [workflow_type])
             where["Workflow_Type"] = workflow_type
         columns = ("Name", "Description", "URL")
-        found = find_rows(ml, MLTable.workflow, where, text=text, columns=columns, limit=limit, page=page)
+        found = find_rows(ml.connection, MLTable.workflow, where, text=text, columns=columns, limit=limit, page=page)
     if as_json:
         workflows = [workflow_to_dict(row) for row in found.rows]
         print_json({"workflows": workflows, "page": page, "more": found.has_more})

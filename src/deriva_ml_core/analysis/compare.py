@@ -15,11 +15,13 @@ from deriva_ml_core.analysis.describe import (
     read_json_object,
 )
 from deriva_ml_core.definitions import Role
+from deriva_ml_core.execution.recorded import lookup_execution
 from deriva_ml_core.models import Asset
 from deriva_ml_core.training.files import TRAINING_SUMMARY_FILE
+from deriva_ml_core.workflow import lookup_workflow
 
 if TYPE_CHECKING:
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
     from deriva_ml_core.execution.recorded import RecordedExecution
 
 __all__ = ["SECTIONS", "Difference", "find_differences", "environment_sections", "collect_comparison"]
@@ -48,23 +50,23 @@ class Difference:
         return asdict(self)
 
 
-def collect_comparison(ml: DerivaML, rid: str) -> Comparison:
+def collect_comparison(connection: Connection, rid: str) -> Comparison:
     """All of an execution that can be compared.
 
     Raises:
         InvalidRID, UnknownRID, WrongTable: There is no such execution.
     """
-    execution = ml.lookup_execution(rid)
+    execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
-    snapshot = load_environment(ml, execution, assets)
+    snapshot = load_environment(connection, execution, assets)
     environment = snapshot.get("environment") or {}
     return {
         "outcome": _outcome_section(execution),
-        "code": _code_section(ml, execution, assets, snapshot),
-        "configuration": _configuration_section(ml, execution, assets),
+        "code": _code_section(connection, execution, assets, snapshot),
+        "configuration": _configuration_section(connection, execution, assets),
         "inputs": _inputs_section(execution, assets),
         **environment_sections(environment),
-        "metrics": _metrics_section(ml, execution, assets),
+        "metrics": _metrics_section(connection, execution, assets),
     }
 
 
@@ -93,10 +95,10 @@ def _outcome_section(execution: RecordedExecution) -> dict[str, Any]:
 
 
 def _code_section(
-    ml: DerivaML, execution: RecordedExecution, assets: list[Asset], snapshot: Mapping[str, Any]
+    connection: Connection, execution: RecordedExecution, assets: list[Asset], snapshot: Mapping[str, Any]
 ) -> dict[str, Any]:
     source, repository = snapshot.get("source") or {}, snapshot.get("repository") or {}
-    workflow = ml.lookup_workflow(execution.workflow_rid) if execution.workflow_rid else None
+    workflow = lookup_workflow(connection, execution.workflow_rid) if execution.workflow_rid else None
     patches = [asset.md5 for asset in assets if asset.filename == "uncommitted.patch"]
     return {
         "workflow": f"{workflow.rid} {workflow.name} ({workflow.workflow_type})" if workflow else None,
@@ -109,10 +111,10 @@ def _code_section(
     }
 
 
-def _configuration_section(ml: DerivaML, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
-    parameters = load_configuration(ml, execution, assets).get("parameters") or {}
+def _configuration_section(connection: Connection, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
+    parameters = load_configuration(connection, execution, assets).get("parameters") or {}
     with fetch_metadata_file(
-        ml, assets, TRAINING_SUMMARY_FILE, local_path=execution.working_dir / TRAINING_SUMMARY_FILE
+        connection, assets, TRAINING_SUMMARY_FILE, local_path=execution.working_dir / TRAINING_SUMMARY_FILE
     ) as file:
         fits = [fit for fit in read_json_object(file).get("fits") or [] if isinstance(fit, dict)]
     found = dict(_flatten(parameters, ""))
@@ -161,9 +163,9 @@ def _environment_section(environment: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metrics_section(ml: DerivaML, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
+def _metrics_section(connection: Connection, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for curve in load_curves(ml, execution, assets):
+    for curve in load_curves(connection, execution, assets):
         name = curve.name if curve.stage == "fit" else f"{curve.stage} {curve.name}"
         found[f"{name}, last"] = curve.last  # that of the last fit stays
         if curve.stage == "fit":

@@ -10,9 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.analysis.runs import summarize_executions, workflow_to_dict
-from deriva_ml_core.assets.lookup import download_asset
+from deriva_ml_core.assets.lookup import download_asset, lookup_asset
+from deriva_ml_core.datasets import lookup_dataset
 from deriva_ml_core.definitions import MLTable, Role, split_rid
-from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, load_local_state
+from deriva_ml_core.execution.query import find_executions
+from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, load_local_state, lookup_execution
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import ExecutionState
 from deriva_ml_core.models import Asset
@@ -21,7 +23,7 @@ from deriva_ml_core.training.files import TRAINING_SUMMARY_FILE
 from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricCurve, read_curves
 
 if TYPE_CHECKING:
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
 
 __all__ = [
     "ENVIRONMENT_SNAPSHOT_PREFIX",
@@ -44,7 +46,7 @@ NEWEST_EXECUTIONS_LIMIT = 10
 """Executions that are named with a workflow, a dataset or an asset."""
 
 
-def lookup_table(ml: DerivaML, rid: str) -> str:
+def lookup_table(connection: Connection, rid: str) -> str:
     """The table of a record id.
 
     Raises:
@@ -54,37 +56,37 @@ def lookup_table(ml: DerivaML, rid: str) -> str:
     from deriva_ml_core.errors import UnknownRID
 
     plain = split_rid(rid)[0]
-    found = ml.connection.catalog.locate([plain])
+    found = connection.catalog.locate([plain])
     if plain not in found:
-        raise UnknownRID(f"{plain} names no row of {ml.connection.catalog.name}; `deriva-ml list` names executions.")
+        raise UnknownRID(f"{plain} names no row of {connection.catalog.name}; `deriva-ml list` names executions.")
     return found[plain]
 
 
-def describe(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[MetricCurve]]:
+def describe(connection: Connection, rid: str) -> tuple[dict[str, Any], list[MetricCurve]]:
     """Everything that is known of a row, and an execution's curves.
 
     Raises:
         InvalidRID, UnknownRID: It names no row.
     """
-    table, plain = lookup_table(ml, rid), split_rid(rid)[0]
+    table, plain = lookup_table(connection, rid), split_rid(rid)[0]
     if table == MLTable.execution:
-        return _describe_execution(ml, plain)
+        return _describe_execution(connection, plain)
     if table == MLTable.workflow:
-        return _describe_workflow(ml, plain), []
+        return _describe_workflow(connection, plain), []
     if table == MLTable.dataset:
-        return _describe_dataset(ml, plain), []
-    if ml.connection.catalog.model.table(table).is_asset:
-        return _describe_asset(ml, plain), []
-    row = ml.connection.catalog.select(table, {"RID": plain})[0]
+        return _describe_dataset(connection, plain), []
+    if connection.catalog.model.table(table).is_asset:
+        return _describe_asset(connection, plain), []
+    row = connection.catalog.select(table, {"RID": plain})[0]
     return {"kind": "row", "rid": plain, "table": table, "columns": row}, []
 
 
-def _describe_execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[MetricCurve]]:
-    execution = ml.lookup_execution(rid)
+def _describe_execution(connection: Connection, rid: str) -> tuple[dict[str, Any], list[MetricCurve]]:
+    execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
-    story = load_execution_state(ml, rid, assets)
-    curves = load_curves(ml, execution, assets)
-    (run,) = summarize_executions(ml, [execution])
+    story = load_execution_state(connection, rid, assets)
+    curves = load_curves(connection, execution, assets)
+    (run,) = summarize_executions(connection, [execution])
     inputs = [asset for asset in assets if asset.role == Role.input]
     outputs = [asset for asset in assets if asset.role != Role.input]
     return {
@@ -95,16 +97,16 @@ def _describe_execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Me
         "citation": execution.url,
         "working_dir": execution.working_dir if execution.working_dir.is_dir() else None,
         "inputs": {
-            "datasets": _describe_input_datasets(ml, execution),
+            "datasets": _describe_input_datasets(connection, execution),
             "assets": [asset_to_dict(asset) for asset in inputs],
         },
         "outputs": [asset_to_dict(asset) for asset in outputs],
         "datasets_made": [spec.model_dump(include={"rid", "version"}) for spec in execution.list_output_datasets()],
         "unsent": [file.asset.filename for file in story.pending_files() if not file.asset.record],
-        "parents": _describe_related(ml, execution.list_parent_executions()),
-        "children": _describe_related(ml, execution.list_nested_executions()),
-        "environment": _summarize_environment(load_environment(ml, execution, assets), story),
-        "fits": _load_fits(ml, execution, assets),
+        "parents": _describe_related(connection, execution.list_parent_executions()),
+        "children": _describe_related(connection, execution.list_nested_executions()),
+        "environment": _summarize_environment(load_environment(connection, execution, assets), story),
+        "fits": _load_fits(connection, execution, assets),
         "metrics": [curve.to_dict() for curve in curves],
         "metric_values": [each.model_dump() for each in execution.list_metrics()],
         "timeline": [
@@ -114,24 +116,26 @@ def _describe_execution(ml: DerivaML, rid: str) -> tuple[dict[str, Any], list[Me
     }, curves
 
 
-def load_curves(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[MetricCurve]:
+def load_curves(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[MetricCurve]:
     """The curves of an execution's metrics, from its working folder here, or from the store."""
-    with fetch_metadata_file(ml, assets, METRICS_FILE, local_path=execution.working_dir / METRICS_FILE) as file:
+    with fetch_metadata_file(connection, assets, METRICS_FILE, local_path=execution.working_dir / METRICS_FILE) as file:
         return read_curves(file, {each.name: each.larger_is_better for each in execution.list_metrics()})
 
 
-def load_environment(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:
+def load_environment(
+    connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]
+) -> Mapping[str, Any]:
     """The environment snapshot of an execution; empty where none was kept."""
     local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
     with fetch_metadata_file(
-        ml, assets, ENVIRONMENT_SNAPSHOT_PREFIX, local_path=local[-1] if local else None, is_prefix=True
+        connection, assets, ENVIRONMENT_SNAPSHOT_PREFIX, local_path=local[-1] if local else None, is_prefix=True
     ) as file:
         return read_json_object(file)
 
 
-def _load_fits(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> list[dict[str, Any]]:
+def _load_fits(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[dict[str, Any]]:
     with fetch_metadata_file(
-        ml, assets, TRAINING_SUMMARY_FILE, local_path=execution.working_dir / TRAINING_SUMMARY_FILE
+        connection, assets, TRAINING_SUMMARY_FILE, local_path=execution.working_dir / TRAINING_SUMMARY_FILE
     ) as file:
         fits = read_json_object(file).get("fits", [])
     wanted = ("fit", "began", "ended", "outcome", "epochs", "epochs_done", "best")
@@ -160,17 +164,17 @@ def _summarize_environment(snapshot: Mapping[str, Any], state: ExecutionState) -
     }
 
 
-def _describe_input_datasets(ml: DerivaML, execution: RecordedExecution) -> list[dict[str, Any]]:
+def _describe_input_datasets(connection: Connection, execution: RecordedExecution) -> list[dict[str, Any]]:
     specs = execution.list_input_datasets()
-    rows = ml.connection.catalog.select(MLTable.dataset, {"RID": [spec.rid for spec in specs]}) if specs else []
+    rows = connection.catalog.select(MLTable.dataset, {"RID": [spec.rid for spec in specs]}) if specs else []
     words = {row["RID"]: row["Description"] or "" for row in rows}
     return [{"rid": s.rid, "version": s.version, "description": words.get(s.rid, "")} for s in specs]
 
 
-def _describe_related(ml: DerivaML, executions: Sequence[RecordedExecution]) -> list[dict[str, Any]]:
+def _describe_related(connection: Connection, executions: Sequence[RecordedExecution]) -> list[dict[str, Any]]:
     return [
         {"rid": run.rid, "status": str(run.status), "description": run.description}
-        for run in summarize_executions(ml, executions)
+        for run in summarize_executions(connection, executions)
     ]
 
 
@@ -179,19 +183,19 @@ def asset_to_dict(asset: Asset) -> dict[str, Any]:
     return asset.model_dump(mode="json")
 
 
-def _describe_workflow(ml: DerivaML, rid: str) -> dict[str, Any]:
-    row = ml.connection.require_row(MLTable.workflow, rid)
-    newest = summarize_executions(ml, ml.find_executions(workflow=rid, limit=NEWEST_EXECUTIONS_LIMIT))
+def _describe_workflow(connection: Connection, rid: str) -> dict[str, Any]:
+    row = connection.require_row(MLTable.workflow, rid)
+    newest = summarize_executions(connection, find_executions(connection, workflow=rid, limit=NEWEST_EXECUTIONS_LIMIT))
     return {"kind": "workflow", **workflow_to_dict(row), "newest_executions": [run.to_dict() for run in newest]}
 
 
-def _describe_dataset(ml: DerivaML, rid: str) -> dict[str, Any]:
+def _describe_dataset(connection: Connection, rid: str) -> dict[str, Any]:
     from deriva_ml_core.datasets.members import member_links
 
-    dataset = ml.lookup_dataset(rid)
+    dataset = lookup_dataset(connection, rid)
     history = dataset.dataset_history()
-    row = ml.connection.require_row(MLTable.dataset, rid)
-    catalog = ml.connection.catalog
+    row = connection.require_row(MLTable.dataset, rid)
+    catalog = connection.catalog
     then = catalog.at(history[-1].snapshot) if history else catalog
     counts = {
         element: sum(len(page) for page in then.pages(link.table, {link.dataset_column: rid}))
@@ -210,25 +214,27 @@ def _describe_dataset(ml: DerivaML, rid: str) -> dict[str, Any]:
         "parents": [each.rid for each in dataset.list_dataset_parents()],
         "newest_executions": [
             run.to_dict()
-            for run in summarize_executions(ml, ml.find_executions(dataset=rid, limit=NEWEST_EXECUTIONS_LIMIT))
+            for run in summarize_executions(
+                connection, find_executions(connection, dataset=rid, limit=NEWEST_EXECUTIONS_LIMIT)
+            )
         ],
     }
 
 
-def _describe_asset(ml: DerivaML, rid: str) -> dict[str, Any]:
-    asset = ml.lookup_asset(rid)
-    catalog = ml.connection.catalog
-    row = ml.connection.require_row(asset.table, rid)
+def _describe_asset(connection: Connection, rid: str) -> dict[str, Any]:
+    asset = lookup_asset(connection, rid)
+    catalog = connection.catalog
+    row = connection.require_row(asset.table, rid)
     links = catalog.select(asset_execution_table_name(asset.table), {asset.table: rid})
     rows = catalog.select(MLTable.execution, {"RID": [link["Execution"] for link in links]}) if links else []
     roles = {link["Execution"]: link["Asset_Role"] for link in links}
-    runs = summarize_executions(ml, [RecordedExecution(ml.connection, each) for each in rows])
+    runs = summarize_executions(connection, [RecordedExecution(connection, each) for each in rows])
     executions = [{"role": roles[run.rid], **run.to_dict()} for run in runs]
     return {
         "kind": "asset",
         **asset_to_dict(asset),
         "created": row.get("RCT"),
-        "source": ml.connection.store.source(asset.url),
+        "source": connection.store.source(asset.url),
         "executions": executions,
     }
 
@@ -239,29 +245,36 @@ MAX_DOWNLOAD_BYTES = 256 * 2**20
 METADATA_TABLE = "Execution_Metadata"
 
 
-def load_execution_state(ml: DerivaML, rid: str, assets: Sequence[Asset]) -> ExecutionState:
+def load_execution_state(connection: Connection, rid: str, assets: Sequence[Asset]) -> ExecutionState:
     """What an execution's journal tells, here or as it was kept; an empty story where there is none."""
-    if (story := load_local_state(ml.connection, rid)) is not None:
+    if (story := load_local_state(connection, rid)) is not None:
         return story
-    with fetch_metadata_file(ml, assets, JOURNAL_FILENAME) as file:
+    with fetch_metadata_file(connection, assets, JOURNAL_FILENAME) as file:
         return load_state(file) if file else ExecutionState()
 
 
-def load_configuration(ml: DerivaML, execution: RecordedExecution, assets: Sequence[Asset]) -> Mapping[str, Any]:
+def load_configuration(
+    connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]
+) -> Mapping[str, Any]:
     """What ``configuration.json`` of an execution says; empty where none was kept."""
     name = "configuration.json"
-    with fetch_metadata_file(ml, assets, name, local_path=execution.working_dir / "records" / name) as file:
+    with fetch_metadata_file(connection, assets, name, local_path=execution.working_dir / "records" / name) as file:
         return read_json_object(file)
 
 
 @contextmanager
 def fetch_metadata_file(
-    ml: DerivaML, assets: Sequence[Asset], name: str, *, local_path: Path | None = None, is_prefix: bool = False
+    connection: Connection,
+    assets: Sequence[Asset],
+    name: str,
+    *,
+    local_path: Path | None = None,
+    is_prefix: bool = False,
 ) -> Iterator[Path | None]:
     """One of the files that describe an execution.
 
     Args:
-        ml: The catalog.
+        connection: The catalog.
         assets: The execution's assets.
         name: The file's name.
         local_path: Where it lies on this machine, which is newer than what was sent, where it is there.
@@ -282,7 +295,7 @@ def fetch_metadata_file(
         yield None
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield download_asset(ml.connection, found[-1], Path(folder))
+        yield download_asset(connection, found[-1], Path(folder))
 
 
 def safe_file_name(asset: Asset) -> str:

@@ -16,7 +16,7 @@ from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.schema import CatalogModel, asset_execution_table_name
 
 if TYPE_CHECKING:
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
 
 __all__ = ["DOWNSTREAM", "UPSTREAM", "Edge", "Lineage", "Node", "find_lineage", "render_dot", "render_mermaid"]
 
@@ -106,11 +106,11 @@ class _Step:
     where: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find_lineage(ml: DerivaML, rid: str, *, depth: int, limit: int, siblings: int) -> Lineage:
+def find_lineage(connection: Connection, rid: str, *, depth: int, limit: int, siblings: int) -> Lineage:
     """Walk back and on from a row, one question a level and a kind of link.
 
     Args:
-        ml: The catalog.
+        connection: The catalog.
         rid: An execution, a dataset or an asset.
         depth: How many links to follow in each direction.
         limit: The most nodes in each direction.
@@ -119,8 +119,8 @@ def find_lineage(ml: DerivaML, rid: str, *, depth: int, limit: int, siblings: in
     Raises:
         InvalidRID, UnknownRID, WrongTable: It names nothing that is made.
     """
-    table, start = lookup_table(ml, rid), split_rid(rid)[0]
-    model = ml.connection.catalog.model
+    table, start = lookup_table(connection, rid), split_rid(rid)[0]
+    model = connection.catalog.model
     if table not in (EXECUTION, DATASET) and not model.table(table).is_asset:
         raise WrongTable(
             f"{start} is a row of {table}, which nothing is made from; give an execution, dataset or asset."
@@ -128,13 +128,13 @@ def find_lineage(ml: DerivaML, rid: str, *, depth: int, limit: int, siblings: in
     found = Lineage(start)
     tables = {start: table}
     for direction in (UPSTREAM, DOWNSTREAM):
-        tables |= _walk(ml, found, {start: table}, direction, (depth, limit, siblings))
-    found.nodes.update({node.rid: node for node in _load_nodes(ml, tables)})
+        tables |= _walk(connection, found, {start: table}, direction, (depth, limit, siblings))
+    found.nodes.update({node.rid: node for node in _load_nodes(connection, tables)})
     return found
 
 
 def _walk(
-    ml: DerivaML, lineage: Lineage, start: dict[str, str], direction: str, bounds: tuple[int, int, int]
+    connection: Connection, lineage: Lineage, start: dict[str, str], direction: str, bounds: tuple[int, int, int]
 ) -> dict[str, str]:
     depth, limit, siblings = bounds
     seen, level = dict(start), dict(start)
@@ -142,7 +142,7 @@ def _walk(
         following: dict[str, str] = {}
         for table in dict.fromkeys(level.values()):
             here = [rid for rid in level if level[rid] == table]
-            for step, rows in _iter_linked_rids(ml, table, here, direction):
+            for step, rows in _iter_linked_rids(connection, table, here, direction):
                 _add_edges(lineage, step, rows, direction, siblings, following)
         following = {rid: table for rid, table in following.items() if rid not in seen}
         if len(seen) + len(following) > limit:
@@ -185,9 +185,9 @@ def _add_edges(
 
 
 def _iter_linked_rids(
-    ml: DerivaML, table: str, rids: list[str], direction: str
+    connection: Connection, table: str, rids: list[str], direction: str
 ) -> Iterator[tuple[_Step, Iterator[tuple[str, str]]]]:
-    catalog = ml.connection.catalog
+    catalog = connection.catalog
     for step in _build_steps(catalog.model, table, direction):
         pages = catalog.pages(step.link_table, {step.from_column: rids, **step.where})
         yield (
@@ -198,12 +198,12 @@ def _iter_linked_rids(
         for element, link in member_links(catalog.model).items():
             if catalog.model.table(element).is_asset:
                 step = _Step(asset_execution_table_name(element), element, EXECUTION, EXECUTION)
-                yield step, _iter_producers(ml, link, rids)
+                yield step, _iter_producers(connection, link, rids)
 
 
-def _iter_producers(ml: DerivaML, link: MemberLink, datasets: list[str]) -> Iterator[tuple[str, str]]:
+def _iter_producers(connection: Connection, link: MemberLink, datasets: list[str]) -> Iterator[tuple[str, str]]:
     """The executions that made the files in datasets, each once a dataset."""
-    catalog = ml.connection.catalog
+    catalog = connection.catalog
     known: set[tuple[str, str]] = set()
     for page in catalog.pages(link.table, {link.dataset_column: datasets}, size=MEMBERS_PER_QUERY):
         members: dict[str, list[str]] = {}
@@ -254,12 +254,12 @@ def _build_nesting_steps(nested: MemberLink | None, direction: str) -> list[_Ste
     return [_Step(nested.table, *ends, DATASET)]
 
 
-def _load_nodes(ml: DerivaML, tables: Mapping[str, str]) -> Iterator[Node]:
-    catalog = ml.connection.catalog
+def _load_nodes(connection: Connection, tables: Mapping[str, str]) -> Iterator[Node]:
+    catalog = connection.catalog
     for table in dict.fromkeys(tables.values()):
         rows = catalog.select(table, {"RID": [rid for rid, each in tables.items() if each == table]})
         if table == EXECUTION:
-            for run in summarize_executions(ml, [RecordedExecution(ml.connection, row) for row in rows]):
+            for run in summarize_executions(connection, [RecordedExecution(connection, row) for row in rows]):
                 yield Node(run.rid, table, run.description or str(run.workflow.get("Name") or ""), str(run.status))
         else:
             for row in rows:

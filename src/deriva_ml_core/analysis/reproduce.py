@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from deriva_ml_core.analysis.compare import Difference, environment_sections, find_differences
 from deriva_ml_core.analysis.describe import fetch_metadata_file, load_configuration, load_environment, safe_file_name
 from deriva_ml_core.assets.lookup import download_asset
+from deriva_ml_core.datasets import lookup_dataset
 from deriva_ml_core.definitions import MLAsset, Role
 from deriva_ml_core.errors import FileConflict, NotReproducible
+from deriva_ml_core.execution.recorded import lookup_execution
 from deriva_ml_core.git import checkout_commit
 from deriva_ml_core.models import Asset
 
 if TYPE_CHECKING:
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
 
 __all__ = ["Reproduction", "reproduce_execution"]
 
@@ -81,12 +83,12 @@ class Reproduction:
 
 
 def reproduce_execution(
-    ml: DerivaML, rid: str, target: Path, repository: Path | None, *, include_inputs: bool
+    connection: Connection, rid: str, target: Path, repository: Path | None, *, include_inputs: bool
 ) -> Reproduction:
     """Rebuild a run: the repository's commit with what was not committed, the inputs, and the records.
 
     Args:
-        ml: The catalog.
+        connection: The catalog.
         rid: The execution.
         target: The folder to make.
         repository: A clone that has the commit; those around this terminal and of the run itself are tried too.
@@ -97,9 +99,9 @@ def reproduce_execution(
         FileConflict: The folder is there already.
         NotReproducible: It ran in no repository, or nobody has the commit any more.
     """
-    execution = ml.lookup_execution(rid)
+    execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
-    snapshot = load_environment(ml, execution, assets)
+    snapshot = load_environment(connection, execution, assets)
     recorded = snapshot.get("repository") or {}
     if not recorded.get("head"):
         raise NotReproducible(
@@ -109,7 +111,7 @@ def reproduce_execution(
     if target.exists():
         raise FileConflict(f"{target} is there already: name another folder with --into.")
     target.mkdir(parents=True)
-    patch = _read_patch(ml, assets, execution.working_dir)
+    patch = _read_patch(connection, assets, execution.working_dir)
     nearby = [each for each in (repository, Path.cwd(), Path(str(recorded.get("root")))) if each is not None]
     try:
         source = checkout_commit(
@@ -131,10 +133,10 @@ def reproduce_execution(
         command=tuple(command),
         place=place,
         variables=_select_variables(environment),
-        redacted=tuple(_iter_redacted_names(load_configuration(ml, execution, assets), environment)),
-        differing=tuple(_iter_environment_differences(ml, environment)),
-        inputs=tuple(_download_inputs(ml, rid, assets, target / "inputs")) if include_inputs else (),
-        records=tuple(_download_records(ml, assets, target / "records")),
+        redacted=tuple(_iter_redacted_names(load_configuration(connection, execution, assets), environment)),
+        differing=tuple(_iter_environment_differences(connection, environment)),
+        inputs=tuple(_download_inputs(connection, rid, assets, target / "inputs")) if include_inputs else (),
+        records=tuple(_download_records(connection, assets, target / "records")),
     )
 
 
@@ -158,8 +160,8 @@ def _suggest_container_command(snapshot: Mapping[str, Any]) -> str:
     return f" Run that image again: docker run {shlex.quote(named)}" + (f", in which {words!r} ran." if words else ".")
 
 
-def _read_patch(ml: DerivaML, assets: list[Asset], folder: Path) -> bytes:
-    with fetch_metadata_file(ml, assets, PATCH_FILE, local_path=folder / "records" / PATCH_FILE) as file:
+def _read_patch(connection: Connection, assets: list[Asset], folder: Path) -> bytes:
+    with fetch_metadata_file(connection, assets, PATCH_FILE, local_path=folder / "records" / PATCH_FILE) as file:
         return file.read_bytes() if file else b""
 
 
@@ -250,11 +252,11 @@ def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _iter_environment_differences(ml: DerivaML, environment: Mapping[str, Any]) -> Iterator[Difference]:
+def _iter_environment_differences(connection: Connection, environment: Mapping[str, Any]) -> Iterator[Difference]:
     from deriva_ml_core.plugins.manager import collect
     from deriva_ml_core.redaction import redact
 
-    told = collect(ml.connection.plugins, "describe_environment", {"environ": dict(os.environ)})
+    told = collect(connection.plugins, "describe_environment", {"environ": dict(os.environ)})
     present = redact(dict(told.get("environment") or {}))
     for each in find_differences(
         environment_sections(environment), environment_sections(present if isinstance(present, dict) else {})
@@ -263,19 +265,19 @@ def _iter_environment_differences(ml: DerivaML, environment: Mapping[str, Any]) 
             yield each
 
 
-def _download_inputs(ml: DerivaML, rid: str, assets: list[Asset], folder: Path) -> Iterator[Path]:
-    for spec in ml.lookup_execution(rid).list_input_datasets():
-        yield ml.lookup_dataset(spec.rid).download_dataset_bag(spec.version).path
+def _download_inputs(connection: Connection, rid: str, assets: list[Asset], folder: Path) -> Iterator[Path]:
+    for spec in lookup_execution(connection, rid).list_input_datasets():
+        yield lookup_dataset(connection, spec.rid).download_dataset_bag(spec.version).path
     for asset in assets:
         if asset.role == Role.input:
-            yield download_asset(ml.connection, asset, folder)
+            yield download_asset(connection, asset, folder)
 
 
-def _download_records(ml: DerivaML, assets: list[Asset], folder: Path) -> Iterator[Path]:
+def _download_records(connection: Connection, assets: list[Asset], folder: Path) -> Iterator[Path]:
     for asset in assets:
         if asset.table == MLAsset.execution_metadata and asset.role == Role.output:
             target = folder / safe_file_name(asset)
-            download_asset(ml.connection, asset, folder).replace(target)
+            download_asset(connection, asset, folder).replace(target)
             yield target
     for left in (folder / MLAsset.execution_metadata).glob("*"):
         left.rmdir()

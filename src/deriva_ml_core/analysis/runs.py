@@ -13,7 +13,7 @@ from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid
 from deriva_ml_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
     from deriva_ml_core.execution.query import Ranking
     from deriva_ml_core.execution.recorded import RecordedExecution
     from deriva_ml_core.models import MetricSummary
@@ -117,11 +117,11 @@ def workflow_to_dict(row: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def find_execution_page(ml: DerivaML, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
+def find_execution_page(connection: Connection, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
     """Find executions, newest first, or best first by a metric.
 
     Args:
-        ml: The catalog.
+        connection: The catalog.
         filters: Which ones.
         limit: How many a page has.
         page: Which page, from 1.
@@ -136,32 +136,36 @@ def find_execution_page(ml: DerivaML, filters: ExecutionFilters, *, limit: int, 
         raise ConfigurationError("--stage says of which stage the metric of --sort is: give --sort with it.")
     for table, rid in ((MLTable.workflow, filters.workflow), (MLTable.dataset, filters.dataset)):
         if rid is not None:
-            ml.connection.require_row(table, check_rid(rid))
+            connection.require_row(table, check_rid(rid))
     if filters.workflow_type is not None:
-        ml.connection.terms.require(MLVocab.workflow_type, [filters.workflow_type])
-    ranking = None if filters.sort is None else resolve_ranking(ml.connection, filters.sort, filters.stage)
+        connection.terms.require(MLVocab.workflow_type, [filters.workflow_type])
+    ranking = None if filters.sort is None else resolve_ranking(connection, filters.sort, filters.stage)
     wanted = limit * page + 1
-    found = _find_matching(ml, filters, ranking, wanted)
-    runs = summarize_executions(ml, found[wanted - 1 - limit : wanted - 1])
-    return ExecutionPage(runs if ranking is None else _add_metrics(ml, runs, ranking), len(found) == wanted, ranking)
+    found = _find_matching(connection, filters, ranking, wanted)
+    runs = summarize_executions(connection, found[wanted - 1 - limit : wanted - 1])
+    return ExecutionPage(
+        runs if ranking is None else _add_metrics(connection, runs, ranking), len(found) == wanted, ranking
+    )
 
 
-def _add_metrics(ml: DerivaML, summaries: Sequence[ExecutionSummary], ranking: Ranking) -> tuple[ExecutionSummary, ...]:
+def _add_metrics(
+    connection: Connection, summaries: Sequence[ExecutionSummary], ranking: Ranking
+) -> tuple[ExecutionSummary, ...]:
     from deriva_ml_core.execution.row_sync import list_metrics
 
-    found = list_metrics(ml.connection, [run.rid for run in summaries], ranking.where)
+    found = list_metrics(connection, [run.rid for run in summaries], ranking.where)
     return tuple(replace(run, metric=next(iter(found.get(run.rid, ())), None)) for run in summaries)
 
 
 def _find_matching(
-    ml: DerivaML, filters: ExecutionFilters, ranking: Ranking | None, count: int
+    connection: Connection, filters: ExecutionFilters, ranking: Ranking | None, count: int
 ) -> list[RecordedExecution]:
     from deriva_ml_core.execution.query import find_executions
 
     asked = count
     while True:
         found = find_executions(
-            ml.connection,
+            connection,
             workflow=filters.workflow,
             workflow_type=filters.workflow_type,
             status=filters.status,
@@ -169,14 +173,16 @@ def _find_matching(
             limit=asked,
             ranking=ranking,
         )
-        matching = found if filters.text is None else _filter_by_text(ml, found, filters.text.casefold())
+        matching = found if filters.text is None else _filter_by_text(connection, found, filters.text.casefold())
         if len(found) < asked or len(matching) >= count:
             return matching[:count]
         asked *= 4
 
 
-def _filter_by_text(ml: DerivaML, recorded: Sequence[RecordedExecution], text: str) -> list[RecordedExecution]:
-    workflows = _load_workflows(ml, recorded)
+def _filter_by_text(
+    connection: Connection, recorded: Sequence[RecordedExecution], text: str
+) -> list[RecordedExecution]:
+    workflows = _load_workflows(connection, recorded)
     return [
         each
         for each in recorded
@@ -185,16 +191,16 @@ def _filter_by_text(ml: DerivaML, recorded: Sequence[RecordedExecution], text: s
     ]
 
 
-def summarize_executions(ml: DerivaML, recorded: Iterable[RecordedExecution]) -> tuple[ExecutionSummary, ...]:
+def summarize_executions(connection: Connection, recorded: Iterable[RecordedExecution]) -> tuple[ExecutionSummary, ...]:
     """The executions with their workflows, which one question brings."""
     executions = list(recorded)
-    workflows = _load_workflows(ml, executions)
+    workflows = _load_workflows(connection, executions)
     return tuple(_summarize_execution(each, workflows.get(each.workflow_rid or "", {})) for each in executions)
 
 
-def _load_workflows(ml: DerivaML, recorded: Sequence[RecordedExecution]) -> dict[str, dict[str, Any]]:
+def _load_workflows(connection: Connection, recorded: Sequence[RecordedExecution]) -> dict[str, dict[str, Any]]:
     rids = sorted({each.workflow_rid for each in recorded if each.workflow_rid})
-    rows = ml.connection.catalog.select(MLTable.workflow, {"RID": rids}) if rids else []
+    rows = connection.catalog.select(MLTable.workflow, {"RID": rids}) if rids else []
     return {row["RID"]: row for row in rows}
 
 
@@ -230,12 +236,12 @@ class RowPage:
 
 
 def find_rows(
-    ml: DerivaML, table: str, where: Where, *, text: str | None, columns: Sequence[str], limit: int, page: int
+    connection: Connection, table: str, where: Where, *, text: str | None, columns: Sequence[str], limit: int, page: int
 ) -> RowPage:
     """Find rows of a table, newest first.
 
     Args:
-        ml: The catalog.
+        connection: The catalog.
         table: The table.
         where: Which rows.
         text: What one of `columns` must hold, in capitals or not; None for whatever they hold.
@@ -246,7 +252,7 @@ def find_rows(
     wanted = asked = limit * page + 1
     order = ("RCT", "RID")
     while True:
-        found = ml.connection.catalog.select(table, where, order=order, descending=True, limit=asked)
+        found = connection.catalog.select(table, where, order=order, descending=True, limit=asked)
         small = (text or "").casefold()
         matching = [row for row in found if any(small in str(row[name] or "").casefold() for name in columns)]
         if len(found) < asked or len(matching) >= wanted:

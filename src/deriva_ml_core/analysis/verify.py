@@ -9,14 +9,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.analysis.describe import lookup_table
-from deriva_ml_core.assets.lookup import asset_from_row, verify_asset
+from deriva_ml_core.assets.lookup import asset_from_row, lookup_asset, verify_asset
+from deriva_ml_core.datasets import lookup_dataset
 from deriva_ml_core.definitions import MLTable, split_rid
 from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, WrongTable
+from deriva_ml_core.execution.recorded import lookup_execution
 from deriva_ml_core.models import Asset
 from deriva_ml_core.schema import asset_execution_table_name
 
 if TYPE_CHECKING:
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
 
 __all__ = ["VerificationResult", "Problem", "verify_catalog", "verify_record"]
 
@@ -64,58 +66,60 @@ class VerificationResult:
         return {"objects": self.objects, "bytes": self.bytes, "links": self.links, "problems": problems}
 
 
-def verify_record(ml: DerivaML, rid: str, result: VerificationResult) -> None:
+def verify_record(connection: Connection, rid: str, result: VerificationResult) -> None:
     """Check an execution's files and links, a dataset's files, or one asset.
 
     Raises:
         InvalidRID, UnknownRID, WrongTable: It names nothing that has files.
         StoreUnavailable: The store cannot be reached now.
     """
-    table, plain = lookup_table(ml, rid), split_rid(rid)[0]
+    table, plain = lookup_table(connection, rid), split_rid(rid)[0]
     if table == MLTable.execution:
-        _check_objects(ml, ml.lookup_execution(plain).list_assets(), result)
-        _check_execution_links(ml, plain, result)
+        _check_objects(connection, lookup_execution(connection, plain).list_assets(), result)
+        _check_execution_links(connection, plain, result)
     elif table == MLTable.dataset:
-        for assets in _iter_member_assets(ml, plain):
-            _check_objects(ml, assets, result)
-    elif ml.connection.catalog.model.table(table).is_asset:
-        _check_objects(ml, [ml.lookup_asset(plain)], result)
+        for assets in _iter_member_assets(connection, plain):
+            _check_objects(connection, assets, result)
+    elif connection.catalog.model.table(table).is_asset:
+        _check_objects(connection, [lookup_asset(connection, plain)], result)
     else:
         raise WrongTable(f"{plain} is a row of {table}, which has no files; give an execution, a dataset or an asset.")
 
 
-def verify_catalog(ml: DerivaML, result: VerificationResult) -> None:
+def verify_catalog(connection: Connection, result: VerificationResult) -> None:
     """Check each object of the store that a row names, and each row that another row names.
 
     Raises:
         StoreUnavailable: The store cannot be reached now.
     """
-    catalog = ml.connection.catalog
+    catalog = connection.catalog
     for table in catalog.refresh().tables.values():
         for page in catalog.pages(table.name):
             if table.is_asset:
-                _check_objects(ml, [asset_from_row(ml.connection, table.name, row, ()) for row in page], result)
-            _check_links(ml, table.name, page, result)
+                _check_objects(connection, [asset_from_row(connection, table.name, row, ()) for row in page], result)
+            _check_links(connection, table.name, page, result)
 
 
-def _iter_member_assets(ml: DerivaML, rid: str) -> Iterator[list[Asset]]:
-    model = ml.connection.catalog.model
-    dataset = ml.lookup_dataset(rid)
+def _iter_member_assets(connection: Connection, rid: str) -> Iterator[list[Asset]]:
+    model = connection.catalog.model
+    dataset = lookup_dataset(connection, rid)
     for table in model.element_tables:
         if model.table(table).is_asset:
             for page in dataset.iterate_dataset_members(table, recurse=True):
-                yield [asset_from_row(ml.connection, table, row, ()) for row in page]
+                yield [asset_from_row(connection, table, row, ()) for row in page]
 
 
-def _check_objects(ml: DerivaML, assets: Sequence[Asset], result: VerificationResult) -> None:
+def _check_objects(connection: Connection, assets: Sequence[Asset], result: VerificationResult) -> None:
     """Read objects where they lie, each once however many rows name it."""
     new: dict[str, Asset] = {}
     for asset in assets:
-        if (source := _resolve_source(ml, asset)) not in result.checked_sources:
+        if (source := _resolve_source(connection, asset)) not in result.checked_sources:
             new[source] = asset
     result.checked_sources.update(new)
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as threads:
-        for asset, problem in zip(new.values(), threads.map(partial(_find_problem, ml), new.values()), strict=True):
+        for asset, problem in zip(
+            new.values(), threads.map(partial(_find_problem, connection), new.values()), strict=True
+        ):
             result.objects += 1
             result.bytes += asset.length
             if problem:
@@ -123,35 +127,37 @@ def _check_objects(ml: DerivaML, assets: Sequence[Asset], result: VerificationRe
             result.progress_callback(asset)
 
 
-def _resolve_source(ml: DerivaML, asset: Asset) -> str:
+def _resolve_source(connection: Connection, asset: Asset) -> str:
     try:
-        return ml.connection.store.source(asset.url)
+        return connection.store.source(asset.url)
     except DerivaMLException:  # a URL that names nothing of this store
         return asset.url
 
 
-def _find_problem(ml: DerivaML, asset: Asset) -> str:
+def _find_problem(connection: Connection, asset: Asset) -> str:
     from deriva_ml_core.errors import UnknownAddress
 
     try:
-        verify_asset(ml.connection, asset)
+        verify_asset(connection, asset)
     except (ChecksumMismatch, UnknownAddress) as error:
         return str(error)
     return ""
 
 
-def _check_execution_links(ml: DerivaML, rid: str, result: VerificationResult) -> None:
-    catalog = ml.connection.catalog
-    _check_links(ml, MLTable.execution, catalog.select(MLTable.execution, {"RID": rid}), result)
+def _check_execution_links(connection: Connection, rid: str, result: VerificationResult) -> None:
+    catalog = connection.catalog
+    _check_links(connection, MLTable.execution, catalog.select(MLTable.execution, {"RID": rid}), result)
     names = [MLTable.dataset_execution.value, MLTable.nested_execution.value, MLTable.dataset_version.value]
     names += [asset_execution_table_name(table.name) for table in catalog.model.tables.values() if table.is_asset]
     for name in names:
         if name in catalog.model.tables:
-            _check_links(ml, name, catalog.select(name, {"Execution": rid}), result)
+            _check_links(connection, name, catalog.select(name, {"Execution": rid}), result)
 
 
-def _check_links(ml: DerivaML, table: str, rows: Iterable[Mapping[str, Any]], result: VerificationResult) -> None:
-    catalog = ml.connection.catalog
+def _check_links(
+    connection: Connection, table: str, rows: Iterable[Mapping[str, Any]], result: VerificationResult
+) -> None:
+    catalog = connection.catalog
     for key in catalog.model.table(table).foreign_keys:
         naming = [row for row in rows if row[key.column] is not None]
         wanted = sorted({row[key.column] for row in naming})

@@ -25,6 +25,7 @@ __all__ = [
     "download_state",
     "effective_status",
     "load_local_state",
+    "lookup_execution",
 ]
 
 
@@ -214,6 +215,19 @@ class RecordedExecution:
         if status.is_terminal:
             return status, detail
         return effective_status(load_local_state(self._connection, self.execution_rid)) or (status, detail)
+
+
+def lookup_execution(connection: Connection, rid: RID) -> RecordedExecution:
+    """Return a recorded execution.
+
+    Args:
+        connection: The catalog.
+        rid: The execution's RID.
+
+    Raises:
+        UnknownRID, WrongTable: The RID is not that of an execution.
+    """
+    return RecordedExecution(connection, connection.require_row(MLTable.execution, rid))
 
 
 def effective_status(state: ExecutionState | None) -> tuple[Status, str] | None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.analysis.describe import load_configuration, load_environment, load_execution_state
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, Status
+from deriva_ml_core.execution.recorded import lookup_execution
 from deriva_ml_core.models import Asset, MetricSummary
+from deriva_ml_core.workflow import lookup_workflow
 
 if TYPE_CHECKING:
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
     from deriva_ml_core.execution.recorded import RecordedExecution
 
 __all__ = ["ExecutionExport", "Code", "DatasetVersion", "Agent", "collect_execution_export"]
@@ -132,18 +134,18 @@ class ExecutionExport:
         return self.description or f"Execution {self.rid}"
 
 
-def collect_execution_export(ml: DerivaML, rid: str) -> ExecutionExport:
+def collect_execution_export(connection: Connection, rid: str) -> ExecutionExport:
     """Gather what an execution was.
 
     Raises:
         InvalidRID, UnknownRID, WrongTable: There is no such execution.
     """
-    execution = ml.lookup_execution(rid)
+    execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
-    snapshot = load_environment(ml, execution, assets)
-    story = load_execution_state(ml, rid, assets)
+    snapshot = load_environment(connection, execution, assets)
+    story = load_execution_state(connection, rid, assets)
     outputs = [asset for asset in assets if asset.role != Role.input]
-    parameters = load_configuration(ml, execution, assets).get("parameters")
+    parameters = load_configuration(connection, execution, assets).get("parameters")
     return ExecutionExport(
         rid=execution.execution_rid,
         citation=execution.url,
@@ -152,8 +154,8 @@ def collect_execution_export(ml: DerivaML, rid: str) -> ExecutionExport:
         status_detail=execution.status_detail,
         started=story.start_time,
         stopped=story.stop_time,
-        agent=_find_agent(ml, execution, snapshot),
-        code=_collect_code(ml, execution, snapshot),
+        agent=_find_agent(connection, execution, snapshot),
+        code=_collect_code(connection, execution, snapshot),
         commit=(snapshot.get("repository") or {}).get("head"),
         environment=snapshot.get("environment") or {},
         parameters=parameters if isinstance(parameters, Mapping) else {},
@@ -161,28 +163,28 @@ def collect_execution_export(ml: DerivaML, rid: str) -> ExecutionExport:
         outputs=tuple(asset for asset in outputs if asset.table != MLAsset.execution_metadata),
         records=tuple(asset for asset in outputs if asset.table == MLAsset.execution_metadata),
         input_datasets=tuple(
-            _iter_dataset_versions(ml, [(each.rid, each.version) for each in execution.list_input_datasets()])
+            _iter_dataset_versions(connection, [(each.rid, each.version) for each in execution.list_input_datasets()])
         ),
         output_datasets=tuple(
-            _iter_dataset_versions(ml, [(each.rid, each.version) for each in execution.list_output_datasets()])
+            _iter_dataset_versions(connection, [(each.rid, each.version) for each in execution.list_output_datasets()])
         ),
         metrics=tuple(execution.list_metrics()),
         parents=tuple(each.url for each in execution.list_parent_executions()),
     )
 
 
-def _find_agent(ml: DerivaML, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Agent | None:
-    row = ml.connection.require_row(MLTable.execution, execution.execution_rid)
+def _find_agent(connection: Connection, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Agent | None:
+    row = connection.require_row(MLTable.execution, execution.execution_rid)
     git_user = (snapshot.get("repository") or {}).get("user") or {}
     client = row.get("RCB")
     name = git_user.get("name") or (snapshot.get("environment") or {}).get("user") or client
     return None if not name else Agent(str(name), git_user.get("email"), None if client is None else str(client))
 
 
-def _collect_code(ml: DerivaML, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Code | None:
+def _collect_code(connection: Connection, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Code | None:
     if execution.workflow_rid is None:
         return None
-    workflow = ml.lookup_workflow(execution.workflow_rid)
+    workflow = lookup_workflow(connection, execution.workflow_rid)
     source = snapshot.get("source") or {}
     checksum = str(source.get("file_checksum") or workflow.checksum or "")
     path = str(source.get("path") or "")
@@ -197,7 +199,7 @@ def _collect_code(ml: DerivaML, execution: RecordedExecution, snapshot: Mapping[
         filename=Path(path or (workflow.url or "").partition("#")[0]).name,
         content=_read_code(path, root, checksum),
         is_image=source.get("kind") == "container",
-        citation=ml.connection.catalog.cite(execution.workflow_rid),
+        citation=connection.catalog.cite(execution.workflow_rid),
     )
 
 
@@ -211,8 +213,8 @@ def _read_code(path: str, root: str, checksum: str) -> bytes | None:
     return find_blob(checksum, [Path(root), Path.cwd()] if root else [Path.cwd()])
 
 
-def _iter_dataset_versions(ml: DerivaML, specs: Sequence[tuple[str, str | None]]) -> Iterator[DatasetVersion]:
-    catalog = ml.connection.catalog
+def _iter_dataset_versions(connection: Connection, specs: Sequence[tuple[str, str | None]]) -> Iterator[DatasetVersion]:
+    catalog = connection.catalog
     rids = sorted({rid for rid, _ in specs})
     if not rids:
         return

@@ -13,7 +13,7 @@ from deriva_ml_core.models import Asset
 if TYPE_CHECKING:
     from prov.model import ProvDocument
 
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
 
 __all__ = ["build_prov_document"]
 
@@ -21,11 +21,11 @@ SCHEMA_ORG = "https://schema.org/"
 RUN_TERMS = "https://w3id.org/ro/terms/workflow-run#"
 
 
-def build_prov_document(ml: DerivaML, export: ExecutionExport) -> ProvDocument:
+def build_prov_document(connection: Connection, export: ExecutionExport) -> ProvDocument:
     """Tell an execution in the words of https://www.w3.org/TR/prov-dm/.
 
     Args:
-        ml: The catalog, whose record ids name what there is.
+        connection: The catalog, whose record ids name what there is.
         export: The execution.
     """
     from prov.model import ProvDocument
@@ -40,11 +40,11 @@ def build_prov_document(ml: DerivaML, export: ExecutionExport) -> ProvDocument:
     )
     _add_agents(document, export, activity)
     for asset in export.inputs:
-        document.used(activity, _add_file(ml, document, asset))
+        document.used(activity, _add_file(connection, document, asset))
     for dataset in export.input_datasets:
         document.used(activity, _add_dataset(document, dataset))
     for asset in (*export.outputs, *export.records):
-        document.wasGeneratedBy(_add_file(ml, document, asset), activity, export.stopped)
+        document.wasGeneratedBy(_add_file(connection, document, asset), activity, export.stopped)
     for dataset in export.output_datasets:
         document.wasGeneratedBy(_add_dataset(document, dataset), activity, export.stopped)
     for parent in export.parents:
@@ -105,12 +105,12 @@ def _add_plan(document: ProvDocument, export: ExecutionExport) -> Any:
     return document.entity(f"run:{rid}", _drop_empty(facts))
 
 
-def _add_file(ml: DerivaML, document: ProvDocument, asset: Asset) -> Any:
+def _add_file(connection: Connection, document: ProvDocument, asset: Asset) -> Any:
     from prov.model import XSD, Literal
 
     facts = [
         ("prov:label", asset.filename),
-        ("prov:location", ml.connection.store.source(asset.url)),
+        ("prov:location", connection.store.source(asset.url)),
         ("schema:contentSize", Literal(asset.length, XSD["long"])),
         ("wfrun:md5", asset.md5),
         *(("schema:keywords", each) for each in asset.asset_types),

@@ -23,7 +23,7 @@ from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.definitions import Status
 
 if TYPE_CHECKING:
-    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
     from deriva_ml_core.export.contents import Code, DatasetVersion, ExecutionExport
     from deriva_ml_core.models import Asset
 
@@ -67,12 +67,18 @@ DEFAULT_LICENSE = "Not stated by the run: ask its owner."
 
 
 def write_crate(
-    ml: DerivaML, export: ExecutionExport, target: Path, *, included_roles: frozenset[str], license_: str, as_zip: bool
+    connection: Connection,
+    export: ExecutionExport,
+    target: Path,
+    *,
+    included_roles: frozenset[str],
+    license_: str,
+    as_zip: bool,
 ) -> Path:
     """Write an execution as a crate.
 
     Args:
-        ml: The catalog.
+        connection: The catalog.
         export: The execution.
         target: The folder to make, or the archive.
         included_roles: Whose bytes are brought into it: ``records``, ``inputs``, ``outputs``; others are named by
@@ -91,7 +97,7 @@ def write_crate(
     crate.metadata.extra_terms.update(EXTRA_TERMS)
     with tempfile.TemporaryDirectory() as brought:
         words = CrateBuilder(crate)
-        files = CrateFiles(ml, words, Path(brought), included_roles)
+        files = CrateFiles(connection, words, Path(brought), included_roles)
         run = CrateRun(export, words)
         action, code = _add_run_entities(export, run, files)
         _describe_root(crate, export, run, license_, action, code)
@@ -253,13 +259,13 @@ class CrateFiles:
     """Adds the files of an execution.
 
     Args:
-        ml: The catalog.
+        connection: The catalog.
         builder: The crate.
         download_folder: A folder for what is brought from the store.
         included_roles: Whose bytes are brought: ``records``, ``inputs``, ``outputs``.
     """
 
-    ml: DerivaML
+    connection: Connection
     builder: CrateBuilder
     download_folder: Path
     included_roles: frozenset[str]
@@ -278,18 +284,18 @@ class CrateFiles:
         return self.builder.add_remote_data(dataset.citation, "Dataset", facts)
 
     def _add_asset(self, role: str, asset: Asset) -> Any:
-        url = self.ml.connection.store.source(asset.url)
+        url = self.connection.store.source(asset.url)
         facts = {
             "name": asset.filename,
             "contentSize": str(asset.length),
             "md5": asset.md5,
             "encodingFormat": guess_media_type(asset.filename),
             "keywords": ", ".join(asset.asset_types),
-            "identifier": self.ml.connection.catalog.cite(asset.rid),
+            "identifier": self.connection.catalog.cite(asset.rid),
         }
         if role not in self.included_roles:
             return self.builder.add_remote_data(url, "File", facts)
-        file = download_asset(self.ml.connection, asset, self.download_folder)
+        file = download_asset(self.connection, asset, self.download_folder)
         place = f"{role}/{asset.table}/{asset.rid}/{safe_file_name(asset)}"
         return self.builder.add_file(place, file, "File", {**facts, "contentUrl": url if is_web_url(url) else None})
 
