@@ -268,11 +268,6 @@ def _return_value_to_json(value: Any) -> JsonValue:
         return None
 
 
-if __name__ == "__main__":
-    os.environ.pop("DERIVA_ML_EXECUTIONS", None)  # a job is a training of its own, which follows nobody
-    sys.exit(main())
-
-
 def install_warning_format() -> None:
     """Have this process, which is a program of ours, say warnings of ours in one line."""
     warnings.showwarning = _show_warning
@@ -290,3 +285,8 @@ def _show_warning(
     if not issubclass(category, DerivaMLWarning):
         text = warnings.formatwarning(message, category, filename, lineno, line)
     sys.stderr.write(text)
+
+
+if __name__ == "__main__":
+    os.environ.pop("DERIVA_ML_EXECUTIONS", None)  # a job is a training of its own, which follows nobody
+    sys.exit(main())
