@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deriva_ml_core._deprecation import deprecated_names
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.datasets import Dataset, DatasetBag, DatasetVersion, VersionPart
@@ -24,6 +25,7 @@ from deriva_ml_core.errors import (
     ConfigurationError,
     ConflictingWorkflow,
     DatasetCycle,
+    DerivaMLDeprecationWarning,
     DerivaMLException,
     DerivaMLWarning,
     DiskFull,
@@ -103,6 +105,7 @@ __all__ = [
     "DatasetSpec",
     "DatasetVersion",
     "DerivaML",
+    "DerivaMLDeprecationWarning",
     "DerivaMLException",
     "DerivaMLWarning",
     "NotInDryRun",
@@ -169,5 +172,18 @@ __all__ = [
     "ConflictingWorkflow",
     "WrongTable",
 ]
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "DryRunOnly": "NotInDryRun",
+        "ExecutionNotBegun": "ExecutionNotStarted",
+        "ExecutionRecord": "ExecutionInfo",
+        "FollowerOnly": "RankZeroRequired",
+        "Handover": "TransferMode",
+        "StoreFull": "DiskFull",
+        "WorkflowTwice": "ConflictingWorkflow",
+    },
+)
 
 warn_conflicting_distribution()

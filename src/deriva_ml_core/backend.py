@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from deriva_ml_core._deprecation import deprecated_attributes, deprecated_names
 from deriva_ml_core.errors import CatalogReadOnly, DuplicateRow
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class AnyOf:
     """Rows for which at least one of the conditions holds."""
 
     filters: tuple[Filter, ...]
+
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes({"conditions": "filters"})
 
 
 Where = Filter | AnyOf
@@ -309,3 +313,14 @@ class ReadOnlyMixin:
 
     def _raise_read_only(self) -> NoReturn:
         raise CatalogReadOnly(f"{self.name} is a snapshot, which nothing changes: write to the catalog itself.")
+
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "FILLED": "NOT_NULL",
+        "Condition": "Filter",
+        "Linked": "InSubquery",
+        "Either": "AnyOf",
+    },
+)

@@ -10,6 +10,7 @@ import pluggy
 from pydantic import SecretStr
 
 from deriva_ml_core import datasets, workflow
+from deriva_ml_core._deprecation import deprecated_keywords
 from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.datasets import Dataset
@@ -47,6 +48,7 @@ class DerivaML:
         UnknownAddress: No backend answers for that address.
     """
 
+    @deprecated_keywords({"patience": "exit_timeout"})
     def __init__(
         self,
         hostname: str | None = None,

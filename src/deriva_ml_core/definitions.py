@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from deriva_ml_core._deprecation import deprecated_attributes, deprecated_names
 from deriva_ml_core.errors import InvalidRID
 
 __all__ = [
@@ -77,6 +79,9 @@ class Status(StrEnum):
             return new_status.is_terminal
         return new_status is not Status.created or self is Status.created
 
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes({"ended": "is_terminal", "may_become": "can_transition_to"})
+
 
 class TransferMode(StrEnum):
     """What a store may do with a file that it is given.
@@ -87,6 +92,7 @@ class TransferMode(StrEnum):
 
     copy = "copy"
     hardlink = "share"
+    share = "share"  # the old name of hardlink
     move = "move"
 
 
@@ -127,3 +133,11 @@ class MLAsset(StrEnum):
     execution_metadata = "Execution_Metadata"
     execution_asset = "Execution_Asset"
     file = "File"
+
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "Handover": "TransferMode",
+    },
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from deriva_ml_core._deprecation import DerivaMLDeprecationWarning, deprecated_names
+
 __all__ = [
     "AccessRefused",
     "CatalogCorrupt",
@@ -11,6 +13,7 @@ __all__ = [
     "ChecksumMismatch",
     "ConfigurationError",
     "DatasetCycle",
+    "DerivaMLDeprecationWarning",
     "DerivaMLException",
     "DerivaMLWarning",
     "NotInDryRun",
@@ -219,3 +222,15 @@ class PluginError(DerivaMLException):
 
 class DerivaMLWarning(UserWarning):
     """The category of all warnings of this software: something to know, which stops nothing."""
+
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "DryRunOnly": "NotInDryRun",
+        "ExecutionNotBegun": "ExecutionNotStarted",
+        "FollowerOnly": "RankZeroRequired",
+        "StoreFull": "DiskFull",
+        "WorkflowTwice": "ConflictingWorkflow",
+    },
+)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from deriva_ml_core.backend import Backend
     from deriva_ml_core.models import Address, ExecutionInfo, SourceCode, StagedAsset, StatusUpdate, UploadReport
 
+from deriva_ml_core._deprecation import deprecated_names
+
 __all__ = ["PROJECT", "CollectHooks", "NotificationHooks", "FirstResultHooks"]
 
 PROJECT = "deriva_ml"
@@ -89,3 +91,13 @@ class NotificationHooks:
     @hookspec
     def outputs_uploaded(self, execution: ExecutionInfo, report: UploadReport) -> None:
         """Hear what an upload sent and what it left, once per upload that sent or failed something."""
+
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "Questions": "FirstResultHooks",
+        "Contributions": "CollectHooks",
+        "News": "NotificationHooks",
+    },
+)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr
 
+from deriva_ml_core._deprecation import deprecated_names
 from deriva_ml_core.definitions import RID, Status, check_rid
 
 __all__ = [
@@ -328,3 +329,12 @@ class ExecutionInfo(FrozenModel):
     created: datetime | None = None
     start_time: datetime | None = None
     stop_time: datetime | None = None
+
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "ExecutionRecord": "ExecutionInfo",
+        "Value": "FrozenModel",
+    },
+)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from deriva_ml_core._deprecation import deprecated_keywords, deprecated_names
 from deriva_ml_core.definitions import MLTable, MLVocab
 from deriva_ml_core.errors import UnknownTable
 
@@ -180,6 +181,7 @@ def vocabulary_table(name: str, *, schema: str = ML_SCHEMA, curie_prefix: str = 
     )
 
 
+@deprecated_keywords({"further": "extra_foreign_keys"})
 def association_table(
     name: str,
     first: ForeignKey,
@@ -264,3 +266,14 @@ def asset_tables(
         extra_foreign_keys=(ForeignKey("Asset_Role", MLVocab.asset_role, "Name"),),
     )
     return table, types, executions
+
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "asset_type_table": "asset_type_table_name",
+        "execution_table": "asset_execution_table_name",
+        "dataset_table": "dataset_element_table_name",
+        "association": "association_table",
+    },
+)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
-from deriva_ml_core.user_warnings import is_own_module
+from deriva_ml_core._frames import is_own_module
 
 __all__ = ["running_script"]
 

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from deriva_ml_core._frames import user_stacklevel
 from deriva_ml_core.errors import DerivaMLWarning, NotReproducible
 
 __all__ = [
     "REQUIRE_CLEAN_VARIABLE",
     "find_conflicting_distribution",
-    "is_own_module",
     "warn",
     "warn_conflicting_distribution",
     "warn_not_reproducible",
@@ -22,21 +22,10 @@ __all__ = [
 REQUIRE_CLEAN_VARIABLE = "DERIVA_ML_REQUIRE_CLEAN"
 """The environment variable that makes an error of each doubt about what ran."""
 
-_OWN_PACKAGES = frozenset({"deriva_ml", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning"})
-_SKIPPED_PACKAGES = _OWN_PACKAGES | {"contextlib", "hydra_zen", "pluggy", "pydantic"}
-
-
-def is_own_module(module: str) -> bool:
-    """Whether a module's full name is one of this project."""
-    return module.partition(".")[0] in _OWN_PACKAGES
-
 
 def warn(message: str) -> None:
-    """Warn, at the line of the user's code that called into ours."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in _SKIPPED_PACKAGES:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, DerivaMLWarning, stacklevel=level)
+    """Warn with `DerivaMLWarning` at the user's line that called this software."""
+    warnings.warn(message, DerivaMLWarning, stacklevel=user_stacklevel())
 
 
 def warn_not_reproducible(message: str, environ: Mapping[str, str]) -> None:

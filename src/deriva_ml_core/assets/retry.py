@@ -36,7 +36,10 @@ class RetryingStore:
     @property
     def preferred_concurrency(self) -> int:
         """As the store's own; one where it does not say, as stores that were written before it was asked do not."""
-        return int(getattr(self._store, "at_once", 1))
+        for name in ("preferred_concurrency", "at_once"):  # stores of plugins may have the old name, or neither
+            if (count := getattr(self._store, name, None)) is not None:
+                return int(count)
+        return 1
 
     def put(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core.models import ExecutionInfo, StagedAsset, StatusUpdate, UploadReport
 from deriva_ml_core.plugins import hookimpl
 
@@ -24,6 +26,9 @@ class HookCall:
     execution: ExecutionInfo
     payload: StatusUpdate | StagedAsset | UploadReport
 
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes({"news": "payload"})
+
 
 @dataclass(eq=False)
 class HookRecorder:
@@ -43,6 +48,9 @@ class HookRecorder:
     def payloads(self, hook: str) -> list[StatusUpdate | StagedAsset | UploadReport]:
         """What one hook told, in order."""
         return [one.payload for one in self.calls if one.hook == hook]
+
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes({"heard": "calls", "hooks": "hook_names", "of": "payloads"})
 
     @hookimpl
     def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:

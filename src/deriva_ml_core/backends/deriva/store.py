@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
+from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core._files.partial_download import open_partial_file
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.deriva.hatrac_client import HatracClient, NameLocks
@@ -61,6 +62,9 @@ class DerivaStore:
     @property
     def preferred_concurrency(self) -> int:
         return PREFERRED_CONCURRENCY
+
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes({"at_once": "preferred_concurrency"})
 
     def put(
         self,

@@ -14,6 +14,7 @@ from pathlib import Path
 from stat import S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core._files.partial_download import open_partial_file
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.folder.digests import compute_md5, copy_with_md5, has_same_bytes, write_all
@@ -71,6 +72,9 @@ class FolderStore:
     def preferred_concurrency(self) -> int:
         """One: on 2 cores two threads made 1,000 files of 4 KiB slower by a fifth, and 8 copies of 32 MiB no faster."""
         return 1
+
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes({"at_once": "preferred_concurrency"})
 
     def put(
         self,
