@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._text import sanitize_line
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = [
-    "STATUS_STYLES",
     "Column",
     "can_print_unicode",
     "create_console",
@@ -64,8 +62,10 @@ def safe_text(text: object, style: str = "") -> Text:
 
 
 def status_text(status: str) -> Text:
-    """A state in its colour."""
-    return safe_text(status, STATUS_STYLES.get(status, ""))
+    """Return a status in its colour."""
+    from deriva_ml_core.definitions import status_traits
+
+    return safe_text(status, status_traits(status).terminal_style)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,17 +194,3 @@ def to_json_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json_value(part) for part in value]
     return str(value) if isinstance(value, (str, Path)) else value
-
-
-STATUS_STYLES: Mapping[str, str] = MappingProxyType(
-    {
-        "Created": "cyan",
-        "Initializing": "cyan",
-        "Pending": "yellow",
-        "Running": "bold blue",
-        "Completed": "green",
-        "Failed": "bold red",
-        "Aborted": "magenta",
-    }
-)
-"""The colour of each state."""

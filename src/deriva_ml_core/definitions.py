@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from deriva_ml_core._deprecation import deprecated_attributes, deprecated_names
 from deriva_ml_core.errors import InvalidRID
@@ -18,9 +20,14 @@ __all__ = [
     "RID",
     "RID_PATTERN",
     "Role",
+    "STATUS_TRAITS",
     "Status",
+    "StatusTraits",
     "check_rid",
+    "row_statuses",
+    "status_from_row",
     "split_rid",
+    "status_traits",
 ]
 
 RID = str
@@ -71,7 +78,7 @@ class Status(StrEnum):
     @property
     def is_terminal(self) -> bool:
         """Whether the run is over."""
-        return self in (Status.completed, Status.failed, Status.aborted)
+        return STATUS_TRAITS[self].is_terminal
 
     def can_transition_to(self, new_status: Status) -> bool:
         """Whether `following` may be written after this state: never back to Created, never on from an end."""
@@ -81,6 +88,64 @@ class Status(StrEnum):
 
     if not TYPE_CHECKING:
         __getattr__ = deprecated_attributes({"ended": "is_terminal", "may_become": "can_transition_to"})
+
+
+class StatusTraits(NamedTuple):
+    """Everything that depends on a status: a new status needs one row of `STATUS_TRAITS`.
+
+    Args:
+        is_terminal: Whether the run is over.
+        terminal_style: The style in a terminal, as rich names it.
+        html_colour: The colour of the badge in a notebook.
+        schema_org: The action status of schema.org: https://schema.org/ActionStatusType.
+        row_texts: Other texts of the column Status that mean this status. Newer DerivaML clients write them.
+    """
+
+    is_terminal: bool
+    terminal_style: str
+    html_colour: str
+    schema_org: str
+    row_texts: tuple[str, ...] = ()
+
+
+STATUS_TRAITS: Mapping[str, StatusTraits] = MappingProxyType(
+    {
+        Status.created: StatusTraits(False, "cyan", "#6e7781", "PotentialActionStatus"),
+        Status.initializing: StatusTraits(False, "cyan", "#6e7781", "PotentialActionStatus"),
+        Status.pending: StatusTraits(False, "yellow", "#6e7781", "PotentialActionStatus"),
+        Status.running: StatusTraits(False, "bold blue", "#0969da", "ActiveActionStatus"),
+        Status.completed: StatusTraits(
+            True, "green", "#1a7f37", "CompletedActionStatus", ("Stopped", "Pending_Upload", "Uploaded")
+        ),
+        Status.failed: StatusTraits(True, "bold red", "#cf222e", "FailedActionStatus"),
+        Status.aborted: StatusTraits(True, "magenta", "#9a6700", "FailedActionStatus"),
+    }
+)
+"""The traits of each status."""
+
+_UNKNOWN_STATUS = StatusTraits(False, "", "#6e7781", "PotentialActionStatus")
+
+
+def status_traits(status: str) -> StatusTraits:
+    """Return the traits of a status; those of an unknown status are neutral."""
+    return STATUS_TRAITS.get(status, _UNKNOWN_STATUS)
+
+
+def row_statuses(status: Status) -> list[str]:
+    """Return every text of the column Status that means a status."""
+    return [status.value, *STATUS_TRAITS[status].row_texts]
+
+
+def status_from_row(text: str | None) -> Status | None:
+    """Return the status that a row of the table Execution has.
+
+    Args:
+        text: The text of the column Status; an empty one means Created.
+
+    Returns:
+        The status, or None for a text that another program wrote and that has no equivalent.
+    """
+    return next((status for status in Status if (text or Status.created) in row_statuses(status)), None)
 
 
 class TransferMode(StrEnum):

@@ -87,7 +87,7 @@ def test_a_run_that_ended(ml: DerivaML, exe: Execution) -> None:
         assert "A test" in said
         assert 'href="https://github.com/org/repo/blob/abc/train.py"' in html
         start = said.index("m.pt")
-        assert said[start : start + 4] == ["m.pt", "Model_File", "4.9 KiB", md5(b"x" * 5000).hexdigest()[:8]]
+        assert said[start : start + 4] == ["m.pt", "Model_File", "5.0 kB", md5(b"x" * 5000).hexdigest()[:8]]
         assert "configuration.json" in said[said.index("Records") :]
 
 

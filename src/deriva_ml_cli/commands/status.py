@@ -59,10 +59,11 @@ def _load_execution(ml: DerivaML, rid: str) -> ExecutionSummary:
 
 
 def _is_end_recorded(ml: DerivaML, rid: str) -> bool:
-    from deriva_ml_core.definitions import MLTable, Status
+    from deriva_ml_core.definitions import MLTable, status_from_row
 
     row = ml.connection.require_row(MLTable.execution, rid)
-    return Status(str(row["Status"] or Status.created)).is_terminal
+    status = status_from_row(str(row["Status"] or ""))
+    return status is not None and status.is_terminal
 
 
 def _print(execution: ExecutionSummary, *, as_json: bool, compact: bool) -> None:

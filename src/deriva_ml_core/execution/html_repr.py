@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from deriva_ml_core._text import format_duration, format_size
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, MLTable, Role, Status
+from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_traits
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, FileState
 from deriva_ml_core.models import Asset, DatasetSpec, UploadOptions
 
@@ -29,13 +29,7 @@ MAX_ITEMS = 10
 MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 100, 600
 """In letters."""
 
-STATUS_COLOURS: Mapping[Status, str] = {
-    Status.running: "#0969da",
-    Status.completed: "#1a7f37",
-    Status.failed: "#cf222e",
-    Status.aborted: "#9a6700",
-}
-DEFAULT_COLOUR, BORDER_STYLE = "#6e7781", "1px solid rgba(127,127,127,.35)"
+BORDER_STYLE = "1px solid rgba(127,127,127,.35)"
 FRAME_STYLE = (
     f"border:{BORDER_STYLE};border-radius:6px;padding:10px 14px;margin:2px "
     f"0;max-width:960px;font-size:13px;line-height:1.5;"
@@ -235,7 +229,7 @@ def _read_png(file: Path) -> bytes:
 
 def _render_header(execution: ExecutionView, state: ExecutionState) -> str:
     status = execution.status
-    colour = STATUS_COLOURS.get(status, DEFAULT_COLOUR)
+    colour = status_traits(status).html_colour
     badge = f'<span style="background:{colour};color:#fff;border-radius:10px;padding:1px 9px">{escape(status)}</span>'
     name = _render_link(f"Execution {execution.execution_rid}", execution.url)
     since = state.start_time or execution.created

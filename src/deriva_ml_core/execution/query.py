@@ -8,7 +8,7 @@ from typing import Any
 
 from deriva_ml_core.backend import NOT_NULL, InSubquery
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, MLTable, Status
+from deriva_ml_core.definitions import RID, MLTable, Status, row_statuses
 from deriva_ml_core.errors import ConfigurationError, UnknownMetric
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.execution.row_sync import has_metrics
@@ -116,16 +116,19 @@ def find_executions(
         links = catalog.select(MLTable.dataset_execution, {"Dataset": dataset})
         where["RID"] = sorted({link["Execution"] for link in links})
     if status is not None:
-        where["Status"] = [status, *_outdated_row_statuses(status)]
+        where["Status"] = _possible_row_statuses(status)
     if any(value == [] for value in where.values()):
         return []
     rows = _newest_first(connection, where) if ranking is None else _best_first(connection, where, ranking)
     return _take_matching(connection, rows, limit, lambda found: status is None or found.status is status)
 
 
-def _outdated_row_statuses(status: Status) -> list[Status]:
-    """The states that a row may still say while the journal or the lease knows of this one."""
-    return [each for each in Status if not each.is_terminal and each is not status]
+def _possible_row_statuses(status: Status) -> list[str]:
+    """Return what the row of an execution with a status may hold.
+
+    A row with a status that is not terminal may be out of date: the journal or the process knows better.
+    """
+    return [text for each in Status if each is status or not each.is_terminal for text in row_statuses(each)]
 
 
 RowQuery = Callable[[int | None], list[dict[str, Any]]]

@@ -11,7 +11,7 @@ from deriva_ml_core.assets.lookup import list_execution_assets
 from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import list_input_datasets
-from deriva_ml_core.definitions import RID, MLTable, Role, Status
+from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row
 from deriva_ml_core.execution.row_sync import list_metrics
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
@@ -211,7 +211,10 @@ class RecordedExecution:
 
     def _current_status(self) -> tuple[Status, str]:
         """The row's state and words, unless it has not ended there and this machine knows more."""
-        status, detail = Status(self._row["Status"] or Status.created), self._row.get("Status_Detail") or ""
+        text, detail = self._row["Status"], self._row.get("Status_Detail") or ""
+        status = status_from_row(text)
+        if status is None:  # written by another program
+            status, detail = Status.pending, ": ".join(filter(None, (f"Unknown status {text!r}", detail)))
         if status.is_terminal:
             return status, detail
         return effective_status(load_local_state(self._connection, self.execution_rid)) or (status, detail)

@@ -9,7 +9,7 @@ from typing import Any
 
 from deriva_ml_core.assets.lookup import download_asset, list_execution_assets
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, MLTable, Role, Status
+from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, download_journal, effective_status
 from deriva_ml_core.execution.row_sync import RowSync
@@ -70,7 +70,7 @@ def _abort_if_dead(journal: Journal, row: dict[str, Any]) -> StatusUpdate | None
     if last is None or last[0] is story.status:
         return None
     status, reason = last
-    if (written := Status(row["Status"] or status)).is_terminal and not story.is_resumed:
+    if (written := status_from_row(row["Status"])) is not None and written.is_terminal and not story.is_resumed:
         status, reason = written, row["Status_Detail"] or ""
     update = StatusUpdate(status=status, message=reason, time=utc_now(), previous=story.status, error=reason or None)
     heard = [each.time for each in story.statuses] + [story.start_time or update.time]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
+from deriva_ml_core._text import sanitize_line
 from deriva_ml_core.errors import DerivaMLException
 
 if TYPE_CHECKING:
@@ -54,9 +54,6 @@ EXAMPLES = (
     "deriva-ml-run-notebook digits.ipynb --inspect",
     "deriva-ml-run-notebook roc.ipynb assets=last_runs deriva_ml=production",
 )
-
-# control characters, and those that turn the direction of a text
-_CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -184,14 +181,16 @@ def _print_parameters(document: Notebook) -> None:
         return
     rows = [(each.name, each.kind, each.default, each.help) for each in found.values()]
     rows = [("Parameter", "Type", "Default", ""), *rows]
-    widths = [max(len(_one_line(row[column])) for row in rows) for column in range(4)]
+    widths = [max(len(sanitize_line(row[column])) for row in rows) for column in range(4)]
     for row in rows:
-        typer.echo("  ".join(_one_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo(
+            "  ".join(sanitize_line(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _report_result(recorded: NotebookRunResult) -> None:
     for execution in recorded.executions:
-        typer.echo(f"{execution.execution_rid}  {execution.status}  {_one_line(execution.url)}")
+        typer.echo(f"{execution.execution_rid}  {execution.status}  {sanitize_line(execution.url)}")
     if not recorded.executions:
         typer.echo("The notebook made a dry run, so nothing is recorded.")
     if recorded.error is not None:
@@ -213,12 +212,8 @@ def _exit_with_error(error: BaseException) -> NoReturn:
     if not isinstance(error, Exception):  # Ctrl-C and SIGTERM end this process as they end any other
         raise error
     for words in (f"error: {error}", *getattr(error, "__notes__", ())):
-        typer.echo(_one_line(words), err=True)
+        typer.echo(sanitize_line(words), err=True)
     raise typer.Exit(EXIT_USAGE if type(error).__name__ in USAGE_ERRORS else EXIT_FAILED)
-
-
-def _one_line(text: object) -> str:
-    return _CONTROL_CHARACTERS.sub(" ", str(text)).strip()
 
 
 def build_command() -> TyperCommand:
@@ -238,7 +233,7 @@ def main() -> None:
 
 def _show_warning(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:  # noqa: ARG001
     if category.__name__ == "DerivaMLWarning":
-        typer.echo(f"warning: {_one_line(message)}", err=True)
+        typer.echo(f"warning: {sanitize_line(message)}", err=True)
 
 
 def _keep_value(words: Any) -> Any:
