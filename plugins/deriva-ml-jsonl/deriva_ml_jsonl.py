@@ -40,7 +40,8 @@ def _append_event(hook: str, execution: ExecutionInfo, name: str, value: FrozenM
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        # one write to a file opened for appending: lines of several processes never mix
+        # One write to a file opened for appending: lines of several processes never mix. The core has a private helper
+        # for this; a plugin uses only what is public.
         os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)

@@ -110,6 +110,33 @@ def test_abandoned_halves_go(ask, ml: DerivaML, run) -> None:
     assert [each.name for each in objects.glob("draft-*")] == ["draft-1-new"]
 
 
+def test_leftovers_of_writes_go(ask, ml: DerivaML, run) -> None:
+    """Temporary files that a killed process left a day ago are deleted, whatever version named them."""
+    run("A run", ["model.pt"])
+    folder = ml.connection.folder
+    names = {f".{'a' * 32}.part", f".{'b' * 32}-part.ckpt", ".writing-training.json", ".0.json.4711"}
+    fresh = f".{'c' * 32}.part"
+    (folder / "rendezvous").mkdir()
+    for name in (*names, fresh):
+        (folder / "rendezvous" / name).write_text("half")
+        if name != fresh:
+            os.utime(folder / "rendezvous" / name, (0, 0))
+    report = ask("cleanup", "--dry-run", "--json").json
+    assert {each["name"] for each in report["may_go"] if each["kind"] == "partial file"} == names
+    ask("cleanup", "--yes")
+    assert [path.name for path in (folder / "rendezvous").iterdir()] == [fresh]
+
+
+def test_a_leftover_keeps_no_working_folder(ask, run) -> None:
+    """A temporary file in the working folder of an uploaded run does not keep that folder."""
+    exe = run("A run", ["model.pt"])
+    (exe.working_dir / ".writing-training.json").write_text("half")
+    (exe.working_dir / f".{'a' * 32}.part").write_text("half")
+    report = ask("cleanup", "--dry-run", "--json").json
+    assert report["stays"] == []
+    assert [each["kind"] for each in report["may_go"]] == ["working folder"]
+
+
 def test_doctor_is_content(ask, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is in the way it ends with 0, and everything that it looks at is named."""
     monkeypatch.chdir(tmp_path)

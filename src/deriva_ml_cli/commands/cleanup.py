@@ -22,6 +22,7 @@ from deriva_ml_cli.disk_usage import (
     iter_local_executions,
     measure_disk_usage,
 )
+from deriva_ml_core._files.atomic import delete_leftover, is_leftover, iter_leftovers
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
 from deriva_ml_core.journal.state import FileStamp, FileState
@@ -105,6 +106,7 @@ ABANDONED_AFTER_SECONDS = 86400.0
 """Seconds after which a half-written object is nobody's any more."""
 
 INPUTS_FOLDER = "inputs"
+_OWN_NAMES = (INPUTS_FOLDER, JOURNAL_FILENAME, f"{JOURNAL_FILENAME}.lock", f"{JOURNAL_FILENAME}.resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Removable:
     """What may go.
 
     Args:
-        kind: ``working folder``, ``download`` or ``draft``.
+        kind: ``working folder``, ``download``, ``draft`` or ``partial file``.
         name: An execution's record id, a dataset's version, or a file's name.
         path: Where it lies.
         files: How many files it has.
@@ -167,6 +169,12 @@ def find_removable(
     leftovers += [
         _measure_removable("draft", each.name, each) for each in _iter_abandoned_drafts(folder / OBJECTS_FOLDER)
     ]
+    covered = {each.path for each in leftovers}
+    leftovers += [
+        _measure_removable("partial file", path.name, path)
+        for path in _iter_abandoned_partial_files(folder)
+        if covered.isdisjoint(path.parents)
+    ]
     return leftovers, kept
 
 
@@ -176,6 +184,8 @@ def delete_removable(removable: Iterable[Removable]) -> int:
     for each in removable:
         if each.kind == "draft":
             each.path.unlink(missing_ok=True)
+        elif each.kind == "partial file":
+            delete_leftover(each.path)
         elif each.kind == "download":
             if not _delete_download(each.path):
                 continue
@@ -245,7 +255,9 @@ def _iter_unsaved_files(execution: LocalExecution) -> Iterator[str]:
     for entry in iter_files(execution.folder):
         path = Path(entry.path)
         inside = path.relative_to(execution.folder)
-        if inside.parts[0] in (INPUTS_FOLDER, JOURNAL_FILENAME, f"{JOURNAL_FILENAME}.lock") or path.is_symlink():
+        if inside.parts[0] in _OWN_NAMES or path.is_symlink():
+            continue
+        if any(map(is_leftover, inside.parts)):  # the run has ended, so that no process finishes it
             continue
         now = FileStamp.from_path(path)
         if not any(_is_unchanged(file, now) for file in sent.get(path, ())):
@@ -257,7 +269,20 @@ def _is_unchanged(file: FileState, now: FileStamp | None) -> bool:
 
 
 def _iter_abandoned_drafts(objects: Path) -> Iterator[Path]:
-    for path in objects.glob("draft-*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_SECONDS:
-                yield path
+    return filter(_is_abandoned, objects.glob("draft-*"))
+
+
+def _iter_abandoned_partial_files(folder: Path) -> Iterator[Path]:
+    """Yield the temporary files of killed processes; the objects' drafts are named differently and are many."""
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if is_leftover(child.name):
+            yield from filter(_is_abandoned, [child])
+        elif child.is_dir() and child.name != OBJECTS_FOLDER:
+            yield from filter(_is_abandoned, iter_leftovers(child))
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        return time.time() - path.lstat().st_mtime > ABANDONED_AFTER_SECONDS
+    except OSError:
+        return False

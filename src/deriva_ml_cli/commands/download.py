@@ -65,8 +65,7 @@ def _download(
 
 
 def _download_file(ml: DerivaML, rid: str, target_folder: Path, *, force: bool) -> dict[str, Any]:
-    import tempfile
-
+    from deriva_ml_core._files.atomic import sync_path, temporary_folder
     from deriva_ml_core.analysis.describe import safe_file_name
     from deriva_ml_core.assets.lookup import download_asset
 
@@ -74,8 +73,11 @@ def _download_file(ml: DerivaML, rid: str, target_folder: Path, *, force: bool) 
     target = target_folder / safe_file_name(asset)
     _check_target(target, force=force)
     target_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=target_folder) as folder:
-        download_asset(ml.connection, asset, Path(folder)).replace(target)
+    with temporary_folder(target_folder) as folder:
+        path = download_asset(ml.connection, asset, folder)
+        sync_path(path)
+        path.replace(target)
+    sync_path(target_folder)
     return {"rid": rid, "path": target.absolute(), "length": asset.length, "md5": asset.md5}
 
 
@@ -83,16 +85,17 @@ def _download_bag(
     ml: DerivaML, rid: str, target_folder: Path, version: str | None, *, rows_only: bool, force: bool
 ) -> dict[str, Any]:
     import shutil
-    import tempfile
+
+    from deriva_ml_core._files.atomic import temporary_folder
 
     bag = ml.lookup_dataset(rid).download_dataset_bag(version, materialize=not rows_only)
     target = target_folder / f"Dataset_{bag.dataset_rid}_{bag.version}"
     _check_target(target, force=force)
     target_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".deriva-ml-", dir=target_folder) as folder:
-        copy = shutil.copytree(bag.path, Path(folder) / "bag")
+    with temporary_folder(target_folder) as folder:
+        copy = shutil.copytree(bag.path, folder / "bag")
         if target.is_dir():
-            target.rename(Path(folder) / "old")
+            target.rename(folder / "old")
         copy.rename(target)
     return {"rid": bag.dataset_rid, "path": target.absolute(), "version": bag.version}
 

@@ -115,6 +115,7 @@ def _resolve_target(rid: str, format_: ExportFormat, into: Path | None, *, zippe
 def _write_prov(ml: DerivaML, export: ExecutionExport, target: Path | None, *, as_json: bool) -> None:
     import json
 
+    from deriva_ml_core._files.atomic import write_atomic
     from deriva_ml_core.export.prov import build_prov_document
 
     document = json.loads(build_prov_document(ml.connection, export).serialize(format="json") or "{}")
@@ -123,7 +124,7 @@ def _write_prov(ml: DerivaML, export: ExecutionExport, target: Path | None, *, a
         typer.echo(text, nl=False)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    write_atomic(target, text, durable=True)
     _print_result(export, target, as_json=as_json)
 
 

@@ -1,84 +1,175 @@
-"""Copies that are there whole or not at all, and the taking away of those that a killed process began."""
+"""Write files that appear complete or not at all, and remove the leftovers of killed processes.
+
+A file is written under a temporary name in the target's folder and then renamed. The temporary name is
+``.<32 hex digits>.part``, followed by the target's own suffixes where a writer chooses the format by them.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 from uuid import uuid4
 
-__all__ = ["partial_path", "copy_atomic", "lock_file", "rename_for_deletion", "remove_abandoned"]
+from deriva_ml_core._files.locks import is_locked, lock_file
 
-_TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{32}(\.part|-part(\..*)?)")
+__all__ = [
+    "atomic_path",
+    "copy_atomic",
+    "delete_leftover",
+    "is_leftover",
+    "iter_leftovers",
+    "partial_path",
+    "remove_leftovers",
+    "rename_for_deletion",
+    "sync_path",
+    "temporary_folder",
+    "write_atomic",
+]
+
+_PARTIAL_NAME = re.compile(
+    r"\.[0-9a-f]{32}\.part(\..*)?"
+    # names of earlier versions
+    r"|\.[0-9a-f]{32}-part(\..*)?"
+    r"|\.writing-training(\.json|_curves\.png)"
+    r"|\.\d+\.json\.\d+"
+)
 
 
-def copy_atomic(original: Path, target: Path) -> None:
-    """Copy a file to a place where it appears when it is whole; what lay there before is replaced."""
+def partial_path(target: Path, *, keep_suffix: bool = False) -> Path:
+    """Return a new temporary name in the folder of a file.
+
+    Args:
+        target: The final path.
+        keep_suffix: Whether the name ends like the target's, for writers that choose the format by the suffix.
+    """
+    suffix = "".join(target.suffixes[-2:]) if keep_suffix else ""
+    return target.with_name(f".{uuid4().hex}.part{suffix}")
+
+
+@contextmanager
+def atomic_path(target: Path, *, durable: bool = False, keep_suffix: bool = False) -> Iterator[Path]:
+    """Yield a temporary path; what the block writes there is renamed to the target, replacing an existing file.
+
+    If the block raises, the temporary file or folder is deleted and the target stays as it was.
+
+    Args:
+        target: The final path; its folder must exist.
+        durable: Whether content and name must be on the disk (fsync) before this returns. Costs milliseconds a file.
+        keep_suffix: As for `partial_path`.
+    """
+    partial = partial_path(target, keep_suffix=keep_suffix)
+    try:
+        yield partial
+        if durable:
+            _sync_tree(partial)
+        partial.replace(target)
+        if durable:
+            sync_path(target.parent)
+    finally:
+        delete_leftover(partial)
+
+
+def write_atomic(target: Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Write a file; text is encoded as UTF-8.
+
+    Args:
+        target: The file; its folder must exist.
+        content: What it holds afterwards.
+        durable: As for `atomic_path`.
+    """
+    with atomic_path(target, durable=durable) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def copy_atomic(source: Path, target: Path, *, durable: bool = False) -> None:
+    """Copy a file's bytes; the copy is locked while it grows, as a large one takes long.
+
+    Args:
+        source: The file to copy.
+        target: The copy; its folder must exist.
+        durable: As for `atomic_path`.
+    """
     from shutil import copyfile
 
-    part = _temporary_path(target)
+    with atomic_path(target, durable=durable) as partial, partial.open("xb") as file:
+        lock_file(file)
+        copyfile(source, partial)
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder inside another, on the same file system; it is deleted afterwards."""
+    folder = partial_path(parent / "folder")
+    folder.mkdir()
     try:
-        with part.open("xb") as held:
-            lock_file(held)
-            copyfile(original, part)
-            part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def partial_path(target: Path) -> Path:
-    """Where somebody may write a file before it is whole; if he is killed, `remove_abandoned` deletes it.
-
-    Its name ends as the file's own does, since some judge by that what to write.
-    """
-    return target.with_name(f".{uuid4().hex}-part{''.join(target.suffixes[-2:])}")
-
-
-def lock_file(file: IO[bytes]) -> None:
-    """Keep the beginning of a file from being deleted while it is open; the system lets go when this process dies."""
-    fcntl.flock(file, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        delete_leftover(folder)
 
 
 def rename_for_deletion(path: Path) -> Path | None:
-    """Take a file or folder out of its place at once, so that it can be deleted later, which takes long if it is big.
+    """Rename a file or folder to a temporary name, so that it is gone at once and can be deleted in the background.
 
     Returns:
-        Where it is now: `remove_abandoned` deletes it if nobody else does. None where there was nothing.
+        The new path, which `remove_leftovers` deletes if nothing else does. None if the path does not exist.
     """
-    aside = _temporary_path(path)
+    renamed = partial_path(path)
     try:
-        path.rename(aside)
+        path.rename(renamed)
     except FileNotFoundError:
         return None
-    return aside
+    return renamed
 
 
-def _temporary_path(target: Path) -> Path:
-    return target.with_name(f".{uuid4().hex}.part")
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder name is a temporary name of this module, in its present or an earlier form."""
+    return _PARTIAL_NAME.fullmatch(name) is not None
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Take away, anywhere below a folder, what was put aside, and the beginnings of copies whose process is no more."""
-    from shutil import rmtree
-
-    for above, folders, names in os.walk(folder):
-        for aside in [name for name in folders if _TEMPORARY_NAME.fullmatch(name)]:
-            rmtree(Path(above) / aside, ignore_errors=True)  # somebody else may be deleting it
-            folders.remove(aside)
-        for part in (Path(above) / name for name in names if _TEMPORARY_NAME.fullmatch(name)):
+def iter_leftovers(folder: Path) -> Iterator[Path]:
+    """Yield the temporary files and folders anywhere below a folder that no process has locked."""
+    for parent, folders, files in os.walk(folder):
+        for name in [name for name in folders if is_leftover(name)]:
+            folders.remove(name)
+            yield Path(parent, name)
+        for path in (Path(parent, name) for name in files if is_leftover(name)):
             with suppress(FileNotFoundError):
-                if not _is_locked(part):
-                    part.unlink()
+                if not is_locked(path):
+                    yield path
 
 
-def _is_locked(part: Path) -> bool:
-    with part.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files and folders anywhere below a folder that no process has locked."""
+    for path in iter_leftovers(folder):
+        delete_leftover(path)
+
+
+def sync_path(path: Path) -> None:
+    """Return when a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(path: Path) -> None:
+    for parent, _, files in os.walk(path):
+        for name in files:
+            sync_path(Path(parent, name))
+        sync_path(Path(parent))
+    if not path.is_dir():
+        sync_path(path)
+
+
+def delete_leftover(path: Path) -> None:
+    """Delete a temporary file or folder; it may be gone already."""
+    try:
+        path.unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError):  # Linux and macOS report a folder differently
+        from shutil import rmtree
+
+        rmtree(path, ignore_errors=True)  # another process may be deleting it

@@ -1,37 +1,42 @@
-"""Files that are not whole yet: what an interrupted download left, and no other process is at."""
+"""Partial files of interrupted downloads, which a later call continues.
+
+Their names are made from the MD5 of the complete file, not at random as in `atomic`: the next call has to find them.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+from deriva_ml_core._files.locks import try_lock_file
+
 __all__ = ["open_partial_file"]
 
 
 @contextmanager
 def open_partial_file(folder: Path, md5: str) -> Iterator[tuple[FileIO, Path]]:
-    """A partial copy of our own, open to be read and appended to.
+    """Open a partial file for reading and appending that no other process uses.
 
     Args:
-        folder: Where the whole one will lie.
-        md5: What its bytes will have, which names it.
+        folder: The folder of the complete file.
+        md5: The MD5 of the complete file, which names the partial one.
 
     Yields:
-        The file, as an interrupted call left it unless another process is at it just now, and its path.
+        The file and its path. It holds what an interrupted call left, unless another process is writing to that.
     """
-    name = folder / f".{md5}.part"
-    part = name.open("ab+", buffering=0)
-    try:
-        fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not name.exists() or os.fstat(part.fileno()).st_ino != name.stat().st_ino:
-            raise BlockingIOError
-    except BlockingIOError:
-        part.close()
-        name = folder / f".{md5}-{os.urandom(8).hex()}.part"
-        part = name.open("xb+", buffering=0)
-    with part:
-        yield part, name
+    path = folder / f".{md5}.part"
+    file = path.open("ab+", buffering=0)
+    if not try_lock_file(file) or not _is_at(file, path):
+        file.close()
+        path = folder / f".{md5}-{os.urandom(8).hex()}.part"
+        file = path.open("xb+", buffering=0)
+    with file:
+        yield file, path
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    """Whether a path still names an open file, which another process may have renamed before this one locked it."""
+    return path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino

@@ -11,7 +11,7 @@ from stat import S_ISREG
 
 from pydantic import JsonValue
 
-from deriva_ml_core._files.atomic import copy_atomic, remove_abandoned
+from deriva_ml_core._files.atomic import copy_atomic, remove_leftovers
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLVocab
@@ -224,7 +224,7 @@ class StagingArea:
 
     def remove_abandoned_copies(self) -> None:
         """Take away what processes began to copy that were killed."""
-        remove_abandoned(self._folder)
+        remove_leftovers(self._folder)
 
     def remove_empty_folders(self) -> None:
         """Take away the folders in which nothing lies, and where nothing that was handed out is still to be written."""

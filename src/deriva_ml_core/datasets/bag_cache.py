@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core._progress import progress_reporter
 from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.backend import ObjectStore
@@ -109,7 +110,7 @@ def _find_or_build(connection: Connection, version: DatasetVersion, folder: Path
         (path / "data" / "asset").rename(new / "data" / "asset")
     shutil.rmtree(path, ignore_errors=True)
     new.rename(path)
-    _write_atomic(sizes, json.dumps(_file_stats(path)))
+    write_atomic(sizes, json.dumps(_file_stats(path)))
     shutil.rmtree(building)
     return DatasetBag(path)
 
@@ -118,12 +119,6 @@ def _file_stats(bag: Path) -> dict[str, list[int]]:
     """Size and modification time of each table and list of a bag."""
     files = (file for folder in (bag, bag / "data") if folder.is_dir() for file in folder.iterdir() if file.is_file())
     return {str(file.relative_to(bag)): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-
-
-def _write_atomic(file: Path, text: str) -> None:
-    partial = file.with_suffix(".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
 
 
 def _download_missing(

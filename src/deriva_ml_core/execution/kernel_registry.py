@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from deriva_ml_core._files.json_lines import append_line, complete_lines, parse_object
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.models import Address, FrozenModel
@@ -55,21 +55,17 @@ def register_execution(execution: Execution, workflow: Workflow | RID | None, en
         folder=execution.working_dir,
         code=workflow.source.path if isinstance(workflow, Workflow) else None,
     )
-    line = made.model_dump_json() + "\n"
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        append_line(Path(file), made.model_dump_json(), mode=0o600)
     except OSError as error:
         log.warning("Who runs this notebook cannot be told of execution %s: %s", made.rid, error)
 
 
 def read_registry(file: Path) -> Iterator[KernelExecution]:
     """The executions that were noted, each once, the earliest first; none where there is no such file."""
-    lines = file.read_bytes().splitlines() if file.is_file() else []
-    yield from {(made.rid, made.folder): made for made in map(KernelExecution.model_validate_json, lines)}.values()
+    lines = complete_lines(file.read_bytes()) if file.is_file() else []
+    executions = [KernelExecution.model_validate_json(line) for line in lines if parse_object(line) is not None]
+    yield from {(execution.rid, execution.folder): execution for execution in executions}.values()
 
 
 def _absolute_address(execution: Execution) -> Address:

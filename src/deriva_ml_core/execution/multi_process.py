@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from deriva_ml_core import errors
+from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core.assets.lookup import lookup_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import resolve_version
@@ -335,9 +336,7 @@ def _write_message(path: Path, message: RankMessage) -> None:
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > MAX_MESSAGE_AGE:
                 _remove_message(old)
-    partial_place = path.with_name(f".{path.name}.{os.getpid()}")
-    partial_place.write_text(message.model_dump_json())
-    partial_place.replace(path)
+    write_atomic(path, message.model_dump_json())
     # nothing depends on it: who is killed leaves a word that nobody believes
     atexit.register(partial(_remove_own_message, path, os.getpid()))
 

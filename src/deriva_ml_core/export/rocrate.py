@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from deriva_ml_core._files.atomic import atomic_path
 from deriva_ml_core._text import format_count, sanitize_line
 from deriva_ml_core.analysis.describe import safe_file_name
 from deriva_ml_core.assets.lookup import download_asset
@@ -102,10 +103,8 @@ def write_crate(
         action, code = _add_run_entities(export, run, files)
         _describe_root(crate, export, run, license_, action, code)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # beside its place, so that what a full disk cut off is never taken for a crate
-        with tempfile.TemporaryDirectory(prefix=".crate-", dir=target.parent) as draft:
-            (crate.write_zip if as_zip else crate.write)(Path(draft) / target.name)
-            (Path(draft) / target.name).rename(target)
+        with atomic_path(target, durable=True, keep_suffix=True) as partial:
+            (crate.write_zip if as_zip else crate.write)(partial)
     return target
 
 

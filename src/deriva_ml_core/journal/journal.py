@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from pathlib import Path
 from weakref import finalize
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core._files.json_lines import append_lines, complete_lines, open_for_append
 from deriva_ml_core.journal.events import parse_event
 from deriva_ml_core.journal.state import Event, ExecutionState, StatusSet
 from deriva_ml_core.models import StatusUpdate
@@ -24,8 +24,7 @@ def load_state(path: Path) -> ExecutionState:
     Raises:
         OSError: It cannot be read.
     """
-    *whole, _torn = path.read_bytes().split(b"\n")
-    return _apply_lines(whole, ExecutionState())
+    return _apply_lines(complete_lines(path.read_bytes()), ExecutionState())
 
 
 def _apply_lines(lines: list[bytes], state: ExecutionState) -> ExecutionState:
@@ -65,13 +64,10 @@ class Journal:
         text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
         with self._lock:
             descriptor = self._open()
-            if not self._ends_with_newline(descriptor):
-                text = b"\n" + text  # after a line that a killed process or a full disk tore, this one stands alone
-            if os.write(descriptor, text) < len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            written = append_lines(descriptor, text, known_size=self._read_bytes)
             # a line that follows what was read is known without reading it back
-            if os.lseek(descriptor, 0, os.SEEK_CUR) == self._read_bytes + len(text):
-                self._read_bytes += len(text)
+            if os.lseek(descriptor, 0, os.SEEK_CUR) == self._read_bytes + written:
+                self._read_bytes += written
                 for event in events:
                     event.apply(self._state)
 
@@ -84,17 +80,11 @@ class Journal:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(self.path, flags, 0o644)
+            self._descriptor = open_for_append(self.path)
             # a process that makes thousands of executions must not run out of descriptors
             self._finalizer = finalize(self, os.close, self._descriptor)
             self._finalizer.atexit = False
         return self._descriptor
-
-    def _ends_with_newline(self, descriptor: int) -> bool:
-        size = os.fstat(descriptor).st_size
-        # where all was read, whole lines were
-        return size in (0, self._read_bytes) or os.pread(descriptor, 1, size - 1) == b"\n"
 
     def _read_new_lines(self) -> list[bytes]:
         if self._descriptor is None and not self.path.exists():
@@ -103,9 +93,9 @@ class Journal:
         size = os.fstat(descriptor).st_size
         if size <= self._read_bytes:
             return []
-        *whole, _torn = os.pread(descriptor, size - self._read_bytes, self._read_bytes).split(b"\n")
-        self._read_bytes += sum(len(line) + 1 for line in whole)
-        return whole
+        lines = complete_lines(os.pread(descriptor, size - self._read_bytes, self._read_bytes))
+        self._read_bytes += sum(len(line) + 1 for line in lines)
+        return lines
 
 
 class BufferedJournal:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
+from deriva_ml_core._files.json_lines import append_line, complete_lines, parse_object
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
@@ -58,7 +58,7 @@ class Ledger:
         self._path = path
         self._lock = Lock()
         if path.is_file():
-            for line in path.read_bytes().split(b"\n"):
+            for line in complete_lines(path.read_bytes()):
                 self._load_line(line)
 
     def record_reserved(self, rids: Mapping[str, RID]) -> None:
@@ -84,12 +84,9 @@ class Ledger:
             self._append({"stirred": told})
 
     def _load_line(self, line: bytes) -> None:
-        try:
-            told = json.loads(line)
-            for kind, entries in told.items():
+        with suppress(TypeError, ValidationError):  # a damaged line
+            for kind, entries in (parse_object(line) or {}).items():
                 self._apply(kind, entries)
-        except (ValueError, AttributeError, TypeError, ValidationError):
-            return  # an empty line, or a torn one
 
     def _apply(self, kind: str, entries: dict[str, Any]) -> None:
         if kind == "planned":
@@ -104,18 +101,11 @@ class Ledger:
             self.stored_objects |= {name: StoredObject.model_validate(stored) for name, stored in entries.items()}
 
     def _append(self, record: dict[str, Any]) -> None:
-        # a line break first: after a torn line this one stands alone
-        text = f"\n{json.dumps(record)}\n".encode()
         with (
             self._lock,
             translate_os_errors(f"What is copied cannot be written down in {self._path}", self._path.parent),
         ):
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            try:
-                if os.write(descriptor, text) < len(text):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-            finally:
-                os.close(descriptor)
+            append_line(self._path, json.dumps(record))
             for kind, entries in record.items():
                 self._apply(kind, entries)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import threading
 from collections import Counter
@@ -20,6 +19,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from pydantic import JsonValue
 
+from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core.definitions import RID, MLAsset, Status
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution import Execution
@@ -85,10 +85,7 @@ class JobReport(FrozenModel):
 def write_report(folder: Path, report: JobReport) -> None:
     """Write a job's report in one piece."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = _report_path(folder, report.number)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(report.model_dump_json(), encoding="utf-8")
-    partial.replace(file)
+    write_atomic(_report_path(folder, report.number), report.model_dump_json())
 
 
 def read_report(folder: Path, number: int) -> JobReport:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deriva_ml_core._files.atomic import partial_path, rename_for_deletion
+from deriva_ml_core._files.atomic import atomic_path, rename_for_deletion
 from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
 from deriva_ml_core.metric_modes import MonitoredValue, select_monitored
 from deriva_ml_core.training.options import TrainingOptions
@@ -145,12 +145,9 @@ class Checkpoints:
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
         """Let a framework write beside a checkpoint's place, and put it there when it is whole."""
-        partial = partial_path(path)
-        try:
+        # not durable: an fsync of gigabytes would hold up the training; the store syncs what is uploaded
+        with atomic_path(path, keep_suffix=True) as partial:
             write(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def commit(self, path: Path) -> None:
         """Take up a checkpoint that is whole, and let go of those that it supersedes."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core._files.atomic import temporary_folder, write_atomic
 from deriva_ml_core.definitions import MLAsset
 from deriva_ml_core.errors import DerivaMLException, UnknownTerm
 from deriva_ml_core.execution.html_repr import CURVES_FILE
@@ -110,12 +111,13 @@ class TrainingFiles:
     def _update_plot(self) -> None:
         from deriva_ml_core.training.plot import draw_curves
 
-        drawn = self._plot_path.with_name(f".writing-{CURVES_FILE}")
-        if draw_curves(self._metrics.path, drawn, self.execution.description):
+        with temporary_folder(self._plot_path.parent) as folder:
+            drawn = folder / CURVES_FILE
+            if not draw_curves(self._metrics.path, drawn, self.execution.description):
+                return
             if not self._plot_path.exists() or drawn.read_bytes() != self._plot_path.read_bytes():
                 drawn.replace(self._plot_path)
-            drawn.unlink(missing_ok=True)
-            self._stage_if_changed(self._plot_path, "Training_Curves")
+        self._stage_if_changed(self._plot_path, "Training_Curves")
 
     def _stage_if_changed(self, path: Path, asset_type: str) -> bool:
         """Stage a file that was written to since it was staged; returns whether it has."""
@@ -203,9 +205,7 @@ class TrainingSummary:
         told = redact(to_json_value(fields))
         known.update(told if isinstance(told, dict) else {})
         text = json.dumps({"fits": self._fits}, indent=1, ensure_ascii=False) + "\n"
-        partial = self.path.with_name(f".writing-{self.path.name}")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.path)
+        write_atomic(self.path, text)
 
     def _reload(self) -> None:
         """Take up what is there by now: of an earlier process, or of another reporter of the same execution."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import SupportsFloat
 
+from deriva_ml_core._files.json_lines import open_for_append, parse_object, repair_last_line
 from deriva_ml_core.metric_modes import larger_is_better
 
 __all__ = [
@@ -134,27 +135,14 @@ class MetricsFile:
 
     def _open(self) -> int:
         if self._descriptor is None or self._pid != os.getpid():
-            is_torn = self._is_torn()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor, self._pid = os.open(self.path, flags, 0o644), os.getpid()
-            if is_torn:
-                os.write(self._descriptor, b"\n")
+            self._descriptor, self._pid = open_for_append(self.path), os.getpid()
+            # once is enough, as only this process appends here
+            repair_last_line(self._descriptor)
         return self._descriptor
-
-    def _is_torn(self) -> bool:
-        """Whether the last line lacks its end, since the process that wrote it was killed or the disk was full."""
-        try:
-            with self.path.open("rb") as file:
-                return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
-        except FileNotFoundError:
-            return False
 
 
 def _parse_fit_number(line: bytes) -> int:
-    try:
-        return int(json.loads(line)["fit"])
-    except (ValueError, KeyError, TypeError):  # torn
-        return 0
+    return _get_int(parse_object(line) or {}, "fit") or 0
 
 
 MAX_INTEGER = 2**53
@@ -357,11 +345,7 @@ def _build_curve(
 
 
 def _parse_line(text: bytes) -> MetricsLine | None:
-    try:
-        found = json.loads(text)
-    except ValueError:  # torn, or in no encoding
-        return None
-    if not isinstance(found, dict):
+    if (found := parse_object(text)) is None:
         return None
     return MetricsLine(
         stage=_get_str(found, "stage", "fit"),

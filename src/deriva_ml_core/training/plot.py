@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+from deriva_ml_core._files.atomic import atomic_path
 from deriva_ml_core.training.metrics_file import MetricSeries, MetricsLine, collect_series, iter_metrics
 
 if TYPE_CHECKING:
@@ -71,12 +71,8 @@ def draw_curves(metrics: Path, target: Path, title: str = "") -> bool:
         figure = _draw_figure(plan, title)
     except ImportError:
         return False
-    part = target.with_name(f".{uuid4().hex}.part")
-    try:
-        _save_png(figure, part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_path(target) as partial:
+        _save_png(figure, partial)
     return True
 
 

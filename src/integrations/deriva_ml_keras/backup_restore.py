@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core.training import TrainingReporter
 
 __all__ = ["RUN_FILE", "Backups"]
@@ -70,6 +71,4 @@ class Backups:
     def _write_run_file(path: Path, reporter: TrainingReporter) -> None:
         newest = reporter.checkpoints.newest
         known = {**reporter.state(), "checkpoint": None if newest is None else os.fspath(newest)}
-        partial = path.with_name(f".{path.name}")
-        partial.write_text(json.dumps(known), encoding="utf-8")
-        partial.replace(path)
+        write_atomic(path, json.dumps(known))

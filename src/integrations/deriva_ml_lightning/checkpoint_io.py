@@ -8,7 +8,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
 
-from deriva_ml_core._files.atomic import lock_file, partial_path
+from deriva_ml_core._files.atomic import atomic_path
+from deriva_ml_core._files.locks import lock_file
 from deriva_ml_lightning.compat import find_classes
 
 __all__ = [
@@ -174,11 +175,7 @@ def _write_atomic(checkpoint: dict[str, Any], path: Path) -> None:
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
-    try:
-        with partial.open("wb") as file:  # given a path, torch.save would write the name into the bytes
-            lock_file(file)
-            torch.save(checkpoint, file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # given a path, torch.save would write the name into the bytes
+    with atomic_path(path, keep_suffix=True) as partial, partial.open("wb") as file:
+        lock_file(file)
+        torch.save(checkpoint, file)

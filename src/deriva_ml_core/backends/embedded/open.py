@@ -11,13 +11,13 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 
+from deriva_ml_core._files.atomic import sync_path
 from deriva_ml_core.backends.embedded.database import (
     Database,
     corruption_message,
     detect_network_file_system,
     list_mounts,
 )
-from deriva_ml_core.backends.folder.durability import sync_path
 from deriva_ml_core.backends.sql import identifiers, migrations, mutations
 from deriva_ml_core.backends.sql.catalog import EmbeddedCatalog
 from deriva_ml_core.backends.sql.ddl import MappedTable
@@ -115,6 +115,7 @@ def _create_catalog(folder: Path, journal_mode: str) -> None:
                 return
             for left in folder.glob(".catalog-*"):  # by a process that was killed here
                 rmtree(left)
+            # a name that the lock's next holder finds without a walk through the whole folder
             with TemporaryDirectory(prefix=".catalog-", dir=folder) as workshop:
                 draft = Path(workshop) / CATALOG_FILE_NAME
                 draft.touch()

@@ -9,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
-__all__ = ["BackgroundFsync", "MAX_SINGLE_FSYNCS", "make_durable", "sync_path"]
+from deriva_ml_core._files.atomic import sync_path
+
+__all__ = ["BackgroundFsync", "MAX_SINGLE_FSYNCS", "make_durable"]
 
 MAX_SINGLE_FSYNCS = 16
 """Files up to which each is synchronized by itself: one fsync costs about what a syncfs costs a few files."""
@@ -57,15 +59,6 @@ def make_durable(files: Iterable[Path], folder: Path) -> None:
     for path in (*names, *sorted(folders, reverse=True)):
         with suppress(FileNotFoundError):
             sync_path(path)
-
-
-def sync_path(path: Path) -> None:
-    """Return when a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sync_file_system(folder: Path) -> bool:

@@ -204,6 +204,7 @@ class FolderStore:
     @contextmanager
     def _reserve_draft(self, note: Callable[[JsonValue], None]) -> Iterator[Path]:
         """A name in the store's folder for an object in the making, which is free again afterwards."""
+        # not named as in _files/atomic.py: the journal holds the name, and the next upload deletes the draft by it
         draft = self._objects / f"draft-{os.getpid()}-{os.urandom(8).hex()}"
         note({"draft": draft.name})
         self._objects.mkdir(parents=True, exist_ok=True)
