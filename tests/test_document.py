@@ -288,7 +288,8 @@ def write_script(folder: Path, host: str) -> Path:
 
 
 def commit(folder: Path) -> str:
-    """Make a repository with a GitHub remote of a folder; returns the commit."""
+    """Create a repository with a GitHub remote in a folder, and return the commit."""
+    (folder / ".gitignore").write_text("__pycache__/\n")
     (folder / "pyproject.toml").write_text('[project]\nname = "project"\nversion = "0.3.1"\n')
     author = git.Actor("Reader", "reader@example.org")
     with git.Repo.init(folder) as repository:

@@ -1,10 +1,11 @@
-"""DerivaML's core, provenance for machine-learning runs: its public names, whose rooms are the modules beside this."""
+"""Provenance for machine-learning runs: the public names of DerivaML's core."""
 
 from __future__ import annotations
 
 from deriva_ml_core._deprecation import deprecated_names
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import Dataset, DatasetBag, DatasetVersion, VersionPart
 from deriva_ml_core.definitions import (
     RID,
@@ -99,6 +100,8 @@ __all__ = [
     "ChecksumMismatch",
     "Column",
     "ConfigurationError",
+    "ConflictingWorkflow",
+    "Connection",
     "Dataset",
     "DatasetBag",
     "DatasetCycle",
@@ -108,19 +111,16 @@ __all__ = [
     "DerivaMLDeprecationWarning",
     "DerivaMLException",
     "DerivaMLWarning",
-    "NotInDryRun",
+    "DiskFull",
     "DuplicateRow",
     "Execution",
     "ExecutionConfiguration",
     "ExecutionCycle",
-    "ExecutionNotStarted",
     "ExecutionInfo",
-    "MetricSummary",
+    "ExecutionNotStarted",
     "ExecutionRunning",
     "FileConflict",
-    "RankZeroRequired",
     "ForeignKey",
-    "TransferMode",
     "hookimpl",
     "InvalidBag",
     "InvalidFileName",
@@ -130,16 +130,19 @@ __all__ = [
     "load_plugins",
     "LoginRequired",
     "MetadataConflict",
+    "MetricSummary",
     "MissingFiles",
     "MLAsset",
     "MLTable",
     "MLVocab",
     "NotebookFailed",
+    "NotInDryRun",
     "NotReproducible",
     "ObjectStore",
     "plugin_manager",
     "PluginError",
     "Progress",
+    "RankZeroRequired",
     "RecordedExecution",
     "RID",
     "Role",
@@ -149,9 +152,9 @@ __all__ = [
     "Status",
     "StatusUpdate",
     "StoredObject",
-    "DiskFull",
     "StoreUnavailable",
     "Table",
+    "TransferMode",
     "UnknownAddress",
     "UnknownCheckpoint",
     "UnknownColumn",
@@ -169,7 +172,6 @@ __all__ = [
     "VersionPart",
     "Workflow",
     "WorkflowMissing",
-    "ConflictingWorkflow",
     "WrongTable",
 ]
 

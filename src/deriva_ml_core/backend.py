@@ -1,4 +1,4 @@
-"""What a backend must be able to do: rows in a catalog, bytes in a store, and the pair of both."""
+"""Protocols of a backend: a catalog of rows, and a store of objects."""
 
 from __future__ import annotations
 
@@ -34,30 +34,36 @@ __all__ = [
 
 
 Row = dict[str, Any]
-"""A row by column: str, int, float, bool, None, or list[str]; times are ISO 8601 texts in UTC."""
+"""A row: values by column name.
+
+Values are str, int, float, bool, None, list[str] or JSON values. Times are ISO 8601 texts in UTC.
+"""
 
 Filter = Mapping[str, Any]
-"""Columns and the value that each must have; a tuple, list, set or frozenset of values: one of them; None: empty;
-`NOT_NULL`: not empty; for one column of `select`'s, `InSubquery`: it names a row for which another condition holds."""
+"""A condition on columns. All columns must match.
+
+A value matches equal values, and a tuple, list, set or frozenset each of its values. None matches empty columns, and
+`NOT_NULL` all others. `InSubquery` is allowed for one column, in `Catalog.select` only.
+"""
 
 
 class NotNull(Enum):
-    """The kind of `NOT_NULL`."""
+    """Type of `NOT_NULL`."""
 
     not_null = "filled"
 
 
 NOT_NULL = NotNull.not_null
-"""As the value in a condition: whatever there is, but something."""
+"""Value in a condition that matches columns with any value."""
 
 
 @dataclass(frozen=True, slots=True)
 class InSubquery:
-    """As the value in a condition: the record id of a row of another table.
+    """Value in a condition that matches the RIDs of matching rows of another table.
 
     Args:
-        table: The other table, of which the column is a foreign key.
-        where: Which of its rows; it names no linked rows in its turn.
+        table: The table that the column refers to.
+        where: Condition on the rows of that table, without another `InSubquery`.
     """
 
     table: str
@@ -66,7 +72,7 @@ class InSubquery:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Rows for which at least one of the conditions holds."""
+    """Condition that matches rows for which at least one of the filters matches."""
 
     filters: tuple[Filter, ...]
 
@@ -75,85 +81,85 @@ class AnyOf:
 
 
 Where = Filter | AnyOf
-"""Which rows; an empty mapping means all."""
+"""A condition on rows. An empty mapping matches all rows."""
 
 
 class Catalog(Protocol):
-    """Tables and rows; it knows nothing of workflows, executions or datasets.
+    """Tables and rows. A catalog does not know workflows, executions or datasets.
 
-    Every method may be called from several threads and after a fork. A call that fails has written nothing, except
-    where `insert` says how far it came.
+    Every method must be thread-safe and work after a fork. A failed call has written nothing, except that `insert`
+    reports the batches before the error.
     """
 
     @property
     def name(self) -> str:
-        """What to call this catalog in a message: its folder or its address."""
+        """Name of the catalog in messages: its folder or address."""
 
     @property
     def model(self) -> CatalogModel:
-        """The tables, read once and kept; `refresh` reads them again."""
+        """The tables, cached. `refresh` reads them again."""
 
     def refresh(self) -> CatalogModel:
-        """Read the tables again, as another process may have added some."""
+        """Read the tables again, because another process may have added some."""
 
     def snapshot(self) -> str:
-        """The name of the catalog's present state, under which `at` will always find it."""
+        """Return the snapshot of the current state, to be passed to `at`. The state of a snapshot never changes."""
 
     def at(self, snapshot: str) -> Catalog:
-        """The catalog as it was at a snapshot; every write raises `CatalogReadOnly`."""
+        """Return the catalog at a snapshot. Every write to it raises `CatalogReadOnly`."""
 
     def cite(self, rid: str, snapshot: str | None = None) -> str:
-        """The URL that names a row outside this catalog, as it is now or as it was at a snapshot."""
+        """Return the citation URL of a row, now or at a snapshot."""
 
     def reserve(self, count: int) -> list[str]:
-        """Record ids that `insert` will take in rows' ``RID``, given to nobody else, now or later."""
+        """Reserve RIDs for `insert`. They are unique and never allocated again."""
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
-        """Add rows, all or none of each batch of 10,000.
+        """Insert rows in batches of 10,000. Each batch is inserted completely or not at all.
 
         Args:
-            table: The table.
-            rows: Their columns; a ``RID`` only if it was reserved. The rows need not have the same columns.
-            skip_existing: Whether a row whose key (or RID) is taken is passed over instead of raising, which makes a
-                repeated insert safe.
+            table: Name of the table.
+            rows: Rows to insert, with a ``RID`` only if it was reserved. Rows can have different columns.
+            skip_existing: Whether to skip rows whose key or RID exists, instead of raising. This makes a repeated
+                insert safe.
 
         Returns:
-            How many rows were added.
+            Number of inserted rows.
 
         Raises:
-            UnknownTable, UnknownColumn: Of the table or of a row's columns.
-            DuplicateRow: A key is taken, and `skip_existing` is not set.
-            UnknownRID: A foreign key names no row.
+            UnknownTable, UnknownColumn: The table or a column does not exist.
+            DuplicateRow: A key exists, and `skip_existing` is not set.
+            UnknownRID: A foreign key refers to no row.
         """
 
     def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
-        """Add those rows whose key is not taken yet, as `insert` does with `skip_existing`, and tell what is there.
+        """Insert the rows whose key does not exist, and return the rows of all keys.
 
         Args:
-            table: The table.
-            rows: Their columns.
-            key: A column of texts that is a key of the table, or ``RID``; each row gives it.
+            table: Name of the table.
+            rows: Rows to insert.
+            key: A text column that is a key of the table, or ``RID``. Every row has a value for it.
 
         Returns:
-            For each row, in their order, the complete row that has its key now.
+            For each row, in the same order, the complete row that has its key now.
         """
 
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
-        """Add one row unless one matches, in one step that no other process can come between.
+        """Insert one row unless a row matches the condition, atomically.
 
         Returns:
-            The oldest row that matches, or the new one; and whether it is new.
+            The oldest matching row or the new row, and whether it is new.
         """
 
     def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Change rows: each gives its RID and the columns to change, the same columns in all.
+        """Update rows. Each has its RID and the columns to change, and all have the same columns.
 
         Returns:
-            How many rows were changed: fewer than given where a RID names no row of the table.
+            Number of updated rows. Rows whose RID does not exist in the table are not counted.
         """
 
     def delete(self, table: str, where: Where) -> int:
-        """Delete the rows that match, and by cascade the links to them; returns how many matched."""
+        """Delete the matching rows and, by cascade, the associations to them. Return the number of matching rows."""
 
     def select(
         self,
@@ -164,42 +170,47 @@ class Catalog(Protocol):
         descending: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
-        """The rows that match, complete, in that order; a condition on many thousand values is asked in portions.
+        """Return the matching rows with all columns, in order. A condition can list many thousand values.
 
-        Where rows that are empty in a column to sort by come, is the backend's own.
+        Args:
+            table: Name of the table.
+            where: Condition on the rows.
+            order: Columns to sort by. The backend decides whether empty values come first or last.
+            descending: Whether to sort in descending order.
+            limit: Maximum number of rows. None for all.
         """
 
     def pages(self, table: str, where: Where = ..., *, size: int = 2000) -> Iterator[list[Row]]:
-        """The rows that match, by RID, in pages of at most `size`, so that memory stays flat."""
+        """Yield the matching rows by RID, in pages of at most `size`, so that memory use stays constant."""
 
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
-        """The table of each record id; ids that name nothing are left out.
+        """Return the table of each RID. RIDs without a row are left out.
 
         Args:
-            rids: Record ids without snapshots.
-            tables: The tables to look in; none means all.
+            rids: RIDs without snapshots.
+            tables: Names of the tables to search. Empty for all tables.
         """
 
     def create_tables(self, tables: Sequence[Table]) -> None:
-        """Add tables, all or none; those that exist already with the same columns are left as they are.
+        """Create tables, all or none. Tables that exist with the same columns stay unchanged.
 
         Raises:
             DuplicateRow: A table of that name exists with other columns.
         """
 
     def close(self) -> None:
-        """Let go of connections; the next call opens them again."""
+        """Close all connections. The next call opens them again."""
 
 
 class ObjectStore(Protocol):
-    """Bytes under URLs; it knows neither executions nor rows.
+    """Objects (bytes) by URL. A store does not know executions or rows.
 
-    Every method may be called from several threads and after a fork.
+    Every method must be thread-safe and work after a fork.
     """
 
     @property
     def preferred_concurrency(self) -> int:
-        """How many files it takes at once with profit: 1 where one after the other is as fast, or it does not say."""
+        """Number of files to send in parallel. 1 if parallel transfers are not faster."""
 
     def put(
         self,
@@ -212,54 +223,61 @@ class ObjectStore(Protocol):
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = ...,
     ) -> StoredObject:
-        """Store a file's bytes as they are now, under ``/hatrac/<table>/<md5>.<filename>:<version>``.
+        """Store the current bytes of a file under ``/hatrac/<table>/<md5>.<filename>:<version>``.
 
         Args:
             table: The asset table, which names the folder.
-            filename: The name, sub-folders included.
-            file: The file. A link is followed.
-            handover: What the store may do with the file itself. A store that cannot share or move it, since it is
-                on another disk or machine, copies it; moved is what is gone from its place afterwards.
+            filename: File name, with sub-folders separated by ``/``.
+            file: The file. Symbolic links are followed.
+            handover: What the store may do with the file. A store that cannot hard-link or move it, because it is on
+                another disk or machine, copies it. A file counts as moved if it is gone from its place afterwards.
             options: Timeouts and chunk size.
-            resume: What `note` was last given for this file, also in a process before this one. A file that is gone
-                because the store took it is then found by this.
-            note: Called before each step that could not be repeated without knowing that it had begun.
+            resume: The last argument of `note` for this file, possibly from an earlier process. It identifies a file
+                that the store has already moved.
+            note: Called before each step that cannot be repeated without knowing that it has started.
 
         Raises:
-            FileNotFoundError: There is no such file, and it was not stored before.
-            StoreUnavailable: It may succeed later.
+            FileNotFoundError: The file does not exist, and was not stored before.
+            StoreUnavailable: The store cannot be reached. The same call may succeed later.
         """
 
     def sync(self) -> None:
-        """Return when everything that was put is on the disk; rows are written only after it."""
+        """Wait until all stored objects are on disk. Rows are only written afterwards."""
 
     def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
-        """Bring an object to `target`, going on where an interrupted call stopped, and check length and MD5.
+        """Download an object, and verify its length and MD5. An interrupted download resumes.
+
+        Args:
+            url: URL of the object.
+            target: Path of the downloaded file. An existing file is replaced.
+            length: Expected number of bytes.
+            md5: Expected MD5, 32 hex digits.
+            options: Timeouts and chunk size.
 
         Raises:
-            ChecksumMismatch: The object's bytes are not those; nothing is left at `target`.
-            StoreUnavailable: It may succeed later.
+            ChecksumMismatch: The object's bytes differ. Nothing is left at `target`.
+            StoreUnavailable: The store cannot be reached. The same call may succeed later.
         """
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
-        """Read an object where it lies and raise `ChecksumMismatch`, naming it, if its bytes are not those."""
+        """Read an object in the store, and raise `ChecksumMismatch` with its URL if its bytes differ."""
 
     def source(self, url: str) -> str:
-        """The full URL that a bag's ``fetch.txt`` names an object by."""
+        """Return the full URL of an object, for a bag's ``fetch.txt``."""
 
     def close(self) -> None:
-        """Let go of connections; the next call opens them again."""
+        """Close all connections. The next call opens them again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The rows and the bytes of one catalog.
+    """Catalog and object store, as returned by the hook ``connect``.
 
     Args:
-        catalog: The rows.
-        store: The bytes.
-        folder: Where executions' working folders and the cache of downloads lie: on the store's own file system, where
-            it has one.
+        catalog: The catalog.
+        store: The object store.
+        folder: Folder for working folders and the cache of downloads. If the store is on this machine, use the same
+            file system, so that files can be moved into the store.
     """
 
     catalog: Catalog
@@ -268,26 +286,27 @@ class Backend:
 
 
 def order_rows_by_key(table: str, key: str, key_values: Sequence[Any], rows: Iterable[Row]) -> list[Row]:
-    """The row of each wanted key, in that order.
+    """Return the row of each key value, in order.
 
     Raises:
-        DuplicateRow: One is not there, so it was passed over for another key of it that is taken.
+        DuplicateRow: A row is missing: `insert` skipped it because another of its keys exists.
     """
-    found = {row[key]: row for row in rows}
+    rows_by_key = {row[key]: row for row in rows}
     for value in key_values:
-        if value not in found:
+        if value not in rows_by_key:
             raise DuplicateRow(
-                f"{table} takes no row with {key} = {value!r}: another of its keys is taken. Give another value there."
+                f"The row of {table} with {key} = {value!r} was not inserted because another of its keys exists. "
+                "Use another value for that key."
             )
-    return [found[value] for value in key_values]
+    return [rows_by_key[value] for value in key_values]
 
 
 class ReadOnlyMixin:
-    """What a catalog's snapshot does when it is written to."""
+    """Mixin for catalog snapshots. Every write raises `CatalogReadOnly`."""
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """Name of the snapshot in messages."""
         raise NotImplementedError
 
     def reserve(self, count: int) -> list[str]:  # noqa: ARG002
@@ -312,7 +331,7 @@ class ReadOnlyMixin:
         self._raise_read_only()
 
     def _raise_read_only(self) -> NoReturn:
-        raise CatalogReadOnly(f"{self.name} is a snapshot, which nothing changes: write to the catalog itself.")
+        raise CatalogReadOnly(f"{self.name} is a snapshot, which is read-only. Write to the catalog itself.")
 
 
 __getattr__ = deprecated_names(

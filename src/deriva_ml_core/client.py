@@ -1,4 +1,4 @@
-"""The door: one object that opens a catalog, and from which everything else is created, looked up and found."""
+"""Client for a catalog."""
 
 from __future__ import annotations
 
@@ -31,21 +31,20 @@ __all__ = ["DerivaML"]
 
 
 class DerivaML:
-    """A catalog of machine-learning runs.
+    """Client for a catalog of machine-learning runs.
 
     Args:
-        hostname: A server's host name; ``file:<folder>`` for the embedded catalog in that folder; nothing for the
-            embedded catalog under ``DERIVA_ML_HOME`` (``~/.deriva-ml`` by default), which is made on first use.
-        catalog_id: The catalog's number on that server.
-        working_dir: The folder for executions' working folders, instead of the catalog's own place.
-        credential: What logs in on a server: ``{"bearer-token": …}`` or ``{"cookie": …}``.
-        plugins: Who answers hooks, instead of the process's own plugins.
-        clean_execution_dir: Whether uploads empty the staging folders of what was sent.
-        exit_timeout: Seconds that the end of a run waits, all in all, for what is still under way beside it: its last
-            status on the way to the catalog, its news to the plugins; 30 by default.
+        hostname: Host name of a Deriva server, or ``file:<folder>`` for the embedded catalog in a folder. By default
+            the embedded catalog in ``DERIVA_ML_HOME`` (``~/.deriva-ml``), which is created on first use.
+        catalog_id: Number of the catalog on the server. It can end in ``@<snapshot>``.
+        working_dir: Parent folder of the executions' working folders. By default the catalog's own folder.
+        credential: Login for a server: ``{"bearer-token": …}`` or ``{"cookie": …}``. By default the stored login.
+        plugins: Plugin manager to use instead of the process's own.
+        clean_execution_dir: Whether uploads remove uploaded files from the staging folders.
+        exit_timeout: Maximum seconds to wait at the end of a run for background writes and plugins. Default 30.
 
     Raises:
-        UnknownAddress: No backend answers for that address.
+        UnknownAddress: No backend serves this address.
     """
 
     @deprecated_keywords({"patience": "exit_timeout"})
@@ -82,26 +81,30 @@ class DerivaML:
         working_dir: str | Path | None = None,
         plugins: pluggy.PluginManager | None = None,
     ) -> Self:
-        """Make a catalog on a server, with the standard tables and terms, and open it.
+        """Create a catalog on a server, with the standard tables and terms, and return a client for it.
 
         Args:
-            hostname: The server's host name.
-            project_name: The name of the schema for the project's own tables.
-            catalog_id: A catalog that is there: it gets the tables and terms that it lacks, and loses nothing. By
-                default a new one is made.
-            acls: Who may do what: users and groups by ``enumerate``, ``select``, ``write`` and ERMrest's other rights;
-                by default whoever makes it may do all, and nobody else may see it.
-            credential: What logs in, as above; what the user has stored by default.
-            working_dir: The folder for executions' working folders, instead of the catalog's own place.
-            plugins: Who answers hooks, instead of the process's own plugins.
+            hostname: Host name of the server.
+            project_name: Name of the schema for the project's tables.
+            catalog_id: Number of an existing catalog. Missing tables and terms are added, and nothing is removed. By
+                default a new catalog is created.
+            acls: Users and groups by right: ``enumerate``, ``select``, ``write`` and the other rights of ERMrest. By
+                default only the creator can see and change the catalog.
+            credential: Login, as for `DerivaML`. By default the stored login.
+            working_dir: Parent folder of the executions' working folders. By default the catalog's own folder.
+            plugins: Plugin manager to use instead of the process's own.
+
+        Returns:
+            A client for the catalog.
 
         Raises:
-            LoginRequired, AccessRefused: The user may not make catalogs there.
+            LoginRequired: The server does not know the user.
+            AccessRefused: The user is not allowed to create catalogs.
         """
-        given = None if catalog_id is None else str(catalog_id)
-        address = Address(hostname=hostname, catalog_id=given, credential=_wrap_credential(credential))
-        asked = (plugins or plugin_manager()).hook.create_catalog
-        number = asked(address=address, project_name=project_name, acls=acls)
+        existing = None if catalog_id is None else str(catalog_id)
+        address = Address(hostname=hostname, catalog_id=existing, credential=_wrap_credential(credential))
+        create_catalog = (plugins or plugin_manager()).hook.create_catalog
+        number = create_catalog(address=address, project_name=project_name, acls=acls)
         return cls(hostname, number, working_dir=working_dir, credential=credential, plugins=plugins)
 
     def __repr__(self) -> str:
@@ -114,30 +117,33 @@ class DerivaML:
         self.close()
 
     def close(self) -> None:
-        """Let go of connections; the next call opens them again."""
+        """Close all connections. The next call opens them again."""
         self._connection.catalog.close()
         self._connection.store.close()
 
     @property
     def connection(self) -> Connection:
-        """The catalog, the store and the plugins that all this stands on."""
+        """Catalog, object store and plugins of this client.
+
+        For code that needs the `Catalog` or `ObjectStore` protocol directly, such as plugins and other tools.
+        """
         return self._connection
 
     # Workflows
 
     def create_workflow(self, name: str, workflow_type: str, description: str = "") -> Workflow:
-        """Describe the running code as a workflow; its source is found automatically.
+        """Create a workflow for the running code, whose source is detected automatically.
 
         Args:
-            name: What to call it.
+            name: Name of the workflow.
             workflow_type: A term of the vocabulary Workflow_Type.
-            description: What it does.
+            description: Description of the workflow.
 
         Returns:
-            A workflow that is not yet in the catalog.
+            A workflow that is not registered in the catalog yet.
 
         Raises:
-            UnknownTerm: The catalog has no such workflow type; those that it has are named.
+            UnknownTerm: The catalog has no such workflow type. The message names the existing types.
         """
         self._connection.terms.require(MLVocab.workflow_type, [workflow_type])
         return workflow.create_workflow(
@@ -145,23 +151,44 @@ class DerivaML:
         )
 
     def add_workflow(self, workflow_: Workflow) -> RID:
-        """Register a workflow; one with the same URL or checksum is reused.
+        """Register a workflow, or reuse the registered workflow with the same URL or checksum.
+
+        Args:
+            workflow_: The workflow.
 
         Returns:
-            The record id of the workflow in the catalog.
+            RID of the workflow in the catalog.
+
+        Raises:
+            UnknownTerm: The catalog has no such workflow type.
         """
         return workflow.register_workflow(self._connection, workflow_)
 
     def lookup_workflow(self, rid: RID) -> CatalogWorkflow:
-        """The workflow of a record id; assigning its ``description`` or ``workflow_type`` writes to the catalog."""
+        """Return a workflow. Assigning its ``description`` or ``workflow_type`` writes to the catalog.
+
+        Args:
+            rid: RID of the workflow.
+
+        Raises:
+            UnknownRID: No row has this RID.
+            WrongTable: The RID belongs to a row of another table.
+        """
         return workflow.lookup_workflow(self._connection, rid)
 
     def lookup_workflow_by_url(self, url_or_checksum: str) -> CatalogWorkflow:
-        """The workflow with that URL or checksum."""
+        """Return the workflow with a URL or checksum.
+
+        Args:
+            url_or_checksum: URL or Git checksum of the workflow.
+
+        Raises:
+            UnknownWorkflow: No workflow has this URL or checksum.
+        """
         return workflow.lookup_workflow_by_url(self._connection, url_or_checksum)
 
     def find_workflows(self) -> list[CatalogWorkflow]:
-        """All workflows."""
+        """Return all workflows."""
         return workflow.find_workflows(self._connection)
 
     # Executions
@@ -172,16 +199,19 @@ class DerivaML:
         workflow: Workflow | RID | None = None,
         dry_run: bool = False,
     ) -> Execution:
-        """Create an execution, with its inputs and its records; nothing is downloaded.
+        """Create an execution and record its inputs. Nothing is downloaded.
 
         Args:
-            configuration: What it is to be.
-            workflow: What runs, where the configuration does not say.
-            dry_run: Whether to write nothing to catalog and store; the execution's record id is then ``0000``.
+            configuration: Inputs, description and parameters of the execution.
+            workflow: The workflow or its RID, if the configuration has none.
+            dry_run: Whether to write nothing to the catalog and the store. The execution's RID is then ``0000``.
+
+        Returns:
+            The execution, to be entered by ``with``.
 
         Raises:
-            WorkflowMissing: There is no workflow.
-            ConflictingWorkflow: There are two different ones.
+            WorkflowMissing: Neither the configuration nor `workflow` names a workflow.
+            ConflictingWorkflow: The configuration has another workflow than `workflow`.
             UnknownRID, WrongTable, UnknownVersion, UnknownTerm: An input or the workflow's type does not exist.
         """
         from deriva_ml_core.execution.multi_process import create_execution
@@ -189,10 +219,13 @@ class DerivaML:
         return create_execution(self._connection, configuration, workflow, dry_run=dry_run)
 
     def restore_execution(self, execution_rid: RID) -> Execution:
-        """Find an execution again, with its inputs, staged files, statuses and timings.
+        """Restore an execution with its inputs, staged files, statuses and timings.
 
-        One whose process died without a word is written as Aborted. Where its working folder is not on this machine, it
-        is put together from what the catalog kept.
+        If the process of the execution died, the execution is marked as Aborted. If its working folder is not on this
+        machine, the execution is restored from the records in the catalog.
+
+        Args:
+            execution_rid: RID of the execution.
 
         Raises:
             UnknownRID, WrongTable: There is no such execution.
@@ -202,20 +235,26 @@ class DerivaML:
         return restore_execution(self._connection, execution_rid)
 
     def resume_execution(self, execution_rid: RID) -> Execution:
-        """Find an execution again to go on with it: its ``with`` may be entered once more, though it has ended.
+        """Restore an execution to continue it: its ``with`` can be entered again, even if the execution has ended.
 
-        Then it is Running again, keeps its start, inputs, files and statuses, and its duration counts on.
+        On entry the status is Running again. Start time, inputs, files and statuses stay, and the duration adds up.
+
+        Args:
+            execution_rid: RID of the execution.
 
         Raises:
             UnknownRID, WrongTable: There is no such execution.
-            ExecutionRunning: Another process runs it, or this one does.
+            ExecutionRunning: A process is running the execution.
         """
         from deriva_ml_core.execution.multi_process import resume_execution
 
         return resume_execution(self._connection, execution_rid)
 
     def lookup_execution(self, execution_rid: RID) -> RecordedExecution:
-        """The execution of a record id, to be read.
+        """Return an execution for reading.
+
+        Args:
+            execution_rid: RID of the execution.
 
         Raises:
             UnknownRID, WrongTable: There is no such execution.
@@ -232,22 +271,22 @@ class DerivaML:
         sort: str | None = None,
         stage: str | None = None,
     ) -> list[RecordedExecution]:
-        """The executions that match, newest first.
+        """Return the matching executions, newest first.
 
         Args:
-            workflow: Of this workflow.
-            workflow_type: Of workflows of this type.
-            status: In this state; one whose process died without a word is Aborted.
-            dataset: Of which this dataset went in, in whichever version.
-            limit: How many at most; None for all.
-            sort: The metric by whose best value they are ordered, the best first, such as ``"val_loss"``; by its last
-                value with ``"val_loss:last"``. Executions without a finite number there are left out.
-            stage: Of which stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; None for the first that has
-                the metric.
+            workflow: Only executions of this workflow.
+            workflow_type: Only executions of workflows of this type.
+            status: Only executions with this status. An execution whose process died counts as Aborted.
+            dataset: Only executions with this input dataset, in any version.
+            limit: Maximum number of executions. None for all.
+            sort: Metric to sort by its best value, best first, such as ``"val_loss"``; ``"val_loss:last"`` sorts by the
+                last value. Executions without a finite value are left out.
+            stage: Stage of the metric: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``. None for the first
+                stage that has the metric.
 
         Raises:
-            UnknownMetric: No execution has told of the metric; those that there are, are named.
-            ConfigurationError: The catalog has no place for metrics, or there is no such stage.
+            UnknownMetric: No execution has reported the metric. The message names the existing metrics.
+            ConfigurationError: The catalog has no table for metrics, or the stage is unknown.
         """
         from deriva_ml_core.execution.query import find_executions, resolve_ranking
 
@@ -276,29 +315,30 @@ class DerivaML:
         options: UploadOptions | None = None,
         progress_callback: Callable[[UploadProgress], None] | None = None,
     ) -> PushReport:
-        """Copy an execution that has ended to another catalog, with its workflow, datasets, files and records.
+        """Copy a finished execution to another catalog, with its workflow, datasets, files and records.
 
-        Every row gets a new record id there; where it came from is in the copies' descriptions and in a record that is
-        kept with the execution. Doing it again copies what is new and nothing twice; what was cut off goes on.
+        Every row gets a new RID in the target. The copies' descriptions, and a record of the execution, name the
+        source. A repeated push copies only what is new, and an interrupted push resumes.
 
         Args:
-            execution_rid: The execution.
-            to: Where to.
-            children: Whether the executions nested in it are copied too: they are what it consists of.
-            lineage: Whether the executions are copied too that made what went into it, and so on. Else its inputs are
-                copied without them, since the history of an input may be long, and others' to publish.
-            make_tables: Whether tables that lack there are made as they are here.
-            options: How to send files.
-            progress_callback: Told of the files on their way.
+            execution_rid: RID of the execution.
+            to: Client for the target catalog.
+            children: Whether to copy nested executions too.
+            lineage: Whether to copy the executions that produced the inputs too, recursively. By default inputs are
+                copied without them, because their history can be long and belong to other people.
+            make_tables: Whether to create tables that the target lacks.
+            options: Settings of the upload.
+            progress_callback: Function that receives the progress of the files.
 
         Returns:
-            Which row there is the copy of which row here, and what is new.
+            The target row of each source row, and the rows that are new.
 
         Raises:
             ExecutionRunning: One of the executions has not ended.
-            UnknownTable, UnknownColumn: What lacks there, all of it; nothing was written.
-            MetadataConflict, DuplicateRow: A file or a dataset's version is there already, and is another.
-            CatalogReadOnly, LoginRequired: The target may not be written.
+            UnknownTable, UnknownColumn: The target lacks tables or columns. The message names all of them, and nothing
+                was written.
+            MetadataConflict, DuplicateRow: The target has a different file or dataset version of the same name.
+            CatalogReadOnly, LoginRequired: The user cannot write to the target.
         """
         from deriva_ml_core.push import push
 
@@ -316,44 +356,76 @@ class DerivaML:
     # Datasets
 
     def create_dataset(self, description: str = "", dataset_types: str | Iterable[str] = ()) -> Dataset:
-        """Make an empty dataset, version 0.1.0.
+        """Create an empty dataset with version 0.1.0.
+
+        To record an execution as the producer of a dataset, use ``Execution.create_dataset``.
 
         Args:
-            description: What it holds.
+            description: Description of the dataset.
             dataset_types: Terms of the vocabulary Dataset_Type.
+
+        Raises:
+            UnknownTerm: The catalog has no such dataset type.
         """
         return datasets.create_dataset(self._connection, description=description, dataset_types=dataset_types)
 
     def lookup_dataset(self, rid: RID) -> Dataset:
-        """The dataset of a record id."""
+        """Return a dataset.
+
+        Args:
+            rid: RID of the dataset.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such dataset.
+        """
         return datasets.lookup_dataset(self._connection, rid)
 
     def find_datasets(self) -> list[Dataset]:
-        """All datasets."""
+        """Return all datasets that are not deleted, oldest first."""
         return datasets.find_datasets(self._connection)
 
     def delete_dataset(self, dataset: Dataset | RID) -> None:
-        """Mark a dataset as deleted: it is found no more, and its versions stay for the executions that used them."""
+        """Mark a dataset as deleted.
+
+        `find_datasets` no longer returns it. Its versions stay for the executions that used them.
+
+        Args:
+            dataset: The dataset or its RID.
+        """
         datasets.delete_dataset(self._connection, dataset.rid if isinstance(dataset, Dataset) else dataset)
 
     def add_dataset_element_type(self, table: str) -> None:
-        """Let the rows of a table be members of datasets."""
+        """Allow rows of a table as members of datasets.
+
+        Args:
+            table: Name of the table.
+        """
         datasets.add_dataset_element_type(self._connection, table)
 
     # Assets
 
     def lookup_asset(self, rid: RID) -> Asset:
-        """The asset of a record id, whichever asset table it is in."""
+        """Return an asset of any asset table.
+
+        Args:
+            rid: RID of the asset.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such asset.
+        """
         return assets.lookup_asset(self._connection, rid)
 
     def verify_asset(self, asset: Asset | RID) -> None:
-        """Read an asset's bytes where the store keeps them.
+        """Read an asset's bytes in the store and compare them with the recorded length and MD5.
+
+        Args:
+            asset: The asset or its RID.
 
         Raises:
-            ChecksumMismatch: They are not those that were recorded.
+            ChecksumMismatch: The bytes differ.
         """
-        found = self.lookup_asset(asset) if isinstance(asset, str) else asset
-        assets.verify_asset(self._connection, found)
+        asset = self.lookup_asset(asset) if isinstance(asset, str) else asset
+        assets.verify_asset(self._connection, asset)
 
     # Tables and terms
 
@@ -365,17 +437,20 @@ class DerivaML:
         comment: str = "",
         schema: str = DOMAIN_SCHEMA,
     ) -> Table:
-        """Add an asset table, its links to types and executions, and an asset type of its name.
+        """Create an asset table, its association tables, and an asset type of the same name.
 
         Args:
-            asset_name: The table's name.
-            columns: Metadata columns of its own.
-            foreign_keys: Of these columns.
-            comment: What it holds.
-            schema: The schema it lies in.
+            asset_name: Name of the table.
+            columns: Metadata columns.
+            foreign_keys: Foreign keys of the metadata columns.
+            comment: Description of the table.
+            schema: Schema of the table.
+
+        Returns:
+            The table. A table that already exists with the same columns stays unchanged.
 
         Raises:
-            DuplicateRow: There is a table of that name with other columns.
+            DuplicateRow: A table of that name exists with other columns.
         """
         tables = asset_tables(asset_name, *columns, foreign_keys=tuple(foreign_keys), schema=schema, comment=comment)
         self._connection.catalog.create_tables(tables)
@@ -383,73 +458,106 @@ class DerivaML:
         return tables[0]
 
     def create_vocabulary(self, name: str, comment: str = "", schema: str = DOMAIN_SCHEMA) -> Table:
-        """Add a table of terms.
+        """Create a vocabulary, a table of terms.
+
+        Args:
+            name: Name of the vocabulary.
+            comment: Description of the vocabulary.
+            schema: Schema of the table.
+
+        Returns:
+            The table. A vocabulary that already exists stays unchanged.
 
         Raises:
-            DuplicateRow: There is a table of that name that is none.
+            DuplicateRow: A table of that name exists and is not a vocabulary.
         """
         table = vocabulary_table(name, schema=schema, curie_prefix=schema, comment=comment)
         self._connection.catalog.create_tables([table])
         return table
 
     def create_table(self, table: Table) -> None:
-        """Add a plain table to the domain.
+        """Create a table. A table that already exists with the same columns stays unchanged.
+
+        Args:
+            table: The table. ``Table(..., schema="domain")`` adds it to the project's schema.
 
         Raises:
-            DuplicateRow: There is a table of that name with other columns.
+            DuplicateRow: A table of that name exists with other columns.
         """
         self._connection.catalog.create_tables([table])
 
     def add_term(self, table: str, term_name: str, description: str = "", synonyms: Iterable[str] = ()) -> RID:
-        """Add a term to a vocabulary; one that is there already is left as it is.
+        """Add a term to a vocabulary. A term that already exists stays unchanged.
 
         Args:
-            table: The vocabulary.
-            term_name: The term.
-            description: What it means.
-            synonyms: Other names for it.
+            table: Name of the vocabulary.
+            term_name: Name of the term.
+            description: Meaning of the term.
+            synonyms: Other names of the term.
 
         Returns:
-            The term's record id.
+            RID of the term.
+
+        Raises:
+            UnknownTable: The catalog has no such vocabulary.
         """
         return self._add_term(table, term_name, description, synonyms)
 
     def _add_term(self, vocabulary: str, name: str, description: str, synonyms: Iterable[str]) -> RID:
         table = self._connection.catalog.model.vocabulary(vocabulary).name
         row = {"Name": name, "Description": description, "Synonyms": list(synonyms) or None}
-        found, _ = self._connection.catalog.insert_unless(table, {"Name": name}, row)
-        return str(found["RID"])
+        term, _ = self._connection.catalog.insert_unless(table, {"Name": name}, row)
+        return str(term["RID"])
 
     def list_terms(self, vocabulary: str) -> dict[str, str]:
-        """The terms of a vocabulary with their descriptions."""
+        """Return the terms of a vocabulary with their descriptions.
+
+        Args:
+            vocabulary: Name of the vocabulary.
+
+        Raises:
+            UnknownTable: The catalog has no such vocabulary.
+        """
         table = self._connection.catalog.model.vocabulary(vocabulary).name
         rows = self._connection.catalog.select(table, order=("Name",))
         return {row["Name"]: row["Description"] for row in rows}
 
     def insert_rows(self, table: str, rows: Sequence[Mapping[str, Any]], skip_existing: bool = False) -> int:
-        """Add rows to a table of the domain.
+        """Insert rows into a table that is not an asset table.
 
         Args:
-            table: The table.
-            rows: Their columns.
-            skip_existing: Whether rows whose key is taken are passed over.
+            table: Name of the table.
+            rows: Rows as mappings from column names to values.
+            skip_existing: Whether to skip rows whose key exists.
 
         Returns:
-            How many were added.
+            Number of inserted rows.
 
         Raises:
-            UnknownTable, UnknownColumn, UnknownRID, DuplicateRow: By what is wrong; nothing was added then.
+            UnknownTable, UnknownColumn: The table or a column does not exist, or the table is an asset table.
+            UnknownRID: A foreign key refers to no row.
+            DuplicateRow: A key exists, and `skip_existing` is not set.
         """
         self._reject_asset_table(table)
         return self._connection.catalog.insert(table, rows, skip_existing=skip_existing)
 
     def select_rows(self, table: str, where: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """The rows of a table for which each column has the value, or one of the values, given for it."""
+        """Return the matching rows of a table, sorted by RID.
+
+        Args:
+            table: Name of the table.
+            where: Value of each column, or a list of allowed values. None for all rows.
+
+        Raises:
+            UnknownTable, UnknownColumn: The table or a column does not exist.
+        """
         return self._connection.catalog.select(table, dict(where or {}))
 
     def _reject_asset_table(self, table: str) -> None:
         if self._connection.catalog.model.table(table).is_asset:
-            raise UnknownColumn(f"Rows of the asset table {table} are made by uploading files, not by insert_rows.")
+            raise UnknownColumn(
+                f"{table} is an asset table, and insert_rows cannot add rows to it. Upload a file instead."
+            )
 
 
 def _wrap_credential(credential: Mapping[str, str] | None) -> dict[str, SecretStr] | None:

@@ -1,4 +1,4 @@
-"""What a client has opened, in one value that the rooms below it share."""
+"""An open catalog with its object store, plugins and settings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Connection", "TermCache", "open_connection"]
 
 
 class TermCache:
-    """The terms of the catalog's vocabularies, read once each and again on a miss.
+    """Cache of the terms of a catalog's vocabularies. A vocabulary is read again on a miss.
 
     Args:
-        catalog: Where the vocabularies are.
+        catalog: The catalog.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -31,21 +31,21 @@ class TermCache:
         self._lock = Lock()
 
     def require(self, vocabulary: str, names: Iterable[str]) -> None:
-        """Raise `UnknownTerm`, naming the known ones, unless the vocabulary has all these terms."""
-        wanted = set(names)
-        if wanted - self._cache.get(vocabulary, frozenset()) and (missing := wanted - self.reload(vocabulary)):
-            known = ", ".join(sorted(self._cache[vocabulary])) or "none"
+        """Raise `UnknownTerm`, naming the existing terms, unless the vocabulary has all these terms."""
+        required = set(names)
+        if required - self._cache.get(vocabulary, frozenset()) and (missing := required - self.reload(vocabulary)):
+            existing = ", ".join(sorted(self._cache[vocabulary])) or "none"
             raise UnknownTerm(
-                f"The vocabulary {vocabulary} has no term {', '.join(map(repr, sorted(missing)))}; it has {known}. "
+                f"The vocabulary {vocabulary} has no term {', '.join(map(repr, sorted(missing)))}; it has {existing}. "
                 f"Add one with ml.add_term({str(vocabulary)!r}, name, description)."
             )
 
     def cached_terms(self, vocabulary: str) -> frozenset[str]:
-        """The terms of a vocabulary as they were when it was last read."""
+        """Return the terms of a vocabulary when it was last read."""
         return self._cache.get(vocabulary) or self.reload(vocabulary)
 
     def reload(self, vocabulary: str) -> frozenset[str]:
-        """All terms of a vocabulary, as they are now."""
+        """Read all terms of a vocabulary, and return them."""
         table = self._catalog.model.vocabulary(vocabulary).name
         names = frozenset(row["Name"] for row in self._catalog.select(table))
         with self._lock:
@@ -60,25 +60,25 @@ def open_connection(
     clean_execution_dir: bool = True,
     exit_timeout: float = DEFAULT_EXIT_TIMEOUT,
 ) -> Connection:
-    """Open the catalog at an address by asking the plugins who knows it.
+    """Open the catalog at an address through the hook ``connect``.
 
     Args:
-        address: Where it is.
-        plugins: Whom to ask; the process's own plugins by default.
-        clean_execution_dir: Whether uploads empty the staging folders unless told otherwise.
-        exit_timeout: Seconds that the end of a run waits for what is still under way beside it.
+        address: Address of the catalog.
+        plugins: Plugin manager. By default the process's own.
+        clean_execution_dir: Whether uploads remove uploaded files from the staging folders by default.
+        exit_timeout: Maximum seconds to wait at the end of a run for background writes and plugins.
 
     Raises:
-        UnknownAddress: Nobody knows it.
-        PluginError: The catalog of a plugin cannot do all that is asked of one.
+        UnknownAddress: No plugin serves this address.
+        PluginError: The catalog of a plugin lacks methods of the `Catalog` protocol.
     """
     plugins = plugins or plugin_manager()
     backend = plugins.hook.connect(address=address)
     if backend is None:
         raise UnknownAddress(
-            f"No backend answers for {address.hostname!r}. This version serves the embedded catalog, DerivaML() or "
-            "DerivaML('file:<folder>'), a catalog on a Deriva server, DerivaML('server.org', '1'), unless the plugin "
-            "'connect' is disabled, and whatever an installed plugin connects to; list_plugins() names them."
+            f"No backend serves {address.hostname!r}. Use DerivaML() or DerivaML('file:<folder>') for an embedded "
+            "catalog, or DerivaML('server.org', '1') for a catalog on a Deriva server. Other addresses need a plugin; "
+            "list_plugins() lists the installed plugins, and whether 'connect' is disabled."
         )
     _check_catalog_methods(backend.catalog)
     return Connection(
@@ -91,26 +91,31 @@ def open_connection(
 
 
 def _check_catalog_methods(catalog: Catalog) -> None:
-    """Raise `PluginError`, naming what lacks, for a catalog that was written when less was asked."""
-    asked = [name for name in dir(Catalog) if not name.startswith("_") and callable(getattr(Catalog, name))]
-    if lacking := [name for name in asked if not hasattr(catalog, name)]:
+    """Raise `PluginError` for a catalog that was written for an earlier, smaller protocol."""
+    methods = [name for name in dir(Catalog) if not name.startswith("_") and callable(getattr(Catalog, name))]
+    if missing := [name for name in methods if not hasattr(catalog, name)]:
         raise PluginError(
-            f"The catalog {type(catalog).__qualname__} of {type(catalog).__module__} has no {', '.join(lacking)}: the "
-            "plugin that it is from was written for another version. Get a newer one, or add what lacks; "
-            "deriva_ml_core.testing.CatalogContract tests the whole."
+            f"The catalog {type(catalog).__qualname__} of {type(catalog).__module__} has no {', '.join(missing)}: its "
+            "plugin was written for another version. Install a newer plugin, or add the missing methods; "
+            "deriva_ml_core.testing.CatalogContract tests them."
         )
 
 
 @dataclass(frozen=True)
 class Connection:
-    """An open catalog and store, the plugins that hear of it, and where it is.
+    """An open catalog with its object store, plugins and settings.
+
+    A connection can be pickled: it is opened again in the other process, with the plugins of that process.
 
     Args:
-        address: Where it is: enough to open it again in another process.
-        backend: The rows, the bytes, and the folder for working folders.
-        plugins: Who hears news and answers questions.
-        clean_execution_dir: Whether uploads empty the staging folders unless told otherwise.
-        exit_timeout: Seconds that the end of a run waits for what is still under way beside it.
+        address: Address of the catalog.
+        backend: Catalog, object store and folder.
+        plugins: Plugin manager.
+        clean_execution_dir: Whether uploads remove uploaded files from the staging folders by default.
+        exit_timeout: Maximum seconds to wait at the end of a run for background writes and plugins.
+
+    Attributes:
+        terms: Cache of the catalog's vocabularies.
     """
 
     address: Address
@@ -124,44 +129,44 @@ class Connection:
         object.__setattr__(self, "terms", TermCache(self.backend.catalog))
 
     def __reduce__(self) -> tuple[Callable[..., Connection], tuple[Address, bool, float]]:
-        return _reopen_connection, (
-            self.address,
-            self.clean_execution_dir,
-            self.exit_timeout,
-        )  # another process asks its own plugins
+        return _reopen_connection, (self.address, self.clean_execution_dir, self.exit_timeout)
 
     @property
     def catalog(self) -> Catalog:
-        """The rows."""
+        """The catalog."""
         return self.backend.catalog
 
     @property
     def store(self) -> ObjectStore:
-        """The bytes."""
+        """The object store."""
         return self.backend.store
 
     @property
     def folder(self) -> Path:
-        """Where working folders and downloads lie."""
+        """Folder for working folders and downloads."""
         return self.backend.folder
 
     def working_folder(self, rid: str) -> Path:
-        """The folder that an execution works in, on this machine."""
+        """Return the working folder of an execution on this machine."""
         return (self.address.working_dir or self.folder) / "executions" / rid
 
     def require_row(self, table: str, rid: str) -> dict[str, object]:
-        """The row of that id, or an error that says which table the id was found in.
+        """Return a row by its RID.
+
+        Args:
+            table: Name of the table.
+            rid: RID of the row.
 
         Raises:
-            UnknownRID: No table has it.
-            WrongTable: Another table has it.
+            UnknownRID: No row has this RID.
+            WrongTable: The RID belongs to a row of another table, which the message names.
         """
         if rows := self.catalog.select(table, {"RID": rid}):
             return rows[0]
-        found = self.catalog.locate([rid])
-        if rid in found:
-            raise WrongTable(f"{rid} is a row of {found[rid]}, not of {table}; give the RID of a row of {table}.")
-        raise UnknownRID(f"{rid} names no row of {self.catalog.name}; give the RID of a row of {table}.")
+        located = self.catalog.locate([rid])
+        if rid in located:
+            raise WrongTable(f"{rid} is a row of {located[rid]}, not of {table}. Use the RID of a row of {table}.")
+        raise UnknownRID(f"No row of {self.catalog.name} has the RID {rid}. Use the RID of a row of {table}.")
 
 
 def _reopen_connection(address: Address, clean_execution_dir: bool, exit_timeout: float) -> Connection:

@@ -1,4 +1,4 @@
-"""What every ``deriva-ml`` catalog has from the start: its tables and their terms, once, for every backend."""
+"""Standard tables and terms of a new catalog, for every backend."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from deriva_ml_core.schema import (
 __all__ = ["SCHEMA_VERSION", "DEFAULT_TERMS", "metrics_table", "default_tables"]
 
 SCHEMA_VERSION = 3
-"""The version of what `default_tables` gives; an embedded catalog of an older one is brought up to it when opened."""
+"""Version of `default_tables`. An embedded catalog of an older version is migrated when it is opened."""
 
 _DATASET_KEY = ForeignKey("Dataset", MLTable.dataset)
 _EXECUTION_KEY = ForeignKey("Execution", MLTable.execution)
 
 
 def default_tables() -> tuple[Table, ...]:
-    """All tables of a new catalog, each after those it refers to; only Dataset and Dataset_Version do so mutually."""
+    """Return all tables of a new catalog, each after the tables that it refers to.
+
+    Dataset and Dataset_Version are the exception: they refer to each other.
+    """
     return (
         *(vocabulary_table(name) for name in MLVocab),
         *_execution_tables(),
@@ -75,7 +78,7 @@ def _execution_tables() -> tuple[Table, ...]:
 
 
 def metrics_table() -> Table:
-    """Where each metric of an execution stands."""
+    """Return the table of the latest and best values of each execution's metrics."""
     return Table(
         MLTable.execution_metric,
         (
@@ -173,4 +176,4 @@ DEFAULT_TERMS: Mapping[str, Mapping[str, str]] = {
         "Annotation": "Adding labels or features",
     },
 }
-"""The terms of a new catalog with their descriptions, by vocabulary."""
+"""Terms of a new catalog with their descriptions, by vocabulary."""

@@ -1,4 +1,4 @@
-"""The words that all rooms share: states, record ids, and the names of tables and vocabularies."""
+"""Shared definitions: statuses, record identifiers, and the names of standard tables and vocabularies."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ __all__ = [
 ]
 
 RID = str
-"""A row's id, such as ``1-4A2C``, optionally followed by ``@`` and a snapshot."""
+"""A record identifier such as ``1-4A2C``, optionally followed by ``@`` and a snapshot."""
 
 RID_PATTERN = r"[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*"
 _RID_REGEX = re.compile(rf"({RID_PATTERN})(?:@({RID_PATTERN}))?")
 
 DRY_RUN_RID: RID = "0000"
-"""The record id of an execution that writes nothing."""
+"""The RID of an execution in a dry run, which writes nothing."""
 
 
 def split_rid(rid: str) -> tuple[str, str | None]:
-    """Take a record id apart.
+    """Split a RID into the identifier and the snapshot.
 
     Args:
         rid: ``1-4A2C`` or ``1-4A2C@2TA-YBS5-1QQG``.
 
     Returns:
-        The id alone, and the snapshot, None where none is given.
+        The identifier, and the snapshot or None.
 
     Raises:
-        InvalidRID: The text is not a record id.
+        InvalidRID: The text is not a RID.
     """
-    found = _RID_REGEX.fullmatch(rid) if isinstance(rid, str) else None
-    if found is None:
-        raise InvalidRID(f"{rid!r} is not a RID: give letters and digits in groups joined by '-', such as '1-4A2C'.")
-    return found[1], found[2]
+    match = _RID_REGEX.fullmatch(rid) if isinstance(rid, str) else None
+    if match is None:
+        raise InvalidRID(f"{rid!r} is not a RID: use letters and digits in groups joined by '-', such as '1-4A2C'.")
+    return match[1], match[2]
 
 
 def check_rid(rid: str) -> RID:
-    """Return the record id unchanged, or raise `InvalidRID`."""
+    """Return the RID unchanged, or raise `InvalidRID`."""
     split_rid(rid)
     return rid
 
 
 class Status(StrEnum):
-    """The state of an execution; the values are what the catalog's row says."""
+    """Status of an execution. The values are the terms in the catalog's Execution table."""
 
     created = "Created"
     initializing = "Initializing"
@@ -77,11 +77,11 @@ class Status(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the run is over."""
+        """Whether the run has ended: completed, failed or aborted."""
         return STATUS_TRAITS[self].is_terminal
 
     def can_transition_to(self, new_status: Status) -> bool:
-        """Whether `following` may be written after this state: never back to Created, never on from an end."""
+        """Whether `new_status` can follow: never back to Created, and never from a terminal status to a live one."""
         if self.is_terminal:
             return new_status.is_terminal
         return new_status is not Status.created or self is Status.created
@@ -91,13 +91,13 @@ class Status(StrEnum):
 
 
 class StatusTraits(NamedTuple):
-    """Everything that depends on a status: a new status needs one row of `STATUS_TRAITS`.
+    """Everything that depends on a status. To add a status, add one entry to `STATUS_TRAITS`.
 
     Args:
-        is_terminal: Whether the run is over.
-        terminal_style: The style in a terminal, as rich names it.
-        html_colour: The colour of the badge in a notebook.
-        schema_org: The action status of schema.org: https://schema.org/ActionStatusType.
+        is_terminal: Whether the run has ended.
+        terminal_style: Style in a terminal, as rich names it.
+        html_colour: Colour of the badge in a notebook.
+        schema_org: Action status of schema.org: https://schema.org/ActionStatusType.
         row_texts: Other texts of the column Status that mean this status. Newer DerivaML clients write them.
     """
 
@@ -127,32 +127,35 @@ _UNKNOWN_STATUS = StatusTraits(False, "", "#6e7781", "PotentialActionStatus")
 
 
 def status_traits(status: str) -> StatusTraits:
-    """Return the traits of a status; those of an unknown status are neutral."""
+    """Return the traits of a status. An unknown status has neutral traits."""
     return STATUS_TRAITS.get(status, _UNKNOWN_STATUS)
 
 
 def row_statuses(status: Status) -> list[str]:
-    """Return every text of the column Status that means a status."""
+    """Return all texts of the column Status that mean a status."""
     return [status.value, *STATUS_TRAITS[status].row_texts]
 
 
 def status_from_row(text: str | None) -> Status | None:
-    """Return the status that a row of the table Execution has.
+    """Return the status of a row of the table Execution.
 
     Args:
-        text: The text of the column Status; an empty one means Created.
+        text: Text of the column Status. Empty means Created.
 
     Returns:
-        The status, or None for a text that another program wrote and that has no equivalent.
+        The status, or None for a text of another program without an equivalent.
     """
     return next((status for status in Status if (text or Status.created) in row_statuses(status)), None)
 
 
 class TransferMode(StrEnum):
-    """What a store may do with a file that it is given.
+    """What an object store may do with a file that it stores.
 
-    ``copy``: read it, no more. ``share``: also keep its very bytes under a name of the store's own, since nobody will
-    write to this file in place again; it stays where it is, and may be deleted. ``move``: take it away.
+    Attributes:
+        copy: Only read the file.
+        hardlink: Create a second name for the file in the store. The caller promises never to write to the file in
+            place again. The file stays where it is and can be deleted.
+        move: Take the file away.
     """
 
     copy = "copy"
@@ -162,14 +165,14 @@ class TransferMode(StrEnum):
 
 
 class Role(StrEnum):
-    """What an asset was to an execution."""
+    """Role of an asset in an execution."""
 
     input = "Input"
     output = "Output"
 
 
 class MLTable(StrEnum):
-    """The tables of the ``deriva-ml`` schema that are neither vocabularies nor assets."""
+    """Tables of the ``deriva-ml`` schema that are neither vocabularies nor asset tables."""
 
     workflow = "Workflow"
     execution = "Execution"
@@ -183,7 +186,7 @@ class MLTable(StrEnum):
 
 
 class MLVocab(StrEnum):
-    """The vocabularies of the ``deriva-ml`` schema."""
+    """Vocabularies of the ``deriva-ml`` schema."""
 
     asset_type = "Asset_Type"
     asset_role = "Asset_Role"
@@ -193,7 +196,7 @@ class MLVocab(StrEnum):
 
 
 class MLAsset(StrEnum):
-    """The asset tables of the ``deriva-ml`` schema."""
+    """Asset tables of the ``deriva-ml`` schema."""
 
     execution_metadata = "Execution_Metadata"
     execution_asset = "Execution_Asset"

@@ -1,4 +1,7 @@
-"""Every mistake that this software reports: one root, one class a mistake."""
+"""All errors that this software raises, one class per mistake, and the category of its warnings.
+
+Every error derives from `DerivaMLException`, so that one ``except`` clause catches all of them.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ __all__ = [
     "CatalogUnavailable",
     "ChecksumMismatch",
     "ConfigurationError",
+    "ConflictingWorkflow",
     "DatasetCycle",
     "DerivaMLDeprecationWarning",
     "DerivaMLException",
     "DerivaMLWarning",
-    "NotInDryRun",
+    "DiskFull",
     "DuplicateRow",
     "ExecutionCycle",
     "ExecutionNotStarted",
     "ExecutionRunning",
     "FileConflict",
-    "RankZeroRequired",
     "InvalidBag",
     "InvalidFileName",
     "InvalidRID",
@@ -31,10 +34,11 @@ __all__ = [
     "MetadataConflict",
     "MissingFiles",
     "NotebookFailed",
+    "NotInDryRun",
     "NotReproducible",
     "PluginError",
+    "RankZeroRequired",
     "RowInUse",
-    "DiskFull",
     "StoreUnavailable",
     "UnknownAddress",
     "UnknownCheckpoint",
@@ -47,181 +51,183 @@ __all__ = [
     "UnknownWorkflow",
     "UploadFailed",
     "WorkflowMissing",
-    "ConflictingWorkflow",
     "WrongTable",
 ]
 
 
 class DerivaMLException(Exception):
-    """The root of all errors of this software: it says what happened, to what, and what to do next."""
+    """Base class of all errors. The message states what happened, to what, and what to do next."""
 
 
 class ConfigurationError(DerivaMLException):
-    """A configuration, a file of one, or an argument that cannot be meant."""
+    """A configuration, a configuration file or an argument is invalid."""
 
 
 class UnknownAddress(DerivaMLException):
-    """A host name or scheme that no backend answers for."""
+    """No backend serves this host name or URL scheme."""
 
 
 class CatalogUnavailable(DerivaMLException):
-    """The catalog cannot be reached now; the same call may succeed later."""
+    """The catalog cannot be reached. The same call may succeed later."""
 
 
 class CatalogCorrupt(DerivaMLException):
-    """The catalog's file is not a catalog, or is damaged."""
+    """The catalog's file is damaged, or is not a catalog."""
 
 
 class CatalogTooNew(DerivaMLException):
-    """The catalog was written by a newer version of this software."""
+    """A newer version of this software wrote the catalog."""
 
 
 class CatalogReadOnly(DerivaMLException):
-    """A write to a snapshot, to a read-only folder, or without the right to write."""
+    """The catalog cannot be written: it is a snapshot, its folder is read-only, or permission is missing."""
 
 
 class LoginRequired(CatalogUnavailable):
-    """A server that does not know who asks: nobody is logged in, or the session has ended."""
+    """The server does not know the user: nobody is logged in, or the session has expired."""
 
 
 class AccessRefused(CatalogReadOnly):
-    """Something that this user has no right to do, or to see, on a server."""
+    """The server denies this user the right to read or change something."""
 
 
 class DuplicateRow(DerivaMLException):
-    """A row whose key is already taken."""
+    """A row with the same key, or a table with the same name, already exists."""
 
 
 class RowInUse(DerivaMLException):
-    """A row that cannot go, or change its key, since other rows refer to it."""
+    """A row cannot be deleted, or its key changed, because other rows refer to it."""
 
 
 class InvalidRID(DerivaMLException):
-    """A text that is not a record id."""
+    """A text is not a valid record identifier."""
 
 
 class UnknownRID(DerivaMLException):
-    """A record id that names no row."""
+    """No row has this record identifier."""
 
 
 class WrongTable(DerivaMLException):
-    """A record id that names a row of another table."""
+    """The record identifier belongs to a row of another table."""
 
 
 class UnknownTable(DerivaMLException):
-    """A table that the catalog does not have, or not of that kind."""
+    """The catalog has no such table, or the table is not of the required kind."""
 
 
 class UnknownCheckpoint(DerivaMLException):
-    """A checkpoint that the execution did not leave, or that is not uploaded yet."""
+    """The execution did not save this checkpoint, or has not uploaded it yet."""
 
 
 class UnknownColumn(DerivaMLException):
-    """A column that the table does not have, or that may not be given."""
+    """The table has no such column, or the column cannot be set."""
 
 
 class UnknownTerm(DerivaMLException):
-    """A term that the vocabulary does not have."""
+    """The vocabulary has no such term."""
 
 
 class UnknownVersion(DerivaMLException):
-    """A version that the dataset does not have."""
+    """The dataset or catalog has no such version."""
 
 
 class UnknownMetric(DerivaMLException):
-    """A metric that no execution has told of."""
+    """No execution has reported this metric."""
 
 
 class UnknownWorkflow(DerivaMLException):
-    """A URL or checksum that no workflow has."""
+    """No workflow has this URL or checksum."""
 
 
 class DatasetCycle(DerivaMLException):
-    """A dataset that would contain itself."""
+    """A dataset would contain itself."""
 
 
 class ExecutionCycle(DerivaMLException):
-    """An execution that would be nested in itself."""
+    """An execution would be nested in itself."""
 
 
 class ExecutionNotStarted(DerivaMLException):
-    """An execution that is made when its training begins was asked for before."""
+    """The execution was accessed before it exists. It is created when training starts."""
 
 
 class ExecutionRunning(DerivaMLException):
-    """An execution that a living process runs, and that therefore nobody else can go on with."""
+    """A living process is still running the execution, so no other process can continue it."""
 
 
 class WorkflowMissing(DerivaMLException):
-    """An execution without a workflow."""
+    """An execution was created without a workflow."""
 
 
 class ConflictingWorkflow(DerivaMLException):
-    """An execution with two different workflows."""
+    """An execution was created with two different workflows."""
 
 
 class NotReproducible(DerivaMLException):
-    """Source code that cannot be rebuilt: when it is to be, or where ``DERIVA_ML_REQUIRE_CLEAN=1`` asks before."""
+    """The source code of a run cannot be rebuilt.
+
+    Raised when a run is reproduced, and before a run starts if ``DERIVA_ML_REQUIRE_CLEAN=1`` is set.
+    """
 
 
 class NotebookFailed(DerivaMLException):
-    """A notebook of which a cell raised an error, or whose kernel died or did not start."""
+    """A notebook cell raised an error, or the kernel died or did not start."""
 
 
 class InvalidTransition(DerivaMLException):
-    """A status that may not follow the present one."""
+    """The new status cannot follow the current one."""
 
 
 class NotInDryRun(DerivaMLException):
-    """Something that a dry run cannot do, since it writes nothing."""
+    """The operation is not available in a dry run, which writes nothing."""
 
 
 class RankZeroRequired(DerivaMLException):
-    """Something that only the process of rank zero can do, in a process that follows it and writes nothing."""
+    """The operation is only available in the rank 0 process of a distributed run."""
 
 
 class InvalidBag(DerivaMLException):
-    """A folder that is no bag of a dataset, or a bag that lacks files, has others, or cannot be made."""
+    """A folder is not a dataset bag, the bag's files do not match its manifest, or the bag cannot be built."""
 
 
 class InvalidFileName(DerivaMLException):
-    """A file name that climbs out of its folder or that no file system takes."""
+    """A file name leaves its folder, or no file system accepts it."""
 
 
 class FileConflict(DerivaMLException):
-    """Two different files under one name."""
+    """Two different files have the same name."""
 
 
 class MetadataConflict(DerivaMLException):
-    """Equal bytes under an equal name with other metadata than those recorded."""
+    """A file with the same bytes and name is already recorded with different metadata."""
 
 
 class MissingFiles(DerivaMLException):
-    """Files that were registered and never written, or that vanished before their upload."""
+    """Registered files were never written, or were removed before their upload."""
 
 
 class ChecksumMismatch(DerivaMLException):
-    """Bytes that are not those that were recorded."""
+    """Bytes differ from the recorded length or checksum."""
 
 
 class StoreUnavailable(DerivaMLException):
-    """The object store cannot be reached now; the same call may succeed later."""
+    """The object store cannot be reached. The same call may succeed later."""
 
 
 class DiskFull(DerivaMLException, OSError):
-    """A disk that has no room for an object, the store's or the one it is brought to; repeating alone does not help."""
+    """A disk has too little free space for an object. Free some space before you retry."""
 
 
 class UploadFailed(DerivaMLException):
-    """An upload that left files unsent; they stay staged."""
+    """An upload could not send all files. Unsent files stay staged."""
 
 
 class PluginError(DerivaMLException):
-    """A plugin that cannot be loaded, or that answers a question wrongly."""
+    """A plugin cannot be loaded, or returned an invalid result."""
 
 
 class DerivaMLWarning(UserWarning):
-    """The category of all warnings of this software: something to know, which stops nothing."""
+    """Category of all warnings. A warning never stops a run."""
 
 
 __getattr__ = deprecated_names(

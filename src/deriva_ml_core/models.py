@@ -1,4 +1,4 @@
-"""The frozen values that cross rooms."""
+"""Frozen values that are passed between packages, to plugins and to users."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ CheckedRID = Annotated[RID, BeforeValidator(check_rid)]
 
 
 class LazySignature:
-    """The signature of a class whose validator is built late: built when somebody asks, as hydra-zen's builds does."""
+    """Descriptor that builds a model's signature on first access, since `FrozenModel` defers it."""
 
     def __get__(self, value: object, owner: type[BaseModel]) -> Signature:
-        owner.model_rebuild()  # gives the class a signature of its own, which is found before this one
+        owner.model_rebuild()  # sets __signature__ on the class itself, which hides this descriptor
         return owner.__signature__
 
 
 class FrozenModel(BaseModel):
-    """A frozen value that refuses unknown fields; its validator is built when it is first used."""
+    """Base class of frozen values. Unknown fields are an error; the validator is built on first use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, ser_json_inf_nan="constants")
     __signature__ = LazySignature()
 
 
 class Address(FrozenModel):
-    """Where a catalog is, and how to be let in.
+    """Address of a catalog, with an optional credential.
 
     Args:
         hostname: A server's host name, ``https://…``, ``file:<folder>``, or None for the default embedded catalog.
-        catalog_id: The catalog's number on that server; None for an embedded catalog.
-        working_dir: The folder for executions' working folders; None for the backend's own place.
-        credential: What logs in; it is in no representation and in no pickle.
+        catalog_id: Number of the catalog on the server. None for an embedded catalog.
+        working_dir: Parent folder of the executions' working folders. None for the backend's default.
+        credential: Login for the server. It is excluded from ``repr``, serialization and pickles.
     """
 
     hostname: str | None = None
@@ -67,7 +67,7 @@ class Address(FrozenModel):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it names an embedded catalog, on this machine."""
+        """Whether this is the address of an embedded catalog on this machine."""
         return self.hostname is None or self.hostname == "" or self.hostname.startswith("file:")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -75,17 +75,17 @@ class Address(FrozenModel):
 
 
 class SourceCode(FrozenModel):
-    """Where the code is that runs.
+    """Location and version of the source code that runs.
 
     Args:
-        url: A blob URL with the commit, an image's name, or a ``file:`` URI; empty for an interactive session.
-        checksum: Git's blob hash of the file (40 hex digits), or an image's digest; empty where there is none.
-        version: The project's version, None where it has none.
-        path: The file itself, absolute, where there is one.
-        repository: The root of the git work tree where HEAD and the uncommitted changes are taken.
+        url: A blob URL with the commit, a container image, or a ``file:`` URI. Empty for an interactive session.
+        checksum: Git blob hash of the file (40 hex digits), or the image's digest. Empty if there is none.
+        version: Version of the project, or None.
+        path: Absolute path of the file, or None.
+        repository: Root of the git work tree that HEAD and the uncommitted changes are taken from, or None.
         dirty: Whether the file differs from its last commit, or is untracked.
-        kind: Who found it: ``explicit``, ``environment``, ``container``, ``notebook``, ``script``, ``interactive``,
-            or a plugin's own word.
+        kind: How the source was detected: ``explicit``, ``environment``, ``container``, ``notebook``, ``script``,
+            ``interactive``, or a name that a plugin defines.
     """
 
     url: str = ""
@@ -98,12 +98,13 @@ class SourceCode(FrozenModel):
 
 
 class DatasetSpec(FrozenModel):
-    """One dataset that goes into an execution.
+    """An input dataset of an execution.
 
     Args:
-        rid: The dataset's record id.
-        version: A semantic version such as ``1.2.0``; None for the version that is current when the execution is made.
-        materialize: Whether a download brings the files too, not only their rows.
+        rid: RID of the dataset.
+        version: Semantic version such as ``1.2.0``. None for the version that is current when the execution is
+            created.
+        materialize: Whether a download includes the files, not only their rows.
     """
 
     rid: CheckedRID
@@ -112,29 +113,29 @@ class DatasetSpec(FrozenModel):
 
 
 class AssetSpec(FrozenModel):
-    """One asset that goes into an execution.
+    """An input asset of an execution.
 
     Args:
-        rid: The asset's record id, of whichever asset table.
+        rid: RID of the asset, in any asset table.
     """
 
     rid: CheckedRID
 
 
 class Progress(FrozenModel):
-    """How far a training is.
+    """Progress of a training run.
 
     Args:
-        epoch: The epoch that has just ended, from 1.
-        epochs: How many there will be; None where nobody knows.
-        step: Optimizer steps so far, from 1; None where nobody counts.
-        metrics: The values of that epoch by name.
-        modes: Whether the smaller or the larger values of a metric are better, ``min`` or ``max`` by its name, where
-            that does not tell: of accuracies and other scores more is better, of all else less.
-        bests: The best value of each metric and its epoch, since the status before, where epochs between had none.
+        epoch: Number of the epoch that has just ended, from 1.
+        epochs: Total number of epochs, or None if unknown.
+        step: Number of optimizer steps so far, or None if unknown.
+        metrics: Values of the epoch by metric name.
+        modes: ``min`` or ``max`` by metric name: whether smaller or larger values are better. Only needed where the
+            name does not imply it. By default larger is better for accuracies and other scores, smaller for all else.
+        bests: Best value of each metric and its epoch since the previous status, for epochs that sent no status.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
-        seconds: How long the epoch, or the stage, took; None within an epoch.
-        left: Seconds until the last epoch ends; None where nobody knows, or none is left.
+        seconds: Duration of the epoch or stage in seconds. None within an epoch.
+        left: Estimated seconds until the last epoch ends. None if unknown, or if no epoch is left.
     """
 
     epoch: int | None = None
@@ -149,14 +150,14 @@ class Progress(FrozenModel):
 
 
 class MetricSummary(FrozenModel):
-    """Where a metric of an execution stands.
+    """Latest and best value of a metric of an execution.
 
     Args:
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
-        name: The metric.
-        last: Its newest value; None where that is NaN or infinite.
-        best: Its best finite value; None where it has had none.
-        best_at: The epoch of that, from 1; None where nobody counted.
+        name: Name of the metric.
+        last: Newest value. None if it is NaN or infinite.
+        best: Best finite value. None if there is none.
+        best_at: Epoch of the best value, from 1. None if epochs were not counted.
         larger_is_better: Whether larger values are better.
     """
 
@@ -169,15 +170,15 @@ class MetricSummary(FrozenModel):
 
 
 class StatusUpdate(FrozenModel):
-    """One status of an execution.
+    """One status update of an execution.
 
     Args:
-        status: The state.
-        message: What is happening, in words.
-        time: When, in UTC.
-        previous: The state before; None for the first.
-        error: The exception's type and message where the run failed.
-        progress: The same as numbers, where a training reports.
+        status: The new status.
+        message: Text for people.
+        time: Time of the update, in UTC.
+        previous: The status before. None for the first update.
+        error: Type and message of the exception that ended the run, or None.
+        progress: Progress as numbers, if a training reports it.
     """
 
     status: Status
@@ -189,17 +190,18 @@ class StatusUpdate(FrozenModel):
 
 
 class StagedAsset(FrozenModel):
-    """A file that an execution registered.
+    """A file that an execution has registered for upload.
 
     Args:
-        key: Its name in the execution's journal: how often the name was staged, the table, and the name.
+        key: Identifier in the execution's journal: how often the name was staged, the table, and the name.
         table: The asset table.
-        filename: The name that its row will carry, sub-folders included, with ``/`` between them.
-        path: Where the bytes are, or will be.
+        filename: The file name that the row will have, with sub-folders separated by ``/``.
+        path: Path of the bytes. The file may not exist yet.
         asset_types: Terms of the vocabulary Asset_Type.
-        metadata: Values of the asset table's own columns.
-        original: The user's own file, where `path` is a link to it; it is copied, never moved.
-        record: Whether it is the execution's own record (its configuration, say), of which no news is told.
+        metadata: Values of the table's metadata columns.
+        original: The user's file if `path` is a link to it. It is copied, never moved.
+        record: Whether the file is a record of the execution itself, such as its configuration. Plugins are not
+            notified of records.
     """
 
     key: str
@@ -213,12 +215,12 @@ class StagedAsset(FrozenModel):
 
 
 class StoredObject(FrozenModel):
-    """Bytes that a store holds.
+    """An object in an object store.
 
     Args:
-        url: The versioned URL that names them for ever.
-        md5: Their MD5, 32 hex digits.
-        length: Their number.
+        url: Versioned URL, which never changes.
+        md5: MD5 of the bytes, 32 hex digits.
+        length: Number of bytes.
     """
 
     url: str
@@ -227,18 +229,18 @@ class StoredObject(FrozenModel):
 
 
 class Asset(FrozenModel):
-    """A file with a row in the catalog.
+    """A stored file with a row in the catalog.
 
     Args:
-        rid: The row's id.
+        rid: RID of the row.
         table: The asset table.
         filename: The file's name.
-        url: Where the store holds the bytes.
-        length: Their number.
-        md5: Their MD5, 32 hex digits.
+        url: URL of the object in the store.
+        length: Number of bytes.
+        md5: MD5 of the bytes, 32 hex digits.
         asset_types: Terms of the vocabulary Asset_Type.
-        metadata: Values of the asset table's own columns.
-        role: What it was to the execution that was asked, where one was.
+        metadata: Values of the table's metadata columns.
+        role: ``Input`` or ``Output`` if the asset was listed for an execution, else None.
     """
 
     rid: RID
@@ -253,14 +255,14 @@ class Asset(FrozenModel):
 
 
 class UploadOptions(FrozenModel):
-    """How to send.
+    """Settings of an upload.
 
     Args:
-        timeout: Seconds to connect, and seconds to wait for an answer to each chunk.
-        chunk_size: Bytes a chunk; the default is 25 MiB.
-        max_retries: How often a failed transfer is tried again.
-        retry_delay: Seconds before the first repeat; each further one waits twice as long, with jitter.
-        upload_workers: Files in flight at once; None for as many as the store takes with profit.
+        timeout: Seconds to wait for a connection, and for the response to each chunk. Default ``(6, 600)``.
+        chunk_size: Bytes per chunk. Default 25 MiB.
+        max_retries: Maximum number of retries of a failed transfer. Default 3.
+        retry_delay: Seconds before the first retry. Each further retry waits twice as long, with jitter. Default 5.
+        upload_workers: Number of files to send in parallel. None for the number that the store prefers.
     """
 
     timeout: tuple[float, float] = (6, 600)
@@ -271,7 +273,15 @@ class UploadOptions(FrozenModel):
 
 
 class UploadProgress(FrozenModel):
-    """How far an upload is: told before the first file and after each."""
+    """Progress of an upload, reported before the first file and after each file.
+
+    Args:
+        files_done: Number of files that are finished.
+        files: Total number of files.
+        bytes_done: Number of bytes that are finished.
+        bytes: Total number of bytes.
+        filename: Name of the file that has just finished. Empty before the first.
+    """
 
     files_done: int
     files: int
@@ -281,18 +291,23 @@ class UploadProgress(FrozenModel):
 
 
 class UnsentAsset(FrozenModel):
-    """A staged file that was not sent, and why."""
+    """A staged file that was not uploaded.
+
+    Args:
+        asset: The file.
+        reason: Why it was not uploaded.
+    """
 
     asset: StagedAsset
     reason: str
 
 
 class UploadReport(FrozenModel):
-    """What one upload did.
+    """Result of one upload.
 
     Args:
-        sent: What was newly stored and recorded, by asset table.
-        unsent: What is still staged.
+        sent: Files that this upload stored and recorded, by asset table.
+        unsent: Files that are still staged.
     """
 
     sent: Mapping[str, tuple[Asset, ...]]
@@ -300,21 +315,21 @@ class UploadReport(FrozenModel):
 
 
 class ExecutionInfo(FrozenModel):
-    """An execution as plugins and readers see it: values only.
+    """Values of an execution at one point in time, for plugins.
 
     Args:
-        rid: The execution's record id.
-        url: Its citation, which names it outside this catalog.
-        description: What it was for.
-        workflow_rid: The workflow that it ran.
-        status: The state when the record was taken.
-        status_detail: The words beside it.
-        datasets: The input datasets with their versions.
-        assets: The record ids of the input assets.
-        working_dir: The folder it works in; None where it is not on this machine.
-        created: When its row was made, in UTC.
-        start_time: When it began to run, in UTC.
-        stop_time: When it ended, in UTC.
+        rid: RID of the execution.
+        url: Citation URL, which identifies the execution outside the catalog.
+        description: Description of the run.
+        workflow_rid: RID of the workflow.
+        status: Current status.
+        status_detail: Message of the current status.
+        datasets: Input datasets with their versions.
+        assets: RIDs of the input assets.
+        working_dir: Working folder. None if it is not on this machine.
+        created: Time when the row was created, in UTC.
+        start_time: Start of the run, in UTC.
+        stop_time: End of the run, in UTC.
     """
 
     rid: RID

@@ -1,4 +1,4 @@
-"""Tables as data, for every backend: columns and keys, and the shapes of vocabularies, assets and links."""
+"""Tables as data, for every backend: columns, keys, vocabularies, asset tables and association tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ ML_SCHEMA = "deriva-ml"
 DOMAIN_SCHEMA = "domain"
 
 SYSTEM_COLUMNS = ("RID", "RCT", "RMT", "RCB", "RMB")
-"""Record id, creation and modification time, and who did either: every table has them, the backend fills them."""
+"""Columns of every table, which the backend sets.
+
+They are the RID, the times of creation and last modification, and the users who created and last modified the row.
+"""
 
 ASSET_COLUMNS = ("URL", "Filename", "Description", "Length", "MD5")
 VOCABULARY_COLUMNS = ("ID", "URI", "Name", "Description", "Synonyms")
@@ -39,15 +42,15 @@ VOCABULARY_COLUMNS = ("ID", "URI", "Name", "Description", "Synonyms")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column.
+    """Column of a table.
 
     Args:
-        name: Its name.
+        name: Name of the column.
         type: An ERMrest type: ``text``, ``markdown``, ``int4``, ``int8``, ``float8``, ``boolean``, ``date``,
             ``timestamptz``, ``jsonb``, ``text[]``, ``ermrest_curie``, ``ermrest_uri``.
-        nullok: Whether it may be empty.
-        default: The value where none is given; ``{RID}`` in it stands for the row's own id.
-        comment: What it holds.
+        nullok: Whether the column can be empty.
+        default: Default value. ``{RID}`` in it is replaced by the row's RID.
+        comment: Description of the column.
     """
 
     name: str
@@ -59,7 +62,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """A column that names a row of another table; the row goes when that one goes, where `cascade` says so."""
+    """Reference from a column to another table.
+
+    Args:
+        column: The column that refers to the other table.
+        table: Name of the other table.
+        to: Key column of the other table.
+        cascade: Whether a row is deleted together with the row that it refers to.
+    """
 
     column: str
     table: str
@@ -69,15 +79,15 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, without the system columns, which each has.
+    """Table of a catalog, without the system columns.
 
     Args:
-        name: Its name, unique in the catalog.
-        columns: Its own columns.
-        keys: The sets of columns that are unique, beside RID.
-        foreign_keys: The columns that name rows elsewhere.
-        schema: The schema it lies in.
-        comment: What it holds.
+        name: Name of the table, unique in the catalog.
+        columns: Columns, without the system columns.
+        keys: Sets of unique columns, in addition to ``RID``.
+        foreign_keys: References to other tables.
+        schema: Schema of the table.
+        comment: Description of the table.
     """
 
     name: str
@@ -89,62 +99,66 @@ class Table:
 
     @cached_property
     def column_names(self) -> frozenset[str]:
-        """The names of its own columns."""
+        """Names of the columns, without the system columns."""
         return frozenset(column.name for column in self.columns)
 
     @cached_property
     def is_vocabulary(self) -> bool:
-        """Whether it holds terms."""
+        """Whether the table is a vocabulary."""
         return self.column_names.issuperset(VOCABULARY_COLUMNS)
 
     @cached_property
     def is_asset(self) -> bool:
-        """Whether its rows are files."""
+        """Whether the table is an asset table, with one row per file."""
         return self.column_names.issuperset(ASSET_COLUMNS)
 
     @cached_property
     def metadata_columns(self) -> tuple[str, ...]:
-        """The columns of an asset table that its user made."""
+        """Columns of an asset table that are not standard columns."""
         return tuple(column.name for column in self.columns if column.name not in ASSET_COLUMNS)
 
 
 @dataclass(frozen=True)
 class CatalogModel:
-    """All tables of a catalog by name."""
+    """All tables of a catalog.
+
+    Args:
+        tables: The tables by name.
+    """
 
     tables: Mapping[str, Table]
 
     def table(self, name: str) -> Table:
-        """Return the table of that name, or raise `UnknownTable` naming the known ones."""
+        """Return a table, or raise `UnknownTable` with the names of the existing tables."""
         if name not in self.tables:
             raise UnknownTable(f"The catalog has no table {name!r}; it has {_format_names(self.tables)}.")
         return self.tables[name]
 
     def asset_table(self, name: str) -> Table:
-        """Return the asset table of that name, or raise `UnknownTable` naming the known ones."""
-        found = self.tables.get(name)
-        if found is None or not found.is_asset:
-            known = (table.name for table in self.tables.values() if table.is_asset)
+        """Return an asset table, or raise `UnknownTable` with the names of the existing asset tables."""
+        table = self.tables.get(name)
+        if table is None or not table.is_asset:
+            existing = (other.name for other in self.tables.values() if other.is_asset)
             raise UnknownTable(
-                f"The catalog has no asset table {name!r}; it has {_format_names(known)}. "
-                f"Make one with ml.create_asset({name!r})."
+                f"The catalog has no asset table {name!r}; it has {_format_names(existing)}. "
+                f"Create it with ml.create_asset({name!r})."
             )
-        return found
+        return table
 
     def vocabulary(self, name: str) -> Table:
-        """Return the vocabulary of that name, or raise `UnknownTable` naming the known ones."""
-        found = self.tables.get(name)
-        if found is None or not found.is_vocabulary:
-            known = (table.name for table in self.tables.values() if table.is_vocabulary)
+        """Return a vocabulary, or raise `UnknownTable` with the names of the existing vocabularies."""
+        table = self.tables.get(name)
+        if table is None or not table.is_vocabulary:
+            existing = (other.name for other in self.tables.values() if other.is_vocabulary)
             raise UnknownTable(
-                f"The catalog has no vocabulary {name!r}; it has {_format_names(known)}. "
-                f"Make one with ml.create_vocabulary({name!r})."
+                f"The catalog has no vocabulary {name!r}; it has {_format_names(existing)}. "
+                f"Create it with ml.create_vocabulary({name!r})."
             )
-        return found
+        return table
 
     @cached_property
     def element_tables(self) -> Mapping[str, str]:
-        """The tables whose rows may be members of datasets (datasets too), each with the table that links them."""
+        """Tables whose rows can be members of datasets, with the association table of each. Includes Dataset."""
         links = {}
         for table in self.tables.values():
             targets = [key.table for key in table.foreign_keys]
@@ -165,7 +179,14 @@ def _format_names(names: Iterable[str]) -> str:
 
 
 def vocabulary_table(name: str, *, schema: str = ML_SCHEMA, curie_prefix: str = ML_SCHEMA, comment: str = "") -> Table:
-    """A table of terms; other tables refer to a term by its Name."""
+    """Return a vocabulary. Other tables refer to a term by its Name.
+
+    Args:
+        name: Name of the table.
+        schema: Schema of the table.
+        curie_prefix: Prefix of the terms' IDs.
+        comment: Description of the table.
+    """
     return Table(
         name=name,
         columns=(
@@ -191,7 +212,17 @@ def association_table(
     key: tuple[str, ...] | None = None,
     extra_foreign_keys: tuple[ForeignKey, ...] = (),
 ) -> Table:
-    """A table that links two others; a link goes when either end goes."""
+    """Return a table that associates rows of two tables. Its rows are deleted together with either of them.
+
+    Args:
+        name: Name of the table.
+        first: Foreign key to the first table.
+        second: Foreign key to the second table.
+        *columns: Further columns.
+        schema: Schema of the table.
+        key: Unique columns. By default the two foreign keys.
+        extra_foreign_keys: Foreign keys of the further columns.
+    """
     return Table(
         name=name,
         columns=(Column(first.column, nullok=False), Column(second.column, nullok=False), *columns),
@@ -206,17 +237,17 @@ def _with_cascade(key: ForeignKey) -> ForeignKey:
 
 
 def asset_type_table_name(asset: str) -> str:
-    """The name of the table that links an asset table to its types."""
+    """Return the name of the table that associates assets with asset types."""
     return f"{asset}_{MLVocab.asset_type}"
 
 
 def asset_execution_table_name(asset: str) -> str:
-    """The name of the table that links an asset table to executions; its key has no role."""
+    """Return the name of the table that associates assets with executions. Its key does not include the role."""
     return f"{asset}_{MLTable.execution}"
 
 
 def dataset_element_table_name(element: str) -> str:
-    """The name of the table that links datasets to their members of one table."""
+    """Return the name of the table that associates datasets with members of one table."""
     return f"Dataset_{element}"
 
 
@@ -227,14 +258,14 @@ def asset_tables(
     schema: str = DOMAIN_SCHEMA,
     comment: str = "",
 ) -> tuple[Table, Table, Table]:
-    """An asset table with the two that link it to its types and to executions.
+    """Return an asset table, and its associations with asset types and executions.
 
     Args:
-        name: Its name.
-        columns: Metadata columns beside those that each asset has.
-        foreign_keys: Of the metadata columns.
-        schema: The schema it lies in.
-        comment: What it holds.
+        name: Name of the asset table.
+        *columns: Metadata columns, in addition to the standard columns of assets.
+        foreign_keys: Foreign keys of the metadata columns.
+        schema: Schema of the tables.
+        comment: Description of the asset table.
     """
     table = Table(
         name=name,

@@ -131,14 +131,14 @@ def test_insert_says_how_far_it_came(catalog: EmbeddedCatalog) -> None:
 
 def test_two_rows_with_one_key(catalog: EmbeddedCatalog) -> None:
     """Two rows given at once with the same key are refused as such."""
-    with pytest.raises(DuplicateRow, match="Two rows given for Feature_Name have the same Name"):
+    with pytest.raises(DuplicateRow, match="Two new rows of Feature_Name have the same Name"):
         catalog.insert("Feature_Name", [{"Name": "n", "Description": ""}] * 2)
 
 
 def test_reference_to_another_table(catalog: EmbeddedCatalog) -> None:
     """A reference to a row of the wrong table says which table it is in."""
     catalog.insert("Dataset", [{"RID": "1-ABC"}])
-    with pytest.raises(UnknownRID, match=r"Execution\.Workflow = '1-ABC' .* but one of Dataset"):
+    with pytest.raises(UnknownRID, match=r"Execution\.Workflow = '1-ABC' .* but of a row of Dataset"):
         catalog.insert("Execution", [{"Workflow": "1-ABC"}])
 
 

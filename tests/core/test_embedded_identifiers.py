@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deriva_ml_core.backends.row_checks import check_row_rid
 from deriva_ml_core.backends.sql.identifiers import (
     ALPHABET,
     FIRST_RID,
-    check_row_rid,
     current_tick,
     decode,
     encode,

@@ -333,7 +333,7 @@ def test_a_folder_that_cannot_be_written() -> None:
         finally:
             folder.chmod(0o755)
             (place / "empty").chmod(0o755)
-    assert made.startswith("CatalogReadOnly: No catalog can be made in")
+    assert made.startswith("CatalogReadOnly: No catalog can be created in")
     assert "DERIVA_ML_HOME" in made
     assert written.startswith("CatalogReadOnly: The catalog")
     assert "DERIVA_ML_HOME" in written
@@ -348,7 +348,7 @@ def test_a_file_that_cannot_be_written() -> None:
         assert in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged()) == ""  # type: ignore[arg-type, return-value]
         said = in_child(lambda: open_catalog(folder).insert("Dataset", [{}]), user=unprivileged())  # type: ignore[arg-type, return-value]
     assert said.startswith("CatalogReadOnly")
-    assert "let this user write" in said
+    assert "writable for this user" in said
 
 
 def test_no_room_to_make_a_catalog(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_no_room_to_write(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4 * 2**20) as disk:
         catalog = open_catalog(disk)
         rows = [{"Description": "x" * 1000} for _ in range(8000)]
-        with pytest.raises(CatalogUnavailable, match=r"full.*free some space"):
+        with pytest.raises(CatalogUnavailable, match=r"full.*Free some space"):
             catalog.insert("Dataset", rows)
         assert catalog.select("Dataset") == []
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)

@@ -417,11 +417,11 @@ LAST_PIECE = """
 import resource, sys
 from pathlib import Path
 from deriva_ml_core.backends.folder.store import FolderStore
-from deriva_ml_core.definitions import Handover
+from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.models import UploadOptions
 folder, file = map(Path, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2**19, resource.RLIM_INFINITY))
-FolderStore(folder).put("Image", "a.bin", file, handover=Handover.copy, options=UploadOptions())
+FolderStore(folder).put("Image", "a.bin", file, handover=TransferMode.copy, options=UploadOptions())
 """
 
 

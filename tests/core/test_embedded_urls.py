@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deriva_ml_core.backends.embedded import FolderStore
-from deriva_ml_core.backends.object_names import FolderObjectName, check_filename, parse_object_url
+from deriva_ml_core.backends.object_names import FOLDER_OBJECT_VERSION, ObjectName, check_filename, parse_object_url
 from deriva_ml_core.errors import DerivaMLException, InvalidFileName, UnknownAddress
 from deriva_ml_core.models import UploadOptions
 
@@ -20,11 +20,11 @@ PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs"
 @given(PARTS, st.lists(PARTS, min_size=1, max_size=3).map("/".join))
 def test_names_come_back(table: str, filename: str) -> None:
     """Any table and file name is in the URL, which is one line of ASCII and read back as it was."""
-    url = FolderObjectName(table, MD5, filename).url
+    url = ObjectName(table, MD5, filename).url(FOLDER_OBJECT_VERSION)
     assert url.isascii()
     assert url.isprintable()
     assert url.count("/") == 3
-    assert parse_object_url(url) == FolderObjectName(table, MD5, filename)
+    assert parse_object_url(url) == ObjectName(table, MD5, filename)
 
 
 @given(st.text(alphabet="/hatrcImge.%2F:109" + MD5) | st.text())
@@ -34,7 +34,7 @@ def test_other_texts_are_refused(text: str) -> None:
         name = parse_object_url(text)
     except UnknownAddress:
         return
-    assert name.url == text
+    assert name.url(FOLDER_OBJECT_VERSION) == text
 
 
 @pytest.mark.parametrize(

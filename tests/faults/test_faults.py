@@ -128,7 +128,7 @@ def test_a_folder_that_may_not_be_written(folder: Path) -> None:
         close(path)
 
     def act() -> None:
-        with pytest.raises(CatalogReadOnly, match=r"catalog\.sqlite cannot be (written|opened).*let this user write"):
+        with pytest.raises(CatalogReadOnly, match=r"catalog\.sqlite cannot be (written|opened).*for this user"):
             DerivaML()
 
     as_nobody(act)

@@ -1,1 +1,1 @@
-"""The backends that come with this software; a plugin may take half of one."""
+"""Backends that ship with this software. A plugin can combine the catalog of one with the store of another."""

@@ -13,11 +13,12 @@ from deriva_ml_core.backend import Catalog, ReadOnlyMixin, Row, Where, order_row
 from deriva_ml_core.backends.deriva.ermrest_paths import filter_paths, quote_segment, sort_modifier, table_path
 from deriva_ml_core.backends.deriva.http import Server, backoff_delay, retry_after
 from deriva_ml_core.backends.deriva.model import SYSTEM_SCHEMAS, schema_documents
-from deriva_ml_core.backends.deriva.mutations import check_row_rid, check_writable, insert_rows, prepare_rows
+from deriva_ml_core.backends.deriva.mutations import insert_rows, prepare_rows
 from deriva_ml_core.backends.deriva.queries import RID_LEASE_TABLE, CatalogReader, ModelCache
+from deriva_ml_core.backends.row_checks import check_row_updates, table_exists
 from deriva_ml_core.definitions import RID_PATTERN
-from deriva_ml_core.errors import ConfigurationError, DerivaMLException, DuplicateRow, InvalidRID
-from deriva_ml_core.schema import DOMAIN_SCHEMA, ML_SCHEMA, CatalogModel, Table
+from deriva_ml_core.errors import DerivaMLException, InvalidRID
+from deriva_ml_core.schema import DOMAIN_SCHEMA, ML_SCHEMA, Table
 
 __all__ = ["BATCH_SIZE", "CatalogSnapshot", "DerivaCatalog"]
 
@@ -129,15 +130,8 @@ class DerivaCatalog(CatalogReader):
         found = self._model_cache.lookup_table(table)
         if not rows:
             return 0
-        columns = [column for column in rows[0] if column != "RID"]
-        check_writable(found, columns)
-        if any(row.keys() != rows[0].keys() for row in rows):
-            raise ConfigurationError(f"Rows to change in {table} at once give the same columns; these do not.")
-        if "RID" not in rows[0]:
-            raise ConfigurationError(
-                f"A row to change gives no RID, only {', '.join(rows[0]) or 'nothing'}; add its RID."
-            )
-        last = list({check_row_rid(row["RID"]): dict(row) for row in rows}.values())
+        columns = check_row_updates(found, rows)
+        last = list({row["RID"]: dict(row) for row in rows}.values())
         names = ",".join(quote_segment(column) for column in columns or ["RID"])
         path = f"/attributegroup/{table_path(found)}/RID;{names}"
         changed = 0
@@ -167,7 +161,7 @@ class DerivaCatalog(CatalogReader):
     def create_tables(self, tables: Sequence[Table], *, extra_schemas: Sequence[str] = ()) -> None:
         """Add tables, and with them further schemas, which are empty."""
         model = self.model if all(table.name not in self.model.tables for table in tables) else self.refresh()
-        new = [self._assign_domain_schema(table) for table in tables if not _has_table(model, table)]
+        new = [self._assign_domain_schema(table) for table in tables if not table_exists(model, table)]
         if not new:
             return
         documents = schema_documents(model, new, self._model_cache.schemas, extra_schemas)
@@ -176,7 +170,7 @@ class DerivaCatalog(CatalogReader):
         except DerivaMLException:
             # another process may have made them meanwhile, or the answer was lost after they were made
             model = self.refresh()
-            if not all(table.name in model.tables and _has_table(model, table) for table in new):
+            if not all(table.name in model.tables and table_exists(model, table) for table in new):
                 raise
             return
         self.refresh()
@@ -192,18 +186,6 @@ class DerivaCatalog(CatalogReader):
 def _make_lease_rows(count: int) -> list[Row]:
     """Leases that were never asked for: those of an answer that was lost are not used, and harm nobody."""
     return [{"ID": f"deriva-ml-core/{uuid.uuid4()}"} for _ in range(count)]
-
-
-def _has_table(model: CatalogModel, table: Table) -> bool:
-    found = model.tables.get(table.name)
-    if found is None:
-        return False
-    if {column.name: column.type for column in found.columns} != {column.name: column.type for column in table.columns}:
-        raise DuplicateRow(
-            f"The table {table.name!r} cannot be made: the catalog has one of that name with the columns "
-            f"{', '.join(sorted(found.column_names))}. Use that one, or choose another name."
-        )
-    return True
 
 
 def _check_snapshot(snapshot: str) -> str:

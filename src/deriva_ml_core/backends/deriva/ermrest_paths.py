@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import quote
 
 from deriva_ml_core.backend import NOT_NULL, AnyOf, Filter, Where
-from deriva_ml_core.errors import ConfigurationError, UnknownColumn
-from deriva_ml_core.schema import SYSTEM_COLUMNS, Table
+from deriva_ml_core.backends.row_checks import check_columns
+from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.schema import Table
 
-__all__ = ["check_columns", "filter_paths", "quote_segment", "sort_modifier", "table_path"]
+__all__ = ["filter_paths", "quote_segment", "sort_modifier", "table_path"]
 
 MAX_FILTER_LENGTH = 3000
 """Bytes of a filter, decoded: a decoded path beyond about 4,000 is answered with an HTML 404."""
@@ -35,17 +36,6 @@ def quote_segment(text: str) -> str:
 def table_path(table: Table) -> str:
     """A table as a path names it."""
     return f"{quote_segment(table.schema)}:{quote_segment(table.name)}"
-
-
-def check_columns(table: Table, names: Iterable[str]) -> None:
-    """Raise `UnknownColumn`, naming the known ones, unless the table has all these columns."""
-    known = table.column_names
-    if unknown := [column for column in names if column not in known and column not in SYSTEM_COLUMNS]:
-        listed = ", ".join(sorted(known))
-        raise UnknownColumn(
-            f"The table {table.name} has no column {', '.join(map(repr, unknown))}; it has {listed}, "
-            f"and {', '.join(SYSTEM_COLUMNS)}."
-        )
 
 
 def sort_modifier(order: Sequence[str], *, descending: bool = False) -> str:

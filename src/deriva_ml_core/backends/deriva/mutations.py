@@ -7,32 +7,15 @@ from typing import Any
 
 from deriva_ml_core.backend import Row
 from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, WriteOutcomeUnknown
-from deriva_ml_core.backends.deriva.ermrest_paths import check_columns, filter_paths, quote_segment, table_path
-from deriva_ml_core.definitions import split_rid
-from deriva_ml_core.errors import AccessRefused, ConfigurationError, DuplicateRow, InvalidRID, UnknownColumn
-from deriva_ml_core.schema import SYSTEM_COLUMNS, Column, Table
+from deriva_ml_core.backends.deriva.ermrest_paths import filter_paths, quote_segment, table_path
+from deriva_ml_core.backends.row_checks import check_row_rid, check_writable
+from deriva_ml_core.errors import AccessRefused, ConfigurationError, DuplicateRow
+from deriva_ml_core.schema import Column, Table
 
-__all__ = ["check_row_rid", "check_writable", "insert_rows", "select_by_rid", "prepare_rows"]
+__all__ = ["insert_rows", "prepare_rows", "select_by_rid"]
 
 InputRow = Mapping[str, Any]
 ReserveRids = Callable[[int], list[str]]
-
-
-def check_row_rid(rid: object) -> str:
-    """Return a record id that a caller gave, or raise `InvalidRID`."""
-    if not isinstance(rid, str) or split_rid(rid)[1] is not None:
-        raise InvalidRID(f"{rid!r} cannot be the RID of a row: give letters and digits in groups joined by '-'.")
-    return rid
-
-
-def check_writable(table: Table, columns: Sequence[str]) -> None:
-    """Raise `UnknownColumn` for columns that are not there, or that the server fills itself.
-
-    The server would ignore an unknown one in silence.
-    """
-    check_columns(table, columns)
-    if fixed := [column for column in columns if column in SYSTEM_COLUMNS and column != "RID"]:
-        raise UnknownColumn(f"{', '.join(fixed)} of {table.name} cannot be given: the catalog writes it itself.")
 
 
 def prepare_rows(table: Table, rows: Sequence[InputRow], reserve_rids: ReserveRids) -> tuple[list[dict[str, Any]], str]:

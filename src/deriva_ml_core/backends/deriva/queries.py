@@ -10,7 +10,6 @@ from typing import Any
 from deriva_ml_core.backend import AnyOf, InSubquery, Row, Where
 from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, error_from_response
 from deriva_ml_core.backends.deriva.ermrest_paths import (
-    check_columns,
     filter_paths,
     quote_segment,
     sort_modifier,
@@ -18,7 +17,7 @@ from deriva_ml_core.backends.deriva.ermrest_paths import (
 )
 from deriva_ml_core.backends.deriva.http import Server
 from deriva_ml_core.backends.deriva.model import column_converters, parse_model
-from deriva_ml_core.backends.deriva.mutations import check_row_rid
+from deriva_ml_core.backends.row_checks import check_columns, check_row_rid
 from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import ConfigurationError, UnknownTable
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Table

@@ -1,4 +1,4 @@
-"""The embedded backend: a SQLite catalog and a folder store, in one folder."""
+"""Embedded backend: a SQLite catalog and a folder store in one folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CatalogSnapshot", "EmbeddedCatalog", "FolderStore", "open_backend", 
 
 
 def open_backend(folder: Path) -> Backend:
-    """Open the catalog and the store in a folder; both are made if there are none.
+    """Open the catalog and the store in a folder. Both are created if they do not exist.
 
     Args:
         folder: An absolute path.

@@ -1,4 +1,4 @@
-"""One SQLite file: its connection, its transactions, and its errors in our words."""
+"""A SQLite file: connection, transactions, and translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ __all__ = ["BUSY_TIMEOUT", "Database", "detect_network_file_system", "error_code
 
 
 BUSY_TIMEOUT = 30.0
-"""Seconds that a call waits for another process's writing to end."""
+"""Seconds to wait for another process that is writing."""
 
 BUSY_RETRY_MS = 10
-"""Milliseconds after which SQLite's waiting for a turn to write begins afresh."""
+"""Milliseconds between attempts to start a write transaction."""
 
 
 class Database:
-    """One SQLite file, which is never made by opening it.
+    """SQLite database in an existing file.
 
-    Within a process one call at a time has the connection: SQLite lets one write anyway, and so a fork can wait until
-    none is open. A connection that crossed a fork would share its locks with the parent's
+    One call at a time uses the connection within a process. SQLite allows only one writer anyway, and a fork can wait
+    until no connection is open: a connection that crosses a fork shares its locks with the parent
     (https://www.sqlite.org/howtocorrupt.html, 2.6).
 
     Args:
-        file: The file.
-        journal_mode: SQLite's journal mode: ``WAL``, or ``DELETE`` where the file system cannot share memory.
-        busy_timeout: Seconds to wait for another process's writing to end.
+        file: The file. Opening never creates it.
+        journal_mode: SQLite's journal mode: ``WAL``, or ``DELETE`` if the file system cannot share memory.
+        busy_timeout: Seconds to wait for another process that is writing.
     """
 
     def __init__(self, file: Path, *, journal_mode: str = "WAL", busy_timeout: float = BUSY_TIMEOUT) -> None:
@@ -58,27 +58,27 @@ class Database:
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
-        """One state of the database, whatever others write meanwhile."""
+        """Open a transaction that reads one consistent state, whatever other processes write."""
         with self._acquire_connection() as connection:
             connection.exec_driver_sql("BEGIN")
             yield connection
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
-        """A transaction that no other process can come between; it is undone if the block raises."""
+        """Open an exclusive write transaction. It is rolled back if the block raises."""
         with self._acquire_connection() as connection:
             self._begin_immediate(connection)
             yield connection
-            # a COMMIT that fails leaves the transaction open: as a statement SQLAlchemy still rolls it back
+            # a failed COMMIT leaves the transaction open; as a statement, SQLAlchemy still rolls it back
             connection.exec_driver_sql("COMMIT")
 
     def execute_autocommit(self, statement: str) -> None:
-        """Run a statement that SQLite takes outside transactions only."""
+        """Run a statement that SQLite only accepts outside a transaction."""
         with self._acquire_connection() as connection:
             connection.exec_driver_sql(statement)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection. The next call opens it again."""
         with self._lock:
             if self._engine is not None and self._pid == os.getpid():
                 self._engine.dispose()
@@ -89,7 +89,7 @@ class Database:
             yield connection
 
     def _begin_immediate(self, connection: sa.Connection) -> None:
-        # SQLite asks less and less often the longer it waits, so that of several writers some would starve
+        # SQLite retries less often the longer it waits, so some of several writers would starve
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         driver.execute(f"PRAGMA busy_timeout = {BUSY_RETRY_MS}")
@@ -105,7 +105,7 @@ class Database:
         try:
             yield
         except sa.exc.IntegrityError:
-            raise  # the catalog knows the rows, and so the reason
+            raise  # the catalog knows the rows and explains the error
         except (sa.exc.StatementError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise _translate_error(error, self.file) from error
 
@@ -114,7 +114,7 @@ class Database:
             self._engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool)
             self._pid = os.getpid()
         elif self._open_file_id not in (None, _file_id(self.file)):
-            # SQLite would go on writing into a file that was deleted or moved away
+            # SQLite would keep writing to a file that was deleted or moved away
             self._engine.dispose()
             self._open_file_id = None
         return self._engine
@@ -135,12 +135,12 @@ class Database:
         return connection
 
     def before_fork(self) -> None:
-        """Wait until no call is under way, and let go of the connection."""
+        """Wait until no call is running, and close the connection."""
         self._lock.acquire()
         self.close()
 
     def after_fork(self) -> None:
-        """Let calls go on."""
+        """Allow calls again."""
         self._lock.release()
 
 
@@ -156,10 +156,10 @@ def _try_begin_immediate(connection: sqlite3.Connection, *, is_last_attempt: boo
 
 def _file_id(file: Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(file)  # noqa: PTH116 - asked at every call, and this is twice as fast as Path's own
+        status = os.stat(file)  # noqa: PTH116 - runs on every call, and is twice as fast as Path.stat
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _register_fork_handlers(database: Database) -> None:
@@ -177,7 +177,7 @@ def _call_if_alive(method: WeakMethod[Callable[[], None]]) -> None:
 
 
 def error_code(error: BaseException | None) -> str:
-    """SQLite's name of what went wrong, such as ``SQLITE_BUSY``; empty where it has none."""
+    """Return SQLite's name of an error, such as ``SQLITE_BUSY``, or an empty text if there is none."""
     while error is not None and not hasattr(error, "sqlite_errorname"):
         error = getattr(error, "orig", None)
     return str(getattr(error, "sqlite_errorname", ""))
@@ -185,43 +185,43 @@ def error_code(error: BaseException | None) -> str:
 
 def _translate_error(error: Exception, file: Path) -> DerivaMLException:
     code = error_code(error)
-    said = getattr(error, "orig", None) or error
+    detail = str(getattr(error, "orig", None) or error)
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return CatalogUnavailable(
-            f"Another process has been writing to the catalog {file} for too long; call again when it has ended."
+            f"Another process is still writing to the catalog {file}. Try again when it has finished."
         )
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return CatalogCorrupt(corruption_message(file, str(said)))
+        return CatalogCorrupt(corruption_message(file, detail))
     if code.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
         return CatalogReadOnly(
-            f"The catalog {file} cannot be written ({said}): let this user write to the file and to its folder, or "
-            "work in another place with DERIVA_ML_HOME."
+            f"The catalog {file} cannot be written ({detail}). Make the file and its folder writable for this user, or "
+            "use another folder with DERIVA_ML_HOME."
         )
-    if code == "SQLITE_FULL" or "disk is full" in str(said):
+    if code == "SQLITE_FULL" or "disk is full" in detail:
         return CatalogUnavailable(
-            f"The disk of the catalog {file} is full, and nothing was written: free some space and call again."
+            f"The disk of the catalog {file} is full, and nothing was written. Free some space and try again."
         )
     if code.startswith("SQLITE_CANTOPEN"):
-        return _cannot_open_error(file, str(said))
+        return _cannot_open_error(file, detail)
     if code.startswith("SQLITE_IOERR"):
-        return CatalogUnavailable(f"The disk of the catalog {file} failed ({said}), and nothing was written.")
-    return ConfigurationError(f"The catalog {file} cannot take this: {said}.")
+        return CatalogUnavailable(f"The disk of the catalog {file} failed ({detail}), and nothing was written.")
+    return ConfigurationError(f"The catalog {file} cannot store a value: {detail}.")
 
 
 def _cannot_open_error(file: Path, detail: str) -> DerivaMLException:
     if file.exists() and not os.access(file.parent, os.W_OK):
         return CatalogReadOnly(
-            f"The catalog {file} cannot be opened, since its folder cannot be written: let this user write there, or "
-            "work in another place with DERIVA_ML_HOME."
+            f"The catalog {file} cannot be opened because its folder is read-only. Make the folder writable for this "
+            "user, or use another folder with DERIVA_ML_HOME."
         )
-    return CatalogUnavailable(f"The catalog {file} cannot be opened ({detail}): check that it is there and readable.")
+    return CatalogUnavailable(f"The catalog {file} cannot be opened ({detail}). Check that it exists and is readable.")
 
 
 def corruption_message(file: Path, detail: str) -> str:
-    """What to say of a file that is no catalog, and what to do."""
+    """Return the error message for a damaged file, with the remedy."""
     return (
-        f"{file} is not a sound catalog ({detail}). Put back a copy of it, or rescue what can be read with "
-        f"`sqlite3 {file.name} .recover`; move it away to begin with an empty catalog."
+        f"{file} is damaged or not a catalog ({detail}). Restore it from a backup, or recover its readable rows with "
+        f"`sqlite3 {file.name} .recover`. To start with an empty catalog, move the file away."
     )
 
 
@@ -229,27 +229,27 @@ NETWORK_FILE_SYSTEMS = re.compile(
     r"nfs\d?|cifs|smb\w*|afpfs|ncpfs|afs|coda|9p|lustre|gpfs|beegfs\w*|ceph|glusterfs|orangefs|pvfs2|ocfs2|gfs2?|"
     r"panfs|webdav|davfs\d?|fuse\.(sshfs|glusterfs|ceph|davfs\d?|s3fs|rclone|smbnetfs|curlftpfs|gvfsd-fuse|mfs|juicefs)"
 )
-"""The types of file systems, as Linux and macOS name them, that several machines write."""
+"""Names of network file systems in Linux and macOS."""
 
 
 def detect_network_file_system(folder: Path, mounts: Iterable[tuple[str, str]]) -> str | None:
-    """The type of the network file system that a folder lies on; None where it lies on a disk of this machine.
+    """Return the type of the network file system of a folder, or None if the folder is on a local disk.
 
     Args:
-        folder: It need not exist yet.
-        mounts: Where each file system is mounted, and its type; of two at one place the later counts.
+        folder: The folder, which need not exist.
+        mounts: Mount points and file system types. The last one of the same mount point counts.
     """
-    place = folder.resolve()
-    kinds = {Path(mount): kind for mount, kind in mounts}
-    kind = next((kinds[above] for above in (place, *place.parents) if above in kinds), "")
-    return kind if NETWORK_FILE_SYSTEMS.fullmatch(kind) else None
+    resolved = folder.resolve()
+    types = {Path(mount): type_ for mount, type_ in mounts}
+    type_ = next((types[path] for path in (resolved, *resolved.parents) if path in types), "")
+    return type_ if NETWORK_FILE_SYSTEMS.fullmatch(type_) else None
 
 
 def list_mounts(mounts_file: Path = Path("/proc/self/mounts")) -> list[tuple[str, str]]:
-    """Where each file system of this machine is mounted, and its type.
+    """Return the mount points and types of this machine's file systems.
 
     Args:
-        mounts_file: Linux's own list; without one psutil is asked, which takes longer to import than a catalog to open.
+        mounts_file: Linux's list. psutil is the fallback, because importing it takes longer than opening a catalog.
     """
     try:
         lines = mounts_file.read_text(errors="surrogateescape").splitlines()
@@ -261,5 +261,5 @@ def list_mounts(mounts_file: Path = Path("/proc/self/mounts")) -> list[tuple[str
 
 
 def _unescape_mount_point(mount: str) -> str:
-    # the kernel writes spaces and the like as \040
+    # the kernel escapes spaces as \040
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount)

@@ -1,4 +1,4 @@
-"""How the embedded catalog is opened, made on first use, and brought up to the present version."""
+"""Open the embedded catalog, create it on first use, and migrate it to the current version."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["APPLICATION_ID", "CATALOG_FILE_NAME", "open_catalog"]
 CATALOG_FILE_NAME = CATALOG_FILENAME
 
 APPLICATION_ID = 0x6472766D
-"""SQLite's mark of whose file it is: ``drvm``."""
+"""SQLite application id of a catalog: ``drvm``."""
 
 log = logging.getLogger(__name__)
 
@@ -51,19 +51,19 @@ def open_catalog(
     version: int = SCHEMA_VERSION,
     mounts: Iterable[tuple[str, str]] | None = None,
 ) -> EmbeddedCatalog:
-    """Open the catalog in a folder; it is made if there is none, and upgraded if it is older and may be written.
+    """Open the catalog in a folder. It is created if missing, and migrated if it is older and writable.
 
     Args:
-        folder: Where ``catalog.sqlite`` lies.
-        migrations: What brings a catalog from each version before `version` to the next, from 1.
+        folder: Folder of ``catalog.sqlite``.
+        migrations: One function per version before `version`, from 1, that migrates to the next version.
         version: The version that this software writes.
-        mounts: Where file systems are mounted, and their types; None to ask this machine.
+        mounts: Mount points and types of file systems. None to read them from this machine.
 
     Raises:
-        CatalogTooNew: A newer version of this software wrote it.
-        CatalogCorrupt: The file is no catalog, or damaged.
-        CatalogReadOnly: There is none, and the folder may not be written.
-        CatalogUnavailable: The folder cannot be made, or its disk is full.
+        CatalogTooNew: A newer version of this software wrote the catalog.
+        CatalogCorrupt: The file is damaged, or is not a catalog.
+        CatalogReadOnly: There is no catalog, and the folder is read-only.
+        CatalogUnavailable: The folder cannot be created, or its disk is full.
     """
     file = folder / CATALOG_FILE_NAME
     journal = _choose_journal_mode(folder, list_mounts() if mounts is None else mounts)
@@ -72,11 +72,11 @@ def open_catalog(
     database = Database(file, journal_mode=journal)
     if (found := _read_version(database)) > version:
         raise CatalogTooNew(
-            f"The catalog {file} has version {found} and this software knows versions up to {version}: "
-            "install the deriva-ml-core that wrote it, or a newer one."
+            f"The catalog {file} has version {found}, and this software supports versions up to {version}. "
+            "Install the deriva-ml-core that wrote it, or a newer one."
         )
     if found < version:
-        # who may not write it reads it as it is: no version took away what an earlier one had
+        # a read-only catalog is read as it is: no version removed what an earlier one had
         with suppress(CatalogReadOnly):
             _migrate(database, migrations, version)
     return EmbeddedCatalog(CatalogFile(database, folder))
@@ -87,8 +87,8 @@ def _choose_journal_mode(folder: Path, mounts: Iterable[tuple[str, str]]) -> str
     if kind is None:
         return "WAL"
     warnings.warn(
-        f"{folder} lies on a network file system ({kind}): its catalog is kept with slower and less certain locks. "
-        "Set DERIVA_ML_HOME to a folder on a disk of this machine.",
+        f"{folder} is on a network file system ({kind}), where locks are slower and less reliable. "
+        "Set DERIVA_ML_HOME to a folder on a local disk.",
         DerivaMLWarning,
         stacklevel=3,
     )
@@ -100,12 +100,12 @@ def _read_version(database: Database) -> int:
         mark = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
         version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if mark != APPLICATION_ID or version < 1:
-        raise CatalogCorrupt(corruption_message(database.file, "it is not a file of this software"))
+        raise CatalogCorrupt(corruption_message(database.file, "this software did not write it"))
     return version
 
 
 def _create_catalog(folder: Path, journal_mode: str) -> None:
-    """Make the catalog beside its place and rename it there, so that nobody ever sees half of one."""
+    """Create the catalog under a temporary name and rename it, so that no process sees an incomplete file."""
     from filelock import FileLock
 
     try:
@@ -113,11 +113,11 @@ def _create_catalog(folder: Path, journal_mode: str) -> None:
         with FileLock(folder / f"{CATALOG_FILE_NAME}.lock"):
             if (folder / CATALOG_FILE_NAME).exists():
                 return
-            for left in folder.glob(".catalog-*"):  # by a process that was killed here
-                rmtree(left)
-            # a name that the lock's next holder finds without a walk through the whole folder
-            with TemporaryDirectory(prefix=".catalog-", dir=folder) as workshop:
-                draft = Path(workshop) / CATALOG_FILE_NAME
+            for leftover in folder.glob(".catalog-*"):  # of a process that was killed here
+                rmtree(leftover)
+            # the next holder of the lock finds this name without walking the whole folder
+            with TemporaryDirectory(prefix=".catalog-", dir=folder) as temporary:
+                draft = Path(temporary) / CATALOG_FILE_NAME
                 draft.touch()
                 _initialize_schema(Database(draft, journal_mode=journal_mode), journal_mode)
                 draft.replace(folder / CATALOG_FILE_NAME)
@@ -129,11 +129,11 @@ def _create_catalog(folder: Path, journal_mode: str) -> None:
 def _creation_error(folder: Path, error: OSError) -> DerivaMLException:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CatalogReadOnly(
-            f"No catalog can be made in {folder} ({error.strerror}): let this user write there, or choose another "
-            "place with DERIVA_ML_HOME."
+            f"No catalog can be created in {folder} ({error.strerror}). Make the folder writable for this user, or use "
+            "another folder with DERIVA_ML_HOME."
         )
     return CatalogUnavailable(
-        f"No catalog can be made in {folder}: {error}. Mend that, or choose another place with DERIVA_ML_HOME."
+        f"No catalog can be created in {folder}: {error}. Fix that, or use another folder with DERIVA_ML_HOME."
     )
 
 
@@ -154,9 +154,9 @@ def _initialize_schema(database: Database, journal_mode: str) -> None:
 
 def _migrate(database: Database, migrations: Sequence[Migration], version: int) -> None:
     with database.write_transaction() as connection:
-        # another process may have done it while this one waited
+        # another process may have migrated it while this one waited for the lock
         found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
         for migration in migrations[found - 1 : version - 1]:
             migration(connection)
         connection.exec_driver_sql(f"PRAGMA user_version = {version}")
-    log.info("The catalog %s was brought from version %d to %d.", database.file, found, version)
+    log.info("Migrated the catalog %s from version %d to %d.", database.file, found, version)

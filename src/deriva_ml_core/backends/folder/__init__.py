@@ -1,1 +1,1 @@
-"""Object store in a folder."""
+"""Folder backend: an object store in a folder."""

@@ -1,4 +1,4 @@
-"""The bytes of files: their digests, copies and comparison."""
+"""Digest, copy and compare files."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ CHUNK_SIZE = 2**20
 
 
 def compute_md5(file: Path | FileIO) -> str:
-    """The MD5 of a file, 32 hex digits."""
+    """Return the MD5 of a file, 32 hex digits."""
     if isinstance(file, Path):
         with file.open("rb", buffering=0) as opened:
             return compute_md5(opened)
     md5 = hashlib.md5(usedforsecurity=False)
-    # not hashlib.file_digest, whose buffer and search for the name cost more than a small file's bytes
+    # hashlib.file_digest allocates a buffer and looks up the algorithm, which costs more than reading a small file
     while piece := file.read(CHUNK_SIZE):
         md5.update(piece)
     return md5.hexdigest()
 
 
 def copy_with_md5(file: Path, destination: Path) -> tuple[str, int]:
-    """Copy a file, and return the MD5 and length of what was copied, whatever is written to the original meanwhile.
+    """Copy a file, and return the MD5 and length of the copy, even if the original is written meanwhile.
 
     Args:
-        file: The original; its modification time goes with the bytes.
-        destination: Where there is nothing yet.
+        file: The original. Its times are copied too.
+        destination: Path of the copy, which must not exist.
     """
     md5, length = hashlib.md5(usedforsecurity=False), 0
     with file.open("rb", buffering=0) as source, destination.open("xb", buffering=0) as target:
@@ -43,15 +43,15 @@ def copy_with_md5(file: Path, destination: Path) -> tuple[str, int]:
 
 
 def write_all(file: FileIO, data: bytes | memoryview) -> int:
-    """Write a whole piece, and return its length: a disk that is nearly full takes a part before it refuses."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
+    """Write all bytes, and return their number. A write to a nearly full disk may be partial before it fails."""
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[file.write(remaining) :]
     return len(data)
 
 
 def has_same_bytes(first: Path, second: Path) -> bool:
-    """Whether two files hold the same bytes, read now."""
+    """Whether two files have the same bytes. Both are read."""
     if first.stat().st_size != second.stat().st_size:
         return False
     with first.open("rb", buffering=0) as one, second.open("rb", buffering=0) as other:

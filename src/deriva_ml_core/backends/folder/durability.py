@@ -1,4 +1,4 @@
-"""How bytes get onto the disk: file by file where they are few, the whole file system at once where they are many."""
+"""Flush files to disk: each file for a few files, the whole file system for many."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from deriva_ml_core._files.atomic import sync_path
 __all__ = ["BackgroundFsync", "MAX_SINGLE_FSYNCS", "make_durable"]
 
 MAX_SINGLE_FSYNCS = 16
-"""Files up to which each is synchronized by itself: one fsync costs about what a syncfs costs a few files."""
+"""Maximum number of files to flush one by one. Above it, one syncfs is cheaper than many fsyncs."""
 
 
 class BackgroundFsync:
-    """A file that is being written to the disk while it is read for its digest.
+    """Background thread that flushes a file while its digest is computed.
 
     Args:
-        descriptor: The open file; it may be closed by its owner before the end.
+        descriptor: Descriptor of the open file. The caller may close it before the flush ends.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -39,30 +39,30 @@ class BackgroundFsync:
             os.close(self._descriptor)
 
     def wait(self) -> None:
-        """Return when the file is on the disk, or raise what kept it from there."""
+        """Wait until the file is on disk, or raise the error of the flush."""
         self._thread.join()
         if self._error is not None:
             raise self._error
 
 
 def make_durable(files: Iterable[Path], folder: Path) -> None:
-    """Return when the files, and the folders that name them, are on the disk.
+    """Wait until files and the folders that contain them are on disk.
 
     Args:
-        files: What was written; one that has gone since is passed over.
-        folder: The folder that holds all of them, on one file system.
+        files: The written files. Files that no longer exist are skipped.
+        folder: Folder that contains all files, on one file system.
     """
-    names = list(files)
-    if len(names) > MAX_SINGLE_FSYNCS and _sync_file_system(folder):
+    paths = list(files)
+    if len(paths) > MAX_SINGLE_FSYNCS and _sync_file_system(folder):
         return
-    folders = {above for name in names for above in name.parents if above.is_relative_to(folder)}
-    for path in (*names, *sorted(folders, reverse=True)):
+    folders = {parent for path in paths for parent in path.parents if parent.is_relative_to(folder)}
+    for path in (*paths, *sorted(folders, reverse=True)):
         with suppress(FileNotFoundError):
             sync_path(path)
 
 
 def _sync_file_system(folder: Path) -> bool:
-    """Linux's syncfs(2), which Python does not have; False where there is none."""
+    """Call Linux's syncfs(2), which Python does not provide. Return False if the system has no syncfs."""
     if not sys.platform.startswith("linux"):
         return False
     import ctypes

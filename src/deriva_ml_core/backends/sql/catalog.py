@@ -1,4 +1,4 @@
-"""The embedded catalog: one SQLite file, read as it is or as it was, and written by several processes at once."""
+"""Catalog in a SQL database, with snapshots and concurrent writers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from deriva_ml_core.schema import CatalogModel, Table
 __all__ = ["BATCH_SIZE", "CatalogSnapshot", "EmbeddedCatalog"]
 
 BATCH_SIZE = 10_000
-"""Rows that one transaction adds."""
+"""Rows per transaction."""
 
 
 class _ReadableCatalog:
-    """What can be asked of the catalog, now or then."""
+    """Read operations, now or at a snapshot."""
 
     _snapshot_time: str | None = None
-    """When; None for now."""
+    """Time of the snapshot, or None for now."""
 
     def __init__(self, file: CatalogFile) -> None:
         self._file = file
@@ -45,7 +45,7 @@ class _ReadableCatalog:
         return self._file.refresh()
 
     def cite(self, rid: str, snapshot: str | None = None) -> str:
-        """The URI of the catalog's file with the record id as its fragment: ``file:///…/catalog.sqlite#1-4A2C@…``."""
+        """Return the URI of the catalog's file with the RID as its fragment: ``file:///…/catalog.sqlite#1-4A2C@…``."""
         return f"{self._file.database.file.absolute().as_uri()}#{check_rid(rid)}" + (f"@{snapshot}" if snapshot else "")
 
     def select(
@@ -67,15 +67,15 @@ class _ReadableCatalog:
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
         mapped = self._file.mapped_table(table)
         if size < 1:
-            raise ConfigurationError(f"A page has at least one row, not {size}.")
+            raise ConfigurationError(f"A page must have at least one row, not {size}.")
         return queries.iter_pages(self._file, mapped, self._union_branches(mapped), where, size)
 
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
         if not tables:
             self._file.refresh()
-        among = [self._file.mapped_table(name) for name in tables or self._file.mapped_tables()]
+        searched = [self._file.mapped_table(name) for name in tables or self._file.mapped_tables()]
         with self._file.database.read_transaction() as connection:
-            return queries.locate(connection, among, rids, self._snapshot_time)
+            return queries.locate(connection, searched, rids, self._snapshot_time)
 
     def close(self) -> None:
         self._file.database.close()
@@ -89,10 +89,10 @@ class _ReadableCatalog:
 
 
 class EmbeddedCatalog(_ReadableCatalog):
-    """The catalog as it is now.
+    """Catalog in a SQLite file.
 
     Args:
-        file: Its file, open and of the present version.
+        file: The open file, migrated to the current version.
     """
 
     def snapshot(self) -> str:
@@ -100,19 +100,18 @@ class EmbeddedCatalog(_ReadableCatalog):
             return tick_to_snapshot(identifiers.read_last_tick(connection))
 
     def at(self, snapshot: str) -> CatalogSnapshot:
-        """The catalog as it was.
+        """Return the catalog at a snapshot.
 
         Raises:
             InvalidRID: The text is not a snapshot.
-            UnknownVersion: The snapshot is later than the catalog's last change, so that it may still change.
+            UnknownVersion: The snapshot is later than the last change, so its contents may still change.
         """
         tick = snapshot_to_tick(snapshot)
         with self._file.database.read_transaction() as connection:
             if tick > (latest := identifiers.read_last_tick(connection)):
                 raise UnknownVersion(
                     f"The catalog {self.name} has no snapshot {snapshot!r}: its latest is "
-                    f"{tick_to_snapshot(latest)!r}. "
-                    "Look whether it is of another catalog."
+                    f"{tick_to_snapshot(latest)!r}. Check whether the snapshot belongs to another catalog."
                 )
         return CatalogSnapshot(self._file, snapshot)
 
@@ -137,8 +136,8 @@ class EmbeddedCatalog(_ReadableCatalog):
 
     def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
         self.insert(table, rows, skip_existing=True)
-        wanted = [row[key] for row in rows]
-        return order_rows_by_key(table, key, wanted, self.select(table, {key: wanted}))
+        key_values = [row[key] for row in rows]
+        return order_rows_by_key(table, key, key_values, self.select(table, {key: key_values}))
 
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
         mapped = self._file.mapped_table(table)
@@ -193,16 +192,16 @@ class EmbeddedCatalog(_ReadableCatalog):
         added: int = 0,
     ) -> DerivaMLException:
         with self._file.database.read_transaction() as connection:
-            found = explain_integrity_error(connection, error, mapped, self._file.mapped_tables(), rows)
-        return type(found)(f"{found} The {added} rows before this batch were added.") if added else found
+            explained = explain_integrity_error(connection, error, mapped, self._file.mapped_tables(), rows)
+        return type(explained)(f"{explained} The {added} rows before this batch were added.") if added else explained
 
 
 class CatalogSnapshot(_ReadableCatalog, ReadOnlyMixin):
-    """The catalog as it was; tables that were made later are empty.
+    """Read-only catalog at a snapshot. Tables that were created later are empty.
 
     Args:
         file: The catalog's file.
-        snapshot: The name of the state.
+        snapshot: The snapshot.
     """
 
     def __init__(self, file: CatalogFile, snapshot: str) -> None:
@@ -215,7 +214,7 @@ class CatalogSnapshot(_ReadableCatalog, ReadOnlyMixin):
         return f"{super().name}@{self._snapshot}"
 
     def cite(self, rid: str, snapshot: str | None = None) -> str:
-        """The URI of a row as it was at this snapshot, unless another is asked for."""
+        """Return the URI of a row at this snapshot, or at another one."""
         return super().cite(rid, snapshot or self._snapshot)
 
     def snapshot(self) -> str:

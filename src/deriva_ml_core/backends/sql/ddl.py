@@ -1,4 +1,4 @@
-"""Tables as data, turned into what SQLAlchemy and SQLite understand."""
+"""Convert tables of the schema to SQLAlchemy tables and SQLite statements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignK
 __all__ = ["VALID_UNTIL", "MappedTable", "compile_ddl", "model_from_json", "model_to_json"]
 
 VALID_UNTIL = "__until"
-"""The column of a history table that says when the row ceased to be so."""
+"""Column of a history table with the time until which the row was valid."""
 
 DIALECT = sqlite.dialect(paramstyle="qmark")
 
@@ -29,7 +29,7 @@ StatementCompiler = Callable[[tuple[str, ...]], str]
 
 
 class IsoTime(sa.types.TypeDecorator[str]):
-    """ISO 8601 texts; a date or time is taken too, and written in UTC."""
+    """ISO 8601 text. Dates and times are accepted, and times are stored in UTC."""
 
     impl = sa.Text
     cache_ok = True
@@ -41,7 +41,7 @@ class IsoTime(sa.types.TypeDecorator[str]):
 
 
 class JsonText(sa.types.TypeDecorator[Any]):
-    """JSON texts."""
+    """Value stored as JSON text."""
 
     impl = sa.Text
     cache_ok = True
@@ -50,14 +50,14 @@ class JsonText(sa.types.TypeDecorator[Any]):
         try:
             return None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"{value!r} cannot be kept as JSON: {error}.") from error
+            raise ConfigurationError(f"{value!r} cannot be stored as JSON: {error}.") from error
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
         return None if value is None else json.loads(value)
 
 
 class IntegerBoolean(sa.types.TypeDecorator[bool]):
-    """True and false as 1 and 0."""
+    """Boolean stored as 1 or 0."""
 
     impl = sa.Integer
     cache_ok = True
@@ -67,7 +67,7 @@ class IntegerBoolean(sa.types.TypeDecorator[bool]):
 
 
 class UnconvertedReal(sa.REAL[float]):
-    """Numbers, left to SQLite, which our own check then asks about."""
+    """Number without conversion by SQLAlchemy. A check constraint refuses other types."""
 
     def bind_processor(self, dialect: sa.Dialect) -> None:  # noqa: ARG002
         return None
@@ -93,13 +93,13 @@ _STORAGE_CLASSES: Mapping[str, str] = {"INTEGER": "integer", "REAL": "real"}
 
 
 def _type_check(column: Column) -> sa.CheckConstraint | None:
-    # SQLite's columns take any value; STRICT tables would be unreadable before its version 3.37
+    # SQLite columns accept any value; STRICT tables need SQLite 3.37 to be read
     kind = _STORAGE_CLASSES.get(_sql_type(column).compile(DIALECT))
     if kind is None:
         return None
-    named = quote_name(column.name)
-    allowed = f"{named} IN (0, 1)" if column.type == "boolean" else f"typeof({named}) = '{kind}'"
-    return sa.CheckConstraint(sa.text(f"{named} IS NULL OR {allowed}"), name=column.name)
+    name = quote_name(column.name)
+    allowed = f"{name} IN (0, 1)" if column.type == "boolean" else f"typeof({name}) = '{kind}'"
+    return sa.CheckConstraint(sa.text(f"{name} IS NULL OR {allowed}"), name=column.name)
 
 
 def _build_columns(table: Table, *, for_history: bool) -> Iterator[sa.Column[Any]]:
@@ -111,20 +111,20 @@ def _build_columns(table: Table, *, for_history: bool) -> Iterator[sa.Column[Any
 
 @dataclass(frozen=True)
 class MappedTable:
-    """One table as it is asked and written."""
+    """A table with its SQLAlchemy tables and compiled statements."""
 
     table: Table
 
     @cached_property
     def rows(self) -> sa.Table:
-        """The present rows."""
+        """SQLite table of the current rows."""
         return sa.Table(
             self.table.name, sa.MetaData(), *_build_columns(self.table, for_history=False), sqlite_with_rowid=False
         )
 
     @cached_property
     def history(self) -> sa.Table:
-        """The rows as they were before each update and deletion."""
+        """SQLite table of the rows before each update and deletion."""
         return sa.Table(
             f"{self.table.name}__history",
             sa.MetaData(),
@@ -135,22 +135,22 @@ class MappedTable:
 
     @cached_property
     def bind_processors(self) -> dict[str, BindProcessor]:
-        """What turns values into SQLite's, for the columns that need it."""
-        found = {column.name: column.type.dialect_impl(DIALECT).bind_processor(DIALECT) for column in self.rows.c}
-        return {name: processor for name, processor in found.items() if processor is not None}
+        """Functions that convert values for SQLite, for the columns that need it."""
+        processors = {column.name: column.type.dialect_impl(DIALECT).bind_processor(DIALECT) for column in self.rows.c}
+        return {name: processor for name, processor in processors.items() if processor is not None}
 
     @cached_property
     def defaults(self) -> dict[str, str]:
-        """The defaults of columns that have one."""
+        """Defaults by column."""
         return {column.name: column.default for column in self.table.columns if column.default is not None}
 
     def sort_columns(self, names: Collection[str]) -> tuple[str, ...]:
-        """Those columns, in the order of the table."""
+        """Return columns in the order of the table."""
         return tuple(column.name for column in self.rows.c if column.name in names)
 
     @cached_property
     def compile_insert(self) -> StatementCompiler:
-        """The statement that inserts columns, given in the order of the table."""
+        """Function that compiles an INSERT for columns in the order of the table."""
 
         def compile_statement(names: tuple[str, ...]) -> str:
             return str(sqlite.insert(self.rows).compile(dialect=DIALECT, column_keys=list(names)))
@@ -159,7 +159,7 @@ class MappedTable:
 
     @cached_property
     def compile_update(self) -> StatementCompiler:
-        """The statement that sets columns, given in the order of the table, of the row whose RID comes last."""
+        """Function that compiles an UPDATE for columns in the order of the table. The last parameter is the RID."""
 
         def compile_statement(names: tuple[str, ...]) -> str:
             statement = sa.update(self.rows).where(self.rows.c["RID"] == sa.bindparam(None))
@@ -169,12 +169,12 @@ class MappedTable:
 
     @cached_property
     def lookup_sql(self) -> str:
-        """The statement that gives the record ids among the JSON list ``?1`` that name a row of this table."""
+        """Statement that selects the RIDs of the JSON list ``?1`` that exist in this table."""
         return f"SELECT RID, {quote_string(self.table.name)} FROM {quote_name(self.table.name)} {_RID_IN_LIST}"  # noqa: S608
 
     @cached_property
     def snapshot_lookup_sql(self) -> str:
-        """The same for the rows that there were at the time ``?2``."""
+        """Statement that selects the RIDs of the JSON list ``?1`` that existed at the time ``?2``."""
         history = quote_name(self.history.name)
         return (
             f"{self.lookup_sql} AND RMT <= ?2 UNION ALL SELECT RID, {quote_string(self.table.name)} FROM {history} "  # noqa: S608
@@ -186,12 +186,12 @@ _RID_IN_LIST = "WHERE RID IN (SELECT value FROM json_each(?1))"
 
 
 def quote_name(name: str) -> str:
-    """A table's or column's name as SQL."""
+    """Quote the name of a table or column for SQL."""
     return DIALECT.identifier_preparer.quote_identifier(name)
 
 
 def quote_string(text: str) -> str:
-    """A text as SQL."""
+    """Quote a text for SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -204,33 +204,33 @@ _INDEXED_COLUMNS: Mapping[MLTable, tuple[str, ...]] = {
 _COMPOSITE_INDEXES: Mapping[MLTable, tuple[tuple[str, ...], ...]] = {
     MLTable.execution_metric: (("Name", "Stage", "Best"), ("Name", "Stage", "Last"))
 }
-"""The columns that rows are looked up by, each with the one that they are then sorted by."""
+"""Columns of lookups, followed by the column that the rows are sorted by."""
 
 
 def _build_indexes(table: Table, rows: sa.Table) -> Iterator[sa.Index]:
-    """One for each column that rows are looked up by; a thing's also gives its newest rows first."""
-    linking = sum(key.cascade for key in table.foreign_keys) > 1
-    found = dict.fromkeys(key.column for key in table.foreign_keys)
+    """Yield an index for each lookup column. Tables that are not associations are also indexed by creation time."""
+    is_association = sum(key.cascade for key in table.foreign_keys) > 1
+    indexed = dict.fromkeys(key.column for key in table.foreign_keys)
     if table.name in set(MLTable):
-        found.update(dict.fromkeys(_INDEXED_COLUMNS.get(MLTable(table.name), ())))
+        indexed.update(dict.fromkeys(_INDEXED_COLUMNS.get(MLTable(table.name), ())))
         for names in _COMPOSITE_INDEXES.get(MLTable(table.name), ()):
-            if table.column_names.issuperset(names):  # else it is somebody's own
+            if table.column_names.issuperset(names):  # a user's table of that name may lack them
                 yield sa.Index(f"{rows.name}__{names[-1]}", *(rows.c[name] for name in names))
     if table.is_asset:
-        found["MD5"] = None
-    for name in found:
-        columns = (rows.c[name],) if linking else (rows.c[name], rows.c.RCT)
+        indexed["MD5"] = None
+    for name in indexed:
+        columns = (rows.c[name],) if is_association else (rows.c[name], rows.c.RCT)
         yield sa.Index(f"{rows.name}__{name}", *columns)
-    if not linking:
+    if not is_association:
         yield sa.Index(f"{rows.name}__RCT", rows.c.RCT)
 
 
 def compile_ddl(tables: Sequence[Table], existing: CatalogModel) -> Iterator[str]:
-    """The statements that make tables with their indexes, histories and triggers.
+    """Yield the statements that create tables with their indexes, histories and triggers.
 
     Args:
         tables: The new tables.
-        existing: Those that the new ones may refer to.
+        existing: Existing tables that the new ones may refer to.
     """
     metadata = sa.MetaData()
     declared = {
@@ -266,7 +266,7 @@ def _compile_history_ddl(table: Table) -> Iterator[str]:
         index = sa.Index(f"{history.name}__{key.column}", history.c[key.column])
         yield str(CreateIndex(index).compile(dialect=DIALECT))
     old = ", ".join(f"OLD.{quote_name(column.name)}" for column in history.c if column.name != VALID_UNTIL)
-    # triggers rather than our own statements, so that what goes by cascade is kept too
+    # triggers also record rows that are deleted by cascade
     for event, condition, until in (
         ("UPDATE", "OLD.RMT <> NEW.RMT", "NEW.RMT"),
         ("DELETE", "OLD.RMT < (SELECT time FROM _clock)", "(SELECT time FROM _clock)"),
@@ -278,20 +278,20 @@ def _compile_history_ddl(table: Table) -> Iterator[str]:
 
 
 def model_to_json(model: CatalogModel) -> str:
-    """Write the tables down."""
+    """Serialize the model."""
     return json.dumps([asdict(table) for table in model.tables.values()], ensure_ascii=False)
 
 
 def model_from_json(text: str) -> CatalogModel:
-    """Read what `model_to_json` wrote.
+    """Parse the text of `model_to_json`.
 
     Raises:
-        ValueError: The text is something else.
+        ValueError: The text does not describe tables.
     """
     try:
         return CatalogModel({table["name"]: _table_from_dict(table) for table in json.loads(text)})
     except (TypeError, KeyError) as error:
-        raise ValueError(f"no tables are described ({error!r})") from error
+        raise ValueError(f"the description of its tables is invalid ({error!r})") from error
 
 
 def _table_from_dict(data: dict[str, Any]) -> Table:

@@ -1,4 +1,4 @@
-"""How tables are added, to a new catalog and to one in use."""
+"""Add tables to a catalog, and migrate catalogs of earlier versions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
+from deriva_ml_core.backends.row_checks import table_exists
 from deriva_ml_core.backends.sql import identifiers, mutations
 from deriva_ml_core.backends.sql.ddl import MappedTable, compile_ddl, model_to_json
 from deriva_ml_core.backends.sql.queries import read_model
@@ -21,26 +22,27 @@ MODEL_DDL = (
     "CREATE TABLE _model (id INTEGER PRIMARY KEY CHECK (id = 1), tables TEXT NOT NULL)",
     "INSERT INTO _model VALUES (1, '[]')",
 )
-"""The statements that make the place where the tables are described."""
+"""Statements that create the table that stores the model."""
 
 
 def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogModel:
-    """Make those tables that are not there yet.
+    """Create those tables that do not exist.
 
     Args:
-        connection: With a transaction, which keeps other processes out.
-        tables: What to make; they may refer to each other.
+        connection: Connection with an open write transaction.
+        tables: Tables to create. They may refer to each other.
 
     Returns:
         All tables of the catalog.
 
     Raises:
         DuplicateRow: A table of that name exists with other columns.
-        UnknownTable: A foreign key refers to a table that is neither there nor given.
-        ConfigurationError: A name that cannot be taken, or a foreign key to what is no key.
+        UnknownTable: A foreign key refers to a table that does not exist.
+        ConfigurationError: A name is invalid, or a foreign key refers to columns that are not a key.
     """
     existing = read_model(connection)
-    new = [table for table in tables if not _table_exists(existing, table)]
+    # SQLite does not distinguish names by case
+    new = [table for table in tables if not table_exists(existing, table, ignore_case=True)]
     model = CatalogModel({**existing.tables, **{table.name: table for table in new}})
     if not new:
         return existing
@@ -54,54 +56,35 @@ def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogMod
     return model
 
 
-def _table_exists(model: CatalogModel, table: Table) -> bool:
-    # SQLite's names do not differ by case alone
-    found = {name.casefold(): known for name, known in model.tables.items()}.get(table.name.casefold())
-    if found is None:
-        return False
-    if found.name != table.name or _column_types(found) != _column_types(table):
-        raise DuplicateRow(
-            f"The table {table.name!r} cannot be made: the catalog has {found.name!r} with the columns "
-            f"{', '.join(sorted(found.column_names))}. Use that one, or choose another name."
-        )
-    return True
-
-
-def _column_types(table: Table) -> dict[str, str]:
-    return {column.name: column.type for column in table.columns}
-
-
 def _check_names(table: Table) -> None:
     name = table.name
     if not name.strip() or "\0" in name or name.startswith(("_", "sqlite_")) or name.endswith("__history"):
-        raise ConfigurationError(f"A table cannot be named {name!r}: choose a name that begins with a letter.")
+        raise ConfigurationError(f"{name!r} is not a valid table name. Use a name that begins with a letter.")
     names = [column.name.casefold() for column in table.columns] + [name.casefold() for name in SYSTEM_COLUMNS]
     if any(not name.strip() or "\0" in name or name.startswith("__") for name in names):
+        raise ConfigurationError(f"A column of {name!r} has an invalid name. Use names that begin with a letter.")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(
-            f"A column of {name!r} has a name that cannot be taken: choose one that begins with a letter."
-        )
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigurationError(
-            f"The table {name!r} cannot have the column {', '.join(twice)} twice; names that differ only by case, and "
-            f"{', '.join(SYSTEM_COLUMNS)}, count as the same."
+            f"The table {name!r} has the column {', '.join(duplicates)} twice. Names that differ only by case are the "
+            f"same, and {', '.join(SYSTEM_COLUMNS)} are reserved."
         )
 
 
 def _check_references(model: CatalogModel, table: Table) -> None:
     for column in [*(column for key in table.keys for column in key), *(key.column for key in table.foreign_keys)]:
         if column not in table.column_names:
-            raise ConfigurationError(f"A key of {table.name!r} names the column {column!r}, which it does not have.")
+            raise ConfigurationError(f"A key of {table.name!r} names the column {column!r}, which does not exist.")
     for key in table.foreign_keys:
         if key.table not in model.tables:
             raise UnknownTable(
-                f"{table.name}.{key.column} refers to {key.table!r}, which is no table; make that first."
+                f"{table.name}.{key.column} refers to the table {key.table!r}, which does not exist. Create it first."
             )
         if key.to != "RID" and (key.to,) not in model.tables[key.table].keys:
             raise ConfigurationError(f"{table.name}.{key.column} refers to {key.table}.{key.to}, which is not unique.")
 
 
 Migration = Callable[[sa.Connection], None]
-"""Brings a catalog to the next version, within the transaction of the connection."""
+"""Migrates a catalog to the next version, within the transaction of the connection."""
 
 VERSION_2_ASSET_TYPES: Mapping[str, str] = {
     "Best_Checkpoint": "The best checkpoint of a training, by the metric that it watched",
@@ -111,7 +94,7 @@ VERSION_2_ASSET_TYPES: Mapping[str, str] = {
 
 
 def _migrate_to_2(connection: sa.Connection) -> None:
-    """Tell checkpoints apart; a term of that name that somebody has added already stays as it is."""
+    """Add the asset types of checkpoints and curves. Existing terms stay unchanged."""
     tables = {name: MappedTable(table) for name, table in read_model(connection).tables.items()}
     rows = [{"Name": name, "Description": description} for name, description in VERSION_2_ASSET_TYPES.items()]
     mutations.insert(connection, tables[MLVocab.asset_type], tables, rows, skip_existing=True)
@@ -132,14 +115,14 @@ VERSION_3_METRICS_TABLE = Table(
     foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
     comment="Where each metric of an execution stands, so that executions can be ordered by it",
 )
-"""As version 3 had it, whatever later ones make of it."""
+"""The table in version 3. Later versions may change it."""
 
 
 def _migrate_to_3(connection: sa.Connection) -> None:
-    """Let executions be ordered by their metrics; a table of that name that somebody has made stays as it is."""
+    """Add the table of metrics. A user's table of that name stays unchanged."""
     with suppress(DuplicateRow):
         add_tables(connection, [VERSION_3_METRICS_TABLE])
 
 
 MIGRATIONS: tuple[Migration, ...] = (_migrate_to_2, _migrate_to_3)
-"""What brings a catalog from version 1 to 2, from 2 to 3, and so on: one for each version before the present one."""
+"""Migrations from version 1 to 2, from 2 to 3, and so on: one per version before the current one."""

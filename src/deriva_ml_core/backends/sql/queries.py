@@ -1,4 +1,4 @@
-"""What is read from the embedded catalog, as it is now or as it was."""
+"""Read rows and the model from a SQL catalog, now or at a snapshot."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from sqlalchemy.sql.operators import custom_op
 
 from deriva_ml_core.backend import NOT_NULL, AnyOf, Filter, InSubquery, Row, Where
 from deriva_ml_core.backends.embedded.database import Database, corruption_message
+from deriva_ml_core.backends.row_checks import check_columns
 from deriva_ml_core.backends.sql.ddl import VALID_UNTIL, MappedTable, model_from_json
-from deriva_ml_core.errors import CatalogCorrupt, UnknownColumn
-from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel
+from deriva_ml_core.errors import CatalogCorrupt
+from deriva_ml_core.schema import CatalogModel
 
 __all__ = [
     "ALL_ROWS",
@@ -24,7 +25,6 @@ __all__ = [
     "UnionBranch",
     "build_in_clause",
     "build_where_clause",
-    "check_columns",
     "current_branches",
     "iter_pages",
     "locate",
@@ -35,21 +35,21 @@ __all__ = [
 
 
 ALL_ROWS: Where = MappingProxyType({})
-"""The condition that every row meets."""
+"""A condition that matches all rows."""
 
 MAX_TABLES_PER_QUERY = 200
-"""Of which one statement asks, with their histories; SQLite joins 500 (https://www.sqlite.org/limits.html)."""
+"""Tables in one statement, each with its history. SQLite allows 500 terms (https://www.sqlite.org/limits.html)."""
 
 UnionBranch = tuple[sa.Table, sa.ColumnElement[bool]]
-"""Rows of one table of SQLite's, and which of them."""
+"""A SQLite table, and the condition for its rows."""
 
 
 class CatalogFile:
-    """A catalog's file and the tables that it is known to have.
+    """A catalog's database and its cached model.
 
     Args:
-        database: The file.
-        folder: The folder that it lies in, by which people name it.
+        database: The database.
+        folder: The catalog's folder, which names the catalog in messages.
     """
 
     def __init__(self, database: Database, folder: Path) -> None:
@@ -60,11 +60,11 @@ class CatalogFile:
         self.refresh()
 
     def set_model(self, model: CatalogModel) -> None:
-        """Take note of the tables that there are."""
+        """Replace the cached model."""
         self.model, self._mapped_tables = model, {name: MappedTable(table) for name, table in model.tables.items()}
 
     def refresh(self) -> CatalogModel:
-        """Read the tables again; where nothing is new, what is compiled for them stays."""
+        """Read the model again. Compiled statements are reused if the model has not changed."""
         with self.database.read_transaction() as connection:
             description = _read_model_json(connection)
         if description != self._model_json or not self._mapped_tables:
@@ -76,18 +76,18 @@ class CatalogFile:
         return self.model
 
     def mapped_table(self, name: str) -> MappedTable:
-        """The table of that name; another process may just have made it."""
+        """Return a table. The model is read again on a miss, since another process may have created the table."""
         if name not in self._mapped_tables:
             self.refresh().table(name)
         return self._mapped_tables[name]
 
     def mapped_tables(self) -> Mapping[str, MappedTable]:
-        """All tables that are known now."""
+        """Return all tables of the cached model."""
         return MappingProxyType(self._mapped_tables)
 
 
 def read_model(connection: sa.Connection) -> CatalogModel:
-    """The tables that the catalog says it has."""
+    """Read the model from the catalog."""
     return model_from_json(_read_model_json(connection))
 
 
@@ -97,12 +97,12 @@ def _read_model_json(connection: sa.Connection) -> str:
 
 
 def current_branches(mapped: MappedTable) -> tuple[UnionBranch, ...]:
-    """The rows as they are now."""
+    """Return the branch of the current rows."""
     return ((mapped.rows, sa.true()),)
 
 
 def snapshot_branches(mapped: MappedTable, time: str) -> tuple[UnionBranch, ...]:
-    """The rows as they were at a time: those unchanged since, and those that were changed or deleted later."""
+    """Return the branches of the rows at a time: rows unchanged since, and rows changed or deleted later."""
     rows, history = mapped.rows.c, mapped.history.c
     return (
         (mapped.rows, rows["RMT"] <= time),
@@ -113,12 +113,12 @@ def snapshot_branches(mapped: MappedTable, time: str) -> tuple[UnionBranch, ...]
 def resolve_subqueries(
     where: Where, find_table: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[UnionBranch]]
 ) -> Where:
-    """A condition in which each linked row is asked for by a question within the question.
+    """Replace each `InSubquery` of a condition by a SQL subquery.
 
     Args:
         where: The condition.
-        find_table: The table of a name.
-        branches: The rows of a table, now or then.
+        find_table: Function that returns a table by name.
+        branches: Function that returns the branches of a table, now or at a snapshot.
     """
     if isinstance(where, AnyOf):
         return where
@@ -135,8 +135,8 @@ def _build_subquery(
 ) -> sa.SelectBase:
     mapped = find_table(linked.table)
     parts = [
-        sa.select(rows.c["RID"]).where(meant, build_where_clause(mapped, rows, linked.where))
-        for rows, meant in branches(mapped)
+        sa.select(rows.c["RID"]).where(condition, build_where_clause(mapped, rows, linked.where))
+        for rows, condition in branches(mapped)
     ]
     return parts[0] if len(parts) == 1 else sa.union_all(*parts)
 
@@ -152,14 +152,14 @@ def select(
     limit: int | None = None,
     after_rid: str | None = None,
 ) -> list[Row]:
-    """The rows that match, in order; `after` leaves out the record ids up to that one."""
-    check_columns(mapped, order)
+    """Return the matching rows in order. Rows with a RID up to and including `after_rid` are left out."""
+    check_columns(mapped.table, order)
     names = [column.name for column in mapped.rows.c]
     parts = [
         sa.select(*(rows.c[name] for name in names))
-        .where(meant, build_where_clause(mapped, rows, where))
+        .where(condition, build_where_clause(mapped, rows, where))
         .where(sa.true() if after_rid is None else rows.c["RID"] > after_rid)
-        for rows, meant in branches
+        for rows, condition in branches
     ]
     query: sa.Select[Any] | sa.CompoundSelect[Any] = parts[0] if len(parts) == 1 else sa.union_all(*parts)
     keys = [query.selected_columns[name] for name in order]
@@ -170,7 +170,7 @@ def select(
 def iter_pages(
     file: CatalogFile, mapped: MappedTable, branches: Sequence[UnionBranch], where: Where, size: int
 ) -> Iterator[list[Row]]:
-    """The rows that match, by record id, never more than `size` at once; each page is asked for by itself."""
+    """Yield the matching rows by RID, in pages of at most `size`. Each page is a query of its own."""
     after: str | None = None
     while True:
         with file.database.read_transaction() as connection:
@@ -185,40 +185,29 @@ def iter_pages(
 def locate(
     connection: sa.Connection, tables: Iterable[MappedTable], rids: Collection[str], time: str | None = None
 ) -> dict[str, str]:
-    """The table of each record id that names a row.
+    """Return the table of each RID that names a row.
 
     Args:
-        connection: Where to ask.
-        tables: Where to look.
-        rids: The record ids.
-        time: When; None for now.
+        connection: Connection to the catalog.
+        tables: Tables to search.
+        rids: The RIDs.
+        time: Time of the snapshot, or None for now.
     """
-    found: dict[str, str] = {}
-    looked = [mapped.lookup_sql if time is None else mapped.snapshot_lookup_sql for mapped in tables]
-    for start in range(0, len(looked) if rids else 0, MAX_TABLES_PER_QUERY):
-        asked = " UNION ALL ".join(looked[start : start + MAX_TABLES_PER_QUERY])
+    table_names: dict[str, str] = {}
+    lookups = [mapped.lookup_sql if time is None else mapped.snapshot_lookup_sql for mapped in tables]
+    for start in range(0, len(lookups) if rids else 0, MAX_TABLES_PER_QUERY):
+        query = " UNION ALL ".join(lookups[start : start + MAX_TABLES_PER_QUERY])
         parameters = (json.dumps(list(rids)),) if time is None else (json.dumps(list(rids)), time)
-        found.update((row[0], row[1]) for row in connection.exec_driver_sql(asked, parameters))
-    return found
-
-
-def check_columns(mapped: MappedTable, names: Collection[str]) -> None:
-    """Raise `UnknownColumn`, naming the known ones, unless the table has all these columns."""
-    known = mapped.table.column_names
-    if unknown := [name for name in names if name not in known and name not in SYSTEM_COLUMNS]:
-        listed = ", ".join(sorted(known))
-        raise UnknownColumn(
-            f"The table {mapped.table.name} has no column {', '.join(map(repr, unknown))}; it has {listed}, "
-            f"and {', '.join(SYSTEM_COLUMNS)}."
-        )
+        table_names.update((row[0], row[1]) for row in connection.exec_driver_sql(query, parameters))
+    return table_names
 
 
 def build_where_clause(mapped: MappedTable, rows: sa.FromClause, where: Where) -> sa.ColumnElement[bool]:
-    """The SQL for which rows are meant.
+    """Build the SQL expression of a condition.
 
     Args:
         mapped: The table.
-        rows: Where its rows are taken from: the present ones, or its history.
+        rows: SQLite table of the rows: the current ones, or the history.
         where: The condition.
     """
     if isinstance(where, AnyOf):
@@ -227,7 +216,7 @@ def build_where_clause(mapped: MappedTable, rows: sa.FromClause, where: Where) -
 
 
 def _build_filter_clause(mapped: MappedTable, rows: sa.FromClause, condition: Filter) -> sa.ColumnElement[bool]:
-    check_columns(mapped, condition.keys())
+    check_columns(mapped.table, condition.keys())
     terms = {key.column for key in mapped.table.foreign_keys if key.to != "RID"} if len(condition) > 1 else set()
     columns = {name: _disable_index(rows.c[name]) if name in terms else rows.c[name] for name in condition}
     return sa.and_(
@@ -236,7 +225,7 @@ def _build_filter_clause(mapped: MappedTable, rows: sa.FromClause, condition: Fi
 
 
 def _disable_index(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """A column of terms, for whose index SQLite would leave a better one: many rows have the same term."""
+    """Hide the index of a column of terms from SQLite: many rows share a term, so other indexes are better."""
     return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
@@ -263,6 +252,6 @@ def _bind_values(mapped: MappedTable, name: str, values: Collection[Any]) -> Ite
 
 
 def build_in_clause(column: sa.ColumnElement[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
-    """Whether the column has one of many values, all in one parameter, so that SQLite's limit on those is not met."""
+    """Build ``IN`` for any number of values. They are one JSON parameter, because SQLite limits parameters."""
     listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
     return column.in_(sa.select(listed.c.value))
