@@ -23,7 +23,7 @@ LAYERS = {
     # packages and modules of deriva_ml_core go without its name; what is not named here belongs to layer 3
     0: {
         *("models", "definitions", "errors", "paths", "distributed", "user_warnings", "redaction"),
-        *("_concurrency", "_files", "_text", "_progress", "_deprecation", "_frames"),
+        *("_concurrency", "_files", "_text", "_progress", "_deprecation", "_extras", "_frames"),
     },
     1: {"plugins", "hookspecs", "backend", "schema", "default_schema", "git", "script_detection", "metric_modes"},
     2: {"builtin", "backends"},

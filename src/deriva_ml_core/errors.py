@@ -32,6 +32,7 @@ __all__ = [
     "InvalidTransition",
     "LoginRequired",
     "MetadataConflict",
+    "MissingDependency",
     "MissingFiles",
     "NotebookFailed",
     "NotInDryRun",
@@ -61,6 +62,10 @@ class DerivaMLException(Exception):
 
 class ConfigurationError(DerivaMLException):
     """A configuration, a configuration file or an argument is invalid."""
+
+
+class MissingDependency(ConfigurationError):
+    """An optional package is not installed; the message names the extra that installs it."""
 
 
 class UnknownAddress(DerivaMLException):

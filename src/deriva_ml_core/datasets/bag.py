@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deriva_ml_core._extras import require_extra
 from deriva_ml_core.backend import Row
 from deriva_ml_core.datasets.bag_build import SCHEMA_FILE, asset_path, table_path
 from deriva_ml_core.datasets.bag_tables import read_table
 from deriva_ml_core.definitions import RID, MLTable
-from deriva_ml_core.errors import ChecksumMismatch, ConfigurationError, InvalidBag, UnknownTable, UnknownVersion
+from deriva_ml_core.errors import ChecksumMismatch, InvalidBag, UnknownTable, UnknownVersion
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -139,10 +140,8 @@ class DatasetBag:
             ConfigurationError: pandas is not installed.
             UnknownTable: The bag has no such table; the known ones are named.
         """
-        try:
+        with require_extra("pandas", "A DataFrame"):
             import pandas as pd
-        except ImportError as error:
-            raise ConfigurationError("A DataFrame needs pandas: pip install 'deriva-ml-core[pandas]'.") from error
         rows = self.get_table(table)
         return pd.DataFrame(rows, columns=None if rows else list(self._schema["tables"][table]["columns"]))
 

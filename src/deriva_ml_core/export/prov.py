@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from deriva_ml_core._extras import require_extra
 from deriva_ml_core.export.contents import DatasetVersion, ExecutionExport
 from deriva_ml_core.models import Asset
 
@@ -28,7 +29,8 @@ def build_prov_document(connection: Connection, export: ExecutionExport) -> Prov
         connection: The catalog, whose record ids name what there is.
         export: The execution.
     """
-    from prov.model import ProvDocument
+    with require_extra("export", "PROV"):
+        from prov.model import ProvDocument
 
     document = ProvDocument()
     document.add_namespace("run", export.citation.removesuffix(export.rid))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from deriva_ml_core._files.atomic import atomic_path
+from deriva_ml_core._extras import require_extra
 from deriva_ml_core._text import format_count, sanitize_line
 from deriva_ml_core.analysis.describe import safe_file_name
 from deriva_ml_core.assets.lookup import download_asset
@@ -92,7 +93,8 @@ def write_crate(
     """
     import tempfile
 
-    from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
+    with require_extra("export", "An RO-Crate"):
+        from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
 
     crate = ROCrate(version="1.1")  # the version that the profiles stand on
     crate.metadata.extra_terms.update(EXTRA_TERMS)

@@ -13,7 +13,8 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 
-from deriva_ml_core.errors import DerivaMLException
+from deriva_ml_core._extras import require_extra
+from deriva_ml_core.errors import DerivaMLException, MissingDependency
 from deriva_ml_core.runner.configs import CONFIG_GROUPS, MAIN_CONFIG
 from deriva_ml_core.runner.hydra_files import quote_override_value
 from deriva_ml_core.runner.plan import HYDRA_VERSION_BASE, JOB_NAME
@@ -56,11 +57,10 @@ def main() -> int:
     """
     install_warning_format()
     try:
-        parser = _build_parser()
-    except ModuleNotFoundError as error:
-        return _report_error(
-            f"{error.name} is missing: install it with pip install 'deriva-ml-core[run]'.", EXIT_FAILED
-        )
+        with require_extra("run", "deriva-ml-run"):
+            parser = _build_parser()
+    except MissingDependency as error:
+        return _report_error(str(error), EXIT_FAILED)
     arguments = parser.parse_intermixed_args()
     try:
         return _dispatch(arguments, parser)

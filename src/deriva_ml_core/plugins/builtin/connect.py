@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from deriva_ml_core._extras import require_extra
 from deriva_ml_core.backend import Backend
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.models import Address
@@ -24,7 +25,8 @@ def connect(address: Address) -> Backend | None:
     """
     folder = embedded_catalog_folder(address.hostname)
     if folder is None:
-        from deriva_ml_core.backends.deriva import open_backend as open_remote
+        with require_extra("deriva", "A catalog on a Deriva server"):
+            from deriva_ml_core.backends.deriva import open_backend as open_remote
 
         return open_remote(address, home_folder())
     if address.catalog_id is not None:
@@ -50,6 +52,7 @@ def create_catalog(address: Address, project_name: str, acls: Mapping[str, Seque
             f"The embedded catalog in {folder} is made when it is first opened, with DerivaML(...): name a server to "
             "make a catalog there."
         )
-    from deriva_ml_core.backends.deriva import create_or_extend_catalog
+    with require_extra("deriva", "A catalog on a Deriva server"):
+        from deriva_ml_core.backends.deriva import create_or_extend_catalog
 
     return create_or_extend_catalog(address, project_name, acls)
