@@ -23,7 +23,7 @@ LAYERS = {
     # packages and modules of deriva_ml_core go without its name; what is not named here belongs to layer 3
     0: {
         *("models", "definitions", "errors", "paths", "distributed", "user_warnings", "redaction"),
-        *("_concurrency", "_files", "_text", "_progress", "_deprecation", "_extras", "_frames"),
+        *("_concurrency", "_files", "_text", "_progress", "_deprecation", "_extras", "_frames", "_moved_modules"),
     },
     1: {"plugins", "hookspecs", "backend", "schema", "default_schema", "git", "script_detection", "metric_modes"},
     2: {"builtin", "backends"},
@@ -167,11 +167,12 @@ def test_deriva_ml_only_re_exports(module: str) -> None:
 
 def test_public_names_of_the_core() -> None:
     """deriva_ml_core re-exports names and runs one check of the environment; every error and model is among them."""
-    docstring, *statements, exported, old_names, check = TREES["deriva_ml_core"].body
+    docstring, *statements, exported, old_names, finder, check = TREES["deriva_ml_core"].body
     assert isinstance(docstring, ast.Expr)
     assert {type(statement) for statement in statements} == {ast.ImportFrom}
     assert isinstance(exported, ast.Assign)
     assert ast.unparse(old_names).startswith("__getattr__ = deprecated_names(")
+    assert ast.unparse(finder) == "install_finder()"
     assert ast.unparse(check) == "warn_conflicting_distribution()"
     assert {*errors.__all__, *models.__all__} - {"FrozenModel"} <= set(ast.literal_eval(exported.value))
 

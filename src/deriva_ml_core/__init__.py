@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deriva_ml_core._deprecation import deprecated_names
+from deriva_ml_core._moved_modules import install_finder
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection
@@ -190,4 +191,5 @@ __getattr__ = deprecated_names(
     },
 )
 
+install_finder()
 warn_conflicting_distribution()

@@ -171,3 +171,7 @@ class Connection:
 
 def _reopen_connection(address: Address, clean_execution_dir: bool, exit_timeout: float) -> Connection:
     return open_connection(address, clean_execution_dir=clean_execution_dir, exit_timeout=exit_timeout)
+
+
+_opened_again = _reopen_connection
+"""The name that pickles of version 0.1 have."""

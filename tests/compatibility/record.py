@@ -286,8 +286,9 @@ def killed_copying() -> None:
 
 def killed_staging() -> None:
     """Be killed while a file is copied into the working folder, with half a checkpoint in the same folder."""
-    from deriva_ml import DerivaML
     from deriva_ml_core.assets.copying import beginning_of
+
+    from deriva_ml import DerivaML
 
     def copy_half(_: Path, copy: Path) -> None:
         copy.write_bytes(b"half")
@@ -313,8 +314,9 @@ def killed_making() -> None:
 
 def killed_building() -> None:
     """Be killed while the bag of a dataset is built."""
-    from deriva_ml import DerivaML
     from deriva_ml_core.bag import build
+
+    from deriva_ml import DerivaML
 
     build._make = lambda *_: die()
     DerivaML().lookup_dataset(noted()["predictions"]).download_dataset_bag()
@@ -354,8 +356,9 @@ def pushed() -> None:
 
 def pushed_in_part() -> None:
     """Be killed while an execution is copied to a third catalog, with one of its files there."""
-    from deriva_ml import DerivaML
     from deriva_ml_core.pushing.ledger import Ledger
+
+    from deriva_ml import DerivaML
 
     ml, third = DerivaML(), DerivaML(f"file:{ROOT}/third")
     kept: list[str] = []

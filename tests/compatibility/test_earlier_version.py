@@ -452,8 +452,8 @@ def test_a_lost_folder_is_restored(ml: DerivaML, recorded: Path) -> None:
     shutil.rmtree(recorded / "home/local/executions" / TRAIN)
     execution = ml.restore_execution(TRAIN)
     assert execution.status is Status.completed
-    assert [spec.version for spec in execution.record.datasets] == ["0.2.0", "1.0.0"]
-    assert execution.record.assets == (LEAF_1, LEAF_2)
+    assert [spec.version for spec in execution.info.datasets] == ["0.2.0", "1.0.0"]
+    assert execution.info.assets == (LEAF_1, LEAF_2)
     assert execution.start_time is not None
     assert execution.upload_execution_outputs() == {}
 
@@ -766,6 +766,7 @@ def test_unpickled_options_are_equal(recorded: Path) -> None:
     assert config == DerivaMLConfig(hostname="example.org", catalog_id="1", patience=7.0)
 
 
+@pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLDeprecationWarning")  # a pickle names old classes
 def test_unpickled_records_tell_what_happened(recorded: Path) -> None:
     """Statuses, versions, execution records and reports of copies have their fields."""
     update = unpickled(recorded, "status_update")
@@ -793,6 +794,7 @@ def test_unpickled_tables_are_equal(recorded: Path) -> None:
     assert unpickled(recorded, "model").table("Plot") == table
 
 
+@pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLDeprecationWarning")  # a pickle names old classes
 def test_unpickled_members_of_enumerations_are_identical(recorded: Path) -> None:
     """The members of enumerations that were pickled are those of today."""
     members = unpickled(recorded, "words")
@@ -808,6 +810,7 @@ def test_unpickled_members_of_enumerations_are_identical(recorded: Path) -> None
     assert members[-1] is VersionPart.patch
 
 
+@pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLDeprecationWarning")  # a pickle names old classes
 def test_unpickled_errors_are_raised(recorded: Path) -> None:
     """An error that was pickled is an error of the class that has its name, or its alias, today."""
     names = [

@@ -515,3 +515,9 @@ class Execution(_ExecutionBase):
 
 def _unpickle_execution(address: Address, row: dict[str, Any], folder: Path, arguments: dict[str, Any]) -> Execution:
     return Execution(open_connection(address), row, folder, **arguments)
+
+
+def _reopened(address: Address, row: dict[str, Any], folder: Path, arguments: dict[str, Any]) -> Execution:
+    """Unpickle an execution that version 0.1 pickled."""
+    renamed = {"made_by": "creator_pid", "again": "resumed"}
+    return _unpickle_execution(address, row, folder, {renamed.get(name, name): arguments[name] for name in arguments})
