@@ -230,7 +230,7 @@ def test_a_broken_listener_changes_nothing(config: ExecutionConfiguration, caplo
         "status_changed",
         "outputs_uploaded",
     ]
-    failures = [record.getMessage() for record in caplog.records if "Plugin 'broken' failed at" in record.getMessage()]
+    failures = [record.getMessage() for record in caplog.records if "Plugin 'broken' failed in" in record.getMessage()]
     assert len(failures) == len(hooks)
 
 
@@ -243,7 +243,7 @@ def test_a_hanging_listener_changes_nothing(config: ExecutionConfiguration, capl
     finally:
         plugin.released.set()
     assert found == whole_run(client(), config, nothing)
-    assert "Plugins are still busy with news (status_changed: hanging)" in caplog.text
+    assert "Plugins did not finish in time (status_changed: hanging)" in caplog.text
 
 
 def test_nothing_in_the_run_waits_for_a_listener(config: ExecutionConfiguration) -> None:

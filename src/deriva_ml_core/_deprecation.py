@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
+from operator import attrgetter
 from typing import Any, ParamSpec, TypeVar
 
 from deriva_ml_core._frames import user_stacklevel
@@ -53,20 +54,21 @@ def deprecated_names(module: str, names: Mapping[str, str]) -> Callable[[str], A
     return resolve
 
 
-def deprecated_attributes(names: Mapping[str, str | Callable[[Any], Any]]) -> Callable[[Any, str], Any]:
+def deprecated_attributes(names: Mapping[str, str | tuple[str, Callable[[Any], Any]]]) -> Callable[[Any, str], Any]:
     """Return a class's ``__getattr__`` that resolves old attributes; ``dir`` does not list them.
 
     Define it under ``if not TYPE_CHECKING``: with ``__getattr__``, a type checker accepts any attribute.
 
     Args:
-        names: For each old name, the new one, or a function of the instance that computes the value.
+        names: For each old name, the new one; or the replacement as text and a function of the instance.
     """
 
     def resolve(self: Any, name: str) -> Any:
         if (new := names.get(name)) is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-        warn_deprecated(f"{type(self).__name__}.{name}", new if isinstance(new, str) else str(new.__doc__))
-        return getattr(self, new) if isinstance(new, str) else new(self)
+        text, get = (new, attrgetter(new)) if isinstance(new, str) else new
+        warn_deprecated(f"{type(self).__name__}.{name}", text)
+        return get(self)
 
     return resolve
 

@@ -1,4 +1,4 @@
-"""Which of a training's processes this one is, by what launched it: known before any process group exists."""
+"""Determines rank and world size of this process from its launcher, before a process group exists."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = [
 ]
 
 RANK_VARIABLE = "DERIVA_ML_RANK"
-"""The variable that is believed before all others: 0 for a process that stands for itself, whoever launched it."""
+"""Environment variable that overrides all others; 0 makes a process record its own run, whoever launched it."""
 
 
 class Launcher(NamedTuple):
     """The environment variables of one way to launch processes.
 
     Args:
-        rank_variable: The process's number among all.
-        size_variable: How many there are.
-        launch_variables: What all processes of one launch have alike, and those of another launch have not.
+        rank_variable: Variable with the rank of the process.
+        size_variable: Variable with the number of processes.
+        launch_variables: Variables that are equal in all processes of a launch and differ between launches.
     """
 
     rank_variable: str
@@ -53,62 +53,61 @@ _OTHER_LAUNCHERS = (
     Launcher("HOROVOD_RANK", "HOROVOD_SIZE", ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")),
     Launcher(f"{_KERAS_PREFIX}_PROCESS_ID", f"{_KERAS_PREFIX}_NUM_PROCESSES", (f"{_KERAS_PREFIX}_JOB_ADDRESSES",)),
 )
-"""Open MPI, MPICH and Intel MPI, LSF's jsrun, Horovod, Keras: by their own documentation."""
+"""Open MPI, MPICH and Intel MPI, LSF's jsrun, Horovod, Keras; variables as in their documentation."""
 
 _NODE_LOCAL = Launcher("LOCAL_RANK", "WORLD_SIZE", _MASTER_VARIABLES)
-"""Lightning's own launcher, and whoever numbers the processes of a node alone."""
+"""Lightning's own launcher, and launchers that number only the processes of a node."""
 
 _INTERACTIVE_JOB_NAMES = ("bash", "interactive")
-"""The names of SLURM jobs that are a shell, in which each command is a run of its own; Lightning judges alike."""
+"""Names of interactive SLURM jobs, in which each command is a run of its own; Lightning uses the same names."""
 
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def global_rank(environ: Mapping[str, str]) -> int | None:
-    """The number of this process among all processes of its training.
+    """Return the rank of this process among all processes of a distributed run.
 
     Args:
         environ: Environment variables.
 
     Returns:
-        0 for the one that writes; above 0 for one that follows, the exact number where the environment tells it; None
-        for a process that runs alone, or that will launch the others itself.
+        0 for the process that records the run. Above 0 for the others; the exact rank if the environment has it. None
+        for a process that runs alone or that will launch the others itself.
     """
-    found = _detect_launcher(environ)
-    return None if found is None else found[1]
+    detected = _detect_launcher(environ)
+    return None if detected is None else detected[1]
 
 
 def world_size(environ: Mapping[str, str]) -> int | None:
-    """How many processes the training has; None where the environment does not tell."""
-    found = _detect_launcher(environ)
-    return None if found is None else _read_int(environ, found[0].size_variable)
+    """Return the number of processes of a distributed run; None if the environment does not have it."""
+    detected = _detect_launcher(environ)
+    return None if detected is None else _read_int(environ, detected[0].size_variable)
 
 
 def is_launched_by_rank_zero(environ: Mapping[str, str]) -> bool:
-    """Whether rank zero itself may have launched this process, which then has what rank zero's environment held."""
-    found = _detect_launcher(environ)
-    return found is not None and found[0] is _NODE_LOCAL
+    """Whether rank 0 may have launched this process, which then inherits the environment of rank 0."""
+    detected = _detect_launcher(environ)
+    return detected is not None and detected[0] is _NODE_LOCAL
 
 
 def launch_key(environ: Mapping[str, str]) -> str:
-    """What all processes of one launch, and no others that run now, have in common.
+    """Return a key that all processes of one launch share, and no other launch at the same time.
 
-    A key may come again in a later launch: torchrun's defaults are always the same.
+    A later launch can have the same key, since torchrun's defaults are always the same.
     """
-    found = _detect_launcher(environ)
-    names = () if found is None else found[0].launch_variables
+    detected = _detect_launcher(environ)
+    names = () if detected is None else detected[0].launch_variables
     parts = [f"{name}={environ[name]}" for name in names if name in environ]
-    if not parts:  # one shell, say, began them all
+    if not parts:  # for example, all were started by one shell
         return f"host={platform.node()} parent={os.getppid()}"
-    if (
-        "MASTER_ADDR" in names and environ.get("MASTER_ADDR") in _LOOPBACK_HOSTS
-    ):  # other machines call themselves so too
+    # a loopback address is the same on every machine
+    if "MASTER_ADDR" in names and environ.get("MASTER_ADDR") in _LOOPBACK_HOSTS:
         parts.append(f"host={platform.node()}")
     return " ".join(parts)
 
 
 def process_group_rank() -> int | None:
-    """The rank in torch's process group; None where there is no group, and where torch is not imported."""
+    """Return the rank in torch's process group; None if there is no group or torch is not imported."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None
@@ -116,17 +115,17 @@ def process_group_rank() -> int | None:
 
 
 def current_rank(environ: Mapping[str, str]) -> int | None:
-    """The rank as it is known by now: a process that was spawned or forked learns it late.
+    """Return the rank as far as it is known; a spawned or forked process gets its rank late.
 
     Returns:
-        As `global_rank`; that of torch's process group where the environment does not tell.
+        The result of `global_rank`, else the rank in torch's process group.
     """
     rank = global_rank(environ)
     return process_group_rank() if rank is None else rank
 
 
 def _detect_launcher(environ: Mapping[str, str]) -> tuple[Launcher, int] | None:
-    """The launcher whose word counts, and the rank that it gave."""
+    """Return the launcher of this process and the rank that it assigned."""
     if (own := _read_int(environ, RANK_VARIABLE)) is not None:
         return _TORCH, own
     for launcher in (_TORCH, _SLURM, *_OTHER_LAUNCHERS):
@@ -134,7 +133,7 @@ def _detect_launcher(environ: Mapping[str, str]) -> tuple[Launcher, int] | None:
         if rank is None or not _is_distributed(launcher, environ):
             continue
         if rank == 0 and _read_int(environ, _NODE_LOCAL.rank_variable):
-            break  # it was launched from inside the launcher's only process on this node, and inherits its variables
+            break  # launched by the launcher's only process on this node, whose variables it inherits
         return launcher, rank
     local, node = _read_int(environ, _NODE_LOCAL.rank_variable), _read_int(environ, "NODE_RANK")
     if local is None and node is None:
@@ -144,11 +143,11 @@ def _detect_launcher(environ: Mapping[str, str]) -> tuple[Launcher, int] | None:
 
 
 def _is_distributed(launcher: Launcher, environ: Mapping[str, str]) -> bool:
-    """Whether there are others: a variable of that name that stands alone may mean anything."""
+    """Whether the launcher started several processes; a rank variable without a size may mean something else."""
     if launcher is _SLURM and environ.get("SLURM_JOB_NAME") in _INTERACTIVE_JOB_NAMES:
         return False
     size = _read_int(environ, launcher.size_variable)
-    # torchrun's only process runs alone, also inside one task of many
+    # a single process of torchrun runs alone, even inside one task of many
     return size is not None and (size > 1 or launcher is _TORCH)
 
 

@@ -1,7 +1,8 @@
-"""The whole conversation with plugins: questions, contributions and news.
+"""The specifications of all hooks.
 
-A *question* is answered by the first plugin that knows; a *contribution* is kept from everyone who has one; *news* is
-told to all, and nothing that a listener does can reach the run. Installed plugins are asked before built-ins.
+*First-result* hooks use the first result that is not None. *Collected* hooks keep the result of every plugin.
+*Notifications* are sent to all plugins, and nothing that a plugin does there affects the run. Installed plugins are
+called before built-ins.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from deriva_ml_core._deprecation import deprecated_names
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,78 +22,77 @@ if TYPE_CHECKING:
     from deriva_ml_core.backend import Backend
     from deriva_ml_core.models import Address, ExecutionInfo, SourceCode, StagedAsset, StatusUpdate, UploadReport
 
-from deriva_ml_core._deprecation import deprecated_names
-
 __all__ = ["PROJECT", "CollectHooks", "NotificationHooks", "FirstResultHooks"]
 
 PROJECT = "deriva_ml"
-"""pluggy's project name, and the entry-point group in which plugins are found."""
+"""pluggy's project name, and the entry-point group of plugins."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
 
 class FirstResultHooks:
-    """Asked once, at the start; the first answer that is not None counts, and an exception goes up."""
+    """Hooks with one result: the first that is not None. Exceptions propagate."""
 
     @hookspec(firstresult=True)
     def detect_source(self, script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
-        """Say where the running code is.
+        """Detect the source of the running code.
 
-        Asked when a `Workflow` is made without a URL, by argument or by environment variable.
+        Called when a `Workflow` is created without a URL from an argument or an environment variable.
 
         Args:
-            script: The file that runs, absolute, symlinks unresolved; None in an interactive session or a notebook.
-            environ: The environment variables, so that an answer depends on nothing else.
+            script: The running file, as an absolute path with symlinks unresolved; None in an interactive session or a
+                notebook.
+            environ: The environment variables; the result must depend on nothing else of the process.
         """
 
     @hookspec(firstresult=True)
     def connect(self, address: Address) -> Backend | None:
         """Open the catalog and store at an address.
 
-        Asked when a `DerivaML` is made. To take half of another's backend, say ``@hookimpl(wrapper=True)`` and return
-        ``dataclasses.replace(backend, store=…)``.
+        Called when a `DerivaML` is created. To replace only the store or only the catalog of another plugin's backend,
+        use ``@hookimpl(wrapper=True)`` and return ``dataclasses.replace(backend, store=…)``.
         """
 
     @hookspec(firstresult=True)
     def create_catalog(
         self, address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None
     ) -> str | None:
-        """Make a catalog on a server, or give one the standard tables and terms that it lacks, and return its number.
+        """Create a catalog on a server, or add missing standard tables and terms to one, and return its id.
 
-        Asked by ``DerivaML.create``.
+        Called by ``DerivaML.create``.
 
         Args:
-            address: The server, and the number of a catalog that is there; None for a new one.
-            project_name: The name of the schema for the project's own tables.
-            acls: Who may do what, by ERMrest's names for rights; None leaves all rights to the one who asks.
+            address: The server, and the id of an existing catalog; None as id creates a catalog.
+            project_name: Name of the schema for the project's own tables.
+            acls: Access rights by ERMrest's names; None gives all rights to the caller only.
         """
 
 
 class CollectHooks:
-    """Asked of everyone, and all answers are kept; one that fails is warned about and left out."""
+    """Hooks that keep every result. A plugin that fails is logged and left out."""
 
     @hookspec
     def describe_environment(self, environ: Mapping[str, str]) -> Mapping[str, JsonValue] | None:
         """Add facts to an execution's environment snapshot, under the plugin's name.
 
-        Asked when an execution is created. Values whose names or forms look like secrets are redacted afterwards.
+        Called when an execution is created. Values whose names or forms look like secrets are redacted afterwards.
         """
 
 
 class NotificationHooks:
-    """Told to everyone from one thread beside the run, in order; what a listener raises is logged with its name."""
+    """Notifications, called in order from one background thread per execution. Exceptions are logged by plugin."""
 
     @hookspec
     def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
-        """Hear each status, once it is in the journal."""
+        """Receive each status once it is in the journal."""
 
     @hookspec
     def asset_registered(self, execution: ExecutionInfo, asset: StagedAsset) -> None:
-        """Hear that a file was staged by ``asset_file_path``."""
+        """Receive each file that ``asset_file_path`` staged."""
 
     @hookspec
     def outputs_uploaded(self, execution: ExecutionInfo, report: UploadReport) -> None:
-        """Hear what an upload sent and what it left, once per upload that sent or failed something."""
+        """Receive the report of each upload that uploaded a file or failed to."""
 
 
 __getattr__ = deprecated_names(

@@ -1,4 +1,4 @@
-"""The execution of a training that was given none: the one that its code was called in, else one of the script."""
+"""Finds or creates the execution of a training that is not passed one: the runner's, else one for the script."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ __all__ = ["use_execution", "resolve_execution"]
 
 WORKFLOW_TYPE = "Training"
 INTERACTIVE_WORKFLOW_NAME = "Interactive training"
-"""What the workflow is called where no file runs."""
-
+"""Name of the workflow if no file is running."""
 
 _CURRENT_EXECUTION: ContextVar[Execution | None] = ContextVar("deriva_ml_called_in", default=None)
-"""The execution that a runner has called the present code in; of this call alone, and of no other thread's."""
+"""The execution in which a runner called the current code; it is not visible to other threads."""
 
 
 @contextmanager
 def use_execution(execution: Execution) -> Iterator[None]:
-    """Have trainings that are given no execution belong to this one, as long as this lasts.
+    """Make an execution the default for trainings inside the ``with`` block.
 
     Args:
-        execution: One that has been entered.
+        execution: An execution that has been entered.
     """
     token = _CURRENT_EXECUTION.set(execution)
     try:
@@ -41,26 +40,24 @@ def use_execution(execution: Execution) -> Iterator[None]:
 def resolve_execution(
     ml: DerivaML | None = None, configuration: ExecutionConfiguration | None = None, description: str = ""
 ) -> Execution | Callable[[RID | None], Execution]:
-    """What a training belongs to that is given no execution.
+    """Return the execution of a training that was not passed one.
 
-    That is the execution that a runner has called this code in, unless it is said here what to make. Else it is what
-    makes the training's own when it begins; nothing is opened or detected before.
+    Without arguments, this is the execution in which a runner called the current code. Otherwise the execution is
+    created when the training starts; nothing is opened or detected before.
 
     Args:
         ml: The catalog; ``DerivaML()`` by default.
-        configuration: What the execution is to be. Where it names no workflow, that is the script or notebook that
-            runs, called by its name, of type Training.
-        description: What the run is for, where the configuration does not say.
+        configuration: Configuration of the new execution. Without a workflow, the running script or notebook becomes
+            one, named after its file, of type Training.
+        description: Description of the run, if the configuration has none.
 
     Returns:
-        An execution that runs; or a function of an execution's record id that opens that one to go on with it, and of
-        None that makes a new one.
+        A running execution; or a function that creates a new execution when called with None, and resumes an
+        execution when called with its RID.
     """
     if (execution := _CURRENT_EXECUTION.get()) is not None and ml is None and configuration is None and not description:
         return execution
-    return partial(
-        _open_execution, ml, configuration, description
-    )  # which, other than an inner function, can be pickled
+    return partial(_open_execution, ml, configuration, description)  # unlike a closure, it can be pickled
 
 
 def _open_execution(
@@ -69,13 +66,14 @@ def _open_execution(
     catalog = ml or DerivaML()
     if resume_rid is not None:
         return catalog.resume_execution(resume_rid)
-    wanted = configuration or ExecutionConfiguration()
-    if description and not wanted.description:
-        wanted = wanted.model_copy(update={"description": description})
-    return catalog.create_execution(wanted, workflow=None if wanted.workflow else _detect_workflow(catalog))
+    configuration = configuration or ExecutionConfiguration()
+    if description and not configuration.description:
+        configuration = configuration.model_copy(update={"description": description})
+    workflow = None if configuration.workflow else _detect_workflow(catalog)
+    return catalog.create_execution(configuration, workflow=workflow)
 
 
 def _detect_workflow(ml: DerivaML) -> Workflow:
-    found = ml.create_workflow(INTERACTIVE_WORKFLOW_NAME, WORKFLOW_TYPE)
-    path = found.source.path or Path(found.url.partition("@")[0])
-    return found.model_copy(update={"name": path.name or INTERACTIVE_WORKFLOW_NAME})
+    workflow = ml.create_workflow(INTERACTIVE_WORKFLOW_NAME, WORKFLOW_TYPE)
+    path = workflow.source.path or Path(workflow.url.partition("@")[0])
+    return workflow.model_copy(update={"name": path.name or INTERACTIVE_WORKFLOW_NAME})

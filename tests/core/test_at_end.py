@@ -12,8 +12,8 @@ def test_what_was_asked_for_last_is_done_first_and_before_the_end(exe: Execution
     """Each task is told what ended the run, while that still runs; once."""
     seen: list[object] = []
     with exe:
-        exe._add_exit_callback(lambda error: seen.append(("first", error, exe.status)))
-        exe._add_exit_callback(lambda error: seen.append(("second", error, exe.status)))
+        exe.add_exit_callback(lambda error: seen.append(("first", error, exe.status)))
+        exe.add_exit_callback(lambda error: seen.append(("second", error, exe.status)))
     assert seen == [("second", None, Status.running), ("first", None, Status.running)]
     assert exe.status is Status.completed
 
@@ -23,7 +23,7 @@ def test_a_failure_is_told(exe: Execution) -> None:
     seen: list[object] = []
     failure = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt), exe:
-        exe._add_exit_callback(seen.append)
+        exe.add_exit_callback(seen.append)
         raise failure
     assert seen == [failure]
 
@@ -32,8 +32,8 @@ def test_a_task_that_fails_keeps_no_end_from_being_recorded(exe: Execution, capl
     """What a task raises is logged; those before it are done, and the run ends as it would."""
     seen: list[object] = []
     with exe:
-        exe._add_exit_callback(seen.append)
-        exe._add_exit_callback(lambda error: 1 / 0)
+        exe.add_exit_callback(seen.append)
+        exe.add_exit_callback(lambda error: 1 / 0)
     assert (seen, exe.status) == ([None], Status.completed)
     assert "ZeroDivisionError" in caplog.text
 
@@ -46,8 +46,8 @@ def test_a_second_interrupt_keeps_no_end_from_being_recorded(exe: Execution) -> 
         raise KeyboardInterrupt("the second")
 
     with pytest.raises(KeyboardInterrupt, match="the second"), exe:
-        exe._add_exit_callback(seen.append)
-        exe._add_exit_callback(wait)
+        exe.add_exit_callback(seen.append)
+        exe.add_exit_callback(wait)
         raise ValueError("no data")
     assert len(seen) == 1
     assert (exe.status, exe.status_detail) == (Status.failed, "ValueError: no data")

@@ -102,7 +102,7 @@ def test_a_live_run(exe: Execution) -> None:
     assert "· for " in said[2]
     assert "Epoch 3/10: loss=0.5" in said
     start = said.index("m.pt")
-    assert said[start : start + 8] == ["m.pt", "Model", "2 B", "waits", "later.pt", "Model", "not written", "waits"]
+    assert said[start : start + 8] == ["m.pt", "Model", "2 B", "staged", "later.pt", "Model", "not written", "staged"]
 
 
 def test_a_run_that_has_not_begun(exe: Execution) -> None:
@@ -192,12 +192,12 @@ def test_a_catalog_that_cannot_be_reached(ml: DerivaML, exe: Execution, home: Pa
         exe.asset_file_path("Model", "m.pt").write_bytes(b"12")
     exe.upload_execution_outputs()
     recorded = DerivaML().lookup_execution(exe.execution_rid)
-    recorded.connection.catalog.close()
+    recorded._connection.catalog.close()
     with unreachable(home):
         said = words(recorded._repr_html_())
     assert said[1] == "Completed"
     assert said[said.index("m.pt") + 2] == "2 B"
-    assert any(each.startswith("The catalog cannot be read now") for each in said)
+    assert any(each.startswith("The catalog cannot be read") for each in said)
 
 
 class Counting:

@@ -159,9 +159,9 @@ def test_a_state_never_moves_backwards(ml: DerivaML, exe: Execution) -> None:
         exe.update_status(Status.running)
         with pytest.raises(InvalidTransition):
             exe.update_status(Status.created)
-    with pytest.raises(InvalidTransition, match="does not go on"):
+    with pytest.raises(InvalidTransition, match="the run has ended"):
         exe.update_status(Status.running)
-    with pytest.raises(InvalidTransition, match="create a new one"), exe:
+    with pytest.raises(InvalidTransition, match="Create a new execution"), exe:
         pass
     exe.upload_execution_outputs()
     assert ml.restore_execution(exe.execution_rid).status is Status.completed
@@ -189,7 +189,7 @@ def test_a_catalog_that_fails_does_not_end_the_run(
         catalog.rename(catalog.with_suffix(".away"))
         catalog.mkdir()
         exe.update_status(Status.running, "in the dark")
-        assert "could not be written" in caplog.text
+        assert "Failed to write the status" in caplog.text
         catalog.rmdir()
         catalog.with_suffix(".away").rename(catalog)
         ml.close()
@@ -325,7 +325,7 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"config\.yaml"):
         ExecutionConfiguration.load_configuration(path)
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="Cannot read the configuration"):
         ExecutionConfiguration.load_configuration(tmp_path / "none.yaml")
 
 
@@ -512,7 +512,7 @@ def test_a_failed_run_says_how_to_send_its_files(exe: Execution, caplog: pytest.
     with pytest.raises(ValueError, match="no"), exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
         raise ValueError("no")
-    assert "1 files staged" in caplog.text
+    assert "ended with 1 staged files that are not uploaded" in caplog.text
     assert f"restore_execution({exe.execution_rid!r}).upload_execution_outputs()" in caplog.text
     assert list(exe.upload_execution_outputs()) == ["Model"]
 
@@ -531,7 +531,7 @@ def test_records_that_cannot_be_kept_fail_the_creation(
         moved.rename(objects)
     (found,) = ml.find_executions()
     assert found.status is Status.failed
-    assert "could not be created" in found.status_detail
+    assert "Creation failed" in found.status_detail
 
 
 def test_time_flows(exe: Execution) -> None:

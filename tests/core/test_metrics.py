@@ -120,7 +120,7 @@ from deriva_ml_core.workflow import Workflow
 ml = DerivaML()
 workflow = Workflow(name="T", workflow_type="Training", url="https://github.com/o/r/blob/a/t.py", checksum="0" * 40)
 with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
-    exe.desk.beside.row._worker.submit = lambda task: None  # the catalog hears nothing any more
+    exe._runtime.background.row_sync._worker.submit = lambda task: None  # the catalog hears nothing any more
     print(exe.execution_rid, flush=True)
     exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 0.5}))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -163,7 +163,7 @@ def test_a_catalog_that_refuses_metrics(config: ExecutionConfiguration, caplog: 
             exe.update_status(Status.running, "", progress=Progress(epoch=epoch, metrics={"loss": epoch}))
             exe._runtime.background.drain()
     assert [record.message for record in caplog.records if "metrics of execution" in record.message] == [
-        f"The metrics of execution {exe.execution_rid} cannot be written to the catalog: no"
+        f"Failed to write the metrics of execution {exe.execution_rid} to the catalog: no"
     ]
     assert ml.lookup_execution(exe.execution_rid).status is Status.completed
 
@@ -205,13 +205,13 @@ def test_by_the_last_value_and_by_stage(ml: DerivaML, config: ExecutionConfigura
 
 def test_a_metric_that_nobody_has(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """An unknown metric, or stage, is told with those that there are."""
-    with pytest.raises(UnknownMetric, match="None has told of any metric yet"):
+    with pytest.raises(UnknownMetric, match="No run has reported a metric yet"):
         ml.find_executions(sort="loss")
     ran(ml, config, {"loss": 1})
     ran(ml, config, {"f1": 1}, stage="test")
-    with pytest.raises(UnknownMetric, match=r"'lost'. There are f1 \(test\), loss\."):
+    with pytest.raises(UnknownMetric, match=r"'lost'. The known metrics are f1 \(test\), loss\."):
         ml.find_executions(sort="lost")
-    with pytest.raises(UnknownMetric, match="of the stage test"):
+    with pytest.raises(UnknownMetric, match="of stage test"):
         ml.find_executions(sort="loss", stage="test")
     with pytest.raises(ConfigurationError, match="fit, validate, test, predict"):
         ml.find_executions(sort="loss", stage="training")

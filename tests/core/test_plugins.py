@@ -228,7 +228,7 @@ def test_broken_at_news(hook: str, error: BaseException, caplog: pytest.LogCaptu
     notify(manager, hook, NEWS[hook])
     assert len(before.heard) == len(after.heard) == 1
     (record,) = caplog.records
-    assert (record.levelno, record.name) == (logging.WARNING, "deriva_ml_core.plugins")
+    assert (record.levelno, record.name) == (logging.WARNING, "deriva_ml_core.plugins.manager")
     assert "'spiller'" in record.message
     assert hook in record.message
     assert record.exc_info is not None
@@ -325,7 +325,7 @@ def test_name_taken(install: Install, name: str) -> None:
     """A second plugin of one name, a built-in's too, is an error instead of being passed over."""
     install("twin", "@hookimpl\ndef connect(address): ...", entry=name)
     install("other", "@hookimpl\ndef connect(address): ...", entry="twin")
-    with pytest.raises(PluginError, match=f"{name!r}.*has that name already"):
+    with pytest.raises(PluginError, match=f"{name!r}.*another plugin has that name"):
         load_plugins({})
 
 

@@ -373,7 +373,7 @@ def test_a_run_whose_process_died(ml: DerivaML, there: DerivaML, config: Executi
     copy = ml.push(rid, there).execution
     shutil.rmtree(ml.connection.working_folder(rid))
     restored = there.restore_execution(copy)
-    assert (restored.status, "ended without a word" in restored.status_detail) == (Status.aborted, True)
+    assert (restored.status, "ended without reporting a status" in restored.status_detail) == (Status.aborted, True)
     assert restored.list_statuses()[-1].status is Status.aborted
 
 

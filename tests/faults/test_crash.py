@@ -330,7 +330,7 @@ def test_a_creation_cut_short_is_aborted(story: Story) -> None:
     rid = killed_before(story, "before journal Created")
     ml = story.world.open()
     (found,) = ml.find_executions(status=Status.aborted)
-    assert "The creation ended without a word" in found.status_detail
+    assert "The creation ended without reporting a status" in found.status_detail
     assert ml.restore_execution(rid).status is Status.aborted
     (row,) = ml.select_rows("Execution", {"RID": rid})
     assert row["Status"] == "Aborted"

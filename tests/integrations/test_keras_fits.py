@@ -275,7 +275,7 @@ def test_a_fit_that_failed_and_was_followed_by_another_is_on_record_as_that(exec
 
 def test_a_process_that_follows_records_nothing(execution: Execution) -> None:
     """In a process of a rank above zero the callback is silent: that of rank zero records."""
-    follower = Execution(execution.connection, execution._row, execution.working_dir, rank=1)
+    follower = Execution(execution._connection, execution._row, execution.working_dir, rank=1)
     recorded = DerivaMLCallback(follower)
     with execution, follower:
         model = compiled()

@@ -52,7 +52,7 @@ def outputs(execution: RecordedExecution, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("outputs")
     left = [asset for asset in execution.list_assets("Output") if "Notebook_Output" in asset.asset_types]
     assert {asset.table for asset in left} == {"Execution_Asset"}
-    files = [download_asset(execution.connection, asset, folder) for asset in left]
+    files = [download_asset(execution._connection, asset, folder) for asset in left]
     return {file.suffix: file for file in files}
 
 
@@ -71,7 +71,7 @@ def test_no_bar_off_a_terminal(ran: Said) -> None:
 
 def test_its_workflow_is_the_notebook(project: Project, execution: RecordedExecution) -> None:
     """The URL is that of its commit, the checksum git's own of the notebook without outputs."""
-    workflow = execution.connection.catalog.select("Workflow", {"RID": execution.workflow_rid})[0]
+    workflow = execution._connection.catalog.select("Workflow", {"RID": execution.workflow_rid})[0]
     head, place = project.git("rev-parse", "HEAD"), "notes/my {x} notebook.ipynb"
     assert workflow["URL"] == f"https://github.com/org/repo/blob/{head}/notes/my%20%7Bx%7D%20notebook.ipynb"
     assert workflow["Checksum"] == blob_hash(project.root / place)
@@ -92,7 +92,7 @@ def test_the_executed_notebook_runs_again(outputs: dict[str, Path], execution: R
     sources = [cell.source for cell in executed.cells if "injected-parameters" not in cell.metadata.tags]
     assert sources[1:] == list(CELLS)
     assert any("image/png" in output.get("data", {}) for cell in executed.cells for output in cell.outputs)
-    assert str(execution.connection.folder.parent) not in json.dumps(executed.metadata)
+    assert str(execution._connection.folder.parent) not in json.dumps(executed.metadata)
 
 
 def test_the_page_is_whole(outputs: dict[str, Path]) -> None:

@@ -24,7 +24,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def url_of(run: RecordedExecution) -> str:
-    return DerivaML(str(run.connection.address.hostname)).lookup_workflow(str(run.workflow_rid)).url
+    return DerivaML(str(run._connection.address.hostname)).lookup_workflow(str(run.workflow_rid)).url
 
 
 def models_url(example: Project) -> str:

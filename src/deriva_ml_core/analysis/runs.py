@@ -223,7 +223,7 @@ def _compute_duration(execution: RecordedExecution, status: Status) -> float | N
 
     if (known := parse_duration(execution.duration)) is not None or status.is_terminal:
         return known
-    story = load_local_state(execution.connection, execution.execution_rid)
+    story = load_local_state(execution._connection, execution.execution_rid)
     return (datetime.now(UTC) - story.start_time).total_seconds() if story and story.start_time else None
 
 

@@ -1,4 +1,4 @@
-"""One run, from its configuration to what is known of it years later."""
+"""Executions: configuration, live runs, and recorded runs."""
 
 from __future__ import annotations
 

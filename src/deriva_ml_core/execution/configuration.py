@@ -1,4 +1,4 @@
-"""What an execution is to be: its workflow, its inputs, and its parameters."""
+"""The configuration of an execution: workflow, inputs and parameters."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ExecutionConfiguration(BaseModel):
     """The configuration of an execution.
 
     Args:
-        workflow: What runs: a `Workflow`, or the record id of one in the catalog.
-        description: What this run is for.
-        datasets: The datasets that go in; a bare record id means its current version.
-        assets: The assets that go in, as record ids or `AssetSpec`.
-        parameters: Whatever else should be kept with the run, as JSON values: hyperparameters, say.
+        workflow: The workflow to run: a `Workflow`, or the RID of one in the catalog.
+        description: Purpose of this run.
+        datasets: Input datasets; a bare RID means the current version.
+        assets: Input assets, as RIDs or `AssetSpec`.
+        parameters: Other values to record with the run, such as hyperparameters, as JSON values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -52,26 +52,26 @@ class ExecutionConfiguration(BaseModel):
         """Read a configuration from a JSON or YAML file.
 
         Args:
-            path: The file; one that ends in ``.json`` is JSON, any other YAML.
+            path: The file; ``.json`` is read as JSON, any other suffix as YAML.
 
         Raises:
-            ConfigurationError: There is no such file, it cannot be read, or it has a key that is not known.
+            ConfigurationError: The file does not exist, cannot be read, or has an unknown key.
         """
         path = Path(path)
         try:
             return cls.model_validate(_parse_file(path))
         except OSError as error:
-            raise ConfigurationError(f"The configuration {path} cannot be read: {error.strerror}.") from error
+            raise ConfigurationError(f"Cannot read the configuration {path}: {error.strerror}.") from error
         except ValidationError as error:
-            wrong = "; ".join(f"{_format_location(fault['loc'])}: {fault['msg']}" for fault in error.errors())
-            known = ", ".join(cls.model_fields)
+            problems = "; ".join(f"{_format_location(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+            known_keys = ", ".join(cls.model_fields)
             raise ConfigurationError(
-                f"The configuration {path} is not right: {wrong}. Its keys are {known}."
+                f"Invalid configuration {path}: {problems}. The known keys are {known_keys}."
             ) from error
 
     @property
     def asset_rids(self) -> tuple[RID, ...]:
-        """The record ids of the input assets."""
+        """RIDs of the input assets."""
         return tuple(asset.rid for asset in _coerce_asset_specs(self.assets))
 
 
@@ -86,4 +86,4 @@ def _parse_file(path: Path) -> Any:
 
 
 def _format_location(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "the whole"
+    return ".".join(str(part) for part in location) or "file"

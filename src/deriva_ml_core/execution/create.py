@@ -1,4 +1,7 @@
-"""How an execution comes to be: checked, recorded with its inputs, and its records kept, or said to have failed."""
+"""Creates an execution: check the configuration, record row and inputs, upload the metadata files.
+
+If a step fails, the row is marked as failed.
+"""
 
 from __future__ import annotations
 
@@ -32,32 +35,32 @@ log = logging.getLogger(__name__)
 def create_execution(
     connection: Connection, configuration: ExecutionConfiguration, workflow: Workflow | RID | None, *, dry_run: bool
 ) -> Execution:
-    """Make an execution; see ``DerivaML.create_execution``."""
+    """Create an execution; see ``DerivaML.create_execution``."""
     from deriva_ml_core.execution.metadata_files import write_metadata_files
     from deriva_ml_core.redaction import redact_text
 
     description = redact_text(configuration.description)
-    chosen = _select_workflow(connection, configuration, workflow)
+    selected = _select_workflow(connection, configuration, workflow)
     datasets = [resolve_version(connection, spec) for spec in configuration.datasets]
     assets = lookup_assets(connection, configuration.asset_rids)
     if dry_run:
         return _create_dry_run(connection, configuration, description, datasets, assets)
-    workflow_rid = register_workflow(connection, chosen)
+    workflow_rid = register_workflow(connection, selected)
     row, journal = _insert_row(connection, description, workflow_rid)
     rid, folder = row["RID"], journal.path.parent
     try:
         Inputs(connection, journal, rid).record(datasets, assets)
         staging = StagingArea(connection, journal, folder / "outputs")
-        records = write_metadata_files(
+        files = write_metadata_files(
             connection,
             staging,
             folder,
             configuration=configuration,
-            workflow=chosen,
+            workflow=selected,
             workflow_rid=workflow_rid,
             datasets=datasets,
         )
-        _upload_metadata_files(Outputs(connection, journal, staging, rid), records, rid)
+        _upload_metadata_files(Outputs(connection, journal, staging, rid), files, rid)
     except BaseException as error:
         _mark_failed(connection, journal, rid, error)
         raise
@@ -69,31 +72,31 @@ def create_execution(
 
 
 def _insert_row(connection: Connection, description: str, workflow_rid: RID) -> tuple[dict[str, Any], Journal]:
-    """Make the row, and before it the journal that knows of it."""
+    """Insert the row, after the journal has recorded the intent."""
     (rid,) = connection.catalog.reserve(1)
     folder = connection.working_folder(rid)
     journal = Journal(folder / JOURNAL_FILENAME)
     intent = CreationStarted(rid=rid, description=description, workflow_rid=workflow_rid, folder=str(folder))
-    with translate_os_errors(f"The working folder {folder} cannot be made", folder.parent):
+    with translate_os_errors(f"Cannot create the working folder {folder}", folder.parent):
         folder.mkdir(parents=True)
         journal.append(intent, ProcessAttached(lease=ProcessIdentity.current()))
-    given = {"Workflow": workflow_rid, "Description": description, "Status": Status.created, "Status_Detail": ""}
-    (row,) = connection.catalog.insert_missing(MLTable.execution, [{"RID": rid, **given}], "RID")
+    values = {"Workflow": workflow_rid, "Description": description, "Status": Status.created, "Status_Detail": ""}
+    (row,) = connection.catalog.insert_missing(MLTable.execution, [{"RID": rid, **values}], "RID")
     return row, journal
 
 
 def _select_workflow(
     connection: Connection, configuration: ExecutionConfiguration, workflow: Workflow | RID | None
 ) -> Workflow:
-    given = [each for each in (configuration.workflow, workflow) if each is not None]
-    if not given:
+    workflows = [candidate for candidate in (configuration.workflow, workflow) if candidate is not None]
+    if not workflows:
         raise WorkflowMissing(
-            "An execution needs a workflow: make one with ml.create_workflow(name, workflow_type) and give it in the "
+            "An execution needs a workflow: create one with ml.create_workflow(name, workflow_type) and pass it in the "
             "configuration or as workflow=."
         )
-    if len(given) == 2 and given[0] != given[1]:
-        raise ConflictingWorkflow("The configuration has one workflow and workflow= is another: give one of them.")
-    return lookup_workflow(connection, given[0]) if isinstance(given[0], str) else given[0]
+    if len(workflows) == 2 and workflows[0] != workflows[1]:
+        raise ConflictingWorkflow("The configuration and workflow= name different workflows: pass only one of them.")
+    return lookup_workflow(connection, workflows[0]) if isinstance(workflows[0], str) else workflows[0]
 
 
 def _create_dry_run(
@@ -117,17 +120,17 @@ def _create_dry_run(
 
 
 def _upload_metadata_files(outputs: Outputs, files: list[StagedAsset], rid: RID) -> None:
-    if left := outputs.upload_metadata_files(files):
-        raise UploadFailed(f"The records of execution {rid} could not be kept: {left[0].reason}")
+    if unsent := outputs.upload_metadata_files(files):
+        raise UploadFailed(f"Failed to upload the metadata files of execution {rid}: {unsent[0].reason}")
 
 
 def _mark_failed(connection: Connection, journal: Journal, rid: RID, error: BaseException) -> None:
     from deriva_ml_core.redaction import redact_text
 
-    detail = redact_text(f"It could not be created: {type(error).__name__}: {error}")
+    detail = redact_text(f"Creation failed: {type(error).__name__}: {error}")
     update = StatusUpdate(status=Status.failed, time=utc_now(), previous=Status.created, error=detail)
     try:
         journal.append(StatusSet(update=update))
         connection.catalog.update(MLTable.execution, [{"RID": rid, "Status": Status.failed, "Status_Detail": detail}])
     except Exception:
-        log.warning("The row of execution %s could not be marked as failed.", rid, exc_info=True)
+        log.warning("Failed to mark the row of execution %s as failed.", rid, exc_info=True)

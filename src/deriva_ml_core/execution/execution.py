@@ -1,4 +1,4 @@
-"""One run, live: its states, its inputs, its files, and their upload."""
+"""The live execution: status, inputs, staged files and their upload."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from pydantic import JsonValue
 
 from deriva_ml_core._concurrency.background_worker import run_in_background
+from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.datasets import Dataset, create_dataset
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
@@ -20,7 +21,7 @@ from deriva_ml_core.errors import InvalidTransition, NotInDryRun, RankZeroRequir
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import ExitCallbacks, SigtermHandler, final_status
 from deriva_ml_core.execution.nested import nest_execution
-from deriva_ml_core.execution.recorded import RecordedExecution
+from deriva_ml_core.execution.recorded import DEPRECATED_ATTRIBUTES, RecordedExecution
 from deriva_ml_core.execution.run_lock import lock_for_resume
 from deriva_ml_core.execution.runtime import _ExecutionBase
 from deriva_ml_core.journal.process_identity import ProcessIdentity
@@ -46,20 +47,20 @@ log = logging.getLogger(__name__)
 
 
 class Execution(_ExecutionBase):
-    """One run; made by ``DerivaML.create_execution`` and found again by ``DerivaML.restore_execution``.
+    """One run, created by ``DerivaML.create_execution`` or opened again by ``DerivaML.restore_execution``.
 
-    As a context manager it is running inside the ``with`` and ended after it. It can be pickled, and survives fork and
-    spawn: another process opens it again by its record id.
+    Use it as a context manager: the status is Running inside the ``with`` block and terminal after it. An execution can
+    be pickled and survives fork and spawn: the other process opens it again by its RID.
 
     Args:
-        connection: Where it is recorded.
-        row: Its row of the table Execution.
-        folder: The folder that it works in.
-        configuration: What it was created with; None where it was restored.
-        restored: Whether it was found again, so that files which are missing are no error.
-        resumed: Whether its ``with`` may be entered though it has ended.
-        rank: The rank of this process, which above zero leaves all writing to that of rank zero.
-        creator_pid: The number of the process that made it; by default this one.
+        connection: Catalog and store of the execution.
+        row: The execution's row of the table Execution.
+        folder: The working folder.
+        configuration: The configuration it was created with; None for a restored execution.
+        restored: Whether it was restored. Missing files of a restored execution are not an error.
+        resumed: Whether the ``with`` block may be entered although the execution has ended.
+        rank: Rank of this process. Ranks above 0 write nothing; rank 0 records the run.
+        creator_pid: Id of the process that created the object; by default the current process.
     """
 
     def __init__(
@@ -80,33 +81,43 @@ class Execution(_ExecutionBase):
         self._sigterm_handler = SigtermHandler()
         self._exit_callbacks = ExitCallbacks(self.execution_rid)
         self._clean_on_exit: bool | None = None
-        """None where nothing was; else whether the end of the run takes away what was sent."""
+        """Whether uploaded files are removed when the run ends; None if nothing was uploaded during the run."""
         self._uploads_after_exit = False
-        """Whether who ends it sends at once what is staged then, and says himself what is not."""
+        """Whether the caller uploads right after the ``with`` block and reports itself what was not uploaded."""
         self.configuration = configuration
 
     def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, dict[str, Any]]]:
-        made = {
+        arguments = {
             "rank": self._rank,
             "creator_pid": self._creator_pid,
             "restored": self._is_restored,
             "resumed": self._is_resumed,
         }
-        return _unpickle_execution, (self._connection.address, self._row, self._folder, made)
+        return _unpickle_execution, (self._connection.address, self._row, self._folder, arguments)
 
-    # How it goes
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes(
+            {
+                **DEPRECATED_ATTRIBUTES,
+                "seal": "mark_immutable",
+                "at_end": "add_exit_callback",
+                "follower": ("not execution.is_rank_zero", lambda execution: not execution.is_rank_zero),
+            }
+        )
+
+    # Status
 
     @property
     def dry_run(self) -> bool:
-        """Whether it writes nothing to catalog and store."""
+        """Whether this is a dry run, which writes nothing to catalog and store."""
         return self.execution_rid == DRY_RUN_RID
 
     def __enter__(self) -> Self:
-        """Begin to run.
+        """Start the run.
 
         Raises:
-            InvalidTransition: It has ended already.
-            ExecutionRunning: It was to go on, and another process was faster.
+            InvalidTransition: The execution has already ended.
+            ExecutionRunning: The execution is to be resumed, and another process already runs it.
         """
         if self._is_resumed:
             self._is_resumed = False
@@ -118,8 +129,8 @@ class Execution(_ExecutionBase):
                 self._runtime.status_tracker.set(Status.running, "", resumed=True)
         elif self.status.is_terminal:
             raise InvalidTransition(
-                f"Execution {self.execution_rid} has ended as {self.status}: create a new one to run again, or go on "
-                "with this one by resume_execution(rid); files can still be registered and uploaded without 'with'."
+                f"Execution {self.execution_rid} has ended ({self.status}). Create a new execution, or continue this "
+                "one with resume_execution(rid). Registering and uploading files needs no 'with'."
             )
         else:
             self._runtime.status_tracker.append(ProcessAttached(lease=ProcessIdentity.current()), Started())
@@ -131,48 +142,52 @@ class Execution(_ExecutionBase):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sigterm_handler.defer()
-        impatience = self._exit_callbacks.run(error)
+        interrupt = self._exit_callbacks.run(error)
         try:
-            self._record_end(error or impatience)
+            self._record_end(error or interrupt)
         except Exception:
-            log.warning("The end of execution %s could not be recorded.", self.execution_rid, exc_info=True)
+            log.warning("Failed to record the end of execution %s.", self.execution_rid, exc_info=True)
         finally:
             self._sigterm_handler.uninstall()
-        if impatience is not None:
-            raise impatience
+        if interrupt is not None:
+            raise interrupt
 
     @property
     def _exit_elapsed(self) -> float:
-        """How long its ``with`` is being left: those who wait for something there share one bound."""
+        """Seconds since the exit callbacks started; callbacks that wait share one timeout."""
         return self._exit_callbacks.elapsed
 
     def _warn_not_uploaded(self) -> None:
-        """Say how to send what is staged, if anything is."""
+        """Log how to upload the staged files, if there are any."""
         if self.is_rank_zero:
             self._runtime.outputs.warn_not_uploaded()
 
-    def _add_exit_callback(self, callback: Callable[[BaseException | None], object]) -> None:
-        """Have something done when the ``with`` is left, in whichever way, before the end is recorded; the last first.
+    def add_exit_callback(self, callback: Callable[[BaseException | None], object]) -> None:
+        """Call a function when the ``with`` block is left, before the end of the run is recorded.
+
+        Callbacks run in reverse order of registration, however the block is left. Exceptions they raise are logged.
 
         Args:
-            callback: Told what the ``with`` is left by, None where it ran to its end; what it raises is logged.
+            callback: Function of the exception that leaves the block; None if the block ran to its end.
         """
         self._exit_callbacks.callbacks.append(callback)
 
     def update_status(
         self, status: Status, message: str = "", *, progress: Progress | None = None, wait: bool = True
     ) -> None:
-        """Say how the run goes. A catalog that cannot be reached is warned about, and told later.
+        """Set the status of the run.
+
+        If the catalog cannot be reached, a warning is logged and the row is written later.
 
         Args:
-            status: The state.
-            message: What is happening, in words.
-            progress: The same as numbers, for plugins.
-            wait: Whether the catalog's row is written before this returns. Otherwise it is written beside the run, as
-                soon as the catalog takes it; of several that wait for it, only the last.
+            status: The new status.
+            message: What the run is doing, as text.
+            progress: The same as numbers, for plugins and the metrics table.
+            wait: Whether to write the catalog row before returning. If false, a background thread writes it; of several
+                waiting updates only the last is written.
 
         Raises:
-            InvalidTransition: The run has ended, or the state would go back to Created.
+            InvalidTransition: The run has ended, or the status would go back to Created.
         """
         self._runtime.status_tracker.set(Status(status), message, progress=progress, wait=wait)
 
@@ -197,62 +212,62 @@ class Execution(_ExecutionBase):
             self._runtime.background.submit(partial(self._runtime.outputs.finalize, clean=self._clean_on_exit))
         self._runtime.background.drain()
 
-    # What goes in
+    # Inputs
 
     @property
     def datasets(self) -> list[DatasetBag]:
-        """The datasets that went in, as bags: downloaded when first asked for."""
+        """The input datasets as bags, downloaded on first access."""
         return self._runtime.inputs.download_all_bags()
 
     @property
     def asset_paths(self) -> dict[str, list[Path]]:
-        """The assets that went in, as local files by table: downloaded when first asked for."""
+        """The input assets as local files by asset table, downloaded on first access."""
         return self._runtime.inputs.download_all_files(self.working_dir / "inputs")
 
     def download_dataset_bag(self, dataset: DatasetSpec | RID) -> DatasetBag:
-        """Bring a dataset here, and record that it went in.
+        """Download a dataset and record it as an input.
 
         Args:
-            dataset: Which one. Without a version: the one recorded when this execution was created, where it was
-                declared then, else the current one.
+            dataset: The dataset. Without a version: the version recorded when the execution was created if the dataset
+                was declared then, else the current version.
 
         Returns:
-            The bag; a version that was brought before comes from the cache.
+            The bag. A version that was downloaded before comes from the cache.
 
         Raises:
             UnknownRID, WrongTable, UnknownVersion: There is no such dataset or version.
-            ChecksumMismatch: A file in the store is not what was recorded; it is named.
+            ChecksumMismatch: A file in the store differs from its recorded checksum; the message names it.
         """
         return self._runtime.inputs.download_bag(dataset)
 
     def download_asset(self, asset: Asset | RID, dest_dir: str | os.PathLike[str] | None = None) -> Path:
-        """Bring an asset here, checked by length and MD5, and record that it went in.
+        """Download an asset, verify its length and MD5, and record it as an input.
 
         Args:
-            asset: Which one.
-            dest_dir: Where to; the working folder's ``inputs`` by default.
+            asset: The asset or its RID.
+            dest_dir: Target folder; ``inputs`` in the working folder by default.
 
         Returns:
             The file, ``<dest_dir>/<table>/<rid>/<file name>``.
 
         Raises:
             UnknownRID, WrongTable: There is no such asset.
-            ChecksumMismatch: The bytes in the store are not those that were recorded.
+            ChecksumMismatch: The bytes in the store differ from the recorded checksum.
         """
         return self._runtime.inputs.download_file(asset, dest_dir or self.working_dir / "inputs")
 
     def record_input(self, asset: Asset | RID) -> None:
-        """Record that an asset went in, without bringing it here.
+        """Record an asset as an input without downloading it.
 
         Args:
-            asset: Which one.
+            asset: The asset or its RID.
 
         Raises:
             UnknownRID, WrongTable: There is no such asset.
         """
         self._runtime.inputs.record_asset(asset)
 
-    # What comes out
+    # Outputs
 
     def asset_file_path(
         self,
@@ -265,23 +280,24 @@ class Execution(_ExecutionBase):
     ) -> Path:
         """Register a file for upload.
 
-        A bare name, or a path that does not exist, is a new file: write it to the path that is returned. A path with a
-        folder that names an existing file is that file: it is linked to, or copied now, and never written or moved.
+        A bare name, or a path that does not exist, is a new file: write it to the returned path. A path with a folder
+        that exists is an existing file: it is linked, or copied now, and never written or moved.
 
         Args:
             asset_name: The asset table.
-            file_name: The name of a new file, whose sub-folders are kept, or the path of an existing one.
+            file_name: The name of a new file (sub-folders are kept) or the path of an existing file.
             asset_types: Terms of the vocabulary Asset_Type; the table's name by default.
-            copy_file: Whether an existing file is copied now, instead of at the upload.
-            rename_file: The name to upload it by.
+            copy_file: Whether to copy an existing file now instead of at upload.
+            rename_file: The name to upload the file under.
             **metadata: Values of the asset table's own columns.
 
         Returns:
-            Where the file is staged. The same new name again gives the same path.
+            The staged path. Registering the same new name again returns the same path.
 
         Raises:
-            UnknownTable, UnknownTerm, UnknownColumn: Of table, types or metadata; the known ones are named.
-            InvalidFileName: The name climbs out, is absolute and not there, or names a folder.
+            UnknownTable, UnknownTerm, UnknownColumn: The table, a type or a metadata column is unknown; the message
+                names the known ones.
+            InvalidFileName: The name leaves the staging folder, is absolute and does not exist, or names a folder.
             FileConflict: Another file is staged under that name.
         """
         with self._lock:
@@ -298,27 +314,28 @@ class Execution(_ExecutionBase):
         return asset.path
 
     def _check_asset_table(self, asset_name: str, asset_types: Iterable[str] = ()) -> None:
-        """Raise now what `asset_file_path` would raise of a table and of types: before a long training, say.
+        """Check a table and types as `asset_file_path` does, for example before a long training.
 
         Args:
             asset_name: The asset table.
             asset_types: Terms of the vocabulary Asset_Type.
 
         Raises:
-            UnknownTable, UnknownTerm: The known ones are named.
+            UnknownTable, UnknownTerm: The table or a type is unknown; the message names the known ones.
         """
         self._connection.catalog.model.asset_table(asset_name)
         self._connection.terms.require(MLVocab.asset_type, asset_types)
 
     def staged_assets(self) -> list[StagedAsset]:
-        """The registered files that are not yet uploaded, to be looked at before they are."""
+        """Return the registered files that are not uploaded yet."""
         return self._runtime.staging.list_staged()
 
     def forget(self, path: str | os.PathLike[str]) -> None:
-        """Drop a registered file: it is neither uploaded nor missed; what was written stays where it is.
+        """Unregister a file: it is not uploaded and not reported as missing. The file itself stays where it is.
 
         Args:
-            path: What ``asset_file_path`` returned, or the original's path; of a folder, all staged files in it.
+            path: The path that ``asset_file_path`` returned, or the original path; a folder means all staged files in
+                it.
 
         Raises:
             InvalidFileName: No staged file has that path.
@@ -326,40 +343,42 @@ class Execution(_ExecutionBase):
         self._runtime.staging.forget(path)
 
     def mark_immutable(self, path: str | os.PathLike[str]) -> None:
-        """Say that nobody will write to a staged file in place again: who changes it writes a new file and renames.
+        """Declare that a staged file is never modified in place again, only replaced by a renamed new file.
 
-        Then the store may keep these very bytes, uncopied, while the run runs and after it; the file stays in its place
-        and can be read, and deleted, as before. One that is changed all the same before its upload is copied.
+        The store can then hard-link the file instead of copying it, during the run and after it. The file stays in
+        place and can be read and deleted. A file that is changed before its upload is copied after all.
 
         Args:
-            path: What ``asset_file_path`` returned; of a folder, all staged files in it.
+            path: The path that ``asset_file_path`` returned; a folder means all staged files in it.
 
         Raises:
             InvalidFileName: No staged file has that path.
-            MissingFiles: It is not written yet.
+            MissingFiles: The file is not written yet.
         """
         self._runtime.staging.mark_immutable(path)
 
     def add_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
-        """Give a registered file further types, whether or not it is uploaded by now; doing so again changes nothing.
+        """Add types to a registered file, before or after its upload. Types that it already has are ignored.
 
         Args:
-            path: What ``asset_file_path`` returned, or the original's path; of a folder, all registered files in it.
+            path: The path that ``asset_file_path`` returned, or the original path; a folder means all registered files
+                in it.
             asset_types: Terms of the vocabulary Asset_Type.
 
         Raises:
-            UnknownTerm: The known ones are named.
+            UnknownTerm: A type is unknown; the message names the known ones.
             InvalidFileName: No registered file has that path.
-            CatalogUnavailable: It is uploaded, and the catalog cannot be reached; the next upload makes it good.
+            CatalogUnavailable: The file is uploaded and the catalog cannot be reached; the next upload adds the types.
         """
         if self._runtime.staging.add_types(path, asset_types) and self.is_rank_zero and not self.dry_run:
             self._runtime.outputs.link_types()
 
     def drop_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
-        """Take types from a registered file that is not uploaded yet: those that ``add_asset_types`` gave it.
+        """Remove types that ``add_asset_types`` added to a registered file, while it is not uploaded yet.
 
         Args:
-            path: What ``asset_file_path`` returned, or the original's path; of a folder, all staged files in it.
+            path: The path that ``asset_file_path`` returned, or the original path; a folder means all staged files in
+                it.
             asset_types: Terms of the vocabulary Asset_Type.
 
         Raises:
@@ -408,31 +427,32 @@ class Execution(_ExecutionBase):
         only: Iterable[str | os.PathLike[str]] | None = None,
         upload_workers: int | None = None,
     ) -> dict[str, list[Asset]] | Future[dict[str, list[Asset]]]:
-        """Send what is staged and not yet sent; safe to call any number of times, in the ``with``, after it, and later.
+        """Upload the staged files. It can be called any number of times, inside the ``with`` block and after it.
 
-        After the end of the run, files that ``asset_file_path`` handed out are moved into an embedded catalog's store,
-        not copied; while it runs they are copied, and stay until its end.
+        After the end of the run, new files are moved into the store of an embedded catalog. During the run they are
+        copied and stay in place until its end.
 
         Args:
-            clean_folder: Whether the staging folder is emptied of what was sent, once the run has ended; None for the
-                ``DerivaML``'s own setting, which is to do so.
-            progress_callback: Told before the first file and after each; by default a bar on a terminal.
-            timeout: Seconds to connect, and seconds to wait for the answer to each chunk.
-            chunk_size: Bytes a chunk; 25 MiB by default.
-            max_retries: How often a failed transfer is tried again.
-            retry_delay: Seconds before the first repeat; each further one waits twice as long, with jitter.
-            wait: Whether to return when all is done; otherwise it is done in the background.
-            only: The paths of the registered files to send, or of folders of them; None for all.
-            upload_workers: How many files are on their way at once; by default four to a server, and one at a time to
-                an embedded catalog's store, which is no slower.
+            clean_folder: Whether to remove uploaded files from the staging folder once the run has ended; None uses the
+                setting of the ``DerivaML`` object, which is to remove them.
+            progress_callback: Called before the first file and after each file; by default a progress bar on a
+                terminal.
+            timeout: Seconds to connect, and seconds to wait for the response to each chunk.
+            chunk_size: Bytes per chunk; 25 MiB by default.
+            max_retries: Maximum number of retries of a failed transfer.
+            retry_delay: Seconds before the first retry; the delay doubles with each retry, with jitter.
+            wait: Whether to return when the upload is done; otherwise it runs in the background.
+            only: Paths of registered files, or of folders of them, to upload; None for all.
+            upload_workers: Number of files uploaded at once; by default 4 to a server and 1 to the store of an embedded
+                catalog, where more are not faster.
 
         Returns:
-            What was newly sent, by asset table; with ``wait=False`` a future of that.
+            The newly uploaded assets by asset table; with ``wait=False`` a future of them.
 
         Raises:
-            InvalidFileName: One of `only` was never registered.
-            UploadFailed: Files could not be sent; they stay staged.
-            MissingFiles: The run completed, all else was sent, and registered files were never written.
+            InvalidFileName: A path of `only` was never registered.
+            UploadFailed: Files could not be uploaded; they stay staged.
+            MissingFiles: The run completed, all other files were uploaded, and registered files were never written.
         """
         options = UploadOptions(
             timeout=timeout,
@@ -455,7 +475,7 @@ class Execution(_ExecutionBase):
         if not self.is_rank_zero:
             return {}
         if self.dry_run:
-            log.info("This is a dry run: %d staged files are not uploaded.", len(self.staged_assets()))
+            log.info("Dry run: %d staged files are not uploaded.", len(self.staged_assets()))
             return {}
         clean = self._connection.clean_execution_dir if clean is None else clean
         self._runtime.status_tracker.append()
@@ -467,41 +487,42 @@ class Execution(_ExecutionBase):
         if self.status.is_terminal:
             self._runtime.background.row_sync.write()
             self._runtime.background.drain()
-        must_be_whole = self.status is Status.completed and not self._is_restored
-        self._runtime.outputs.raise_for_unsent(report, require_all=must_be_whole)
+        require_all = self.status is Status.completed and not self._is_restored
+        self._runtime.outputs.raise_for_unsent(report, require_all=require_all)
         return {table: list(assets) for table, assets in report.sent.items()}
 
     def create_dataset(self, description: str = "", dataset_types: str | Iterable[str] = ()) -> Dataset:
-        """Make a dataset of which this execution is the producer, as of each version made through what is returned.
+        """Create a dataset; this execution is the producer of each version made through the returned object.
 
         Args:
-            description: What it holds.
+            description: Description of the dataset.
             dataset_types: Terms of the vocabulary Dataset_Type.
 
         Raises:
-            NotInDryRun: A dry run makes no datasets.
-            RankZeroRequired: A process of a rank above zero makes none either.
+            NotInDryRun: A dry run cannot create datasets.
+            RankZeroRequired: Only rank 0 can create datasets.
         """
         if not self.is_rank_zero:
             raise RankZeroRequired(
-                "The process of rank zero makes datasets; this one follows it: ask `if execution.is_rank_zero:` first."
+                "Only rank 0 can create datasets, and this process has a higher rank: "
+                "check `if execution.is_rank_zero:` first."
             )
-        self._reject_dry_run("make a dataset")
+        self._reject_dry_run("create a dataset")
         return create_dataset(
             self._connection, description=description, dataset_types=dataset_types, execution=self.execution_rid
         )
 
-    # What belongs to it
+    # Nested executions
 
     def add_nested_execution(self, child: RecordedExecution | RID, sequence: int | None = None) -> None:
-        """Nest another execution in this one; doing so again changes nothing.
+        """Nest another execution in this one. Nesting it again changes nothing.
 
         Args:
-            child: Which one.
-            sequence: Its place among the others, from 0; None for none.
+            child: The execution or its RID.
+            sequence: Position among the nested executions, from 0; None for no position.
 
         Raises:
-            ExecutionCycle: This one is nested in the child already, or is the child.
+            ExecutionCycle: This execution is nested in the child, or is the child.
         """
         if not self.is_rank_zero:
             return
@@ -510,7 +531,7 @@ class Execution(_ExecutionBase):
 
     def _reject_dry_run(self, action: str) -> None:
         if self.dry_run:
-            raise NotInDryRun(f"A dry run writes nothing, so it cannot {action}: leave out dry_run=True.")
+            raise NotInDryRun(f"A dry run cannot {action}, since it writes nothing: leave out dry_run=True.")
 
 
 def _unpickle_execution(address: Address, row: dict[str, Any], folder: Path, arguments: dict[str, Any]) -> Execution:

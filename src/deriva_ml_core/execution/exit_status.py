@@ -1,4 +1,4 @@
-"""How a run ended: what the way out of its ``with`` says, and the signal that asked for it."""
+"""Determines the final status of a run: from its exception, from SIGTERM, and from failures of other ranks."""
 
 from __future__ import annotations
 
@@ -34,42 +34,47 @@ log = logging.getLogger(__name__)
 
 
 class ExitCallbacks:
-    """What is done when the ``with`` of a run is left, before its end is recorded.
+    """Callbacks that run when the ``with`` block of an execution is left, before its end is recorded.
 
     Args:
-        execution: Whose.
+        execution: RID of the execution.
     """
 
     def __init__(self, execution: RID) -> None:
         self._execution = execution
         self._started_at: float | None = None
         self.callbacks: list[Callable[[BaseException | None], object]] = []
-        """Each is told what the ``with`` is left by, None where it ran to its end; the last is done first."""
+        """Functions of the exception that leaves the block, None if it ran to its end; the last one runs first."""
 
     @property
     def elapsed(self) -> float:
-        """How long the tasks have been at it; 0 where they are not."""
+        """Seconds since the callbacks started; 0 while they do not run."""
         return 0.0 if self._started_at is None else monotonic() - self._started_at
 
     def run(self, error: BaseException | None) -> BaseException | None:
-        """Do the tasks once; what one raises is logged, and Ctrl-C, which ends only what was waited for, returned."""
+        """Run the callbacks once and log their exceptions.
+
+        Returns:
+            The last Ctrl-C (or other exception that is no `Exception`) raised meanwhile: it ends only the callback that
+            waits, not the remaining ones.
+        """
         self._started_at = monotonic()
-        impatience: BaseException | None = None
+        interrupt: BaseException | None = None
         while self.callbacks:
             try:
                 self.callbacks.pop()(error)
             except Exception:
-                log.warning("Something before the end of execution %s failed.", self._execution, exc_info=True)
-            except BaseException as another:  # noqa: BLE001 - Ctrl-C while something is waited for
-                impatience = another
+                log.warning("An exit callback of execution %s failed.", self._execution, exc_info=True)
+            except BaseException as raised:  # noqa: BLE001 - Ctrl-C while a callback waits
+                interrupt = raised
         self._started_at = None
-        return impatience
+        return interrupt
 
 
 class SigtermHandler:
-    """While it watches, SIGTERM leaves the ``with`` by SystemExit(143) instead of killing the process outright.
+    """While installed, turns SIGTERM into SystemExit(143), which leaves the ``with`` block.
 
-    A handler that the user has set is called as before; off the main thread nothing is watched.
+    A handler that the user has set is still called. Outside the main thread nothing is installed.
     """
 
     def __init__(self) -> None:
@@ -79,25 +84,25 @@ class SigtermHandler:
         self._is_deferring = self._is_pending = False
 
     def install(self, *, replace_default: bool = True) -> None:
-        """Begin to watch.
+        """Install the handler.
 
         Args:
-            replace_default: Whether to watch also where nobody else does; otherwise SIGTERM goes on killing outright
-                there.
+            replace_default: Whether to replace the default action too; otherwise SIGTERM without a handler still kills
+                the process.
         """
         if threading.current_thread() is threading.main_thread():
             self._previous_handler = signal.getsignal(signal.SIGTERM)
-            # None: a handler that was not set from Python, which cannot be put back
+            # None: a handler that was not set from Python and cannot be restored
             if callable(self._previous_handler) or (replace_default and self._previous_handler is not None):
                 signal.signal(signal.SIGTERM, self._handle_signal)
                 self._is_installed = True
 
     def defer(self) -> None:
-        """Let the next SIGTERM wait until `stop`: a launcher sends it while the end of a failed run is recorded."""
+        """Hold the next SIGTERM back until `uninstall`: launchers send it while the end of a failed run is recorded."""
         self._is_deferring = True
 
     def uninstall(self) -> None:
-        """Put back what was there, unless somebody has set another handler meanwhile; then what waited comes."""
+        """Restore the previous handler unless another was set meanwhile, then raise a deferred SIGTERM."""
         if self._is_installed and signal.getsignal(signal.SIGTERM) == self._handle_signal:
             signal.signal(signal.SIGTERM, self._previous_handler)
         self._is_installed = self._is_deferring = False
@@ -119,23 +124,23 @@ class SigtermHandler:
 
 
 def final_status(error: BaseException | None, *, terminated: bool) -> tuple[Status, str]:
-    """The state that a run ends in, and the error that it ends by.
+    """Return the final status of a run and its error text.
 
     Args:
-        error: What leaves the ``with``; None where it runs to its end.
-        terminated: Whether SIGTERM came.
+        error: The exception that leaves the ``with`` block; None if the block ran to its end.
+        terminated: Whether SIGTERM was received.
 
     Returns:
-        Completed, also for SystemExit(0); Aborted for Ctrl-C, also as the SystemExit that a framework makes of it, and
-        for SIGTERM; else Failed, with the exception's type and message, which stand beside SIGTERM too.
+        Completed, also for SystemExit(0). Aborted for Ctrl-C, also if a framework converts it to SystemExit, and for
+        SIGTERM. Otherwise Failed. The text holds the exception's type and message, for SIGTERM as well.
     """
     if error is None:
         return Status.completed, ""
     if _is_interrupt(error):
         return Status.aborted, "KeyboardInterrupt"
     if terminated:
-        words = f", then {type(error).__name__}: {error}" if isinstance(error, Exception) else ""
-        return Status.aborted, f"SIGTERM{words}"
+        suffix = f", then {type(error).__name__}: {error}" if isinstance(error, Exception) else ""
+        return Status.aborted, f"SIGTERM{suffix}"
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Status.completed, ""
     return Status.failed, f"{type(error).__name__}: {error}"
@@ -149,7 +154,7 @@ def _is_interrupt(error: BaseException) -> bool:
 
 
 def format_catalog_duration(duration: timedelta) -> str:
-    """A duration as catalogs write it: ``0.0H 1.0min 2.3456sec``."""
+    """Format a duration as in the column Duration: ``0.0H 1.0min 2.3456sec``."""
     minutes, seconds = divmod(duration.total_seconds(), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:.1f}H {minutes:.1f}min {seconds:.4f}sec"
@@ -158,18 +163,18 @@ def format_catalog_duration(duration: timedelta) -> str:
 PEER_LOST_PATTERN = re.compile(
     r"^Dist\w*Error:|gloo|NCCL|Connection (closed|reset) by peer|Broken pipe|pair closure|Timed out waiting", re.I
 )
-"""How torch's backends say that another process is gone: its error classes, and the words of plain RuntimeErrors."""
+"""Errors of torch's backends for a lost peer: its error classes, and the messages of plain RuntimeErrors."""
 
 FAILURE_TIMEOUT, POLL_INTERVAL = 2.0, 0.05
-"""Seconds that rank zero waits for the word of a process that is gone, and seconds between two looks."""
+"""Seconds that rank 0 waits for the failure report of a lost process, and seconds between two polls."""
 
 
 def report_failure(folder: Path, rank: int, error: str) -> None:
-    """Write into the journal of the execution that a process of it has failed, where the journal can be reached.
+    """Write the failure of a rank to the execution's journal, if the journal can be reached.
 
     Args:
         folder: The execution's working folder.
-        rank: The process's rank.
+        rank: Rank of the failed process.
         error: The exception's type and message.
     """
     from deriva_ml_core.redaction import redact_text
@@ -180,38 +185,38 @@ def report_failure(folder: Path, rank: int, error: str) -> None:
         if path.is_file():
             Journal(path).append(failure)
     except OSError as reason:
-        log.warning("The failure of rank %d could not be written to %s: %s", rank, path, reason)
+        log.warning("Failed to write the failure of rank %d to %s: %s", rank, path, reason)
 
 
 def resolve_final_status(journal: Journal, status: Status, reason: str) -> tuple[Status, str]:
-    """What a run ended by, with the failures of its other processes taken into account.
+    """Return the final status and reason of a distributed run, given the failures of all ranks.
 
     Args:
-        journal: Where they are written.
-        status: What rank zero itself ended in.
-        reason: What it ended by.
+        journal: The journal that the ranks report failures to.
+        status: Final status of rank 0 by itself.
+        reason: Reason of rank 0 by itself.
 
     Returns:
-        Failed, by the first that failed of its own accord, where rank zero only noticed it or was ended for it; what
-        rank zero did of its own accord stays, as does Ctrl-C.
+        Failed with the root cause, if rank 0 only lost its peer or was terminated because of it. An error of rank 0
+        itself stays, and so does Ctrl-C.
     """
-    noticed = status is Status.failed and PEER_LOST_PATTERN.search(reason) is not None
-    failures = _wait_for_failures(journal) if noticed else journal.state.failures
-    guilty = root_cause(failures)
+    lost_peer = status is Status.failed and PEER_LOST_PATTERN.search(reason) is not None
+    failures = _wait_for_failures(journal) if lost_peer else journal.state.failures
+    cause = root_cause(failures)
     if status is Status.completed and failures:
-        return Status.failed, guilty or _format_failure(failures[0])
-    if guilty is None or reason == "KeyboardInterrupt":
+        return Status.failed, cause or _format_failure(failures[0])
+    if cause is None or reason == "KeyboardInterrupt":
         return status, reason
-    if status is Status.failed and not noticed:
-        return status, f"{reason} (and {guilty})"
-    return Status.failed, guilty
+    if status is Status.failed and not lost_peer:
+        return status, f"{reason} (and {cause})"
+    return Status.failed, cause
 
 
 def root_cause(failures: Sequence[RankFailed]) -> str | None:
-    """The process that failed first of its own accord, such as ``rank 1: ValueError: no data``.
+    """Find the rank whose failure caused a distributed run to fail.
 
     Returns:
-        None where all that failed only noticed that another was gone.
+        Rank and error, such as ``rank 1: ValueError: no data``; None if all ranks failed only because they lost a peer.
     """
     return next((_format_failure(failure) for failure in failures if not PEER_LOST_PATTERN.search(failure.error)), None)
 
@@ -221,8 +226,8 @@ def _format_failure(failure: RankFailed) -> str:
 
 
 def _wait_for_failures(journal: Journal) -> list[RankFailed]:
-    """The failures that are known, or become known shortly: a connection may break before its process has spoken."""
-    end = time.monotonic() + FAILURE_TIMEOUT
-    while not journal.state.failures and time.monotonic() < end:
+    """Return the reported failures; wait shortly for the first, since a connection can break before the report."""
+    deadline = time.monotonic() + FAILURE_TIMEOUT
+    while not journal.state.failures and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
     return journal.state.failures

@@ -1,4 +1,4 @@
-"""What a notebook shows of an execution: one compact card of HTML, whatever state it and its catalog are in."""
+"""The HTML representation of an execution in notebooks. It works in every state of the run and of the catalog."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["render_html"]
 
 CURVES_FILE, CURVES_TYPE = "training_curves.png", "Training_Curves"
 PRIORITY_TYPES = frozenset({"Best_Checkpoint", "Last_Checkpoint"})
-"""Types of what is listed before all others."""
+"""Asset types that are listed first."""
 
 MAX_IMAGE_BYTES = 512 * 2**10
-"""In bytes: a notebook keeps what it shows."""
+"""Maximum size of the image, in bytes: the notebook file stores its outputs."""
 
 MAX_ITEMS = 10
 MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 100, 600
-"""In letters."""
+"""Maximum lengths, in characters."""
 
 BORDER_STYLE = "1px solid rgba(127,127,127,.35)"
 FRAME_STYLE = (
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 
 class ExecutionView(Protocol):
-    """What a card is made of; a recorded and a live execution are such."""
+    """The attributes of an execution that are shown; implemented by recorded and live executions."""
 
     @property
-    def connection(self) -> Connection: ...
+    def _connection(self) -> Connection: ...
     @property
     def execution_rid(self) -> RID: ...
     @property
@@ -71,23 +71,23 @@ class ExecutionView(Protocol):
 
 
 def render_html(execution: ExecutionView, load_state: Callable[[], ExecutionState]) -> str:
-    """The HTML of an execution's card: no script, no style sheet, every text escaped; it never raises.
+    """Return the HTML of an execution, without scripts and style sheets, with all text escaped. It never raises.
 
     Args:
-        execution: Which one.
-        load_state: Reads its journal, here or from the catalog.
+        execution: The execution.
+        load_state: Function that loads the state from the local journal or from the catalog.
     """
     try:
         return _render_execution(execution, load_state)
     except Exception as error:
-        log.debug("No card of the execution could be made.", exc_info=True)
+        log.debug("Failed to render the execution as HTML.", exc_info=True)
         text = escape(_truncate(f"{type(error).__name__}: {error}", MAX_TEXT_LENGTH))
         return f'<div style="{FRAME_STYLE}">Execution: {text}</div>'
 
 
 @dataclass
 class _CatalogReader:
-    """Asks a catalog until it does not answer, and then no more, so that nobody waits for it twice."""
+    """Reads from a catalog until a query fails; later queries return their default, so that users wait only once."""
 
     error: str = ""
 
@@ -96,7 +96,7 @@ class _CatalogReader:
             return default
         try:
             return query()
-        except Exception as error:  # noqa: BLE001 - the card says so
+        except Exception as error:  # noqa: BLE001 - the HTML shows the error
             self.error = f"{type(error).__name__}: {error}"
             return default
 
@@ -112,7 +112,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Contents:
-    """What went in, what came out, and the picture."""
+    """Inputs, outputs, metadata files, curves and workflow of an execution."""
 
     inputs: Sequence[str] = ()
     outputs: Sequence[_File] = ()
@@ -122,58 +122,62 @@ class _Contents:
 
 
 def _render_execution(execution: ExecutionView, load_state: Callable[[], ExecutionState]) -> str:
-    catalog = _CatalogReader()
-    told = catalog.read(load_state, ExecutionState())
-    contents = _collect_contents(execution, told, catalog)
+    reader = _CatalogReader()
+    state = reader.read(load_state, ExecutionState())
+    contents = _collect_contents(execution, state, reader)
     rows = [
         ("Workflow", _render_workflow(execution.workflow_rid, contents.workflow)),
         ("Inputs", _render_lines(map(escape, contents.inputs))),
         ("Outputs", _render_files(contents.outputs)),
         ("Records", _render_lines(map(escape, contents.metadata_files)) if contents.metadata_files else ""),
     ]
-    parts = [_render_header(execution, told), *_render_texts(execution)]
+    parts = [_render_header(execution, state), *_render_texts(execution)]
     body = "".join(
         f"<tr style='background:none'>{_render_cell(_render_muted(name))}{_render_cell(html)}</tr>"
         for name, html in rows
         if html
     )
     parts.append(f'<table style="border-collapse:collapse;margin:6px 0 0 0">{body}</table>')
-    if catalog.error:
-        text = _truncate(catalog.error, MAX_TEXT_LENGTH)
-        parts.append(f"<div>The catalog cannot be read now, so this may not be all: {escape(text)}</div>")
+    if reader.error:
+        text = _truncate(reader.error, MAX_TEXT_LENGTH)
+        parts.append(f"<div>The catalog cannot be read, so this may be incomplete: {escape(text)}</div>")
     if contents.image:
         parts.append(_render_image(contents.image))
     return f'<div style="{FRAME_STYLE}">{"".join(parts)}</div>'
 
 
-# What there is to tell
+# Collect the contents
 
 
-def _collect_contents(execution: ExecutionView, state: ExecutionState, catalog: _CatalogReader) -> _Contents:
-    found = execution.connection.catalog
+def _collect_contents(execution: ExecutionView, state: ExecutionState, reader: _CatalogReader) -> _Contents:
+    catalog = execution._connection.catalog
     workflow: list[dict[str, Any]] = []
     if (rid := execution.workflow_rid) is not None:
-        workflow = catalog.read(lambda: found.select(MLTable.workflow, {"RID": rid}), [])
-    datasets = catalog.read(execution.list_input_datasets, list(state.datasets.values()))
-    assets = catalog.read(execution.list_assets, None)
-    own = {file.rid for file in state.files.values() if file.asset.record}
+        workflow = reader.read(lambda: catalog.select(MLTable.workflow, {"RID": rid}), [])
+    datasets = reader.read(execution.list_input_datasets, list(state.datasets.values()))
+    assets = reader.read(execution.list_assets, None)
+    metadata_rids = {file.rid for file in state.files.values() if file.asset.record}
     inputs = [f"Dataset {spec.rid}{f', version {spec.version}' if spec.version else ''}" for spec in datasets]
-    if assets is None:  # what the journal tells will do
+    if assets is None:  # fall back to the journal
         inputs += state.assets
-        sent = [_file_from_state(file) for file in state.files.values() if file.rid is not None and file.rid not in own]
-        records = [file.asset.filename for file in state.files.values() if file.asset.record]
+        uploaded = [
+            _file_from_state(file)
+            for file in state.files.values()
+            if file.rid is not None and file.rid not in metadata_rids
+        ]
+        metadata_files = [file.asset.filename for file in state.files.values() if file.asset.record]
     else:
         inputs += [
-            f"{_truncate(each.filename)} ({each.table} {each.rid})" for each in assets if each.role == Role.input
+            f"{_truncate(asset.filename)} ({asset.table} {asset.rid})" for asset in assets if asset.role == Role.input
         ]
-        outputs = [each for each in assets if each.role != Role.input]
-        of_run = [each for each in outputs if each.rid in own or each.filename == JOURNAL_FILENAME]
-        sent = [_file_from_asset(each) for each in outputs if each not in of_run]
-        records = [each.filename for each in of_run]
-    waiting = [_file_from_state(file) for file in state.pending_files() if not file.asset.record]
-    sent.sort(key=lambda file: PRIORITY_TYPES.isdisjoint(file.types))
-    picture = _load_curves_image(execution, state, [] if assets is None else assets)
-    return _Contents(inputs, [*waiting, *sent], list(dict.fromkeys(records)), picture, dict(*workflow))
+        outputs = [asset for asset in assets if asset.role != Role.input]
+        metadata = [asset for asset in outputs if asset.rid in metadata_rids or asset.filename == JOURNAL_FILENAME]
+        uploaded = [_file_from_asset(asset) for asset in outputs if asset not in metadata]
+        metadata_files = [asset.filename for asset in metadata]
+    pending = [_file_from_state(file) for file in state.pending_files() if not file.asset.record]
+    uploaded.sort(key=lambda file: PRIORITY_TYPES.isdisjoint(file.types))
+    image = _load_curves_image(execution, state, [] if assets is None else assets)
+    return _Contents(inputs, [*pending, *uploaded], list(dict.fromkeys(metadata_files)), image, dict(*workflow))
 
 
 def _file_from_asset(asset: Asset) -> _File:
@@ -192,16 +196,16 @@ def _file_from_state(file: FileState) -> _File:
 
 
 def _load_curves_image(execution: ExecutionView, state: ExecutionState, assets: Sequence[Asset]) -> bytes:
-    """The newest curves: staged, in the working folder, or in the store; empty where there are none that fit."""
+    """Return the newest curves: staged, in the working folder, or in the store; empty if none can be shown."""
     staged = [file.asset.path for file in state.pending_files() if file.asset.filename == CURVES_FILE]
     for file in (*reversed(staged), execution.working_dir / CURVES_FILE):
         if content := _read_png(file):
             return content
-    stored = [each for each in assets if CURVES_TYPE in each.asset_types or each.filename == CURVES_FILE]
+    stored = [asset for asset in assets if CURVES_TYPE in asset.asset_types or asset.filename == CURVES_FILE]
     try:
-        return _download_image(execution.connection, stored[-1]) if stored else b""
+        return _download_image(execution._connection, stored[-1]) if stored else b""
     except Exception:
-        log.debug("The curves could not be fetched.", exc_info=True)
+        log.debug("Failed to download the curves.", exc_info=True)
         return b""
 
 
@@ -224,7 +228,7 @@ def _read_png(file: Path) -> bytes:
     return content if content.startswith(b"\x89PNG\r\n\x1a\n") else b""
 
 
-# How it looks
+# Render HTML
 
 
 def _render_header(execution: ExecutionView, state: ExecutionState) -> str:
@@ -244,12 +248,12 @@ def _render_texts(execution: ExecutionView) -> Iterable[str]:
 
 
 def _run_time_text(execution: ExecutionView, state: ExecutionState) -> str:
-    """How long it ran, or runs by now."""
+    """Return the run time, up to now for a run that has not ended."""
     ended = execution.status.is_terminal
-    if state.start_time is None or (ended and state.running_since is not None):  # it died, nobody knows when
+    if state.start_time is None or (ended and state.running_since is not None):  # it died at an unknown time
         return execution.duration or ""
-    goes_on = timedelta() if state.running_since is None else datetime.now(UTC) - state.running_since
-    return f"{'' if ended else 'for '}{format_duration((state.run_time + goes_on).total_seconds())}"
+    current = timedelta() if state.running_since is None else datetime.now(UTC) - state.running_since
+    return f"{'' if ended else 'for '}{format_duration((state.run_time + current).total_seconds())}"
 
 
 def _render_workflow(rid: RID | None, row: Mapping[str, Any]) -> str:
@@ -268,21 +272,21 @@ def _render_files(files: Sequence[_File]) -> str:
 
 
 def _render_file(file: _File) -> str:
-    types, sum_ = escape(_truncate(", ".join(file.types))), "waits" if file.is_pending else escape(file.md5[:8])
+    types, state = escape(_truncate(", ".join(file.types))), "staged" if file.is_pending else escape(file.md5[:8])
     cells = (
         escape(_truncate(file.name)),
         _render_muted(types),
         format_size(file.size) or _render_muted("not written"),
-        _render_muted(sum_),
+        _render_muted(state),
     )
     return f'<tr style="background:none">{"".join(map(_render_cell, cells))}</tr>'
 
 
 def _render_lines(lines: Iterable[str]) -> str:
-    """Lines of HTML, the first ten of them."""
-    given = list(lines)
-    more = [_render_muted(f"and {len(given) - MAX_ITEMS} more")] if len(given) > MAX_ITEMS else []
-    return "<br>".join([*given[:MAX_ITEMS], *more]) or _render_muted("none")
+    """Render the first ten lines of HTML."""
+    items = list(lines)
+    more = [_render_muted(f"and {len(items) - MAX_ITEMS} more")] if len(items) > MAX_ITEMS else []
+    return "<br>".join([*items[:MAX_ITEMS], *more]) or _render_muted("none")
 
 
 def _render_image(content: bytes) -> str:
@@ -293,7 +297,7 @@ def _render_image(content: bytes) -> str:
 
 
 def _render_link(text: str, url: str) -> str:
-    """A text, as a link where the URL is a page on the web."""
+    """Render a text, as a link if the URL is a web page."""
     if not url.startswith("https://"):
         return escape(text)
     return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{escape(text)}</a>'

@@ -1,4 +1,4 @@
-"""The executions that a notebook's kernel has made, for the process that runs the notebook to find."""
+"""Lists the executions that a notebook kernel created, for the process that runs the notebook."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["REGISTRY_VARIABLE", "KernelExecution", "register_execution", "read_r
 log = logging.getLogger(__name__)
 
 REGISTRY_VARIABLE = "DERIVA_ML_NOTEBOOK_RUN"
-"""The environment variable that names the file in which a kernel notes its executions, one a line."""
+"""Environment variable with the path of the file in which a kernel registers its executions, one per line."""
 
 
 class KernelExecution(FrozenModel):
-    """An execution that a kernel made or went on with.
+    """An execution that a kernel created or resumed.
 
     Args:
-        rid: Its record id, ``0000`` for a dry run.
-        address: Where it is recorded, as it can be opened from another folder.
-        folder: Its working folder.
-        code: The file that it runs, where that is known.
+        rid: RID of the execution, ``0000`` for a dry run.
+        address: Address of its catalog, valid from any folder.
+        folder: The working folder.
+        code: The file that it runs, or None if unknown.
     """
 
     rid: RID
@@ -38,41 +38,41 @@ class KernelExecution(FrozenModel):
 
 
 def register_execution(execution: Execution, workflow: Workflow | RID | None, environ: Mapping[str, str]) -> None:
-    """Note an execution, where this process is a kernel and is asked to; a disk that does not take it is warned about.
+    """Register an execution if this process is a kernel and `REGISTRY_VARIABLE` is set; log a warning if that fails.
 
-    A program that the notebook begins is no kernel: what it makes is its own.
+    A program that the notebook starts is no kernel, so its executions are not registered.
 
     Args:
-        execution: What was made.
-        workflow: What it runs.
+        execution: The new or resumed execution.
+        workflow: The workflow that it runs.
         environ: The environment variables.
     """
     if not (file := environ.get(REGISTRY_VARIABLE)) or not _is_kernel():
         return
-    made = KernelExecution(
+    entry = KernelExecution(
         rid=execution.execution_rid,
         address=_absolute_address(execution),
         folder=execution.working_dir,
         code=workflow.source.path if isinstance(workflow, Workflow) else None,
     )
     try:
-        append_line(Path(file), made.model_dump_json(), mode=0o600)
+        append_line(Path(file), entry.model_dump_json(), mode=0o600)
     except OSError as error:
-        log.warning("Who runs this notebook cannot be told of execution %s: %s", made.rid, error)
+        log.warning("Failed to report execution %s to the notebook runner: %s", entry.rid, error)
 
 
 def read_registry(file: Path) -> Iterator[KernelExecution]:
-    """The executions that were noted, each once, the earliest first; none where there is no such file."""
+    """Yield each registered execution once, oldest first; none if there is no such file."""
     lines = complete_lines(file.read_bytes()) if file.is_file() else []
     executions = [KernelExecution.model_validate_json(line) for line in lines if parse_object(line) is not None]
     yield from {(execution.rid, execution.folder): execution for execution in executions}.values()
 
 
 def _absolute_address(execution: Execution) -> Address:
-    connection = execution.connection
+    connection = execution._connection
     if not connection.address.is_embedded:
         return connection.address
-    # a relative folder and DERIVA_ML_HOME mean something else in another process
+    # a relative folder and DERIVA_ML_HOME can mean another place in another process
     return connection.address.model_copy(update={"hostname": f"file:{connection.folder}"})
 
 

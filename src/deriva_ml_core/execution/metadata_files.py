@@ -1,4 +1,4 @@
-"""The files that say of an execution what it was: its configuration, its environment, its uncommitted code."""
+"""Writes the metadata files of an execution: configuration, environment snapshot, uncommitted changes, lock files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from deriva_ml_core.workflow import Workflow
 __all__ = ["write_metadata_files"]
 
 LOCK_FILES = ("uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "Pipfile.lock", "conda-lock.yml", "pylock.toml")
-"""The files in a repository's root that name each installed version, by the tools that write them."""
+"""Lock files in a repository's root, by the tools that write them."""
 
 _URL_WITH_CREDENTIALS = re.compile(rb"://[^\s'\"]*[@?]")
 
@@ -41,43 +41,43 @@ def write_metadata_files(
     workflow_rid: RID,
     datasets: list[DatasetSpec],
 ) -> list[StagedAsset]:
-    """Write an execution's records into its working folder and stage them; no secret is written.
+    """Write an execution's metadata files into its working folder and stage them. Secrets are redacted.
 
     Args:
-        connection: Whose plugins add to the environment, and whose terms type the files.
-        staging: Where they are staged.
-        folder: The working folder; they lie in its ``records``.
-        configuration: What it was created with.
-        workflow: What it runs.
-        workflow_rid: The record id of that.
+        connection: Plugins that describe the environment, and the asset types of the catalog.
+        staging: The staging area.
+        folder: The working folder; the files are in its sub-folder ``records``.
+        configuration: The execution's configuration.
+        workflow: The workflow that it runs.
+        workflow_rid: RID of the workflow.
         datasets: The input datasets with their versions.
     """
     records = folder / "records"
     records.mkdir(parents=True, exist_ok=True)
-    known = connection.terms.cached_terms(MLVocab.asset_type)
-    configured = _dump_configuration(configuration, workflow_rid, datasets)
+    known_types = connection.terms.cached_terms(MLVocab.asset_type)
+    configuration_json = _dump_configuration(configuration, workflow_rid, datasets)
     environment = _describe_environment(connection, workflow.source, folder)
     name = f"environment_snapshot_{utc_now():%Y%m%dT%H%M%S.%fZ}.json"
     files = {
-        _write_json(records / "configuration.json", configured): _select_asset_type(
-            known, "Deriva_Config", "Execution_Config"
+        _write_json(records / "configuration.json", configuration_json): _select_asset_type(
+            known_types, "Deriva_Config", "Execution_Config"
         ),
-        _write_json(records / name, environment): _select_asset_type(known, "Runtime_Env"),
+        _write_json(records / name, environment): _select_asset_type(known_types, "Runtime_Env"),
     }
     for path in _write_code_files(workflow.source.repository, records):
-        files[path] = _select_asset_type(known)
+        files[path] = _select_asset_type(known_types)
     return [staging.stage_metadata_file(path.name, path, asset_type) for path, asset_type in files.items()]
 
 
-def _select_asset_type(known: frozenset[str], *types: str) -> str:
-    """The first of these types that the catalog knows, else the metadata table's own."""
-    return next((name for name in types if name in known), "Execution_Metadata")
+def _select_asset_type(known_types: frozenset[str], *types: str) -> str:
+    """Return the first of these types that the catalog has, else the type named after the metadata table."""
+    return next((name for name in types if name in known_types), "Execution_Metadata")
 
 
 def _dump_configuration(
     configuration: ExecutionConfiguration, workflow_rid: RID, datasets: list[DatasetSpec]
 ) -> Mapping[str, Any]:
-    """The configuration as it was meant, with every version that it left open; it can be loaded again."""
+    """Return the configuration with every open version resolved, in a form that can be loaded again."""
     return {
         "workflow": workflow_rid,
         "description": configuration.description,
@@ -101,14 +101,14 @@ def _describe_environment(connection: Connection, source: SourceCode, folder: Pa
 
 
 def _file_checksum(source: SourceCode) -> Mapping[str, str]:
-    """Git's hash of the script in a container, whose workflow has the checksum of the image that its scripts share."""
+    """Return Git's hash of the script in a container, where the workflow's checksum is that of the whole image."""
     if source.kind != "container" or source.path is None or not source.path.is_file():
         return {}
     return {"file_checksum": git.blob_hash(source.path)}
 
 
 def _write_code_files(repository: Path | None, records: Path) -> list[Path]:
-    """The uncommitted changes as a patch, and the lock file, where there are any."""
+    """Write the uncommitted changes as a patch and copy the lock files, if there are any."""
     if repository is None:
         return []
     files = []
@@ -120,9 +120,9 @@ def _write_code_files(repository: Path | None, records: Path) -> list[Path]:
 
 
 def _copy_lock_file(lock: Path, target: Path) -> Path:
-    """A lock file as it is, but for logins in the addresses that packages come from."""
+    """Copy a lock file, with credentials in package URLs redacted."""
     content = lock.read_bytes()
-    if _URL_WITH_CREDENTIALS.search(content):  # it may be megabytes, in which few have to be looked at closely
+    if _URL_WITH_CREDENTIALS.search(content):  # lock files can have megabytes, and few contain credentials
         content = redact_text(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
     target.write_bytes(content)
     return target

@@ -1,4 +1,7 @@
-"""One execution for all processes of a training: rank zero's, which the others follow and write nothing to."""
+"""Shares one execution between all processes of a distributed run.
+
+Rank 0 creates and records the execution. It publishes the RID in a file; higher ranks read it and record nothing.
+"""
 
 from __future__ import annotations
 
@@ -52,16 +55,16 @@ log = logging.getLogger(__name__)
 def create_execution(
     connection: Connection, configuration: ExecutionConfiguration, workflow: Workflow | RID | None, *, dry_run: bool
 ) -> Execution:
-    """Make an execution, or follow that of rank zero; see ``DerivaML.create_execution``."""
+    """Create an execution, or open that of rank 0; see ``DerivaML.create_execution``."""
     from deriva_ml_core.redaction import redact_text
 
     rank = current_rank(os.environ)
     if dry_run:
         if rank:
             return _open_as_nonzero_rank(connection, RankMessage(rid=DRY_RUN_RID), rank, configuration)
-        trial = create.create_execution(connection, configuration, workflow, dry_run=True)
-        register_execution(trial, configuration.workflow or workflow, os.environ)
-        return trial
+        execution = create.create_execution(connection, configuration, workflow, dry_run=True)
+        register_execution(execution, configuration.workflow or workflow, os.environ)
+        return execution
     call = CreateCall(connection, os.environ)
     if rank:
         return _open_as_nonzero_rank(connection, _receive_message(call, rank, connection), rank, configuration)
@@ -76,14 +79,14 @@ def create_execution(
 
 
 def restore_execution(connection: Connection, rid: RID) -> Execution:
-    """Find an execution again, or follow rank zero in it; see ``DerivaML.restore_execution``."""
+    """Restore an execution, on higher ranks without recording; see ``DerivaML.restore_execution``."""
     if rank := current_rank(os.environ):
         return _open_as_nonzero_rank(connection, RankMessage(rid=rid), rank)
     return restore.restore_execution(connection, rid)
 
 
 def resume_execution(connection: Connection, rid: RID) -> Execution:
-    """Find an execution again to go on with it, or follow rank zero in it; see ``DerivaML.resume_execution``."""
+    """Restore an execution to resume its run, on higher ranks without recording; see ``DerivaML.resume_execution``."""
     if rank := current_rank(os.environ):
         return _open_as_nonzero_rank(connection, RankMessage(rid=rid), rank)
     execution = restore.resume_execution(connection, rid)
@@ -92,17 +95,17 @@ def resume_execution(connection: Connection, rid: RID) -> Execution:
 
 
 def _receive_message(call: CreateCall, rank: int, connection: Connection) -> RankMessage:
-    """Rank zero's word, waited for; a word without an execution where none came."""
+    """Wait for the message of rank 0; after the timeout, return the message of a dry run."""
     seconds = _rendezvous_timeout()
-    was_in_vain = call.timed_out
-    if (word := call.wait(seconds)) is not None:
-        word.raise_error()
-        return word
-    if not was_in_vain:
+    had_timed_out = call.timed_out
+    if (message := call.wait(seconds)) is not None:
+        message.raise_error()
+        return message
+    if not had_timed_out:
         warn(
-            f"This process has rank {rank}, and that of rank zero did not tell it of its execution within {seconds:g} "
-            f"seconds: it goes on without one. They meet in {connection.folder}, which all nodes should share; "
-            f"{TIMEOUT_VARIABLE} says how long to wait, and {RANK_VARIABLE}=0 makes a process stand for itself."
+            f"Rank {rank} received no execution from rank 0 within {seconds:g} s and continues unrecorded. All nodes "
+            f"must share the folder {connection.folder}. Set {TIMEOUT_VARIABLE} to wait longer, or {RANK_VARIABLE}=0 "
+            "for a process that runs on its own."
         )
     return RankMessage(rid=DRY_RUN_RID)
 
@@ -112,7 +115,7 @@ def _rendezvous_timeout() -> float:
     try:
         return float(text) if text else DEFAULT_TIMEOUT
     except ValueError as error:
-        raise ConfigurationError(f"{TIMEOUT_VARIABLE}={text!r} is no number of seconds.") from error
+        raise ConfigurationError(f"{TIMEOUT_VARIABLE}={text!r} is not a number of seconds.") from error
 
 
 def _open_as_nonzero_rank(
@@ -122,8 +125,8 @@ def _open_as_nonzero_rank(
     row = _load_row(connection, message.rid, configuration)
     execution = Execution(connection, row, folder, configuration=configuration, restored=True, rank=rank)
     if configuration is not None:
-        known = {spec.rid: spec.version for spec in execution.info.datasets}
-        datasets = [_pin_recorded_version(connection, spec, known) for spec in configuration.datasets]
+        versions = {spec.rid: spec.version for spec in execution.info.datasets}
+        datasets = [_pin_recorded_version(connection, spec, versions) for spec in configuration.datasets]
         execution._runtime.inputs.record(datasets, lookup_assets(connection, configuration.asset_rids))
     elif not folder.is_dir():
         execution._runtime.inputs.record(execution.list_input_datasets(), execution.list_assets(Role.input))
@@ -133,7 +136,7 @@ def _open_as_nonzero_rank(
 def _pin_recorded_version(
     connection: Connection, spec: DatasetSpec, recorded_versions: dict[RID, str | None]
 ) -> DatasetSpec:
-    """The version that rank zero took, where that can be seen from here."""
+    """Set the version that rank 0 recorded, if it is visible to this process; else resolve it."""
     if spec.version is None and spec.rid in recorded_versions:
         return spec.model_copy(update={"version": recorded_versions[spec.rid]})
     return resolve_version(connection, spec)
@@ -147,39 +150,40 @@ def _load_row(connection: Connection, rid: RID, configuration: ExecutionConfigur
 
 
 EXECUTIONS_VARIABLE = "DERIVA_ML_EXECUTIONS"
-"""What a process has created so far, for the processes that it launches to inherit.
+"""Environment variable with the executions that a process has created, inherited by the processes that it launches.
 
-The count of calls belongs to the process, not to one of its connections, and has to reach children that know nothing
-else of it: so it lives in the environment, beside the number of the process that it counts for.
+The number of calls belongs to the process, not to a connection, and must reach child processes that share nothing else
+with it. It is therefore in the environment, together with the id of the process.
 """
 
 TIMEOUT_VARIABLE = "DERIVA_ML_RENDEZVOUS_SECONDS"
-"""The variable that says how long a follower waits for rank zero's word."""
+"""Environment variable with the seconds that higher ranks wait for the message of rank 0."""
 
 DEFAULT_TIMEOUT = 60.0
+"""Seconds that higher ranks wait by default."""
 
 MAX_INHERITED = 32
-"""Executions that are handed on by the environment: all that a process launches has room for less than 128 KiB."""
+"""Maximum number of executions in the environment variable: the environment of a process is limited (128 KiB)."""
 
 MIN_POLL_INTERVAL, MAX_POLL_INTERVAL = 0.01, 0.25
-"""Seconds between two looks: twice as long each time, from the first of these to the second."""
+"""Seconds between two polls: the interval doubles each time, from the first value to the second."""
 
 START_TOLERANCE = 60.0
-"""Seconds by which a process may begin later than rank zero's word came, where only a clock can tell launches apart."""
+"""Seconds by which a process may start after the message of rank 0, where only the clock distinguishes launches."""
 
 MAX_MESSAGE_AGE = 86400.0
-"""Seconds after which a word that a killed process left is taken away."""
+"""Seconds after which the message of a killed process is removed."""
 
 
 class RankMessage(FrozenModel):
-    """What rank zero has to say of one call of ``create_execution``.
+    """The message of rank 0 to higher ranks about one call of ``create_execution``.
 
     Args:
-        rid: The execution; empty where it could not be created.
+        rid: RID of the execution; empty if it could not be created.
         folder: Its working folder.
-        error: The type and the text of what went wrong.
-        lease: The process that says so.
-        time: When.
+        error: Type and message of the error.
+        lease: The process that published the message.
+        time: Time of publication, in UTC.
     """
 
     rid: RID = ""
@@ -189,22 +193,22 @@ class RankMessage(FrozenModel):
     time: datetime = Field(default_factory=utc_now)
 
     def raise_error(self) -> None:
-        """Raise what rank zero raised, as the same class where it is one of ours."""
+        """Raise the error of rank 0, as the same class if it is an error of this package."""
         if self.error is None:
             return
         name, text = self.error
-        kind = getattr(errors, name, None)
-        is_ours = isinstance(kind, type) and issubclass(kind, DerivaMLException)
-        message = f"Rank zero could not create the execution: {'' if is_ours else f'{name}: '}{text}"
-        raise (kind if is_ours else DerivaMLException)(message)  # type: ignore[misc]
+        error_class = getattr(errors, name, None)
+        is_ours = isinstance(error_class, type) and issubclass(error_class, DerivaMLException)
+        message = f"Rank 0 failed to create the execution: {'' if is_ours else f'{name}: '}{text}"
+        raise (error_class if is_ours else DerivaMLException)(message)  # type: ignore[misc]
 
 
 class CreateCall:
-    """One call of ``create_execution``, which is the same one in every process that runs the same script.
+    """One call of ``create_execution``, identified by its number in every process that runs the same script.
 
     Args:
-        connection: Whose folders words are left in.
-        environ: The process's environment; the call is counted in it.
+        connection: The connection whose folders hold the messages.
+        environ: The process's environment, in which the call is counted.
     """
 
     def __init__(self, connection: Connection, environ: MutableMapping[str, str]) -> None:
@@ -216,73 +220,74 @@ class CreateCall:
 
     @property
     def number(self) -> int:
-        """Which call of the process this is, from 1."""
+        """Number of the call in the process, from 1."""
         return int(self._counter["count"])
 
     @property
     def timed_out(self) -> bool:
-        """Whether this process has waited in vain for a word before."""
+        """Whether an earlier call in this process timed out."""
         return bool(self._counter["in_vain"])
 
     def publish(self, message: RankMessage, *, rank: int | None) -> None:
-        """Leave a word for the processes of higher ranks; a disk that does not take it is warned about.
+        """Publish a message for higher ranks; log a warning if it cannot be written.
 
         Args:
-            message: What to say.
-            rank: 0 where others were launched beside this process; None where it can only launch them itself.
+            message: The message.
+            rank: 0 if other processes were launched together with this one; None if only this process can launch them.
         """
         self._save_execution(message)
         if rank is None or world_size(self._environ) == 1:
             return
         signed = message.model_copy(update={"lease": ProcessIdentity.current()})
-        for place in self._message_paths():
+        for path in self._message_paths():
             try:
-                _write_message(place, signed)
+                _write_message(path, signed)
             except OSError as error:
-                log.warning("The processes of higher ranks cannot be told of execution %s: %s", message.rid, error)
+                log.warning("Failed to publish execution %s to higher ranks: %s", message.rid, error)
 
     def wait(self, timeout: float) -> RankMessage | None:
-        """Take rank zero's word, as soon as it is there.
+        """Wait for the message of rank 0.
 
         Args:
-            timeout: How long to wait for it; at most one look where an earlier call has waited in vain.
+            timeout: Maximum seconds to wait; after an earlier timeout the message is only checked once.
 
         Returns:
-            None where there was none.
+            The message; None if there was none.
         """
         if self.number <= self._counter["inherited"]:
-            made = self._counter["made"].get(str(self.number))
-            return RankMessage(rid=made[0], folder=made[1]) if made else None
-        end = time.monotonic() + (0 if self.timed_out else timeout)
-        pause = MIN_POLL_INTERVAL
-        while (word := self._read_message()) is None and time.monotonic() < end:
-            time.sleep(pause)
-            pause = min(2 * pause, MAX_POLL_INTERVAL)
-        if word is None:
+            inherited = self._counter["made"].get(str(self.number))
+            return RankMessage(rid=inherited[0], folder=inherited[1]) if inherited else None
+        deadline = time.monotonic() + (0 if self.timed_out else timeout)
+        interval = MIN_POLL_INTERVAL
+        while (message := self._read_message()) is None and time.monotonic() < deadline:
+            time.sleep(interval)
+            interval = min(2 * interval, MAX_POLL_INTERVAL)
+        if message is None:
             self._counter["in_vain"] = True
             self._save_counter()
         else:
-            self._save_execution(word)
-        return word
+            self._save_execution(message)
+        return message
 
     def _message_paths(self) -> list[Path]:
-        """Where the word lies: of two folders that a launch may share, either will do."""
+        """Paths of the message; it is written to two folders, since a launch may share only one of them."""
         key = sha256(launch_key(self._environ).encode()).hexdigest()[:16]
         folders = dict.fromkeys((self._connection.folder, self._connection.address.working_dir))
         return [folder / "rendezvous" / key / f"{self.number}.json" for folder in folders if folder is not None]
 
     def _read_message(self) -> RankMessage | None:
-        for place in self._message_paths():
+        for path in self._message_paths():
             with suppress(OSError, ValidationError):
-                word = RankMessage.model_validate_json(place.read_bytes())
-                if _is_from_this_launch(word):
-                    return word
+                message = RankMessage.model_validate_json(path.read_bytes())
+                if _is_from_this_launch(message):
+                    return message
         return None
 
     def _save_execution(self, message: RankMessage) -> None:
         if message.rid:
-            made = {**self._counter["made"], str(self.number): [message.rid, message.folder and str(message.folder)]}
-            self._counter["made"] = dict(list(made.items())[-MAX_INHERITED:])
+            entry = [message.rid, message.folder and str(message.folder)]
+            executions = {**self._counter["made"], str(self.number): entry}
+            self._counter["made"] = dict(list(executions.items())[-MAX_INHERITED:])
             self._save_counter()
 
     def _save_counter(self) -> None:
@@ -290,7 +295,7 @@ class CreateCall:
 
 
 def _load_counter(environ: MutableMapping[str, str]) -> dict[str, Any]:
-    """How many calls this process has made, and what is known of those that it shares with the one that launched it."""
+    """Load the number of calls in this process, and the executions inherited from the process that launched it."""
     empty: dict[str, Any] = {
         "process": os.getpid(),
         "script": sys.argv[0],
@@ -299,19 +304,21 @@ def _load_counter(environ: MutableMapping[str, str]) -> dict[str, Any]:
         "in_vain": False,
         "made": {},
     }
-    found: dict[str, Any] = json.loads(environ.get(EXECUTIONS_VARIABLE, "{}"))  # ours: no user writes it
-    if found.get("process") == os.getpid():
-        return found
-    # a script that begins another one as a process of some training does not share its own executions with it
+    # only this module writes the variable, so it needs no validation
+    counter: dict[str, Any] = json.loads(environ.get(EXECUTIONS_VARIABLE, "{}"))
+    if counter.get("process") == os.getpid():
+        return counter
+    # a script that starts another script as part of a distributed run does not share its executions with it
     if (
-        found.get("process") != os.getppid()
-        or found.get("script") != sys.argv[0]
+        counter.get("process") != os.getppid()
+        or counter.get("script") != sys.argv[0]
         or not is_launched_by_rank_zero(environ)
     ):
         return empty
-    shared = {**empty, "inherited": found["count"], "made": found["made"]}
-    # what multiprocessing began goes on where its parent was; what Lightning launched runs the script from its top
-    return {**shared, "count": found["count"]} if _is_multiprocessing_child() else shared
+    inherited = {**empty, "inherited": counter["count"], "made": counter["made"]}
+    # a multiprocessing child continues where its parent was; a child that Lightning launched runs the script from the
+    # start
+    return {**inherited, "count": counter["count"]} if _is_multiprocessing_child() else inherited
 
 
 def _is_multiprocessing_child() -> bool:
@@ -320,7 +327,7 @@ def _is_multiprocessing_child() -> bool:
 
 
 def _is_from_this_launch(message: RankMessage) -> bool:
-    """Whether a word was left by the rank zero of this launch, not by that of an earlier one with the same key."""
+    """Whether a message is from rank 0 of this launch, and not of an earlier launch with the same key."""
     import psutil
 
     if message.lease is None:
@@ -337,12 +344,12 @@ def _write_message(path: Path, message: RankMessage) -> None:
             if time.time() - old.stat().st_mtime > MAX_MESSAGE_AGE:
                 _remove_message(old)
     write_atomic(path, message.model_dump_json())
-    # nothing depends on it: who is killed leaves a word that nobody believes
+    # only a clean-up: readers ignore the message of a killed process
     atexit.register(partial(_remove_own_message, path, os.getpid()))
 
 
 def _remove_own_message(path: Path, creator_pid: int) -> None:
-    if creator_pid == os.getpid():  # not a child that it forked
+    if creator_pid == os.getpid():  # a forked child must not remove the message of its parent
         with suppress(OSError):
             _remove_message(path)
 

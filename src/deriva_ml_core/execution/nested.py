@@ -1,4 +1,4 @@
-"""Executions within executions, without circles."""
+"""Nests an execution in another and rejects cycles."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ def nest_execution(
     """Nest an execution in another; see ``Execution.add_nested_execution``."""
     rid = child if isinstance(child, str) else child.execution_rid
     connection.require_row(MLTable.execution, rid)
-    above = {parent.execution_rid, *(each.execution_rid for each in parent.list_parent_executions(recurse=True))}
-    if rid in above:
-        raise ExecutionCycle(f"Execution {rid} cannot be nested in {parent.execution_rid}, which it contains or is.")
+    ancestors = parent.list_parent_executions(recurse=True)
+    if rid in {parent.execution_rid, *(ancestor.execution_rid for ancestor in ancestors)}:
+        raise ExecutionCycle(
+            f"Execution {rid} cannot be nested in {parent.execution_rid}: they are the same, or {rid} contains it."
+        )
     link = {"Execution": parent.execution_rid, "Nested_Execution": rid, "Sequence": sequence}
     connection.catalog.insert(MLTable.nested_execution, [link], skip_existing=True)

@@ -1,4 +1,4 @@
-"""An execution's outputs on their way: which files go, in which turn, what is kept beside them, what is left."""
+"""Uploads the outputs of an execution: staged files, added types, metadata files and a copy of the journal."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class Outputs:
-    """What an execution sends to its catalog and store, one sender at a time.
+    """The outputs of one execution; a lock file allows one upload at a time.
 
     Args:
-        connection: Where to send it.
-        journal: What is known of it.
-        staging: Where the files wait.
-        execution: Whose outputs they are.
+        connection: Target catalog and store.
+        journal: The execution's journal.
+        staging: The execution's staged files.
+        execution: RID of the execution.
     """
 
     def __init__(self, connection: Connection, journal: Journal, staging: StagingArea, execution: RID) -> None:
@@ -47,74 +47,74 @@ class Outputs:
         progress_callback: Callable[[UploadProgress], None] | None,
         only: Iterable[Path] | None = None,
     ) -> UploadReport:
-        """Send what is staged; afterwards, if the run has ended and something was sent, a copy of the journal.
+        """Upload staged files, then a copy of the journal if the run has ended and files were uploaded.
 
         Args:
-            options: How to send.
-            clean: Whether an ended run's files are moved away, not copied.
-            progress_callback: Whom to tell of the progress.
-            only: The paths of the files to send, or of folders of them; None for all.
+            options: Timeouts, chunk size, retries and number of workers.
+            clean: Whether to move the files of an ended run instead of copying them.
+            progress_callback: Called with the progress.
+            only: Paths of files, or of folders of them, to upload; None for all.
 
         Returns:
-            What was sent of the user's files, and what was not. A registered file that a running execution has not yet
-            written is neither.
+            Which of the user's files were uploaded and which were not. A registered file that a running execution has
+            not written yet is in neither list.
         """
         from filelock import FileLock
 
-        with FileLock(f"{self._journal.path}.lock"), progress_reporter(progress_callback) as heard:
+        with FileLock(f"{self._journal.path}.lock"), progress_reporter(progress_callback) as callback:
             ended = self._journal.state.status.is_terminal
-            wanted = None if only is None else self._staging.base_keys(only)
-            self._staging.restage_changed(wanted)
-            report = self._upload(options, move=ended and clean, progress_callback=heard, only=wanted)
+            keys = None if only is None else self._staging.base_keys(only)
+            self._staging.restage_changed(keys)
+            report = self._upload(options, move=ended and clean, progress_callback=callback, only=keys)
             if not self._journal.state.status.is_terminal:
-                unsent = tuple(each for each in report.unsent if each.reason != MISSING_FILE_REASON)
+                unsent = tuple(asset for asset in report.unsent if asset.reason != MISSING_FILE_REASON)
                 return report.model_copy(update={"unsent": unsent})
-            left = self._finalize(clean=clean)
-            return report.model_copy(update={"unsent": (*report.unsent, *left)})
+            unsent_files = self._finalize(clean=clean)
+            return report.model_copy(update={"unsent": (*report.unsent, *unsent_files)})
 
     def finalize(self, *, clean: bool) -> None:
-        """Round off, at the run's end, what was sent while it ran; an upload that is under way does it itself later.
+        """Upload the journal and clean up at the end of a run; an upload in progress does this itself when it ends.
 
         Args:
-            clean: Whether the files that were sent are taken away.
+            clean: Whether to remove uploaded files.
         """
         from filelock import FileLock, Timeout
 
         with suppress(Timeout), FileLock(f"{self._journal.path}.lock", blocking=False):
-            for left in self._finalize(clean=clean):
-                log.warning("The journal of execution %s is not kept yet: %s", self._execution, left.reason)
+            for unsent in self._finalize(clean=clean):
+                log.warning("The journal of execution %s is not uploaded yet: %s", self._execution, unsent.reason)
 
     def link_types(self) -> None:
-        """Bring the types that were added to files to the catalog, of those files that are there by now."""
-        story = self._journal.state
-        files = [file for key in list(story.unlinked_keys) if (file := story.files[key]).rid is not None]
+        """Link added types in the catalog, for the files that are already uploaded."""
+        state = self._journal.state
+        files = [file for key in list(state.unlinked_keys) if (file := state.files[key]).rid is not None]
         if files:
             link_asset_types(self._connection, files)
             self._journal.append(TypesLinked(types={file.asset.key: file.added_types for file in files}))
 
     def _finalize(self, *, clean: bool) -> tuple[UnsentAsset, ...]:
-        """Keep a copy of the journal, if it has news of files, and tidy up; returns what could not be kept."""
-        left: tuple[UnsentAsset, ...] = ()
+        """Upload the journal if its copy is outdated and clean up; return what could not be uploaded."""
+        unsent: tuple[UnsentAsset, ...] = ()
         if self._journal.state.is_journal_copy_outdated:
-            left = self.upload_metadata_files(
+            unsent = self.upload_metadata_files(
                 [self._staging.stage_metadata_file(JOURNAL_FILENAME, self._journal.path, "Execution_Metadata")]
             )
         self._staging.remove_abandoned_copies()
         if clean:
             self._remove_uploaded_files()
-        return left
+        return unsent
 
     def upload_metadata_files(self, files: list[StagedAsset]) -> tuple[UnsentAsset, ...]:
-        """Send the execution's own records; returns those that could not be sent."""
-        story = self._journal.state
+        """Upload the execution's own metadata files; return those that failed."""
+        state = self._journal.state
         upload = Upload(self._connection, self._journal, self._execution, UploadOptions(), move_files=False)
-        return upload.run([story.files[record.key] for record in files]).unsent
+        return upload.run([state.files[file.key] for file in files]).unsent
 
     def warn_not_uploaded(self) -> None:
-        """Say how to send what is staged, where a run ended by an error."""
+        """Log how to upload the files that a failed run left staged."""
         if staged := self._staging.list_staged():
             log.warning(
-                "Execution %s ended with %d files staged and not uploaded. To send them: "
+                "Execution %s ended with %d staged files that are not uploaded. To upload them: "
                 "DerivaML(%r).restore_execution(%r).upload_execution_outputs()",
                 self._execution,
                 len(staged),
@@ -123,28 +123,28 @@ class Outputs:
             )
 
     def raise_for_unsent(self, report: UploadReport, *, require_all: bool) -> None:
-        """Raise for what was not sent; what was never written is only warned about unless all must be there.
+        """Raise for files that were not uploaded; files never written only log a warning unless all are required.
 
         Raises:
-            UploadFailed: Something could not be sent.
-            MissingFiles: Something that must be there was never written.
+            UploadFailed: A file could not be uploaded.
+            MissingFiles: A required file was never written.
         """
-        missing = [each for each in report.unsent if each.reason == MISSING_FILE_REASON]
-        failed = [each for each in report.unsent if each.reason != MISSING_FILE_REASON]
+        missing = [asset for asset in report.unsent if asset.reason == MISSING_FILE_REASON]
+        failed = [asset for asset in report.unsent if asset.reason != MISSING_FILE_REASON]
         if failed:
             raise UploadFailed(
                 f"{len(failed)} files of execution {self._execution} were not uploaded and stay staged: "
-                f"{_format_unsent(failed)}. Call upload_execution_outputs() again, or forget(path) what is not to "
-                f"be sent."
+                f"{_format_unsent(failed)}. Call upload_execution_outputs() again, or unregister them with "
+                f"forget(path)."
             )
         if missing:
-            text = (
-                f"{len(missing)} files of execution {self._execution} were registered and are not there: "
-                f"{_format_unsent(missing)}. Write them and upload again, or forget(path) them."
+            message = (
+                f"{len(missing)} registered files of execution {self._execution} do not exist: "
+                f"{_format_unsent(missing)}. Write them and upload again, or unregister them with forget(path)."
             )
             if require_all:
-                raise MissingFiles(text)
-            log.warning(text)
+                raise MissingFiles(message)
+            log.warning(message)
 
     def _upload(
         self,
@@ -154,7 +154,7 @@ class Outputs:
         progress_callback: Callable[[UploadProgress], None] | None,
         only: Set[str] | None,
     ) -> UploadReport:
-        story = self._journal.state
+        state = self._journal.state
         upload = Upload(
             self._connection,
             self._journal,
@@ -163,31 +163,31 @@ class Outputs:
             move_files=move,
             progress_callback=progress_callback,
         )
-        report = upload.run(file for file in story.pending_files() if only is None or base_key(file.asset.key) in only)
+        report = upload.run(file for file in state.pending_files() if only is None or base_key(file.asset.key) in only)
         self.link_types()
-        records = {file.rid for file in list(story.files.values()) if file.asset.record}
+        metadata_rids = {file.rid for file in list(state.files.values()) if file.asset.record}
         sent = {
-            table: kept
+            table: user_assets
             for table, assets in report.sent.items()
-            if (kept := tuple(asset for asset in assets if asset.rid not in records))
+            if (user_assets := tuple(asset for asset in assets if asset.rid not in metadata_rids))
         }
         return report.model_copy(update={"sent": sent})
 
     def _remove_uploaded_files(self) -> None:
-        """Take away links and copies of what is safely stored, and the folders that this leaves empty."""
-        held, story = files_open_for_writing(), self._journal.state
-        waiting = {file.asset.path for file in story.pending_files()}
-        for file in list(story.files.values()):
+        """Remove links to and copies of stored files, and the folders that this leaves empty."""
+        open_files, state = files_open_for_writing(), self._journal.state
+        pending_paths = {file.asset.path for file in state.pending_files()}
+        for file in list(state.files.values()):
             path = file.asset.path
-            if file.rid is None or file.asset.record or path in waiting:
+            if file.rid is None or file.asset.record or path in pending_paths:
                 continue
             is_stored = file.stored_stamp is not None and FileStamp.from_path(path) == file.stored_stamp
-            if path.is_symlink() or (is_stored and not is_open_file(path, held)):
+            if path.is_symlink() or (is_stored and not is_open_file(path, open_files)):
                 with suppress(FileNotFoundError):
                     path.unlink()
         self._staging.remove_empty_folders()
 
 
 def _format_unsent(unsent: list[UnsentAsset]) -> str:
-    shown_first = [f"{each.asset.path} ({each.reason})" for each in unsent[:10]]
-    return "; ".join(shown_first) + ("; …" if len(unsent) > len(shown_first) else "")
+    first_lines = [f"{failure.asset.path} ({failure.reason})" for failure in unsent[:10]]
+    return "; ".join(first_lines) + ("; …" if len(unsent) > len(first_lines) else "")

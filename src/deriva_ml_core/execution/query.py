@@ -1,4 +1,4 @@
-"""Executions that match, the newest first or the best first by one of their metrics."""
+"""Finds executions, newest first or best first by a metric."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from deriva_ml_core.execution.row_sync import has_metrics
 __all__ = ["Ranking", "find_executions", "resolve_ranking"]
 
 STAGES = ("fit", "validate", "test", "predict")
-"""Where a metric is looked for that is named without its stage, in this order."""
+"""Stages in the order in which a metric without a stage is looked up."""
 
 MAX_METRIC_ROWS = 2000
-"""Rows of metrics in which the names are looked up of those that there are."""
+"""Maximum number of metric rows read to list the known names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """By what executions are ordered, the best first.
+    """The metric that executions are ordered by, best first.
 
     Args:
-        name: A metric.
-        stage: Of which stage.
-        by_last_value: Whether by its last value, not by its best.
+        name: Name of the metric.
+        stage: Stage of the metric.
+        by_last_value: Whether to order by the last value instead of the best.
         larger_is_better: Whether larger values are better.
     """
 
@@ -40,58 +40,59 @@ class Ranking:
 
     @property
     def column(self) -> str:
-        """The column of the catalog that says by what."""
+        """Name of the catalog column to order by."""
         return "Last" if self.by_last_value else "Best"
 
     @property
     def where(self) -> Mapping[str, Any]:
-        """Which metrics."""
+        """Filter that selects the metric's rows."""
         return {"Name": self.name, "Stage": self.stage}
 
 
 def resolve_ranking(connection: Connection, sort: str, stage: str | None) -> Ranking:
-    """Look a metric up.
+    """Look up the metric to order executions by.
 
     Args:
         connection: The catalog.
-        sort: The metric's name, with ``:last`` after it for its last value; ``:best`` says the default.
-        stage: ``fit``, ``validate``, ``test`` or ``predict``; None for the first of them that has it.
+        sort: The metric's name, optionally followed by ``:last`` for its last value or ``:best`` (the default).
+        stage: ``fit``, ``validate``, ``test`` or ``predict``; None for the first of them that has the metric.
 
     Raises:
-        UnknownMetric: No execution has it; those that there are, are named.
-        ConfigurationError: There is no such stage, or the catalog has no place for metrics.
+        UnknownMetric: No execution has the metric; the message names the known ones.
+        ConfigurationError: There is no such stage, or the catalog has no table for metrics.
     """
     if stage is not None and stage not in STAGES:
-        raise ConfigurationError(f"There is no stage {stage!r}; give one of {', '.join(STAGES)}.")
+        raise ConfigurationError(f"Unknown stage {stage!r}: use one of {', '.join(STAGES)}.")
     if not has_metrics(connection.catalog.model):
         remedy = (
-            "Whoever may write it adds it by opening it once with this version."
+            "To add it, open the catalog once with this version and write access."
             if connection.address.is_embedded
-            else "Its owner adds it, and loses nothing, with DerivaML.create(hostname, project_name, catalog_id=...)."
+            else "Its owner can add it, without losing data, by DerivaML.create(hostname, project_name, "
+            "catalog_id=...)."
         )
         raise ConfigurationError(
-            f"{connection.catalog.name} has no table {MLTable.execution_metric} for metrics to order by. {remedy}"
+            f"{connection.catalog.name} has no table {MLTable.execution_metric} with metrics to sort by. {remedy}"
         )
-    base, _, word = sort.rpartition(":")
-    name, last = (base, word == "last") if base and word in ("last", "best") else (sort, False)
-    for each in STAGES if stage is None else (stage,):
-        where = {"Name": name, "Stage": each}
-        found = connection.catalog.select(MLTable.execution_metric, where, order=("Best",), limit=1)
-        if found:
-            return Ranking(name, each, last, bool(found[0]["Larger_Is_Better"]))
+    base, _, suffix = sort.rpartition(":")
+    name, last = (base, suffix == "last") if base and suffix in ("last", "best") else (sort, False)
+    for candidate in STAGES if stage is None else (stage,):
+        where = {"Name": name, "Stage": candidate}
+        rows = connection.catalog.select(MLTable.execution_metric, where, order=("Best",), limit=1)
+        if rows:
+            return Ranking(name, candidate, last, bool(rows[0]["Larger_Is_Better"]))
     raise UnknownMetric(f"No execution has {_describe_metric(name, stage)}. {_describe_known_metrics(connection)}")
 
 
 def _describe_metric(name: str, stage: str | None) -> str:
-    return f"a metric {name!r}" + (f" of the stage {stage}" if stage else "")
+    return f"a metric {name!r}" + (f" of stage {stage}" if stage else "")
 
 
 def _describe_known_metrics(connection: Connection) -> str:
     rows = connection.catalog.select(MLTable.execution_metric, order=("RCT",), descending=True, limit=MAX_METRIC_ROWS)
     names = sorted({row["Name"] if row["Stage"] == "fit" else f"{row['Name']} ({row['Stage']})" for row in rows})
     if not names:
-        return "None has told of any metric yet: update_status(progress=...) and the callbacks do."
-    return f"There are {', '.join(names)}."
+        return "No run has reported a metric yet: update_status(progress=...) and the callbacks report them."
+    return f"The known metrics are {', '.join(names)}."
 
 
 def find_executions(
@@ -104,7 +105,7 @@ def find_executions(
     limit: int | None = None,
     ranking: Ranking | None = None,
 ) -> list[RecordedExecution]:
-    """The executions that match, newest or best first; see ``DerivaML.find_executions``."""
+    """Return matching executions, newest or best first; see ``DerivaML.find_executions``."""
     catalog = connection.catalog
     where: dict[str, Any] = {}
     if workflow is not None:
@@ -126,13 +127,13 @@ def find_executions(
 def _possible_row_statuses(status: Status) -> list[str]:
     """Return what the row of an execution with a status may hold.
 
-    A row with a status that is not terminal may be out of date: the journal or the process knows better.
+    A row with a status that is not terminal may be outdated: journal and process have priority.
     """
-    return [text for each in Status if each is status or not each.is_terminal for text in row_statuses(each)]
+    return [text for known in Status if known is status or not known.is_terminal for text in row_statuses(known)]
 
 
 RowQuery = Callable[[int | None], list[dict[str, Any]]]
-"""Gives the first rows of the table Execution, at most so many."""
+"""Function of a limit that returns the first rows of the table Execution."""
 
 
 def _newest_first(connection: Connection, where: Mapping[str, Any]) -> RowQuery:
@@ -143,20 +144,20 @@ def _newest_first(connection: Connection, where: Mapping[str, Any]) -> RowQuery:
 
 
 def _best_first(connection: Connection, where: Mapping[str, Any], ranking: Ranking) -> RowQuery:
-    """Ordered and cut by the catalog; an execution of which the metric is no finite number is left out."""
+    """Return a query that the catalog sorts and limits; executions without a finite value are left out."""
     catalog = connection.catalog
-    asked = {**ranking.where, ranking.column: NOT_NULL}
+    metric_filter = {**ranking.where, ranking.column: NOT_NULL}
     if where:
-        asked["Execution"] = InSubquery(MLTable.execution, where)
+        metric_filter["Execution"] = InSubquery(MLTable.execution, where)
 
     def rows(limit: int | None) -> list[dict[str, Any]]:
         order = (ranking.column, "RID")
         metrics = catalog.select(
-            MLTable.execution_metric, asked, order=order, descending=ranking.larger_is_better, limit=limit
+            MLTable.execution_metric, metric_filter, order=order, descending=ranking.larger_is_better, limit=limit
         )
         rids = [metric["Execution"] for metric in metrics]
-        found = {row["RID"]: row for row in catalog.select(MLTable.execution, {"RID": rids})} if rids else {}
-        return [found[rid] for rid in rids if rid in found]
+        by_rid = {row["RID"]: row for row in catalog.select(MLTable.execution, {"RID": rids})} if rids else {}
+        return [by_rid[rid] for rid in rids if rid in by_rid]
 
     return rows
 
@@ -164,10 +165,10 @@ def _best_first(connection: Connection, where: Mapping[str, Any], ranking: Ranki
 def _take_matching(
     connection: Connection, query: RowQuery, limit: int | None, matches: Callable[[RecordedExecution], bool]
 ) -> list[RecordedExecution]:
-    portion = limit
+    batch_size = limit
     while True:
-        asked = query(portion)
-        found = [execution for row in asked if matches(execution := RecordedExecution(connection, row))]
-        if portion is None or len(asked) < portion or len(found) >= portion:
-            return found[:limit]
-        portion *= 4
+        rows = query(batch_size)
+        executions = [execution for row in rows if matches(execution := RecordedExecution(connection, row))]
+        if batch_size is None or len(rows) < batch_size or len(executions) >= batch_size:
+            return executions[:limit]
+        batch_size *= 4

@@ -1,12 +1,14 @@
-"""What catalog and journal tell of an execution: how it went, what went in, what came out, what belongs to it."""
+"""Executions as recorded in catalog and journal: status, inputs, outputs and nested executions."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core.assets.lookup import list_execution_assets
 from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
@@ -19,6 +21,7 @@ from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSumma
 from deriva_ml_core.schema import asset_execution_table_name
 
 __all__ = [
+    "DEPRECATED_ATTRIBUTES",
     "JOURNAL_FILENAME",
     "RecordedExecution",
     "download_journal",
@@ -29,12 +32,19 @@ __all__ = [
 ]
 
 
+DEPRECATED_ATTRIBUTES = {
+    "record": "info",
+    "connection": ("the DerivaML object that returned the execution", attrgetter("_connection")),
+}
+"""The old names of attributes of `RecordedExecution`, for `deprecated_attributes`."""
+
+
 class RecordedExecution:
-    """An execution as it was recorded; reading it changes nothing.
+    """A recorded execution; reading it changes nothing.
 
     Args:
-        connection: Where it is recorded.
-        row: Its row of the table Execution.
+        connection: Catalog and store of the execution.
+        row: The execution's row of the table Execution.
     """
 
     def __init__(self, connection: Connection, row: dict[str, Any]) -> None:
@@ -49,71 +59,69 @@ class RecordedExecution:
 
         return render_html(self, self._load_state)
 
-    @property
-    def connection(self) -> Connection:
-        """The catalog, the store and the plugins where it is recorded."""
-        return self._connection
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes(DEPRECATED_ATTRIBUTES)
 
     @property
     def execution_rid(self) -> RID:
-        """Its record id."""
+        """RID of the execution."""
         return str(self._row["RID"])
 
     @property
     def workflow_rid(self) -> RID | None:
-        """The record id of the workflow that it ran."""
+        """RID of the workflow that it ran."""
         return self._row.get("Workflow")
 
     @property
     def description(self) -> str:
-        """What it was for."""
+        """Description of the run."""
         return self._row.get("Description") or ""
 
     @property
     def working_dir(self) -> Path:
-        """The folder that it works in on this machine, whether or not it is there."""
+        """Its working folder on this machine, whether or not the folder exists."""
         return self._connection.working_folder(self.execution_rid)
 
     @property
     def status(self) -> Status:
-        """Its state; one whose process has died without a word is Aborted, though its row may say Running."""
+        """Its status; Aborted if its process died without reporting an end, even if the row says Running."""
         return self._current_status()[0]
 
     @property
     def status_detail(self) -> str:
-        """The words beside its state."""
+        """The message of its status."""
         return self._current_status()[1]
 
     @property
     def duration(self) -> str | None:
-        """How long it ran, such as ``0.0H 1.0min 2.3456sec``; None before its end."""
+        """Run time, such as ``0.0H 1.0min 2.3456sec``; None before its end."""
         return self._row.get("Duration")
 
     @property
     def created(self) -> datetime | None:
-        """When its row was made, in UTC."""
+        """Time at which its row was inserted, in UTC."""
         text = self._row.get("RCT")
         return datetime.fromisoformat(text) if text else None
 
     @property
     def start_time(self) -> datetime | None:
-        """When it began to run, in UTC; None before that, and where the journal is not at hand."""
+        """Start of the run, in UTC; None before it starts, or if the journal is not available."""
         return self._load_state().start_time
 
     @property
     def stop_time(self) -> datetime | None:
-        """When it ended, in UTC; None before that, and where the journal is not at hand."""
+        """End of the run, in UTC; None before it ends, or if the journal is not available."""
         return self._load_state().stop_time
 
     @cached_property
     def url(self) -> str:
-        """Its citation, which names it outside this catalog."""
+        """Its citation, which identifies it outside this catalog."""
         return self._connection.catalog.cite(self.execution_rid)
 
     @property
     def info(self) -> ExecutionInfo:
-        """All of this as one frozen value."""
-        story = self._load_state()
+        """The execution as one frozen value."""
+        state = self._load_state()
         status, detail = self._current_status()
         return ExecutionInfo(
             rid=self.execution_rid,
@@ -122,32 +130,32 @@ class RecordedExecution:
             workflow_rid=self.workflow_rid,
             status=status,
             status_detail=detail,
-            datasets=tuple(story.datasets.values()),
-            assets=tuple(story.assets),
+            datasets=tuple(state.datasets.values()),
+            assets=tuple(state.assets),
             working_dir=self.working_dir,
             created=self.created,
-            start_time=story.start_time,
-            stop_time=story.stop_time,
+            start_time=state.start_time,
+            stop_time=state.stop_time,
         )
 
     def list_statuses(self) -> list[StatusUpdate]:
-        """Every status that it had, in order: from its journal here, or from the copy in the catalog.
+        """List all its statuses in order, from the journal on this machine or from the copy in the catalog.
 
         Returns:
-            The statuses; none where the run left no journal.
+            The statuses; empty if there is no journal.
         """
         return list(self._load_state().statuses)
 
     def list_metrics(self) -> list[MetricSummary]:
-        """Where each metric stands of which its statuses told: the last and the best value, as the catalog has them.
+        """List the last and the best value of each metric that it reported, as recorded in the catalog.
 
         Returns:
-            The metrics; none where the run told of none, ran before catalogs had them, or the catalog has no place.
+            The metrics; empty if the run reported none or if the catalog has no table for metrics.
         """
         return list_metrics(self._connection, [self.execution_rid]).get(self.execution_rid, [])
 
     def list_assets(self, asset_role: Role | str | None = None) -> list[Asset]:
-        """The assets that went in and came out.
+        """List the input and output assets.
 
         Args:
             asset_role: ``Input`` or ``Output``; None for both.
@@ -157,32 +165,32 @@ class RecordedExecution:
         )
 
     def list_input_datasets(self) -> list[DatasetSpec]:
-        """The datasets that went in, each with the version that was taken."""
+        """List the input datasets, each with the version that was used."""
         return list_input_datasets(self._connection, self.execution_rid)
 
     def list_output_datasets(self) -> list[DatasetSpec]:
-        """The dataset versions that it made."""
+        """List the dataset versions that it created."""
         rows = self._select(MLTable.dataset_version, {"Execution": self.execution_rid})
         return [DatasetSpec(rid=row["Dataset"], version=row["Version"]) for row in rows]
 
     def list_nested_executions(self, recurse: bool = False) -> list[RecordedExecution]:
-        """The executions nested in this one, in their sequence.
+        """List the executions nested in this one, in their sequence.
 
         Args:
-            recurse: Whether those nested in them follow, level by level.
+            recurse: Whether to include deeper levels, level by level.
         """
         return self._list_related("Execution", "Nested_Execution", recurse)
 
     def list_parent_executions(self, recurse: bool = False) -> list[RecordedExecution]:
-        """The executions that this one is nested in.
+        """List the executions that this one is nested in.
 
         Args:
-            recurse: Whether those that they are nested in follow, level by level.
+            recurse: Whether to include the parents of parents, level by level.
         """
         return self._list_related("Nested_Execution", "Execution", recurse)
 
     def _list_related(self, from_column: str, to_column: str, recurse: bool) -> list[RecordedExecution]:
-        found: dict[RID, None] = {}
+        related: dict[RID, None] = {}
         level = [self.execution_rid]
         while level:
             links = self._select(MLTable.nested_execution, {from_column: level})
@@ -190,13 +198,13 @@ class RecordedExecution:
             level = [
                 link[to_column]
                 for link in links
-                if link[to_column] not in found and link[to_column] != self.execution_rid
+                if link[to_column] not in related and link[to_column] != self.execution_rid
             ]
-            found.update(dict.fromkeys(level))
+            related.update(dict.fromkeys(level))
             if not recurse:
                 break
-        rows = {row["RID"]: row for row in self._select(MLTable.execution, {"RID": list(found)})}
-        return [RecordedExecution(self._connection, rows[rid]) for rid in found if rid in rows]
+        rows = {row["RID"]: row for row in self._select(MLTable.execution, {"RID": list(related)})}
+        return [RecordedExecution(self._connection, rows[rid]) for rid in related if rid in rows]
 
     def _select(self, table: str, where: dict[str, Any]) -> list[dict[str, Any]]:
         if any(value == [] for value in where.values()):
@@ -204,13 +212,13 @@ class RecordedExecution:
         return self._connection.catalog.select(table, where)
 
     def _load_state(self) -> ExecutionState:
-        story = load_local_state(self._connection, self.execution_rid)
-        if story is None:
-            story = download_state(self._connection, self.execution_rid)
-        return story or ExecutionState()
+        state = load_local_state(self._connection, self.execution_rid)
+        if state is None:
+            state = download_state(self._connection, self.execution_rid)
+        return state or ExecutionState()
 
     def _current_status(self) -> tuple[Status, str]:
-        """The row's state and words, unless it has not ended there and this machine knows more."""
+        """Status and message of the row; of the local journal if the row's status is not terminal."""
         text, detail = self._row["Status"], self._row.get("Status_Detail") or ""
         status = status_from_row(text)
         if status is None:  # written by another program
@@ -234,10 +242,10 @@ def lookup_execution(connection: Connection, rid: RID) -> RecordedExecution:
 
 
 def effective_status(state: ExecutionState | None) -> tuple[Status, str] | None:
-    """The state and words at a journal's end, judged by whether the process that wrote it still lives.
+    """Return the last status and message of a journal; Aborted or Failed if its process has died.
 
     Returns:
-        None where the journal tells no state: there is none, or the execution is just being created.
+        None if the journal has no status: there is no journal, or the execution is just being created.
     """
     if state is None:
         return None
@@ -246,12 +254,12 @@ def effective_status(state: ExecutionState | None) -> tuple[Status, str] | None:
         if state.failures:
             from deriva_ml_core.execution.exit_status import root_cause
 
-            if (guilty := root_cause(state.failures)) is not None:
-                return Status.failed, guilty
+            if (cause := root_cause(state.failures)) is not None:
+                return Status.failed, cause
         what = "run" if state.is_created else "creation"
-        last_words = f"; its last: {state.statuses[-1].message or state.status}" if state.statuses else ""
-        where = f"process {state.process.pid} on {state.process.host}"
-        return Status.aborted, f"The {what} ended without a word ({where}){last_words}"
+        last_message = f"; last message: {state.statuses[-1].message or state.status}" if state.statuses else ""
+        process = f"process {state.process.pid} on {state.process.host}"
+        return Status.aborted, f"The {what} ended without reporting a status ({process}){last_message}"
     if not state.statuses:
         return None
     last = state.statuses[-1]
@@ -259,24 +267,24 @@ def effective_status(state: ExecutionState | None) -> tuple[Status, str] | None:
 
 
 def _has_dead_process(state: ExecutionState) -> bool:
-    """Whether the process has ended that ran the execution, or that was about to create it.
+    """Whether the process that ran the execution, or was creating it, has ended.
 
-    One that was created and has not begun may still be run by another process.
+    An execution that was created and has not started may still be run by another process.
     """
     if state.status.is_terminal or state.process is None:
         return False
-    is_at_rest = state.is_created and state.start_time is None and state.status is Status.created
-    return not is_at_rest and state.process.is_dead() is True
+    is_not_started = state.is_created and state.start_time is None and state.status is Status.created
+    return not is_not_started and state.process.is_dead() is True
 
 
 def load_local_state(connection: Connection, rid: RID) -> ExecutionState | None:
-    """What the journal in the execution's working folder tells; None where there is none on this machine."""
+    """Load the state from the journal in the working folder; None if this machine has none."""
     path = connection.working_folder(rid) / JOURNAL_FILENAME
     return load_state(path) if path.is_file() else None
 
 
 def download_state(connection: Connection, rid: RID) -> ExecutionState | None:
-    """What the newest copy of the journal in the catalog tells; None where none was kept."""
+    """Load the state from the newest copy of the journal in the catalog; None if there is none."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -285,7 +293,7 @@ def download_state(connection: Connection, rid: RID) -> ExecutionState | None:
 
 
 def download_journal(connection: Connection, rid: RID, target: Path) -> bool:
-    """Bring the newest copy of an execution's journal from the store; False where none was kept."""
+    """Download the newest copy of an execution's journal; return False if there is none."""
     catalog = connection.catalog
     links = catalog.select(asset_execution_table_name("Execution_Metadata"), {"Execution": rid})
     if not links:

@@ -1,4 +1,4 @@
-"""An execution found again: from its working folder, or from what the catalog kept of it."""
+"""Restores an execution from its working folder, or from the records in the catalog."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 def resume_execution(connection: Connection, rid: RID) -> Execution:
-    """Find an execution again to go on with it; see ``DerivaML.resume_execution``."""
+    """Restore an execution to resume its run; see ``DerivaML.resume_execution``."""
     execution = _restore(connection, rid, resumed=True)
     check_not_running(Journal(execution.working_dir / JOURNAL_FILENAME).state, rid)
     return execution
 
 
 def restore_execution(connection: Connection, rid: RID) -> Execution:
-    """Find an execution again; see ``DerivaML.restore_execution``."""
+    """Restore an execution; see ``DerivaML.restore_execution``."""
     return _restore(connection, rid, resumed=False)
 
 
@@ -42,16 +42,16 @@ def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
         folder.mkdir(parents=True, exist_ok=True)
         _rebuild_journal(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL_FILENAME)
-    ended = _abort_if_dead(journal, row)
-    writer = RowSync(connection, journal, rid)
+    final_update = _abort_if_dead(journal, row)
+    row_sync = RowSync(connection, journal, rid)
     if journal.state.statuses and not _is_row_current(journal, row):
-        writer.write()
+        row_sync.write()
         row = connection.require_row(MLTable.execution, rid)
     if journal.state.metrics:
-        writer.write_metrics()
+        row_sync.write_metrics()
     execution = Execution(connection, row, folder, restored=True, resumed=resumed)
-    if ended is not None:
-        execution._notify_status(ended)
+    if final_update is not None:
+        execution._notify_status(final_update)
     return execution
 
 
@@ -61,36 +61,38 @@ def _is_row_current(journal: Journal, row: dict[str, Any]) -> bool:
 
 
 def _abort_if_dead(journal: Journal, row: dict[str, Any]) -> StatusUpdate | None:
-    """Write that a run was aborted whose process died without a word, unless its row has the last word.
+    """Mark a run as aborted if its process died without reporting an end; a terminal status of the row has priority.
 
-    It ended when it was last heard of: nobody knows how long it went on.
+    The end time is that of the last journal entry, since the time of death is unknown.
     """
-    story = journal.state
-    last = effective_status(story)
-    if last is None or last[0] is story.status:
+    state = journal.state
+    last = effective_status(state)
+    if last is None or last[0] is state.status:
         return None
     status, reason = last
-    if (written := status_from_row(row["Status"])) is not None and written.is_terminal and not story.is_resumed:
-        status, reason = written, row["Status_Detail"] or ""
-    update = StatusUpdate(status=status, message=reason, time=utc_now(), previous=story.status, error=reason or None)
-    heard = [each.time for each in story.statuses] + [story.start_time or update.time]
-    journal.append(Stopped(time=max(heard)), StatusSet(update=update))
+    row_status = status_from_row(row["Status"])
+    if row_status is not None and row_status.is_terminal and not state.is_resumed:
+        status, reason = row_status, row["Status_Detail"] or ""
+    update = StatusUpdate(status=status, message=reason, time=utc_now(), previous=state.status, error=reason or None)
+    times = [entry.time for entry in state.statuses] + [state.start_time or update.time]
+    journal.append(Stopped(time=max(times)), StatusSet(update=update))
     return update
 
 
 def _rebuild_journal(connection: Connection, recorded: RecordedExecution, folder: Path) -> None:
-    """Put a journal together where the working folder is gone or on another machine."""
+    """Rebuild the journal of an execution whose working folder is lost or on another machine."""
     rid = recorded.execution_rid
     if download_journal(connection, rid, folder / JOURNAL_FILENAME):
         journal = Journal(folder / JOURNAL_FILENAME)
-        creating, lease = journal.state.creation, journal.state.process
-        source = f"{lease.host if lease else 'another machine'}:{creating.folder if creating else 'its working folder'}"
+        creation, process = journal.state.creation, journal.state.process
+        host = process.host if process else "another machine"
+        source = f"{host}:{creation.folder if creation else 'its working folder'}"
         journal.append(Restored(source=source))
     else:
         source = _recorded_location(connection, rid)
         Journal(folder / JOURNAL_FILENAME).append(*_events_from_catalog(recorded, source))
     log.warning(
-        "Execution %s is restored from the catalog; files that were staged and not uploaded are, if anywhere, in %s.",
+        "Execution %s was restored from the catalog. Files that were staged and not uploaded may still be in %s.",
         rid,
         source,
     )
@@ -112,14 +114,14 @@ def _events_from_catalog(recorded: RecordedExecution, source: str) -> list[Event
 
 
 def _recorded_location(connection: Connection, rid: RID) -> str:
-    """Host and folder of a run, by its environment snapshot."""
+    """Return host and folder of a run from its environment snapshot."""
     import tempfile
 
     snapshots = [
         asset for asset in list_execution_assets(connection, rid, Role.output) if "Runtime_Env" in asset.asset_types
     ]
     if not snapshots:
-        return "an unknown place"
+        return "an unknown location"
     with tempfile.TemporaryDirectory() as folder:
         path = download_asset(connection, snapshots[-1], Path(folder))
         snapshot = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""An execution's row and its metrics, brought to where its journal is: at once, or beside the run until they are."""
+"""Syncs the catalog row and the metrics of an execution to its journal, at once or in the background with retries."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ log = logging.getLogger(__name__)
 
 
 WRITE_INTERVAL = 0.25
-"""Seconds between two writes beside the run, so that short epochs do not each take time from the training."""
+"""Minimum seconds between two background writes, so that short epochs do not slow the training down."""
 
 MIN_RETRY_DELAY, MAX_RETRY_DELAY = 0.2, 10.0
-"""Seconds before a catalog that failed is asked again: twice as long each time, up to the second of these."""
+"""Seconds before a failed write is retried: the delay doubles each time, from the first value to the second."""
 
 PERMANENT_ERRORS = (CatalogCorrupt, CatalogReadOnly)
-"""What another attempt cannot mend."""
+"""Errors that a retry cannot fix."""
 
 
 class RowSync:
-    """Writes what the journal says when the writing begins, one write at a time: a row never goes back.
+    """Writes the journal's state to the catalog row.
+
+    Each write reads the journal when it starts, and writes do not overlap, so a row never goes back.
 
     Args:
-        connection: Where the row is.
-        journal: What it should say.
-        execution: Whose row it is; a dry run has none.
-        worker: What writes it beside the run.
+        connection: The catalog.
+        journal: The execution's journal.
+        execution: RID of the execution; a dry run has no row.
+        worker: Background thread for the writes; by default a new one.
     """
 
     def __init__(
@@ -55,26 +57,26 @@ class RowSync:
         self._lock = ForkSafeRLock()
         self._worker = worker or BackgroundWorker("deriva-ml-row")
         self._scheduled_pid = 0
-        """The process that has asked for a write which has not begun; 0 where none has."""
+        """Id of the process that scheduled a write which has not started; 0 if none is scheduled."""
         self._has_warned = False
         self._written_row: dict[str, Any] | None = None
         self._metrics = MetricsSync(connection, execution)
         self._are_metrics_accepted = True
-        """Whether the metrics are written; not where the catalog refused them."""
+        """Whether metrics are written; false once the catalog has rejected them."""
 
     def write(self) -> None:
         """Write the row now.
 
         Raises:
-            DerivaMLException: The catalog refuses, or cannot be reached.
+            DerivaMLException: The catalog rejects the write or cannot be reached.
         """
         if self._execution == DRY_RUN_RID:
             return
-        patience = self._connection.exit_timeout
-        if not self._lock.acquire(patience):
+        timeout = self._connection.exit_timeout
+        if not self._lock.acquire(timeout):
             raise CatalogUnavailable(
-                f"The catalog has not answered for {patience:g} seconds to a write of the row of execution "
-                f"{self._execution}; the row is written when it does."
+                f"The catalog has not responded for {timeout:g} seconds to a write of the row of execution "
+                f"{self._execution}; the row is written once it responds."
             )
         try:
             self._write()
@@ -82,10 +84,10 @@ class RowSync:
             self._lock.release()
 
     def try_write(self) -> None:
-        """Write the row now if the catalog takes it at the first attempt, else beside the run."""
+        """Write the row now, or in the background if the first attempt fails."""
         try:
             self.write()
-        except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
+        except Exception as error:  # noqa: BLE001 - a failing catalog must not stop a training
             self._warn_not_written(error)
             self.write_in_background()
         else:
@@ -93,7 +95,7 @@ class RowSync:
                 self.write_in_background()
 
     def write_metrics(self) -> None:
-        """Write the metrics now, as far as the catalog does not have them; one that refuses is warned about."""
+        """Write missing metrics now; log a warning if the catalog rejects them."""
         try:
             self._metrics.refresh()
             self._metrics.write(self._journal.state)
@@ -101,16 +103,16 @@ class RowSync:
             self._warn_metrics_rejected(error)
 
     def write_in_background(self) -> None:
-        """Have the row written beside the run, again and again until the catalog has it; it returns at once."""
+        """Write the row in the background, with retries until it succeeds; return at once."""
         if self._execution != DRY_RUN_RID and self._scheduled_pid != os.getpid():
             self._scheduled_pid = os.getpid()
             self._worker.submit(self._sync)
 
     def warn_timed_out(self) -> None:
-        """Say that the end of the run could not wait for the row."""
+        """Log that the run ended before the row was written."""
         log.warning(
-            "After %g seconds the catalog has not taken all of execution %s: its journal has it, and "
-            "DerivaML(%r).restore_execution(%r) brings it there.",
+            "After %g seconds the catalog does not have the final state of execution %s. The journal has it; "
+            "DerivaML(%r).restore_execution(%r) writes it to the catalog.",
             self._connection.exit_timeout,
             self._execution,
             self._connection.address.hostname or "",
@@ -118,28 +120,28 @@ class RowSync:
         )
 
     def _sync(self) -> None:
-        wait = MIN_RETRY_DELAY
+        delay = MIN_RETRY_DELAY
         while True:
-            self._scheduled_pid = 0  # before the journal is read: what comes later is due again
-            begun = time.monotonic()
+            self._scheduled_pid = 0  # before the journal is read: later events need another write
+            start = time.monotonic()
             try:
                 with self._lock:
                     if self._build_row(self._journal.state) != self._written_row:
                         self._write()
                 self._sync_metrics()
-            except Exception as error:  # noqa: BLE001 - a training goes on, whatever a catalog does
+            except Exception as error:  # noqa: BLE001 - a failing catalog must not stop a training
                 self._warn_not_written(error)
                 if isinstance(error, PERMANENT_ERRORS):
                     return
-                self._scheduled_pid = os.getpid()  # what comes now is written by the next attempt
-                self._worker.pause(wait, min_seconds=MIN_RETRY_DELAY)
-                wait = min(2 * wait, MAX_RETRY_DELAY)
+                self._scheduled_pid = os.getpid()  # the next attempt writes the events that arrive now
+                self._worker.pause(delay, min_seconds=MIN_RETRY_DELAY)
+                delay = min(2 * delay, MAX_RETRY_DELAY)
             else:
-                self._worker.pause(WRITE_INTERVAL - (time.monotonic() - begun))
+                self._worker.pause(WRITE_INTERVAL - (time.monotonic() - start))
                 return
 
     def _write(self) -> None:
-        """Write until the row is what the journal says: another process may have gone on meanwhile, and written too."""
+        """Write until the row equals the journal's state: another process may append and write meanwhile."""
         self._written_row = None
         while (row := self._build_row(self._journal.state)) is not None and row != self._written_row:
             self._connection.catalog.update(MLTable.execution, [row])
@@ -147,7 +149,7 @@ class RowSync:
         self._has_warned = False
 
     def _sync_metrics(self) -> None:
-        """Write the metrics; a catalog that refuses them has all else of the run."""
+        """Write the metrics; if the catalog rejects them, the row is still written."""
         if not self._are_metrics_accepted:
             return
         try:
@@ -159,7 +161,7 @@ class RowSync:
             self._warn_metrics_rejected(error)
 
     def _warn_metrics_rejected(self, error: DerivaMLException) -> None:
-        log.warning("The metrics of execution %s cannot be written to the catalog: %s", self._execution, error)
+        log.warning("Failed to write the metrics of execution %s to the catalog: %s", self._execution, error)
 
     def _build_row(self, state: ExecutionState) -> dict[str, Any] | None:
         if not state.statuses:
@@ -177,39 +179,39 @@ class RowSync:
     def _warn_not_written(self, error: Exception) -> None:
         if not self._has_warned:
             self._has_warned = True
-            log.warning("The status of execution %s could not be written yet: %s", self._execution, error)
+            log.warning("Failed to write the status of execution %s; retrying: %s", self._execution, error)
 
 
 MetricKey = tuple[str, str]
 
 
 def has_metrics(model: CatalogModel) -> bool:
-    """Whether a catalog has a place for executions' metrics; one that another client made need have none."""
-    known = model.tables.get(MLTable.execution_metric)
-    return known is not None and known.column_names >= metrics_table().column_names
+    """Whether a catalog has the table for metrics; one that another client created may lack it."""
+    table = model.tables.get(MLTable.execution_metric)
+    return table is not None and table.column_names >= metrics_table().column_names
 
 
 def list_metrics(
     connection: Connection, rids: Iterable[RID], where: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[RID, list[MetricSummary]]:
-    """Where the metrics of executions stand, as the catalog has it; none where it has no place for them.
+    """Return the metrics of executions by RID; empty if the catalog has no table for metrics.
 
     Args:
         connection: The catalog.
         rids: The executions.
-        where: Which metrics, by the table's columns; empty for all.
+        where: Filter by the table's columns; empty for all metrics.
     """
-    wanted = list(rids)
-    found: dict[RID, list[MetricSummary]] = {}
-    if wanted and has_metrics(connection.catalog.model):
-        rows = connection.catalog.select(MLTable.execution_metric, {"Execution": wanted, **where}, order=("RCT", "RID"))
-        for row in rows:
-            found.setdefault(row["Execution"], []).append(metric_from_row(row))
-    return found
+    executions = list(rids)
+    metrics: dict[RID, list[MetricSummary]] = {}
+    if executions and has_metrics(connection.catalog.model):
+        condition = {"Execution": executions, **where}
+        for row in connection.catalog.select(MLTable.execution_metric, condition, order=("RCT", "RID")):
+            metrics.setdefault(row["Execution"], []).append(metric_from_row(row))
+    return metrics
 
 
 def metric_from_row(row: Mapping[str, Any]) -> MetricSummary:
-    """What a row of the table tells."""
+    """Return the metric in a row of the metrics table."""
     return MetricSummary(
         stage=row["Stage"],
         name=row["Name"],
@@ -221,11 +223,11 @@ def metric_from_row(row: Mapping[str, Any]) -> MetricSummary:
 
 
 class MetricsSync:
-    """Brings an execution's metrics to the catalog; what it has already costs no request.
+    """Writes an execution's metrics to the catalog; unchanged metrics cost no request.
 
     Args:
         connection: The catalog.
-        execution: Whose metrics they are.
+        execution: RID of the execution.
     """
 
     def __init__(self, connection: Connection, execution: RID) -> None:
@@ -235,40 +237,42 @@ class MetricsSync:
         self._rids: dict[MetricKey, RID] = {}
 
     def needs_write(self, state: ExecutionState) -> bool:
-        """Whether the catalog may not have all that a journal tells of metrics."""
+        """Whether the catalog may lack metrics that are in the journal."""
         return state.metrics != self._written and has_metrics(self._connection.catalog.model)
 
     def refresh(self) -> None:
-        """See what the catalog has: an earlier process may have written there."""
+        """Read the metrics in the catalog, since an earlier process may have written some."""
         if has_metrics(self._connection.catalog.model):
             rows = self._connection.catalog.select(MLTable.execution_metric, {"Execution": self._execution})
             self._written = {(row["Stage"], row["Name"]): metric_from_row(row) for row in rows}
             self._rids = {(row["Stage"], row["Name"]): row["RID"] for row in rows}
 
     def write(self, state: ExecutionState) -> None:
-        """Write what has changed: once a metric is there, by one request for all of them.
+        """Write changed metrics; metrics that already have rows are updated by one request.
 
         Raises:
-            DerivaMLException: The catalog refuses, or cannot be reached.
+            DerivaMLException: The catalog rejects the write or cannot be reached.
         """
         if not self.needs_write(state):
             return
-        told = dict(state.metrics)
-        new = {key: each for key, each in told.items() if key not in self._written}
+        metrics = dict(state.metrics)
+        new = {key: metric for key, metric in metrics.items() if key not in self._written}
         if new:
             self._insert(new)
-        changed = {key: each for key, each in told.items() if self._written.get(key) != each}
+        changed = {key: metric for key, metric in metrics.items() if self._written.get(key) != metric}
         if changed.keys() - self._rids.keys():
             self.refresh()
-        rows = [{"RID": rid, **_metric_columns(each)} for key, each in changed.items() if (rid := self._rids.get(key))]
+        rows = [
+            {"RID": rid, **_metric_columns(metric)} for key, metric in changed.items() if (rid := self._rids.get(key))
+        ]
         if rows:
             self._connection.catalog.update(MLTable.execution_metric, rows)
             self._written |= changed
 
     def _insert(self, new: Mapping[MetricKey, MetricSummary]) -> None:
         rows = [
-            {"Execution": self._execution, "Stage": stage, "Name": name, **_metric_columns(each)}
-            for (stage, name), each in new.items()
+            {"Execution": self._execution, "Stage": stage, "Name": name, **_metric_columns(metric)}
+            for (stage, name), metric in new.items()
         ]
         if self._connection.catalog.insert(MLTable.execution_metric, rows, skip_existing=True) == len(rows):
             self._written |= new

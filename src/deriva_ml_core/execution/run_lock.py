@@ -1,4 +1,4 @@
-"""What stands before a run that goes on: that no living process runs it already."""
+"""Ensures that a resumed execution is run by one process only."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ log = logging.getLogger(__name__)
 
 
 def check_not_running(state: ExecutionState, execution: RID) -> None:
-    """Raise `ExecutionRunning` where the process that runs an execution lives; warn where nobody can know from here."""
+    """Raise `ExecutionRunning` if the process that runs the execution is alive; warn if that cannot be determined."""
     if state.process is None or state.start_time is None or state.status.is_terminal:
         return
-    where = f"process {state.process.pid} on {state.process.host}"
+    process = f"process {state.process.pid} on {state.process.host}"
     match state.process.is_dead():
         case False:
             raise ExecutionRunning(
-                f"Execution {execution} is being run by {where}: wait for its end, or end that process, "
+                f"Execution {execution} is running in {process}: wait for its end, or end that process, "
                 "and resume again."
             )
         case None:
             log.warning(
-                "Execution %s was being run by %s, and whether that lives cannot be known from here: it is taken over.",
+                "Execution %s was running in %s, which cannot be checked from this machine: it is taken over.",
                 execution,
-                where,
+                process,
             )
 
 
 @contextmanager
 def lock_for_resume(journal: Journal, execution: RID) -> Iterator[None]:
-    """Of several processes that go on with an execution at once, one does, and the others are told of it."""
+    """Let one of several processes resume an execution; the others get `ExecutionRunning`."""
     from filelock import FileLock
 
     with FileLock(f"{journal.path}.resume"):

@@ -1,4 +1,4 @@
-"""Where an execution's words and files go: to its own desk, or, in a process that follows, to one that nobody reads."""
+"""Per-process state of an execution. Ranks above 0 get a scratch copy that is discarded."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["BackgroundTasks", "ExecutionRuntime", "_ExecutionBase"]
 
 
 class BackgroundTasks:
-    """The way of an execution's row to the catalog, and of its news to the plugins.
+    """Background work of an execution: row writes and plugin notifications, drained on exit with a timeout.
 
     Args:
-        connection: The catalog, the plugins and the patience.
-        journal: What the row should say.
-        execution: Whose they are.
+        connection: Catalog, plugins and the exit timeout.
+        journal: Source of the row's values.
+        execution: RID of the execution.
     """
 
     def __init__(self, connection: Connection, journal: Journal, execution: RID) -> None:
@@ -45,20 +45,20 @@ class BackgroundTasks:
         self.row_sync = RowSync(connection, journal, execution, self._worker)
 
     def submit(self, task: Callable[[], object]) -> None:
-        """Have something done once the row is written; it returns at once."""
+        """Run a task after the pending row write; return at once."""
         self._worker.submit(task)
 
     def drain(self) -> None:
-        """Wait, as long as the patience lasts, for all that is under way."""
-        end = monotonic() + self._exit_timeout
+        """Wait for all pending work, at most for the exit timeout."""
+        deadline = monotonic() + self._exit_timeout
         if not self._worker.drain(self._exit_timeout):
             self.row_sync.warn_timed_out()
-        self.notifications.drain(end - monotonic())
+        self.notifications.drain(deadline - monotonic())
 
 
 @dataclass(frozen=True)
 class ExecutionRuntime:
-    """All that writes for one execution, in one working folder."""
+    """Everything that writes for one execution, in one working folder."""
 
     folder: Path
     journal: Journal
@@ -72,13 +72,13 @@ class ExecutionRuntime:
     def open(
         cls, connection: Connection, execution: RID, folder: Path, on_status: Callable[[StatusUpdate], None]
     ) -> ExecutionRuntime:
-        """Lay out a desk; nothing is written by that.
+        """Build the runtime of an execution; this writes nothing.
 
         Args:
-            connection: Where the execution is recorded.
-            execution: Which one; for a dry run nothing reaches catalog and store.
-            folder: Where it works.
-            on_status: Told each state once it is in the journal.
+            connection: Catalog and store of the execution.
+            execution: RID of the execution; that of a dry run writes nothing to catalog and store.
+            folder: The working folder.
+            on_status: Called with each status once it is in the journal.
         """
         journal = Journal(folder / JOURNAL_FILENAME)
         staging = StagingArea(connection, journal, folder / "outputs")
@@ -95,15 +95,15 @@ class ExecutionRuntime:
 
 
 class _ExecutionBase(RecordedExecution):
-    """An execution with a desk; in a process of a rank above zero that desk is a dry run's, in a scratch folder.
+    """An execution with a runtime; ranks above 0 use the runtime of a dry run in a scratch folder.
 
     Args:
-        connection: Where it is recorded.
-        row: Its row of the table Execution.
-        folder: The folder that it works in.
-        rank: The rank of the process that makes it; above zero it follows that of rank zero, as do its children.
-        creator_pid: The number of that process, the present one by default. In any other, which the execution came to
-            by a fork or a pickle, and which may learn its rank late, rank zero's execution is judged at each use.
+        connection: Catalog and store of the execution.
+        row: The execution's row of the table Execution.
+        folder: The working folder.
+        rank: Rank of the process that creates the object. Above 0, this process and its children write nothing.
+        creator_pid: Id of that process; by default the current one. Any other process got the object by fork or pickle
+            and may learn its rank late, so the rank is determined at each use.
     """
 
     def __init__(
@@ -132,35 +132,35 @@ class _ExecutionBase(RecordedExecution):
 
     @property
     def rank(self) -> int:
-        """The number of this process among those of the training, 0 for one that runs alone."""
-        found = process_group_rank()
-        if found is None:
+        """Rank of this process in a distributed run; 0 for a process that runs alone."""
+        rank = process_group_rank()
+        if rank is None:
             return self._rank if self._rank or self._creator_pid == os.getpid() else current_rank(os.environ) or 0
-        return found
+        return rank
 
     @property
     def _runtime(self) -> ExecutionRuntime:
-        """Where it writes in this process."""
+        """The runtime that this process writes to."""
         return self._own_runtime if self.is_rank_zero else self._get_scratch_runtime()
 
     @property
     def working_dir(self) -> Path:
-        """The folder that it works in: its journal, staged files and downloads, and whatever the run puts there."""
+        """The working folder: journal, staged files, downloads, and any files that the run puts there."""
         return self._runtime.folder
 
     @property
     def info(self) -> ExecutionInfo:
-        """All of this as one frozen value."""
+        """The execution as one frozen value."""
         return super().info.model_copy(update={"working_dir": self.working_dir})
 
     def _notify_status(self, update: StatusUpdate) -> None:
-        """Tell plugins a status that is in the journal."""
+        """Notify plugins of a status that is in the journal."""
         self._notify("status_changed", "update", update)
 
     def _notify(self, hook: str, argument: str, value: object) -> None:
-        news = self._own_runtime.background.notifications
-        if self.is_rank_zero and news.has_listeners(hook):
-            news.notify(hook, {"execution": self.info, argument: value})
+        notifications = self._own_runtime.background.notifications
+        if self.is_rank_zero and notifications.has_listeners(hook):
+            notifications.notify(hook, {"execution": self.info, argument: value})
 
     def _load_state(self) -> ExecutionState:
         return self._runtime.journal.state
@@ -179,18 +179,18 @@ class _ExecutionBase(RecordedExecution):
 
         parent = self._connection.working_folder(DRY_RUN_RID)
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="follower-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=parent))
         finalize(self, _remove_scratch_folder, folder, os.getpid())
-        desk = ExecutionRuntime.open(self._connection, DRY_RUN_RID, folder, self._notify_status)
+        runtime = ExecutionRuntime.open(self._connection, DRY_RUN_RID, folder, self._notify_status)
         if (self._folder / JOURNAL_FILENAME).is_file():
-            story = load_state(self._folder / JOURNAL_FILENAME)
-            desk.journal.append(*(InputRecorded(dataset=spec) for spec in story.datasets.values()))
-            desk.journal.append(*(InputRecorded(asset=rid) for rid in story.assets))
-        return desk
+            state = load_state(self._folder / JOURNAL_FILENAME)
+            runtime.journal.append(*(InputRecorded(dataset=spec) for spec in state.datasets.values()))
+            runtime.journal.append(*(InputRecorded(asset=rid) for rid in state.assets))
+        return runtime
 
 
 def _remove_scratch_folder(folder: Path, creator_pid: int) -> None:
     import shutil
 
-    if creator_pid == os.getpid():  # not a child that it forked
+    if creator_pid == os.getpid():  # a forked child must not remove the folder of its parent
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The course of a run: each state brought to the journal, then to the plugins, then to the catalog's row."""
+"""Writes each status of a run to the journal, then to the plugins, then to the catalog row."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["StatusTracker"]
 
 
 class StatusTracker:
-    """The states of one execution.
+    """The statuses of one execution.
 
     Args:
-        execution: Whose states they are.
-        journal: Where each state is written first.
-        on_status: Told each state once it is in the journal.
-        row_sync: What brings the catalog's row there.
+        execution: RID of the execution.
+        journal: Journal that each status is written to first.
+        on_status: Called with each status once it is in the journal.
+        row_sync: Writes the catalog row.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class StatusTracker:
 
     @property
     def current(self) -> tuple[Status, str]:
-        """The present state, and the words beside it."""
+        """The current status and its message."""
         last = self._journal.last_status
         return (last.status, last.error or last.message) if last else (Status.created, "")
 
     def record_created(self) -> None:
-        """Tell the first state, which the catalog's row was made with."""
+        """Record the first status, with which the catalog row was inserted."""
         self._write(StatusSet(update=StatusUpdate(status=Status.created, time=utc_now(), previous=Status.created)))
 
     def set(
@@ -54,18 +54,18 @@ class StatusTracker:
         wait: bool = True,
         resumed: bool = False,
     ) -> None:
-        """Go on to a state. Neither a full disk nor a catalog that cannot be reached raises; both are told later.
+        """Set the status. A full disk or an unreachable catalog does not raise; the status is written later.
 
         Args:
-            status: The state.
-            message: What is happening, in words.
+            status: The new status.
+            message: What the run is doing, as text.
             progress: The same as numbers.
-            error: What the run ended by.
-            wait: Whether the row is written before this returns, if the catalog answers.
-            resumed: Whether a run that has ended may go on.
+            error: The error that ended the run.
+            wait: Whether to write the catalog row before returning, if the catalog responds.
+            resumed: Whether a run that has ended may continue.
 
         Raises:
-            InvalidTransition: The run has ended, or the state would go back to Created.
+            InvalidTransition: The run has ended, or the status would go back to Created.
         """
         from deriva_ml_core.redaction import redact_text  # many patterns to compile
 
@@ -73,8 +73,8 @@ class StatusTracker:
             previous, _ = self.current
             if not previous.can_transition_to(status) and not (resumed and previous.is_terminal):
                 raise InvalidTransition(
-                    f"Execution {self._execution} is {previous} and cannot become {status}: "
-                    f"{'a run that has ended does not go on' if previous.is_terminal else 'it was created before'}."
+                    f"Execution {self._execution} cannot change from {previous} to {status}: "
+                    f"{'the run has ended' if previous.is_terminal else 'it is already created'}."
                 )
             update = StatusUpdate(
                 status=status,
@@ -84,21 +84,20 @@ class StatusTracker:
                 error=redact_text(error) or None,
                 progress=progress,
             )
-            told = self._write(StatusSet(update=update))
-        self._sync_row(
-            told, wait=wait
-        )  # without the lock: who does not wait for the catalog waits for nobody else's turn
+            status_changed = self._write(StatusSet(update=update))
+        # outside the lock: a call with wait=False must not wait for another thread's catalog request
+        self._sync_row(status_changed, wait=wait)
 
     def append(self, *events: Event) -> None:
-        """Write lines to the journal, with those that a full disk refused before; their states are told everywhere."""
+        """Write events to the journal, after those that are still buffered; publish the statuses among them."""
         self._sync_row(self._write(*events), wait=False)
 
     def _write(self, *events: Event) -> bool:
-        """Write lines; returns whether states were among what was written."""
-        told = [event.update for event in self._journal.append(*events) if isinstance(event, StatusSet)]
-        for update in told:
+        """Write events; return whether statuses were among those written."""
+        updates = [event.update for event in self._journal.append(*events) if isinstance(event, StatusSet)]
+        for update in updates:
             self._on_status(update)
-        return bool(told)
+        return bool(updates)
 
     def _sync_row(self, status_changed: bool, *, wait: bool) -> None:
         if status_changed and wait:

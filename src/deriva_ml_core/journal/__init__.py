@@ -1,4 +1,4 @@
-"""What happened to an execution, line by line: the file, the lines, and the process that holds it."""
+"""The journal: the append-only event file of an execution and the state it reduces to."""
 
 from __future__ import annotations
 

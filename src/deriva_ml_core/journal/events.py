@@ -1,4 +1,4 @@
-"""A journal's lines, read."""
+"""Parses the lines of a journal."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _event_adapter() -> TypeAdapter[Any]:
 
 
 def parse_event(line: bytes) -> Event | None:
-    """The event of a line; None for an empty or torn one, and for a kind that a newer version added."""
+    """Return the event of a line; None for an empty or torn line and for an event of a newer version."""
     try:
         event: Event = _event_adapter().validate_json(line)
     except ValidationError:

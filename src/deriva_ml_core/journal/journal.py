@@ -1,4 +1,4 @@
-"""The file that an execution's story is written to: one line a step, by one ``write(2)``, and only ever longer."""
+"""The append-only journal file of an execution: one JSON line per event, written by one ``write(2)``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def load_state(path: Path) -> ExecutionState:
-    """What a journal tells, for a reader that may have no right to write it.
+    """Load the state from a journal; read access is enough.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     return _apply_lines(complete_lines(path.read_bytes()), ExecutionState())
 
@@ -35,10 +35,10 @@ def _apply_lines(lines: list[bytes], state: ExecutionState) -> ExecutionState:
 
 
 class Journal:
-    """The journal of one execution; several threads and processes may write to it at once.
+    """The journal of one execution; several threads and processes can write to it at once.
 
     Args:
-        path: The file; its folder must exist before the first line.
+        path: The file; its folder must exist before the first event is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,28 +51,28 @@ class Journal:
 
     @property
     def state(self) -> ExecutionState:
-        """All that was written so far, by this process and by others."""
+        """State of all events written so far by this and other processes."""
         with self._lock:
             return _apply_lines(self._read_new_lines(), self._state)
 
     def append(self, *events: Event) -> None:
-        """Write lines, by one ``write(2)``: they are there together or, if the machine dies, as a torn end.
+        """Write events by one ``write(2)``; a crash of the machine can only leave a torn last line.
 
         Raises:
-            OSError: The disk is full, or the folder is gone.
+            OSError: The disk is full, or the folder does not exist.
         """
         text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
         with self._lock:
             descriptor = self._open()
             written = append_lines(descriptor, text, known_size=self._read_bytes)
-            # a line that follows what was read is known without reading it back
+            # lines that directly follow those read so far need not be read back
             if os.lseek(descriptor, 0, os.SEEK_CUR) == self._read_bytes + written:
                 self._read_bytes += written
                 for event in events:
                     event.apply(self._state)
 
     def close(self) -> None:
-        """Let go of the file; the next line opens it again."""
+        """Close the file; the next event opens it again."""
         with self._lock:
             if self._finalizer is not None:
                 self._finalizer()
@@ -81,7 +81,7 @@ class Journal:
     def _open(self) -> int:
         if self._descriptor is None:
             self._descriptor = open_for_append(self.path)
-            # a process that makes thousands of executions must not run out of descriptors
+            # a process that creates thousands of executions must not run out of descriptors
             self._finalizer = finalize(self, os.close, self._descriptor)
             self._finalizer.atexit = False
         return self._descriptor
@@ -99,7 +99,7 @@ class Journal:
 
 
 class BufferedJournal:
-    """Writes a journal's lines in order, and never raises what would end a training.
+    """Journal that buffers events while the disk is full. It never raises, so a full disk does not stop a training.
 
     Args:
         journal: The journal.
@@ -109,14 +109,14 @@ class BufferedJournal:
         self._journal = journal
         self._buffer: list[Event] = []
         self._is_failing = False
-        """Whether the last line could not be written, which has been said."""
+        """Whether the last write failed and a warning was logged."""
         self._lock = ForkSafeRLock()
 
     def append(self, *events: Event) -> list[Event]:
-        """Write lines, those first that were refused before.
+        """Write the buffered events, then new ones.
 
         Returns:
-            What was written now.
+            The events written by this call.
         """
         written = []
         with self._lock:
@@ -128,12 +128,12 @@ class BufferedJournal:
                 self._is_failing = False
             except OSError as error:
                 if not self._is_failing:
-                    log.warning("%s cannot be written yet, and is as soon as it can: %s", self._journal.path, error)
+                    log.warning("Failed to write %s; retrying with the next event: %s", self._journal.path, error)
                 self._is_failing = True
         return written
 
     @property
     def last_status(self) -> StatusUpdate | None:
-        """The last status, whether or not it is written yet; None before the first."""
-        waiting = [event.update for event in self._buffer if isinstance(event, StatusSet)]
-        return next(reversed(waiting or self._journal.state.statuses), None)
+        """The last status, written or buffered; None before the first."""
+        buffered = [event.update for event in self._buffer if isinstance(event, StatusSet)]
+        return next(reversed(buffered or self._journal.state.statuses), None)

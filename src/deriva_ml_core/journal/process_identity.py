@@ -1,4 +1,4 @@
-"""Which process runs an execution, and whether it still lives."""
+"""Identifies the process that runs an execution and determines whether it is alive."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from deriva_ml_core.models import FrozenModel
 __all__ = ["ProcessIdentity"]
 
 CLOCK_TOLERANCE = 10.0
-"""Seconds by which a process's start may seem to move when the machine's clock is set."""
+"""Seconds by which the start time of a process can shift when the machine's clock is adjusted."""
 
 
 class ProcessIdentity(FrozenModel):
     """A process on a machine.
 
     Args:
-        host: The machine's name.
-        boot: Since when the machine runs, in seconds since 1970.
-        pid: The process's number.
-        namespace: The space in which the number counts; two containers on one machine have two.
-        started: When the process started, in seconds since 1970.
+        host: Host name of the machine.
+        boot: Boot time of the machine, in seconds since 1970.
+        pid: Process id.
+        namespace: PID namespace of the id; containers on one machine have different ones.
+        started: Start time of the process, in seconds since 1970.
     """
 
     host: str
@@ -33,7 +33,7 @@ class ProcessIdentity(FrozenModel):
 
     @classmethod
     def current(cls) -> ProcessIdentity:
-        """The lease of the present process."""
+        """Return the identity of the current process."""
         import psutil
 
         return cls(
@@ -45,7 +45,7 @@ class ProcessIdentity(FrozenModel):
         )
 
     def is_dead(self) -> bool | None:
-        """Whether the process has ended; None where that cannot be known from here."""
+        """Whether the process has ended; None if that cannot be determined from this machine or container."""
         import psutil
 
         if self.host != platform.node() or self.namespace != _pid_namespace():

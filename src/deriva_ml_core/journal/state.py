@@ -1,4 +1,4 @@
-"""The lines of a journal, and what they add up to."""
+"""The events of a journal, and the state they reduce to."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class FileStamp(BaseModel):
-    """Size in bytes and modification time in nanoseconds of a file: whether it has changed since."""
+    """Size in bytes and modification time in nanoseconds of a file, to detect changes."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -53,17 +53,17 @@ class FileStamp(BaseModel):
 
     @classmethod
     def from_path(cls, path: Path) -> FileStamp | None:
-        """Those of a file, None where there is none."""
+        """Return the stamp of a file; None if it does not exist."""
         try:
-            found = path.stat()
+            stat = path.stat()
         except OSError:
             return None
-        return cls(size=found.st_size, mtime_ns=found.st_mtime_ns)
+        return cls(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
 
 @dataclass
 class FileState:
-    """What became of one registered file so far."""
+    """State of one registered file."""
 
     asset: StagedAsset
     transfer_note: JsonValue | None = None
@@ -72,23 +72,23 @@ class FileState:
     rid: RID | None = None
     is_forgotten: bool = False
     immutable_stamp: FileStamp | None = None
-    """What it looked like when it was said that nobody writes to it in place any more."""
+    """Stamp of the file when it was marked as immutable."""
     added_types: tuple[str, ...] = ()
-    """Those of its types that came after its registration."""
+    """Types added after its registration."""
 
 
 JOURNAL_FILENAME = "journal.jsonl"
-"""The journal's name in the working folder, and that of the copy in the catalog."""
+"""File name of the journal in the working folder and of its copy in the catalog."""
 
 
 def utc_now() -> datetime:
-    """The present time, in UTC."""
+    """Return the current time, in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass
 class ExecutionState:
-    """What a journal's lines add up to; a line that stands twice changes nothing."""
+    """The state that a journal's events reduce to; a repeated event changes nothing."""
 
     creation: CreationStarted | None = None
     is_created: bool = False
@@ -100,49 +100,49 @@ class ExecutionState:
     stop_time: datetime | None = None
     running_since: datetime | None = None
     run_time: timedelta = timedelta()
-    """How long it ran, of all the times that it ran, each from its start to its stop."""
+    """Total run time: the sum of all intervals from a start to its stop."""
     is_resumed: bool = False
-    """Whether it was begun again after its end, so that what its row says of an end may be old."""
+    """Whether it was resumed after its end, so that a terminal status of its row may be outdated."""
     statuses: list[StatusUpdate] = field(default_factory=list)
     metrics: dict[tuple[str, str], MetricSummary] = field(default_factory=dict)
-    """Where each metric stands of which the statuses told, by stage and name."""
+    """The metrics reported with the statuses, by stage and name."""
     failures: list[RankFailed] = field(default_factory=list)
     files: dict[str, FileState] = field(default_factory=dict)
     latest_keys: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     pending_keys: dict[str, None] = field(default_factory=dict)
     unlinked_keys: dict[str, None] = field(default_factory=dict)
-    """The files to which types were added that the catalog may not know yet."""
+    """Keys of files with added types that the catalog may not have yet."""
     is_journal_copy_outdated: bool = False
-    """Whether files were recorded of which no stored copy of this journal tells."""
+    """Whether files were recorded that the stored copy of this journal does not contain."""
 
     @property
     def status(self) -> Status:
-        """The present state."""
+        """The current status."""
         return self.statuses[-1].status if self.statuses else Status.created
 
     def pending_files(self) -> list[FileState]:
-        """The registered files that are still to be sent or recorded, in the order of their registration."""
-        return [self.files[key] for key in list(self.pending_keys)]  # other threads add to it meanwhile
+        """Return the registered files that are not uploaded or not recorded yet, in order of registration."""
+        return [self.files[key] for key in list(self.pending_keys)]  # a copy, since other threads add keys
 
     def find_latest_file(self, table: str, filename: str, *, record: bool = False) -> FileState | None:
-        """The file that was last registered under a name, None where none was."""
+        """Return the file last registered under a name; None if there is none."""
         key = self.latest_keys.get((table, filename, record))
         return None if key is None else self.files[key]
 
 
 class Event(BaseModel):
-    """One line of a journal; fields that a newer version added are passed over."""
+    """One line of a journal; unknown fields of newer versions are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     time: datetime = Field(default_factory=utc_now)
 
     def apply(self, state: ExecutionState) -> None:
-        """Add this line to the story."""
+        """Apply this event to the state."""
 
 
 class CreationStarted(Event):
-    """The intent to make the execution's row, with all that is needed to know what it was to be."""
+    """The intent to create the execution, with the values of its row."""
 
     event: Literal["creating"] = "creating"
     rid: RID
@@ -156,7 +156,7 @@ class CreationStarted(Event):
 
 
 class Created(Event):
-    """The row, its inputs and its own records are in the catalog."""
+    """Row, inputs and metadata files are in the catalog."""
 
     event: Literal["created"] = "created"
 
@@ -165,7 +165,7 @@ class Created(Event):
 
 
 class Restored(Event):
-    """This journal was put together, on another machine or after its folder was lost, from what the catalog holds."""
+    """The journal was rebuilt from the catalog, on another machine or after the folder was lost."""
 
     event: Literal["restored"] = "restored"
     source: str
@@ -175,7 +175,7 @@ class Restored(Event):
 
 
 class InputRecorded(Event):
-    """A dataset or an asset went in."""
+    """A dataset or an asset was recorded as an input."""
 
     event: Literal["input"] = "input"
     dataset: DatasetSpec | None = None
@@ -189,7 +189,7 @@ class InputRecorded(Event):
 
 
 class ProcessAttached(Event):
-    """The process that now runs the execution."""
+    """A process runs the execution from now on."""
 
     event: Literal["lease"] = "lease"
     lease: ProcessIdentity
@@ -199,7 +199,7 @@ class ProcessAttached(Event):
 
 
 class Started(Event):
-    """The run began."""
+    """The run started."""
 
     event: Literal["start"] = "start"
 
@@ -209,7 +209,7 @@ class Started(Event):
 
 
 class Resumed(Event):
-    """The run goes on after its end."""
+    """The run was resumed after its end."""
 
     event: Literal["resumed"] = "resumed"
 
@@ -219,7 +219,7 @@ class Resumed(Event):
 
 
 class RankFailed(Event):
-    """A process of a rank above zero failed; it says so itself."""
+    """A rank above 0 failed; that rank writes the event."""
 
     event: Literal["rank_failed"] = "rank_failed"
     rank: int
@@ -243,7 +243,7 @@ class Stopped(Event):
 
 
 class StatusSet(Event):
-    """A status."""
+    """A status was set."""
 
     event: Literal["status"] = "status"
     update: StatusUpdate
@@ -270,7 +270,7 @@ class Staged(Event):
 
 
 class MarkedImmutable(Event):
-    """Nobody will write to a staged file in place any more; what it looked like then."""
+    """A staged file was marked as immutable, with its stamp at that time."""
 
     event: Literal["sealed"] = "sealed"
     key: str
@@ -281,7 +281,7 @@ class MarkedImmutable(Event):
 
 
 class TypesAdded(Event):
-    """A file got further types."""
+    """Types were added to a file."""
 
     event: Literal["typed"] = "typed"
     key: str
@@ -289,14 +289,14 @@ class TypesAdded(Event):
 
     def apply(self, state: ExecutionState) -> None:
         file = state.files[self.key]
-        added = tuple(each for each in self.types if each not in file.asset.asset_types)
+        added = tuple(name for name in self.types if name not in file.asset.asset_types)
         file.asset = file.asset.model_copy(update={"asset_types": (*file.asset.asset_types, *added)})
         file.added_types += added
         state.unlinked_keys[self.key] = None
 
 
 class TypesRemoved(Event):
-    """A file that is not sent yet lost types that it got after its registration."""
+    """Added types were removed from a file that is not uploaded yet."""
 
     event: Literal["untyped"] = "untyped"
     key: str
@@ -304,25 +304,25 @@ class TypesRemoved(Event):
 
     def apply(self, state: ExecutionState) -> None:
         file = state.files[self.key]
-        kept = tuple(each for each in file.asset.asset_types if each not in self.types)
-        file.asset = file.asset.model_copy(update={"asset_types": kept})
-        file.added_types = tuple(each for each in file.added_types if each not in self.types)
+        remaining = tuple(name for name in file.asset.asset_types if name not in self.types)
+        file.asset = file.asset.model_copy(update={"asset_types": remaining})
+        file.added_types = tuple(name for name in file.added_types if name not in self.types)
 
 
 class TypesLinked(Event):
-    """The types that were added to files are in the catalog."""
+    """Types that were added to files are in the catalog."""
 
     event: Literal["types_linked"] = "types_linked"
     types: dict[str, tuple[str, ...]]
 
     def apply(self, state: ExecutionState) -> None:
         for key, types in self.types.items():
-            if state.files[key].added_types == types:  # otherwise more were added meanwhile
+            if state.files[key].added_types == types:  # more may have been added meanwhile
                 state.unlinked_keys.pop(key, None)
 
 
 class TransferNoted(Event):
-    """What a store needs to know of a file's half-done transfer."""
+    """The store's note on an interrupted transfer, used to resume it."""
 
     event: Literal["note"] = "note"
     key: str
@@ -333,7 +333,7 @@ class TransferNoted(Event):
 
 
 class Stored(Event):
-    """The bytes are in the store; what the file looked like then, where it stayed in its place."""
+    """The bytes are in the store; the stamp of the file if it stayed in place."""
 
     event: Literal["stored"] = "stored"
     key: str
@@ -348,7 +348,7 @@ class Stored(Event):
 
 
 class Recorded(Event):
-    """The rows and links are in the catalog: the row's id by key."""
+    """Rows and links are in the catalog; the RIDs by key."""
 
     event: Literal["recorded"] = "recorded"
     rids: dict[str, RID]
@@ -362,7 +362,7 @@ class Recorded(Event):
 
 
 class Forgotten(Event):
-    """A registered file is not to be uploaded any more."""
+    """A registered file was unregistered and is not uploaded."""
 
     event: Literal["forgotten"] = "forgotten"
     key: str

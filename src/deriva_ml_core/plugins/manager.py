@@ -1,4 +1,4 @@
-"""Who answers hooks: the built-ins first, then what is installed, and how news reaches them."""
+"""Loads plugins and calls hooks: built-ins are registered first, then installed plugins."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ __all__ = [
 ]
 
 hookimpl = pluggy.HookimplMarker(hookspecs.PROJECT)
-"""Marks a function as the answer to the hook of its name."""
+"""Marks a function as the implementation of the hook of its name."""
 
 DEFAULT_PLUGINS = ("connect", "environment", "source_script", "source_notebook", "source_container")
-"""The built-ins, in order: pluggy asks the last one first."""
+"""The built-in plugins in order of registration; pluggy calls the last one first."""
 
 DISABLED_PLUGINS_VARIABLE = "DERIVA_ML_DISABLED_PLUGINS"
-"""The environment variable that blocks plugins by name, separated by commas."""
+"""Environment variable with the names of disabled plugins, separated by commas."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class PluginDescription:
-    """A plugin by name, the distribution that it came with (None for a built-in), and the hooks that it answers."""
+    """A plugin: its name, its distribution (None for a built-in), and the hooks that it implements."""
 
     name: str
     distribution: str | None
@@ -49,16 +49,23 @@ class PluginDescription:
 
 @cache
 def plugin_manager() -> pluggy.PluginManager:
-    """The plugins of this process, loaded once: built-ins, then entry points of the group ``deriva_ml``.
+    """Return the plugins of this process, loaded once: built-ins, then entry points of the group ``deriva_ml``.
 
     Raises:
-        PluginError: A plugin cannot be imported, or names a hook that does not exist.
+        PluginError: A plugin cannot be imported, or implements a hook that does not exist.
     """
     return load_plugins(os.environ)
 
 
 def load_plugins(environ: Mapping[str, str]) -> pluggy.PluginManager:
-    """Make a new plugin manager; `plugin_manager` is this with the process's own environment."""
+    """Create a plugin manager; `plugin_manager` calls this with the process's environment.
+
+    Args:
+        environ: Environment variables; ``DERIVA_ML_DISABLED_PLUGINS`` names the disabled plugins.
+
+    Raises:
+        PluginError: A plugin cannot be imported, or implements a hook that does not exist.
+    """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     for spec in (hookspecs.FirstResultHooks, hookspecs.CollectHooks, hookspecs.NotificationHooks):
         manager.add_hookspecs(spec)
@@ -71,8 +78,8 @@ def load_plugins(environ: Mapping[str, str]) -> pluggy.PluginManager:
             _load_plugin(manager, name)
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"The plugin {name!r} cannot be used: {error}. "
-                f"Mend or uninstall it, or block it with {DISABLED_PLUGINS_VARIABLE}={name}."
+                f"Cannot load the plugin {name!r}: {error}. "
+                f"Fix or uninstall it, or disable it with {DISABLED_PLUGINS_VARIABLE}={name}."
             ) from error
     return manager
 
@@ -86,32 +93,32 @@ def _installed_plugin_names() -> list[str]:
 
 def _load_plugin(manager: pluggy.PluginManager, name: str) -> None:
     if manager.has_plugin(name):
-        raise ValueError("another plugin has that name already")
+        raise ValueError("another plugin has that name")
     manager.load_setuptools_entrypoints(hookspecs.PROJECT, name)
     manager.check_pending()
     if manager.is_blocked(name):
         return
-    answers = [answer for answer in _iter_implementations(manager) if answer[1].plugin_name == name]
-    if not answers:
-        log.warning("The plugin %r answers no hook: mark its functions with deriva_ml_core.plugins.hookimpl.", name)
-    for caller, answer in answers:
-        question = caller.spec is not None and caller.spec.opts["firstresult"]
-        # a wrapper is run around all the others, and so could silence them
-        if not question and (answer.wrapper or answer.hookwrapper):
-            raise ValueError(f"it wraps {caller.name}, and only a question may be wrapped")
+    implementations = [pair for pair in _iter_implementations(manager) if pair[1].plugin_name == name]
+    if not implementations:
+        log.warning("The plugin %r implements no hook: mark functions with deriva_ml_core.plugins.hookimpl.", name)
+    for caller, implementation in implementations:
+        is_first_result = caller.spec is not None and caller.spec.opts["firstresult"]
+        # a wrapper runs around all other implementations and could suppress them
+        if not is_first_result and (implementation.wrapper or implementation.hookwrapper):
+            raise ValueError(f"it wraps {caller.name}, but only first-result hooks can be wrapped")
 
 
 def _iter_implementations(manager: pluggy.PluginManager) -> Iterator[tuple[pluggy.HookCaller, pluggy.HookImpl]]:
     for caller in vars(manager.hook).values():
-        for answer in caller.get_hookimpls():
-            yield caller, answer
+        for implementation in caller.get_hookimpls():
+            yield caller, implementation
 
 
 def list_plugins(manager: pluggy.PluginManager | None = None) -> list[PluginDescription]:
-    """Say who is registered, in the order of registration.
+    """List the registered plugins in order of registration.
 
     Args:
-        manager: The plugins to list; the process's own by default.
+        manager: The plugin manager; that of the process by default.
     """
     manager = manager or plugin_manager()
     distributions = {id(plugin): dist.project_name for plugin, dist in manager.list_plugin_distinfo()}
@@ -127,33 +134,34 @@ def _implemented_hooks(manager: pluggy.PluginManager, plugin: object) -> Iterato
 
 
 def notify(manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> None:
-    """Tell news to every listener; one that fails is logged by name and the others still hear it."""
-    for answer in _ordered_implementations(manager, hook):
+    """Call a notification hook of every plugin; a plugin that fails is logged and the others are still called."""
+    for implementation in _ordered_implementations(manager, hook):
         try:
-            answer.function(*(arguments[name] for name in answer.argnames))
+            implementation.function(*(arguments[name] for name in implementation.argnames))
         except (Exception, SystemExit):
-            log.warning("Plugin %r failed at %s; the run goes on without it.", answer.plugin_name, hook, exc_info=True)
+            log.warning("Plugin %r failed in %s; the run continues.", implementation.plugin_name, hook, exc_info=True)
 
 
 def collect(manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask every plugin for its part; one that fails is logged by name and left out.
+    """Call a collected hook of every plugin; a plugin that fails is logged and left out.
 
     Returns:
-        What each plugin answered, by its name.
+        The results by plugin name.
     """
-    given = {}
-    for answer in _ordered_implementations(manager, hook):
+    results = {}
+    for implementation in _ordered_implementations(manager, hook):
         try:
-            part = answer.function(*(arguments[name] for name in answer.argnames))
+            result = implementation.function(*(arguments[name] for name in implementation.argnames))
         except (Exception, SystemExit):
-            log.warning("Plugin %r failed at %s; its part is left out.", answer.plugin_name, hook, exc_info=True)
+            name = implementation.plugin_name
+            log.warning("Plugin %r failed in %s; its result is left out.", name, hook, exc_info=True)
         else:
-            if part is not None:
-                given[answer.plugin_name] = part
-    return given
+            if result is not None:
+                results[implementation.plugin_name] = result
+    return results
 
 
 def _ordered_implementations(manager: pluggy.PluginManager, hook: str) -> list[pluggy.HookImpl]:
-    # pluggy's own call stops at the first exception, so each listener is called by itself
+    # pluggy's own call stops at the first exception, so each implementation is called separately
     caller: pluggy.HookCaller = getattr(manager.hook, hook)
     return list(reversed(caller.get_hookimpls()))

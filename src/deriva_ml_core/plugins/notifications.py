@@ -1,4 +1,4 @@
-"""What plugins are told, from one thread beside the run."""
+"""Sends notifications to plugins from a background thread."""
 
 from __future__ import annotations
 
@@ -16,49 +16,51 @@ __all__ = ["DEFAULT_EXIT_TIMEOUT", "NotificationDispatcher"]
 log = logging.getLogger(__name__)
 
 DEFAULT_EXIT_TIMEOUT = 30.0
-"""How long the end of a run waits for what is still under way beside it."""
+"""Maximum seconds to wait on exit for background writes and plugins."""
 
 
 class NotificationDispatcher:
-    """Tells news to the plugins in order, without the run ever waiting for one of them.
+    """Notifies plugins in order, without blocking the run.
 
     Args:
-        plugins: Who listens.
+        plugins: The plugins to notify.
     """
 
     def __init__(self, plugins: pluggy.PluginManager) -> None:
         self._plugins = plugins
         self._current_hook = ""
-        self._worker = BackgroundWorker("deriva-ml-news")
+        self._worker = BackgroundWorker("deriva-ml-notifications")
 
     def has_listeners(self, hook: str) -> bool:
-        """Whether anybody listens to a hook."""
+        """Whether any plugin implements a hook."""
         return bool(getattr(self._plugins.hook, hook).get_hookimpls())
 
     def notify(self, hook: str, arguments: Mapping[str, Any]) -> None:
-        """Pass news on; it returns at once.
+        """Queue a notification and return at once.
 
         Args:
-            hook: The hook of class `News`.
-            arguments: Its arguments by name, all frozen.
+            hook: Name of a hook of `NotificationHooks`.
+            arguments: Its arguments by name; all values are frozen.
         """
         self._worker.submit(lambda: self._dispatch(hook, arguments))
 
     def drain(self, timeout: float) -> bool:
-        """Wait until all that was told before has been heard.
+        """Wait until all queued notifications are delivered.
 
         Args:
-            timeout: How long at most.
+            timeout: Maximum seconds to wait.
 
         Returns:
-            Whether it has.
+            Whether all were delivered.
         """
         if self._worker.drain(timeout):
             return True
         hook = getattr(self._plugins.hook, self._current_hook, None)
-        listeners = ", ".join(answer.plugin_name for answer in hook.get_hookimpls()) if hook else "all"
+        listeners = ", ".join(implementation.plugin_name for implementation in hook.get_hookimpls()) if hook else "all"
         log.warning(
-            "Plugins are still busy with news (%s: %s); they are not waited for.", self._current_hook, listeners
+            "Plugins did not finish in time (%s: %s); the run ends without waiting for them.",
+            self._current_hook,
+            listeners,
         )
         return False
 

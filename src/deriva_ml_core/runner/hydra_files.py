@@ -73,7 +73,7 @@ def upload_hydra_files(execution: Execution, texts: Mapping[str, str]) -> None:
     desk = execution._runtime
     folder = desk.folder / "records"
     folder.mkdir(parents=True, exist_ok=True)
-    known = execution.connection.terms.cached_terms(MLVocab.asset_type)
+    known = execution._connection.terms.cached_terms(MLVocab.asset_type)
     kind = HYDRA_CONFIG if HYDRA_CONFIG in known else MLAsset.execution_metadata.value
     staged = []
     for name, text in texts.items():

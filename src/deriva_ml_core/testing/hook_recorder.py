@@ -1,4 +1,4 @@
-"""A plugin that remembers the news it hears."""
+"""A plugin for tests that records the notifications it receives."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["HookCall", "HookRecorder"]
 
 @dataclass(frozen=True, slots=True)
 class HookCall:
-    """One piece of news.
+    """One recorded notification.
 
     Args:
-        hook: The hook's name.
-        execution: Of which execution.
-        payload: What was told.
+        hook: Name of the hook.
+        execution: The execution as passed to the hook.
+        payload: The other argument of the hook.
     """
 
     hook: str
@@ -32,22 +32,22 @@ class HookCall:
 
 @dataclass(eq=False)
 class HookRecorder:
-    """Keeps all news, in the order in which it came; register it with a plugin manager.
+    """Records all notifications in order; register it with a plugin manager.
 
     Args:
-        calls: What it has heard so far.
+        calls: The notifications received so far.
     """
 
     calls: list[HookCall] = field(default_factory=list)
 
     @property
     def hook_names(self) -> list[str]:
-        """The names of the hooks, in order."""
-        return [one.hook for one in self.calls]
+        """Hook names of the notifications, in order."""
+        return [call.hook for call in self.calls]
 
     def payloads(self, hook: str) -> list[StatusUpdate | StagedAsset | UploadReport]:
-        """What one hook told, in order."""
-        return [one.payload for one in self.calls if one.hook == hook]
+        """Return the payloads of one hook, in order."""
+        return [call.payload for call in self.calls if call.hook == hook]
 
     if not TYPE_CHECKING:
         __getattr__ = deprecated_attributes({"heard": "calls", "hooks": "hook_names", "of": "payloads"})

@@ -51,13 +51,13 @@ def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "b
     for name in (asset.filename, root):
         check_file_name(name)
     if root == asset.filename:
-        return download_asset(execution.connection, asset, folder)
+        return download_asset(execution._connection, asset, folder)
     target = folder / asset.table / asset.rid
     for part in _folder_files(outputs, asset.table, root):
         path = target / check_file_name(part.filename)
         if not (path.is_file() and path.stat().st_size == part.length):
             path.parent.mkdir(parents=True, exist_ok=True)
-            RetryingStore(execution.connection.store).get(
+            RetryingStore(execution._connection.store).get(
                 part.url, path, length=part.length, md5=part.md5, options=UploadOptions()
             )
     return target / root
@@ -69,7 +69,7 @@ def _list_outputs_newest_first(execution: RecordedExecution) -> list[Asset]:
     made: dict[str, str] = {}
     for table in dict.fromkeys(asset.table for asset in outputs):
         rids = [asset.rid for asset in outputs if asset.table == table]
-        made.update((row["RID"], row["RCT"]) for row in execution.connection.catalog.select(table, {"RID": rids}))
+        made.update((row["RID"], row["RCT"]) for row in execution._connection.catalog.select(table, {"RID": rids}))
     return sorted(outputs, key=lambda asset: (made.get(asset.rid, ""), asset.rid), reverse=True)
 
 

@@ -128,7 +128,7 @@ class TrainingReporter:
             self._files = TrainingFiles(execution)
             self._uploader = StreamingUploader(execution, self._worker, self.options.upload, self.options.exit_timeout)
             self._fit = None
-            execution._add_exit_callback(self._on_execution_exit)
+            execution.add_exit_callback(self._on_execution_exit)
         return execution
 
     def begin_fit(

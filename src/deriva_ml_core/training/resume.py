@@ -35,7 +35,7 @@ def build_resume_state(execution: Execution | None, checkpoints: Checkpoints | N
     if execution is None:
         return {}
     best = checkpoints.state() if checkpoints is not None else {}
-    return {"execution": execution.execution_rid, "catalog": execution.connection.catalog.name, "best": best}
+    return {"execution": execution.execution_rid, "catalog": execution._connection.catalog.name, "best": best}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ResumeState:
         if not self._is_same_catalog(execution):
             raise ConfigurationError(
                 f"The checkpoint's execution {self.execution} is in the catalog {self.catalog}, and not in "
-                f"{execution.connection.catalog.name}: give ml= that catalog, or leave out resume='same'."
+                f"{execution._connection.catalog.name}: give ml= that catalog, or leave out resume='same'."
             )
 
     def linked_checkpoint(self, execution: Execution) -> tuple[RID, Path] | None:
@@ -96,7 +96,7 @@ class ResumeState:
         return None if self.execution == execution.execution_rid else (self.execution, self.checkpoint)
 
     def _is_same_catalog(self, execution: Execution) -> bool:
-        return self.catalog in (None, execution.connection.catalog.name)
+        return self.catalog in (None, execution._connection.catalog.name)
 
     def to_summary(self) -> dict[str, JsonValue] | None:
         """The same, to be kept."""
@@ -115,7 +115,7 @@ def link_checkpoint(execution: Execution, earlier_rid: RID, checkpoint: Path, wo
             training; anywhere else a framework may soon write it again, so that it is recorded first.
         worker: What works beside the training.
     """
-    if checkpoint.is_relative_to(execution.connection.working_folder(earlier_rid)):
+    if checkpoint.is_relative_to(execution._connection.working_folder(earlier_rid)):
         worker.submit(lambda: _record_checkpoint_input(execution, earlier_rid, checkpoint))
     else:
         _record_checkpoint_input(execution, earlier_rid, checkpoint)
@@ -150,7 +150,7 @@ def record_files_as_inputs(execution: Execution, producer: RID, path: Path) -> l
         UnknownRID, WrongTable: There is no such execution in this catalog.
         UploadFailed: It is staged there and cannot be sent.
     """
-    connection = execution.connection
+    connection = execution._connection
     files = [each for each in sorted(path.rglob("*")) if each.is_file()] if path.is_dir() else [path]
     if not path.exists():
         assets = _find_uploaded_from(connection, producer, path)

@@ -38,7 +38,7 @@ class StreamingUploader:
     ) -> None:
         self._execution = execution
         self._worker = worker
-        self._policy: UploadPolicy = policy or ("end" if execution.connection.address.is_embedded else "stream")
+        self._policy: UploadPolicy = policy or ("end" if execution._connection.address.is_embedded else "stream")
         self._queued_count = 0
         self._timeout = timeout
         self._idle = Event()

@@ -123,7 +123,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         if not self.execution.is_rank_zero:
             self._fit = None  # the process of rank zero tells and keeps what all of them train
         elif not self._reporter.has_own_execution:
-            self.execution._add_exit_callback(self._on_exit)
+            self.execution.add_exit_callback(self._on_exit)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         if self._fit is not None:

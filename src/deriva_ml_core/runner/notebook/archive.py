@@ -128,7 +128,7 @@ def upload_notebook(execution: Execution, executed: NotebookNode, file: Path) ->
         texts[f"{file.stem}.html"] = render_html(executed, file.stem)
     except Exception:  # what a cell has put out may be anything
         log.warning("No page could be made of %s.", file.name, exc_info=True)
-    known = execution.connection.terms.cached_terms(MLVocab.asset_type)
+    known = execution._connection.terms.cached_terms(MLVocab.asset_type)
     types = [NOTEBOOK_OUTPUT] if NOTEBOOK_OUTPUT in known else None
     for name, text in texts.items():
         _stage_output(execution, name, types).write_text(text, encoding="utf-8")

@@ -165,7 +165,7 @@ def _create_execution(ml: DerivaML, workflow: Workflow, run: NotebookRun) -> Exe
 def _nest_executions(parent: Execution, children: Sequence[Execution]) -> None:
     for child in children:
         child.upload_execution_outputs()
-        if child.connection is parent.connection:
+        if child._connection is parent._connection:
             parent.add_nested_execution(child)
 
 
