@@ -1,4 +1,4 @@
-"""What the tests of notebooks share: a project in a git repository, and nobody's settings."""
+"""Fixtures for tests of notebooks: a project in a Git repository, isolated from the user's settings."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from pathlib import Path
 import pytest
 
 for name in ("papermill", "nbconvert", "ipykernel", "typer"):
-    pytest.importorskip(name, reason=f"{name}, which runs notebooks, is not installed")
+    pytest.importorskip(name, reason=f"{name}, needed to run notebooks, is not installed")
 
-from notebooks import Project  # noqa: E402 - which imports these
+from notebooks import Project  # noqa: E402 - the module imports these packages
 
 UNSET = ("GIT_", "DERIVA_ML_W", "DERIVA_ML_N", "DERIVA_MCP")
+"""Prefixes of the environment variables that are removed for the tests."""
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project without a commit, for all tests of a module."""
+    """A project without a commit, shared by the tests of a module."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
-        for name in [
-            name for name in os.environ if name.startswith(("GIT_", "DERIVA_ML_W", "DERIVA_ML_N", "DERIVA_MCP"))
-        ]:
+        for name in [name for name in os.environ if name.startswith(UNSET)]:
             patch.delenv(name)
         settings = folder / "gitconfig"
         settings.write_text("[user]\n\tname = Test\n\temail = test@example.org\n")
@@ -31,14 +30,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
         patch.setenv("DERIVA_ML_HOME", str(folder / "home"))
         patch.delenv("PYTEST_CURRENT_TEST", raising=False)
-        made = Project((folder / "my project").resolve(), folder / "home")
-        made.root.mkdir()
-        made.git("init", "--quiet", "--initial-branch", "main")
-        made.git("remote", "add", "origin", "https://github.com/org/repo.git")
-        yield made
+        project = Project((folder / "my project").resolve(), folder / "home")
+        project.root.mkdir()
+        project.git("init", "--quiet", "--initial-branch", "main")
+        project.git("remote", "add", "origin", "https://github.com/org/repo.git")
+        yield project
 
 
 @pytest.fixture
-def at_home(project: Project, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what a test runs find the project's catalog, not one of the test's own."""
+def project_home(project: Project, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the project's catalog in a test, instead of a new one."""
     monkeypatch.setenv("DERIVA_ML_HOME", str(project.home))

@@ -1,4 +1,4 @@
-"""JupyterLab on loopback, asked as its page in a browser asks it: by REST, and by the web socket of a kernel."""
+"""Client for JupyterLab on loopback that uses REST and a kernel's web socket, as JupyterLab's page does."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ class Lab:
     """A running server.
 
     Args:
-        url: Its address.
-        session: What asks it, with what it knows us by.
+        url: The URL of the server.
+        session: The HTTP session, which is logged in.
     """
 
     url: str
     session: requests.Session
     cookies: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, method: str, path: str, content: object = None) -> Any:
-        """Ask its REST interface."""
-        answer = self.session.request(method, f"{self.url}{path}", json=content, timeout=60)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+    def request(self, method: str, path: str, content: object = None) -> Any:
+        """Send a request to the server's REST interface."""
+        response = self.session.request(method, f"{self.url}{path}", json=content, timeout=60)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
     def open(self, path: str) -> str:
-        """Open a notebook, which starts its kernel; returns the kernel's id."""
+        """Open a notebook, which starts its kernel, and return the kernel's ID."""
         model = {"path": path, "name": Path(path).name, "type": "notebook", "kernel": {"name": "python3"}}
-        return str(self.ask("POST", "api/sessions", model)["kernel"]["id"])
+        return str(self.request("POST", "api/sessions", model)["kernel"]["id"])
 
     def run(self, kernel: str, *cells: str) -> list[str]:
-        """Run cells in a kernel, and return what each printed; an error of a cell is one here."""
+        """Run cells in a kernel and return what each printed; an error in a cell fails the test."""
         return asyncio.run(self._run(kernel, cells))
 
     def save(self, path: str, printed: list[str]) -> None:
-        """Save a notebook with outputs and counts, as the page does after each run."""
-        content = self.ask("GET", f"api/contents/{quote(path)}")["content"]
+        """Save a notebook with outputs and execution counts, as JupyterLab's page does after a run."""
+        content = self.request("GET", f"api/contents/{quote(path)}")["content"]
         code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
         for number, (cell, text) in enumerate(zip(code, printed, strict=True), start=1):
             cell["execution_count"] = number
             cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": text or "-"}]
-        self.ask("PUT", f"api/contents/{quote(path)}", {"type": "notebook", "format": "json", "content": content})
+        self.request("PUT", f"api/contents/{quote(path)}", {"type": "notebook", "format": "json", "content": content})
 
     async def _run(self, kernel: str, cells: tuple[str, ...]) -> list[str]:
         from tornado.httpclient import HTTPRequest
@@ -82,35 +82,35 @@ async def _run_cell(socket: Any, code: str) -> str:
         message = json.loads(await socket.read_message())
         if message["parent_header"].get("msg_id") != number:
             continue
-        said, kind = message["content"], message["header"]["msg_type"]
-        assert kind != "error", "\n".join(said["traceback"])
+        content, kind = message["content"], message["header"]["msg_type"]
+        assert kind != "error", "\n".join(content["traceback"])
         if kind == "stream":
-            printed += said["text"]
-        if kind == "status" and said["execution_state"] == "idle":
+            printed += content["text"]
+        if kind == "status" and content["execution_state"] == "idle":
             return printed
 
 
-def started(root: Path, folder: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
-    """Start JupyterLab with none of anybody's settings; what it has to say goes to a file."""
+def start_lab(root: Path, folder: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
+    """Start JupyterLab without the user's settings; its output goes to a file."""
     environ = {**os.environ, "JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "JUPYTER_PLATFORM_DIRS": "0"}
     environ |= {f"JUPYTER_{part}_DIR": str(folder / part) for part in ("CONFIG", "DATA")}
     environ |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "lab"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "lab")}
-    words = [f"--ServerApp.root_dir={root}", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", "--no-browser"]
+    settings = [f"--ServerApp.root_dir={root}", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", "--no-browser"]
     with (folder / f"{name}.log").open("wb") as log:
-        command = [sys.executable, "-m", "jupyterlab", "--allow-root", *words, *options]
+        command = [sys.executable, "-m", "jupyterlab", "--allow-root", *settings, *options]
         return subprocess.Popen(command, env=environ, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
 
 
-def connected(process: subprocess.Popen[bytes], folder: Path, name: str) -> Lab:
-    """Wait until a server answers for itself, and let us in: with its token, or with the password where it has none."""
-    log, described = folder / f"{name}.log", folder / "runtime" / f"jpserver-{process.pid}.json"
-    while not (described.is_file() and described.read_text().strip().endswith("}")):
+def connect_lab(process: subprocess.Popen[bytes], folder: Path, name: str) -> Lab:
+    """Wait until a server has started, and log in with its token, or with the password if it has none."""
+    log, server_file = folder / f"{name}.log", folder / "runtime" / f"jpserver-{process.pid}.json"
+    while not (server_file.is_file() and server_file.read_text().strip().endswith("}")):
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
-    told = json.loads(described.read_text())
-    lab = Lab(told["url"], requests.Session())
+    server = json.loads(server_file.read_text())
+    lab = Lab(server["url"], requests.Session())
     lab.session.trust_env = False
-    if token := told["token"]:
+    if token := server["token"]:
         lab.session.headers["Authorization"] = f"token {token}"
         return lab
     page = lab.session.get(f"{lab.url}login", timeout=60)

@@ -1,4 +1,4 @@
-"""What tests of the runners share."""
+"""Fixtures for tests of the runners."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from projects import Project, make_project
 
-pytest.importorskip("hydra_zen", reason="hydra-zen comes with the extra run")
+pytest.importorskip("hydra_zen", reason="hydra-zen, part of the extra run, is not installed")
 if shutil.which("git") is None:
-    pytest.skip("the projects are Git repositories, and git is not here", allow_module_level=True)
+    pytest.skip("git is not installed, and the test projects are Git repositories", allow_module_level=True)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project of its own, whose model function does what it is told."""
+    """A new project whose model function behaves as its parameter `action` selects."""
     return make_project(tmp_path)

@@ -1,4 +1,4 @@
-"""Small projects, each a real Git repository, in which ``deriva-ml-run`` is called as a user calls it."""
+"""Small projects in real Git repositories, and helpers that run ``deriva-ml-run`` in them as a user does."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ REMOTE = "git@github.com:org/digits.git"
 COMMAND = Path(sysconfig.get_path("scripts")) / "deriva-ml-run"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hydra_project"
 
-SECONDS = 240
+TIMEOUT = 240
+"""Seconds after which a command is considered to hang."""
 
 IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
 
 MODEL = '''\
-"""A model function that does what it is told."""
+"""A model function whose behaviour a parameter selects."""
 
 import os
 import signal
@@ -33,15 +34,15 @@ import time
 from pathlib import Path
 
 
-def train(what: str = "learn", rate: float = 0.1, token: str = "", *, ml_instance, execution):
-    execution.asset_file_path("Model", "model.txt").write_text(f"{what} {rate}")
-    if what == "fail":
-        raise ValueError("it was told to fail")
-    if what == "kill":
+def train(action: str = "learn", rate: float = 0.1, token: str = "", *, ml_instance, execution):
+    execution.asset_file_path("Model", "model.txt").write_text(f"{action} {rate}")
+    if action == "fail":
+        raise ValueError("the test asked for a failure")
+    if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if what == "exit":
+    if action == "exit":
         sys.exit(3)
-    if what == "wait":
+    if action == "wait":
         Path(os.environ["WAITING"]).write_text(execution.execution_rid)
         while not Path(os.environ["WAITING"] + ".over").exists():
             time.sleep(0.02)
@@ -49,16 +50,16 @@ def train(what: str = "learn", rate: float = 0.1, token: str = "", *, ml_instanc
 
 
 def without(rate: float = 0.1):
-    """One that cannot be given an execution."""
+    """A function that does not accept an execution."""
 '''
 
 CONFIGS = '''\
-"""Configs of all groups, some of them wrong."""
+"""Configs for all groups, some of them invalid."""
 
 from dataclasses import dataclass
 
 from hydra_zen import builds, store
-from models.obedient import train, without
+from models.scripted import train, without
 
 from deriva_ml import DatasetSpec
 from deriva_ml.execution import Workflow
@@ -71,8 +72,8 @@ model({"_target_": "models.nowhere.train", "_partial_": True}, name="nowhere")
 
 workflow = store(group="workflow")
 Conf = builds(Workflow, workflow_type="Training", populate_full_signature=True)
-workflow(Conf(name="Obedience"), name="default_workflow")
-workflow(Conf(name="Obedience", workflow_type="Nonsense"), name="nonsense")
+workflow(Conf(name="Scripted"), name="default_workflow")
+workflow(Conf(name="Scripted", workflow_type="Nonsense"), name="nonsense")
 workflow(Conf, name="nameless")
 
 
@@ -91,73 +92,73 @@ datasets([builds(DatasetSpec, rid="1-ABC", version="first")], name="unversioned"
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a command said, and the code that it ended with."""
+class Result:
+    """The exit code and the output of a command."""
 
     code: int
-    out: str
-    complaint: str
+    stdout: str
+    stderr: str
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project's folder, and the home of the catalog that its runs go to."""
+    """A project's folder, and the DERIVA_ML_HOME of its runs."""
 
     root: Path
     home: Path
     environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def surroundings(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The environment variables of its runs."""
         return {**os.environ, "DERIVA_ML_HOME": str(self.home), "OMP_NUM_THREADS": "1", **self.environ}
 
-    def run(self, *words: str) -> Ran:
-        """Call ``deriva-ml-run`` in its folder."""
+    def run(self, *arguments: str) -> Result:
+        """Run ``deriva-ml-run`` in the project's folder."""
         done = subprocess.run(
-            [COMMAND, *words], cwd=self.root, env=self.surroundings, capture_output=True, text=True, timeout=SECONDS
+            [COMMAND, *arguments], cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT
         )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return Result(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *words: str, said: Path | None = None) -> subprocess.Popen[bytes]:
-        """Begin ``deriva-ml-run`` as a shell on a terminal does: in a process group of its own."""
-        with (said or Path(os.devnull)).open("wb") as out:
+    def start(self, *arguments: str, output: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start ``deriva-ml-run`` in its own process group, as a shell on a terminal does."""
+        with (output or Path(os.devnull)).open("wb") as out:
             return subprocess.Popen(
-                [COMMAND, *words],
+                [COMMAND, *arguments],
                 cwd=self.root,
-                env=self.surroundings,
+                env=self.environment,
                 start_new_session=True,
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
 
-    def git(self, *words: str) -> str:
-        """Run git in its folder."""
+    def git(self, *arguments: str) -> str:
+        """Run git in the project's folder and return its output."""
         done = subprocess.run(
-            ["git", *IDENTITY, *words], cwd=self.root, capture_output=True, text=True, check=True, timeout=60
+            ["git", *IDENTITY, *arguments], cwd=self.root, capture_output=True, text=True, check=True, timeout=60
         )
         return done.stdout.strip()
 
     def executions(self) -> list[RecordedExecution]:
-        """Its executions, newest first."""
+        """Return the project's executions, newest first."""
         return DerivaML(f"file:{self.home / 'local'}").find_executions()
 
     def newest(self) -> RecordedExecution:
-        """The execution that was made last."""
+        """Return the newest execution."""
         return self.executions()[0]
 
     def sweep(self) -> RecordedExecution:
-        """The last execution of a sweep itself."""
-        return next(each for each in self.executions() if "a sweep of" in each.description)
+        """Return the newest execution that records a sweep."""
+        return next(execution for execution in self.executions() if "a sweep of" in execution.description)
 
 
 def make_project(folder: Path, source: Path | None = None) -> Project:
-    """Make a repository of a project: a copy of one, or the one whose model function does what it is told."""
+    """Create a project's repository: a copy of `source`, or a project with the model function above."""
     root = folder / "project"
     if source:
         shutil.copytree(source, root, ignore=shutil.ignore_patterns("__pycache__", "outputs", "multirun"))
     else:
-        for name, text in {"src/models/obedient.py": MODEL, "src/configs/all.py": CONFIGS}.items():
+        for name, text in {"src/models/scripted.py": MODEL, "src/configs/all.py": CONFIGS}.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text, encoding="utf-8")
         (root / ".gitignore").write_text("__pycache__/\n")
@@ -169,28 +170,28 @@ def make_project(folder: Path, source: Path | None = None) -> Project:
     return project
 
 
-def in_one_process(project: Project, *lines: list[str]) -> list[Ran]:
-    """Call the command several times in one process, each time with the words of one line."""
+def run_in_one_process(project: Project, *lines: list[str]) -> list[Result]:
+    """Run the command several times in one process, each time with the arguments of one line."""
     program = (
         "import contextlib, io, json, sys\n"
         "from deriva_ml_core.runner.cli import main\n"
         "for line in json.loads(sys.argv[1]):\n"
         "    sys.argv[:] = ['deriva-ml-run', *line]\n"
-        "    out, complaint = io.StringIO(), io.StringIO()\n"
-        "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaint):\n"
+        "    out, stderr = io.StringIO(), io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(stderr):\n"
         "        try:\n"
         "            code = main()\n"
         "        except SystemExit as end:\n"
         "            code = end.code\n"
-        "    print(json.dumps([code, out.getvalue(), complaint.getvalue()]))\n"
+        "    print(json.dumps([code, out.getvalue(), stderr.getvalue()]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, json.dumps(lines)],
         cwd=project.root,
-        env=project.surroundings,
+        env=project.environment,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr
-    return [Ran(*json.loads(line)) for line in done.stdout.splitlines()]
+    return [Result(*json.loads(line)) for line in done.stdout.splitlines()]

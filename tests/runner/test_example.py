@@ -1,4 +1,4 @@
-"""The example project, run from the shell as its README says."""
+"""The example project, run from the shell as its README describes."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ SWEEP = ("--multirun", "+experiment=digits_cnn", "model_config.epochs=1", "model
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The example as a repository of its own."""
+    """A copy of the example in its own repository."""
     return make_project(tmp_path_factory.mktemp("example"), EXAMPLE)
 
 
-def url_of(run: RecordedExecution) -> str:
+def workflow_url(run: RecordedExecution) -> str:
     return DerivaML(str(run._connection.address.hostname)).lookup_workflow(str(run.workflow_rid)).url
 
 
-def models_url(example: Project) -> str:
+def model_url(example: Project) -> str:
     return f"https://github.com/org/digits/blob/{example.git('rev-parse', 'HEAD')}/src/models/digits_cnn.py"
 
 
-def test_a_single_run(example: Project) -> None:
-    """Configs that are chosen one by one make a run whose code is the model function's file, at its commit."""
-    ran = example.run("workflow=digits", "model_config=small")
-    assert ran.code == 0, ran.complaint
+def test_single_run(example: Project) -> None:
+    """A run of chosen configs has the model function's file at its commit as its source."""
+    result = example.run("workflow=digits", "model_config=small")
+    assert result.code == 0, result.stderr
     run = example.newest()
     assert (run.status, run.description) == (Status.completed, "Model execution")
-    assert url_of(run) == models_url(example)
-    assert {"digits_cnn.pt", "metrics.jsonl", "config.yaml"} <= {each.filename for each in run.list_assets("Output")}
-    assert example.git("status", "--short") == ""  # what hydra writes is no change of the project
+    assert workflow_url(run) == model_url(example)
+    assert {"digits_cnn.pt", "metrics.jsonl", "config.yaml"} <= {asset.filename for asset in run.list_assets("Output")}
+    assert example.git("status", "--short") == ""  # Hydra's output is no change of the project
 
 
-def test_a_preset_with_an_override(example: Project) -> None:
-    """``+experiment=digits_cnn`` runs what the preset chooses, with one value of it changed."""
-    ran = example.run("+experiment=digits_cnn", "model_config.epochs=3")
-    assert ran.code == 0, ran.complaint
+def test_preset_with_override(example: Project) -> None:
+    """``+experiment=digits_cnn`` runs the preset with one value overridden."""
+    result = example.run("+experiment=digits_cnn", "model_config.epochs=3")
+    assert result.code == 0, result.stderr
     run = example.newest()
     assert run.description == "A small CNN learns handwritten digits"
     assert run.list_statuses()[-1].status is Status.completed
     assert any("Epoch 3/3" in update.message for update in run.list_statuses())
-    assert url_of(run) == models_url(example)
+    assert workflow_url(run) == model_url(example)
 
 
 @pytest.mark.parametrize("launcher", ["joblib", pytest.param("basic", marks=pytest.mark.long)])
-def test_a_sweep_of_which_one_job_fails(example: Project, launcher: str) -> None:
-    """Three of four jobs complete, in their order under one execution, which says so; one launcher or the other."""
-    ran = example.run(f"hydra/launcher={launcher}", *SWEEP)
-    assert ran.code == 1, ran.complaint
+def test_sweep_with_one_failed_job(example: Project, launcher: str) -> None:
+    """With either launcher, three of four jobs complete; the sweep's execution contains them in order."""
+    result = example.run(f"hydra/launcher={launcher}", *SWEEP)
+    assert result.code == 1, result.stderr
     sweep = example.sweep()
     jobs = sweep.list_nested_executions()
     assert [job.status for job in jobs] == [Status.completed, Status.failed, Status.completed, Status.completed]
@@ -65,16 +65,16 @@ def test_a_sweep_of_which_one_job_fails(example: Project, launcher: str) -> None
     assert rates == ["0.1", "-1", "0.01", "0.001"]
     assert sweep.status is Status.failed
     assert sweep.status_detail == (
-        f"4 of 4 jobs have ended: 3 completed, 1 failed. Job 1, execution {jobs[1].execution_rid}, failed: "
+        f"4 of 4 jobs ended: 3 completed, 1 failed. Job 1 (execution {jobs[1].execution_rid}) failed: "
         "ValueError: rate=-1.0: a network learns at rates above zero."
     )
-    assert {url_of(run) for run in (sweep, *jobs)} == {models_url(example)}
+    assert {workflow_url(run) for run in (sweep, *jobs)} == {model_url(example)}
     weights = [asset for job in jobs for asset in job.list_assets("Output") if asset.table == "Model"]
     assert len({asset.md5 for asset in weights}) == 3
 
 
-def test_the_readme_names_what_is_there() -> None:
-    """Each file that the example's README tells of exists."""
-    named = [line.split()[0] for line in (EXAMPLE / "README.md").read_text().splitlines() if line.startswith("src/")]
-    assert len(named) == 4
-    assert all(Path(EXAMPLE, name).is_file() for name in named)
+def test_readme_names_existing_files() -> None:
+    """Each file that the example's README names exists."""
+    names = [line.split()[0] for line in (EXAMPLE / "README.md").read_text().splitlines() if line.startswith("src/")]
+    assert len(names) == 4
+    assert all(Path(EXAMPLE, name).is_file() for name in names)

@@ -1,9 +1,9 @@
-"""Runs of model functions and notebooks, configured by hydra-zen and recorded without a line in them."""
+"""Run model functions and notebooks that hydra-zen configures, and record each run as an execution."""
 
 from __future__ import annotations
 
 from deriva_ml_core.runner.configs import create_model_config, load_configs
 from deriva_ml_core.runner.connection_config import DerivaMLConfig
-from deriva_ml_core.runner.run_model import run_model
+from deriva_ml_core.runner.model_run import run_model
 
 __all__ = ["DerivaMLConfig", "create_model_config", "load_configs", "run_model"]

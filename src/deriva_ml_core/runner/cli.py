@@ -1,4 +1,4 @@
-"""``deriva-ml-run``: a model function run from a project's configs, with the whole command line of hydra."""
+"""``deriva-ml-run``: run a model function from a project's configs, with Hydra's command line."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ __all__ = ["main", "print_configs"]
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 DESCRIPTION = """\
-Run the model function that a project's configs name, and record it as an execution.
+Run a model function from the project's configs and record it as an execution.
 
-Configs are chosen by GROUP=NAME, presets by +experiment=NAME, and single values are set by a.b=VALUE.
+Choose a config with GROUP=NAME and a preset with +experiment=NAME. Set a single value with a.b=VALUE.
 """
 
 EXAMPLES = """\
@@ -45,7 +45,7 @@ examples:
   deriva-ml-run --cfg job +experiment=digits_cnn
   deriva-ml-run --list-configs
 
-exit codes: 0 done; 1 a run failed; 2 wrong use, or a configuration that cannot be used; 130 ended by Ctrl-C
+exit codes: 0 success; 1 a run failed; 2 usage or configuration error; 130 interrupted by Ctrl-C
 """
 
 
@@ -53,7 +53,8 @@ def main() -> int:
     """Run the command line of this process.
 
     Returns:
-        0 where all is done, 1 where a run failed, 2 where the command line or a configuration is wrong.
+        The exit code: 0 for success, 1 if a run failed, 2 for an error in the command line or a configuration, 130
+        after Ctrl-C.
     """
     install_warning_format()
     try:
@@ -67,7 +68,7 @@ def main() -> int:
     except DerivaMLException as error:
         return _report_error(str(error), EXIT_USAGE)
     except KeyboardInterrupt:
-        return _report_error("Ctrl-C ended this.", EXIT_INTERRUPTED)
+        return _report_error("Interrupted by Ctrl-C.", EXIT_INTERRUPTED)
 
 
 def _dispatch(arguments: Namespace, parser: ArgumentParser) -> int:
@@ -79,18 +80,20 @@ def _dispatch(arguments: Namespace, parser: ArgumentParser) -> int:
         return EXIT_OK
     actions = ("run", "multirun", "cfg", "info", "shell_completion", "list_configs", "hydra_help")
     if len([name for name in actions if getattr(arguments, name)]) > 1:
-        parser.error("only one of --run, --multirun, --cfg, --info, --list-configs and the like can be given")
+        parser.error(
+            "--run, --multirun, --cfg, --info, --list-configs and the like exclude each other: pass only one of them"
+        )
     if arguments.experimental_rerun is not None:
-        parser.error("hydra cannot keep configs that hydra-zen built: `deriva-ml reproduce RID` does a run again")
-    named = arguments.config_dir
-    folder = find_config_folder(named)
+        parser.error("Hydra cannot pickle configs built by hydra-zen: use `deriva-ml reproduce RID` to repeat a run")
+    config_dir = arguments.config_dir
+    folder = find_config_folder(config_dir)
     load_config_folder(folder)
     if arguments.list_configs:
         print_configs(folder, arguments.config_name)
         return EXIT_OK
-    arguments.config_dir, arguments.config_path = str(folder), None  # of which hydra asks for both
+    arguments.config_dir, arguments.config_path = str(folder), None  # Hydra requires both attributes
     arguments.overrides.extend(_catalog_overrides(arguments))
-    task = ModelTask(_base_command(arguments, named))
+    task = ModelTask(_base_command(arguments, config_dir))
     if any(getattr(arguments, name) for name in ("cfg", "info", "shell_completion", "hydra_help")):
         return _call_hydra(arguments, parser, task)
     return _run_jobs(arguments, parser, task, folder)
@@ -109,7 +112,7 @@ def _run_jobs(arguments: Namespace, parser: ArgumentParser, task: ModelTask, fol
         with record_sweep(plan) as sweep:
             try:
                 code = _call_hydra(arguments, parser, replace(task, sweep=sweep.info))
-            finally:  # also after Ctrl-C
+            finally:  # reports the outcome after Ctrl-C too
                 sys.stdout.write(f"Sweep {sweep.info.parent}: {sweep.outcome}\n")
     except CompactHydraException as error:
         return _report_error(_format_error(error), _exit_code(error))
@@ -117,10 +120,10 @@ def _run_jobs(arguments: Namespace, parser: ArgumentParser, task: ModelTask, fol
 
 
 def _call_hydra(arguments: Namespace, parser: ArgumentParser, task: ModelTask) -> int:
-    """Hand over to hydra, as its own ``main`` does.
+    """Run Hydra's application, as its own ``main`` does.
 
     Returns:
-        0, or what the error that hydra has printed stands for.
+        0, or the exit code for the error that Hydra printed.
     """
     from hydra._internal.utils import _run_hydra
     from hydra.errors import CompactHydraException
@@ -133,31 +136,27 @@ def _call_hydra(arguments: Namespace, parser: ArgumentParser, task: ModelTask) -
         if end.code in (None, EXIT_OK, EXIT_FAILED):
             return int(end.code or EXIT_OK)
         raise
-    except CompactHydraException as error:  # from where hydra catches none
+    except CompactHydraException as error:  # raised outside the calls that Hydra guards
         return _report_error(_format_error(error), _exit_code(error))
     return EXIT_OK
 
 
 def _format_error(error: Exception) -> str:
-    """An error's words, and those of its cause where hydra keeps back what is wrong with a value."""
-    why = str(error.__cause__ or "").partition("\n")[0]
-    return str(error) if why in str(error) else f"{error}: {why}"
+    """Return the message of an error, with its cause if Hydra left that out."""
+    cause = str(error.__cause__ or "").partition("\n")[0]
+    return str(error) if cause in str(error) else f"{error}: {cause}"
 
 
 def _exit_code(error: Exception) -> int:
-    """What an error stands for that ends the command in one sentence: most are the caller's, as of a wrong name."""
+    """Return the exit code for an error that Hydra reports in one line; most are errors of the caller."""
     from deriva_ml_core.errors import CatalogUnavailable, MissingFiles, StoreUnavailable, UploadFailed
 
-    ours = error.__cause__
-    return (
-        EXIT_FAILED
-        if isinstance(ours, CatalogUnavailable | StoreUnavailable | UploadFailed | MissingFiles)
-        else EXIT_USAGE
-    )
+    failures = (CatalogUnavailable, StoreUnavailable, UploadFailed, MissingFiles)
+    return EXIT_FAILED if isinstance(error.__cause__, failures) else EXIT_USAGE
 
 
 def _build_parser() -> ArgumentParser:
-    """Hydra's own parser with four options more."""
+    """Return Hydra's own parser, extended by four options."""
     from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 
     from hydra._internal.utils import get_args_parser
@@ -171,23 +170,23 @@ def _build_parser() -> ArgumentParser:
         conflict_handler="resolve",
         add_help=False,
     )
-    parser.add_argument("--help", "-h", action="store_true", help="Show this, and end")
+    parser.add_argument("--help", "-h", action="store_true", help="Show this message and exit")
     parser.add_argument(
         "--shell-completion",
         "-sc",
         action="store_true",
-        help="With install=bash or uninstall=bash: complete words, or not",
+        help="Install or remove shell completion, with install=bash or uninstall=bash",
     )
     parser.add_argument("--experimental-rerun", help=SUPPRESS)
     parser.add_argument(
-        "--config-name", "-cn", default=MAIN_CONFIG, metavar="NAME", help="The main config; deriva_model by default"
+        "--config-name", "-cn", default=MAIN_CONFIG, metavar="NAME", help="Name of the main config (deriva_model)"
     )
-    _add_own_options(parser.add_argument_group("the catalog and the configs"))
+    _add_own_options(parser.add_argument_group("catalog and configs"))
     return parser
 
 
 def _add_own_options(group: _ArgumentGroup) -> None:
-    """Add what hydra's command line has not, and the folder of configs, which it has with less in it."""
+    """Add the options that Hydra lacks, and its option for the config folder with a wider meaning."""
     from pathlib import Path
 
     group.add_argument(
@@ -197,29 +196,27 @@ def _add_own_options(group: _ArgumentGroup) -> None:
         "-cp",
         type=Path,
         metavar="FOLDER",
-        help="The folder of the project's configs: Python modules that store them, or hydra's YAML files; by default "
-        "src/configs or configs in this folder",
+        help="Folder of the project's configs: Python modules that store them, or Hydra's YAML files (src/configs or "
+        "configs in the current folder)",
     )
+    group.add_argument("--list-configs", action="store_true", help="List the config groups and their configs, and exit")
     group.add_argument(
-        "--list-configs", action="store_true", help="List the groups of configs with their configs, and end"
+        "--host", metavar="HOST", help="Server of the catalog, or file:<folder>; overrides deriva_ml.hostname"
     )
-    group.add_argument(
-        "--host", metavar="HOST", help="The catalog's server, or file:<folder>, instead of deriva_ml.hostname"
-    )
-    group.add_argument("--catalog", metavar="ID", help="The catalog's number there, instead of deriva_ml.catalog_id")
+    group.add_argument("--catalog", metavar="ID", help="Catalog ID on the server; overrides deriva_ml.catalog_id")
 
 
 def _catalog_overrides(arguments: Namespace) -> list[str]:
-    """The catalog that the command line names, as overrides."""
-    named = {"hostname": arguments.host, "catalog_id": arguments.catalog}
-    return [f"++deriva_ml.{key}={quote_override_value(value)}" for key, value in named.items() if value is not None]
+    """Return --host and --catalog as Hydra overrides."""
+    values = {"hostname": arguments.host, "catalog_id": arguments.catalog}
+    return [f"++deriva_ml.{key}={quote_override_value(value)}" for key, value in values.items() if value is not None]
 
 
 def _base_command(arguments: Namespace, folder: Path | None) -> tuple[str, ...]:
-    """How the command line of one job begins, that is like this one."""
-    named = () if folder is None else ("--config-dir", str(folder))
-    main = () if arguments.config_name == MAIN_CONFIG else ("--config-name", arguments.config_name)
-    return (sys.argv[0], *named, *main)
+    """Return the start of the command line for a single job: the program and the options that select the configs."""
+    config_dir = () if folder is None else ("--config-dir", str(folder))
+    config_name = () if arguments.config_name == MAIN_CONFIG else ("--config-name", arguments.config_name)
+    return (sys.argv[0], *config_dir, *config_name)
 
 
 def _report_error(message: str, code: int) -> int:
@@ -231,20 +228,20 @@ HYDRA_GROUP = "hydra"
 
 
 def print_configs(folder: Path, main_config: str) -> None:
-    """Write the groups of configs to standard output, each with its configs; a star marks what is taken by default.
+    """Print the config groups and their configs; a star marks the default of a group.
 
     Args:
-        folder: The folder of configs, absolute.
-        main_config: The main configuration.
+        folder: The absolute path of the config folder.
+        main_config: The name of the main config.
     """
     with initialize_config_dir(str(folder), job_name=JOB_NAME, version_base=HYDRA_VERSION_BASE):
-        found = dict(_iter_groups(GlobalHydra.instance().config_loader(), ""))
-    width = max(map(len, found), default=0)
-    lines = [f"Configs of {folder}, with {main_config} as the main one; * is taken where none is named.", ""]
-    for group, names in sorted(found.items(), key=lambda item: ([*CONFIG_GROUPS, item[0]].index(item[0]), item[0])):
+        groups = dict(_iter_groups(GlobalHydra.instance().config_loader(), ""))
+    width = max(map(len, groups), default=0)
+    lines = [f"Configs in {folder}; main config: {main_config}; * marks the default.", ""]
+    for group, names in sorted(groups.items(), key=lambda item: ([*CONFIG_GROUPS, item[0]].index(item[0]), item[0])):
         marked = (f"{name}*" if name == CONFIG_GROUPS.get(group) else name for name in names)
         lines.append(f"  {group:{width}}  {', '.join(marked)}")
-    lines += ["", "Choose by GROUP=NAME, and by +GROUP=NAME in a group that has no default."]
+    lines += ["", "Choose a config with GROUP=NAME, or with +GROUP=NAME if the group has no default."]
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""A project's configs: its folder found, its modules imported, and what every project needs put beside them."""
+"""Find and import a project's configs, and add the defaults that every project needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.runner.connection_config import DerivaMLConfig
-from deriva_ml_core.runner.run_model import run_model
+from deriva_ml_core.runner.model_run import run_model
 
 __all__ = [
     "CONFIG_FOLDERS",
@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 CONFIG_FOLDERS = (Path("src/configs"), Path("configs"))
-"""Where a project's configs are looked for, in the folder that the command is given in."""
+"""Folders searched for a project's configs, relative to the working directory; the first that exists is used."""
 
 MAIN_CONFIG = "deriva_model"
-"""The name of the main configuration, which `create_model_config` makes."""
+"""Name of the main config, which `create_model_config` builds."""
 
 CONFIG_GROUPS: Mapping[str, str] = {
     "deriva_ml": "default_deriva",
@@ -39,10 +39,10 @@ CONFIG_GROUPS: Mapping[str, str] = {
     "workflow": "default_workflow",
     "model_config": "default_model",
 }
-"""The groups of configs, and which config of each is taken where none is named."""
+"""The config groups, each with the name of its default config."""
 
 LAST_MODULE = "experiments"
-"""The module that is imported last, since its presets name what the others store."""
+"""Module that is imported last, since its presets refer to configs stored by the other modules."""
 
 
 def create_model_config(
@@ -50,21 +50,21 @@ def create_model_config(
     description: str = "Model execution",
     hydra_defaults: Sequence[str | dict[str, str]] | None = None,
 ) -> Any:
-    """Make the main configuration of ``deriva-ml-run``: one of `run_model`, which chooses a config of each group.
+    """Build the main config of ``deriva-ml-run``: a config of `run_model` that chooses one config of each group.
 
     Args:
-        ml_class: The class of the client, one that is made of `DerivaML`; by default that itself.
-        description: What runs are for where nothing else is said.
+        ml_class: The class of the client: `DerivaML` (the default) or a subclass of it.
+        description: The default description of runs.
         hydra_defaults: Hydra's defaults list; by default the configs ``default_deriva``, ``default_dataset``,
             ``default_asset``, ``default_workflow`` and ``default_model`` of the groups ``deriva_ml``, ``datasets``,
             ``assets``, ``workflow`` and ``model_config``.
 
     Returns:
-        What hydra-zen's ``store(…, name="deriva_model")`` takes.
+        The config, to be stored by hydra-zen's ``store(…, name="deriva_model")``.
     """
     from hydra_zen import builds
 
-    function: Any = run_model  # what it is built of are configs, not what they become
+    function: Any = run_model  # its arguments here are configs, which its annotations do not allow
     return builds(
         function,
         populate_full_signature=True,
@@ -79,75 +79,80 @@ def _build_defaults_list(chosen: Mapping[str, str]) -> list[str | dict[str, str]
 
 
 def load_configs(package: str = "configs") -> list[str]:
-    """Import all modules of a package of configs, which store what they make in hydra-zen's store.
+    """Import all modules of a package of configs; each module adds its configs to hydra-zen's store.
 
     Args:
-        package: The package's name; its packages follow, and a module ``experiments`` comes last in each.
+        package: The full name of the package. Its subpackages are imported too, in alphabetical order; a module
+            ``experiments`` is imported last in each package.
 
     Returns:
-        The modules' full names, in the order of their import.
+        The full names of the modules, in the order of their import.
 
     Raises:
-        ConfigurationError: There is no such package, or one of its modules cannot be imported.
+        ConfigurationError: The package does not exist, or one of its modules cannot be imported.
     """
     import pkgutil
 
-    found = _import_module(package)
-    if not hasattr(found, "__path__"):
+    module = _import_module(package)
+    if not hasattr(module, "__path__"):
         return [package]
     names = sorted(
-        (module.name for module in pkgutil.iter_modules(found.__path__)), key=lambda name: (name == LAST_MODULE, name)
+        (found.name for found in pkgutil.iter_modules(module.__path__)), key=lambda name: (name == LAST_MODULE, name)
     )
-    return [package, *(each for name in names for each in load_configs(f"{package}.{name}"))]
+    return [package, *(loaded for name in names for loaded in load_configs(f"{package}.{name}"))]
 
 
 def find_config_folder(path: Path | None = None) -> Path:
-    """Find the folder of a project's configs.
+    """Find the config folder of a project.
 
     Args:
-        path: The folder, where the user named one.
+        path: The folder that the user named, or None to search for ``src/configs`` and ``configs``.
 
     Returns:
-        Its absolute path.
+        The absolute path of the folder.
 
     Raises:
-        ConfigurationError: It is no folder; or none was named, and there is neither ``src/configs`` nor ``configs``.
+        ConfigurationError: The folder does not exist, or none was named and there is no default folder.
     """
     for folder in CONFIG_FOLDERS if path is None else (path.expanduser(),):
         if folder.is_dir():
             return folder.absolute()
     if path is not None:
-        raise ConfigurationError(f"The folder of configs {path} is not there: name the right one with --config-dir.")
+        raise ConfigurationError(f"The config folder {path} does not exist. Pass an existing one with --config-dir.")
     raise ConfigurationError(
-        f"There is neither {' nor '.join(map(str, CONFIG_FOLDERS))} in {Path.cwd()}: go to the project's folder, or "
-        "name the folder of its configs with --config-dir."
+        f"{Path.cwd()} contains neither {' nor '.join(map(str, CONFIG_FOLDERS))}. Change to the project's folder, or "
+        "pass the config folder with --config-dir."
     )
 
 
 def load_config_folder(folder: Path) -> list[str]:
-    """Import a folder of configs as a package, and hand over to hydra what its modules stored.
+    """Import a config folder as a package, and register the stored configs with Hydra.
 
-    Its parent, and the project's folder where that is ``src``, become places to import from: the model functions lie
-    there.
+    The parent of the folder is added to ``sys.path``, since the model functions are imported from there. If the parent
+    is named ``src``, the project's folder is added too.
 
     Args:
-        folder: The folder, absolute.
+        folder: The absolute path of the folder.
 
     Returns:
-        The modules' full names.
+        The full names of the imported modules.
 
     Raises:
-        ConfigurationError: A module cannot be imported, or another package has the folder's name.
+        ConfigurationError: A module cannot be imported, or another package has the name of the folder.
     """
     from hydra_zen import store
 
     if not folder.name.isidentifier():
-        raise ConfigurationError(f"The folder of configs {folder} cannot be imported: rename it to a Python name.")
-    places = [folder.parent, folder.parent.parent] if folder.parent.name == "src" else [folder.parent]
-    sys.path[:0] = [str(place) for place in places if str(place) not in sys.path]
-    found = _import_module(folder.name)
-    if folder.resolve() not in (Path(place).resolve() for place in found.__path__):
-        raise ConfigurationError(f"{folder} cannot be imported: {found.__path__[0]} has its name. Rename the folder.")
+        raise ConfigurationError(
+            f"The config folder {folder} cannot be imported: its name is no Python identifier. Rename it."
+        )
+    roots = [folder.parent, folder.parent.parent] if folder.parent.name == "src" else [folder.parent]
+    sys.path[:0] = [str(root) for root in roots if str(root) not in sys.path]
+    package = _import_module(folder.name)
+    if folder.resolve() not in (Path(path).resolve() for path in package.__path__):
+        raise ConfigurationError(
+            f"The config folder {folder} cannot be imported: {package.__path__[0]} has the same name. Rename one."
+        )
     loaded = load_configs(folder.name)
     store.add_to_hydra_store(overwrite_ok=True)
     add_standard_configs(folder)
@@ -155,14 +160,14 @@ def load_config_folder(folder: Path) -> list[str]:
 
 
 def add_standard_configs(folder: Path) -> None:
-    """Store what a project's configs may leave out, unless they have it themselves.
+    """Store default configs for the groups that a project leaves out.
 
-    That is the embedded catalog as ``deriva_ml=default_deriva``, no inputs as ``datasets=default_dataset`` and
-    ``assets=default_asset``, and the main configuration. Of workflows and models there is no standard one: where the
-    project has no ``default_workflow`` or ``default_model``, one has to be named.
+    These are the embedded catalog as ``deriva_ml=default_deriva``, no inputs as ``datasets=default_dataset`` and
+    ``assets=default_asset``, and the main config. Workflows and models have no default: without a ``default_workflow``
+    or ``default_model`` of the project, the command line must name one.
 
     Args:
-        folder: The folder of the project's configs, in which hydra's YAML files may lie as well.
+        folder: The project's config folder, which may contain Hydra's YAML files.
     """
     from hydra.core.config_store import ConfigStore
     from hydra_zen import builds
@@ -176,7 +181,7 @@ def add_standard_configs(folder: Path) -> None:
     if not _has_config(folder, "", MAIN_CONFIG):
         chosen = {group: name if _has_config(folder, group, name) else "???" for group, name in CONFIG_GROUPS.items()}
         main = OmegaConf.structured(create_model_config(hydra_defaults=_build_defaults_list(chosen)))
-        # without its class, as a preset of the group experiment need not be derived from it then
+        # a plain mapping, so that presets in the group experiment need not inherit from this config's class
         hydra.store(name=MAIN_CONFIG, node=OmegaConf.to_container(main), provider="deriva-ml")
 
 
@@ -193,18 +198,18 @@ def _import_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:
         raise ConfigurationError(
-            f"The configs module {name} cannot be imported: {type(error).__name__}: {error}{_error_location(error)}."
+            f"The config module {name} cannot be imported: {type(error).__name__}: {error}{_error_location(error)}."
         ) from error
 
 
 def _error_location(error: Exception) -> str:
-    """The last place in the user's files that an error of an import passed through."""
+    """Return the innermost location in the user's files in the traceback of an import error."""
     import traceback
 
     frames = traceback.extract_tb(error.__traceback__)
-    named: Iterator[str] = (
+    locations: Iterator[str] = (
         f" ({frame.filename}, line {frame.lineno})"
         for frame in reversed(frames)
         if not frame.filename.startswith("<") and "site-packages" not in frame.filename and frame.filename != __file__
     )
-    return next((text for text in named if f"{importlib.__name__}" not in text), "")
+    return next((location for location in locations if f"{importlib.__name__}" not in location), "")

@@ -1,4 +1,4 @@
-"""The files in which hydra says how a run was configured, kept with its execution without their secrets."""
+"""Render and upload Hydra's record of a job's configuration, with secrets redacted."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ HYDRA_CONFIG = "Hydra_Config"
 
 
 def render_hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
-    """What hydra writes of a job: its configuration, the overrides, and hydra's own settings.
+    """Render the files that Hydra writes for a job: its configuration, its overrides and Hydra's own settings.
 
-    They are made from what this process holds, and not read from hydra's output folder, which two runs that begin in
-    the same second share.
+    They are rendered from memory and not read from Hydra's output folder, because two runs that start in the same
+    second share that folder.
 
     Args:
-        config: The job's configuration, its interpolations not resolved.
-        hydra: The node ``hydra`` of the whole configuration.
+        config: The job's configuration, with unresolved interpolations.
+        hydra: The node ``hydra`` of the composed configuration.
 
     Returns:
-        The texts of ``config.yaml``, ``overrides.yaml`` and ``hydra.yaml``, by these names, secrets redacted.
+        The texts of ``config.yaml``, ``overrides.yaml`` and ``hydra.yaml`` by file name, with secrets redacted.
     """
     parts: dict[str, JsonValue] = {
         "config.yaml": to_json_value(config),
@@ -53,49 +53,56 @@ def render_hydra_files(config: DictConfig, hydra: DictConfig) -> dict[str, str]:
 
 
 def read_redacted_yaml(file: Path) -> str:
-    """A YAML file that hydra wrote, as its text, secrets redacted."""
+    """Return the text of a YAML file with secrets redacted."""
     import yaml
 
     return dump_redacted_yaml(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def upload_hydra_files(execution: Execution, texts: Mapping[str, str]) -> None:
-    """Keep hydra's files as records of an execution, of type Hydra_Config; they are sent at once.
+    """Upload Hydra's files as metadata of an execution, with the asset type Hydra_Config.
 
-    What a catalog that cannot be reached does not take stays staged for the next upload. A dry run keeps nothing.
+    If the catalog cannot be reached, the files stay staged for the next upload. Nothing is uploaded in a dry run.
 
     Args:
-        execution: Whose they are.
-        texts: The files' texts by name, as `hydra_files` gives them.
+        execution: The execution.
+        texts: The texts by file name, as returned by `render_hydra_files`.
     """
     if execution.dry_run or not execution.is_rank_zero:
         return
-    desk = execution._runtime
-    folder = desk.folder / "records"
+    runtime = execution._runtime
+    folder = runtime.folder / "records"
     folder.mkdir(parents=True, exist_ok=True)
-    known = execution._connection.terms.cached_terms(MLVocab.asset_type)
-    kind = HYDRA_CONFIG if HYDRA_CONFIG in known else MLAsset.execution_metadata.value
+    asset_types = execution._connection.terms.cached_terms(MLVocab.asset_type)
+    asset_type = HYDRA_CONFIG if HYDRA_CONFIG in asset_types else MLAsset.execution_metadata.value
     staged = []
     for name, text in texts.items():
         file = folder / name
         file.write_text(text, encoding="utf-8")
-        staged.append(desk.staging.stage_metadata_file(name, file, kind))
-    for left in desk.outputs.upload_metadata_files(staged):
-        log.warning("%s of execution %s is not kept yet: %s", left.asset.filename, execution.execution_rid, left.reason)
+        staged.append(runtime.staging.stage_metadata_file(name, file, asset_type))
+    for failed in runtime.outputs.upload_metadata_files(staged):
+        log.warning(
+            "%s of execution %s was not uploaded: %s. It stays staged for the next upload.",
+            failed.asset.filename,
+            execution.execution_rid,
+            failed.reason,
+        )
 
 
 def config_choices(hydra: DictConfig) -> dict[str, str]:
-    """Which config was chosen in each of the project's own groups."""
-    found = hydra.runtime.choices.items()
-    return {str(group): str(name) for group, name in found if name is not None and not str(group).startswith("hydra/")}
+    """Return the chosen config of each of the project's groups."""
+    choices = hydra.runtime.choices.items()
+    return {
+        str(group): str(name) for group, name in choices if name is not None and not str(group).startswith("hydra/")
+    }
 
 
 def to_json_value(node: Any, *, resolve: bool = False) -> JsonValue:
-    """A node of a configuration as values of JSON; what JSON has no word for becomes its text.
+    """Convert a configuration node to JSON values; other types are converted to text.
 
     Args:
-        node: The node, or a value in one.
-        resolve: Whether interpolations are replaced by what they mean.
+        node: The node, or a value in it.
+        resolve: Whether to resolve interpolations.
     """
     from omegaconf import OmegaConf
 
@@ -109,21 +116,22 @@ def to_json_value(node: Any, *, resolve: bool = False) -> JsonValue:
 
 
 def dump_redacted_yaml(value: JsonValue) -> str:
-    """A value as YAML, secrets redacted."""
+    """Return a value as YAML with secrets redacted."""
     import yaml
 
-    from deriva_ml_core.redaction import redact  # many patterns to compile
+    from deriva_ml_core.redaction import redact  # imported here, since it compiles many patterns
 
     return str(yaml.safe_dump(redact(value), sort_keys=False, allow_unicode=True))
 
 
 def quote_override_value(text: str) -> str:
-    """A text as hydra's overrides have it, whatever is in it.
+    """Quote any text as the value of a Hydra override.
 
     Args:
         text: The text.
 
     Returns:
-        It in single quotes; hydra takes a backslash for more than itself only before a quote.
+        The text in single quotes. Backslashes are doubled only before a quote, since Hydra takes them literally
+        elsewhere.
     """
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text) + "'"

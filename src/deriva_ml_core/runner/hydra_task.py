@@ -1,4 +1,4 @@
-"""What hydra calls with the configuration of each job: the job itself, or, in a sweep, a process that does it."""
+"""Task function that Hydra calls for each job; in a sweep it runs the job in a subprocess."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deriva_ml_core.runner.sweep import SweepInfo
 __all__ = ["ModelTask"]
 
 SWEEP_OVERRIDE_PREFIXES = ("hydra.launcher", "hydra.mode", "hydra.run", "hydra.sweep")
-"""The beginnings of those overrides, of hydra's own, that say how a sweep is run and not what a job does."""
+"""Prefixes of Hydra's overrides that control how a sweep runs, and are left out of a job's own command line."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ModelTask:
     """Hydra's task function; a launcher may pickle it.
 
     Args:
-        base_command: How the command line of a single job begins: the program and the options that name the configs.
-        sweep: Where the jobs of a sweep meet; None outside of one.
+        base_command: The start of a job's command line: the program and the options that select the configs.
+        sweep: The sweep that the jobs belong to; None for a single run.
     """
 
     base_command: tuple[str, ...]
@@ -41,14 +41,14 @@ class ModelTask:
         """Run a job.
 
         Args:
-            config: Its configuration.
+            config: The configuration of the job.
 
         Returns:
-            What the model function returns. Of a job of hydra's own sweeper that failed, nothing: it would not begin
-            the jobs of the next batch after an error.
+            The return value of the model function. None for a failed job under Hydra's basic sweeper, which would not
+            start the next batch after an error.
 
         Raises:
-            Refused: The job failed in a process of its own, or was not begun.
+            JobError: The configuration is invalid, or the job failed in its subprocess.
         """
         hydra: Any = HydraConfig.get()
         files = render_hydra_files(config, hydra)
@@ -56,7 +56,7 @@ class ModelTask:
         try:
             OmegaConf.resolve(config)
         except OmegaConfBaseException as error:
-            raise JobError(f"The configuration cannot be used: {error}") from error
+            raise JobError(f"Invalid configuration: {error}") from error
         if self.sweep is None:
             return run_job(config, hydra, files, JobContext())
         report = run_in_subprocess(
@@ -67,9 +67,13 @@ class ModelTask:
         return report.returned
 
     def _job_command(self, hydra: Any) -> tuple[str, ...]:
-        """The command line that does this job by itself."""
-        own = [each for each in hydra.overrides.hydra if not _override_key(each).startswith(SWEEP_OVERRIDE_PREFIXES)]
-        return (*self.base_command, *own, *hydra.overrides.task)
+        """Return the command line that runs this job alone."""
+        hydra_overrides = [
+            override
+            for override in hydra.overrides.hydra
+            if not _override_key(override).startswith(SWEEP_OVERRIDE_PREFIXES)
+        ]
+        return (*self.base_command, *hydra_overrides, *hydra.overrides.task)
 
 
 def _override_key(override: str) -> str:
@@ -77,11 +81,11 @@ def _override_key(override: str) -> str:
 
 
 def _hide_from_git(folder: Path) -> None:
-    """Have git not see hydra's output folder, so that the files of runs are no uncommitted changes of the next one.
+    """Make Git ignore Hydra's output folder, so that its files are not uncommitted changes of the next run.
 
-    A folder that anything else lies in, or that the terminal is in, is left alone.
+    A folder that contains other files, or the working directory, is left alone.
     """
     with suppress(OSError):
-        names = {each.name for each in folder.iterdir() if each.is_file() and each.suffix != ".log"}
+        names = {file.name for file in folder.iterdir() if file.is_file() and file.suffix != ".log"}
         if names <= {"multirun.yaml"} and not Path.cwd().is_relative_to(folder.absolute()):
             (folder / ".gitignore").write_text("*\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One job of hydra's: its configuration made into a run, by the file that the model function is written in."""
+"""Run one of Hydra's jobs: instantiate its configuration, create the execution, call the model function, upload."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.runner.connection_config import DerivaMLConfig
 from deriva_ml_core.runner.hydra_files import config_choices, to_json_value
 from deriva_ml_core.runner.model_function import check_function, function_file, function_name, is_model_function
-from deriva_ml_core.runner.run_model import call_model, create_execution, run_model, run_parameters
+from deriva_ml_core.runner.model_run import call_model, create_execution, run_model, run_parameters
 from deriva_ml_core.workflow import Workflow
 
 __all__ = ["JobArguments", "JobError", "JobContext", "instantiate_arguments", "translate_errors", "run_job"]
@@ -30,48 +30,53 @@ log = logging.getLogger(__name__)
 
 
 class JobError(CompactHydraException):
-    """A job that is not begun, or whose outputs are not sent; hydra prints the sentence alone, without a traceback."""
+    """A job did not start, or its outputs were not uploaded; Hydra prints the message without a traceback."""
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Say an error of ours in its own words."""
+    """Raise this package's errors, and pydantic's, as `JobError`."""
     try:
         yield
     except DerivaMLException as error:
         raise JobError(str(error)) from error
     except ValidationError as error:
-        raise JobError(f"The configuration cannot be used: {_format_error(error)}") from error
+        raise JobError(f"Invalid configuration: {_format_error(error)}") from error
 
 
 @dataclass(frozen=True)
 class JobArguments:
-    """What the parts of a job's configuration became."""
+    """The instantiated parts of a job's configuration.
+
+    Args:
+        values: The arguments of `run_model` by name.
+        parameters: The parameters to record in ``configuration.json``.
+    """
 
     values: Mapping[str, Any]
     parameters: Mapping[str, Any]
 
     @property
     def function(self) -> Callable[..., Any]:
-        """The model function, with its own parameters."""
+        """The model function with its own parameters bound."""
         return self.values["model_config"]  # type: ignore[no-any-return]
 
     @property
     def dry_run(self) -> bool:
-        """Whether to write nothing."""
+        """Whether to write nothing to the catalog and the store."""
         return bool(self.values["dry_run"])
 
     @property
     def description(self) -> str:
-        """What the run is for."""
+        """The description of the run."""
         return str(self.values["description"] or "")
 
     def connect(self) -> DerivaML:
-        """Open the catalog."""
+        """Connect to the catalog."""
         return self.values["deriva_ml"].connect(self.values["ml_class"])  # type: ignore[no-any-return]
 
     def build_configuration(self, description: str) -> ExecutionConfiguration:
-        """What the execution is to be."""
+        """Return the configuration of the execution."""
         inputs = {name: self.values[name] or () for name in ("datasets", "assets")}
         return ExecutionConfiguration(
             workflow=self.values["workflow"], description=description, parameters=self.parameters, **inputs
@@ -79,17 +84,17 @@ class JobArguments:
 
 
 class JobContext:
-    """A job by itself; a class made of this one says what else belongs to it."""
+    """Hooks around a single job that do nothing; a job of a sweep overrides them."""
 
     def check_catalog(self, ml: DerivaML) -> None:
-        """See that the job may go to this catalog; nothing is written there yet."""
+        """Check that the job may use this catalog, before anything is written to it."""
 
     def format_description(self, description: str) -> str:
-        """What the run is for, by what its configuration says."""
+        """Return the description of the execution for that of the configuration."""
         return description
 
     def register_execution(self, ml: DerivaML, execution: Execution) -> None:
-        """Take note of the execution, before the model function begins."""
+        """Register the new execution before the model function is called."""
 
 
 def run_job(
@@ -98,32 +103,32 @@ def run_job(
     texts: Mapping[str, str],
     context: JobContext,
 ) -> Any:
-    """Run what a job's configuration says.
+    """Run a job: create its execution, call the model function, and upload the outputs.
 
     Args:
-        config: The configuration, each interpolation resolved.
-        hydra: The node ``hydra`` beside it.
-        texts: The texts of hydra's files by name.
-        context: Whether it stands by itself, or in a sweep.
+        config: The configuration with resolved interpolations.
+        hydra: The node ``hydra`` of the composed configuration.
+        texts: The texts of Hydra's files by name.
+        context: The hooks of a single job or of a job in a sweep.
 
     Returns:
-        What the model function returns.
+        The return value of the model function.
 
     Raises:
-        Refused: The configuration is wrong, the execution cannot be created, or its outputs are not sent.
+        JobError: The configuration is invalid, the execution cannot be created, or its outputs are not uploaded.
     """
-    fields = instantiate_arguments(config, hydra)
+    arguments = instantiate_arguments(config, hydra)
     with translate_errors():
-        ml = fields.connect()
+        ml = arguments.connect()
     with ml:
         with translate_errors():
             context.check_catalog(ml)
-            configuration = fields.build_configuration(context.format_description(fields.description))
-            execution = create_execution(ml, configuration, texts, dry_run=fields.dry_run)
+            configuration = arguments.build_configuration(context.format_description(arguments.description))
+            execution = create_execution(ml, configuration, texts, dry_run=arguments.dry_run)
             context.register_execution(ml, execution)
-        log.info("Execution %s begins: %s", execution.execution_rid, execution.url)
+        log.info("Execution %s started: %s", execution.execution_rid, execution.url)
         try:
-            returned = call_model(ml, execution, fields.function)
+            returned = call_model(ml, execution, arguments.function)
             with translate_errors():
                 execution.upload_execution_outputs()
         finally:
@@ -132,14 +137,17 @@ def run_job(
 
 
 def instantiate_arguments(config: DictConfig, hydra: DictConfig) -> JobArguments:
-    """Instantiate each part of a job's configuration; the workflow's source is the model function's file.
+    """Instantiate each part of a job's configuration, with the model function's file as the source of the workflow.
 
     Args:
-        config: The configuration, each interpolation resolved.
-        hydra: The node ``hydra`` beside it.
+        config: The configuration with resolved interpolations.
+        hydra: The node ``hydra`` of the composed configuration.
+
+    Returns:
+        The instantiated arguments.
 
     Raises:
-        Refused: A part is missing or cannot be instantiated; the message names the config and the key.
+        JobError: A part is missing or cannot be instantiated; the message names the config and the key.
     """
     chosen = config_choices(hydra)
     names = signature(run_model).parameters
@@ -150,11 +158,11 @@ def instantiate_arguments(config: DictConfig, hydra: DictConfig) -> JobArguments
         for name, parameter in names.items()
     }
     if missing := [name for name, value in values.items() if value is names[name].empty]:
-        raise JobError(f"The configuration has no key {', '.join(missing)}: make it by create_model_config().")
+        raise JobError(f"The configuration lacks {', '.join(missing)}. Build it with create_model_config().")
     if not isinstance(values["deriva_ml"], DerivaMLConfig):
-        raise JobError(f"The config {_config_name('deriva_ml', chosen)} is none of DerivaMLConfig: build it of that.")
+        raise JobError(f"The config {_config_name('deriva_ml', chosen)} does not build a DerivaMLConfig.")
     if not isinstance(values["dry_run"], bool):
-        raise JobError(f"The key dry_run is {values['dry_run']!r}, and has to be true or false.")
+        raise JobError(f"dry_run must be true or false, not {values['dry_run']!r}.")
     with translate_errors():
         check_function(values["model_config"], _config_name("model_config", chosen))
     return JobArguments(values, {**run_parameters(hydra), "model_config": settings})
@@ -165,22 +173,22 @@ def _instantiate(config: DictConfig, name: str, chosen: Mapping[str, str]) -> An
 
     try:
         value = config[name]
-        found = instantiate(value) if OmegaConf.is_config(value) else value
-        return OmegaConf.to_object(found) if OmegaConf.is_config(found) else found
+        instance = instantiate(value) if OmegaConf.is_config(value) else value
+        return OmegaConf.to_object(instance) if OmegaConf.is_config(instance) else instance
     except Exception as error:  # noqa: BLE001 - a config may build anything
         raise _make_job_error(name, chosen, error) from _chainable_cause(error)
 
 
 def _set_workflow_script(config: DictConfig, chosen: Mapping[str, str]) -> None:
-    """Have the workflow look at the model function's file, where its config says nothing of the source."""
+    """Set the workflow's script to the model function's file, unless its config names a source."""
     workflow, model = config.get("workflow"), config.get("model_config")
     if not OmegaConf.is_dict(workflow) or not OmegaConf.is_dict(model):
         return
     function = _get_target(model, "model_config", chosen)
     if is_model_function(function) and not any(model.get(name) for name in ("_partial_", "_zen_partial")):
         raise JobError(
-            f"The config {_config_name('model_config', chosen)} would call {function_name(function)} before there is "
-            "an execution: build it with zen_partial=True."
+            f"The config {_config_name('model_config', chosen)} calls {function_name(function)} before the execution "
+            "exists. Build it with zen_partial=True."
         )
     if not _is_workflow_class(_get_target(workflow, "workflow", chosen)):
         return
@@ -196,17 +204,17 @@ def _is_workflow_class(target: Any) -> bool:
 
 
 def _get_target(node: DictConfig, name: str, chosen: Mapping[str, str]) -> Any:
-    """What a config builds: the class or the function itself."""
+    """Return the class or function that a config names as its target."""
     from hydra_zen import get_target
 
     try:
         return get_target(node)
-    except Exception as error:  # noqa: BLE001 - what it names is imported by that
+    except Exception as error:  # noqa: BLE001 - it imports the target's module, which may raise anything
         raise _make_job_error(name, chosen, error) from _chainable_cause(error)
 
 
 def _chainable_cause(error: Exception) -> Exception | None:
-    """An error as a cause; hydra would print one of omegaconf's after our own words, in which it is told already."""
+    """Return an error to chain; None for OmegaConf's, whose text Hydra would print a second time."""
     return None if isinstance(error, OmegaConfBaseException) else error
 
 
@@ -214,7 +222,7 @@ def _make_job_error(name: str, chosen: Mapping[str, str], error: Exception) -> J
     cause = error
     while not isinstance(cause, ValidationError | DerivaMLException) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
-    return JobError(f"The config {_config_name(name, chosen)} cannot be used: {_format_error(cause)}")
+    return JobError(f"The config {_config_name(name, chosen)} is invalid: {_format_error(cause)}")
 
 
 def _config_name(name: str, chosen: Mapping[str, str]) -> str:
@@ -224,8 +232,8 @@ def _config_name(name: str, chosen: Mapping[str, str]) -> str:
 def _format_error(error: Exception) -> str:
     if isinstance(error, ValidationError):
         faults = ((".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
-        return "; ".join(f"its key {key}: {message}" if key else message for key, message in faults)
+        return "; ".join(f"{key}: {message}" if key else message for key, message in faults)
     if isinstance(error, OmegaConfBaseException):
-        return str(error).partition("\n")[0]  # which names the key; what follows are classes of its own
+        return str(error).partition("\n")[0]  # the first line names the key; the others name OmegaConf's classes
     kind = "" if isinstance(error, DerivaMLException | CompactHydraException) else f"{type(error).__name__}: "
     return f"{kind}{error}"

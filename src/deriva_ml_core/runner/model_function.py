@@ -1,4 +1,4 @@
-"""The model function that a configuration names: where it is written, and whether it takes what it is given."""
+"""Inspect the model function of a configuration: its name, its file, and whether it accepts the injected arguments."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ from deriva_ml_core.errors import ConfigurationError
 __all__ = ["INJECTED_ARGUMENTS", "check_function", "function_file", "function_name", "is_model_function"]
 
 INJECTED_ARGUMENTS = ("ml_instance", "execution")
-"""The two keyword arguments that a model function gets beside its own parameters."""
+"""The keyword arguments that a model function receives in addition to its own parameters."""
 
 
 def check_function(function: object, config_name: str = "model_config") -> None:
-    """See that a model function can be called with ``ml_instance`` and ``execution``.
+    """Check that a model function can be called with ``ml_instance`` and ``execution``.
 
     Args:
-        function: What a configuration's ``model_config`` was instantiated to.
-        config_name: What that configuration is called, for the message.
+        function: The instantiated ``model_config``.
+        config_name: The name of the config, for the error message.
 
     Raises:
-        ConfigurationError: It cannot; the message says where it is written.
+        ConfigurationError: The object is not callable, or does not accept the two arguments.
     """
     if not callable(function):
         raise ConfigurationError(
-            f"The config {config_name} makes {_describe_value(function)}, which cannot be called: build the model "
-            f"function with "
-            "zen_partial=True, so that it is called when its execution is there."
+            f"The config {config_name} builds {_describe_value(function)}, which is not callable. Build the model "
+            "function with zen_partial=True, so that it is called once its execution exists."
         )
     if missing := _missing_arguments(function):
         file = function_file(function)
         raise ConfigurationError(
-            f"The model function {function_name(function)} of the config {config_name}"
-            f"{f', in {file},' if file else ''} does not take {' and '.join(missing)}: a model function gets "
-            "ml_instance, the client, and execution, its own execution, beside its own parameters."
+            f"The model function {function_name(function)}{f' in {file}' if file else ''} (config {config_name}) "
+            f"does not accept {' and '.join(missing)}. Add the keyword parameters ml_instance (the client) and "
+            "execution (the running execution)."
         )
 
 
 def is_model_function(function: object) -> bool:
-    """Whether something is itself a model function, with parameters ``ml_instance`` and ``execution`` by name."""
+    """Whether an object is a function with the named parameters ``ml_instance`` and ``execution``."""
     return (
         inspect.isroutine(function)
         and not _missing_arguments(function)
@@ -51,19 +50,20 @@ def is_model_function(function: object) -> bool:
 
 
 def _missing_arguments(function: Callable[..., Any]) -> list[str]:
-    """Those of the two arguments that a function does not take."""
+    """Return the injected arguments that a function does not accept."""
     try:
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # of a function that is written in C, nobody knows
+    except (TypeError, ValueError):  # functions written in C may have no signature
         return []
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return []
-    named = {name for name, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
-    return [name for name in INJECTED_ARGUMENTS if name not in named]
+    keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    accepted = {name for name, parameter in parameters.items() if parameter.kind in keyword_kinds}
+    return [name for name in INJECTED_ARGUMENTS if name not in accepted]
 
 
 def function_file(function: object) -> Path | None:
-    """The file that a model function, or its class, is written in; None where it is in no Python file."""
+    """Return the source file of a model function or its class; None if it has no Python source file."""
     try:
         file = inspect.getsourcefile(inspect.unwrap(_unwrap_partial(function)))
     except TypeError:
@@ -72,13 +72,13 @@ def function_file(function: object) -> Path | None:
 
 
 def function_name(function: object) -> str:
-    """A model function's full name."""
-    bare = _unwrap_partial(function)
-    return f"{bare.__module__}.{bare.__qualname__}"
+    """Return the full name of a model function."""
+    unwrapped = _unwrap_partial(function)
+    return f"{unwrapped.__module__}.{unwrapped.__qualname__}"
 
 
 def _unwrap_partial(function: Any) -> Callable[..., Any]:
-    """The function in its wrappings of parameters; the class of an object that is called."""
+    """Return the function inside partials, or the class of a callable object."""
     while isinstance(function, partial):
         function = function.func
     return function if hasattr(function, "__qualname__") else type(function)

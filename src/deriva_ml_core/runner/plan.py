@@ -1,4 +1,4 @@
-"""What a command line asks hydra for: one job, or a sweep of how many, and the configuration that its first job has."""
+"""Work out from a command line whether Hydra runs one job or a sweep, and compose the first job's configuration."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from deriva_ml_core.runner.configs import CONFIG_GROUPS
 from deriva_ml_core.runner.hydra_files import config_choices
-from deriva_ml_core.runner.run_model import run_model
+from deriva_ml_core.runner.model_run import run_model
 
 __all__ = ["BASIC_SWEEPER", "JOB_NAME", "HYDRA_VERSION_BASE", "Plan", "make_plan"]
 
 HYDRA_VERSION_BASE = "1.3"
-"""The version of hydra whose habits count."""
+"""Hydra's version base, which selects its default behaviour."""
 
 JOB_NAME = "job"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -31,14 +31,14 @@ BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run.
+    """What a command line asks for.
 
     Args:
-        config: The configuration of the job, or of a sweep's first one, without hydra's node.
+        config: The configuration of the job, or of the first job of a sweep, without Hydra's node.
         hydra: Hydra's node.
-        is_sweep: Whether there is to be a sweep.
-        job_count: How many jobs a sweep has; None where its sweeper decides that as it goes.
-        sweep_overrides: The overrides that have several values.
+        is_sweep: Whether the command line asks for a sweep.
+        job_count: The number of jobs in a sweep; None if its sweeper decides that while it runs.
+        sweep_overrides: The overrides with several values.
         overrides: All overrides.
     """
 
@@ -51,80 +51,83 @@ class Plan:
 
 
 def make_plan(folder: Path, config_name: str, overrides: Sequence[str], *, multirun: bool) -> Plan:
-    """See what a command line asks for; nothing is begun.
+    """Compose the configuration that a command line asks for, without running anything.
 
     Args:
-        folder: The folder of configs, absolute.
-        config_name: The main configuration.
-        overrides: As the command line has them.
-        multirun: Whether the command line asks for several jobs; a configuration may do so too.
+        folder: The absolute path of the config folder.
+        config_name: The name of the main config.
+        overrides: The overrides of the command line.
+        multirun: Whether the command line asks for a sweep; a configuration can ask for one too.
+
+    Returns:
+        The plan.
 
     Raises:
-        CompactHydraException: A config, a group or a key does not exist, or an override cannot be read.
+        CompactHydraException: A config, a group or a key does not exist, or an override is malformed.
     """
-    given = [*overrides]
+    all_overrides = [*overrides]
     with initialize_config_dir(str(folder), job_name=JOB_NAME, version_base=HYDRA_VERSION_BASE):
-        whole = _compose_first_job(config_name, given)
-        sweeper = whole.hydra.sweeper
-        is_sweep = multirun or whole.hydra.mode is RunMode.MULTIRUN
+        composed = _compose_first_job(config_name, all_overrides)
+        sweeper = composed.hydra.sweeper
+        is_sweep = multirun or composed.hydra.mode is RunMode.MULTIRUN
         if is_sweep and sweeper.get("params"):
-            given = [*(f"{key}={values}" for key, values in sweeper.params.items()), *given]
-            whole = _compose_first_job(config_name, given)
-        parsed = _parse_overrides(given)
-        swept = [each for each in parsed if each.is_sweep_override()]
-        jobs = _count_jobs(swept) if sweeper._target_ == BASIC_SWEEPER else None
-    config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-    _reject_unused_keys(parsed, config, whole.hydra)
+            all_overrides = [*(f"{key}={values}" for key, values in sweeper.params.items()), *all_overrides]
+            composed = _compose_first_job(config_name, all_overrides)
+        parsed = _parse_overrides(all_overrides)
+        sweep_overrides = [override for override in parsed if override.is_sweep_override()]
+        job_count = _count_jobs(sweep_overrides) if sweeper._target_ == BASIC_SWEEPER else None
+    config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    _reject_unused_keys(parsed, config, composed.hydra)
     return Plan(
         config=config,
-        hydra=whole.hydra,
+        hydra=composed.hydra,
         is_sweep=is_sweep,
-        job_count=jobs,
-        sweep_overrides=tuple(str(each.input_line) for each in swept),
+        job_count=job_count,
+        sweep_overrides=tuple(str(override.input_line) for override in sweep_overrides),
         overrides=tuple(overrides),
     )
 
 
 def _reject_unused_keys(overrides: Sequence[Override], config: DictConfig, hydra: DictConfig) -> None:
-    """Refuse ``+group=name`` of a group that is not there: hydra takes it for a new key, which nothing would use."""
+    """Reject ``+group=name`` for an unknown group: Hydra would add a new key that nothing uses."""
     text = OmegaConf.to_yaml(config)
-    known = config_choices(hydra)
-    for each in overrides:
-        key = each.key_or_group
-        is_new = each.is_add() and "." not in key and key not in {*known, *signature(run_model).parameters}
+    groups = config_choices(hydra)
+    for override in overrides:
+        key = override.key_or_group
+        is_new = override.is_add() and "." not in key and key not in {*groups, *signature(run_model).parameters}
         if is_new and f"${{{key}" not in text:
             raise ConfigCompositionException(
-                f"{each.input_line}: there is no group of configs {key!r}, and nothing in the configuration uses a key "
-                f"of that name. The groups are {', '.join(sorted({*CONFIG_GROUPS, *known}))}, and what "
-                f"--list-configs shows."
+                f"{override.input_line}: there is no config group {key!r}, and the configuration uses no key of that "
+                f"name. Groups: {', '.join(sorted({*CONFIG_GROUPS, *groups}))}. --list-configs lists all of them."
             )
 
 
 def _compose_first_job(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """The whole configuration of the first job."""
+    """Compose the first job's configuration, including Hydra's node."""
     parsed = _parse_overrides(overrides)
     try:
-        return compose(config_name, [_select_first_value(each) for each in parsed], return_hydra_config=True)
+        first = [_select_first_value(override) for override in parsed]
+        return compose(config_name, first, return_hydra_config=True)
     except ConfigCompositionException as error:
         raise ConfigCompositionException(f"{error}{_describe_unknown_groups(parsed)}") from error.__cause__
 
 
 def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    loader = GlobalHydra.instance().config_loader()  # without which nobody knows the configs that glob(*) means
+    loader = GlobalHydra.instance().config_loader()  # the parser needs it to expand glob(*)
     return OverridesParser.create(config_loader=loader).parse_overrides([*overrides])
 
 
 def _describe_unknown_groups(overrides: Sequence[Override]) -> str:
-    """Which overrides name groups that are not there: hydra first complains of what they would have chosen."""
+    """Describe the unknown groups among overrides; Hydra's own error is about what they would have chosen."""
     groups = GlobalHydra.instance().config_loader().list_groups("")
-    known = {*groups, *signature(run_model).parameters}
-    keys = {each.key_or_group for each in overrides if not each.is_delete()}
-    unknown = sorted(key for key in keys if not {".", "/"}.intersection(key) and key not in known)
-    return "".join(f"\nThere is no group of configs {key!r}; there is {', '.join(sorted(groups))}." for key in unknown)
+    valid = {*groups, *signature(run_model).parameters}
+    keys = {override.key_or_group for override in overrides if not override.is_delete()}
+    unknown = sorted(key for key in keys if not {".", "/"}.intersection(key) and key not in valid)
+    return "".join(f"\nThere is no config group {key!r}. Groups: {', '.join(sorted(groups))}." for key in unknown)
 
 
 def _select_first_value(override: Override) -> str:
-    """An override with its first value alone."""
+    """Return an override with only the first of its values."""
     line = str(override.input_line)
     if not override.is_sweep_override():
         return line
@@ -135,6 +138,6 @@ def _select_first_value(override: Override) -> str:
 
 
 def _count_jobs(sweep_overrides: Sequence[Override]) -> int | None:
-    if not all(each.is_discrete_sweep() for each in sweep_overrides):
+    if not all(override.is_discrete_sweep() for override in sweep_overrides):
         return None
-    return math.prod(sum(1 for _ in each.sweep_string_iterator()) for each in sweep_overrides)
+    return math.prod(sum(1 for _ in override.sweep_string_iterator()) for override in sweep_overrides)

@@ -1,8 +1,8 @@
-"""A job of a sweep in a process of its own, so that one that is killed, or that leaves a mess, is alone in that.
+"""Run a job of a sweep in a subprocess, so that a job that is killed or corrupts its process affects no other job.
 
-The process that a launcher of hydra's runs a job in starts this module as a program, and hands it the job over its
-standard input. What the job leaves behind in memory, and the order of random numbers, is that of a run by itself, and
-so is its command line: that is what its execution keeps, and what does it again.
+The process in which Hydra's launcher runs a job starts this module as a program and passes the job over its standard
+input. The job therefore starts with the memory, random state and command line of a single run. Its execution records
+that command line, which reproduces the job.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ __all__ = ["SubprocessJob", "install_warning_format", "main", "run_in_subprocess
 
 
 EXIT_INTERRUPTED = 130
-"""The exit status by which a process leaves that Ctrl-C ended."""
+"""Exit status of a process that Ctrl-C ended."""
 
 INTERNAL_MODULES = ("__main__", "runpy", "deriva_ml_core", "hydra", "hydra_zen", "functools")
-"""Whose frames lie between this program's start and a model function."""
+"""Packages whose frames precede those of the model function in a traceback."""
 
 
 class JobReportUpdate(TypedDict, total=False):
-    """What changes in a job's report."""
+    """The fields of a `JobReport` that change while its job runs."""
 
     execution: RID
     status: Status
@@ -52,17 +52,17 @@ class JobReportUpdate(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SubprocessJob:
-    """A job as it is handed over.
+    """A job as it is passed to its subprocess.
 
     Args:
-        number: Its place in the sweep.
-        overrides: What tells it from the others.
-        command: The command line that does it by itself.
-        config: Its configuration as plain values, each interpolation resolved.
-        hydra: The node ``hydra`` beside it, likewise.
-        files: The texts of hydra's files.
-        sys_path: Where to import from.
-        sweep: Where the jobs of the sweep meet.
+        number: The index of the job in the sweep, from 0.
+        overrides: The overrides that distinguish the job from the others.
+        command: The command line that runs the job alone.
+        config: The configuration as plain values, with resolved interpolations.
+        hydra: The node ``hydra`` as plain values, with resolved interpolations.
+        files: The texts of Hydra's files by name.
+        sys_path: The module search path of the parent process.
+        sweep: The sweep that the job belongs to.
     """
 
     number: int
@@ -84,7 +84,7 @@ class SubprocessJob:
         command: tuple[str, ...],
         sweep: SweepInfo,
     ) -> SubprocessJob:
-        """The job that hydra runs now."""
+        """Create the job that Hydra runs now."""
         return cls(
             number=hydra.job.num,
             overrides=tuple(OmegaConf.to_container(hydra.overrides.task)),  # type: ignore[arg-type]
@@ -98,23 +98,24 @@ class SubprocessJob:
 
 
 def run_in_subprocess(job: SubprocessJob) -> JobReport:
-    """Run a job in a process of its own, and wait for that.
+    """Run a job in a subprocess and wait for it.
 
     Args:
         job: The job.
 
     Returns:
-        What became of it.
+        The final report of the job.
     """
     folder = job.sweep.folder
     write_report(folder, JobReport(number=job.number, overrides=_redacted_overrides(job)))
-    # safely: beside the terminal's folder may lie a queue.py; the last words are for who reads a list of processes
-    words = [sys.executable, "-P", "-m", __name__, *job.command[1:]]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:  # noqa: S603 - this module, by this interpreter
+    # -P keeps a user's queue.py in the working directory from shadowing the standard library; the job's own arguments
+    # are not used and only identify the process in a process list
+    command = [sys.executable, "-P", "-m", __name__, *job.command[1:]]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:  # noqa: S603 - this module, by this interpreter
         try:
             process.communicate(pickle.dumps(asdict(job)))
         except BaseException:
-            process.terminate()  # Ctrl-C or SIGTERM came to this process, perhaps to no other
+            process.terminate()  # the signal may have reached this process only
             process.wait()
             raise
         finally:
@@ -124,46 +125,46 @@ def run_in_subprocess(job: SubprocessJob) -> JobReport:
 
 
 def _redacted_overrides(job: SubprocessJob) -> tuple[str, ...]:
-    """A job's overrides as others may read them."""
+    """Return a job's overrides with secrets redacted."""
     from deriva_ml_core.redaction import redact
 
-    shown = redact([*job.overrides])
-    return tuple(map(str, shown)) if isinstance(shown, list) else ()
+    overrides = redact([*job.overrides])
+    return tuple(map(str, overrides)) if isinstance(overrides, list) else ()
 
 
 def _finalize_report(report: JobReport, returncode: int) -> JobReport:
-    """A job's report, also where its process ended without a word."""
+    """Return the final report of a job, which is aborted if its process reported no end."""
     if report.status.is_terminal:
         return report
-    words = f"was ended by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with code {returncode}"
-    return report.model_copy(update={"status": Status.aborted, "error": f"Its process {words}"})
+    cause = f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"exited with code {returncode}"
+    return report.model_copy(update={"status": Status.aborted, "error": f"Its process {cause}"})
 
 
 def _resolve_hydra_config(hydra: DictConfig) -> Any:
     try:
         return OmegaConf.to_container(hydra, resolve=True)
-    except OmegaConfBaseException:  # in a part that only other jobs use: a launcher's own settings, say
+    except OmegaConfBaseException:  # settings that this job does not use, such as a launcher's, may not resolve
         return OmegaConf.to_container(hydra, resolve=False)
 
 
 def main() -> int:
-    """Run the job that standard input holds.
+    """Run the job that standard input contains.
 
     Returns:
-        0 where it completed, 130 where Ctrl-C ended it, else 1.
+        The exit code: 0 if the job completed, 130 after Ctrl-C, else 1.
     """
     parts = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
     job = SubprocessJob(**{**parts, "sweep": SweepInfo.model_validate(parts["sweep"])})
     sys.path[:] = job.sys_path
     install_warning_format()
-    sys.argv[:] = job.command  # what does this job again, and what a framework begins its other ranks by
+    sys.argv[:] = job.command  # recorded to reproduce the job, and used by frameworks to start further ranks
     sys.orig_argv[:] = [sys.executable, *job.command]
     try:
         returned = _run_configured_job(job)
     except BaseException as error:
         update_report(job, **_failure_update(error))
         if isinstance(error, KeyboardInterrupt):
-            return EXIT_INTERRUPTED  # the trace to where it came says nothing
+            return EXIT_INTERRUPTED  # a traceback of Ctrl-C would not help
         if not isinstance(error, Exception):
             raise
         sys.stderr.write(
@@ -175,7 +176,7 @@ def main() -> int:
 
 
 def _format_traceback(error: Exception) -> str:
-    """An error's traceback, without the way to the model function."""
+    """Format an error's traceback from the model function on."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in INTERNAL_MODULES:
         trace = trace.tb_next
@@ -200,7 +201,7 @@ def _run_configured_job(job: SubprocessJob) -> Any:
 
 
 class SweepJobContext(JobContext):
-    """A job that belongs to a sweep: its execution is nested in the sweep's, and a report says how it stands.
+    """Hooks for a job of a sweep: they nest its execution in the sweep's, and report its state.
 
     Args:
         job: The job.
@@ -210,16 +211,16 @@ class SweepJobContext(JobContext):
         self._job = job
 
     def check_catalog(self, ml: DerivaML) -> None:
-        sweep = self._job.sweep.catalog
-        if ml.connection.catalog.name != sweep:
+        catalog, sweep_catalog = ml.connection.catalog.name, self._job.sweep.catalog
+        if catalog != sweep_catalog:
             raise ConfigurationError(
-                f"This job goes to {ml.connection.catalog.name} and its sweep to {sweep}: run a sweep for each."
+                f"This job uses the catalog {catalog}, but its sweep uses {sweep_catalog}. Run one sweep per catalog."
             )
 
     def format_description(self, description: str) -> str:
-        over = self._job.sweep.varied_keys
-        own = [each for each in _redacted_overrides(self._job) if each.partition("=")[0] in over]
-        return " ".join(part for part in (description, f"({', '.join(own)})" if own else "") if part)
+        varied_keys = self._job.sweep.varied_keys
+        varied = [text for text in _redacted_overrides(self._job) if text.partition("=")[0] in varied_keys]
+        return " ".join(part for part in (description, f"({', '.join(varied)})" if varied else "") if part)
 
     def register_execution(self, ml: DerivaML, execution: Execution) -> None:
         update_report(self._job, execution=execution.execution_rid, status=Status.running)
@@ -229,33 +230,36 @@ class SweepJobContext(JobContext):
         try:
             nest_execution(ml.connection, ml.lookup_execution(parent), execution, self._job.number)
         except DerivaMLException as error:
-            warn(f"Execution {execution.execution_rid} is not nested in that of its sweep, {parent}: {error}")
+            warn(
+                f"Execution {execution.execution_rid} could not be nested in {parent}, the execution of its sweep: "
+                f"{error}"
+            )
 
 
 def update_report(job: SubprocessJob, **changes: Unpack[JobReportUpdate]) -> JobReport:
-    """Write how a job stands by now."""
+    """Change fields of a job's report, and return the new report."""
     report = read_report(job.sweep.folder, job.number).model_copy(update=dict(changes))
     write_report(job.sweep.folder, report)
     return report
 
 
 def _set_up_hydra(job: SubprocessJob) -> tuple[DictConfig, DictConfig]:
-    """Have this process be hydra's job, for a model function that asks hydra, and for its log."""
+    """Set up Hydra's global state and logging as in a job, for model functions that use Hydra."""
     from hydra.conf import HydraConf
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import configure_log, setup_globals
 
     setup_globals()
-    whole = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf), **job.config})
-    OmegaConf.set_struct(whole.hydra, False)  # plugins have keys of their own there
-    whole.hydra.merge_with(job.hydra)
-    HydraConfig.instance().set_config(whole)
-    configure_log(whole.hydra.job_logging, whole.hydra.verbose)
-    return OmegaConf.create(job.config), whole.hydra
+    composed = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf), **job.config})
+    OmegaConf.set_struct(composed.hydra, False)  # Hydra's plugins add keys there
+    composed.hydra.merge_with(job.hydra)
+    HydraConfig.instance().set_config(composed)
+    configure_log(composed.hydra.job_logging, composed.hydra.verbose)
+    return OmegaConf.create(job.config), composed.hydra
 
 
 def _return_value_to_json(value: Any) -> JsonValue:
-    """What a model function returned, where JSON has words for it; a tensor of one number is that number."""
+    """Convert the return value of a model function to JSON; a one-element tensor becomes a number, others None."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -269,7 +273,7 @@ def _return_value_to_json(value: Any) -> JsonValue:
 
 
 def install_warning_format() -> None:
-    """Have this process, which is a program of ours, say warnings of ours in one line."""
+    """Show this package's warnings as one line each; only for processes that run this package's own programs."""
     warnings.showwarning = _show_warning
 
 
@@ -278,7 +282,7 @@ def _show_warning(
     category: type[Warning],
     filename: str,
     lineno: int,
-    file: object = None,  # noqa: ARG001 - as Python calls it
+    file: object = None,  # noqa: ARG001 - the signature of warnings.showwarning
     line: str | None = None,
 ) -> None:
     text = f"warning: {message}\n"
@@ -288,5 +292,5 @@ def _show_warning(
 
 
 if __name__ == "__main__":
-    os.environ.pop("DERIVA_ML_EXECUTIONS", None)  # a job is a training of its own, which follows nobody
+    os.environ.pop("DERIVA_ML_EXECUTIONS", None)  # a job is a run of its own, not a further rank of the parent's
     sys.exit(main())

@@ -1,7 +1,7 @@
-"""A sweep: one execution that the jobs' own are nested in, and that says at any time how many ran, failed and are left.
+"""Record a sweep as an execution that contains the executions of its jobs, and whose status counts them.
 
-It is entered in the process that the command began, and lives as long as that. Jobs say how they stand by files in its
-working folder, wherever a launcher of hydra's runs them; a thread beside the launcher reads them and tells the status.
+The sweep's execution runs in the process of the command. Each job writes a report file to its working folder, whichever
+process Hydra's launcher uses. A background thread reads the reports and updates the status of the sweep.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from deriva_ml_core.models import FrozenModel
 from deriva_ml_core.redaction import redact
 from deriva_ml_core.runner.hydra_files import config_choices, dump_redacted_yaml, render_hydra_files
 from deriva_ml_core.runner.job import instantiate_arguments, translate_errors
+from deriva_ml_core.runner.model_run import create_execution
 from deriva_ml_core.runner.plan import Plan
-from deriva_ml_core.runner.run_model import create_execution
 
 __all__ = [
     "JOBS_FILE",
@@ -47,13 +47,13 @@ log = logging.getLogger(__name__)
 
 
 class SweepInfo(FrozenModel):
-    """Where the jobs of a sweep meet.
+    """What a job needs to know about its sweep.
 
     Args:
-        parent: The sweep's own execution, which each job's is nested in.
-        catalog: The name of the catalog that it is in.
-        folder: Where each job's report lies.
-        varied_keys: The keys, or groups, by which the jobs differ.
+        parent: The RID of the sweep's execution, which contains the executions of the jobs.
+        catalog: The name of the catalog of that execution.
+        folder: The folder of the job reports.
+        varied_keys: The keys and groups that differ between jobs.
     """
 
     parent: RID
@@ -63,15 +63,15 @@ class SweepInfo(FrozenModel):
 
 
 class JobReport(FrozenModel):
-    """How a job stands.
+    """The state of a job.
 
     Args:
-        number: Its place in the sweep, from 0.
-        overrides: What tells it from the others, secrets redacted.
-        execution: Its own execution; None before that is made.
-        status: Its state.
-        error: What it ended by, where it did not complete.
-        returned: What the model function returned, where JSON has words for it.
+        number: The index of the job in the sweep, from 0.
+        overrides: The overrides that distinguish the job from the others, with secrets redacted.
+        execution: The RID of the job's execution; None before it is created.
+        status: The status of the job.
+        error: Why the job did not complete; empty otherwise.
+        returned: The return value of the model function, as far as JSON can represent it.
     """
 
     number: int
@@ -83,18 +83,18 @@ class JobReport(FrozenModel):
 
 
 def write_report(folder: Path, report: JobReport) -> None:
-    """Write a job's report in one piece."""
+    """Write a job's report atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(_report_path(folder, report.number), report.model_dump_json())
 
 
 def read_report(folder: Path, number: int) -> JobReport:
-    """The report of one job that has begun."""
+    """Read the report of a job that has started."""
     return JobReport.model_validate_json(_report_path(folder, number).read_bytes())
 
 
 def read_reports(folder: Path) -> list[JobReport]:
-    """The reports of the jobs that have begun, in their order."""
+    """Read the reports of all jobs that have started, in the order of their numbers."""
     files = sorted(folder.glob("[0-9]*.json"))
     return [JobReport.model_validate_json(file.read_bytes()) for file in files]
 
@@ -104,47 +104,44 @@ def _report_path(folder: Path, number: int) -> Path:
 
 
 def summarize_reports(reports: Sequence[JobReport], job_count: int | None) -> str:
-    """How a sweep stands, such as ``2 of 4 jobs have ended: 1 completed, 1 failed; 1 is running, 1 is left``.
+    """Return the state of a sweep as text: ``2 of 4 jobs ended: 1 completed, 1 failed; 1 running, 1 pending``.
 
     Args:
-        reports: Of the jobs that have begun.
-        job_count: How many there are in all; None where the sweeper decides that as it goes.
+        reports: The reports of the jobs that have started.
+        job_count: The number of jobs in the sweep; None if its sweeper decides that while it runs.
     """
     states = Counter(report.status for report in reports)
     ended = {status: states[status] for status in (Status.completed, Status.failed, Status.aborted) if states[status]}
-    done = sum(ended.values())
-    jobs_in_all = str(done) if job_count is None else f"{done} of {job_count}"
-    parts = [f"{jobs_in_all} jobs have ended"]
+    ended_count = sum(ended.values())
+    summary = f"{ended_count} jobs ended" if job_count is None else f"{ended_count} of {job_count} jobs ended"
     if ended:
-        parts[0] += ": " + ", ".join(f"{count} {status.lower()}" for status, count in ended.items())
-    running = len(reports) - done
-    left = max(job_count - len(reports), 0) if job_count is not None else 0
-    others = {"running": running, "left": left}
-    rest = [f"{count} {'is' if count == 1 else 'are'} {what}" for what, count in others.items() if count]
-    return "; ".join([*parts, ", ".join(rest)] if rest else parts)
+        summary += ": " + ", ".join(f"{count} {status.lower()}" for status, count in ended.items())
+    running = len(reports) - ended_count
+    pending = max(job_count - len(reports), 0) if job_count is not None else 0
+    rest = [f"{count} {state}" for state, count in (("running", running), ("pending", pending)) if count]
+    return f"{summary}; {', '.join(rest)}" if rest else summary
 
 
 JOBS_FILE = "jobs.json"
-"""What became of each job, kept with the sweep's execution."""
+"""File with the reports of all jobs, uploaded with the sweep's execution."""
 
 POLL_INTERVAL = 0.5
-"""Seconds between two looks at the jobs' reports."""
-
+"""Seconds between two reads of the job reports."""
 
 MAX_LISTED_FAILURES = 3
-"""How many of the jobs that failed the sweep's last status names; ``jobs.json`` names all."""
+"""How many failed jobs the final status of a sweep names; ``jobs.json`` lists all of them."""
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
-"""The exit status by which a process leaves that SIGTERM ended."""
+"""Exit status of a process that SIGTERM ended."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that runs, or has ended.
+    """A running or finished sweep.
 
     Args:
-        info: Where its jobs meet.
-        job_count: How many there are to be; None where its sweeper decides that as it goes.
+        info: What its jobs need to know about it.
+        job_count: The number of jobs; None if its sweeper decides that while it runs.
     """
 
     info: SweepInfo
@@ -152,65 +149,70 @@ class Sweep:
 
     @property
     def reports(self) -> list[JobReport]:
-        """How those jobs stand that have begun."""
+        """The reports of the jobs that have started."""
         return read_reports(self.info.folder)
 
     @property
     def summary(self) -> str:
-        """How it stands, in numbers."""
+        """The state of the sweep as text."""
         return summarize_reports(self.reports, self.job_count)
 
     @property
     def is_complete(self) -> bool:
-        """Whether each job completed."""
+        """Whether all jobs completed."""
         reports = self.reports
-        return len(reports) >= (self.job_count or 0) and all(each.status is Status.completed for each in reports)
+        return len(reports) >= (self.job_count or 0) and all(report.status is Status.completed for report in reports)
 
     @property
     def outcome(self) -> str:
-        """How it stands, in numbers, and what the first jobs ended by that did not complete."""
-        failed = [each for each in self.reports if each.status in (Status.failed, Status.aborted)]
+        """The state of the sweep as text, and the errors of the first jobs that did not complete."""
+        failed = [report for report in self.reports if report.status in (Status.failed, Status.aborted)]
         return ". ".join([self.summary, *(_describe_failure(report) for report in failed[:MAX_LISTED_FAILURES])])
 
 
 @contextmanager
 def record_sweep(plan: Plan) -> Iterator[Sweep]:
-    """Make the execution of a sweep, and keep it up to date while the jobs run.
+    """Create the execution of a sweep, and update its status while the jobs run.
 
-    Its workflow is that of the first job, and it takes in nothing. It ends Completed where each job did, else Failed;
-    Aborted by Ctrl-C and SIGTERM.
+    The execution has the workflow of the first job and no inputs. It ends as Completed if all jobs completed, as
+    Aborted after Ctrl-C or SIGTERM, and otherwise as Failed.
 
     Args:
-        plan: The sweep.
+        plan: The plan of the sweep.
+
+    Yields:
+        The sweep.
 
     Raises:
-        Refused: The first job's configuration is wrong, or the execution cannot be created.
+        JobError: The configuration of the first job is invalid, or the execution cannot be created.
     """
     files = render_hydra_files(plan.config, plan.hydra)
     files = {"overrides.yaml": dump_redacted_yaml(list(plan.overrides)), "hydra.yaml": files["hydra.yaml"]}
     config = plan.config.copy()
     OmegaConf.resolve(config)
-    fields = instantiate_arguments(config, plan.hydra)
-    fields = replace(fields, values={**fields.values, "datasets": (), "assets": ()}, parameters=_sweep_parameters(plan))
+    first = instantiate_arguments(config, plan.hydra)
+    arguments = replace(
+        first, values={**first.values, "datasets": (), "assets": ()}, parameters=_sweep_parameters(plan)
+    )
     with translate_errors():
-        ml = fields.connect()
+        ml = arguments.connect()
     with ml:
         with translate_errors():
-            configuration = fields.build_configuration(_format_description(fields.description, plan))
-            parent = create_execution(ml, configuration, files, dry_run=fields.dry_run)
-        place = SweepInfo(
+            configuration = arguments.build_configuration(_format_description(arguments.description, plan))
+            parent = create_execution(ml, configuration, files, dry_run=arguments.dry_run)
+        info = SweepInfo(
             parent=parent.execution_rid,
             catalog=ml.connection.catalog.name,
             folder=parent.working_dir / "jobs",
-            varied_keys=tuple(each.partition("=")[0] for each in plan.sweep_overrides),
+            varied_keys=tuple(override.partition("=")[0] for override in plan.sweep_overrides),
         )
-        place.folder.mkdir(exist_ok=True)
-        sweep = Sweep(place, plan.job_count)
+        info.folder.mkdir(exist_ok=True)
+        sweep = Sweep(info, plan.job_count)
         try:
             with parent:
                 yield from _track_status(parent, sweep)
         finally:
-            _upload_reports(parent, place.folder)
+            _upload_reports(parent, info.folder)
 
 
 def _track_status(parent: Execution, sweep: Sweep) -> Iterator[Sweep]:
@@ -219,7 +221,7 @@ def _track_status(parent: Execution, sweep: Sweep) -> Iterator[Sweep]:
             yield sweep
     except BaseException as error:
         status, reason = final_status(error, terminated=isinstance(error, SystemExit) and error.code == EXIT_TERMINATED)
-        if isinstance(error, SystemExit) and isinstance(error.__context__, Exception):  # as hydra leaves by an error
+        if isinstance(error, SystemExit) and isinstance(error.__context__, Exception):  # Hydra exits this way on errors
             reason = str(error.__context__)
         parent.update_status(status, f"{sweep.summary}; {reason}")
         raise
@@ -228,39 +230,39 @@ def _track_status(parent: Execution, sweep: Sweep) -> Iterator[Sweep]:
 
 @contextmanager
 def _poll_reports(parent: Execution, sweep: Sweep) -> Iterator[None]:
-    """Tell, while this lasts, each time that a job begins or ends."""
-    over = threading.Event()
+    """Update the status of a sweep in the background whenever a job starts or ends."""
+    stop = threading.Event()
 
-    def watch() -> None:
-        told = ""
-        while not over.wait(POLL_INTERVAL):
-            text = sweep.summary
-            if text != told:
-                parent.update_status(Status.running, text, wait=False)
-                told = text
+    def poll() -> None:
+        reported = ""
+        while not stop.wait(POLL_INTERVAL):
+            summary = sweep.summary
+            if summary != reported:
+                parent.update_status(Status.running, summary, wait=False)
+                reported = summary
 
-    watcher = threading.Thread(target=watch, name="deriva-ml-sweep", daemon=True)
-    watcher.start()
+    thread = threading.Thread(target=poll, name="deriva-ml-sweep", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        over.set()
-        watcher.join()
+        stop.set()
+        thread.join()
 
 
 def _upload_reports(parent: Execution, folder: Path) -> None:
-    """Keep a list of what became of each job with the sweep's execution."""
+    """Upload the reports of all jobs with the sweep's execution."""
     reports: list[JsonValue] = [report.model_dump(mode="json") for report in read_reports(folder)]
     try:
         file = parent.asset_file_path(MLAsset.execution_metadata, JOBS_FILE)
         file.write_text(json.dumps(redact(reports), indent=2) + "\n", encoding="utf-8")
         parent.upload_execution_outputs()
     except (DerivaMLException, OSError):
-        log.warning("The list of jobs of sweep %s is not kept yet.", parent.execution_rid, exc_info=True)
+        log.warning("%s of sweep %s was not uploaded.", JOBS_FILE, parent.execution_rid, exc_info=True)
 
 
 def _format_description(text: str, plan: Plan) -> str:
-    """What a sweep is for: what each of its jobs is for, and over what it goes."""
+    """Return the description of a sweep: that of its jobs, their number, and the swept overrides."""
     jobs = "jobs" if plan.job_count is None else "one job" if plan.job_count == 1 else f"{plan.job_count} jobs"
     over = f" over {', '.join(map(str, redact([*plan.sweep_overrides])))}" if plan.sweep_overrides else ""  # type: ignore[arg-type]
     return " ".join(part for part in (text, f"(a sweep of {jobs}{over})") if part)
@@ -275,5 +277,5 @@ def _sweep_parameters(plan: Plan) -> dict[str, JsonValue]:
 
 
 def _describe_failure(report: JobReport) -> str:
-    name = f"Job {report.number}" + (f", execution {report.execution}," if report.execution else "")
+    name = f"Job {report.number}" + (f" (execution {report.execution})" if report.execution else "")
     return f"{name} {'failed' if report.status is Status.failed else 'was aborted'}: {report.error}"

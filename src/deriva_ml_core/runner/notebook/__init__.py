@@ -1,1 +1,1 @@
-"""Notebooks as executions: ``deriva-ml-run-notebook`` runs one, and what it made is kept as it was executed."""
+"""``deriva-ml-run-notebook``: run a notebook, and record it as an execution with the executed notebook as output."""

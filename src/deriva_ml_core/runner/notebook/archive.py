@@ -1,4 +1,4 @@
-"""A notebook as it was executed, made fit to be kept: without secrets, and as a page that any browser shows."""
+"""Upload an executed notebook: as a notebook file and as an HTML page, both without secrets."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 NOTEBOOK_OUTPUT = "Notebook_Output"
 
 MIN_SECRET_LENGTH = 4
-"""Letters that a secret must have to be looked for in what the cells printed."""
+"""Shortest secret, in characters, that is searched for in the outputs of cells."""
 
-# nothing on the page is executed or fetched, whatever a cell has put out
+# the page executes and fetches nothing, whatever the cells' outputs contain
 _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
 _STYLE = """
 body { max-width: 60em; margin: 2em auto; padding: 0 1em; font: 16px/1.5 system-ui, sans-serif; color: #222; }
@@ -44,32 +44,32 @@ td, th { border: 1px solid #ddd; padding: .2em .6em; text-align: right; }
 
 
 def redact_notebook(executed: NotebookNode, notebook: Notebook, parameters: Mapping[str, JsonValue]) -> NotebookNode:
-    """An executed notebook without secrets: those among its parameters, wherever they were printed, and known forms.
+    """Return a copy of an executed notebook without secrets.
+
+    Removed are the values of secret parameters, wherever they were printed, and texts that have the form of a secret.
+    The paths that papermill recorded are reduced to file names.
 
     Args:
-        executed: The notebook.
-        notebook: As it was before it ran.
-        parameters: What its parameters were given.
-
-    Returns:
-        A copy, in which paths of this machine are also no more than file names.
+        executed: The executed notebook.
+        notebook: The notebook before it ran.
+        parameters: The values of its parameters.
     """
     import nbformat
 
-    shown = redact(dict(parameters))
+    redacted = redact(dict(parameters))
     copy: Any = nbformat.from_dict(_redact_value(executed, _sorted_secrets(parameters)))  # type: ignore[no-untyped-call]
     for cell in copy.cells:
         if INJECTED_PARAMETERS_TAG in cell.metadata.get("tags", []):
-            cell.source = _render_parameters(notebook, shown if isinstance(shown, dict) else {})
-    about = copy.metadata.get("papermill", {})
-    if about:
-        about["parameters"] = shown
-        about["input_path"] = about["output_path"] = notebook.path.name
+            cell.source = _render_parameters(notebook, redacted if isinstance(redacted, dict) else {})
+    metadata = copy.metadata.get("papermill", {})
+    if metadata:
+        metadata["parameters"] = redacted
+        metadata["input_path"] = metadata["output_path"] = notebook.path.name
     return copy  # type: ignore[no-any-return]
 
 
 def redact_error(error: BaseException | None, parameters: Mapping[str, JsonValue]) -> BaseException | None:
-    """What ended a notebook, without the secrets among its parameters in its words."""
+    """Return the error of a notebook with the values of secret parameters removed from its message."""
     secrets = _sorted_secrets(parameters)
     if not isinstance(error, NotebookFailed) or not any(secret in str(error) for secret in secrets):
         return error
@@ -81,7 +81,7 @@ def _sorted_secrets(parameters: Mapping[str, JsonValue]) -> list[str]:
 
 
 def _iter_secrets(value: JsonValue | Mapping[str, JsonValue], name: str = "") -> Iterator[str]:
-    """The texts under names of secrets."""
+    """Yield the values whose names mark them as secrets."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _iter_secrets(part, key if is_secret_name(key) else name)
@@ -93,7 +93,7 @@ def _iter_secrets(value: JsonValue | Mapping[str, JsonValue], name: str = "") ->
 
 
 def _redact_value(value: Any, secrets: list[str], kind: str = "") -> Any:
-    """A part of a notebook; what is no text, an image say, is left as it is."""
+    """Redact a part of a notebook; binary contents such as images are left unchanged."""
     if isinstance(value, Mapping):
         return {name: _redact_value(part, secrets, name if "/" in name else kind) for name, part in value.items()}
     if isinstance(value, list):
@@ -113,47 +113,47 @@ def _render_parameters(notebook: Notebook, parameters: Mapping[str, Any]) -> str
 
 
 def upload_notebook(execution: Execution, executed: NotebookNode, file: Path) -> None:
-    """Register an executed notebook and its page as outputs of type Notebook_Output, and upload all that is staged.
+    """Register an executed notebook and its HTML page as outputs of type Notebook_Output, and upload all staged files.
 
     Args:
-        execution: Whose outputs they are; it has ended.
-        executed: The notebook, without secrets.
-        file: Where it was before it ran: the outputs have its name.
+        execution: The execution, which has ended.
+        executed: The executed notebook, without secrets.
+        file: The notebook's file; the outputs are named after it.
 
     Raises:
-        UploadFailed: Something could not be sent, and stays staged.
+        UploadFailed: Some files could not be uploaded; they stay staged.
     """
     texts = {file.name: render_ipynb(executed)}
     try:
         texts[f"{file.stem}.html"] = render_html(executed, file.stem)
-    except Exception:  # what a cell has put out may be anything
-        log.warning("No page could be made of %s.", file.name, exc_info=True)
-    known = execution._connection.terms.cached_terms(MLVocab.asset_type)
-    types = [NOTEBOOK_OUTPUT] if NOTEBOOK_OUTPUT in known else None
+    except Exception:  # outputs of cells may contain anything, and nbconvert may fail on it
+        log.warning("%s could not be converted to HTML.", file.name, exc_info=True)
+    terms = execution._connection.terms.cached_terms(MLVocab.asset_type)
+    asset_types = [NOTEBOOK_OUTPUT] if NOTEBOOK_OUTPUT in terms else None
     for name, text in texts.items():
-        _stage_output(execution, name, types).write_text(text, encoding="utf-8")
+        _stage_output(execution, name, asset_types).write_text(text, encoding="utf-8")
     execution.upload_execution_outputs()
 
 
-def _stage_output(execution: Execution, name: str, types: list[str] | None) -> Path:
+def _stage_output(execution: Execution, name: str, asset_types: list[str] | None) -> Path:
     taken = {asset.filename for asset in execution.staged_assets() if asset.table == MLAsset.execution_asset}
-    free = f"executed/{name}" if name in taken else name  # a cell may have registered a file of its own by that name
-    return execution.asset_file_path(MLAsset.execution_asset, free, asset_types=types)
+    free = f"executed/{name}" if name in taken else name  # a cell may have registered a file of this name
+    return execution.asset_file_path(MLAsset.execution_asset, free, asset_types=asset_types)
 
 
 def render_ipynb(executed: NotebookNode) -> str:
-    """A notebook as Jupyter's own format."""
+    """Return a notebook in Jupyter's file format."""
     import nbformat
 
     return str(nbformat.writes(executed)) + "\n"  # type: ignore[no-untyped-call]
 
 
 def render_html(executed: NotebookNode, title: str) -> str:
-    """A notebook as one page of HTML, images in it, that asks for nothing from anywhere and executes nothing.
+    """Return a notebook as one HTML page with embedded images, which executes and fetches nothing.
 
     Args:
-        executed: The notebook.
-        title: The page's title.
+        executed: The executed notebook.
+        title: The title of the page.
     """
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]

@@ -1,4 +1,4 @@
-"""``deriva-ml-run-notebook``: a notebook run from the command line, as an execution."""
+"""``deriva-ml-run-notebook``: run a notebook as an execution."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 USAGE_ERRORS = ("ConfigurationError", "InvalidRID", "UnknownAddress", "UnknownRID", "UnknownTerm", "WrongTable")
-"""The mistakes that are the caller's."""
+"""Names of the errors that count as wrong usage."""
 
 EXAMPLES = (
     "deriva-ml-run-notebook digits.ipynb",
@@ -77,11 +77,11 @@ def _run_notebook(
     catalog: CatalogNumber = None,
     config_dir: ConfigFolder = None,
 ) -> None:
-    """Run a notebook, and record it as an execution with the notebook as it was executed.
+    """Run a notebook and record it as an execution, with the executed notebook as output.
 
-    Where its cells make an execution, that one is meant; where they make none, one is made. The workflow is the
-    notebook. When a cell fails the execution is Failed, and what was executed so far is kept. Exit codes: 0 the
-    notebook ran and is recorded; 1 it failed, or could not be recorded; 2 wrong use.
+    If the notebook's cells create an execution, that one is used; otherwise one is created. The workflow is the
+    notebook. If a cell fails, the execution is Failed, and the notebook is kept as far as it ran. Exit codes: 0
+    success; 1 the notebook failed or could not be recorded; 2 usage error.
     """
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.runner.notebook.notebook_file import read_notebook
@@ -112,14 +112,14 @@ def _resolve_cwd(path: Path) -> Path:
     from deriva_ml_core.errors import ConfigurationError
 
     if not path.is_dir():
-        raise ConfigurationError(f"{path} is no folder for the notebook to work in: name one with --cwd.")
+        raise ConfigurationError(f"The working folder {path} does not exist. Pass an existing one with --cwd.")
     return path.absolute()
 
 
 def _add_catalog_overrides(
     document: Notebook, overrides: Sequence[str], host: str | None, catalog: str | None
 ) -> list[str]:
-    """The overrides with the catalog's address among them, for a notebook that has a configuration."""
+    """Return the overrides, with the catalog's address added, for a notebook that has a configuration."""
     from deriva_ml_core.runner.hydra_files import quote_override_value
 
     if not document.has_configuration:
@@ -147,39 +147,38 @@ def _reject_overrides(document: Notebook, options: Sequence[str]) -> None:
 
     if options:
         raise ConfigurationError(
-            f"{document.path.name} has no configuration that {', '.join(options)} could change: none of its cells "
-            f"calls "
-            "run_notebook(). Parameters are given with -p NAME VALUE."
+            f"{document.path.name} has no configuration to apply {', '.join(options)} to: none of its cells calls "
+            "run_notebook(). Set parameters with -p NAME VALUE."
         )
 
 
 def _redact_command(command: Sequence[str]) -> list[str]:
-    """The command line as it may be recorded: a parameter named like a secret loses its value."""
+    """Return the command line with the values of secret parameters redacted."""
     from deriva_ml_core.redaction import is_secret_name, redact
 
-    words = list(command)
-    for place, (option, word) in enumerate(pairwise(words[:-1]), start=2):
-        name = word if option in ("-p", "--parameter") else _parse_parameter_name(word)
+    arguments = list(command)
+    for index, (option, argument) in enumerate(pairwise(arguments[:-1]), start=2):
+        name = argument if option in ("-p", "--parameter") else _parse_parameter_name(argument)
         if name and is_secret_name(name):
-            words[place] = f"[redacted: {name}]"
-    shown = redact(list(words))
-    return [str(word) for word in shown] if isinstance(shown, list) else words
+            arguments[index] = f"[redacted: {name}]"
+    redacted = redact(list(arguments))
+    return [str(argument) for argument in redacted] if isinstance(redacted, list) else arguments
 
 
-def _parse_parameter_name(word: str) -> str:
-    """The parameter that one word names together with its option: ``-pNAME`` and ``--parameter=NAME``."""
-    option, _, name = word.partition("=")
-    return name if option == "--parameter" else word[2:] if word.startswith("-p") else ""
+def _parse_parameter_name(argument: str) -> str:
+    """Return the parameter name in ``-pNAME`` or ``--parameter=NAME``; empty for any other argument."""
+    option, _, name = argument.partition("=")
+    return name if option == "--parameter" else argument[2:] if argument.startswith("-p") else ""
 
 
 def _print_parameters(document: Notebook) -> None:
     from deriva_ml_core.runner.notebook.parameters import PARAMETERS_TAG, find_parameters
 
-    found = find_parameters(document)
-    if found is None:
-        typer.echo(f"{document.path.name} takes no parameters: none of its cells has the tag {PARAMETERS_TAG!r}.")
+    parameters = find_parameters(document)
+    if parameters is None:
+        typer.echo(f"{document.path.name} has no parameters: none of its cells has the tag {PARAMETERS_TAG!r}.")
         return
-    rows = [(each.name, each.kind, each.default, each.help) for each in found.values()]
+    rows = [(each.name, each.kind, each.default, each.help) for each in parameters.values()]
     rows = [("Parameter", "Type", "Default", ""), *rows]
     widths = [max(len(sanitize_line(row[column])) for row in rows) for column in range(4)]
     for row in rows:
@@ -188,18 +187,18 @@ def _print_parameters(document: Notebook) -> None:
         )
 
 
-def _report_result(recorded: NotebookRunResult) -> None:
-    for execution in recorded.executions:
+def _report_result(result: NotebookRunResult) -> None:
+    for execution in result.executions:
         typer.echo(f"{execution.execution_rid}  {execution.status}  {sanitize_line(execution.url)}")
-    if not recorded.executions:
-        typer.echo("The notebook made a dry run, so nothing is recorded.")
-    if recorded.error is not None:
-        _exit_with_error(recorded.error)
+    if not result.executions:
+        typer.echo("The notebook's execution was a dry run: nothing is recorded.")
+    if result.error is not None:
+        _exit_with_error(result.error)
 
 
 @contextmanager
 def _exit_on_error() -> Iterator[None]:
-    """Say an error of ours, or of the disk, in one line, and end."""
+    """Print an error of this package or the operating system without a traceback, and exit."""
     try:
         yield
     except BrokenPipeError:
@@ -209,15 +208,15 @@ def _exit_on_error() -> Iterator[None]:
 
 
 def _exit_with_error(error: BaseException) -> NoReturn:
-    if not isinstance(error, Exception):  # Ctrl-C and SIGTERM end this process as they end any other
+    if not isinstance(error, Exception):  # Ctrl-C and SIGTERM end this process as usual
         raise error
-    for words in (f"error: {error}", *getattr(error, "__notes__", ())):
-        typer.echo(sanitize_line(words), err=True)
+    for message in (f"error: {error}", *getattr(error, "__notes__", ())):
+        typer.echo(sanitize_line(message), err=True)
     raise typer.Exit(EXIT_USAGE if type(error).__name__ in USAGE_ERRORS else EXIT_FAILED)
 
 
 def build_command() -> TyperCommand:
-    """The command itself, as click knows it."""
+    """Return the command as a click command."""
     return enable_value_pairs(cast("TyperCommand", get_command(app)))
 
 
@@ -225,8 +224,8 @@ def main() -> None:
     """Run the command line of this process."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends nothing
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would log of a cell's error is said here
+            stream.reconfigure(errors="backslashreplace")  # escape what the terminal's encoding lacks
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # this program reports the errors of cells itself
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     build_command()()
 
@@ -236,53 +235,68 @@ def _show_warning(message: object, category: type[Warning], *_: object, line: st
         typer.echo(f"warning: {sanitize_line(message)}", err=True)
 
 
-def _keep_value(words: Any) -> Any:
-    return words
+def _keep_value(value: Any) -> Any:
+    return value
 
 
 def enable_value_pairs(command: TyperCommand) -> TyperCommand:
-    """A command whose option ``-p`` takes two words, any number of times, which typer has no type for."""
+    """Let the option ``-p`` take two values, any number of times; Typer has no type for that."""
     for option in command.params:
         if option.name == "parameter":
             option.nargs = 2
     return command
 
 
-NotebookFile = Annotated[Path, typer.Argument(metavar="NOTEBOOK.ipynb", help="The notebook.")]
+NotebookFile = Annotated[Path, typer.Argument(metavar="NOTEBOOK.ipynb", help="Notebook to run.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="OVERRIDE", help="Of hydra, such as assets=last_runs, for the notebook."),
+    typer.Argument(metavar="OVERRIDE", help="Hydra override for the notebook's configuration: assets=last_runs."),
 ]
 ParameterPairs = Annotated[
     list[Any] | None,
-    typer.Option("--parameter", "-p", metavar="NAME VALUE", parser=_keep_value, help="A parameter of the notebook."),
+    typer.Option(
+        "--parameter", "-p", metavar="NAME VALUE", parser=_keep_value, help="Set a parameter of the notebook."
+    ),
 ]
 ParametersFile = Annotated[
     Path | None,
-    typer.Option("--file", "-f", metavar="FILE", help="Parameters as JSON or YAML; -p stands above them."),
+    typer.Option("--file", "-f", metavar="FILE", help="Read parameters from a JSON or YAML file; -p overrides them."),
 ]
 KernelName = Annotated[
-    str | None, typer.Option("--kernel", "-k", metavar="NAME", help="The kernel, instead of the notebook's own.")
+    str | None, typer.Option("--kernel", "-k", metavar="NAME", help="Kernel to use instead of the notebook's own.")
 ]
-Inspect = Annotated[bool, typer.Option("--inspect", help="List the notebook's parameters, and run nothing.")]
-LogOutput = Annotated[bool, typer.Option("--log-output", help="Show what the cells print as they do.")]
+Inspect = Annotated[bool, typer.Option("--inspect", help="List the notebook's parameters and exit.")]
+LogOutput = Annotated[bool, typer.Option("--log-output", help="Show the output of the cells while they run.")]
 Description = Annotated[
-    str, typer.Option(metavar="TEXT", help="What the run is for, where the notebook does not say.", show_default=False)
+    str,
+    typer.Option(
+        metavar="TEXT",
+        help="Description of the run, unless the notebook creates its own execution.",
+        show_default=False,
+    ),
 ]
 WorkflowType = Annotated[
     str | None,
-    typer.Option(metavar="TERM", help="The notebook's type in the catalog; that which it has there, else Evaluation."),
+    typer.Option(
+        metavar="TERM",
+        help="Workflow type of the notebook; by default the type it has in the catalog, else Evaluation.",
+    ),
 ]
 WorkingFolder = Annotated[
-    Path | None, typer.Option("--cwd", metavar="FOLDER", help="Where the kernel works; by default beside the notebook.")
+    Path | None,
+    typer.Option(
+        "--cwd", metavar="FOLDER", help="Working folder of the kernel; by default the folder of the notebook."
+    ),
 ]
 Host = Annotated[
     str | None,
-    typer.Option(metavar="HOST", help="A server, or file:<folder>; fills the parameter host, if there is one."),
+    typer.Option(metavar="HOST", help="Server of the catalog, or file:<folder>; also sets a parameter named host."),
 ]
 CatalogNumber = Annotated[
-    str | None, typer.Option(metavar="ID", help="The catalog's number there; fills the parameter catalog.")
+    str | None,
+    typer.Option(metavar="ID", help="Catalog ID on the server; also sets a parameter named catalog."),
 ]
 ConfigFolder = Annotated[
-    Path | None, typer.Option("--config-dir", metavar="FOLDER", help="Where the configs are that overrides speak of.")
+    Path | None,
+    typer.Option("--config-dir", metavar="FOLDER", help="Folder of the project's configs, to which overrides apply."),
 ]

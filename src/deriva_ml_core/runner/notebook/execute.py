@@ -1,4 +1,4 @@
-"""The cells of a notebook run by papermill, in a kernel that is told what it runs; and how that ended."""
+"""Execute a notebook with papermill, and start and end its executions accordingly."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ __all__ = [
 
 
 KERNEL_TIMEOUT = 600
-"""Seconds that a kernel may take to start, and to tell what a cell printed once the cell has ended."""
+"""Maximum seconds for a kernel to start, and to send a cell's remaining output after the cell has ended."""
 
 INJECTED_PARAMETERS_TAG = "injected-parameters"
-"""The tag that papermill gives the cell with the parameters' values."""
+"""Tag of the cell in which papermill sets the parameters."""
 
 RAISES_EXCEPTION_TAG = "raises-exception"
-"""The tag of a cell whose error is intended, after which Jupyter goes on."""
+"""Tag of a cell whose error is intended; Jupyter continues after it."""
 
 _ANSI_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
 class NotebookOutcome:
-    """How a notebook ran.
+    """The outcome of running a notebook.
 
     Args:
-        executed_notebook: The notebook with what its cells gave, as far as it came.
-        started_at: When it began.
-        error: What ended it before its last cell; None where it came there.
+        executed_notebook: The notebook with the outputs of the executed cells.
+        started_at: When the run started, in UTC.
+        error: The error that ended the run before its last cell; None if all cells ran.
     """
 
     executed_notebook: NotebookNode
@@ -72,29 +72,29 @@ def run_cells(
     cwd: Path,
     show_output: bool,
 ) -> NotebookOutcome:
-    """Run a notebook's cells from the first to the last, or to the first that fails.
+    """Run the cells of a notebook in order until one fails.
 
     Args:
         notebook: The notebook.
-        parameters: What its parameters are given.
-        scratch: A folder of this run's own, where the notebook is kept as far as it has come.
-        environ: The environment variables that the kernel gets beside those of this process.
-        cwd: The folder that the kernel works in.
-        show_output: Whether what the cells print is shown here as well.
+        parameters: The values of its parameters.
+        scratch: A temporary folder, to which the notebook is saved after each cell.
+        environ: Environment variables of the kernel, added to those of this process.
+        cwd: The working directory of the kernel.
+        show_output: Whether to also print the output of the cells.
 
     Returns:
-        How it went; nothing that a cell does raises here, nor Ctrl-C and SIGTERM, which are the outcome's error.
+        The outcome. Errors of cells, Ctrl-C and SIGTERM are not raised; they are the outcome's `error`.
     """
     target = scratch / notebook.path.name
-    began = utc_now()
+    started_at = utc_now()
     error: BaseException | None = None
     with patch_environ(environ):
         try:
             _execute(notebook, parameters, target, cwd=cwd, show_output=show_output)
-        except BaseException as raised:  # noqa: BLE001 - Ctrl-C too: what was executed so far is kept
+        except BaseException as raised:  # noqa: BLE001 - after Ctrl-C too, the executed cells are recorded
             error = raised
     executed = _read_executed(target, notebook)
-    return NotebookOutcome(executed, began, _translate_error(error, executed, notebook))
+    return NotebookOutcome(executed, started_at, _translate_error(error, executed, notebook))
 
 
 def _execute(
@@ -119,7 +119,7 @@ def _execute(
 
 
 def _jupyter_config() -> Config:
-    """Jupyter's settings for a kernel whose connections nobody else on this machine can read, where it knows how."""
+    """Return Jupyter's settings, with encrypted connections to the kernel if ZeroMQ supports them."""
     import zmq
     from traitlets.config import Config
 
@@ -127,19 +127,19 @@ def _jupyter_config() -> Config:
 
 
 def _escape_braces(path: Path) -> str:
-    """A path in which papermill finds nothing to fill in."""
+    """Escape braces, which papermill would replace with parameters."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 @contextmanager
 def patch_environ(environ: Mapping[str, str]) -> Iterator[None]:
-    """Have the processes that are begun meanwhile inherit these variables."""
-    before = {name: os.environ.get(name) for name in environ}
+    """Set environment variables for the duration of a block, for the processes started in it."""
+    previous = {name: os.environ.get(name) for name in environ}
     os.environ.update(environ)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
@@ -151,12 +151,12 @@ def _read_executed(target: Path, notebook: Notebook) -> NotebookNode:
 
     try:
         return nbformat.read(target, as_version=4)  # type: ignore[no-any-return, no-untyped-call]
-    except Exception:  # noqa: BLE001 - it did not come to the first cell, or a full disk has torn what was written
+    except Exception:  # noqa: BLE001 - no cell ran, or a full disk truncated the file
         return nbformat.from_dict(dict(notebook.content))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _translate_error(error: BaseException | None, executed: NotebookNode, notebook: Notebook) -> BaseException | None:
-    """What stopped a notebook, with the cell named that was running."""
+    """Return the error that stopped a notebook, with the running cell named."""
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError  # type: ignore[import-untyped]
 
@@ -167,52 +167,52 @@ def _translate_error(error: BaseException | None, executed: NotebookNode, notebo
         return _cell_error(executed, running, notebook)
     if isinstance(error, DeadKernelError) and running is not None:
         return NotebookFailed(
-            f"The kernel died in {_cell_name(executed, running)} of {notebook.path.name}: it was killed, by the "
-            "system for want of memory say, or it crashed"
+            f"The kernel died in {_cell_name(executed, running)} of {notebook.path.name}: it crashed or was killed, "
+            "for example because memory ran out"
         )
-    said = f"{type(error).__name__}: {_ANSI_COLOURS.sub('', str(error))}"
-    where = f"{_cell_name(executed, running)} of " if running is not None else ""
-    return NotebookFailed(f"{where}{notebook.path.name} could not be run: {said}")
+    message = f"{type(error).__name__}: {_ANSI_COLOURS.sub('', str(error))}"
+    cell = f"{_cell_name(executed, running)} of " if running is not None else ""
+    return NotebookFailed(f"{cell}{notebook.path.name} could not be run: {message}")
 
 
 def _cell_error(executed: NotebookNode, index: int | None, notebook: Notebook) -> BaseException | None:
-    """What the last cell raised; None where cells raised only what their tag says that they are to raise."""
+    """Return the error of the last cell; None if it is tagged as intended."""
     cell: Any = {} if index is None else executed.cells[index]
     errors = [each for each in cell.get("outputs", []) if each.output_type == "error"]
     if not errors or RAISES_EXCEPTION_TAG in cell.metadata.get("tags", []):
         return None
-    where = f"{_cell_name(executed, index)} of {notebook.path.name}"
+    name = f"{_cell_name(executed, index)} of {notebook.path.name}"
     if errors[0].ename == "KeyboardInterrupt":
-        return KeyboardInterrupt(where)
-    said = f"{errors[0].ename}: {_ANSI_COLOURS.sub('', errors[0].evalue)}"
-    return NotebookFailed(f"{where} raised {said.rstrip(': ')}")
+        return KeyboardInterrupt(name)
+    message = f"{errors[0].ename}: {_ANSI_COLOURS.sub('', errors[0].evalue)}"
+    return NotebookFailed(f"{name} raised {message.rstrip(': ')}")
 
 
 def _last_started_cell(executed: NotebookNode) -> int | None:
-    """The last cell that was begun."""
-    begun = [
-        place
-        for place, cell in enumerate(executed.cells)
+    """Return the index of the last cell that started."""
+    started = [
+        index
+        for index, cell in enumerate(executed.cells)
         if cell.cell_type == "code" and cell.metadata.get("papermill", {}).get("start_time")
     ]
-    return begun[-1] if begun else None
+    return started[-1] if started else None
 
 
 def _cell_name(executed: NotebookNode, index: int | None) -> str:
-    """A cell by its place in the user's own file, from 1, and by the number that Jupyter shows."""
+    """Return a cell's position in the user's file, counted from 1, and the execution count that Jupyter shows."""
     if index is None:
         return "A cell"
     cell: Any = executed.cells[index]
     if INJECTED_PARAMETERS_TAG in cell.metadata.get("tags", []):
-        return "the cell of parameters"
-    ours = {INJECTED_PARAMETERS_TAG, "papermill-error-cell-tag"}
-    number = sum(1 for each in executed.cells[: index + 1] if not ours.intersection(each.metadata.get("tags", [])))
+        return "the parameters cell"
+    added = {INJECTED_PARAMETERS_TAG, "papermill-error-cell-tag"}  # cells that papermill added
+    number = sum(1 for each in executed.cells[: index + 1] if not added.intersection(each.metadata.get("tags", [])))
     count = cell.get("execution_count")
     return f"cell {number}" + (f" (In [{count}])" if count else "")
 
 
 def start_execution(execution: Execution) -> None:
-    """Have an execution run from now on; whoever runs the notebook brings it to its end."""
+    """Set an execution to Running; `finish_execution` ends it when the notebook has run."""
     execution._runtime.status_tracker.append(ProcessAttached(lease=ProcessIdentity.current()), Started())
     execution.update_status(Status.running)
 
@@ -220,22 +220,22 @@ def start_execution(execution: Execution) -> None:
 def finish_execution(
     execution: Execution, started_at: datetime, error: BaseException | None, *, terminated: bool
 ) -> None:
-    """Bring an execution to the end that its notebook came to.
+    """End an execution with the status of its notebook.
 
-    One that its own ``with`` has ended keeps that end, unless a later cell failed. One whose kernel was killed has not
-    ended: this process ends it.
+    An execution that ended in its own ``with`` block keeps its status, unless a later cell failed. If the kernel was
+    killed, the execution has not ended, and this process ends it.
 
     Args:
         execution: The execution.
-        started_at: When the notebook began, for one that was never entered.
-        error: What ended the notebook before its last cell; None where it came there.
-        terminated: Whether SIGTERM came.
+        started_at: When the notebook started; used for an execution that was never entered.
+        error: The error that ended the notebook before its last cell; None if all cells ran.
+        terminated: Whether SIGTERM was received.
     """
     status, reason = final_status(error, terminated=terminated)
-    course = execution._runtime.status_tracker
-    present, _ = course.current
-    if present.is_terminal and (status is Status.completed or present is Status.aborted):
+    tracker = execution._runtime.status_tracker
+    current, _ = tracker.current
+    if current.is_terminal and (status is Status.completed or current is Status.aborted):
         return
-    if not present.is_terminal:
-        course.append(ProcessAttached(lease=ProcessIdentity.current()), Started(time=started_at), Stopped())
-    course.set(status, reason, error=reason if status is not Status.completed else "", resumed=present.is_terminal)
+    if not current.is_terminal:
+        tracker.append(ProcessAttached(lease=ProcessIdentity.current()), Started(time=started_at), Stopped())
+    tracker.set(status, reason, error=reason if status is not Status.completed else "", resumed=current.is_terminal)

@@ -1,4 +1,4 @@
-"""What a notebook's first cell calls: its configuration composed, its execution made, both handed over."""
+"""Functions for the first cell of a notebook: compose its configuration and create its execution."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG_FOLDER_VARIABLE", "OVERRIDES_VARIABLE", "BaseConfig", "notebook_config", "run_notebook"]
 
 OVERRIDES_VARIABLE = "DERIVA_ML_HYDRA_OVERRIDES"
-"""The variable that brings the command line's overrides to the notebook, as a JSON list."""
+"""Environment variable that passes the command line's overrides to the notebook, as a JSON list."""
 
 CONFIG_FOLDER_VARIABLE = "DERIVA_ML_CONFIG_DIR"
-"""The variable that names the folder of configs, where the command line does."""
+"""Environment variable with the config folder, if the command line names one."""
 
 NOTEBOOK_GROUPS = ("deriva_ml", "datasets", "assets")
-"""The groups that every notebook's configuration chooses from."""
+"""The config groups of every notebook's configuration."""
 
 
 @dataclass
 class BaseConfig:
-    """What every notebook's configuration has; make a dataclass of it that has the notebook's own fields too.
+    """Base class for the configuration of a notebook. Subclass it as a dataclass to add fields.
 
     Args:
-        deriva_ml: The catalog.
-        datasets: The datasets that go in.
-        assets: The assets that go in.
-        description: What the run is for.
-        workflow: What runs; by default the notebook.
-        dry_run: Whether to write nothing to catalog and store.
+        deriva_ml: The connection settings of the catalog, a `DerivaMLConfig`.
+        datasets: The input datasets, a list of RIDs or specs.
+        assets: The input assets, a list of RIDs or specs.
+        description: The description of the execution. Empty by default.
+        workflow: The workflow of the execution; None (the default) for the notebook itself.
+        dry_run: Whether to write nothing to the catalog and the store. False by default.
     """
 
     deriva_ml: Any = None
@@ -60,26 +60,26 @@ def notebook_config(
     defaults: Mapping[str, str] | None = None,
     description: str = "",
 ) -> None:
-    """Store the configuration of a notebook, in a module of the project's configs.
+    """Store the configuration of a notebook. Call it in a module of the project's configs.
 
     Args:
-        name: What `run_notebook` calls it.
-        config_class: The class that its values become.
-        defaults: Which config is chosen in a group, such as ``{"assets": "last_runs"}``; in ``deriva_ml``,
-            ``datasets`` and ``assets`` the standard one where nothing is said.
-        description: What runs are for where nothing else is said.
+        name: The name to pass to `run_notebook`.
+        config_class: The class of the configuration: `BaseConfig` (the default) or a subclass of it.
+        defaults: The config to choose in each group, for example ``{"assets": "last_runs"}``. The groups ``deriva_ml``,
+            ``datasets`` and ``assets`` use their default configs unless named here.
+        description: The default description of runs. Empty by default.
     """
     from hydra_zen import builds, store
 
-    chosen = {**{group: CONFIG_GROUPS[group] for group in NOTEBOOK_GROUPS}, **(defaults or {})}
-    made = builds(
+    choices = {**{group: CONFIG_GROUPS[group] for group in NOTEBOOK_GROUPS}, **(defaults or {})}
+    config = builds(
         config_class,
         populate_full_signature=True,
         hydra_convert="all",
-        hydra_defaults=["_self_", *({group: each} for group, each in chosen.items())],
+        hydra_defaults=["_self_", *({group: choice} for group, choice in choices.items())],
         description=description,
     )
-    store(made, name=name)
+    store(config, name=name)
 
 
 def run_notebook(
@@ -89,33 +89,35 @@ def run_notebook(
     workflow_type: str = "Evaluation",
     ml_class: type[DerivaML] | None = None,
 ) -> tuple[DerivaML, Execution, Any]:
-    """Make a notebook's execution from its configuration.
+    """Create the execution of a notebook from its configuration.
 
-    Under ``deriva-ml-run-notebook`` the execution runs from here on, ends as the notebook does, and is uploaded then.
-    In Jupyter, put what it is to run into ``with execution:``, and call ``execution.upload_execution_outputs()``.
+    Under ``deriva-ml-run-notebook`` the execution is running when this function returns. It ends with the notebook,
+    and its outputs are uploaded then. In Jupyter, use ``with execution:`` around the work, and call
+    ``execution.upload_execution_outputs()`` afterwards.
 
     Args:
-        config_name: The configuration, as `notebook_config` stored it.
-        overrides: Overrides of hydra's; those of the command line stand above them.
-        workflow_name: What the notebook is called in the catalog; by default as the configuration, in words.
-        workflow_type: A term of the vocabulary Workflow_Type.
-        ml_class: The class of the client, one that is made of `DerivaML`; by default that itself.
+        config_name: The name of the configuration, as stored by `notebook_config`.
+        overrides: Hydra overrides; those of the command line take precedence. None by default.
+        workflow_name: The name of the workflow; by default the name of the configuration as a title.
+        workflow_type: A term of the vocabulary Workflow_Type. ``Evaluation`` by default.
+        ml_class: The class of the client: `DerivaML` (the default) or a subclass of it.
 
     Returns:
-        The client, the execution, and the configuration with its values.
+        The client, the execution, and the instantiated configuration.
 
     Raises:
-        ConfigurationError: There is no such configuration, or it cannot be used.
+        ConfigurationError: The configuration does not exist or is invalid, or an override asks for several runs.
+        DerivaMLException: The execution cannot be created.
     """
     from deriva_ml_core.runner.hydra_files import config_choices, render_hydra_files, to_json_value
+    from deriva_ml_core.runner.model_run import create_execution
     from deriva_ml_core.runner.plan import make_plan
-    from deriva_ml_core.runner.run_model import create_execution
 
     folder = _find_notebook_config_folder()
     load_config_folder(folder)
-    told = [*overrides, *json.loads(os.environ.get(OVERRIDES_VARIABLE) or "[]")]
+    all_overrides = [*overrides, *json.loads(os.environ.get(OVERRIDES_VARIABLE) or "[]")]
     with _translate_hydra_errors(config_name):
-        plan = make_plan(folder, config_name, told, multirun=False)
+        plan = make_plan(folder, config_name, all_overrides, multirun=False)
     config = _instantiate_config(config_name, plan)
     ml = config.deriva_ml.connect(ml_class)
     name = workflow_name or config_name.replace("_", " ").title()
@@ -127,7 +129,7 @@ def run_notebook(
         parameters={
             "config_name": config_name,
             "config_choices": dict(config_choices(plan.hydra)),
-            "overrides": list(told),
+            "overrides": list(all_overrides),
             "config": to_json_value(plan.config),
         },
     )
@@ -138,41 +140,45 @@ def run_notebook(
 
 
 def _find_notebook_config_folder() -> Path:
-    """The folder of configs that the command named, else the nearest one above the notebook."""
-    if named := os.environ.get(CONFIG_FOLDER_VARIABLE):
-        return find_config_folder(Path(named))
-    here = Path(os.environ.get("DERIVA_ML_NOTEBOOK_PATH") or Path.cwd() / "notebook").absolute()
-    for above in here.parents:
+    """Return the config folder that the command names, or else the nearest one above the notebook."""
+    if path := os.environ.get(CONFIG_FOLDER_VARIABLE):
+        return find_config_folder(Path(path))
+    notebook = Path(os.environ.get("DERIVA_ML_NOTEBOOK_PATH") or Path.cwd() / "notebook").absolute()
+    for parent in notebook.parents:
         for folder in CONFIG_FOLDERS:
-            if (above / folder).is_dir():
-                return find_config_folder(above / folder)
+            if (parent / folder).is_dir():
+                return find_config_folder(parent / folder)
     raise ConfigurationError(
-        f"There is neither {' nor '.join(map(str, CONFIG_FOLDERS))} in {here.parent} or above it: name the folder of "
-        f"configs with --config-dir, or set {CONFIG_FOLDER_VARIABLE}."
+        f"{notebook.parent} and its parents contain neither {' nor '.join(map(str, CONFIG_FOLDERS))}. Pass the config "
+        f"folder with --config-dir, or set {CONFIG_FOLDER_VARIABLE}."
     )
 
 
 @contextmanager
 def _translate_hydra_errors(config_name: str) -> Iterator[None]:
-    """Say what hydra finds wrong as an error of ours."""
+    """Raise Hydra's errors as `ConfigurationError`."""
     from hydra.errors import HydraException
 
     try:
         yield
     except HydraException as error:
-        raise ConfigurationError(f"The configuration {config_name!r} cannot be made: {error}") from error
+        raise ConfigurationError(f"The configuration {config_name!r} cannot be composed: {error}") from error
 
 
 def _instantiate_config(config_name: str, plan: Plan) -> Any:
     from hydra_zen import instantiate
 
     if plan.is_sweep:
-        raise ConfigurationError(f"A notebook runs once, and {', '.join(plan.sweep_overrides)} asks for several runs.")
+        raise ConfigurationError(
+            f"{', '.join(plan.sweep_overrides)} asks for several runs, but a notebook runs once. Give a single value."
+        )
     try:
-        made = instantiate(plan.config)
+        config = instantiate(plan.config)
     except Exception as error:
         cause = error.__cause__ or error
-        raise ConfigurationError(f"The configuration {config_name!r} cannot be used: {cause}") from error
-    if not isinstance(made, BaseConfig) or not isinstance(made.deriva_ml, DerivaMLConfig):
-        raise ConfigurationError(f"{config_name!r} is no configuration of a notebook: store it by notebook_config().")
-    return made
+        raise ConfigurationError(f"The configuration {config_name!r} is invalid: {cause}") from error
+    if not isinstance(config, BaseConfig) or not isinstance(config.deriva_ml, DerivaMLConfig):
+        raise ConfigurationError(
+            f"{config_name!r} is not the configuration of a notebook. Store it with notebook_config()."
+        )
+    return config

@@ -1,4 +1,4 @@
-"""A notebook before it runs: its file read, its kernel found, and refused in plain words where it cannot run."""
+"""Read and check a notebook before it runs, and find its kernel."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from deriva_ml_core.errors import ConfigurationError
 __all__ = ["Kernel", "Notebook", "read_notebook"]
 
 PACKAGE_PREFIX = "deriva_ml"
-"""How the names of this project's packages begin that a notebook imports."""
+"""Prefix of this project's packages in the imports of a notebook."""
 
 CONFIG_FUNCTION = "run_notebook"
-"""What a notebook calls for its configuration."""
+"""Function that a notebook calls to get its configuration."""
 
 DEFAULT_KERNEL = "python3"
 
@@ -28,11 +28,11 @@ _IMPORT_PATTERN = re.compile(r"^\s*(?:from|import)\s+([A-Za-z_]\w*)", re.MULTILI
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel that is installed.
+    """An installed kernel.
 
     Args:
-        name: By which it is asked for.
-        language: Of the cells that it runs.
+        name: The name of its kernel spec.
+        language: The programming language of its cells.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """A notebook that can run.
+    """A valid notebook with an installed kernel.
 
     Args:
-        path: Its file, absolute.
-        content: What is in it, in the newest of nbformat's versions.
-        kernel: What runs it.
+        path: The absolute path of its file.
+        content: Its content, converted to version 4 of the notebook format.
+        kernel: The kernel that runs it.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Notebook:
 
     @property
     def can_create_execution(self) -> bool:
-        """Whether its cells may make an execution: they name this project, or run code of the user's that may do so."""
+        """Whether its cells may create an execution: they name this project, or run the user's own code."""
         return (
             self._contains(PACKAGE_PREFIX)
             or self._contains("%run")
@@ -64,21 +64,21 @@ class Notebook:
 
     @property
     def has_configuration(self) -> bool:
-        """Whether its code asks for a configuration, which overrides may speak of."""
+        """Whether its code loads a configuration, to which overrides apply."""
         return self._contains(CONFIG_FUNCTION)
 
-    def _contains(self, word: str) -> bool:
-        return any(word in source for source in self._code_sources())
+    def _contains(self, text: str) -> bool:
+        return any(text in source for source in self._code_sources())
 
     def _code_sources(self) -> Iterator[str]:
         yield from (cell["source"] for cell in self.content["cells"] if cell["cell_type"] == "code")
 
     def _imported_packages(self) -> set[str]:
-        """The packages that its code imports, as its lines say it: a cell with a magic command is no Python."""
-        return {found[1] for source in self._code_sources() for found in _IMPORT_PATTERN.finditer(source)}
+        """Return the packages that its code imports; matched by line, since cells with magic commands do not parse."""
+        return {match[1] for source in self._code_sources() for match in _IMPORT_PATTERN.finditer(source)}
 
     def _is_user_package(self, package: str) -> bool:
-        """Whether a package is the user's own: neither the standard library's nor an installed one."""
+        """Whether a package belongs neither to the standard library nor to an installed distribution."""
         folder = self.path.parent
         if (folder / f"{package}.py").exists() or (folder / package).is_dir():
             return True
@@ -96,16 +96,19 @@ def read_notebook(file: Path, kernel: str | None = None) -> Notebook:
     """Read a notebook and find its kernel.
 
     Args:
-        file: The notebook.
-        kernel: The name of the kernel to run it with, instead of the one that it names.
+        file: The path of the notebook.
+        kernel: The kernel to use instead of the one that the notebook names.
+
+    Returns:
+        The notebook.
 
     Raises:
-        ConfigurationError: The file is no notebook, or the kernel is not installed.
+        ConfigurationError: The file is not a valid notebook, or the kernel is not installed.
     """
     path = file.expanduser().absolute()
     content = _load_notebook(path)
-    named = content["metadata"].get("kernelspec")
-    own = str(named.get("name") or "") if isinstance(named, dict) else ""
+    spec = content["metadata"].get("kernelspec")
+    own = str(spec.get("name") or "") if isinstance(spec, dict) else ""
     return Notebook(path, MappingProxyType(content), _find_kernel(kernel or own or DEFAULT_KERNEL, path))
 
 
@@ -115,21 +118,21 @@ def _load_notebook(path: Path) -> dict[str, Any]:
     import nbformat
 
     if path.suffix != ".ipynb":
-        raise ConfigurationError(f"{path} is no notebook: its name does not end in .ipynb.")
+        raise ConfigurationError(f"{path} is not a notebook: its name does not end in .ipynb.")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is no notebook: it is no text in UTF-8.") from error
+        raise ConfigurationError(f"{path} is not a notebook: it is not UTF-8 text.") from error
     except OSError as error:
         raise ConfigurationError(f"The notebook {path} cannot be read: {error.strerror}.") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # cells without ids, in notebooks of older versions
+            warnings.simplefilter("ignore")  # notebooks of older versions have no cell ids
             content = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
             nbformat.validate(content)
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ConfigurationError(f"{path} is no notebook: {said}") from error
+        message = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ConfigurationError(f"{path} is not a valid notebook: {message}") from error
     return dict(content)
 
 
@@ -140,8 +143,8 @@ def _find_kernel(name: str, path: Path) -> Kernel:
     try:
         return Kernel(name, str(manager.get_kernel_spec(name).language))
     except NoSuchKernel as error:
-        known = ", ".join(sorted(manager.find_kernel_specs())) or "none"
+        installed = ", ".join(sorted(manager.find_kernel_specs())) or "none"
         raise ConfigurationError(
-            f"The kernel {name!r} of {path} is not installed; there is {known}. Name one of these with --kernel, or "
-            f"install it: `python -m ipykernel install --sys-prefix --name {name}` in its environment."
+            f"The kernel {name!r} of {path} is not installed. Installed kernels: {installed}. Choose one with "
+            f"--kernel, or run `python -m ipykernel install --sys-prefix --name {name}` in the kernel's environment."
         ) from error

@@ -1,4 +1,4 @@
-"""The parameters of a notebook: which it has, and what they are given on the command line and in a file."""
+"""Find the parameters of a notebook, and resolve their values from the command line and a file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from deriva_ml_core.runner.notebook.notebook_file import Notebook
 __all__ = ["Parameter", "find_parameters", "resolve_parameters"]
 
 PARAMETERS_TAG = "parameters"
-"""The tag of the cell that gives parameters their defaults, as papermill knows it."""
+"""Papermill's tag for the cell that sets the defaults of parameters."""
 
 ADDRESS_PARAMETERS = {"host": ("host", "hostname"), "catalog": ("catalog", "catalog_id")}
-"""The parameters that ``--host`` and ``--catalog`` fill, in a notebook that has them."""
+"""Names of the parameters that ``--host`` and ``--catalog`` set, if the notebook has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Parameter:
     """A parameter of a notebook.
 
     Args:
-        name: Its name.
-        default: Its default as the notebook writes it; empty where that is not known.
-        kind: The type that is written beside it, or that the default has; empty where neither is known.
-        help: The comment beside it.
+        name: The name of the parameter.
+        default: The source text of its default; empty if unknown.
+        kind: Its annotated type, or the type of its default; empty if unknown.
+        help: The comment in its line.
     """
 
     name: str
@@ -41,24 +41,24 @@ class Parameter:
 
 
 def find_parameters(notebook: Notebook) -> dict[str, Parameter] | None:
-    """The parameters that a notebook has, by name.
+    """Find the parameters of a notebook.
 
     Args:
         notebook: The notebook.
 
     Returns:
-        What the cell tagged ``parameters`` assigns; None where no cell is tagged so. Of a language that papermill
-        cannot look into, nothing.
+        The parameters by name, as assigned in the cell tagged ``parameters``. None if no cell has the tag; empty if
+        papermill cannot inspect the language.
     """
     tagged = [cell for cell in notebook.content["cells"] if PARAMETERS_TAG in cell["metadata"].get("tags", [])]
     if not tagged:
         return None
-    listed = {each.name: each for each in _inspect_parameters(notebook, tagged[0])}
+    parameters = {each.name: each for each in _inspect_parameters(notebook, tagged[0])}
     if notebook.kernel.language == "python":
-        for each in _parse_assignments(tagged[0]["source"]):
-            beside = listed.get(each.name, each)
-            listed[each.name] = replace(each, kind=each.kind or beside.kind, help=beside.help)
-    return listed
+        for parsed in _parse_assignments(tagged[0]["source"]):
+            inspected = parameters.get(parsed.name, parsed)
+            parameters[parsed.name] = replace(parsed, kind=parsed.kind or inspected.kind, help=inspected.help)
+    return parameters
 
 
 def _inspect_parameters(notebook: Notebook, cell: Any) -> Iterator[Parameter]:
@@ -67,20 +67,20 @@ def _inspect_parameters(notebook: Notebook, cell: Any) -> Iterator[Parameter]:
 
     try:
         translator = papermill_translators.find_translator(notebook.kernel.name, notebook.kernel.language)
-        found = translator.inspect(cell)
+        inspected = translator.inspect(cell)
     except (NotImplementedError, PapermillException):
         return
-    for each in found:
+    for each in inspected:
         kind = each.inferred_type_name
         yield Parameter(each.name, each.default, "" if kind == "None" else kind, each.help)
 
 
 def _parse_assignments(source: str) -> Iterator[Parameter]:
-    """What a cell of Python assigns, also in ways that papermill does not look for."""
+    """Yield the names that a Python cell assigns, including those that papermill does not detect."""
     try:
         module = ast.parse(source)
     except SyntaxError:
-        return  # it has a magic command, say
+        return  # for example a magic command
     for statement in ast.walk(module):
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
@@ -98,57 +98,61 @@ def resolve_parameters(
     file: Path | None,
     address: Mapping[str, str | None],
 ) -> dict[str, JsonValue]:
-    """The values that a notebook's parameters are given; the command line stands above the file.
+    """Resolve the values of a notebook's parameters; the command line takes precedence over the file.
 
     Args:
         notebook: The notebook.
         pairs: Names and values from the command line.
-        file: A file of JSON or YAML.
-        address: ``host`` and ``catalog`` from the command line, for the parameters of these names.
+        file: A JSON or YAML file with parameters.
+        address: The options ``host`` and ``catalog`` of the command line, for the parameters of these names.
+
+    Returns:
+        The values by parameter name.
 
     Raises:
-        ConfigurationError: The notebook has no such parameter, or the file is not a set of them.
+        ConfigurationError: The notebook has no such parameter, or the file does not contain parameters.
     """
-    known = find_parameters(notebook)
-    asked = {**(_read_parameters_file(file) if file else {}), **dict(pairs)}
-    if asked and known is None:
+    parameters = find_parameters(notebook)
+    texts = dict(pairs)
+    values = {**(_read_parameters_file(file) if file else {}), **texts}
+    if values and parameters is None:
         raise ConfigurationError(
-            f"{notebook.path.name} takes no parameters, and {', '.join(asked)} is given: give the cell with their "
-            f"defaults the tag {PARAMETERS_TAG!r}."
+            f"{notebook.path.name} has no parameters, so {', '.join(values)} cannot be set. Add the tag "
+            f"{PARAMETERS_TAG!r} to the cell that assigns their defaults."
         )
-    _reject_unknown(notebook, asked, known or {})
-    given = {
-        name: _convert_value(value, known[name]) if known and name in known and name in dict(pairs) else value
-        for name, value in asked.items()
+    parameters = parameters or {}
+    _reject_unknown(notebook, values, parameters)
+    converted = {
+        name: _convert_value(value, parameters[name]) if name in parameters and name in texts else value
+        for name, value in values.items()
     }
-    return {**_address_values(known or {}, address), **given}
+    return {**_address_values(parameters, address), **converted}
 
 
-def _reject_unknown(notebook: Notebook, values: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
-    if not known and notebook.kernel.language != "python":
-        unknown = [name for name in values if not name.isidentifier()]  # nobody can say which it has
+def _reject_unknown(notebook: Notebook, values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> None:
+    if not parameters and notebook.kernel.language != "python":
+        unknown = [name for name in values if not name.isidentifier()]  # the parameters of this language are unknown
     else:
-        unknown = [name for name in values if name not in known]
+        unknown = [name for name in values if name not in parameters]
     if unknown:
         raise ConfigurationError(
-            f"{notebook.path.name} has no parameter {', '.join(map(repr, unknown))}; its cell tagged "
-            f"{PARAMETERS_TAG!r} has "
-            f"{', '.join(known) or 'none'}."
+            f"{notebook.path.name} has no parameter {', '.join(map(repr, unknown))}. Its cell tagged "
+            f"{PARAMETERS_TAG!r} assigns {', '.join(parameters) or 'none'}."
         )
 
 
-def _address_values(known: Mapping[str, Parameter], address: Mapping[str, str | None]) -> dict[str, JsonValue]:
+def _address_values(parameters: Mapping[str, Parameter], address: Mapping[str, str | None]) -> dict[str, JsonValue]:
     return {
         name: value
         for part, names in ADDRESS_PARAMETERS.items()
         if (value := address.get(part)) is not None
         for name in names
-        if name in known
+        if name in parameters
     }
 
 
 def _convert_value(text: str, parameter: Parameter) -> JsonValue:
-    """A word of the command line as what the notebook's default is: a text stays a text, ``2E5`` a record id."""
+    """Convert a value of the command line to the type of the default; the RID ``2E5`` stays text if that is text."""
     default = _parse_literal(parameter.default)
     if isinstance(default, str) or parameter.kind == "str":
         return text
@@ -159,20 +163,20 @@ def _convert_value(text: str, parameter: Parameter) -> JsonValue:
 
 
 def _check_json_value(value: Any, label: str) -> JsonValue:
-    """A value as JSON has it, which is what a run's configuration keeps."""
+    """Return a value in JSON types, in which the run's configuration is stored."""
     try:
         return json.loads(json.dumps(value))  # type: ignore[no-any-return]
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"{label} is more than texts, numbers, lists and mappings of them ({error}): give what JSON can hold."
+            f"{label} cannot be stored as JSON ({error}). Use text, numbers, lists and mappings of them."
         ) from error
 
 
 def _parse_literal(text: str) -> Any:
-    """What a literal of Python or JSON means; the text itself where it is none."""
-    words = {"true": True, "false": False, "null": None}
-    if text in words:
-        return words[text]
+    """Parse a literal of Python or JSON; `_NotLiteral` for any other text."""
+    constants = {"true": True, "false": False, "null": None}
+    if text in constants:
+        return constants[text]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -180,7 +184,7 @@ def _parse_literal(text: str) -> Any:
 
 
 class _NotLiteral:
-    """What is no literal."""
+    """Marker for text that is no literal."""
 
 
 def _read_parameters_file(file: Path) -> dict[str, Any]:
@@ -189,18 +193,18 @@ def _read_parameters_file(file: Path) -> dict[str, Any]:
     try:
         text = file.expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The parameters {file} cannot be read: {error}.") from error
+        raise ConfigurationError(f"The parameters file {file} cannot be read: {error}.") from error
     try:
-        found = json.loads(text) if file.suffix == ".json" else yaml.load(text, Loader=_yaml_loader())  # noqa: S506
+        values = json.loads(text) if file.suffix == ".json" else yaml.load(text, Loader=_yaml_loader())  # noqa: S506
     except (ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"The parameters {file} are neither JSON nor YAML: {error}.") from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ConfigurationError(f"{file} holds no parameters: names with values are meant, such as `epochs: 3`.")
-    return {name: _check_json_value(value, f"The parameter {name!r} in {file}") for name, value in found.items()}
+        raise ConfigurationError(f"The parameters file {file} is neither JSON nor YAML: {error}.") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ConfigurationError(f"{file} contains no parameters. Write names with values, such as `epochs: 3`.")
+    return {name: _check_json_value(value, f"The parameter {name!r} in {file}") for name, value in values.items()}
 
 
 def _yaml_loader() -> Any:
-    """Safe YAML, in which a date stays the text that it is: a notebook's cell cannot be given anything else."""
+    """Return a safe YAML loader that leaves dates as text, since papermill cannot pass dates to a notebook."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -1,4 +1,4 @@
-"""A notebook's run on record: as executions that it made or one made for it, with what it left and how it ended."""
+"""Record the run of a notebook: as the executions that its cells create, or as one created for it."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ __all__ = ["NotebookRun", "NotebookRunResult", "find_notebook_executions", "run_
 
 
 COMMAND_VARIABLE = "DERIVA_ML_NOTEBOOK_COMMAND"
-"""The variable by which the environment snapshot, also one that the kernel makes, knows the command."""
+"""Environment variable with the command line, for environment snapshots taken here and in the kernel."""
 
 OWNER_FILE = ".lease.json"
-"""The file that says which process a folder of executed cells belongs to."""
+"""File that identifies the process that uses a scratch folder."""
 
 DEFAULT_WORKFLOW_TYPE = "Evaluation"
 
 
 @dataclass(frozen=True, slots=True)
 class NotebookRun:
-    """What is to be run, and what is known of it beforehand.
+    """What to run, and how to record it.
 
     Args:
         notebook: The notebook.
-        parameters: What its parameters are given.
-        cwd: The folder that its kernel works in.
-        command: The command line that asked for it, without secrets.
-        overrides: What it says to hydra, for the configuration in the notebook.
-        config_folder: The folder of configs that it names.
-        description: What the run is for, where the notebook does not make its own execution.
-        workflow_type: The notebook's type there; by default that which the catalog knows it by, else Evaluation.
-        show_output: Whether what the cells print is shown as they do.
+        parameters: The values of its parameters.
+        cwd: The working directory of its kernel.
+        command: The command line, without secrets.
+        overrides: Hydra overrides for the notebook's configuration.
+        config_folder: The config folder; None to search for it.
+        description: The description of the execution that is created if the notebook creates none.
+        workflow_type: The type of the workflow; None for the type that it has in the catalog, else Evaluation.
+        show_output: Whether to print the output of the cells while they run.
     """
 
     notebook: Notebook
@@ -67,11 +67,11 @@ class NotebookRun:
 
 @dataclass(frozen=True, slots=True)
 class NotebookRunResult:
-    """What came of a run.
+    """The result of a run.
 
     Args:
-        executions: As what it is on record; empty where the notebook's own execution was a dry run.
-        error: What ended it before its last cell; None where it came there.
+        executions: The executions that record it; empty if the notebook's own execution was a dry run.
+        error: The error that ended it before its last cell; None if all cells ran.
     """
 
     executions: tuple[Execution, ...]
@@ -79,70 +79,71 @@ class NotebookRunResult:
 
 
 def run_and_record(ml: DerivaML, run: NotebookRun) -> NotebookRunResult:
-    """Run a notebook and record it: as the executions that its cells make, or as one that is made for it.
+    """Run a notebook and record it, as the executions that its cells create or as one created for it.
 
-    A notebook whose code names this project, or runs the user's own, may make its own execution, perhaps in another
-    catalog: it gets one at its end, if it has made none. Any other is on record from its beginning; what an installed
-    package makes in it all the same is nested in that.
+    A notebook that names this project or runs the user's own code may create an execution itself, even in another
+    catalog. Such a notebook gets an execution at its end, if it has created none. For any other notebook the execution
+    is created before it runs. Executions that an installed package creates in it are nested in that one.
 
     Args:
-        ml: The catalog in which an execution is made for it.
+        ml: The client of the catalog in which to create an execution.
         run: The run.
 
     Returns:
-        The executions, ended, and with the executed notebook among their outputs.
+        The ended executions, which have the executed notebook as output.
 
     Raises:
-        NotReproducible: Its code cannot be rebuilt, and ``DERIVA_ML_REQUIRE_CLEAN=1`` asks for that.
-        DerivaMLException: It cannot be recorded; after it ran, a note at the error says where it lies as executed.
+        NotReproducible: The code cannot be restored, and ``DERIVA_ML_REQUIRE_CLEAN=1`` requires that.
+        DerivaMLException: The run cannot be recorded. If the notebook ran, a note of the error names the file with the
+            executed notebook.
     """
     workflow = _detect_workflow(ml, run)
     with _scratch_folder(ml) as scratch, _watch_termination() as watch, patch_environ(_command_environ(run)):
-        made = scratch / "executions.jsonl"
-        first = None if run.notebook.can_create_execution else _create_execution(ml, workflow, run)
-        if first is not None:
-            start_execution(first)
-        environ = {**_kernel_environ(workflow, run), REGISTRY_VARIABLE: str(made)}
+        registry = scratch / "executions.jsonl"
+        parent = None if run.notebook.can_create_execution else _create_execution(ml, workflow, run)
+        if parent is not None:
+            start_execution(parent)
+        environ = {**_kernel_environ(workflow, run), REGISTRY_VARIABLE: str(registry)}
         outcome = run_cells(run.notebook, run.parameters, scratch, environ, cwd=run.cwd, show_output=run.show_output)
         watch.defer()
         executed = redact_notebook(outcome.executed_notebook, run.notebook, run.parameters)
         error = redact_error(outcome.error, run.parameters)
-        lying = scratch / run.notebook.path.name
-        lying.write_text(render_ipynb(executed), encoding="utf-8")
+        file = scratch / run.notebook.path.name
+        file.write_text(render_ipynb(executed), encoding="utf-8")
         try:
-            found = list(find_notebook_executions(ml, made, run.notebook))
-            own = found if first is None else [first]
-            if not (own or _is_dry_run(made)):
-                own = [_create_execution(ml, workflow, run)]
-            for execution in {id(each): each for each in (*found, *own)}.values():
+            created = list(find_notebook_executions(ml, registry, run.notebook))
+            recorded = created if parent is None else [parent]
+            if not (recorded or _is_dry_run(registry)):
+                recorded = [_create_execution(ml, workflow, run)]
+            for execution in {id(each): each for each in (*created, *recorded)}.values():
                 finish_execution(execution, outcome.started_at, error, terminated=watch.terminated)
-            for execution in own:
+            for execution in recorded:
                 upload_notebook(execution, executed, run.notebook.path)
-            if first is not None:
-                _nest_executions(first, found)
+            if parent is not None:
+                _nest_executions(parent, created)
         except Exception as reason:
-            reason.add_note(f"The notebook as it was executed lies in {lying}.")
+            reason.add_note(f"The executed notebook is in {file}.")
             raise
-    return NotebookRunResult(tuple(own), error)
+    return NotebookRunResult(tuple(recorded), error)
 
 
 def _detect_workflow(ml: DerivaML, run: NotebookRun) -> Workflow:
     name = run.notebook.path.name
-    found = create_workflow(
+    workflow = create_workflow(
         name, run.workflow_type or DEFAULT_WORKFLOW_TYPE, script=run.notebook.path, plugins=ml.connection.plugins
     )
-    if run.workflow_type is None and (known := _find_registered_workflow(ml, found)) is not None:
-        found = found.model_copy(update={"name": known.name, "workflow_type": known.workflow_type})
+    if run.workflow_type is None and (registered := _find_registered_workflow(ml, workflow)) is not None:
+        workflow = workflow.model_copy(update={"name": registered.name, "workflow_type": registered.workflow_type})
     if not run.notebook.can_create_execution:
-        ml.connection.terms.require(MLVocab.workflow_type, [found.workflow_type])
-    return found
+        ml.connection.terms.require(MLVocab.workflow_type, [workflow.workflow_type])
+    return workflow
 
 
 def _find_registered_workflow(ml: DerivaML, workflow: Workflow) -> Workflow | None:
-    """The same code in the catalog, whose name and type it keeps."""
-    for sign in (workflow.checksum, "" if workflow.url.startswith("file:") else workflow.url):
+    """Return the catalog's workflow for the same code, whose name and type are reused; None if there is none."""
+    for url_or_checksum in (workflow.checksum, "" if workflow.url.startswith("file:") else workflow.url):
         try:
-            return ml.lookup_workflow_by_url(sign)
+            return ml.lookup_workflow_by_url(url_or_checksum)
         except UnknownWorkflow:
             continue
     return None
@@ -170,16 +171,16 @@ def _nest_executions(parent: Execution, children: Sequence[Execution]) -> None:
 
 
 def _is_dry_run(executions_file: Path) -> bool:
-    """Whether the notebook has made dry runs and nothing else."""
+    """Whether the notebook created a dry run; only called if it created no recorded execution."""
     return any(each.rid == DRY_RUN_RID for each in read_registry(executions_file))
 
 
 def _kernel_environ(workflow: Workflow, run: NotebookRun) -> dict[str, str]:
-    """What the kernel is told of the notebook, so that its workflow is this one, whatever the file is by then."""
+    """Return the variables by which the kernel detects this workflow, even if the file changes while it runs."""
     environ = {"DERIVA_ML_NOTEBOOK_PATH": str(run.notebook.path), OVERRIDES_VARIABLE: json.dumps(list(run.overrides))}
     if run.config_folder is not None:
         environ[CONFIG_FOLDER_VARIABLE] = str(run.config_folder)
-    if workflow.source.kind != "container":  # which the kernel knows of as well
+    if workflow.source.kind != "container":  # the kernel inherits the container's own variables
         environ |= {"DERIVA_ML_WORKFLOW_URL": workflow.url, "DERIVA_ML_WORKFLOW_CHECKSUM": workflow.checksum}
     return environ
 
@@ -190,17 +191,17 @@ def _command_environ(run: NotebookRun) -> dict[str, str]:
 
 @contextmanager
 def _scratch_folder(ml: DerivaML) -> Iterator[Path]:
-    """A folder that nobody else can read, which goes unless something was not recorded."""
+    """Create a folder that only this user can read; it is deleted at the end, unless something was not recorded."""
     parent = ml.connection.folder / "notebooks"
     parent.mkdir(parents=True, exist_ok=True)
     _remove_stale_folders(parent)
     folder = Path(tempfile.mkdtemp(dir=parent))
-    lease = folder / OWNER_FILE
-    lease.write_text(ProcessIdentity.current().model_dump_json(), encoding="utf-8")
+    owner = folder / OWNER_FILE
+    owner.write_text(ProcessIdentity.current().model_dump_json(), encoding="utf-8")
     try:
         yield folder
     except BaseException:
-        lease.unlink(missing_ok=True)  # what is in it now stays until somebody takes it away
+        owner.unlink(missing_ok=True)  # without this file, no later run deletes the folder
         if not any(folder.iterdir()):  # nothing ran
             folder.rmdir()
         raise
@@ -208,9 +209,9 @@ def _scratch_folder(ml: DerivaML) -> Iterator[Path]:
 
 
 def _remove_stale_folders(parent: Path) -> None:
-    """Delete what runs left that were killed: notebooks as far as they came, with their secrets."""
+    """Delete the folders of killed runs: their partly executed notebooks may contain secrets."""
     for file in parent.glob(f"*/{OWNER_FILE}"):
-        with suppress(OSError, ValueError):  # it goes just now, or is not wholly written
+        with suppress(OSError, ValueError):  # another process may be writing or deleting it
             if ProcessIdentity.model_validate_json(file.read_bytes()).is_dead():
                 shutil.rmtree(file.parent, ignore_errors=True)
 
@@ -226,18 +227,22 @@ def _watch_termination() -> Iterator[SigtermHandler]:
 
 
 def find_notebook_executions(ml: DerivaML, executions_file: Path, notebook: Notebook) -> Iterator[Execution]:
-    """The executions of a notebook's own code that its kernel noted; those of another file's code are not meant.
+    """Open the executions that a notebook's own code created; those created by code of other files are left out.
 
-    They are opened as they are, and not restored: the kernel is gone by now, and how they ended is for the one who ran
-    it to say.
+    They are not opened with `restore_execution`, which would mark them as aborted because the kernel is gone. The
+    caller records how they ended.
 
     Args:
-        ml: The catalog, which is taken where it is the same.
-        executions_file: The file in which the kernel noted them.
+        ml: The client, whose connection is used for executions in the same catalog.
+        executions_file: The file in which the kernel registered the executions.
         notebook: The notebook.
 
+    Yields:
+        The executions, in the order of their creation.
+
     Raises:
-        UnknownAddress, CatalogUnavailable: One is in another catalog, which cannot be reached.
+        UnknownAddress: An execution is in a catalog that no backend supports.
+        CatalogUnavailable: An execution is in a catalog that cannot be reached.
     """
     for each in read_registry(executions_file):
         if each.rid != DRY_RUN_RID and (each.code is None or each.code.resolve() == notebook.path.resolve()):
@@ -246,8 +251,8 @@ def find_notebook_executions(ml: DerivaML, executions_file: Path, notebook: Note
 
 
 def _open_connection(ml: DerivaML, created: KernelExecution) -> Connection:
-    present, address = ml.connection.address, created.address
-    here = f"file:{ml.connection.folder}" if present.is_embedded else present.hostname
-    if (here, present.catalog_id, present.working_dir) == (address.hostname, address.catalog_id, address.working_dir):
+    own, address = ml.connection.address, created.address
+    hostname = f"file:{ml.connection.folder}" if own.is_embedded else own.hostname
+    if (hostname, own.catalog_id, own.working_dir) == (address.hostname, address.catalog_id, address.working_dir):
         return ml.connection
     return DerivaML(address.hostname, address.catalog_id, working_dir=address.working_dir).connection

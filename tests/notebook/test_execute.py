@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from notebooks import Said, ask, write_notebook
+from notebooks import Result, run_command, write_notebook
 
 from conftest import Project
 from deriva_ml_core.assets.lookup import download_asset
@@ -27,8 +27,8 @@ CELLS = (
 
 
 @pytest.fixture(scope="module")
-def ran(project: Project) -> Said:
-    """What the command said of a committed notebook in a sub-folder."""
+def ran(project: Project) -> Result:
+    """What the command result of a committed notebook in a sub-folder."""
     file = write_notebook(
         project.root / "notes" / "my {x} notebook.ipynb", *CELLS, parameters="epochs = 1\nname = ''\ntoken = ''"
     )
@@ -36,11 +36,11 @@ def ran(project: Project) -> Said:
     parameters = project.root.parent / "parameters.yaml"
     parameters.write_text("epochs: 7\nname: from the file\n")
     given = ("-f", parameters, "-p", "name", "2E5", "-p", "token", SECRET)
-    return ask(file, *given, "--description", "Just looking")
+    return run_command(file, *given, "--description", "Just looking")
 
 
 @pytest.fixture(scope="module")
-def execution(project: Project, ran: Said) -> RecordedExecution:
+def execution(project: Project, ran: Result) -> RecordedExecution:
     """Its only execution."""
     (found,) = project.ml.find_executions()
     return found
@@ -56,17 +56,17 @@ def outputs(execution: RecordedExecution, tmp_path_factory: pytest.TempPathFacto
     return {file.suffix: file for file in files}
 
 
-def test_it_gets_an_execution(ran: Said, execution: RecordedExecution) -> None:
+def test_it_gets_an_execution(ran: Result, execution: RecordedExecution) -> None:
     """It makes none, so one is made: Completed, with its duration, its description, and its record id on the screen."""
     assert (ran.code, execution.status, execution.description) == (0, Status.completed, "Just looking")
-    assert ran.out == f"{execution.execution_rid}  Completed  {execution.url}\n"
+    assert ran.stdout == f"{execution.execution_rid}  Completed  {execution.url}\n"
     assert [update.status for update in execution.list_statuses()] == [Status.created, Status.running, Status.completed]
     assert execution.duration
 
 
-def test_no_bar_off_a_terminal(ran: Said) -> None:
+def test_no_bar_off_a_terminal(ran: Result) -> None:
     """Nothing but its one line is written where nobody looks."""
-    assert (ran.out.count("\n"), ran.complaint) == (1, "")
+    assert (ran.stdout.count("\n"), ran.stderr) == (1, "")
 
 
 def test_its_workflow_is_the_notebook(project: Project, execution: RecordedExecution) -> None:
@@ -104,9 +104,9 @@ def test_the_page_is_whole(outputs: dict[str, Path]) -> None:
     assert "epochs 8 2E5" in page
 
 
-def test_a_secret_parameter_is_nowhere(project: Project, ran: Said, execution: RecordedExecution) -> None:
+def test_a_secret_parameter_is_nowhere(project: Project, ran: Result, execution: RecordedExecution) -> None:
     """What was given for ``token`` is in no file that the run left, though a cell printed it, and on no screen."""
-    assert SECRET not in ran.out + ran.complaint
+    assert SECRET not in ran.stdout + ran.stderr
     files = [file for file in project.home.rglob("*") if file.is_file()]
     assert len(files) > 5
     assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
@@ -138,13 +138,13 @@ def test_what_reproduces_it(execution: RecordedExecution) -> None:
     assert configuration["parameters"]["kernel"] == "python3"
 
 
-def test_the_kernel_works_beside_the_notebook(project: Project, ran: Said) -> None:
+def test_the_kernel_works_beside_the_notebook(project: Project, ran: Result) -> None:
     """A relative path means what it means in JupyterLab, and the kernel is told which notebook it runs."""
     told = (project.root / "notes" / "beside.txt").read_text()
     for variable in ("DERIVA_ML_WORKFLOW_URL", "DERIVA_ML_WORKFLOW_CHECKSUM", "DERIVA_ML_NOTEBOOK_PATH"):
         assert variable in told
 
 
-def test_nothing_of_the_run_lies_about(project: Project, ran: Said) -> None:
+def test_nothing_of_the_run_lies_about(project: Project, ran: Result) -> None:
     """The folder in which the notebook was kept meanwhile, with its secrets, is gone."""
     assert list((project.home / "local" / "notebooks").iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from notebooks import ask, write_notebook
+from notebooks import run_command, write_notebook
 
 PARAMETERS = """
 epochs = 3  # how often
@@ -25,10 +25,10 @@ def notebook(tmp_path: Path) -> Path:
 
 def refused(*words: object) -> str:
     """What the command says as it refuses."""
-    said = ask(*words)
-    assert (said.code, said.out) == (2, "")
-    assert said.complaint.count("\n") == 1
-    return said.complaint
+    result = run_command(*words)
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
 
 
 @pytest.fixture(autouse=True)
@@ -52,29 +52,29 @@ def test_no_notebook(tmp_path: Path, content: bytes | None, reason: str) -> None
     file = tmp_path / "a.ipynb"
     if content is not None:
         file.write_bytes(content)
-    complaint = refused(file)
-    assert str(file) in complaint
-    assert reason in complaint
+    stderr = refused(file)
+    assert str(file) in stderr
+    assert reason in stderr
     assert "does not end in .ipynb" in refused(tmp_path / "a.py")
 
 
 def test_a_missing_kernel(tmp_path: Path, notebook: Path) -> None:
     """The kernel is named, those that are installed too, and what to do."""
-    for complaint in (
+    for stderr in (
         refused(write_notebook(tmp_path / "r.ipynb", "1", kernel="ir")),
         refused(notebook, "--kernel", "ir"),
     ):
-        assert "'ir'" in complaint
-        assert "python3" in complaint
-        assert "--kernel" in complaint
+        assert "'ir'" in stderr
+        assert "python3" in stderr
+        assert "--kernel" in stderr
 
 
 def test_parameters_that_it_does_not_have(tmp_path: Path, notebook: Path) -> None:
     """An unknown one is named beside those that it has; without the tagged cell there are none."""
-    complaint = refused(notebook, "-p", "epoch", "3")
-    assert "'epoch'" in complaint
+    stderr = refused(notebook, "-p", "epoch", "3")
+    assert "'epoch'" in stderr
     for name in ("epochs", "rate", "name", "layers", "deep"):
-        assert name in complaint
+        assert name in stderr
     untagged = refused(write_notebook(tmp_path / "b.ipynb", "x = 1"), "-p", "x", "3")
     assert "the tag 'parameters'" in untagged
 
@@ -116,9 +116,9 @@ def test_a_folder_that_is_none(notebook: Path, tmp_path: Path) -> None:
 
 def test_inspect(notebook: Path, tmp_path: Path) -> None:
     """The parameters are listed with type, default and comment; a notebook without any says so."""
-    said = ask(notebook, "--inspect")
-    assert said.code == 0
-    assert [line.split()[:2] for line in said.out.splitlines()] == [
+    result = run_command(notebook, "--inspect")
+    assert result.code == 0
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [
         ["Parameter", "Type"],
         ["epochs", "3"],
         ["rate", "float"],
@@ -126,16 +126,16 @@ def test_inspect(notebook: Path, tmp_path: Path) -> None:
         ["layers", "[64,"],
         ["deep", "False"],
     ]
-    assert said.out.splitlines()[1].endswith("how often")
-    assert "takes no parameters" in ask(write_notebook(tmp_path / "b.ipynb", "x = 1"), "--inspect").out
+    assert result.stdout.splitlines()[1].endswith("how often")
+    assert "takes no parameters" in run_command(write_notebook(tmp_path / "b.ipynb", "x = 1"), "--inspect").stdout
 
 
 @pytest.mark.parametrize("words", [("-p", "x"), ("--nonsense",)])
 def test_words_that_the_command_does_not_know(notebook: Path, words: tuple[str, ...]) -> None:
     """An option that lacks its words, or does not exist, ends with the code of wrong use."""
-    said = ask(notebook, *words)
-    assert said.code == 2
-    assert words[0] in said.complaint
+    result = run_command(notebook, *words)
+    assert result.code == 2
+    assert words[0] in result.stderr
 
 
 def test_values_are_typed_by_the_defaults(notebook: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_place_that_cannot_be_written(notebook: Path, home: Path, monkeypatch:
     write_notebook(notebook, f"open({str(ran)!r}, 'w').close()")
     (notebook.parent / "a file").touch()
     monkeypatch.setenv("DERIVA_ML_HOME", str(notebook.parent / "a file"))
-    said = ask(notebook)
-    assert (said.code, said.out, ran.exists()) == (1, "", False)
-    assert "a file" in said.complaint
-    assert "DERIVA_ML_HOME" in said.complaint
+    result = run_command(notebook)
+    assert (result.code, result.stdout, ran.exists()) == (1, "", False)
+    assert "a file" in result.stderr
+    assert "DERIVA_ML_HOME" in result.stderr

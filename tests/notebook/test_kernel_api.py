@@ -1,20 +1,20 @@
-"""A notebook that asks for its configuration: composed of the project's configs with what the command line says."""
+"""Notebooks with a configuration, composed from the project's configs and the command line."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from notebooks import Project, ask, write_notebook
+from notebooks import Project, run_command, write_notebook
 
-pytest.importorskip("hydra_zen", reason="hydra-zen, which configures notebooks, is not installed")
+pytest.importorskip("hydra_zen", reason="hydra-zen, needed to configure notebooks, is not installed")
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.runner.notebook.kernel_api import run_notebook
 
-pytestmark = pytest.mark.usefixtures("at_home")
+pytestmark = pytest.mark.usefixtures("project_home")
 
 CONFIGS = """
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ CELLS = (
 
 
 def test_overrides_reach_the_configuration(project: Project) -> None:
-    """Overrides and address of the command line count; the execution runs from the call on, to the notebook's end."""
+    """Overrides and --host apply to the configuration; the execution runs from run_notebook() to the notebook's end."""
     configs = project.root / "src" / "configs"
     configs.mkdir(parents=True)
     (configs / "__init__.py").touch()
@@ -48,8 +48,8 @@ def test_overrides_reach_the_configuration(project: Project) -> None:
     file = write_notebook(project.root / "notebooks" / "roc.ipynb", *CELLS)
     head = project.commit()
     elsewhere = f"file:{project.root.parent}/it's elsewhere"
-    said = ask(file, "threshold=0.7", "assets=no_runs", "--host", elsewhere)
-    assert said.code == 0, said
+    result = run_command(file, "threshold=0.7", "assets=no_runs", "--host", elsewhere)
+    assert result.code == 0, result
     ml = DerivaML(elsewhere)
     (execution,) = ml.find_executions()
     assert (execution.status, execution.description) == (Status.completed, "A curve")
@@ -63,8 +63,8 @@ def test_overrides_reach_the_configuration(project: Project) -> None:
     assert not (project.home / "local").exists() or project.ml.find_executions() == []
 
 
-def test_no_configs(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there are no configs the words say where they were looked for; an unknown folder is named."""
+def test_missing_config_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error without a config folder names the searched folders, or the folder that does not exist."""
     monkeypatch.chdir(project.root.parent)
     with pytest.raises(ConfigurationError, match="neither src/configs nor configs"):
         run_notebook("roc")

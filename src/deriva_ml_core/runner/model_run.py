@@ -1,4 +1,4 @@
-"""One run of a model function: its execution made, entered, handed to the function, ended and uploaded."""
+"""Run a model function as an execution: create it, call the function in it, and upload the outputs."""
 
 from __future__ import annotations
 
@@ -37,29 +37,32 @@ def run_model(
 ) -> Any:
     """Run a model function as an execution.
 
-    The function gets two more keyword arguments: ``ml_instance``, the client, and ``execution``, which runs while the
-    function does. What the function registered is uploaded at its end, also when it failed.
+    The function receives two additional keyword arguments: ``ml_instance``, the client, and ``execution``, the running
+    execution. Registered outputs are uploaded when the function ends, even if it fails. After Ctrl-C or SIGTERM they
+    stay staged.
 
-    ``deriva-ml-run`` does the same, and finds the workflow's source in the model function's file. A script of one's own
-    that calls this by ``zen(run_model).hydra_main(config_name="deriva_model", version_base="1.3")`` is itself what is
-    recorded as the source, and each job of its multirun is an execution that belongs to no other.
+    ``deriva-ml-run`` does the same, with the model function's file as the source of the workflow. If a script calls
+    this function through ``zen(run_model).hydra_main(config_name="deriva_model", version_base="1.3")``, the source is
+    that script, and the jobs of a multirun are independent executions.
 
     Args:
-        deriva_ml: The catalog.
-        datasets: The datasets that go in.
-        assets: The assets that go in.
-        description: What the run is for.
-        workflow: What runs.
-        model_config: The model function with its own parameters, ``builds(function, …, zen_partial=True)``.
-        dry_run: Whether to write nothing to catalog and store; the function runs all the same.
-        ml_class: The class of the client, one that is made of `DerivaML`; by default that itself.
+        deriva_ml: The connection settings of the catalog.
+        datasets: The input datasets, as RIDs or specs.
+        assets: The input assets, as RIDs or specs.
+        description: The description of the execution.
+        workflow: The workflow of the execution.
+        model_config: The model function with its own parameters bound: ``builds(function, …, zen_partial=True)``.
+        dry_run: Whether to write nothing to the catalog and the store; the function is called either way. False by
+            default.
+        ml_class: The class of the client: `DerivaML` (the default) or a subclass of it.
 
     Returns:
-        What the model function returns: hydra's sweepers that search for a best value ask for it.
+        The return value of the model function. Hydra's optimizing sweepers use it as the objective.
 
     Raises:
-        ConfigurationError: The model function does not take ``ml_instance`` and ``execution``.
+        ConfigurationError: The model function does not accept ``ml_instance`` and ``execution``.
         DerivaMLException: The execution cannot be created, or its outputs cannot be uploaded.
+        Exception: The model function raised it.
     """
     check_function(model_config)
     hydra = _current_hydra_config()
@@ -80,13 +83,16 @@ def run_model(
 def create_execution(
     ml: DerivaML, configuration: ExecutionConfiguration, texts: Mapping[str, str], *, dry_run: bool = False
 ) -> Execution:
-    """Create an execution that has hydra's files among its records.
+    """Create an execution and upload Hydra's files as its metadata.
 
     Args:
-        ml: The catalog.
-        configuration: What it is to be.
-        texts: The texts of hydra's files by name.
-        dry_run: Whether to write nothing.
+        ml: The client.
+        configuration: The configuration of the execution.
+        texts: The texts of Hydra's files by name.
+        dry_run: Whether to write nothing to the catalog and the store.
+
+    Returns:
+        The execution, not entered yet.
     """
     execution = ml.create_execution(configuration, dry_run=dry_run)
     upload_hydra_files(execution, texts)
@@ -94,17 +100,18 @@ def create_execution(
 
 
 def call_model(ml: DerivaML, execution: Execution, function: Callable[..., Any]) -> Any:
-    """Call a model function inside its execution; where it fails, what it registered is uploaded.
+    """Call a model function inside its execution; if it fails, upload what it registered.
 
-    After Ctrl-C and SIGTERM nothing is sent: who ends a run does not wait for an upload. The log says how it is sent.
+    After Ctrl-C and SIGTERM nothing is uploaded, since the user is waiting for the process to exit. A warning shows how
+    to upload the staged files.
 
     Args:
-        ml: The client that the function gets.
-        execution: The execution that it gets, not entered yet.
-        function: What takes both by keyword.
+        ml: The client to pass to the function.
+        execution: The execution to pass to the function, not entered yet.
+        function: The model function, which accepts both as keywords.
 
     Returns:
-        What the function returns.
+        The return value of the function.
     """
     try:
         with execution, use_execution(execution):
@@ -116,15 +123,15 @@ def call_model(ml: DerivaML, execution: Execution, function: Callable[..., Any])
 
 
 def _upload_after_failure(execution: Execution) -> None:
-    """Upload what a run registered that did not get to its end."""
+    """Upload the outputs of a failed run; an error here is logged, so that it does not replace the run's own."""
     try:
         execution.upload_execution_outputs()
     except Exception:
-        log.warning("Not all outputs of execution %s are uploaded.", execution.execution_rid, exc_info=True)
+        log.warning("Some outputs of execution %s were not uploaded.", execution.execution_rid, exc_info=True)
 
 
 def run_parameters(hydra: Any) -> dict[str, JsonValue]:
-    """What ``configuration.json`` keeps of the choices that led to a run.
+    """Return the config choices and overrides of a run, to be recorded in ``configuration.json``.
 
     Args:
         hydra: The node ``hydra`` of the job's configuration.
@@ -133,7 +140,7 @@ def run_parameters(hydra: Any) -> dict[str, JsonValue]:
 
 
 def _read_hydra_files(hydra: Any) -> dict[str, str]:
-    """Hydra's files of this job, read from its output folder."""
+    """Read the files that Hydra wrote for this job from its output folder."""
     if hydra is None or hydra.output_subdir is None:
         return {}
     folder = Path(hydra.runtime.output_dir) / hydra.output_subdir
@@ -141,7 +148,7 @@ def _read_hydra_files(hydra: Any) -> dict[str, str]:
 
 
 def _current_hydra_config() -> Any:
-    """The node ``hydra`` of the job that hydra runs now; None where it runs none."""
+    """Return the node ``hydra`` of the current job; None outside of a job."""
     if "hydra" not in sys.modules:
         return None
     from hydra.core.hydra_config import HydraConfig

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from notebooks import OWN, Project, ask, begun, write_notebook
+from notebooks import OWN, Project, run_command, begun, write_notebook
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
@@ -43,10 +43,10 @@ def test_a_cell_fails_after_its_execution_has_completed(project: Project, before
         project.root / "own.ipynb", cell, "key = api_key\n{}[key]", "print('never')", parameters="api_key = ''"
     )
     head = project.commit()
-    said = ask(file, "-p", "api_key", "correct-horse")
+    result = run_command(file, "-p", "api_key", "correct-horse")
     execution = only(project, before)
     reason = "cell 3 (In [4]) of own.ipynb raised KeyError: '[redacted]'"
-    assert (said.code, said.complaint) == (1, f"error: {reason}\n")
+    assert (result.code, result.stderr) == (1, f"error: {reason}\n")
     assert (execution.status, execution.status_detail) == (Status.failed, f"NotebookFailed: {reason}")
     assert outputs(execution) == {"own.ipynb", "own.html", "model.txt"}
     workflow = project.ml.lookup_workflow(execution.workflow_rid)
@@ -69,10 +69,10 @@ def test_a_kernel_that_is_killed(project: Project, before: set[str]) -> None:
     kill = "print('so far', flush=True)\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     file = write_notebook(project.root / "killed.ipynb", cell, kill, "print('never')")
     project.commit()
-    said = ask(file)
+    result = run_command(file)
     execution = only(project, before)
-    assert said.code == 1
-    assert "The kernel died in cell 2 (In [2]) of killed.ipynb" in said.complaint
+    assert result.code == 1
+    assert "The kernel died in cell 2 (In [2]) of killed.ipynb" in result.stderr
     assert execution.status is Status.failed
     assert "kernel died in cell 2" in execution.status_detail
     assert outputs(execution) == {"killed.ipynb", "killed.html", "model.txt"}
@@ -95,8 +95,8 @@ def test_another_catalog_and_another_file(project: Project, before: set[str]) ->
         "with ml.create_execution(ExecutionConfiguration(), workflow=prepared):\n    pass",
     )
     project.commit()
-    said = ask(project.root / "elsewhere.ipynb")
-    assert said.code == 0, said
+    result = run_command(project.root / "elsewhere.ipynb")
+    assert result.code == 0, result
     other = DerivaML(f"file:{project.root / 'other'}")
     found = {other.lookup_workflow(each.workflow_rid).url.rpartition("/")[2]: each for each in other.find_executions()}
     assert len(other.find_executions()) == 3
@@ -116,12 +116,12 @@ def test_none_and_a_dry_run(project: Project, before: set[str]) -> None:
     cell = OURS.replace(", workflow=workflow", ", workflow=workflow, dry_run=True")
     trial = write_notebook(project.root / "tries.ipynb", cell)
     project.commit()
-    assert ask(file).code == 0
+    assert run_command(file).code == 0
     execution = only(project, before)
     assert (execution.status, outputs(execution)) == (Status.completed, {"looks.ipynb", "looks.html"})
     assert execution.start_time is not None
-    said = ask(trial)
-    assert (said.code, said.out) == (0, "The notebook made a dry run, so nothing is recorded.\n")
+    result = run_command(trial)
+    assert (result.code, result.stdout) == (0, "The notebook made a dry run, so nothing is recorded.\n")
     assert only(project, before).execution_rid == execution.execution_rid
 
 
@@ -133,9 +133,9 @@ def test_sigterm(project: Project, before: set[str]) -> None:
     while not mark.exists():
         assert process.poll() is None, process.communicate()
     process.terminate()
-    _, complaint = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     execution = only(project, before)
-    assert (process.returncode, execution.status) == (143, Status.aborted), complaint
+    assert (process.returncode, execution.status) == (143, Status.aborted), stderr
     assert outputs(execution) == {"long.ipynb", "long.html"}
     assert execution.status_detail.startswith("SIGTERM")
 
@@ -153,7 +153,7 @@ def test_what_a_killed_command_left_goes_with_the_next(project: Project) -> None
     assert len(set(kept.iterdir()) - told) == 1
     short = write_notebook(project.root / "short.ipynb", "1")
     project.commit()
-    assert ask(short).code == 0
+    assert run_command(short).code == 0
     assert set(kept.iterdir()) - told == set()
 
 
@@ -164,14 +164,14 @@ def test_a_store_that_takes_nothing(project: Project, before: set[str]) -> None:
     file = write_notebook(project.root / "spoils.ipynb", spoil)
     project.commit()
     try:
-        said = ask(file)
+        result = run_command(file)
     finally:
         objects.unlink()
         aside.rename(objects)
     execution = only(project, before)
-    assert (said.code, execution.status) == (1, Status.completed)
-    assert "stay staged" in said.complaint
-    lying = Path(re.findall(r"as it was executed lies in (.*)\.$", said.complaint, re.M)[0])
+    assert (result.code, execution.status) == (1, Status.completed)
+    assert "stay staged" in result.stderr
+    lying = Path(re.findall(r"as it was executed lies in (.*)\.$", result.stderr, re.M)[0])
     assert "os.rename" in lying.read_text()
     sent = project.ml.restore_execution(execution.execution_rid).upload_execution_outputs()
     assert {asset.filename for asset in sent["Execution_Asset"]} == {"spoils.ipynb", "spoils.html"}
@@ -185,7 +185,7 @@ def test_what_an_installed_package_makes(project: Project, before: set[str], mon
     monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
     file = write_notebook(project.root / "uses.ipynb", "import theirs")
     project.commit()
-    assert ask(file).code == 0
+    assert run_command(file).code == 0
     new = [each for each in project.ml.find_executions() if each.execution_rid not in before]
     (parent,) = (each for each in new if each.description == "Run of uses.ipynb")
     (child,) = parent.list_nested_executions()
