@@ -24,7 +24,7 @@ MOVED_MODULES: Mapping[str, str] = MappingProxyType(
         "deriva_ml_core.pushing": "deriva_ml_core.push",
         "deriva_ml_core.pushing.report": "deriva_ml_core.push.context",
         "deriva_ml_core.runner.command": "deriva_ml_core.runner.cli",
-        "deriva_ml_core.runner.model": "deriva_ml_core.runner.run_model",
+        "deriva_ml_core.runner.model": "deriva_ml_core.runner.model_run",
         "deriva_ml_core.runner.notebook.command": "deriva_ml_core.runner.notebook.cli",
         "deriva_ml_core.runner.settings": "deriva_ml_core.runner.connection_config",
     }
