@@ -1,4 +1,4 @@
-"""What all tests share: a home of their own, and a Deriva server for those that ask for one."""
+"""Fixtures of all tests: a separate DERIVA_ML_HOME, and a Deriva server on request."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C mean what it means to users, here and in what tests start, also where tests run in the background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's jobs in the background ignore
+    """Let SIGINT raise KeyboardInterrupt here and in child processes, also if the tests run in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A DERIVA_ML_HOME that no other test shares, and none of the caller's own settings."""
+    """Set DERIVA_ML_HOME to a folder of this test, and remove the caller's settings."""
     for name in (
         "DERIVA_ML_WORKFLOW_URL",
         "DERIVA_ML_WORKFLOW_CHECKSUM",
         "DERIVA_ML_REQUIRE_CLEAN",
         "DERIVA_ML_DISABLED_PLUGINS",
-        "DERIVA_ML_EXECUTIONS",  # what an earlier test made in this process
+        "DERIVA_ML_EXECUTIONS",  # executions of an earlier test in this process
     ):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "home"
@@ -40,17 +40,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """The Deriva server that DERIVA_ML_TEST_HOST names, else a fake one."""
+    """Return the Deriva server that DERIVA_ML_TEST_HOST names, or else a fake one."""
     from places import fake_place, real_place
 
-    named = os.environ.get("DERIVA_ML_TEST_HOST")
-    with real_place(os.environ) if named else fake_place(tmp_path_factory.mktemp("hatrac")) as found:
-        yield found
+    is_real = os.environ.get("DERIVA_ML_TEST_HOST")
+    with real_place(os.environ) if is_real else fake_place(tmp_path_factory.mktemp("hatrac")) as server:
+        yield server
 
 
 @pytest.fixture
 def ml() -> DerivaML:
-    """A client of a new embedded catalog."""
+    """Return a client for a new embedded catalog."""
     from deriva_ml_core.client import DerivaML
 
     return DerivaML()
@@ -58,7 +58,7 @@ def ml() -> DerivaML:
 
 @pytest.fixture
 def workflow() -> Workflow:
-    """A workflow whose source is given, so that nothing is detected."""
+    """Return a workflow with an explicit source, so that nothing is detected."""
     from deriva_ml_core.workflow import Workflow
 
     return Workflow(
@@ -71,7 +71,7 @@ def workflow() -> Workflow:
 
 @pytest.fixture
 def config(workflow: Workflow) -> ExecutionConfiguration:
-    """A configuration without inputs."""
+    """Return a configuration without inputs."""
     from deriva_ml_core.execution import ExecutionConfiguration
 
     return ExecutionConfiguration(workflow=workflow, description="A test")
@@ -79,5 +79,5 @@ def config(workflow: Workflow) -> ExecutionConfiguration:
 
 @pytest.fixture
 def exe(ml: DerivaML, config: ExecutionConfiguration) -> Execution:
-    """An execution that was created and does not run yet."""
+    """Return a new execution that is not running."""
     return ml.create_execution(config)

@@ -1,4 +1,4 @@
-"""What the document's examples take for granted: a catalog with their record ids, and the reader's own functions."""
+"""Catalog, RIDs and user functions that the examples of the mission document assume."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from deriva_ml_core.workflow import Workflow
 SCRIPT_URL = "https://github.com/org/repo/blob/abc123/train.py"
 
 
-Open = Callable[[pluggy.PluginManager | None], DerivaML]
-"""How to open the catalog, with plugins of one's own."""
+OpenClient = Callable[[pluggy.PluginManager | None], DerivaML]
+"""Function that opens the catalog, optionally with other plugins."""
 
 
-def make_catalog(folder: Path, opened: Open | None = None) -> None:
-    """Make a catalog in which the datasets, assets, workflow and execution exist that the document names.
+def create_catalog(folder: Path, open_client: OpenClient | None = None) -> None:
+    """Create the datasets, assets, workflow and execution that the document names.
 
     Args:
-        folder: Where it is made, and where files for it lie.
-        opened: How to open another catalog, which is there already.
+        folder: Folder of the catalog and of its files.
+        open_client: Function that opens another, existing catalog instead.
     """
-    opened = opened or (lambda plugins: DerivaML(f"file:{folder}", plugins=plugins))
-    ml = opened(None)
+    open_client = open_client or (lambda plugins: DerivaML(f"file:{folder}", plugins=plugins))
+    ml = open_client(None)
     catalog = ml.connection.catalog
     add_image(ml, folder, "2-GHI")
     add_image(ml, folder, "2-JKL")
@@ -45,12 +45,12 @@ def make_catalog(folder: Path, opened: Open | None = None) -> None:
     ml.lookup_dataset("1-ABC").add_dataset_members({"Image": ["2-GHI", "2-JKL"]})
     workflow = {"RID": "2-ABC1", "Name": "Known", "Workflow_Type": "Inference", "URL": SCRIPT_URL, "Checksum": "c0ffee"}
     catalog.insert("Workflow", [workflow])
-    make_execution(opened, "1-XYZ")
+    create_failed_execution(open_client, "1-XYZ")
     ml.close()
 
 
 def add_image(ml: DerivaML, folder: Path, rid: str) -> None:
-    """An image that was uploaded before, under this record id."""
+    """Upload an image with this RID."""
     file = folder / f"{rid}.png"
     file.write_text(f"the pixels of {rid}")
     store, catalog = ml.connection.store, ml.connection.catalog
@@ -60,11 +60,11 @@ def add_image(ml: DerivaML, folder: Path, rid: str) -> None:
     catalog.insert("Image", [row])
 
 
-def make_execution(opened: Open, rid: str) -> None:
-    """A run that was cut short, under this record id."""
+def create_failed_execution(open_client: OpenClient, rid: str) -> None:
+    """Create an execution with this RID that failed."""
     plugins = load_plugins({})
-    plugins.register(NextRID(rid))
-    ml = opened(plugins)
+    plugins.register(NextRIDPlugin(rid))
+    ml = open_client(plugins)
     workflow = Workflow(name="Earlier", workflow_type="Training", url="https://example.org/earlier.py")
     config = ExecutionConfiguration(workflow=workflow, description="Cut short", assets=["2-GHI"])
     try:
@@ -74,8 +74,8 @@ def make_execution(opened: Open, rid: str) -> None:
         ml.close()
 
 
-class Reserving:
-    """A catalog whose next reserved record id is known."""
+class CatalogWithNextRID:
+    """Catalog whose next reserved RID is fixed."""
 
     def __init__(self, catalog: Catalog, rid: str) -> None:
         self._catalog = catalog
@@ -90,19 +90,19 @@ class Reserving:
 
 
 @dataclass
-class NextRID:
-    """Has the embedded catalog give out one certain record id."""
+class NextRIDPlugin:
+    """Plugin that makes the catalog reserve a fixed RID."""
 
     rid: str
 
     @hookimpl(wrapper=True)
     def connect(self, address: Address) -> Generator[None, Backend, Backend]:
         backend = yield
-        return replace(backend, catalog=Reserving(backend.catalog, self.rid))  # type: ignore[arg-type]
+        return replace(backend, catalog=CatalogWithNextRID(backend.catalog, self.rid))  # type: ignore[arg-type]
 
 
 STAND_INS = '''\
-"""The reader's own functions, which the document leaves open."""
+"""Functions of the reader, which the document does not define."""
 
 import torch
 
@@ -119,4 +119,4 @@ def train_epoch(model, images):
     assert [open(image["Filename"]).read() for image in images] == ["the pixels of 2-GHI", "the pixels of 2-JKL"]
     return 0.25
 '''
-"""A module that stands beside the Complete Example where it is run as a script."""
+"""Module in the folder of the Complete Example when it runs as a script."""

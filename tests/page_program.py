@@ -1,4 +1,4 @@
-"""A page as a program: its blocks, one after the other, as a committed script that its reader runs."""
+"""Run the code blocks of a page as one committed script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pages import Block
 TESTS = Path(__file__).parent
 
 A_TRAINING = '''\
-"""`model`, `data`, `network`, `x` and `y` are the reader's own: here the smallest that there are."""
+"""Minimal `model`, `data`, `network`, `x` and `y`, which pages do not define."""
 import logging, os, warnings
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -36,46 +36,46 @@ network.compile("sgd", "mse")
 '''
 
 MARK = "\x1e"
-"""Stands before the number of a block, where what it prints begins."""
+"""Precedes the index of a block at the start of the block's output."""
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What became of a page.
+class PageResult:
+    """Result of a page's program.
 
     Args:
-        code: The exit code of its program.
-        printed: What each block printed, by its number among the page's blocks.
-        complaints: What was said on standard error.
+        code: Exit code.
+        printed: Output of each block, by the block's index in the page.
+        stderr: Standard error.
     """
 
     code: int
     printed: Mapping[int, str]
-    complaints: str
+    stderr: str
 
 
-def run_blocks(blocks: Sequence[Block], prelude: str, folder: Path, **environ: str) -> Ran:
-    """Run a page's Python and bash blocks in order, in one process, in a repository that has them committed.
+def run_blocks(blocks: Sequence[Block], prelude: str, folder: Path, **environ: str) -> PageResult:
+    """Run the Python and bash blocks of a page in order, in one process, in a repository that contains them.
 
     Args:
-        blocks: The blocks; one with a title is a file, which is there from the beginning.
-        prelude: What the reader has already, as Python.
-        folder: Where the repository and the reader's home are made.
+        blocks: The blocks. A block with a title is a file that exists from the start.
+        prelude: Python code that runs before the blocks.
+        folder: Parent folder of the repository and of the home folder.
         **environ: Further environment variables.
     """
     project = folder / "project"
-    for name, code in files_of(blocks).items():
+    for name, code in page_files(blocks).items():
         file = project / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(code, encoding="utf-8")
     commit_script(project, "\n".join([prelude, *_steps(blocks)]))
     done = run_script(project, PYTHONPATH=os.pathsep.join([str(folder / "installed"), str(TESTS)]), **environ)
     numbered = re.findall(rf"{MARK}(\d+)\n([^{MARK}]*)", done.stdout)
-    return Ran(done.returncode, {int(number): said for number, said in numbered}, done.stderr)
+    return PageResult(done.returncode, {int(number): output for number, output in numbered}, done.stderr)
 
 
-def files_of(blocks: Sequence[Block]) -> dict[str, str]:
-    """The files that a page shows, by name; blocks whose titles say which cell they are make a notebook."""
+def page_files(blocks: Sequence[Block]) -> dict[str, str]:
+    """Return the files that a page shows, by name. Blocks whose titles name a cell form a notebook."""
     files = {}
     notebooks: dict[str, Any] = {}
     for block in blocks:
@@ -94,13 +94,13 @@ def _steps(blocks: Sequence[Block]) -> list[str]:
     for number, block in enumerate(blocks):
         if block.title or block.language not in ("python", "bash"):
             continue
-        steps.append(f"page_reader.begin({number})")
-        steps.append(block.code if block.language == "python" else f"page_reader.shell({block.code!r}, globals())")
+        steps.append(f"page_reader.begin_block({number})")
+        steps.append(block.code if block.language == "python" else f"page_reader.run_shell({block.code!r}, globals())")
     return steps
 
 
 def commit_script(folder: Path, program: str) -> None:
-    """Lay a program down as ``train.py`` in a repository of its reader's, with all that is there, and commit it."""
+    """Write a program to ``train.py`` in a new repository, and commit all files of the folder."""
     folder.mkdir(exist_ok=True)
     (folder / "train.py").write_text(program, encoding="utf-8")
     with git.Repo.init(folder) as repository:
@@ -111,16 +111,16 @@ def commit_script(folder: Path, program: str) -> None:
 
 
 def run_script(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run it in its own folder, as its reader would, with a ``DERIVA_ML_HOME`` beside it."""
-    given = {"DERIVA_ML_HOME": str(folder.parent / "home"), "COLUMNS": "100", **environ}
+    """Run ``train.py`` in its folder, with ``DERIVA_ML_HOME`` next to that folder."""
+    settings = {"DERIVA_ML_HOME": str(folder.parent / "home"), "COLUMNS": "100", **environ}
     command = [sys.executable, "train.py"]
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, check=False, timeout=280
+        command, cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, check=False, timeout=280
     )
 
 
 def install_plugin(site: Path, project: Mapping[str, Any], module: str) -> None:
-    """Lay a plugin out as pip does, by the project of its pyproject.toml."""
+    """Install a plugin as pip does, from the project table of its pyproject.toml."""
     ((name, imported),) = project["entry-points"]["deriva_ml"].items()
     metadata = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     metadata.mkdir(parents=True)

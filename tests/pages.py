@@ -1,4 +1,4 @@
-"""The code blocks of a page written in Markdown."""
+"""Code blocks of a Markdown page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _BLOCK = re.compile(r'^```(\w*)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILIN
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two lines of three backquotes.
+    """A fenced code block.
 
     Args:
-        language: What stands after the first three; empty for what is only shown.
-        title: The file that it is; empty for most.
-        code: The lines between.
+        language: Language after the opening fence. Empty for output.
+        title: File name of the block. Empty for most blocks.
+        code: The lines of the block.
     """
 
     language: str
@@ -25,25 +25,27 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All blocks of a page, in order."""
-    return [Block(*found) for found in _BLOCK.findall(page.read_text(encoding="utf-8"))]
+    """Return all blocks of a page, in order."""
+    return [Block(*groups) for groups in _BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
 def code_blocks(page: Path, language: str, section: str | None = None) -> list[str]:
-    """The blocks of one language in a page, in order.
+    """Return the blocks of one language, in order.
 
     Args:
         page: The page.
-        language: What stands after the three backquotes.
-        section: Only those under this heading, given without its ``#``.
+        language: Language after the opening fence.
+        section: Heading without its ``#``, to return only the blocks below it.
     """
     text = page.read_text(encoding="utf-8")
     if section is not None:
-        (text,) = re.findall(rf"^#+ {re.escape(section)}\n(.*?)(?=^#+ |\Z)", _hidden(text), re.MULTILINE | re.DOTALL)
+        (text,) = re.findall(
+            rf"^#+ {re.escape(section)}\n(.*?)(?=^#+ |\Z)", _mask_hashes(text), re.MULTILINE | re.DOTALL
+        )
         text = text.replace("\0", "#")
-    return [code for found, _, code in _BLOCK.findall(text) if found == language]
+    return [code for found_language, _, code in _BLOCK.findall(text) if found_language == language]
 
 
-def _hidden(text: str) -> str:
-    """The page with the ``#`` of its code blocks out of the way of its headings."""
+def _mask_hashes(text: str) -> str:
+    """Replace the ``#`` in code blocks, which would look like headings."""
     return _BLOCK.sub(lambda block: block[0].replace("#", "\0"), text)

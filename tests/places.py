@@ -1,8 +1,9 @@
-"""Where the tests of the remote backend run: a fake Deriva server, or the one that the environment names.
+"""Server for the tests of the Deriva backend: a fake one, or the one that the environment names.
 
-``DERIVA_ML_TEST_HOST`` names a real server, ``DERIVA_ML_TEST_CATALOG`` a catalog of it that may be filled with rows
-(else catalogs are made and deleted), ``DERIVA_ML_TEST_CREDENTIAL`` the login as JSON (else the user's stored one is
-taken). Objects go into a namespace of the run's own, which is deleted: Hatrac never gives a deleted name again.
+``DERIVA_ML_TEST_HOST`` is the host name of a real server, ``DERIVA_ML_TEST_CATALOG`` the number of a catalog that tests
+may add rows to, and ``DERIVA_ML_TEST_CREDENTIAL`` the login as JSON (default: the stored login). Without
+``DERIVA_ML_TEST_CATALOG``, the account must be able to create catalogs, which are deleted afterwards. Objects are
+stored in a namespace of the test run, which is deleted too, because Hatrac never reuses a deleted name.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ PLUGIN = Path(__file__).with_name("live")
 
 @dataclass(frozen=True)
 class Place:
-    """A server to test on.
+    """A server for tests.
 
     Args:
-        hostname: What a client is given to reach it.
-        login: What logs in; None for what the user has stored.
-        root: The namespace for objects.
-        fake: The server itself, where it is a fake one.
-        given: The number of a catalog that may be filled with rows, and stays.
-        made: The numbers of the catalogs that were made, and are not deleted yet.
+        hostname: Host name that clients use.
+        login: Credential, or None for the stored one.
+        root: Namespace of the objects.
+        fake: The fake server, or None for a real one.
+        given: Number of an existing catalog that tests may add rows to, and that is not deleted.
+        made: Numbers of created catalogs that are not deleted yet.
     """
 
     hostname: str
@@ -55,42 +56,42 @@ class Place:
     made: list[str] = field(default_factory=list)
 
     def server(self) -> Server:
-        """The server, for a session of its own; a fake one is asked again without a wait."""
+        """Return the server with a new session. Retries on a fake server do not wait."""
         server = server_from_address(self.address)
         if self.fake is not None:
             server.sleep = lambda _: None
         return server
 
     def store(self) -> DerivaStore:
-        """The objects."""
+        """Return the object store."""
         return DerivaStore(self.server(), self.root)
 
     def open(self, number: str, **more: Any) -> DerivaML:
-        """A client of a catalog."""
+        """Return a client for a catalog."""
         return DerivaML(self.hostname, number, credential=self.login, **more)
 
     def catalog(self) -> str:
-        """The number of a catalog with the standard tables and terms: the one that was given, or a new one."""
+        """Return the number of the existing catalog, or of a new one with the standard tables and terms."""
         return self.given or self.noted(create_or_extend_catalog(self.address, "deriva_ml_test"))
 
     def noted(self, number: str) -> str:
-        """Take note of a catalog that was made here."""
+        """Register a created catalog for deletion."""
         self.made.append(number)
         return number
 
     def own_catalogs(self) -> None:
-        """Skip a test that makes catalogs, where one was given so that none are made."""
+        """Skip a test that creates catalogs if an existing catalog must be used."""
         if self.given is not None:
-            pytest.skip("it makes catalogs of its own, and DERIVA_ML_TEST_CATALOG names the one to use")
+            pytest.skip("creates catalogs, and DERIVA_ML_TEST_CATALOG names an existing one")
 
     def drop(self, number: str) -> None:
-        """Delete a catalog that was made here."""
+        """Delete a created catalog."""
         self.made.remove(number)
         self.send("DELETE", f"/ermrest/catalog/{number}")
 
-    def send(self, method: str, path: str, given: Any = None) -> Any:
-        """Ask the server, and return what JSON it answers."""
-        body = b"" if given is None else json.dumps(given).encode()
+    def send(self, method: str, path: str, payload: Any = None) -> Any:
+        """Send a request, and return the JSON of the response."""
+        body = b"" if payload is None else json.dumps(payload).encode()
         headers = {"Content-Type": "application/json"}
         response = self.server().request(method, path, headers=headers, body=body)
         assert response.status_code < 400, (method, path, response.text)
@@ -99,32 +100,32 @@ class Place:
         return None
 
     def folders(self, home: Path) -> Path:
-        """Where the working folders of all its catalogs lie below a home."""
+        """Return the folder of the working folders of all its catalogs below a home folder."""
         return home / server_from_address(self.address).host.replace(":", "_")
 
     @property
     def address(self) -> Address:
-        """The server, without a catalog."""
+        """Address of the server, without a catalog."""
         login = None if self.login is None else {key: SecretStr(value) for key, value in self.login.items()}
         return Address(hostname=self.hostname, credential=login)
 
 
 @contextmanager
 def fake_place(folder: Path) -> Iterator[Place]:
-    """A fake server that runs while the block does, with its objects in a folder."""
+    """Run a fake server with its objects in a folder."""
     with serving(folder) as fake:
         yield Place(fake.hostname, fake.credential(), fake=fake)
 
 
 @contextmanager
 def real_place(environ: Mapping[str, str]) -> Iterator[Place]:
-    """The server that the environment names; what was made on it is deleted afterwards."""
+    """Return the server that the environment names, and delete what tests created on it."""
     login = environ.get("DERIVA_ML_TEST_CREDENTIAL")
     namespace = f"/hatrac/deriva-ml-test-{uuid4().hex[:12]}"
     place = Place(
         environ["DERIVA_ML_TEST_HOST"],
         json.loads(login) if login else None,
-        root=f"{namespace}/hatrac",  # so that a URL holds /hatrac/<table>, as everywhere
+        root=f"{namespace}/hatrac",  # URLs contain /hatrac/<table>, as in every backend
         given=environ.get("DERIVA_ML_TEST_CATALOG") or None,
     )
     with pytest.MonkeyPatch.context() as patch:

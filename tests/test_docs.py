@@ -114,8 +114,8 @@ def test_a_page_runs(pages: tuple[str, ...], tmp_path: Path, request: pytest.Fix
     shown = [block for page in pages for block in blocks(DOCS / page)]
     environ = request.getfixturevalue("server") if any("server.org" in block.code for block in shown) else {}
     ran = run_blocks(shown, READERS[pages], tmp_path, **environ)
-    assert ran.code == 0, ran.complaints
-    assert not re.search(r"DerivaMLWarning|^warning: ", ran.complaints, re.MULTILINE), ran.complaints
+    assert ran.code == 0, ran.stderr
+    assert not re.search(r"DerivaMLWarning|^warning: ", ran.stderr, re.MULTILINE), ran.stderr
     for number, block in enumerate(shown):
         if block.language == "text":
             assert masked(ran.printed[number - 1]) == masked(block.code), ran.printed[number - 1]

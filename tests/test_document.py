@@ -1,12 +1,11 @@
-"""tests/document/executions.md, the mission, is true: every Python block runs as printed, every promise is kept.
+"""Tests of tests/document/executions.md: every Python block runs as printed, and every statement is true.
 
-A block gets stand-ins only for what it leaves open: a host (here a ``file:`` address), files, and the reader's own
-functions; the record ids that it names are there under these very ids. A test of a promise begins with the promise.
+Blocks get substitutes only for what they do not define: a host (a ``file:`` address), files, and the reader's
+functions. The RIDs in the document exist in the catalog. The docstring of a statement's test starts with the statement.
 
-Left to other places: notebooks are proved in tests/core/test_notebook_server.py and test_source_notebook.py. Left to
-the issue of the runners: ``deriva-ml-run`` and ``deriva-ml-run-notebook``, thus the shell block that calls the one,
-`run_model`, the notebook that a separate process executes, and ``nbstripout --install``. The same tests run on a Deriva
-server in tests/remote/test_remote_document.py; timeouts and chunks on the wire are in test_remote_objects.py there.
+Other tests cover notebooks (tests/core, tests/notebook) and ``deriva-ml-run`` (tests/runner).
+tests/remote/test_remote_document.py runs the same tests on a Deriva server, and tests/remote/test_remote_objects.py
+tests timeouts and chunks.
 """
 
 from __future__ import annotations
@@ -43,36 +42,36 @@ Names = dict[str, Any]
 
 
 def block(section: str) -> str:
-    """The one Python block under a heading."""
+    """Return the Python block under a heading."""
     (code,) = code_blocks(PAGE, "python", section)
     return code
 
 
-def number_of(host: str) -> str | None:
-    """The catalog's number, where the host has several catalogs."""
+def catalog_number(host: str) -> str | None:
+    """Return the number of the host's catalog, or None for an embedded catalog."""
     return getattr(host, "number", None)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The catalog that the document takes for granted, as it was made."""
+def document_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a new catalog with everything that the document names."""
     folder = tmp_path_factory.mktemp("document") / "catalog"
-    document_world.make_catalog(folder)
+    document_world.create_catalog(folder)
     return folder
 
 
 @pytest.fixture
-def host(made: Path, tmp_path: Path) -> str:
-    """Where a copy of it is."""
-    return f"file:{shutil.copytree(made, tmp_path / 'catalog')}"
+def host(document_catalog: Path, tmp_path: Path) -> str:
+    """Return the address of a copy of the catalog."""
+    return f"file:{shutil.copytree(document_catalog, tmp_path / 'catalog')}"
 
 
 @pytest.fixture
 def ml(host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DerivaML]:
-    """A client of it, in a program whose source is told by the environment."""
+    """Return a client for the catalog, with the source of the program set by environment variables."""
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", URL)
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_CHECKSUM", CHECKSUM)
-    with DerivaML(host, number_of(host)) as client:
+    with DerivaML(host, catalog_number(host)) as client:
         yield client
 
 
@@ -88,20 +87,20 @@ def config(workflow: Workflow) -> ExecutionConfiguration:
 
 @pytest.fixture
 def run(ml: DerivaML, workflow: Workflow, config: ExecutionConfiguration) -> Callable[..., Names]:
-    """Run a block with the names of the blocks before it."""
+    """Return a function that runs a block with the global names of the blocks before it."""
     names: Names = {"ml": ml, "workflow": workflow, "config": config, "torch": torch, "json": json}
     names |= {"ExecutionConfiguration": ExecutionConfiguration, "DatasetSpec": DatasetSpec, "Workflow": Workflow}
 
-    def executed(code: str, **given: Any) -> Names:
-        names.update(given)
+    def run_block(code: str, **definitions: Any) -> Names:
+        names.update(definitions)
         exec(compile(code, PAGE.name, "exec"), names)
         return names
 
-    return executed
+    return run_block
 
 
 def outputs(exe: Execution) -> dict[str, list[str]]:
-    """The files by table that came out of a run, but its own records."""
+    """Return the output files of an execution by table, without its records."""
     found: dict[str, list[str]] = {}
     for asset in exe.list_assets("Output"):
         if asset.asset_types[0] not in ("Deriva_Config", "Runtime_Env") and asset.filename != "journal.jsonl":
@@ -109,25 +108,25 @@ def outputs(exe: Execution) -> dict[str, list[str]]:
     return found
 
 
-# Every block
+# Blocks
 
 
-def test_no_block_is_left_out() -> None:
-    """Each Python block of the document is run by a test below, which names its heading."""
+def test_every_block_is_tested() -> None:
+    """A test below runs each Python block of the document."""
     source = Path(__file__).read_text(encoding="utf-8")
-    run_below = {block(section) for section in re.findall(r'\bblock\("([A-Z].+?)"\)', source)}
-    assert run_below == set(BLOCKS)
+    tested = {block(section) for section in re.findall(r'\bblock\("([A-Z].+?)"\)', source)}
+    assert tested == set(BLOCKS)
     assert len(BLOCKS) == 16
 
 
-def test_creating_a_workflow(run: Callable[..., Names]) -> None:
+def test_create_workflow(run: Callable[..., Names]) -> None:
     """The block of "Creating a Workflow"."""
     workflow = run(block("Creating a Workflow"))["workflow"]
     assert (workflow.url, workflow.checksum, workflow.rid) == (URL, CHECKSUM, None)
 
 
-def test_a_hydra_zen_configuration(run: Callable[..., Names]) -> None:
-    """The block of "Implicit Workflow Creation": what it stores is instantiated as a Workflow."""
+def test_hydra_zen_configuration(run: Callable[..., Names]) -> None:
+    """The block of "Implicit Workflow Creation" stores a configuration that instantiates a Workflow."""
     zen = pytest.importorskip("hydra_zen", reason="hydra-zen comes with the runners")
     run(block("Implicit Workflow Creation"))
     workflow = zen.instantiate(zen.store["workflow", "resnet_training"])
@@ -135,42 +134,42 @@ def test_a_hydra_zen_configuration(run: Callable[..., Names]) -> None:
     assert (workflow.name, workflow.url) == ("ResNet50 Training", URL)
 
 
-def test_overriding_detection(run: Callable[..., Names]) -> None:
+def test_override_detection(run: Callable[..., Names]) -> None:
     """The block of "Overriding Detection"."""
     workflow = run(block("Overriding Detection"))["workflow"]
     assert workflow.url == "https://github.com/org/repo/blob/main/pipeline.py"
     assert workflow.checksum == "abc123def456"
 
 
-def test_looking_workflows_up(run: Callable[..., Names], capsys: pytest.CaptureFixture[str]) -> None:
-    """The block of "Reusing Existing Workflows": by RID, by URL, and all of them."""
+def test_lookup_workflows(run: Callable[..., Names], capsys: pytest.CaptureFixture[str]) -> None:
+    """The block of "Reusing Existing Workflows" looks up workflows by RID and URL, and lists all."""
     assert run(block("Reusing Existing Workflows"))["workflow"].rid == "2-ABC1"
     assert f"Known (Inference): {document_world.SCRIPT_URL}\n" in capsys.readouterr().out
 
 
-def test_updating_a_workflow(run: Callable[..., Names], ml: DerivaML) -> None:
+def test_update_workflow(run: Callable[..., Names], ml: DerivaML) -> None:
     """The block of "Updating Workflow Properties"."""
     run(block("Updating Workflow Properties"))
     (row,) = ml.select_rows("Workflow", {"RID": "2-ABC1"})
     assert (row["Description"], row["Workflow_Type"]) == ("Updated: now includes data augmentation", "Training")
 
 
-def test_adding_a_workflow_type(run: Callable[..., Names], ml: DerivaML) -> None:
+def test_add_workflow_type(run: Callable[..., Names], ml: DerivaML) -> None:
     """The block of "Workflow Types"."""
     run(block("Workflow Types"))
     assert ml.list_terms("Workflow_Type")["Data_Augmentation"] == "Workflows that augment training data"
 
 
-def test_providing_the_workflow(run: Callable[..., Names], ml: DerivaML) -> None:
-    """The block of "Providing the Workflow to an Execution": both ways, both recorded."""
+def test_provide_workflow(run: Callable[..., Names], ml: DerivaML) -> None:
+    """The block of "Providing the Workflow to an Execution" records the workflow both ways."""
     run(block("Providing the Workflow to an Execution"))
     first, second, _ = ml.find_executions()
     assert first.workflow_rid == second.workflow_rid is not None
 
 
-def test_creating_a_configuration(run: Callable[..., Names], host: str, ml: DerivaML) -> None:
-    """The block of "Creating an Execution Configuration"; all that it declares is recorded."""
-    config = run(block("Creating an Execution Configuration"), hostname=host, catalog_id=number_of(host))["config"]
+def test_create_configuration(run: Callable[..., Names], host: str, ml: DerivaML) -> None:
+    """The block of "Creating an Execution Configuration"; all declared inputs are recorded."""
+    config = run(block("Creating an Execution Configuration"), hostname=host, catalog_id=catalog_number(host))["config"]
     exe = ml.create_execution(config)
     assert [(spec.rid, spec.version) for spec in exe.list_input_datasets()] == [("1-ABC", "0.2.0"), ("1-DEF", "1.2.0")]
     assert [asset.rid for asset in exe.list_assets("Input")] == ["2-GHI", "2-JKL"]
@@ -181,7 +180,7 @@ def test_dataset_specs(run: Callable[..., Names]) -> None:
     run(block("DatasetSpec Options"))
 
 
-def test_running_an_execution(run: Callable[..., Names], ml: DerivaML, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_execution(run: Callable[..., Names], ml: DerivaML, capsys: pytest.CaptureFixture[str]) -> None:
     """The block of "Running an Execution"."""
     seen: list[str] = []
     names = run(
@@ -193,20 +192,20 @@ def test_running_an_execution(run: Callable[..., Names], ml: DerivaML, capsys: p
     assert seen == ["the pixels of 2-GHI", "the pixels of 2-JKL"]
     assert exe.status is Status.completed
     assert outputs(exe) == {"Model": ["best_model.pt"], "Execution_Metadata": ["metrics.json"]}
-    told = capsys.readouterr().out.splitlines()
-    assert told == [f"Execution RID: {exe.execution_rid}", f"Working directory: {exe.working_dir}"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [f"Execution RID: {exe.execution_rid}", f"Working directory: {exe.working_dir}"]
 
 
-def test_tuning_uploads(run: Callable[..., Names], ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """The block of "Tuning Uploads for Large Files"; the first of its uploads sends, the others find nothing left."""
+def test_tune_uploads(run: Callable[..., Names], ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The block of "Tuning Uploads for Large Files"; the first upload sends the file, the others nothing."""
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "big.pt").write_bytes(b"big")
     run(block("Tuning Uploads for Large Files"), exe=exe)
     assert outputs(exe) == {"Model": ["big.pt"]}
 
 
-def test_registering_files(run: Callable[..., Names], tmp_path: Path) -> None:
-    """The block of "Registering Output Files": four methods, in a folder where its existing files exist."""
+def test_register_files(run: Callable[..., Names], tmp_path: Path) -> None:
+    """The block of "Registering Output Files" registers four files, with its existing files in a folder."""
     for name in ("path/to/existing/file.png", "path/to/temp.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -223,15 +222,15 @@ def test_registering_files(run: Callable[..., Names], tmp_path: Path) -> None:
     assert torch.load(exe.download_asset(exe.list_assets("Output")[-1], tmp_path)).keys() == {"weight", "bias"}
 
 
-def test_updating_the_status(run: Callable[..., Names], ml: DerivaML) -> None:
-    """The block of "Updating Status"; each of its statuses is kept."""
+def test_update_status(run: Callable[..., Names], ml: DerivaML) -> None:
+    """The block of "Updating Status"; every status is recorded."""
     names = run(block("Updating Status"), load_data=list, train_epoch=lambda model, data: None, model=None)
     messages = [update.message for update in ml.lookup_execution(names["exe"].execution_rid).list_statuses()]
     epochs = [f"Epoch {number}/100 complete" for number in range(1, 101)]
     assert messages[2:-1] == ["Loading data...", "Training model...", *epochs, "Saving model..."]
 
 
-def test_creating_an_output_dataset(run: Callable[..., Names], ml: DerivaML) -> None:
+def test_create_output_dataset(run: Callable[..., Names], ml: DerivaML) -> None:
     """The block of "Creating Output Datasets"."""
     names = run(block("Creating Output Datasets"), process_data=lambda data: data, input_data=["2-GHI"])
     dataset, exe = names["output_dataset"], ml.lookup_execution(names["exe"].execution_rid)
@@ -239,8 +238,8 @@ def test_creating_an_output_dataset(run: Callable[..., Names], ml: DerivaML) -> 
     assert (dataset.rid, dataset.current_version) in [(spec.rid, spec.version) for spec in exe.list_output_datasets()]
 
 
-def test_restoring_an_execution(run: Callable[..., Names], ml: DerivaML, caplog: pytest.LogCaptureFixture) -> None:
-    """The block of "Restoring Executions": it registers a file that it does not write, which is warned about."""
+def test_restore_execution(run: Callable[..., Names], ml: DerivaML, caplog: pytest.LogCaptureFixture) -> None:
+    """The block of "Restoring Executions"; it warns about a registered file that the block does not write."""
     exe = run(block("Restoring Executions"))["exe"]
     assert "continued_model.pt" in caplog.text
     exe.staged_assets()[0].path.write_bytes(b"more")
@@ -252,10 +251,10 @@ def complete_example(host: str) -> str:
     return block("Complete Example").replace('"your-server.org", "1"', repr(host))
 
 
-def test_the_complete_example(
+def test_complete_example(
     run: Callable[..., Names], host: str, ml: DerivaML, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The block of "Complete Example", here with the reader's functions; below as a script."""
+    """The block of "Complete Example", with the reader's functions."""
     stand_ins: Names = {}
     exec(document_world.STAND_INS, stand_ins)
     exe = run(complete_example(host), **stand_ins)["exe"]
@@ -264,7 +263,7 @@ def test_the_complete_example(
 
 
 def check_complete(ml: DerivaML, rid: str) -> None:
-    """All that the Complete Example leaves is on record."""
+    """Check the records of the Complete Example."""
     exe = ml.lookup_execution(rid)
     assert (exe.status, exe.description) == (Status.completed, "Training with learning rate 0.001")
     assert [(spec.rid, spec.version) for spec in exe.list_input_datasets()] == [("1-ABC", "0.2.0")]
@@ -279,7 +278,7 @@ def check_complete(ml: DerivaML, rid: str) -> None:
 
 
 def write_script(folder: Path, host: str) -> Path:
-    """The Complete Example in a file, which takes the reader's own functions from one beside it."""
+    """Write the Complete Example to a script, with the reader's functions in a module next to it."""
     folder.mkdir(parents=True)
     (folder / "stand_ins.py").write_text(document_world.STAND_INS)
     script = folder / "train.py"
@@ -299,9 +298,9 @@ def commit(folder: Path) -> str:
 
 
 def run_script(script: Path | str, cwd: Path) -> tuple[str, str]:
-    """Run a script; returns its execution and what it said to stderr."""
-    left_out = ("DERIVA_ML_WORKFLOW_URL", "DERIVA_ML_WORKFLOW_CHECKSUM", "PYTEST_CURRENT_TEST")
-    environ = {name: value for name, value in os.environ.items() if name not in left_out}
+    """Run a script, and return the RID of its execution and its standard error."""
+    removed = ("DERIVA_ML_WORKFLOW_URL", "DERIVA_ML_WORKFLOW_CHECKSUM", "PYTEST_CURRENT_TEST")
+    environ = {name: value for name, value in os.environ.items() if name not in removed}
     done = subprocess.run(
         [sys.executable, str(script)], cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=120
     )
@@ -309,12 +308,12 @@ def run_script(script: Path | str, cwd: Path) -> tuple[str, str]:
     return done.stdout.removeprefix("Execution complete: ").strip(), done.stderr
 
 
-def test_the_complete_example_in_a_repository(host: str, ml: DerivaML, tmp_path: Path) -> None:
-    """ "running the same committed script multiple times reuses the same workflow record.": by two working folders."""
+def test_complete_example_in_repository(host: str, ml: DerivaML, tmp_path: Path) -> None:
+    """ "running the same committed script multiple times reuses the same workflow record.", from two folders."""
     script = write_script(tmp_path / "a repo" / "src", host)
     sha = commit(tmp_path / "a repo")
-    first, said = run_script(script.name, cwd=script.parent)
-    assert "Warning" not in said
+    first, stderr = run_script(script.name, cwd=script.parent)
+    assert "Warning" not in stderr
     second, _ = run_script(os.path.relpath(script, tmp_path), cwd=tmp_path)
     check_complete(ml, first)
     check_complete(ml, second)
@@ -323,18 +322,18 @@ def test_the_complete_example_in_a_repository(host: str, ml: DerivaML, tmp_path:
     assert workflow.checksum == git.Repo(tmp_path / "a repo").git.hash_object(str(script))
     assert (workflow.version, workflow.name) == ("0.3.1", "Image Classifier Training v3")
     assert ml.lookup_execution(second).workflow_rid == workflow.rid
-    assert len([each for each in ml.find_workflows() if each.name == workflow.name]) == 1
+    assert len([found for found in ml.find_workflows() if found.name == workflow.name]) == 1
 
 
-def test_the_complete_example_outside_git(host: str, ml: DerivaML, tmp_path: Path) -> None:
-    """It runs, its address is the file's, and one warning says what to do."""
+def test_complete_example_outside_git(host: str, ml: DerivaML, tmp_path: Path) -> None:
+    """Outside a repository, the workflow's URL is the file's URI, and one warning is shown."""
     script = write_script(tmp_path / "no repo", host)
-    rid, said = run_script(script, cwd=tmp_path)
+    rid, stderr = run_script(script, cwd=tmp_path)
     check_complete(ml, rid)
     workflow = ml.lookup_workflow(ml.lookup_execution(rid).workflow_rid)
     assert workflow.url == script.as_uri()
     assert workflow.checksum == git.Git().hash_object("--no-filters", str(script))
-    assert said.count("DerivaMLWarning") == 1
+    assert stderr.count("DerivaMLWarning") == 1
 
 
 def test_uncommitted_changes(host: str, ml: DerivaML, tmp_path: Path) -> None:
@@ -345,24 +344,24 @@ def test_uncommitted_changes(host: str, ml: DerivaML, tmp_path: Path) -> None:
     sha = commit(tmp_path / "repo")
     with script.open("a") as file:
         file.write("# changed\n")
-    rid, said = run_script(script, cwd=tmp_path)
+    rid, stderr = run_script(script, cwd=tmp_path)
     workflow = ml.lookup_workflow(ml.lookup_execution(rid).workflow_rid)
     assert workflow.url == f"https://github.com/reader/project/blob/{sha}/train.py"
     assert workflow.checksum == git.Git().hash_object("--no-filters", str(script))
-    assert said.count("DerivaMLWarning") == 1
-    assert "train.py" in said
+    assert stderr.count("DerivaMLWarning") == 1
+    assert "train.py" in stderr
 
 
-# Every promise
+# Statements
 
 
-def test_the_quotations_are_the_documents() -> None:
-    """What a test's docstring quotes stands in the document."""
+def test_quotations_are_in_document() -> None:
+    """The document contains the quotations of the docstrings."""
     text = re.sub(r"[\s>]+", " ", PAGE.read_text(encoding="utf-8"))
     tests = [value for name, value in globals().items() if name.startswith("test_")]
-    quoted = [found[1] for test in tests if (found := re.match(r'"(.+?)"', inspect.getdoc(test) or "", re.DOTALL))]
-    assert len(quoted) > 30
-    assert [words for words in quoted if re.sub(r"[\s>]+", " ", words) not in text] == []
+    quotations = [match[1] for test in tests if (match := re.match(r'"(.+?)"', inspect.getdoc(test) or "", re.DOTALL))]
+    assert len(quotations) > 30
+    assert [quotation for quotation in quotations if re.sub(r"[\s>]+", " ", quotation) not in text] == []
 
 
 def test_every_execution_records(ml: DerivaML, config: ExecutionConfiguration, host: str) -> None:
@@ -375,7 +374,7 @@ def test_every_execution_records(ml: DerivaML, config: ExecutionConfiguration, h
         dataset = exe.create_dataset("out")
         exe.update_status(Status.running, "half")
     exe.upload_execution_outputs()
-    found = DerivaML(host, number_of(host)).lookup_execution(exe.execution_rid)
+    found = DerivaML(host, catalog_number(host)).lookup_execution(exe.execution_rid)
     assert [spec.rid for spec in found.list_input_datasets()] == ["1-ABC"]
     assert [asset.rid for asset in found.list_assets("Input")] == ["2-GHI"]
     assert outputs(found) == {"Model": ["m.pt"]}
@@ -384,28 +383,28 @@ def test_every_execution_records(ml: DerivaML, config: ExecutionConfiguration, h
     assert [update.status for update in found.list_statuses()] == ["Created", "Running", "Running", "Completed"]
 
 
-def test_exactly_one_workflow(ml: DerivaML, config: ExecutionConfiguration) -> None:
+def test_execution_has_one_workflow(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """ "every execution is linked to exactly one workflow, which records *what code* was run"."""
     (row,) = ml.select_rows("Execution", {"RID": ml.create_execution(config).execution_rid})
     assert ml.lookup_workflow(row["Workflow"]).url == URL
 
 
-def test_many_executions_of_a_workflow(ml: DerivaML, config: ExecutionConfiguration) -> None:
+def test_workflow_of_many_executions(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """ "A single workflow can be used by many executions."."""
     rids = {ml.create_execution(config).execution_rid for _ in range(3)}
     workflow = ml.lookup_workflow_by_url(URL)
     assert {exe.execution_rid for exe in ml.find_executions(workflow=workflow)} == rids
 
 
-def test_what_a_workflow_records(ml: DerivaML, workflow: Workflow) -> None:
+def test_workflow_columns(ml: DerivaML, workflow: Workflow) -> None:
     """ "It records the source code location (URL), Git checksum, version, and type."."""
     (row,) = ml.select_rows("Workflow", {"RID": ml.add_workflow(workflow.model_copy(update={"version": "1.0"}))})
     assert [row[name] for name in ("URL", "Checksum", "Version", "Workflow_Type")] == [URL, CHECKSUM, "1.0", "Training"]
 
 
-def test_not_yet_registered(ml: DerivaML, workflow: Workflow) -> None:
+def test_created_workflow_is_not_registered(ml: DerivaML, workflow: Workflow) -> None:
     """ "The returned `Workflow` object is not yet registered in the catalog."."""
-    assert URL not in [each.url for each in ml.find_workflows()]
+    assert URL not in [found.url for found in ml.find_workflows()]
 
 
 @pytest.mark.parametrize("explicitly", [True, False])
@@ -423,7 +422,7 @@ def test_registration(ml: DerivaML, workflow: Workflow, explicitly: bool) -> Non
 @pytest.mark.parametrize(
     "same", [{"url": document_world.SCRIPT_URL, "checksum": "d"}, {"url": "u", "checksum": "c0ffee"}]
 )
-def test_no_duplicates(ml: DerivaML, same: dict[str, str]) -> None:
+def test_workflow_is_reused(ml: DerivaML, same: dict[str, str]) -> None:
     """ "if a workflow with the same URL or checksum already exists in the catalog, the existing
     record is reused rather than creating a duplicate."
     """
@@ -432,7 +431,7 @@ def test_no_duplicates(ml: DerivaML, same: dict[str, str]) -> None:
     assert ml.add_workflow(again) == "2-ABC1"
 
 
-def test_the_constructor_detects_too(tmp_path: Path) -> None:
+def test_constructor_detects_source(tmp_path: Path) -> None:
     """ "When a `Workflow` object is created (either via `ml.create_workflow()` or the `Workflow`
     constructor), DerivaML automatically detects the source code that is creating the workflow".
     """
@@ -448,7 +447,7 @@ def test_the_constructor_detects_too(tmp_path: Path) -> None:
     assert url == script.as_uri()
 
 
-def test_a_container(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
     """ "When running inside a Docker container (with `DERIVA_MCP_IN_DOCKER=true`), there is
     no local Git repository. Instead, DerivaML reads provenance from environment variables
     set at image build time".
@@ -470,7 +469,7 @@ def test_a_container(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_environment_variables(tmp_path: Path) -> None:
-    """ "Or by setting environment variables before the workflow is created": the shell block, as printed."""
+    """ "Or by setting environment variables before the workflow is created": the shell block."""
     (exports,) = (code for code in code_blocks(PAGE, "bash") if "export DERIVA_ML_WORKFLOW_URL" in code)
     program = (
         "from deriva_ml import Workflow; w = Workflow(name='x', workflow_type='Training'); print(w.url, w.checksum)"
@@ -480,7 +479,7 @@ def test_environment_variables(tmp_path: Path) -> None:
     assert done.stdout == "https://github.com/org/repo/blob/main/pipeline.py abc123def456\n"
 
 
-def test_the_existing_rid(ml: DerivaML) -> None:
+def test_add_existing_workflow(ml: DerivaML) -> None:
     """ "`ml.add_workflow()` returns the existing workflow's RID rather than creating a duplicate."."""
     known = Workflow(name="Known", workflow_type="Inference", url=document_world.SCRIPT_URL)
     assert ml.add_workflow(known) == "2-ABC1"
@@ -497,14 +496,14 @@ def test_bound_workflows(ml: DerivaML, host: str) -> None:
     found = (
         ml.lookup_workflow("2-ABC1"),
         ml.lookup_workflow_by_url("c0ffee"),
-        next(each for each in ml.find_workflows() if each.rid == "2-ABC1"),
+        next(found for found in ml.find_workflows() if found.rid == "2-ABC1"),
     )
     for number, workflow in enumerate(found):
         workflow.description = f"by way {number}"
-        assert DerivaML(host, number_of(host)).lookup_workflow("2-ABC1").description == f"by way {number}"
+        assert DerivaML(host, catalog_number(host)).lookup_workflow("2-ABC1").description == f"by way {number}"
 
 
-def test_valid_terms_only(ml: DerivaML) -> None:
+def test_workflow_type_must_be_a_term(ml: DerivaML) -> None:
     """ "Must be a valid Workflow_Type term"."""
     workflow = ml.lookup_workflow("2-ABC1")
     with pytest.raises(DerivaMLException, match="Preprocessing"):
@@ -512,7 +511,7 @@ def test_valid_terms_only(ml: DerivaML) -> None:
     assert ml.lookup_workflow("2-ABC1").workflow_type == "Inference"
 
 
-def test_common_types(ml: DerivaML) -> None:
+def test_default_workflow_types(ml: DerivaML) -> None:
     """ "Workflow types are controlled vocabulary terms that categorize workflows. Common types include"."""
     section = PAGE.read_text().partition("### Workflow Types")[2].partition("###")[0]
     table = dict(re.findall(r"^\| (\w+) \| (.+?) \|$", section, re.MULTILINE))
@@ -521,7 +520,7 @@ def test_common_types(ml: DerivaML) -> None:
     assert table.items() <= ml.list_terms("Workflow_Type").items()
 
 
-def test_the_type_must_exist_before(ml: DerivaML) -> None:
+def test_workflow_type_must_exist(ml: DerivaML) -> None:
     """ "`ml.create_workflow()` validates this and raises a `DerivaMLException` if the type is
     not found."
     """
@@ -531,14 +530,14 @@ def test_the_type_must_exist_before(ml: DerivaML) -> None:
     assert ml.create_workflow("x", "Dreaming").workflow_type == "Dreaming"
 
 
-def test_no_workflow(ml: DerivaML) -> None:
+def test_workflow_is_required(ml: DerivaML) -> None:
     """ "If no workflow is provided in either place, a `DerivaMLException` is raised."."""
     with pytest.raises(DerivaMLException, match="needs a workflow"):
         ml.create_execution(ExecutionConfiguration(description="Training run", datasets=[DatasetSpec(rid="1-ABC")]))
 
 
 def test_inputs_are_recorded(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """ "Input datasets/assets are recorded": before anything is downloaded."""
+    """ "Input datasets/assets are recorded", before anything is downloaded."""
     exe = ml.create_execution(config)
     assert [asset.rid for asset in exe.list_assets("Input")] == ["2-GHI"]
     assert [spec.rid for spec in exe.list_input_datasets()] == ["1-ABC"]
@@ -556,7 +555,7 @@ def test_provenance_links(ml: DerivaML, config: ExecutionConfiguration) -> None:
 
 
 def test_dataset_spec_defaults() -> None:
-    """ "Specific version (default: current)": of the table under "DatasetSpec Options", each default."""
+    """ "Specific version (default: current)", and the other defaults under "DatasetSpec Options"."""
     fields = DatasetSpec.model_fields
     assert list(fields) == ["rid", "version", "materialize"]
     assert fields["rid"].is_required()
@@ -573,8 +572,8 @@ def test_materialize(ml: DerivaML, config: ExecutionConfiguration, materialize: 
     assert [Path(row["Filename"]).is_file() for row in images] == [materialize] * 2
 
 
-def test_a_specific_version(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """ "Use specific version": the members are those of then."""
+def test_specific_version(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """ "Use specific version": the bag has the members of that version."""
     exe = ml.create_execution(config)
     bag = exe.download_dataset_bag(DatasetSpec(rid="1-ABC", version="0.1.0"))
     assert bag.list_dataset_members().get("Image", []) == []
@@ -587,7 +586,7 @@ def test_local_paths(ml: DerivaML, config: ExecutionConfiguration) -> None:
     assert [name.read_text() for name in names] == ["the pixels of 2-GHI", "the pixels of 2-JKL"]
 
 
-def test_on_entry(ml: DerivaML, config: ExecutionConfiguration) -> None:
+def test_enter_execution(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """ "**On entry**: Records start time, sets status to "running""."""
     with ml.create_execution(config) as exe:
         found = ml.lookup_execution(exe.execution_rid)
@@ -595,7 +594,7 @@ def test_on_entry(ml: DerivaML, config: ExecutionConfiguration) -> None:
         assert found.start_time is not None
 
 
-def test_on_exit(ml: DerivaML, config: ExecutionConfiguration) -> None:
+def test_exit_execution(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """ "**On exit**: Records stop time, calculates duration"."""
     with ml.create_execution(config) as exe:
         pass
@@ -604,7 +603,7 @@ def test_on_exit(ml: DerivaML, config: ExecutionConfiguration) -> None:
     assert re.fullmatch(r"0\.0H 0\.0min \d+\.\d{4}sec", found.duration or "")
 
 
-def test_on_an_exception(ml: DerivaML, config: ExecutionConfiguration) -> None:
+def test_exception_in_execution(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """ "**Exception handling**: If an exception occurs, status is set to "failed""."""
     with pytest.raises(ZeroDivisionError), ml.create_execution(config) as exe:
         _ = 1 / 0
@@ -619,7 +618,7 @@ def test_asynchronous_upload(ml: DerivaML, config: ExecutionConfiguration) -> No
     assert [asset.filename for asset in sent.result(60)["Model"]] == ["large.pt"]
 
 
-def test_inspecting_outputs(ml: DerivaML, config: ExecutionConfiguration) -> None:
+def test_inspect_outputs(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """ "You can inspect outputs before uploading"."""
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
@@ -628,7 +627,7 @@ def test_inspecting_outputs(ml: DerivaML, config: ExecutionConfiguration) -> Non
 
 
 def test_partial_uploads(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
-    """ "Partial uploads can be retried if they fail": what was sent is not sent again, the rest is."""
+    """ "Partial uploads can be retried if they fail": only unsent files are sent."""
     (tmp_path / "in the way.png").write_bytes(b"x")
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Image", "fine.png").write_bytes(b"fine")
@@ -643,7 +642,7 @@ def test_partial_uploads(ml: DerivaML, config: ExecutionConfiguration, tmp_path:
     assert [asset.filename for asset in exe.upload_execution_outputs()["Image"]] == ["in the way.png"]
 
 
-def test_failed_executions_upload(ml: DerivaML, config: ExecutionConfiguration) -> None:
+def test_failed_execution_uploads(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """ "Even failed executions should upload partial results"."""
     with pytest.raises(ZeroDivisionError), ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "half.pt").write_bytes(b"half")
@@ -653,9 +652,9 @@ def test_failed_executions_upload(ml: DerivaML, config: ExecutionConfiguration) 
 
 
 def test_upload_defaults() -> None:
-    """ "Default behavior (25 MB chunks, 10 min timeout per chunk, 3 retries)": of the table, each default.
+    """ "Default behavior (25 MB chunks, 10 min timeout per chunk, 3 retries)", as in the table.
 
-    What each does is proved with an injected fault in tests/core/test_upload.py.
+    tests/core/test_upload.py tests the effect of each setting with an injected fault.
     """
     parameters = inspect.signature(Execution.upload_execution_outputs).parameters
     table = dict(
@@ -666,15 +665,15 @@ def test_upload_defaults() -> None:
     assert defaults == {"timeout": (6, 600), "chunk_size": 25 * 2**20, "max_retries": 3, "retry_delay": 5.0}
 
 
-def test_progress_reports(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """ "Report progress during long-running workflows": others see it while it runs."""
+def test_progress_is_visible(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """ "Report progress during long-running workflows": the catalog shows it during the run."""
     with ml.create_execution(config) as exe:
         exe.update_status(Status.running, "Training model...")
         (row,) = ml.select_rows("Execution", {"RID": exe.execution_rid})
         assert (row["Status"], row["Status_Detail"]) == ("Running", "Training model...")
 
 
-def test_linked_output_datasets(ml: DerivaML, config: ExecutionConfiguration) -> None:
+def test_output_dataset_is_linked(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """ "Create a new dataset linked to this execution"."""
     with ml.create_execution(config) as exe:
         dataset = exe.create_dataset(description="Augmented training images", dataset_types=["Training", "Augmented"])
@@ -682,16 +681,16 @@ def test_linked_output_datasets(ml: DerivaML, config: ExecutionConfiguration) ->
     assert [spec.rid for spec in ml.lookup_execution(exe.execution_rid).list_output_datasets()] == [dataset.rid]
 
 
-def test_resuming_work(ml: DerivaML) -> None:
-    """ "Resume working with a previous execution": its inputs, state and timings are back."""
+def test_restored_execution_has_inputs(ml: DerivaML) -> None:
+    """ "Resume working with a previous execution": inputs, status and timings are restored."""
     exe = ml.restore_execution("1-XYZ")
     assert (exe.status, exe.status_detail) == (Status.failed, "RuntimeError: cut short")
     assert [path.read_text() for path in exe.asset_paths["Image"]] == ["the pixels of 2-GHI"]
     assert exe.start_time is not None
 
 
-def test_the_document_needs_no_warning(run: Callable[..., Names]) -> None:
-    """Blocks that only describe warn of nothing."""
+def test_describing_blocks_do_not_warn(run: Callable[..., Names]) -> None:
+    """Blocks that only describe objects do not warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", DerivaMLWarning)
         run(block("DatasetSpec Options"))

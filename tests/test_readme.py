@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from page_program import A_TRAINING, Ran, install_plugin, run_blocks
+from page_program import A_TRAINING, PageResult, install_plugin, run_blocks
 from pages import blocks, code_blocks
 
 pytest.importorskip("pytorch_lightning", reason="the README's first program trains with pytorch_lightning")
@@ -23,7 +23,7 @@ OURS = {"deriva_ml", "deriva_ml_lightning", "deriva_ml_keras"}
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def done(tmp_path_factory: pytest.TempPathFactory) -> PageResult:
     """All Python blocks of the README, as a committed script that was run with the README's plugin installed."""
     folder = tmp_path_factory.mktemp("readme")
     *program, plugin = (block for block in blocks(README) if block.language == "python")
@@ -32,13 +32,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return run_blocks(program, A_TRAINING, folder)
 
 
-def test_every_block_runs(done: Ran) -> None:
+def test_every_block_runs(done: PageResult) -> None:
     """The program of all blocks ends well, and none of our warnings is in what it says."""
-    assert done.code == 0, done.complaints
-    assert "DerivaMLWarning" not in done.complaints
+    assert done.code == 0, done.stderr
+    assert "DerivaMLWarning" not in done.stderr
 
 
-def test_the_run_is_on_record(done: Ran) -> None:
+def test_the_run_is_on_record(done: PageResult) -> None:
     """The first block ends with a completed execution, and the blocks after it read back one and what it left."""
     printed = "".join(done.printed.values())
     assert re.search(r"^Execution \S+ is Completed$", printed, re.MULTILINE)
@@ -48,7 +48,7 @@ def test_the_run_is_on_record(done: Ran) -> None:
     assert len(re.findall(r"^Model epoch-0002\.txt 7 \w{32}$", printed, re.MULTILINE)) == 1
 
 
-def test_the_plugin_hears(done: Ran) -> None:
+def test_the_plugin_hears(done: PageResult) -> None:
     """The plugin in ten lines, named in pyproject.toml as shown, hears of each epoch."""
     printed = "".join(done.printed.values())
     assert re.findall(r"^\S+: epoch (\d), \{", printed, re.MULTILINE)[:3] == ["1", "2", "3"]

@@ -1,4 +1,4 @@
-"""The embedded backend keeps every promise of a catalog and of a store."""
+"""Contract tests of the embedded backend."""
 
 from __future__ import annotations
 

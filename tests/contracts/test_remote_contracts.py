@@ -1,4 +1,4 @@
-"""The remote backend keeps every promise of a catalog and of a store: on the fake server, or on a real one."""
+"""Contract tests of the Deriva backend, on the fake server or a real one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from places import Place
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_new(place: Place) -> Iterator[None]:
-    """A fake server is asked for nothing of which no recording says how a real one answers."""
+def no_unrecorded_requests(place: Place) -> Iterator[None]:
+    """Check that the fake server receives only requests for which a real server's response is recorded."""
     if place.fake is not None:
         place.fake.requests.clear()
     yield
@@ -25,15 +25,15 @@ def nothing_new(place: Place) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def number(place: Place) -> str:
-    """A catalog with the standard tables and terms."""
+def catalog_number(place: Place) -> str:
+    """Return the catalog_number of a catalog with the standard tables and terms."""
     return place.catalog()
 
 
 class TestRemoteCatalog(CatalogContract):
     @pytest.fixture
-    def open_catalog(self, place: Place, number: str) -> CatalogFactory:
-        return lambda: DerivaCatalog(place.server(), number)
+    def open_catalog(self, place: Place, catalog_number: str) -> CatalogFactory:
+        return lambda: DerivaCatalog(place.server(), catalog_number)
 
 
 class TestRemoteStore(ObjectStoreContract):

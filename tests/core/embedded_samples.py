@@ -1,4 +1,4 @@
-"""What the tests of the embedded backend share: other users, small disks, and counts of SQLite's steps."""
+"""Helpers for tests of the embedded backend: other users, small disks, and counts of SQLite instructions."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from deriva_ml_core.backends.embedded import EmbeddedCatalog
 NOBODY = 65534
 
 
-def in_child(act: Callable[[], None], *, user: int | None = None) -> str:
-    """Run something in a forked process, and return the type and text of what it raised, or an empty text.
+def run_in_child(act: Callable[[], None], *, user: int | None = None) -> str:
+    """Run a function in a forked process, and return the type and message of its exception, or an empty text.
 
     Args:
-        act: What to run.
-        user: The number of the user to become first; for root only.
+        act: The function.
+        user: User id to switch to first. Only root can switch.
     """
     context = multiprocessing.get_context("fork")
-    said, saying = context.Pipe(duplex=False)
+    receiver, sender = context.Pipe(duplex=False)
 
     def run() -> None:
         if user is not None:
@@ -34,9 +34,9 @@ def in_child(act: Callable[[], None], *, user: int | None = None) -> str:
         try:
             act()
         except Exception as error:
-            saying.send(f"{type(error).__name__}: {error}")
+            sender.send(f"{type(error).__name__}: {error}")
         else:
-            saying.send("")
+            sender.send("")
 
     child = context.Process(target=run)
     child.start()
@@ -44,46 +44,46 @@ def in_child(act: Callable[[], None], *, user: int | None = None) -> str:
     if child.is_alive():
         child.kill()
         child.join()
-    assert said.poll(), f"the child ended with {child.exitcode}"
-    return str(said.recv())
+    assert receiver.poll(), f"the child exited with {child.exitcode}"
+    return str(receiver.recv())
 
 
-def unprivileged() -> int | None:
-    """Whom to become so that permissions count: nobody, where this is root."""
+def unprivileged_user() -> int | None:
+    """Return the user id of nobody if this is root, whom permissions do not restrict, else None."""
     return NOBODY if os.geteuid() == 0 else None
 
 
 @contextmanager
-def open_to_all() -> Iterator[Path]:
-    """A folder that every user may enter and write."""
+def world_writable_folder() -> Iterator[Path]:
+    """Create a folder that every user can enter and write."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         folder.chmod(0o777)
-        if not all(above.stat().st_mode & 0o001 for above in folder.parents):
+        if not all(parent.stat().st_mode & 0o001 for parent in folder.parents):
             pytest.skip(f"other users cannot enter {folder.parent}")
         yield folder
 
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A file system in memory of so many bytes; the test is skipped where none may be mounted."""
+    """Mount a file system of `size` bytes in memory. Skip the test if mounting is not possible."""
     folder.mkdir()
-    made = subprocess.run(
+    mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "tmpfs", folder], capture_output=True, text=True
     )
-    if made.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.strip()}")
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def steps(catalog: EmbeddedCatalog, act: Callable[[], object]) -> int:
-    """About how many instructions SQLite's machine runs for something."""
+def count_sqlite_steps(catalog: EmbeddedCatalog, act: Callable[[], object]) -> int:
+    """Return the approximate number of SQLite virtual machine instructions of a function."""
     count = 0
 
-    def tell() -> int:
+    def count_step() -> int:
         nonlocal count
         count += 1
         return 0
@@ -92,7 +92,7 @@ def steps(catalog: EmbeddedCatalog, act: Callable[[], object]) -> int:
     with database.read_transaction() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
-        driver.set_progress_handler(tell, 1)
+        driver.set_progress_handler(count_step, 1)
     try:
         act()
     finally:

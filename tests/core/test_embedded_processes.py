@@ -1,4 +1,4 @@
-"""Several processes on one embedded catalog at once."""
+"""Concurrent processes on one embedded catalog."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
-from embedded_samples import in_child
+from embedded_samples import run_in_child
 
 from deriva_ml_core.backends.embedded import EmbeddedCatalog, FolderStore, open_catalog
 from deriva_ml_core.backends.embedded.database import Database
@@ -24,7 +24,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def add_rows(folder: Path, number: int) -> list[str]:
-    """Open the catalog, make the tables that all make, and add 50 rows one by one."""
+    """Open the catalog, create the tables that every process creates, and insert 50 rows one by one."""
     catalog = open_catalog(folder)
     catalog.create_tables([Table("Shared", (Column("Number", "int4"), Column("Text")), (("Text",),))])
     catalog.create_tables(asset_tables("Slide"))
@@ -37,11 +37,11 @@ def add_rows(folder: Path, number: int) -> list[str]:
     return rids
 
 
-def test_eight_processes_make_one_catalog_and_write(tmp_path: Path) -> None:
-    """Eight processes that open a catalog that is not there yet make one, and all that each writes is in it, once."""
+def test_concurrent_creation_and_writes(tmp_path: Path) -> None:
+    """Eight processes that open a missing catalog create one, and it has the rows of all, once."""
     folder = tmp_path / "local"
     with ProcessPoolExecutor(8, mp_context=SPAWN) as processes:
-        rids = [rid for given in processes.map(add_rows, [folder] * 8, range(1, 9)) for rid in given]
+        rids = [rid for added in processes.map(add_rows, [folder] * 8, range(1, 9)) for rid in added]
     catalog = open_catalog(folder)
     assert len(set(rids)) == 400
     assert sorted(row["Number"] for row in catalog.select("Shared", {"RID": rids})) == sorted([*range(-8, 0)] * 50)
@@ -50,8 +50,8 @@ def test_eight_processes_make_one_catalog_and_write(tmp_path: Path) -> None:
     assert len(catalog.select("Workflow_Type", {"Name": "Training"})) == 1
 
 
-def put_all(folder: Path, files: list[Path]) -> list[str]:
-    """Store the files, each of which others store too."""
+def put_files(folder: Path, files: list[Path]) -> list[str]:
+    """Store files that other processes store too."""
     store = FolderStore(folder)
     urls = [
         store.put("Image", file.name, file, handover=TransferMode.copy, options=UploadOptions()).url for file in files
@@ -60,32 +60,32 @@ def put_all(folder: Path, files: list[Path]) -> list[str]:
     return urls
 
 
-def test_processes_store_the_same_bytes(tmp_path: Path) -> None:
-    """Processes that store the same bytes at once all succeed, and the object is there once."""
+def test_concurrent_puts_of_same_bytes(tmp_path: Path) -> None:
+    """If several processes store the same bytes, all succeed and there is one object."""
     files = [tmp_path / f"{number}" for number in range(20)]
     for file in files:
         file.write_bytes(file.name.encode() * 50_000)
     with ProcessPoolExecutor(4, mp_context=SPAWN) as processes:
-        urls = list(processes.map(put_all, [tmp_path / "local"] * 4, [files] * 4))
+        urls = list(processes.map(put_files, [tmp_path / "local"] * 4, [files] * 4))
     assert urls == [urls[0]] * 4
     objects = [path for path in (tmp_path / "local" / "objects").rglob("*") if path.is_file()]
     assert sorted(path.read_bytes() for path in objects) == sorted(file.read_bytes() for file in files)
 
 
-def test_a_long_writer_is_waited_for(tmp_path: Path) -> None:
-    """A call waits for another's writing to end; beyond the timeout it says so and has written nothing."""
+def test_writer_timeout(tmp_path: Path) -> None:
+    """A call waits for another writer. After the timeout it raises and has written nothing."""
     catalog = open_catalog(tmp_path)
-    impatient = EmbeddedCatalog(CatalogFile(Database(tmp_path / "catalog.sqlite", busy_timeout=0.05), tmp_path))
+    short_timeout = EmbeddedCatalog(CatalogFile(Database(tmp_path / "catalog.sqlite", busy_timeout=0.05), tmp_path))
     with catalog._file.database.write_transaction():
-        assert len(impatient.select("Workflow_Type")) > 0
+        assert len(short_timeout.select("Workflow_Type")) > 0
         with pytest.raises(CatalogUnavailable, match="Another process"):
-            impatient.insert("Dataset", [{}])
-    assert impatient.insert("Dataset", [{}]) == 1
+            short_timeout.insert("Dataset", [{}])
+    assert short_timeout.insert("Dataset", [{}]) == 1
     assert len(catalog.select("Dataset")) == 1
 
 
-def test_a_fork_waits_for_writing(tmp_path: Path) -> None:
-    """A fork while another thread writes leaves both processes with a sound catalog of their own."""
+def test_fork_during_write(tmp_path: Path) -> None:
+    """A fork while another thread writes leaves a working catalog in both processes."""
     catalog = open_catalog(tmp_path)
     stop = threading.Event()
 
@@ -96,32 +96,34 @@ def test_a_fork_waits_for_writing(tmp_path: Path) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        said = [in_child(lambda: catalog.insert("Dataset", [{"Description": "child"}]) and None) for _ in range(10)]
+        messages = [
+            run_in_child(lambda: catalog.insert("Dataset", [{"Description": "child"}]) and None) for _ in range(10)
+        ]
     finally:
         stop.set()
         writer.join()
-    assert said == [""] * 10
+    assert messages == [""] * 10
     assert len(catalog.select("Dataset", {"Description": "child"})) == 10
     assert len(catalog.select("Dataset", {"Description": "parent"})) % 50 == 0
 
 
-def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
-    """A forked process begins with no file of the catalog open, since SQLite's locks do not cross a fork."""
+def test_child_inherits_no_connection(tmp_path: Path) -> None:
+    """A forked process has no open file of the catalog, because SQLite's locks do not survive a fork."""
     if not Path("/proc/self/fd").exists():
         pytest.skip("this system does not show open files")
     catalog = open_catalog(tmp_path)
     catalog.select("Dataset")
 
-    def look() -> None:
+    def check_open_files() -> None:
         opened = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
         assert [name for name in opened if "catalog.sqlite" in name] == []
 
-    assert in_child(look) == ""
+    assert run_in_child(check_open_files) == ""
 
 
 @pytest.mark.parametrize("context", [SPAWN, multiprocessing.get_context("fork")], ids=["spawn", "fork"])
-def test_a_child_outlives_its_parents_connection(tmp_path: Path, context: BaseContext) -> None:
-    """What a child writes stays, whatever its parent closes meanwhile."""
+def test_child_writes_while_parent_closes(tmp_path: Path, context: BaseContext) -> None:
+    """A child's writes are stored even if its parent closes the catalog meanwhile."""
     catalog = open_catalog(tmp_path)
     catalog.insert("Dataset", [{}])
     child = context.Process(target=add_rows, args=(tmp_path, 1))  # type: ignore[attr-defined]

@@ -17,8 +17,8 @@ from places import Place
 from test_document import *  # noqa: F403  its tests are collected here too, with the fixtures below
 
 LEFT_OUT = {
-    "test_no_block_is_left_out": "it is about the document alone",
-    "test_a_hydra_zen_configuration": "hydra-zen's store takes a name once in a process; no catalog has a part in it",
+    "test_every_block_is_tested": "it is about the document alone",
+    "test_hydra_zen_configuration": "hydra-zen's store takes a name once in a process; no catalog has a part in it",
 }
 globals().update(dict.fromkeys(LEFT_OUT))
 
@@ -40,7 +40,7 @@ def make(place: Place, folder: Path) -> str:
         return place.open(number, plugins=plugins, working_dir=folder / number)
 
     (folder / number).mkdir(parents=True)
-    document_world.make_catalog(folder / number, opened)
+    document_world.create_catalog(folder / number, opened)
     return number
 
 

@@ -1,6 +1,6 @@
-"""Help for the tests of plugins: what every catalog and store promises, and a listener that remembers.
+"""Tools for testing plugins: contract tests for catalogs and stores, and a recorder of notifications.
 
-A backend's test file is fixtures and ``pass``::
+The test file of a backend only needs fixtures::
 
     class TestMyCatalog(CatalogContract):
         @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every catalog promises, as tests: subclass, say how to open one, and run pytest."""
+"""Contract tests of the `Catalog` protocol: subclass, override one fixture, and run pytest."""
 
 from __future__ import annotations
 
@@ -36,49 +36,49 @@ CatalogFactory = Callable[[], Catalog]
 
 
 def unique_name(name: str) -> str:
-    """A name that no other test has used, so that one catalog may serve them all."""
+    """Return a name that no other test uses, so that all tests can share one catalog."""
     return f"{name}_{uuid4().hex[:12]}"
 
 
 def insert_row(catalog: Catalog, table: str, row: Mapping[str, Any]) -> str:
-    """Add one row and return its record id."""
+    """Insert one row and return its RID."""
     (rid,) = catalog.reserve(1)
     assert catalog.insert(table, [{"RID": rid, **row}]) == 1
     return rid
 
 
 def insert_dataset(catalog: Catalog) -> str:
-    """Add a dataset and return its record id."""
+    """Insert a dataset and return its RID."""
     return insert_row(catalog, MLTable.dataset, {"Description": unique_name("dataset")})
 
 
 def select_row(catalog: Catalog, table: str, rid: str) -> Row:
-    """The row of that id."""
+    """Return the row with a RID."""
     (row,) = catalog.select(table, {"RID": rid})
     return row
 
 
 def insert_named_dataset(catalog: Catalog, name: str) -> None:
-    """Add a row from another process."""
+    """Insert a dataset with this description. Runs in another process."""
     catalog.insert(MLTable.dataset, [{"Description": name}])
 
 
 class CatalogFixtures:
-    """A catalog to test; override `open_catalog`."""
+    """Fixtures of the contract tests. Override `open_catalog`."""
 
     @pytest.fixture
     def open_catalog(self) -> CatalogFactory:
-        """How to open the catalog of one test, again each time: it has the standard tables and terms."""
+        """Return a function that opens the catalog of one test, with the standard tables and terms, on every call."""
         raise NotImplementedError("override the fixture open_catalog")
 
     @pytest.fixture
     def catalog(self, open_catalog: CatalogFactory) -> Catalog:
-        """The catalog, open."""
+        """Return the open catalog."""
         return open_catalog()
 
     @pytest.fixture
-    def things(self, catalog: Catalog) -> str:
-        """The name of a new table with one column of each type."""
+    def typed_table(self, catalog: Catalog) -> str:
+        """Return the name of a new table with one column of each type."""
         types = {"Text": "text", "Whole": "int8", "Real": "float8", "Truth": "boolean", "Texts": "text[]"}
         more = {"Json": "jsonb", "Time": "timestamptz", "Words": "markdown", "Place": "ermrest_uri"}
         name = unique_name("Thing")
@@ -88,37 +88,39 @@ class CatalogFixtures:
 
 
 class QueryContract(CatalogFixtures):
-    """Columns that have any value, and rows of other tables that a row names."""
+    """Conditions on columns with any value, and on rows of other tables."""
 
     @pytest.fixture
-    def notes(self, catalog: Catalog, things: str) -> str:
-        """The name of a new table whose rows name things."""
+    def notes(self, catalog: Catalog, typed_table: str) -> str:
+        """Return the name of a new table whose rows refer to the table `typed_table`."""
         name = unique_name("Note")
         columns = (Column("Thing", nullok=False), Column("Real", "float8"))
-        key = ForeignKey("Thing", things, cascade=True)
+        key = ForeignKey("Thing", typed_table, cascade=True)
         catalog.create_tables([Table(name, columns, foreign_keys=(key,), schema="domain")])
         return name
 
-    def test_not_null(self, catalog: Catalog, things: str) -> None:
-        """Rows can be asked for that have a value in a column, whichever; an empty text and a zero are values."""
+    def test_not_null(self, catalog: Catalog, typed_table: str) -> None:
+        """`NOT_NULL` matches every value of a column, including an empty text and zero."""
         rows: list[dict[str, Any]] = [{"Text": "", "Real": 0.0}, {"Text": "a"}, {"Real": 1.0}, {}]
-        catalog.insert(things, rows)
+        catalog.insert(typed_table, rows)
 
         def found(where: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-            return sorted((row["Text"] or "", row["Real"] or 0) for row in catalog.select(things, where))
+            return sorted((row["Text"] or "", row["Real"] or 0) for row in catalog.select(typed_table, where))
 
         assert found({"Text": NOT_NULL}) == [("", 0), ("a", 0)]
         assert found({"Real": NOT_NULL}) == [("", 0), ("", 1)]
         assert found({"Text": NOT_NULL, "Real": NOT_NULL}) == [("", 0)]
         assert found({"Text": None, "Real": NOT_NULL}) == [("", 1)]
 
-    def test_in_subquery(self, catalog: Catalog, things: str, notes: str) -> None:
-        """Rows can be asked for by what holds for the rows that they name, in order and up to a limit."""
-        one, other, third = (insert_row(catalog, things, {"Text": text, "Whole": n}) for n, text in enumerate("aab"))
+    def test_in_subquery(self, catalog: Catalog, typed_table: str, notes: str) -> None:
+        """`InSubquery` matches rows by a condition on the rows that they refer to, in order and with a limit."""
+        one, other, third = (
+            insert_row(catalog, typed_table, {"Text": text, "Whole": n}) for n, text in enumerate("aab")
+        )
         catalog.insert(notes, [{"Thing": rid, "Real": n} for rid in (one, other, third) for n in (1.0, 2.0, None)])
 
         def found(where: Mapping[str, Any], limit: int | None = None) -> list[tuple[str, float]]:
-            asked = {"Thing": InSubquery(things, where), "Real": NOT_NULL}
+            asked = {"Thing": InSubquery(typed_table, where), "Real": NOT_NULL}
             rows = catalog.select(notes, asked, order=("Real", "RID"), descending=True, limit=limit)
             return [(row["Thing"], row["Real"]) for row in rows]
 
@@ -129,16 +131,16 @@ class QueryContract(CatalogFixtures):
         assert found({"RID": [one, third], "Text": "a"}) == [(one, 2.0), (one, 1.0)]
         assert found({"Text": "none"}) == found({"Text": []}) == []
 
-    def test_in_subquery_with_many_values(self, catalog: Catalog, things: str, notes: str) -> None:
-        """What holds for the rows that are named may list many thousand values."""
-        rids = [insert_row(catalog, things, {"Whole": n}) for n in range(3)]
+    def test_in_subquery_with_many_values(self, catalog: Catalog, typed_table: str, notes: str) -> None:
+        """The condition of an `InSubquery` can list many thousand values."""
+        rids = [insert_row(catalog, typed_table, {"Whole": n}) for n in range(3)]
         catalog.insert(notes, [{"Thing": rid, "Real": float(n)} for n, rid in enumerate(rids)])
-        asked = {"Thing": InSubquery(things, {"Whole": list(range(1, 3000))})}
+        asked = {"Thing": InSubquery(typed_table, {"Whole": list(range(1, 3000))})}
         found = catalog.select(notes, asked, order=("Real",), descending=True, limit=1)
         assert [row["Thing"] for row in found] == [rids[2]]
 
     def test_in_subquery_at_snapshot(self, catalog: Catalog) -> None:
-        """In a snapshot the rows that are named are as they were, too."""
+        """At a snapshot, `InSubquery` applies to the other table's rows at that snapshot."""
         execution = insert_row(catalog, MLTable.execution, {"Status": "Running"})
         metric = {"Execution": execution, "Stage": "fit", "Name": "loss", "Best": 0.5, "Larger_Is_Better": False}
         insert_row(catalog, MLTable.execution_metric, metric)
@@ -154,7 +156,7 @@ class QueryContract(CatalogFixtures):
 
 
 class RowContract(CatalogFixtures):
-    """Adding, changing, deleting, finding."""
+    """Insert, update, delete and select rows."""
 
     def test_default_tables(self, catalog: Catalog) -> None:
         """A catalog has all standard tables with their columns."""
@@ -168,14 +170,14 @@ class RowContract(CatalogFixtures):
             assert {name: found.get(name) for name in terms} == terms
 
     def test_kinds_of_tables(self, catalog: Catalog) -> None:
-        """The model tells vocabularies and asset tables from others."""
+        """The model distinguishes vocabularies, asset tables and other tables."""
         assert catalog.model.vocabulary(MLVocab.asset_type).is_vocabulary
         assert catalog.model.asset_table(MLAsset.file).is_asset
         with pytest.raises(UnknownTable, match=MLAsset.file):
             catalog.model.asset_table(MLTable.execution)
 
-    def test_values_round_trip(self, catalog: Catalog, things: str) -> None:
-        """Each type of value comes back as it was given."""
+    def test_values_round_trip(self, catalog: Catalog, typed_table: str) -> None:
+        """A value of each type is returned unchanged."""
         values = {
             "Text": "naïve 図 🜁 '\"; --",
             "Whole": 2**53,
@@ -187,20 +189,20 @@ class RowContract(CatalogFixtures):
             "Words": "",
             "Place": "https://example.org/a?b=c%20d#e",
         }
-        row = select_row(catalog, things, insert_row(catalog, things, values))
+        row = select_row(catalog, typed_table, insert_row(catalog, typed_table, values))
         assert {name: row[name] for name in values} == values
         assert type(row["Truth"]) is bool
         assert type(row["Real"]) is float
 
-    def test_rows_are_complete(self, catalog: Catalog, things: str) -> None:
-        """A row has all columns, the system's too, and None where nothing was given."""
-        row = select_row(catalog, things, insert_row(catalog, things, {"Text": "x"}))
-        assert set(row) == {*SYSTEM_COLUMNS, *catalog.model.table(things).column_names}
+    def test_rows_are_complete(self, catalog: Catalog, typed_table: str) -> None:
+        """A selected row has all columns, including the system columns, with None for missing values."""
+        row = select_row(catalog, typed_table, insert_row(catalog, typed_table, {"Text": "x"}))
+        assert set(row) == {*SYSTEM_COLUMNS, *catalog.model.table(typed_table).column_names}
         assert row["Whole"] is None
         assert all(row[name] for name in SYSTEM_COLUMNS if name not in ("RCB", "RMB"))
 
-    def test_rows_with_different_columns(self, catalog: Catalog, things: str) -> None:
-        """Rows that give different columns may be added at once, in any order of columns."""
+    def test_rows_with_different_columns(self, catalog: Catalog, typed_table: str) -> None:
+        """One insert accepts rows with different columns in any order."""
         rows: list[dict[str, Any]] = [
             {"Text": "a"},
             {"Whole": 1},
@@ -208,12 +210,12 @@ class RowContract(CatalogFixtures):
             {"Text": "d", "Whole": 3},
             {},
         ]
-        assert catalog.insert(things, rows) == len(rows)
-        found = {(row["Text"], row["Whole"]) for row in catalog.select(things)}
+        assert catalog.insert(typed_table, rows) == len(rows)
+        found = {(row["Text"], row["Whole"]) for row in catalog.select(typed_table)}
         assert found == {("a", None), (None, 1), ("c", 2), ("d", 3), (None, None)}
 
     def test_defaults(self, catalog: Catalog) -> None:
-        """A column that is not given takes its default, with the row's own id in it."""
+        """A missing column gets its default, with the row's RID filled in."""
         name = unique_name("term")
         catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
         (row,) = catalog.select(MLVocab.dataset_type, {"Name": name})
@@ -221,29 +223,29 @@ class RowContract(CatalogFixtures):
         assert row["RID"] in row["URI"]
 
     def test_no_rows(self, catalog: Catalog) -> None:
-        """Adding or changing no rows does nothing."""
+        """Inserting or updating no rows does nothing."""
         assert catalog.insert(MLTable.dataset, []) == 0
         assert catalog.update(MLTable.dataset, []) == 0
 
-    def test_many_rows(self, catalog: Catalog, things: str) -> None:
-        """More rows than one batch may be added in one call, each with an id of its own."""
-        assert catalog.insert(things, [{"Whole": number} for number in range(10_500)]) == 10_500
-        found = [row for page in catalog.pages(things) for row in page]
+    def test_many_rows(self, catalog: Catalog, typed_table: str) -> None:
+        """One call can insert more rows than a batch, each with its own RID."""
+        assert catalog.insert(typed_table, [{"Whole": number} for number in range(10_500)]) == 10_500
+        found = [row for page in catalog.pages(typed_table) for row in page]
         assert {row["Whole"] for row in found} == set(range(10_500))
         assert len({row["RID"] for row in found}) == 10_500
 
-    def test_reserved_ids(self, catalog: Catalog, open_catalog: CatalogFactory, things: str) -> None:
-        """Reserved ids are legal, given to nobody else, and taken by insert."""
+    def test_reserved_ids(self, catalog: Catalog, open_catalog: CatalogFactory, typed_table: str) -> None:
+        """Reserved RIDs are valid, unique, and accepted by `insert`."""
         first, second = catalog.reserve(20), open_catalog().reserve(20)
-        catalog.insert(things, [{} for _ in range(20)])
-        unnamed = {row["RID"] for row in catalog.select(things)}
+        catalog.insert(typed_table, [{} for _ in range(20)])
+        unnamed = {row["RID"] for row in catalog.select(typed_table)}
         assert len({*first, *second, *unnamed}) == 60
         assert all(re.fullmatch(RID_PATTERN, rid) for rid in first)
-        assert catalog.insert(things, [{"RID": rid} for rid in first]) == 20
-        assert len(catalog.select(things, {"RID": first})) == 20
+        assert catalog.insert(typed_table, [{"RID": rid} for rid in first]) == 20
+        assert len(catalog.select(typed_table, {"RID": first})) == 20
 
     def test_key_taken(self, catalog: Catalog) -> None:
-        """A row whose key is taken raises, and nothing of its batch is added."""
+        """A row with an existing key raises, and no row of its batch is inserted."""
         name = unique_name("term")
         catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
         rows = [{"Name": unique_name("other"), "Description": ""}, {"Name": name, "Description": ""}]
@@ -252,7 +254,7 @@ class RowContract(CatalogFixtures):
         assert catalog.select(MLVocab.dataset_type, {"Name": rows[0]["Name"]}) == []
 
     def test_skip_existing(self, catalog: Catalog) -> None:
-        """A repeated insert may pass over what is there, by key or by id, and says how many are new."""
+        """`skip_existing` skips rows whose key or RID exists, and returns the number of new rows."""
         dataset, term = insert_dataset(catalog), unique_name("term")
         assert catalog.insert(MLTable.dataset, [{"RID": dataset, "Description": "other"}], skip_existing=True) == 0
         rows = [{"Name": term, "Description": "first"}]
@@ -261,7 +263,7 @@ class RowContract(CatalogFixtures):
         assert catalog.insert(MLVocab.dataset_type, rows, skip_existing=True) == 1
 
     def test_insert_missing(self, catalog: Catalog) -> None:
-        """Rows are added unless their key is taken, and told in the order given, complete, old and new."""
+        """`insert_missing` returns the complete rows of all keys in order, existing and new."""
         old, new, newer = unique_name("old"), unique_name("new"), unique_name("newer")
         catalog.insert(MLVocab.dataset_type, [{"Name": old, "Description": "first"}])
         rows = [{"Name": name, "Description": "second"} for name in (newer, old, new)]
@@ -275,15 +277,15 @@ class RowContract(CatalogFixtures):
         assert catalog.insert_missing(MLVocab.dataset_type, rows, "Name") == found
         assert catalog.insert_missing(MLVocab.dataset_type, [], "Name") == []
 
-    def test_insert_missing_by_id(self, catalog: Catalog, things: str) -> None:
-        """A row with a reserved id is added once, and told however often it is added."""
+    def test_insert_missing_by_id(self, catalog: Catalog, typed_table: str) -> None:
+        """A row with a reserved RID is inserted once, and returned on every call."""
         (rid,) = catalog.reserve(1)
-        (row,) = catalog.insert_missing(things, [{"RID": rid, "Text": "a"}], "RID")
+        (row,) = catalog.insert_missing(typed_table, [{"RID": rid, "Text": "a"}], "RID")
         assert (row["RID"], row["Text"]) == (rid, "a")
-        assert catalog.insert_missing(things, [{"RID": rid, "Text": "b"}], "RID") == [row]
+        assert catalog.insert_missing(typed_table, [{"RID": rid, "Text": "b"}], "RID") == [row]
 
     def test_insert_missing_with_another_key_taken(self, catalog: Catalog) -> None:
-        """A row that cannot be added, since another of its keys is taken, is an error that names it."""
+        """`insert_missing` raises for a row that was skipped because another of its keys exists."""
         name = unique_name("term")
         catalog.insert(MLVocab.dataset_type, [{"Name": name, "Description": ""}])
         (rid,) = catalog.reserve(1)
@@ -291,14 +293,14 @@ class RowContract(CatalogFixtures):
             catalog.insert_missing(MLVocab.dataset_type, [{"RID": rid, "Name": name, "Description": ""}], "RID")
 
     def test_unknown_table(self, catalog: Catalog) -> None:
-        """A table that is not there is an error that names those that are."""
+        """An unknown table raises with the names of the existing tables, in every operation."""
         with pytest.raises(UnknownTable, match=MLTable.workflow):
             catalog.select("Nonesuch")
         with pytest.raises(UnknownTable, match="Nonesuch"):
             catalog.insert("Nonesuch", [{}])
 
     def test_unknown_column(self, catalog: Catalog) -> None:
-        """A column that is not there is an error that names those that are, wherever it is given."""
+        """An unknown column raises with the names of the existing columns, in every operation."""
         rid = insert_dataset(catalog)
         with pytest.raises(UnknownColumn, match="Description"):
             catalog.insert(MLTable.dataset, [{"Nonesuch": 1}])
@@ -310,25 +312,25 @@ class RowContract(CatalogFixtures):
             catalog.select(MLTable.dataset, order=["Nonesuch"])
 
     def test_unknown_reference(self, catalog: Catalog) -> None:
-        """A foreign key that names no row raises, naming column and value, and adds nothing."""
+        """A foreign key to no row raises with its column and value, and inserts nothing."""
         before = len(catalog.select(MLTable.workflow))
         with pytest.raises(UnknownRID, match=r"Workflow_Type.*Nonesuch"):
             catalog.insert(MLTable.workflow, [{"Name": "x", "Workflow_Type": "Nonesuch"}])
         assert len(catalog.select(MLTable.workflow)) == before
 
-    def test_insert_unless(self, catalog: Catalog, things: str) -> None:
-        """A row is added unless one matches; then the oldest that does is returned."""
-        row, new = catalog.insert_unless(things, {"Text": "a"}, {"Text": "a", "Whole": 1})
+    def test_insert_unless(self, catalog: Catalog, typed_table: str) -> None:
+        """`insert_unless` inserts a row unless one matches, and otherwise returns the oldest match."""
+        row, new = catalog.insert_unless(typed_table, {"Text": "a"}, {"Text": "a", "Whole": 1})
         assert (row["Whole"], new) == (1, True)
-        catalog.insert(things, [{"Text": "a", "Whole": 2}])
-        same, new = catalog.insert_unless(things, AnyOf(({"Whole": 9}, {"Text": "a"})), {"Whole": 9})
+        catalog.insert(typed_table, [{"Text": "a", "Whole": 2}])
+        same, new = catalog.insert_unless(typed_table, AnyOf(({"Whole": 9}, {"Text": "a"})), {"Whole": 9})
         assert (same["RID"], new) == (row["RID"], False)
 
-    def test_insert_unless_concurrently(self, catalog: Catalog, things: str) -> None:
-        """Of several who add the same at once one does, and all get its row."""
+    def test_insert_unless_concurrently(self, catalog: Catalog, typed_table: str) -> None:
+        """If several threads insert the same row, one succeeds and all get its row."""
 
         def race(number: int) -> tuple[str, bool]:
-            row, new = catalog.insert_unless(things, {"Text": "same"}, {"Text": "same", "Whole": number})
+            row, new = catalog.insert_unless(typed_table, {"Text": "same"}, {"Text": "same", "Whole": number})
             return row["RID"], new
 
         with ThreadPoolExecutor(8) as threads:
@@ -336,44 +338,46 @@ class RowContract(CatalogFixtures):
         assert len({rid for rid, _ in found}) == 1
         assert sum(new for _, new in found) == 1
 
-    def test_update(self, catalog: Catalog, things: str) -> None:
-        """An update changes the given columns and the modification time, and nothing else."""
-        rid = insert_row(catalog, things, {"Text": "before", "Whole": 1})
-        before = select_row(catalog, things, rid)
-        assert catalog.update(things, [{"RID": rid, "Text": "after", "Truth": False}]) == 1
-        after = select_row(catalog, things, rid)
+    def test_update(self, catalog: Catalog, typed_table: str) -> None:
+        """An update changes only the given columns and the modification time."""
+        rid = insert_row(catalog, typed_table, {"Text": "before", "Whole": 1})
+        before = select_row(catalog, typed_table, rid)
+        assert catalog.update(typed_table, [{"RID": rid, "Text": "after", "Truth": False}]) == 1
+        after = select_row(catalog, typed_table, rid)
         assert after["RMT"] > before["RMT"]
         assert {**after, "RMT": None, "RMB": None} == {
             **before, "RMT": None, "RMB": None, "Text": "after", "Truth": False,
         }  # fmt: skip
 
-    def test_update_unknown_rid(self, catalog: Catalog, things: str) -> None:
-        """Ids that name no row of the table are not counted as changed."""
-        rid, other = insert_row(catalog, things, {}), insert_dataset(catalog)
-        assert catalog.update(things, [{"RID": one, "Text": "x"} for one in (rid, other)]) == 1
+    def test_update_unknown_rid(self, catalog: Catalog, typed_table: str) -> None:
+        """RIDs that do not exist in the table are not counted as updated."""
+        rid, other = insert_row(catalog, typed_table, {}), insert_dataset(catalog)
+        assert catalog.update(typed_table, [{"RID": one, "Text": "x"} for one in (rid, other)]) == 1
         assert select_row(catalog, MLTable.dataset, other)["Description"] != "x"
 
-    def test_delete(self, catalog: Catalog, things: str) -> None:
-        """A deletion takes the rows that match, and says how many they were."""
-        catalog.insert(things, [{"Whole": number} for number in (1, 2, 3)])
-        assert catalog.delete(things, {"Whole": [1, 3, 5]}) == 2
-        assert [row["Whole"] for row in catalog.select(things)] == [2]
-        assert catalog.delete(things, {"Whole": 1}) == 0
+    def test_delete(self, catalog: Catalog, typed_table: str) -> None:
+        """A deletion removes the matching rows and returns their number."""
+        catalog.insert(typed_table, [{"Whole": number} for number in (1, 2, 3)])
+        assert catalog.delete(typed_table, {"Whole": [1, 3, 5]}) == 2
+        assert [row["Whole"] for row in catalog.select(typed_table)] == [2]
+        assert catalog.delete(typed_table, {"Whole": 1}) == 0
 
     def test_delete_cascades_to_links(self, catalog: Catalog) -> None:
-        """The links to a row go with it, and what they link it to stays."""
+        """Deleting a row deletes its associations, but not the associated rows."""
         parent, child = insert_dataset(catalog), insert_dataset(catalog)
         catalog.insert(MLTable.nested_dataset, [{"Dataset": parent, "Nested_Dataset": child}])
         assert catalog.delete(MLTable.dataset, {"RID": parent}) == 1
         assert catalog.select(MLTable.nested_dataset, {"Nested_Dataset": child}) == []
         assert select_row(catalog, MLTable.dataset, child)
 
-    def test_conditions(self, catalog: Catalog, things: str) -> None:
-        """Conditions on columns hold together; a collection means one of them, and None means empty."""
-        catalog.insert(things, [{"Text": text, "Whole": number} for text in ("a", "b") for number in (1, 2)] + [{}])
+    def test_conditions(self, catalog: Catalog, typed_table: str) -> None:
+        """Conditions on columns are combined by AND. A collection matches each of its values, None empty columns."""
+        catalog.insert(
+            typed_table, [{"Text": text, "Whole": number} for text in ("a", "b") for number in (1, 2)] + [{}]
+        )
 
         def count(where: Mapping[str, Any] | AnyOf) -> int:
-            return len(catalog.select(things, where))
+            return len(catalog.select(typed_table, where))
 
         assert count({}) == 5
         assert count({"Text": "a"}) == 2
@@ -385,73 +389,73 @@ class RowContract(CatalogFixtures):
         assert count(AnyOf(({"Text": "a"}, {"Whole": 2}))) == 3
         assert count(AnyOf(())) == 0
 
-    def test_conditions_on_each_type(self, catalog: Catalog, things: str) -> None:
-        """Numbers, truths and times can be asked for, alone and among others."""
+    def test_conditions_on_each_type(self, catalog: Catalog, typed_table: str) -> None:
+        """Numbers, booleans and times can be selected by value and by a list of values."""
         values = {"Whole": 7, "Real": 0.5, "Truth": False, "Time": "2026-01-02T03:04:05.000006+00:00"}
-        rid = insert_row(catalog, things, values)
+        rid = insert_row(catalog, typed_table, values)
         insert_row(
-            catalog, things, {"Whole": 8, "Real": 1.5, "Truth": True, "Time": "2026-01-02T03:04:05.000007+00:00"}
+            catalog, typed_table, {"Whole": 8, "Real": 1.5, "Truth": True, "Time": "2026-01-02T03:04:05.000007+00:00"}
         )
         for name, value in values.items():
-            assert [row["RID"] for row in catalog.select(things, {name: value})] == [rid]
-            assert [row["RID"] for row in catalog.select(things, {name: [value]})] == [rid]
+            assert [row["RID"] for row in catalog.select(typed_table, {name: value})] == [rid]
+            assert [row["RID"] for row in catalog.select(typed_table, {name: [value]})] == [rid]
 
-    def test_condition_on_many_values(self, catalog: Catalog, things: str) -> None:
-        """A condition may list many thousand values, and order and limit still hold for all of them."""
-        catalog.insert(things, [{"Whole": number} for number in range(3000)])
-        found = catalog.select(things, {"Whole": list(range(40_000))}, order=["Whole"], descending=True, limit=3)
+    def test_condition_on_many_values(self, catalog: Catalog, typed_table: str) -> None:
+        """A condition can list many thousand values. Order and limit apply to all of them."""
+        catalog.insert(typed_table, [{"Whole": number} for number in range(3000)])
+        found = catalog.select(typed_table, {"Whole": list(range(40_000))}, order=["Whole"], descending=True, limit=3)
         assert [row["Whole"] for row in found] == [2999, 2998, 2997]
 
-    def test_order(self, catalog: Catalog, things: str) -> None:
-        """Rows come by RID, or in the order asked for, either way, up to a limit."""
-        catalog.insert(things, [{"Text": text, "Whole": number} for text in ("b", "a") for number in (1, 2)])
-        rids = [row["RID"] for row in catalog.select(things)]
+    def test_order(self, catalog: Catalog, typed_table: str) -> None:
+        """Rows are sorted by RID, or by the requested columns in either direction, up to a limit."""
+        catalog.insert(typed_table, [{"Text": text, "Whole": number} for text in ("b", "a") for number in (1, 2)])
+        rids = [row["RID"] for row in catalog.select(typed_table)]
         assert rids == sorted(rids)
-        ascending = [(row["Text"], row["Whole"]) for row in catalog.select(things, order=("Text", "Whole"))]
+        ascending = [(row["Text"], row["Whole"]) for row in catalog.select(typed_table, order=("Text", "Whole"))]
         assert ascending == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
-        newest = catalog.select(things, order=("Text", "Whole"), descending=True, limit=2)
+        newest = catalog.select(typed_table, order=("Text", "Whole"), descending=True, limit=2)
         assert [(row["Text"], row["Whole"]) for row in newest] == [("b", 2), ("b", 1)]
-        assert catalog.select(things, limit=0) == []
+        assert catalog.select(typed_table, limit=0) == []
 
     @pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
-    def test_pages(self, catalog: Catalog, things: str, count: int) -> None:
-        """Pages hold each row that matches once, by RID, and never more than was asked for."""
-        catalog.insert(things, [{"Text": "x"} for _ in range(count)] + [{"Text": "y"}])
-        pages = list(catalog.pages(things, {"Text": "x"}, size=4))
+    def test_pages(self, catalog: Catalog, typed_table: str, count: int) -> None:
+        """Pages contain each matching row once, sorted by RID, and at most `size` rows."""
+        catalog.insert(typed_table, [{"Text": "x"} for _ in range(count)] + [{"Text": "y"}])
+        pages = list(catalog.pages(typed_table, {"Text": "x"}, size=4))
         assert all(0 < len(page) <= 4 for page in pages)
-        assert [row for page in pages for row in page] == catalog.select(things, {"Text": "x"})
+        assert [row for page in pages for row in page] == catalog.select(typed_table, {"Text": "x"})
         assert sum(map(len, pages)) == count
 
-    def test_locate(self, catalog: Catalog, things: str) -> None:
-        """An id is found in whichever table has it, and left out where none has."""
-        thing, dataset = insert_row(catalog, things, {}), insert_dataset(catalog)
+    def test_locate(self, catalog: Catalog, typed_table: str) -> None:
+        """`locate` returns the table of each RID, and leaves out RIDs without a row."""
+        thing, dataset = insert_row(catalog, typed_table, {}), insert_dataset(catalog)
         (unused,) = catalog.reserve(1)
         rids = [thing, dataset, unused]
-        assert catalog.locate(rids) == {thing: things, dataset: MLTable.dataset}
-        assert catalog.locate(rids, [things]) == {thing: things}
+        assert catalog.locate(rids) == {thing: typed_table, dataset: MLTable.dataset}
+        assert catalog.locate(rids, [typed_table]) == {thing: typed_table}
         assert catalog.locate([]) == {}
 
 
 class StateContract(CatalogFixtures):
     """Snapshots, new tables, threads and processes."""
 
-    def test_snapshot(self, catalog: Catalog, things: str) -> None:
-        """A snapshot shows what was there: not what was added, but what was changed or deleted later."""
-        catalog.insert(things, [{"Whole": number} for number in range(6)])
-        snapshot, then = catalog.snapshot(), catalog.select(things)
-        catalog.update(things, [{"RID": then[0]["RID"], "Whole": 10}])
-        catalog.update(things, [{"RID": then[0]["RID"], "Whole": 11}])
-        catalog.delete(things, {"RID": [then[0]["RID"], then[1]["RID"]]})
-        catalog.insert(things, [{"Whole": 12}])
+    def test_snapshot(self, catalog: Catalog, typed_table: str) -> None:
+        """A snapshot has the rows that were changed or deleted later, and not the rows inserted later."""
+        catalog.insert(typed_table, [{"Whole": number} for number in range(6)])
+        snapshot, then = catalog.snapshot(), catalog.select(typed_table)
+        catalog.update(typed_table, [{"RID": then[0]["RID"], "Whole": 10}])
+        catalog.update(typed_table, [{"RID": then[0]["RID"], "Whole": 11}])
+        catalog.delete(typed_table, {"RID": [then[0]["RID"], then[1]["RID"]]})
+        catalog.insert(typed_table, [{"Whole": 12}])
         past = catalog.at(snapshot)
-        assert past.select(things) == then
-        assert past.select(things, {"Whole": [0, 1, 10, 11, 12]}, order=("Whole",), descending=True) == then[1::-1]
-        assert past.select(things, limit=2) == then[:2]
-        assert [row for page in past.pages(things, size=4) for row in page] == then
-        assert past.locate([row["RID"] for row in then]) == {row["RID"]: things for row in then}
+        assert past.select(typed_table) == then
+        assert past.select(typed_table, {"Whole": [0, 1, 10, 11, 12]}, order=("Whole",), descending=True) == then[1::-1]
+        assert past.select(typed_table, limit=2) == then[:2]
+        assert [row for page in past.pages(typed_table, size=4) for row in page] == then
+        assert past.locate([row["RID"] for row in then]) == {row["RID"]: typed_table for row in then}
 
     def test_snapshot_of_links(self, catalog: Catalog) -> None:
-        """A snapshot shows the links that went when what they link went."""
+        """A snapshot has the associations that were deleted by cascade later."""
         parent, child = insert_dataset(catalog), insert_dataset(catalog)
         catalog.insert(MLTable.nested_dataset, [{"Dataset": parent, "Nested_Dataset": child}])
         snapshot = catalog.snapshot()
@@ -459,29 +463,29 @@ class StateContract(CatalogFixtures):
         (link,) = catalog.at(snapshot).select(MLTable.nested_dataset, {"Dataset": parent})
         assert link["Nested_Dataset"] == child
 
-    def test_snapshots_are_independent(self, catalog: Catalog, open_catalog: CatalogFactory, things: str) -> None:
-        """Each snapshot shows its own state, for ever, also to another process."""
-        rid = insert_row(catalog, things, {"Whole": 0})
-        seen = [(catalog.snapshot(), catalog.update(things, [{"RID": rid, "Whole": n}])) for n in range(1, 6)]
+    def test_snapshots_are_independent(self, catalog: Catalog, open_catalog: CatalogFactory, typed_table: str) -> None:
+        """Each snapshot keeps its own state, also for another process."""
+        rid = insert_row(catalog, typed_table, {"Whole": 0})
+        seen = [(catalog.snapshot(), catalog.update(typed_table, [{"RID": rid, "Whole": n}])) for n in range(1, 6)]
         other = open_catalog()
-        assert [select_row(other.at(snapshot), things, rid)["Whole"] for snapshot, _ in seen] == [0, 1, 2, 3, 4]
+        assert [select_row(other.at(snapshot), typed_table, rid)["Whole"] for snapshot, _ in seen] == [0, 1, 2, 3, 4]
 
     def test_snapshot_before_a_table(self, catalog: Catalog) -> None:
-        """A table that was made later is empty in a snapshot."""
+        """A table that was created later is empty at a snapshot."""
         snapshot, name = catalog.snapshot(), unique_name("Later")
         catalog.create_tables([Table(name, (Column("Text"),))])
         insert_row(catalog, name, {})
         assert catalog.at(snapshot).select(name) == []
 
-    def test_snapshot_is_read_only(self, catalog: Catalog, things: str) -> None:
+    def test_snapshot_is_read_only(self, catalog: Catalog, typed_table: str) -> None:
         """Every write to a snapshot is refused."""
         past = catalog.at(catalog.snapshot())
         for write in (
-            lambda: past.insert(things, [{}]),
-            lambda: past.insert_missing(things, [{}], "RID"),
-            lambda: past.insert_unless(things, {"Whole": 1}, {}),
-            lambda: past.update(things, [{"RID": "1-0000", "Text": ""}]),
-            lambda: past.delete(things, {}),
+            lambda: past.insert(typed_table, [{}]),
+            lambda: past.insert_missing(typed_table, [{}], "RID"),
+            lambda: past.insert_unless(typed_table, {"Whole": 1}, {}),
+            lambda: past.update(typed_table, [{"RID": "1-0000", "Text": ""}]),
+            lambda: past.delete(typed_table, {}),
             lambda: past.create_tables([Table(unique_name("T"))]),
             lambda: past.reserve(1),
         ):
@@ -489,7 +493,7 @@ class StateContract(CatalogFixtures):
                 write()
 
     def test_create_tables_twice(self, catalog: Catalog) -> None:
-        """Making a table again changes nothing; one of that name with other columns is refused."""
+        """Creating an existing table changes nothing. Other columns under the same name are refused."""
         name = unique_name("T")
         catalog.create_tables([Table(name, (Column("A"),))])
         rid = insert_row(catalog, name, {"A": "kept"})
@@ -499,7 +503,7 @@ class StateContract(CatalogFixtures):
             catalog.create_tables([Table(name, (Column("A"), Column("B")))])
 
     def test_create_tables_all_or_none(self, catalog: Catalog) -> None:
-        """If one table cannot be made, none is."""
+        """If one table cannot be created, none is."""
         good, bad = unique_name("Good"), unique_name("Bad")
         key = ForeignKey("X", unique_name("Nonesuch"))
         with pytest.raises(UnknownTable, match="Nonesuch"):
@@ -507,7 +511,7 @@ class StateContract(CatalogFixtures):
         assert good not in catalog.refresh().tables
 
     def test_create_tables_with_references(self, catalog: Catalog) -> None:
-        """Tables made at once may refer to each other, to a vocabulary by name, and to those there."""
+        """New tables can refer to each other, to a vocabulary by name, and to existing tables."""
         term, link = unique_name("Term"), unique_name("Link")
         catalog.create_tables(
             [
@@ -522,7 +526,7 @@ class StateContract(CatalogFixtures):
             catalog.insert(link, [{"Dataset": dataset, "T": "blue"}])
 
     def test_refresh(self, catalog: Catalog, open_catalog: CatalogFactory) -> None:
-        """A table that another process made is known after a refresh, and its rows are read."""
+        """After a refresh, a table that another process created is readable."""
         other, name = open_catalog(), unique_name("T")
         other.create_tables([Table(name, (Column("A"),))])
         rid = insert_row(other, name, {"A": "x"})
@@ -530,7 +534,7 @@ class StateContract(CatalogFixtures):
         assert select_row(catalog, name, rid)["A"] == "x"
 
     def test_cite(self, catalog: Catalog) -> None:
-        """A citation is a URL with the id, and with the snapshot where one is asked for."""
+        """A citation is a URL with the RID, and with the snapshot if one is passed."""
         rid, snapshot = insert_dataset(catalog), catalog.snapshot()
         assert ":" in catalog.cite(rid)
         assert rid in catalog.cite(rid)
@@ -538,19 +542,19 @@ class StateContract(CatalogFixtures):
         assert catalog.cite(rid) == catalog.cite(rid) != catalog.cite(rid, snapshot)
 
     def test_use_after_close(self, catalog: Catalog) -> None:
-        """A closed catalog opens again by itself."""
+        """A closed catalog opens again on the next call."""
         catalog.close()
         assert catalog.locate([insert_dataset(catalog)])
         catalog.close()
 
-    def test_threads(self, catalog: Catalog, things: str) -> None:
-        """Several threads may read and write at once."""
+    def test_threads(self, catalog: Catalog, typed_table: str) -> None:
+        """Several threads can read and write at once."""
         with ThreadPoolExecutor(8) as threads:
-            rids = list(threads.map(lambda number: insert_row(catalog, things, {"Whole": number}), range(40)))
-        assert len(catalog.select(things, {"RID": rids})) == 40
+            rids = list(threads.map(lambda number: insert_row(catalog, typed_table, {"Whole": number}), range(40)))
+        assert len(catalog.select(typed_table, {"RID": rids})) == 40
 
     def test_fork(self, catalog: Catalog) -> None:
-        """A forked process may use the catalog that its parent opened, and the parent after it."""
+        """A forked process can use its parent's open catalog, and so can the parent afterwards."""
         name = unique_name("forked")
         child = multiprocessing.get_context("fork").Process(target=insert_named_dataset, args=(catalog, name))
         child.start()
@@ -561,4 +565,4 @@ class StateContract(CatalogFixtures):
 
 
 class CatalogContract(RowContract, QueryContract, StateContract):
-    """The promises of `deriva_ml_core.backend.Catalog`; override the fixture `open_catalog`."""
+    """Contract tests of `deriva_ml_core.backend.Catalog`. Override the fixture `open_catalog`."""

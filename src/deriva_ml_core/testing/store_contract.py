@@ -1,4 +1,4 @@
-"""What every object store promises, as tests: subclass, give one, and run pytest."""
+"""Contract tests of the `ObjectStore` protocol: subclass, override one fixture, and run pytest."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ TRAVERSAL_NAMES = ("", "..", "../x", "a/../../x", "/etc/passwd", "a//b", "a/./b"
 
 
 class SimulatedKill(BaseException):
-    """What ends a process in the middle of a step, as far as a test can."""
+    """Stands for a kill of the process in the middle of a step."""
 
 
 def read_object(store: ObjectStore, stored: StoredObject, target: Path) -> bytes:
-    """The bytes of an object."""
+    """Return the bytes of an object."""
     store.get(stored.url, target, length=stored.length, md5=stored.md5, options=OPTIONS)
     return target.read_bytes()
 
 
 def put_from_child(store: ObjectStore, file: Path) -> None:
-    """Store a file from another process."""
+    """Store a file. Runs in another process."""
     store.put("Image", "same.png", file, handover=TransferMode.copy, options=OPTIONS)
     store.sync()
 
 
 def kill_after_notes(count: int, notes: list[JsonValue]) -> Callable[[JsonValue], None]:
-    """A note that is written down, and after the given number of them the process dies."""
+    """Return a `note` callback that appends to `notes` and raises `SimulatedKill` after `count` calls."""
 
-    def note(said: JsonValue) -> None:
-        notes.append(said)
+    def note(state: JsonValue) -> None:
+        notes.append(state)
         if len(notes) == count:
             raise SimulatedKill
 
@@ -64,49 +64,49 @@ def kill_after_notes(count: int, notes: list[JsonValue]) -> Callable[[JsonValue]
 
 
 class ObjectStoreContract:
-    """The promises of `deriva_ml_core.backend.ObjectStore`; override `store`."""
+    """Contract tests of `deriva_ml_core.backend.ObjectStore`. Override the fixture `store`."""
 
     @pytest.fixture
     def store(self) -> ObjectStore:
-        """The store of one test."""
+        """Return the store of one test."""
         raise NotImplementedError("override the fixture store")
 
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
-        """A file that lies beside the store."""
+        """Return a file outside the store."""
         path = tmp_path / "file.bin"
         path.write_bytes(CONTENT)
         return path
 
     @pytest.mark.parametrize("handover", list(TransferMode))
     def test_bytes_round_trip(self, store: ObjectStore, file: Path, tmp_path: Path, handover: TransferMode) -> None:
-        """What was put is what comes back, with its length and MD5."""
+        """A stored file is returned unchanged, with its length and MD5."""
         stored = store.put("Image", "a.png", file, handover=handover, options=OPTIONS)
         store.sync()
         assert (stored.md5, stored.length) == (hashlib.md5(CONTENT).hexdigest(), len(CONTENT))
         assert read_object(store, stored, tmp_path / "new folder" / "copy") == CONTENT
 
     def test_url(self, store: ObjectStore, file: Path) -> None:
-        """An object's URL has table, MD5, filename and version."""
+        """An object's URL contains table, MD5, file name and version."""
         stored = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS)
         assert re.search(rf"/hatrac/Image/{stored.md5}\.a\.png:[^:/]+$", stored.url)
 
     @pytest.mark.parametrize("name", FILE_NAMES)
     def test_names(self, store: ObjectStore, file: Path, tmp_path: Path, name: str) -> None:
-        """Any file name names an object, sub-folders included, and is one part of its URL."""
+        """Every file name is accepted, including sub-folders, and is one segment of the URL."""
         stored = store.put("Image", name, file, handover=TransferMode.copy, options=OPTIONS)
         assert re.search(r"/hatrac/Image/[^/?#\s]+:[^/:]+$", stored.url)
         assert read_object(store, stored, tmp_path / "copy") == CONTENT
 
     @pytest.mark.parametrize("name", TRAVERSAL_NAMES)
     def test_path_traversal(self, store: ObjectStore, file: Path, name: str) -> None:
-        """A name that climbs out of its folder is refused."""
+        """A name that leaves its folder is refused."""
         with pytest.raises(InvalidFileName):
             store.put("Image", name, file, handover=TransferMode.move, options=OPTIONS)
         assert file.read_bytes() == CONTENT
 
     def test_empty_file(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """A file may have no bytes."""
+        """An empty file can be stored."""
         file.write_bytes(b"")
         assert (
             read_object(
@@ -121,14 +121,14 @@ class ObjectStoreContract:
         assert store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS) == first
 
     def test_two_names(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """The same bytes under another name have another URL, and both can be had."""
+        """The same bytes under another name have another URL, and both can be read."""
         first = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS)
         second = store.put("Image", "b.png", file, handover=TransferMode.move, options=OPTIONS)
         assert first.url != second.url
         assert read_object(store, first, tmp_path / "1") == read_object(store, second, tmp_path / "2") == CONTENT
 
     def test_copied_file_is_unchanged(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """A file that is to be copied stays as it is, and may be written again without changing the object."""
+        """A copied file stays unchanged, and writing to it later does not change the object."""
         before = file.stat()
         stored = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS)
         after = file.stat()
@@ -139,7 +139,7 @@ class ObjectStoreContract:
 
     @pytest.mark.parametrize("handover", list(TransferMode))
     def test_link(self, store: ObjectStore, file: Path, tmp_path: Path, handover: TransferMode) -> None:
-        """A link is followed; it and the file that it names stay."""
+        """A symbolic link is followed. The link and its target stay."""
         link = tmp_path / "link"
         link.symlink_to(file)
         stored = store.put("Image", "a.png", link, handover=handover, options=OPTIONS)
@@ -148,14 +148,14 @@ class ObjectStoreContract:
         assert read_object(store, stored, tmp_path / "copy") == CONTENT
 
     def test_moved_path_written_again(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """A path whose file the store took may be opened for writing again: the object does not change."""
+        """Writing to the path of a moved file does not change the object."""
         stored = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS)
         with file.open("a+b") as opened:
             opened.write(b"more")
         assert read_object(store, stored, tmp_path / "copy") == CONTENT
 
     def test_moved_file_with_another_name(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """A file to be moved that has another name still is not shared with it."""
+        """A moved file with another hard link does not share its bytes with that link."""
         other = tmp_path / "other name"
         os.link(file, other)
         stored = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS)
@@ -164,7 +164,7 @@ class ObjectStoreContract:
         assert read_object(store, stored, tmp_path / "copy") == CONTENT
 
     def test_hardlinked_file_stays(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """A file that is to be shared stays in its place; another one there, or none, changes the object in nothing."""
+        """A hard-linked file stays. Replacing or deleting it does not change the object."""
         stored = store.put("Image", "a.png", file, handover=TransferMode.hardlink, options=OPTIONS)
         store.sync()
         assert file.read_bytes() == CONTENT
@@ -177,7 +177,7 @@ class ObjectStoreContract:
         store.verify(stored.url, length=stored.length, md5=stored.md5)
 
     def test_hardlink_under_several_names(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """A file may be shared under several names, and its object got from a file of the same bytes before."""
+        """A file can be hard-linked under several names, also if the store already has its bytes."""
         (tmp_path / "before").write_bytes(CONTENT)
         store.put("Image", "a.png", tmp_path / "before", handover=TransferMode.move, options=OPTIONS)
         stored = [
@@ -188,7 +188,7 @@ class ObjectStoreContract:
         assert read_object(store, stored[0], tmp_path / "1") == read_object(store, stored[1], tmp_path / "2") == CONTENT
 
     def test_no_file(self, store: ObjectStore, tmp_path: Path) -> None:
-        """A file that is not there raises FileNotFoundError; a folder is no file."""
+        """A missing file raises FileNotFoundError, and a folder raises InvalidFileName."""
         with pytest.raises(FileNotFoundError):
             store.put("Image", "a.png", tmp_path / "none", handover=TransferMode.move, options=OPTIONS)
         with pytest.raises(InvalidFileName):
@@ -199,25 +199,25 @@ class ObjectStoreContract:
     def test_killed_during_put(
         self, store: ObjectStore, file: Path, tmp_path: Path, handover: TransferMode, at: int
     ) -> None:
-        """A put that died after any note is done by the next one, which gets that note."""
-        heard: list[JsonValue] = []
+        """A put that was killed after any note is completed by the next put with that note."""
+        notes: list[JsonValue] = []
         with suppress(SimulatedKill):
-            store.put("Image", "a.png", file, handover=handover, options=OPTIONS, note=kill_after_notes(at, heard))
+            store.put("Image", "a.png", file, handover=handover, options=OPTIONS, note=kill_after_notes(at, notes))
         stored = store.put(
-            "Image", "a.png", file, handover=handover, options=OPTIONS, resume=heard[-1] if heard else None
+            "Image", "a.png", file, handover=handover, options=OPTIONS, resume=notes[-1] if notes else None
         )
         assert read_object(store, stored, tmp_path / "copy") == CONTENT
 
     def test_resume_after_move(self, store: ObjectStore, file: Path) -> None:
-        """A file that is gone since the store took it is found by its last note."""
-        heard: list[JsonValue] = []
-        first = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, note=heard.append)
+        """A file that was already moved into the store is found by its last note."""
+        notes: list[JsonValue] = []
+        first = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, note=notes.append)
         if file.exists():
-            pytest.skip("this store leaves the file to its owner")
-        assert store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, resume=heard[-1]) == first
+            pytest.skip("this store does not move files")
+        assert store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, resume=notes[-1]) == first
 
     def test_checksum_mismatch(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """An object whose bytes are not those expected is named, and nothing is left at the target."""
+        """An object with unexpected bytes is reported by URL, and nothing is left at the target."""
         stored = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS)
         store.verify(stored.url, length=stored.length, md5=stored.md5)
         for length, md5 in ((stored.length + 1, stored.md5), (stored.length, "0" * 32)):
@@ -228,13 +228,13 @@ class ObjectStoreContract:
         assert [path.name for path in tmp_path.iterdir() if path.name == "copy"] == []
 
     def test_existing_target_is_replaced(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """What was at the target before is replaced as a whole."""
+        """An existing file at the target is replaced completely."""
         stored = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS)
         (tmp_path / "copy").write_bytes(b"x" * 2 * len(CONTENT))
         assert read_object(store, stored, tmp_path / "copy") == CONTENT
 
     def test_download_is_independent(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """What was brought may be written: the object does not change."""
+        """Writing to a downloaded file does not change the object."""
         stored = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS)
         read_object(store, stored, tmp_path / "copy")
         with (tmp_path / "copy").open("r+b") as opened:
@@ -247,7 +247,7 @@ class ObjectStoreContract:
         assert re.fullmatch(r"[a-z]+:\S+", store.source(stored.url))
 
     def test_use_after_close(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """A closed store opens again by itself."""
+        """A closed store opens again on the next call."""
         store.close()
         assert (
             read_object(
@@ -257,7 +257,7 @@ class ObjectStoreContract:
         )
 
     def test_sync(self, store: ObjectStore, tmp_path: Path) -> None:
-        """Few or many objects, and none, are made durable by one call, which may be repeated."""
+        """One call makes any number of objects durable, and can be repeated."""
         store.sync()
         for number in range(40):
             (tmp_path / str(number)).write_bytes(f"{number}".encode())
@@ -266,11 +266,11 @@ class ObjectStoreContract:
         store.sync()
 
     def test_preferred_concurrency(self, store: ObjectStore) -> None:
-        """It says how many files it takes at once with profit: at least one."""
+        """The preferred number of parallel transfers is at least one."""
         assert store.preferred_concurrency >= 1
 
     def test_threads(self, store: ObjectStore, tmp_path: Path) -> None:
-        """Several threads may put the same bytes and different ones at once."""
+        """Several threads can store equal and different bytes at once."""
 
         def put(number: int) -> StoredObject:
             path = tmp_path / f"{number}"
@@ -283,7 +283,7 @@ class ObjectStoreContract:
         assert read_object(store, stored[0], tmp_path / "copy") == CONTENT
 
     def test_fork(self, store: ObjectStore, file: Path, tmp_path: Path) -> None:
-        """A forked process may use the store that its parent opened, and the parent after it."""
+        """A forked process can use its parent's store, and so can the parent afterwards."""
         child = multiprocessing.get_context("fork").Process(target=put_from_child, args=(store, file))
         child.start()
         child.join()

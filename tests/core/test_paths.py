@@ -1,4 +1,4 @@
-"""Which addresses the embedded backend answers for."""
+"""Addresses that the embedded backend serves."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from deriva_ml_core.plugins.builtin.connect import connect
 
 
 @pytest.mark.parametrize("hostname", [None, ""])
-def test_no_host(hostname: str | None, home: Path) -> None:
-    """Without a host name the catalog lies in DERIVA_ML_HOME, in local/."""
+def test_default_folder(hostname: str | None, home: Path) -> None:
+    """Without a host name, the catalog is in DERIVA_ML_HOME, in local/."""
     assert embedded_catalog_folder(hostname) == home / "local"
 
 
-def test_home_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without DERIVA_ML_HOME that is ~/.deriva-ml."""
+def test_default_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without DERIVA_ML_HOME, the home folder is ~/.deriva-ml."""
     monkeypatch.delenv("DERIVA_ML_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
     assert embedded_catalog_folder(None) == Path("/home/ada/.deriva-ml/local")
@@ -42,8 +42,8 @@ def test_home_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         ("file:/data/a b", "/data/a b"),
     ],
 )
-def test_folders(hostname: str, folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A folder may be given absolutely, from here, from home, and as a URL."""
+def test_file_addresses(hostname: str, folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder can be absolute, relative to the current directory or the home directory, or a URL."""
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.chdir(tmp_path)
     assert str(embedded_catalog_folder(hostname)) == folder.replace("<here>", str(tmp_path))
@@ -52,8 +52,8 @@ def test_folders(hostname: str, folder: str, monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.parametrize(
     "hostname", ["localhost:8080", "localhost", "example.org", "https://x.org", "HTTP://localhost"]
 )
-def test_servers_are_told_apart(hostname: str) -> None:
-    """A server's name names no folder, and its catalogs have numbers."""
+def test_server_addresses(hostname: str) -> None:
+    """The address of a server has no folder, and needs the number of a catalog."""
     assert embedded_catalog_folder(hostname) is None
     with pytest.raises(ConfigurationError, match=r"DerivaML\.create"):
         connect(Address(hostname=hostname))
@@ -61,26 +61,26 @@ def test_servers_are_told_apart(hostname: str) -> None:
 
 @pytest.mark.parametrize("hostname", ["x://y", "s3://bucket", "ftp://example.org", "file://other-machine/x", "file:"])
 def test_unknown_addresses(hostname: str) -> None:
-    """A scheme that nobody answers for, and a folder that is not named, are errors that say what is known."""
+    """An unknown scheme, and an address without a folder, raise with the supported addresses."""
     with pytest.raises(UnknownAddress, match="file:"):
         connect(Address(hostname=hostname))
 
 
-def test_no_number(tmp_path: Path) -> None:
-    """An embedded catalog has no number, and none may be given."""
+def test_catalog_id_is_refused(tmp_path: Path) -> None:
+    """An embedded catalog has no number."""
     with pytest.raises(ConfigurationError, match="'1'"):
         connect(Address(hostname=f"file:{tmp_path}", catalog_id="1"))
 
 
 def test_hook_connect(tmp_path: Path) -> None:
-    """Asked through the plugins, it opens catalog and store in the folder, and its working folders lie there."""
+    """The hook `connect` opens the catalog and the store in the folder, which also holds the working folders."""
     backend = load_plugins({}).hook.connect(address=Address(hostname=f"file:{tmp_path}/x"))
     assert backend.folder == tmp_path / "x"
     assert "Workflow" in backend.catalog.model.tables
     assert (tmp_path / "x" / "catalog.sqlite").exists()
 
 
-def test_import_loads_no_database() -> None:
-    """The built-in loads SQLAlchemy only when it answers."""
+def test_import_does_not_load_sqlalchemy() -> None:
+    """Importing the built-in plugin does not load SQLAlchemy."""
     code = "import deriva_ml_core.plugins.builtin.connect, sys; print('sqlalchemy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -1,4 +1,4 @@
-"""Whether a folder lies on another machine's disk."""
+"""Detection of network file systems."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ MOUNTS = [("/", "ext4"), ("/home", "nfs4"), ("/home/local", "xfs"), ("/scratch",
         ("/net/a b/c", "fuse.sshfs"),
     ],
 )
-def test_the_nearest_mount_counts(folder: str, kind: str | None) -> None:
-    """A folder lies on what is mounted nearest above it."""
+def test_nearest_mount(folder: str, kind: str | None) -> None:
+    """The nearest mount point above a folder determines its file system."""
     assert detect_network_file_system(Path(folder), MOUNTS) == kind
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "gpfs", "ceph", "9p"])
 def test_network_file_systems(kind: str) -> None:
-    """Each file system that several machines write is known by its type."""
+    """Each network file system is recognised by its type."""
     assert detect_network_file_system(Path("/x"), [("/", "ext4"), ("/x", kind)]) == kind
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "apfs", "zfs", "tmpfs", "overlay", "fuse.portal", "fuseblk"])
-def test_disks(kind: str) -> None:
-    """A disk of this machine is none."""
+def test_local_file_systems(kind: str) -> None:
+    """Local file systems are not network file systems."""
     assert detect_network_file_system(Path("/x"), [("/", "nfs"), ("/x", kind)]) is None
 
 
-def test_two_mounts_at_one_place() -> None:
-    """Of two file systems at one place the one mounted last is seen."""
+def test_repeated_mount_point() -> None:
+    """Of two mounts at the same mount point, the last one counts."""
     assert detect_network_file_system(Path("/x"), [("/x", "nfs"), ("/x", "ext4")]) is None
 
 
-def test_mounts_of_linux(tmp_path: Path) -> None:
-    """Linux's list is read, with the spaces that it writes as numbers."""
+def test_list_mounts_on_linux(tmp_path: Path) -> None:
+    """Linux's list is parsed, with escaped spaces."""
     table = tmp_path / "mounts"
     table.write_text("/dev/vda / ext4 rw 0 0\nhost:/x /net/a\\040b nfs4 rw 0 0\n\n")
     assert list_mounts(table) == [("/", "ext4"), ("/net/a b", "nfs4")]
 
 
-def test_mounts_elsewhere(tmp_path: Path) -> None:
-    """Without that list psutil says where this machine's file systems are mounted."""
+def test_list_mounts_without_linux(tmp_path: Path) -> None:
+    """Without Linux's list, psutil returns the mount points."""
     assert "/" in dict(list_mounts(tmp_path / "none"))

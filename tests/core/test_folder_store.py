@@ -1,4 +1,4 @@
-"""The folder store: the inode rule, damage, full disks, and what a killed process left."""
+"""Folder store: moves, hard links and copies, damaged objects, full disks and killed processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded_samples import in_child, open_to_all, small_disk, unprivileged
+from embedded_samples import run_in_child, small_disk, unprivileged_user, world_writable_folder
 
 from deriva_ml_core.backends.embedded import FolderStore
 from deriva_ml_core.backends.folder.durability import MAX_SINGLE_FSYNCS, make_durable
@@ -40,30 +40,30 @@ def put(store: FolderStore, file: Path, handover: TransferMode = TransferMode.mo
     return store.put("Image", "a.png", file, handover=handover, options=OPTIONS)
 
 
-def place(store: FolderStore, stored: StoredObject) -> Path:
+def object_path(store: FolderStore, stored: StoredObject) -> Path:
     return Path(store.source(stored.url).removeprefix("file://"))
 
 
-def everything(folder: Path) -> Iterator[Path]:
+def list_objects(folder: Path) -> Iterator[Path]:
     return (path for path in (folder / "objects").rglob("*") if path.is_file())
 
 
-# The inode rule ------------------------------------------------------------------------------------------------------
+# Moves, hard links and copies ----------------------------------------------------------------------------------------
 
 
-def test_an_owned_file_is_moved(store: FolderStore, file: Path) -> None:
-    """What was handed out is renamed into its place, under its digest, read-only; its time and inode stay."""
+def test_put_moves_file(store: FolderStore, file: Path) -> None:
+    """A moved file is renamed to its digest and read-only, with its time and inode."""
     before = file.stat()
     stored = put(store, file)
-    path, after = place(store, stored), place(store, stored).stat()
+    path, after = object_path(store, stored), object_path(store, stored).stat()
     assert not file.exists()
     assert (path.name, path.parent.name) == (stored.md5, stored.md5[:2])
     assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
     assert after.st_mode & 0o777 == 0o444
 
 
-def test_a_big_owned_file_costs_no_room(store: FolderStore, tmp_path: Path) -> None:
-    """Moving a big file allocates no blocks, and copying a foreign one allocates its size once."""
+def test_disk_usage_of_move_and_copy(store: FolderStore, tmp_path: Path) -> None:
+    """A move allocates no blocks, and a copy allocates the size of the file once."""
 
     def used() -> int:
         return sum(path.stat().st_blocks for path in tmp_path.rglob("*") if path.is_file()) * 512
@@ -84,25 +84,25 @@ def test_a_big_owned_file_costs_no_room(store: FolderStore, tmp_path: Path) -> N
     assert size <= used() - between < size + 2**20
 
 
-def test_a_foreign_file_keeps_its_time(store: FolderStore, file: Path) -> None:
-    """A copy has the time of its original, and is read-only."""
+def test_copy_keeps_modification_time(store: FolderStore, file: Path) -> None:
+    """A copy has the modification time of its original, and is read-only."""
     os.utime(file, ns=(10**18, 10**18 + 7))
-    found = place(store, put(store, file, TransferMode.copy)).stat()
+    found = object_path(store, put(store, file, TransferMode.copy)).stat()
     assert (found.st_mtime_ns, found.st_mode & 0o777) == (10**18 + 7, 0o444)
 
 
-def test_a_shared_file_has_two_names(store: FolderStore, file: Path) -> None:
-    """A file that is shared is one file under two names, read-only under both, and nothing of it is copied."""
+def test_put_hardlinks_file(store: FolderStore, file: Path) -> None:
+    """A hard-linked file is one read-only file with two names, and no bytes are copied."""
     inode = file.stat().st_ino
     stored = put(store, file, TransferMode.hardlink)
-    found = place(store, stored).stat()
+    found = object_path(store, stored).stat()
     assert (found.st_ino, found.st_nlink, found.st_mode & 0o777) == (inode, 2, 0o444)
     assert file.stat().st_ino == inode
-    assert len(list(everything(file.parent))) == 1
+    assert len(list(list_objects(file.parent))) == 1
 
 
-def test_a_shared_file_is_read_once(store: FolderStore, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is shared, also for a second name, is read for its MD5 and not once more."""
+def test_hardlinked_file_is_read_once(store: FolderStore, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hard-linked file is read once per put."""
     read: list[str] = []
     opened = Path.open
 
@@ -116,10 +116,10 @@ def test_a_shared_file_is_read_once(store: FolderStore, file: Path, monkeypatch:
     assert len(read) == 2
 
 
-def test_a_file_that_changes_while_it_is_shared_is_copied(
+def test_file_changed_during_hardlink_is_copied(
     store: FolderStore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is written in place after a file was read, against what was promised, makes it a copy of the new bytes."""
+    """A file that is written while it is hard-linked is copied with its new bytes."""
     chmod = Path.chmod
 
     def late(path: Path, mode: int) -> None:
@@ -130,47 +130,47 @@ def test_a_file_that_changes_while_it_is_shared_is_copied(
 
     monkeypatch.setattr(Path, "chmod", late)
     stored = put(store, file, TransferMode.hardlink)
-    assert place(store, stored).read_bytes() == b"some bytes and more"
-    assert not place(store, stored).samefile(file)
+    assert object_path(store, stored).read_bytes() == b"some bytes and more"
+    assert not object_path(store, stored).samefile(file)
     store.verify(stored.url, length=stored.length, md5=stored.md5)
-    assert len(list(everything(file.parent))) == 1
+    assert len(list(list_objects(file.parent))) == 1
 
 
-def test_a_file_elsewhere_is_not_shared_but_copied(store: FolderStore, tmp_path: Path) -> None:
-    """A file on another disk cannot have a second name here: it is copied, and stays."""
+def test_hardlink_across_file_systems(store: FolderStore, tmp_path: Path) -> None:
+    """A file on another file system is copied instead of hard-linked, and stays."""
     with small_disk(tmp_path / "disk", 2**20) as disk:
         elsewhere = disk / "file"
         elsewhere.write_bytes(b"elsewhere")
         stored = put(store, elsewhere, TransferMode.hardlink)
-        assert place(store, stored).read_bytes() == elsewhere.read_bytes() == b"elsewhere"
-        assert place(store, stored).stat().st_dev != elsewhere.stat().st_dev
+        assert object_path(store, stored).read_bytes() == elsewhere.read_bytes() == b"elsewhere"
+        assert object_path(store, stored).stat().st_dev != elsewhere.stat().st_dev
 
 
-def test_an_owned_file_with_another_name_is_copied(store: FolderStore, file: Path) -> None:
-    """A file that has another name still is copied; the name that was handed out goes all the same."""
+def test_move_of_file_with_hardlinks(store: FolderStore, file: Path) -> None:
+    """A file with several hard links is copied, and the moved name is deleted."""
     other = file.with_name("other")
     os.link(file, other)
     stored = put(store, file)
     assert not file.exists()
-    assert other.stat().st_ino != place(store, stored).stat().st_ino
+    assert other.stat().st_ino != object_path(store, stored).stat().st_ino
 
 
-def test_an_owned_file_elsewhere(store: FolderStore, tmp_path: Path) -> None:
-    """A file on another file system is copied into the store, and then goes, as if it had been moved."""
+def test_move_across_file_systems(store: FolderStore, tmp_path: Path) -> None:
+    """A file on another file system is copied and then deleted."""
     with small_disk(tmp_path / "elsewhere", 2**20) as disk:
         file = disk / "staged.bin"
         file.write_bytes(b"from elsewhere")
         notes: list[object] = []
         stored = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, note=notes.append)
         assert not file.exists()
-        assert place(store, stored).read_bytes() == b"from elsewhere"
+        assert object_path(store, stored).read_bytes() == b"from elsewhere"
         assert (
             store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, resume=notes[-1]) == stored
         )  # type: ignore[arg-type]
 
 
-def test_written_again_after_put(store: FolderStore, file: Path) -> None:
-    """Whoever opens the path again for writing, root too, writes another file."""
+def test_path_is_written_after_move(store: FolderStore, file: Path) -> None:
+    """Writing to the path of a moved file, also as root, writes another file."""
     stored = put(store, file)
     with file.open("wb") as opened:
         opened.write(b"other")
@@ -179,8 +179,8 @@ def test_written_again_after_put(store: FolderStore, file: Path) -> None:
     store.verify(stored.url, length=stored.length, md5=stored.md5)
 
 
-def test_written_while_it_is_put(store: FolderStore, tmp_path: Path) -> None:
-    """A file that is written while it is read for its digest is stored with the digest of what is stored."""
+def test_file_is_written_during_copy(store: FolderStore, tmp_path: Path) -> None:
+    """A file that is written while it is copied is stored with the digest of the stored bytes."""
     file = tmp_path / "local" / "log.txt"
     file.parent.mkdir()
     file.write_bytes(b"x" * 2**22)
@@ -201,20 +201,20 @@ def test_written_while_it_is_put(store: FolderStore, tmp_path: Path) -> None:
     store.verify(stored.url, length=stored.length, md5=stored.md5)
 
 
-def test_changed_between_digest_and_move(store: FolderStore, file: Path) -> None:
-    """A file that changes after its digest was taken is read again: object and digest always agree."""
+def test_file_is_changed_before_move(store: FolderStore, file: Path) -> None:
+    """A file that changes after its digest was computed is read again."""
 
     def write_once(_: object) -> None:
         if file.stat().st_mode & 0o222 and file.read_bytes() == b"some bytes":
             file.write_bytes(b"other bytes, and more")
 
     stored = store.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, note=write_once)
-    assert place(store, stored).read_bytes() == b"other bytes, and more"
+    assert object_path(store, stored).read_bytes() == b"other bytes, and more"
     store.verify(stored.url, length=stored.length, md5=stored.md5)
 
 
-def test_always_changing(store: FolderStore, file: Path) -> None:
-    """A file that changes at each look is at last copied as it is."""
+def test_file_keeps_changing(store: FolderStore, file: Path) -> None:
+    """A file that changes on every attempt is finally copied as it is."""
 
     def write(_: object) -> None:
         if file.exists():
@@ -226,31 +226,31 @@ def test_always_changing(store: FolderStore, file: Path) -> None:
     assert not file.exists()
 
 
-# Equal bytes, damage -------------------------------------------------------------------------------------------------
+# Equal and damaged objects -------------------------------------------------------------------------------------------
 
 
-def test_equal_bytes_are_kept_once(store: FolderStore, file: Path, tmp_path: Path) -> None:
-    """Bytes that are there already are not stored again, and the owned file goes."""
-    first = place(store, put(store, file, TransferMode.copy))
+def test_equal_bytes_are_stored_once(store: FolderStore, file: Path, tmp_path: Path) -> None:
+    """Equal bytes are stored once, and a moved file is deleted."""
+    first = object_path(store, put(store, file, TransferMode.copy))
     inode = first.stat().st_ino
     put(store, file, TransferMode.copy)
     put(store, file)
     assert not file.exists()
     assert first.stat().st_ino == inode
-    assert list(everything(tmp_path / "local")) == [first]
+    assert list(list_objects(tmp_path / "local")) == [first]
 
 
-def flip(path: Path) -> None:
+def damage(path: Path) -> None:
     path.chmod(0o644)
     content = bytearray(path.read_bytes())
     content[0] ^= 1
     path.write_bytes(content)
 
 
-def test_flipped_bytes_are_found_and_named(store: FolderStore, file: Path, tmp_path: Path) -> None:
-    """An object whose bytes changed in place is found at verifying and at bringing, named, and not brought."""
+def test_damaged_object(store: FolderStore, file: Path, tmp_path: Path) -> None:
+    """A damaged object is reported by `verify` and `get` with its URL and path, and is not copied."""
     stored = put(store, file)
-    flip(place(store, stored))
+    damage(object_path(store, stored))
     for act in (
         lambda: store.verify(stored.url, length=stored.length, md5=stored.md5),
         lambda: store.get(stored.url, tmp_path / "copy", length=stored.length, md5=stored.md5, options=OPTIONS),
@@ -258,22 +258,22 @@ def test_flipped_bytes_are_found_and_named(store: FolderStore, file: Path, tmp_p
         with pytest.raises(ChecksumMismatch, match="is damaged") as raised:
             act()
         assert stored.url in str(raised.value)
-        assert str(place(store, stored)) in str(raised.value)
+        assert str(object_path(store, stored)) in str(raised.value)
     assert {path.name for path in tmp_path.iterdir()} <= {"local", "home"}
 
 
 @pytest.mark.parametrize("handover", list(TransferMode))
-def test_a_damaged_object_is_made_good(store: FolderStore, file: Path, handover: TransferMode) -> None:
-    """Storing the right bytes again puts them in the place of a damaged object."""
-    flip(place(store, put(store, file, TransferMode.copy)))
+def test_put_repairs_damaged_object(store: FolderStore, file: Path, handover: TransferMode) -> None:
+    """Storing the original bytes again replaces a damaged object."""
+    damage(object_path(store, put(store, file, TransferMode.copy)))
     stored = put(store, file, handover)
     store.verify(stored.url, length=stored.length, md5=stored.md5)
 
 
-def test_a_lost_object_is_named(store: FolderStore, file: Path, tmp_path: Path) -> None:
-    """An object that is gone is said to be lost."""
+def test_lost_object(store: FolderStore, file: Path, tmp_path: Path) -> None:
+    """A missing object is reported with its URL."""
     stored = put(store, file)
-    place(store, stored).unlink()
+    object_path(store, stored).unlink()
     with pytest.raises(ChecksumMismatch, match=r"a\.png.* is lost"):
         store.get(stored.url, tmp_path / "copy", length=stored.length, md5=stored.md5, options=OPTIONS)
 
@@ -289,8 +289,8 @@ COLLISION = (
 )
 
 
-def test_two_files_with_one_digest(store: FolderStore, tmp_path: Path) -> None:
-    """Different bytes with the same MD5 are refused; neither object nor file is touched."""
+def test_md5_collision(store: FolderStore, tmp_path: Path) -> None:
+    """Different bytes with the same MD5 are refused, and neither the object nor the file is changed."""
     files = [tmp_path / "one", tmp_path / "other"]
     for file, text in zip(files, COLLISION, strict=True):
         file.write_bytes(bytes.fromhex(text))
@@ -298,44 +298,40 @@ def test_two_files_with_one_digest(store: FolderStore, tmp_path: Path) -> None:
     stored = put(store, files[0], TransferMode.copy)
     with pytest.raises(FileConflict, match="same MD5"):
         put(store, files[1])
-    assert place(store, stored).read_bytes() == bytes.fromhex(COLLISION[0])
+    assert object_path(store, stored).read_bytes() == bytes.fromhex(COLLISION[0])
     assert files[1].read_bytes() == bytes.fromhex(COLLISION[1])
 
 
-# Interrupted ---------------------------------------------------------------------------------------------------------
+# Interruptions -------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_killed_copy_left_is_removed(store: FolderStore, file: Path, tmp_path: Path) -> None:
-    """A copy that a killed process left half done is found by its note and removed."""
+def test_put_deletes_draft_of_killed_copy(store: FolderStore, file: Path, tmp_path: Path) -> None:
+    """The next put deletes the incomplete copy of a killed process."""
     notes: list[object] = []
-
-    def die() -> None:
-        store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS, note=notes.append)
-
-    die()
-    half = tmp_path / "local" / "objects" / notes[0]["draft"]  # type: ignore[index]
-    half.write_bytes(b"som")
+    store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS, note=notes.append)
+    draft = tmp_path / "local" / "objects" / notes[0]["draft"]  # type: ignore[index]
+    draft.write_bytes(b"som")
     store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS, resume=notes[0])  # type: ignore[arg-type]
-    assert not half.exists()
+    assert not draft.exists()
 
 
 @pytest.mark.parametrize("note", [{"draft": "../../staged.bin"}, {"draft": "draft-/../../../staged.bin"}, {}, "x", 7])
-def test_strange_notes(store: FolderStore, file: Path, note: object) -> None:
-    """A note that is not ours removes nothing and hinders nothing."""
+def test_invalid_resume_note(store: FolderStore, file: Path, note: object) -> None:
+    """An unknown note deletes nothing, and the file is stored."""
     stored = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS, resume=note)  # type: ignore[arg-type]
     assert stored.length == file.stat().st_size
 
 
-def test_a_note_of_what_is_not_there(store: FolderStore, tmp_path: Path) -> None:
-    """A file that is gone, and is not in the store either, is not there."""
+def test_resume_note_of_missing_object(store: FolderStore, tmp_path: Path) -> None:
+    """A file that is missing, and not in the store either, raises FileNotFoundError."""
     note = {"md5": "0" * 32, "length": 1}
     with pytest.raises(FileNotFoundError):
         store.put("Image", "a.png", tmp_path / "gone", handover=TransferMode.move, options=OPTIONS, resume=note)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("left", [b"", b"some", b"some bytes", b"some bytes and more", b"wrong"])
-def test_an_interrupted_copy_goes_on(store: FolderStore, file: Path, tmp_path: Path, left: bytes) -> None:
-    """Bringing an object goes on from what an interrupted call left, and begins again where that is wrong."""
+def test_get_resumes(store: FolderStore, file: Path, tmp_path: Path, left: bytes) -> None:
+    """`get` resumes an interrupted copy, and starts again if the partial file is wrong."""
     stored = put(store, file)
     (tmp_path / f".{stored.md5}.part").write_bytes(left)
     store.get(stored.url, tmp_path / "copy", length=stored.length, md5=stored.md5, options=OPTIONS)
@@ -343,26 +339,26 @@ def test_an_interrupted_copy_goes_on(store: FolderStore, file: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
 
 
-def test_two_bring_one_object_to_one_place(store: FolderStore, tmp_path: Path) -> None:
-    """Several that bring the same object to the same place at once all succeed."""
+def test_concurrent_gets_to_one_target(store: FolderStore, tmp_path: Path) -> None:
+    """Several threads can copy the same object to the same target at once."""
     file = tmp_path / "big"
     file.write_bytes(os.urandom(2**23))
     stored = put(store, file, TransferMode.copy)
-    wrong: list[BaseException] = []
+    errors: list[BaseException] = []
 
-    def bring() -> None:
+    def get_repeatedly() -> None:
         try:
             for _ in range(5):
                 store.get(stored.url, tmp_path / "copy", length=stored.length, md5=stored.md5, options=OPTIONS)
         except BaseException as error:
-            wrong.append(error)
+            errors.append(error)
 
-    threads = [threading.Thread(target=bring) for _ in range(4)]
+    threads = [threading.Thread(target=get_repeatedly) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert wrong == []
+    assert errors == []
     assert (tmp_path / "copy").read_bytes() == file.read_bytes()
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
 
@@ -371,8 +367,8 @@ def test_two_bring_one_object_to_one_place(store: FolderStore, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("count", [1, MAX_SINGLE_FSYNCS, MAX_SINGLE_FSYNCS + 1, 200])
-def test_durable(tmp_path: Path, count: int) -> None:
-    """Few files, many, and ones that have gone since, are made durable."""
+def test_make_durable(tmp_path: Path, count: int) -> None:
+    """Any number of files can be made durable. Deleted files are skipped."""
     files = [tmp_path / "a" / f"{number % 7}" / f"{number}" for number in range(count)]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -381,8 +377,8 @@ def test_durable(tmp_path: Path, count: int) -> None:
     make_durable(files, tmp_path)
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
-    """Where there is no room nothing of the object is left, the file stays, and the error says what is missing."""
+def test_disk_full_on_put(tmp_path: Path) -> None:
+    """A put to a full disk leaves no object and keeps the file, and the error states sizes and remedy."""
     file = tmp_path / "big.bin"
     file.write_bytes(os.urandom(3 * 2**20))
     with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
@@ -393,14 +389,14 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert isinstance(raised.value, OSError)
             assert isinstance(raised.value, DerivaMLException)
             assert not isinstance(raised.value, StoreUnavailable)
-        assert list(everything(disk / "local")) == []
+        assert list(list_objects(disk / "local")) == []
         assert file.stat().st_size == 3 * 2**20
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
         assert put(store, file).length == 3 * 2**20
 
 
-def test_no_room_for_a_copy(store: FolderStore, tmp_path: Path) -> None:
-    """Where there is no room at the target the call says so, leaves nothing under that name, and may be repeated."""
+def test_disk_full_on_get(store: FolderStore, tmp_path: Path) -> None:
+    """A `get` to a full disk raises, leaves nothing at the target, and can be repeated."""
     file = tmp_path / "big.bin"
     file.write_bytes(os.urandom(3 * 2**20))
     stored = put(store, file, TransferMode.copy)
@@ -413,7 +409,7 @@ def test_no_room_for_a_copy(store: FolderStore, tmp_path: Path) -> None:
         assert (disk / "copy").read_bytes() == file.read_bytes()
 
 
-LAST_PIECE = """
+PARTIAL_WRITE = """
 import resource, sys
 from pathlib import Path
 from deriva_ml_core.backends.folder.store import FolderStore
@@ -425,47 +421,51 @@ FolderStore(folder).put("Image", "a.bin", file, handover=TransferMode.copy, opti
 """
 
 
-def test_a_write_that_takes_only_a_part(tmp_path: Path) -> None:
-    """Where a file's last piece is written in part, as on a disk that fills up just there, nothing is stored."""
+def test_partial_write(tmp_path: Path) -> None:
+    """If the last write of a file is partial, nothing is stored."""
     file = tmp_path / "two.bin"
     file.write_bytes(os.urandom(2 * 2**20))
-    child = [sys.executable, "-c", LAST_PIECE, tmp_path / "local", file]
+    child = [sys.executable, "-c", PARTIAL_WRITE, tmp_path / "local", file]
     assert "StoreUnavailable" in subprocess.run(child, capture_output=True, text=True, check=False).stderr
     assert [path for path in (tmp_path / "local").rglob("*") if path.is_file()] == []
 
 
-def test_a_store_that_cannot_be_written() -> None:
-    """A store in a folder that this user may not write says so."""
-    with open_to_all() as folder:
+def test_read_only_store() -> None:
+    """A put into a read-only store raises with the folder."""
+    with world_writable_folder() as folder:
         store = FolderStore(folder / "local")
         (folder / "warm").write_bytes(b"x")
         put(store, folder / "warm")
         (folder / "file").write_bytes(b"y")
         (folder / "local" / "objects").chmod(0o555)
-        said = in_child(lambda: put(store, folder / "file", TransferMode.copy) and None, user=unprivileged())
-    assert said.startswith("CatalogReadOnly")
-    assert "objects" in said
+        message = run_in_child(
+            lambda: put(store, folder / "file", TransferMode.copy) and None, user=unprivileged_user()
+        )
+    assert message.startswith("CatalogReadOnly")
+    assert "objects" in message
 
 
-def test_a_file_that_cannot_be_read() -> None:
-    """A file that this user may not read is that file's own fault: the store is not blamed."""
-    with open_to_all() as folder:
+def test_unreadable_file() -> None:
+    """An unreadable file raises PermissionError with its path, not an error of the store."""
+    with world_writable_folder() as folder:
         store = FolderStore(folder / "local")
         (folder / "local").mkdir(mode=0o777)
         (folder / "local").chmod(0o777)
         (folder / "file").write_bytes(b"y")
         (folder / "file").chmod(0)
-        said = in_child(lambda: put(store, folder / "file", TransferMode.copy) and None, user=unprivileged())
-    assert said.startswith("PermissionError")
-    assert str(folder / "file") in said
+        message = run_in_child(
+            lambda: put(store, folder / "file", TransferMode.copy) and None, user=unprivileged_user()
+        )
+    assert message.startswith("PermissionError")
+    assert str(folder / "file") in message
 
 
-def test_another_users_file() -> None:
-    """An owned file whose mode this user may not change is copied, and goes."""
-    user = unprivileged()
+def test_move_of_another_users_file() -> None:
+    """A moved file whose mode this user cannot change is copied and deleted."""
+    user = unprivileged_user()
     if user is None:
         pytest.skip("only root can make another user's file")
-    with open_to_all() as folder:
+    with world_writable_folder() as folder:
         store = FolderStore(folder / "local")
         (folder / "local").mkdir()
         (folder / "local").chmod(0o777)
@@ -475,7 +475,7 @@ def test_another_users_file() -> None:
         def take() -> None:
             stored = put(store, file)
             store.verify(stored.url, length=stored.length, md5=stored.md5)
-            assert place(store, stored).stat().st_uid == user
+            assert object_path(store, stored).stat().st_uid == user
 
-        assert in_child(take, user=user) == ""
+        assert run_in_child(take, user=user) == ""
         assert not file.exists()

@@ -1,4 +1,4 @@
-"""How the embedded catalog is made, opened and upgraded, and what it says where it cannot be."""
+"""Creation, opening and migration of the embedded catalog, and the errors of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from embedded_samples import in_child, open_to_all, small_disk, unprivileged
+from embedded_samples import run_in_child, small_disk, unprivileged_user, world_writable_folder
 
 from deriva_ml_core.backends.embedded import open_catalog
 from deriva_ml_core.backends.embedded.open import CATALOG_FILE_NAME
@@ -25,7 +25,7 @@ from deriva_ml_core.errors import CatalogCorrupt, CatalogTooNew, CatalogUnavaila
 from deriva_ml_core.schema import Column, Table
 
 
-def sql(file: Path, statement: str) -> object:
+def run_sql(file: Path, statement: str) -> object:
     connection = sqlite3.connect(file)
     try:
         found = connection.execute(statement).fetchone()
@@ -35,8 +35,8 @@ def sql(file: Path, statement: str) -> object:
     return found and found[0]
 
 
-def test_a_catalog_is_made_once(tmp_path: Path) -> None:
-    """The first opening makes folder and catalog, the second finds what was written; nothing else is left there."""
+def test_catalog_is_created_once(tmp_path: Path) -> None:
+    """The first opening creates folder and catalog, the second opens them, and no other file is left."""
     folder = tmp_path / "a" / "b c?d#e%20f&mode=ro"
     open_catalog(folder).insert("Dataset", [{"RID": "1-ABC"}])
     assert [row["RID"] for row in open_catalog(folder).select("Dataset")] == ["1-ABC"]
@@ -48,16 +48,16 @@ def test_a_catalog_is_made_once(tmp_path: Path) -> None:
     }
 
 
-def test_settings(tmp_path: Path) -> None:
-    """Each commit is on the disk, readers never wait for a writer, and references are checked."""
+def test_sqlite_settings(tmp_path: Path) -> None:
+    """Commits are flushed to disk, readers do not wait for a writer, and foreign keys are checked."""
     with open_catalog(tmp_path)._file.database.read_transaction() as connection:
         asked = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in asked]
     assert found == ["wal", 2, 1, 30_000]
 
 
-def test_opening_needs_little(tmp_path: Path) -> None:
-    """Opening a catalog that is there loads neither the file lock nor psutil, and no other heavy library."""
+def test_opening_loads_few_modules(tmp_path: Path) -> None:
+    """Opening an existing catalog does not load filelock, psutil or other heavy modules."""
     open_catalog(tmp_path).close()
     code = (
         "import sys; from pathlib import Path; from deriva_ml_core.backends.embedded import open_backend; "
@@ -68,35 +68,37 @@ def test_opening_needs_little(tmp_path: Path) -> None:
     assert done.stdout == "set()\n"
 
 
-def garbage(file: Path) -> None:
+def overwrite_with_garbage(file: Path) -> None:
     file.write_bytes(b"this is no database at all, " * 1000)
 
 
-def empty(file: Path) -> None:
+def truncate_to_empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
-def cut(file: Path) -> None:
+def truncate(file: Path) -> None:
     os.truncate(file, 4096 * 3)
 
 
-def another(file: Path) -> None:
+def replace_by_other_database(file: Path) -> None:
     file.unlink()
-    sql(file, "CREATE TABLE t (a)")
+    run_sql(file, "CREATE TABLE t (a)")
 
 
-def flipped(file: Path) -> None:
+def flip_bits(file: Path) -> None:
     sound = file.read_bytes()
     file.write_bytes(sound[:4096] + bytes(byte ^ 0xFF for byte in sound[4096:]))
 
 
-def undescribed(file: Path) -> None:
-    sql(file, "UPDATE _model SET tables = '[{}]'")
+def remove_model(file: Path) -> None:
+    run_sql(file, "UPDATE _model SET tables = '[{}]'")
 
 
-@pytest.mark.parametrize("damage", [garbage, empty, cut, another, flipped, undescribed])
-def test_a_damaged_catalog(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    """A file that is no catalog, or is damaged, is named, with what to do; it is never written over."""
+@pytest.mark.parametrize(
+    "damage", [overwrite_with_garbage, truncate_to_empty, truncate, replace_by_other_database, flip_bits, remove_model]
+)
+def test_damaged_catalog(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """A damaged file raises with its path and the remedy, and is never overwritten."""
     open_catalog(tmp_path).close()
     damage(tmp_path / CATALOG_FILE_NAME)
     before = (tmp_path / CATALOG_FILE_NAME).read_bytes()
@@ -106,36 +108,36 @@ def test_a_damaged_catalog(tmp_path: Path, damage: Callable[[Path], None]) -> No
     assert (tmp_path / CATALOG_FILE_NAME).read_bytes() == before
 
 
-def test_a_newer_catalog(tmp_path: Path) -> None:
-    """A catalog that a newer version wrote is refused, and says which version it has."""
+def test_newer_catalog(tmp_path: Path) -> None:
+    """A catalog of a newer version is refused, and the error states its version."""
     open_catalog(tmp_path).close()
-    sql(tmp_path / CATALOG_FILE_NAME, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    run_sql(tmp_path / CATALOG_FILE_NAME, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(CatalogTooNew, match=f"version {SCHEMA_VERSION + 1}"):
         open_catalog(tmp_path)
 
 
-def to_2(connection: sa.Connection) -> None:
+def migrate_to_2(connection: sa.Connection) -> None:
     migrations.add_tables(connection, [Table("Second", (Column("A"),))])
 
 
-def to_3(connection: sa.Connection) -> None:
+def migrate_to_3(connection: sa.Connection) -> None:
     migrations.add_tables(connection, [Table("Third", (Column("A"),))])
     connection.exec_driver_sql("INSERT INTO Second SELECT RID, RCT, RMT, RCB, RMB, 'moved' FROM Dataset")
 
 
-def broken(connection: sa.Connection) -> None:
-    to_3(connection)
+def fail_in_migration(connection: sa.Connection) -> None:
+    migrate_to_3(connection)
     raise RuntimeError("the power went")
 
 
 @pytest.fixture
-def first_version(tmp_path: Path) -> Path:
-    """A folder with a catalog as version 1 made it, in which somebody added a term and a dataset."""
-    return catalog_of(1, tmp_path / "first")
+def version_1_folder(tmp_path: Path) -> Path:
+    """Return a folder with a catalog of version 1, to which a user added a term and a dataset."""
+    return create_old_catalog(1, tmp_path / "first")
 
 
-def catalog_of(version: int, folder: Path) -> Path:
-    """Make a catalog as a version made it."""
+def create_old_catalog(version: int, folder: Path) -> Path:
+    """Create a catalog of an earlier version."""
     folder.mkdir()
     connection = sqlite3.connect(folder / CATALOG_FILE_NAME)
     dump = Path(__file__).parent / f"catalog_version_{version}.sql"
@@ -144,29 +146,29 @@ def catalog_of(version: int, folder: Path) -> Path:
     return folder
 
 
-def test_an_older_catalog_is_upgraded(first_version: Path) -> None:
-    """An older catalog is brought up step by step, keeps its rows, and is then opened as it is."""
-    tmp_path = first_version
+def test_older_catalog_is_migrated(version_1_folder: Path) -> None:
+    """An older catalog is migrated step by step and keeps its rows, and is not migrated again."""
+    tmp_path = version_1_folder
     open_catalog(tmp_path, version=1).insert("Dataset", [{"RID": "1-ABC"}])
-    catalog = open_catalog(tmp_path, migrations=(to_2, to_3), version=3)
+    catalog = open_catalog(tmp_path, migrations=(migrate_to_2, migrate_to_3), version=3)
     assert [row["A"] for row in catalog.select("Second", {"RID": "1-ABC"})] == ["moved"]
     assert catalog.select("Third") == []
-    again = open_catalog(tmp_path, migrations=(broken, broken), version=3)
+    again = open_catalog(tmp_path, migrations=(fail_in_migration, fail_in_migration), version=3)
     assert len(again.select("Dataset")) == 2
 
 
-def test_an_upgrade_is_whole(first_version: Path) -> None:
-    """An upgrade that fails leaves the catalog as it was, and the next one does all of it."""
-    tmp_path = first_version
+def test_failed_migration_is_rolled_back(version_1_folder: Path) -> None:
+    """A failed migration leaves the catalog unchanged, and the next opening migrates it completely."""
+    tmp_path = version_1_folder
     with pytest.raises(RuntimeError):
-        open_catalog(tmp_path, migrations=(to_2, broken), version=3)
+        open_catalog(tmp_path, migrations=(migrate_to_2, fail_in_migration), version=3)
     assert "Second" not in open_catalog(tmp_path, version=1).model.tables
-    assert "Third" in open_catalog(tmp_path, migrations=(to_2, to_3), version=3).model.tables
+    assert "Third" in open_catalog(tmp_path, migrations=(migrate_to_2, migrate_to_3), version=3).model.tables
 
 
-def test_two_upgrade_at_once(first_version: Path) -> None:
-    """Of two that find an older catalog at once one upgrades it, and the other waits and finds that done."""
-    tmp_path = first_version
+def test_concurrent_migrations(version_1_folder: Path) -> None:
+    """If two threads open an older catalog, one migrates it and the other waits."""
+    tmp_path = version_1_folder
     upgrades: list[str] = []
 
     def second(_: sa.Connection) -> None:
@@ -188,17 +190,17 @@ def asset_types(folder: Path) -> dict[str, str]:
     return {row["Name"]: row["Description"] for row in open_catalog(folder).select("Asset_Type")}
 
 
-def test_version_1_gets_the_terms_of_version_2(first_version: Path, tmp_path: Path) -> None:
-    """A catalog that version 1 made has, once it is opened, what a new one has, and all that was in it."""
-    found = asset_types(first_version)
+def test_version_1_gets_new_terms(version_1_folder: Path, tmp_path: Path) -> None:
+    """A migrated catalog of version 1 has the terms of a new catalog, and its own rows."""
+    found = asset_types(version_1_folder)
     assert found.pop("Mine") == "A term of the user's own"
     assert found == asset_types(tmp_path / "new")
-    assert [row["Description"] for row in open_catalog(first_version).select("Dataset")] == ["Made by version 1"]
-    assert sql(first_version / CATALOG_FILE_NAME, "PRAGMA user_version") == SCHEMA_VERSION
+    assert [row["Description"] for row in open_catalog(version_1_folder).select("Dataset")] == ["Made by version 1"]
+    assert run_sql(version_1_folder / CATALOG_FILE_NAME, "PRAGMA user_version") == SCHEMA_VERSION
 
 
-def structure(folder: Path) -> list[tuple[str, ...]]:
-    """All that SQLite was told to make in a catalog, and what it says of its tables."""
+def sqlite_schema(folder: Path) -> list[tuple[str, ...]]:
+    """Return SQLite's schema of a catalog."""
     connection = sqlite3.connect(folder / CATALOG_FILE_NAME)
     made: list[tuple[str, ...]] = connection.execute(
         "SELECT type, name, sql FROM sqlite_master ORDER BY name"
@@ -208,37 +210,37 @@ def structure(folder: Path) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
-def test_each_version_becomes_as_a_new_one(version: int, tmp_path: Path) -> None:
-    """A catalog of each earlier version has, once it is opened, the tables, indexes and triggers of a new one."""
-    older, new = catalog_of(version, tmp_path / "older"), tmp_path / "new"
+def test_migrated_catalog_equals_new_catalog(version: int, tmp_path: Path) -> None:
+    """A migrated catalog of each earlier version has the tables, indexes and triggers of a new one."""
+    older, new = create_old_catalog(version, tmp_path / "older"), tmp_path / "new"
     found, wanted = open_catalog(older), open_catalog(new)
     assert found.model.tables == wanted.model.tables
-    assert structure(older) == structure(new)
-    assert sql(older / CATALOG_FILE_NAME, "PRAGMA user_version") == SCHEMA_VERSION
+    assert sqlite_schema(older) == sqlite_schema(new)
+    assert run_sql(older / CATALOG_FILE_NAME, "PRAGMA user_version") == SCHEMA_VERSION
 
 
-def test_version_2_gets_a_place_for_metrics(tmp_path: Path) -> None:
-    """An execution that version 2 recorded is there, has no metrics, and can get some."""
-    catalog = open_catalog(catalog_of(2, tmp_path / "older"))
+def test_version_2_gets_metrics_table(tmp_path: Path) -> None:
+    """An execution of version 2 is readable, has no metrics, and can get some."""
+    catalog = open_catalog(create_old_catalog(2, tmp_path / "older"))
     (execution,) = catalog.select("Execution")
     assert (execution["Description"], catalog.select("Execution_Metric")) == ("Made by version 2", [])
     row = {"Execution": execution["RID"], "Stage": "fit", "Name": "loss", "Last": 0.5, "Larger_Is_Better": False}
     assert catalog.insert("Execution_Metric", [row]) == 1
 
 
-def test_a_table_of_that_name_stays(tmp_path: Path) -> None:
-    """Somebody's own table Execution_Metric, with other columns, stays as it is, and the catalog opens."""
-    folder = catalog_of(2, tmp_path / "older")
+def test_migration_keeps_user_table(tmp_path: Path) -> None:
+    """A user's table Execution_Metric with other columns stays unchanged, and the catalog opens."""
+    folder = create_old_catalog(2, tmp_path / "older")
     open_catalog(folder, version=2).create_tables([Table("Execution_Metric", (Column("Theirs"),))])
     assert open_catalog(folder).model.table("Execution_Metric").column_names == {"Theirs"}
 
 
-def test_a_term_that_was_there_stays(first_version: Path) -> None:
-    """A term of a new version that somebody has added before keeps its own words."""
+def test_migration_keeps_user_term(version_1_folder: Path) -> None:
+    """A user's term with the name of a new standard term keeps its description."""
     row = {"Name": "Best_Checkpoint", "Description": "What we call best"}
-    open_catalog(first_version, version=1).insert("Asset_Type", [row])
-    assert asset_types(first_version)["Best_Checkpoint"] == "What we call best"
-    assert "Last_Checkpoint" in asset_types(first_version)
+    open_catalog(version_1_folder, version=1).insert("Asset_Type", [row])
+    assert asset_types(version_1_folder)["Best_Checkpoint"] == "What we call best"
+    assert "Last_Checkpoint" in asset_types(version_1_folder)
 
 
 OPEN = (
@@ -248,9 +250,9 @@ OPEN = (
 )
 
 
-def test_processes_open_an_older_catalog_at_once(first_version: Path) -> None:
-    """Each of them finds the new terms, and each term is there once."""
-    command = [sys.executable, "-c", OPEN, str(first_version)]
+def test_concurrent_processes_migrate_once(version_1_folder: Path) -> None:
+    """If several processes open an older catalog, each sees the new terms exactly once."""
+    command = [sys.executable, "-c", OPEN, str(version_1_folder)]
     opened = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(4)]
     for process in opened:
         assert process.stdin is not None
@@ -259,67 +261,69 @@ def test_processes_open_an_older_catalog_at_once(first_version: Path) -> None:
     assert [process.communicate(timeout=120) for process in opened] == [("3\n", "")] * 4
 
 
-def test_killed_while_upgrading(first_version: Path) -> None:
-    """A process that is killed in the middle leaves the older catalog, and the next one upgrades it."""
+def test_killed_during_migration(version_1_folder: Path) -> None:
+    """A process killed during a migration leaves the older catalog, which the next one migrates."""
     code = (
         "import os, signal, sys; from pathlib import Path; from deriva_ml_core.backends.embedded import open_catalog; "
         "from deriva_ml_core.backends.sql.migrations import MIGRATIONS; "
         "die = lambda connection: (MIGRATIONS[0](connection), os.kill(os.getpid(), signal.SIGKILL)); "
         "open_catalog(Path(sys.argv[1]), migrations=(die,))"
     )
-    done = subprocess.run([sys.executable, "-c", code, first_version], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, version_1_folder], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (-9, "")
-    assert sql(first_version / CATALOG_FILE_NAME, "PRAGMA user_version") == 1
-    assert "Best_Checkpoint" not in {row["Name"] for row in open_catalog(first_version, version=1).select("Asset_Type")}
-    assert "Best_Checkpoint" in asset_types(first_version)
+    assert run_sql(version_1_folder / CATALOG_FILE_NAME, "PRAGMA user_version") == 1
+    assert "Best_Checkpoint" not in {
+        row["Name"] for row in open_catalog(version_1_folder, version=1).select("Asset_Type")
+    }
+    assert "Best_Checkpoint" in asset_types(version_1_folder)
 
 
-def test_an_older_catalog_that_may_not_be_written() -> None:
-    """It is read as it is, and the next who may write it upgrades it."""
-    with open_to_all() as folder:
+def test_read_only_older_catalog() -> None:
+    """A read-only older catalog is readable, and is migrated by the next process that can write it."""
+    with world_writable_folder() as folder:
         connection = sqlite3.connect(folder / CATALOG_FILE_NAME)
         connection.executescript((Path(__file__).parent / "catalog_version_1.sql").read_text(encoding="utf-8"))
         connection.close()
         (folder / CATALOG_FILE_NAME).chmod(0o444)
-        assert in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged()) == ""  # type: ignore[arg-type, return-value]
-        assert sql(folder / CATALOG_FILE_NAME, "PRAGMA user_version") == 1
+        assert run_in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged_user()) == ""  # type: ignore[arg-type, return-value]
+        assert run_sql(folder / CATALOG_FILE_NAME, "PRAGMA user_version") == 1
         assert "Best_Checkpoint" in asset_types(folder)
 
 
-def test_an_older_catalog_that_has_no_metrics() -> None:
-    """Who may not write an older catalog, and wants it ordered by a metric, is told who adds the place for them."""
-    with open_to_all() as folder:
+def test_sort_without_metrics_table() -> None:
+    """Sorting by a metric in a read-only older catalog raises with the way to add the table."""
+    with world_writable_folder() as folder:
         connection = sqlite3.connect(folder / CATALOG_FILE_NAME)
         connection.executescript((Path(__file__).parent / "catalog_version_2.sql").read_text(encoding="utf-8"))
         connection.close()
         (folder / CATALOG_FILE_NAME).chmod(0o444)
         client = f"file:{folder}"
-        said = in_child(lambda: DerivaML(client).find_executions(sort="loss"), user=unprivileged())  # type: ignore[arg-type, return-value]
-        assert "opening it once with this version" in said
+        message = run_in_child(lambda: DerivaML(client).find_executions(sort="loss"), user=unprivileged_user())  # type: ignore[arg-type, return-value]
+        assert "opening it once with this version" in message
 
 
-def test_each_version_has_a_way_up() -> None:
-    """There is one migration for each version before the present one."""
+def test_one_migration_per_version() -> None:
+    """There is one migration for each version before the current one."""
     assert len(MIGRATIONS) == SCHEMA_VERSION - 1
 
 
-def test_what_a_killed_maker_left(tmp_path: Path) -> None:
-    """A draft that a killed process left is nobody's catalog."""
+def test_leftover_draft_is_ignored(tmp_path: Path) -> None:
+    """An incomplete catalog of a killed process is ignored."""
     (tmp_path / ".catalog-killed").mkdir()
     (tmp_path / ".catalog-killed" / CATALOG_FILE_NAME).write_bytes(b"half")
     assert open_catalog(tmp_path).select("Dataset") == []
 
 
-def test_a_file_in_the_way(tmp_path: Path) -> None:
-    """A file where the folder should be is said to be in the way."""
+def test_folder_is_a_file(tmp_path: Path) -> None:
+    """A file at the path of the folder raises with its name."""
     (tmp_path / "x").write_text("")
     with pytest.raises(CatalogUnavailable, match="x"):
         open_catalog(tmp_path / "x" / "local")
 
 
-def test_a_folder_that_cannot_be_written() -> None:
-    """Neither making a catalog nor writing one works in a read-only folder, and both say so."""
-    with open_to_all() as place:
+def test_read_only_folder() -> None:
+    """Creating a catalog in a read-only folder, and writing to one, raise with the remedy."""
+    with world_writable_folder() as place:
         folder = place / "local"
         catalog = open_catalog(folder)
         catalog.insert("Dataset", [{"RID": "1-ABC"}])
@@ -328,8 +332,8 @@ def test_a_folder_that_cannot_be_written() -> None:
         for path in (*folder.iterdir(), folder, place / "empty"):
             path.chmod(0o444 if path.is_file() else 0o555)
         try:
-            made = in_child(lambda: open_catalog(place / "empty" / "local"), user=unprivileged())
-            written = in_child(lambda: open_catalog(folder).insert("Dataset", [{}]), user=unprivileged())  # type: ignore[arg-type, return-value]
+            made = run_in_child(lambda: open_catalog(place / "empty" / "local"), user=unprivileged_user())
+            written = run_in_child(lambda: open_catalog(folder).insert("Dataset", [{}]), user=unprivileged_user())  # type: ignore[arg-type, return-value]
         finally:
             folder.chmod(0o755)
             (place / "empty").chmod(0o755)
@@ -339,20 +343,20 @@ def test_a_folder_that_cannot_be_written() -> None:
     assert "DERIVA_ML_HOME" in written
 
 
-def test_a_file_that_cannot_be_written() -> None:
-    """A catalog whose file alone is read-only can be read, and a write says what to do."""
-    with open_to_all() as folder:
+def test_read_only_file() -> None:
+    """A catalog with a read-only file can be read, and a write raises with the remedy."""
+    with world_writable_folder() as folder:
         catalog = open_catalog(folder)
         catalog.close()
         (folder / CATALOG_FILE_NAME).chmod(0o444)
-        assert in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged()) == ""  # type: ignore[arg-type, return-value]
-        said = in_child(lambda: open_catalog(folder).insert("Dataset", [{}]), user=unprivileged())  # type: ignore[arg-type, return-value]
-    assert said.startswith("CatalogReadOnly")
-    assert "writable for this user" in said
+        assert run_in_child(lambda: open_catalog(folder).select("Dataset"), user=unprivileged_user()) == ""  # type: ignore[arg-type, return-value]
+        message = run_in_child(lambda: open_catalog(folder).insert("Dataset", [{}]), user=unprivileged_user())  # type: ignore[arg-type, return-value]
+    assert message.startswith("CatalogReadOnly")
+    assert "writable for this user" in message
 
 
-def test_no_room_to_make_a_catalog(tmp_path: Path) -> None:
-    """Where the disk is full no catalog is made, and the next opening with room makes a whole one."""
+def test_disk_full_on_creation(tmp_path: Path) -> None:
+    """No catalog is created on a full disk, and the next opening with free space creates a complete one."""
     with small_disk(tmp_path / "disk", 200 * 1024) as disk:
         with pytest.raises(CatalogUnavailable, match="full"):
             open_catalog(disk / "local")
@@ -361,8 +365,8 @@ def test_no_room_to_make_a_catalog(tmp_path: Path) -> None:
         assert open_catalog(disk / "local").select("Dataset") == []
 
 
-def test_no_room_to_write(tmp_path: Path) -> None:
-    """Where the disk is full a write says so and writes nothing; with room the same call works."""
+def test_disk_full_on_write(tmp_path: Path) -> None:
+    """A write to a full disk raises and writes nothing, and succeeds with free space."""
     with small_disk(tmp_path / "disk", 4 * 2**20) as disk:
         catalog = open_catalog(disk)
         rows = [{"Description": "x" * 1000} for _ in range(8000)]
@@ -374,8 +378,8 @@ def test_no_room_to_write(tmp_path: Path) -> None:
         catalog.close()
 
 
-def test_on_a_network_file_system(tmp_path: Path) -> None:
-    """On a network file system it warns and keeps no shared memory, in a new catalog and in one that had it."""
+def test_network_file_system(tmp_path: Path) -> None:
+    """On a network file system, opening warns, and new and existing catalogs use no shared memory."""
     for folder in (tmp_path / "new", tmp_path / "old"):
         if folder.name == "old":
             open_catalog(folder, mounts=[]).close()
@@ -388,10 +392,10 @@ def test_on_a_network_file_system(tmp_path: Path) -> None:
         assert len(catalog.select("Dataset")) == 1
 
 
-def test_the_warning_is_said_once(tmp_path: Path) -> None:
-    """A process is told once of a network file system."""
-    with warnings.catch_warnings(record=True) as heard:
+def test_network_warning_is_shown_once(tmp_path: Path) -> None:
+    """The warning about a network file system is shown once per process."""
+    with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("default")
         for _ in range(3):
             open_catalog(tmp_path, mounts=[("/", "nfs")])
-    assert len(heard) == 1
+    assert len(shown) == 1

@@ -1,4 +1,4 @@
-"""The URLs of objects."""
+"""Names and URLs of objects."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs"
 
 
 @given(PARTS, st.lists(PARTS, min_size=1, max_size=3).map("/".join))
-def test_names_come_back(table: str, filename: str) -> None:
-    """Any table and file name is in the URL, which is one line of ASCII and read back as it was."""
+def test_object_name_round_trip(table: str, filename: str) -> None:
+    """Any table and file name is encoded in a one-line ASCII URL, and decoded again."""
     url = ObjectName(table, MD5, filename).url(FOLDER_OBJECT_VERSION)
     assert url.isascii()
     assert url.isprintable()
@@ -28,8 +28,8 @@ def test_names_come_back(table: str, filename: str) -> None:
 
 
 @given(st.text(alphabet="/hatrcImge.%2F:109" + MD5) | st.text())
-def test_other_texts_are_refused(text: str) -> None:
-    """A text is a URL of ours, and then written as we write it, or refused."""
+def test_parse_object_url(text: str) -> None:
+    """A text is either an object URL in canonical form, or refused."""
     try:
         name = parse_object_url(text)
     except UnknownAddress:
@@ -53,8 +53,8 @@ def test_other_texts_are_refused(text: str) -> None:
         "",
     ],
 )
-def test_nothing_climbs_out(url: str, tmp_path: Path) -> None:
-    """No URL leads to a file that is not an object."""
+def test_invalid_object_urls(url: str, tmp_path: Path) -> None:
+    """A URL that is not the URL of an object is refused by every operation."""
     store = FolderStore(tmp_path)
     with pytest.raises(UnknownAddress):
         store.get(url, tmp_path / "copy", length=1, md5=MD5, options=UploadOptions())
@@ -63,8 +63,8 @@ def test_nothing_climbs_out(url: str, tmp_path: Path) -> None:
 
 
 @given(st.text(alphabet="a./\0") | st.text())
-def test_filenames_stay_within(filename: str) -> None:
-    """A file name that is let through, joined to any folder, lies in it."""
+def test_check_filename(filename: str) -> None:
+    """An accepted file name stays within the folder that it is joined to."""
     try:
         check_filename(filename)
     except InvalidFileName as error:
