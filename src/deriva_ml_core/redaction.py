@@ -1,4 +1,4 @@
-"""What a secret looks like, by the name it goes under and by its own form; secrets are never written."""
+"""Detect secrets by their name and their form, and replace them before anything is recorded."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _SECRET_PAIRS: Mapping[str, frozenset[str]] = {
     "pat": _split_words("ado azure devops docker gh github gitlab"),
     "tokens": _split_words("access api auth bearer id oauth personal refresh session"),
 }
-# a language model's own tokens are no secrets
+# tokens of language models are not secrets
 _MODEL_TOKEN_WORDS = _split_words(
     "additional audio batch begin boi bos class cls decoder end eoi eos eot first forced image input last left mask "
     "max min next num oov output pad patch per prefix prompt right sep sequence source special speech start stop "
     "suffix target text time unk unknown video vision visual word"
 )
-# what follows a secret's name where the value is something about it
+# words after a secret's name that mark a value as information about the secret, not the secret itself
 _METADATA_WORDS = _split_words(
     "count dir directory enabled endpoint env expires expiry field file filename folder format label len length limit "
     "method mode name path policy prompt required size ttl type uri url var variable"
@@ -52,11 +52,11 @@ _METADATA_WORDS = _split_words(
 
 
 class _AssignmentPattern:
-    """A way to give a name a value.
+    """A syntax that assigns a value to a name.
 
     Args:
-        head: Finds the ``name`` and ``is``, what lies between it and the value.
-        value: Finds the ``value`` there.
+        head: Pattern of the ``name`` and of ``is``, the text between name and value.
+        value: Pattern of the ``value`` after it.
     """
 
     def __init__(self, head: str, value: str) -> None:
@@ -64,18 +64,18 @@ class _AssignmentPattern:
         self._value = re.compile(value, re.DOTALL)
 
     def find_secrets(self, text: str) -> Iterator[tuple[str, int, int]]:
-        """The secrets' names, and from where to where their values are, without overlaps."""
+        """Yield the name of each secret, and start and end of its value, without overlaps."""
         end = 0
         for head in self._head.finditer(text):
             start = head.end("is")
             if start < end or not is_secret_name(head["name"]):
                 continue
-            if found := self._value.match(text, start):
-                end = found.end("value")
-                yield head["name"].lstrip("-"), found.start("value"), end
+            if match := self._value.match(text, start):
+                end = match.end("value")
+                yield head["name"].lstrip("-"), match.start("value"), end
 
 
-# the kind of secret, what a text must have in it (in small letters) to be worth a search, and the secret's form
+# the kind of secret, markers (in lower case) of which a text must contain one to be searched, and the pattern
 _SECRET_PATTERNS = tuple(
     (kind, signs.split(), re.compile(form, re.DOTALL))
     for kind, signs, form in (
@@ -104,20 +104,20 @@ _SECRET_PATTERNS = tuple(
         ("authorization", "authorization: ", r"(?i)(?<=\bauthorization: )(?:(?:basic|token|bearer) )?[\w.~+/=-]{6,}"),
     )
 )
-# what every secret name has in it
+# every secret name contains one of these
 _SECRET_NAME_STEMS = _split_words("auth bearer cookie cred jwt key otp pass pat pwd secret sessid sessionid token")
-# what stands before the host in a URL: with a password, or on the web, where no login name is needed to read
+# credentials before the host of a URL: a password, or on the web any user name, as reading needs none
 _URL_PASSWORD = re.compile(
     r"(?<=://)[^\s/?#@:\['\"<>]*:(?!\d{1,5}/)(?P<password>[^\s/?#'\"<>]*(?=@)|[^\s'\"<>]{0,256}(?=@))"
 )
 _URL_USER = re.compile(r"(?i)(?:(?<=http://)|(?<=https://))[^\s/?#@'\"<>]+(?=@)")
 
-# what a text has in it, in small letters, that has a secret of any kind; the last is that of a login
+# a text with a secret contains one of these, in lower case; "@" is the marker of a login
 _SECRET_MARKERS = tuple(
     sorted({*(sign for _, signs, _ in _SECRET_PATTERNS for sign in signs), *_SECRET_NAME_STEMS, "@"})
 )
 
-# a name and what lies between it and a value; only the name is consumed, as what follows it may be the next name
+# a name and the text between it and its value; only the name is consumed, as the text after it may be the next name
 _NAME_REGEX = r"(?<![\w.-])(?P<name>-{0,2}[A-Za-z_][\w.-]*)"
 _OPERATOR_REGEX = (
     r"(?=(?P<is>(?:\\?[\"'])?\]?\s*(?::\s*[\w.\[\], |]{1,60}=|:=|[=!]?=|=>|:)\s*[rbfuRBFU]{0,2}(?=\\?[\"'])))"
@@ -158,10 +158,10 @@ _CREDENTIAL_FILES = _split_words(
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether the value under this name is a secret: ``HF_TOKEN``, ``apiKey``; not ``tokenizer``, ``max_tokens``.
+    """Whether a name marks its value as a secret: ``HF_TOKEN``, ``apiKey``; not ``tokenizer``, ``max_tokens``.
 
     Args:
-        name: An environment variable, a key of a configuration, or an option, in any spelling of its words.
+        name: An environment variable, a configuration key, or an option, in any case style.
     """
     words = [word.lower() for word in _WORD_PATTERN.findall(name)]
     if not words or words[-1] in _METADATA_WORDS:
@@ -180,7 +180,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def is_secret_file(path: str) -> bool:
-    """Whether a file of this name is there to hold secrets: ``.env``, ``id_rsa``, ``server.pem``."""
+    """Whether files of this name usually hold secrets: ``.env``, ``id_rsa``, ``server.pem``."""
     name = PurePosixPath(path).name.lower()
     if name.startswith(".env"):
         return name == ".env" or (name.startswith(".env.") and not name.endswith((".example", ".sample", ".template")))
@@ -188,14 +188,14 @@ def is_secret_file(path: str) -> bool:
 
 
 def redact(value: JsonValue) -> JsonValue:
-    """Replace the secrets in a value by marks that say what was there.
+    """Replace the secrets in a value by ``[redacted: <kind>]``.
 
     Args:
-        value: What JSON can hold: an environment, a configuration, an argument list.
+        value: A JSON value: an environment, a configuration, an argument list.
 
     Returns:
-        The same value with ``[redacted: …]`` in place of each string or number under a secret's name, of what follows
-        an option of such a name in a list, and of what has a secret's form in any text.
+        The value with replacements for each string or number under a secret's name, for the item after an option of
+        such a name in a list, and for text with a secret's form.
     """
     if isinstance(value, str):
         return redact_text(value)
@@ -232,14 +232,14 @@ def _redact_list(values: Sequence[JsonValue]) -> list[JsonValue]:
 
 
 def _redact_item(value: JsonValue) -> JsonValue:
-    """Redact a part of a list, which may be an override of hydra's with a mapping: ``login={token: x}``."""
+    """Redact an item of a list, which may be a Hydra override with a mapping: ``login={token: x}``."""
     if isinstance(value, str) and _MAPPING_OVERRIDE.match(value) and _can_contain_secret_name(value):
         value = _redact_assignments(value, _MAPPING_ENTRY)
     return redact(value)
 
 
 def redact_text(text: str) -> str:
-    """Replace what has a secret's form in a text: a known token, a URL's password, ``api_key=…``, ``"token": "…"``."""
+    """Replace the secrets in a text: known tokens, passwords in URLs, ``api_key=…``, ``"token": "…"``."""
     if not _can_contain_secret(text):
         return text
     for kind, form in _likely_patterns(text):
@@ -254,14 +254,14 @@ def redact_text(text: str) -> str:
 
 def _can_contain_secret(text: str) -> bool:
     small = text.lower()
-    for sign in _SECRET_MARKERS:  # noqa: SIM110 - any() takes thrice the time, at each status of a training
+    for sign in _SECRET_MARKERS:  # noqa: SIM110 - any() takes three times as long, and this runs at each status update
         if sign in small:
             return True
     return False
 
 
 def _likely_patterns(text: str) -> list[tuple[str, re.Pattern[str]]]:
-    # searching a megabyte for a word is a hundred times as fast as for a form
+    # searching a megabyte for a word is a hundred times as fast as for a pattern
     small = text.lower()
     return [(kind, form) for kind, signs, form in _SECRET_PATTERNS if any(sign in small for sign in signs)]
 
@@ -285,23 +285,23 @@ def _redaction_mark(kind: str) -> str:
 
 
 def has_secret(text: str, file: str = "") -> bool:
-    """Whether a text, such as a file's change, holds a secret: a known token, or a literal under a secret's name.
+    """Whether a text, such as a diff, holds a secret: a known token, or a literal under a secret's name.
 
     Args:
-        text: The text, of a program or of settings.
-        file: The file's name: in YAML, ``.env`` and the like a literal needs no quotes.
+        text: The text of a program or of settings.
+        file: The file's name; in YAML, ``.env`` and the like, a literal needs no quotes.
     """
     name = PurePosixPath(file).name.lower()
     is_settings = PurePosixPath(name).suffix in _SETTINGS_SUFFIXES or name.startswith(".env") or name == "dockerfile"
-    ways = (
+    assignments = (
         (_QUOTED_ASSIGNMENT, _OPTION_ASSIGNMENT, _SETTING_ASSIGNMENT if is_settings else _EXPORT_ASSIGNMENT)
         if _can_contain_secret_name(text)
         else ()
     )
     return (
         any(form.search(text) for _, form in _likely_patterns(text))
-        or any(_is_literal(found["password"]) for found in _URL_PASSWORD.finditer(text))
-        or any(_is_literal(text[start:stop]) for way in ways for _, start, stop in way.find_secrets(text))
+        or any(_is_literal(match["password"]) for match in _URL_PASSWORD.finditer(text))
+        or any(_is_literal(text[start:stop]) for each in assignments for _, start, stop in each.find_secrets(text))
     )
 
 

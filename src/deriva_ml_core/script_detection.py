@@ -1,4 +1,4 @@
-"""Which of the user's files is running."""
+"""Detect which of the user's files is running."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def running_script(environ: Mapping[str, str]) -> Path | None:
         environ: Environment variables; under pytest, ``PYTEST_CURRENT_TEST`` names the test's file.
 
     Returns:
-        The file of ``python x.py`` and ``python -m package.x``; under pytest the test file; otherwise, as behind a
-        console script, the first file in the stack that is the user's: of neither the standard library, site-packages
-        nor this project. Absolute, symlinks unresolved. None in an interactive session or a notebook.
+        The file of ``python x.py`` or ``python -m package.x``; under pytest, the test file. Otherwise, as with a
+        console script, the outermost file in the call stack that belongs to the user: not to the standard library,
+        site-packages or this project. The path is absolute, with symlinks unresolved. None in an interactive session
+        or a notebook.
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -46,12 +47,12 @@ def _is_interactive() -> bool:
 
 
 def _existing_file(name: object) -> Path | None:
-    file = Path(os.path.abspath(name)) if isinstance(name, str) else None  # noqa: PTH100 - a link stays a link
+    file = Path(os.path.abspath(name)) if isinstance(name, str) else None  # noqa: PTH100 - links stay unresolved
     return file if file and file.is_file() else None
 
 
 def _user_files_in_stack(frame: FrameType | None) -> Iterator[Path]:
-    """The user's files among the callers, the outermost first."""
+    """Yield the user's files in the call stack, the outermost first."""
     frames = []
     while frame:
         frames.append(frame)
@@ -63,10 +64,10 @@ def _user_files_in_stack(frame: FrameType | None) -> Iterator[Path]:
 
 
 def _find_test_file(test: str, files: list[Path]) -> Path | None:
-    # pytest names it from its root folder, which is the current one or one above
-    named = (folder / test for folder in (Path.cwd(), *Path.cwd().parents))
+    # the name is relative to pytest's root folder, which is the current folder or one of its parents
+    candidates = (folder / test for folder in (Path.cwd(), *Path.cwd().parents))
     return next((file for file in files if file.as_posix().endswith(f"/{test}")), None) or next(
-        filter(Path.is_file, named), None
+        filter(Path.is_file, candidates), None
     )
 
 

@@ -1,4 +1,4 @@
-"""What the user is told in passing: warnings at the user's own line, not at one of ours."""
+"""Warnings that point at the user's line of code, not at a line of this package."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ __all__ = [
 
 
 REQUIRE_CLEAN_VARIABLE = "DERIVA_ML_REQUIRE_CLEAN"
-"""The environment variable that makes an error of each doubt about what ran."""
+"""The environment variable that turns each warning about reproducibility into an error."""
 
 
 def warn(message: str) -> None:
-    """Warn with `DerivaMLWarning` at the user's line that called this software."""
+    """Issue a `DerivaMLWarning` at the user's line that called this package."""
     warnings.warn(message, DerivaMLWarning, stacklevel=user_stacklevel())
 
 
 def warn_not_reproducible(message: str, environ: Mapping[str, str]) -> None:
-    """Warn that the code that runs cannot be rebuilt, or raise it where ``DERIVA_ML_REQUIRE_CLEAN=1``.
+    """Warn that the running code cannot be rebuilt, or raise if ``DERIVA_ML_REQUIRE_CLEAN=1``.
 
     Raises:
-        NotReproducible: The environment asks for it.
+        NotReproducible: The environment variable is set.
     """
     if environ.get(REQUIRE_CLEAN_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on"):
-        raise NotReproducible(f"{message} ({REQUIRE_CLEAN_VARIABLE} is set, so this is an error.)")
+        raise NotReproducible(f"{message} ({REQUIRE_CLEAN_VARIABLE} makes this an error.)")
     warn(message)
 
 
 def find_conflicting_distribution(folders: Iterable[str]) -> Path | None:
-    """Look for an installed distribution ``deriva-ml``.
+    """Find an installed distribution ``deriva-ml``.
 
     Args:
-        folders: Where distributions are installed, as in ``sys.path``; an empty text is the current folder.
+        folders: The folders to search, as in ``sys.path``; an empty text is the current folder.
 
     Returns:
-        The folder that holds its metadata; None where it is not installed.
+        The folder of its metadata, or None if it is not installed.
     """
-    # importlib.metadata would do, but importing it costs more than most of this package
-    found = (metadata for folder in folders for metadata in Path(folder).glob("deriva_ml[-.]*-info"))
-    return next(found, None)
+    # importing importlib.metadata takes longer than importing most of this package
+    matches = (metadata for folder in folders for metadata in Path(folder).glob("deriva_ml[-.]*-info"))
+    return next(matches, None)
 
 
 def warn_conflicting_distribution() -> None:
-    """Warn where ``deriva-ml`` is installed beside this distribution, for both bring the package ``deriva_ml``."""
+    """Warn if ``deriva-ml`` is installed too, as both distributions contain the package ``deriva_ml``."""
     if found := find_conflicting_distribution(sys.path):
         warn(
-            f"The distribution deriva-ml is installed beside deriva-ml-core ({found}), and both bring the package "
-            "deriva_ml: what `import deriva_ml` gives depends on which was installed last. Keep one of them in an "
-            "environment: `pip uninstall deriva-ml`, then `pip install --force-reinstall --no-deps deriva-ml-core`. "
-            "Imports from deriva_ml_core are never mixed."
+            f"The distributions deriva-ml ({found}) and deriva-ml-core are both installed, and both contain the "
+            "package deriva_ml: `import deriva_ml` loads the one installed last. Keep one of them in an environment: "
+            "`pip uninstall deriva-ml`, then `pip install --force-reinstall --no-deps deriva-ml-core`. "
+            "Imports from deriva_ml_core are not affected."
         )

@@ -1,4 +1,4 @@
-"""Workflows: the code that runs, found by itself, registered once, and changed in the catalog by assignment."""
+"""Workflows: the code of an execution, its detection, and its registration in the catalog."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ __all__ = [
 URL_VARIABLE = "DERIVA_ML_WORKFLOW_URL"
 CHECKSUM_VARIABLE = "DERIVA_ML_WORKFLOW_CHECKSUM"
 NOTEBOOK_VARIABLE = "DERIVA_ML_NOTEBOOK_PATH"
-"""Beside a URL, the notebook whose URL that is: a script that the notebook begins is not meant by it."""
+"""The notebook that the URL belongs to; a script that the notebook starts has another source."""
 
 
 @dataclass(frozen=True, slots=True)
 class _DetectionContext:
-    """Whom to ask where the code is, and under which environment variables."""
+    """The plugins and the environment variables for detecting the source."""
 
     plugins: pluggy.PluginManager = field(default_factory=plugin_manager)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 class Workflow(FrozenModel):
-    """The code that an execution runs; where that code is, it finds out when it is made.
+    """The code that an execution runs. The constructor detects where that code is.
 
-    A URL that is given, or a record id, ends the search; else the variables ``DERIVA_ML_WORKFLOW_URL`` and
-    ``DERIVA_ML_WORKFLOW_CHECKSUM`` count, then what the plugins say: container, notebook, script.
+    An explicit `url` or `rid` disables detection. Otherwise the variables ``DERIVA_ML_WORKFLOW_URL`` and
+    ``DERIVA_ML_WORKFLOW_CHECKSUM`` are used, then the plugins in this order: container, notebook, script.
 
     Args:
-        name: What to call it.
+        name: The workflow's name.
         workflow_type: A term of the vocabulary Workflow_Type.
-        description: What it does.
-        url: Where the code is.
-        checksum: What tells this code from another: git's blob hash of the file, or an image's digest.
-        version: The version of the project that the code belongs to.
-        script: The file to look at, instead of the one that runs.
-        rid: Its record id, once it has one.
+        description: What the workflow does.
+        url: The URL of the code.
+        checksum: Identifies the code: git's blob hash of the file, or the digest of an image.
+        version: The version of the project that contains the code.
+        script: The file to record instead of the running one.
+        rid: The RID of an existing workflow.
 
     Raises:
-        ConfigurationError: `script` is no file.
-        NotReproducible: The code cannot be rebuilt, and ``DERIVA_ML_REQUIRE_CLEAN=1`` asks for that.
+        ConfigurationError: `script` is not a file.
+        NotReproducible: The code cannot be rebuilt, and ``DERIVA_ML_REQUIRE_CLEAN=1`` is set.
     """
 
     name: str
@@ -76,42 +76,44 @@ class Workflow(FrozenModel):
     _source: SourceCode = PrivateAttr(default_factory=SourceCode)
 
     def model_post_init(self, context: object) -> None:
-        """Find the code; pydantic calls it last."""
+        """Detect the source; pydantic calls this after validation."""
         self._source = self._find_source(context)
         for name in ("url", "checksum", "version"):
             object.__setattr__(self, name, getattr(self._source, name))
 
     @property
     def source(self) -> SourceCode:
-        """Where the code is, and what is known of its repository."""
+        """The location of the code and the state of its repository."""
         return self._source
 
     def _find_source(self, context: object) -> SourceCode:
         if self.url or self.rid:
             return SourceCode(url=self.url, checksum=self.checksum, version=self.version, path=self.script)
-        surroundings = context if isinstance(context, _DetectionContext) else _DetectionContext()
-        source = _detect_source(self.script, surroundings)
-        given = {"checksum": self.checksum, "version": self.version}
-        return source.model_copy(update={name: value for name, value in given.items() if value})
+        detection = context if isinstance(context, _DetectionContext) else _DetectionContext()
+        source = _detect_source(self.script, detection)
+        explicit = {"checksum": self.checksum, "version": self.version}
+        return source.model_copy(update={name: value for name, value in explicit.items() if value})
 
 
 def _detect_source(script: Path | None, context: _DetectionContext) -> SourceCode:
     environ = context.environ
     file = script.expanduser().absolute() if script else None
-    if (told := _source_from_environ(file, environ)) is not None:
-        return told
+    if (source := _source_from_environ(file, environ)) is not None:
+        return source
     file = file or running_script(environ)
     if file and not file.is_file():
-        raise ConfigurationError(f"{file} is no file; give the script or notebook that runs as Workflow(script=…).")
+        raise ConfigurationError(f"{file} is not a file. Pass the running script or notebook as Workflow(script=…).")
     source = context.plugins.hook.detect_source(script=file, environ=environ)
     if not isinstance(source, SourceCode):
-        raise PluginError(f"detect_source was answered by {source!r}, which is no SourceCode; see list_plugins().")
-    checksum = "" if environ.get(URL_VARIABLE) else environ.get(CHECKSUM_VARIABLE)  # which is the URL's
+        raise PluginError(
+            f"The hook detect_source returned {source!r}, not a SourceCode. list_plugins() shows the plugins."
+        )
+    checksum = "" if environ.get(URL_VARIABLE) else environ.get(CHECKSUM_VARIABLE)  # else it belongs to the URL
     return source.model_copy(update={"checksum": checksum}) if checksum else source
 
 
 def _source_from_environ(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
-    """What the variables say; a URL that is told beside a notebook says nothing of another file."""
+    """Return the source that the variables name; the URL of a notebook does not apply to another file."""
     url, checksum = environ.get(URL_VARIABLE), environ.get(CHECKSUM_VARIABLE, "")
     if not url:
         return None
@@ -121,7 +123,7 @@ def _source_from_environ(script: Path | None, environ: Mapping[str, str]) -> Sou
     file = script or running_script(environ)
     if file is not None and file.resolve() != notebook.resolve():
         return None
-    from deriva_ml_core.git import file_source_with_url  # which begins processes
+    from deriva_ml_core.git import file_source_with_url  # starts processes
 
     return file_source_with_url(notebook.absolute(), url, checksum)
 
@@ -135,34 +137,34 @@ def create_workflow(
     plugins: pluggy.PluginManager | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Workflow:
-    """Make a `Workflow`, asking these plugins where the code is.
+    """Create a `Workflow`, with these plugins for detecting the source.
 
     Args:
-        name: What to call it.
+        name: The workflow's name.
         workflow_type: A term of the vocabulary Workflow_Type.
-        description: What it does.
-        script: The file to look at, instead of the one that runs.
-        plugins: Whom to ask; the process's own plugins by default.
-        environ: The environment variables; the process's own by default.
+        description: What the workflow does.
+        script: The file to record instead of the running one.
+        plugins: The plugins to use; those of the process by default.
+        environ: The environment variables; those of the process by default.
     """
-    given: dict[str, Any] = {"plugins": plugins, "environ": environ}
-    surroundings = _DetectionContext(**{name: value for name, value in given.items() if value is not None})
+    options: dict[str, Any] = {"plugins": plugins, "environ": environ}
+    context = _DetectionContext(**{name: value for name, value in options.items() if value is not None})
     fields = {"name": name, "workflow_type": workflow_type, "description": description, "script": script}
-    return Workflow.model_validate(fields, context=surroundings)
+    return Workflow.model_validate(fields, context=context)
 
 
 class CatalogWorkflow(Workflow):
-    """A workflow of the catalog: assigning its ``description`` or ``workflow_type`` writes there at once."""
+    """A workflow in a catalog. Assigning ``description`` or ``workflow_type`` updates the catalog at once."""
 
     model_config = ConfigDict(frozen=False)
 
     _connection: Connection = PrivateAttr()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Write an attribute to the catalog.
+        """Update an attribute in the catalog.
 
         Raises:
-            CatalogReadOnly: Another attribute than those two: it says what was run, which does not change.
+            CatalogReadOnly: The attribute is neither of the two; the others record what was run.
             UnknownTerm: The catalog has no such workflow type.
         """
         if name.startswith("_"):
@@ -170,18 +172,18 @@ class CatalogWorkflow(Workflow):
             return
         if name not in _WRITABLE_COLUMNS or not isinstance(value, str):
             raise CatalogReadOnly(
-                f"{name} = {value!r} cannot be written to workflow {self.rid}: what can be assigned are texts, "
-                "to its description and its workflow_type; the rest says what was run."
+                f"Cannot assign {name} = {value!r} to workflow {self.rid}. Only description and workflow_type can be "
+                "assigned, each a text; the other attributes record what was run."
             )
         value = _redact(value)
         if name == "workflow_type":
             self._connection.terms.require(MLVocab.workflow_type, [value])
         if not self._connection.catalog.update(MLTable.workflow, [{"RID": self.rid, _WRITABLE_COLUMNS[name]: value}]):
-            raise UnknownRID(f"The workflow {self.rid} is no longer in {self._connection.catalog.name}.")
+            raise UnknownRID(f"Workflow {self.rid} was deleted from {self._connection.catalog.name}.")
         object.__setattr__(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # no connection crosses into another process
+        # a connection cannot be pickled
         return Workflow.model_validate, (self.model_dump(),)
 
 
@@ -203,26 +205,27 @@ def _from_row(connection: Connection, row: Mapping[str, Any]) -> CatalogWorkflow
 
 
 def register_workflow(connection: Connection, workflow: Workflow) -> RID:
-    """Find a workflow's row by its URL or checksum, or add one.
+    """Find a workflow's row by its URL or checksum, or insert one.
 
-    If both match different rows the checksum's counts; a ``file:`` URL matches by its checksum only; a workflow with
-    neither is always new. A row that is found is not changed: another name or type is warned about.
+    If URL and checksum match different rows, the checksum decides. A workflow with a ``file:`` URL is matched by its
+    checksum only. A workflow with neither is always new. An existing row is not changed; if its name or type differs, a
+    warning says so.
 
     Args:
-        connection: Where it is registered.
-        workflow: What is registered.
+        connection: The catalog.
+        workflow: The workflow to register.
 
     Returns:
-        The row's id.
+        The row's RID.
 
     Raises:
         UnknownTerm: The catalog has no such workflow type.
-        UnknownRID, WrongTable: The workflow has a record id, which names no workflow here.
+        UnknownRID, WrongTable: The workflow's RID names no workflow in this catalog.
     """
     if workflow.rid:
         return str(connection.require_row(MLTable.workflow, workflow.rid)["RID"])
     types = connection.catalog.model.table(MLTable.workflow).foreign_keys
-    if not any(key.column == "Workflow_Type" for key in types):  # nothing else would refuse an unknown one
+    if not any(key.column == "Workflow_Type" for key in types):  # otherwise the catalog itself refuses an unknown type
         _require_type(connection, workflow)
     try:
         return _find_or_insert(connection, workflow)
@@ -247,49 +250,49 @@ def _find_or_insert(connection: Connection, workflow: Workflow) -> RID:
     }
     by_checksum = {"Checksum": workflow.checksum} if workflow.checksum else None
     by_url = {"URL": url} if url and not url.startswith("file:") else None
-    same = tuple(condition for condition in (by_checksum, by_url) if condition)
-    if not same:
+    conditions = tuple(condition for condition in (by_checksum, by_url) if condition)
+    if not conditions:
         (rid,) = connection.catalog.reserve(1)
         connection.catalog.insert(MLTable.workflow, [{**row, "RID": rid}])
         return rid
-    found, new = connection.catalog.insert_unless(MLTable.workflow, AnyOf(same), row)
-    if not new:
-        found = _prefer_checksum_match(connection, by_checksum, found)
-        if found["Workflow_Type"] != workflow.workflow_type:
+    stored, is_new = connection.catalog.insert_unless(MLTable.workflow, AnyOf(conditions), row)
+    if not is_new:
+        stored = _prefer_checksum_match(connection, by_checksum, stored)
+        if stored["Workflow_Type"] != workflow.workflow_type:
             _require_type(connection, workflow)
-        _warn_if_different(found, workflow)
-    return str(found["RID"])
+        _warn_if_different(stored, workflow)
+    return str(stored["RID"])
 
 
 def _redact(text: str) -> str:
-    from deriva_ml_core.redaction import redact_text  # many patterns to compile
+    from deriva_ml_core.redaction import redact_text  # compiles many patterns
 
     return redact_text(text)
 
 
 def _prefer_checksum_match(
-    connection: Connection, by_checksum: Mapping[str, str] | None, found: dict[str, Any]
+    connection: Connection, by_checksum: Mapping[str, str] | None, row: dict[str, Any]
 ) -> dict[str, Any]:
-    """The oldest row with that checksum, where the row that was found has only the URL in common."""
-    if by_checksum is None or found["Checksum"] == by_checksum["Checksum"]:
-        return found
-    return next(iter(connection.catalog.select(MLTable.workflow, by_checksum, order=("RCT",), limit=1)), found)
+    """Return the oldest row with the checksum, if the given row matches by its URL only; else the given row."""
+    if by_checksum is None or row["Checksum"] == by_checksum["Checksum"]:
+        return row
+    return next(iter(connection.catalog.select(MLTable.workflow, by_checksum, order=("RCT",), limit=1)), row)
 
 
-def _warn_if_different(found: Mapping[str, Any], workflow: Workflow) -> None:
-    if (found["Name"], found["Workflow_Type"]) != (workflow.name, workflow.workflow_type):
+def _warn_if_different(row: Mapping[str, Any], workflow: Workflow) -> None:
+    if (row["Name"], row["Workflow_Type"]) != (workflow.name, workflow.workflow_type):
         warn(
-            f"The catalog knows this code as workflow {found['RID']}, {found['Name']!r} ({found['Workflow_Type']}), "
-            f"which is used, and not as {workflow.name!r} ({workflow.workflow_type}). To change the type, assign "
-            "workflow_type to what ml.lookup_workflow returns."
+            f"This code is already registered as workflow {row['RID']}, {row['Name']!r} ({row['Workflow_Type']}), "
+            f"which is used instead of {workflow.name!r} ({workflow.workflow_type}). To change its type, assign "
+            "workflow_type to the result of ml.lookup_workflow()."
         )
 
 
 def lookup_workflow(connection: Connection, rid: RID) -> CatalogWorkflow:
-    """The workflow of a record id, bound to the catalog, as it was at a snapshot where the id names one.
+    """Look up a workflow by its RID; a RID with ``@<snapshot>`` returns the workflow at that snapshot.
 
     Raises:
-        UnknownRID, WrongTable: The id names no workflow.
+        UnknownRID, WrongTable: The RID names no workflow.
     """
     rid, snapshot = split_rid(rid)
     if snapshot:
@@ -299,22 +302,22 @@ def lookup_workflow(connection: Connection, rid: RID) -> CatalogWorkflow:
 
 
 def lookup_workflow_by_url(connection: Connection, url_or_checksum: str) -> CatalogWorkflow:
-    """The oldest workflow with that URL or checksum, bound to the catalog.
+    """Look up the oldest workflow with a URL or checksum.
 
     Raises:
-        UnknownWorkflow: There is none.
+        UnknownWorkflow: No workflow has it.
     """
     url = _redact(url_or_checksum)
-    either = AnyOf(({"URL": url}, {"Checksum": url_or_checksum})) if url_or_checksum else None
-    rows = connection.catalog.select(MLTable.workflow, either, order=("RCT",), limit=1) if either else []
+    condition = AnyOf(({"URL": url}, {"Checksum": url_or_checksum})) if url_or_checksum else None
+    rows = connection.catalog.select(MLTable.workflow, condition, order=("RCT",), limit=1) if condition else []
     if not rows:
         raise UnknownWorkflow(
-            f"No workflow of {connection.catalog.name} has the URL or checksum {url_or_checksum!r}; "
-            "ml.find_workflows() lists those it has, ml.add_workflow(workflow) registers one."
+            f"No workflow in {connection.catalog.name} has the URL or checksum {url_or_checksum!r}. "
+            "ml.find_workflows() lists the workflows; ml.add_workflow(workflow) registers one."
         )
     return _from_row(connection, rows[0])
 
 
 def find_workflows(connection: Connection) -> list[CatalogWorkflow]:
-    """All workflows, bound to the catalog, the oldest first."""
+    """Return all workflows, the oldest first."""
     return [_from_row(connection, row) for row in connection.catalog.select(MLTable.workflow, {}, order=("RCT",))]

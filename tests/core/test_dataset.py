@@ -139,7 +139,7 @@ def test_unknown_members_by_table_are_refused(connection: Connection, dataset: D
     with pytest.raises(UnknownRID, match="9-9"):
         dataset.add_dataset_members({"Image": [rid], "Model": ["9-9"]})
     assert connection.catalog.select("Dataset_Image") == []
-    with pytest.raises(WrongTable, match=f"Not of Model, but of Image: {rid};"):
+    with pytest.raises(WrongTable, match=f"Rows {rid} are in Image, not in Model"):
         dataset.add_dataset_members({"Model": [rid]})
     assert dataset.current_version == "0.1.0"
 
@@ -184,7 +184,7 @@ def test_element_types_that_cannot_be(connection: Connection) -> None:
     with pytest.raises(UnknownTable, match="Subjects"):
         add_dataset_element_type(connection, "Subjects")
     for taken in ("Execution", "Dataset_Type"):
-        with pytest.raises(ConfigurationError, match=f"Dataset_{taken} is another table"):
+        with pytest.raises(ConfigurationError, match=f"another table has the name Dataset_{taken}"):
             add_dataset_element_type(connection, taken)
 
 
@@ -302,3 +302,44 @@ def test_a_client_deletes_a_dataset(ml: DerivaML) -> None:
     ml.delete_dataset(second.rid)
     assert [dataset.rid for dataset in ml.find_datasets()] == [third.rid]
     assert ml.lookup_dataset(first.rid).description == "a"
+
+
+def public_names(instance: object) -> set[str]:
+    """The names that tab completion shows for an object."""
+    return {name for name in dir(instance) if not name.startswith("_")}
+
+
+def test_tab_completion_shows_the_documented_names(dataset: Dataset) -> None:
+    """A dataset and its bag show their documented methods and properties, and nothing else."""
+    assert public_names(dataset) == {
+        "add_dataset_members",
+        "add_dataset_type",
+        "current_version",
+        "dataset_history",
+        "dataset_rid",
+        "dataset_types",
+        "delete_dataset_members",
+        "description",
+        "download_dataset_bag",
+        "increment_version",
+        "iterate_dataset_members",
+        "list_dataset_children",
+        "list_dataset_members",
+        "list_dataset_parents",
+        "remove_dataset_type",
+        "rid",
+    }
+    assert public_names(dataset.download_dataset_bag()) == {
+        "dataset_rid",
+        "dataset_types",
+        "description",
+        "get_table",
+        "get_table_as_dataframe",
+        "iterate_table",
+        "list_dataset_children",
+        "list_dataset_members",
+        "list_tables",
+        "path",
+        "validate",
+        "version",
+    }

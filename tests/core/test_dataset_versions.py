@@ -139,7 +139,7 @@ def test_a_version_whose_number_is_none(connection: Connection, dataset: Dataset
     (row,) = connection.catalog.select("Dataset_Version", {"Dataset": dataset.rid})
     connection.catalog.update("Dataset_Version", [{"RID": row["RID"], "Version": "1.0"}])
     for ask in (lambda: dataset.current_version, dataset.dataset_history, lambda: dataset.increment_version("patch")):
-        with pytest.raises(ConfigurationError, match=rf"'1\.0'.* Dataset_Version {row['RID']} should"):
+        with pytest.raises(ConfigurationError, match=rf"'1\.0'.*Correct row {row['RID']} of Dataset_Version"):
             ask()
     connection.catalog.update("Dataset_Version", [{"RID": row["RID"], "Version": "1.0.0"}])
     assert dataset.current_version == "1.0.0"
@@ -168,7 +168,7 @@ def test_a_parents_version_names_what_changed(connection: Connection, dataset: D
     parent.add_dataset_members([dataset.rid])
     dataset.increment_version("major", "Relabelled")
     assert parent.current_version == "1.0.0"
-    assert parent.dataset_history()[-1].description == f"Dataset {dataset.rid} in it has a new version: Relabelled"
+    assert parent.dataset_history()[-1].description == f"Nested dataset {dataset.rid} has a new version: Relabelled"
 
 
 def test_the_execution_is_noted_with_each_version(connection: Connection) -> None:

@@ -388,7 +388,7 @@ def test_no_git_on_this_machine(repository: Repository, tmp_path: Path) -> None:
     )
     environ = {**os.environ, "PATH": str(tmp_path / "empty")}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{script.as_uri()} {expected} 1 There is no git on this machine")
+    assert done.stdout.startswith(f"{script.as_uri()} {expected} 1 git is not on the PATH")
 
 
 @pytest.mark.parametrize("trouble", ["dirty", "untracked", "no remote", "no repository"])

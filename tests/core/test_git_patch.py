@@ -213,7 +213,7 @@ def test_a_secret_is_left_out_loudly(repository: Repository, tmp_path: Path, tra
     repository.commit(*([] if tracked else [repository.root / "good.py"]))
     script.write_text(f'login(token="{SECRET}")\n')
     repository.write("good.py", "2\n")
-    with pytest.warns(DerivaMLWarning, match=r"login 1\.py holds what looks like a secret") as said:
+    with pytest.warns(DerivaMLWarning, match=r"login 1\.py seems to hold a secret") as said:
         patch = uncommitted_patch(repository.root, {})
     assert len(said) == 1
     assert SECRET.encode() not in patch
@@ -358,9 +358,9 @@ def test_a_patch_that_fails_says_so(repository: Repository, tmp_path: Path) -> N
     repository.git("config", "filter.lost.clean", "no-such-program")
     repository.git("config", "filter.lost.required", "true")
     repository.write("a.py", "2\n")
-    with pytest.warns(DerivaMLWarning, match=r"cannot be kept.*lost.*Commit them"):
+    with pytest.warns(DerivaMLWarning, match=r"Cannot record.*lost.*Commit them"):
         assert uncommitted_patch(repository.root, {}) == b""
-    with pytest.warns(DerivaMLWarning, match="cannot be kept.*not a git repository"):
+    with pytest.warns(DerivaMLWarning, match="Cannot record.*not a git repository"):
         assert uncommitted_patch(tmp_path, {}) == b""
 
 

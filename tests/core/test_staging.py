@@ -104,7 +104,7 @@ def test_unknown_words_raise_at_once_and_name_the_known(exe: Execution) -> None:
         exe.asset_file_path("Image", "a.png", asset_types=["Mask"])
     with pytest.raises(UnknownColumn, match="Description"):
         exe.asset_file_path("Image", "a.png", Colour="red")
-    with pytest.raises(UnknownColumn, match="filled by the upload"):
+    with pytest.raises(UnknownColumn, match="the upload fills it"):
         exe.asset_file_path("Image", "a.png", URL="x")
     assert exe.staged_assets() == []
 
@@ -146,7 +146,7 @@ def test_an_original_is_never_written_through(exe: Execution, tmp_path: Path) ->
     original = tmp_path / "x.png"
     original.write_bytes(b"mine")
     exe.asset_file_path("Image", original)
-    with pytest.raises(FileConflict, match="written"):
+    with pytest.raises(FileConflict, match="already staged as a link"):
         exe.asset_file_path("Image", "x.png")
 
 

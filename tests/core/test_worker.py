@@ -74,7 +74,7 @@ def test_a_task_that_fails_is_logged_and_the_next_is_done(caplog: pytest.LogCapt
             worker.submit(task)
         assert worker.drain(60)
     assert done == [1]
-    assert caplog.text.count("What failing was to do failed") == 2
+    assert caplog.text.count("A background task of failing failed") == 2
     assert "no such thing" in caplog.text
 
 

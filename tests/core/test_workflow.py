@@ -170,7 +170,7 @@ def test_a_script_that_is_named(repository: Repository, tmp_path: Path, monkeypa
     workflow = Workflow(name="a", workflow_type="b", script=Path("other script.py"))
     assert workflow.url == f"https://github.com/org/repo/blob/{commit}/other%20script.py"
     assert workflow.source.repository == repository.root
-    with pytest.raises(ConfigurationError, match=r"nowhere\.py is no file"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.py is not a file"):
         Workflow(name="a", workflow_type="b", script=tmp_path / "nowhere.py")
 
 
@@ -199,7 +199,7 @@ def test_what_cannot_be_repeated_is_refused(
 @pytest.mark.parametrize("answer", ["https://x", 1, {"url": "https://x"}])
 def test_a_plugin_that_answers_wrongly(answer: object) -> None:
     """What is no SourceCode is an error that shows the answer."""
-    with pytest.raises(PluginError, match="no SourceCode"):
+    with pytest.raises(PluginError, match="not a SourceCode"):
         create_workflow("a", "b", plugins=plugins(Answer(answer)), environ={})  # type: ignore[arg-type]
 
 
@@ -402,7 +402,7 @@ def test_other_assignments_are_refused(connection: Connection, name: str, value:
     """What was run does not change; the error says what can."""
     workflow = lookup_workflow(connection, register_workflow(connection, made(URL)))
     before = rows(connection)
-    with pytest.raises(CatalogReadOnly, match="description and its workflow_type"):
+    with pytest.raises(CatalogReadOnly, match="Only description and workflow_type"):
         setattr(workflow, name, value)
     assert rows(connection) == before
 
@@ -419,7 +419,7 @@ def test_assigning_to_what_is_gone(connection: Connection) -> None:
     """A workflow whose row was deleted cannot be changed."""
     workflow = lookup_workflow(connection, register_workflow(connection, made(URL)))
     connection.catalog.delete("Workflow", {})
-    with pytest.raises(UnknownRID, match="no longer"):
+    with pytest.raises(UnknownRID, match="was deleted"):
         workflow.description = "x"
 
 

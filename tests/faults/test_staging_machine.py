@@ -234,7 +234,7 @@ def test_a_copy_that_was_written_after_its_upload(exe: Execution, tmp_path: Path
         path = exe.asset_file_path("Model", original, copy_file=True)
         exe.upload_execution_outputs()
         path.write_bytes(b"second, longer")
-        with pytest.raises(FileConflict, match="written to after its upload"):
+        with pytest.raises(FileConflict, match="changed after its upload"):
             exe.asset_file_path("Model", original, copy_file=True)
         (again,) = exe.upload_execution_outputs()["Model"]
         assert again.md5 == hashlib.md5(b"second, longer").hexdigest()

@@ -58,7 +58,7 @@ def test_hook_create_catalog(fake: DerivaServer) -> None:
 
 def test_an_embedded_catalog_is_not_made_so() -> None:
     """An embedded catalog is made when it is opened, which is said."""
-    with pytest.raises(ConfigurationError, match="first opened"):
+    with pytest.raises(ConfigurationError, match="first opens"):
         DerivaML.create("file:here", "demo")
 
 

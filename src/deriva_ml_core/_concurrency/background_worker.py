@@ -1,4 +1,4 @@
-"""One thread beside the run, for what the run must not wait for."""
+"""A background thread for work that must not delay the run."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 IDLE_TIMEOUT = 5.0
-"""How long a thread waits for another task before it ends; a process may make thousands of executions."""
+"""Seconds that an idle thread waits for a task before it ends; a process may create thousands of executions."""
 
 MIN_DRAIN_TIMEOUT = 0.1
-"""What is done already needs this long, on a busy machine, to say so."""
+"""Minimum seconds to drain; on a busy machine, a thread needs them to report that its work is done."""
 
 
 class BackgroundWorker:
-    """Does tasks one after the other, on a daemon thread that is begun by the first of them.
+    """Runs tasks one after another on a daemon thread, which the first task starts.
 
-    A forked child begins with no tasks: those of its parent are the parent's.
+    A forked child starts without tasks; its parent runs its own.
 
     Args:
         name: The thread's name.
@@ -44,13 +44,13 @@ class BackgroundWorker:
         self._reset()
 
     def __reduce__(self) -> tuple[type[BackgroundWorker], tuple[str]]:
-        return BackgroundWorker, (self._name,)  # in another process, one with no tasks
+        return BackgroundWorker, (self._name,)  # in another process: a worker without tasks
 
     def submit(self, task: Callable[[], object]) -> None:
-        """Have a task done; it returns at once.
+        """Queue a task and return at once.
 
         Args:
-            task: What it raises is logged as a warning.
+            task: The task. An exception that it raises is logged as a warning.
         """
         with self._lock:
             if self._pid != os.getpid():
@@ -61,35 +61,35 @@ class BackgroundWorker:
                 Thread(target=self._run, args=(self._tasks,), name=self._name, daemon=True).start()
 
     def drain(self, timeout: float) -> bool:
-        """Wait until all that was submitted before is done.
+        """Wait until all tasks submitted so far are done.
 
         Args:
-            timeout: How long at most.
+            timeout: Maximum seconds to wait.
 
         Returns:
-            Whether it is.
+            Whether they are done.
         """
         if self._pid != os.getpid() or not self._is_running:
             return True
-        done, hurry = _DrainMarker(), self._drain_requested
-        self.submit(done)
-        hurry.set()
+        marker, drain_requested = _DrainMarker(), self._drain_requested
+        self.submit(marker)
+        drain_requested.set()
         try:
-            return done.reached.wait(max(timeout, MIN_DRAIN_TIMEOUT))
+            return marker.reached.wait(max(timeout, MIN_DRAIN_TIMEOUT))
         finally:
-            hurry.clear()
+            drain_requested.clear()
 
     def pause(self, seconds: float, *, min_seconds: float = 0.0) -> None:
-        """Let time pass inside a task.
+        """Sleep inside a task; a drain shortens the sleep.
 
         Args:
-            seconds: How long.
-            min_seconds: How long while somebody drains, who should not wait for the rest.
+            seconds: How long to sleep.
+            min_seconds: How long to sleep during a drain.
         """
-        begun = time.monotonic()
+        start = time.monotonic()
         self._drain_requested.wait(seconds)
-        if (left := min(min_seconds, seconds) - (time.monotonic() - begun)) > 0:
-            time.sleep(left)
+        if (remaining := min(min_seconds, seconds) - (time.monotonic() - start)) > 0:
+            time.sleep(remaining)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -111,14 +111,14 @@ class BackgroundWorker:
             try:
                 task()
             except (Exception, SystemExit):
-                log.warning("What %s was to do failed; the run goes on.", self._name, exc_info=True)
-            # whoever waited for the end has nothing more to do, most of the time
+                log.warning("A background task of %s failed; the run continues.", self._name, exc_info=True)
+            # after a drain there is usually nothing more to do
             idle = 0.0 if isinstance(task, _DrainMarker) else IDLE_TIMEOUT
-            del task  # a thread at rest keeps nothing alive
+            del task  # an idle thread must not keep objects alive
 
 
 class _DrainMarker:
-    """The task that says that all before it is done."""
+    """A task that signals that all tasks before it are done."""
 
     def __init__(self) -> None:
         self.reached = Event()
@@ -128,7 +128,7 @@ class _DrainMarker:
 
 
 def run_in_background(name: str, task: Callable[[], T]) -> Future[T]:
-    """Do something on a thread of its own, which the end of the process waits for."""
+    """Run a task on its own thread; the interpreter waits for it on exit."""
     from concurrent.futures import ThreadPoolExecutor
 
     thread = ThreadPoolExecutor(1, thread_name_prefix=name)

@@ -1,4 +1,4 @@
-"""A lock that a forked child starts afresh, since the thread that held it then is not there."""
+"""A lock that is free in a forked child, where the thread that held it does not exist."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class ForkSafeRLock:
         self._pid = os.getpid()
 
     def acquire(self, timeout: float = -1) -> bool:
-        """Take the lock.
+        """Acquire the lock.
 
         Args:
-            timeout: How long to wait for it; for ever by default.
+            timeout: Maximum seconds to wait; -1 for no limit.
 
         Returns:
-            Whether it was taken.
+            Whether the lock was acquired.
         """
         if self._pid != os.getpid():
             self._lock, self._pid = RLock(), os.getpid()
         return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         self._lock.release()
 
     def __enter__(self) -> None:

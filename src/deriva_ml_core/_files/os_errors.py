@@ -1,4 +1,4 @@
-"""A disk's refusals, in our words."""
+"""Translate errors of the operating system into this package's errors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["translate_os_errors"]
 
 @contextmanager
 def translate_os_errors(message: str, folder: Path) -> Iterator[None]:
-    """Say of a disk that is full, or may not be written, what could not be done and what to do.
+    """Translate the error of a full or read-only disk into one that says what failed and what to do.
 
     Args:
-        message: What is done in the block: ``model.pt cannot be registered``.
-        folder: The folder where it is done.
+        message: What failed if the block raises: ``Cannot register model.pt``.
+        folder: The folder that the block writes to.
 
     Raises:
-        DiskFull: There is no room.
-        CatalogReadOnly: This user may not write there.
+        DiskFull: The disk is full.
+        CatalogReadOnly: The user has no permission to write there.
     """
     try:
         yield
@@ -31,6 +31,6 @@ def translate_os_errors(message: str, folder: Path) -> Iterator[None]:
             raise DiskFull(f"{message}: the disk of {folder} is full. Free some space and call again.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise CatalogReadOnly(
-                f"{message}: {error}. Let this user write in {folder}, or work in another place with DERIVA_ML_HOME."
+                f"{message}: {error}. Allow this user to write in {folder}, or set DERIVA_ML_HOME to another folder."
             ) from error
         raise

@@ -1,1 +1,1 @@
-"""Files and their rows: staged, uploaded, found again, brought back and checked."""
+"""Assets: staging, upload, lookup, download and verification of files with rows."""

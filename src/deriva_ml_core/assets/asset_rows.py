@@ -1,4 +1,4 @@
-"""The rows of files whose bytes are stored, and their links to the execution and to their types."""
+"""Rows of stored files, and their links to the execution and to asset types."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AssetRowWriter:
-    """Writes the rows of one execution's files, of many by one request; doing so again changes nothing.
+    """Writes the rows of an execution's files, many per request; writing them again changes nothing.
 
     Args:
-        connection: Where to.
-        journal: Where it is noted.
-        execution: The execution that made the files.
+        connection: The catalog and store.
+        journal: The journal to record written rows in.
+        execution: The execution that created the files.
     """
 
     connection: Connection
@@ -40,10 +40,10 @@ class AssetRowWriter:
         """Write rows and links, table by table, the rows in the files' order.
 
         Returns:
-            For each table the assets that have rows now, and the files whose rows say something else.
+            For each table, the assets that have rows now, and the files whose existing rows have other metadata.
 
         Raises:
-            DerivaMLException: A row is refused, and with it those that were to be written with it.
+            DerivaMLException: The catalog refused a row, and with it the rows of the same request.
         """
         for table, of_table in _group_by_table(files):
             yield self._write_table(table, of_table)
@@ -65,14 +65,14 @@ class AssetRowWriter:
         return [_recorded_asset(file, rid) for file, rid in recorded], refused
 
     def _insert_missing_rows(self, table: str, files: list[FileState]) -> dict[str, dict[str, Any]]:
-        """The row of each URL, made where there was none."""
-        wanted: dict[str, dict[str, Any]] = {}
+        """Return the row of each URL; insert those that are missing."""
+        new_rows: dict[str, dict[str, Any]] = {}
         for file in files:
             stored = _stored_object(file)
             row = {"URL": stored.url, "Filename": file.asset.filename, "Length": stored.length, "MD5": stored.md5}
-            wanted.setdefault(stored.url, row | dict(file.asset.metadata))
-        there = self.connection.catalog.insert_missing(table, list(wanted.values()), "URL")
-        return {row["URL"]: row for row in there}
+            new_rows.setdefault(stored.url, row | dict(file.asset.metadata))
+        rows = self.connection.catalog.insert_missing(table, list(new_rows.values()), "URL")
+        return {row["URL"]: row for row in rows}
 
     def _link_assets(self, table: str, recorded: list[tuple[FileState, RID]]) -> None:
         catalog = self.connection.catalog
@@ -86,7 +86,7 @@ class AssetRowWriter:
         where = {table: rids, "Execution": self.execution, "Asset_Role": Role.input}
         for row in self.connection.catalog.select(asset_execution_table_name(table), where):
             log.warning(
-                "%s %s went into execution %s and came out of it unchanged; it stays recorded as input.",
+                "%s %s is an input of execution %s and was uploaded unchanged; it stays recorded as input.",
                 table,
                 row[table],
                 self.execution,
@@ -94,7 +94,7 @@ class AssetRowWriter:
 
 
 def link_asset_types(connection: Connection, files: Iterable[FileState]) -> None:
-    """Link files that have rows to all of their types."""
+    """Link files that have rows to all of their asset types."""
     for table, of_table in _group_by_table(files):
         _insert_type_links(connection, table, [(file, file.rid) for file in of_table if file.rid is not None])
 
@@ -121,10 +121,12 @@ def _differing_columns(file: FileState, row: dict[str, Any]) -> list[str]:
 
 def _conflict_message(file: FileState, row: dict[str, Any], columns: list[str]) -> str:
     asset = file.asset
-    told = ", ".join(f"{column} is {row.get(column)!r} there and {asset.metadata[column]!r} here" for column in columns)
+    differences = ", ".join(
+        f"{column} is {row.get(column)!r} there and {asset.metadata[column]!r} here" for column in columns
+    )
     return (
-        f"{asset.table}/{asset.filename} has the same bytes and name as {row['RID']}, but {told}: "
-        "give it another name, or the same metadata."
+        f"{asset.table}/{asset.filename} has the same bytes and name as {row['RID']}, but {differences}. "
+        "Use another name, or the same metadata."
     )
 
 

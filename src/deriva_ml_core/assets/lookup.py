@@ -1,4 +1,4 @@
-"""Files that have a row: found by their record id, listed by execution, brought from the store, and checked there."""
+"""Assets in the catalog: look up by RID, list by execution, download and verify."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ __all__ = ["list_execution_assets", "download_asset", "link_inputs", "lookup_ass
 
 
 def lookup_asset(connection: Connection, rid: RID) -> Asset:
-    """The asset of a record id, whichever asset table it is in.
+    """Look up an asset by its RID, in any asset table.
 
     Raises:
-        UnknownRID: No row has that id.
-        WrongTable: It is the id of a row that is no file.
+        UnknownRID: The RID names no row.
+        WrongTable: The row's table is not an asset table.
     """
     return lookup_assets(connection, [rid])[0]
 
 
 def lookup_assets(connection: Connection, rids: Sequence[RID]) -> list[Asset]:
-    """The assets of record ids, in that order, asked table by table."""
+    """Look up assets by their RIDs, in that order, with a few requests per table."""
     tables = connection.catalog.locate(list(rids))
-    found: dict[RID, Asset] = {}
+    assets: dict[RID, Asset] = {}
     for table in dict.fromkeys(tables.values()):
         if not connection.catalog.model.table(table).is_asset:
             wrong = next(rid for rid in rids if tables.get(rid) == table)
-            raise WrongTable(f"{wrong} is a row of {table}, which holds no files; give the RID of an asset.")
+            raise WrongTable(f"{wrong} is a row of {table}, which is not an asset table. Use the RID of an asset.")
         of_table = [rid for rid in rids if tables.get(rid) == table]
         types = list_asset_types(connection, table, of_table)
         for row in connection.catalog.select(table, {"RID": of_table}):
-            found[row["RID"]] = asset_from_row(connection, table, row, types.get(row["RID"], ()))
+            assets[row["RID"]] = asset_from_row(connection, table, row, types.get(row["RID"], ()))
     for rid in rids:
-        if rid not in found:
-            raise UnknownRID(f"{rid} names no row of {connection.catalog.name}; give the RID of an asset.")
-    return [found[rid] for rid in rids]
+        if rid not in assets:
+            raise UnknownRID(f"{rid} names no row of {connection.catalog.name}. Use the RID of an asset.")
+    return [assets[rid] for rid in rids]
 
 
 def link_inputs(connection: Connection, assets: Iterable[Asset], execution: RID) -> None:
-    """Record that assets went into an execution, table by table; one that came out of it stays its output."""
+    """Record assets as inputs of an execution; an asset that is already its output stays its output."""
     links: dict[str, list[Row]] = {}
     for asset in assets:
         row = {asset.table: asset.rid, "Execution": execution, "Asset_Role": Role.input}
@@ -56,24 +56,26 @@ def link_inputs(connection: Connection, assets: Iterable[Asset], execution: RID)
 
 
 def download_asset(connection: Connection, asset: Asset, folder: Path, options: UploadOptions | None = None) -> Path:
-    """Bring an asset's bytes into a folder, checked by length and MD5.
+    """Download an asset into a folder, and check its length and MD5.
 
     Args:
-        connection: Where it is.
-        asset: Which one.
-        folder: Where to: ``<folder>/<table>/<rid>/<file name>``; a name that climbs out loses its folders.
-        options: How often to try again, and how long to wait.
+        connection: The catalog and store.
+        asset: The asset.
+        folder: The file becomes ``<folder>/<table>/<rid>/<file name>``. A file name that is absolute or contains
+            ``..`` loses its folders.
+        options: How transfers are retried.
 
     Returns:
-        The file; one that is already there with the recorded length is not brought again.
+        The file. An existing file of the recorded length is not downloaded again.
 
     Raises:
         InvalidFileName: The catalog's names of table and row lead out of the folder.
     """
     if any(PurePosixPath(part).parts != (part,) or part == ".." for part in (asset.table, asset.rid)):
-        raise InvalidFileName(f"{asset.rid!r} of {asset.table!r} names no folder; ask the catalog's owner what it is.")
-    inside = folder / asset.table / asset.rid
-    target = inside / _safe_file_name(asset)
+        raise InvalidFileName(
+            f"{asset.rid!r} of {asset.table!r} cannot name a folder. Report this to the catalog's owner."
+        )
+    target = folder / asset.table / asset.rid / _safe_file_name(asset)
     if not (target.is_file() and target.stat().st_size == asset.length):
         target.parent.mkdir(parents=True, exist_ok=True)
         RetryingStore(connection.store).get(
@@ -83,21 +85,21 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
 
 
 def _safe_file_name(asset: Asset) -> PurePosixPath:
-    """An asset's file name, without what would lead elsewhere."""
+    """Return an asset's file name, reduced to its last part if it leads out of the folder."""
     name = PurePosixPath(asset.filename)
     if name.is_absolute() or ".." in name.parts:
         name = PurePosixPath(name.name)
-    is_none = name.name in ("", "..") or "\0" in asset.filename
-    return PurePosixPath(asset.rid) if is_none else name
+    is_unusable = name.name in ("", "..") or "\0" in asset.filename
+    return PurePosixPath(asset.rid) if is_unusable else name
 
 
 def verify_asset(connection: Connection, asset: Asset) -> None:
-    """Read an asset's bytes where the store keeps them, and raise `ChecksumMismatch` if they are not those recorded."""
+    """Read an asset's bytes in the store, and raise `ChecksumMismatch` if they differ from those recorded."""
     connection.store.verify(asset.url, length=asset.length, md5=asset.md5)
 
 
 def list_execution_assets(connection: Connection, rid: RID, role: Role | None) -> list[Asset]:
-    """The assets linked to an execution, in the order of their tables and rows; two or three questions a table."""
+    """Return the assets of an execution, ordered by table and row, with two or three requests per table."""
     return [
         asset
         for table in _execution_asset_tables(connection)
@@ -127,7 +129,7 @@ def _list_table_assets(connection: Connection, table: str, execution: RID, role:
 
 
 def list_asset_types(connection: Connection, table: str, rids: Sequence[RID]) -> dict[RID, tuple[str, ...]]:
-    """The types of each of these assets."""
+    """Return the asset types of each of these assets."""
     types: dict[RID, tuple[str, ...]] = {}
     for link in connection.catalog.select(asset_type_table_name(table), {table: list(rids)}):
         types[link[table]] = (*types.get(link[table], ()), link[MLVocab.asset_type])
@@ -137,7 +139,7 @@ def list_asset_types(connection: Connection, table: str, rids: Sequence[RID]) ->
 def asset_from_row(
     connection: Connection, table: str, row: dict[str, Any], types: tuple[str, ...], role: str | None = None
 ) -> Asset:
-    """The value of an asset table's row."""
+    """Convert a row of an asset table to an `Asset`."""
     columns = ("Description", *connection.catalog.model.asset_table(table).metadata_columns)
     return Asset(
         rid=row["RID"],

@@ -1,4 +1,4 @@
-"""Where an execution's files wait for their upload: new ones are written here, foreign ones are linked or copied in."""
+"""Staging: register files for upload. New files are written here; existing ones are linked or copied."""
 
 from __future__ import annotations
 
@@ -33,24 +33,26 @@ __all__ = ["StagingArea", "base_key", "check_file_name", "files_open_for_writing
 
 
 MAX_NAME_BYTES = 255
-"""Bytes that the usual file systems take in one name."""
+"""Maximum bytes of one file name on common file systems."""
 
 
 def check_file_name(name: str) -> str:
-    """Return the name of a new file, with ``/`` between sub-folders, unchanged in all its parts.
+    """Check the name of a new file, and return it with single ``/`` between sub-folders.
 
     Raises:
-        InvalidFileName: It is empty, absolute, climbs out of its folder, or is longer than 255 bytes in one part.
+        InvalidFileName: The name is empty, absolute, contains ``..``, or has a part longer than 255 bytes.
     """
     parts = PurePosixPath(name).parts
     if not parts or name.endswith("/") or "\0" in name:
-        raise InvalidFileName(f"{name!r} is not the name of a file.")
+        raise InvalidFileName(f"{name!r} is not a file name.")
     if parts[0] == "/":
-        raise InvalidFileName(f"{name!r} is absolute and there is no such file: give a name, or the path of a file.")
+        raise InvalidFileName(
+            f"{name!r} does not exist. Use the path of an existing file, or a relative name for a new one."
+        )
     if ".." in parts:
-        raise InvalidFileName(f"{name!r} climbs out of its folder: give a name without '..'.")
+        raise InvalidFileName(f"{name!r} leads out of its folder. Use a name without '..'.")
     if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
-        raise InvalidFileName(f"{name!r} is too long: {MAX_NAME_BYTES} bytes is what file systems take.")
+        raise InvalidFileName(f"{name!r} is too long: file systems allow {MAX_NAME_BYTES} bytes per part.")
     return "/".join(parts)
 
 
@@ -58,9 +60,9 @@ class StagingArea:
     """The staged files of one execution.
 
     Args:
-        connection: Whose tables and terms the files are for.
-        journal: Where each step is written.
-        folder: Where the files wait: ``<folder>/<table>/<file name>``.
+        connection: The catalog with the asset tables and types.
+        journal: The journal to record each step in.
+        folder: The staging folder; files are in ``<folder>/<table>/<file name>``.
     """
 
     def __init__(self, connection: Connection, journal: Journal, folder: Path) -> None:
@@ -78,17 +80,17 @@ class StagingArea:
         rename_file: str | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
     ) -> tuple[StagedAsset, bool]:
-        """Register a file, as ``Execution.asset_file_path`` documents.
+        """Register a file; see ``Execution.asset_file_path``.
 
         Returns:
-            The staged file, and whether it was not staged before.
+            The staged file, and whether it is new.
         """
         asset_table = self._connection.catalog.model.asset_table(table)
         types = self._validate_types(asset_types)
         values = _validate_metadata(asset_table, metadata or {})
-        given = os.fspath(file_name)
-        original = self._find_original(table, given)
-        name = check_file_name(rename_file or (original.name if original else self._new_file_name(table, given)))
+        path = os.fspath(file_name)
+        original = self._find_original(table, path)
+        name = check_file_name(rename_file or (original.name if original else self._new_file_name(table, path)))
         staged = self._journal.state.find_latest_file(table, name)
         asset = StagedAsset(
             key=self._next_key(table, name, staged),
@@ -104,16 +106,16 @@ class StagingArea:
             return staged.asset, False
         if original and copy_file and staged is not None and _is_modified_since_upload(staged):
             raise FileConflict(
-                f"{asset.path} was written to after its upload, and the copy of {original} would replace it: "
-                "upload again first, or give rename_file= another name."
+                f"{asset.path} changed after its upload, and the copy of {original} would replace it. "
+                "Upload again first, or pass another name as rename_file=."
             )
-        with translate_os_errors(f"{asset.filename!r} cannot be registered", self._folder):
+        with translate_os_errors(f"Cannot register {asset.filename!r}", self._folder):
             self._place_file(asset, copy=copy_file)
             self._record_staged(asset)
         return asset, True
 
     def stage_metadata_file(self, filename: str, path: Path, asset_type: str) -> StagedAsset:
-        """Register one of the execution's own records, a file that lies outside the staging folder."""
+        """Register one of the execution's own records, a file outside the staging folder."""
         table = "Execution_Metadata"
         staged = self._journal.state.find_latest_file(table, filename, record=True)
         asset = StagedAsset(
@@ -129,14 +131,14 @@ class StagingArea:
         return asset
 
     def list_staged(self) -> list[StagedAsset]:
-        """The user's files that are not yet uploaded, in the order of their registration."""
+        """Return the user's files that are not yet uploaded, in the order of registration."""
         return [file.asset for file in self._journal.state.pending_files() if not file.asset.record]
 
     def forget(self, path: str | os.PathLike[str]) -> list[StagedAsset]:
-        """Drop a file, or those in a folder, from what is to be uploaded; what was written stays where it is.
+        """Unregister a file, or the files in a folder; the files themselves stay.
 
         Args:
-            path: What `stage` gave, or the original's path.
+            path: The path that `stage` returned, or the original's path.
 
         Raises:
             InvalidFileName: No staged file has that path.
@@ -149,22 +151,22 @@ class StagingArea:
         return assets
 
     def mark_immutable(self, path: str | os.PathLike[str]) -> None:
-        """Note that nobody will write to staged files in place again; see ``Execution.seal``."""
-        sealed: list[MarkedImmutable] = []
+        """Record that staged files are final; see ``Execution.mark_immutable``."""
+        events: list[MarkedImmutable] = []
         for file in self._find_files(path, self._journal.state.pending_files()):
             if (present := FileStamp.from_path(file.asset.path)) is None:
-                raise MissingFiles(f"{file.asset.path} is not written yet: write it, then seal it.")
-            sealed.append(MarkedImmutable(key=file.asset.key, file_time=present))
-        self._journal.append(*sealed)
+                raise MissingFiles(f"{file.asset.path} does not exist yet. Write it before marking it immutable.")
+            events.append(MarkedImmutable(key=file.asset.key, file_time=present))
+        self._journal.append(*events)
 
     def add_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> bool:
-        """Give registered files further types; see ``Execution.add_asset_types``.
+        """Add types to registered files; see ``Execution.add_asset_types``.
 
         Returns:
-            Whether one of them is uploaded, so that the catalog is to be told.
+            Whether one of the files is uploaded, so that the catalog needs new links.
         """
-        types, story = self._validate_types(asset_types), self._journal.state
-        files = self._find_files(path, story.files.values())
+        types, state = self._validate_types(asset_types), self._journal.state
+        files = self._find_files(path, state.files.values())
         new = [file for file in files if not set(types).issubset(file.asset.asset_types)]
         if new:
             self._journal.append(*(TypesAdded(key=file.asset.key, types=types) for file in new))
@@ -172,43 +174,43 @@ class StagingArea:
         return any(file.rid is not None and file.asset.key in unlinked for file in files)
 
     def drop_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
-        """Take types from registered files that are not uploaded; see ``Execution.drop_asset_types``."""
-        unwanted = {asset_types} if isinstance(asset_types, str) else set(asset_types)
+        """Remove types from registered files that are not uploaded; see ``Execution.drop_asset_types``."""
+        dropped = {asset_types} if isinstance(asset_types, str) else set(asset_types)
         files = self._find_files(path, self._journal.state.pending_files())
-        found = {file.asset.key: tuple(each for each in file.added_types if each in unwanted) for file in files}
-        self._journal.append(*(TypesRemoved(key=key, types=types) for key, types in found.items() if types))
+        removed = {file.asset.key: tuple(each for each in file.added_types if each in dropped) for file in files}
+        self._journal.append(*(TypesRemoved(key=key, types=types) for key, types in removed.items() if types))
 
     def base_keys(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
-        """The names in the journal, without their counts, of the registered files at these paths."""
-        story = self._journal.state
+        """Return the journal keys, without their counters, of the registered files at these paths."""
+        state = self._journal.state
         return frozenset(
             base_key(file.asset.key)
             for path in paths
-            for file in self._find_files(path, story.files.values(), include_forgotten=True)
+            for file in self._find_files(path, state.files.values(), include_forgotten=True)
         )
 
     def _find_files(
         self, path: str | os.PathLike[str], candidates: Iterable[FileState], *, include_forgotten: bool = False
     ) -> list[FileState]:
-        """The last registered file at a path, or those in the folder there."""
-        wanted = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
-        files = {  # the last of each name
+        """Return the newest registered file at a path, or the files in the folder at that path."""
+        target = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
+        files = {  # the newest of each name
             base_key(file.asset.key): file
-            for file in tuple(candidates)  # other threads add to them meanwhile
+            for file in tuple(candidates)  # other threads may add files meanwhile
             if not file.asset.record and (include_forgotten or not file.is_forgotten)
         }
-        found = [file for file in files.values() if wanted in (file.asset.path, file.asset.original)]
+        found = [file for file in files.values() if target in (file.asset.path, file.asset.original)]
         if not found:
-            found = [file for file in files.values() if wanted in file.asset.path.parents]
+            found = [file for file in files.values() if target in file.asset.path.parents]
         if not found:
-            raise InvalidFileName(f"{path} is not staged; staged_assets() lists what is.")
+            raise InvalidFileName(f"{path} is not staged. staged_assets() lists the staged files.")
         return found
 
     def restage_changed(self, only: Set[str] | None = None) -> list[StagedAsset]:
-        """Stage again what was uploaded, stayed in its place and was written to since.
+        """Stage uploaded files again that changed in place since.
 
         Args:
-            only: The names in the journal of the files to look at, as `keys` gives them; None for all.
+            only: The files to check, as `base_keys` returns them; None for all.
         """
         changed = []
         for file in list(self._journal.state.files.values()):
@@ -223,34 +225,34 @@ class StagingArea:
         return changed
 
     def remove_abandoned_copies(self) -> None:
-        """Take away what processes began to copy that were killed."""
+        """Delete partial copies of killed processes."""
         remove_leftovers(self._folder)
 
     def remove_empty_folders(self) -> None:
-        """Take away the folders in which nothing lies, and where nothing that was handed out is still to be written."""
+        """Delete empty folders, except those in which a registered file is still to be written."""
         _remove_empty_folders(
-            self._folder, keep={folder for waiting in self.list_staged() for folder in waiting.path.parents}
+            self._folder, keep={folder for asset in self.list_staged() for folder in asset.path.parents}
         )
 
     def _validate_types(self, asset_types: str | Iterable[str] | None) -> tuple[str, ...]:
-        named = (asset_types,) if isinstance(asset_types, str) else tuple(asset_types or ())
-        types = tuple(dict.fromkeys(named))
+        names = (asset_types,) if isinstance(asset_types, str) else tuple(asset_types or ())
+        types = tuple(dict.fromkeys(names))
         self._connection.terms.require(MLVocab.asset_type, types)
         return types
 
     def _find_original(self, table: str, name: str) -> Path | None:
-        """The user's own file that a path with a folder names; None for the name of a new file."""
+        """Return the existing file that a path with a folder names; None for the name of a new file."""
         if "/" not in name:
             return None
         path = Path(os.path.abspath(name))  # noqa: PTH100 - the link itself is meant, not what it points to
         if path.is_relative_to(self._folder / table):
             return None
         if path.is_dir():
-            raise InvalidFileName(f"{name!r} is a folder: register each of its files.")
+            raise InvalidFileName(f"{name!r} is a folder. Register each of its files.")
         return path if path.exists() else None
 
     def _new_file_name(self, table: str, name: str) -> str:
-        """The name of a new file; also where the user gives back the path that we handed out for it."""
+        """Return the name of a new file, also from the path that `stage` returned for it."""
         if "/" not in name:
             return name
         path, own = Path(name), self._folder / table
@@ -273,7 +275,7 @@ class StagingArea:
                 folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise FileConflict(
-                f"A file is staged where {asset.filename!r} needs a folder: {error.filename}."
+                f"{asset.filename!r} needs a folder where a file is staged: {error.filename}. Use another name."
             ) from error
         if os.path.lexists(asset.path):
             self._clear_path(asset)
@@ -282,22 +284,24 @@ class StagingArea:
         if copy:
             copy_atomic(asset.original, asset.path)
         elif asset.path.exists():
-            raise FileConflict(f"{asset.path} is in the way of the link to {asset.original}: give rename_file=.")
+            raise FileConflict(
+                f"{asset.path} exists and cannot become a link to {asset.original}. Pass another name as rename_file=."
+            )
         else:
             asset.path.symlink_to(asset.original)
 
     def _clear_path(self, asset: StagedAsset) -> None:
-        """Take away an empty folder or a link in a file's place; what was written there stays."""
+        """Delete an empty folder or a link at a file's path; a written file stays."""
         if asset.path.is_dir() and not self._remove_empty_folder(asset):
             raise FileConflict(
-                f"Files are staged below {asset.filename!r}: a file cannot have the name of their folder."
+                f"{asset.filename!r} is a folder with staged files, so no file can have that name. Use another name."
             )
         if asset.path.is_symlink():
             asset.path.unlink()
 
     def _remove_empty_folder(self, asset: StagedAsset) -> bool:
-        """Whether the folder in a file's place is left over: nothing is staged below it, and nothing lies in it."""
-        if any(asset.path in waiting.path.parents for waiting in self.list_staged()):
+        """Delete the folder at a file's path if it is empty and nothing is staged in it; returns whether it did."""
+        if any(asset.path in staged.path.parents for staged in self.list_staged()):
             return False
         _remove_empty_folders(asset.path)
         return not asset.path.exists()
@@ -307,17 +311,18 @@ class StagingArea:
         winner = self._journal.state.files[asset.key].asset
         if winner.original != asset.original:
             raise FileConflict(
-                f"Another process has just staged {winner.original or winner.path} as {asset.filename!r}."
+                f"Another process staged {winner.original or winner.path} as {asset.filename!r} at the same time. "
+                "Use another name."
             )
 
 
 def base_key(key: str) -> str:
-    """What a file's keys have in common, however often it was staged."""
+    """Return a journal key without its counter, the same each time that a file is staged."""
     return key.partition(":")[2]
 
 
 def _is_modified_since_upload(file: FileState) -> bool:
-    """Whether a file was uploaded, stayed in its place, and was written to there afterwards."""
+    """Whether a file was uploaded, stayed in place, and changed there afterwards."""
     path = file.asset.path
     if file.rid is None or file.is_forgotten or file.stored_stamp is None or path.is_symlink():
         return False
@@ -327,7 +332,7 @@ def _is_modified_since_upload(file: FileState) -> bool:
 def _remove_empty_folders(top: Path, keep: Set[Path] = frozenset()) -> None:
     for folder, _, _ in os.walk(top, topdown=False):
         if Path(folder) not in keep:
-            with suppress(OSError):  # something lies in it
+            with suppress(OSError):  # not empty
                 Path(folder).rmdir()
 
 
@@ -336,8 +341,8 @@ def _validate_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[
     if unknown := sorted(set(metadata) - set(allowed)):
         reserved = set(unknown).intersection((*ASSET_COLUMNS, *SYSTEM_COLUMNS))
         raise UnknownColumn(
-            f"{table.name} takes no metadata {', '.join(map(repr, unknown))}"
-            f"{' (filled by the upload)' if reserved else ''}; it takes {', '.join(allowed)}."
+            f"{table.name} has no metadata column {', '.join(map(repr, unknown))}"
+            f"{' (the upload fills it)' if reserved else ''}; it has {', '.join(allowed)}."
         )
     return dict(metadata)
 
@@ -345,23 +350,21 @@ def _validate_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[
 def _check_no_conflict(
     file: FileState, requested: StagedAsset, types: tuple[str, ...], metadata: Mapping[str, JsonValue]
 ) -> None:
-    """Raise `FileConflict` unless the file staged under a name is the one that is asked for again."""
+    """Raise `FileConflict` unless the file staged under a name is the requested one."""
     staged = file.asset
     declared = tuple(each for each in staged.asset_types if each not in file.added_types)
     name = f"{requested.table}/{requested.filename}"
     if requested.original is None and staged.original is not None:
-        raise FileConflict(
-            f"{name} is already staged from {staged.original}, which must not be written through: give another name."
-        )
+        raise FileConflict(f"{name} is already staged as a link to {staged.original}. Use another name for a new file.")
     if requested.original is not None and not _is_same_file(requested.original, staged):
         raise FileConflict(
-            f"Another file, {staged.original or staged.path}, is already staged as {name}: "
-            "give rename_file= another name, or forget() the first."
+            f"{staged.original or staged.path} is already staged as {name}. "
+            "Pass another name as rename_file=, or forget() the first file."
         )
     if (types and types not in (staged.asset_types, declared)) or (metadata and metadata != staged.metadata):
         raise FileConflict(
             f"{name} is already staged with types {', '.join(staged.asset_types)} and metadata "
-            f"{dict(staged.metadata)}: forget() it first to stage it with others."
+            f"{dict(staged.metadata)}. To change them, forget() it first."
         )
 
 
@@ -378,19 +381,19 @@ FileIdentity = tuple[int, int]
 
 
 def files_open_for_writing() -> frozenset[FileIdentity]:
-    """The files that this process has open for writing; none where the system does not tell."""
-    found = set()
+    """Return the files that this process has open for writing; empty if the system does not list them."""
+    files = set()
     with suppress(OSError):
         for name in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers, not paths
-            with suppress(OSError):  # the one that listed them is closed again
+            with suppress(OSError):  # listdir's own descriptor is closed again
                 file = os.fstat(int(name))
                 if S_ISREG(file.st_mode) and fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
-                    found.add((file.st_dev, file.st_ino))
-    return frozenset(found)
+                    files.add((file.st_dev, file.st_ino))
+    return frozenset(files)
 
 
 def is_open_file(path: Path, open_files: Set[FileIdentity]) -> bool:
-    """Whether the file at a path is one of these."""
+    """Whether the file at a path is one of those."""
     try:
         file = path.stat()
     except OSError:

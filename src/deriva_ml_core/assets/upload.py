@@ -1,4 +1,4 @@
-"""Send what is staged and not yet sent: bytes to the store, several files at once, then rows and links."""
+"""Upload staged files: bytes to the store, several files at once, then rows and links."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
 __all__ = ["MISSING_FILE_REASON", "Upload"]
 
 BATCH_SIZE = 1000
-"""Files between two writes to the catalog."""
+"""Number of files per write to the catalog."""
 
 FILES_PER_CONNECTION = 2
-"""Files that make another connection to a server worth its making."""
+"""Number of files per connection to a server; fewer do not pay for opening one."""
 
 FATAL_ERRORS = (*TRANSIENT_ERRORS, CatalogUnavailable, CatalogReadOnly)
-"""What would befall every further file too."""
+"""Errors that every further file would cause too."""
 
-MISSING_FILE_REASON = "it was registered and never written, or has vanished"
+MISSING_FILE_REASON = "the file was registered and never written, or was deleted"
 
 
 class _UploadStopped(Exception):
-    """A pass has ended while a file was on its way."""
+    """The upload was stopped during the transfer of a file."""
 
 
 @dataclass
 class Upload:
-    """One pass over the open files of an execution; whatever stops it, the next pass goes on from there.
+    """One upload of the pending files of an execution; after an interruption, the next upload resumes.
 
     Args:
-        connection: Where to send them.
-        journal: Where each step is written.
-        execution: The execution that made them.
-        options: How to send.
-        move_files: Whether files that we handed out are moved into the store, not copied.
+        connection: The catalog and store.
+        journal: The journal to record each step in.
+        execution: The execution that created the files.
+        options: How to upload.
+        move_files: Whether new files in the staging folder are moved into the store instead of copied.
         progress_callback: Called before the first file and after each.
     """
 
@@ -65,35 +65,35 @@ class Upload:
     sent: list[Asset] = field(default_factory=list)
     unsent: list[UnsentAsset] = field(default_factory=list)
     fatal_error: Exception | None = None
-    """What ended the pass early: a store or catalog that cannot be reached."""
+    """The error that ended the upload early, such as an unreachable store or catalog."""
     open_files: Set[tuple[int, int]] = frozenset()
-    """The files that are still being written, and therefore copied."""
+    """The files that are open for writing; they are copied, never moved."""
     stop: Event = field(default_factory=Event)
-    """Set when the pass ends early, so that what another thread still sends stops at its next step."""
+    """Set when the upload ends early, so that other threads stop at their next step."""
 
     @property
     def row_writer(self) -> AssetRowWriter:
-        """What writes rows and links."""
+        """The writer of rows and links."""
         return AssetRowWriter(self.connection, self.journal, self.execution)
 
     def run(self, files: Iterable[FileState]) -> UploadReport:
-        """Send the files, in batches.
+        """Upload files in batches.
 
         Returns:
-            What was sent, by table, and what was not, with the reasons.
+            The uploaded files by table, and those not uploaded with the reasons.
         """
-        waiting = list(files)
-        if self.move_files or any(file.immutable_stamp for file in waiting):
+        pending = list(files)
+        if self.move_files or any(file.immutable_stamp for file in pending):
             self.open_files = files_open_for_writing()
-        progress = _ProgressCounter(waiting, self.progress_callback)
-        for batch in _split_batches(waiting, BATCH_SIZE):
+        progress = _ProgressCounter(pending, self.progress_callback)
+        for batch in _split_batches(pending, BATCH_SIZE):
             if stored := self._store_batch(batch, progress):
                 self._record_rows(stored)
-        unsent = {each.asset.key: each for each in self.unsent}  # one that was tried again by itself is told once
+        unsent = {each.asset.key: each for each in self.unsent}  # a file that was tried twice is listed once
         return UploadReport(sent=_group_by_table(self.sent), unsent=tuple(unsent.values()))
 
     def _store_batch(self, files: list[FileState], progress: _ProgressCounter) -> list[FileState]:
-        """Bring files' bytes into the store, several at once; returns those that are there, in their order."""
+        """Store the bytes of files, several at once; returns the stored files in their order."""
         failed: dict[str, Exception] = {}
         sending = map_unordered(
             self._try_store, files, self._worker_count(len(files)), name="deriva-ml-file", stop=self.stop
@@ -114,7 +114,7 @@ class Upload:
         return self.options.upload_workers or min(most, -(-files // FILES_PER_CONNECTION))
 
     def _try_store(self, file: FileState) -> Exception | None:
-        """Bring one file's bytes into the store; returns what went wrong."""
+        """Store the bytes of one file; returns the error, or None."""
         if self.fatal_error is not None:
             return self.fatal_error
         try:
@@ -139,7 +139,7 @@ class Upload:
             resume=file.transfer_note,
             note=lambda note: self._record_progress(asset, note),
         )
-        # a store elsewhere cannot take a file away: what is left of it goes when all is recorded
+        # a store on another machine cannot move a file; what is left here is deleted once the row is recorded
         left = None if handover is TransferMode.move and not asset.path.exists() else before
         self.journal.append(Stored(key=asset.key, object=stored, file_time=left))
         file.stored, file.stored_stamp = stored, left
@@ -150,7 +150,7 @@ class Upload:
             raise _UploadStopped
 
     def _transfer_mode(self, file: FileState) -> TransferMode:
-        """What the store may do with the file: one that is sealed, and is what it was then, stays in its place."""
+        """Return what the store may do with a file: an immutable, unchanged one is hard-linked."""
         asset = file.asset
         if asset.record or not self._is_movable(asset.path):
             return TransferMode.copy
@@ -161,19 +161,19 @@ class Upload:
         return TransferMode.move if self.move_files else TransferMode.copy
 
     def _is_movable(self, path: Path) -> bool:
-        """Whether a file is no link, and nobody in this process still writes to it."""
+        """Whether a file is not a link, and not open for writing in this process."""
         try:
-            found = path.lstat()
+            status = path.lstat()
         except OSError:
-            return True  # the store knows best what became of it
-        return not S_ISLNK(found.st_mode) and (found.st_dev, found.st_ino) not in self.open_files
+            return True  # the store handles a missing file
+        return not S_ISLNK(status.st_mode) and (status.st_dev, status.st_ino) not in self.open_files
 
     def _add_unsent(self, files: Iterable[FileState], error: Exception) -> None:
         reason = MISSING_FILE_REASON if isinstance(error, FileNotFoundError) else str(error)
         self.unsent.extend(UnsentAsset(asset=file.asset, reason=reason) for file in files)
 
     def _record_rows(self, files: list[FileState]) -> None:
-        """Write rows and links; where one file's row is refused, the others' are written without it."""
+        """Write rows and links; if the catalog refuses one file's row, the others are written without it."""
         try:
             self.connection.store.sync()
             for recorded, refused in self.row_writer.write(files):
@@ -192,7 +192,7 @@ class Upload:
 
 
 class _ProgressCounter:
-    """Counts files and bytes, and tells."""
+    """Counts files and bytes, and calls the progress callback."""
 
     def __init__(self, files: list[FileState], progress_callback: Callable[[UploadProgress], None] | None) -> None:
         self._progress_callback = progress_callback
@@ -216,8 +216,8 @@ class _ProgressCounter:
 
 
 def _file_size(file: FileState) -> int:
-    found = FileStamp.from_path(file.asset.path)
-    return found.size if found else file.stored.length if file.stored else 0
+    stamp = FileStamp.from_path(file.asset.path)
+    return stamp.size if stamp else file.stored.length if file.stored else 0
 
 
 def _split_batches(files: list[FileState], size: int) -> Iterator[list[FileState]]:
@@ -227,7 +227,7 @@ def _split_batches(files: list[FileState], size: int) -> Iterator[list[FileState
 
 
 def _is_rewritten(file: FileState) -> bool:
-    """Whether a file that was stored before a crash was written anew since."""
+    """Whether a file that was stored before a crash has been rewritten since."""
     return FileStamp.from_path(file.asset.path) not in (None, file.stored_stamp)
 
 

@@ -1,4 +1,4 @@
-"""Datasets: rows of many tables under one name, with members that change and versions that never do."""
+"""Datasets: named sets of rows from several tables, with immutable versions."""
 
 from __future__ import annotations
 

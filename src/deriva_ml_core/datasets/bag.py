@@ -1,4 +1,4 @@
-"""The bag of a dataset: one version, with its rows and files, in a folder that needs no catalog."""
+"""Bags: one version of a dataset with its rows and files, in a folder that can be read without a catalog."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from deriva_ml_core.errors import ChecksumMismatch, InvalidBag, UnknownTable, Un
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["DatasetBag"]
+__all__ = ["DatasetBag", "iterate_assets"]
 
 MAX_LISTED_FILES = 5
-"""How many wrong files an error names."""
+"""Number of wrong files that an error names."""
 
 
 class DatasetBag:
-    """A dataset's version as a BDBag on this machine.
+    """A version of a dataset as a BDBag on this machine.
 
-    It can be opened again with the folder alone, copied, pickled, and read in any process.
+    A bag can be opened from its folder alone, copied, pickled, and read in any process.
 
     Args:
         path: The bag's folder.
-        dataset_rid: Which of the datasets in it is meant; None for the one that it was made for.
+        dataset_rid: One of the datasets in the bag; None for the outermost one.
 
     Raises:
-        InvalidBag: The folder is no bag of a dataset, or the dataset is not in it.
+        InvalidBag: The folder is not a dataset's bag, or the bag does not contain the dataset.
     """
 
     def __init__(self, path: Path | str, dataset_rid: RID | None = None) -> None:
@@ -43,13 +43,13 @@ class DatasetBag:
             self._schema: dict[str, Any] = json.loads((self._path / SCHEMA_FILE).read_text(encoding="utf-8"))
             self._rid: RID = dataset_rid or self._schema["dataset"]["RID"]
         except (OSError, ValueError, KeyError) as error:
-            raise InvalidBag(f"{path} is not the folder of a dataset's bag: {error}.") from error
+            raise InvalidBag(f"{path} is not a dataset's bag: {error}.") from error
         self._rows = {
             table: {row[column]: row for row in self.iterate_table(table)}
             for table, column in ((MLTable.dataset, "RID"), (MLTable.dataset_version, "Dataset"))
         }
         if self._rid not in self._rows[MLTable.dataset]:
-            raise InvalidBag(f"The bag {path} has no dataset {self._rid}.")
+            raise InvalidBag(f"The bag {path} does not contain dataset {self._rid}.")
 
     def __repr__(self) -> str:
         return f"<DatasetBag {self.dataset_rid} {self.version} in {self.path}>"
@@ -61,19 +61,19 @@ class DatasetBag:
 
     @property
     def dataset_rid(self) -> RID:
-        """The dataset's record id."""
+        """The dataset's record identifier (RID)."""
         return self._rid
 
     @property
     def version(self) -> str:
         """The dataset's version."""
         if self._rid not in self._rows[MLTable.dataset_version]:
-            raise UnknownVersion(f"Dataset {self._rid} had no version of its own when {self._path} was made.")
+            raise UnknownVersion(f"Dataset {self._rid} had no version when the bag {self._path} was created.")
         return str(self._rows[MLTable.dataset_version][self._rid]["Version"])
 
     @property
     def description(self) -> str:
-        """What the dataset is, in words."""
+        """The dataset's description."""
         return self._rows[MLTable.dataset][self._rid]["Description"] or ""
 
     @property
@@ -83,62 +83,56 @@ class DatasetBag:
         return tuple(sorted(link["Dataset_Type"] for link in links if link["Dataset"] == self._rid))
 
     def list_tables(self) -> list[str]:
-        """The tables that the bag knows, in alphabetical order."""
+        """Return the names of the bag's tables in alphabetical order."""
         return sorted(self._schema["tables"])
 
     def list_dataset_members(self, recurse: bool = False) -> dict[str, list[Row]]:
-        """The complete rows of the members, by element table.
+        """Return the complete rows of the members, by element table.
 
-        An asset's ``Filename`` is the local path of its file where the file is in the bag, and its name otherwise;
-        ``Original_Filename`` is its name in either case.
+        An asset's ``Filename`` is the local path of its file if the file is in the bag, else its name.
+        ``Original_Filename`` is always its name.
 
         Args:
-            recurse: Whether the members of nested datasets count too, each once.
+            recurse: Whether to include the members of nested datasets, each once.
 
         Returns:
-            The rows in the order in which they were added; a table without members has an empty list.
+            The rows in the order in which they were added. A table without members has an empty list.
         """
         datasets = {self._rid, *(self._descendants() if recurse else ())}
         return {element: self._member_rows(element, datasets) for element in self._schema["elements"]}
 
     def list_dataset_children(self, recurse: bool = False) -> list[DatasetBag]:
-        """The datasets that lie in this one, read from the same folder.
+        """Return the datasets that are members of this one, read from the same folder.
 
         Args:
-            recurse: Whether those in them count too, at any depth, the nearest first.
+            recurse: Whether to include their nested datasets at any depth, the nearest first.
         """
         nearest = self._children_by_dataset().get(self._rid, [])
         return [DatasetBag(self._path, rid) for rid in (self._descendants() if recurse else nearest)]
 
     def get_table(self, table: str) -> list[Row]:
-        """All rows of a table that the bag has, those of nested datasets too.
+        """Return all rows of a table in the bag, including those of nested datasets.
 
         Raises:
-            UnknownTable: The bag has no such table; the known ones are named.
+            UnknownTable: The bag has no such table. The message lists the known ones.
         """
         return list(self.iterate_table(table))
 
     def iterate_table(self, table: str) -> Iterator[Row]:
-        """The rows of a table, one by one, so that memory stays flat.
+        """Iterate over the rows of a table, with constant memory.
 
         Raises:
-            UnknownTable: The bag has no such table; the known ones are named.
+            UnknownTable: The bag has no such table. The message lists the known ones.
         """
         rows = self._read_rows(table)
         return (self._add_file_path(table, row) for row in rows) if self._schema["tables"][table]["asset"] else rows
 
-    def iterate_assets(self) -> Iterator[tuple[Row, Path]]:
-        """The rows of all assets as the catalog has them, each with the place where its file is, or would be."""
-        for table in self.list_tables():
-            if self._schema["tables"][table]["asset"]:
-                yield from ((row, self._asset_file_path(table, row)) for row in self._read_rows(table))
-
     def get_table_as_dataframe(self, table: str) -> pd.DataFrame:
-        """All rows of a table as a pandas DataFrame.
+        """Return all rows of a table as a pandas DataFrame.
 
         Raises:
             ConfigurationError: pandas is not installed.
-            UnknownTable: The bag has no such table; the known ones are named.
+            UnknownTable: The bag has no such table. The message lists the known ones.
         """
         with require_extra("pandas", "A DataFrame"):
             import pandas as pd
@@ -146,11 +140,13 @@ class DatasetBag:
         return pd.DataFrame(rows, columns=None if rows else list(self._schema["tables"][table]["columns"]))
 
     def validate(self) -> None:
-        """Check the bag with bdbag: each byte where all files are in it, its lists where some were not brought.
+        """Validate the bag with bdbag.
+
+        A complete bag is checked byte by byte. If files were not downloaded, only its structure is checked.
 
         Raises:
-            ChecksumMismatch: A file's bytes are not those recorded.
-            InvalidBag: Files are missing, or others are there.
+            ChecksumMismatch: A file's bytes differ from those recorded.
+            InvalidBag: Files are missing or unexpected.
         """
         from bdbag import bdbag_api, bdbagit
 
@@ -165,8 +161,8 @@ class DatasetBag:
                 bag.validate()
         except bdbagit.BagValidationError as error:
             wrong = [detail for detail in error.details if isinstance(detail, bdbagit.ChecksumMismatch)]
-            named = "; ".join(map(str, (wrong or error.details or [error])[:MAX_LISTED_FILES]))
-            raise (ChecksumMismatch if wrong else InvalidBag)(f"{self._path}: {named}.") from error
+            details = "; ".join(map(str, (wrong or error.details or [error])[:MAX_LISTED_FILES]))
+            raise (ChecksumMismatch if wrong else InvalidBag)(f"{self._path}: {details}.") from error
         except bdbagit.BagError as error:
             raise InvalidBag(f"{self._path}: {error}.") from error
 
@@ -179,24 +175,24 @@ class DatasetBag:
 
     def _children_by_dataset(self) -> dict[RID, list[RID]]:
         link = self._schema["elements"][MLTable.dataset]
-        found: dict[RID, list[RID]] = {}
+        children: dict[RID, list[RID]] = {}
         for row in self.iterate_table(link["table"]):
-            found.setdefault(row[link["dataset"]], []).append(row[link["member"]])
-        return found
+            children.setdefault(row[link["dataset"]], []).append(row[link["member"]])
+        return children
 
     def _descendants(self) -> list[RID]:
-        nested, seen, level = self._children_by_dataset(), {self._rid: None}, [self._rid]
+        children, seen, level = self._children_by_dataset(), {self._rid: None}, [self._rid]
         while level:
-            level = [rid for outer in level for rid in nested.get(outer, ()) if rid not in seen]
+            level = [child for rid in level for child in children.get(rid, ()) if child not in seen]
             seen.update(dict.fromkeys(level))
         return list(seen)[1:]
 
     def _read_rows(self, table: str) -> Iterator[Row]:
-        known = self._schema["tables"]
-        if table not in known:
+        tables = self._schema["tables"]
+        if table not in tables:
             raise UnknownTable(f"The bag {self._path} has no table {table!r}; it has {', '.join(self.list_tables())}.")
         path = self._path / table_path(table)
-        return read_table(path, known[table]["columns"]) if path.exists() else iter(())
+        return read_table(path, tables[table]["columns"]) if path.exists() else iter(())
 
     def _asset_file_path(self, table: str, row: Row) -> Path:
         return self._path / asset_path(table, row["RID"], row["Filename"])
@@ -204,3 +200,13 @@ class DatasetBag:
     def _add_file_path(self, table: str, row: Row) -> Row:
         file, name = self._asset_file_path(table, row), row["Filename"]
         return {**row, "Filename": str(file) if file.exists() else name, "Original_Filename": name}
+
+    def _iterate_assets(self) -> Iterator[tuple[Row, Path]]:
+        for table in self.list_tables():
+            if self._schema["tables"][table]["asset"]:
+                yield from ((row, self._asset_file_path(table, row)) for row in self._read_rows(table))
+
+
+def iterate_assets(bag: DatasetBag) -> Iterator[tuple[Row, Path]]:
+    """Yield the row of each asset as the catalog has it, and the path of its file, which may not exist yet."""
+    return bag._iterate_assets()

@@ -1,4 +1,4 @@
-"""Builds the bag of a dataset's version: its rows as tables, its files by reference."""
+"""Build the bag of a dataset's version: rows as tables, files by reference."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["SCHEMA_FILE", "asset_path", "build_bag", "safe_name", "table_path"]
 
 
 SCHEMA_FORMAT = 1
-"""The version of what ``data/schema.json`` says."""
+"""The version of the format of ``data/schema.json``."""
 
 _UNFOLLOWED_TABLES = frozenset({MLTable.dataset, MLTable.dataset_version, MLTable.execution, MLTable.workflow})
 
 
 def build_bag(connection: Connection, version: DatasetVersion, folder: Path) -> Path:
-    """Build the bag of a version without its files, which ``fetch.txt`` names.
+    """Build the bag of a version without its files; ``fetch.txt`` lists them.
 
     Args:
         connection: The catalog and store.
@@ -43,7 +43,7 @@ def build_bag(connection: Connection, version: DatasetVersion, folder: Path) -> 
         The bag's folder.
 
     Raises:
-        InvalidBag: bdbag could not make the bag.
+        InvalidBag: bdbag could not create the bag.
     """
     bag, manifest = folder / f"Dataset_{version.dataset}", folder / "remote_files.json"
     bag.mkdir()
@@ -86,7 +86,7 @@ def _add_members(payload: _Payload, link: MemberLink, datasets: Sequence[RID]) -
 
 
 class _Payload:
-    """What goes into a bag's ``data``: rows of a snapshot, and the list of the files that they name."""
+    """Writes a bag's ``data``: rows of a snapshot, and the manifest of their files."""
 
     def __init__(self, catalog: Catalog, store: ObjectStore, folder: Path, manifest: Path) -> None:
         self.catalog = catalog
@@ -105,7 +105,7 @@ class _Payload:
             file.close()
 
     def add_rows(self, name: str, rows: Iterable[Row]) -> None:
-        """Add rows of a table, each once, and note which rows they refer to and which files they name."""
+        """Add rows of a table, each once, and collect their references and files."""
         table = self.catalog.model.table(name)
         new = self._table_file(table).add_rows(rows)
         for key in table.foreign_keys:
@@ -115,17 +115,17 @@ class _Payload:
             self._manifest.writelines(self._manifest_line(table.name, row) for row in new)
 
     def add_references(self) -> None:
-        """Add the rows that rows refer to, terms of vocabularies above all, and those that these refer to."""
-        asked: set[tuple[str, str, str]] = set()
+        """Add the rows that rows refer to, such as terms of vocabularies, and what these refer to in turn."""
+        added: set[tuple[str, str, str]] = set()
         while self._references:
             (table, column), values = self._references.popitem()
-            values = {value for value in values if (table, column, value) not in asked}
-            asked.update((table, column, value) for value in values)
+            values = {value for value in values if (table, column, value) not in added}
+            added.update((table, column, value) for value in values)
             if values:
                 self.add_rows(table, self.catalog.select(table, {column: sorted(values)}))
 
     def write_schema(self, dataset: dict[str, str]) -> None:
-        """Write down which tables there are, with the types of their columns, and whose bag it is."""
+        """Write ``schema.json``: the tables with their column types, and the dataset and version of the bag."""
         model = self.catalog.model
         elements = {
             link.element: {"table": link.table, "dataset": link.dataset_column, "member": link.member_column}
@@ -162,10 +162,10 @@ def _run_make_bag(bag: Path, manifest: Path, configuration: Path, source: str) -
     import subprocess  # not needed to read a bag
 
     metadata = {"External-Identifier": source, "Bagging-Software": "deriva-ml-core"}
-    told = {"bagit_spec_version": "1.0", "bag_algorithms": ["md5"], "bag_metadata": metadata}
-    configuration.write_text(json.dumps({"bag_config": told}), encoding="utf-8")
+    settings = {"bagit_spec_version": "1.0", "bag_algorithms": ["md5"], "bag_metadata": metadata}
+    configuration.write_text(json.dumps({"bag_config": settings}), encoding="utf-8")
     remote = str(manifest) if manifest.stat().st_size else ""
-    done = subprocess.run(  # noqa: S603
+    process = subprocess.run(  # noqa: S603
         [sys.executable, "-P", make_bag_process.__file__, bag, remote, configuration],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.DEVNULL,
@@ -173,46 +173,46 @@ def _run_make_bag(bag: Path, manifest: Path, configuration: Path, source: str) -
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise InvalidBag(f"bdbag could not make a bag of {bag}: {done.stderr.strip().splitlines()[-1:]}.")
+    if process.returncode:
+        raise InvalidBag(f"bdbag could not create the bag {bag}: {process.stderr.strip().splitlines()[-1:]}.")
 
 
 SCHEMA_FILE = PurePosixPath("data/schema.json")
-"""What tables the bag has, with the types of their columns, and which dataset and version it is."""
+"""The bag's tables with the types of their columns, and its dataset and version."""
 
 MAX_NAME_BYTES = 255
-"""Bytes of a file name that Linux and macOS take."""
+"""Maximum bytes of a file name on Linux and macOS."""
 
-# a bag's lists are read line by line at every one of these, and %0A and %0D in them mean line ends
+# each of these ends a line when a bag's manifests are read, and so do %0A and %0D
 _UNSAFE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\\]|%(?=0[aAdD])")
 
 
 def table_path(table: str) -> PurePosixPath:
-    """The CSV file of a table, seen from the bag's folder."""
+    """Return the CSV file of a table, relative to the bag's folder."""
     return PurePosixPath("data", f"{safe_name(table.replace('/', '_'))}.csv")
 
 
 def asset_path(table: str, rid: str, filename: str | None) -> PurePosixPath:
-    """An asset's file, seen from the bag's folder; each asset has a folder of its own.
+    """Return an asset's file, relative to the bag's folder; each asset has its own folder.
 
     Args:
         table: The asset table.
-        rid: The asset's record id.
-        filename: Its name in the catalog, with sub-folders; where it has none its record id is taken.
+        rid: The asset's RID.
+        filename: The name in the catalog, with sub-folders; None for the RID.
     """
     return PurePosixPath("data/asset", safe_name(table.replace("/", "_")), rid, safe_name(filename or rid))
 
 
 def safe_name(filename: str) -> PurePosixPath:
-    """The same name with what a bag cannot carry replaced, and never leading out of its folder."""
+    """Return the name with characters that a bag cannot hold replaced, and without ``..`` and absolute paths."""
     parts = [_safe_part(part) for part in filename.split("/") if part.strip() not in ("", ".", "..")]
     return PurePosixPath(*(parts or ["_"]))
 
 
 def _safe_part(part: str) -> str:
-    fit = _UNSAFE_CHARACTERS.sub("_", part)
-    fit = "_" * (len(fit) - len(fit.lstrip())) + fit.strip() + "_" * (len(fit) - len(fit.rstrip()))
-    return fit if len(fit.encode()) <= MAX_NAME_BYTES else _shorten_name(fit)
+    name = _UNSAFE_CHARACTERS.sub("_", part)
+    name = "_" * (len(name) - len(name.lstrip())) + name.strip() + "_" * (len(name) - len(name.rstrip()))
+    return name if len(name.encode()) <= MAX_NAME_BYTES else _shorten_name(name)
 
 
 def _shorten_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The cache of bags: each version of a dataset is brought to this machine once, and goes on after an interruption."""
+"""Cache of bags: each version of a dataset is downloaded once, and an interrupted download is resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deriva_ml_core._progress import progress_reporter
 from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.datasets.bag import DatasetBag
+from deriva_ml_core.datasets.bag import DatasetBag, iterate_assets
 from deriva_ml_core.datasets.bag_build import build_bag
 from deriva_ml_core.datasets.versions import DatasetVersion, lookup_version
 from deriva_ml_core.errors import CatalogReadOnly, ChecksumMismatch, DerivaMLException, DiskFull
@@ -29,15 +29,15 @@ __all__ = ["download_bag"]
 
 CACHE_FOLDER, BUILD_FOLDER_PREFIX = "cache", "building-"
 MAX_PARALLEL_DOWNLOADS = 8
-"""How many files are brought at a time."""
+"""Number of files downloaded at a time."""
 
 MAX_LISTED_FILES = 5
-"""How many wrong files an error names."""
+"""Number of wrong files that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
 class _AssetDownload:
-    """An asset's file: where it comes from, where it goes, and what it must be."""
+    """An asset's file: its URL, its paths, and the expected length and MD5."""
 
     url: str
     path: Path
@@ -47,22 +47,23 @@ class _AssetDownload:
 
 
 def download_bag(connection: Connection, spec: DatasetSpec, options: UploadOptions | None = None) -> DatasetBag:
-    """Bring a dataset's version to this machine, or find it there.
+    """Download a version of a dataset, or return it from the cache.
 
-    The cache knows a version by its dataset, number and snapshot. A bag that is complete costs one look at each file;
-    files that were changed, deleted or not yet brought are brought again, each checked by length and MD5.
+    The cache identifies a version by its dataset, number and snapshot. For a complete bag, one ``stat`` per file is
+    enough. Files that are missing or were changed are downloaded, and checked by length and MD5.
 
     Args:
-        connection: The catalog and store; the cache lies in its folder.
-        spec: The dataset, its version (the current one where none is given), and whether files are brought.
-        options: How transfers are repeated.
+        connection: The catalog and store; the cache is in its folder.
+        spec: The dataset, its version (None for the current one), and whether to download files.
+        options: How transfers are retried.
 
     Raises:
         CatalogReadOnly: The cache cannot be written.
-        ChecksumMismatch: The store's bytes are not those recorded; the files are named, and all others were brought.
-        DiskFull: The disk has no room; the next call goes on from here.
-        StoreUnavailable: The store cannot be reached; the next call goes on from here.
-        UnknownRID, WrongTable: The record id names no dataset.
+        ChecksumMismatch: The store's bytes differ from those recorded. The message names the files; all others are
+            downloaded.
+        DiskFull: The disk is full; the next call resumes the download.
+        StoreUnavailable: The store cannot be reached; the next call resumes the download.
+        UnknownRID, WrongTable: The RID names no dataset.
         UnknownVersion: The dataset has no such version.
     """
     from filelock import FileLock
@@ -87,23 +88,23 @@ def _translate_os_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
-                f"The disk of the cache {folder} is full; free some space, and the download goes on."
+                f"The disk of the cache {folder} is full. Free some space and call again to resume the download."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise CatalogReadOnly(
-                f"The cache {folder} cannot be written ({error.strerror}); let this user write there."
+                f"The cache {folder} cannot be written ({error.strerror}). Allow this user to write there."
             ) from error
         raise
 
 
 def _find_or_build(connection: Connection, version: DatasetVersion, folder: Path) -> DatasetBag:
-    """The bag with its tables and lists, built unless it is there unchanged."""
+    """Return the bag with its tables and lists; build it unless it exists unchanged."""
     path, sizes = folder / f"Dataset_{version.dataset}", folder / "sizes.json"
     if sizes.exists() and json.loads(sizes.read_text(encoding="utf-8")) == _file_stats(path):
         return DatasetBag(path)
     for left in folder.glob(f"{BUILD_FOLDER_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
-    # under a new name, as what a killed process had started may still be at work in the old one
+    # a new name, as a subprocess of a killed process may still be writing in the old folder
     building = Path(mkdtemp(prefix=BUILD_FOLDER_PREFIX, dir=folder))
     new = build_bag(connection, version, building)
     if (path / "data" / "asset").exists():
@@ -116,7 +117,7 @@ def _find_or_build(connection: Connection, version: DatasetVersion, folder: Path
 
 
 def _file_stats(bag: Path) -> dict[str, list[int]]:
-    """Size and modification time of each table and list of a bag."""
+    """Return size and modification time of each table and list of a bag."""
     files = (file for folder in (bag, bag / "data") if folder.is_dir() for file in folder.iterdir() if file.is_file())
     return {str(file.relative_to(bag)): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
 
@@ -124,18 +125,23 @@ def _file_stats(bag: Path) -> dict[str, list[int]]:
 def _download_missing(
     store: ObjectStore, bag: DatasetBag, version: DatasetVersion, temporary_folder: Path, options: UploadOptions
 ) -> None:
-    """Bring the files that are not there as they were brought: with their length, and the version's time as theirs."""
+    """Download the files that are missing or changed.
+
+    A downloaded file has the recorded length, and the creation time of the version as its modification time.
+    """
     time = int(version.created.timestamp())
     missing = [file for file in _list_downloads(bag, temporary_folder) if not _is_downloaded(file, time)]
     if not missing:
         return
     temporary_folder.mkdir(exist_ok=True)
     title = f"dataset {version.dataset} {version.version}"
-    with progress_reporter(None, f"Downloading {title}:") as tell:
-        wrong = _download_all(store, missing, time, options, tell or (lambda _: None))
+    with progress_reporter(None, f"Downloading {title}:") as report:
+        wrong = _download_all(store, missing, time, options, report or (lambda _: None))
     if wrong:
         more = f" and {len(wrong) - MAX_LISTED_FILES} more" if len(wrong) > MAX_LISTED_FILES else ""
-        raise ChecksumMismatch(f"In {title} these are not as recorded: {'; '.join(wrong[:MAX_LISTED_FILES])}{more}.")
+        raise ChecksumMismatch(
+            f"The files of {title} differ from those recorded: {'; '.join(wrong[:MAX_LISTED_FILES])}{more}."
+        )
     shutil.rmtree(temporary_folder)
 
 
@@ -146,17 +152,17 @@ def _download_all(
     options: UploadOptions,
     progress_callback: Callable[[UploadProgress], None],
 ) -> list[str]:
-    """Bring files, several at a time; those whose bytes are wrong are returned, any other failure ends it."""
+    """Download files in parallel; returns messages for those with wrong bytes, and raises any other error."""
     size, done, wrong = sum(file.length for file in missing), 0, []
     with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
-        bringing = {pool.submit(_download_file, store, file, time, options): file for file in missing}
+        downloads = {pool.submit(_download_file, store, file, time, options): file for file in missing}
         try:
-            for count, future in enumerate(as_completed(bringing), 1):
+            for count, future in enumerate(as_completed(downloads), 1):
                 if isinstance(error := future.exception(), ChecksumMismatch):
-                    wrong.append(f"{bringing[future].url}: {error}")
+                    wrong.append(f"{downloads[future].url}: {error}")
                 else:
                     future.result()
-                done += bringing[future].length
+                done += downloads[future].length
                 progress_callback(UploadProgress(files_done=count, files=len(missing), bytes_done=done, bytes=size))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -164,16 +170,17 @@ def _download_all(
 
 
 def _list_downloads(bag: DatasetBag, temporary_folder: Path) -> Iterator[_AssetDownload]:
-    for row, path in bag.iterate_assets():
+    for row, path in iterate_assets(bag):
+        # in a folder outside the bag, as a partial file in it would make the bag invalid
         yield _AssetDownload(row["URL"], path, temporary_folder / row["RID"], row["Length"], row["MD5"])
 
 
 def _is_downloaded(file: _AssetDownload, time: int) -> bool:
     try:
-        found = file.path.stat()
+        status = file.path.stat()
     except OSError:
         return False
-    return (found.st_size, found.st_mtime_ns) == (file.length, time * 10**9)
+    return (status.st_size, status.st_mtime_ns) == (file.length, time * 10**9)
 
 
 def _download_file(store: ObjectStore, file: _AssetDownload, time: int, options: UploadOptions) -> None:
@@ -182,12 +189,12 @@ def _download_file(store: ObjectStore, file: _AssetDownload, time: int, options:
         file.temporary_path.chmod(0o444)
         file.path.parent.mkdir(parents=True, exist_ok=True)
         file.temporary_path.replace(file.path)
-    # the last step: a file with this time is one that was checked and not touched since
+    # the last step: this modification time marks a file as checked and not touched since
     os.utime(file.path, (time, time))
 
 
 def _has_recorded_bytes(file: _AssetDownload) -> bool:
-    """Whether the right bytes are there with another time, as after the cache was copied."""
+    """Whether the file has the right bytes but another modification time, as after copying the cache."""
     if not file.path.is_file() or file.path.stat().st_size != file.length:
         return False
     with file.path.open("rb") as bytes_:

@@ -1,4 +1,4 @@
-"""Tables as CSV files that give every value back as it was, type and emptiness included."""
+"""Tables as CSV files that preserve every value, its type, and the difference between empty and missing."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from deriva_ml_core.schema import SYSTEM_COLUMNS, Table
 __all__ = ["TableFile", "column_types", "read_table"]
 
 MAX_VALUE_LENGTH = 2**31 - 1
-"""Characters of one value; the csv module reads 131,072 unless told otherwise."""
+"""Maximum characters of one value; the csv module's default is 131,072."""
 
-# an empty field is no value; a text that is empty or all quotation marks is therefore written with two more of them
+# An empty field means a missing value. A text that is empty or consists of quotation marks is therefore written with
+# two more of them.
 _QUOTES = re.compile(r'"*')
 
 
 def column_types(table: Table) -> dict[str, str]:
-    """The ERMrest type of each column, system columns first."""
+    """Return the ERMrest type of each column, system columns first."""
     system = {name: "timestamptz" if name in ("RCT", "RMT") else "text" for name in SYSTEM_COLUMNS}
     return system | {column.name: column.type for column in table.columns}
 
 
 class TableFile:
-    """A CSV file that rows are added to, each once.
+    """A CSV file to which rows are added, each once.
 
     Args:
-        path: The file, made here.
+        path: The file to create.
         types: The ERMrest type of each column.
     """
 
@@ -43,19 +44,19 @@ class TableFile:
         self._writer.writerow(types)
 
     def add_rows(self, rows: Iterable[Row]) -> list[Row]:
-        """Write those rows that are not there yet, and return them."""
+        """Write the rows that the file does not have yet, and return them."""
         new = [row for row in rows if row["RID"] not in self._seen]
         self._seen.update(row["RID"] for row in new)
         self._writer.writerows([_encode_value(row.get(name), json_) for name, json_ in self._columns] for row in new)
         return new
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
 def read_table(path: Path, types: Mapping[str, str]) -> Iterator[Row]:
-    """The rows of a CSV file, one by one."""
+    """Iterate over the rows of a CSV file."""
     csv.field_size_limit(MAX_VALUE_LENGTH)
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file)

@@ -1,4 +1,4 @@
-"""A dataset in a catalog: made, found, filled, listed, and brought here."""
+"""Datasets in a catalog: create, look up, change, list and download them."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ MemberRIDs = Sequence[RID] | Mapping[str, Sequence[RID]]
 class Dataset:
     """A dataset in a catalog.
 
-    Every version is a snapshot: what it lists never changes, whatever happens to its members later.
+    Every version is a snapshot: it always lists the same members with the same values, even if they change later.
 
     Args:
         connection: The catalog and store.
         row: The dataset's row.
         dataset_types: Terms of the vocabulary Dataset_Type.
-        execution: The execution that is noted as the maker of each version made through this object.
+        execution: The execution to record as the creator of each version made through this object.
     """
 
     def __init__(
@@ -74,29 +74,29 @@ class Dataset:
 
     @property
     def rid(self) -> RID:
-        """The record id."""
+        """The record identifier (RID)."""
         return str(self._row["RID"])
 
     @property
     def dataset_rid(self) -> RID:
-        """The record id."""
+        """The same as ``rid``."""
         return self.rid
 
     @property
     def description(self) -> str:
-        """What it is, in words, as it was when this object was made."""
+        """The description, as of when this object was created."""
         return self._row["Description"] or ""
 
     @property
     def dataset_types(self) -> tuple[str, ...]:
-        """Terms of the vocabulary Dataset_Type, as this object last knew them."""
+        """Terms of the vocabulary Dataset_Type, as of this object's last read or change."""
         return self._types
 
     def add_dataset_type(self, dataset_type: str) -> None:
-        """Add a term of the vocabulary Dataset_Type; one that is there already stays.
+        """Add a term of the vocabulary Dataset_Type; does nothing if the dataset has it already.
 
         Raises:
-            UnknownTerm: The vocabulary has no such type; the known ones are named.
+            UnknownTerm: The vocabulary has no such type. The message lists the known ones.
         """
         self._connection.terms.require(MLVocab.dataset_type, [dataset_type])
         row = {"Dataset": self.rid, "Dataset_Type": dataset_type}
@@ -104,22 +104,24 @@ class Dataset:
         self._types = tuple(sorted({*self._types, dataset_type}))
 
     def remove_dataset_type(self, dataset_type: str) -> None:
-        """Take a dataset type away; one that is not there is no mistake."""
+        """Remove a dataset type; does nothing if the dataset does not have it."""
         row = {"Dataset": self.rid, "Dataset_Type": dataset_type}
         self._catalog.delete(MLTable.dataset_dataset_type, row)
         self._types = tuple(name for name in self._types if name != dataset_type)
 
     @property
     def current_version(self) -> str:
-        """The highest version now."""
+        """The highest version number at present."""
         return current_version(self._catalog, self.rid).version
 
     def dataset_history(self) -> list[DatasetVersion]:
-        """All versions, the first one first."""
+        """Return all versions, the lowest number first."""
         return version_history(self._catalog, self.rid)
 
     def increment_version(self, component: VersionPart | str, description: str = "") -> str:
-        """Make a new version with the present members and their present values, of the datasets it lies in too.
+        """Create a new version with the present members and their present values.
+
+        The datasets that contain this one, at any depth, get a new version too.
 
         Args:
             component: ``major``, ``minor`` or ``patch``.
@@ -128,21 +130,21 @@ class Dataset:
         Returns:
             The new version.
         """
-        around = f"Dataset {self.rid} in it has a new version" + (f": {description}" if description else "")
-        changed = {self.rid: description, **dict.fromkeys(ancestors(self._catalog, self.rid), around)}
+        reason = f"Nested dataset {self.rid} has a new version" + (f": {description}" if description else "")
+        changed = {self.rid: description, **dict.fromkeys(ancestors(self._catalog, self.rid), reason)}
         return create_versions(self._catalog, changed, component, self._execution)[self.rid]
 
     def add_dataset_members(self, members: MemberRIDs, description: str = "") -> None:
-        """Add rows, and make a new minor version if any of them is not yet a member.
+        """Add members, and create a new minor version if any of them is new.
 
         Args:
-            members: Record ids of rows of element tables, datasets among them; or such record ids by table.
+            members: RIDs of rows in element tables, including datasets; or a mapping of tables to RIDs.
             description: What changed, for the history.
 
         Raises:
-            UnknownRID: A record id names no row; nothing was added.
-            WrongTable: A row's table is not an element table; nothing was added.
-            DatasetCycle: The dataset would contain itself; nothing was added.
+            UnknownRID: A RID names no row. Nothing was added.
+            WrongTable: A row's table is not an element table. Nothing was added.
+            DatasetCycle: The dataset would contain itself. Nothing was added.
         """
         located = locate_members(self._catalog, members)
         self._check_no_cycle(located.get(MLTable.dataset, ()))
@@ -152,22 +154,22 @@ class Dataset:
         try:
             self._check_no_cycle(located.get(MLTable.dataset, ()))
         except DatasetCycle:
-            # another process closed the circle between our look and our insert, and may have made a version of it
+            # another process closed the cycle between the check and the insert, and may have created a version of it
             self._delete_members(lookup_member_link(self._catalog, MLTable.dataset), located[MLTable.dataset])
-            self.increment_version(VersionPart.minor, "Took out what would have closed a circle")
+            self.increment_version(VersionPart.minor, "Removed members that would have closed a cycle")
             raise
         if added or not self._is_version_current(located, present=True):
             self.increment_version(VersionPart.minor, description or f"Added {_format_counts(located)}")
 
     def delete_dataset_members(self, members: MemberRIDs, description: str = "") -> None:
-        """Take rows out of the dataset (the rows themselves stay), and make a new minor version if any was in it.
+        """Remove members, and create a new minor version if any was removed; the rows themselves stay.
 
         Args:
-            members: Record ids, or record ids by table; those that are not members are left alone.
+            members: RIDs, or a mapping of tables to RIDs; those that are not members are ignored.
             description: What changed, for the history.
 
         Raises:
-            UnknownRID: A record id names no row.
+            UnknownRID: A RID names no row.
             WrongTable: A row's table is not an element table.
         """
         located = locate_members(self._catalog, members)
@@ -180,33 +182,33 @@ class Dataset:
     def list_dataset_members(
         self, version: str | None = None, recurse: bool = False, limit: int | None = None
     ) -> dict[str, list[Row]]:
-        """The complete rows of the members, by element table, as they were when the version was made.
+        """Return the complete rows of the members, by element table, as they were in a version.
 
         Args:
             version: The version; None for the current one.
-            recurse: Whether the members of nested datasets count too, each once.
-            limit: The most rows of each table; None for all.
+            recurse: Whether to include the members of nested datasets, each once.
+            limit: Maximum number of rows per table; None for all.
 
         Returns:
-            The rows in the order in which they were added; a table without members has an empty list.
+            The rows in the order in which they were added. A table without members has an empty list.
 
         Raises:
             UnknownVersion: The dataset has no such version.
         """
         then, datasets = self._at_version(version, recurse)
         pages = {table: member_pages(then, link, datasets) for table, link in member_links(then.model).items()}
-        return {table: list(islice(chain.from_iterable(found), limit)) for table, found in pages.items()}
+        return {table: list(islice(chain.from_iterable(rows), limit)) for table, rows in pages.items()}
 
     def iterate_dataset_members(
         self, table: str, version: str | None = None, recurse: bool = False, page_size: int = 2000
     ) -> Iterator[list[Row]]:
-        """The members of one element table in pages, so that memory stays flat however many there are.
+        """Iterate over the members of one element table in pages, with constant memory.
 
         Args:
             table: The element table.
             version: The version; None for the current one.
-            recurse: Whether the members of nested datasets count too, each once.
-            page_size: The most rows a page.
+            recurse: Whether to include the members of nested datasets, each once.
+            page_size: Maximum number of rows per page.
 
         Raises:
             UnknownVersion: The dataset has no such version.
@@ -216,42 +218,42 @@ class Dataset:
         return member_pages(then, lookup_member_link(self._catalog, table), datasets, size=page_size)
 
     def list_dataset_children(self, version: str | None = None, recurse: bool = False) -> list[Dataset]:
-        """The datasets that lie in this one.
+        """Return the datasets that are members of this one.
 
         Args:
             version: The version; None for the current one.
-            recurse: Whether those in them count too, at any depth, the nearest first.
+            recurse: Whether to include their nested datasets at any depth, the nearest first.
         """
         then, datasets = self._at_version(version, recurse)
         pages = member_pages(then, lookup_member_link(then, MLTable.dataset), datasets)
         return _datasets_from_rows(self._connection, list(chain.from_iterable(pages)))
 
     def list_dataset_parents(self, recurse: bool = False) -> list[Dataset]:
-        """The datasets that this one lies in now.
+        """Return the datasets that this one is a member of at present.
 
         Args:
-            recurse: Whether those around them count too, at any depth.
+            recurse: Whether to include their own parents at any depth.
         """
         link = lookup_member_link(self._catalog, MLTable.dataset)
-        around = (
+        parents = (
             ancestors(self._catalog, self.rid)
             if recurse
             else [row[link.dataset_column] for row in self._catalog.select(link.table, {link.member_column: self.rid})]
         )
-        return _datasets_from_rows(self._connection, self._catalog.select(MLTable.dataset, {"RID": around}))
+        return _datasets_from_rows(self._connection, self._catalog.select(MLTable.dataset, {"RID": parents}))
 
     def download_dataset_bag(self, version: str | None = None, materialize: bool = True) -> DatasetBag:
-        """Bring a version to this machine, or find it there.
+        """Download a version, or return it from the cache on this machine.
 
         Args:
             version: The version; None for the current one.
-            materialize: Whether the files are brought too, not only their rows.
+            materialize: Whether to download the files too, not only their rows.
 
         Returns:
-            The bag, kept in the cache, so that the same version is brought once.
+            The bag. The cache stores it, so that each version is downloaded once.
 
         Raises:
-            ChecksumMismatch: The store's bytes are not those recorded; the files are named.
+            ChecksumMismatch: The store's bytes differ from those recorded. The message names the files.
             UnknownVersion: The dataset has no such version.
         """
         from deriva_ml_core.datasets.bag_cache import download_bag
@@ -259,7 +261,7 @@ class Dataset:
         return download_bag(self._connection, DatasetSpec(rid=self.rid, version=version, materialize=materialize))
 
     def _at_version(self, version: str | None, recurse: bool) -> tuple[Catalog, list[RID]]:
-        """The catalog as it was at a version, and the datasets whose members count."""
+        """Return the catalog's snapshot of a version, and the datasets whose members to list."""
         then = self._catalog.at(lookup_version(self._connection, self.rid, version).snapshot)
         return then, [self.rid, *(descendants(then, self.rid) if recurse else ())]
 
@@ -271,21 +273,23 @@ class Dataset:
         return added
 
     def _delete_members(self, link: MemberLink, rids: Sequence[RID]) -> int:
-        found = split_batches(rids)
         return sum(
-            self._catalog.delete(link.table, {link.dataset_column: self.rid, link.member_column: rids})
-            for rids in found
+            self._catalog.delete(link.table, {link.dataset_column: self.rid, link.member_column: portion})
+            for portion in split_batches(rids)
         )
 
     def _check_no_cycle(self, children: Collection[RID]) -> None:
-        if children and (circle := {self.rid, *ancestors(self._catalog, self.rid)}.intersection(children)):
+        if children and (cycle := {self.rid, *ancestors(self._catalog, self.rid)}.intersection(children)):
             raise DatasetCycle(
-                f"Dataset {self.rid} lies in {', '.join(sorted(circle))}, or is it, and so cannot contain it; "
-                "leave it out of the members."
+                f"Dataset {self.rid} cannot contain {', '.join(sorted(cycle))}: the dataset would contain itself. "
+                "Leave it out of the members."
             )
 
     def _is_version_current(self, members: Mapping[str, Sequence[RID]], *, present: bool) -> bool:
-        """Whether the current version has all of these, or none: a process may have died before it made its own."""
+        """Whether the current version has all of these members, or none.
+
+        A process may have died between its change and its new version.
+        """
         try:
             then = self._catalog.at(current_version(self._catalog, self.rid).snapshot)
         except UnknownVersion:
@@ -293,8 +297,8 @@ class Dataset:
         for table, rids in members.items():
             link = lookup_member_link(self._catalog, table)
             for portion in split_batches(rids):
-                there = len(then.select(link.table, {link.dataset_column: self.rid, link.member_column: portion}))
-                if there != (len(portion) if present else 0):
+                count = len(then.select(link.table, {link.dataset_column: self.rid, link.member_column: portion}))
+                if count != (len(portion) if present else 0):
                     return False
         return True
 
@@ -302,16 +306,17 @@ class Dataset:
 def create_dataset(
     connection: Connection, *, description: str = "", dataset_types: Iterable[str] = (), execution: RID | None = None
 ) -> Dataset:
-    """Make an empty dataset with its first version, 0.1.0.
+    """Create an empty dataset with its first version, 0.1.0.
 
     Args:
         connection: The catalog.
-        description: What it is, in words.
+        description: What the dataset is.
         dataset_types: Terms of the vocabulary Dataset_Type.
-        execution: The execution that makes it, and each version made through the returned object.
+        execution: The execution to record as the creator of the dataset, and of each version made through the
+            returned object.
 
     Raises:
-        UnknownTerm: The vocabulary has no such type; the known ones are named.
+        UnknownTerm: The vocabulary has no such type. The message lists the known ones.
     """
     types = sorted({dataset_types} if isinstance(dataset_types, str) else set(dataset_types))
     connection.terms.require(MLVocab.dataset_type, types)
@@ -324,40 +329,40 @@ def create_dataset(
 
 
 def lookup_dataset(connection: Connection, rid: RID, execution: RID | None = None) -> Dataset:
-    """One dataset, also one that was deleted since.
+    """Look up a dataset; a deleted one is found too.
 
     Args:
         connection: The catalog.
-        rid: Its record id.
-        execution: The execution that is noted as the maker of each version made through the returned object.
+        rid: The dataset's RID.
+        execution: The execution to record as the creator of each version made through the returned object.
 
     Raises:
-        UnknownRID, WrongTable: The record id names no dataset.
+        UnknownRID, WrongTable: The RID names no dataset.
     """
     return _datasets_from_rows(connection, [connection.require_row(MLTable.dataset, split_rid(rid)[0])], execution)[0]
 
 
 def find_datasets(connection: Connection) -> list[Dataset]:
-    """All datasets that were not deleted, the oldest first."""
+    """Return all datasets that are not deleted, the oldest first."""
     living = AnyOf(({"Deleted": None}, {"Deleted": False}))
     return _datasets_from_rows(connection, connection.catalog.select(MLTable.dataset, living, order=("RCT", "RID")))
 
 
 def delete_dataset(connection: Connection, rid: RID) -> None:
-    """Mark a dataset as deleted: it is found no more, and its versions stay for the executions that used them.
+    """Mark a dataset as deleted: `find_datasets` omits it, and executions that used its versions keep them.
 
     Raises:
-        UnknownRID, WrongTable: The record id names no dataset.
+        UnknownRID, WrongTable: The RID names no dataset.
     """
     row = connection.require_row(MLTable.dataset, split_rid(rid)[0])
     connection.catalog.update(MLTable.dataset, [{"RID": row["RID"], "Deleted": True}])
 
 
 def add_dataset_element_type(connection: Connection, table: str) -> None:
-    """Allow rows of a table to be members of datasets; one that is allowed already stays so.
+    """Allow rows of a table to be members of datasets; does nothing if they are already allowed.
 
     Raises:
-        ConfigurationError: The name of its link table is taken by another one.
+        ConfigurationError: Another table has the name of the link table.
         UnknownTable: The catalog has no such table.
     """
     element = connection.catalog.refresh().table(table)
@@ -365,35 +370,35 @@ def add_dataset_element_type(connection: Connection, table: str) -> None:
         return
     name = dataset_element_table_name(element.name)
     if name in connection.catalog.model.tables:
-        raise ConfigurationError(f"Rows of {table} cannot be members of datasets: {name} is another table already.")
+        raise ConfigurationError(f"Rows of {table} cannot be members of datasets: another table has the name {name}.")
     ends = ForeignKey("Dataset", MLTable.dataset), ForeignKey(element.name, element.name)
     connection.catalog.create_tables([association_table(name, *ends, schema=element.schema)])
     connection.catalog.refresh()
 
 
 def record_input(connection: Connection, execution: RID, spec: DatasetSpec) -> DatasetSpec:
-    """Note a version of a dataset as an execution's input; noting it again changes nothing.
+    """Record a version of a dataset as an execution's input; recording it again changes nothing.
 
     Args:
         connection: The catalog.
         execution: The execution.
-        spec: The dataset; without a version the current one is meant.
+        spec: The dataset and its version; None for the current one.
 
     Returns:
-        The same with its version.
+        The same spec with its version filled in.
 
     Raises:
-        UnknownRID, WrongTable: The record id names no dataset.
+        UnknownRID, WrongTable: The RID names no dataset.
         UnknownVersion: The dataset has no such version.
     """
-    found = lookup_version(connection, spec.rid, spec.version)
-    row = {"Dataset": found.dataset, "Execution": execution, "Dataset_Version": found.rid}
+    version = lookup_version(connection, spec.rid, spec.version)
+    row = {"Dataset": version.dataset, "Execution": execution, "Dataset_Version": version.rid}
     connection.catalog.insert(MLTable.dataset_execution, [row], skip_existing=True)
-    return DatasetSpec(rid=found.dataset, version=found.version, materialize=spec.materialize)
+    return DatasetSpec(rid=version.dataset, version=version.version, materialize=spec.materialize)
 
 
 def list_input_datasets(connection: Connection, execution: RID) -> list[DatasetSpec]:
-    """The datasets that an execution read, with their versions, in the order in which they were noted."""
+    """Return the datasets that an execution read, with their versions, in the order of recording."""
     catalog = connection.catalog
     inputs = catalog.select(MLTable.dataset_execution, {"Execution": execution})
     versions = catalog.select(MLTable.dataset_version, {"RID": [row["Dataset_Version"] for row in inputs]})

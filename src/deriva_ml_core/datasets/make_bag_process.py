@@ -1,4 +1,4 @@
-"""Makes a folder a bag, as a program of its own, because bdbag changes the current folder of its whole process."""
+"""Turn a folder into a bag, in a separate process because bdbag changes the current directory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sys
 
 
 def main(folder: str, manifest: str, configuration: str) -> None:
-    """Make a folder a BDBag in place.
+    """Turn a folder into a BDBag in place.
 
     Args:
-        folder: The folder; what lies in it goes into its ``data``.
+        folder: The folder; its contents move into its ``data``.
         manifest: A file that lists the remote files, as bdbag's ``remote_file_manifest``; empty for none.
-        configuration: A file with bdbag's configuration, so that none is looked for, or written, in the user's home.
+        configuration: A file with bdbag's configuration, so that bdbag neither reads nor writes one in the user's home.
     """
     from bdbag import bdbag_api
 

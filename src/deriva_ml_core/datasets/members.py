@@ -1,4 +1,4 @@
-"""The members of datasets: which rows they are, how they are found, and how datasets lie in one another."""
+"""Members of datasets: their rows, their link tables, and nested datasets."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
 ]
 
 BATCH_SIZE = 10_000
-"""How many record ids go into one call: as many as the catalog inserts in one transaction."""
+"""Number of RIDs per call: as many as the catalog inserts in one transaction."""
 
 MAX_LISTED_RIDS = 5
-"""How many wrong record ids an error names."""
+"""Number of wrong RIDs that an error names."""
 
 T = TypeVar("T")
 
@@ -38,9 +38,9 @@ class MemberLink:
 
     Args:
         element: The members' table.
-        table: The table of the links.
-        dataset_column: Its column that names the dataset.
-        member_column: Its column that names the member.
+        table: The link table.
+        dataset_column: The link table's column for the dataset.
+        member_column: The link table's column for the member.
     """
 
     element: str
@@ -50,47 +50,49 @@ class MemberLink:
 
 
 def member_links(model: CatalogModel) -> dict[str, MemberLink]:
-    """The links to all element tables, datasets among them, by element table."""
-    found = {}
+    """Return the links to all element tables, including datasets, by element table."""
+    links = {}
     for element, table in model.element_tables.items():
         dataset, member = model.table(table).foreign_keys
-        found[element] = MemberLink(element, table, dataset.column, member.column)
-    return found
+        links[element] = MemberLink(element, table, dataset.column, member.column)
+    return links
 
 
 def lookup_member_link(catalog: Catalog, element: str) -> MemberLink:
-    """The link to one element table.
+    """Look up the link to one element table.
 
     Raises:
         UnknownTable: The catalog has no such table.
-        WrongTable: The table's rows may not be members of datasets.
+        WrongTable: The table's rows cannot be members of datasets.
     """
-    found = member_links(catalog.model).get(element) or member_links(catalog.refresh()).get(element)
-    if found is None:
+    link = member_links(catalog.model).get(element) or member_links(catalog.refresh()).get(element)
+    if link is None:
         table = catalog.model.table(element).name
-        raise WrongTable(f"Rows of {table} may not be members of datasets yet. {_element_type_hint(table)}")
-    return found
+        raise WrongTable(f"{table} is not an element table. {_element_type_hint(table)}")
+    return link
 
 
 def locate_members(catalog: Catalog, members: Sequence[RID] | Mapping[str, Sequence[RID]]) -> dict[str, list[RID]]:
-    """Record ids by element table, each once.
+    """Group RIDs by element table, each once.
 
     Args:
         catalog: The catalog.
-        members: Record ids, or record ids by table.
+        members: RIDs, or a mapping of tables to RIDs.
 
     Raises:
-        InvalidRID: A text is not a record id.
-        UnknownRID: A record id names no row.
+        InvalidRID: A text is not a RID.
+        UnknownRID: A RID names no row.
         UnknownTable: The catalog has no such table.
-        WrongTable: A row's table is not an element table, or not the one that was said.
+        WrongTable: A row's table is not an element table, or not the table that the mapping names.
     """
     if isinstance(members, Mapping):
-        said = {lookup_member_link(catalog, table).element: _normalize_rids(rids) for table, rids in members.items()}
-        for element, rids in said.items():
-            found = _locate_tables(catalog, rids, [element])
-            _raise_invalid_members(catalog, [rid for rid in rids if rid not in found], element)
-        return said
+        rids_by_table = {
+            lookup_member_link(catalog, table).element: _normalize_rids(rids) for table, rids in members.items()
+        }
+        for element, rids in rids_by_table.items():
+            located = _locate_tables(catalog, rids, [element])
+            _raise_invalid_members(catalog, [rid for rid in rids if rid not in located], element)
+        return rids_by_table
     rids = _normalize_rids(members)
     tables = _locate_tables(catalog, rids, member_links(catalog.model))
     if len(tables) < len(rids):
@@ -106,13 +108,13 @@ def locate_members(catalog: Catalog, members: Sequence[RID] | Mapping[str, Seque
 def member_pages(
     catalog: Catalog, link: MemberLink, datasets: Sequence[RID], *, size: int = 2000
 ) -> Iterator[list[Row]]:
-    """The complete rows of the members of one element table, in the order in which they were added.
+    """Iterate over the complete rows of the members of one element table, in the order in which they were added.
 
     Args:
         catalog: The catalog, or a snapshot of it.
         link: The element table's link.
-        datasets: The datasets; a member of several comes once.
-        size: The most rows a page; memory holds one page, and the record ids seen where there are several datasets.
+        datasets: The datasets; a member of several is yielded once.
+        size: Maximum number of rows per page. Memory holds one page and, for several datasets, all RIDs seen.
     """
     seen: set[RID] = set()
     for page in catalog.pages(link.table, {link.dataset_column: list(datasets)}, size=size):
@@ -125,19 +127,19 @@ def member_pages(
 
 
 def ancestors(catalog: Catalog, dataset: RID) -> list[RID]:
-    """The datasets that a dataset lies in, at any depth, the nearest first."""
+    """Return the datasets that contain a dataset, at any depth, the nearest first."""
     link = lookup_member_link(catalog, MLTable.dataset)
     return _transitive_closure(catalog, link.table, dataset, link.member_column, link.dataset_column)
 
 
 def descendants(catalog: Catalog, dataset: RID) -> list[RID]:
-    """The datasets that lie in a dataset, at any depth, the nearest first."""
+    """Return the datasets that a dataset contains, at any depth, the nearest first."""
     link = lookup_member_link(catalog, MLTable.dataset)
     return _transitive_closure(catalog, link.table, dataset, link.dataset_column, link.member_column)
 
 
 def split_batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The values in runs of `BATCH_SIZE`."""
+    """Split values into batches of `BATCH_SIZE`."""
     return (values[start : start + BATCH_SIZE] for start in range(0, len(values), BATCH_SIZE))
 
 
@@ -151,29 +153,26 @@ def _transitive_closure(catalog: Catalog, table: str, start: RID, from_column: s
 
 
 def _normalize_rids(rids: Iterable[str]) -> list[RID]:
-    given = [rids] if isinstance(rids, str) else rids
-    return list(dict.fromkeys(split_rid(rid)[0] for rid in given))
+    return list(dict.fromkeys(split_rid(rid)[0] for rid in ([rids] if isinstance(rids, str) else rids)))
 
 
 def _locate_tables(catalog: Catalog, rids: Sequence[RID], tables: Collection[str]) -> dict[RID, str]:
-    found: dict[RID, str] = {}
+    located: dict[RID, str] = {}
     for portion in split_batches(rids):
-        found |= catalog.locate(portion, tuple(tables))
-    return found
+        located |= catalog.locate(portion, tuple(tables))
+    return located
 
 
 def _raise_invalid_members(catalog: Catalog, rids: Sequence[RID], expected_table: str | None = None) -> None:
-    """Raise what is wrong with record ids that were not found where they should be, unless there are none."""
-    found = _locate_tables(catalog, rids, ())
-    if unknown := [rid for rid in rids if rid not in found]:
-        raise UnknownRID(f"{catalog.name} has no row {_format_rids(unknown)}; give record ids of rows that it has.")
-    for table in set(found.values()):
-        wrong = _format_rids([rid for rid in rids if found[rid] == table])
+    """Raise the error for RIDs that are not in the expected table; does nothing for an empty sequence."""
+    tables = _locate_tables(catalog, rids, ())
+    if unknown := [rid for rid in rids if rid not in tables]:
+        raise UnknownRID(f"{catalog.name} has no row {_format_rids(unknown)}. Check the RIDs.")
+    for table in set(tables.values()):
+        wrong = _format_rids([rid for rid in rids if tables[rid] == table])
         if expected_table:
-            raise WrongTable(f"Not of {expected_table}, but of {table}: {wrong}; give them by their own table.")
-        raise WrongTable(
-            f"Of {table}, whose rows may not be members of datasets yet: {wrong}. {_element_type_hint(table)}"
-        )
+            raise WrongTable(f"Rows {wrong} are in {table}, not in {expected_table}. Pass them under their own table.")
+        raise WrongTable(f"Rows {wrong} are in {table}, which is not an element table. {_element_type_hint(table)}")
 
 
 def _format_rids(rids: Sequence[RID]) -> str:
@@ -183,4 +182,4 @@ def _format_rids(rids: Sequence[RID]) -> str:
 
 
 def _element_type_hint(table: str) -> str:
-    return f"To make rows of {table} members, call ml.add_dataset_element_type({table!r}) first."
+    return f"To allow its rows as members of datasets, call ml.add_dataset_element_type({table!r})."

@@ -1,4 +1,4 @@
-"""The versions of datasets: numbers in order, each with the snapshot that keeps its members as they were."""
+"""Versions of datasets: ordered numbers, each with a catalog snapshot that preserves the members."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = [
 FIRST_VERSION = "0.1.0"
 VERSION_TABLE = MLTable.dataset_version
 MAX_LISTED_VERSIONS = 10
-"""How many known versions an error names."""
+"""Number of known versions that an error names."""
 
 
 class VersionPart(StrEnum):
-    """Which number of a version goes up by one; those after it start again at 0."""
+    """The number of a version to increment; the numbers after it become 0."""
 
     major = "major"
     minor = "minor"
@@ -48,13 +48,13 @@ class DatasetVersion(FrozenModel):
     """One version of a dataset.
 
     Args:
-        rid: The record id of the version's own row.
-        dataset: The dataset.
-        version: Its number, such as ``0.2.0``.
+        rid: The RID of the version's own row.
+        dataset: The RID of the dataset.
+        version: The number, such as ``0.2.0``.
         description: What changed.
-        snapshot: The state of the catalog that holds its members and their values.
-        execution: The execution that made it, where one did.
-        created: When, in UTC.
+        snapshot: The catalog snapshot that holds the members and their values.
+        execution: The RID of the execution that created the version, or None.
+        created: The time of creation, in UTC.
     """
 
     rid: RID
@@ -67,7 +67,7 @@ class DatasetVersion(FrozenModel):
 
     @classmethod
     def from_row(cls, row: Row) -> DatasetVersion:
-        """The version that a row of Dataset_Version tells of."""
+        """Create a version from a row of Dataset_Version."""
         return cls(
             rid=row["RID"],
             dataset=row["Dataset"],
@@ -80,42 +80,42 @@ class DatasetVersion(FrozenModel):
 
 
 def version_history(catalog: Catalog, dataset: RID) -> list[DatasetVersion]:
-    """All versions of a dataset, the lowest number first."""
+    """Return all versions of a dataset, the lowest number first."""
     rows = catalog.select(VERSION_TABLE, {"Dataset": dataset})
     return [DatasetVersion.from_row(row) for row in sorted(_finished_rows(rows), key=parse_version)]
 
 
 def current_version(catalog: Catalog, dataset: RID) -> DatasetVersion:
-    """The version with the highest number.
+    """Return the version with the highest number.
 
     Raises:
-        UnknownVersion: The dataset has none.
+        UnknownVersion: The dataset has no version.
     """
     rows = _finished_rows(_recent_version_rows(catalog, [dataset]).get(dataset, ()))
     if not rows:
-        raise UnknownVersion(f"Dataset {dataset} has no version yet; make one with dataset.increment_version('minor').")
+        raise UnknownVersion(f"Dataset {dataset} has no version. Create one with dataset.increment_version('minor').")
     return DatasetVersion.from_row(max(rows, key=parse_version))
 
 
 def lookup_version(connection: Connection, dataset: RID, version: str | None) -> DatasetVersion:
-    """One version of a dataset.
+    """Look up a version of a dataset.
 
     Args:
         connection: The catalog.
-        dataset: The dataset; with ``@<snapshot>``, its version of that snapshot is meant where none is given.
-        version: Its number; None for the current one.
+        dataset: The dataset's RID. If it ends in ``@<snapshot>`` and `version` is None, the version at that snapshot.
+        version: The number; None for the current one.
 
     Raises:
-        UnknownRID, WrongTable: The record id names no dataset.
-        UnknownVersion: The dataset has no such version; the newest ones are named.
+        UnknownRID, WrongTable: The RID names no dataset.
+        UnknownVersion: The dataset has no such version. The message names the newest ones.
     """
     rid, snapshot = split_rid(dataset)
     connection.require_row(MLTable.dataset, rid)
     catalog = connection.catalog
     if version is None and snapshot is None:
         return current_version(catalog, rid)
-    wanted = {"Version": version} if version is not None else {"Snapshot": snapshot}
-    if rows := _finished_rows(catalog.select(VERSION_TABLE, {"Dataset": rid, **wanted})):
+    condition = {"Version": version} if version is not None else {"Snapshot": snapshot}
+    if rows := _finished_rows(catalog.select(VERSION_TABLE, {"Dataset": rid, **condition})):
         return DatasetVersion.from_row(max(rows, key=parse_version))
     if version is None and snapshot is not None:
         return current_version(catalog.at(snapshot), rid)
@@ -123,24 +123,24 @@ def lookup_version(connection: Connection, dataset: RID, version: str | None) ->
 
 
 def resolve_version(connection: Connection, spec: DatasetSpec) -> DatasetSpec:
-    """The same dataset with the version that is meant, checked.
+    """Check that a dataset and its version exist, and fill in the current version if the spec has none.
 
     Args:
         connection: The catalog.
-        spec: A dataset; without a version the current one is meant.
+        spec: The dataset and its version; None for the current one.
 
     Raises:
-        UnknownRID, WrongTable: The record id names no dataset.
-        UnknownVersion: The dataset has no such version; the newest ones are named.
+        UnknownRID, WrongTable: The RID names no dataset.
+        UnknownVersion: The dataset has no such version. The message names the newest ones.
     """
-    found = lookup_version(connection, spec.rid, spec.version)
-    return DatasetSpec(rid=found.dataset, version=found.version, materialize=spec.materialize)
+    version = lookup_version(connection, spec.rid, spec.version)
+    return DatasetSpec(rid=version.dataset, version=version.version, materialize=spec.materialize)
 
 
 def version_rows_at(catalog: Catalog, snapshot: str, datasets: Collection[RID]) -> list[Row]:
-    """The row of the version that each dataset had at a snapshot, complete with its snapshot."""
+    """Return the row of the version that each dataset had at a snapshot, including the Snapshot column."""
     then = _recent_version_rows(catalog.at(snapshot), datasets)
-    # at its own snapshot a version's row does not yet name it, so the rows are read as they are now
+    # at its own snapshot a version's row does not name that snapshot yet, so the rows are read as they are now
     now = catalog.select(VERSION_TABLE, {"RID": [row["RID"] for rows in then.values() for row in rows]})
     return [max(rows, key=parse_version) for rows in _group_by_dataset(_finished_rows(now)).values()]
 
@@ -148,19 +148,19 @@ def version_rows_at(catalog: Catalog, snapshot: str, datasets: Collection[RID]) 
 def create_versions(
     catalog: Catalog, descriptions: Mapping[RID, str], part: VersionPart | str, execution: RID | None = None
 ) -> dict[RID, str]:
-    """Give each dataset its next version, with one snapshot that is taken after the numbers are.
+    """Create the next version of each dataset, with one snapshot that is taken after the numbers are reserved.
 
-    Safe between processes: a number is taken once, and a version that another process's higher number overtook is
-    followed by one above it, so that the highest number always has the newest members.
+    Several processes can call this at once. Each number is used once. If another process reserves a higher number
+    first, a further version above it follows, so that the highest number always has the newest members.
 
     Args:
         catalog: The catalog.
         descriptions: What changed, by dataset.
-        part: Which number goes up.
+        part: The number to increment.
         execution: The execution that made the change.
 
     Returns:
-        The new version by dataset.
+        The new version number by dataset.
     """
     part = _parse_version_part(part)
     waiting, numbers, limited = dict(descriptions), dict[RID, str](), True
@@ -190,7 +190,10 @@ def create_versions(
 
 
 def _update_current_versions(catalog: Catalog, version_rows: Mapping[RID, Iterable[Row]]) -> None:
-    """Let each dataset's own row name its highest version, for readers who look there; here nobody relies on it."""
+    """Set each dataset's Version column to its highest version.
+
+    It serves other programs that read the row; this package does not rely on it.
+    """
     highest = {dataset: max(_finished_rows(rows), key=parse_version) for dataset, rows in version_rows.items()}
     catalog.update(MLTable.dataset, [{"RID": dataset, "Version": row["RID"]} for dataset, row in highest.items()])
 
@@ -202,43 +205,49 @@ def _next_version(rows: Collection[Row], part: VersionPart) -> str:
 
 
 def _is_overtaken(new_row: Row, rows: Iterable[Row]) -> bool:
-    """Whether a higher number had been taken just before ours, so that its snapshot may be too old for our change."""
+    """Whether a higher number was reserved before this one, so that its snapshot may lack this change."""
     older = list(dropwhile(lambda row: row["RID"] != new_row["RID"], rows))
     return any(parse_version(row) > parse_version(new_row) for row in older)
 
 
 def _recent_version_rows(catalog: Catalog, datasets: Collection[RID], *, limited: bool = True) -> dict[RID, list[Row]]:
-    """The newest version rows of each dataset, newest first: enough to know the highest, and no long history."""
+    """Return the newest version rows of each dataset, newest first: enough to find the highest number.
+
+    Reading the whole history would be slow for datasets with many versions.
+    """
     limit = 20 + 5 * len(datasets) if limited else None
-    # one dataset is asked for by itself, as a catalog can then walk its rows in order
-    wanted = list(datasets) if len(datasets) > 1 else next(iter(datasets), None)
-    rows = catalog.select(VERSION_TABLE, {"Dataset": wanted}, order=("RCT",), descending=True, limit=limit)
-    found = _group_by_dataset(rows)
-    quiet = [dataset for dataset in datasets if not _finished_rows(found.get(dataset, ()))]
-    if quiet and len(rows) == limit:
-        found.update(
-            _group_by_dataset(catalog.select(VERSION_TABLE, {"Dataset": quiet}, order=("RCT",), descending=True))
+    # a single dataset is not wrapped in a list, as a catalog can then read its rows in index order
+    value = list(datasets) if len(datasets) > 1 else next(iter(datasets), None)
+    rows = catalog.select(VERSION_TABLE, {"Dataset": value}, order=("RCT",), descending=True, limit=limit)
+    rows_by_dataset = _group_by_dataset(rows)
+    missing = [dataset for dataset in datasets if not _finished_rows(rows_by_dataset.get(dataset, ()))]
+    if missing and len(rows) == limit:
+        rows_by_dataset.update(
+            _group_by_dataset(catalog.select(VERSION_TABLE, {"Dataset": missing}, order=("RCT",), descending=True))
         )
-    return found
+    return rows_by_dataset
 
 
 def _group_by_dataset(rows: Iterable[Row]) -> dict[RID, list[Row]]:
-    found = defaultdict(list)
+    groups = defaultdict(list)
     for row in rows:
-        found[row["Dataset"]].append(row)
-    return dict(found)
+        groups[row["Dataset"]].append(row)
+    return dict(groups)
 
 
 def _finished_rows(rows: Iterable[Row]) -> list[Row]:
-    """Those whose maker lived to note the snapshot; the others' members go into the next version."""
+    """Return the rows that have a snapshot.
+
+    The process that created one of the others died before it recorded the snapshot; the next version has its members.
+    """
     return [row for row in rows if row["Snapshot"]]
 
 
 def parse_version(row: Row) -> semver.Version:
-    """The number of a version's row.
+    """Parse the number of a version's row.
 
     Raises:
-        ConfigurationError: It is none, so that nobody can say which version is the highest.
+        ConfigurationError: It is not a semantic version, so that the highest version is not defined.
     """
     import semver
 
@@ -246,14 +255,16 @@ def parse_version(row: Row) -> semver.Version:
         return semver.Version.parse(row["Version"])
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"Dataset {row['Dataset']} has a version {row['Version']!r}, which is no number like '1.0.0', as its "
-            f"versions need to have an order. Whoever may change {VERSION_TABLE} {row['RID']} should give it one."
+            f"Dataset {row['Dataset']} has the version {row['Version']!r}, which is not a number like '1.0.0', so that "
+            f"its versions have no order. Correct row {row['RID']} of {VERSION_TABLE}."
         ) from error
 
 
 def _parse_version_part(part: VersionPart | str) -> VersionPart:
     if part not in tuple(VersionPart):
-        raise ConfigurationError(f"A version has no part {part!r}; say {', '.join(map(repr, map(str, VersionPart)))}.")
+        raise ConfigurationError(
+            f"A version has no part {part!r}; use one of {', '.join(map(repr, map(str, VersionPart)))}."
+        )
     return VersionPart(part)
 
 

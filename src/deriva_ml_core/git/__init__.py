@@ -1,4 +1,7 @@
-"""All that we ask of git: where a file's code is and what is not committed, read only; and to rebuild it elsewhere."""
+"""Git: locate a file's code, collect uncommitted changes, and rebuild a work tree elsewhere.
+
+The repository of the user is only read, but for the worktree that `checkout_commit` adds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A work tree as it was when something ran: a commit checked out in a folder of its own, and a patch applied to it."""
+"""Rebuild the work tree of a run: check out a commit in a new folder, and apply a patch to it."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ _ALLOW_FETCH = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
 def checkout_commit(
     commit: str, folder: Path, *, patch: bytes = b"", repositories: Iterable[Path] = (), remote: str | None = None
 ) -> str:
-    """Check out a commit in a new folder, as a worktree of a repository that has it, else as a clone of the remote.
+    """Check out a commit in a new folder: as a worktree of a repository that has it, else as a clone of the remote.
 
     Args:
-        commit: The commit's hash, whole.
-        folder: Where to; it must not exist.
-        patch: What `uncommitted_patch` gave; empty for none.
-        repositories: Folders in repositories that may have the commit; those that are not there are passed over.
-        remote: The repository's address; None where it has none.
+        commit: The full hash of the commit.
+        folder: The new folder; it must not exist.
+        patch: A patch from `uncommitted_patch`; empty for none.
+        repositories: Folders in repositories that may have the commit; missing folders are skipped.
+        remote: The repository's address, or None.
 
     Returns:
-        The repository, or the address, that it came from.
+        The repository or address that the commit came from.
 
     Raises:
-        NotReproducible: Nobody has the commit, or the patch does not fit.
+        NotReproducible: No repository has the commit, or the patch does not apply.
     """
     if not _COMMIT_HASH.fullmatch(commit):
-        raise NotReproducible(f"{commit!r} is not the whole hash of a commit, so it cannot be checked out.")
-    asked = [str(each) for each in repositories if each.is_dir()]
-    source = next((each for each in asked if _has_commit(Path(each), commit)), None)
+        raise NotReproducible(f"{commit!r} is not the full hash of a commit, so it cannot be checked out.")
+    candidates = [str(each) for each in repositories if each.is_dir()]
+    source = next((each for each in candidates if _has_commit(Path(each), commit)), None)
     if source is not None:
-        # forced, as git still knows a worktree there whose folder somebody deleted
+        # forced, as git remembers a worktree there even if its folder was deleted
         arguments = ("worktree", "add", "--force", "--detach", str(folder.absolute()), commit)
         _require_success(run_git(Path(source), *_NO_HOOKS, *arguments))
     elif remote is not None and _clone(remote, folder, commit):
         source = remote
     else:
         raise NotReproducible(
-            f"The commit {commit} is neither in {', '.join(asked) or 'a repository here'} nor can it be had from "
-            f"{remote or 'a remote, as none was recorded'}. Name a clone that has it with --repository."
+            f"The commit {commit} is not in {', '.join(candidates) or 'any repository here'}, and cannot be fetched "
+            f"from {remote or 'a remote, as none was recorded'}. Pass a clone that has it with --repository."
         )
     if patch:
         applied = run_git(folder, *_NO_HOOKS, "apply", "--binary", "--whitespace=nowarn", "-", input_bytes=patch)
         if not applied.ok and b"\ndiff --git " in patch:
-            raise NotReproducible(f"The uncommitted changes cannot be applied in {folder}: {_error_message(applied)}.")
+            raise NotReproducible(f"Cannot apply the uncommitted changes in {folder}: {_error_message(applied)}.")
     return source
 
 
@@ -61,7 +61,7 @@ def _has_commit(root: Path, commit: str) -> bool:
 
 
 def _clone(remote: str, folder: Path, commit: str) -> bool:
-    """Clone and check out; False where the address does not answer, or does not have the commit."""
+    """Clone a repository and check out a commit; False if the address does not answer or lacks the commit."""
     target = str(folder.absolute())
     cloned = run_git(
         folder.absolute().parent, "clone", "--quiet", "--no-checkout", "--", remote, target, environ=_ALLOW_FETCH
@@ -79,8 +79,8 @@ def _clone(remote: str, folder: Path, commit: str) -> bool:
 
 def _require_success(result: GitResult) -> None:
     if not result.ok:
-        raise NotReproducible(f"Git does not check the commit out: {_error_message(result)}.")
+        raise NotReproducible(f"Git cannot check out the commit: {_error_message(result)}.")
 
 
 def _error_message(result: GitResult) -> str:
-    return (result.stderr.strip().splitlines() or [f"it ended with {result.exit_status}"])[-1]
+    return (result.stderr.strip().splitlines() or [f"git exited with status {result.exit_status}"])[-1]

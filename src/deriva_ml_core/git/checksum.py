@@ -1,4 +1,4 @@
-"""What a file's bytes are called: git's blob hash, of a notebook as it is without its outputs."""
+"""Checksums of code: git's blob hash, for a notebook that of the notebook without outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deriva_ml_core.git.command import run_git
 
 __all__ = ["find_blob", "blob_hash", "is_notebook", "content_hash", "strip_notebook", "read_without_outputs"]
 
-# what nbstripout's own command takes away beside outputs, counts and ids
+# what the nbstripout command removes besides outputs, counts and ids
 _EXTRA_KEYS = (
     "metadata.signature",
     "metadata.widgets",
@@ -26,49 +26,49 @@ _EXTRA_KEYS = (
 
 
 def is_notebook(path: Path | str) -> bool:
-    """Whether the name is a Jupyter notebook's."""
+    """Whether a file name is that of a Jupyter notebook."""
     return str(path).endswith(".ipynb")
 
 
 def content_hash(content: bytes) -> str:
-    """Git's hash of a blob with these bytes: 40 hex digits."""
+    """Return git's hash of a blob with these bytes: 40 hex digits."""
     return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
 
 
 def blob_hash(file: Path) -> str:
-    """The hash that git gives a file as it is now.
+    """Return git's hash of a file as it is now.
 
     Args:
-        file: A file, in a repository or not.
+        file: A file, inside or outside a repository.
 
     Returns:
-        What ``git hash-object <file>`` prints in its repository, filters included; outside one the hash of the bytes.
-        For a notebook, the hash of what nbstripout leaves of it, so that running it again changes nothing.
+        The output of ``git hash-object <file>`` in its repository, including filters; outside one, the hash of the
+        bytes. For a notebook, the hash of its content after nbstripout, which stays the same when it runs again.
 
     Raises:
         OSError: The file cannot be read.
     """
     if is_notebook(file):
         return content_hash(strip_notebook(file.read_bytes(), file.parent))
-    answer = run_git(file.parent, "hash-object", "--", file.name)
-    return answer.lines[0] if answer.ok else content_hash(file.read_bytes())
+    result = run_git(file.parent, "hash-object", "--", file.name)
+    return result.lines[0] if result.ok else content_hash(file.read_bytes())
 
 
 def find_blob(checksum: str, repositories: Iterable[Path]) -> bytes | None:
-    """The bytes that have a hash, where a repository has them; None where none has.
+    """Return the bytes with a hash from the first repository that has them, or None.
 
     Args:
-        checksum: What `blob_hash` gave.
-        repositories: Folders in repositories; those that are not there are passed over.
+        checksum: A hash from `blob_hash`.
+        repositories: Folders in repositories; missing folders are skipped.
     """
     if not re.fullmatch(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", checksum):
         return None
-    answers = (run_git(each, "cat-file", "blob", checksum) for each in repositories if each.is_dir())
-    return next((answer.stdout for answer in answers if answer.ok), None)
+    results = (run_git(each, "cat-file", "blob", checksum) for each in repositories if each.is_dir())
+    return next((result.stdout for result in results if result.ok), None)
 
 
 def read_without_outputs(file: Path) -> bytes:
-    """The bytes of a file, of a notebook as nbstripout leaves them: those that `blob_hash` is of.
+    """Return the bytes that `blob_hash` is computed from: a notebook without outputs, any other file as it is.
 
     Raises:
         OSError: The file cannot be read.
@@ -78,11 +78,11 @@ def read_without_outputs(file: Path) -> bytes:
 
 
 def strip_notebook(notebook: bytes, folder: Path) -> bytes:
-    """A notebook as nbstripout's git filter leaves it; bytes that are no notebook come back unchanged.
+    """Return a notebook as nbstripout's git filter writes it; bytes that are not a notebook are returned unchanged.
 
     Args:
         notebook: The file's bytes.
-        folder: Where it lies, whose git settings may name more keys to strip or to keep.
+        folder: The notebook's folder; its git settings may name more keys to strip or to keep.
     """
     import warnings
 
@@ -96,7 +96,7 @@ def strip_notebook(notebook: bytes, folder: Path) -> bytes:
             clean = strip_output(content, None, False, False, _extra_keys(folder))
             written = io.StringIO()
             nbformat.write(clean, written)  # type: ignore[no-untyped-call]
-    except Exception:  # noqa: BLE001 - nbformat reports what is no notebook in too many ways to name
+    except Exception:  # noqa: BLE001 - nbformat raises many kinds of errors for what is not a notebook
         return notebook
     return written.getvalue().encode()
 
@@ -108,5 +108,5 @@ def _extra_keys(folder: Path) -> list[str]:
     ).records:
         name, _, value = record.partition("\n")
         settings[name.rpartition(".")[2]] = value
-    kept = settings["keepmetadatakeys"].split()
-    return [key for key in (*_EXTRA_KEYS, *settings["extrakeys"].split()) if key not in kept]
+    keep = settings["keepmetadatakeys"].split()
+    return [key for key in (*_EXTRA_KEYS, *settings["extrakeys"].split()) if key not in keep]

@@ -1,4 +1,4 @@
-"""The one door to git: a command that reads, whatever the user's settings and environment say."""
+"""Run git commands, independently of the user's settings and environment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryFile
 
 __all__ = ["GitResult", "run_git"]
 
-# these would send git to another repository than the one of the folder that is asked about, as in a git hook
+# these point git to another repository than that of the folder; git sets some of them in hooks
 _LOCATION_VARIABLES = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -29,12 +29,12 @@ _LOCATION_VARIABLES = (
 _GIT_ENVIRON = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
-    # no object that a partial clone has left at its server is fetched
+    # a partial clone must not fetch missing objects from its server
     "GIT_ALLOW_PROTOCOL": "none",
     "GIT_LITERAL_PATHSPECS": "1",
     "GIT_PAGER": "cat",
 }
-# start no daemon (in any version of git), write no second index file, take any line ending
+# start no daemon (in any version of git), write no shared index file, accept any line ending
 _CONFIG_OPTIONS = (
     "-c",
     "core.fsmonitor=",
@@ -50,12 +50,12 @@ _NOT_FOUND_STATUS = 127
 
 @dataclass(frozen=True, slots=True)
 class GitResult:
-    """What git said.
+    """The result of a git command.
 
     Args:
-        exit_status: Its exit status; 127 where there is no git.
-        stdout: Its standard output.
-        stderr: Its standard error.
+        exit_status: The exit status; 127 if git is not installed.
+        stdout: The standard output.
+        stderr: The standard error.
     """
 
     exit_status: int
@@ -64,27 +64,27 @@ class GitResult:
 
     @property
     def ok(self) -> bool:
-        """Whether it succeeded."""
+        """Whether the command succeeded."""
         return self.exit_status == 0
 
     @property
     def is_git_missing(self) -> bool:
-        """Whether there is no git to ask."""
+        """Whether git is not installed."""
         return self.exit_status == _NOT_FOUND_STATUS
 
     @property
     def is_untrusted(self) -> bool:
-        """Whether git does not trust the repository, as its files belong to someone else."""
+        """Whether git does not trust the repository, as its files belong to another user."""
         return "safe.directory" in self.stderr
 
     @property
     def lines(self) -> list[str]:
-        """Its output line by line."""
+        """The output, split into lines."""
         return os.fsdecode(self.stdout).split("\n")[:-1]
 
     @property
     def records(self) -> list[str]:
-        """Its output where it ends each record with a NUL byte."""
+        """The output, split at NUL bytes."""
         return os.fsdecode(self.stdout).split("\0")[:-1]
 
 
@@ -94,10 +94,10 @@ def run_git(
     """Run one git command.
 
     Args:
-        folder: Where.
+        folder: The folder to run it in.
         arguments: The command and its arguments.
-        input_bytes: Its standard input.
-        environ: Environment variables for this command alone.
+        input_bytes: The standard input.
+        environ: Environment variables for this command only.
     """
     try:
         from git.cmd import Git
@@ -110,7 +110,7 @@ def run_git(
         with TemporaryFile() as stdin:
             stdin.write(input_bytes)
             stdin.seek(0)
-            status, output, complaint = Git().execute(
+            status, stdout, stderr = Git().execute(
                 [*_unset_location_variables(), *command],
                 istream=stdin,
                 env={**_GIT_ENVIRON, **(environ or {})},
@@ -121,10 +121,10 @@ def run_git(
             )
     except GitCommandNotFound as error:
         return GitResult(_NOT_FOUND_STATUS, stderr=str(error))
-    return GitResult(status, output, complaint)
+    return GitResult(status, stdout, stderr)
 
 
 def _unset_location_variables() -> list[str]:
-    # GitPython adds to the environment and takes nothing out of it
-    found = [name for name in _LOCATION_VARIABLES if name in os.environ]
-    return ["env", *(part for name in found for part in ("-u", name))] if found else []
+    # GitPython can add environment variables, but not remove them
+    names = [name for name in _LOCATION_VARIABLES if name in os.environ]
+    return ["env", *(part for name in names for part in ("-u", name))] if names else []

@@ -1,4 +1,4 @@
-"""The uncommitted changes of a repository as one patch, with which a dirty run can be rebuilt from HEAD."""
+"""Uncommitted changes of a repository as one patch, from which a run can be rebuilt at HEAD."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from deriva_ml_core.user_warnings import warn, warn_not_reproducible
 __all__ = ["uncommitted_patch"]
 
 MAX_FILE_SIZE = 2**20
-"""Bytes up to which an untracked file is kept."""
+"""Maximum bytes of an untracked file in the patch."""
 
 MAX_TOTAL_SIZE = 10 * 2**20
-"""Bytes up to which untracked files are kept together."""
+"""Maximum bytes of all untracked files in the patch."""
 
 _MAX_NOTES = 1000
 _DIFF_COMMAND = (
@@ -45,8 +45,8 @@ class _Change(NamedTuple):
 
     Args:
         path: The path in the work tree.
-        is_tracked: Whether git knows it.
-        is_dirty_submodule: Whether it is a submodule with uncommitted changes of its own.
+        is_tracked: Whether git tracks it.
+        is_dirty_submodule: Whether it is a submodule with its own uncommitted changes.
     """
 
     path: str
@@ -55,26 +55,27 @@ class _Change(NamedTuple):
 
 
 class _GitFailed(Exception):
-    """Git did not do what the patch needs."""
+    """A git command for the patch failed."""
 
 
 def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> bytes:
-    """Collect what a repository's work tree has and its HEAD has not.
+    """Return the difference between a repository's work tree and its HEAD as a patch.
 
-    It is what ``git diff --binary HEAD`` shows, and untracked text files up to 1 MiB each, 10 MiB in all; the rest is
-    named at the patch's head. Notebooks are in stripped form. A file whose change holds a secret is left out.
+    The patch holds the output of ``git diff --binary HEAD``, and untracked text files of up to 1 MiB each and 10 MiB
+    in total. Its header names what is left out. Notebooks are without outputs. A file whose change holds a secret is
+    left out.
 
     Args:
         root: The work tree.
-        environ: Environment variables, the process's own by default; ``DERIVA_ML_REQUIRE_CLEAN=1`` makes an error of a
-            file that is left out.
+        environ: The environment variables, those of the process by default. ``DERIVA_ML_REQUIRE_CLEAN=1`` makes it an
+            error to leave out a file.
 
     Returns:
-        A patch that ``git apply`` takes on HEAD (on an empty folder where there is no commit); empty where nothing
-        differs, or where git fails, with a warning that says why.
+        A patch that ``git apply`` applies to HEAD, or to an empty folder if there is no commit. Empty if nothing
+        differs, or if git fails, which causes a warning.
 
     Raises:
-        NotReproducible: A file was left out, and the environment asks for an error.
+        NotReproducible: A file was left out, and ``DERIVA_ML_REQUIRE_CLEAN=1`` is set.
     """
     try:
         changes = list(_iter_changes(root))
@@ -83,13 +84,15 @@ def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> b
         with TemporaryDirectory(prefix="deriva-ml-") as folder:
             return _build_patch(root, changes, Path(folder), os.environ if environ is None else environ)
     except (_GitFailed, OSError) as error:
-        warn(f"The uncommitted changes of {root} cannot be kept with the execution: {error}. Commit them to be safe.")
+        warn(
+            f"Cannot record the uncommitted changes of {root} with the execution: {error}. Commit them before running."
+        )
         return b""
 
 
 def _require_success(result: GitResult) -> GitResult:
     if not result.ok:
-        raise _GitFailed((result.stderr.splitlines() or [f"git ended with {result.exit_status}"])[-1])
+        raise _GitFailed((result.stderr.splitlines() or [f"git exited with status {result.exit_status}"])[-1])
     return result
 
 
@@ -110,8 +113,8 @@ def _build_patch(root: Path, changes: Sequence[_Change], folder: Path, environ: 
     secret = sorted(name for name, part in parts.items() if _has_secret(root, name, part))
     for name in secret:
         warn_not_reproducible(
-            f"The uncommitted change of {root / name} holds what looks like a secret, so it is not kept with the "
-            "execution. Take the secret out of the file, or add the file to .gitignore.",
+            f"The uncommitted change of {root / name} seems to hold a secret, so it is not recorded with the "
+            "execution. Remove the secret from the file, or add the file to .gitignore.",
             environ,
         )
     notes = [
@@ -127,20 +130,20 @@ def _build_patch(root: Path, changes: Sequence[_Change], folder: Path, environ: 
 
 
 def _diff_by_path(root: Path, paths: Sequence[str], folder: Path) -> dict[str, bytes]:
-    """The change of each of these paths as a patch, made by git from an index that is not the repository's."""
+    """Return the patch of each path; git computes them with a temporary index, not the repository's own."""
     scratch = _create_scratch_index(root, folder)
     notebooks = {path for path in paths if is_notebook(path) and (root / path).is_file()}
-    given = "".join(f"{path}\0" for path in paths if path not in notebooks).encode(errors="surrogateescape")
+    names = "".join(f"{path}\0" for path in paths if path not in notebooks).encode(errors="surrogateescape")
     _require_success(
         run_git(
-            root, "update-index", "--add", "--remove", "--replace", "-z", "--stdin", input_bytes=given, environ=scratch
+            root, "update-index", "--add", "--remove", "--replace", "-z", "--stdin", input_bytes=names, environ=scratch
         )
     )
     for path in notebooks:
         _add_notebook_to_index(root, path, scratch)
-    names = _require_success(run_git(root, *_DIFF_COMMAND, "--name-only", "-z", environ=scratch)).records
+    changed = _require_success(run_git(root, *_DIFF_COMMAND, "--name-only", "-z", environ=scratch)).records
     patch = _require_success(run_git(root, *_DIFF_COMMAND, "--binary", environ=scratch)).stdout
-    return dict(zip(names, re.split(rb"(?m)^(?=diff --git )", patch)[1:], strict=True))
+    return dict(zip(changed, re.split(rb"(?m)^(?=diff --git )", patch)[1:], strict=True))
 
 
 def _format_header(root: Path, notes: list[str]) -> bytes:
@@ -169,13 +172,13 @@ def _select_untracked(root: Path, untracked: Iterable[str]) -> tuple[list[str], 
 
 def _check_untracked_file(file: Path) -> tuple[int, str]:
     try:
-        found = file.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            return found.st_size, ""
-        if not stat.S_ISREG(found.st_mode):
+        status = file.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            return status.st_size, ""
+        if not stat.S_ISREG(status.st_mode):
             return 0, "a repository of its own"
-        if found.st_size > MAX_FILE_SIZE and not is_notebook(file):
-            return 0, f"{found.st_size} bytes"
+        if status.st_size > MAX_FILE_SIZE and not is_notebook(file):
+            return 0, f"{status.st_size} bytes"
         content = file.read_bytes()
     except OSError as error:
         return 0, str(error)
@@ -183,15 +186,15 @@ def _check_untracked_file(file: Path) -> tuple[int, str]:
         content = strip_notebook(content, file.parent)
     if len(content) > MAX_FILE_SIZE:
         return 0, f"{len(content)} bytes"
-    # git, too, takes a file for text by its first 8,000 bytes
+    # git also decides by the first 8,000 bytes whether a file is text
     return len(content), f"binary, {len(content)} bytes" if b"\0" in content[:8000] else ""
 
 
 def _create_scratch_index(root: Path, folder: Path) -> dict[str, str]:
-    """Lay an index and a place for objects beside the repository, so that nothing is written into it."""
+    """Create a temporary index and object folder, so that nothing is written into the repository."""
     index, objects = _require_success(run_git(root, "rev-parse", "--git-path", "index", "--git-path", "objects")).lines
     if (root / index).is_file():
-        # with its time, by which git knows what may have changed in the tick in which it was written
+        # with its modification time, by which git detects files that changed just after the index was written
         shutil.copy2(root / index, folder / "index")
     (folder / "objects").mkdir()
     quoted = str(root / objects).replace("\\", "\\\\").replace('"', '\\"')

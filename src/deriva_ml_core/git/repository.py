@@ -1,4 +1,4 @@
-"""What a repository is like when a run begins."""
+"""The state of a repository when a run starts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["RepositoryState", "repository_state"]
 
 @dataclass(frozen=True, slots=True)
 class RepositoryState:
-    """A repository at one moment: with HEAD and the uncommitted changes the code can be rebuilt.
+    """A repository at one moment. HEAD and the uncommitted changes together rebuild the code.
 
     Args:
-        root: Its work tree.
-        head: The commit that is checked out; None before the first one.
-        branch: The branch; None where none is checked out.
-        dirty: Whether anything differs from that commit, or is untracked and not ignored.
-        remote: Its address for a browser, without user names and tokens; None where it has none.
-        user: Who commits there by git's settings: ``name`` and ``email``, as far as they are set.
+        root: The work tree.
+        head: The commit that is checked out; None before the first commit.
+        branch: The branch that is checked out, or None.
+        dirty: Whether a file differs from that commit, or is untracked and not ignored.
+        remote: The web address of the remote, without user names and tokens, or None.
+        user: The committer in git's settings: ``name`` and ``email``, as far as they are set.
     """
 
     root: str
@@ -34,24 +34,24 @@ class RepositoryState:
 
 
 def repository_state(root: Path) -> RepositoryState | None:
-    """Ask git how a repository stands; None where it does not answer."""
-    answer = run_git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--no-renames")
-    if not answer.ok:
+    """Return the state of a repository, or None if git fails."""
+    result = run_git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--no-renames")
+    if not result.ok:
         return None
-    notes = dict(record[2:].split(" ", 1) for record in answer.records if record.startswith("# branch."))
+    notes = dict(record[2:].split(" ", 1) for record in result.records if record.startswith("# branch."))
     head, branch = notes.get("branch.oid"), notes.get("branch.head")
     return RepositoryState(
         root=str(root),
         head=None if head == "(initial)" else head,
         branch=None if branch == "(detached)" else branch,
-        dirty=any(not record.startswith("# ") for record in answer.records),
+        dirty=any(not record.startswith("# ") for record in result.records),
         remote=remote_url(root),
         user=_read_user(root),
     )
 
 
 def _read_user(root: Path) -> dict[str, str]:
-    told = (
+    settings = (
         each.partition("\n") for each in run_git(root, "config", "-z", "--get-regexp", r"^user\.(name|email)$").records
     )
-    return {name.removeprefix("user."): value for name, _, value in told}
+    return {name.removeprefix("user."): value for name, _, value in settings}

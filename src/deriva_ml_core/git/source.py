@@ -1,4 +1,4 @@
-"""Where a file's code is: its URL, checksum and version, and a warning for each thing that stands in the way."""
+"""Locate a file's code: URL, checksum and version, with a warning if a run cannot be repeated."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["blob_url", "file_source", "file_source_with_url", "project_version",
 
 @dataclass(frozen=True, slots=True)
 class _FileLocation:
-    """A file's place in a repository.
+    """A file's location in a repository.
 
     Args:
         root: The work tree.
-        path: The file's path in it.
-        head: The commit that is checked out; None before the first one.
-        blob: The file's hash in that commit; None where it is not in it.
+        path: The file's path in the work tree.
+        head: The commit that is checked out; None before the first commit.
+        blob: The file's hash in that commit; None if the commit does not contain the file.
     """
 
     root: Path
@@ -38,67 +38,66 @@ class _FileLocation:
 
 
 def file_source(file: Path, kind: str, environ: Mapping[str, str]) -> SourceCode:
-    """Say where the code of a file is.
+    """Locate the code of a file.
 
     Args:
         file: A script or a notebook.
-        kind: Who found it: ``script`` or ``notebook``.
-        environ: Environment variables; ``DERIVA_ML_REQUIRE_CLEAN=1`` makes an error of each warning.
+        kind: ``script`` or ``notebook``.
+        environ: The environment variables; ``DERIVA_ML_REQUIRE_CLEAN=1`` turns each warning into an error.
 
     Returns:
-        The URL of the last commit that touched the file, or its ``file:`` URI where there is none, with one warning
-        that says what to do; the checksum of the file as it is now.
+        The file's URL at the last commit that changed it, and its present checksum. Without such a URL, the ``file:``
+        URI, and a warning that says what to do.
 
     Raises:
-        NotReproducible: Instead of a warning.
+        NotReproducible: Raised instead of a warning.
         OSError: The file cannot be read.
     """
-    # git knows the file itself, not a link to it from elsewhere
+    # git tracks the file itself, not a link to it from elsewhere
     file = file.resolve()
-    answer = _query_location(file)
-    place = _parse_location(file, answer) if answer.ok else None
+    result = _query_location(file)
+    location = _parse_location(file, result) if result.ok else None
     checksum = blob_hash(file)
-    dirty = place is not None and not _is_clean(file, place, checksum)
-    url = _find_url(file, place, environ, answer)
-    if dirty and place and place.blob:
+    dirty = location is not None and not _is_clean(file, location, checksum)
+    url = _find_url(file, location, environ, result)
+    if dirty and location and location.blob:
         warn_not_reproducible(
-            f"{file} differs from its last commit, so what runs is in no commit. "
-            "Commit it before running, so that the run can be repeated.",
+            f"{file} differs from its last commit. Commit it before running, so that the run can be repeated.",
             environ,
         )
     return SourceCode(
         url=url or file.as_uri(),
         checksum=checksum,
-        version=project_version(file, place.root if place else None),
+        version=project_version(file, location.root if location else None),
         path=file,
-        repository=place.root if place else None,
+        repository=location.root if location else None,
         dirty=dirty,
         kind=kind,
     )
 
 
 def file_source_with_url(file: Path, url: str, checksum: str) -> SourceCode:
-    """What is known of a file whose URL and checksum were told by somebody who looked before: nothing is warned about.
+    """Describe a file whose URL and checksum are already known; this causes no warnings.
 
     Args:
-        file: A notebook that runs.
-        url: Where its code is.
-        checksum: Its checksum; empty for that of the file as it is now.
+        file: The running notebook.
+        url: The URL of its code.
+        checksum: Its checksum; empty for the present one.
 
     Raises:
         OSError: The file cannot be read.
     """
     file = file.resolve()
-    answer = _query_location(file)
-    place = _parse_location(file, answer) if answer.ok else None
+    result = _query_location(file)
+    location = _parse_location(file, result) if result.ok else None
     present = blob_hash(file)
     return SourceCode(
         url=url,
         checksum=checksum or present,
-        version=project_version(file, place.root if place else None),
+        version=project_version(file, location.root if location else None),
         path=file,
-        repository=place.root if place else None,
-        dirty=place is not None and not _is_clean(file, place, present),
+        repository=location.root if location else None,
+        dirty=location is not None and not _is_clean(file, location, present),
         kind="environment",
     )
 
@@ -129,30 +128,30 @@ def _find_url(file: Path, location: _FileLocation | None, environ: Mapping[str, 
         return None
     if location.blob is None:
         warn_not_reproducible(
-            f"{file} is in no commit of {location.root}, so nobody else can find it. "
-            "Run `git add` and `git commit` on it before running.",
+            f"{file} is in no commit of {location.root}, so this run cannot be repeated elsewhere. "
+            "Run `git add` and `git commit` on it first.",
             environ,
         )
         return None
     remote = remote_url(location.root)
     if remote is None:
         warn_not_reproducible(
-            f"The repository {location.root} has no remote with a web address, so {file.name} is recorded by its path "
-            "on this machine. Add one with `git remote add origin <url>` and push.",
+            f"The repository {location.root} has no remote with a web address, so {file.name} is recorded by its "
+            "local path. Add a remote with `git remote add origin <url>` and push.",
             environ,
         )
         return None
-    # a clone without the history of its folders cannot say which commit touched a file
-    touched = run_git(location.root, "rev-list", "-1", "HEAD", "--", location.path).lines or [str(location.head)]
-    return blob_url(remote, touched[0], location.path)
+    # a treeless clone does not know which commit changed a file
+    commits = run_git(location.root, "rev-list", "-1", "HEAD", "--", location.path).lines or [str(location.head)]
+    return blob_url(remote, commits[0], location.path)
 
 
 def _explain_no_repository(file: Path, result: GitResult) -> str:
     if result.is_git_missing:
-        return f"There is no git on this machine's PATH, so {file} is recorded by its path only. Install git."
+        return f"git is not on the PATH, so {file} is recorded by its path only. Install git."
     if result.is_untrusted:
         return (
-            f"Git does not trust the repository of {file}, as its files belong to someone else, so the file is "
+            f"Git does not trust the repository of {file}, as its files belong to another user, so the file is "
             "recorded by its path only. If you trust it, run `git config --global --add safe.directory <its folder>`."
         )
     return (
@@ -163,7 +162,7 @@ def _explain_no_repository(file: Path, result: GitResult) -> str:
 
 _SCP_ADDRESS = re.compile(r"(?:[^/@:]*@)?(?P<host>\[[^\]/]+\]|[^/@:\[\]]{2,}):(?!:|//)(?P<path>.+)", re.DOTALL)
 _SCHEMES = frozenset({"http", "https", "ssh", "git", "git+ssh", "ssh+git"})
-# the hosts' own second doors for ssh through a firewall
+# alternative host names for SSH through a firewall
 _SSH_HOST_ALIASES = {
     "ssh.github.com": "github.com",
     "altssh.gitlab.com": "gitlab.com",
@@ -172,7 +171,7 @@ _SSH_HOST_ALIASES = {
 
 
 def remote_url(root: Path) -> str | None:
-    """The address of the remote ``origin``, or of the first one where there is none of that name; see `web_url`."""
+    """Return the web address of the remote ``origin``, or of the first remote that has one; see `web_url`."""
     remotes: dict[str, str] = {}
     for line in run_git(root, "remote", "-v").lines:
         name, _, address = line.partition("\t")
@@ -182,18 +181,18 @@ def remote_url(root: Path) -> str | None:
 
 
 def web_url(address: str) -> str | None:
-    """Turn a remote's address into one for a browser.
+    """Convert a remote's address to a web address.
 
     Args:
-        address: As git has it: ``https://user:token@host/org/repo.git``, ``git@host:org/repo.git``, ``ssh://…``.
+        address: An address of git: ``https://user:token@host/org/repo.git``, ``git@host:org/repo.git``, ``ssh://…``.
 
     Returns:
-        ``https://host/org/repo``, without user names, tokens and ``.git``; None for a folder or what cannot be read.
+        ``https://host/org/repo``, without user names, tokens and ``.git``; None for a folder or an unknown form.
     """
     if "://" in address:
         return _convert_url(address)
-    if found := _SCP_ADDRESS.fullmatch(address):
-        return _build_url(found["host"], found["path"])
+    if match := _SCP_ADDRESS.fullmatch(address):
+        return _build_url(match["host"], match["path"])
     return None
 
 
@@ -218,15 +217,15 @@ def _build_url(host: str, path: str, scheme: str = "https") -> str | None:
 
 
 def blob_url(repository: str, commit: str, path: str) -> str:
-    """The address of one file as it was at one commit.
+    """Return the web address of a file at a commit.
 
     Args:
-        repository: As `web_url` gives it.
+        repository: An address from `web_url`.
         commit: The commit's hash.
         path: The file's path in the repository, with ``/``.
 
     Returns:
-        ``…/blob/<commit>/<path>`` as GitHub has it, and in the words of GitLab and Bitbucket where they are the host.
+        ``…/blob/<commit>/<path>``, or the form of GitLab or Bitbucket if the repository is there.
     """
     host = urlsplit(repository).hostname or ""
     folder = "-/blob" if "gitlab" in host else "src" if "bitbucket" in host else "blob"
@@ -234,10 +233,10 @@ def blob_url(repository: str, commit: str, path: str) -> str:
 
 
 def tree_url(address: str, commit: str) -> str:
-    """The address of a whole repository as it was at one commit; empty where either is not known.
+    """Return the web address of a repository at a commit; empty if either is unknown.
 
     Args:
-        address: The repository's, as for `web_url`.
+        address: The repository's address, as for `web_url`.
         commit: The commit's hash.
     """
     repository = web_url(address)
@@ -249,14 +248,14 @@ def tree_url(address: str, commit: str) -> str:
 
 
 def project_version(file: Path, root: Path | None) -> str | None:
-    """The version: setuptools-scm's where the project uses it, else the project's own word, else ``git describe``.
+    """Return the project's version: by setuptools-scm if configured, else from pyproject.toml, else ``git describe``.
 
     Args:
-        file: A file of the project; its pyproject.toml is the nearest one in the folders above.
-        root: The repository, beyond which no pyproject.toml is looked for; None where there is none.
+        file: A file of the project. The nearest pyproject.toml in its parent folders is used.
+        root: The repository, where the search for pyproject.toml ends; None for no limit.
 
     Returns:
-        The version; None where the project has none.
+        The version, or None.
     """
     project = next(filter(Path.is_file, _pyproject_candidates(file, root)), None)
     settings = _read_pyproject(project) if project else {}
@@ -283,7 +282,7 @@ def _read_pyproject(project: Path) -> dict[str, Any]:
 
 
 def _scm_version(project: Path) -> str | None:
-    # whatever is wrong with the project's settings, or worth a warning in them: the version is a courtesy
+    # the version is optional, so errors and warnings about the project's settings are ignored
     with warnings.catch_warnings(), suppress(Exception, SystemExit):
         warnings.simplefilter("ignore")
         from setuptools_scm import Configuration, _get_version

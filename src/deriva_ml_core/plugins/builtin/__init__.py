@@ -1,1 +1,1 @@
-"""Our own answers to hooks; nobody imports them, `deriva_ml_core.plugins` names them."""
+"""Built-in plugins; `deriva_ml_core.plugins` loads them by name, and no module imports them."""

@@ -1,4 +1,4 @@
-"""Which backend answers for an address: the embedded one, for none and for ``file:<folder>``, else a server."""
+"""Built-in plugin that selects the backend: the embedded catalog, or a Deriva server."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["connect", "create_catalog"]
 
 @hookimpl(trylast=True)
 def connect(address: Address) -> Backend | None:
-    """Open the embedded catalog, or one on a Deriva server.
+    """Open the embedded catalog (no address, or ``file:<folder>``), or one on a Deriva server.
 
     Raises:
-        UnknownAddress: The scheme is nobody's, or the server has no such catalog.
-        ConfigurationError: A catalog's number is given for an embedded catalog, which has none, or none for a server.
+        UnknownAddress: The scheme is unknown, or the server has no such catalog.
+        ConfigurationError: A catalog number was passed for an embedded catalog, or none for a server.
         CatalogUnavailable: The server cannot be reached.
     """
     folder = embedded_catalog_folder(address.hostname)
@@ -31,8 +31,8 @@ def connect(address: Address) -> Backend | None:
         return open_remote(address, home_folder())
     if address.catalog_id is not None:
         raise ConfigurationError(
-            f"The embedded catalog in {folder} has no number, and {address.catalog_id!r} was given: leave it out, or "
-            "name a server."
+            f"The embedded catalog in {folder} has no catalog number, but {address.catalog_id!r} was passed. Leave it "
+            "out, or name a server."
         )
     from deriva_ml_core.backends.embedded import open_backend
 
@@ -41,16 +41,16 @@ def connect(address: Address) -> Backend | None:
 
 @hookimpl(trylast=True)
 def create_catalog(address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None) -> str:
-    """Make a catalog on a Deriva server.
+    """Create a catalog on a Deriva server.
 
     Raises:
-        ConfigurationError: The address is an embedded catalog's, which is made when it is opened.
+        ConfigurationError: The address names an embedded catalog, which is created when it is opened.
     """
     folder = embedded_catalog_folder(address.hostname)
     if folder is not None:
         raise ConfigurationError(
-            f"The embedded catalog in {folder} is made when it is first opened, with DerivaML(...): name a server to "
-            "make a catalog there."
+            f"The embedded catalog in {folder} is created when DerivaML(...) first opens it. To create a catalog on a "
+            "server, name the server."
         )
     with require_extra("deriva", "A catalog on a Deriva server"):
         from deriva_ml_core.backends.deriva import create_or_extend_catalog

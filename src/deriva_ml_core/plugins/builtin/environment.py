@@ -1,4 +1,4 @@
-"""The environment that a run is in: versions, platform, packages, arguments, chosen variables, processors."""
+"""Built-in plugin that describes the environment of a run: versions, platform, packages, arguments, hardware."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 RECORDED_VARIABLES = re.compile(
-    r"(?!DERIVA_ML_EXECUTIONS|DERIVA_ML_NOTEBOOK_(?:COMMAND|RUN))"  # how the processes of one run find each other
+    r"(?!DERIVA_ML_EXECUTIONS|DERIVA_ML_NOTEBOOK_(?:COMMAND|RUN))"  # coordination between the processes of one run
     r"(?:(?:CONDA|CUBLAS|CUDA|CUDNN|DERIVA|HF|HIP|HYDRA|JAX|KERAS|LC|LIGHTNING|LSB|MKL|NCCL|NUMEXPR|NVIDIA|OMP|OMPI|OPENBLAS|"
     r"PBS|PL|PYTORCH|ROCR|SLURM|TF|TORCH|TORCHINDUCTOR|TRANSFORMERS|UV|WANDB|XLA)_.*"
     r"|PYTHON.*|VIRTUAL_ENV|(?:LOCAL_|NODE_|GROUP_)?RANK|(?:LOCAL_)?WORLD_SIZE|MASTER_(?:ADDR|PORT)|LANG|TZ|CI)"
 )
-"""The environment variables that are kept: those that change what a run computes, or say where it ran."""
+"""The environment variables to record: those that affect the result of a run, or identify where it ran."""
 
 COMMAND_VARIABLE = "DERIVA_ML_NOTEBOOK_COMMAND"
-"""What ``deriva-ml-run-notebook`` was called with, for the kernel that it starts: JSON, without secrets."""
+"""The command line of ``deriva-ml-run-notebook``, for the kernel that it starts: JSON, without secrets."""
 
 _DISTRIBUTION_FOLDER = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 
 
 @hookimpl
 def describe_environment(environ: Mapping[str, str]) -> dict[str, JsonValue]:
-    """Describe this process and its machine; in a notebook that a command runs, the command is that command's."""
-    command = json.loads(environ.get(COMMAND_VARIABLE, "{}"))  # ours: no user writes it
+    """Describe this process and its machine; in a notebook run by a command, ``argv`` is the command's."""
+    command = json.loads(environ.get(COMMAND_VARIABLE, "{}"))  # set by deriva-ml-run-notebook only
     return {
         "python": {
             "version": platform.python_version(),
@@ -78,26 +78,26 @@ def _total_memory() -> int | None:
 
 
 def _installed_packages() -> dict[str, str]:
-    """The installed distributions and their versions, by the names of their folders, which needs no file to be read."""
-    found: dict[str, str] = {}
+    """Return the installed distributions and their versions, from folder names, without reading any file."""
+    packages: dict[str, str] = {}
     for folder in sys.path:
         try:
-            names = os.listdir(folder or ".")  # noqa: PTH208 - names alone, and hundreds of them
+            names = os.listdir(folder or ".")  # noqa: PTH208 - only names are needed, and there are hundreds
         except OSError:
             continue
         for part in map(_DISTRIBUTION_FOLDER.fullmatch, names):
             if part:
-                found.setdefault(re.sub(r"[-_.]+", "-", part["name"]).lower(), part["version"])
-    return dict(sorted(found.items()))
+                packages.setdefault(re.sub(r"[-_.]+", "-", part["name"]).lower(), part["version"])
+    return dict(sorted(packages.items()))
 
 
 def _gpu_names() -> list[str]:
-    """The graphics processors' names, as the driver's files or an already imported torch tell them."""
+    """Return the names of the GPUs, from the driver's files or from torch if it is already imported."""
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     if files:
         return [model for file in files for model in re.findall(r"(?m)^Model:\s*(.+?)\s*$", file.read_text())]
     torch = sys.modules.get("torch")
-    # asking for a name would start CUDA in this process, after which it could not fork workers that use it
+    # reading a name would initialize CUDA in this process, after which it could not fork workers that use it
     if torch is None or not torch.cuda.is_initialized():
         return []
     return [str(torch.cuda.get_device_name(index)) for index in range(torch.cuda.device_count())]

@@ -1,4 +1,4 @@
-"""Where the code is in a container: the image, as its build has named it in environment variables."""
+"""Built-in plugin that detects the source in a container: the image, named by environment variables."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from deriva_ml_core.user_warnings import warn_not_reproducible
 
 IN_CONTAINER_VARIABLE = "DERIVA_MCP_IN_DOCKER"
 
-# What a process knows of its own image is in its environment alone. Where the DERIVA_MCP variables are silent, those
-# count in which images repeat the labels of the OCI image specification (org.opencontainers.image.*), by either of the
-# two spellings that are in use. A digest is known only after the build: it is set where the container is started.
+# A process can identify its own image only by environment variables. After the DERIVA_MCP variables come those in which
+# images repeat the labels of the OCI image specification (org.opencontainers.image.*), in the two spellings in use. A
+# digest exists only after the build, so it is set when the container is started.
 NAME_VARIABLES = ("DERIVA_MCP_IMAGE_NAME", "OCI_IMAGE_REF_NAME", "ORG_OPENCONTAINERS_IMAGE_REF_NAME")
 DIGEST_VARIABLES = ("DERIVA_MCP_IMAGE_DIGEST", "OCI_IMAGE_DIGEST", "IMAGE_DIGEST")
 COMMIT_VARIABLES = ("DERIVA_MCP_GIT_COMMIT", "OCI_IMAGE_REVISION", "ORG_OPENCONTAINERS_IMAGE_REVISION")
 VERSION_VARIABLES = ("DERIVA_MCP_VERSION", "OCI_IMAGE_VERSION", "ORG_OPENCONTAINERS_IMAGE_VERSION")
 SOURCE_VARIABLES = ("OCI_IMAGE_SOURCE", "ORG_OPENCONTAINERS_IMAGE_SOURCE")
-"""The repository that the image was built from; its commit is the URL of an image without a name."""
+"""The repository that the image was built from; with its commit, the URL of an image without a name."""
 
 NOTEBOOK_VARIABLE = "DERIVA_ML_NOTEBOOK_PATH"
 
 
 @hookimpl
 def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
-    """Answer where ``DERIVA_MCP_IN_DOCKER`` is true."""
+    """Return the image if ``DERIVA_MCP_IN_DOCKER`` is true."""
     if environ.get(IN_CONTAINER_VARIABLE, "").strip().lower() not in ("true", "1", "yes", "on"):
         return None
     name, digest, commit = (
@@ -35,8 +35,8 @@ def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode
     )
     if not (digest or commit):
         warn_not_reproducible(
-            "The container does not say which image it was made from, so this run cannot be repeated. "
-            "Set DERIVA_MCP_IMAGE_DIGEST, or DERIVA_MCP_GIT_COMMIT, when the image is built.",
+            "The container's image is unknown, so this run cannot be repeated. "
+            "Set DERIVA_MCP_IMAGE_DIGEST when you start the container, or DERIVA_MCP_GIT_COMMIT in its build.",
             environ,
         )
     return SourceCode(
@@ -51,7 +51,7 @@ def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode
 
 
 def _first_value(environ: Mapping[str, str], names: Sequence[str]) -> str:
-    """The first of these variables that says anything; what a build leaves as ``unknown`` says nothing."""
+    """Return the first of these variables that is set; ``unknown``, as some builds leave it, counts as unset."""
     values = (environ.get(name, "").strip() for name in names)
     return next((value for value in values if value and value.lower() != "unknown"), "")
 

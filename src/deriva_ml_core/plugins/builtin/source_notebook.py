@@ -1,4 +1,4 @@
-"""Where the code is in a notebook: the file that a running Jupyter server has open for this kernel."""
+"""Built-in plugin that detects the source in a notebook: the file that a Jupyter server has open for this kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deriva_ml_core.plugins.manager import hookimpl
 from deriva_ml_core.user_warnings import warn_not_reproducible
 
 NOTEBOOK_VARIABLE = "DERIVA_ML_NOTEBOOK_PATH"
-"""The environment variable that names the notebook where no server can."""
+"""The environment variable that names the notebook if no server does."""
 
 _REQUEST_TIMEOUT = 2.0
 _TOTAL_TIMEOUT = 6.0
@@ -26,7 +26,7 @@ _TOTAL_TIMEOUT = 6.0
 
 @hookimpl
 def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode | None:
-    """Answer in a notebook's kernel, and for a script that is a notebook."""
+    """Return the notebook in a Jupyter kernel, or if the script is a notebook."""
     if script:
         return file_source(script, "notebook", environ) if script.suffix == ".ipynb" else None
     kernel = _current_kernel()
@@ -35,15 +35,15 @@ def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode
     if notebook := _find_notebook(kernel, environ):
         return file_source(notebook, "notebook", environ)
     warn_not_reproducible(
-        "No running Jupyter server says which notebook this is, so this run is recorded but cannot be repeated. "
-        f"Set {NOTEBOOK_VARIABLE} to the notebook's file, or DERIVA_ML_WORKFLOW_URL and DERIVA_ML_WORKFLOW_CHECKSUM.",
+        "No running Jupyter server knows this notebook's file, so this run is recorded but cannot be repeated. "
+        f"Set {NOTEBOOK_VARIABLE} to the file, or set DERIVA_ML_WORKFLOW_URL and DERIVA_ML_WORKFLOW_CHECKSUM.",
         environ,
     )
     return SourceCode(kind="interactive")
 
 
 def _current_kernel() -> Any | None:
-    """This process's kernel, where it is one."""
+    """Return the Jupyter kernel of this process, or None."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return getattr(shell, "kernel", None)
 
@@ -53,7 +53,10 @@ def _find_notebook(kernel: Any, environ: Mapping[str, str]) -> Path | None:
 
 
 def _candidate_paths(kernel: Any, environ: Mapping[str, str]) -> Iterator[str | None]:
-    """What may be the notebook's path, the surest first: a session's name does not change when the notebook's does."""
+    """Yield candidates for the notebook's path, the most reliable first.
+
+    The session name comes last, as it stays the same when the notebook is renamed.
+    """
     yield environ.get(NOTEBOOK_VARIABLE)
     yield kernel.shell.user_ns.get("__vsc_ipynb_file__")
     yield from _session_paths(environ)
@@ -66,41 +69,46 @@ def _existing_notebook(name: str | None) -> Path | None:
 
 
 def _session_paths(environ: Mapping[str, str]) -> Iterator[str]:
-    """The paths that the running servers have open for this kernel."""
+    """Yield the paths that the running servers have open for this kernel."""
     from ipykernel.connect import get_connection_file
 
     kernel_id = Path(get_connection_file()).stem.removeprefix("kernel-")
     for server in _iter_servers():
         token = server.get("token") or environ.get("JUPYTERHUB_API_TOKEN", "")
         for path in _paths_for_kernel(_fetch_sessions(str(server.get("url", "")), token), kernel_id):
-            # jupyter-collaboration names its drive before the path
+            # jupyter-collaboration puts the drive's name before the path
             yield str(Path(server.get("root_dir") or server.get("notebook_dir") or "", path.removeprefix("RTC:")))
 
 
 def _paths_for_kernel(sessions: Any, kernel_id: str) -> Iterator[str]:
-    """The paths that sessions have open for a kernel; who answers at a port that a server once had may say anything."""
+    """Yield the paths that sessions have open for a kernel.
+
+    The response is validated, as another program may use the port that a server once had.
+    """
     for session in sessions if isinstance(sessions, list) else []:
         match session:
-            case {"kernel": {"id": str(found)}, "path": str(path)} if found == kernel_id and path:
+            case {"kernel": {"id": str(session_kernel)}, "path": str(path)} if session_kernel == kernel_id and path:
                 yield path
-            case {"kernel": {"id": str(found)}, "notebook": {"path": str(path)}} if found == kernel_id:
+            case {"kernel": {"id": str(session_kernel)}, "notebook": {"path": str(path)}} if (
+                session_kernel == kernel_id
+            ):
                 yield path
 
 
 def _iter_servers() -> Iterator[dict[str, Any]]:
-    """What the servers say of themselves: first the one that started this process, then the newest.
+    """Yield the runtime files of Jupyter servers: first that of this process's parent, then the newest.
 
-    A home folder that machines share is full of servers that cannot be reached, so not all are asked.
+    A home folder shared between machines holds files of many unreachable servers, so the search stops after a timeout.
     """
     from jupyter_core.paths import jupyter_runtime_dir
 
     deadline = time.monotonic() + _TOTAL_TIMEOUT
-    found = []
+    files = []
     for name in ("jpserver", "nbserver"):
         for file in Path(jupyter_runtime_dir()).glob(f"{name}-*.json"):
             with suppress(OSError):  # that server has just ended
-                found.append((file.stem.endswith(f"-{os.getppid()}"), file.stat().st_mtime, file))
-    for _, _, file in sorted(found, reverse=True):
+                files.append((file.stem.endswith(f"-{os.getppid()}"), file.stat().st_mtime, file))
+    for _, _, file in sorted(files, reverse=True):
         with suppress(OSError, ValueError):
             server = json.loads(file.read_text())
             if isinstance(server, dict) and time.monotonic() < deadline:
@@ -108,7 +116,7 @@ def _iter_servers() -> Iterator[dict[str, Any]]:
 
 
 def _fetch_sessions(url: str, token: str) -> Any:
-    """What a server says of its sessions; None where it says nothing. No proxy is asked, no redirection followed."""
+    """Fetch a server's sessions, without proxies and redirects; None if it does not answer."""
     from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
     try:
@@ -123,8 +131,8 @@ def _fetch_sessions(url: str, token: str) -> Any:
     try:
         headers = {"Authorization": f"token {token}"} if token else {}
         connection.request("GET", f"{parts.path.rstrip('/')}/api/sessions", headers=headers)
-        answer = connection.getresponse()
-        return json.loads(answer.read()) if answer.status == 200 else None
+        response = connection.getresponse()
+        return json.loads(response.read()) if response.status == 200 else None
     except (OSError, HTTPException, ValueError):
         return None
     finally:

@@ -1,4 +1,4 @@
-"""The last to say where the code is: the script that runs, or nothing, in an interactive session."""
+"""Built-in plugin that detects the source last: the running script, or an interactive session."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from deriva_ml_core.user_warnings import warn_not_reproducible
 
 @hookimpl(trylast=True)
 def detect_source(script: Path | None, environ: Mapping[str, str]) -> SourceCode:
-    """Answer for a script; an interactive session has no file, and is warned about."""
+    """Return the script; an interactive session has no file, which causes a warning."""
     if script:
         return file_source(script, "script", environ)
     warn_not_reproducible(
         "An interactive session has no file, so this run is recorded but cannot be repeated. "
-        "Write the code to a script and run that.",
+        "Write the code to a script and run it.",
         environ,
     )
     return SourceCode(kind="interactive")
