@@ -25,7 +25,10 @@ LAYERS = {
         *("models", "definitions", "errors", "paths", "distributed", "user_warnings", "redaction"),
         *("_concurrency", "_files", "_text", "_progress", "_deprecation", "_extras", "_frames", "_moved_modules"),
     },
-    1: {"plugins", "hookspecs", "backend", "schema", "default_schema", "git", "script_detection", "metric_modes"},
+    1: {
+        *("plugins", "hookspecs", "backend", "schema", "default_schema", "git", "script_detection", "metric_modes"),
+        "_retry",
+    },
     2: {"builtin", "backends"},
     4: {"client"},
     5: {"runner", "implicit_execution", "deriva_ml_lightning", "deriva_ml_keras"},

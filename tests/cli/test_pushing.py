@@ -76,7 +76,7 @@ def test_what_stands_against_it(
     exe = ml.create_execution(config)
     said = ask("push", exe.execution_rid, "--to", there)
     assert (said.code, said.complaint.count("\n")) == (1, 1)
-    assert "Only executions that have ended" in said.complaint
+    assert "Only finished executions can be pushed" in said.complaint
     assert ask("push", "1-ZZZZ", "--to", there).code == 2
     done = run("one", ["one.pt"])
     same = ask("push", done.execution_rid, "--to", f"file:{ml.connection.folder}")

@@ -292,7 +292,7 @@ def test_a_row_that_must_name_what_is_not_copied(ml: DerivaML, there: DerivaML, 
     )
     with ml.create_execution(config) as exe:
         pass
-    with pytest.raises(UnknownRID, match=r"names Execution .* lineage"):
+    with pytest.raises(UnknownRID, match=r"refers to Execution .* lineage"):
         ml.push(exe.execution_rid, there, make_tables=True)
     ml.push(importing.execution_rid, there, make_tables=True)
     report = ml.push(exe.execution_rid, there)
@@ -476,7 +476,7 @@ def test_a_file_with_other_metadata_there(ml: DerivaML, there: DerivaML, world: 
     with there.create_execution(ExecutionConfiguration(workflow=WORKFLOW, description="Theirs")) as theirs:
         theirs.asset_file_path("Scan", "1.png", Angle=9.0).write_bytes(b"scan 1")
     theirs.upload_execution_outputs()
-    with pytest.raises(MetadataConflict, match=r"Angle is 9\.0 there and 0\.5 here"):
+    with pytest.raises(MetadataConflict, match=r"Angle is 9\.0 at the target and 0\.5 here"):
         ml.push(world.execution_rid, there)
 
 

@@ -140,7 +140,7 @@ def test_an_input_of_no_finished_version(ml: DerivaML, there: DerivaML) -> None:
     (copy,) = there.connection.catalog.select("Dataset_Execution")
     assert (copy["Dataset"], copy["Dataset_Version"]) == (report.rids[dataset.rid], None)
     assert there.lookup_dataset(copy["Dataset"]).current_version == dataset.current_version
-    assert f"Of dataset {dataset.rid} no finished version" in report.notes[0]
+    assert f"no finished version of its input dataset {dataset.rid}" in report.notes[0]
     assert ml.push(exe.execution_rid, there).new == ()
 
 

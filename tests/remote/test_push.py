@@ -146,7 +146,7 @@ def test_until_it_is_whole_it_is_pending(here: DerivaML, ml: DerivaML, fake: Der
         here.push(exe.execution_rid, ml)
     (copy,) = ml.find_executions()
     assert copy.status is Status.pending
-    assert f"being copied from {here.connection.catalog.cite(exe.execution_rid)}" in copy.status_detail
+    assert f"Copy from {here.connection.catalog.cite(exe.execution_rid)}" in copy.status_detail
     assert here.push(exe.execution_rid, ml).execution == copy.execution_rid
     assert ml.lookup_execution(copy.execution_rid).status is Status.completed
 

@@ -15,7 +15,7 @@ import resource, sys
 from pathlib import Path
 from deriva_ml_core.backends.deriva.http import Server
 from deriva_ml_core.backends.deriva.store import DerivaStore
-from deriva_ml_core.definitions import Handover
+from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.models import UploadOptions
 
 host, file, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -23,7 +23,7 @@ with file.open("wb") as opened:
     opened.truncate(size)
 store = DerivaStore(Server("http", host, {"cookie": "webauthn=test1"}))
 begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-stored = store.put("Model", "big", file, handover=Handover.copy, options=UploadOptions())
+stored = store.put("Model", "big", file, handover=TransferMode.copy, options=UploadOptions())
 store.get(stored.url, file.with_suffix(".back"), length=stored.length, md5=stored.md5, options=UploadOptions())
 assert file.with_suffix(".back").stat().st_size == size
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun)

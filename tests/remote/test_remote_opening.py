@@ -114,7 +114,7 @@ def test_a_user_without_rights(fake: DerivaServer, connect) -> None:
 
 def test_a_server_that_does_not_answer() -> None:
     """A server that is not there is an error that says what could not be reached, in no words of our code's."""
-    with pytest.raises(CatalogUnavailable, match=r"localhost:9 cannot be reached now \(Failed to establish"):
+    with pytest.raises(CatalogUnavailable, match=r"localhost:9 cannot be reached \(Failed to establish"):
         DerivaML("http://localhost:9", "1", credential={})
 
 

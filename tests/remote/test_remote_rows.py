@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from deriva_ml_core._retry import BUSY_SERVER, CONCURRENT_WRITE
 from deriva_ml_core.backend import AnyOf
-from deriva_ml_core.backends.deriva.catalog import MAX_RACE_ATTEMPTS, DerivaCatalog
-from deriva_ml_core.backends.deriva.ermrest_client import MAX_BUSY_ATTEMPTS
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.backends.deriva.open import create_catalog
 from deriva_ml_core.errors import (
     AccessRefused,
@@ -65,7 +65,7 @@ def test_a_server_says_how_long_to_wait(written: DerivaCatalog, fake: DerivaServ
 
 def test_writers_of_different_tables(catalog: DerivaCatalog, written: DerivaCatalog, fake: DerivaServer) -> None:
     """Several who write to different tables at once, many of whose calls are refused, all write once."""
-    fake.faults.add(fault(Harm.answer, "POST|PUT", MAX_BUSY_ATTEMPTS - 1))  # one of them may meet them all
+    fake.faults.add(fault(Harm.answer, "POST|PUT", BUSY_SERVER.attempts - 1))  # one of them may meet them all
 
     def write(number: int) -> int:
         table = ("Dataset_Type", "Asset_Type", "Workflow_Type", "Feature_Name")[number % 4]
@@ -115,7 +115,7 @@ def test_an_answer_that_is_none(written: DerivaCatalog, fake: DerivaServer, whic
     assert written.insert_unless("Workflow", {"URL": "u"}, row)[0]["URL"] == "u"
     assert (len(written.select("Dataset")), len(written.select("Workflow"))) == (1, 1)
     meets(times=100)
-    with pytest.raises(CatalogUnavailable, match="cannot be reached now"):
+    with pytest.raises(CatalogUnavailable, match="cannot be reached"):
         written.select("Asset_Role")
 
 
@@ -133,7 +133,7 @@ def test_a_reservation_whose_answer_is_lost(written: DerivaCatalog, fake: Deriva
 def test_a_catalog_that_was_perhaps_made(connect, fake: DerivaServer, which: str) -> None:
     """A catalog is never made twice by itself: that it is perhaps there is said."""
     fake.faults.add(replace(NO_ANSWERS[which], times=1))
-    with pytest.raises(CatalogUnavailable, match="Look there before you try again"):
+    with pytest.raises(CatalogUnavailable, match="Check the server before you try again"):
         create_catalog(connect(), "demo")
     assert len([request for request in fake.requests if request.path == "/ermrest/catalog"]) == 1
 
@@ -158,7 +158,7 @@ def test_rows_that_may_be_there(written: DerivaCatalog, fake: DerivaServer, harm
 def test_a_row_that_cannot_be_told(written: DerivaCatalog, fake: DerivaServer) -> None:
     """A row without id or key is not sent twice: that it is perhaps there is said."""
     fake.faults.add(fault(Harm.lose, "POST"))
-    with pytest.raises(CatalogUnavailable, match="look whether it is there"):
+    with pytest.raises(CatalogUnavailable, match="check whether the rows exist"):
         written.insert("Dataset", [{"Description": "x"}])
     assert len(written.select("Dataset")) == 1
 
@@ -232,7 +232,7 @@ def test_a_catalog_that_never_stands_still(written: DerivaCatalog, catalog: Deri
         fault(
             Harm.call,
             "POST",
-            MAX_RACE_ATTEMPTS,
+            CONCURRENT_WRITE.attempts,
             path="Workflow$",
             call=lambda: fake.ermrest.catalog(catalog.catalog_id).tick(),
         )

@@ -73,7 +73,7 @@ def test_a_storm(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> 
 def test_a_store_that_is_down(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """After the repeats the upload says so and keeps the files; later it sends them."""
     fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/Image", times=1000))
-    with pytest.raises(UploadFailed, match="cannot take"):
+    with pytest.raises(UploadFailed, match="cannot process"):
         exe.upload_execution_outputs(max_retries=1, retry_delay=0, upload_workers=1)
     assert len(sent(fake)) == 2
     fake.faults.clear()
@@ -84,5 +84,5 @@ def test_a_store_that_is_down(exe: Execution, catalog: DerivaCatalog, fake: Deri
 def test_no_right_to_the_store(exe: Execution, fake: DerivaServer) -> None:
     """Who may write rows and no objects is told whom to ask."""
     fake.hatrac.namespaces[""].acl.clear()
-    with pytest.raises(UploadFailed, match="a right to write to the catalog does not include it"):
+    with pytest.raises(UploadFailed, match="write access to the catalog does not include it"):
         exe.upload_execution_outputs(retry_delay=0)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLVocab, Role

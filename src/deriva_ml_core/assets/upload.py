@@ -12,8 +12,8 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
+from deriva_ml_core._retry import TRANSIENT_ERRORS, RetryingStore
 from deriva_ml_core.assets.asset_rows import AssetRowWriter
-from deriva_ml_core.assets.retry import TRANSIENT_ERRORS, RetryingStore
 from deriva_ml_core.assets.staging import files_open_for_writing
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, TransferMode

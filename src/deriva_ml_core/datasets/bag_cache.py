@@ -16,7 +16,7 @@ from tempfile import mkdtemp
 
 from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core._progress import progress_reporter
-from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.bag import DatasetBag, iterate_assets

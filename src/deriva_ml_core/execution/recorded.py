@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._deprecation import deprecated_attributes
+from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.assets.lookup import list_execution_assets
-from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row

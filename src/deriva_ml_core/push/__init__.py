@@ -1,13 +1,13 @@
-"""Executions copied from one catalog to another, whole, with what they were made from and what they made.
+"""Copy executions from one catalog to another, with their inputs and outputs.
 
-Every step may be done again, by this machine or another, and does nothing then. What has a key there is found by it: a
-workflow by its URL or checksum, a file by its bytes and name, a dataset's version by its number, a link by its ends. A
-dataset and an execution are found by the source that their descriptions name, and an execution also by the record that
-is kept with it. Record ids are reserved and written down (`Ledger`) before rows are made with them. An execution's copy
-is Pending until the last step, which says of it what the original is.
+Each step can be repeated, by this machine or another, and then changes nothing. Rows with a key are matched by it at
+the target: a workflow by URL or checksum, a file by its bytes and name, a dataset version by its number, a link by its
+ends. Datasets and executions are matched by the source in their description, and executions also by the record that is
+stored with the copy. RIDs are reserved and saved (`Ledger`) before rows are created with them. A copied execution is
+Pending until the last step sets its final status.
 
-Rows without any key are found by this machine's ledger, by the record, or, in a dataset's version, by what they say:
-two machines that bring the same ones for the first time in the same moment may bring them twice.
+Rows without a key are matched by this machine's ledger, by the record, or, in a dataset version, by their values. Two
+machines that push the same rows for the first time at the same moment may therefore create them twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One push under way: from where, to where, and what is whose copy by now."""
+"""State that the steps of a push share: the two catalogs, the ledger, and which row is a copy of which."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ __all__ = [
 
 
 class Ledger:
-    """Intents, and what is known to be done, by what names each source row (see `origin`).
+    """Append-only file of planned and completed steps, by the global ID of each source row (`global_row_id`).
 
-    A line is one ``write(2)``; one that a killed process tore is passed over.
+    Each line is one ``write(2)``. A line that a killed process left incomplete is skipped.
 
     Args:
-        path: The file, made by the first line.
+        path: The file; the first line creates it.
     """
 
     def __init__(self, path: Path) -> None:
         self.reserved_rids: dict[str, RID] = {}
-        """The record ids that were reserved for copies, whether or not those are there."""
+        """RIDs reserved for copies, whether or not the copies exist."""
         self.confirmed_rids: dict[str, RID] = {}
-        """The record ids of copies that were seen there."""
+        """RIDs of copies that exist at the target."""
         self.resume_data: dict[str, JsonValue] = {}
-        """What the store needs to go on with a file."""
+        """Progress of files whose upload was interrupted, as the store noted it."""
         self.stored_objects: dict[str, StoredObject] = {}
-        """The files whose bytes are in the store."""
+        """Files whose bytes are in the target's store."""
         self.dirty: dict[RID, bool] = {}
-        """The datasets there whose members are not yet those of their highest version again."""
+        """Datasets at the target whose members differ from those of their highest version."""
         self._path = path
         self._lock = Lock()
         if path.is_file():
@@ -62,26 +62,26 @@ class Ledger:
                 self._load_line(line)
 
     def record_reserved(self, rids: Mapping[str, RID]) -> None:
-        """Write down record ids before rows are made with them."""
+        """Save RIDs before rows are created with them."""
         self._append({"planned": dict(rids)})
 
     def record_confirmed(self, rids: Mapping[str, RID]) -> None:
-        """Write down copies that were seen there."""
+        """Save the RIDs of copies that exist at the target."""
         if new := {name: rid for name, rid in rids.items() if self.confirmed_rids.get(name) != rid}:
             self._append({"there": new})
 
     def record_progress(self, file_id: str, note: JsonValue) -> None:
-        """Write down how far a file is."""
+        """Save the progress of a file's upload."""
         self._append({"noted": {file_id: note}})
 
     def record_stored(self, file_id: str, stored: StoredObject) -> None:
-        """Write down that a file's bytes are in the store."""
+        """Save that a file's bytes are in the target's store."""
         self._append({"stored": {file_id: stored.model_dump()}})
 
     def mark_dirty(self, datasets: Iterable[RID], *, dirty: bool) -> None:
-        """Write down that datasets' members are about to change, or are what they should be."""
-        if told := {rid: dirty for rid in datasets if self.dirty.get(rid, False) is not dirty}:
-            self._append({"stirred": told})
+        """Save that the members of datasets are about to change, or are restored."""
+        if changes := {rid: dirty for rid in datasets if self.dirty.get(rid, False) is not dirty}:
+            self._append({"stirred": changes})
 
     def _load_line(self, line: bytes) -> None:
         with suppress(TypeError, ValidationError):  # a damaged line
@@ -103,7 +103,7 @@ class Ledger:
     def _append(self, record: dict[str, Any]) -> None:
         with (
             self._lock,
-            translate_os_errors(f"What is copied cannot be written down in {self._path}", self._path.parent),
+            translate_os_errors(f"The progress of the push cannot be saved in {self._path}", self._path.parent),
         ):
             append_line(self._path, json.dumps(record))
             for kind, entries in record.items():
@@ -111,29 +111,29 @@ class Ledger:
 
 
 def creation_time(row: Mapping[str, Any]) -> str:
-    """When a row was made, in UTC, to the microsecond."""
+    """Return the creation time of a row, in UTC with microseconds."""
     return datetime.fromisoformat(row["RCT"]).astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def global_row_id(row: Mapping[str, Any]) -> str:
-    """What names a row among all rows of all catalogs."""
+    """Return an ID of a row that is unique across catalogs: its RID and creation time."""
     return f"{row['RID']}@{creation_time(row)}"
 
 
 def description_with_source(text: str | None, catalog: Catalog, row: Mapping[str, Any]) -> str:
-    """A copy's description: the row's own, and where it came from."""
+    """Return a copy's description: the row's own, followed by its source."""
     source = f"Copied from {catalog.cite(row['RID'])}, made {creation_time(row)}"
     return f"{text}\n\n{source}" if text else source
 
 
 class PushedRow(FrozenModel):
-    """A row and its copy.
+    """A copied row.
 
     Args:
-        table: The table of both.
-        source: The record id where it was copied from.
-        target: The record id of the copy.
-        new: Whether this push made the copy; else it was there.
+        table: Name of the table.
+        source: RID of the row in the source catalog.
+        target: RID of the copy in the target catalog.
+        new: Whether this push created the copy; otherwise it existed before.
     """
 
     table: str
@@ -143,19 +143,19 @@ class PushedRow(FrozenModel):
 
 
 class PushReport(FrozenModel):
-    """What one push did.
+    """Result of a push.
 
     Args:
-        source: The citation of the execution.
-        target: The citation of its copy.
-        execution: The record id of the copy.
-        rows: Every row that was copied, with its copy, in the order in which they were settled.
-        tables: The tables that were made there.
-        terms: The terms that were added there, each after its vocabulary: ``Asset_Type: Mask``.
-        files: How many files were sent; those that were there already are not counted.
-        bytes: Their bytes.
-        unsent: Files that the executions registered and never uploaded, so that they are not copied.
-        notes: What could not be copied as it is, or differs there.
+        source: Citation of the execution.
+        target: Citation of its copy.
+        execution: RID of the copy.
+        rows: Every row that has a copy, in the order in which they were copied.
+        tables: Tables that were created at the target.
+        terms: Terms that were added at the target, with their vocabulary, such as ``Asset_Type: Mask``.
+        files: Number of files that were sent, without those that existed at the target.
+        bytes: Total size of the files that were sent.
+        unsent: Files that the executions staged but never uploaded; they are not copied.
+        notes: What could not be copied as it is, or differs at the target.
     """
 
     source: str
@@ -171,29 +171,28 @@ class PushReport(FrozenModel):
 
     @property
     def rids(self) -> dict[RID, RID]:
-        """The record id of the copy of each row."""
+        """RID of each row's copy, by the row's RID."""
         return {row.source: row.target for row in self.rows}
 
     @property
     def new(self) -> tuple[PushedRow, ...]:
-        """The copies that this push made."""
+        """The rows that this push created."""
         return tuple(row for row in self.rows if row.new)
 
 
 MAX_DESCRIPTION_BYTES = 2000
-"""Bytes of a description by which a row is looked for: a server takes 4,000 of a whole question."""
+"""Bytes of a description that a row can be looked up by; a server accepts 4,000 for a whole query."""
 
 
 @dataclass
 class PushContext:
-    """What the steps of one push share.
+    """State that the steps of one push share.
 
     Args:
-        source_connection: Where it is copied from.
-        target_connection: Where to.
-        ledger: What was brought there before, from this machine.
-        transfer_folder: Where files lie while they are on their way; on the disk of the target's store, where it has
-            one.
+        source_connection: The catalog to copy from.
+        target_connection: The catalog to copy to.
+        ledger: Progress of this and earlier pushes from this machine.
+        transfer_folder: Folder for files in transfer, on the disk of the target's store if that is on this machine.
     """
 
     source_connection: Connection
@@ -201,96 +200,98 @@ class PushContext:
     ledger: Ledger
     transfer_folder: Path
     pushed_rows: dict[RID, PushedRow] = field(default_factory=dict)
-    """What was settled, by the record id of the row that was copied."""
+    """Rows that have a copy, by the RID of the source row."""
     global_ids: dict[RID, str] = field(default_factory=dict)
-    """What names each of these rows among all rows of all catalogs."""
+    """Global ID of each of these rows."""
     added_terms: list[str] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
     files_sent: int = 0
     bytes_sent: int = 0
     target_terms: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Those of the needed terms that the target has, by vocabulary."""
+    """Terms of the plan that the target has, by vocabulary."""
     translated_terms: dict[tuple[str, str, Any], Any] = field(default_factory=dict)
-    """What names a term at the target where that is not its name: by vocabulary, column, and what names it here."""
+    """Values that identify terms at the target by another column than the name: by vocabulary, column, source value."""
 
     @property
     def source(self) -> Catalog:
-        """The rows that are copied."""
+        """The source catalog."""
         return self.source_connection.catalog
 
     @property
     def target(self) -> Catalog:
-        """Where they are copied to."""
+        """The target catalog."""
         return self.target_connection.catalog
 
     def target_rid(self, rid: RID) -> RID:
-        """The record id of a row's copy.
+        """Return the RID of a row's copy.
 
         Raises:
-            KeyError: It has none yet.
+            KeyError: The row has no copy yet.
         """
         return self.pushed_rows[rid].target
 
     def record_copy(self, table: str, rows: Mapping[RID, Row], copies: Mapping[RID, RID], *, new: bool) -> None:
-        """Note that rows have copies, and write down which."""
+        """Record which rows have which copies, and save it in the ledger."""
         self.global_ids |= {rid: global_row_id(rows[rid]) for rid in copies}
         self.ledger.record_confirmed({self.global_ids[rid]: copy for rid, copy in copies.items()})
         for rid, copy in copies.items():
-            known = self.pushed_rows.get(rid)
-            is_new = new or (known is not None and known.new)
+            existing = self.pushed_rows.get(rid)
+            is_new = new or (existing is not None and existing.new)
             self.pushed_rows[rid] = PushedRow(table=table, source=rid, target=copy, new=is_new)
 
     def find_or_insert(self, table: str, row: Row, copy: Row) -> tuple[Row, bool]:
-        """Make a row without a key of its own, or find it by the source that its description names.
+        """Create the copy of a row without a key, or find it by the source in its description.
 
         Args:
-            table: The table.
-            row: The row here.
-            copy: The row there, all but its description.
+            table: Name of the table.
+            row: The row at the source.
+            copy: The row to create at the target, without its description.
 
         Returns:
-            The row there, and whether it is new.
+            The row at the target, and whether it is new.
         """
-        text, short = (
+        text, source_text = (
             description_with_source(row["Description"], self.source, row),
             description_with_source(None, self.source, row),
         )
         if not _is_long_description(text):
             return self.target.insert_unless(table, {"Description": text}, {**copy, "Description": text})
-        if table != MLTable.execution and (known := self._find_by_description(table, text)) is not None:
-            return known, False  # an execution is found by its record
-        found, new = self.target.insert_unless(table, {"Description": short}, {**copy, "Description": short})
-        self.complete_descriptions(table, {row["RID"]: row}, {row["RID"]: found})
-        return found, new
+        if table != MLTable.execution and (existing := self._find_by_description(table, text)) is not None:
+            return existing, False  # executions are matched by their source record instead
+        target_row, is_new = self.target.insert_unless(
+            table, {"Description": source_text}, {**copy, "Description": source_text}
+        )
+        self.complete_descriptions(table, {row["RID"]: row}, {row["RID"]: target_row})
+        return target_row, is_new
 
     def _find_by_description(self, table: str, text: str) -> Row | None:
-        """The row with a description that is too long to be asked for."""
+        """Return the row with a description that is too long for a query."""
         rows = (row for page in self.target.pages(table) for row in page)
         return next((row for row in rows if row["Description"] == text), None)
 
     def complete_descriptions(self, table: str, rows: Mapping[RID, Row], copies: Mapping[RID, Row]) -> None:
-        """Give copies of long descriptions all of these, which a claim, or one that was cut off, has only begun."""
-        begun = [
+        """Write the whole of long descriptions, since `find_or_insert` creates such copies with the source only."""
+        incomplete = [
             {"RID": copy["RID"], "Description": text}
             for rid, copy in copies.items()
             if _is_long_description(text := description_with_source(rows[rid]["Description"], self.source, rows[rid]))
             and copy["Description"] == description_with_source(None, self.source, rows[rid])
         ]
-        if begun:
-            self.target.update(table, begun)
+        if incomplete:
+            self.target.update(table, incomplete)
 
     def find_copies(self, table: str, rows: Mapping[RID, Row]) -> dict[RID, Row]:
-        """The copies that an earlier push from this machine made, and that are there still."""
-        told = {
+        """Return the copies that an earlier push from this machine created, as far as they still exist."""
+        copies = {
             rid: self.ledger.confirmed_rids.get(name) or self.ledger.reserved_rids.get(name)
             for rid, name in _global_row_ids(rows)
         }
-        wanted = sorted({copy for copy in told.values() if copy is not None})
-        present = {row["RID"]: row for row in self.target.select(table, {"RID": wanted})} if wanted else {}
-        return {rid: present[copy] for rid, copy in told.items() if copy in present}
+        candidates = sorted({copy for copy in copies.values() if copy is not None})
+        present = {row["RID"]: row for row in self.target.select(table, {"RID": candidates})} if candidates else {}
+        return {rid: present[copy] for rid, copy in copies.items() if copy in present}
 
     def reserve_rids(self, rows: Mapping[RID, Row]) -> dict[RID, RID]:
-        """Record ids for copies, written down before they are used; one that was used up since is not used again."""
+        """Return RIDs for copies, saved before they are used. A reserved RID is reused until a copy with it exists."""
         names = dict(_global_row_ids(rows))
         ledger = self.ledger
         unused = {
@@ -306,18 +307,18 @@ class PushContext:
         return unused
 
     def translate_row(self, table: Table, row: Row, *, planned: Mapping[RID, RID] | None = None) -> Row:
-        """A row of the project's as the target takes it: its own columns, with record ids of copies.
+        """Return a row as it is written to the target: the columns of its table, with the RIDs of copies.
 
         Args:
-            table: The table as it is here.
+            table: The table at the source.
             row: The row.
-            planned: Copies that are being made beside it.
+            planned: RIDs of copies that are created together with this one.
 
         Raises:
-            UnknownRID: It has to name a row that is not copied.
+            UnknownRID: A required column refers to a row that is not copied.
         """
-        takes = self.target.model.table(table.name).column_names
-        copy = {column.name: row.get(column.name) for column in table.columns if column.name in takes}
+        target_columns = self.target.model.table(table.name).column_names
+        copy = {column.name: row.get(column.name) for column in table.columns if column.name in target_columns}
         for key in table.foreign_keys:
             value = row.get(key.column)
             if value is None or key.column not in copy:
@@ -332,15 +333,15 @@ class PushContext:
         self, table: Table, row: Row, column: str, referenced_table: str, planned: Mapping[RID, RID]
     ) -> RID | None:
         value: RID = row[column]
-        known = planned.get(value) or (self.pushed_rows[value].target if value in self.pushed_rows else None)
-        if known is not None:
-            return known
-        told = f"{table.name} {row['RID']} names {referenced_table} {value} as its {column}, which is not copied"
-        if next((each.nullok for each in table.columns if each.name == column), True):
-            self.notes[f"{told}; the copy names none."] = None
+        copy = planned.get(value) or (self.pushed_rows[value].target if value in self.pushed_rows else None)
+        if copy is not None:
+            return copy
+        message = f"{column} of {table.name} {row['RID']} refers to {referenced_table} {value}, which is not copied"
+        if next((definition.nullok for definition in table.columns if definition.name == column), True):
+            self.notes[f"{message}; it is empty in the copy."] = None
             return None
-        hint = " Copy that first, or with lineage." if referenced_table in CORE_TABLES else ""
-        raise UnknownRID(f"{told}, and a {table.name} without one is not allowed.{hint}")
+        hint = " Push that first, or push with lineage." if referenced_table in CORE_TABLES else ""
+        raise UnknownRID(f"{message}, and {column} may not be empty.{hint}")
 
 
 def _is_long_description(description: str) -> bool:
@@ -352,12 +353,12 @@ def _global_row_ids(rows: Mapping[RID, Row]) -> list[tuple[RID, str]]:
 
 
 def differing_columns(wanted: Mapping[str, Any], found: Mapping[str, Any], *, ignore_empty: bool = False) -> list[str]:
-    """The columns in which a copy is not what it should be.
+    """Return the columns in which a copy differs.
 
     Args:
-        wanted: What it should be.
-        found: What it is.
-        ignore_empty: Whether columns that should be empty do not count.
+        wanted: The values that it should have.
+        found: The values that it has.
+        ignore_empty: Whether to ignore columns that should be empty.
     """
     return [
         column
@@ -369,7 +370,7 @@ def differing_columns(wanted: Mapping[str, Any], found: Mapping[str, Any], *, ig
 def _is_same_value(one: Any, other: Any) -> bool:
     if one == other:
         return True
-    try:  # two catalogs may write one moment in two ways
+    try:  # catalogs may write the same time differently
         return datetime.fromisoformat(one) == datetime.fromisoformat(other)
     except (TypeError, ValueError):
         return False

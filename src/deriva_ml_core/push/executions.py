@@ -1,4 +1,4 @@
-"""Executions at the target: found again or made, said to be on their way, and at the end what they are."""
+"""Copying of executions: workflows, rows that are Pending until the push ends, links, and metadata files."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ __all__ = [
 METADATA_TABLE = MLAsset.execution_metadata.value
 
 ExecutionsByRID = Mapping[RID, RecordedExecution]
-"""The executions that are copied."""
+"""The executions to copy, by RID at the source."""
 
 
 def copy_workflows(context: PushContext, plan: PushPlan) -> None:
-    """Find each workflow by its URL or checksum, as registering it does, or add it."""
+    """Match each workflow by its URL or checksum, as registration does, or add it."""
     for rid, row in plan.workflows.items():
-        found, new = _find_or_register_workflow(context, row)
-        context.record_copy(MLTable.workflow, plan.workflows, {rid: found}, new=new)
+        copy, is_new = _find_or_register_workflow(context, row)
+        context.record_copy(MLTable.workflow, plan.workflows, {rid: copy}, new=is_new)
 
 
 def _find_or_register_workflow(context: PushContext, row: Row) -> tuple[RID, bool]:
-    known = context.find_copies(MLTable.workflow, {row["RID"]: row})
-    if known:
-        context.complete_descriptions(MLTable.workflow, {row["RID"]: row}, known)
-        return known[row["RID"]]["RID"], False
+    existing = context.find_copies(MLTable.workflow, {row["RID"]: row})
+    if existing:
+        context.complete_descriptions(MLTable.workflow, {row["RID"]: row}, existing)
+        return existing[row["RID"]]["RID"], False
     url, checksum = row["URL"] or "", row["Checksum"]
     by_url = {"URL": url} if url and not url.startswith("file:") else None
     by_checksum = {"Checksum": checksum} if checksum else None
-    same = tuple(condition for condition in (by_checksum, by_url) if condition)
-    if url and same and row["Workflow_Type"]:
-        there = context.target.select(MLTable.workflow, AnyOf(same), limit=1)
-        return register_workflow(context.target_connection, _workflow_from_row(row)), not there
+    conditions = tuple(condition for condition in (by_checksum, by_url) if condition)
+    if url and conditions and row["Workflow_Type"]:
+        matches = context.target.select(MLTable.workflow, AnyOf(conditions), limit=1)
+        return register_workflow(context.target_connection, _workflow_from_row(row)), not matches
     copy = {column: row[column] for column in ("Name", "URL", "Checksum", "Version", "Workflow_Type")}
     copy["RID"] = context.reserve_rids({row["RID"]: row})[row["RID"]]
     if by_checksum is not None:
         text = description_with_source(row["Description"], context.source, row)
-        found, new = context.target.insert_unless(MLTable.workflow, by_checksum, {**copy, "Description": text})
-    else:  # code of an interactive session is told from all other only by where it came from
-        found, new = context.find_or_insert(MLTable.workflow, row, copy)
-    return found["RID"], new
+        target_row, is_new = context.target.insert_unless(MLTable.workflow, by_checksum, {**copy, "Description": text})
+    else:  # only its source distinguishes the code of one interactive session from others
+        target_row, is_new = context.find_or_insert(MLTable.workflow, row, copy)
+    return target_row["RID"], is_new
 
 
 def _workflow_from_row(row: Row) -> Workflow:
@@ -83,38 +83,38 @@ def _workflow_from_row(row: Row) -> Workflow:
 
 
 def copy_executions(context: PushContext, plan: PushPlan) -> dict[RID, Row]:
-    """Find or make the executions' rows, and find the copies of those that are named and not copied now.
+    """Find or create the executions' rows, and find existing copies of the related executions.
 
-    A new one is Pending until all that belongs to it is there.
+    A new row is Pending until everything that belongs to the execution is copied.
 
     Args:
-        context: From where, and where to.
+        context: State of the push.
         plan: The executions.
 
     Returns:
-        The rows at the target, by the record id here.
+        The rows at the target, by RID at the source.
     """
     rows = {**plan.executions, **plan.related_executions}
-    known = context.find_copies(MLTable.execution, rows)
-    context.complete_descriptions(MLTable.execution, rows, known)
-    unknown = {rid: row for rid, row in rows.items() if rid not in known}
-    known |= _find_by_source_record(context, unknown)
-    context.record_copy(MLTable.execution, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
-    new = {rid: row for rid, row in plan.executions.items() if rid not in known}
+    existing = context.find_copies(MLTable.execution, rows)
+    context.complete_descriptions(MLTable.execution, rows, existing)
+    unmatched = {rid: row for rid, row in rows.items() if rid not in existing}
+    existing |= _find_by_source_record(context, unmatched)
+    context.record_copy(MLTable.execution, rows, {rid: row["RID"] for rid, row in existing.items()}, new=False)
+    new = {rid: row for rid, row in plan.executions.items() if rid not in existing}
     for rid, copy in context.reserve_rids(new).items():
         row = {
             "RID": copy,
             "Workflow": context.target_rid(new[rid]["Workflow"]) if new[rid]["Workflow"] else None,
             "Status": Status.pending,
-            "Status_Detail": f"It is being copied from {context.source.cite(rid)}; if that was cut off, push it again",
+            "Status_Detail": f"Copy from {context.source.cite(rid)} in progress; push again if it was interrupted",
         }
-        known[rid], made = context.find_or_insert(MLTable.execution, new[rid], row)
-        context.record_copy(MLTable.execution, rows, {rid: known[rid]["RID"]}, new=made)
-    return known
+        existing[rid], is_new = context.find_or_insert(MLTable.execution, new[rid], row)
+        context.record_copy(MLTable.execution, rows, {rid: existing[rid]["RID"]}, new=is_new)
+    return existing
 
 
 def _find_by_source_record(context: PushContext, rows: Mapping[RID, Row]) -> dict[RID, Row]:
-    """The copies that another machine pushed, by the records that it left with them."""
+    """Find copies that another machine pushed, by the source records that it stored with them."""
     if not rows:
         return {}
     names = {source_record_name(row): rid for rid, row in rows.items()}
@@ -126,12 +126,12 @@ def _find_by_source_record(context: PushContext, rows: Mapping[RID, Row]) -> dic
     copies = {link["Execution"]: names[records[link[METADATA_TABLE]]["Filename"]] for link in links}
     for record in records.values():
         _import_source_record(context, record)
-    found = context.target.select(MLTable.execution, {"RID": list(copies)})
-    return {copies[row["RID"]]: row for row in found}
+    target_rows = context.target.select(MLTable.execution, {"RID": list(copies)})
+    return {copies[row["RID"]]: row for row in target_rows}
 
 
 def _import_source_record(context: PushContext, record: Row) -> None:
-    """Take over what another machine wrote down of its push."""
+    """Add the RIDs in another machine's source record to the ledger."""
     copies = read_source_record(context.target_connection, record).copies
     context.ledger.record_confirmed(
         {name: rid for name, rid in copies.items() if name not in context.ledger.confirmed_rids}
@@ -139,7 +139,7 @@ def _import_source_record(context: PushContext, record: Row) -> None:
 
 
 def set_final_statuses(context: PushContext, executions: ExecutionsByRID, copies: Mapping[RID, Row]) -> None:
-    """Say of the executions what they are, now that all that belongs to them is there; the last step of a push."""
+    """Set the status of the copies, after everything that belongs to them is copied; the last step of a push."""
     changes: list[dict[str, Any]] = []
     for rid in executions:
         wanted = {
@@ -154,29 +154,34 @@ def set_final_statuses(context: PushContext, executions: ExecutionsByRID, copies
 
 
 def link_assets_and_datasets(context: PushContext, plan: PushPlan) -> None:
-    """Link executions to their files and input datasets; links that are there stay."""
-    there = context.target
+    """Link executions to their files and input datasets."""
+    target = context.target
     for table, roles in plan.asset_roles.items():
-        links = {(context.target_rid(asset), context.target_rid(run)): role for (asset, run), role in roles.items()}
-        rows = [{table: asset, "Execution": run, "Asset_Role": role} for (asset, run), role in links.items()]
-        there.insert(asset_execution_table_name(table), rows, skip_existing=True)
+        links = {
+            (context.target_rid(asset), context.target_rid(execution)): role
+            for (asset, execution), role in roles.items()
+        }
+        rows = [
+            {table: asset, "Execution": execution, "Asset_Role": role} for (asset, execution), role in links.items()
+        ]
+        target.insert(asset_execution_table_name(table), rows, skip_existing=True)
     versioned = []
-    for dataset, run, version in plan.input_datasets:
-        link = {"Dataset": context.target_rid(dataset), "Execution": context.target_rid(run)}
+    for dataset, execution, version in plan.input_datasets:
+        link = {"Dataset": context.target_rid(dataset), "Execution": context.target_rid(execution)}
         if version is not None and version in context.pushed_rows:
             versioned.append({**link, "Dataset_Version": context.target_rid(version)})
-        else:  # another client's, of which no version is known
-            there.insert_unless(MLTable.dataset_execution, link, link)
+        else:  # recorded by another client without a version
+            target.insert_unless(MLTable.dataset_execution, link, link)
             context.notes[
-                f"Of dataset {dataset} no finished version is recorded as input of {run}: the copy names none, and has "
-                "the members of the current one."
+                f"Execution {execution} records no finished version of its input dataset {dataset}: the copy has no "
+                "version either, and the members of the current one."
             ] = None
     if versioned:
-        there.insert(MLTable.dataset_execution, versioned, skip_existing=True)
+        target.insert(MLTable.dataset_execution, versioned, skip_existing=True)
 
 
 def link_nested_executions(context: PushContext, plan: PushPlan) -> None:
-    """Nest executions as they are here, in their order, where both ends have copies."""
+    """Copy the nesting of executions, in order, if both executions have copies."""
     if MLTable.nested_execution not in context.target.model.tables:
         return
     rows = [
@@ -184,7 +189,7 @@ def link_nested_executions(context: PushContext, plan: PushPlan) -> None:
         for row in sorted(plan.nested_executions, key=lambda row: (row["RCT"], row["RID"]))
         if row["Execution"] in context.pushed_rows and row["Nested_Execution"] in context.pushed_rows
     ]
-    places = [
+    links = [
         {
             "Execution": context.target_rid(row["Execution"]),
             "Nested_Execution": context.target_rid(row["Nested_Execution"]),
@@ -192,18 +197,18 @@ def link_nested_executions(context: PushContext, plan: PushPlan) -> None:
         }
         for row in rows
     ]
-    unplaced = Counter(place["Execution"] for place in places if place["Sequence"] is None)
-    # those without a number are in the order in which their links were made
-    one_by_one = [place for place in places if place["Sequence"] is None and unplaced[place["Execution"]] > 1]
-    together = [place for place in places if place not in one_by_one]
-    for portion in (together, *([place] for place in one_by_one)):
-        if portion:
-            context.target.insert(MLTable.nested_execution, portion, skip_existing=True)
+    unnumbered = Counter(link["Execution"] for link in links if link["Sequence"] is None)
+    # the order of links without a number is that of their creation
+    one_by_one = [link for link in links if link["Sequence"] is None and unnumbered[link["Execution"]] > 1]
+    together = [link for link in links if link not in one_by_one]
+    for batch in (together, *([link] for link in one_by_one)):
+        if batch:
+            context.target.insert(MLTable.nested_execution, batch, skip_existing=True)
 
 
 @dataclass(frozen=True)
 class _MetadataFile:
-    """A file that is written for a copy."""
+    """A file that a push writes for a copied execution."""
 
     execution: RID
     filename: str
@@ -217,27 +222,27 @@ class _MetadataFile:
 def write_metadata_files(
     context: PushContext, plan: PushPlan, executions: ExecutionsByRID, options: UploadOptions
 ) -> None:
-    """Keep with each copy the journal, told for its catalog, and a record of where it came from.
+    """Store the journal, rewritten for the target, and the source record with each copied execution.
 
     Args:
-        context: From where, and where to.
-        plan: What was copied.
+        context: State of the push.
+        plan: The rows that are copied.
         executions: The executions.
-        options: How to send.
+        options: Options of the file transfer.
     """
-    records = [record for run in executions for record in _build_metadata_files(context, plan, executions, run)]
-    there = _find_existing_files(context, records)
-    new = [record for record in records if record not in there]
-    there |= _upload_metadata_files(context, plan, new, options)
+    files = [file for rid in executions for file in _build_metadata_files(context, plan, executions, rid)]
+    stored = _find_existing_files(context, files)
+    new = [file for file in files if file not in stored]
+    stored |= _upload_metadata_files(context, plan, new, options)
     links = [
-        {METADATA_TABLE: row["RID"], "Execution": context.target_rid(record.execution), "Asset_Role": Role.output}
-        for record, row in there.items()
+        {METADATA_TABLE: row["RID"], "Execution": context.target_rid(file.execution), "Asset_Role": Role.output}
+        for file, row in stored.items()
     ]
     context.target.insert(asset_execution_table_name(METADATA_TABLE), links, skip_existing=True)
     if METADATA_TABLE in context.target_terms.get(MLVocab.asset_type, ()):
         types = [
             {METADATA_TABLE: rid, MLVocab.asset_type: METADATA_TABLE}
-            for rid in {row["RID"]: None for row in there.values()}
+            for rid in {row["RID"]: None for row in stored.values()}
         ]
         context.target.insert(asset_type_table_name(METADATA_TABLE), types, skip_existing=True)
 
@@ -252,41 +257,41 @@ def _build_metadata_files(
     if journal is not None:
         yield _MetadataFile(execution, JOURNAL_FILENAME, journal)
     row = plan.executions[execution]
-    told = {context.global_ids[rid]: copy for rid, copy in copies.items() if rid not in plan.related_executions}
-    yield _MetadataFile(execution, source_record_name(row), build_source_record(context.source, row, told))
+    global_ids = {context.global_ids[rid]: copy for rid, copy in copies.items() if rid not in plan.related_executions}
+    yield _MetadataFile(execution, source_record_name(row), build_source_record(context.source, row, global_ids))
 
 
 def _find_existing_files(context: PushContext, files: Sequence[_MetadataFile]) -> dict[_MetadataFile, Row]:
-    """Those that an earlier push kept: the journal with the same lines, and any record of the same origin."""
-    digests = tuple(sorted({record.md5 for record in files}))
-    names = tuple(sorted({record.filename for record in files} - {JOURNAL_FILENAME}))
+    """Return files that an earlier push stored: a journal with the same content, a record of the same source."""
+    digests = tuple(sorted({file.md5 for file in files}))
+    names = tuple(sorted({file.filename for file in files} - {JOURNAL_FILENAME}))
     found = context.target.select(METADATA_TABLE, AnyOf(({"MD5": digests}, {"Filename": names})), order=("RCT", "RID"))
     by_content = {(row["MD5"], row["Filename"]): row for row in found}
     by_name = {row["Filename"]: row for row in found if row["Filename"] in names}
-    known = {record: by_content.get((record.md5, record.filename)) or by_name.get(record.filename) for record in files}
-    return {record: row for record, row in known.items() if row is not None}
+    matches = {file: by_content.get((file.md5, file.filename)) or by_name.get(file.filename) for file in files}
+    return {file: row for file, row in matches.items() if row is not None}
 
 
 def _upload_metadata_files(
     context: PushContext, plan: PushPlan, files: Sequence[_MetadataFile], options: UploadOptions
 ) -> dict[_MetadataFile, Row]:
     rows = {}
-    for record in files:
-        file = context.transfer_folder / record.md5
-        file.write_bytes(record.content)
-        name = f"{global_row_id(plan.executions[record.execution])}/{record.md5}"
+    for file in files:
+        path = context.transfer_folder / file.md5
+        path.write_bytes(file.content)
+        name = f"{global_row_id(plan.executions[file.execution])}/{file.md5}"
         stored = put_file(
-            context, name, METADATA_TABLE, record.filename, file, handover=TransferMode.move, options=options
+            context, name, METADATA_TABLE, file.filename, path, handover=TransferMode.move, options=options
         )
-        file.unlink(missing_ok=True)
-        rows[record] = {
+        path.unlink(missing_ok=True)
+        rows[file] = {
             "URL": stored.url,
-            "Filename": record.filename,
+            "Filename": file.filename,
             "Length": stored.length,
             "MD5": stored.md5,
         }
     if not rows:
         return {}
     context.target_connection.store.sync()
-    made = {row["URL"]: row for row in context.target.insert_missing(METADATA_TABLE, list(rows.values()), "URL")}
-    return {record: made[str(row["URL"])] for record, row in rows.items()}
+    created = {row["URL"]: row for row in context.target.insert_missing(METADATA_TABLE, list(rows.values()), "URL")}
+    return {file: created[str(row["URL"])] for file, row in rows.items()}

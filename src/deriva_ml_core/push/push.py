@@ -1,4 +1,4 @@
-"""The push: what goes, what stands against it, and the steps, each of which may be done again."""
+"""Push of executions to another catalog: selection, checks, and the steps, each of which can be repeated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from deriva_ml_core.schema import asset_execution_table_name
 __all__ = ["push"]
 
 LEDGER_FOLDER = "pushed"
-"""The folder of the ledgers, in the target's own folder."""
+"""Folder of the ledgers, in the target catalog's folder."""
 
 log = logging.getLogger(__name__)
 
@@ -54,26 +54,26 @@ def push(
 ) -> PushReport:
     """Copy an execution to another catalog; see ``DerivaML.push``."""
     rows = _select_executions(source, rid, children=children, lineage=lineage)
-    runs = {each: RecordedExecution(source, row) for each, row in rows.items()}
-    _check_not_running(runs)
-    unsent = tuple(_find_unsent_files(source, runs))
-    gathered = build_push_plan(source, rows.values())
-    _check_not_original(source, target, gathered)
-    gathered.terms[MLVocab.asset_type]["Name"]["Execution_Metadata"] = None
-    with _open_context(source, target) as passage, progress_reporter(progress_callback, "Copying") as heard:
-        tables = ensure_schema(passage, gathered, make_tables=make_tables)
-        _copy_all(passage, gathered, runs, options or UploadOptions(), heard)
+    executions = {row["RID"]: RecordedExecution(source, row) for row in rows.values()}
+    _check_not_running(executions)
+    unsent = tuple(_find_unsent_files(source, executions))
+    plan = build_push_plan(source, rows.values())
+    _check_not_original(source, target, plan)
+    plan.terms[MLVocab.asset_type]["Name"]["Execution_Metadata"] = None
+    with _open_context(source, target) as context, progress_reporter(progress_callback, "Copying") as report_progress:
+        tables = ensure_schema(context, plan, make_tables=make_tables)
+        _copy_all(context, plan, executions, options or UploadOptions(), report_progress)
     return PushReport(
         source=source.catalog.cite(rid),
-        target=target.catalog.cite(passage.target_rid(rid)),
-        execution=passage.target_rid(rid),
-        rows=tuple(row for each, row in passage.pushed_rows.items() if each not in gathered.related_executions),
+        target=target.catalog.cite(context.target_rid(rid)),
+        execution=context.target_rid(rid),
+        rows=tuple(row for row in context.pushed_rows.values() if row.source not in plan.related_executions),
         tables=tables,
-        terms=tuple(passage.added_terms),
-        files=passage.files_sent,
-        bytes=passage.bytes_sent,
+        terms=tuple(context.added_terms),
+        files=context.files_sent,
+        bytes=context.bytes_sent,
         unsent=unsent,
-        notes=tuple(passage.notes),
+        notes=tuple(context.notes),
     )
 
 
@@ -103,41 +103,41 @@ def _copy_all(
 
 
 def _select_executions(source: Connection, rid: RID, *, children: bool, lineage: bool) -> dict[RID, Row]:
-    """The rows of the executions that go: the one that is asked for, then those in it and, by lineage, before it."""
+    """Return the rows of the executions to copy: the named one, its children and, by lineage, its predecessors."""
     first = source.require_row(MLTable.execution, rid)
-    chosen = {str(first["RID"]): dict(first)}
-    waiting = list(chosen)
+    selected = {str(first["RID"]): dict(first)}
+    waiting = list(selected)
     while waiting:
         found: set[RID] = set()
         if children and MLTable.nested_execution in source.catalog.model.tables:
             links = source.catalog.select(MLTable.nested_execution, {"Execution": waiting})
             found |= {link["Nested_Execution"] for link in links}
         if lineage:
-            found |= set(_find_producing_executions(source, [chosen[each] for each in waiting]))
-        waiting = sorted(found - chosen.keys())
+            found |= set(_find_producing_executions(source, [selected[parent] for parent in waiting]))
+        waiting = sorted(found - selected.keys())
         rows = source.catalog.select(MLTable.execution, {"RID": waiting}) if waiting else []
-        chosen |= {row["RID"]: row for row in rows}
-    return chosen
+        selected |= {row["RID"]: row for row in rows}
+    return selected
 
 
 def _find_producing_executions(source: Connection, execution_rows: Iterable[Row]) -> Iterator[RID]:
-    """The executions that made what went into others: files, dataset versions, and the files in datasets."""
-    gathered = build_push_plan(source, execution_rows)
+    """Yield the executions that created the inputs of others: files, dataset versions, and files in datasets."""
+    plan = build_push_plan(source, execution_rows)
     for table, model in source.catalog.model.tables.items():
-        rids = sorted({rid for rows in gathered.all_rows() for rid in rows.get(table, ())}) if model.is_asset else []
+        rids = sorted({rid for rows in plan.all_rows() for rid in rows.get(table, ())}) if model.is_asset else []
         if rids and asset_execution_table_name(table) in source.catalog.model.tables:
             where = {table: rids, "Asset_Role": Role.output}
             yield from (link["Execution"] for link in source.catalog.select(asset_execution_table_name(table), where))
-    for contents in gathered.versions.values():
+    for contents in plan.versions.values():
         if contents.version.execution is not None:
             yield contents.version.execution
 
 
-# what stands against it
+# checks
 
 
 def _check_not_original(source: Connection, target: Connection, plan: PushPlan) -> None:
-    """Refuse executions that the target has as themselves: it is the same catalog, or these are copies from there."""
+    """Raise `ConfigurationError` if the target has the originals: the same catalog, or executions copied from it."""
     originals = {rid: (rid, source_record_name(row)) for rid, row in plan.executions.items()}
     records = {
         rid: row
@@ -150,59 +150,59 @@ def _check_not_original(source: Connection, target: Connection, plan: PushPlan) 
                 read_source_record(source, records[record]).rid,
                 records[record]["Filename"],
             )
-    wanted = sorted({rid for rid, _ in originals.values() if rid})
-    there = {row["RID"]: row for row in target.catalog.select(MLTable.execution, {"RID": wanted})}
-    for told, (rid, name) in originals.items():
-        if rid in there and source_record_name(there[rid]) == name:
+    rids = sorted({rid for rid, _ in originals.values() if rid})
+    existing = {row["RID"]: row for row in target.catalog.select(MLTable.execution, {"RID": rids})}
+    for key, (rid, name) in originals.items():
+        if rid in existing and source_record_name(existing[rid]) == name:
             raise ConfigurationError(
-                f"{told.partition(' ')[0]} is execution {rid} of {target.catalog.name}, or a copy of it: there is "
-                "nothing to copy to there."
+                f"{key.partition(' ')[0]} is execution {rid} of {target.catalog.name}, or a copy of it: there is "
+                "nothing to copy."
             )
 
 
 def _check_not_running(executions: ExecutionsByRID) -> None:
-    going = {rid: run.status for rid, run in executions.items() if not run.status.is_terminal}
-    if going:
-        told = ", ".join(f"{rid} is {status}" for rid, status in going.items())
+    unfinished = {rid: run.status for rid, run in executions.items() if not run.status.is_terminal}
+    if unfinished:
+        statuses = ", ".join(f"{rid} is {status}" for rid, status in unfinished.items())
         raise ExecutionRunning(
-            f"Only executions that have ended are copied, and {told}. Push when it has ended; `deriva-ml status` says "
-            "when, and `deriva-ml abort` ends one that nobody will finish."
+            f"Only finished executions can be pushed, but {statuses}. Push again after it ends: `deriva-ml status` "
+            "shows its state, and `deriva-ml abort` ends an abandoned run."
         )
 
 
 def _find_unsent_files(source: Connection, executions: ExecutionsByRID) -> Iterator[str]:
-    """The files that were registered on this machine and never uploaded."""
+    """Yield the names of files that were staged on this machine but not uploaded."""
     for rid in executions:
-        story = load_local_state(source, rid)
-        names = [file.asset.filename for file in story.pending_files() if not file.asset.record] if story else []
-        if names:
+        state = load_local_state(source, rid)
+        filenames = [file.asset.filename for file in state.pending_files() if not file.asset.record] if state else []
+        if filenames:
             log.warning(
-                "Execution %s has %d files that are not uploaded, so that they are not copied: %s. "
-                "`deriva-ml upload %s` sends them; push again afterwards.",
+                "Execution %s has %d files that are not uploaded and therefore not copied: %s. "
+                "Run `deriva-ml upload %s`, then push again.",
                 rid,
-                len(names),
-                ", ".join(names[:5]),
+                len(filenames),
+                ", ".join(filenames[:5]),
                 rid,
             )
-        yield from names
+        yield from filenames
 
 
-# where it is written down
+# ledger
 
 
 @contextmanager
 def _open_context(source: Connection, target: Connection) -> Iterator[PushContext]:
-    """One push at a time between two catalogs from this machine: the next goes on from what this one wrote down."""
+    """Yield the context of a push, under a lock: pushes between the same two catalogs share a ledger."""
     from filelock import FileLock, Timeout
 
     folder = target.folder / LEDGER_FOLDER / hashlib.sha256(source.catalog.name.encode()).hexdigest()[:16]
-    with translate_os_errors(f"What is copied cannot be written down in {folder}", _nearest_existing_folder(folder)):
+    with translate_os_errors(f"The progress of the push cannot be saved in {folder}", _nearest_existing_folder(folder)):
         (folder / "files").mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.warning("Another process copies to %s just now; this one goes on when that has ended.", target.folder)
+            log.warning("Another process is pushing to %s; this push waits until that one ends.", target.folder)
             lock.acquire()
     try:
         yield PushContext(source, target, Ledger(folder / "ledger.jsonl"), folder / "files")
@@ -211,4 +211,4 @@ def _open_context(source: Connection, target: Connection) -> Iterator[PushContex
 
 
 def _nearest_existing_folder(folder: Path) -> Path:
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    return next(path for path in (folder, *folder.parents) if path.exists())

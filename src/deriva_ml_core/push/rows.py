@@ -1,4 +1,4 @@
-"""Rows of the project's tables and of assets, each brought to the target once, with what it refers to."""
+"""Copying of table rows and assets: each row once, after the rows that it refers to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["copy_asset_types", "copy_rows", "copy_terms"]
 
 
 FileKey = tuple[str, str, int]
-"""What tells one file of a table from another: its MD5, name and length."""
+"""MD5, name and length, which identify a file within its table."""
 
 
 def copy_rows(
@@ -31,56 +31,63 @@ def copy_rows(
     *,
     update_existing: bool = True,
 ) -> None:
-    """Bring rows with their values; files first, then rows after those that they refer to.
+    """Copy rows with their values: files first, then each row after those that it refers to.
 
-    A row that others made there, and that has the same key, or the same bytes under the same name, is taken as it is.
+    A row that someone else created at the target with the same key, or with the same bytes and name, stays as it is.
 
     Args:
-        context: From where, and where to.
+        context: State of the push.
         rows: The rows.
-        options: How to send.
-        progress_callback: Told of the progress.
-        update_existing: Whether a copy that an earlier push made gets the values that the row has now.
+        options: Options of the file transfer.
+        progress_callback: Called with the progress of the transfer.
+        update_existing: Whether to update copies that an earlier push created.
 
     Raises:
-        MetadataConflict: A file is there by others with other metadata.
-        UnknownRID: A row has to name another that is not copied.
+        MetadataConflict: Someone else uploaded the same file to the target with other metadata.
+        UnknownRID: A required column refers to a row that is not copied.
     """
     model = context.source.model
-    assets = {table: of for table, of in rows.items() if model.table(table).is_asset}
-    known = {table: _find_existing_assets(context, table, of) for table, of in assets.items() if of}
-    for table, found in known.items():
-        match_referenced(context, rows, model.table(table), found)
+    assets = {table: table_rows for table, table_rows in rows.items() if model.table(table).is_asset}
+    existing = {
+        table: _find_existing_assets(context, table, table_rows) for table, table_rows in assets.items() if table_rows
+    }
+    for table, copies in existing.items():
+        match_referenced(context, rows, model.table(table), copies)
     files = {
-        rid: (table, row) for table, found in known.items() for rid, row in assets[table].items() if rid not in found
+        rid: (table, row)
+        for table, copies in existing.items()
+        for rid, row in assets[table].items()
+        if rid not in copies
     }
     stored = copy_objects(context, files, options, progress_callback)
     if stored:
         context.target_connection.store.sync()
-    for table in _sort_by_dependency(model, [table for table, of in rows.items() if of]):
+    for table in _sort_by_dependency(model, [table for table, table_rows in rows.items() if table_rows]):
         if table in assets:
             _copy_assets(
-                context, model.table(table), assets[table], known[table], stored, update_existing=update_existing
+                context, model.table(table), assets[table], existing[table], stored, update_existing=update_existing
             )
         else:
             _copy_table_rows(context, model.table(table), rows[table], update_existing=update_existing)
 
 
 def copy_asset_types(context: PushContext, types: Mapping[str, Mapping[RID, tuple[str, ...]]]) -> None:
-    """Link the copies of assets to their types."""
-    for table, of_table in types.items():
-        copies = {rid: context.target_rid(rid) for rid in of_table if rid in context.pushed_rows}
-        links = dict.fromkeys((copies[rid], term) for rid, terms in of_table.items() if rid in copies for term in terms)
-        given = [{table: rid, MLVocab.asset_type: term} for rid, term in links]
-        if given:
-            context.target.insert(asset_type_table_name(table), given, skip_existing=True)
+    """Link copies of assets to their asset types."""
+    for table, table_types in types.items():
+        copies = {rid: context.target_rid(rid) for rid in table_types if rid in context.pushed_rows}
+        links = dict.fromkeys(
+            (copies[rid], term) for rid, terms in table_types.items() if rid in copies for term in terms
+        )
+        link_rows = [{table: rid, MLVocab.asset_type: term} for rid, term in links]
+        if link_rows:
+            context.target.insert(asset_type_table_name(table), link_rows, skip_existing=True)
 
 
 def _sort_by_dependency(model: CatalogModel, tables: list[str]) -> Iterator[str]:
-    """Tables after those that they refer to."""
-    refers = {name: {key.table for key in model.table(name).foreign_keys} & {*tables} - {name} for name in tables}
+    """Yield each table after those that it refers to."""
+    dependencies = {name: {key.table for key in model.table(name).foreign_keys} & {*tables} - {name} for name in tables}
     try:
-        yield from TopologicalSorter(refers).static_order()
+        yield from TopologicalSorter(dependencies).static_order()
     except CycleError:
         yield from tables
 
@@ -89,16 +96,16 @@ def _sort_by_dependency(model: CatalogModel, tables: list[str]) -> Iterator[str]
 
 
 def _find_existing_assets(context: PushContext, table: str, rows: Mapping[RID, Row]) -> dict[RID, Row]:
-    """The rows at the target that are files' copies: an earlier push's, or others' with the same bytes and name."""
-    found = context.find_copies(table, rows)
-    rest = {rid: row for rid, row in rows.items() if rid not in found}
-    if rest:
-        digests = sorted({row["MD5"] for row in rest.values()})
-        same: dict[FileKey, Row] = {}
+    """Return the target rows of files: copies of an earlier push, or other rows with the same bytes and name."""
+    copies = context.find_copies(table, rows)
+    unmatched = {rid: row for rid, row in rows.items() if rid not in copies}
+    if unmatched:
+        digests = sorted({row["MD5"] for row in unmatched.values()})
+        by_key: dict[FileKey, Row] = {}
         for row in context.target.select(table, {"MD5": digests}, order=("RCT", "RID")):
-            same.setdefault(_file_key(row), row)
-        found |= {rid: same[_file_key(row)] for rid, row in rest.items() if _file_key(row) in same}
-    return found
+            by_key.setdefault(_file_key(row), row)
+        copies |= {rid: by_key[_file_key(row)] for rid, row in unmatched.items() if _file_key(row) in by_key}
+    return copies
 
 
 def _file_key(row: Row) -> FileKey:
@@ -115,16 +122,21 @@ def _copy_assets(
     update_existing: bool,
 ) -> None:
     new = {rid: row for rid, row in rows.items() if rid not in existing}
-    wanted: dict[str, Row] = {}
+    copies: dict[str, Row] = {}
     for rid, row in new.items():
-        kept = stored[rid]
-        told = {"URL": kept.url, "Filename": row["Filename"], "Length": kept.length, "MD5": kept.md5}
-        wanted[kept.url] = {**context.translate_row(table, row), **told}
-    made = {}
-    if wanted:
-        there = context.target.insert_missing(table.name, list(wanted.values()), "URL")
-        made = {row["URL"]: row for row in there}
-    context.record_copy(table.name, new, {rid: made[stored[rid].url]["RID"] for rid in new}, new=True)
+        stored_object = stored[rid]
+        file_columns = {
+            "URL": stored_object.url,
+            "Filename": row["Filename"],
+            "Length": stored_object.length,
+            "MD5": stored_object.md5,
+        }
+        copies[stored_object.url] = {**context.translate_row(table, row), **file_columns}
+    created = {}
+    if copies:
+        target_rows = context.target.insert_missing(table.name, list(copies.values()), "URL")
+        created = {row["URL"]: row for row in target_rows}
+    context.record_copy(table.name, new, {rid: created[stored[rid].url]["RID"] for rid in new}, new=True)
     context.record_copy(table.name, rows, {rid: row["RID"] for rid, row in existing.items()}, new=False)
     if update_existing:
         columns = ("Description", *table.metadata_columns)
@@ -134,10 +146,12 @@ def _copy_assets(
 def _raise_metadata_conflict(
     context: PushContext, table: Table, row: Row, copy: Row, columns: list[str], wanted: Row
 ) -> None:
-    told = ", ".join(f"{column} is {copy.get(column)!r} there and {wanted[column]!r} here" for column in columns)
+    differences = ", ".join(
+        f"{column} is {copy.get(column)!r} at the target and {wanted[column]!r} here" for column in columns
+    )
     raise MetadataConflict(
         f"{table.name}/{row['Filename']} has the same bytes and name as {copy['RID']} of {context.target.name}, but "
-        f"{told}. Make them the same, and push again."
+        f"{differences}. Make the values equal, and push again."
     )
 
 
@@ -145,43 +159,43 @@ def _raise_metadata_conflict(
 
 
 def _copy_table_rows(context: PushContext, table: Table, rows: Mapping[RID, Row], *, update_existing: bool) -> None:
-    known = context.find_copies(table.name, rows)
-    rest = {rid: row for rid, row in rows.items() if rid not in known}
-    known |= _find_by_keys(context, table, rest, {rid: rid for rid in rest})
-    context.record_copy(table.name, rows, {rid: row["RID"] for rid, row in known.items()}, new=False)
-    rest = {rid: row for rid, row in rest.items() if rid not in known}
-    if rest:
-        context.record_copy(table.name, rest, _insert_rows(context, table, rest), new=True)
+    existing = context.find_copies(table.name, rows)
+    missing = {rid: row for rid, row in rows.items() if rid not in existing}
+    existing |= _find_by_keys(context, table, missing, {rid: rid for rid in missing})
+    context.record_copy(table.name, rows, {rid: row["RID"] for rid, row in existing.items()}, new=False)
+    missing = {rid: row for rid, row in missing.items() if rid not in existing}
+    if missing:
+        context.record_copy(table.name, missing, _insert_rows(context, table, missing), new=True)
     if update_existing:
         columns = tuple(column.name for column in table.columns)
-        _update_copies(context, table, rows, known, columns, on_conflict=_note_difference)
+        _update_copies(context, table, rows, existing, columns, on_conflict=_note_difference)
 
 
 def _insert_rows(context: PushContext, table: Table, rows: Mapping[RID, Row]) -> Mapping[RID, RID]:
-    """Add rows under reserved record ids, and return those; where another machine was faster, its rows'."""
-    copies, there = context.reserve_rids(rows), context.target
-    made = [{**context.translate_row(table, row, planned=copies), "RID": copies[rid]} for rid, row in rows.items()]
-    if there.insert(table.name, made, skip_existing=True) == len(made):
+    """Insert copies under reserved RIDs. Return their RIDs, or those of rows that another machine inserted first."""
+    copies, target = context.reserve_rids(rows), context.target
+    new_rows = [{**context.translate_row(table, row, planned=copies), "RID": copies[rid]} for rid, row in rows.items()]
+    if target.insert(table.name, new_rows, skip_existing=True) == len(new_rows):
         return copies
-    present = {row["RID"] for row in there.select(table.name, {"RID": sorted(copies.values())})}
-    passed_over = {rid: row for rid, row in rows.items() if copies[rid] not in present}
-    found = {rid: row["RID"] for rid, row in _find_by_keys(context, table, passed_over, copies).items()}
-    if lost := sorted(passed_over.keys() - found.keys()):
+    present = {row["RID"] for row in target.select(table.name, {"RID": sorted(copies.values())})}
+    skipped = {rid: row for rid, row in rows.items() if copies[rid] not in present}
+    matched = {rid: row["RID"] for rid, row in _find_by_keys(context, table, skipped, copies).items()}
+    if unmatched := sorted(skipped.keys() - matched.keys()):
         keys = " or ".join(", ".join(key) for key in _unique_keys(context, table))
         raise DuplicateRow(
-            f"{table.name} {', '.join(lost)} cannot be copied: another row of {there.name} has the same {keys}. "
-            "Change one of the two, and push again."
+            f"{table.name} {', '.join(unmatched)} cannot be copied: another row of {target.name} has the same {keys}. "
+            "Change one of the rows, and push again."
         )
-    return {**copies, **found}
+    return {**copies, **matched}
 
 
 def _note_difference(context: PushContext, table: Table, row: Row, copy: Row, columns: list[str], wanted: Row) -> None:  # noqa: ARG001
-    told = f"{table.name} {copy['RID']} was there, and differs from {row['RID']} in {', '.join(columns)}"
-    context.notes[f"{told}; it is left as it is."] = None
+    difference = f"{table.name} {copy['RID']} existed and differs from {row['RID']} in {', '.join(columns)}"
+    context.notes[f"{difference}; it is unchanged."] = None
 
 
 def _unique_keys(context: PushContext, table: Table) -> list[tuple[str, ...]]:
-    """Columns that tell a row from all others at the target."""
+    """Return the target's unique keys whose columns the table has."""
     names = {column.name for column in table.columns}
     return [key for key in context.target.model.table(table.name).keys if {*key} <= names]
 
@@ -189,33 +203,33 @@ def _unique_keys(context: PushContext, table: Table) -> list[tuple[str, ...]]:
 def _find_by_keys(
     context: PushContext, table: Table, rows: Mapping[RID, Row], planned: Mapping[RID, RID]
 ) -> dict[RID, Row]:
-    """The rows at the target with the same keys, each found by the first key that it gives whole."""
+    """Return the target rows with the same keys, matched by the first key without an empty column."""
     found: dict[RID, Row] = {}
-    rest = dict(rows)
+    unmatched = dict(rows)
     for key in _unique_keys(context, table):
-        given = {rid: row for rid, row in rest.items() if all(row.get(column) is not None for column in key)}
-        if given:
-            found |= _find_by_key(context, table, given, key, planned)
-        rest = {rid: row for rid, row in rest.items() if rid not in given}
+        complete = {rid: row for rid, row in unmatched.items() if all(row.get(column) is not None for column in key)}
+        if complete:
+            found |= _find_by_key(context, table, complete, key, planned)
+        unmatched = {rid: row for rid, row in unmatched.items() if rid not in complete}
     return found
 
 
 def _find_by_key(
     context: PushContext, table: Table, rows: Mapping[RID, Row], key: tuple[str, ...], planned: Mapping[RID, RID]
 ) -> dict[RID, Row]:
-    wanted = {rid: context.translate_row(table, row, planned=planned) for rid, row in rows.items()}
-    # the column with the most values asks for the fewest rows that are not meant
+    copies = {rid: context.translate_row(table, row, planned=planned) for rid, row in rows.items()}
+    # the column with the most distinct values selects the fewest other rows
     column, values = max(
-        ((name, dict.fromkeys(row[name] for row in wanted.values())) for name in key), key=lambda each: len(each[1])
+        ((name, dict.fromkeys(row[name] for row in copies.values())) for name in key), key=lambda item: len(item[1])
     )
-    found = context.target.select(table.name, {column: list(values)})
-    there = {tuple(row[name] for name in key): row for row in found}
-    told = {rid: tuple(row[name] for name in key) for rid, row in wanted.items()}
-    return {rid: there[mark] for rid, mark in told.items() if mark in there}
+    candidates = context.target.select(table.name, {column: list(values)})
+    by_values = {tuple(row[name] for name in key): row for row in candidates}
+    key_values = {rid: tuple(row[name] for name in key) for rid, row in copies.items()}
+    return {rid: by_values[values] for rid, values in key_values.items() if values in by_values}
 
 
 ConflictHandler = Callable[[PushContext, Table, Row, Row, list[str], Row], None]
-"""What to do where a row that others made has other values than ours."""
+"""Function called for a row that someone else created at the target with other values."""
 
 
 def _update_copies(
@@ -227,52 +241,54 @@ def _update_copies(
     *,
     on_conflict: ConflictHandler,
 ) -> None:
-    """Give copies of ours the values that are wanted, all at once."""
+    """Update the copies that pushes from this machine created; pass other rows that differ to `on_conflict`."""
     changes: list[dict[str, Any]] = []
     for rid, copy in copies.items():
         wanted = {name: value for name, value in context.translate_row(table, rows[rid]).items() if name in columns}
         name = global_row_id(rows[rid])
-        is_ours = context.ledger.reserved_rids.get(name) == copy["RID"] or name in context.ledger.stored_objects
-        found = differing_columns(wanted, copy, ignore_empty=not is_ours)
-        if found and is_ours:
+        is_own = context.ledger.reserved_rids.get(name) == copy["RID"] or name in context.ledger.stored_objects
+        differing = differing_columns(wanted, copy, ignore_empty=not is_own)
+        if differing and is_own:
             changes.append({"RID": copy["RID"], **wanted})
-        elif found:
-            on_conflict(context, table, rows[rid], copy, found, wanted)
+        elif differing:
+            on_conflict(context, table, rows[rid], copy, differing, wanted)
     if changes:
         context.target.update(table.name, changes)
 
 
 def copy_terms(context: PushContext, plan: PushPlan) -> None:
-    """See to it that every term is there, with its description and synonyms; those that are there stay as they are."""
+    """Add missing terms with their descriptions and synonyms; existing terms stay as they are."""
     for vocabulary, by_column in plan.terms.items():
         if vocabulary in context.target.model.tables:
             _copy_vocabulary_terms(context, vocabulary, by_column)
 
 
 def _copy_vocabulary_terms(context: PushContext, vocabulary: str, by_column: Mapping[str, Mapping[str, None]]) -> None:
-    rows, others = dict[str, Row](), dict[tuple[str, str], str]()
+    rows, names_by_value = dict[str, Row](), dict[tuple[str, str], str]()
     for column, values in by_column.items():
         if column != "Name":
             for row in context.source.select(vocabulary, {column: list(values)}):
-                rows[row["Name"]], others[column, row[column]] = row, row["Name"]
-    wanted = dict.fromkeys((*by_column.get("Name", ()), *rows))
-    known = _select_terms(context.target, vocabulary, wanted)
-    rows |= _select_terms(context.source, vocabulary, wanted.keys() - known.keys() - rows.keys())
+                rows[row["Name"]], names_by_value[column, row[column]] = row, row["Name"]
+    names = dict.fromkeys((*by_column.get("Name", ()), *rows))
+    existing = _select_terms(context.target, vocabulary, names)
+    rows |= _select_terms(context.source, vocabulary, names.keys() - existing.keys() - rows.keys())
     new = {
         name: {"Name": name, "Description": row["Description"] or "", "Synonyms": row["Synonyms"]}
         for name, row in rows.items()
-        if name not in known
+        if name not in existing
     }
     if new:
         context.target.insert(vocabulary, list(new.values()), skip_existing=True)
         context.added_terms.extend(f"{vocabulary}: {name}" for name in new)
-    context.target_terms[vocabulary] = frozenset({*known, *new})
-    if others:
-        there = _select_terms(context.target, vocabulary, others.values()) if new else known
-        context.translated_terms |= {(vocabulary, *key): there[name][key[0]] for key, name in others.items()}
+    context.target_terms[vocabulary] = frozenset({*existing, *new})
+    if names_by_value:
+        target_terms = _select_terms(context.target, vocabulary, names_by_value.values()) if new else existing
+        context.translated_terms |= {
+            (vocabulary, *key): target_terms[name][key[0]] for key, name in names_by_value.items()
+        }
 
 
 def _select_terms(catalog: Catalog, vocabulary: str, names: Iterable[str]) -> dict[str, Row]:
-    """The terms of these names, as far as a catalog has them; a vocabulary may have many thousand others."""
+    """Return the terms of these names that a catalog has, without reading the whole vocabulary."""
     wanted = sorted(set(names))
     return {row["Name"]: row for row in catalog.select(vocabulary, {"Name": wanted})} if wanted else {}

@@ -1,4 +1,4 @@
-"""The record that is kept with an execution's copy: where it came from, and which row there is whose copy."""
+"""Files stored with a copied execution: the source record, which maps rows to copies, and the rewritten journal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, RID_PATTERN, Status
@@ -48,16 +48,16 @@ __all__ = [
 
 FILE_NAME_PREFIX = "copied_from_"
 MAX_RECORD_BYTES = 2**28
-"""Bytes of a record that is read: a row's copy takes under 100."""
+"""Largest record in bytes that is read; each copied row takes under 100."""
 
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What a record says.
+    """Contents of a source record.
 
     Args:
-        rid: The record id of the execution where it was copied from; empty where the record does not say.
-        copies: The record ids of copies, by what names each row among all rows of all catalogs.
+        rid: RID of the execution in the source catalog; empty if the record is unreadable.
+        copies: RIDs of copies, by the global ID of each row.
     """
 
     rid: RID = ""
@@ -65,22 +65,22 @@ class SourceRecord:
 
 
 def source_record_name(row: Mapping[str, Any]) -> str:
-    """The file name of an execution's record, by which its copy is found again."""
+    """Return the file name of an execution's source record, which identifies its copy."""
     return f"{FILE_NAME_PREFIX}{hashlib.sha256(global_row_id(row).encode()).hexdigest()[:32]}.json"
 
 
 def is_source_record_name(filename: str | None) -> bool:
-    """Whether a file name is that of such a record."""
+    """Whether a file name is the name of a source record."""
     return re.fullmatch(rf"{FILE_NAME_PREFIX}[0-9a-f]{{32}}\.json", filename or "") is not None
 
 
 def build_source_record(catalog: Catalog, row: Row, copies: Mapping[str, RID]) -> bytes:
-    """A record's bytes.
+    """Return a source record as JSON.
 
     Args:
-        catalog: Where the execution is.
-        row: Its row there.
-        copies: The record ids of copies, by what names each row among all rows of all catalogs.
+        catalog: The source catalog.
+        row: The execution's row in it.
+        copies: RIDs of copies, by the global ID of each row.
     """
     source = {
         "citation": catalog.cite(row["RID"]),
@@ -93,11 +93,11 @@ def build_source_record(catalog: Catalog, row: Row, copies: Mapping[str, RID]) -
 
 
 def read_source_record(connection: Connection, row: Row) -> SourceRecord:
-    """Read a record, which anybody may have written: it tells record ids and nothing else.
+    """Read a source record. Anyone can have written it, so only RIDs are taken from it.
 
     Args:
-        connection: Where it is kept.
-        row: Its row there.
+        connection: The catalog that contains it.
+        row: The row of the record's file.
     """
     if row["Length"] > MAX_RECORD_BYTES:
         return SourceRecord()
@@ -107,9 +107,9 @@ def read_source_record(connection: Connection, row: Row) -> SourceRecord:
             row["URL"], file, length=row["Length"], md5=row["MD5"], options=UploadOptions()
         )
         try:
-            told = json.loads(file.read_bytes())
-            copies = {str(name): str(rid) for name, rid in told["copies"].items() if _is_rid(rid)}
-            rid = told["source"]["rid"]
+            record = json.loads(file.read_bytes())
+            copies = {str(name): str(rid) for name, rid in record["copies"].items() if _is_rid(rid)}
+            rid = record["source"]["rid"]
         except (ValueError, KeyError, TypeError, AttributeError):
             return SourceRecord()
     return SourceRecord(rid if _is_rid(rid) else "", copies)
@@ -120,40 +120,40 @@ def _is_rid(text: object) -> bool:
 
 
 PORTABLE_EVENTS = (Created, Restored, ProcessAttached, Started, Resumed, RankFailed, Stopped, StatusSet)
-"""The lines that are the same in every catalog."""
+"""Events that are the same in every catalog."""
 
 
 def rewrite_journal(
     source: Connection, rid: RID, copies: Mapping[RID, RID], status: Status, detail: str
 ) -> bytes | None:
-    """The journal of an execution's copy; the same bytes for the same course.
+    """Return the journal of an execution's copy; the same events give the same bytes.
 
     Args:
-        source: Where the execution is.
-        rid: The execution.
-        copies: The record ids of copies.
-        status: Its state.
-        detail: The words beside that.
+        source: The source catalog.
+        rid: RID of the execution in it.
+        copies: RIDs of copies, by RID at the source.
+        status: The execution's status.
+        detail: The status message.
 
     Returns:
-        None where it left no journal.
+        The journal's bytes, or None if the execution has no journal.
     """
     lines = _read_journal_lines(source, rid)
-    events = [retold for line in lines if (retold := _rewrite_event(parse_event(line), copies)) is not None]
+    events = [rewritten for line in lines if (rewritten := _rewrite_event(parse_event(line), copies)) is not None]
     if not events:
         return None
     time = max(event.time for event in events)
     events.append(Restored(time=time, source=source.catalog.cite(rid)))
     last = next((event.update for event in reversed(events) if isinstance(event, StatusSet)), None)
-    if last is None or last.status is not status:  # the process died without a word
+    if last is None or last.status is not status:  # the process was killed
         events += [Stopped(time=time), _final_status_event(last, status, detail, time)]
     return "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
 
 
 def _final_status_event(last: StatusUpdate | None, status: Status, detail: str, time: datetime) -> StatusSet:
     previous = None if last is None else last.status
-    told: dict[str, Any] = {"status": status, "message": detail, "time": time, "previous": previous}
-    return StatusSet(time=time, update=StatusUpdate(**told))
+    fields: dict[str, Any] = {"status": status, "message": detail, "time": time, "previous": previous}
+    return StatusSet(time=time, update=StatusUpdate(**fields))
 
 
 def _read_journal_lines(source: Connection, rid: RID) -> list[bytes]:

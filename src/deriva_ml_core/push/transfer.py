@@ -1,4 +1,4 @@
-"""Bytes on their way from one store to the other: several files at a time, checked, and never sent twice."""
+"""Transfer of files between two stores: several in parallel, verified, each sent once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 from pydantic import JsonValue
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
-from deriva_ml_core.assets.retry import RetryingStore
+from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Row
 from deriva_ml_core.definitions import RID, TransferMode
 from deriva_ml_core.errors import ChecksumMismatch
@@ -28,7 +28,7 @@ AssetFiles = Mapping[RID, tuple[str, Row]]
 
 
 class _TransferStopped(Exception):
-    """A push has ended while a file was on its way."""
+    """The push ended during the transfer of a file."""
 
 
 def copy_objects(
@@ -37,20 +37,24 @@ def copy_objects(
     options: UploadOptions,
     progress_callback: Callable[[UploadProgress], None] | None,
 ) -> dict[RID, StoredObject]:
-    """Bring files' bytes into the target's store; those that are there by the ledger are not sent.
+    """Copy files into the target's store, without those that the ledger records as stored.
 
-    An embedded store's own file is sent as it lies; of a file on a server a copy is brought to a folder first.
+    A file in a store on this machine is sent directly; one on a server is downloaded to a temporary file first.
 
     Args:
-        context: From where, and where to.
+        context: State of the push.
         files: The files.
-        options: How to send.
-        progress_callback: Told of the progress, before the first and after each file.
+        options: Options of the file transfer.
+        progress_callback: Called with the progress before the first file and after each file.
 
     Raises:
-        ChecksumMismatch: An object of the source is lost, or not what was recorded.
+        ChecksumMismatch: An object of the source is lost, or differs from what was recorded.
     """
-    stored = {rid: known for rid, (_, row) in files.items() if (known := _find_stored_object(context, row)) is not None}
+    stored = {
+        rid: stored_object
+        for rid, (_, row) in files.items()
+        if (stored_object := _find_stored_object(context, row)) is not None
+    }
     waiting = [(rid, *file) for rid, file in files.items() if rid not in stored]
     size, done = sum(row["Length"] for _, _, row in waiting), 0
     if progress_callback is not None and waiting:
@@ -58,10 +62,10 @@ def copy_objects(
     stop = Event()
     stores = RetryingStore(context.source_connection.store), RetryingStore(context.target_connection.store)
     workers = options.upload_workers or max(store.preferred_concurrency for store in stores)
-    bring = partial(_copy_object, context, options, stop)
-    with closing(map_unordered(bring, waiting, workers, name="deriva-ml-push", stop=stop)) as sending:
-        for count, ((rid, _, row), kept) in enumerate(sending, 1):
-            stored[rid] = kept
+    transfer = partial(_copy_object, context, options, stop)
+    with closing(map_unordered(transfer, waiting, workers, name="deriva-ml-push", stop=stop)) as results:
+        for count, ((rid, _, row), stored_object) in enumerate(results, 1):
+            stored[rid] = stored_object
             done += row["Length"]
             context.files_sent, context.bytes_sent = context.files_sent + 1, context.bytes_sent + row["Length"]
             if progress_callback is not None:
@@ -73,7 +77,7 @@ def copy_objects(
 
 
 def _find_stored_object(context: PushContext, row: Row) -> StoredObject | None:
-    """What the ledger says of a file whose row was not made yet."""
+    """Return a file's object from the ledger if its row was not created yet."""
     name = global_row_id(row)
     return None if name in context.ledger.confirmed_rids else context.ledger.stored_objects.get(name)
 
@@ -91,34 +95,33 @@ def _copy_object(context: PushContext, options: UploadOptions, stop: Event, file
     if (stored.md5, stored.length) != (row["MD5"], row["Length"]):
         raise ChecksumMismatch(
             f"The object {row['URL']} of {context.source.name} is damaged: it has {stored.length} bytes with MD5 "
-            f"{stored.md5}, not {row['Length']} with {row['MD5']}. Put back a copy of it, and push again."
+            f"{stored.md5}, not {row['Length']} with {row['MD5']}. Restore it from a copy, and push again."
         )
     context.ledger.record_stored(name, stored)
     return stored
 
 
 def _local_object_path(context: PushContext, row: Row) -> Path | None:
-    """The file in which a store on this machine has an object; None where it is elsewhere."""
+    """Return the path of an object in a store on this machine; None for other stores."""
     source = context.source_connection.store.source(row["URL"])
     if not source.startswith("file:"):
         return None
     path = Path(url2pathname(urlparse(source).path))
     if not path.is_file() or path.stat().st_size != row["Length"]:
-        context.source_connection.store.verify(
-            row["URL"], length=row["Length"], md5=row["MD5"]
-        )  # which says what is wrong
+        # raises the error that describes the damage
+        context.source_connection.store.verify(row["URL"], length=row["Length"], md5=row["MD5"])
     return path
 
 
 def _copy_via_temporary_file(
     context: PushContext, row: Row, options: UploadOptions, put: Callable[..., StoredObject]
 ) -> StoredObject:
-    """Bring an object here, and from here there."""
+    """Download an object to a temporary file, and upload it from there."""
     file = context.transfer_folder / hashlib.sha256(global_row_id(row).encode()).hexdigest()[:32]
     if not (file.is_file() and file.stat().st_size == row["Length"]):
         if global_row_id(row) in context.ledger.resume_data:
             try:
-                return put(file, handover=TransferMode.move)  # the store may have taken it before this process began
+                return put(file, handover=TransferMode.move)  # an earlier process may have stored it already
             except FileNotFoundError:
                 pass
         RetryingStore(context.source_connection.store).get(
@@ -140,7 +143,7 @@ def put_file(
     options: UploadOptions,
     stop: Event | None = None,
 ) -> StoredObject:
-    """Store a file at the target, going on where an earlier push stopped in the middle of it."""
+    """Store a file at the target, resuming an interrupted transfer of an earlier push."""
 
     def record_progress(data: JsonValue) -> None:
         context.ledger.record_progress(file_id, data)

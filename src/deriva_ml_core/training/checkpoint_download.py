@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.assets.lookup import download_asset
-from deriva_ml_core.assets.retry import RetryingStore
 from deriva_ml_core.assets.staging import check_file_name
 from deriva_ml_core.definitions import Role
 from deriva_ml_core.errors import UnknownCheckpoint

@@ -1,4 +1,4 @@
-"""The remote backend: rows over ERMrest and objects in Hatrac, on a Deriva server."""
+"""Backend on a Deriva server: rows in ERMrest, objects in Hatrac."""
 
 from __future__ import annotations
 

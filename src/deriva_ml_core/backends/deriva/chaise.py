@@ -1,6 +1,6 @@
-"""What Chaise, a Deriva server's web pages, is told of tables: names of rows, columns and their order, links to files.
+"""Annotations for Chaise, the web interface of a Deriva server: row names, visible columns and their order, file links.
 
-The tags, and what each may hold, are those of the client library's ``deriva.core.annotation``, which tests ask.
+Tags and their contents follow ``deriva.core.annotation`` of the client library; tests compare the two.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DISPLAY_TAG = "tag:misd.isi.edu,2015:display"
 FOREIGN_KEY_TAG = "tag:isrd.isi.edu,2016:foreign-key"
 GENERATED_TAG = "tag:isrd.isi.edu,2016:generated"
 IMMUTABLE_TAG = "tag:isrd.isi.edu,2016:immutable"
-"""These two say all by being there."""
+"""Tags without content: their presence is what counts."""
 
 TABLE_DISPLAY_TAG = "tag:isrd.isi.edu,2016:table-display"
 VISIBLE_COLUMNS_TAG = "tag:isrd.isi.edu,2016:visible-columns"
@@ -50,33 +50,33 @@ DISPLAYED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     MLTable.dataset: ("Description", "Version", "Deleted"),
     MLTable.dataset_version: ("Dataset", "Version", "Description", "Execution", "Snapshot", "Minid"),
 }
-"""What is shown of a row, in this order, between its RID and who made it when."""
+"""The columns of a row that Chaise shows, in this order, between the RID and the creation time and creator."""
 
 CITABLE_TABLES = (MLTable.execution, MLTable.dataset)
 
 GENERATED_TABLES = (MLTable.execution, MLTable.execution_metric, MLTable.dataset_version)
-"""Tables in which nobody makes rows by hand."""
+"""Tables whose rows are not created by hand."""
 
 IMMUTABLE_COLUMNS = frozenset({(MLTable.workflow, column) for column in ("URL", "Checksum", "Version")})
-"""Columns that do not change once they are written."""
+"""Columns that do not change after they are written."""
 
 
 def foreign_key_name(table: Table, column: str) -> list[str]:
-    """What the foreign key of a column is called: its schema, and its name there."""
+    """Return the schema and name of a column's foreign key."""
     return [table.schema, f"{table.name}_{column}_fkey"]
 
 
 def title_annotation(title: str) -> Annotations:
-    """What gives a column another title than its name."""
+    """Return the annotation that gives a column a title other than its name."""
     return {DISPLAY_TAG: {"name": title}}
 
 
 def table_annotations(table: Table, new_tables: Mapping[str, Table]) -> Annotations:
-    """What a table is annotated with.
+    """Return the annotations of a table.
 
     Args:
         table: The table.
-        new_tables: All tables that are made with it, by name: links between them are known by their names.
+        new_tables: All tables that the same request creates, by name; link tables are identified by their names.
     """
     if table.is_vocabulary:
         return _display_annotations("{{{Name}}}", "Name", _visible_vocabulary_columns())
@@ -89,23 +89,23 @@ def table_annotations(table: Table, new_tables: Mapping[str, Table]) -> Annotati
             "*": _with_system_columns(table, [*columns], _dataset_type_columns(table, new_tables)),
             "entry": _entry_columns(table, columns),
         }
-        made: Annotations = {GENERATED_TAG: {}} if table.name in GENERATED_TABLES else {}
-        cited = _citation_annotation(table, "{{{Description}}}") if table.name in CITABLE_TABLES else {}
-        return _display_annotations(ROW_NAME_PATTERNS[table.name], "RCT", visible) | made | cited
+        generated: Annotations = {GENERATED_TAG: {}} if table.name in GENERATED_TABLES else {}
+        citation = _citation_annotation(table, "{{{Description}}}") if table.name in CITABLE_TABLES else {}
+        return _display_annotations(ROW_NAME_PATTERNS[table.name], "RCT", visible) | generated | citation
     if _is_association_table(table):
-        run: Annotations = {GENERATED_TAG: {}} if "Execution" in table.column_names else {}
+        of_execution: Annotations = {GENERATED_TAG: {}} if "Execution" in table.column_names else {}
         return {
             VISIBLE_COLUMNS_TAG: {"*": [*(_column_directive(table, column.name) for column in table.columns), "RCT"]}
-        } | run
+        } | of_execution
     return {}
 
 
 def column_annotations(table: Table, column: Column) -> Annotations:
-    """What a column is annotated with."""
+    """Return the annotations of a column."""
     if table.is_asset and column.name == "URL":
         path = f"/hatrac/{table.name}/{{{{{{MD5}}}}}}.{{{{#encode}}}}{{{{{{Filename}}}}}}{{{{/encode}}}}"
-        named = {"filename_column": "Filename", "byte_count_column": "Length", "md5": "MD5"}
-        return {ASSET_TAG: {**named, "url_pattern": path}}
+        columns = {"filename_column": "Filename", "byte_count_column": "Length", "md5": "MD5"}
+        return {ASSET_TAG: {**columns, "url_pattern": path}}
     if table.is_asset and column.name in ("Filename", "Length", "MD5"):
         return {GENERATED_TAG: {}}
     if table.is_vocabulary and column.name in ("ID", "URI"):
@@ -114,7 +114,7 @@ def column_annotations(table: Table, column: Column) -> Annotations:
 
 
 def foreign_key_annotations(table: Table, key: ForeignKey) -> Annotations:
-    """What a foreign key is annotated with: on the page of the row that it names, links go by the name of their end."""
+    """Return the annotations of a foreign key: the referenced row's page titles its links by the table at their end."""
     others = [other.table for other in table.foreign_keys[:2] if other.column != key.column]
     if not _is_association_table(table) or len(others) != 1 or key.column not in _association_columns(table):
         return {}
@@ -130,22 +130,22 @@ def _display_annotations(row_name: str, order: str, visible: Annotations) -> Ann
 
 
 def _visible_vocabulary_columns() -> Annotations:
-    words = ["Name", "Description", "Synonyms"]
-    return {"*": words, "detailed": [*words, "ID", "URI", "RID", "RCT"], "entry": words}
+    columns = ["Name", "Description", "Synonyms"]
+    return {"*": columns, "detailed": [*columns, "ID", "URI", "RID", "RCT"], "entry": columns}
 
 
 def _visible_asset_columns(table: Table, new_tables: Mapping[str, Table]) -> Annotations:
-    types = asset_type_table_name(table.name)
-    listed = (
-        [_term_list_column("Asset Types", new_tables[types], table.name, MLVocab.asset_type)]
-        if types in new_tables
+    type_table = asset_type_table_name(table.name)
+    type_columns = (
+        [_term_list_column("Asset Types", new_tables[type_table], table.name, MLVocab.asset_type)]
+        if type_table in new_tables
         else []
     )
-    own = ["URL", "Description", *table.metadata_columns]
+    columns = ["URL", "Description", *table.metadata_columns]
     return {
-        "*": _with_system_columns(table, [*own, "Length"], listed),
-        "detailed": _with_system_columns(table, [*own, "Filename", "Length", "MD5"], listed),
-        "entry": _entry_columns(table, own),
+        "*": _with_system_columns(table, [*columns, "Length"], type_columns),
+        "detailed": _with_system_columns(table, [*columns, "Filename", "Length", "MD5"], type_columns),
+        "entry": _entry_columns(table, columns),
     }
 
 
@@ -158,11 +158,11 @@ def _dataset_type_columns(table: Table, new_tables: Mapping[str, Table]) -> list
 
 
 def _with_system_columns(table: Table, columns: list[str], extra_columns: list[Annotations]) -> list[Any]:
-    """Columns between the record id and who made the row when."""
-    there = [column for column in columns if column in table.column_names]
+    """Return columns between the RID and the creation time and creator."""
+    present = [column for column in columns if column in table.column_names]
     return [
         "RID",
-        *(_column_directive(table, column) for column in there),
+        *(_column_directive(table, column) for column in present),
         *extra_columns,
         "RCT",
         foreign_key_name(table, "RCB"),
@@ -174,7 +174,7 @@ def _entry_columns(table: Table, columns: tuple[str, ...] | list[str]) -> list[A
 
 
 def _column_directive(table: Table, column: str) -> Any:
-    """A column by its name; one that names a row elsewhere by the foreign key, so that the row's own name is shown."""
+    """Return a column's name, or its foreign key if it has one, so that Chaise shows the referenced row's name."""
     if any(key.column == column for key in table.foreign_keys):
         return foreign_key_name(table, column)
     if column == "URL" and not table.is_asset:
@@ -183,7 +183,7 @@ def _column_directive(table: Table, column: str) -> Any:
 
 
 def _term_list_column(title: str, association: Table, target: str, column: str) -> Annotations:
-    """The terms that a table of links gives a row."""
+    """Return a column that lists the terms linked to a row."""
     return {
         "source": [{"inbound": foreign_key_name(association, target)}, column],
         "aggregate": "array_d",
@@ -193,7 +193,7 @@ def _term_list_column(title: str, association: Table, target: str, column: str) 
 
 
 def _citation_annotation(table: Table, title: str) -> Annotations:
-    words = {
+    patterns = {
         "journal_pattern": "{{{$location.host}}}, catalog {{{$catalog.id}}}",
         "author_pattern": f"{{{{{{$fkeys.{table.schema}.{table.name}_RCB_fkey.values.Full_Name}}}}}}",
         "title_pattern": title,
@@ -202,11 +202,11 @@ def _citation_annotation(table: Table, title: str) -> Annotations:
         "id_pattern": "{{{RID}}}",
         "template_engine": "handlebars",
     }
-    return {CITATION_TAG: words}
+    return {CITATION_TAG: patterns}
 
 
 def _is_association_table(table: Table) -> bool:
-    """Whether a table only links others."""
+    """Whether a table only links other tables."""
     return len(table.foreign_keys) > 1 and set(_association_columns(table)) <= {
         column for key in table.keys for column in key
     }

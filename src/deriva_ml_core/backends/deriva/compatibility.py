@@ -1,4 +1,4 @@
-"""What another client's catalog calls otherwise: found by looking at its tables, never by its version."""
+"""Adapter for catalogs of other clients: their names, statuses and links, detected from the tables, not a version."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ALTERNATIVE_COLUMN_NAMES: Mapping[tuple[str, str], tuple[str, ...]] = {
     (MLTable.execution, "Duration"): ("Execution_Duration",),
 }
-"""Columns that newer catalogs call otherwise."""
+"""Names of columns in newer catalogs."""
 
 OPTIONAL_COLUMNS = frozenset(
     {
@@ -40,7 +40,7 @@ OPTIONAL_COLUMNS = frozenset(
         (MLTable.workflow, "Workflow_Type"),
     }
 )
-"""Columns without which runs can be recorded all the same; an older catalog lacks some of them."""
+"""Columns that recording a run does not require; older catalogs lack some of them."""
 
 STATUS_CANDIDATES: Mapping[Status, tuple[str, ...]] = {
     Status.created: ("Created", "Pending", "Initializing"),
@@ -51,7 +51,7 @@ STATUS_CANDIDATES: Mapping[Status, tuple[str, ...]] = {
     Status.failed: ("Failed", "Aborted", "Stopped"),
     Status.aborted: ("Aborted", "Failed", "Stopped"),
 }
-"""The term that is written for each of our states: the first that the catalog's vocabulary has."""
+"""The terms for each status: the first one in the catalog's vocabulary is written."""
 
 STATUS_BY_TERM: Mapping[str, Status] = {
     "stopped": Status.completed,
@@ -59,23 +59,22 @@ STATUS_BY_TERM: Mapping[str, Status] = {
     "uploaded": Status.completed,
     **{status.casefold(): status for status in Status},
 }
-"""The state of ours that another client's word means."""
+"""The status that another client's term means."""
 
 WORKFLOW_TYPE_LINK_TABLE = f"{MLTable.workflow}_{MLVocab.workflow_type}"
-"""The table that links workflows to their types, where a workflow has no column for its type."""
+"""Table that links workflows to their types, in catalogs whose workflows have no column for the type."""
 
 
 @dataclass(frozen=True)
 class TableMapping:
-    """One table as it is there, and as we know it.
+    """How one table of a catalog maps to the standard table.
 
     Args:
-        table: The table as we know it.
-        catalog_names: The catalog's names of our columns, where they differ.
-        missing_columns: Columns of ours that the catalog has not: they are empty, and what is written to them is
-            dropped.
-        values_to_catalog: The values that are written for ours, by our column.
-        values_from_catalog: What the catalog's values mean, by our column; other values mean themselves.
+        table: The table with the standard names.
+        catalog_names: The catalog's names of columns that it names differently, by standard name.
+        missing_columns: Standard columns that the catalog lacks: they read as empty, and writes to them are dropped.
+        values_to_catalog: Values to write in place of standard ones, by standard column.
+        values_from_catalog: Standard values of the catalog's ones, by standard column; other values stay the same.
     """
 
     table: Table
@@ -85,7 +84,7 @@ class TableMapping:
     values_from_catalog: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)
 
     def to_catalog(self, row: Mapping[str, Any]) -> Row:
-        """A row of ours as the catalog takes it."""
+        """Return a standard row with the catalog's names and values."""
         return {
             self.catalog_names.get(column, column): self.values_to_catalog.get(column, {}).get(value, value)
             if column in self.values_to_catalog
@@ -95,40 +94,40 @@ class TableMapping:
         }
 
     def from_catalog(self, row: Row) -> Row:
-        """A row of the catalog's as we know it."""
-        ours = {theirs: own for own, theirs in self.catalog_names.items()}
-        found = {ours.get(column, column): value for column, value in row.items()}
+        """Return a row of the catalog with standard names and values."""
+        standard_names = {catalog_name: name for name, catalog_name in self.catalog_names.items()}
+        converted = {standard_names.get(column, column): value for column, value in row.items()}
         for column, meanings in self.values_from_catalog.items():
-            found[column] = meanings.get(found.get(column), found.get(column))
-        return {**found, **dict.fromkeys(self.missing_columns)}
+            converted[column] = meanings.get(converted.get(column), converted.get(column))
+        return {**converted, **dict.fromkeys(self.missing_columns)}
 
     def translate_where(self, where: Where) -> Where:
-        """A condition of ours as the catalog takes it."""
+        """Return a condition with the catalog's names and values."""
         if isinstance(where, AnyOf):
             return AnyOf(tuple(self._translate_filter(condition) for condition in where.filters))
         return self._translate_filter(where)
 
     def _translate_filter(self, condition: Filter) -> Filter:
-        asked: dict[str, Any] = {}
+        translated: dict[str, Any] = {}
         for column, value in condition.items():
             if column not in self.missing_columns:
-                asked[self.catalog_names.get(column, column)] = self._catalog_values(column, value)
+                translated[self.catalog_names.get(column, column)] = self._catalog_values(column, value)
             elif not _can_match_null(value):
-                return {"RID": ()}  # no row has a value there
-        return asked
+                return {"RID": ()}  # the column is missing, so no row has a value in it
+        return translated
 
     def _catalog_values(self, column: str, value: Any) -> Any:
-        """All the catalog's values that mean one of those asked for."""
+        """Return all values of the catalog that mean one of the values."""
         if column not in self.values_from_catalog and column not in self.values_to_catalog:
             return value
         wanted = set(value) if isinstance(value, (tuple, list, set, frozenset)) else {value}
         meanings = self.values_from_catalog.get(column, {})
-        others = {theirs for theirs, own in meanings.items() if own in wanted}
-        kept = {one for one in wanted if meanings.get(one, one) == one}
-        return tuple(kept | others | {self.values_to_catalog.get(column, {}).get(one, one) for one in wanted})
+        renamed = {term for term, meaning in meanings.items() if meaning in wanted}
+        unchanged = {item for item in wanted if meanings.get(item, item) == item}
+        return tuple(unchanged | renamed | {self.values_to_catalog.get(column, {}).get(item, item) for item in wanted})
 
     def translate_order(self, columns: Iterable[str]) -> tuple[str, ...]:
-        """The catalog's names of the columns to sort by."""
+        """Return the catalog's names of the columns to sort by."""
         return tuple(self.catalog_names.get(column, column) for column in columns if column not in self.missing_columns)
 
 
@@ -138,12 +137,12 @@ def _can_match_null(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class CatalogMapping:
-    """How a whole catalog is read and written.
+    """How a catalog maps to the standard model.
 
     Args:
-        model: Its tables as we know them.
-        table_mappings: The tables that differ from what we know, by name.
-        type_link_columns: The columns that name workflow and type in `WORKFLOW_TYPES`, where those stand there.
+        model: The catalog's tables with standard names.
+        table_mappings: The mappings of tables that differ, by name.
+        type_link_columns: The columns of `WORKFLOW_TYPE_LINK_TABLE` that refer to workflow and type, if it is used.
     """
 
     model: CatalogModel
@@ -152,78 +151,81 @@ class CatalogMapping:
 
     @classmethod
     def from_model(cls, model: CatalogModel, status_terms: frozenset[str] | None) -> CatalogMapping:
-        """Look at a catalog's tables.
+        """Derive the mapping from a catalog's tables.
 
         Args:
-            model: Its tables.
-            status_terms: The terms that an execution's status may be, where there is a vocabulary of them.
+            model: The tables.
+            status_terms: The vocabulary of execution statuses; None without one.
         """
-        known = {(table.schema, table.name): table for table in default_tables() if table.schema == ML_SCHEMA}
-        found = (
-            _map_table(table, known.get((table.schema, table.name)), status_terms) for table in model.tables.values()
+        standard = {(table.schema, table.name): table for table in default_tables() if table.schema == ML_SCHEMA}
+        candidates = (
+            _map_table(table, standard.get((table.schema, table.name)), status_terms) for table in model.tables.values()
         )
-        dialects = {dialect.table.name: dialect for dialect in found if dialect is not None}
-        tables = {**model.tables, **{name: dialect.table for name, dialect in dialects.items()}}
+        mappings = {mapping.table.name: mapping for mapping in candidates if mapping is not None}
+        tables = {**model.tables, **{name: mapping.table for name, mapping in mappings.items()}}
         names = {
-            name: {theirs: own for own, theirs in dialect.catalog_names.items()} for name, dialect in dialects.items()
+            name: {catalog_name: column for column, catalog_name in mapping.catalog_names.items()}
+            for name, mapping in mappings.items()
         }
         renamed = {name: _rename_foreign_key_targets(table, names) for name, table in tables.items()}
-        return cls(CatalogModel(renamed), dialects, _find_type_link_columns(model))
+        return cls(CatalogModel(renamed), mappings, _find_type_link_columns(model))
 
     @property
     def is_needed(self) -> bool:
-        """Whether anything differs."""
+        """Whether the catalog differs from the standard model."""
         return bool(self.table_mappings) or self.type_link_columns is not None
 
 
 def status_vocabulary(model: CatalogModel) -> tuple[str, str] | None:
-    """The table and column that an execution's status must name, where there is a vocabulary of states."""
+    """Return the table and column that an execution's status refers to; None without a vocabulary of statuses."""
     execution = model.tables.get(MLTable.execution)
     keys = execution.foreign_keys if execution else ()
     return next(((key.table, key.to) for key in keys if key.column == "Status"), None)
 
 
 def _map_table(table: Table, standard_table: Table | None, status_terms: frozenset[str] | None) -> TableMapping | None:
-    wanted = [column.name for column in standard_table.columns] if standard_table else _vocabulary_columns(table)
+    standard_columns = (
+        [column.name for column in standard_table.columns] if standard_table else _vocabulary_columns(table)
+    )
     renamed: dict[str, str] = {}
-    absent: list[str] = []
-    for column in wanted:
+    missing: list[str] = []
+    for column in standard_columns:
         if column not in table.column_names:
-            theirs = _find_catalog_column(table, column)
-            if theirs is not None:
-                renamed[column] = theirs
+            catalog_name = _find_catalog_column(table, column)
+            if catalog_name is not None:
+                renamed[column] = catalog_name
             elif (table.name, column) in OPTIONAL_COLUMNS:
-                absent.append(column)
-    written: dict[str, Mapping[Any, Any]] = {}
-    read: dict[str, Mapping[Any, Any]] = {}
+                missing.append(column)
+    to_catalog: dict[str, Mapping[Any, Any]] = {}
+    from_catalog: dict[str, Mapping[Any, Any]] = {}
     if table.name == MLTable.execution and status_terms is not None:
-        written["Status"] = {
-            own: term for own in Status if (term := _choose_status_term(own, status_terms)) is not None
+        to_catalog["Status"] = {
+            status: term for status in Status if (term := _choose_status_term(status, status_terms)) is not None
         }
-        read["Status"] = {term: STATUS_BY_TERM.get(term.casefold(), Status.created) for term in status_terms}
-    if not (renamed or absent or written):
+        from_catalog["Status"] = {term: STATUS_BY_TERM.get(term.casefold(), Status.created) for term in status_terms}
+    if not (renamed or missing or to_catalog):
         return None
     columns = {column.name: column for column in standard_table.columns} if standard_table else {}
     return TableMapping(
-        table=_rename_columns(table, renamed, [columns.get(name, Column(name)) for name in absent]),
+        table=_rename_columns(table, renamed, [columns.get(name, Column(name)) for name in missing]),
         catalog_names=renamed,
-        missing_columns=frozenset(absent),
-        values_to_catalog=written,
-        values_from_catalog=read,
+        missing_columns=frozenset(missing),
+        values_to_catalog=to_catalog,
+        values_from_catalog=from_catalog,
     )
 
 
 def _vocabulary_columns(table: Table) -> tuple[str, ...]:
-    """The columns of a vocabulary, whatever their case, which only such a table has all of."""
+    """Return the standard columns of a vocabulary if the table has all of them, in any case; else none."""
     folded = {name.casefold() for name in table.column_names}
-    is_one = {name.casefold() for name in VOCABULARY_COLUMNS} <= folded
-    return VOCABULARY_COLUMNS if is_one else ()
+    is_vocabulary = {name.casefold() for name in VOCABULARY_COLUMNS} <= folded
+    return VOCABULARY_COLUMNS if is_vocabulary else ()
 
 
 def _find_catalog_column(table: Table, column: str) -> str | None:
-    same = {name.casefold(): name for name in table.column_names}
+    by_folded_name = {name.casefold(): name for name in table.column_names}
     candidates = (column, *ALTERNATIVE_COLUMN_NAMES.get((table.name, column), ()))
-    return next((same[name.casefold()] for name in candidates if name.casefold() in same), None)
+    return next((by_folded_name[name.casefold()] for name in candidates if name.casefold() in by_folded_name), None)
 
 
 def _choose_status_term(status: Status, status_terms: frozenset[str]) -> str | None:
@@ -231,16 +233,16 @@ def _choose_status_term(status: Status, status_terms: frozenset[str]) -> str | N
 
 
 def _rename_columns(table: Table, catalog_names: Mapping[str, str], missing_columns: list[Column]) -> Table:
-    ours = {theirs: own for own, theirs in catalog_names.items()}
-    columns = [replace(column, name=ours.get(column.name, column.name)) for column in table.columns]
-    keys = tuple(tuple(ours.get(column, column) for column in key) for key in table.keys)
-    foreign = tuple(replace(key, column=ours.get(key.column, key.column)) for key in table.foreign_keys)
-    empty = [replace(column, nullok=True, default=None) for column in missing_columns]
-    return replace(table, columns=(*columns, *empty), keys=keys, foreign_keys=foreign)
+    standard_names = {catalog_name: name for name, catalog_name in catalog_names.items()}
+    columns = [replace(column, name=standard_names.get(column.name, column.name)) for column in table.columns]
+    keys = tuple(tuple(standard_names.get(column, column) for column in key) for key in table.keys)
+    foreign_keys = tuple(replace(key, column=standard_names.get(key.column, key.column)) for key in table.foreign_keys)
+    missing = [replace(column, nullok=True, default=None) for column in missing_columns]
+    return replace(table, columns=(*columns, *missing), keys=keys, foreign_keys=foreign_keys)
 
 
 def _rename_foreign_key_targets(table: Table, names: Mapping[str, Mapping[str, str]]) -> Table:
-    """A table whose foreign keys name columns as we know them."""
+    """Return a table whose foreign keys use standard column names."""
     keys = tuple(
         ForeignKey(key.column, key.table, names.get(key.table, {}).get(key.to, key.to), key.cascade)
         for key in table.foreign_keys
@@ -262,19 +264,19 @@ WORKFLOW_TYPE_COLUMN = "Workflow_Type"
 
 
 def adapt_catalog(catalog: Catalog) -> Catalog:
-    """The catalog itself where it is as ours are, else one that reads and writes it as if it were."""
-    changed = CatalogAdapter(catalog)
-    return changed if changed.mapping.is_needed else catalog
+    """Return the catalog if it has the standard tables, else an adapter that makes it behave as if it had."""
+    adapter = CatalogAdapter(catalog)
+    return adapter if adapter.mapping.is_needed else catalog
 
 
 class CatalogAdapter:
-    """A catalog with other columns, states or links than ours.
+    """Catalog with columns, statuses or links that differ from the standard tables.
 
-    What it has no place for is dropped when it is written, and empty when it is read; the journal has it.
+    Values for missing columns are dropped on writing and empty on reading; the journal contains them.
 
     Args:
         catalog: The catalog.
-        status_terms: The terms that an execution's status may be; None to read them where there is a vocabulary.
+        status_terms: The vocabulary of execution statuses; None to read it from the catalog, if it has one.
     """
 
     def __init__(self, catalog: Catalog, status_terms: frozenset[str] | None = None) -> None:
@@ -284,15 +286,15 @@ class CatalogAdapter:
         self._mapping: CatalogMapping | None = None
 
     def _read_status_terms(self) -> frozenset[str] | None:
-        found = status_vocabulary(self._catalog.model)
-        if found is None:
+        reference = status_vocabulary(self._catalog.model)
+        if reference is None:
             return None
-        table, column = found
+        table, column = reference
         return frozenset(row[column] for row in self._catalog.select(table))
 
     @property
     def mapping(self) -> CatalogMapping:
-        """How it is read and written; looked at again when its tables were."""
+        """The mapping, derived again after the catalog's model was refreshed."""
         model = self._catalog.model
         if self._mapping is None or self._mapped_model is not model:
             self._mapped_model, self._mapping = model, CatalogMapping.from_model(model, self._status_terms)
@@ -323,39 +325,39 @@ class CatalogAdapter:
         return self._catalog.reserve(count)
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
-        dialect = self._table_mapping(table)
+        mapping = self._table_mapping(table)
         if not self._has_type_links(table) or not any(WORKFLOW_TYPE_COLUMN in row for row in rows):
-            return self._catalog.insert(table, [dialect.to_catalog(row) for row in rows], skip_existing=skip_existing)
-        missing = iter(self.reserve(sum("RID" not in row for row in rows)))
-        named = [row if "RID" in row else {**row, "RID": next(missing)} for row in rows]
-        added = self._catalog.insert(table, [dialect.to_catalog(row) for row in named], skip_existing=skip_existing)
+            return self._catalog.insert(table, [mapping.to_catalog(row) for row in rows], skip_existing=skip_existing)
+        reserved = iter(self.reserve(sum("RID" not in row for row in rows)))
+        with_rids = [row if "RID" in row else {**row, "RID": next(reserved)} for row in rows]
+        added = self._catalog.insert(table, [mapping.to_catalog(row) for row in with_rids], skip_existing=skip_existing)
         self._insert_type_links(
-            {row["RID"]: row[WORKFLOW_TYPE_COLUMN] for row in named if row.get(WORKFLOW_TYPE_COLUMN) is not None}
+            {row["RID"]: row[WORKFLOW_TYPE_COLUMN] for row in with_rids if row.get(WORKFLOW_TYPE_COLUMN) is not None}
         )
         return added
 
     def insert_missing(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
-        dialect = self._table_mapping(table)
+        mapping = self._table_mapping(table)
         if self._has_type_links(table):
             self.insert(table, rows, skip_existing=True)
-            wanted = [row[key] for row in rows]
-            return order_rows_by_key(table, key, wanted, self.select(table, {key: wanted}))
-        given = [dialect.to_catalog(row) for row in rows]
+            keys = [row[key] for row in rows]
+            return order_rows_by_key(table, key, keys, self.select(table, {key: keys}))
+        converted = [mapping.to_catalog(row) for row in rows]
         return self._convert_rows(
-            table, self._catalog.insert_missing(table, given, dialect.catalog_names.get(key, key))
+            table, self._catalog.insert_missing(table, converted, mapping.catalog_names.get(key, key))
         )
 
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
-        dialect = self._table_mapping(table)
-        asked = dialect.translate_where(self._resolve_type_filters(table, where))
-        found, new = self._catalog.insert_unless(table, asked, dialect.to_catalog(row))
-        if new and self._has_type_links(table) and row.get(WORKFLOW_TYPE_COLUMN) is not None:
-            self._insert_type_links({found["RID"]: row[WORKFLOW_TYPE_COLUMN]})
-        return self._convert_rows(table, [found])[0], new
+        mapping = self._table_mapping(table)
+        condition = mapping.translate_where(self._resolve_type_filters(table, where))
+        existing, is_new = self._catalog.insert_unless(table, condition, mapping.to_catalog(row))
+        if is_new and self._has_type_links(table) and row.get(WORKFLOW_TYPE_COLUMN) is not None:
+            self._insert_type_links({existing["RID"]: row[WORKFLOW_TYPE_COLUMN]})
+        return self._convert_rows(table, [existing])[0], is_new
 
     def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
-        dialect = self._table_mapping(table)
-        changed = self._catalog.update(table, [dialect.to_catalog(row) for row in rows])
+        mapping = self._table_mapping(table)
+        changed = self._catalog.update(table, [mapping.to_catalog(row) for row in rows])
         types = (
             {row["RID"]: row[WORKFLOW_TYPE_COLUMN] for row in rows if WORKFLOW_TYPE_COLUMN in row}
             if self._has_type_links(table)
@@ -380,17 +382,17 @@ class CatalogAdapter:
         descending: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
-        dialect = self._table_mapping(table)
-        asked = dialect.translate_where(self._resolve_type_filters(table, self._translate_subqueries(where)))
-        columns = dialect.translate_order(
+        mapping = self._table_mapping(table)
+        condition = mapping.translate_where(self._resolve_type_filters(table, self._translate_subqueries(where)))
+        columns = mapping.translate_order(
             column for column in order if not (column == WORKFLOW_TYPE_COLUMN and self._has_type_links(table))
         ) or ("RID",)
-        rows = self._catalog.select(table, asked, order=columns, descending=descending, limit=limit)
+        rows = self._catalog.select(table, condition, order=columns, descending=descending, limit=limit)
         return self._convert_rows(table, rows)
 
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
-        asked = self._table_mapping(table).translate_where(self._resolve_type_filters(table, where))
-        return (self._convert_rows(table, page) for page in self._catalog.pages(table, asked, size=size))
+        condition = self._table_mapping(table).translate_where(self._resolve_type_filters(table, where))
+        return (self._convert_rows(table, page) for page in self._catalog.pages(table, condition, size=size))
 
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
         return self._catalog.locate(rids, tables)
@@ -402,24 +404,24 @@ class CatalogAdapter:
         self._catalog.close()
 
     def _table_mapping(self, table: str) -> TableMapping:
-        found = self.mapping.table_mappings.get(table)
-        if found is not None:
-            return found
+        mapping = self.mapping.table_mappings.get(table)
+        if mapping is not None:
+            return mapping
         if table not in self.model.tables:
             self.refresh()
         return self.mapping.table_mappings.get(table) or TableMapping(self.model.table(table))
 
     def _foreign_keys_to_catalog(self, table: Table) -> Table:
-        """A table whose foreign keys name columns as the catalog does."""
-        dialects = self.mapping.table_mappings
+        """Return a table whose foreign keys use the catalog's column names."""
+        mappings = self.mapping.table_mappings
         keys = tuple(
-            replace(key, to=dialects[key.table].catalog_names.get(key.to, key.to)) if key.table in dialects else key
+            replace(key, to=mappings[key.table].catalog_names.get(key.to, key.to)) if key.table in mappings else key
             for key in table.foreign_keys
         )
         return replace(table, foreign_keys=keys)
 
     def _translate_subqueries(self, where: Where) -> Where:
-        """A condition of which also what it asks of linked rows is as the catalog takes it."""
+        """Return a condition with its subqueries translated to the catalog's names and values."""
         if isinstance(where, AnyOf):
             return where
         return {column: self._translate_subquery(value) for column, value in where.items()}
@@ -427,19 +429,19 @@ class CatalogAdapter:
     def _translate_subquery(self, value: Any) -> Any:
         if not isinstance(value, InSubquery):
             return value
-        asked = self._table_mapping(value.table).translate_where(value.where)
-        assert not isinstance(asked, AnyOf)
-        return InSubquery(value.table, asked)
+        condition = self._table_mapping(value.table).translate_where(value.where)
+        assert not isinstance(condition, AnyOf)
+        return InSubquery(value.table, condition)
 
-    # a workflow's type, where that stands in a table of its own
+    # the type of a workflow, if the catalog stores it in a link table
 
     def _has_type_links(self, table: str) -> bool:
         return table == MLTable.workflow and self.mapping.type_link_columns is not None
 
     def _type_link_columns(self) -> tuple[str, str]:
-        ends = self.mapping.type_link_columns
-        assert ends is not None
-        return ends
+        columns = self.mapping.type_link_columns
+        assert columns is not None
+        return columns
 
     def _insert_type_links(self, types: Mapping[str, Any]) -> None:
         workflow, kind = self._type_link_columns()
@@ -447,22 +449,22 @@ class CatalogAdapter:
         self._catalog.insert(WORKFLOW_TYPE_LINK_TABLE, rows, skip_existing=True)
 
     def _convert_rows(self, table: str, rows: list[Row]) -> list[Row]:
-        dialect = self._table_mapping(table)
-        known = [dialect.from_catalog(row) for row in rows]
-        if known and self._has_type_links(table):
+        mapping = self._table_mapping(table)
+        converted = [mapping.from_catalog(row) for row in rows]
+        if converted and self._has_type_links(table):
             workflow, kind = self._type_link_columns()
             links = self._catalog.select(
-                WORKFLOW_TYPE_LINK_TABLE, {workflow: [row["RID"] for row in known]}, order=("RCT",)
+                WORKFLOW_TYPE_LINK_TABLE, {workflow: [row["RID"] for row in converted]}, order=("RCT",)
             )
             types: dict[str, Any] = {}
             for link in links:
                 types.setdefault(link[workflow], link[kind])
-            for row in known:
+            for row in converted:
                 row[WORKFLOW_TYPE_COLUMN] = types.get(row["RID"])
-        return known
+        return converted
 
     def _resolve_type_filters(self, table: str, where: Where) -> Where:
-        """A condition on workflows' types as one on their record ids."""
+        """Return a condition on the types of workflows as one on their RIDs."""
         if not self._has_type_links(table):
             return where
         if isinstance(where, AnyOf):
@@ -478,9 +480,9 @@ class CatalogAdapter:
             for row in self._catalog.select(WORKFLOW_TYPE_LINK_TABLE, {kind: condition[WORKFLOW_TYPE_COLUMN]})
         }
         rest = {column: value for column, value in condition.items() if column != WORKFLOW_TYPE_COLUMN}
-        given = rest.get("RID", rids)
-        named = set(given) if isinstance(given, (tuple, list, set, frozenset)) else {given}
-        return {**rest, "RID": tuple(rids & named)}
+        selected = rest.get("RID", rids)
+        selected_rids = set(selected) if isinstance(selected, (tuple, list, set, frozenset)) else {selected}
+        return {**rest, "RID": tuple(rids & selected_rids)}
 
 
 if TYPE_CHECKING:

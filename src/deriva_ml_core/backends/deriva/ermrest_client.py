@@ -1,4 +1,4 @@
-"""Questions to one catalog, asked again where that is safe, and answered with rows or with an error of ours."""
+"""Requests to one ERMrest catalog: repeated where that is safe, with failures translated to this package's errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deriva_ml_core.backends.deriva.http import ResponseLost, Server, backoff_delay, retry_after
+from deriva_ml_core._retry import BUSY_SERVER, LOST_RESPONSE, Attempts
+from deriva_ml_core.backends.deriva.http import ResponseLost, Server, retry_after
 from deriva_ml_core.errors import (
     AccessRefused,
     CatalogUnavailable,
@@ -38,25 +39,22 @@ __all__ = [
 ]
 
 
-MAX_BUSY_ATTEMPTS = 12
-"""How often what others' writes aborted is asked: with 4 writers half of the calls are."""
-
-MAX_LOST_ATTEMPTS = 3
-"""How often an answer that was lost is asked for."""
+UNPROCESSED_STATUSES = (429, 503)
+"""Statuses with which the server refuses a request before it processes it."""
 
 RETRYABLE_STATUSES = (429, 500, 502, 503, 504)
 
 
 class WriteOutcomeUnknown(CatalogUnavailable):
-    """A write whose answer was lost, so that nobody knows whether it was done."""
+    """A write got no response, so it is unknown whether the server processed it."""
 
 
 class ErmrestClient:
-    """One catalog on one server.
+    """Client for one catalog on an ERMrest server.
 
     Args:
         server: The server.
-        catalog_id: The catalog's number, with ``@<snapshot>`` for a state of the past.
+        catalog_id: The catalog's number, with ``@<snapshot>`` for a past state.
     """
 
     def __init__(self, server: Server, catalog_id: str) -> None:
@@ -65,15 +63,15 @@ class ErmrestClient:
 
     @property
     def url(self) -> str:
-        """The catalog's address."""
+        """The catalog's URL."""
         return f"{self.server.url}/ermrest/catalog/{self.catalog_id}"
 
     def get_json(self, path: str, subject: str) -> Any:
-        """What is at a path, as JSON.
+        """Return the JSON value at a path.
 
         Args:
-            path: What follows the catalog's own path.
-            subject: The table, to be named in errors.
+            path: Path below the catalog's own path.
+            subject: The table, named in errors.
         """
         return self.request("GET", path, subject).json()
 
@@ -88,54 +86,54 @@ class ErmrestClient:
         idempotent: bool = True,
         allowed_statuses: Iterable[int] = (),
     ) -> Response:
-        """Ask, and ask again where the server was busy, or where the answer was lost and that is safe.
+        """Send a request, and repeat it if the server is busy, or if the response is lost and a repeat is safe.
 
         Args:
-            method: ``GET`` and so on.
-            path: What follows the catalog's own path.
-            subject: The table, to be named in errors.
-            payload: What to send as JSON, or what makes it anew each time that it is sent.
-            headers: Further headers.
-            idempotent: Whether it may be done twice.
-            allowed_statuses: Statuses of failure that the caller understands.
+            method: HTTP method.
+            path: Path below the catalog's own path.
+            subject: The table, named in errors.
+            payload: Value to send as JSON, or a function that builds a new one for each attempt.
+            headers: Additional headers.
+            idempotent: Whether the request can safely be processed twice.
+            allowed_statuses: Error statuses that the caller handles.
 
         Raises:
-            Unanswered: The answer was lost, and asking again is not safe.
-            CatalogUnavailable: There was no answer, or the server stayed busy.
+            WriteOutcomeUnknown: The response was lost, and a repeat is not safe.
+            CatalogUnavailable: There was no response, or the server stayed busy.
         """
         body = None if payload is None or callable(payload) else encode_json(payload, subject)
-        lost = busy = 0
+        lost = Attempts(LOST_RESPONSE, self.server.sleep)
+        busy = Attempts(BUSY_SERVER, self.server.sleep)
+        retryable_statuses = RETRYABLE_STATUSES if idempotent else UNPROCESSED_STATUSES
         while True:
             try:
-                anew = encode_json(payload(), subject) if callable(payload) else body
-                response = self._send(method, path, anew, headers)
+                content = encode_json(payload(), subject) if callable(payload) else body
+                response = self._send(method, path, content, headers)
             except ResponseLost as event:
-                lost += 1
                 if not (idempotent or event.unprocessed):
                     raise WriteOutcomeUnknown(
-                        f"{self.server.host} took what was written to {subject}, and its answer was lost "
-                        f"({event}): look "
-                        "whether it is there before you write it again."
+                        f"No response from {self.server.host} after writing to {subject} ({event}); check whether the "
+                        "rows exist before retrying."
                     ) from event
-                if lost >= MAX_LOST_ATTEMPTS:
+                if not lost.wait():
                     raise CatalogUnavailable(
-                        f"{self.server.host} cannot be reached now ({event}). Look at the network and the server's "
-                        "name; the same call may succeed later."
+                        f"{self.server.host} cannot be reached ({event}). Check the network and the server's name, "
+                        "and try again later."
                     ) from event
-                self.server.sleep(backoff_delay(lost, initial=0.1))
                 continue
             if response.status_code < 400 or response.status_code in allowed_statuses:
                 return response
-            busy += 1
-            again = response.status_code in (429, 503) or (idempotent and response.status_code in RETRYABLE_STATUSES)
-            if not again or busy >= MAX_BUSY_ATTEMPTS:
+            if response.status_code not in retryable_statuses or not busy.wait(retry_after(response)):
                 raise error_from_response(response, self.server.host, subject)
-            self.server.sleep(max(backoff_delay(busy), retry_after(response)))
 
     def request_once(
         self, method: str, path: str, subject: str, *, payload: Any, headers: Mapping[str, str] | None = None
     ) -> Response | None:
-        """Ask once; None where the answer was lost, and an answer also where the state or others stood against it."""
+        """Send a request once.
+
+        Returns:
+            The response, also if a precondition failed (412) or the server is busy; None if it was lost.
+        """
         try:
             response = self._send(method, path, encode_json(payload, subject), headers)
         except ResponseLost:
@@ -151,30 +149,30 @@ class ErmrestClient:
 
 
 def validate_response(response: Response) -> Response:
-    """Return what the catalog answered; the page of a login or a proxy, or a text that breaks off, is none.
+    """Return the response if it comes from a catalog, and not from a login page or a proxy, and is complete.
 
     Raises:
-        Lost: It is no answer of a catalog.
+        ResponseLost: It is not a catalog's response, or it is truncated.
     """
     text = response.content.strip()
-    # rows and models are never answered with nothing; what rights are answered with, nobody reads
-    full = response.status_code == 200 and "/acl/" not in (response.request.url or "")
+    # rows and models are never empty texts; responses about access control lists are not read
+    is_text_expected = response.status_code == 200 and "/acl/" not in (response.request.url or "")
     if 300 <= response.status_code < 400:
         raise ResponseLost(
-            f"it sends us to {urlsplit(response.headers.get('Location', '')).netloc or 'itself'}", unprocessed=False
+            f"it redirects to {urlsplit(response.headers.get('Location', '')).netloc or 'itself'}", unprocessed=False
         )
-    whole = text.startswith((b"[", b"{")) and text.endswith((b"]", b"}"))
-    if response.status_code < 300 and (text or full) and not whole:
-        raise ResponseLost("what it answers is not JSON", unprocessed=False)
+    is_complete = text.startswith((b"[", b"{")) and text.endswith((b"]", b"}"))
+    if response.status_code < 300 and (text or is_text_expected) and not is_complete:
+        raise ResponseLost("its response is not JSON", unprocessed=False)
     return response
 
 
 def encode_json(payload: Any, subject: str) -> bytes:
-    """A value as JSON, or the error that says for what it cannot be sent."""
+    """Return a value as JSON, or raise `ConfigurationError` naming the subject."""
     try:
         return json.dumps(payload, allow_nan=False, default=_json_default).encode()
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"A value given for {subject} cannot be sent: {error}.") from error
+        raise ConfigurationError(f"A value for {subject} cannot be sent: {error}.") from error
 
 
 def _json_default(value: Any) -> Any:
@@ -184,7 +182,7 @@ def _json_default(value: Any) -> Any:
 
 
 MAX_DETAIL_LENGTH = 300
-"""Characters of a server's text that are shown: it may hold whole rows."""
+"""Characters of a server's message that are shown; the message may contain whole rows."""
 
 KEY_VIOLATION = re.compile(
     r"Key \((?P<columns>[^)]*)\)=\((?P<values>.*?)\) (?P<what>already exists|is not present|is still)", re.S
@@ -192,7 +190,7 @@ KEY_VIOLATION = re.compile(
 
 
 def error_detail(response: Response) -> str:
-    """What the server says of its refusal, in one short line."""
+    """Return the server's reason for a refusal, in one short line."""
     if "html" in response.headers.get("Content-Type", ""):
         return "a page of HTML"
     text = response.text.partition("Detail: ")[2] or response.text
@@ -200,43 +198,44 @@ def error_detail(response: Response) -> str:
 
 
 def login_required_error(host: str, detail: str) -> LoginRequired:
-    """The error of someone whom the server does not know."""
+    """Return the error for a user without a valid login."""
     return LoginRequired(
-        f"{host} does not know who asks ({detail}). Log in with 'deriva-globus-auth-utils login --host {host}', "
-        f"or give "
-        "DerivaML(..., credential={'bearer-token': ...}); what was staged is kept, and the same call goes on."
+        f"{host} requires a login ({detail}). Log in with 'deriva-globus-auth-utils login --host {host}', or pass "
+        "DerivaML(..., credential={'bearer-token': ...}). Staged files are kept; repeat the call after the login."
     )
 
 
 def error_from_response(response: Response, host: str, subject: str) -> DerivaMLException:
-    """The error for an answer of ERMrest.
+    """Return the error for a response of ERMrest.
 
     Args:
-        response: The answer.
+        response: The response.
         host: The server's name.
-        subject: The table, or the catalog, that was asked.
+        subject: The table or catalog of the request.
     """
-    said, status = error_detail(response), response.status_code
+    detail, status = error_detail(response), response.status_code
     if status == 401:
-        return login_required_error(host, said)
+        return login_required_error(host, detail)
     if status == 403:
         return AccessRefused(
-            f"{host} refuses {said or 'this'} to this user. Ask an owner of the catalog for that right, or log in as "
-            "another user."
+            f"{host} denies access{f' ({detail})' if detail else ''}. Ask an owner of the catalog for access, or log "
+            "in as another user."
         )
     if status == 404:
         return UnknownAddress(
-            f"{host} has nothing at {subject} ({said}). Look whether the catalog's number is right and still there."
+            f"{host} has nothing at {subject} ({detail}). Check the catalog's number, and whether it was deleted."
         )
     if status == 409:
-        return _conflict_error(response.text, said, subject)
+        return _conflict_error(response.text, detail, subject)
     if status == 400:
-        if "share the same unique key" in said:
-            return DuplicateRow(f"Two rows given for {subject} have the same key; give each its own.")
-        return ConfigurationError(f"{host} cannot read what was given for {subject}: {said}.")
+        if "share the same unique key" in detail:
+            return DuplicateRow(f"Two new rows for {subject} have the same key; use a different key for each.")
+        return ConfigurationError(f"{host} rejects the values for {subject}: {detail}.")
     if status >= 500:
-        return CatalogUnavailable(f"{host} does not answer for {subject} now ({status}: {said}). Try again later.")
-    return DerivaMLException(f"{host} answered {status} for {subject}: {said}.")
+        return CatalogUnavailable(
+            f"{host} cannot process the request for {subject} now ({status}: {detail}). Try again later."
+        )
+    return DerivaMLException(f"{host} answered {status} for {subject}: {detail}.")
 
 
 def _conflict_error(text: str, detail: str, subject: str) -> DerivaMLException:
@@ -245,23 +244,23 @@ def _conflict_error(text: str, detail: str, subject: str) -> DerivaMLException:
         columns, values = key["columns"].replace('"', ""), key["values"]
         if key["what"] == "already exists":
             return DuplicateRow(
-                f"{subject} has a row with {columns} = {values!r} already. Use that one, or give another value."
+                f"{subject} already has a row with {columns} = {values!r}. Use that row, or choose another value."
             )
         if key["what"] == "is not present":
             table = re.search(r'present in table "([^"]*)"', text)
             named = table[1] if table else "the other table"
             return UnknownRID(
-                f"{subject}.{columns} = {values!r} names no row of {named}; add that first, or give one that is there."
+                f"{subject}.{columns} = {values!r} refers to no row of {named}; add that first, or use an existing one."
             )
         other = re.search(r'referenced from table "([^"]*)"', text)
         return RowInUse(
-            f"{subject} {values!r} cannot be deleted or change its key, since {other[1] if other else 'another table'} "
-            "refers to it; change or delete that first."
+            f"{subject} {values!r} cannot be deleted or change its key: {other[1] if other else 'another table'} "
+            "refers to it. Change or delete the referring rows first."
         )
     if "violates not-null" in text:
         column = re.search(r'column "([^"]*)"', text)
         return ConfigurationError(
-            f"A row gives no {column[1] if column else 'value'} for {subject}, where it may not be empty; add it."
+            f"A row of {subject} has no {column[1] if column else 'value'}, which may not be empty; add it."
         )
     if re.search(r"Table \S+ does not exist|Schema \S+ does not exist", detail):
         return UnknownTable(f"{subject}: {detail}")
@@ -269,8 +268,8 @@ def _conflict_error(text: str, detail: str, subject: str) -> DerivaMLException:
         return UnknownColumn(f"{subject}: {detail}")
     if "revision" in detail or "22P02" in detail:
         return UnknownVersion(
-            f"{subject} is no state of this catalog: {detail}. Look whether it is of another catalog."
+            f"{subject} is not a snapshot of this catalog: {detail}. It may belong to another catalog."
         )
     if "already exists" in detail:
-        return DuplicateRow(f"{subject}: {detail} Use what is there, or choose another name.")
-    return ConfigurationError(f"{subject}: the server refuses this: {detail}.")
+        return DuplicateRow(f"{subject}: {detail} Use the existing one, or choose another name.")
+    return ConfigurationError(f"{subject}: the server rejects the request: {detail}.")

@@ -1,4 +1,4 @@
-"""ERMrest's paths: which rows are meant, in what order; each short enough for a server to take it."""
+"""Paths of ERMrest requests: filters and sort order, split so that a server accepts each path."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from deriva_ml_core.schema import Table
 __all__ = ["filter_paths", "quote_segment", "sort_modifier", "table_path"]
 
 MAX_FILTER_LENGTH = 3000
-"""Bytes of a filter, decoded: a decoded path beyond about 4,000 is answered with an HTML 404."""
+"""Bytes of a decoded filter; a server answers decoded paths over about 4,000 bytes with an HTML 404."""
 
 MAX_QUOTED_FILTER_LENGTH = 6000
-"""Bytes of a filter, as it is sent: a request line has at most 8,190 for Apache."""
+"""Bytes of an encoded filter; Apache accepts request lines of at most 8,190 bytes."""
 
 EMPTY_TEXT_PREDICATE = "::regexp::%5E%24"
-"""What an empty text matches; ``=`` needs a value."""
+"""Predicate for an empty text, since ``=`` requires a value."""
 
 
 def quote_segment(text: str) -> str:
-    """A name or value as a part of a path."""
+    """Return a name or value encoded as part of a path."""
     try:
         return quote(text, safe="")
     except UnicodeEncodeError as error:
-        raise ConfigurationError(f"{text!r} is not Unicode text; give another value.") from error
+        raise ConfigurationError(f"{text!r} is not Unicode text; use another value.") from error
 
 
 def table_path(table: Table) -> str:
-    """A table as a path names it."""
+    """Return a table's name in a path."""
     return f"{quote_segment(table.schema)}:{quote_segment(table.name)}"
 
 
 def sort_modifier(order: Sequence[str], *, descending: bool = False) -> str:
-    """The part of a path that sorts."""
+    """Return the part of a path that sorts the rows."""
     keys = ",".join(quote_segment(column) + ("::desc::" if descending else "") for column in order)
     return f"@sort({keys})" if keys else ""
 
 
 def filter_paths(table: Table, where: Where) -> list[str]:
-    """The filters that together mean these rows: ``""`` for all rows, none at all where no row can match.
+    """Return filters that together select the rows: ``""`` for all rows, none if no row can match.
 
-    A row may be meant by several of them where `where` is an `Either`.
+    If `where` is an `AnyOf`, several filters can select the same row.
     """
     conditions = where.filters if isinstance(where, AnyOf) else (where,)
     for condition in conditions:
@@ -61,13 +61,13 @@ def filter_paths(table: Table, where: Where) -> list[str]:
 def _split_filter(condition: Filter) -> Iterator[str]:
     fixed = [_equality_predicate(column, value) for column, value in condition.items() if not _is_collection(value)]
     listed = [(column, value) for column, value in condition.items() if _is_collection(value)]
-    room = MAX_FILTER_LENGTH - sum(_filter_lengths(part)[0] for part in fixed)
-    if room < 0:
+    max_length = MAX_FILTER_LENGTH - sum(_filter_lengths(part)[0] for part in fixed)
+    if max_length < 0:
         raise ConfigurationError(
-            f"The condition on {', '.join(condition)} is too long to be asked: its values have over "
-            f"{MAX_FILTER_LENGTH} bytes."
+            f"The condition on {', '.join(condition)} is too long: its values have over {MAX_FILTER_LENGTH} bytes. "
+            "Use shorter values."
         )
-    portions = [_membership_predicates(column, value, room // len(listed)) for column, value in listed]
+    portions = [_membership_predicates(column, value, max_length // len(listed)) for column, value in listed]
     for combination in product(*portions):
         yield "&".join([*fixed, *combination])
 
@@ -92,16 +92,16 @@ def _quote_value(value: object) -> str:
         return quote_segment(value.isoformat())
     if isinstance(value, (str, int, float)):
         return quote_segment(str(value))
-    raise ConfigurationError(f"{value!r} cannot be asked for: give text, a number, a truth, a time, or None.")
+    raise ConfigurationError(f"{value!r} cannot be used in a condition: use text, a number, a bool, a time, or None.")
 
 
 def _membership_predicates(column: str, values: Iterable[Any], max_length: int) -> list[str]:
-    """Alternatives that together mean that the column has one of the values."""
-    given = dict.fromkeys(values)
-    apart = [_equality_predicate(column, value) for value in given if value is None or value == ""]
-    texts = [_quote_value(value) for value in given if value is not None and value != ""]
-    found = [_any_predicate(column, portion) for portion in _batch_by_length(texts, max_length - len(column) - 10)]
-    return [*found, *apart]
+    """Return predicates of which one holds if the column has one of the values."""
+    distinct = dict.fromkeys(values)
+    special = [_equality_predicate(column, value) for value in distinct if value is None or value == ""]
+    texts = [_quote_value(value) for value in distinct if value is not None and value != ""]
+    predicates = [_any_predicate(column, batch) for batch in _batch_by_length(texts, max_length - len(column) - 10)]
+    return [*predicates, *special]
 
 
 def _any_predicate(column: str, texts: list[str]) -> str:
@@ -111,26 +111,26 @@ def _any_predicate(column: str, texts: list[str]) -> str:
 
 
 def _batch_by_length(texts: Iterable[str], max_length: int) -> Iterator[list[str]]:
-    portion: list[str] = []
-    plain = quoted = 0
+    batch: list[str] = []
+    length = quoted_length = 0
     for text in texts:
         size = _filter_lengths(text)
-        if portion and (plain + size[0] + 1 > max_length or quoted + size[1] + 1 > MAX_QUOTED_FILTER_LENGTH):
-            yield portion
-            portion, plain, quoted = [], 0, 0
-        portion.append(text)
-        plain, quoted = plain + size[0] + 1, quoted + size[1] + 1
-    if portion:
-        yield portion
+        if batch and (length + size[0] + 1 > max_length or quoted_length + size[1] + 1 > MAX_QUOTED_FILTER_LENGTH):
+            yield batch
+            batch, length, quoted_length = [], 0, 0
+        batch.append(text)
+        length, quoted_length = length + size[0] + 1, quoted_length + size[1] + 1
+    if batch:
+        yield batch
 
 
 def _filter_lengths(text: str) -> tuple[int, int]:
-    """A quoted text's bytes: decoded, and as it is sent."""
+    """Return the bytes of an encoded text: decoded, and encoded."""
     return len(text) - 2 * text.count("%"), len(text)
 
 
 def _join_alternatives(predicates: Iterable[str]) -> Iterator[str]:
-    """As many alternatives in one filter as it takes."""
-    for portion in _batch_by_length(dict.fromkeys(predicates), MAX_FILTER_LENGTH):
-        grouped = (f"({piece})" if "&" in piece else piece for piece in portion)
-        yield ";".join(grouped) if len(portion) > 1 else portion[0]
+    """Yield filters that each combine as many alternatives as their length allows."""
+    for batch in _batch_by_length(dict.fromkeys(predicates), MAX_FILTER_LENGTH):
+        grouped = (f"({piece})" if "&" in piece else piece for piece in batch)
+        yield ";".join(grouped) if len(batch) > 1 else batch[0]

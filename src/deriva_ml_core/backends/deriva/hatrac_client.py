@@ -1,4 +1,4 @@
-"""Single requests to Hatrac, and what its refusals mean."""
+"""Single requests to Hatrac, with failures translated to this package's errors."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 __all__ = ["HatracClient", "NameLocks", "ConcurrentRequest"]
 
 MAX_REQUEST_SIZE = 100 * 2**20
-"""Bytes of one request's body; a server takes at most 128 MiB."""
+"""Bytes of one request's body; a server accepts at most 128 MiB."""
 
 
 class ConcurrentRequest(StoreUnavailable):
-    """A request that met another to the same name; it may be repeated at once."""
+    """A request collided with another one for the same name; it can be repeated immediately."""
 
 
 class NameLocks:
-    """What is just being put: each name by one at a time, and the first object in a new namespace alone."""
+    """Locks that let one thread at a time upload a name, or the first object of a namespace."""
 
     def __init__(self) -> None:
         self._existing_namespaces: set[str] = set()
@@ -50,8 +50,8 @@ class NameLocks:
 
     @contextmanager
     def lock(self, namespace: str, path: str) -> Iterator[None]:
-        """Wait for those who put the same name, or the first into the same namespace, and hold others off."""
-        if getpid() != self._pid:  # a fork may have found the lock held
+        """Lock a name, and also its namespace until that is known to exist."""
+        if getpid() != self._pid:  # a forked process may have inherited the lock locked
             self._reset()
         with self._condition:
             while {path, *self._unknown_namespaces(namespace)} & self._locked_names:
@@ -69,17 +69,17 @@ class NameLocks:
         return {namespace} - self._existing_namespaces
 
     def add_namespace(self, namespace: str) -> None:
-        """Take note that a namespace is there."""
+        """Note that a namespace exists."""
         self._existing_namespaces.add(namespace)
 
 
 @dataclass(frozen=True)
 class HatracClient:
-    """A server's objects.
+    """Client for the objects of a Hatrac server.
 
     Args:
         server: The server.
-        options: How long to wait.
+        options: Timeouts and limits.
     """
 
     server: Server
@@ -96,20 +96,20 @@ class HatracClient:
         allowed_statuses: tuple[int, ...] = (),
         processing_seconds: float = 0.0,
     ) -> Response:
-        """Send one request, once.
+        """Send one request, without repeats.
 
         Args:
-            method: ``PUT`` and so on.
-            path: The object, with what follows it.
-            subject: What to call it in a message.
-            headers: Further headers.
-            body: The bytes.
-            allowed_statuses: Statuses of failure that the caller understands.
-            processing_seconds: Seconds that the server needs before it can answer.
+            method: HTTP method.
+            path: Path of the object, with parameters.
+            subject: The object's name in error messages.
+            headers: Additional headers.
+            body: Bytes or open file to send.
+            allowed_statuses: Error statuses that the caller handles.
+            processing_seconds: Seconds that the server needs before it can respond.
 
         Raises:
-            StoreUnavailable: It may succeed later; the time that the server asked for has been waited.
-            LoginRequired, AccessRefused: The user may not do that.
+            StoreUnavailable: The same request may succeed now; the pause that the server asked for is over.
+            LoginRequired, AccessRefused: The user has no access.
         """
         connect, answer = self.options.timeout
         try:
@@ -118,49 +118,48 @@ class HatracClient:
             )
         except ResponseLost as event:
             raise StoreUnavailable(
-                f"{self.server.host} did not answer for {subject} ({event}). Try again later."
+                f"No response from {self.server.host} for {subject} ({event}). Try again later."
             ) from event
         if response.status_code < 400 or response.status_code in allowed_statuses:
             return response
         raise self.error_from_response(response, subject)
 
     def error_from_response(self, response: Response, subject: str) -> DerivaMLException:
-        """The error for an answer of Hatrac, whose own words may show paths of the server and are not repeated."""
+        """Return the error for a response of Hatrac, without its text, which can contain paths on the server."""
         status, host = response.status_code, self.server.host
         if status == 401:
-            return login_required_error(host, "its object store wants a login")
+            return login_required_error(host, "for its object store")
         if status == 403:
             return AccessRefused(
-                f"The object store of {host} refuses this user {subject}. Ask its owner for the right to create "
-                f"and read "
-                "there; a right to write to the catalog does not include it."
+                f"The object store of {host} denies access to {subject}. Ask its owner for permission to create and "
+                "read objects there; write access to the catalog does not include it."
             )
-        if (found := _error_from_text(response, subject, host)) is not None:
-            return found
+        if (error := _error_from_text(response, subject, host)) is not None:
+            return error
         if status in (429, 500, 502, 503, 504):
             if self.options.max_retries:
                 self.server.sleep(retry_after(response))
             return StoreUnavailable(
-                f"The object store of {host} cannot take {subject} now ({status}). Try again later."
+                f"The object store of {host} cannot process {subject} now ({status}). Try again later."
             )
-        return FileConflict(f"The object store of {host} refuses {subject} ({status}); another thing has its name.")
+        return FileConflict(f"The object store of {host} rejects {subject} ({status}): its name is in use.")
 
 
 def _error_from_text(response: Response, subject: str, host: str) -> DerivaMLException | None:
-    """What a refusal means whose status alone does not tell."""
-    status, said = response.status_code, response.text
+    """Return the error for a status whose meaning depends on the response's text, or that is specific to Hatrac."""
+    status, text = response.status_code, response.text
     if status in (404, 410):
-        return UnknownAddress(f"{host} has no {subject}. Look whether its URL is right, and whether it was deleted.")
-    if (status == 500 and "duplicate key" in said) or (status == 409 and "in use" in said):
-        return ConcurrentRequest(f"{subject} on {host} is just being made by another. Try again.")
-    if status == 500 and "File name too long" in said:
-        return InvalidFileName(f"{subject} has a name that is too long for {host}; rename the file.")
-    if status == 409 and "not available" in said:
+        return UnknownAddress(f"{host} has no {subject}. Check its URL, and whether it was deleted.")
+    if (status == 500 and "duplicate key" in text) or (status == 409 and "in use" in text):
+        return ConcurrentRequest(f"{subject} on {host} is being created by another client. Try again.")
+    if status == 500 and "File name too long" in text:
+        return InvalidFileName(f"The name of {subject} is too long for {host}; rename the file.")
+    if status == 409 and "not available" in text:
         return FileConflict(
-            f"{subject} was deleted on {host}, which never gives a name twice. Register the file under another name."
+            f"{subject} was deleted on {host}, which never reuses a name. Register the file under another name."
         )
     if status == 400:
-        return ConfigurationError(f"{host} cannot read the request for {subject}; rename the file.")
+        return ConfigurationError(f"{host} rejects the name of {subject}; rename the file.")
     if status == 413:
-        return ConfigurationError(f"{host} does not take as many bytes at once as {subject} has: lower chunk_size.")
+        return ConfigurationError(f"{subject} is too large for one request to {host}: reduce chunk_size.")
     return None

@@ -1,4 +1,4 @@
-"""How one file's bytes get into Hatrac: at once, or in chunks that go on where they stopped."""
+"""Upload of one file to Hatrac: in one request, or in chunks that can be resumed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
+from deriva_ml_core._retry import CONCURRENT_OBJECT, UPLOAD_JOB, Attempts
 from deriva_ml_core.backends.deriva.hatrac_client import MAX_REQUEST_SIZE, ConcurrentRequest, HatracClient, NameLocks
-from deriva_ml_core.backends.deriva.http import backoff_delay
 from deriva_ml_core.backends.object_names import HatracObjectName
 from deriva_ml_core.errors import InvalidFileName, StoreUnavailable
 
@@ -30,18 +31,18 @@ READ_SIZE = 2**20
 
 
 class FileChanged(Exception):
-    """A file whose bytes are others than those that were promised."""
+    """A file changed while it was uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """A file's bytes as they were when they were read.
+    """Digest and length of a file when it was read.
 
     Args:
         file: The file.
-        md5: Their MD5, 32 hex digits.
-        length: Their number.
-        stamp: The file's inode, size and modification time in nanoseconds: where these are the same, so are the bytes.
+        md5: MD5 of its bytes, 32 hex digits.
+        length: Number of bytes.
+        stamp: The file's inode, size and modification time in nanoseconds; the bytes are the same while it is.
     """
 
     file: Path
@@ -51,31 +52,31 @@ class FileContent:
 
     @classmethod
     def read(cls, file: Path, resume: JsonValue = None) -> FileContent:
-        """Read a file; one that is as it was when it was last noted is not read again.
+        """Compute a file's digest, or take it from the saved progress if the file has not changed since.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            InvalidFileName: It is a folder or the like.
+            FileNotFoundError: The file does not exist.
+            InvalidFileName: The path is not a regular file.
         """
         stamp = _read_stamp(file)
         match resume:
-            case {"md5": str(known), "stamp": list(noted)} if noted == list(stamp):
-                return cls(file, known, stamp[1], stamp)
+            case {"md5": str(digest), "stamp": list(saved)} if saved == list(stamp):
+                return cls(file, digest, stamp[1], stamp)
         md5 = hashlib.md5(usedforsecurity=False)
         length = 0
-        with file.open("rb", buffering=0) as opened:
-            while piece := opened.read(READ_SIZE):
-                md5.update(piece)
-                length += len(piece)
+        with file.open("rb", buffering=0) as stream:
+            while block := stream.read(READ_SIZE):
+                md5.update(block)
+                length += len(block)
         return cls(file, md5.hexdigest(), length, stamp)
 
     @property
     def md5_header(self) -> str:
-        """The MD5 as Hatrac's headers have it."""
+        """The MD5 in base64, as in Hatrac's headers."""
         return base64.b64encode(bytes.fromhex(self.md5)).decode()
 
     def has_changed(self) -> bool:
-        """Whether the file has been written since."""
+        """Whether the file has changed since."""
         return _read_stamp(self.file) != self.stamp
 
     def is_identical_to(self, md5_header: str | None, length: str | None) -> bool:
@@ -85,21 +86,21 @@ class FileContent:
 
 def _read_stamp(file: Path) -> tuple[int, ...]:
     try:
-        found = file.stat()
+        status = file.stat()
     except NotADirectoryError as error:
-        raise FileNotFoundError(errno.ENOENT, "There is no such file", str(file)) from error
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file)) from error
     if not file.is_file():
-        raise InvalidFileName(f"{file} is not a file: only files can be stored.")
-    return (found.st_ino, found.st_size, found.st_mtime_ns)
+        raise InvalidFileName(f"{file} is not a regular file; only regular files can be stored.")
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class FileSlice:
-    """Part of a file as a body: read block by block while it is sent.
+    """Part of a file as a request body, read block by block while it is sent.
 
     Args:
-        file: The file, open for this slice alone.
-        start: Where it begins.
-        length: How many bytes it has.
+        file: The file, opened for this slice only.
+        start: Offset of the first byte.
+        length: Number of bytes.
     """
 
     def __init__(self, file: IO[bytes], start: int, length: int) -> None:
@@ -111,10 +112,10 @@ class FileSlice:
         return self._length
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes; never fewer in all than were promised.
+        """Return the next bytes.
 
         Raises:
-            Changed: The file has become shorter.
+            FileChanged: The file has fewer bytes than the slice.
         """
         wanted = self._remaining if size < 0 else min(size, self._remaining)
         piece = self._read(wanted)
@@ -125,34 +126,28 @@ class FileSlice:
 
 
 CHECK_FIRST_SIZE = 5 * 2**20
-"""Bytes from which we ask for an object before we send it: a refused body costs its sending."""
-
-MAX_RACE_ATTEMPTS = 10
-"""How often a request is repeated that met another to the same name."""
-
-MAX_FINISH_ATTEMPTS = 6
-"""How often a job is finished whose answer was lost, or which the server was still busy with."""
+"""Bytes from which the object is looked up before it is sent, since sending a body that is rejected takes long."""
 
 MAX_PARALLEL_CHUNKS = 2
-"""Chunks on their way at once: more helped only over a long line."""
+"""Chunks that are sent in parallel; more help only on connections with high latency."""
 
 MIN_HASH_RATE = 50e6
-"""Bytes a second that a server surely hashes when it finishes a job; 530e6 were measured."""
+"""Bytes per second that a server is assumed to hash when it completes a job; 530e6 were measured."""
 
 ProgressCallback = Callable[["JsonValue"], None]
 
 
 @dataclass(frozen=True)
 class HatracUpload:
-    """One file on its way.
+    """Upload of one file.
 
     Args:
         client: The store.
-        object_name: What the object is called.
-        content: The bytes.
-        name_locks: What else is just being put.
-        save_progress: Where to write down how far it is.
-        resume: How far it was.
+        object_name: Name of the object.
+        content: The file's digest and length.
+        name_locks: Locks shared by all uploads of the store.
+        save_progress: Function that saves the progress.
+        resume: Saved progress of an interrupted upload.
     """
 
     client: HatracClient
@@ -163,29 +158,29 @@ class HatracUpload:
     resume: JsonValue = None
 
     def run(self) -> str:
-        """Send, and return the versioned URL.
+        """Upload the file, and return the object's versioned URL.
 
         Raises:
-            Changed: The file was written meanwhile.
-            StoreUnavailable: It may succeed later.
+            FileChanged: The file changed in the meantime.
+            StoreUnavailable: The upload may succeed later.
         """
-        chunk = min(self.client.options.chunk_size, MAX_REQUEST_SIZE)
-        for attempt in range(MAX_RACE_ATTEMPTS):
+        chunk_size = min(self.client.options.chunk_size, MAX_REQUEST_SIZE)
+        attempts = Attempts(CONCURRENT_OBJECT, self.client.server.sleep)
+        while True:
             try:
                 with self.name_locks.lock(self.object_name.namespace, self.object_name.path):
-                    url = self._upload_whole() if self.content.length <= chunk else self._upload_chunks(chunk)
+                    is_small = self.content.length <= chunk_size
+                    url = self._upload_whole() if is_small else self._upload_chunks(chunk_size)
                 self.name_locks.add_namespace(self.object_name.namespace)
                 return url
             except ConcurrentRequest:
-                if attempt == MAX_RACE_ATTEMPTS - 1:
+                if not attempts.wait():
                     raise
-                self.client.server.sleep(backoff_delay(attempt))
-        raise AssertionError("unreachable")
 
-    # what is there
+    # existing objects
 
     def find_existing(self) -> tuple[str | None, bool]:
-        """The URL of an object with these very bytes, where there is one; and whether there is any under this name."""
+        """Return the URL of the object if it has the same bytes, and whether any object has this name."""
         response = self.client.request("HEAD", self.object_name.path, self.subject, allowed_statuses=(404, 409))
         if response.status_code >= 400:
             return None, False
@@ -202,12 +197,12 @@ class HatracUpload:
         url = self.object_name.versioned_url(location)
         if url is None:
             raise StoreUnavailable(
-                f"{self.client.server.host} answered with the name of another object for {self.subject}. Look at what "
-                "stands between this machine and the server."
+                f"{self.client.server.host} returned the name of another object for {self.subject}. Check for a proxy "
+                "between this machine and the server."
             )
         return url
 
-    # at once
+    # in one request
 
     def _upload_whole(self) -> str:
         headers = {
@@ -244,9 +239,7 @@ class HatracUpload:
     def _checksum_error(self) -> Exception:
         if self.content.has_changed():
             return FileChanged()
-        return StoreUnavailable(
-            f"The bytes of {self.subject} did not come to {self.client.server.host} as they were sent. Try again."
-        )
+        return StoreUnavailable(f"{self.subject} was damaged on its way to {self.client.server.host}. Try again.")
 
     # in chunks
 
@@ -256,7 +249,7 @@ class HatracUpload:
             return url
         job = _UploadJob.resume(self) or _UploadJob.create(self, chunk_size)
         url = job.finish() if job.send_all() else None
-        if url is None:  # it is gone or spoilt: once more, from the beginning
+        if url is None:  # the job is lost or damaged: start again from the beginning
             if self.content.has_changed():
                 raise FileChanged
             job = _UploadJob.create(self, chunk_size)
@@ -268,13 +261,13 @@ class HatracUpload:
 
 @dataclass
 class _UploadJob:
-    """A chunked upload.
+    """Job of a chunked upload.
 
     Args:
-        upload: Of what.
-        path: Its own path.
-        chunk_size: Bytes a chunk.
-        sent_chunks: How many chunks, from the first, are there.
+        upload: The upload.
+        path: Path of the job.
+        chunk_size: Bytes per chunk.
+        sent_chunks: Number of leading chunks that the server has.
     """
 
     upload: HatracUpload
@@ -285,7 +278,7 @@ class _UploadJob:
     @classmethod
     def create(cls, upload: HatracUpload, chunk_size: int) -> _UploadJob:
         name, content = upload.object_name, upload.content
-        given = {
+        parameters = {
             "chunk-length": chunk_size,
             "content-length": content.length,
             "content-md5": content.md5_header,
@@ -297,35 +290,37 @@ class _UploadJob:
             f"{name.path};upload?parents=true",
             upload.subject,
             headers={"Content-Type": "application/json"},
-            body=json.dumps(given).encode(),
+            body=json.dumps(parameters).encode(),
         )
-        identity = response.text.strip().rpartition(";upload/")[2]
-        if not identity.isalnum():
-            raise StoreUnavailable(f"{upload.client.server.host} named no job for {upload.subject}. Try again later.")
-        job = cls(upload, f"{name.path};upload/{identity}", chunk_size)
+        job_id = response.text.strip().rpartition(";upload/")[2]
+        if not job_id.isalnum():
+            raise StoreUnavailable(
+                f"{upload.client.server.host} did not return an upload job for {upload.subject}. Try again later."
+            )
+        job = cls(upload, f"{name.path};upload/{job_id}", chunk_size)
         job._save_progress()
         return job
 
     @classmethod
     def resume(cls, upload: HatracUpload) -> _UploadJob | None:
-        """The job of an upload that was interrupted, if it is there still and of the same bytes."""
+        """Return the job of an interrupted upload, if it still exists and is for the same bytes."""
         match upload.resume:
-            case {"job": str(identity), "chunk": int(chunk), "sent": int(done), "md5": upload.content.md5}:
-                job = cls(upload, f"{upload.object_name.path};upload/{identity}", chunk, done)
+            case {"job": str(job_id), "chunk": int(chunk_size), "sent": int(sent_chunks), "md5": upload.content.md5}:
+                job = cls(upload, f"{upload.object_name.path};upload/{job_id}", chunk_size, sent_chunks)
             case _:
                 return None
-        if not identity.isalnum():
+        if not job_id.isalnum():
             return None
         response = upload.client.request("GET", job.path, upload.subject, allowed_statuses=(403, 404, 409))
         if response.status_code >= 400:
             return None
-        found = response.json()
-        wanted = {
-            "chunk-length": chunk,
+        job_parameters = response.json()
+        expected = {
+            "chunk-length": chunk_size,
             "content-length": upload.content.length,
             "content-md5": upload.content.md5_header,
         }
-        return job if {key: found.get(key) for key in wanted} == wanted else None
+        return job if {key: job_parameters.get(key) for key in expected} == expected else None
 
     def _save_progress(self) -> None:
         content = self.upload.content
@@ -340,15 +335,15 @@ class _UploadJob:
         )
 
     def send_all(self) -> bool:
-        """Send the chunks that are not there, a few at once; False where the job is gone or spoilt."""
+        """Send the missing chunks, a few in parallel; return False if the job is lost or damaged."""
         count = -(-self.upload.content.length // self.chunk_size)
         confirmed: set[int] = set()
-        sending = map_unordered(
+        results = map_unordered(
             self._send_chunk, range(self.sent_chunks, count), MAX_PARALLEL_CHUNKS, name="deriva-ml-chunk"
         )
-        with closing(sending) as chunks:
-            for number, good in chunks:
-                if not good:
+        with closing(results) as chunks:
+            for number, is_accepted in chunks:
+                if not is_accepted:
                     return False
                 confirmed.add(number)
                 while self.sent_chunks in confirmed:
@@ -359,8 +354,8 @@ class _UploadJob:
     def _send_chunk(self, number: int) -> bool:
         start = number * self.chunk_size
         length = min(self.chunk_size, self.upload.content.length - start)
-        with self.upload.content.file.open("rb", buffering=0) as opened:
-            body: Any = FileSlice(opened, start, length)
+        with self.upload.content.file.open("rb", buffering=0) as stream:
+            body: Any = FileSlice(stream, start, length)
             response = self.upload.client.request(
                 "PUT",
                 f"{self.path}/{number}",
@@ -372,34 +367,39 @@ class _UploadJob:
         return response.status_code < 400
 
     def finish(self) -> str | None:
-        """Have the object made of the chunks; None where the job is gone, or its bytes are not those."""
-        sending = self.upload
-        for attempt in range(MAX_FINISH_ATTEMPTS):
-            lost = False
-            try:
-                response = sending.client.request(
-                    "POST",
-                    self.path,
-                    sending.subject,
-                    allowed_statuses=(404, 409, 500),
-                    processing_seconds=sending.content.length / MIN_HASH_RATE,
-                )
-            except StoreUnavailable:
-                lost = True
-            if not lost and response.status_code < 400:
-                return sending.versioned_url(response.text)
-            # done already, or the answer was lost: the object itself tells
-            url, _ = sending.find_existing()
+        """Have the server assemble the chunks; return the object's URL, or None if the job is lost or damaged."""
+        upload = self.upload
+        attempts = Attempts(UPLOAD_JOB, upload.client.server.sleep)
+        repeat = True
+        while repeat:
+            response = self._request_completion()
+            if response is not None and response.status_code < 400:
+                return upload.versioned_url(response.text)
+            # the job may be complete already: an earlier attempt's response may have been lost
+            url, _ = upload.find_existing()
             if url is not None:
                 return url
-            if not lost and response.status_code in (404, 409):
+            if response is not None and response.status_code in (404, 409):
                 self._cancel()
                 return None
-            sending.client.server.sleep(backoff_delay(attempt, initial=0.2))
+            repeat = attempts.wait()
         raise StoreUnavailable(
-            f"{sending.client.server.host} has all chunks of {sending.subject} and does not put them together. "
+            f"{upload.client.server.host} has all chunks of {upload.subject} but does not assemble them. "
             "Try again later."
         )
+
+    def _request_completion(self) -> Response | None:
+        """Ask the server to assemble the chunks; None if it does not respond."""
+        try:
+            return self.upload.client.request(
+                "POST",
+                self.path,
+                self.upload.subject,
+                allowed_statuses=(404, 409, 500),
+                processing_seconds=self.upload.content.length / MIN_HASH_RATE,
+            )
+        except StoreUnavailable:
+            return None
 
     def _cancel(self) -> None:
         self.upload.client.request("DELETE", self.path, self.upload.subject, allowed_statuses=(404, 409, 500))

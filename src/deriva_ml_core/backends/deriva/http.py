@@ -1,9 +1,8 @@
-"""One Deriva server: where it is, who asks, and one session for each request that is under way."""
+"""HTTP connection to a Deriva server: its address, the login, and a pool of sessions."""
 
 from __future__ import annotations
 
 import os
-import random
 import re
 import time
 from collections import deque
@@ -21,17 +20,17 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
-__all__ = ["ResponseLost", "SendTimeoutAdapter", "Server", "backoff_delay", "retry_after"]
+__all__ = ["ResponseLost", "SendTimeoutAdapter", "Server", "retry_after"]
 
 
 DEFAULT_TIMEOUT = (6.0, 120.0)
-"""Seconds to connect to the catalog and to wait for its answer; 5,000 rows take it about 1.4 s."""
+"""Seconds to connect to the catalog and to wait for its response, which takes about 1.4 s for 5,000 rows."""
 
 MAX_RETRY_AFTER = 60.0
-"""Seconds that a server may ask us to wait before we ask again."""
+"""Longest pause in seconds that a server's Retry-After header can request."""
 
 MAX_REDIRECTS = 5
-"""Redirects that a download follows."""
+"""Most redirects that a download follows."""
 
 SESSION_CONFIG = {
     "timeout": DEFAULT_TIMEOUT,
@@ -41,17 +40,17 @@ SESSION_CONFIG = {
     "retry_status_forcelist": [],
     "bypass_cert_verify_host_list": [],
 }
-"""The client library's settings: it repeats nothing by itself, and verifies every certificate."""
+"""Settings of the deriva client library: no retries of its own, and every certificate is verified."""
 
 RequestBody = bytes | IO[bytes] | None
 
 
 class ResponseLost(Exception):
-    """A request without an answer.
+    """A request got no response.
 
     Args:
-        reason: What the connection said.
-        unprocessed: Whether the server surely did nothing.
+        reason: The error of the connection.
+        unprocessed: Whether the server certainly did not process the request.
     """
 
     def __init__(self, reason: str, *, unprocessed: bool) -> None:
@@ -60,12 +59,12 @@ class ResponseLost(Exception):
 
 
 def _add_no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add no login: by itself requests would put one from ~/.netrc in the place of ours."""
+    """Return the request unchanged; without this, requests would replace our login by one from ~/.netrc."""
     return request
 
 
 class _ServerSession(DerivaBinding):  # type: ignore[misc]  # it has no types
-    """The client library's session, with its login."""
+    """Session of the deriva client library, with its login."""
 
     def __init__(self, scheme: str, host: str, credential: Mapping[str, str]) -> None:
         super().__init__(scheme, host, dict(credential), caching=False, session_config=SESSION_CONFIG)
@@ -85,13 +84,13 @@ class _ServerSession(DerivaBinding):  # type: ignore[misc]  # it has no types
 
 
 class Server:
-    """A server.
+    """Client for a Deriva server. Threads and forked processes can share it.
 
     Args:
-        scheme: ``https``, or ``http`` for one on this machine.
-        host: Its name, with the port where that is not the scheme's own.
-        credential: What logs in: ``bearer-token``, or ``cookie``; empty for nobody.
-        sleep: How to wait.
+        scheme: ``https``, or ``http`` for a server on this machine.
+        host: Host name, with the port unless it is the scheme's default.
+        credential: The login as ``bearer-token`` or ``cookie``; empty for anonymous access.
+        sleep: Function that waits a number of seconds between repeats.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The address that its paths follow."""
+        """Scheme and host, without a trailing slash."""
         return f"{self.scheme}://{self.host}"
 
     def request(
@@ -119,10 +118,18 @@ class Server:
         timeout: tuple[float, float] = DEFAULT_TIMEOUT,
         stream: bool = False,
     ) -> Response:
-        """Send one request and return what was answered, whatever its status.
+        """Send one request, and return the response whatever its status.
+
+        Args:
+            method: HTTP method.
+            path: Path on the server.
+            headers: Additional headers.
+            body: Bytes or open file to send.
+            timeout: Seconds to connect, and to wait for the response or for each block of the body.
+            stream: Whether the caller reads the response in pieces.
 
         Raises:
-            Lost: There was no answer.
+            ResponseLost: There is no response.
         """
         with _translate_connection_errors(), self._borrow_session() as binding:
             context = {"deriva-client-context": binding.client_context()}
@@ -137,10 +144,10 @@ class Server:
             )
 
     def download(self, path: str, *, headers: Mapping[str, str], timeout: tuple[float, float]) -> Response:
-        """Begin to bring an object; where the server sends us to another one, that one learns no login.
+        """Open the download of an object. Other hosts that the server redirects to do not receive the login.
 
         Raises:
-            Lost: There was no answer.
+            ResponseLost: There is no response, or a redirect leads to an unencrypted connection.
         """
         response = self.request("GET", path, headers=headers, timeout=timeout, stream=True)
         for _ in range(MAX_REDIRECTS):
@@ -148,12 +155,12 @@ class Server:
             if response.status_code not in (301, 302, 303, 307, 308) or not target:
                 break
             response.close()
-            here = urlsplit(target)
-            if (here.scheme, here.netloc) == (self.scheme, self.host):
+            location = urlsplit(target)
+            if (location.scheme, location.netloc) == (self.scheme, self.host):
                 response = self.request("GET", target[len(self.url) :], headers=headers, timeout=timeout, stream=True)
                 continue
-            if here.scheme != "https" and self.scheme == "https":
-                raise ResponseLost(f"{self.host} sends to {here.netloc} without encryption", unprocessed=True)
+            if location.scheme != "https" and self.scheme == "https":
+                raise ResponseLost(f"{self.host} redirects to {location.netloc} without encryption", unprocessed=True)
             with _translate_connection_errors():
                 response = requests.get(
                     target,
@@ -166,32 +173,32 @@ class Server:
         return response
 
     def close(self) -> None:
-        """Let go of the connections that nobody uses now; those in use are let go of after their answer."""
+        """Close idle connections; those in use are closed after their response."""
         self._session_pool = _SessionPool(os.getpid())
 
     @contextmanager
     def _borrow_session(self) -> Iterator[_ServerSession]:
-        """A session for one request, which no other thread has meanwhile, with connections that stand if possible."""
-        if self._session_pool.pid != os.getpid():  # a fork must not share its parent's sockets
+        """Yield a session that no other thread uses, with open connections if there are any."""
+        if self._session_pool.pid != os.getpid():  # a forked process must not use its parent's sockets
             self._session_pool = _SessionPool(os.getpid())
-        idle = self._session_pool
+        pool = self._session_pool
         try:
-            binding = idle.sessions.pop()
+            session = pool.sessions.pop()
         except IndexError:
-            binding = _ServerSession(self.scheme, self.host, self._credential)
+            session = _ServerSession(self.scheme, self.host, self._credential)
         try:
-            yield binding
+            yield session
         finally:
-            idle.sessions.append(binding)
+            pool.sessions.append(session)
 
 
 @dataclass(frozen=True)
 class _SessionPool:
-    """The sessions that nobody uses just now; a deque takes and gives without a lock, which a fork could find held.
+    """Idle sessions. A deque needs no lock, which a forked process could inherit locked.
 
     Args:
-        pid: Whose they are.
-        sessions: The one used last at the end.
+        pid: The process that opened them.
+        sessions: The sessions, the last used one at the end.
     """
 
     pid: int
@@ -203,8 +210,8 @@ def _translate_connection_errors() -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-        undone = isinstance(error, requests.exceptions.ConnectTimeout) or _is_connect_failure(error)
-        raise ResponseLost(_root_cause_message(error), unprocessed=undone) from error
+        unprocessed = isinstance(error, requests.exceptions.ConnectTimeout) or _is_connect_failure(error)
+        raise ResponseLost(_root_cause_message(error), unprocessed=unprocessed) from error
     except (requests.exceptions.RequestException, OSError) as error:
         raise ResponseLost(_root_cause_message(error), unprocessed=False) from error
 
@@ -215,31 +222,20 @@ def _is_connect_failure(error: Exception) -> bool:
 
 
 def _root_cause_message(error: BaseException) -> str:
-    """What went wrong at the bottom, without the names and addresses of Python's objects."""
+    """Return the message of the innermost error, without names and addresses of Python objects."""
     inner: Any = error
     while True:
-        deeper = getattr(inner, "reason", None) or next(
+        cause = getattr(inner, "reason", None) or next(
             (part for part in reversed(inner.args) if isinstance(part, BaseException)), None
         )
-        if not isinstance(deeper, BaseException):
+        if not isinstance(cause, BaseException):
             break
-        inner = deeper
+        inner = cause
     return re.sub(r"^\w+\(host=.*?\): ", "", str(inner).rpartition(">: ")[2]) or type(inner).__name__
 
 
-def backoff_delay(attempt: int, *, initial: float = 0.05, maximum: float = 2.0) -> float:
-    """Seconds to wait before a repeat: doubled each time, with jitter, so that those who collided part.
-
-    Args:
-        attempt: How many went before, from 0.
-        initial: The mean wait before the first repeat.
-        maximum: The most.
-    """
-    return float(min(maximum, initial * 2.0**attempt)) * random.uniform(0.5, 1.5)  # noqa: S311
-
-
 def retry_after(response: Response) -> float:
-    """The seconds that a server asks us to wait, 0 where it does not, and never more than a minute."""
+    """Return the seconds of the Retry-After header, at most `MAX_RETRY_AFTER`; 0 without one."""
     text = response.headers.get("Retry-After", "")
     try:
         return max(0.0, min(MAX_RETRY_AFTER, float(text)))
@@ -248,18 +244,18 @@ def retry_after(response: Response) -> float:
 
 
 BLOCK_SIZE = 2**18
-"""Bytes of a body that are sent at once: each has the whole time for an answer."""
+"""Bytes of a body in one block; the timeout applies to each block."""
 
 
 class SendTimeoutAdapter(HTTPAdapter):
-    """Waits for a body to be taken as long as for an answer.
+    """Adapter that applies the response timeout to sending a body.
 
-    In urllib3 the time to connect is also the time in which each block of a body must be taken, on a new connection.
-    Nothing is repeated here: who asks knows what may be repeated.
+    On a new connection, urllib3 would apply the connect timeout to each block of the body. The adapter repeats
+    nothing, since only the caller knows which requests are safe to repeat.
     """
 
     send_timeout: float | None = None
-    """Seconds in which each block must be taken."""
+    """Seconds within which the server must accept each block."""
 
     def send(
         self,
@@ -274,7 +270,7 @@ class SendTimeoutAdapter(HTTPAdapter):
         response: Response = super().send(request, stream, timeout, verify, cert, proxies)
         return response
 
-    def init_poolmanager(  # type: ignore[override]  # requests gives no more
+    def init_poolmanager(  # type: ignore[override]  # requests passes no other arguments
         self, connections: int, maxsize: int, block: bool = False
     ) -> None:
         self.poolmanager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, blocksize=BLOCK_SIZE)
@@ -285,7 +281,7 @@ class SendTimeoutAdapter(HTTPAdapter):
 
 
 class _SendTimeoutHTTPConnection(HTTPConnection):
-    """A connection that has its adapter's patience from the moment that it stands, and again when it is used again."""
+    """Connection that uses its adapter's timeout once it is open, and each time it is reused."""
 
     adapter: ClassVar[SendTimeoutAdapter]
 
@@ -294,18 +290,18 @@ class _SendTimeoutHTTPConnection(HTTPConnection):
         self.sock.settimeout(self.adapter.send_timeout)
 
     def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
-        if self.sock is not None:  # one that is used again has been given the time to connect once more
+        if self.sock is not None:  # urllib3 sets the connect timeout again on a reused connection
             self.sock.settimeout(self.adapter.send_timeout)
         super().putrequest(method, url, skip_host, skip_accept_encoding)
 
 
 class _SendTimeoutHTTPSConnection(_SendTimeoutHTTPConnection, HTTPSConnection):
-    """The same, encrypted."""
+    """Encrypted variant."""
 
 
 def _make_pool_class(
     pool: type[HTTPConnectionPool], connection: type[_SendTimeoutHTTPConnection], adapter: SendTimeoutAdapter
 ) -> type[HTTPConnectionPool]:
-    """A kind of pool whose connections have the patience of one adapter."""
-    own = type(connection.__name__, (connection,), {"adapter": adapter})
-    return type(pool.__name__, (pool,), {"ConnectionCls": own})
+    """Return a pool class whose connections use one adapter's timeout."""
+    connection_class = type(connection.__name__, (connection,), {"adapter": adapter})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection_class})

@@ -1,4 +1,4 @@
-"""A catalog's tables, between the server's documents and our values."""
+"""Conversion between a server's schema documents and the catalog model."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ __all__ = ["SYSTEM_SCHEMAS", "column_converters", "parse_model", "schema_documen
 Document = Mapping[str, Any]
 
 SYSTEM_SCHEMAS = ("public", "_ermrest", "_ermrest_history", "WWW")
-"""Schemas that hold no tables of a project."""
+"""Schemas of the server, which contain no tables of a project."""
 
 _BASE_TYPES = {"serial4": "int4", "serial8": "int8", "timestamp": "timestamptz"}
 
 
 def parse_model(document: Document) -> CatalogModel:
-    """The tables that a catalog's schema document names.
+    """Return the tables in a catalog's schema document.
 
-    A name that several schemas have means the one of ``deriva-ml``, else the first by the schema's name.
+    If several schemas have a table of the same name, the one in ``deriva-ml`` counts, else the one in the schema whose
+    name sorts first.
     """
     schemas = {name: schema for name, schema in document["schemas"].items() if name not in SYSTEM_SCHEMAS}
     tables: dict[str, Table] = {}
-    for name in sorted(schemas, key=lambda one: (one != ML_SCHEMA, one)):
-        for table, described in schemas[name]["tables"].items():
-            if described.get("kind", "table") == "table":
-                tables.setdefault(table, _parse_table(described))
+    for name in sorted(schemas, key=lambda schema_name: (schema_name != ML_SCHEMA, schema_name)):
+        for table, description in schemas[name]["tables"].items():
+            if description.get("kind", "table") == "table":
+                tables.setdefault(table, _parse_table(description))
     return CatalogModel(tables)
 
 
 def _parse_table(document: Document) -> Table:
-    own = [column for column in document["column_definitions"] if column["name"] not in SYSTEM_COLUMNS]
+    columns = [column for column in document["column_definitions"] if column["name"] not in SYSTEM_COLUMNS]
     keys = (tuple(key["unique_columns"]) for key in document["keys"])
     return Table(
         name=document["table_name"],
-        columns=tuple(_parse_column(column) for column in own),
+        columns=tuple(_parse_column(column) for column in columns),
         keys=tuple(key for key in keys if key != ("RID",)),
         foreign_keys=tuple(_parse_foreign_keys(document)),
         schema=document["schema_name"],
@@ -68,16 +69,16 @@ def _parse_column(document: Document) -> Column:
 
 def _parse_foreign_keys(document: Document) -> Iterable[ForeignKey]:
     for key in document["foreign_keys"]:
-        own, named = key["foreign_key_columns"], key["referenced_columns"]
+        columns, referenced = key["foreign_key_columns"], key["referenced_columns"]
         if (
-            len(own) == 1
-            and named[0]["schema_name"] not in SYSTEM_SCHEMAS
-            and own[0]["column_name"] not in SYSTEM_COLUMNS
+            len(columns) == 1
+            and referenced[0]["schema_name"] not in SYSTEM_SCHEMAS
+            and columns[0]["column_name"] not in SYSTEM_COLUMNS
         ):
             yield ForeignKey(
-                column=own[0]["column_name"],
-                table=named[0]["table_name"],
-                to=named[0]["column_name"],
+                column=columns[0]["column_name"],
+                table=referenced[0]["table_name"],
+                to=referenced[0]["column_name"],
                 cascade=key.get("on_delete") == "CASCADE",
             )
 
@@ -86,14 +87,14 @@ Converter = Callable[[Any], Any]
 
 
 def column_converters(table: Table) -> dict[str, Converter]:
-    """What turns the server's values into ours, for the columns that need it."""
-    kinds = {column.name: column.type for column in table.columns} | {"RCT": "timestamptz", "RMT": "timestamptz"}
-    found = {"timestamptz": _normalize_timestamp, "float8": _convert_float, "float4": _convert_float}
-    return {name: found[kind] for name, kind in kinds.items() if kind in found}
+    """Return the functions that convert the server's values, for the columns that need one."""
+    types = {column.name: column.type for column in table.columns} | {"RCT": "timestamptz", "RMT": "timestamptz"}
+    converters = {"timestamptz": _normalize_timestamp, "float8": _convert_float, "float4": _convert_float}
+    return {name: converters[column_type] for name, column_type in types.items() if column_type in converters}
 
 
 def _normalize_timestamp(text: Any) -> Any:
-    """With all six digits, so that texts have the order of the times; the server leaves zeros out."""
+    """Write all six fractional digits, so that texts sort like times; the server omits trailing zeros."""
     if text is None or (len(text) == 32 and text.endswith("+00:00")):
         return text
     return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
@@ -103,7 +104,7 @@ def _convert_float(number: Any) -> Any:
     return None if number is None else float(number)
 
 
-# what is sent
+# documents that are sent
 
 _SYSTEM_COLUMN_TITLES = {
     "RID": "Record ID",
@@ -115,12 +116,12 @@ _SYSTEM_COLUMN_TITLES = {
 
 
 def table_document(table: Table, get_schema: Callable[[str], str], new_tables: Mapping[str, Table]) -> dict[str, Any]:
-    """What the server is asked to make, shown well by Chaise.
+    """Return the document that creates a table, with annotations for Chaise.
 
     Args:
         table: The table.
-        get_schema: The schema of each table that foreign keys name.
-        new_tables: All tables that are made with it, by name.
+        get_schema: Function that returns the schema of a table that foreign keys refer to.
+        new_tables: All tables that the same request creates, by name.
     """
     clients = [
         _foreign_key_document(table, ForeignKey(column, "ERMrest_Client", "ID"), "public") for column in ("RCB", "RMB")
@@ -173,7 +174,7 @@ def _foreign_key_document(table: Table, key: ForeignKey, schema: str) -> dict[st
     return {
         "foreign_key_columns": [{"schema_name": table.schema, "table_name": table.name, "column_name": key.column}],
         "referenced_columns": [{"schema_name": schema, "table_name": key.table, "column_name": key.to}],
-        # a term that gets another name takes its rows with it
+        # rows that refer to a term follow when the term is renamed
         "on_update": "CASCADE" if key.cascade or (key.to != "RID" and schema != "public") else "NO ACTION",
         "on_delete": "CASCADE" if key.cascade else "NO ACTION",
         "names": [foreign_key_name(table, key.column)],
@@ -184,28 +185,30 @@ def _foreign_key_document(table: Table, key: ForeignKey, schema: str) -> dict[st
 def schema_documents(
     model: CatalogModel, tables: Iterable[Table], schemas: Iterable[str], extra_schemas: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """The documents of one request that makes tables, and those of their schemas that are not there yet.
+    """Return the documents of one request that creates tables and their missing schemas.
 
     Args:
-        model: The tables that are there.
-        tables: The tables to make.
-        schemas: The schemas that are there.
-        extra_schemas: Further schemas to make, without tables.
+        model: The existing tables.
+        tables: The tables to create.
+        schemas: The existing schemas.
+        extra_schemas: Additional schemas to create, without tables.
 
     Raises:
-        UnknownTable: A foreign key refers to a table that is neither there nor given.
+        UnknownTable: A foreign key refers to a table that neither exists nor is created.
     """
     new = list(tables)
-    places = {table.name: table.schema for table in (*model.tables.values(), *new)}
+    schema_by_table = {table.name: table.schema for table in (*model.tables.values(), *new)}
 
     def get_schema(name: str) -> str:
-        if name not in places:
-            raise UnknownTable(f"A foreign key refers to {name!r}, which is no table; make that first.")
-        return places[name]
+        if name not in schema_by_table:
+            raise UnknownTable(f"A foreign key refers to {name!r}, which is not a table; create that first.")
+        return schema_by_table[name]
 
     missing = dict.fromkeys(
         name for name in (*(table.schema for table in new), *extra_schemas) if name not in set(schemas)
     )
-    made = [{"schema_name": name, "comment": None, "annotations": UNDERSCORES_AS_SPACES} for name in missing]
-    together = {table.name: table for table in new}
-    return [*made, *(table_document(table, get_schema, together) for table in new)]
+    schema_creations = [
+        {"schema_name": name, "comment": None, "annotations": UNDERSCORES_AS_SPACES} for name in missing
+    ]
+    new_tables = {table.name: table for table in new}
+    return [*schema_creations, *(table_document(table, get_schema, new_tables) for table in new)]

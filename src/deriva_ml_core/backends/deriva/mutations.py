@@ -1,4 +1,4 @@
-"""How rows are added so that doing it again is safe: defaults, reserved ids, keys, and answers that were lost."""
+"""Insertion of rows that can safely be repeated: defaults, reserved RIDs, keys, and lost responses."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ ReserveRids = Callable[[int], list[str]]
 
 
 def prepare_rows(table: Table, rows: Sequence[InputRow], reserve_rids: ReserveRids) -> tuple[list[dict[str, Any]], str]:
-    """Rows as they are sent, and the parameters that say which columns they leave to the server.
+    """Return rows as they are sent, and the URL parameters naming the columns that the server fills.
 
     Args:
         table: The table.
-        rows: Any columns, in each others'.
-        reserve_rids: How to get record ids, where some rows give one and others do not.
+        rows: The rows; they need not have the same columns.
+        reserve_rids: Function that reserves RIDs, used if only some rows have one.
+
+    Raises:
+        UnknownColumn: A column does not exist, or only the server writes it.
+        ConfigurationError: Only some rows have a value for a column whose default only the server can compute.
     """
     check_writable(table, sorted({column for row in rows for column in row}))
     sent = [dict(row) for row in rows]
@@ -32,12 +36,12 @@ def prepare_rows(table: Table, rows: Sequence[InputRow], reserve_rids: ReserveRi
     for row in sent:
         if "RID" in row:
             check_row_rid(row["RID"])
-    left: list[Column] = []
+    defaulted: list[Column] = []
     mixed: list[Column] = []
     for column in table.columns:
-        given = sum(column.name in row for row in sent)
-        if column.default is not None and given < len(sent):
-            (mixed if given else left).append(column)
+        count = sum(column.name in row for row in sent)
+        if column.default is not None and count < len(sent):
+            (mixed if count else defaulted).append(column)
     if 0 < with_rid < len(sent) or (mixed and not with_rid):
         without = [row for row in sent if "RID" not in row]
         for row, rid in zip(without, reserve_rids(len(without)), strict=True):
@@ -47,49 +51,49 @@ def prepare_rows(table: Table, rows: Sequence[InputRow], reserve_rids: ReserveRi
         default = str(column.default)
         if "(" in default:
             raise ConfigurationError(
-                f"{table.name}.{column.name} is given for some rows and not for others, and only the server knows its "
-                f"default ({default}): give it for all of them or for none."
+                f"{table.name}.{column.name} is set for some rows only, and only the server can compute its default "
+                f"({default}): set it for all rows or for none."
             )
         for row in sent:
             row.setdefault(column.name, default.replace("{RID}", row["RID"]))
-    parameters = [f"defaults={','.join(quote_segment(column.name) for column in left)}"] if left else []
+    parameters = [f"defaults={','.join(quote_segment(column.name) for column in defaulted)}"] if defaulted else []
     return sent, "&".join([*parameters, "nondefaults=RID"] if with_rid else parameters)
 
 
 def insert_rows(
     client: ErmrestClient, table: Table, rows: Sequence[InputRow], reserve_rids: ReserveRids, *, skip_existing: bool
 ) -> list[Row]:
-    """Add rows of one table, all or none.
+    """Insert rows into one table, all or none.
 
     Args:
         client: The catalog.
         table: The table.
-        rows: What to add.
-        reserve_rids: How to get record ids.
-        skip_existing: Whether rows whose key is taken are passed over.
+        rows: The rows.
+        reserve_rids: Function that reserves RIDs.
+        skip_existing: Whether to skip rows whose key exists.
 
     Returns:
-        Those that were added, complete, as the server has them; where an answer was lost and the rows may be skipped, a
-        repeat knows no more of those than of the others, and they are left out.
+        The inserted rows, complete, as the server stores them. If a response was lost and rows may be skipped, rows of
+        the lost attempt are left out, since the repeat cannot distinguish them from existing ones.
     """
     sent, parameters = prepare_rows(table, rows, reserve_rids)
-    named = "nondefaults=RID" in parameters
+    has_rids = "nondefaults=RID" in parameters
     if skip_existing:
         sent = _drop_duplicate_keys(table, sent)
         parameters = "&".join([*([parameters] if parameters else []), "onconflict=skip"])
     path = f"/entity/{table_path(table)}" + (f"?{parameters}" if parameters else "")
-    rids = [row["RID"] for row in sent] if named else []
+    rids = [row["RID"] for row in sent] if has_rids else []
     try:
-        # with reserved ids, or where taken keys are passed over, what came of a lost answer can be found out
-        response = client.request("POST", path, table.name, payload=sent, idempotent=skip_existing and not named)
+        # the outcome of a lost response can be determined by reserved RIDs, and is irrelevant if keys are skipped
+        response = client.request("POST", path, table.name, payload=sent, idempotent=skip_existing and not has_rids)
     except WriteOutcomeUnknown:
-        if not named:
+        if not has_rids:
             raise
-        if there := select_by_rid(client, table, rids):
-            return there
+        if present := select_by_rid(client, table, rids):
+            return present
         response = client.request("POST", path, table.name, payload=sent, idempotent=False)
     except AccessRefused as error:
-        if not named:
+        if not has_rids:
             raise
         return _retry_without_existing(client, table, sent, path, error, skip_existing=skip_existing)
     added: list[Row] = response.json()
@@ -97,26 +101,26 @@ def insert_rows(
 
 
 def _drop_duplicate_keys(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows without those that share a key with one before them, which the server would refuse altogether."""
+    """Return the rows without those that repeat the key of an earlier one; the server would reject the request."""
     for key in (("RID",), *table.keys):
         seen: set[str] = set()
-        kept = []
+        distinct = []
         for row in rows:
             values = [row.get(column) for column in key]
             if None not in values and repr(values) in seen:
                 continue
             seen.add(repr(values))
-            kept.append(row)
-        rows = kept
+            distinct.append(row)
+        rows = distinct
     return rows
 
 
 def select_by_rid(client: ErmrestClient, table: Table, rids: Sequence[str]) -> list[Row]:
-    """The rows of the table that have one of these record ids."""
-    found: list[Row] = []
-    for portion in filter_paths(table, {"RID": list(rids)}):
-        found += client.get_json(f"/entity/{table_path(table)}/{portion}", table.name)
-    return found
+    """Return the rows of the table with these RIDs."""
+    rows: list[Row] = []
+    for condition in filter_paths(table, {"RID": list(rids)}):
+        rows += client.get_json(f"/entity/{table_path(table)}/{condition}", table.name)
+    return rows
 
 
 def _retry_without_existing(
@@ -128,13 +132,13 @@ def _retry_without_existing(
     *,
     skip_existing: bool,
 ) -> list[Row]:
-    """Go on after a refusal that may mean that a reserved id has been used: then its row is there."""
+    """Insert the remaining rows after a refusal, which may mean that rows with reserved RIDs exist already."""
     taken = {row["RID"] for row in select_by_rid(client, table, [row["RID"] for row in rows])}
     if not taken:
         raise error
     if not skip_existing:
         raise DuplicateRow(
-            f"{table.name} has a row with RID = {min(taken)!r} already. Use that one, or give another value."
+            f"{table.name} already has a row with RID = {min(taken)!r}. Use that row, or choose another value."
         ) from error
     rest = [row for row in rows if row["RID"] not in taken]
     if not rest:

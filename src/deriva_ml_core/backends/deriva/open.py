@@ -1,4 +1,4 @@
-"""How a catalog on a server is opened: which server, who asks, and whether it has what is needed."""
+"""Opening and creating catalogs on a Deriva server: address, login, and the tables that recording a run requires."""
 
 from __future__ import annotations
 
@@ -39,75 +39,79 @@ def open_backend(address: Address, home: Path) -> Backend:
     """Open a catalog on a server.
 
     Args:
-        address: The server's name, and the catalog's number, with ``@<snapshot>`` for a state of the past.
-        home: The folder under which working folders of all catalogs lie.
+        address: Host name and catalog number, with ``@<snapshot>`` for a past state.
+        home: The folder that contains the working folders of all catalogs.
 
     Raises:
-        ConfigurationError: No number is given, or the catalog lacks tables that are needed; they are named.
-        LoginRequired, AccessRefused: The user may not.
+        ConfigurationError: The address has no catalog number, or the catalog lacks required tables.
+        LoginRequired, AccessRefused: The user has no access.
         UnknownAddress: There is no such catalog.
         CatalogUnavailable: The server cannot be reached.
     """
     if not address.catalog_id:
         raise ConfigurationError(
-            f"{address.hostname} has several catalogs: give the number of one, as DerivaML({address.hostname!r}, '1'), "
-            f"or make a new one with DerivaML.create({address.hostname!r}, project_name=...)."
+            f"{address.hostname} has several catalogs: pass the number of one, as in "
+            f"DerivaML({address.hostname!r}, '1'), or create one with "
+            f"DerivaML.create({address.hostname!r}, project_name=...)."
         )
     server = server_from_address(address)
     number, _, snapshot = address.catalog_id.partition("@")
     catalog = DerivaCatalog(server, quote(number, safe=""))
-    known = adapt_catalog(catalog)
-    _check_required_columns(known.model, catalog.name)
-    seen = known.at(snapshot) if snapshot else known
-    return Backend(seen, DerivaStore(server), _catalog_folder(home, server, number))
+    adapted = adapt_catalog(catalog)
+    _check_required_columns(adapted.model, catalog.name)
+    opened = adapted.at(snapshot) if snapshot else adapted
+    return Backend(opened, DerivaStore(server), _catalog_folder(home, server, number))
 
 
 def create_or_extend_catalog(
     address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None = None
 ) -> str:
-    """Make a catalog on a server, or give one that is there what it lacks, and return its number.
+    """Create a catalog on a server, or add the missing standard tables to an existing one.
 
     Args:
-        address: The server, and the number of a catalog that is there.
-        project_name: The name of the schema for the project's own tables.
-        acls: Who may do what, by ERMrest's names for rights.
+        address: The server, and the number of an existing catalog; without a number a catalog is created.
+        project_name: Name of the schema for the project's own tables.
+        acls: Users and groups by the name of an ERMrest access control list.
+
+    Returns:
+        The catalog's number.
     """
     server = server_from_address(address)
     if address.catalog_id is None:
         return create_catalog(server, project_name, acls).catalog_id
     catalog = DerivaCatalog(server, quote(address.catalog_id, safe=""))
     ensure_default_schema(catalog, project_name)
-    for access, who in (acls or {}).items():
-        catalog.set_acl(access, who)
+    for acl, roles in (acls or {}).items():
+        catalog.set_acl(acl, roles)
     return catalog.catalog_id
 
 
 def server_from_address(address: Address) -> Server:
-    """The server that an address names, and the login for it: the one given, else the one that the user has stored.
+    """Return the server of an address, with the address's credential or else the one that the user has stored.
 
     Raises:
-        UnknownAddress: It names no server, or one on another machine without encryption.
+        UnknownAddress: The address is not a host, or uses http for another machine.
     """
-    named = HOST_PATTERN.fullmatch(address.hostname or "")
-    if named is None:
-        raise UnknownAddress(f"{address.hostname!r} names no server: give a host name or https://<host>.")
-    scheme, host = (named["scheme"] or "https").lower(), named["host"].lower()
+    match = HOST_PATTERN.fullmatch(address.hostname or "")
+    if match is None:
+        raise UnknownAddress(f"{address.hostname!r} is not a server: use a host name or https://<host>.")
+    scheme, host = (match["scheme"] or "https").lower(), match["host"].lower()
     if scheme == "http" and host not in LOOPBACK_HOSTS:
         raise UnknownAddress(
-            f"{address.hostname!r} would carry the login unencrypted: give https://{host}{named['port'] or ''}."
+            f"{address.hostname!r} would send the login unencrypted: use https://{host}{match['port'] or ''}."
         )
-    place = host + (named["port"] or "")
+    host_and_port = host + (match["port"] or "")
     if address.credential is not None:
-        given = {key: secret.get_secret_value() for key, secret in address.credential.items()}
-        return Server(scheme, place, given)
-    return Server(scheme, place, _load_credential(place))
+        credential = {key: secret.get_secret_value() for key, secret in address.credential.items()}
+        return Server(scheme, host_and_port, credential)
+    return Server(scheme, host_and_port, _load_credential(host_and_port))
 
 
 def _load_credential(host: str) -> Mapping[str, str]:
     from deriva.core import get_credential
 
-    found: Mapping[str, str] | None = get_credential(host, update_bdbag_keychain=False)
-    return found or {}
+    credential: Mapping[str, str] | None = get_credential(host, update_bdbag_keychain=False)
+    return credential or {}
 
 
 def _catalog_folder(home: Path, server: Server, catalog_id: str) -> Path:
@@ -115,18 +119,18 @@ def _catalog_folder(home: Path, server: Server, catalog_id: str) -> Path:
 
 
 def _check_required_columns(model: CatalogModel, name: str) -> None:
-    """Raise `ConfigurationError` naming the tables and columns that a catalog lacks for recording runs."""
+    """Raise `ConfigurationError` if a catalog lacks tables or columns that recording a run requires."""
     missing = []
     for table, needed in REQUIRED_COLUMNS.items():
-        known = model.tables.get(table)
-        if known is None:
+        existing = model.tables.get(table)
+        if existing is None:
             missing.append(table)
-        elif lacking := needed - known.column_names:
+        elif lacking := needed - existing.column_names:
             missing.append(f"{table}.{', '.join(sorted(lacking))}")
     if missing:
         raise ConfigurationError(
             f"{name} cannot record runs: it lacks {'; '.join(missing)}. Ask its owner to add the deriva-ml schema, or "
-            "make a new catalog with DerivaML.create(...)."
+            "create a catalog with DerivaML.create(...)."
         )
 
 
@@ -140,27 +144,28 @@ REQUIRED_COLUMNS: Mapping[str, frozenset[str]] = {
     "Asset_Type": frozenset({"Name"}),
     "Asset_Role": frozenset({"Name"}),
 }
-"""The tables without which no run can be recorded, and their columns; a catalog without others lacks only their use."""
+"""The tables and columns that recording a run requires; a catalog that lacks others only lacks what they are for."""
 
 WEB_PAGES_SCHEMA = "WWW"
-"""The schema of a catalog's web pages: other clients, deriva-ml 1.17 among them, look into it, and fail without."""
+"""Schema of a catalog's web pages. Other clients, such as deriva-ml 1.17, read it and fail if it is missing."""
 
 
 def create_catalog(server: Server, project: str, acls: Mapping[str, Sequence[str]] | None = None) -> DerivaCatalog:
-    """Make a catalog with the standard tables and terms.
+    """Create a catalog with the standard tables and terms.
 
     Args:
         server: The server.
-        project: The project's name, which names the schema of its own tables.
-        acls: Who may do what: users and groups by ``owner``, ``enumerate``, ``write`` and the like, as ERMrest's
-            access control lists have them; None leaves all to the one who makes it.
+        project: The project's name, which is also the name of the schema for its own tables.
+        acls: Users and groups by the name of an ERMrest access control list, such as ``owner``, ``enumerate`` or
+            ``write``; None gives access to the creator only.
 
     Raises:
-        ConfigurationError: The project's name cannot name a schema.
-        LoginRequired, AccessRefused: This user may not make catalogs.
+        ConfigurationError: The project's name is not a valid schema name.
+        LoginRequired, AccessRefused: The user cannot create catalogs.
+        CatalogUnavailable: The server did not confirm that it created the catalog.
     """
     if not project.strip() or project in (ML_SCHEMA, "public", WEB_PAGES_SCHEMA) or project.startswith("_"):
-        raise ConfigurationError(f"A project cannot be named {project!r}: choose a name that begins with a letter.")
+        raise ConfigurationError(f"{project!r} is not a valid project name: choose one that begins with a letter.")
     try:
         response = validate_response(
             server.request(
@@ -172,45 +177,48 @@ def create_catalog(server: Server, project: str, acls: Mapping[str, Sequence[str
         )
     except ResponseLost as event:
         raise CatalogUnavailable(
-            f"{server.host} did not say whether it made a catalog ({event}). Look there before you try again."
+            f"{server.host} did not confirm that it created a catalog ({event}). Check the server before you try again."
         ) from event
     if response.status_code >= 400:
         raise error_from_response(response, server.host, "a new catalog")
     number = str(response.json()["id"])
     catalog = DerivaCatalog(server, number, ModelCache(ErmrestClient(server, number), is_new=True))
     ensure_default_schema(catalog, project)
-    for access, who in (acls or {}).items():
-        catalog.set_acl(access, who)
+    for acl, roles in (acls or {}).items():
+        catalog.set_acl(acl, roles)
     return catalog
 
 
 def ensure_default_schema(catalog: DerivaCatalog, project: str) -> None:
-    """Give a catalog those standard tables and terms that it lacks: one request for all tables, one a vocabulary.
+    """Add missing standard tables and terms to a catalog: one request for all tables, one for each vocabulary.
 
-    What is there stays as it is, also where its columns are called otherwise.
+    Existing tables stay as they are, even if their columns have other names.
 
     Args:
-        catalog: The catalog, new or not.
-        project: The name of the schema for the project's own tables.
+        catalog: The catalog.
+        project: Name of the schema for the project's own tables.
     """
     missing = [table for table in default_tables() if table.name not in catalog.model.tables]
     if missing:
         catalog.create_tables(
             [_table_for_project(table, project) for table in missing], extra_schemas=[WEB_PAGES_SCHEMA]
         )
-    known = adapt_catalog(catalog)
+    adapted = adapt_catalog(catalog)
     for vocabulary, terms in DEFAULT_TERMS.items():
         rows = [{"Name": name, "Description": description} for name, description in terms.items()]
-        known.insert(vocabulary, rows, skip_existing=True)
+        adapted.insert(vocabulary, rows, skip_existing=True)
 
 
 def _table_for_project(table: Table, project: str) -> Table:
-    """A table of the project's in its schema; terms have ids in its name, but for those of workflows."""
+    """Return a table with the project's schema, and a vocabulary with term IDs that begin with the project's name.
+
+    Workflow types keep their IDs.
+    """
     if table.schema == DOMAIN_SCHEMA:
         return replace(table, schema=project)
     if not table.is_vocabulary or table.name == MLVocab.workflow_type:
         return table
-    named = (
+    columns = (
         replace(column, default=f"{project}:{{RID}}") if column.name == "ID" else column for column in table.columns
     )
-    return replace(table, columns=tuple(named))
+    return replace(table, columns=tuple(columns))

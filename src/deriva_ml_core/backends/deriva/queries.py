@@ -1,4 +1,4 @@
-"""What is read from a remote catalog, as it is now or as it was."""
+"""Queries of a catalog on a Deriva server, in its present state or at a snapshot."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Table
 __all__ = ["RID_LEASE_TABLE", "ModelCache", "CatalogReader"]
 
 ALL_ROWS: Where = MappingProxyType({})
-"""The condition that every row meets."""
+"""Condition that every row meets."""
 
 MAX_SINGLE_LOOKUPS = 8
-"""Up to so many record ids are looked up one by one, in all tables at once."""
+"""Most RIDs that are looked up one by one, each in all tables with one request."""
 
 RID_LEASE_TABLE = "ERMrest_RID_Lease"
-"""Where reserved record ids stand; an owner's stay there when they are used."""
+"""Table of reserved RIDs. Those that an owner reserved stay in it after they are used."""
 
 
 class ModelCache:
-    """The model of a catalog, read once and kept.
+    """Cache of a catalog's model.
 
     Args:
         client: The catalog.
-        is_new: Whether it was made just now, so that it has none of ours.
+        is_new: Whether the catalog was just created, so that it has no tables of a project yet.
     """
 
     def __init__(self, client: ErmrestClient, *, is_new: bool = False) -> None:
@@ -47,7 +47,7 @@ class ModelCache:
         self._load_document({"schemas": {"public": {"tables": {}}}} if is_new else self._fetch_document())
 
     def refresh(self) -> CatalogModel:
-        """Read the tables again."""
+        """Read the model again."""
         return self._load_document(self._fetch_document())
 
     def _fetch_document(self) -> Any:
@@ -60,17 +60,19 @@ class ModelCache:
         return self.model
 
     def lookup_table(self, table: str) -> Table:
-        """The table of that name; another process may just have made it."""
+        """Return the table of that name; read the model again if it is missing, since another process can create it."""
         if table not in self.model.tables:
             self.refresh()
         return self.model.table(table)
 
     def convert_rows(self, table: Table, rows: list[Row]) -> list[Row]:
-        """Rows as ours are, whatever columns there were then."""
-        change = self._converters.get(table.name) or self._converters.setdefault(table.name, column_converters(table))
+        """Convert the server's values in place, and add columns that a snapshot lacks."""
+        converters = self._converters.get(table.name)
+        if converters is None:
+            converters = self._converters[table.name] = column_converters(table)
         width = len(SYSTEM_COLUMNS) + len(table.columns)
         for row in rows:
-            for column, converter in change.items():
+            for column, converter in converters.items():
                 if column in row:
                     row[column] = converter(row[column])
             if len(row) < width:
@@ -80,13 +82,13 @@ class ModelCache:
 
 
 class CatalogReader:
-    """What can be asked of a catalog, now or then.
+    """The reading methods of a catalog.
 
     Args:
         server: The server.
         catalog_id: The catalog's number.
-        model_cache: Its tables, known already; None to read them.
-        snapshot: The state; None for the present one.
+        model_cache: The catalog's model; None to read it.
+        snapshot: ID of the snapshot; None for the present state.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class CatalogReader:
         return self._model_cache.refresh()
 
     def cite(self, rid: str, snapshot: str | None = None) -> str:
-        """The URL that the server resolves: ``https://<host>/id/<catalog>/<RID>[@<snapshot>]``."""
+        """Return the URL that the server resolves: ``https://<host>/id/<catalog>/<RID>[@<snapshot>]``."""
         return f"{self._server.url}/id/{self._catalog_id}/{check_rid(rid)}" + (f"@{snapshot}" if snapshot else "")
 
     def select(
@@ -125,14 +127,14 @@ class CatalogReader:
         descending: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
-        found = self._model_cache.lookup_table(table)
-        check_columns(found, order)
-        places, where = self._resolve_subquery(found, where)
-        asked = filter_paths(found, where)
+        target = self._model_cache.lookup_table(table)
+        check_columns(target, order)
+        paths, where = self._resolve_subquery(target, where)
+        filters = filter_paths(target, where)
         if limit == 0:
             return []
-        bound = sort_modifier(order, descending=descending) + ("" if limit is None else f"?limit={limit}")
-        parts = [self._fetch_rows(found, each + bound, place) for place in places for each in asked]
+        modifiers = sort_modifier(order, descending=descending) + ("" if limit is None else f"?limit={limit}")
+        parts = [self._fetch_rows(target, condition + modifiers, path) for path in paths for condition in filters]
         if len(parts) == 1:
             return parts[0]
         rows = list({row["RID"]: row for part in parts for row in part}.values())
@@ -140,29 +142,30 @@ class CatalogReader:
         return rows[:limit]
 
     def _resolve_subquery(self, table: Table, where: Where) -> tuple[list[str], Where]:
-        """The paths whose rows are meant, from the linked rows where a condition asks for some; and what is left."""
-        linked = (
-            {} if isinstance(where, AnyOf) else {c: each for c, each in where.items() if isinstance(each, InSubquery)}
-        )
-        if not linked or isinstance(where, AnyOf):
+        """Return the paths to a table's rows, through the linked table of a subquery, and the remaining conditions."""
+        if isinstance(where, AnyOf):
             return [table_path(table)], where
-        ((column, asked),) = linked.items()
-        other = self._model_cache.lookup_table(asked.table)
-        step = f"(RID)=({table_path(table)}:{quote_segment(column)})"
-        places = ["/".join(filter(None, (table_path(other), each, step))) for each in filter_paths(other, asked.where)]
-        return places, {each: value for each, value in where.items() if each != column}
+        subqueries = {column: value for column, value in where.items() if isinstance(value, InSubquery)}
+        if not subqueries:
+            return [table_path(table)], where
+        ((linked_column, subquery),) = subqueries.items()
+        linked = self._model_cache.lookup_table(subquery.table)
+        step = f"(RID)=({table_path(table)}:{quote_segment(linked_column)})"
+        conditions = filter_paths(linked, subquery.where)
+        paths = ["/".join(filter(None, (table_path(linked), condition, step))) for condition in conditions]
+        return paths, {column: value for column, value in where.items() if column != linked_column}
 
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
         if size < 1:
-            raise ConfigurationError(f"A page has at least one row, not {size}.")
-        found = self._model_cache.lookup_table(table)
-        return self._iter_pages(found, filter_paths(found, where), size)
+            raise ConfigurationError(f"The page size must be at least 1, not {size}.")
+        target = self._model_cache.lookup_table(table)
+        return self._iter_pages(target, filter_paths(target, where), size)
 
     def _iter_pages(self, table: Table, filters: list[str], size: int) -> Iterator[list[Row]]:
         if len(filters) == 1:
             yield from self._iter_filter_pages(table, filters[0], size)
             return
-        streams = [(row for page in self._iter_filter_pages(table, each, size) for row in page) for each in filters]
+        streams = [(row for rows in self._iter_filter_pages(table, path, size) for row in rows) for path in filters]
         page: list[Row] = []
         last = None
         for row in heapq.merge(*streams, key=lambda row: row["RID"]):
@@ -186,7 +189,7 @@ class CatalogReader:
             after = f"@after({quote_segment(page[-1]['RID'])})"
 
     def _fetch_rows(self, table: Table, suffix: str, base_path: str = "") -> list[Row]:
-        """The rows behind a table's path; none where the table was made after the state that is asked for."""
+        """Return the rows at a table's path; none if the table was created after the snapshot."""
         separator = "" if suffix.startswith(("@", "?")) or not suffix else "/"
         try:
             rows = self._client.get_json(f"/entity/{base_path or table_path(table)}{separator}{suffix}", table.name)
@@ -197,45 +200,45 @@ class CatalogReader:
         return self._model_cache.convert_rows(table, rows)
 
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
-        among = [self._model_cache.lookup_table(table) for table in tables]
+        candidates = [self._model_cache.lookup_table(table) for table in tables]
         left = {check_row_rid(rid) for rid in rids}
         located: dict[str, str] = {}
-        if len(left) <= (len(among) or MAX_SINGLE_LOOKUPS):
+        if len(left) <= (len(candidates) or MAX_SINGLE_LOOKUPS):
             located = self._locate_individually(left)
             left = {rid for rid in left if located.get(rid) == RID_LEASE_TABLE}
             located = {rid: table for rid, table in located.items() if table in (tables or self.model.tables)}
-        for table in among or _sort_by_likelihood(self.model.tables.values() if left else ()):
+        for table in candidates or _sort_by_likelihood(self.model.tables.values() if left else ()):
             for condition in filter_paths(table, {"RID": left}):
                 try:
                     rows = self._client.get_json(f"/attribute/{table_path(table)}/{condition}/RID", table.name)
                 except UnknownTable:
-                    continue  # it was made later, or is gone
+                    continue  # it was created after the snapshot, or deleted
                 located.update((row["RID"], table.name) for row in rows)
             left -= located.keys()
         return located
 
     def _locate_individually(self, rids: Iterable[str]) -> dict[str, str]:
-        """The table that the server names for each record id: perhaps `LEASES`, though a row has that id by now."""
-        found = {}
+        """Return each RID's table as the server names it; `RID_LEASE_TABLE` even if a row uses the RID by now."""
+        located: dict[str, str] = {}
         for rid in rids:
             response = self._client.request("GET", f"/entity_rid/{quote_segment(rid)}", rid, allowed_statuses=(404,))
             if response.status_code < 400:
-                found[rid] = response.json()["table_name"]
+                located[rid] = response.json()["table_name"]
             elif "html" in response.headers.get("Content-Type", ""):
                 raise error_from_response(response, self._server.host, rid)
-        if not set(found.values()) <= self.model.tables.keys() | {RID_LEASE_TABLE}:
+        if not set(located.values()) <= self.model.tables.keys() | {RID_LEASE_TABLE}:
             self.refresh()
-        return found
+        return located
 
     def close(self) -> None:
         self._server.close()
 
 
 def _sort_by_likelihood(tables: Iterable[Table]) -> list[Table]:
-    """Tables in the order in which people have ids of their rows: links and terms last."""
+    """Return tables by how likely users have RIDs of their rows: link tables and vocabularies last."""
     return sorted(tables, key=lambda table: (table.is_vocabulary, len(table.foreign_keys) > 1, table.name))
 
 
 def _sort_key(value: Any) -> tuple[bool, Any]:
-    """Empty values last, as the server sorts them."""
+    """Sort empty values last, as the server does."""
     return value is None, "" if value is None else value

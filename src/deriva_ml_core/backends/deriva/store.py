@@ -1,4 +1,4 @@
-"""The remote store: objects in Hatrac."""
+"""Object store on a Deriva server: objects in Hatrac."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ __all__ = ["DerivaStore"]
 
 READ_SIZE = 2**20
 PREFERRED_CONCURRENCY = 4
-"""Files that are sent at once: 100 of 1 KiB took 1.4 s one by one where an answer takes 10 ms, 0.5 s so, 0.4 s by 8."""
+"""Files that are sent in parallel: with a latency of 10 ms, 100 files of 1 KiB took 1.4 s one by one, 0.5 s by 4, and
+0.4 s by 8."""
 
 MAX_READ_ATTEMPTS = 3
-"""How often a file is read that changes while it is sent."""
+"""How often a file that changes while it is sent is read. No retry settings: each attempt uploads different bytes."""
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _ignore_note(state: JsonValue) -> None:
-    """Forget it."""
+    """Do not save the progress."""
 
 
 class DerivaStore:
     """Objects under ``/hatrac/<table>/<md5>.<filename>`` on a Deriva server.
 
-    Files are only read, however they are handed over. Small ones go in one request, larger ones in chunks, two at a
-    time; equal bytes under an equal name are sent once. What the server answers names nothing on this machine.
+    Files are only read, whatever the transfer mode. A small file is sent in one request, a larger one in chunks, two
+    in parallel. The same bytes under the same name are sent once. No path on this machine is derived from a response.
 
     Args:
         server: The server.
-        root: The namespace that new objects' names begin with.
+        root: Namespace of new objects.
     """
 
     def __init__(self, server: Server, root: str = "/hatrac") -> None:
@@ -77,14 +78,14 @@ class DerivaStore:
         resume: JsonValue | None = None,
         note: Callable[[JsonValue], None] = _ignore_note,
     ) -> StoredObject:
-        """Store a file's bytes, going on from the last confirmed chunk.
+        """Store a file's bytes, resuming after the last confirmed chunk.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            InvalidFileName: The name climbs out or is no Unicode, or the path is a folder.
-            FileConflict: The file does not stop changing, or the server never gives that name again.
-            StoreUnavailable: It may succeed later.
-            LoginRequired, AccessRefused: The user may not.
+            FileNotFoundError: The file does not exist.
+            InvalidFileName: The name leaves its folder or is not Unicode, or the path is not a regular file.
+            FileConflict: The file keeps changing, or an object of that name was deleted and the name is not reusable.
+            StoreUnavailable: The call may succeed later.
+            LoginRequired, AccessRefused: The user has no access.
         """
         check_filename(filename)
         hatrac = HatracClient(self._server, options)
@@ -97,38 +98,36 @@ class DerivaStore:
                 resume = None
                 continue
             return StoredObject(url=url, md5=content.md5, length=content.length)
-        raise FileConflict(
-            f"{file} is written again each time that it is sent: wait until it is whole, and upload again."
-        )
+        raise FileConflict(f"{file} changes each time that it is sent: wait until it is complete, and upload again.")
 
     def sync(self) -> None:
-        """Nothing: the server answers when it has an object."""
+        """Do nothing: the server responds after it has stored an object."""
 
     def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
-        """Bring an object, going on where an interrupted call stopped; it is at `target` when it is whole and right."""
+        """Download an object, resuming an interrupted download; `target` appears once it is complete and verified."""
         path = parse_object_path(url, self._server.url)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with open_partial_file(target.parent, md5) as (part, name):
-                for begin_again in (False, True):
-                    if begin_again:
+                for from_start in (False, True):
+                    if from_start:
                         part.truncate(0)
-                    found = self._resume_download(path, part, length, options)
-                    if found == (md5, length):
+                    received = self._resume_download(path, part, length, options)
+                    if received == (md5, length):
                         name.replace(target)
                         return
                 name.unlink()
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
                 raise DiskFull(
-                    f"The object {url} cannot be brought to {target}: it has {length} bytes, and that disk is full. "
-                    "Free some space, and the same call goes on."
+                    f"The object {url} ({length} bytes) cannot be downloaded to {target}: the disk is full. Free some "
+                    "space and repeat the call, which resumes the download."
                 ) from error
-            raise StoreUnavailable(f"The object {url} cannot be brought to {target} now: {error}.") from error
-        raise _checksum_mismatch(url, found, length, md5)
+            raise StoreUnavailable(f"The object {url} cannot be downloaded to {target}: {error}.") from error
+        raise _checksum_mismatch(url, received, length, md5)
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
-        """Read an object as the server has it, and raise `ChecksumMismatch` if its bytes are not those."""
+        """Read an object on the server, and raise `ChecksumMismatch` if its length or MD5 differs."""
         digest, count = hashlib.md5(usedforsecurity=False), 0
         for piece in self._iter_bytes(parse_object_path(url, self._server.url), 0, UploadOptions()):
             digest.update(piece)
@@ -137,14 +136,17 @@ class DerivaStore:
             raise _checksum_mismatch(url, (digest.hexdigest(), count), length, md5)
 
     def source(self, url: str) -> str:
-        """The full URL: ``https://<host>/hatrac/…``."""
+        """Return the full URL: ``https://<host>/hatrac/…``."""
         return self._server.url + parse_object_path(url, self._server.url)
 
     def close(self) -> None:
         self._server.close()
 
     def _resume_download(self, path: str, part: FileIO, length: int, options: UploadOptions) -> tuple[str, int]:
-        """Bring what a partial file lacks, and return the MD5 and length of all; never more than one piece too much."""
+        """Download the missing rest of a partial file, and return the MD5 and length of the whole file.
+
+        An object that is longer than expected is read for at most one block more.
+        """
         digest, count = hashlib.md5(usedforsecurity=False), 0
         part.seek(0)
         while piece := part.read(READ_SIZE):
@@ -162,33 +164,34 @@ class DerivaStore:
         return digest.hexdigest(), count
 
     def _iter_bytes(self, path: str, start: int, options: UploadOptions) -> Iterator[bytes]:
-        """An object's bytes from one on; none where the server does not go on from there."""
+        """Yield an object's bytes from an offset; none if the server does not support the range."""
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
         try:
             with self._server.download(path, headers=headers, timeout=options.timeout) as response:
                 self._check_response(response, path, start, options)
                 if start and response.status_code != 206:
                     return
-                # read1 gives what has come: a piece that breaks off is not lost
+                # read1 returns the bytes received so far, so that an interrupted block is not lost
                 while piece := response.raw.read1(READ_SIZE, decode_content=False):
                     yield piece
         except (ResponseLost, RequestException, HTTPError) as error:
             raise StoreUnavailable(
-                f"{self._server.host} stopped while it sent {path} ({type(error).__name__}). The same call goes on."
+                f"The download of {path} from {self._server.host} was interrupted ({type(error).__name__}). Repeat the "
+                "call to resume it."
             ) from error
 
     def _check_response(self, response: Response, path: str, start: int, options: UploadOptions) -> None:
         status = response.status_code
         if status in (404, 409, 410):
-            raise ChecksumMismatch(f"The object {path} is lost: {self._server.host} has no content for it any more.")
+            raise ChecksumMismatch(f"The object {path} is lost: {self._server.host} no longer has its content.")
         if status >= 400 and not (start and status == 416):
             raise HatracClient(self._server, options).error_from_response(response, path)
 
 
 def _checksum_mismatch(url: str, received: tuple[str, int], length: int, md5: str) -> ChecksumMismatch:
     return ChecksumMismatch(
-        f"The object {url} is damaged: {received[1]} bytes with MD5 {received[0]} came, not {length} with {md5}. "
-        "Try again, and if it stays so upload the file again."
+        f"The object {url} is damaged: received {received[1]} bytes with MD5 {received[0]}, expected {length} with "
+        f"{md5}. Try again; if that fails, upload the file again."
     )
 
 
