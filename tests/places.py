@@ -44,16 +44,16 @@ class Place:
         login: Credential, or None for the stored one.
         root: Namespace of the objects.
         fake: The fake server, or None for a real one.
-        given: Number of an existing catalog that tests may add rows to, and that is not deleted.
-        made: Numbers of created catalogs that are not deleted yet.
+        existing_catalog: Number of an existing catalog that tests may add rows to, and that is not deleted.
+        created_catalogs: Numbers of created catalogs that are not deleted yet.
     """
 
     hostname: str
     login: Mapping[str, str] | None = None
     root: str = "/hatrac"
     fake: DerivaServer | None = None
-    given: str | None = None
-    made: list[str] = field(default_factory=list)
+    existing_catalog: str | None = None
+    created_catalogs: list[str] = field(default_factory=list)
 
     def server(self) -> Server:
         """Return the server with a new session. Retries on a fake server do not wait."""
@@ -72,21 +72,21 @@ class Place:
 
     def catalog(self) -> str:
         """Return the number of the existing catalog, or of a new one with the standard tables and terms."""
-        return self.given or self.noted(create_or_extend_catalog(self.address, "deriva_ml_test"))
+        return self.existing_catalog or self.register_catalog(create_or_extend_catalog(self.address, "deriva_ml_test"))
 
-    def noted(self, number: str) -> str:
+    def register_catalog(self, number: str) -> str:
         """Register a created catalog for deletion."""
-        self.made.append(number)
+        self.created_catalogs.append(number)
         return number
 
-    def own_catalogs(self) -> None:
+    def require_new_catalogs(self) -> None:
         """Skip a test that creates catalogs if an existing catalog must be used."""
-        if self.given is not None:
+        if self.existing_catalog is not None:
             pytest.skip("creates catalogs, and DERIVA_ML_TEST_CATALOG names an existing one")
 
-    def drop(self, number: str) -> None:
+    def delete_catalog(self, number: str) -> None:
         """Delete a created catalog."""
-        self.made.remove(number)
+        self.created_catalogs.remove(number)
         self.send("DELETE", f"/ermrest/catalog/{number}")
 
     def send(self, method: str, path: str, payload: Any = None) -> Any:
@@ -99,7 +99,7 @@ class Place:
             return response.json()
         return None
 
-    def folders(self, home: Path) -> Path:
+    def working_folders(self, home: Path) -> Path:
         """Return the folder of the working folders of all its catalogs below a home folder."""
         return home / server_from_address(self.address).host.replace(":", "_")
 
@@ -126,7 +126,7 @@ def real_place(environ: Mapping[str, str]) -> Iterator[Place]:
         environ["DERIVA_ML_TEST_HOST"],
         json.loads(login) if login else None,
         root=f"{namespace}/hatrac",  # URLs contain /hatrac/<table>, as in every backend
-        given=environ.get("DERIVA_ML_TEST_CATALOG") or None,
+        existing_catalog=environ.get("DERIVA_ML_TEST_CATALOG") or None,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PLUGIN)
@@ -139,5 +139,5 @@ def real_place(environ: Mapping[str, str]) -> Iterator[Place]:
             plugin_manager.cache_clear()
             sys.modules.pop("deriva_ml_test_namespace", None)
             place.server().request("DELETE", namespace)
-            for number in place.made[:]:
-                place.drop(number)
+            for number in place.created_catalogs[:]:
+                place.delete_catalog(number)

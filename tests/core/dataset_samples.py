@@ -1,4 +1,4 @@
-"""Rows and files that the tests of datasets and bags stand on."""
+"""Rows and files for the tests of datasets and bags."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from deriva_ml_core.models import Address, UploadOptions
 from deriva_ml_core.schema import Column, Table
 
 
-def opened(folder: Path) -> Connection:
-    """The embedded catalog in a folder."""
+def open_embedded(folder: Path) -> Connection:
+    """Open the embedded catalog in a folder."""
     return open_connection(Address(hostname=f"file:{folder}"))
 
 
-def subjects(connection: Connection, names: Sequence[str]) -> list[str]:
-    """Rows of a plain domain table, made on first use, which is no element table yet."""
+def insert_subjects(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Insert rows into a plain table Subject, which is created on first use, and return the RIDs."""
     columns = (Column("Name"), Column("Age", "int4"), Column("Weight", "float8"), Column("Ill", "boolean"))
     connection.catalog.create_tables([Table("Subject", columns, schema="domain")])
     connection.catalog.refresh()
@@ -28,8 +28,10 @@ def subjects(connection: Connection, names: Sequence[str]) -> list[str]:
     return rids
 
 
-def images(connection: Connection, files: Mapping[str, bytes], asset_types: Iterable[str] = ("Image",)) -> list[str]:
-    """Image assets with these names and bytes."""
+def insert_images(
+    connection: Connection, files: Mapping[str, bytes], asset_types: Iterable[str] = ("Image",)
+) -> list[str]:
+    """Upload images with these names and bytes, and return the RIDs."""
     catalog, store = connection.catalog, connection.store
     rids = catalog.reserve(len(files))
     rows, types = [], []
@@ -45,8 +47,8 @@ def images(connection: Connection, files: Mapping[str, bytes], asset_types: Iter
     return rids
 
 
-def bare_images(connection: Connection, count: int) -> list[str]:
-    """Rows of images whose bytes nobody stored."""
+def insert_image_rows(connection: Connection, count: int) -> list[str]:
+    """Insert rows of images without stored bytes, and return the RIDs."""
     rids = connection.catalog.reserve(count)
     rows: list[dict[str, Any]] = []
     for rid in rids:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from bdbag import bdbag_api
-from dataset_samples import images, opened, subjects
+from dataset_samples import insert_images, insert_subjects, open_embedded
 from embedded_samples import small_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,14 +46,14 @@ AT_ONCE = UploadOptions(max_retries=2, retry_delay=0)
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Connection:
-    return opened(tmp_path / "catalog")
+    return open_embedded(tmp_path / "catalog")
 
 
 @pytest.fixture
 def dataset(connection: Connection) -> Dataset:
     """Three images, two of the same bytes."""
     made = create_dataset(connection, description="Photographs", dataset_types=["Training"])
-    made.add_dataset_members(images(connection, {"a.png": b"first", "b.png": b"second", "c.png": b"first"}))
+    made.add_dataset_members(insert_images(connection, {"a.png": b"first", "b.png": b"second", "c.png": b"first"}))
     return made
 
 
@@ -184,7 +184,7 @@ def test_the_second_time_nothing_is_brought(
 
 def test_versions_are_kept_apart(connection: Connection, dataset: Dataset) -> None:
     """Each version has a bag of its own, with its own values and members, also when both are on this machine."""
-    (rid,) = images(connection, {"d.png": b"fourth"})
+    (rid,) = insert_images(connection, {"d.png": b"fourth"})
     old = dataset.list_dataset_members()["Image"][0]["RID"]
     connection.catalog.update("Image", [{"RID": old, "Description": "Changed"}])
     dataset.add_dataset_members([rid])
@@ -329,7 +329,7 @@ def downloader(connection: Connection, dataset: Dataset, pause: float) -> subpro
 def test_a_killed_download_goes_on(connection: Connection) -> None:
     """After SIGKILL in the middle the next download keeps what was there and brings the rest."""
     made = create_dataset(connection)
-    made.add_dataset_members(images(connection, {f"{n}.png": f"bytes {n}".encode() for n in range(100)}))
+    made.add_dataset_members(insert_images(connection, {f"{n}.png": f"bytes {n}".encode() for n in range(100)}))
     child = downloader(connection, made, 0.05)
     assert child.stdout is not None
     for _ in range(30):
@@ -357,7 +357,7 @@ def test_a_download_killed_at_any_time_can_be_repeated(connection: Connection, d
 def test_a_full_disk(connection: Connection) -> None:
     """A download onto a full disk says so at once, and goes on when there is room."""
     made = create_dataset(connection)
-    made.add_dataset_members(images(connection, {f"{n}.bin": os.urandom(2**18) for n in range(8)}))
+    made.add_dataset_members(insert_images(connection, {f"{n}.bin": os.urandom(2**18) for n in range(8)}))
     with small_disk(connection.folder / "cache", 2**20) as disk:
         with pytest.raises(DiskFull, match=str(disk)):
             made.download_dataset_bag()
@@ -419,7 +419,7 @@ NAMES = [
 def test_any_file_name(connection: Connection) -> None:
     """Whatever an asset is called, the bag is valid, the file lies within it, and the row keeps the true name."""
     made = create_dataset(connection)
-    made.add_dataset_members(images(connection, {name: name.encode() for name in NAMES}))
+    made.add_dataset_members(insert_images(connection, {name: name.encode() for name in NAMES}))
     bag = made.download_dataset_bag()
     assert valid(bag)
     assert files(bag) == {name: name.encode() for name in NAMES}
@@ -465,7 +465,7 @@ def test_nested_datasets_are_in_the_bag(connection: Connection, dataset: Dataset
     """A parent's bag has the rows and files of all nested datasets, which can be read by themselves."""
     outer, other = create_dataset(connection, description="All"), create_dataset(connection, dataset_types=["Testing"])
     shared = dataset.list_dataset_members()["Image"][0]["RID"]
-    other.add_dataset_members([shared, *images(connection, {"d.png": b"fourth"})])
+    other.add_dataset_members([shared, *insert_images(connection, {"d.png": b"fourth"})])
     outer.add_dataset_members([dataset.rid, other.rid])
     bag = outer.download_dataset_bag()
     assert valid(bag)
@@ -480,7 +480,7 @@ def test_nested_datasets_are_in_the_bag(connection: Connection, dataset: Dataset
 
 def test_plain_rows_terms_and_what_rows_refer_to(connection: Connection) -> None:
     """Rows of plain tables come with their types, and the terms and rows that members refer to come along."""
-    add, subject_rids = [], subjects(connection, ["Ada", "Bob"])
+    add, subject_rids = [], insert_subjects(connection, ["Ada", "Bob"])
     connection.catalog.update("Subject", [{"RID": subject_rids[0], "Age": 36, "Weight": 0.1, "Ill": False}])
     connection.catalog.create_tables(
         asset_tables(
@@ -607,5 +607,5 @@ def test_big_files_in_a_bag(connection: Connection) -> None:
     """Files of several megabytes are brought whole."""
     content = random.Random(0).randbytes(5 * 2**20 + 1)
     made = create_dataset(connection)
-    made.add_dataset_members(images(connection, {"volume.nii": content}))
+    made.add_dataset_members(insert_images(connection, {"volume.nii": content}))
     assert files(made.download_dataset_bag()) == {"volume.nii": content}

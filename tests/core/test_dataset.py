@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from dataset_samples import bare_images, images, opened, subjects
+from dataset_samples import insert_image_rows, insert_images, insert_subjects, open_embedded
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection
@@ -34,7 +34,7 @@ from deriva_ml_core.errors import (
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Connection:
-    return opened(tmp_path / "catalog")
+    return open_embedded(tmp_path / "catalog")
 
 
 @pytest.fixture
@@ -87,14 +87,14 @@ def test_find_datasets(connection: Connection, dataset: Dataset) -> None:
 
 def test_lookup_of_what_is_no_dataset(connection: Connection) -> None:
     """A record id of another table is an error that names the table."""
-    (image,) = bare_images(connection, 1)
+    (image,) = insert_image_rows(connection, 1)
     with pytest.raises(WrongTable, match=f"{image} is a row of Image"):
         lookup_dataset(connection, image)
 
 
 def test_members_of_several_tables(connection: Connection, dataset: Dataset) -> None:
     """Record ids of several element tables are sorted to their tables, each listed in the order of adding."""
-    add = bare_images(connection, 3)
+    add = insert_image_rows(connection, 3)
     nested = create_dataset(connection)
     dataset.add_dataset_members([add[2], nested.rid, add[0]])
     members = dataset.list_dataset_members()
@@ -105,27 +105,27 @@ def test_members_of_several_tables(connection: Connection, dataset: Dataset) -> 
 
 def test_members_by_table(connection: Connection, dataset: Dataset) -> None:
     """Members may be given by table, and complete rows are listed."""
-    (rid,) = images(connection, {"a.png": b"bytes"})
+    (rid,) = insert_images(connection, {"a.png": b"bytes"})
     dataset.add_dataset_members({"Image": [rid]})
     assert dataset.list_dataset_members()["Image"] == connection.catalog.select("Image")
 
 
 def test_members_with_a_snapshot(connection: Connection, dataset: Dataset) -> None:
     """A record id with a snapshot names the same row."""
-    (rid,) = bare_images(connection, 1)
+    (rid,) = insert_image_rows(connection, 1)
     dataset.add_dataset_members([f"{rid}@{connection.catalog.snapshot()}"])
     assert rids(dataset.list_dataset_members()["Image"]) == [rid]
 
 
 def test_limit(connection: Connection, dataset: Dataset) -> None:
     """At most as many rows of each table as asked for are listed."""
-    dataset.add_dataset_members(bare_images(connection, 5))
+    dataset.add_dataset_members(insert_image_rows(connection, 5))
     assert len(dataset.list_dataset_members(limit=2)["Image"]) == 2
 
 
 def test_unknown_members_are_refused(connection: Connection, dataset: Dataset) -> None:
     """Record ids that name nothing are an error that names the first few, and nothing is added."""
-    known = bare_images(connection, 1)
+    known = insert_image_rows(connection, 1)
     unknown = [f"9-{number}" for number in range(8)]
     with pytest.raises(UnknownRID, match="9-0, 9-1, 9-2, 9-3, 9-4 and 3 more"):
         dataset.add_dataset_members([*known, *unknown])
@@ -135,7 +135,7 @@ def test_unknown_members_are_refused(connection: Connection, dataset: Dataset) -
 
 def test_unknown_members_by_table_are_refused(connection: Connection, dataset: Dataset) -> None:
     """Where the table is said, a record id that names nothing or another table's row is an error that says so."""
-    (rid,) = bare_images(connection, 1)
+    (rid,) = insert_image_rows(connection, 1)
     with pytest.raises(UnknownRID, match="9-9"):
         dataset.add_dataset_members({"Image": [rid], "Model": ["9-9"]})
     assert connection.catalog.select("Dataset_Image") == []
@@ -153,14 +153,14 @@ def test_what_is_no_record_id_is_refused(dataset: Dataset, wrong: str) -> None:
 
 def test_a_lone_record_id_is_one_member(connection: Connection, dataset: Dataset) -> None:
     """A text given instead of a list is one record id, not its letters."""
-    (rid,) = bare_images(connection, 1)
+    (rid,) = insert_image_rows(connection, 1)
     dataset.add_dataset_members(rid)
     assert rids(dataset.list_dataset_members()["Image"]) == [rid]
 
 
 def test_rows_of_other_tables_are_refused(connection: Connection, dataset: Dataset) -> None:
     """A row of a table that is no element table is an error that names the table and what to call, which helps."""
-    (rid,) = subjects(connection, ["Ada"])
+    (rid,) = insert_subjects(connection, ["Ada"])
     for members in ([rid], {"Subject": [rid]}):
         with pytest.raises(WrongTable, match=r"Subject.*ml\.add_dataset_element_type\('Subject'\)"):
             dataset.add_dataset_members(members)
@@ -172,8 +172,8 @@ def test_rows_of_other_tables_are_refused(connection: Connection, dataset: Datas
 
 def test_an_element_type_that_another_process_added_is_known(connection: Connection, dataset: Dataset) -> None:
     """A table that became an element table through another connection takes members at once."""
-    (rid,) = subjects(connection, ["Ada"])
-    other = opened(connection.folder)
+    (rid,) = insert_subjects(connection, ["Ada"])
+    other = open_embedded(connection.folder)
     add_dataset_element_type(other, "Subject")
     dataset.add_dataset_members([rid])
     assert rids(dataset.list_dataset_members()["Subject"]) == [rid]
@@ -197,7 +197,7 @@ def test_members_of_an_unknown_table(dataset: Dataset) -> None:
 def test_nested_datasets(connection: Connection, dataset: Dataset) -> None:
     """Members of nested datasets are listed on request, each once, and children and parents at any depth."""
     train, test, inner = (create_dataset(connection) for _ in range(3))
-    a, b, c = bare_images(connection, 3)
+    a, b, c = insert_image_rows(connection, 3)
     inner.add_dataset_members([a])
     train.add_dataset_members([a, b, inner.rid])
     test.add_dataset_members([c])
@@ -215,7 +215,7 @@ def test_nested_datasets(connection: Connection, dataset: Dataset) -> None:
 def test_a_nested_dataset_is_as_its_parents_version_had_it(connection: Connection, dataset: Dataset) -> None:
     """A parent's version holds what its nested datasets held then, not what they hold now."""
     nested = create_dataset(connection)
-    first, second = bare_images(connection, 2)
+    first, second = insert_image_rows(connection, 2)
     nested.add_dataset_members([first])
     dataset.add_dataset_members([nested.rid])
     nested.delete_dataset_members([first])
@@ -234,7 +234,7 @@ def test_a_cycle_is_refused(connection: Connection, dataset: Dataset, depth: int
         innermost = nested
     before = innermost.current_version
     with pytest.raises(DatasetCycle, match=dataset.rid):
-        innermost.add_dataset_members([dataset.rid, *bare_images(connection, 1)])
+        innermost.add_dataset_members([dataset.rid, *insert_image_rows(connection, 1)])
     assert innermost.current_version == before
     assert connection.catalog.select("Dataset_Image") == []
 
@@ -272,7 +272,7 @@ def test_two_that_close_a_circle_at_once(connection: Connection) -> None:
 
 def test_many_members_are_paged(connection: Connection, dataset: Dataset) -> None:
     """Members come in pages of at most the size asked for, all of them, each once, in the order of adding."""
-    add = bare_images(connection, 2500)
+    add = insert_image_rows(connection, 2500)
     dataset.add_dataset_members(add)
     pages = list(dataset.iterate_dataset_members("Image", page_size=1000))
     assert [len(page) for page in pages] == [1000, 1000, 500]
@@ -281,7 +281,7 @@ def test_many_members_are_paged(connection: Connection, dataset: Dataset) -> Non
 
 def test_memory_is_flat_while_paging(connection: Connection, dataset: Dataset) -> None:
     """Reading all pages of a dataset takes no more memory than reading the first ones."""
-    dataset.add_dataset_members(bare_images(connection, 20_000))
+    dataset.add_dataset_members(insert_image_rows(connection, 20_000))
     pages = dataset.iterate_dataset_members("Image", page_size=500)
     next(pages)
     tracemalloc.start()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from dataset_samples import bare_images, opened, subjects
+from dataset_samples import insert_image_rows, insert_subjects, open_embedded
 
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import (
@@ -27,7 +27,7 @@ from deriva_ml_core.models import DatasetSpec
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Connection:
-    return opened(tmp_path / "catalog")
+    return open_embedded(tmp_path / "catalog")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_first_version_is_0_1_0(dataset: Dataset) -> None:
 
 def test_a_change_of_members_makes_a_minor_version(connection: Connection, dataset: Dataset) -> None:
     """Adding and deleting members each makes a new minor version, described as asked."""
-    rids = bare_images(connection, 3)
+    rids = insert_image_rows(connection, 3)
     dataset.add_dataset_members(rids, description="Three more")
     dataset.delete_dataset_members(rids[:1])
     assert [(version.version, version.description) for version in dataset.dataset_history()] == [
@@ -66,7 +66,7 @@ def test_a_change_of_members_makes_a_minor_version(connection: Connection, datas
 @pytest.mark.parametrize(("part", "expected"), [("major", "1.0.0"), (VersionPart.minor, "0.3.0"), ("patch", "0.2.1")])
 def test_increment_version(connection: Connection, dataset: Dataset, part: str, expected: str) -> None:
     """increment_version raises the part that is asked for and says what came of it."""
-    dataset.add_dataset_members(bare_images(connection, 1))
+    dataset.add_dataset_members(insert_image_rows(connection, 1))
     assert dataset.increment_version(part, "Checked by hand") == expected == dataset.current_version
     assert dataset.dataset_history()[-1].description == "Checked by hand"
 
@@ -80,7 +80,7 @@ def test_an_unknown_part_is_refused(dataset: Dataset) -> None:
 
 def test_a_version_never_changes(connection: Connection, dataset: Dataset) -> None:
     """A version lists the same rows with the same values after rows were changed, added, taken out and deleted."""
-    first, second, third = bare_images(connection, 3)
+    first, second, third = insert_image_rows(connection, 3)
     dataset.add_dataset_members([first, second])
     before = dataset.list_dataset_members("0.2.0")
     connection.catalog.update("Image", [{"RID": first, "Description": "Changed"}])
@@ -97,7 +97,7 @@ def test_a_version_never_changes(connection: Connection, dataset: Dataset) -> No
 
 def test_without_a_version_the_current_one_is_meant_as_it_was_made(connection: Connection, dataset: Dataset) -> None:
     """What is listed without a version has the values of the current version, until a new one is made."""
-    (rid,) = bare_images(connection, 1)
+    (rid,) = insert_image_rows(connection, 1)
     dataset.add_dataset_members([rid])
     connection.catalog.update("Image", [{"RID": rid, "Description": "Later"}])
     assert dataset.list_dataset_members()["Image"][0]["Description"] is None
@@ -107,17 +107,17 @@ def test_without_a_version_the_current_one_is_meant_as_it_was_made(connection: C
 
 def test_adding_members_again_changes_nothing(connection: Connection, dataset: Dataset) -> None:
     """Adding what is a member already, or taking out what is none, makes no version."""
-    rids = bare_images(connection, 2)
+    rids = insert_image_rows(connection, 2)
     dataset.add_dataset_members(rids)
     dataset.add_dataset_members([*rids, rids[0]])
     dataset.add_dataset_members([])
-    dataset.delete_dataset_members(bare_images(connection, 1))
+    dataset.delete_dataset_members(insert_image_rows(connection, 1))
     assert dataset.current_version == "0.2.0"
 
 
 def test_members_whose_version_was_never_made_get_one(connection: Connection, dataset: Dataset) -> None:
     """Where a process died between its members and its version, adding them again makes the version."""
-    (rid,) = bare_images(connection, 1)
+    (rid,) = insert_image_rows(connection, 1)
     connection.catalog.insert("Dataset_Image", [{"Dataset": dataset.rid, "Image": rid}])
     assert not dataset.list_dataset_members()["Image"]
     dataset.add_dataset_members([rid])
@@ -130,7 +130,7 @@ def test_a_version_that_was_never_finished_does_not_count(connection: Connection
     assert dataset.current_version == "0.1.0"
     with pytest.raises(UnknownVersion):
         dataset.list_dataset_members("0.2.0")
-    dataset.add_dataset_members(bare_images(connection, 1))
+    dataset.add_dataset_members(insert_image_rows(connection, 1))
     assert [version.version for version in dataset.dataset_history()] == ["0.1.0", "0.3.0"]
 
 
@@ -150,7 +150,7 @@ def test_a_change_makes_versions_of_all_datasets_around(connection: Connection, 
     parent, grandparent, stranger = (create_dataset(connection) for _ in range(3))
     parent.add_dataset_members([dataset.rid])
     grandparent.add_dataset_members([parent.rid])
-    (rid,) = bare_images(connection, 1)
+    (rid,) = insert_image_rows(connection, 1)
     dataset.add_dataset_members([rid])
     assert [each.current_version for each in (dataset, parent, grandparent, stranger)] == [
         "0.2.0",
@@ -175,7 +175,7 @@ def test_the_execution_is_noted_with_each_version(connection: Connection) -> Non
     """Each version made through a dataset that an execution created names the execution; others do not."""
     maker = execution(connection)
     made = create_dataset(connection, description="Output", execution=maker)
-    made.add_dataset_members(bare_images(connection, 1))
+    made.add_dataset_members(insert_image_rows(connection, 1))
     made.increment_version("major")
     lookup_dataset(connection, made.rid).increment_version("patch")
     assert [version.execution for version in made.dataset_history()] == [maker, maker, maker, None]
@@ -204,7 +204,7 @@ def test_resolve_version(connection: Connection, dataset: Dataset) -> None:
 
 def test_resolve_version_of_no_dataset(connection: Connection) -> None:
     """A record id of no dataset is an error that says what it is."""
-    (image,) = bare_images(connection, 1)
+    (image,) = insert_image_rows(connection, 1)
     with pytest.raises(WrongTable, match="row of Image, not of Dataset"):
         resolve_version(connection, DatasetSpec(rid=image))
     with pytest.raises(UnknownRID, match="1-XYZ"):
@@ -230,7 +230,7 @@ def test_the_datasets_row_names_its_current_version(connection: Connection, data
 
 def test_values_of_every_kind_are_kept(connection: Connection, dataset: Dataset) -> None:
     """A version's rows of a plain table keep their numbers and truth values."""
-    (rid,) = subjects(connection, ["Ada"])
+    (rid,) = insert_subjects(connection, ["Ada"])
     connection.catalog.update("Subject", [{"RID": rid, "Age": 36, "Weight": 0.1, "Ill": False}])
     add_dataset_element_type(connection, "Subject")
     dataset.add_dataset_members([rid])
@@ -241,7 +241,7 @@ def test_values_of_every_kind_are_kept(connection: Connection, dataset: Dataset)
 
 def test_threads_racing_on_one_dataset(connection: Connection, dataset: Dataset) -> None:
     """Eight threads that change a dataset at once all succeed, each with its version, and the last has all members."""
-    rids = bare_images(connection, 16)
+    rids = insert_image_rows(connection, 16)
 
     def add(number: int) -> None:
         dataset.add_dataset_members([rids[number]])
@@ -274,7 +274,7 @@ def test_processes_racing_on_one_dataset(connection: Connection, dataset: Datase
     """Two processes that add members in turn each find their own at once, and at the end all are there."""
     parent = create_dataset(connection)
     parent.add_dataset_members([dataset.rid])
-    rids = bare_images(connection, 20)
+    rids = insert_image_rows(connection, 20)
     folder = str(connection.folder)
     racers = [
         subprocess.Popen([sys.executable, "-c", RACER, folder, dataset.rid, *rids[half::2]], stderr=subprocess.PIPE)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from notebooks import OWN, Project, run_command, begun, write_notebook
+from notebooks import OWN, Project, begun, run_command, write_notebook
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status

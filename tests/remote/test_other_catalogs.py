@@ -34,16 +34,16 @@ RIGHTS = ("/acl", "/schema/public")
 @pytest.fixture
 def older(place: Place) -> Iterator[str]:
     """A catalog built request by request as another client built it."""
-    place.own_catalogs()
+    place.require_new_catalogs()
     number = ""
     for exchange in setup_requests():
         path = exchange["path"].replace("/catalog/8", f"/catalog/{number}")
         given = json.loads(exchange["request_body"]) if exchange["request_body"] else None
         if place.fake is not None or not path.endswith(RIGHTS):
             answer = place.send(exchange["method"], path, given)
-            number = number or place.noted(answer["id"])
+            number = number or place.register_catalog(answer["id"])
     yield number
-    place.drop(number)
+    place.delete_catalog(number)
 
 
 def send(place: Place, number: str, method: str, path: str, given: Any = None) -> Any:
@@ -280,9 +280,9 @@ def tables_of(place: Place, number: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("kind", ["bare", "older", "newer"])
 def test_what_a_catalog_lacks_is_added(place: Place, request: pytest.FixtureRequest, kind: str) -> None:
     """A catalog that is there gets missing tables and terms in few requests, and keeps all it has; again: nothing."""
-    place.own_catalogs()
+    place.require_new_catalogs()
     if kind == "bare":
-        number = place.noted(place.send("POST", "/ermrest/catalog", {})["id"])
+        number = place.register_catalog(place.send("POST", "/ermrest/catalog", {})["id"])
     else:
         number = request.getfixturevalue(kind)
     before = tables_of(place, number)

@@ -34,7 +34,7 @@ class Host(str):
 
 def make(place: Place, folder: Path) -> str:
     """A catalog that has what the document takes for granted, with its working folders below a folder."""
-    number = place.noted(create_or_extend_catalog(place.address, "project"))
+    number = place.register_catalog(create_or_extend_catalog(place.address, "project"))
 
     def opened(plugins: pluggy.PluginManager | None) -> DerivaML:
         return place.open(number, plugins=plugins, working_dir=folder / number)
@@ -54,16 +54,16 @@ def made(tmp_path_factory: pytest.TempPathFactory, place: Place) -> tuple[str, P
 @pytest.fixture
 def host(place: Place, home: Path, request: pytest.FixtureRequest) -> Iterator[Host]:
     """Where such a catalog is, for one test."""
-    place.own_catalogs()
-    host, working = Host(place.hostname), place.folders(home)
+    place.require_new_catalogs()
+    host, working = Host(place.hostname), place.working_folders(home)
     if place.fake is None:
         host.number = make(place, working)
     else:
         number, folder = request.getfixturevalue("made")
-        host.number = place.noted(place.fake.ermrest.copy_of(number))
+        host.number = place.register_catalog(place.fake.ermrest.copy_of(number))
         shutil.copytree(folder / number / "executions", working / host.number / "executions")
     yield host
-    place.drop(host.number)
+    place.delete_catalog(host.number)
 
 
 @pytest.fixture(autouse=True)

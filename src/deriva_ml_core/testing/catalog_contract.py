@@ -120,8 +120,8 @@ class QueryContract(CatalogFixtures):
         catalog.insert(notes, [{"Thing": rid, "Real": n} for rid in (one, other, third) for n in (1.0, 2.0, None)])
 
         def found(where: Mapping[str, Any], limit: int | None = None) -> list[tuple[str, float]]:
-            asked = {"Thing": InSubquery(typed_table, where), "Real": NOT_NULL}
-            rows = catalog.select(notes, asked, order=("Real", "RID"), descending=True, limit=limit)
+            condition = {"Thing": InSubquery(typed_table, where), "Real": NOT_NULL}
+            rows = catalog.select(notes, condition, order=("Real", "RID"), descending=True, limit=limit)
             return [(row["Thing"], row["Real"]) for row in rows]
 
         assert found({"Text": "b"}) == [(third, 2.0), (third, 1.0)]
@@ -135,8 +135,8 @@ class QueryContract(CatalogFixtures):
         """The condition of an `InSubquery` can list many thousand values."""
         rids = [insert_row(catalog, typed_table, {"Whole": n}) for n in range(3)]
         catalog.insert(notes, [{"Thing": rid, "Real": float(n)} for n, rid in enumerate(rids)])
-        asked = {"Thing": InSubquery(typed_table, {"Whole": list(range(1, 3000))})}
-        found = catalog.select(notes, asked, order=("Real",), descending=True, limit=1)
+        condition = {"Thing": InSubquery(typed_table, {"Whole": list(range(1, 3000))})}
+        found = catalog.select(notes, condition, order=("Real",), descending=True, limit=1)
         assert [row["Thing"] for row in found] == [rids[2]]
 
     def test_in_subquery_at_snapshot(self, catalog: Catalog) -> None:
@@ -148,8 +148,8 @@ class QueryContract(CatalogFixtures):
         catalog.update(MLTable.execution, [{"RID": execution, "Status": "Completed"}])
 
         def found(at: Catalog, status: str) -> list[str]:
-            asked = {"Execution": InSubquery(MLTable.execution, {"RID": execution, "Status": status})}
-            return [row["Execution"] for row in at.select(MLTable.execution_metric, asked)]
+            condition = {"Execution": InSubquery(MLTable.execution, {"RID": execution, "Status": status})}
+            return [row["Execution"] for row in at.select(MLTable.execution_metric, condition)]
 
         assert (found(catalog, "Completed"), found(catalog, "Running")) == ([execution], [])
         assert (found(catalog.at(snapshot), "Completed"), found(catalog.at(snapshot), "Running")) == ([], [execution])
