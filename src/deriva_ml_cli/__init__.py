@@ -1,6 +1,6 @@
-"""The command line ``deriva-ml``: what was run, read, compared, checked and finished from a terminal.
+"""The command line ``deriva-ml``: options and output; the answers come from `deriva_ml_core`.
 
-It is a package of its own, since importing anything of `deriva_ml_core` costs more than all of ``deriva-ml --help``.
+The package is separate because importing `deriva_ml_core` takes longer than all of ``deriva-ml --help``.
 """
 
 from __future__ import annotations

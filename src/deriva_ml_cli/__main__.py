@@ -1,4 +1,4 @@
-"""``python -m deriva_ml_cli``: the same as ``deriva-ml``."""
+"""Run ``deriva-ml`` as ``python -m deriva_ml_cli``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command itself: its sub-commands by name, each imported when it is called, and its errors in one line."""
+"""The command ``deriva-ml``: its subcommands, each imported when it is called, and errors in one line."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from deriva_ml_cli.command_options import CONTEXT_SETTINGS
 
 __all__ = ["COMMANDS", "app", "main"]
 
-RUNS, CATALOG, MACHINE = "Runs", "The catalog", "This machine"
+RUNS, CATALOG, MACHINE = "Runs", "Catalog", "This machine"
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "list": (RUNS, "List executions, newest first or best first, each in its real state."),
+        "list": (RUNS, "List executions, newest first or best first."),
         "show": (RUNS, "Show an execution, workflow, dataset or asset."),
-        "status": (RUNS, "Say the state of an execution."),
-        "abort": (RUNS, "End a run, and have it recorded as Aborted."),
+        "status": (RUNS, "Show the status of an execution."),
+        "abort": (RUNS, "Stop a run and record it as Aborted."),
         "diff": (RUNS, "Show what differs between two executions."),
-        "lineage": (RUNS, "Show what something was made from, and what was made from it."),
-        "upload": (RUNS, "Send what was registered and not yet sent."),
+        "lineage": (RUNS, "Show what a row is derived from and what used it."),
+        "upload": (RUNS, "Upload staged files."),
         "push": (RUNS, "Copy an execution to another catalog."),
-        "verify": (RUNS, "Read stored files again and compare them with what was recorded."),
-        "reproduce": (RUNS, "Rebuild an execution's code, inputs and records."),
-        "export": (RUNS, "Tell an execution to other software, as an RO-Crate or as PROV-JSON."),
-        "download": (RUNS, "Bring an asset, or a version of a dataset, to this machine."),
-        "workflows": (CATALOG, "List workflows, newest first: the code that was run."),
-        "datasets": (CATALOG, "List datasets, newest first, each with its present version."),
-        "vocabulary": (CATALOG, "List the terms of a vocabulary, or of all."),
-        "storage": (MACHINE, "Show where the bytes are, by table and by folder."),
-        "cleanup": (MACHINE, "Delete what is safe to delete on this machine; it asks first."),
-        "plugins": (MACHINE, "List plugins with the hooks that they answer."),
-        "doctor": (MACHINE, "Look at what runs stand on, and say what to do."),
-        "config": (MACHINE, "Show which catalog is used, what is set, what is installed."),
-        "init": (MACHINE, "Make a catalog, and say where it is."),
+        "verify": (RUNS, "Verify stored files against their recorded checksums."),
+        "reproduce": (RUNS, "Rebuild a run: its code, inputs and metadata files."),
+        "export": (RUNS, "Export a run as RO-Crate or PROV-JSON."),
+        "download": (RUNS, "Download an asset or a version of a dataset."),
+        "workflows": (CATALOG, "List workflows, newest first."),
+        "datasets": (CATALOG, "List datasets, newest first."),
+        "vocabulary": (CATALOG, "List the terms of vocabularies."),
+        "storage": (MACHINE, "Show disk usage by table and by folder."),
+        "cleanup": (MACHINE, "Delete local files that are stored in the catalog."),
+        "plugins": (MACHINE, "List plugins and the hooks they implement."),
+        "doctor": (MACHINE, "Check the installation and suggest fixes."),
+        "config": (MACHINE, "Show the catalog, the settings and the installed versions."),
+        "init": (MACHINE, "Create a catalog."),
     }
 )
-"""The sub-commands in the order of the help: group, and the first sentence of its own help."""
+"""The subcommands in the order of the help: their group, and the first sentence of their own help."""
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 
@@ -60,26 +60,26 @@ USAGE_ERRORS = (
     "UnknownWorkflow",
     "WrongTable",
 )
-"""The mistakes that are the caller's: what was named does not exist or cannot be meant."""
+"""The errors that exit with `EXIT_USAGE`: an argument is invalid or names nothing."""
 
 
 class _LazyGroup(TyperGroup):
-    """Sub-commands that are imported when they are asked for; what goes wrong in one ends in one line."""
+    """A group whose subcommands are imported on demand, and whose errors are printed in one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        """What a list of commands shows of one; `resolve_command` gives the command itself."""
+        """Return a placeholder for the list of commands; `resolve_command` returns the command itself."""
         if cmd_name not in COMMANDS:
             return None
         group, sentence = COMMANDS[cmd_name]
         return TyperCommand(cmd_name, help=sentence, rich_help_panel=group)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment] # whose names are suggested
-        name, found, rest = super().resolve_command(ctx, args)
-        return name, found if name is None else _load_command(name), rest
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment] # for suggestions after a typo
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else _load_command(name), rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -115,8 +115,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings=dict(CONTEXT_SETTINGS),
-    epilog="Exit codes: 0 done; 1 what was to be found out or done failed; 2 wrong use. "
-    "Without --host it is the embedded catalog of this machine.",
+    epilog="Exit codes: 0 success, 1 failure, 2 wrong usage. "
+    "Without --host, commands use the embedded catalog of this machine.",
 )
 
 
@@ -131,22 +131,24 @@ def _show_version(requested: bool) -> None:
 @app.callback()
 def _root_callback(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version, and end.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Read, compare, check and finish machine-learning runs that deriva-ml recorded."""
+    """List, show, compare, verify, upload and reproduce recorded machine-learning runs."""
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run ``deriva-ml`` with the arguments of this process."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends nothing
+            stream.reconfigure(errors="backslashreplace")  # print a name that the terminal's encoding lacks
     warnings.showwarning = _print_warning  # type: ignore[assignment]
     app()
 
 
 def _print_warning(message: object, category: type[Warning], *_: object, line: str | None = None) -> None:  # noqa: ARG001
-    """Say a warning of ours in one line; those of libraries are not this program's to tell."""
+    """Print a warning of this software in one line; warnings of libraries are left out."""
     if category.__name__ == "DerivaMLWarning":
-        typer.echo(f"warning: {message}", err=True)
+        from deriva_ml_core._text import sanitize_line
+
+        typer.echo(f"warning: {sanitize_line(message)}", err=True)

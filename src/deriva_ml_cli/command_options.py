@@ -1,7 +1,8 @@
-"""The client that a command asks."""
+"""Options that several commands share, and how they open the catalog."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,36 +22,9 @@ __all__ = [
     "Rid",
     "Yes",
     "command",
+    "join_paragraphs",
     "open_client",
 ]
-
-
-def open_client(host: str | None, catalog: str | None, *, create_missing: bool = False) -> DerivaML:
-    """Open the catalog that the command line names, the embedded one where it names none.
-
-    Args:
-        host: A server, or ``file:<folder>``; None for the default embedded catalog, which is made on first use.
-        catalog: The catalog's number on that server.
-        create_missing: Whether a folder that is named and has no catalog gets one.
-
-    Raises:
-        UnknownAddress: No backend answers for it, or the folder has no catalog.
-    """
-    from deriva_ml_core.client import DerivaML
-
-    if host and not create_missing:
-        _check_catalog_exists(host)
-    return DerivaML(host, catalog)
-
-
-def _check_catalog_exists(host: str) -> None:
-    """Refuse a folder that was mistyped, in which a catalog would be made that nobody asked for."""
-    from deriva_ml_core.errors import UnknownAddress
-    from deriva_ml_core.paths import CATALOG_FILENAME, embedded_catalog_folder
-
-    folder = embedded_catalog_folder(host)
-    if folder is not None and not (folder / CATALOG_FILENAME).exists():
-        raise UnknownAddress(f"There is no catalog in {folder}: `deriva-ml init --host {host}` makes one.")
 
 
 CONTEXT_SETTINGS: Mapping[str, Any] = MappingProxyType({"help_option_names": ["-h", "--help"]})
@@ -60,34 +34,69 @@ Host = Annotated[
     typer.Option(
         "--host",
         metavar="HOST",
-        help="A server's host name, or file:<folder> for the embedded catalog in that folder.",
+        help="A server's host name, or file:<folder> for an embedded catalog in that folder.",
         show_default="the embedded catalog of this machine",
     ),
 ]
 CatalogNumber = Annotated[
-    str | None, typer.Option("--catalog", metavar="ID", help="The catalog's number on that server.")
+    str | None, typer.Option("--catalog", metavar="ID", help="The number of the catalog on the server.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
-Rid = Annotated[str, typer.Argument(metavar="RID", help="A record id, such as 1-4A2C.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many a page has.")]
-PageNumber = Annotated[int, typer.Option("--page", min=1, help="Which page.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Rid = Annotated[str, typer.Argument(metavar="RID", help="A RID, such as 1-4A2C.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Rows on a page.")]
+PageNumber = Annotated[int, typer.Option("--page", min=1, help="The page, from 1.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def command(*examples: str) -> Callable[[Callable[..., None]], typer.Typer]:
-    """Make a function the command of its module.
+    """Return a decorator that turns a function into the application of its command.
+
+    Its docstring becomes the help. Each paragraph is joined to one line, which the terminal wraps to its width.
 
     Args:
-        examples: Command lines that show its use, for its help.
-
-    Returns:
-        What turns the function into the application that the module calls ``app``.
+        examples: Command lines for the help.
     """
 
     def decorator(function: Callable[..., None]) -> typer.Typer:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         lines = ("Examples:", *(f"  {example}" for example in examples))
-        app.command(context_settings=dict(CONTEXT_SETTINGS), epilog="\n\n".join(lines))(function)
+        settings = dict(CONTEXT_SETTINGS)
+        app.command(context_settings=settings, help=join_paragraphs(function), epilog="\n\n".join(lines))(function)
         return app
 
     return decorator
+
+
+def join_paragraphs(function: Callable[..., None]) -> str:
+    """Return a function's docstring with each paragraph on one line."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def open_client(host: str | None, catalog: str | None, *, create_missing: bool = False) -> DerivaML:
+    """Open the catalog that the options name.
+
+    Args:
+        host: A server's host name, or ``file:<folder>``; None for the default embedded catalog, which is created on
+            first use.
+        catalog: The number of the catalog on the server.
+        create_missing: Whether to create a catalog in a folder that has none.
+
+    Raises:
+        UnknownAddress: No backend handles the address, or the folder has no catalog.
+    """
+    from deriva_ml_core.client import DerivaML
+
+    if host and not create_missing:
+        _check_catalog_exists(host)
+    return DerivaML(host, catalog)
+
+
+def _check_catalog_exists(host: str) -> None:
+    """Reject a folder without a catalog, so that a typo creates none."""
+    from deriva_ml_core.errors import UnknownAddress
+    from deriva_ml_core.paths import CATALOG_FILENAME, embedded_catalog_folder
+
+    folder = embedded_catalog_folder(host)
+    if folder is not None and not (folder / CATALOG_FILENAME).exists():
+        raise UnknownAddress(f"{folder} has no catalog; create one with `deriva-ml init --host {host}`.")

@@ -1,4 +1,4 @@
-"""The folders of a catalog on this machine, and how much lies in each."""
+"""Disk usage of a catalog's folders on this machine, and the executions with working folders here."""
 
 from __future__ import annotations
 
@@ -36,75 +36,75 @@ CACHE_FOLDER, OBJECTS_FOLDER = "cache", "objects"
 
 @dataclass(frozen=True, slots=True)
 class DiskUsage:
-    """How many files lie somewhere, and the bytes that they take on the disk."""
+    """The number of files in a folder, and their size in bytes."""
 
     files: int = 0
     bytes: int = 0
 
 
 def executions_folder(ml: DerivaML) -> Path:
-    """The folder in which executions have their working folders."""
+    """Return the folder that contains the working folders."""
     return ml.connection.working_folder(DRY_RUN_RID).parent
 
 
 def iter_files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Every file and link below a folder; none where there is no folder, and what vanishes meanwhile is passed over."""
-    waiting = [os.fspath(folder)]
-    while waiting:
+    """Yield every file and link below a folder; folders that do not exist or disappear are skipped."""
+    folders = [os.fspath(folder)]
+    while folders:
         try:
-            with os.scandir(waiting.pop()) as entries:
-                found = list(entries)
+            with os.scandir(folders.pop()) as scan:
+                entries = list(scan)
         except OSError:
             continue
-        for entry in found:
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
+                folders.append(entry.path)
             else:
                 yield entry
 
 
 def measure_disk_usage(path: Path, counted_inodes: set[tuple[int, int]] | None = None) -> DiskUsage:
-    """How much lies in a file or folder.
+    """Return the number and size of the files in a folder, or of one file.
 
     Args:
         path: The file or folder.
-        counted_inodes: The files that were counted already, by device and inode: a file with two names takes its
-            bytes once.
+        counted_inodes: Device and inode of files that are counted already, so that hard links count once. The files
+            of this folder are added to it.
     """
     if path.is_file():
         return DiskUsage(1, path.stat().st_size)
-    known = set() if counted_inodes is None else counted_inodes
+    counted = set() if counted_inodes is None else counted_inodes
     files = total = 0
     for entry in iter_files(path):
         try:
-            found = entry.stat(follow_symlinks=False)
+            status = entry.stat(follow_symlinks=False)
         except OSError:
             continue
         files += 1
-        if (found.st_dev, found.st_ino) not in known:
-            known.add((found.st_dev, found.st_ino))
-            total += found.st_size
+        if (status.st_dev, status.st_ino) not in counted:
+            counted.add((status.st_dev, status.st_ino))
+            total += status.st_size
     return DiskUsage(files, total)
 
 
 def measure_asset_tables(ml: DerivaML) -> list[dict[str, Any]]:
-    """How many files each asset table names, and how many bytes they have, the largest first."""
+    """Return the number and size of the assets in each asset table, the largest first."""
     catalog = ml.connection.catalog
-    found = []
+    tables = []
     for table in catalog.refresh().tables.values():
         if table.is_asset:
             rows = total = 0
             for page in catalog.pages(table.name, size=10_000):
                 rows += len(page)
                 total += sum(row["Length"] for row in page)
-            found.append({"table": table.name, "files": rows, "bytes": total})
-    return sorted(found, key=lambda each: -int(each["bytes"]))
+            tables.append({"table": table.name, "files": rows, "bytes": total})
+    return sorted(tables, key=lambda each: -int(each["bytes"]))
 
 
 def free_space(folder: Path) -> tuple[int, int]:
-    """The free and all bytes of the disk of a folder, or of the nearest one above it that exists."""
-    place = next(each for each in (folder, *folder.parents) if each.exists())
-    usage = shutil.disk_usage(place)
+    """Return the free and the total bytes of the disk that a folder is on, or will be on."""
+    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    usage = shutil.disk_usage(existing)
     return usage.free, usage.total
 
 
@@ -113,9 +113,9 @@ class LocalExecution:
     """An execution with a working folder on this machine.
 
     Args:
-        rid: Its record id.
+        rid: Its RID.
         folder: The working folder.
-        state: What its journal tells.
+        state: The state of its journal.
     """
 
     rid: str
@@ -124,33 +124,29 @@ class LocalExecution:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its run is over, said or unsaid."""
-        last = effective_status(self.state)
-        return last is not None and last[0].is_terminal
+        """Whether its run is over, recorded or not."""
+        current = effective_status(self.state)
+        return current is not None and current[0].is_terminal
 
     @property
     def is_possibly_running(self) -> bool:
-        """Whether a process may be at work in it."""
+        """Whether its process may still run."""
         return not self.has_ended and self.state.process is not None and self.state.process.is_dead() is not True
 
 
 def iter_local_executions(ml: DerivaML) -> Iterator[LocalExecution]:
-    """The executions whose working folders lie here, in the order of their names."""
-    around = ml.connection.working_folder(DRY_RUN_RID).parent
-    for folder in sorted(around.iterdir()) if around.is_dir() else ():
+    """Yield the executions with working folders on this machine, sorted by RID."""
+    parent = executions_folder(ml)
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
         if (folder / JOURNAL_FILENAME).is_file() and folder.name != DRY_RUN_RID:
             yield LocalExecution(folder.name, folder, load_state(folder / JOURNAL_FILENAME))
 
 
 def find_unsent_executions(ml: DerivaML) -> list[LocalExecution]:
-    """Those of them with files to send that exist, or that still wait for something to be sent."""
+    """Return the local executions with staged files that exist, or with stored files that lack a link to their row."""
     return [
         each
         for each in iter_local_executions(ml)
         if each.state.is_created
-        and (each.state.unlinked_keys or any(_file_exists(file.asset.path) for file in each.state.pending_files()))
+        and (each.state.unlinked_keys or any(file.asset.path.exists() for file in each.state.pending_files()))
     ]
-
-
-def _file_exists(path: Path) -> bool:
-    return path.exists()

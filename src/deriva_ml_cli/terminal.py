@@ -1,4 +1,4 @@
-"""What is put on the terminal: tables, facts and JSON, of texts that nobody here wrote and that are not trusted."""
+"""Terminal output: tables, fields and JSON. Texts of a catalog are untrusted, so control characters are escaped."""
 
 from __future__ import annotations
 
@@ -34,28 +34,30 @@ __all__ = [
 
 
 COLUMN_GAP, MIN_COLUMN_WIDTH = 2, 8
-"""Columns of the screen between two columns of a table, and those that a flexible one keeps."""
+"""Characters between two columns, and the minimum width of a flexible column."""
 
 DEFAULT_WIDTH = 200
-"""Columns where nobody looks: standard output is no terminal, and ``COLUMNS`` says nothing."""
+"""Characters of a line if standard output is no terminal and ``COLUMNS`` is not set."""
 
 
 def create_console(*, stderr: bool = False) -> Console:
-    """Standard output, or standard error, as rich writes to it; it is made anew by each call, as both may change."""
+    """Return a new rich console for standard output or standard error as they are now."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    unseen = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(file=stream, width=DEFAULT_WIDTH if unseen else None, highlight=False, markup=False, emoji=False)
+    is_redirected = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(
+        file=stream, width=DEFAULT_WIDTH if is_redirected else None, highlight=False, markup=False, emoji=False
+    )
 
 
 def can_print_unicode(screen: Console) -> bool:
-    """Whether block characters and an ellipsis can be shown."""
+    """Whether the console's encoding has block characters and an ellipsis."""
     return screen.encoding.lower().startswith("utf")
 
 
 def safe_text(text: object, style: str = "") -> Text:
-    """A text of unknown origin, as it may be put on a screen."""
+    """Return an untrusted text as one line without control characters or markup."""
     from rich.text import Text
 
     return Text(sanitize_line("" if text is None else text), style)
@@ -74,10 +76,10 @@ class Column:
 
     Args:
         title: Its heading.
-        align_right: Whether it holds numbers.
-        flexible: Whether it gives way where the screen is narrow: it is cut, and the others are not.
-        wrapped: Whether a flexible one is wrapped rather than cut.
-        style: How it looks.
+        align_right: Whether to align it right, for numbers.
+        flexible: Whether it shrinks on a narrow terminal.
+        wrapped: Whether its text is wrapped instead of cut.
+        style: Its style, as rich names it.
     """
 
     title: str
@@ -88,7 +90,7 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
-    """Print rows under headings; where the screen is too narrow, the flexible columns give way."""
+    """Print rows under headings; on a narrow terminal the flexible columns shrink."""
     from rich.padding import Padding
     from rich.table import Table
 
@@ -106,11 +108,11 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
             overflow="fold" if column.wrapped else "crop",
             style=column.style,
         )
-    mark = can_print_unicode(screen)
+    ellipsis = can_print_unicode(screen)
     for row in cells:
         table.add_row(
             *(
-                _truncate_cell(cell, column, width, mark)
+                _truncate_cell(cell, column, width, ellipsis)
                 for cell, column, width in zip(row, columns, widths, strict=True)
             )
         )
@@ -131,23 +133,25 @@ def _truncate_cell(cell: Text, column: Column, width: int, ellipsis: bool) -> Te
 
 
 def _compute_widths(columns: Sequence[Column], cells: Sequence[Sequence[Text]], available_width: int) -> list[int]:
-    """How broad each column is: as its broadest cell, but that the flexible ones share what the others leave."""
+    """Return the width of each column: its widest cell, less what flexible columns give up to fit the line."""
     from rich.cells import cell_len
 
     widths = [max([cell_len(c.title), *(row[place].cell_len for row in cells)]) for place, c in enumerate(columns)]
-    over = sum(widths) + COLUMN_GAP * (len(columns) - 1) - available_width
-    while over > 0:
-        giving = [place for place, column in enumerate(columns) if column.flexible and widths[place] > MIN_COLUMN_WIDTH]
-        if not giving:
+    excess = sum(widths) + COLUMN_GAP * (len(columns) - 1) - available_width
+    while excess > 0:
+        shrinkable = [
+            place for place, column in enumerate(columns) if column.flexible and widths[place] > MIN_COLUMN_WIDTH
+        ]
+        if not shrinkable:
             break
-        broadest = max(giving, key=lambda place: widths[place])
-        widths[broadest] -= 1
-        over -= 1
+        widest = max(shrinkable, key=lambda place: widths[place])
+        widths[widest] -= 1
+        excess -= 1
     return widths
 
 
 def print_fields(fields: Mapping[str, object], *, indent: int = 2) -> None:
-    """Print names and what they are, one a line; those of which nothing is known are left out."""
+    """Print names with their values, one on a line; None and empty values are left out."""
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
@@ -163,7 +167,7 @@ def print_fields(fields: Mapping[str, object], *, indent: int = 2) -> None:
 
 
 def print_title(*parts: object) -> None:
-    """Print a heading, bold, with an empty line before it."""
+    """Print a bold heading after an empty line."""
     from rich.text import Text
 
     line = Text(" ").join(part if isinstance(part, Text) else safe_text(part, "bold") for part in parts)
@@ -171,7 +175,7 @@ def print_title(*parts: object) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print a sentence about what was shown, as far from the left as it is given."""
+    """Print a dimmed sentence, wrapped at its own indentation."""
     from rich.padding import Padding
 
     indent = len(text) - len(text.lstrip(" "))
@@ -179,12 +183,12 @@ def print_note(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value: times as ISO 8601, what is no number as null, letters beyond ASCII escaped."""
+    """Print one JSON value in ASCII: times as ISO 8601, NaN and infinity as null."""
     sys.stdout.write(json.dumps(to_json_value(value), indent=2, allow_nan=False) + "\n")
 
 
 def to_json_value(value: Any) -> Any:
-    """The same with nothing in it that JSON does not know."""
+    """Return a value with everything converted to types of JSON."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):

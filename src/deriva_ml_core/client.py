@@ -25,6 +25,13 @@ from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asse
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
 if TYPE_CHECKING:
+    from deriva_ml_core.analysis.compare import Comparison
+    from deriva_ml_core.analysis.describe import Description
+    from deriva_ml_core.analysis.lineage import Lineage
+    from deriva_ml_core.analysis.reproduce import Reproduction
+    from deriva_ml_core.analysis.runs import DatasetPage, ExecutionPage, WorkflowPage
+    from deriva_ml_core.analysis.verify import VerificationProgress, VerificationResult
+    from deriva_ml_core.export import ExportFormat, IncludedFiles
     from deriva_ml_core.push import PushReport
 
 __all__ = ["DerivaML"]
@@ -303,6 +310,248 @@ class DerivaML:
             limit=limit,
             ranking=ranking,
         )
+
+    def list_executions(
+        self,
+        *,
+        workflow: RID | None = None,
+        workflow_type: str | None = None,
+        status: Status | None = None,
+        dataset: RID | None = None,
+        text: str | None = None,
+        sort: str | None = None,
+        stage: str | None = None,
+        limit: int = 20,
+        page: int = 1,
+    ) -> ExecutionPage:
+        """List executions as frozen summaries, page by page, newest first or best first.
+
+        Args:
+            workflow: The RID of their workflow.
+            workflow_type: The type of their workflow, a term of the vocabulary Workflow_Type.
+            status: Their status. An execution whose process died is Aborted.
+            dataset: The RID of a dataset that they used as input.
+            text: A text in their description or in their workflow's name, upper or lower case.
+            sort: The metric to sort by, best value first, such as ``"val_loss"``; ``"val_loss:last"`` sorts by its
+                last value. Executions without the metric are left out.
+            stage: The stage of that metric: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; by default the
+                first stage that has it.
+            limit: Executions on a page.
+            page: The page, from 1.
+
+        Returns:
+            The page, and whether another one follows.
+
+        Raises:
+            InvalidRID, UnknownRID, WrongTable, UnknownTerm, UnknownMetric: A filter names what does not exist.
+            ConfigurationError: There is no such stage, or the catalog has no table for metrics.
+        """
+        from deriva_ml_core.analysis.runs import ExecutionFilters, list_executions
+
+        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage)
+        return list_executions(self._connection, filters, limit=limit, page=page)
+
+    def list_workflows(
+        self, *, workflow_type: str | None = None, text: str | None = None, limit: int = 20, page: int = 1
+    ) -> WorkflowPage:
+        """List workflows as frozen summaries, page by page, newest first.
+
+        Args:
+            workflow_type: Their type, a term of the vocabulary Workflow_Type.
+            text: A text in their name, description or URL, upper or lower case.
+            limit: Workflows on a page.
+            page: The page, from 1.
+
+        Returns:
+            The page, and whether another one follows.
+
+        Raises:
+            UnknownTerm: There is no such type.
+        """
+        from deriva_ml_core.analysis.runs import list_workflows
+
+        return list_workflows(self._connection, workflow_type=workflow_type, text=text, limit=limit, page=page)
+
+    def list_datasets(
+        self, *, text: str | None = None, include_deleted: bool = False, limit: int = 20, page: int = 1
+    ) -> DatasetPage:
+        """List datasets as frozen summaries, page by page, newest first.
+
+        Args:
+            text: A text in their description, upper or lower case.
+            include_deleted: Whether to list deleted datasets too.
+            limit: Datasets on a page.
+            page: The page, from 1.
+
+        Returns:
+            The page, and whether another one follows.
+        """
+        from deriva_ml_core.analysis.runs import list_datasets
+
+        return list_datasets(self._connection, text=text, include_deleted=include_deleted, limit=limit, page=page)
+
+    def describe(self, rid: RID) -> Description:
+        """Return everything that is recorded about a row.
+
+        Args:
+            rid: The RID of an execution, a workflow, a dataset, an asset or any other row.
+
+        Returns:
+            A frozen value: `ExecutionDescription`, `WorkflowDescription`, `DatasetDescription`, `AssetDescription` or
+            `RowDescription`, all in `deriva_ml_core.analysis.describe`.
+
+        Raises:
+            InvalidRID, UnknownRID: The RID names no row.
+        """
+        from deriva_ml_core.analysis.describe import describe
+
+        return describe(self._connection, rid)
+
+    def lineage(self, rid: RID, *, depth: int = 20, limit: int = 300, siblings: int = 10) -> Lineage:
+        """Return what a row is derived from and what used it.
+
+        Args:
+            rid: The RID of an execution, a dataset or an asset.
+            depth: How many links to follow in each direction.
+            limit: The maximum number of nodes in each direction.
+            siblings: The maximum number of neighbours of one table to follow from a node; the others are counted.
+
+        Returns:
+            Nodes and edges, and what was left out.
+
+        Raises:
+            InvalidRID, UnknownRID, WrongTable: The RID is not that of an execution, a dataset or an asset.
+        """
+        from deriva_ml_core.analysis.lineage import find_lineage
+
+        return find_lineage(self._connection, rid, depth=depth, limit=limit, siblings=siblings)
+
+    def compare(self, left: RID, right: RID) -> Comparison:
+        """Compare two executions: outcome, code, configuration, inputs, environment, packages and metrics.
+
+        Args:
+            left: The RID of the first execution.
+            right: The RID of the second execution.
+
+        Returns:
+            The values that differ, and the number of equal ones.
+
+        Raises:
+            InvalidRID, UnknownRID, WrongTable: A RID is not that of an execution.
+        """
+        from deriva_ml_core.analysis.compare import compare_executions
+
+        return compare_executions(self._connection, left, right)
+
+    def verify(
+        self, rid: RID | None = None, *, progress_callback: Callable[[VerificationProgress], None] | None = None
+    ) -> VerificationResult:
+        """Read stored files and compare their length and MD5 with what was recorded.
+
+        Args:
+            rid: The RID of an execution (its files and links), a dataset (its members' files) or an asset. By default
+                the whole catalog is verified: the file of every asset, and every foreign key.
+            progress_callback: Called after each object.
+
+        Returns:
+            What was read, and every problem found.
+
+        Raises:
+            InvalidRID, UnknownRID, WrongTable: The RID names nothing that has files.
+            StoreUnavailable: The store cannot be reached.
+        """
+        from deriva_ml_core.analysis.verify import verify
+
+        return verify(self._connection, rid, progress_callback=progress_callback)
+
+    def reproduce(
+        self,
+        rid: RID,
+        into: str | Path | None = None,
+        *,
+        repository: str | Path | None = None,
+        download_inputs: bool = True,
+    ) -> Reproduction:
+        """Rebuild a run in a new folder: the commit with its uncommitted changes, the inputs and the metadata files.
+
+        Nothing is executed; call ``run()`` on the result for that.
+
+        Args:
+            rid: The RID of the execution.
+            into: The folder to create; ``reproduce-<RID>`` in the current folder by default.
+            repository: A clone that has the commit. The repositories of the current folder and of the run are tried
+                too, and then the recorded remote.
+            download_inputs: Whether to download the inputs.
+
+        Returns:
+            Where everything is, the command to run, and what differs between the recorded and this environment.
+
+        Raises:
+            InvalidRID, UnknownRID, WrongTable: The RID is not that of an execution.
+            FileConflict: The folder exists.
+            NotReproducible: It ran outside of a Git repository, or its commit is in no repository that was tried.
+        """
+        from deriva_ml_core.analysis.reproduce import reproduce_execution
+
+        folder = Path(into or f"reproduce-{rid}").expanduser()
+        clone = None if repository is None else Path(repository)
+        return reproduce_execution(self._connection, rid, folder, clone, download_inputs=download_inputs)
+
+    def export(
+        self,
+        rid: RID,
+        path: str | Path,
+        *,
+        format: ExportFormat = "ro-crate",  # noqa: A002 - the name of the option of the command
+        include: IncludedFiles = "records",
+        license: str = "",  # noqa: A002 - as above
+        as_zip: bool = False,
+    ) -> Path:
+        """Export a run to a file or folder for other software; needs the extra ``export``.
+
+        Args:
+            rid: The RID of the execution.
+            path: The folder to create for an RO-Crate; the file to create for a ZIP archive or for PROV-JSON.
+            format: ``"ro-crate"``, a Workflow Run RO-Crate, or ``"prov-json"``, W3C PROV.
+            include: The files in an RO-Crate: ``"none"``, ``"records"`` (metadata files), ``"outputs"`` (those and the
+                outputs) or ``"all"`` (the inputs too). Other files are referenced by URL.
+            license: The licence of an RO-Crate's content, as a URL or a text.
+            as_zip: Whether to write an RO-Crate as a ZIP archive.
+
+        Returns:
+            The path.
+
+        Raises:
+            InvalidRID, UnknownRID, WrongTable: The RID is not that of an execution.
+            FileConflict: The path exists.
+            ConfigurationError: There is no such format.
+            MissingDependency: The extra is not installed.
+        """
+        from deriva_ml_core.export import export_execution
+
+        return export_execution(
+            self._connection,
+            rid,
+            Path(path).expanduser(),
+            format_=format,
+            include=include,
+            license_=license,
+            as_zip=as_zip,
+        )
+
+    def export_prov(self, rid: RID) -> str:
+        """Return a run as PROV-JSON text; needs the extra ``export``.
+
+        Args:
+            rid: The RID of the execution.
+
+        Raises:
+            InvalidRID, UnknownRID, WrongTable: The RID is not that of an execution.
+            MissingDependency: The extra is not installed.
+        """
+        from deriva_ml_core.export import export_prov
+
+        return export_prov(self._connection, rid)
 
     def push(
         self,

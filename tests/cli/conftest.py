@@ -1,4 +1,4 @@
-"""What the command line's tests share: runs that are on record, and a terminal to ask for them."""
+"""Fixtures of the command line's tests: recorded runs, and a function that calls ``deriva-ml``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("typer", reason="the command line is made with typer")
+pytest.importorskip("typer", reason="the command line is built with typer")
 
-from terminal import Said
+from command_result import CommandResult
 from typer.testing import CliRunner
 
 from deriva_ml_cli.app import app
@@ -17,28 +17,28 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
 
-Ask = Callable[..., Said]
+Cli = Callable[..., CommandResult]
 
 
 @pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Call ``deriva-ml`` in this process, on a screen of so many columns."""
+def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Call ``deriva-ml`` in this process, on a terminal of a given width."""
 
-    def asked(*words: str, columns: int = 80, answer: str = "") -> Said:
+    def call(*args: str, columns: int = 80, answer: str = "") -> CommandResult:
         monkeypatch.setenv("COLUMNS", str(columns))
-        result = CliRunner().invoke(app, list(words), input=answer)
+        result = CliRunner().invoke(app, list(args), input=answer)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Said(result.exit_code, result.stdout, result.stderr)
+        return CommandResult(result.exit_code, result.stdout, result.stderr)
 
-    return asked
+    return call
 
 
 @pytest.fixture
 def run(ml: DerivaML, workflow: Workflow, tmp_path: Path) -> Callable[..., Execution]:
-    """Make an execution that ran: with output files by name, uploaded, and as much else as is said."""
+    """Record a finished, uploaded run with output files and metrics."""
 
-    def ran(
+    def record(
         description: str = "A run", files: Sequence[str] = (), metrics: Sequence[dict[str, float]] = ()
     ) -> Execution:
         config = ExecutionConfiguration(workflow=workflow, description=description)
@@ -56,4 +56,4 @@ def run(ml: DerivaML, workflow: Workflow, tmp_path: Path) -> Callable[..., Execu
         exe.upload_execution_outputs()
         return exe
 
-    return ran
+    return record

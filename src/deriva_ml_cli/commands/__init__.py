@@ -1,3 +1,1 @@
-"""The commands, a file each, imported when they are called."""
-
-from __future__ import annotations
+"""The subcommands of ``deriva-ml``: one module each, named for its command."""

@@ -1,4 +1,4 @@
-"""``deriva-ml cleanup``: what may go from this machine."""
+"""``deriva-ml cleanup``: delete local files that are stored in the catalog."""
 
 from __future__ import annotations
 
@@ -35,20 +35,22 @@ __all__ = ["KeptFolder", "Removable", "app", "delete_removable", "find_removable
 
 @command("deriva-ml cleanup --dry-run", "deriva-ml cleanup --older-than 30 --yes")
 def app(
-    older_than: Annotated[float, typer.Option(min=0, metavar="DAYS", help="Of runs that ended so many days ago.")] = 0,
+    older_than: Annotated[
+        float, typer.Option(min=0, metavar="DAYS", help="Only runs that ended this many days ago.")
+    ] = 0,
     downloads: Annotated[
-        bool, typer.Option("--downloads/--no-downloads", help="Downloaded datasets too, which can be brought again.")
+        bool, typer.Option("--downloads/--no-downloads", help="Delete downloaded datasets too.")
     ] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what may go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what can be deleted.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """Delete what is safe to delete on this machine; it asks first.
+    """Delete local files that are stored in the catalog.
 
-    That are working folders of ended runs of which everything was sent, downloaded datasets, and halves of objects
-    that a killed process left. A folder with a file that is nowhere else stays.
+    These are working folders of finished, fully uploaded runs, downloaded datasets, and incomplete objects of killed
+    processes. A working folder with a file that is nowhere else is kept. You are asked before anything is deleted.
     """
     from datetime import timedelta
 
@@ -57,17 +59,17 @@ def app(
     from deriva_ml_core._text import format_size
 
     if as_json and not (yes or dry_run):
-        raise typer.BadParameter("With --json nobody can be asked: give --yes or --dry-run too.")
+        raise typer.BadParameter("--json cannot ask for confirmation: add --yes or --dry-run.")
     with open_client(host, catalog) as ml:
-        leftovers, kept = find_removable(ml, timedelta(days=older_than), include_downloads=downloads)
+        removable, kept = find_removable(ml, timedelta(days=older_than), include_downloads=downloads)
         if not as_json:
-            _print(leftovers, kept)
-        wanted = bool(leftovers) and not dry_run and (yes or typer.confirm("Delete all this?"))
-        freed = delete_removable(leftovers) if wanted else 0
+            _print(removable, kept)
+        is_confirmed = bool(removable) and not dry_run and (yes or typer.confirm("Delete all of this?"))
+        freed = delete_removable(removable) if is_confirmed else 0
     if as_json:
-        print_json({**_to_dict(leftovers, kept), "freed": freed})
-    elif wanted:
-        print_note(f"{format_size(freed)} are free again.")
+        print_json({**_to_dict(removable, kept), "freed": freed})
+    elif is_confirmed:
+        print_note(f"{format_size(freed)} freed.")
 
 
 def _to_dict(removable: list[Removable], kept: list[KeptFolder]) -> dict[str, object]:
@@ -80,17 +82,16 @@ def _print(removable: list[Removable], kept: list[KeptFolder]) -> None:
     from deriva_ml_cli.terminal import Column, print_note, print_table, print_title
     from deriva_ml_core._text import format_count, format_size
 
-    most = 20
     if kept:
-        print_title("Stays")
-        columns = Column("Execution", style="cyan"), Column("Why", flexible=True, wrapped=True)
-        print_table(columns, [(each.name, each.reason) for each in kept[:most]], indent=2)
-        if len(kept) > most:
-            print_note(f"  and {len(kept) - most:,} more")
+        print_title("Kept")
+        columns = Column("Execution", style="cyan"), Column("Reason", flexible=True, wrapped=True)
+        print_table(columns, [(each.name, each.reason) for each in kept[:MAX_ROWS]], indent=2)
+        if len(kept) > MAX_ROWS:
+            print_note(f"  and {len(kept) - MAX_ROWS:,} more")
     if not removable:
         print_note("There is nothing to delete.")
         return
-    print_title("May go")
+    print_title("Can be deleted")
     kinds = dict.fromkeys(each.kind for each in removable)
     rows = []
     for kind in kinds:
@@ -98,12 +99,15 @@ def _print(removable: list[Removable], kept: list[KeptFolder]) -> None:
         total = sum(each.bytes for each in of_kind)
         examples = ", ".join(each.name for each in of_kind[:5]) + (", ..." if len(of_kind) > 5 else "")
         rows.append((format_count(len(of_kind), kind), format_size(total), examples))
-    print_table([Column("What"), Column("Size", align_right=True), Column("Which", flexible=True)], rows, indent=2)
+    print_table([Column("Content"), Column("Size", align_right=True), Column("Name", flexible=True)], rows, indent=2)
     print_note(f"  {format_size(sum(each.bytes for each in removable))} in all")
 
 
+MAX_ROWS = 20
+"""Kept folders that are listed."""
+
 ABANDONED_AFTER_SECONDS = 86400.0
-"""Seconds after which a half-written object is nobody's any more."""
+"""Age in seconds after which no process still writes an incomplete object."""
 
 INPUTS_FOLDER = "inputs"
 _OWN_NAMES = (INPUTS_FOLDER, JOURNAL_FILENAME, f"{JOURNAL_FILENAME}.lock", f"{JOURNAL_FILENAME}.resume")
@@ -111,14 +115,14 @@ _OWN_NAMES = (INPUTS_FOLDER, JOURNAL_FILENAME, f"{JOURNAL_FILENAME}.lock", f"{JO
 
 @dataclass(frozen=True, slots=True)
 class Removable:
-    """What may go.
+    """A file or folder that can be deleted.
 
     Args:
         kind: ``working folder``, ``download``, ``draft`` or ``partial file``.
-        name: An execution's record id, a dataset's version, or a file's name.
-        path: Where it lies.
-        files: How many files it has.
-        bytes: Their bytes.
+        name: An execution's RID, a dataset's version, or a file's name.
+        path: Its path.
+        files: The number of its files.
+        bytes: Their size.
     """
 
     kind: str
@@ -130,7 +134,7 @@ class Removable:
 
 @dataclass(frozen=True, slots=True)
 class KeptFolder:
-    """A working folder that stays, and why."""
+    """A working folder that is kept, and the reason."""
 
     name: str
     path: Path
@@ -140,14 +144,14 @@ class KeptFolder:
 def find_removable(
     ml: DerivaML, min_age: timedelta, *, include_downloads: bool
 ) -> tuple[list[Removable], list[KeptFolder]]:
-    """Find what may go, and the working folders of ended runs that have to stay.
+    """Return what can be deleted, and the working folders of finished runs that are kept.
 
     Args:
         ml: The catalog.
-        min_age: How long ago a run must have ended.
-        include_downloads: Whether downloaded datasets count too.
+        min_age: The minimum time since the end of a run.
+        include_downloads: Whether downloaded datasets can be deleted.
     """
-    leftovers, kept = [], []
+    removable, kept = [], []
     ended = [
         each
         for each in iter_local_executions(ml)
@@ -160,26 +164,26 @@ def find_removable(
         if reason:
             kept.append(KeptFolder(each.rid, each.folder, reason))
         else:
-            leftovers.append(_measure_removable("working folder", each.rid, each.folder))
+            removable.append(_measure_removable("working folder", each.rid, each.folder))
     folder = ml.connection.folder
     if include_downloads and (folder / CACHE_FOLDER).is_dir():
-        leftovers += [
+        removable += [
             _measure_removable("download", each.name, each) for each in sorted((folder / CACHE_FOLDER).iterdir())
         ]
-    leftovers += [
+    removable += [
         _measure_removable("draft", each.name, each) for each in _iter_abandoned_drafts(folder / OBJECTS_FOLDER)
     ]
-    covered = {each.path for each in leftovers}
-    leftovers += [
+    listed = {each.path for each in removable}
+    removable += [
         _measure_removable("partial file", path.name, path)
         for path in _iter_abandoned_partial_files(folder)
-        if covered.isdisjoint(path.parents)
+        if listed.isdisjoint(path.parents)
     ]
-    return leftovers, kept
+    return removable, kept
 
 
 def delete_removable(removable: Iterable[Removable]) -> int:
-    """Delete what may go, and return the bytes that were freed; what another process is at work on stays."""
+    """Delete files and folders, and return the freed bytes; a download that another process uses is kept."""
     freed = 0
     for each in removable:
         if each.kind == "draft":
@@ -196,8 +200,8 @@ def delete_removable(removable: Iterable[Removable]) -> int:
 
 
 def _measure_removable(kind: str, name: str, path: Path) -> Removable:
-    amount = measure_disk_usage(path)
-    return Removable(kind, name, path, amount.files, amount.bytes)
+    usage = measure_disk_usage(path)
+    return Removable(kind, name, path, usage.files, usage.bytes)
 
 
 def _delete_download(folder: Path) -> bool:
@@ -215,23 +219,23 @@ def _has_ended_before(execution: LocalExecution, time_limit: datetime) -> bool:
 
 
 def _find_reason_to_keep(execution: LocalExecution) -> str:
-    """Why a working folder has to stay: something in it is nowhere else; empty where everything is."""
-    story = execution.state
-    if story.pending_files() or story.unlinked_keys:
-        return f"files wait to be sent: `deriva-ml upload {execution.rid}`"
-    if not story.status.is_terminal:
+    """Return why a working folder is kept, or an empty text if everything in it is stored elsewhere."""
+    state = execution.state
+    if state.pending_files() or state.unlinked_keys:
+        return f"files are not uploaded: `deriva-ml upload {execution.rid}`"
+    if not state.status.is_terminal:
         return f"its end is not recorded: `deriva-ml status {execution.rid}`"
     if not _is_journal_uploaded(execution):
-        return "its last statuses are nowhere else, as no upload took a copy of them along"
-    strangers = list(_iter_unsaved_files(execution))
-    if strangers:
-        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-        return f"{strangers[0]}{more} was never registered, or was changed since it was sent"
+        return "its journal has not been uploaded"
+    unsaved = list(_iter_unsaved_files(execution))
+    if unsaved:
+        more = f" and {len(unsaved) - 1} more" if len(unsaved) > 1 else ""
+        return f"{unsaved[0]}{more} was never registered, or changed after its upload"
     return ""
 
 
 def _is_journal_uploaded(execution: LocalExecution) -> bool:
-    """Whether the journal's copy in the catalog tells every status."""
+    """Whether the copy of the journal in the catalog has every status."""
     copies = [file for file in execution.state.files.values() if _is_journal(file) and file.rid and file.stored]
     if not copies:
         return False
@@ -245,27 +249,27 @@ def _is_journal(file: FileState) -> bool:
 
 
 def _iter_unsaved_files(execution: LocalExecution) -> Iterator[str]:
-    """The files in a working folder that the store does not have as they are now."""
-    sent: dict[Path, list[FileState]] = {}
+    """Yield the files in a working folder whose present content is not in the store."""
+    uploaded: dict[Path, list[FileState]] = {}
     for file in execution.state.files.values():
         if file.rid:
             for path in (file.asset.path, file.asset.original):
                 if path is not None:
-                    sent.setdefault(path, []).append(file)
+                    uploaded.setdefault(path, []).append(file)
     for entry in iter_files(execution.folder):
         path = Path(entry.path)
-        inside = path.relative_to(execution.folder)
-        if inside.parts[0] in _OWN_NAMES or path.is_symlink():
+        relative = path.relative_to(execution.folder)
+        if relative.parts[0] in _OWN_NAMES or path.is_symlink():
             continue
-        if any(map(is_leftover, inside.parts)):  # the run has ended, so that no process finishes it
+        if any(map(is_leftover, relative.parts)):  # the run has ended, so no process completes it
             continue
-        now = FileStamp.from_path(path)
-        if not any(_is_unchanged(file, now) for file in sent.get(path, ())):
-            yield str(inside)
+        stamp = FileStamp.from_path(path)
+        if not any(_is_unchanged(file, stamp) for file in uploaded.get(path, ())):
+            yield str(relative)
 
 
-def _is_unchanged(file: FileState, now: FileStamp | None) -> bool:
-    return file.stored_stamp is not None and file.stored_stamp == now
+def _is_unchanged(file: FileState, stamp: FileStamp | None) -> bool:
+    return file.stored_stamp is not None and file.stored_stamp == stamp
 
 
 def _iter_abandoned_drafts(objects: Path) -> Iterator[Path]:

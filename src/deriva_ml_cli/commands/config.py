@@ -1,4 +1,4 @@
-"""``deriva-ml config``: what is set, and where things lie."""
+"""``deriva-ml config``: the catalog in use, settings and installed versions."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ PACKAGES = ("deriva-ml-core", "deriva", "torch", "pytorch-lightning", "lightning
 
 @command("deriva-ml config", "deriva-ml config --json | jq -r .catalog")
 def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
-    """Show which catalog is used, what is set, what is installed."""
+    """Show the catalog, the settings and the installed versions."""
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
 
     with open_client(host, catalog) as ml:
-        found = _collect_settings(ml)
+        settings = _collect_settings(ml)
     if as_json:
-        print_json(found)
+        print_json(settings)
     else:
-        _print(found)
+        _print(settings)
 
 
 def _collect_settings(ml: DerivaML) -> dict[str, Any]:
@@ -76,4 +76,4 @@ def _print(settings: dict[str, Any]) -> None:
     else:
         print_note(f"  none of {', '.join(VARIABLES)} is set")
     print_title("Versions")
-    print_fields({**settings["versions"], "in": settings["executable"]})
+    print_fields({**settings["versions"], "executable": settings["executable"]})

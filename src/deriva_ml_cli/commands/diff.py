@@ -1,4 +1,4 @@
-"""``deriva-ml diff``: what differs between two executions."""
+"""``deriva-ml diff``: the differences between two executions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import typer
 from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, command
 
 if TYPE_CHECKING:
-    from deriva_ml_core.analysis.compare import Difference
+    from deriva_ml_core.analysis.compare import Comparison
 
 __all__ = ["app"]
 
-ExecutionRid = Annotated[str, typer.Argument(metavar="RID", help="The record id of an execution.")]
+ExecutionRid = Annotated[str, typer.Argument(metavar="RID", help="The RID of an execution.")]
 
 
 @command("deriva-ml diff 1-4A2C 1-4B7E", "deriva-ml diff 1-4A2C 1-4B7E --json | jq '.differences[].name'")
@@ -26,42 +26,39 @@ def app(
 ) -> None:
     """Show what differs between two executions.
 
-    Code, configuration, inputs, environment, installed packages and metrics are compared; what is equal is counted.
+    It compares outcome, code, configuration, inputs, environment, packages and metrics. Equal values are counted.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
-    from deriva_ml_core.analysis.compare import SECTIONS, collect_comparison, find_differences
 
     with open_client(host, catalog) as ml:
-        one, other = collect_comparison(ml.connection, left), collect_comparison(ml.connection, right)
-    found = find_differences(one, other)
-    equal = {
-        section: len(one[section].keys() | other[section].keys()) - sum(each.section == section for each in found)
-        for section in SECTIONS
-    }
+        comparison = ml.compare(left, right)
     if as_json:
-        print_json({"left": left, "right": right, "differences": [each.to_dict() for each in found], "equal": equal})
+        print_json(comparison.to_dict())
     else:
-        _print(left, right, found, equal)
+        _print(comparison)
 
 
-def _print(left: str, right: str, differences: list[Difference], equal: dict[str, int]) -> None:
+def _print(comparison: Comparison) -> None:
     from deriva_ml_cli.terminal import Column, create_console, print_note, print_table, print_title, safe_text
 
     create_console().print(
-        safe_text("Executions", "dim"), safe_text(left, "bold"), safe_text("and", "dim"), safe_text(right, "bold")
+        safe_text("Executions", "dim"),
+        safe_text(comparison.left, "bold"),
+        safe_text("and", "dim"),
+        safe_text(comparison.right, "bold"),
     )
-    for section in equal:
+    for section, equal_count in comparison.equal_counts.items():
         rows = [
             (each.name, safe_text(_format_value(each.left), "red"), safe_text(_format_value(each.right), "green"))
-            for each in differences
+            for each in comparison.differences
             if each.section == section
         ]
         if rows:
-            print_title(section.capitalize(), safe_text(f"{equal[section]:,} equal" if equal[section] else "", "dim"))
-            columns = Column("", flexible=True, style="dim"), Column(left, flexible=True, wrapped=True)
-            print_table([*columns, Column(right, flexible=True, wrapped=True)], rows, indent=2)
-    if not differences:
+            print_title(section.capitalize(), safe_text(f"{equal_count:,} equal" if equal_count else "", "dim"))
+            columns = Column("", flexible=True, style="dim"), Column(comparison.left, flexible=True, wrapped=True)
+            print_table([*columns, Column(comparison.right, flexible=True, wrapped=True)], rows, indent=2)
+    if not comparison.differences:
         print_note("They do not differ.")
 
 

@@ -1,4 +1,4 @@
-"""``deriva-ml download``: a file, or a dataset's version as a bag."""
+"""``deriva-ml download``: an asset, or a version of a dataset as a bag."""
 
 from __future__ import annotations
 
@@ -21,33 +21,36 @@ __all__ = ["app"]
 )
 def app(
     rid: Rid,
-    into: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path(),
-    version: Annotated[str | None, typer.Option(metavar="X.Y.Z", help="Of a dataset; the present one else.")] = None,
-    rows_only: Annotated[bool, typer.Option("--rows-only", help="Of a dataset: without the files.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there under that name.")] = False,
+    into: Annotated[Path, typer.Option(metavar="FOLDER", help="The target folder.")] = Path(),
+    version: Annotated[
+        str | None, typer.Option(metavar="X.Y.Z", help="The version of a dataset; the current one by default.")
+    ] = None,
+    rows_only: Annotated[bool, typer.Option("--rows-only", help="Download a dataset without its files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file or folder.")] = False,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """Bring an asset, or a version of a dataset, to this machine.
+    """Download an asset or a version of a dataset.
 
-    An asset keeps its name; a dataset comes as a BDBag, the folder Dataset_<RID>_<version>. Every byte is checked.
+    An asset keeps its file name. A dataset becomes a BDBag, the folder Dataset_<RID>_<version>. All files are checked
+    against their recorded MD5.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import create_console, print_json, safe_text
 
     with open_client(host, catalog) as ml:
-        found = _download(ml, rid, into.expanduser(), version, rows_only=rows_only, force=force)
+        result = _download(ml, rid, into.expanduser(), version, rows_only=rows_only, force=force)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        create_console().print(safe_text(found["path"]), soft_wrap=True)
+        create_console().print(safe_text(result["path"]), soft_wrap=True)
 
 
 def _download(
     ml: DerivaML, rid: str, target_folder: Path, version: str | None, *, rows_only: bool, force: bool
 ) -> dict[str, Any]:
-    from deriva_ml_core.analysis.describe import lookup_table
+    from deriva_ml_core.analysis.runs import lookup_table
     from deriva_ml_core.definitions import MLTable
     from deriva_ml_core.errors import WrongTable
 
@@ -56,17 +59,17 @@ def _download(
         return _download_bag(ml, rid, target_folder, version, rows_only=rows_only, force=force)
     if not ml.connection.catalog.model.table(table).is_asset:
         raise WrongTable(
-            f"{rid} is a row of {table}, which is no file; give an asset or a dataset. "
-            f"`deriva-ml show {rid}` may name some."
+            f"{rid} is a row of {table}, which has no file; use the RID of an asset or a dataset. "
+            f"`deriva-ml show {rid}` lists the assets of an execution."
         )
     if version or rows_only:
-        raise typer.BadParameter("--version and --rows-only are for datasets, and this is an asset.")
+        raise typer.BadParameter("--version and --rows-only are for datasets, but this is an asset.")
     return _download_file(ml, rid, target_folder, force=force)
 
 
 def _download_file(ml: DerivaML, rid: str, target_folder: Path, *, force: bool) -> dict[str, Any]:
     from deriva_ml_core._files.atomic import sync_path, temporary_folder
-    from deriva_ml_core.analysis.describe import safe_file_name
+    from deriva_ml_core.analysis.run_files import safe_file_name
     from deriva_ml_core.assets.lookup import download_asset
 
     asset = ml.lookup_asset(rid)
@@ -104,4 +107,4 @@ def _check_target(target: Path, *, force: bool) -> None:
     from deriva_ml_core.errors import FileConflict
 
     if target.exists() and not force:
-        raise FileConflict(f"{target} is there already: give another folder with --into, or replace it with --force.")
+        raise FileConflict(f"{target} already exists; choose another folder with --into, or replace it with --force.")

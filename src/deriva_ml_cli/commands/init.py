@@ -1,4 +1,4 @@
-"""``deriva-ml init``: make a catalog."""
+"""``deriva-ml init``: a new catalog."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["app"]
 )
 def app(
     project: Annotated[
-        str | None, typer.Option(metavar="NAME", help="On a server: the name of the schema for the project's tables.")
+        str | None, typer.Option(metavar="NAME", help="The schema for the project's tables; required on a server.")
     ] = None,
     as_json: AsJson = False,
     host: Host = None,
 ) -> None:
-    """Make a catalog, and say where it is.
+    """Create a catalog.
 
-    The embedded one is made on first use, so that it needs no init; but this tells whether it can be made, and changes
-    nothing where it is there. On a server each call makes a new catalog.
+    An embedded catalog is created on first use, so this command is optional for it; an existing one stays as it is. On
+    a server each call creates a new catalog.
     """
     from deriva_ml_cli.terminal import create_console, print_json, safe_text
 
@@ -39,9 +39,9 @@ def app(
     if as_json:
         print_json({"catalog": name, "number": number, "tables": tables})
     else:
-        further = f"; name it with --host {host} --catalog {number}" if number else ""
+        usage = f"; use it with --host {host} --catalog {number}" if number else ""
         create_console().print(
-            safe_text(f"The catalog is in {name}, with {len(tables)} tables{further}."), soft_wrap=True
+            safe_text(f"The catalog is in {name}, with {len(tables)} tables{usage}."), soft_wrap=True
         )
 
 
@@ -53,8 +53,8 @@ def _open_or_create(host: str | None, project: str | None) -> DerivaML:
 
     if Address(hostname=host).is_embedded:
         if project is not None:
-            raise ConfigurationError("--project is for a catalog on a server: an embedded one has no project's name.")
+            raise ConfigurationError("--project is for catalogs on a server; an embedded catalog has no project name.")
         return open_client(host, None, create_missing=True)
     if project is None:
-        raise ConfigurationError(f"{host} names a server: give --project, the name of the schema for your tables.")
+        raise ConfigurationError(f"{host} is a server; add --project, the name of the schema for your tables.")
     return DerivaML.create(str(host), project)

@@ -1,4 +1,4 @@
-"""``deriva-ml lineage``: what something was made from, and what was made from it."""
+"""``deriva-ml lineage``: what a row is derived from and what used it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-    from deriva_ml_core.analysis.lineage import Lineage
+    from deriva_ml_core.analysis.lineage import Direction, Lineage
 
 __all__ = ["app"]
 
@@ -21,81 +21,84 @@ __all__ = ["app"]
 @command("deriva-ml lineage 1-4A2C", "deriva-ml lineage 1-4A2C --dot | dot -Tsvg > lineage.svg")
 def app(
     rid: Rid,
-    depth: Annotated[int, typer.Option(min=1, help="How many links to follow, back and on.")] = 20,
-    limit: Annotated[int, typer.Option(min=1, help="The most things to show, back and on.")] = 300,
-    siblings: Annotated[int, typer.Option(min=1, help="The most neighbours of one kind to follow.")] = 10,
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid flowchart.")] = False,
-    dot: Annotated[bool, typer.Option("--dot", help="As a graph for Graphviz.")] = False,
+    depth: Annotated[int, typer.Option(min=1, help="Links to follow in each direction.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum nodes in each direction.")] = 300,
+    siblings: Annotated[int, typer.Option(min=1, help="Maximum neighbours of one table to follow from a node.")] = 10,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
+    dot: Annotated[bool, typer.Option("--dot", help="Print a Graphviz graph.")] = False,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """Show what something was made from, and what was made from it.
+    """Show what a row is derived from and what used it.
 
-    It is a tree of executions, datasets and files. What would come a second time, as in a circle, is only named.
+    The result is a tree of executions, datasets and assets. A node that occurs again is marked instead of repeated.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
-    from deriva_ml_core.analysis.lineage import find_lineage
 
     if mermaid + dot + as_json > 1:
-        raise typer.BadParameter("Give one of --mermaid, --dot and --json.")
+        raise typer.BadParameter("Use only one of --mermaid, --dot and --json.")
     with open_client(host, catalog) as ml:
-        found = find_lineage(ml.connection, rid, depth=depth, limit=limit, siblings=siblings)
+        lineage = ml.lineage(rid, depth=depth, limit=limit, siblings=siblings)
     if as_json:
-        print_json(found.to_dict())
+        print_json(lineage.to_dict())
     elif mermaid or dot:
         from deriva_ml_core.analysis.lineage import render_dot, render_mermaid
 
-        typer.echo(render_mermaid(found) if mermaid else render_dot(found))
+        typer.echo(render_mermaid(lineage) if mermaid else render_dot(lineage))
     else:
-        _print(found)
+        _print(lineage)
 
 
 def _print(lineage: Lineage) -> None:
     from rich.tree import Tree
 
     from deriva_ml_cli.terminal import can_print_unicode, create_console, print_note, print_title
-    from deriva_ml_core.analysis.lineage import DOWNSTREAM, UPSTREAM
+    from deriva_ml_core.analysis.lineage import Direction
 
-    screen = create_console()
-    cut: OverflowMethod = "ellipsis" if can_print_unicode(screen) else "crop"
-    screen.print(_node_label(lineage, lineage.start), no_wrap=True, overflow=cut)
-    for direction, nothing in ((UPSTREAM, "nothing that is on record"), (DOWNSTREAM, "nothing yet")):
-        print_title(direction.capitalize())
+    console = create_console()
+    overflow: OverflowMethod = "ellipsis" if can_print_unicode(console) else "crop"
+    console.print(_node_label(lineage, lineage.start), no_wrap=True, overflow=overflow)
+    for direction, title, if_empty in (
+        (Direction.upstream, "Derived from", "nothing that is recorded"),
+        (Direction.downstream, "Used by", "nothing yet"),
+    ):
+        print_title(title)
         tree = Tree("", hide_root=True, guide_style="dim")
         _fill_tree(tree, lineage, direction)
         if tree.children:
-            screen.print(tree, no_wrap=True, overflow=cut)
+            console.print(tree, no_wrap=True, overflow=overflow)
         else:
-            print_note(f"  {nothing}")
+            print_note(f"  {if_empty}")
     if lineage.is_truncated:
         print_note("There is more: --limit and --depth show it.")
 
 
-def _fill_tree(tree: Tree, lineage: Lineage, direction: str) -> None:
-    """Add what is next to the start, and next to that, each once; without recursion, as a chain may be long."""
+def _fill_tree(tree: Tree, lineage: Lineage, direction: Direction) -> None:
+    """Add the nodes of one direction, each once, depth first; without recursion, since chains can be long."""
     from deriva_ml_cli.terminal import safe_text
 
-    around = lineage.neighbours(direction)
-    left_out: dict[str, list[Text]] = {}
-    for (at, way, table), count in lineage.omitted_counts.items():
-        if way == direction:
-            left_out.setdefault(at, []).append(safe_text(f"and {count:,} more of {table}: --siblings", "dim"))
-    done = {lineage.start}
-    branches = [(tree, lineage.start, iter(around.get(lineage.start, ())))]
-    while branches:
-        branch, here, following = branches[-1]
-        rid = next(following, None)
+    neighbours = lineage.neighbours(direction)
+    notes: dict[str, list[Text]] = {}
+    for omitted in lineage.omitted:
+        if omitted.direction is direction:
+            note = safe_text(f"and {omitted.count:,} more of {omitted.table}: --siblings", "dim")
+            notes.setdefault(omitted.rid, []).append(note)
+    added = {lineage.start}
+    open_branches = [(tree, lineage.start, iter(neighbours.get(lineage.start, ())))]
+    while open_branches:
+        branch, parent, remaining = open_branches[-1]
+        rid = next(remaining, None)
         if rid is None:
-            branches.pop()
-            for note in left_out.get(here, ()):
+            open_branches.pop()
+            for note in notes.get(parent, ()):
                 branch.add(note)
-        elif rid in done:
+        elif rid in added:
             branch.add(_node_label(lineage, rid, is_repeated=True))
         else:
-            done.add(rid)
-            branches.append((branch.add(_node_label(lineage, rid)), rid, iter(around.get(rid, ()))))
+            added.add(rid)
+            open_branches.append((branch.add(_node_label(lineage, rid)), rid, iter(neighbours.get(rid, ()))))
 
 
 def _node_label(lineage: Lineage, rid: str, *, is_repeated: bool = False) -> Text:

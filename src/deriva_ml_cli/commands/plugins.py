@@ -1,4 +1,4 @@
-"""``deriva-ml plugins``: who is installed, and what they answer."""
+"""``deriva-ml plugins``: the registered plugins."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ __all__ = ["app"]
 
 @command("deriva-ml plugins", "DERIVA_ML_DISABLED_PLUGINS=jsonl deriva-ml plugins")
 def app(as_json: AsJson = False) -> None:
-    """List plugins with the hooks that they answer.
+    """List plugins and the hooks they implement.
 
-    They are named in the order of their registration: built-ins first, then what is installed.
+    The order is that of registration: built-ins first, then installed plugins.
     """
     from dataclasses import asdict
 
     from deriva_ml_cli.terminal import Column, print_json, print_table
     from deriva_ml_core.plugins import list_plugins
 
-    found = list_plugins()
+    plugins = list_plugins()
     if as_json:
-        print_json({"plugins": [asdict(each) for each in found]})
+        print_json({"plugins": [asdict(plugin) for plugin in plugins]})
         return
-    columns = Column("Plugin", style="bold"), Column("From"), Column("Hooks", flexible=True, wrapped=True)
-    print_table(columns, [(each.name, each.distribution or "built in", ", ".join(each.hooks)) for each in found])
+    columns = Column("Plugin", style="bold"), Column("Distribution"), Column("Hooks", flexible=True, wrapped=True)
+    rows = [(plugin.name, plugin.distribution or "built in", ", ".join(plugin.hooks)) for plugin in plugins]
+    print_table(columns, rows)

@@ -1,4 +1,4 @@
-"""``deriva-ml push``: an execution, copied to another catalog."""
+"""``deriva-ml push``: copy an execution to another catalog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 MAX_ROWS = 12
-"""Rows of one table that are named one by one."""
+"""Rows of one table that are listed one by one."""
 
 
 @command(
@@ -25,35 +25,35 @@ MAX_ROWS = 12
     "deriva-ml push 1-4A2C --to server.org --to-catalog 1 --make-tables --json | jq .execution",
 )
 def app(
-    rid: Annotated[str, typer.Argument(metavar="RID", help="An execution that has ended.")],
-    to: Annotated[str, typer.Option("--to", metavar="HOST", help="Where to: a server's host name, or file:<folder>.")],
+    rid: Annotated[str, typer.Argument(metavar="RID", help="A finished execution.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="HOST", help="The target: a server's host name, or file:<folder>.")
+    ],
     to_catalog: Annotated[
-        str | None, typer.Option("--to-catalog", metavar="ID", help="The catalog's number on that server.")
+        str | None, typer.Option("--to-catalog", metavar="ID", help="The number of the catalog on that server.")
     ] = None,
     children: Annotated[
-        bool, typer.Option("--with-children/--without-children", help="With the executions nested in it.")
+        bool, typer.Option("--with-children/--without-children", help="Copy nested executions too.")
     ] = True,
     lineage: Annotated[
-        bool, typer.Option("--lineage", help="With the executions that made its inputs, and so on.")
+        bool, typer.Option("--lineage", help="Copy the executions that produced its inputs too, recursively.")
     ] = False,
-    make_tables: Annotated[
-        bool, typer.Option("--make-tables", help="Make the tables that lack there as they are here.")
-    ] = False,
+    make_tables: Annotated[bool, typer.Option("--make-tables", help="Create tables that the target lacks.")] = False,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
     """Copy an execution to another catalog.
 
-    Its workflow, datasets with their members, files and records go with it; each row gets a new record id there, and
-    which is whose copy is told. What is there already is not copied again, and what was cut off goes on. --host and
-    --catalog say where it is copied from.
+    Its workflow, datasets with their members, and files are copied too. Each row gets a new RID in the target; the
+    output maps old to new RIDs. Rows that exist in the target are not copied again, and an interrupted push can be
+    repeated. --host and --catalog name the source.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
 
     with open_client(host, catalog) as ml:
-        ml.lookup_execution(rid)  # before the other catalog is opened, which may make one
+        ml.lookup_execution(rid)  # before the target is opened, which can create a catalog
         with open_client(to, to_catalog, create_missing=True) as target:
             report = ml.push(
                 rid,
@@ -74,7 +74,7 @@ def _to_dict(report: PushReport) -> dict[str, Any]:
 
 
 def _iter_table_rows(report: PushReport) -> Iterator[list[str]]:
-    """A line for each row; one for all of a table that has too many."""
+    """Yield a line for each row, or one for a table with more than `MAX_ROWS` rows."""
     from deriva_ml_core._text import format_count
 
     tables: dict[str, list[PushedRow]] = {}
@@ -82,31 +82,38 @@ def _iter_table_rows(report: PushReport) -> Iterator[list[str]]:
         tables.setdefault(row.table, []).append(row)
     for table, rows in tables.items():
         if len(rows) > MAX_ROWS:
-            old = sum(not row.new for row in rows)
-            yield [table, format_count(len(rows), "row"), "(--json names each)", f"{old:,} were there" if old else ""]
+            existing = sum(not row.new for row in rows)
+            yield [
+                table,
+                format_count(len(rows), "row"),
+                "(--json lists them)",
+                f"{existing:,} existed" if existing else "",
+            ]
         else:
-            yield from ([table, row.source, row.target, "" if row.new else "was there"] for row in rows)
+            yield from ([table, row.source, row.target, "" if row.new else "existed"] for row in rows)
 
 
 def _print(report: PushReport) -> None:
     from deriva_ml_cli.terminal import Column, create_console, print_note, print_table, safe_text
     from deriva_ml_core._text import format_count, format_size
 
-    titles = Column("Table", flexible=True), Column("From", style="dim"), Column("To", style="cyan"), Column("")
-    print_table(titles, list(_iter_table_rows(report)))
-    screen = create_console()
-    for name, made in (("tables", report.tables), ("terms", report.terms)):
-        if made:
-            print_note(f"New {name} there: {', '.join(made)}.")
+    columns = Column("Table", flexible=True), Column("From", style="dim"), Column("To", style="cyan"), Column("")
+    print_table(columns, list(_iter_table_rows(report)))
+    console = create_console()
+    for kind, created in (("tables", report.tables), ("terms", report.terms)):
+        if created:
+            print_note(f"New {kind} in the target: {', '.join(created)}.")
     for note in report.notes:
-        screen.print(safe_text(note, "yellow"))
+        console.print(safe_text(note, "yellow"))
     if report.unsent:
         names = ", ".join(report.unsent[:5])
-        told = f"{format_count(len(report.unsent), 'file')} not copied, since never uploaded: {names}"
-        screen.print(safe_text(told, "yellow"))
+        note = f"{format_count(len(report.unsent), 'file')} not copied, because not uploaded: {names}"
+        console.print(safe_text(note, "yellow"))
     if report.new:
         rows, files = format_count(len(report.new), "row"), format_count(report.files, "file")
-        sent = f"{rows} and {files} ({format_size(report.bytes)})"
-        screen.print(safe_text(f"Copied {sent} to {report.target}", "green"), soft_wrap=True)
+        copied = f"{rows} and {files} ({format_size(report.bytes)})"
+        console.print(safe_text(f"Copied {copied} to {report.target}", "green"), soft_wrap=True)
     else:
-        screen.print(safe_text(f"All of it was there already: {report.target}", "green"), soft_wrap=True)
+        console.print(
+            safe_text(f"Nothing to copy; the target has everything: {report.target}", "green"), soft_wrap=True
+        )

@@ -1,4 +1,4 @@
-"""``deriva-ml reproduce``: a run, done again."""
+"""``deriva-ml reproduce``: a run, rebuilt in a folder and optionally run again."""
 
 from __future__ import annotations
 
@@ -21,47 +21,45 @@ __all__ = ["app"]
 )
 def app(
     rid: Rid,
-    into: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to; reproduce-<RID> by default.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder to create; reproduce-<RID> by default.")
+    ] = None,
     repository: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A clone that has the commit, if none is found.")
     ] = None,
-    inputs: Annotated[bool, typer.Option("--inputs/--no-inputs", help="Bring what went in.")] = True,
-    run: Annotated[bool, typer.Option("--run", help="Run the command that ran then.")] = False,
+    inputs: Annotated[bool, typer.Option("--inputs/--no-inputs", help="Download the inputs.")] = True,
+    run: Annotated[bool, typer.Option("--run", help="Run the recorded command.")] = False,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """Rebuild an execution's code, inputs and records.
+    """Rebuild a run: its code, inputs and metadata files.
 
-    The recorded commit is checked out as a worktree, what was not committed is applied to it, inputs are downloaded,
-    the environment is compared with this one, and the command that ran is shown. Nothing of the catalog is executed
-    without --run. With it, this ends as that command does: with 0, or 1. `git worktree remove` takes the code away.
+    The recorded commit is checked out as a worktree and the uncommitted changes are applied to it. The inputs are
+    downloaded, the environment is compared with this one, and the recorded command is shown.
+
+    Nothing is run unless you pass --run; then the exit code is 1 if the command fails. `git worktree remove` deletes
+    the code.
     """
+    import sys
+
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
-    from deriva_ml_core.analysis.reproduce import reproduce_execution
 
     if run and as_json:
-        raise typer.BadParameter("What runs writes to standard output itself: give --run or --json.")
+        raise typer.BadParameter("With --run the command writes to standard output: use --run or --json.")
     with open_client(host, catalog) as ml:
-        found = reproduce_execution(
-            ml.connection, rid, (into or Path(f"reproduce-{rid}")).expanduser(), repository, include_inputs=inputs
-        )
+        reproduction = ml.reproduce(rid, into, repository=repository, download_inputs=inputs)
     if as_json:
-        print_json(_to_dict(rid, found))
+        print_json(reproduction.to_dict())
     else:
-        _print(rid, found)
-    if run:
-        _run_command(found)
+        _print(reproduction)
+    sys.stdout.flush()
+    if run and reproduction.run() != 0:
+        raise typer.Exit(1)
 
 
-def _to_dict(rid: str, reproduction: Reproduction) -> dict[str, Any]:
-    names = ("folder", "code", "commit", "source", "patched", "left_out", "command", "place", "variables", "redacted")
-    told = {name: getattr(reproduction, name) for name in (*names, "inputs", "records", "line")}
-    return {"rid": rid, **told, "differing": [each.to_dict() for each in reproduction.differing]}
-
-
-def _print(rid: str, reproduction: Reproduction) -> None:
+def _print(reproduction: Reproduction) -> None:
     from deriva_ml_cli.terminal import (
         Column,
         create_console,
@@ -74,52 +72,34 @@ def _print(rid: str, reproduction: Reproduction) -> None:
     from deriva_ml_core._text import format_count
 
     create_console().print(
-        safe_text("Execution", "dim"), safe_text(rid, "bold"), safe_text(f"is rebuilt in {reproduction.folder}")
+        safe_text("Execution", "dim"),
+        safe_text(reproduction.rid, "bold"),
+        safe_text(f"is rebuilt in {reproduction.folder}"),
     )
     print_fields(
         {
-            "code": f"{reproduction.commit[:12]} of {reproduction.source}, in {reproduction.code}",
-            "uncommitted": "applied" if reproduction.patched else "nothing",
-            "not kept": "; ".join(reproduction.left_out),
+            "code": f"{reproduction.commit[:12]} of {reproduction.source}, in {reproduction.code_dir}",
+            "uncommitted": "applied" if reproduction.is_patched else "nothing",
+            "not recorded": "; ".join(reproduction.missing_changes),
             "inputs": "; ".join(map(str, reproduction.inputs)) or "none",
             "records": format_count(len(reproduction.records), "file"),
             "secrets": ", ".join(reproduction.redacted),
         }
     )
-    if reproduction.differing:
-        print_title("Environment", safe_text(f"{format_count(len(reproduction.differing), 'difference')}", "dim"))
-        columns = Column("", flexible=True, style="dim"), Column("Then", flexible=True, wrapped=True)
-        rows = [
-            (each.name, *(_format_value(value) for value in (each.left, each.right))) for each in reproduction.differing
-        ]
+    differences = reproduction.environment_differences
+    if differences:
+        print_title("Environment", safe_text(f"{format_count(len(differences), 'difference')}", "dim"))
+        columns = Column("", flexible=True, style="dim"), Column("Recorded", flexible=True, wrapped=True)
+        rows = [(each.name, _format_value(each.left), _format_value(each.right)) for each in differences]
         print_table([*columns, Column("Here", flexible=True, wrapped=True)], rows, indent=2)
     else:
-        print_title("Environment", safe_text("as it was", "dim"))
+        print_title("Environment", safe_text("unchanged", "dim"))
     if reproduction.redacted:
-        print_note("Secrets were never recorded: give them again.")
+        print_note("Secrets are never recorded; set them before you run the command.")
     print_title("Run it")
-    line = reproduction.line or "What ran is not on record as a command: it was a notebook or an interactive session."
-    create_console().print(safe_text(f"  {line}", "bold" if reproduction.line else ""), soft_wrap=True)
+    line = reproduction.shell_command or "No command is recorded: the run was a notebook or an interactive session."
+    create_console().print(safe_text(f"  {line}", "bold" if reproduction.command else ""), soft_wrap=True)
 
 
 def _format_value(value: Any) -> str:
     return "-" if value is None else str(value)
-
-
-def _run_command(reproduction: Reproduction) -> None:
-    import os
-    import subprocess
-    import sys
-
-    from deriva_ml_core.errors import NotReproducible
-
-    if not reproduction.command:
-        raise NotReproducible("What ran is not on record as a command, so it cannot be run.")
-    if secret := [name for name in reproduction.redacted if name.startswith(("argument", "code"))]:
-        raise NotReproducible(f"The command had a secret in {', '.join(secret)}: run it by hand, with the secret.")
-    sys.stdout.flush()
-    done = subprocess.run(  # noqa: S603
-        reproduction.command, cwd=reproduction.place, env={**os.environ, **reproduction.variables}, check=False
-    )
-    if done.returncode:
-        raise typer.Exit(1)

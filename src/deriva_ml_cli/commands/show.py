@@ -1,4 +1,4 @@
-"""``deriva-ml show``: everything that is known of one execution, workflow, dataset or asset."""
+"""``deriva-ml show``: everything that is recorded about one row."""
 
 from __future__ import annotations
 
@@ -14,28 +14,23 @@ __all__ = ["app"]
 @command("deriva-ml show 1-4A2C", "deriva-ml show 1-4A2C --full", "deriva-ml show 1-4A2C --json | jq .metrics")
 def app(
     rid: Rid,
-    full: Annotated[bool, typer.Option("--full", help="Every file and every status, however many.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show every file and every status.")] = False,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
     """Show an execution, workflow, dataset or asset.
 
-    Of an execution: how it went, what ran, what went in and came out, its statuses, and its metrics as curves.
+    For an execution it shows status, code, environment, inputs, outputs, curves of the metrics, and the timeline.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
-    from deriva_ml_core.analysis.describe import describe
 
     with open_client(host, catalog) as ml:
-        found, curves = describe(ml.connection, rid)
+        description = ml.describe(rid)
     if as_json:
-        print_json(found)
-    elif found["kind"] == "execution":
-        from deriva_ml_cli.render import print_execution
-
-        print_execution(found, curves, full=full)
+        print_json(description.to_dict())
     else:
-        from deriva_ml_cli.render import print_record
+        from deriva_ml_cli.render import print_description
 
-        print_record(found, full=full)
+        print_description(description, full=full)

@@ -1,4 +1,4 @@
-"""``deriva-ml status``: the state of one execution, once or until it ends."""
+"""``deriva-ml status``: the status of an execution, once or until it ends."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ __all__ = ["app"]
 
 @command(
     "deriva-ml status 1-4A2C",
-    "deriva-ml status 1-4A2C --watch && echo well done",
+    "deriva-ml status 1-4A2C --watch && echo done",
 )
 def app(
     rid: Rid,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Say each new state until the run has ended.")] = False,
-    interval: Annotated[float, typer.Option(min=0.05, metavar="SECONDS", help="Between two looks.")] = 1.0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Print each new status until the run ends.")] = False,
+    interval: Annotated[float, typer.Option(min=0.05, metavar="SECONDS", help="The time between two checks.")] = 1.0,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """Say the state of an execution.
+    """Show the status of an execution.
 
-    It ends with 1 where the run has failed or was aborted. A run whose process was killed on this machine is written
-    as Aborted. With --watch and --json there is one JSON value a line.
+    The exit code is 1 if the run failed or was aborted. If its process was killed on this machine, Aborted is written
+    to the catalog. With --watch and --json there is one JSON value on a line.
     """
     from deriva_ml_cli.command_options import open_client
 
     with open_client(host, catalog) as ml:
-        run = _load_execution(ml, rid)
-        _print(run, as_json=as_json, compact=watch)
-        while watch and not run.status.is_terminal:
+        execution = _load_execution(ml, rid)
+        _print(execution, as_json=as_json, compact=watch)
+        while watch and not execution.status.is_terminal:
             time.sleep(interval)
-            before, run = run, _load_execution(ml, rid)
-            if (before.status, before.status_detail) != (run.status, run.status_detail):
-                _print(run, as_json=as_json, compact=True)
-    if run.status.is_terminal and run.status != "Completed":
+            previous, execution = execution, _load_execution(ml, rid)
+            if (previous.status, previous.status_detail) != (execution.status, execution.status_detail):
+                _print(execution, as_json=as_json, compact=True)
+    if execution.status.is_terminal and execution.status != "Completed":
         raise typer.Exit(1)
 
 
 def _load_execution(ml: DerivaML, rid: str) -> ExecutionSummary:
-    """The execution as it is now; what nobody could tell the catalog any more is told it."""
+    """Return the execution as it is now; if its process died, the catalog is updated first."""
     from deriva_ml_core.analysis.runs import summarize_executions
 
-    (run,) = summarize_executions(ml.connection, [ml.lookup_execution(rid)])
-    if run.status.is_terminal and not _is_end_recorded(ml, rid):
+    (execution,) = summarize_executions(ml.connection, [ml.lookup_execution(rid)])
+    if execution.status.is_terminal and not _is_end_recorded(ml, rid):
         ml.restore_execution(rid)
-        (run,) = summarize_executions(ml.connection, [ml.lookup_execution(rid)])
-    return run
+        (execution,) = summarize_executions(ml.connection, [ml.lookup_execution(rid)])
+    return execution
 
 
 def _is_end_recorded(ml: DerivaML, rid: str) -> bool:
@@ -79,10 +79,10 @@ def _print(execution: ExecutionSummary, *, as_json: bool, compact: bool) -> None
     elif as_json:
         print_json(execution.to_dict())
     else:
-        took = safe_text(format_duration(execution.duration_seconds), "dim")
+        duration = safe_text(format_duration(execution.duration_seconds), "dim")
         create_console().print(
             safe_text(execution.rid, "bold"),
             status_text(execution.status),
-            *([took] if took else []),
+            *([duration] if duration else []),
             safe_text(execution.status_detail),
         )

@@ -1,4 +1,4 @@
-"""``deriva-ml storage``: where the bytes are."""
+"""``deriva-ml storage``: disk usage."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["app"]
 
 @command("deriva-ml storage", "deriva-ml storage --json | jq .folders")
 def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
-    """Show where the bytes are, by table and by folder.
+    """Show disk usage by table and by folder.
 
-    Equal files are stored once, so that the objects may take less than the tables name.
+    Equal files are stored once, so the objects can take less space than the tables list.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
 
     with open_client(host, catalog) as ml:
-        found = _measure_storage(ml)
+        usage = _measure_storage(ml)
     if as_json:
-        print_json(found)
+        print_json(usage)
     else:
-        _print(found)
+        _print(usage)
 
 
 def _measure_storage(ml: DerivaML) -> dict[str, Any]:
@@ -40,18 +40,18 @@ def _measure_storage(ml: DerivaML) -> dict[str, Any]:
     )
     from deriva_ml_core.paths import CATALOG_FILENAME
 
-    folder, seen = ml.connection.folder, set[tuple[int, int]]()
-    places = {
+    folder, counted = ml.connection.folder, set[tuple[int, int]]()
+    paths = {
         "catalog": folder / CATALOG_FILENAME,
         "objects": folder / OBJECTS_FOLDER,
         "working folders": executions_folder(ml),
         "downloaded datasets": folder / CACHE_FOLDER,
     }
     folders = []
-    for name, place in places.items():
-        if place.exists():
-            amount = measure_disk_usage(place, seen)
-            folders.append({"name": name, "path": place, "files": amount.files, "bytes": amount.bytes})
+    for name, path in paths.items():
+        if path.exists():
+            usage = measure_disk_usage(path, counted)
+            folders.append({"name": name, "path": path, "files": usage.files, "bytes": usage.bytes})
     free, total = free_space(folder)
     return {"tables": measure_asset_tables(ml), "folders": folders, "free": free, "disk": total}
 
@@ -60,22 +60,20 @@ def _print(storage: dict[str, Any]) -> None:
     from deriva_ml_cli.terminal import Column, print_note, print_table, print_title
     from deriva_ml_core._text import format_size
 
-    titles = Column("Files", align_right=True), Column("Size", align_right=True)
+    numbers = Column("Files", align_right=True), Column("Size", align_right=True)
     print_title("Recorded files")
     rows = [
         (each["table"], f"{each['files']:,}", format_size(each["bytes"])) for each in storage["tables"] if each["files"]
     ]
     if rows:
-        print_table([Column("Table", style="cyan"), *titles], rows, indent=2)
+        print_table([Column("Table", style="cyan"), *numbers], rows, indent=2)
     else:
         print_note("  none")
     print_title("On this machine")
-    columns = [Column("What"), *titles, Column("Where", flexible=True, style="dim")]
-    places = [
+    columns = [Column("Content"), *numbers, Column("Folder", flexible=True, style="dim")]
+    folders = [
         (each["name"], f"{each['files']:,}", format_size(each["bytes"]), each["path"]) for each in storage["folders"]
     ]
-    print_table(columns, places, indent=2)
-    print_note(
-        f"  {format_size(storage['free'])} of {format_size(storage['disk'])} are free; `deriva-ml cleanup` says "
-        f"what can go."
-    )
+    print_table(columns, folders, indent=2)
+    free, total = format_size(storage["free"]), format_size(storage["disk"])
+    print_note(f"  {free} of {total} are free; `deriva-ml cleanup` frees space.")

@@ -1,4 +1,4 @@
-"""``deriva-ml upload``: what is staged and was never sent."""
+"""``deriva-ml upload``: staged files of earlier runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["app"]
 @command("deriva-ml upload", "deriva-ml upload 1-4A2C --workers 8")
 def app(
     rid: Annotated[
-        str | None, typer.Argument(metavar="RID", help="An execution; without one, all that are here.")
+        str | None, typer.Argument(metavar="RID", help="An execution; all on this machine by default.")
     ] = None,
     workers: Annotated[
         int | None,
@@ -25,7 +25,7 @@ def app(
             "--workers",
             metavar="N",
             min=1,
-            help="Files on their way at once.",
+            help="Files to upload at the same time.",
             show_default="up to 4 to a server, 1 to an embedded catalog",
         ),
     ] = None,
@@ -33,21 +33,21 @@ def app(
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """Send what was registered and not yet sent.
+    """Upload staged files.
 
-    A run whose process died is written as Aborted on the way. Without a record id, executions that still run are left
-    alone. Nothing is ever sent twice.
+    A run whose process died is recorded as Aborted first. Without a RID, running executions are skipped. No file is
+    uploaded twice.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
 
     with open_client(host, catalog) as ml:
-        sent = _upload_executions(ml, rid, workers, quiet=as_json)
+        results = _upload_executions(ml, rid, workers, quiet=as_json)
     if as_json:
-        print_json({"executions": sent})
+        print_json({"executions": results})
     else:
-        _print(sent)
-    if any(each["error"] for each in sent):
+        _print(results)
+    if any(result["error"] for result in results):
         raise typer.Exit(1)
 
 
@@ -69,14 +69,14 @@ def _upload_execution(ml: DerivaML, rid: str, workers: int | None, *, quiet: boo
     from deriva_ml_core.errors import DerivaMLException
 
     execution = ml.restore_execution(rid)
-    error, sent = "", {}
+    message, uploaded = "", {}
     try:
-        tell = (lambda _: None) if quiet else None
-        sent = execution.upload_execution_outputs(progress_callback=tell, upload_workers=workers)
-    except DerivaMLException as reason:
-        error = str(reason)
-    files = [asset for assets in sent.values() for asset in assets]
-    return _build_result(rid, files, [asset.filename for asset in execution.staged_assets()], error)
+        progress_callback = (lambda _: None) if quiet else None
+        uploaded = execution.upload_execution_outputs(progress_callback=progress_callback, upload_workers=workers)
+    except DerivaMLException as error:
+        message = str(error)
+    assets = [asset for table_assets in uploaded.values() for asset in table_assets]
+    return _build_result(rid, assets, [asset.filename for asset in execution.staged_assets()], message)
 
 
 def _build_result(
@@ -84,8 +84,8 @@ def _build_result(
 ) -> dict[str, Any]:
     from deriva_ml_core.analysis.describe import asset_to_dict
 
-    sent = [asset_to_dict(asset) for asset in uploaded]
-    return {"rid": rid, "sent": sent, "left": list(remaining), "error": error or None, "running": running}
+    assets = [asset_to_dict(asset) for asset in uploaded]
+    return {"rid": rid, "sent": assets, "left": list(remaining), "error": error or None, "running": running}
 
 
 def _print(results: list[dict[str, Any]]) -> None:
@@ -93,16 +93,16 @@ def _print(results: list[dict[str, Any]]) -> None:
     from deriva_ml_core._text import format_count, format_size
 
     if not results:
-        print_note("Everything is sent.")
+        print_note("Everything is uploaded.")
         return
     rows = []
-    for each in results:
-        bytes_sent = sum(asset["length"] for asset in each["sent"])
-        said = safe_text("still running, left alone; name it to send it now", "yellow") if each["running"] else ""
-        if each["error"]:
-            said = safe_text(each["error"], "red")
-        elif each["left"]:
-            said = f"{format_count(len(each['left']), 'file')} not there: {', '.join(each['left'][:5])}"
-        rows.append([each["rid"], format_count(len(each["sent"]), "file"), format_size(bytes_sent), said])
-    titles = Column("Execution", style="cyan"), Column("Sent"), Column("Size", align_right=True)
-    print_table([*titles, Column("", flexible=True, wrapped=True)], rows)
+    for result in results:
+        size = sum(asset["length"] for asset in result["sent"])
+        note = safe_text("still running, skipped; pass its RID to upload now", "yellow") if result["running"] else ""
+        if result["error"]:
+            note = safe_text(result["error"], "red")
+        elif result["left"]:
+            note = f"{format_count(len(result['left']), 'file')} missing: {', '.join(result['left'][:5])}"
+        rows.append([result["rid"], format_count(len(result["sent"]), "file"), format_size(size), note])
+    columns = Column("Execution", style="cyan"), Column("Uploaded"), Column("Size", align_right=True)
+    print_table([*columns, Column("", flexible=True, wrapped=True)], rows)

@@ -1,4 +1,4 @@
-"""``deriva-ml vocabulary``: the terms that the catalog knows."""
+"""``deriva-ml vocabulary``: the terms of a catalog."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["app"]
 
 @command("deriva-ml vocabulary", "deriva-ml vocabulary Workflow_Type")
 def app(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A vocabulary; without one, all.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A vocabulary; all by default.")] = None,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """List the terms of a vocabulary, or of all."""
+    """List the terms of vocabularies."""
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
 
@@ -27,13 +27,13 @@ def app(
         names = (
             [model.vocabulary(name).name]
             if name
-            else sorted(each.name for each in model.tables.values() if each.is_vocabulary)
+            else sorted(table.name for table in model.tables.values() if table.is_vocabulary)
         )
-        found = {each: ml.list_terms(each) for each in names}
+        vocabularies = {vocabulary: ml.list_terms(vocabulary) for vocabulary in names}
     if as_json:
-        print_json(found)
-        return
-    _print(found)
+        print_json(vocabularies)
+    else:
+        _print(vocabularies)
 
 
 def _print(vocabularies: dict[str, dict[str, str]]) -> None:
@@ -42,7 +42,7 @@ def _print(vocabularies: dict[str, dict[str, str]]) -> None:
     for name, terms in vocabularies.items():
         print_title(name)
         if terms:
-            columns = Column("Term", style="cyan"), Column("Meaning", flexible=True, wrapped=True)
+            columns = Column("Term", style="cyan"), Column("Description", flexible=True, wrapped=True)
             print_table(columns, terms.items(), indent=2)
         else:
             print_note("  no terms")

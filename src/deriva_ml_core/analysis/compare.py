@@ -1,44 +1,41 @@
-"""What differs between two executions: code, configuration, environment, inputs, metrics."""
+"""Differences between two executions: code, configuration, environment, inputs and metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deriva_ml_core._text import parse_duration
-from deriva_ml_core.analysis.describe import (
-    fetch_metadata_file,
-    load_configuration,
-    load_curves,
-    load_environment,
-    read_json_object,
-)
+from deriva_ml_core.analysis.run_files import load_configuration, load_curves, load_environment, load_fits
+from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import Role
-from deriva_ml_core.execution.recorded import lookup_execution
+from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.models import Asset
-from deriva_ml_core.training.files import TRAINING_SUMMARY_FILE
 from deriva_ml_core.workflow import lookup_workflow
 
-if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
-    from deriva_ml_core.execution.recorded import RecordedExecution
-
-__all__ = ["SECTIONS", "Difference", "find_differences", "environment_sections", "collect_comparison"]
+__all__ = ["SECTIONS", "Comparison", "Difference", "compare_executions", "environment_sections", "find_differences"]
 
 SECTIONS = ("outcome", "code", "configuration", "inputs", "environment", "packages", "metrics")
-"""The parts of what is compared, in the order in which they are shown."""
+"""The sections of a comparison, in the order in which they are shown."""
 
 IGNORED_VARIABLES = ("DERIVA_ML_EXECUTIONS",)
-"""Variables by which processes of one run know each other; they differ always and change nothing."""
+"""Environment variables that differ in every run and have no effect on it."""
 
-Comparison = dict[str, dict[str, Any]]
-"""What is told of one execution: values by name, by section."""
+Sections = Mapping[str, Mapping[str, Any]]
+"""The values of one execution: by section, then by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A value that two executions do not share; None where one has none of that name."""
+    """A value that differs between two executions.
+
+    Args:
+        section: One of `SECTIONS`.
+        name: The value's name in its section.
+        left: The value of the first execution; None if it has none.
+        right: The value of the second execution; None if it has none.
+    """
 
     section: str
     name: str
@@ -46,32 +43,50 @@ class Difference:
     right: Any
 
     def to_dict(self) -> dict[str, Any]:
-        """Its value for programs."""
+        """Return the difference as ``deriva-ml diff --json`` prints it."""
         return asdict(self)
 
 
-def collect_comparison(connection: Connection, rid: str) -> Comparison:
-    """All of an execution that can be compared.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The result of comparing two executions.
 
-    Raises:
-        InvalidRID, UnknownRID, WrongTable: There is no such execution.
+    Args:
+        left: The RID of the first execution.
+        right: The RID of the second execution.
+        differences: What differs, in the order of `SECTIONS`.
+        equal_counts: The number of equal values by section.
     """
-    execution = lookup_execution(connection, rid)
-    assets = execution.list_assets()
-    snapshot = load_environment(connection, execution, assets)
-    environment = snapshot.get("environment") or {}
-    return {
-        "outcome": _outcome_section(execution),
-        "code": _code_section(connection, execution, assets, snapshot),
-        "configuration": _configuration_section(connection, execution, assets),
-        "inputs": _inputs_section(execution, assets),
-        **environment_sections(environment),
-        "metrics": _metrics_section(connection, execution, assets),
+
+    left: str
+    right: str
+    differences: tuple[Difference, ...]
+    equal_counts: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison as ``deriva-ml diff --json`` prints it."""
+        return {
+            "left": self.left,
+            "right": self.right,
+            "differences": [difference.to_dict() for difference in self.differences],
+            "equal": dict(self.equal_counts),
+        }
+
+
+def compare_executions(connection: Connection, left: str, right: str) -> Comparison:
+    """Compare two executions; see ``DerivaML.compare``."""
+    values = _collect_sections(connection, left), _collect_sections(connection, right)
+    differences = find_differences(*values)
+    equal_counts = {
+        section: len(values[0][section].keys() | values[1][section].keys())
+        - sum(difference.section == section for difference in differences)
+        for section in SECTIONS
     }
+    return Comparison(left, right, tuple(differences), equal_counts)
 
 
-def find_differences(left: Comparison, right: Comparison) -> list[Difference]:
-    """What differs, section by section, in the order of the names there."""
+def find_differences(left: Sections, right: Sections) -> list[Difference]:
+    """Return what differs in the sections that both have, in the order of `SECTIONS`."""
     return [
         Difference(section, name, left[section].get(name), right[section].get(name))
         for section in SECTIONS
@@ -82,7 +97,21 @@ def find_differences(left: Comparison, right: Comparison) -> list[Difference]:
 
 
 def _is_same(left: Any, right: Any) -> bool:
-    return bool(left == right) or (left != left and right != right)  # NaN differs from nothing but numbers
+    return bool(left == right) or (left != left and right != right)  # NaN equals NaN here
+
+
+def _collect_sections(connection: Connection, rid: str) -> Sections:
+    execution = lookup_execution(connection, rid)
+    assets = execution.list_assets()
+    snapshot = load_environment(connection, execution, assets)
+    return {
+        "outcome": _outcome_section(execution),
+        "code": _code_section(connection, execution, assets, snapshot),
+        "configuration": _configuration_section(connection, execution, assets),
+        "inputs": _inputs_section(execution, assets),
+        **environment_sections(snapshot.get("environment") or {}),
+        "metrics": _metrics_section(connection, execution, assets),
+    }
 
 
 def _outcome_section(execution: RecordedExecution) -> dict[str, Any]:
@@ -113,19 +142,16 @@ def _code_section(
 
 def _configuration_section(connection: Connection, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
     parameters = load_configuration(connection, execution, assets).get("parameters") or {}
-    with fetch_metadata_file(
-        connection, assets, TRAINING_SUMMARY_FILE, local_path=execution.working_dir / TRAINING_SUMMARY_FILE
-    ) as file:
-        fits = [fit for fit in read_json_object(file).get("fits") or [] if isinstance(fit, dict)]
-    found = dict(_flatten(parameters, ""))
+    fits = load_fits(connection, execution, assets)
+    values = dict(_flatten(parameters, ""))
     for fit in fits:
-        name = "fit" if len(fits) == 1 else f"fit {fit.get('fit')}"
-        found |= _flatten({"epochs": fit.get("epochs"), **(fit.get("settings") or {})}, name)
-    return found
+        prefix = "fit" if len(fits) == 1 else f"fit {fit.get('fit')}"
+        values |= _flatten({"epochs": fit.get("epochs"), **(fit.get("settings") or {})}, prefix)
+    return values
 
 
 def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Nested values by dotted names."""
+    """Yield nested values by dotted names."""
     if isinstance(value, dict) and (value or not prefix):
         for key, part in value.items():
             yield from _flatten(part, f"{prefix}.{key}" if prefix else str(key))
@@ -137,24 +163,23 @@ def _inputs_section(execution: RecordedExecution, assets: list[Asset]) -> dict[s
     versions: dict[str, list[str]] = {}
     for spec in execution.list_input_datasets():
         versions.setdefault(spec.rid, []).append(spec.version or "?")
-    datasets = {f"dataset {rid}": ", ".join(sorted(found)) for rid, found in versions.items()}
-    files = {f"{each.table} {each.rid}": each.filename for each in assets if each.role == Role.input}
-    return datasets | files
+    datasets = {f"dataset {rid}": ", ".join(sorted(of_dataset)) for rid, of_dataset in versions.items()}
+    return datasets | {f"{asset.table} {asset.rid}": asset.filename for asset in assets if asset.role == Role.input}
 
 
-def environment_sections(environment: Mapping[str, Any]) -> Comparison:
-    """What an environment snapshot's own part tells, as the sections ``environment`` and ``packages``."""
+def environment_sections(environment: Mapping[str, Any]) -> Sections:
+    """Return the sections ``environment`` and ``packages`` of an environment snapshot."""
     return {"environment": _environment_section(environment), "packages": dict(environment.get("packages") or {})}
 
 
 def _environment_section(environment: Mapping[str, Any]) -> dict[str, Any]:
     python = environment.get("python") or {}
-    plain = ("platform", "hostname", "user", "working_directory", "processors_usable", "memory_bytes", "gpus")
+    names = ("platform", "hostname", "user", "working_directory", "processors_usable", "memory_bytes", "gpus")
     return {
         "command": " ".join(environment.get("argv") or []) or None,
         "python": python.get("version"),
         "python's folder": python.get("prefix"),
-        **{name.replace("_", " "): environment.get(name) for name in plain},
+        **{name.replace("_", " "): environment.get(name) for name in names},
         **{
             f"${name}": value
             for name, value in (environment.get("variables") or {}).items()
@@ -164,10 +189,10 @@ def _environment_section(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metrics_section(connection: Connection, execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for curve in load_curves(connection, execution, assets):
         name = curve.name if curve.stage == "fit" else f"{curve.stage} {curve.name}"
-        found[f"{name}, last"] = curve.last  # that of the last fit stays
+        values[f"{name}, last"] = curve.last  # the value of the last fit replaces those of earlier fits
         if curve.stage == "fit":
-            found[f"{name}, best"] = curve.best
-    return found
+            values[f"{name}, best"] = curve.best
+    return values

@@ -1,313 +1,478 @@
-"""Everything that is known of an execution, workflow, dataset or asset, as one value."""
+"""Everything that is recorded about one execution, workflow, dataset, asset or other row."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
 
-from deriva_ml_core.analysis.runs import summarize_executions, workflow_to_dict
-from deriva_ml_core.assets.lookup import download_asset, lookup_asset
-from deriva_ml_core.datasets import lookup_dataset
+from deriva_ml_core.analysis.run_files import load_curves, load_environment, load_execution_state, load_fits
+from deriva_ml_core.analysis.runs import ExecutionSummary, WorkflowSummary, lookup_table, summarize_executions
+from deriva_ml_core.assets.lookup import lookup_asset
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.datasets import DatasetVersion, lookup_dataset
+from deriva_ml_core.datasets.members import member_links
 from deriva_ml_core.definitions import MLTable, Role, split_rid
 from deriva_ml_core.execution.query import find_executions
-from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, load_local_state, lookup_execution
-from deriva_ml_core.journal.journal import load_state
+from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.journal.state import ExecutionState
-from deriva_ml_core.models import Asset
+from deriva_ml_core.models import Asset, DatasetSpec, MetricSummary, StatusUpdate
 from deriva_ml_core.schema import asset_execution_table_name
-from deriva_ml_core.training.files import TRAINING_SUMMARY_FILE
-from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricCurve, read_curves
-
-if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
+from deriva_ml_core.training.metrics_file import MetricCurve
 
 __all__ = [
-    "ENVIRONMENT_SNAPSHOT_PREFIX",
-    "MAX_DOWNLOAD_BYTES",
+    "AssetDescription",
+    "AssetUse",
+    "DatasetDescription",
+    "Description",
+    "ExecutionDescription",
+    "FitDescription",
+    "InputDataset",
+    "RowDescription",
+    "RunEnvironment",
+    "WorkflowDescription",
     "asset_to_dict",
     "describe",
-    "fetch_metadata_file",
-    "load_configuration",
-    "load_curves",
-    "load_environment",
-    "load_execution_state",
-    "lookup_table",
-    "read_json_object",
-    "safe_file_name",
 ]
 
-
-ENVIRONMENT_SNAPSHOT_PREFIX = "environment_snapshot_"
 NEWEST_EXECUTIONS_LIMIT = 10
-"""Executions that are named with a workflow, a dataset or an asset."""
+"""Executions in the description of a workflow or a dataset."""
 
 
-def lookup_table(connection: Connection, rid: str) -> str:
-    """The table of a record id.
+@dataclass(frozen=True, slots=True)
+class InputDataset:
+    """A dataset that an execution used.
 
-    Raises:
-        InvalidRID: The text is none.
-        UnknownRID: It names no row.
+    Args:
+        rid: Its RID.
+        version: The version that was used.
+        description: Its description.
     """
-    from deriva_ml_core.errors import UnknownRID
 
-    plain = split_rid(rid)[0]
-    found = connection.catalog.locate([plain])
-    if plain not in found:
-        raise UnknownRID(f"{plain} names no row of {connection.catalog.name}; `deriva-ml list` names executions.")
-    return found[plain]
+    rid: str
+    version: str | None
+    description: str
 
 
-def describe(connection: Connection, rid: str) -> tuple[dict[str, Any], list[MetricCurve]]:
-    """Everything that is known of a row, and an execution's curves.
+@dataclass(frozen=True, slots=True)
+class RunEnvironment:
+    """Where an execution ran and which code it ran; None and empty values are unknown.
 
-    Raises:
-        InvalidRID, UnknownRID: It names no row.
+    Args:
+        host: The host's name.
+        process: The process id.
+        python: The version of Python.
+        platform: The operating system.
+        gpus: The names of the GPUs.
+        command: The command line.
+        code_url: Where the code is.
+        code_checksum: The Git hash of the code's file, or the digest of the container image.
+        code_changed: Whether that file had uncommitted changes.
+        head: The commit of the repository.
+        branch: The branch of the repository.
+        repository_changed: Whether the repository had uncommitted changes.
+        folder: The working folder on that host.
     """
-    table, plain = lookup_table(connection, rid), split_rid(rid)[0]
+
+    host: str | None
+    process: int | None
+    python: str | None
+    platform: str | None
+    gpus: tuple[str, ...]
+    command: tuple[str, ...]
+    code_url: str | None
+    code_checksum: str | None
+    code_changed: bool | None
+    head: str | None
+    branch: str | None
+    repository_changed: bool | None
+    folder: str | Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class FitDescription:
+    """One fit of a training.
+
+    Args:
+        fit: Its number in the execution.
+        began: When it began, as ISO 8601.
+        ended: When it ended, as ISO 8601.
+        outcome: How it ended.
+        epochs: The planned number of epochs.
+        epochs_done: The number of completed epochs.
+        best: The best value of the monitored metric: ``metric``, ``value``, ``epoch``.
+    """
+
+    fit: int | None
+    began: str | None
+    ended: str | None
+    outcome: str | None
+    epochs: int | None
+    epochs_done: int | None
+    best: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionDescription:
+    """Everything that is recorded about an execution.
+
+    Args:
+        summary: Its status, description, duration and workflow.
+        start_time: When it started, in UTC; None before that, and if its journal is not available.
+        stop_time: When it stopped, in UTC; None before that, and if its journal is not available.
+        citation: The URL that identifies it outside the catalog.
+        working_dir: Its working folder; None if that is not on this machine.
+        input_datasets: The datasets that it used.
+        input_assets: The assets that it used.
+        outputs: The assets that it produced, metadata files included.
+        output_datasets: The dataset versions that it created.
+        unsent: The names of registered files that are not uploaded.
+        parents: The executions that it is nested in.
+        children: The executions nested in it.
+        environment: Where it ran and which code it ran.
+        fits: The fits of its training.
+        curves: The values of its metrics by epoch or step.
+        metrics: The last and best value of each metric, as the catalog has them.
+        statuses: Its statuses, in order.
+    """
+
+    kind: ClassVar[str] = "execution"
+    summary: ExecutionSummary
+    start_time: datetime | None
+    stop_time: datetime | None
+    citation: str
+    working_dir: Path | None
+    input_datasets: tuple[InputDataset, ...]
+    input_assets: tuple[Asset, ...]
+    outputs: tuple[Asset, ...]
+    output_datasets: tuple[DatasetSpec, ...]
+    unsent: tuple[str, ...]
+    parents: tuple[ExecutionSummary, ...]
+    children: tuple[ExecutionSummary, ...]
+    environment: RunEnvironment
+    fits: tuple[FitDescription, ...]
+    curves: tuple[MetricCurve, ...]
+    metrics: tuple[MetricSummary, ...]
+    statuses: tuple[StatusUpdate, ...]
+
+    @property
+    def rid(self) -> str:
+        """The execution's RID."""
+        return self.summary.rid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as ``deriva-ml show --json`` prints it."""
+        return {
+            "kind": self.kind,
+            **self.summary.to_dict(),
+            "started": self.start_time,
+            "stopped": self.stop_time,
+            "citation": self.citation,
+            "working_dir": self.working_dir,
+            "inputs": {
+                "datasets": [asdict(dataset) for dataset in self.input_datasets],
+                "assets": [asset_to_dict(asset) for asset in self.input_assets],
+            },
+            "outputs": [asset_to_dict(asset) for asset in self.outputs],
+            "datasets_made": [spec.model_dump(include={"rid", "version"}) for spec in self.output_datasets],
+            "unsent": list(self.unsent),
+            "parents": _related_to_dicts(self.parents),
+            "children": _related_to_dicts(self.children),
+            "environment": asdict(self.environment),
+            "fits": [asdict(fit) for fit in self.fits],
+            "metrics": [curve.to_dict() for curve in self.curves],
+            "metric_values": [metric.model_dump() for metric in self.metrics],
+            "timeline": [
+                {"time": update.time, "status": str(update.status), "message": update.error or update.message}
+                for update in self.statuses
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowDescription:
+    """Everything that is recorded about a workflow.
+
+    Args:
+        workflow: The workflow.
+        newest_executions: Its newest executions, at most ten.
+    """
+
+    kind: ClassVar[str] = "workflow"
+    workflow: WorkflowSummary
+    newest_executions: tuple[ExecutionSummary, ...]
+
+    @property
+    def rid(self) -> str:
+        """The workflow's RID."""
+        return self.workflow.rid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as ``deriva-ml show --json`` prints it."""
+        return {
+            "kind": self.kind,
+            **self.workflow.to_dict(),
+            "newest_executions": [execution.to_dict() for execution in self.newest_executions],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDescription:
+    """Everything that is recorded about a dataset.
+
+    Args:
+        rid: Its RID.
+        description: Its description.
+        types: Its types, terms of the vocabulary Dataset_Type.
+        created: When its row was created, as ISO 8601.
+        deleted: Whether it is marked as deleted.
+        version: Its current version; None if it has none.
+        members: The number of its members in the current version, by table.
+        versions: Its versions, the oldest first.
+        parents: The RIDs of the datasets that it is a member of.
+        newest_executions: The newest executions that used it, at most ten.
+    """
+
+    kind: ClassVar[str] = "dataset"
+    rid: str
+    description: str
+    types: tuple[str, ...]
+    created: str | None
+    deleted: bool
+    version: str | None
+    members: Mapping[str, int]
+    versions: tuple[DatasetVersion, ...]
+    parents: tuple[str, ...]
+    newest_executions: tuple[ExecutionSummary, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as ``deriva-ml show --json`` prints it."""
+        return {
+            "kind": self.kind,
+            "rid": self.rid,
+            "description": self.description,
+            "types": list(self.types),
+            "created": self.created,
+            "deleted": self.deleted,
+            "version": self.version,
+            "members": dict(self.members),
+            "versions": [version.model_dump(mode="json", exclude={"dataset"}) for version in self.versions],
+            "parents": list(self.parents),
+            "newest_executions": [execution.to_dict() for execution in self.newest_executions],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AssetUse:
+    """An execution that produced or used an asset.
+
+    Args:
+        role: ``Input`` or ``Output``.
+        execution: The execution.
+    """
+
+    role: str
+    execution: ExecutionSummary
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the execution with its role, for JSON."""
+        return {"role": self.role, **self.execution.to_dict()}
+
+
+@dataclass(frozen=True, slots=True)
+class AssetDescription:
+    """Everything that is recorded about an asset.
+
+    Args:
+        asset: The asset.
+        created: When its row was created, as ISO 8601.
+        source: The URL or file of its bytes.
+        uses: The executions that produced or used it.
+    """
+
+    kind: ClassVar[str] = "asset"
+    asset: Asset
+    created: str | None
+    source: str
+    uses: tuple[AssetUse, ...]
+
+    @property
+    def rid(self) -> str:
+        """The asset's RID."""
+        return self.asset.rid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as ``deriva-ml show --json`` prints it."""
+        return {
+            "kind": self.kind,
+            **asset_to_dict(self.asset),
+            "created": self.created,
+            "source": self.source,
+            "executions": [use.to_dict() for use in self.uses],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RowDescription:
+    """A row of any other table.
+
+    Args:
+        rid: Its RID.
+        table: Its table.
+        columns: Its values by column.
+    """
+
+    kind: ClassVar[str] = "row"
+    rid: str
+    table: str
+    columns: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as ``deriva-ml show --json`` prints it."""
+        return {"kind": self.kind, "rid": self.rid, "table": self.table, "columns": dict(self.columns)}
+
+
+Description = ExecutionDescription | WorkflowDescription | DatasetDescription | AssetDescription | RowDescription
+
+
+def describe(connection: Connection, rid: str) -> Description:
+    """Return everything that is recorded about a row; see ``DerivaML.describe``."""
+    table, bare_rid = lookup_table(connection, rid), split_rid(rid)[0]
     if table == MLTable.execution:
-        return _describe_execution(connection, plain)
+        return _describe_execution(connection, bare_rid)
     if table == MLTable.workflow:
-        return _describe_workflow(connection, plain), []
+        return _describe_workflow(connection, bare_rid)
     if table == MLTable.dataset:
-        return _describe_dataset(connection, plain), []
+        return _describe_dataset(connection, bare_rid)
     if connection.catalog.model.table(table).is_asset:
-        return _describe_asset(connection, plain), []
-    row = connection.catalog.select(table, {"RID": plain})[0]
-    return {"kind": "row", "rid": plain, "table": table, "columns": row}, []
+        return _describe_asset(connection, bare_rid)
+    row = connection.catalog.select(table, {"RID": bare_rid})[0]
+    return RowDescription(bare_rid, table, row)
 
 
-def _describe_execution(connection: Connection, rid: str) -> tuple[dict[str, Any], list[MetricCurve]]:
+def _describe_execution(connection: Connection, rid: str) -> ExecutionDescription:
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
-    story = load_execution_state(connection, rid, assets)
-    curves = load_curves(connection, execution, assets)
-    (run,) = summarize_executions(connection, [execution])
-    inputs = [asset for asset in assets if asset.role == Role.input]
-    outputs = [asset for asset in assets if asset.role != Role.input]
-    return {
-        "kind": "execution",
-        **run.to_dict(),
-        "started": story.start_time,
-        "stopped": story.stop_time,
-        "citation": execution.url,
-        "working_dir": execution.working_dir if execution.working_dir.is_dir() else None,
-        "inputs": {
-            "datasets": _describe_input_datasets(connection, execution),
-            "assets": [asset_to_dict(asset) for asset in inputs],
-        },
-        "outputs": [asset_to_dict(asset) for asset in outputs],
-        "datasets_made": [spec.model_dump(include={"rid", "version"}) for spec in execution.list_output_datasets()],
-        "unsent": [file.asset.filename for file in story.pending_files() if not file.asset.record],
-        "parents": _describe_related(connection, execution.list_parent_executions()),
-        "children": _describe_related(connection, execution.list_nested_executions()),
-        "environment": _summarize_environment(load_environment(connection, execution, assets), story),
-        "fits": _load_fits(connection, execution, assets),
-        "metrics": [curve.to_dict() for curve in curves],
-        "metric_values": [each.model_dump() for each in execution.list_metrics()],
-        "timeline": [
-            {"time": each.time, "status": str(each.status), "message": each.error or each.message}
-            for each in story.statuses
-        ],
-    }, curves
+    state = load_execution_state(connection, rid, assets)
+    (summary,) = summarize_executions(connection, [execution])
+    return ExecutionDescription(
+        summary=summary,
+        start_time=state.start_time,
+        stop_time=state.stop_time,
+        citation=execution.url,
+        working_dir=execution.working_dir if execution.working_dir.is_dir() else None,
+        input_datasets=tuple(_describe_input_datasets(connection, execution)),
+        input_assets=tuple(asset for asset in assets if asset.role == Role.input),
+        outputs=tuple(asset for asset in assets if asset.role != Role.input),
+        output_datasets=tuple(execution.list_output_datasets()),
+        unsent=tuple(file.asset.filename for file in state.pending_files() if not file.asset.record),
+        parents=summarize_executions(connection, execution.list_parent_executions()),
+        children=summarize_executions(connection, execution.list_nested_executions()),
+        environment=_describe_environment(load_environment(connection, execution, assets), state),
+        fits=tuple(map(_describe_fit, load_fits(connection, execution, assets))),
+        curves=tuple(load_curves(connection, execution, assets)),
+        metrics=tuple(execution.list_metrics()),
+        statuses=tuple(state.statuses),
+    )
 
 
-def load_curves(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[MetricCurve]:
-    """The curves of an execution's metrics, from its working folder here, or from the store."""
-    with fetch_metadata_file(connection, assets, METRICS_FILE, local_path=execution.working_dir / METRICS_FILE) as file:
-        return read_curves(file, {each.name: each.larger_is_better for each in execution.list_metrics()})
-
-
-def load_environment(
-    connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]
-) -> Mapping[str, Any]:
-    """The environment snapshot of an execution; empty where none was kept."""
-    local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
-    with fetch_metadata_file(
-        connection, assets, ENVIRONMENT_SNAPSHOT_PREFIX, local_path=local[-1] if local else None, is_prefix=True
-    ) as file:
-        return read_json_object(file)
-
-
-def _load_fits(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[dict[str, Any]]:
-    with fetch_metadata_file(
-        connection, assets, TRAINING_SUMMARY_FILE, local_path=execution.working_dir / TRAINING_SUMMARY_FILE
-    ) as file:
-        fits = read_json_object(file).get("fits", [])
-    wanted = ("fit", "began", "ended", "outcome", "epochs", "epochs_done", "best")
-    if not isinstance(fits, list):
-        return []
-    return [{name: fit.get(name) for name in wanted} for fit in fits if isinstance(fit, dict)]
-
-
-def _summarize_environment(snapshot: Mapping[str, Any], state: ExecutionState) -> dict[str, Any]:
-    environment, source = snapshot.get("environment") or {}, snapshot.get("source") or {}
-    repository = snapshot.get("repository") or {}
-    return {
-        "host": environment.get("hostname") or (state.process.host if state.process else None),
-        "process": state.process.pid if state.process else environment.get("pid"),
-        "python": (environment.get("python") or {}).get("version"),
-        "platform": environment.get("platform"),
-        "gpus": environment.get("gpus") or [],
-        "command": environment.get("argv") or [],
-        "code_url": source.get("url"),
-        "code_checksum": source.get("file_checksum") or source.get("checksum"),
-        "code_changed": source.get("dirty"),
-        "head": repository.get("head"),
-        "branch": repository.get("branch"),
-        "repository_changed": repository.get("dirty"),
-        "folder": snapshot.get("folder") or (state.creation.folder if state.creation else None),
-    }
-
-
-def _describe_input_datasets(connection: Connection, execution: RecordedExecution) -> list[dict[str, Any]]:
+def _describe_input_datasets(connection: Connection, execution: RecordedExecution) -> list[InputDataset]:
     specs = execution.list_input_datasets()
     rows = connection.catalog.select(MLTable.dataset, {"RID": [spec.rid for spec in specs]}) if specs else []
-    words = {row["RID"]: row["Description"] or "" for row in rows}
-    return [{"rid": s.rid, "version": s.version, "description": words.get(s.rid, "")} for s in specs]
+    descriptions = {row["RID"]: row["Description"] or "" for row in rows}
+    return [InputDataset(spec.rid, spec.version, descriptions.get(spec.rid, "")) for spec in specs]
 
 
-def _describe_related(connection: Connection, executions: Sequence[RecordedExecution]) -> list[dict[str, Any]]:
-    return [
-        {"rid": run.rid, "status": str(run.status), "description": run.description}
-        for run in summarize_executions(connection, executions)
-    ]
+def _describe_environment(snapshot: Mapping[str, Any], state: ExecutionState) -> RunEnvironment:
+    environment, source = snapshot.get("environment") or {}, snapshot.get("source") or {}
+    repository = snapshot.get("repository") or {}
+    return RunEnvironment(
+        host=environment.get("hostname") or (state.process.host if state.process else None),
+        process=state.process.pid if state.process else environment.get("pid"),
+        python=(environment.get("python") or {}).get("version"),
+        platform=environment.get("platform"),
+        gpus=tuple(environment.get("gpus") or ()),
+        command=tuple(environment.get("argv") or ()),
+        code_url=source.get("url"),
+        code_checksum=source.get("file_checksum") or source.get("checksum"),
+        code_changed=source.get("dirty"),
+        head=repository.get("head"),
+        branch=repository.get("branch"),
+        repository_changed=repository.get("dirty"),
+        folder=snapshot.get("folder") or (state.creation.folder if state.creation else None),
+    )
+
+
+def _describe_fit(fit: Mapping[str, Any]) -> FitDescription:
+    return FitDescription(
+        fit=fit.get("fit"),
+        began=fit.get("began"),
+        ended=fit.get("ended"),
+        outcome=fit.get("outcome"),
+        epochs=fit.get("epochs"),
+        epochs_done=fit.get("epochs_done"),
+        best=fit.get("best"),
+    )
+
+
+def _describe_workflow(connection: Connection, rid: str) -> WorkflowDescription:
+    workflow = WorkflowSummary.from_row(connection.require_row(MLTable.workflow, rid))
+    newest = find_executions(connection, workflow=rid, limit=NEWEST_EXECUTIONS_LIMIT)
+    return WorkflowDescription(workflow, summarize_executions(connection, newest))
+
+
+def _describe_dataset(connection: Connection, rid: str) -> DatasetDescription:
+    dataset = lookup_dataset(connection, rid)
+    versions = dataset.dataset_history()
+    row: Mapping[str, Any] = connection.require_row(MLTable.dataset, rid)
+    newest = find_executions(connection, dataset=rid, limit=NEWEST_EXECUTIONS_LIMIT)
+    return DatasetDescription(
+        rid=rid,
+        description=dataset.description,
+        types=tuple(dataset.dataset_types),
+        created=row.get("RCT"),
+        deleted=bool(row.get("Deleted")),
+        version=versions[-1].version if versions else None,
+        members=_count_members(connection, rid, versions[-1].snapshot if versions else None),
+        versions=tuple(versions),
+        parents=tuple(parent.rid for parent in dataset.list_dataset_parents()),
+        newest_executions=summarize_executions(connection, newest),
+    )
+
+
+def _count_members(connection: Connection, rid: str, snapshot: str | None) -> dict[str, int]:
+    catalog = connection.catalog.at(snapshot) if snapshot else connection.catalog
+    counts = {
+        table: sum(len(page) for page in catalog.pages(link.table, {link.dataset_column: rid}))
+        for table, link in member_links(connection.catalog.model).items()
+    }
+    return {table: count for table, count in counts.items() if count}
+
+
+def _describe_asset(connection: Connection, rid: str) -> AssetDescription:
+    asset = lookup_asset(connection, rid)
+    row: Mapping[str, Any] = connection.require_row(asset.table, rid)
+    links = connection.catalog.select(asset_execution_table_name(asset.table), {asset.table: rid})
+    roles = {link["Execution"]: link["Asset_Role"] for link in links}
+    rows = connection.catalog.select(MLTable.execution, {"RID": [link["Execution"] for link in links]}) if links else []
+    executions = summarize_executions(connection, [RecordedExecution(connection, each) for each in rows])
+    return AssetDescription(
+        asset=asset,
+        created=row.get("RCT"),
+        source=connection.store.source(asset.url),
+        uses=tuple(AssetUse(roles[execution.rid], execution) for execution in executions),
+    )
 
 
 def asset_to_dict(asset: Asset) -> dict[str, Any]:
-    """An asset for programs."""
+    """Return an asset's values for JSON."""
     return asset.model_dump(mode="json")
 
 
-def _describe_workflow(connection: Connection, rid: str) -> dict[str, Any]:
-    row = connection.require_row(MLTable.workflow, rid)
-    newest = summarize_executions(connection, find_executions(connection, workflow=rid, limit=NEWEST_EXECUTIONS_LIMIT))
-    return {"kind": "workflow", **workflow_to_dict(row), "newest_executions": [run.to_dict() for run in newest]}
-
-
-def _describe_dataset(connection: Connection, rid: str) -> dict[str, Any]:
-    from deriva_ml_core.datasets.members import member_links
-
-    dataset = lookup_dataset(connection, rid)
-    history = dataset.dataset_history()
-    row = connection.require_row(MLTable.dataset, rid)
-    catalog = connection.catalog
-    then = catalog.at(history[-1].snapshot) if history else catalog
-    counts = {
-        element: sum(len(page) for page in then.pages(link.table, {link.dataset_column: rid}))
-        for element, link in member_links(catalog.model).items()
-    }
-    return {
-        "kind": "dataset",
-        "rid": rid,
-        "description": dataset.description,
-        "types": list(dataset.dataset_types),
-        "created": row.get("RCT"),
-        "deleted": bool(row.get("Deleted")),
-        "version": history[-1].version if history else None,
-        "members": {element: count for element, count in counts.items() if count},
-        "versions": [each.model_dump(mode="json", exclude={"dataset"}) for each in history],
-        "parents": [each.rid for each in dataset.list_dataset_parents()],
-        "newest_executions": [
-            run.to_dict()
-            for run in summarize_executions(
-                connection, find_executions(connection, dataset=rid, limit=NEWEST_EXECUTIONS_LIMIT)
-            )
-        ],
-    }
-
-
-def _describe_asset(connection: Connection, rid: str) -> dict[str, Any]:
-    asset = lookup_asset(connection, rid)
-    catalog = connection.catalog
-    row = connection.require_row(asset.table, rid)
-    links = catalog.select(asset_execution_table_name(asset.table), {asset.table: rid})
-    rows = catalog.select(MLTable.execution, {"RID": [link["Execution"] for link in links]}) if links else []
-    roles = {link["Execution"]: link["Asset_Role"] for link in links}
-    runs = summarize_executions(connection, [RecordedExecution(connection, each) for each in rows])
-    executions = [{"role": roles[run.rid], **run.to_dict()} for run in runs]
-    return {
-        "kind": "asset",
-        **asset_to_dict(asset),
-        "created": row.get("RCT"),
-        "source": connection.store.source(asset.url),
-        "executions": executions,
-    }
-
-
-MAX_DOWNLOAD_BYTES = 256 * 2**20
-"""Bytes up to which a kept file is brought from the store only to be shown."""
-
-METADATA_TABLE = "Execution_Metadata"
-
-
-def load_execution_state(connection: Connection, rid: str, assets: Sequence[Asset]) -> ExecutionState:
-    """What an execution's journal tells, here or as it was kept; an empty story where there is none."""
-    if (story := load_local_state(connection, rid)) is not None:
-        return story
-    with fetch_metadata_file(connection, assets, JOURNAL_FILENAME) as file:
-        return load_state(file) if file else ExecutionState()
-
-
-def load_configuration(
-    connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]
-) -> Mapping[str, Any]:
-    """What ``configuration.json`` of an execution says; empty where none was kept."""
-    name = "configuration.json"
-    with fetch_metadata_file(connection, assets, name, local_path=execution.working_dir / "records" / name) as file:
-        return read_json_object(file)
-
-
-@contextmanager
-def fetch_metadata_file(
-    connection: Connection,
-    assets: Sequence[Asset],
-    name: str,
-    *,
-    local_path: Path | None = None,
-    is_prefix: bool = False,
-) -> Iterator[Path | None]:
-    """One of the files that describe an execution.
-
-    Args:
-        connection: The catalog.
-        assets: The execution's assets.
-        name: The file's name.
-        local_path: Where it lies on this machine, which is newer than what was sent, where it is there.
-        is_prefix: Whether `name` is only how the name begins.
-
-    Yields:
-        The file; None where there is none, or one that is too large to be brought.
-    """
-    if local_path is not None and local_path.is_file():
-        yield local_path
-        return
-    found = [
-        asset
-        for asset in assets
-        if asset.table == METADATA_TABLE and (asset.filename.startswith(name) if is_prefix else asset.filename == name)
+def _related_to_dicts(executions: Iterable[ExecutionSummary]) -> Sequence[dict[str, Any]]:
+    return [
+        {"rid": execution.rid, "status": str(execution.status), "description": execution.description}
+        for execution in executions
     ]
-    if not found or found[-1].length > MAX_DOWNLOAD_BYTES:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield download_asset(connection, found[-1], Path(folder))
-
-
-def safe_file_name(asset: Asset) -> str:
-    """The name of an asset's file without folders; its record id where that would be no name of a file."""
-    name = PurePosixPath(asset.filename).name
-    return asset.rid if name in ("", ".", "..") else name
-
-
-def read_json_object(file: Path | None) -> Mapping[str, Any]:
-    """The object that a file holds; empty where it holds none, or there is no file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -1,42 +1,45 @@
-"""What something was made from and what was made from it: executions, datasets and files, level by level."""
+"""Lineage of an execution, dataset or asset: what it is derived from and what used it, level by level."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
 
 from deriva_ml_core._text import sanitize_line
-from deriva_ml_core.analysis.describe import lookup_table
-from deriva_ml_core.analysis.runs import summarize_executions
+from deriva_ml_core.analysis.runs import lookup_table, summarize_executions
+from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.members import MemberLink, member_links
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, split_rid
 from deriva_ml_core.errors import WrongTable
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.schema import CatalogModel, asset_execution_table_name
 
-if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
-
-__all__ = ["DOWNSTREAM", "UPSTREAM", "Edge", "Lineage", "Node", "find_lineage", "render_dot", "render_mermaid"]
-
-
-UPSTREAM, DOWNSTREAM = "made from", "made into"
+__all__ = ["Direction", "Edge", "Lineage", "Node", "OmittedNodes", "find_lineage", "render_dot", "render_mermaid"]
 
 EXECUTION, DATASET = MLTable.execution.value, MLTable.dataset.value
+
 MEMBERS_PER_QUERY = 10_000
-"""Members of a dataset whose makers one question asks for."""
+"""Members of a dataset whose producers one query asks for."""
+
+
+class Direction(StrEnum):
+    """A direction of the search; the values are those of the JSON output."""
+
+    upstream = "made from"
+    downstream = "made into"
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An execution, a dataset or a file.
+    """An execution, a dataset or an asset.
 
     Args:
-        rid: Its record id.
+        rid: Its RID.
         table: Its table.
-        name: A file's name, or a description.
-        status: An execution's state; empty for others.
+        name: The asset's file name, or the description.
+        status: The execution's status; empty for other nodes.
     """
 
     rid: str
@@ -47,57 +50,84 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One thing that another was made from."""
+    """A derivation: `product` is derived from `source`.
+
+    Args:
+        source: The RID of the earlier node.
+        product: The RID of the later node.
+    """
 
     source: str
     product: str
 
 
-@dataclass
-class Lineage:
-    """What was found around one node.
+@dataclass(frozen=True, slots=True)
+class OmittedNodes:
+    """Neighbours of a node that are not part of the lineage, since there are too many of their table.
 
     Args:
-        start: Its record id.
-        nodes: The nodes by record id.
-        edges: What was made from what, in the order in which it was found, for going back and for going on.
-        omitted_counts: How many neighbours a node has beside those that are among the nodes, by node, direction and
-            table.
-        is_truncated: Whether the walk ended since it had found as many nodes as were asked for.
+        rid: The RID of the node.
+        direction: The direction in which they are.
+        table: Their table.
+        count: Their number.
+    """
+
+    rid: str
+    direction: Direction
+    table: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The nodes around a start node.
+
+    Args:
+        start: The RID of the start node.
+        nodes: The nodes by RID.
+        upstream: The edges to what the start is derived from, nearest first.
+        downstream: The edges to what used the start, nearest first.
+        omitted: How many neighbours are left out, by node, direction and table.
+        is_truncated: Whether the search stopped at its depth or its limit.
     """
 
     start: str
-    nodes: dict[str, Node] = field(default_factory=dict)
-    edges: dict[str, dict[Edge, None]] = field(default_factory=lambda: {UPSTREAM: {}, DOWNSTREAM: {}})
-    omitted_counts: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    is_truncated: bool = False
+    nodes: Mapping[str, Node]
+    upstream: tuple[Edge, ...]
+    downstream: tuple[Edge, ...]
+    omitted: tuple[OmittedNodes, ...]
+    is_truncated: bool
 
-    def neighbours(self, direction: str) -> dict[str, list[str]]:
-        """The nodes next to each node, back or on."""
-        found: dict[str, list[str]] = {}
-        for edge in self.edges[direction]:
-            here, there = (edge.product, edge.source) if direction == UPSTREAM else (edge.source, edge.product)
-            found.setdefault(here, []).append(there)
-        return found
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The edges of both directions, each once."""
+        return tuple(dict.fromkeys((*self.upstream, *self.downstream)))
+
+    def neighbours(self, direction: Direction) -> dict[str, list[str]]:
+        """Return the RIDs next to each node in one direction."""
+        neighbours: dict[str, list[str]] = {}
+        if direction is Direction.upstream:
+            for edge in self.upstream:
+                neighbours.setdefault(edge.product, []).append(edge.source)
+        else:
+            for edge in self.downstream:
+                neighbours.setdefault(edge.source, []).append(edge.product)
+        return neighbours
 
     def to_dict(self) -> dict[str, Any]:
-        """Its value for programs."""
-        edges = dict.fromkeys((*self.edges[UPSTREAM], *self.edges[DOWNSTREAM]))
+        """Return the lineage as ``deriva-ml lineage --json`` prints it."""
         return {
             "rid": self.start,
-            "nodes": [{name: getattr(node, name) for name in Node.__slots__} for node in self.nodes.values()],
-            "edges": [{"source": edge.source, "product": edge.product} for edge in edges],
-            "left_out": [
-                {"rid": rid, "direction": direction, "table": table, "count": count}
-                for (rid, direction, table), count in self.omitted_counts.items()
-            ],
+            "nodes": [asdict(node) for node in self.nodes.values()],
+            "edges": [asdict(edge) for edge in self.edges],
+            "left_out": [asdict(omitted) for omitted in self.omitted],
             "cut": self.is_truncated,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """How to get from nodes of one table to their neighbours of another: a table that links them."""
+    """A link table that leads from nodes of one table to neighbours in another."""
 
     link_table: str
     from_column: str
@@ -106,86 +136,98 @@ class _Step:
     where: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find_lineage(connection: Connection, rid: str, *, depth: int, limit: int, siblings: int) -> Lineage:
-    """Walk back and on from a row, one question a level and a kind of link.
+@dataclass(slots=True)
+class _Search:
+    """A breadth-first search from one node, one query for each level and link table.
 
     Args:
         connection: The catalog.
-        rid: An execution, a dataset or an asset.
-        depth: How many links to follow in each direction.
-        limit: The most nodes in each direction.
-        siblings: The most neighbours of one table that a node is followed to; the others are counted.
-
-    Raises:
-        InvalidRID, UnknownRID, WrongTable: It names nothing that is made.
+        depth: Links to follow in each direction.
+        limit: Nodes in each direction.
+        siblings: Neighbours of one node in one table; the others are counted.
     """
+
+    connection: Connection
+    depth: int
+    limit: int
+    siblings: int
+    omitted_counts: dict[tuple[str, Direction, str], int] = field(default_factory=dict)
+    is_truncated: bool = False
+
+    def walk(self, start: dict[str, str], direction: Direction) -> tuple[dict[str, str], tuple[Edge, ...]]:
+        """Search in one direction.
+
+        Args:
+            start: The table of the start node by its RID.
+            direction: The direction.
+
+        Returns:
+            The table of each node that was reached, by RID, and the edges between these nodes.
+        """
+        edges: dict[Edge, None] = {}
+        seen, level = dict(start), dict(start)
+        for _ in range(self.depth):
+            next_level: dict[str, str] = {}
+            for table in dict.fromkeys(level.values()):
+                rids = [rid for rid in level if level[rid] == table]
+                for step, pairs in _iter_linked_rids(self.connection, table, rids, direction):
+                    self._add_edges(edges, step, pairs, direction, next_level)
+            next_level = {rid: table for rid, table in next_level.items() if rid not in seen}
+            if len(seen) + len(next_level) > self.limit:
+                self.is_truncated = True
+                next_level = dict(list(next_level.items())[: self.limit - len(seen)])
+            seen |= next_level
+            level = next_level
+            if not level:
+                break
+        else:
+            self.is_truncated = True
+        return seen, tuple(edge for edge in edges if edge.source in seen and edge.product in seen)
+
+    def _add_edges(
+        self,
+        edges: dict[Edge, None],
+        step: _Step,
+        pairs: Iterable[tuple[str, str]],
+        direction: Direction,
+        next_level: dict[str, str],
+    ) -> None:
+        neighbours: dict[str, set[str]] = {}
+        for rid, neighbour in pairs:
+            added = neighbours.setdefault(rid, set())
+            if neighbour in added or rid == neighbour:
+                continue
+            if len(added) >= self.siblings:
+                key = (rid, direction, step.to_table)
+                self.omitted_counts[key] = self.omitted_counts.get(key, 0) + 1
+                continue
+            added.add(neighbour)
+            next_level[neighbour] = step.to_table
+            edges[Edge(neighbour, rid) if direction is Direction.upstream else Edge(rid, neighbour)] = None
+
+
+def find_lineage(connection: Connection, rid: str, *, depth: int, limit: int, siblings: int) -> Lineage:
+    """Search what a row is derived from and what used it; see ``DerivaML.lineage``."""
     table, start = lookup_table(connection, rid), split_rid(rid)[0]
-    model = connection.catalog.model
-    if table not in (EXECUTION, DATASET) and not model.table(table).is_asset:
+    if table not in (EXECUTION, DATASET) and not connection.catalog.model.table(table).is_asset:
         raise WrongTable(
-            f"{start} is a row of {table}, which nothing is made from; give an execution, dataset or asset."
+            f"{start} is a row of {table}, which has no lineage; use the RID of an execution, a dataset or an asset."
         )
-    found = Lineage(start)
-    tables = {start: table}
-    for direction in (UPSTREAM, DOWNSTREAM):
-        tables |= _walk(connection, found, {start: table}, direction, (depth, limit, siblings))
-    found.nodes.update({node.rid: node for node in _load_nodes(connection, tables)})
-    return found
-
-
-def _walk(
-    connection: Connection, lineage: Lineage, start: dict[str, str], direction: str, bounds: tuple[int, int, int]
-) -> dict[str, str]:
-    depth, limit, siblings = bounds
-    seen, level = dict(start), dict(start)
-    for _ in range(depth):
-        following: dict[str, str] = {}
-        for table in dict.fromkeys(level.values()):
-            here = [rid for rid in level if level[rid] == table]
-            for step, rows in _iter_linked_rids(connection, table, here, direction):
-                _add_edges(lineage, step, rows, direction, siblings, following)
-        following = {rid: table for rid, table in following.items() if rid not in seen}
-        if len(seen) + len(following) > limit:
-            lineage.is_truncated = True
-            following = dict(list(following.items())[: limit - len(seen)])
-        seen |= following
-        level = following
-        if not level:
-            return _prune_edges(lineage, seen, direction)
-    lineage.is_truncated = True
-    return _prune_edges(lineage, seen, direction)
-
-
-def _prune_edges(lineage: Lineage, seen: dict[str, str], direction: str) -> dict[str, str]:
-    kept = {edge: None for edge in lineage.edges[direction] if edge.source in seen and edge.product in seen}
-    lineage.edges[direction] = kept
-    return seen
-
-
-def _add_edges(
-    lineage: Lineage,
-    step: _Step,
-    rows: Iterable[tuple[str, str]],
-    direction: str,
-    siblings: int,
-    next_level: dict[str, str],
-) -> None:
-    taken: dict[str, dict[str, None]] = {}
-    for here, there in rows:
-        known = taken.setdefault(here, {})
-        if there in known or here == there:
-            continue
-        if len(known) >= siblings:
-            key = (here, direction, step.to_table)
-            lineage.omitted_counts[key] = lineage.omitted_counts.get(key, 0) + 1
-            continue
-        known[there] = None
-        next_level[there] = step.to_table
-        lineage.edges[direction][Edge(there, here) if direction == UPSTREAM else Edge(here, there)] = None
+    search = _Search(connection, depth, limit, siblings)
+    up_tables, upstream = search.walk({start: table}, Direction.upstream)
+    down_tables, downstream = search.walk({start: table}, Direction.downstream)
+    return Lineage(
+        start=start,
+        nodes={node.rid: node for node in _load_nodes(connection, {start: table} | up_tables | down_tables)},
+        upstream=upstream,
+        downstream=downstream,
+        omitted=tuple(OmittedNodes(*key, count) for key, count in search.omitted_counts.items()),
+        is_truncated=search.is_truncated,
+    )
 
 
 def _iter_linked_rids(
-    connection: Connection, table: str, rids: list[str], direction: str
+    connection: Connection, table: str, rids: list[str], direction: Direction
 ) -> Iterator[tuple[_Step, Iterator[tuple[str, str]]]]:
     catalog = connection.catalog
     for step in _build_steps(catalog.model, table, direction):
@@ -194,7 +236,7 @@ def _iter_linked_rids(
             step,
             ((row[step.from_column], row[step.to_column]) for page in pages for row in page if row[step.to_column]),
         )
-    if table == DATASET and direction == UPSTREAM:
+    if table == DATASET and direction is Direction.upstream:
         for element, link in member_links(catalog.model).items():
             if catalog.model.table(element).is_asset:
                 step = _Step(asset_execution_table_name(element), element, EXECUTION, EXECUTION)
@@ -202,21 +244,21 @@ def _iter_linked_rids(
 
 
 def _iter_producers(connection: Connection, link: MemberLink, datasets: list[str]) -> Iterator[tuple[str, str]]:
-    """The executions that made the files in datasets, each once a dataset."""
+    """Yield each dataset with the executions that produced its assets, each pair once."""
     catalog = connection.catalog
-    known: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str]] = set()
     for page in catalog.pages(link.table, {link.dataset_column: datasets}, size=MEMBERS_PER_QUERY):
         members: dict[str, list[str]] = {}
         for row in page:
             members.setdefault(row[link.member_column], []).append(row[link.dataset_column])
         where = {link.element: list(members), "Asset_Role": Role.output}
         for row in catalog.select(asset_execution_table_name(link.element), where):
-            pairs = {(dataset, row[EXECUTION]) for dataset in members[row[link.element]]} - known
-            known |= pairs
+            pairs = {(dataset, row[EXECUTION]) for dataset in members[row[link.element]]} - seen
+            seen |= pairs
             yield from pairs
 
 
-def _build_steps(model: CatalogModel, table: str, direction: str) -> list[_Step]:
+def _build_steps(model: CatalogModel, table: str, direction: Direction) -> list[_Step]:
     assets = [
         name
         for name, each in model.tables.items()
@@ -224,31 +266,31 @@ def _build_steps(model: CatalogModel, table: str, direction: str) -> list[_Step]
     ]
     nested = member_links(model).get(DATASET)
     if table == EXECUTION:
-        role = {"Asset_Role": Role.input if direction == UPSTREAM else Role.output}
-        through = MLTable.dataset_execution if direction == UPSTREAM else MLTable.dataset_version
-        files = [name for name in assets if direction == UPSTREAM or name != MLAsset.execution_metadata]
+        role = {"Asset_Role": Role.input if direction is Direction.upstream else Role.output}
+        through = MLTable.dataset_execution if direction is Direction.upstream else MLTable.dataset_version
+        files = [name for name in assets if direction is Direction.upstream or name != MLAsset.execution_metadata]
         return [
             *(_Step(asset_execution_table_name(name), EXECUTION, name, name, role) for name in files),
             _Step(through, EXECUTION, DATASET, DATASET),
         ]
     if table == DATASET:
-        through = MLTable.dataset_version if direction == UPSTREAM else MLTable.dataset_execution
+        through = MLTable.dataset_version if direction is Direction.upstream else MLTable.dataset_execution
         inner = _build_nesting_steps(nested, direction)
         return [_Step(through, DATASET, EXECUTION, EXECUTION), *inner]
-    role = {"Asset_Role": Role.output if direction == UPSTREAM else Role.input}
+    role = {"Asset_Role": Role.output if direction is Direction.upstream else Role.input}
     steps = [_Step(asset_execution_table_name(table), table, EXECUTION, EXECUTION, role)] if table in assets else []
     member = member_links(model).get(table)
-    if direction == DOWNSTREAM and member is not None:
+    if direction is Direction.downstream and member is not None:
         steps.append(_Step(member.table, member.member_column, member.dataset_column, DATASET))
     return steps
 
 
-def _build_nesting_steps(nested: MemberLink | None, direction: str) -> list[_Step]:
+def _build_nesting_steps(nested: MemberLink | None, direction: Direction) -> list[_Step]:
     if nested is None:
         return []
     ends = (
         (nested.dataset_column, nested.member_column)
-        if direction == UPSTREAM
+        if direction is Direction.upstream
         else (nested.member_column, nested.dataset_column)
     )
     return [_Step(nested.table, *ends, DATASET)]
@@ -260,40 +302,42 @@ def _load_nodes(connection: Connection, tables: Mapping[str, str]) -> Iterator[N
         rows = catalog.select(table, {"RID": [rid for rid, each in tables.items() if each == table]})
         if table == EXECUTION:
             for run in summarize_executions(connection, [RecordedExecution(connection, row) for row in rows]):
-                yield Node(run.rid, table, run.description or str(run.workflow.get("Name") or ""), str(run.status))
+                yield Node(
+                    run.rid, table, run.description or (run.workflow and run.workflow.name) or "", str(run.status)
+                )
         else:
             for row in rows:
                 yield Node(row["RID"], table, row.get("Filename") or row.get("Description") or "")
 
 
 MAX_LABEL_LENGTH = 60
-"""Letters of a name that a drawing shows."""
+"""Characters of a name in a diagram."""
 
 _MERMAID_SHAPES = {MLTable.execution.value: ('(["', '"])'), MLTable.dataset.value: ('[("', '")]')}
 _DOT_SHAPES = {MLTable.execution.value: "oval", MLTable.dataset.value: "cylinder"}
 
 
 def render_mermaid(lineage: Lineage) -> str:
-    """A flowchart for Mermaid, from what was there first to what came of it."""
+    """Return the lineage as a Mermaid flowchart, sources left, products right."""
     numbers = {rid: f"n{number}" for number, rid in enumerate(lineage.nodes)}
     lines = ["flowchart LR"]
     for rid, node in lineage.nodes.items():
         before, after = _MERMAID_SHAPES.get(node.table, ('["', '"]'))
         lines.append(f"    {numbers[rid]}{before}{'<br/>'.join(map(_escape_mermaid, _label_lines(node)))}{after}")
-    lines += [f"    {numbers[edge.source]} --> {numbers[edge.product]}" for edge in _list_edges(lineage)]
+    lines += [f"    {numbers[edge.source]} --> {numbers[edge.product]}" for edge in lineage.edges]
     lines += [f"    style {numbers[lineage.start]} stroke-width:3px"]
     return "\n".join(lines)
 
 
 def render_dot(lineage: Lineage) -> str:
-    """A graph for Graphviz, from what was there first to what came of it."""
+    """Return the lineage as a Graphviz graph, sources left, products right."""
     lines = ["digraph lineage {", "    rankdir=LR;", '    node [fontname="sans-serif"];']
     for rid, node in lineage.nodes.items():
         shape = _DOT_SHAPES.get(node.table, "note")
         bold = ", penwidth=3" if rid == lineage.start else ""
         label = "\\n".join(map(_escape_dot, _label_lines(node)))
         lines.append(f'    "{rid}" [shape={shape}, label="{label}"{bold}];')
-    lines += [f'    "{edge.source}" -> "{edge.product}";' for edge in _list_edges(lineage)]
+    lines += [f'    "{edge.source}" -> "{edge.product}";' for edge in lineage.edges]
     return "\n".join([*lines, "}"])
 
 
@@ -305,13 +349,9 @@ def _label_lines(node: Node) -> list[str]:
 
 
 def _escape_mermaid(text: str) -> str:
-    """The text with all that Mermaid or HTML would read as its own written as numbers of letters."""
+    """Replace every character with a meaning in Mermaid or HTML by its character code."""
     return "".join(letter if letter.isalnum() or letter in " .,:_-/=" else f"#{ord(letter)};" for letter in text)
 
 
 def _escape_dot(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _list_edges(lineage: Lineage) -> list[Edge]:
-    return list(dict.fromkeys((*lineage.edges[UPSTREAM], *lineage.edges[DOWNSTREAM])))

@@ -1,36 +1,42 @@
-"""A run rebuilt in a folder: its code, its inputs, its records, and the command that ran it."""
+"""Reproduction of a run in a folder: its code, inputs, metadata files, and the command that ran it."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deriva_ml_core.analysis.compare import Difference, environment_sections, find_differences
-from deriva_ml_core.analysis.describe import fetch_metadata_file, load_configuration, load_environment, safe_file_name
+from deriva_ml_core.analysis.run_files import (
+    fetch_metadata_file,
+    load_configuration,
+    load_environment,
+    safe_file_name,
+)
 from deriva_ml_core.assets.lookup import download_asset
+from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import lookup_dataset
 from deriva_ml_core.definitions import MLAsset, Role
 from deriva_ml_core.errors import FileConflict, NotReproducible
 from deriva_ml_core.execution.recorded import lookup_execution
 from deriva_ml_core.git import checkout_commit
 from deriva_ml_core.models import Asset
-
-if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
+from deriva_ml_core.plugins.manager import collect
+from deriva_ml_core.redaction import redact
 
 __all__ = ["Reproduction", "reproduce_execution"]
 
 COMPUTE_VARIABLES = re.compile(
     r"(?:CUBLAS|CUDNN|HF|HIP|JAX|KERAS|MKL|NCCL|NUMEXPR|OMP|OPENBLAS|PYTORCH|TF|TORCH|TORCHINDUCTOR|XLA)_.*|PYTHONHASHSEED"
 )
-"""The variables that change what a run computes, wherever it runs."""
+"""The environment variables that change what a run computes on any machine."""
 
 PATCH_FILE = "uncommitted.patch"
 REDACTED_PREFIX = "[redacted:"
@@ -39,104 +45,136 @@ MACHINE_SPECIFIC_NAMES = ("command", "hostname", "user", "working directory", "p
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """A run that can be done again.
+    """A run that is rebuilt in a folder and can be run again.
 
     Args:
-        folder: Where everything is.
-        code: The work tree in it.
+        rid: The RID of the execution.
+        folder: The folder that holds everything.
+        code_dir: The work tree in it.
         commit: The commit that is checked out there.
-        source: The repository, or the address, that it came from.
-        patched: Whether uncommitted changes were applied to it.
-        left_out: What of the uncommitted changes had not been kept.
-        command: What ran, for this machine; empty where that is not known.
-        place: The folder that it runs in.
-        variables: The environment variables that it had, and that this terminal has not.
-        redacted: The values that were secret, by name: they have to be given again.
-        differing: What differs between the environment then and now.
-        inputs: The files that went in, and the bags of datasets.
-        records: The files that describe the run.
+        source: The repository or the URL that the commit came from.
+        is_patched: Whether uncommitted changes were applied.
+        missing_changes: Uncommitted changes that were not recorded.
+        command: The command line, for this machine; empty if none is recorded.
+        run_dir: The folder to run it in.
+        variables: The environment variables of the run that this process does not have.
+        redacted: The names of secret values, which were not recorded.
+        environment_differences: What differs between the recorded environment (left) and this one (right).
+        inputs: The input files, and the folders of the dataset bags.
+        records: The metadata files of the run.
     """
 
+    rid: str
     folder: Path
-    code: Path
+    code_dir: Path
     commit: str
     source: str
-    patched: bool
-    left_out: tuple[str, ...]
+    is_patched: bool
+    missing_changes: tuple[str, ...]
     command: tuple[str, ...]
-    place: Path
+    run_dir: Path
     variables: Mapping[str, str]
     redacted: tuple[str, ...]
-    differing: tuple[Difference, ...]
+    environment_differences: tuple[Difference, ...]
     inputs: tuple[Path, ...]
     records: tuple[Path, ...]
 
     @property
-    def line(self) -> str:
-        """The command as a shell takes it; empty where there is none."""
-        given = [f"{name}={shlex.quote(value)}" for name, value in self.variables.items()]
-        return (
-            f"cd {shlex.quote(str(self.place))} && {' '.join([*given, shlex.join(self.command)])}"
-            if self.command
-            else ""
-        )
+    def shell_command(self) -> str:
+        """The command with its folder and variables, for a shell; empty if none is recorded."""
+        if not self.command:
+            return ""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.variables.items()]
+        return f"cd {shlex.quote(str(self.run_dir))} && {' '.join([*variables, shlex.join(self.command)])}"
+
+    def run(self) -> int:
+        """Run the command in its folder, with its variables, and wait for it.
+
+        The command writes to this process's standard output and standard error.
+
+        Returns:
+            The exit code of the command.
+
+        Raises:
+            NotReproducible: No command is recorded, or a secret in it was not.
+        """
+        if not self.command:
+            raise NotReproducible(f"No command is recorded for execution {self.rid}, so it cannot be run.")
+        if secrets := [name for name in self.redacted if name.startswith(("argument", "code"))]:
+            raise NotReproducible(
+                f"The command contained a secret in {', '.join(secrets)}: run it by hand with the secret."
+            )
+        environ = {**os.environ, **self.variables}
+        return subprocess.run(self.command, cwd=self.run_dir, env=environ, check=False).returncode  # noqa: S603
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the reproduction as ``deriva-ml reproduce --json`` prints it."""
+        return {
+            "rid": self.rid,
+            "folder": self.folder,
+            "code": self.code_dir,
+            "commit": self.commit,
+            "source": self.source,
+            "patched": self.is_patched,
+            "left_out": list(self.missing_changes),
+            "command": list(self.command),
+            "place": self.run_dir,
+            "variables": dict(self.variables),
+            "redacted": list(self.redacted),
+            "inputs": list(self.inputs),
+            "records": list(self.records),
+            "line": self.shell_command,
+            "differing": [difference.to_dict() for difference in self.environment_differences],
+        }
 
 
 def reproduce_execution(
-    connection: Connection, rid: str, target: Path, repository: Path | None, *, include_inputs: bool
+    connection: Connection, rid: str, folder: Path, repository: Path | None, *, download_inputs: bool
 ) -> Reproduction:
-    """Rebuild a run: the repository's commit with what was not committed, the inputs, and the records.
-
-    Args:
-        connection: The catalog.
-        rid: The execution.
-        target: The folder to make.
-        repository: A clone that has the commit; those around this terminal and of the run itself are tried too.
-        include_inputs: Whether to bring the inputs.
-
-    Raises:
-        InvalidRID, UnknownRID, WrongTable: There is no such execution.
-        FileConflict: The folder is there already.
-        NotReproducible: It ran in no repository, or nobody has the commit any more.
-    """
+    """Rebuild a run in a folder; see ``DerivaML.reproduce``."""
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
     snapshot = load_environment(connection, execution, assets)
-    recorded = snapshot.get("repository") or {}
-    if not recorded.get("head"):
+    recorded_repository = snapshot.get("repository") or {}
+    if not recorded_repository.get("head"):
         raise NotReproducible(
             f"Execution {rid} {_explain_missing_commit(snapshot)}, so its code cannot be checked "
             f"out.{_suggest_container_command(snapshot)}"
         )
-    if target.exists():
-        raise FileConflict(f"{target} is there already: name another folder with --into.")
-    target.mkdir(parents=True)
+    if folder.exists():
+        raise FileConflict(f"{folder} already exists; choose another folder (--into).")
+    folder.mkdir(parents=True)
     patch = _read_patch(connection, assets, execution.working_dir)
-    nearby = [each for each in (repository, Path.cwd(), Path(str(recorded.get("root")))) if each is not None]
+    root = Path(str(recorded_repository.get("root")))
     try:
         source = checkout_commit(
-            recorded["head"], target / "code", patch=patch, repositories=nearby, remote=recorded.get("remote")
+            recorded_repository["head"],
+            folder / "code",
+            patch=patch,
+            repositories=[each for each in (repository, Path.cwd(), root) if each is not None],
+            remote=recorded_repository.get("remote"),
         )
     except NotReproducible:
-        if not any(target.iterdir()):
-            target.rmdir()
+        if not any(folder.iterdir()):
+            folder.rmdir()
         raise
     environment = snapshot.get("environment") or {}
-    command, place = _build_command(environment, Path(str(recorded.get("root"))), target / "code")
+    command, run_dir = _build_command(environment, root, folder / "code")
     return Reproduction(
-        folder=target,
-        code=target / "code",
-        commit=recorded["head"],
+        rid=rid,
+        folder=folder,
+        code_dir=folder / "code",
+        commit=recorded_repository["head"],
         source=source,
-        patched=b"\ndiff --git " in patch,
-        left_out=(*_iter_patch_notes(patch), *_iter_submodule_notes(target / "code")),
+        is_patched=b"\ndiff --git " in patch,
+        missing_changes=(*_iter_patch_notes(patch), *_iter_submodule_notes(folder / "code")),
         command=tuple(command),
-        place=place,
+        run_dir=run_dir,
         variables=_select_variables(environment),
         redacted=tuple(_iter_redacted_names(load_configuration(connection, execution, assets), environment)),
-        differing=tuple(_iter_environment_differences(connection, environment)),
-        inputs=tuple(_download_inputs(connection, rid, assets, target / "inputs")) if include_inputs else (),
-        records=tuple(_download_records(connection, assets, target / "records")),
+        environment_differences=tuple(_iter_environment_differences(connection, environment)),
+        inputs=tuple(_download_inputs(connection, rid, assets, folder / "inputs")) if download_inputs else (),
+        records=tuple(_download_records(connection, assets, folder / "records")),
     )
 
 
@@ -150,14 +188,16 @@ def _explain_missing_commit(snapshot: Mapping[str, Any]) -> str:
 
 
 def _suggest_container_command(snapshot: Mapping[str, Any]) -> str:
-    """What to do where there is no code to check out, but an image that it ran in."""
+    """Return the command that runs the image again if the run was in a container, else an empty text."""
     source = snapshot.get("source") or {}
     if source.get("kind") != "container":
         return ""
     image, digest = str(source.get("url") or ""), str(source.get("checksum") or "")
-    named = image if "@" in image or not digest.startswith("sha256:") else f"{image}@{digest}"
-    words = shlex.join(str(each) for each in (snapshot.get("environment") or {}).get("argv") or [])
-    return f" Run that image again: docker run {shlex.quote(named)}" + (f", in which {words!r} ran." if words else ".")
+    reference = image if "@" in image or not digest.startswith("sha256:") else f"{image}@{digest}"
+    command = shlex.join(str(each) for each in (snapshot.get("environment") or {}).get("argv") or [])
+    return f" Run that image again: docker run {shlex.quote(reference)}" + (
+        f" (its command was {command!r})." if command else "."
+    )
 
 
 def _read_patch(connection: Connection, assets: list[Asset], folder: Path) -> bytes:
@@ -166,38 +206,39 @@ def _read_patch(connection: Connection, assets: list[Asset], folder: Path) -> by
 
 
 def _iter_patch_notes(patch: bytes) -> Iterator[str]:
-    """The notes at a patch's head, which name what is not in it."""
+    """Yield the notes at the head of a patch, which name what it lacks."""
     for line in patch.split(b"\n\n", 1)[0].decode(errors="replace").splitlines()[1:]:
         yield line.removeprefix("# ")
 
 
 def _iter_submodule_notes(code: Path) -> Iterator[str]:
     if (code / ".gitmodules").is_file():
-        yield "submodules: `git submodule update --init --recursive` brings them"
+        yield "submodules: run `git submodule update --init --recursive`"
 
 
 def _build_command(environment: Mapping[str, Any], root: Path, code: Path) -> tuple[list[str], Path]:
-    """The command line with the repository's folder as it is here, and the folder that it runs in."""
+    """Return the command line with the paths of this machine, and the folder to run it in."""
     argv = [str(each) for each in environment.get("argv") or []]
-    place = _relocate_path(str(environment.get("working_directory") or root), root, code)
-    cwd = Path(place) if Path(place).is_dir() else code
+    working_directory = _relocate_path(str(environment.get("working_directory") or root), root, code)
+    cwd = Path(working_directory) if Path(working_directory).is_dir() else code
     if not argv or argv[0] in ("", "-") or "ipykernel" in argv[0]:
         return [], cwd.absolute()
     python = _find_interpreter_arguments([str(each) for each in environment.get("orig_argv") or []], argv)
-    program, *words = [_relocate_path(each, root, code) for each in argv]
+    program, *arguments = [_relocate_path(each, root, code) for each in argv]
     if python is not None:
-        return [sys.executable, *(_relocate_path(each, root, code) for each in python), *words], cwd.absolute()
+        return [sys.executable, *(_relocate_path(each, root, code) for each in python), *arguments], cwd.absolute()
     if program.endswith(".py"):
-        return [sys.executable, program, *words], cwd.absolute()
-    return ([] if program in ("-c", "-m") else [_find_program(program), *words]), cwd.absolute()
+        return [sys.executable, program, *arguments], cwd.absolute()
+    return ([] if program in ("-c", "-m") else [_find_program(program), *arguments]), cwd.absolute()
 
 
 def _find_interpreter_arguments(orig_argv: list[str], argv: list[str]) -> list[str] | None:
-    """What Python itself was given before the program's own words; None where that is not known.
+    """Return the arguments of Python itself, which precede those of the program; None if they are unknown.
 
     Args:
-        orig_argv: The command line as the process got it: of one that another began, perhaps that one's own.
-        argv: The program and its words, as Python tells them.
+        orig_argv: The command line of the process, `sys.orig_argv`. In a child process of `multiprocessing` it is the
+            child's own.
+        argv: The program and its arguments, `sys.argv`.
     """
     before = orig_argv[1 : len(orig_argv) - len(argv) + 1]
     if not before or orig_argv[len(orig_argv) - len(argv) + 1 :] != argv[1:]:
@@ -208,10 +249,10 @@ def _find_interpreter_arguments(orig_argv: list[str], argv: list[str]) -> list[s
 
 
 def _find_program(recorded: str) -> str:
-    """A command of this environment that has the name of the one that ran; the one that ran where there is none."""
+    """Return the command of the same name in this environment, or the recorded path if there is none."""
     name = Path(recorded).name
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.is_file() else which(name) or recorded
+    local = Path(sys.executable).parent / name
+    return str(local) if local.is_file() else which(name) or recorded
 
 
 def _relocate_path(text: str, root: Path, code: Path) -> str:
@@ -223,7 +264,7 @@ def _select_variables(environment: Mapping[str, Any]) -> dict[str, str]:
         name: str(value)
         for name, value in (environment.get("variables") or {}).items()
         if COMPUTE_VARIABLES.fullmatch(name) and os.environ.get(name) != value
-        if REDACTED_PREFIX not in str(value) and not str(value).startswith("/")  # a folder of that machine
+        if REDACTED_PREFIX not in str(value) and not str(value).startswith("/")  # a folder of the recorded machine
     }
 
 
@@ -235,10 +276,10 @@ def _iter_redacted_names(configuration: Mapping[str, Any], environment: Mapping[
         "variable": environment.get("variables"),
         "setting": configuration,
     }
-    for what, part in parts.items():
+    for kind, part in parts.items():
         for name, value in _flatten(part, ""):
             if REDACTED_PREFIX in str(value):
-                yield f"{what} {name}"
+                yield f"{kind} {name}"
 
 
 def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -246,18 +287,15 @@ def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         for key, part in value.items():
             yield from _flatten(part, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield from _flatten(part, f"{prefix}[{place}]" if prefix else str(place))
+        for index, part in enumerate(value):
+            yield from _flatten(part, f"{prefix}[{index}]" if prefix else str(index))
     else:
         yield prefix, value
 
 
 def _iter_environment_differences(connection: Connection, environment: Mapping[str, Any]) -> Iterator[Difference]:
-    from deriva_ml_core.plugins.manager import collect
-    from deriva_ml_core.redaction import redact
-
-    told = collect(connection.plugins, "describe_environment", {"environ": dict(os.environ)})
-    present = redact(dict(told.get("environment") or {}))
+    described = collect(connection.plugins, "describe_environment", {"environ": dict(os.environ)})
+    present = redact(dict(described.get("environment") or {}))
     for each in find_differences(
         environment_sections(environment), environment_sections(present if isinstance(present, dict) else {})
     ):
@@ -279,7 +317,8 @@ def _download_records(connection: Connection, assets: list[Asset], folder: Path)
             target = folder / safe_file_name(asset)
             download_asset(connection, asset, folder).replace(target)
             yield target
-    for left in (folder / MLAsset.execution_metadata).glob("*"):
-        left.rmdir()
-    if (folder / MLAsset.execution_metadata).is_dir():
-        (folder / MLAsset.execution_metadata).rmdir()
+    download_folder = folder / MLAsset.execution_metadata  # which download_asset creates
+    for empty_folder in download_folder.glob("*"):
+        empty_folder.rmdir()
+    if download_folder.is_dir():
+        download_folder.rmdir()

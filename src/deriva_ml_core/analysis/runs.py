@@ -1,47 +1,200 @@
-"""Executions as a list shows them: the state that each is really in, asked of the catalog once for all."""
+"""Lists of executions, workflows and datasets, page by page, with a fixed number of queries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deriva_ml_core._text import parse_duration
-from deriva_ml_core.backend import Where
-from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid
-from deriva_ml_core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
-    from deriva_ml_core.execution.query import Ranking
-    from deriva_ml_core.execution.recorded import RecordedExecution
-    from deriva_ml_core.models import MetricSummary
+from deriva_ml_core.backend import AnyOf, Where
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid, split_rid
+from deriva_ml_core.errors import ConfigurationError, UnknownRID
+from deriva_ml_core.execution.query import Ranking, find_executions, resolve_ranking
+from deriva_ml_core.execution.recorded import RecordedExecution, load_local_state
+from deriva_ml_core.execution.row_sync import list_metrics
+from deriva_ml_core.models import MetricSummary
 
 __all__ = [
+    "DatasetPage",
+    "DatasetSummary",
     "ExecutionFilters",
     "ExecutionPage",
     "ExecutionSummary",
-    "RowPage",
-    "find_execution_page",
-    "find_rows",
+    "WorkflowPage",
+    "WorkflowSummary",
+    "list_datasets",
+    "list_executions",
+    "list_workflows",
+    "lookup_table",
     "summarize_executions",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionFilters:
-    """Which executions are meant; None leaves a question out.
+class WorkflowSummary:
+    """A workflow as its row has it.
 
     Args:
-        workflow: Of the workflow with this record id.
-        workflow_type: Of workflows of this type.
-        status: In this state.
-        dataset: Of which this dataset went in.
-        text: With this in their description, or in their workflow's name, in capitals or not.
-        sort: By what metric they are ordered, the best first: its name, with ``:last`` for its last value; None for
-            the newest first.
-        stage: Of which stage that metric is.
+        rid: Its RID.
+        name: Its name.
+        workflow_type: Its type, a term of the vocabulary Workflow_Type; None if it has none.
+        description: What it does.
+        url: Where its code is.
+        checksum: The Git hash of the code, or the digest of the container image.
+        version: The version of the code's project.
+        created: When its row was created, as ISO 8601.
+    """
+
+    rid: str
+    name: str | None
+    workflow_type: str | None
+    description: str
+    url: str | None
+    checksum: str | None
+    version: str | None
+    created: str
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> WorkflowSummary:
+        """Return the workflow of a row of the table Workflow."""
+        return cls(
+            rid=row["RID"],
+            name=row["Name"],
+            workflow_type=row["Workflow_Type"],
+            description=row["Description"] or "",
+            url=row["URL"],
+            checksum=row["Checksum"],
+            version=row["Version"],
+            created=row["RCT"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the workflow as ``deriva-ml workflows --json`` prints it."""
+        values = asdict(self)
+        return {("type" if name == "workflow_type" else name): value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionSummary:
+    """An execution in one line of a list.
+
+    Args:
+        rid: Its RID.
+        status: Its status; Aborted if its process died.
+        status_detail: The message of its last status.
+        description: Its description.
+        created: When its row was created, in UTC.
+        duration_seconds: How long it ran, or has run so far; None if unknown.
+        workflow: Its workflow; None if it has none.
+        metric: The metric that the list is sorted by; None in other lists.
+    """
+
+    rid: str
+    status: Status
+    status_detail: str
+    description: str
+    created: datetime | None
+    duration_seconds: float | None
+    workflow: WorkflowSummary | None
+    metric: MetricSummary | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the execution as ``deriva-ml list --json`` prints it."""
+        values: dict[str, Any] = {
+            "rid": self.rid,
+            "status": str(self.status),
+            "status_detail": self.status_detail,
+            "description": self.description,
+            "created": self.created,
+            "duration_seconds": self.duration_seconds,
+            "workflow": self.workflow.to_dict() if self.workflow else None,
+        }
+        return values if self.metric is None else {**values, "metric": self.metric.model_dump()}
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """A dataset in one line of a list.
+
+    Args:
+        rid: Its RID.
+        description: Its description.
+        types: Its types, terms of the vocabulary Dataset_Type, sorted.
+        version: Its current version; None if it has none.
+        changed: When that version was created, as ISO 8601; None if it has none.
+        created: When the dataset's row was created, as ISO 8601.
+        deleted: Whether it is marked as deleted.
+    """
+
+    rid: str
+    description: str
+    types: tuple[str, ...]
+    version: str | None
+    changed: str | None
+    created: str
+    deleted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the dataset as ``deriva-ml datasets --json`` prints it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionPage:
+    """One page of a list of executions.
+
+    Args:
+        executions: The executions of the page.
+        has_more: Whether another page follows.
+        ranking: The metric that the list is sorted by; None if it is sorted by age.
+    """
+
+    executions: tuple[ExecutionSummary, ...]
+    has_more: bool
+    ranking: Ranking | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowPage:
+    """One page of a list of workflows.
+
+    Args:
+        workflows: The workflows of the page.
+        has_more: Whether another page follows.
+    """
+
+    workflows: tuple[WorkflowSummary, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPage:
+    """One page of a list of datasets.
+
+    Args:
+        datasets: The datasets of the page.
+        has_more: Whether another page follows.
+    """
+
+    datasets: tuple[DatasetSummary, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFilters:
+    """Conditions on executions; None means no condition.
+
+    Args:
+        workflow: The RID of their workflow.
+        workflow_type: The type of their workflow.
+        status: Their status.
+        dataset: The RID of a dataset that they used as input.
+        text: A text in their description or in their workflow's name, upper or lower case.
+        sort: The metric to sort by, best value first; ``"<metric>:last"`` sorts by its last value.
+        stage: The stage of that metric: ``fit``, ``validate``, ``test`` or ``predict``.
     """
 
     workflow: str | None = None
@@ -53,158 +206,86 @@ class ExecutionFilters:
     stage: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionSummary:
-    """One execution.
-
-    Args:
-        rid: Its record id.
-        status: The state that it is in.
-        status_detail: The words beside it.
-        description: What it was for.
-        created: When its row was made.
-        duration_seconds: How long it ran, or has run so far; None where that is not known.
-        workflow: The workflow's row; empty where it has none.
-        metric: Where the metric stands by which they are ordered; None where they are not.
-    """
-
-    rid: str
-    status: Status
-    status_detail: str
-    description: str
-    created: datetime | None
-    duration_seconds: float | None
-    workflow: Mapping[str, Any]
-    metric: MetricSummary | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """Its value for programs."""
-        found = self._base_fields()
-        return found if self.metric is None else {**found, "metric": self.metric.model_dump()}
-
-    def _base_fields(self) -> dict[str, object]:
-        return {
-            "rid": self.rid,
-            "status": str(self.status),
-            "status_detail": self.status_detail,
-            "description": self.description,
-            "created": self.created,
-            "duration_seconds": self.duration_seconds,
-            "workflow": workflow_to_dict(self.workflow) if self.workflow else None,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionPage:
-    """Some of the executions that match, whether there are more, and by what they are ordered."""
-
-    executions: tuple[ExecutionSummary, ...]
-    has_more: bool
-    ranking: Ranking | None = None
-
-
-def workflow_to_dict(row: Mapping[str, Any]) -> dict[str, object]:
-    """A workflow's row for programs."""
-    return {
-        "rid": row["RID"],
-        "name": row["Name"],
-        "type": row["Workflow_Type"],
-        "description": row["Description"] or "",
-        "url": row["URL"],
-        "checksum": row["Checksum"],
-        "version": row["Version"],
-        "created": row["RCT"],
-    }
-
-
-def find_execution_page(connection: Connection, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
-    """Find executions, newest first, or best first by a metric.
-
-    Args:
-        connection: The catalog.
-        filters: Which ones.
-        limit: How many a page has.
-        page: Which page, from 1.
-
-    Raises:
-        InvalidRID, UnknownRID, WrongTable, UnknownTerm, UnknownMetric: A filter names what the catalog does not have.
-        ConfigurationError: The catalog has no place for metrics, or there is no such stage.
-    """
-    from deriva_ml_core.execution.query import resolve_ranking
-
+def list_executions(connection: Connection, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
+    """Return one page of executions; see ``DerivaML.list_executions``."""
     if filters.stage is not None and filters.sort is None:
-        raise ConfigurationError("--stage says of which stage the metric of --sort is: give --sort with it.")
+        raise ConfigurationError("A stage (--stage) needs a metric to sort by (--sort).")
     for table, rid in ((MLTable.workflow, filters.workflow), (MLTable.dataset, filters.dataset)):
         if rid is not None:
             connection.require_row(table, check_rid(rid))
     if filters.workflow_type is not None:
         connection.terms.require(MLVocab.workflow_type, [filters.workflow_type])
     ranking = None if filters.sort is None else resolve_ranking(connection, filters.sort, filters.stage)
-    wanted = limit * page + 1
-    found = _find_matching(connection, filters, ranking, wanted)
-    runs = summarize_executions(connection, found[wanted - 1 - limit : wanted - 1])
-    return ExecutionPage(
-        runs if ranking is None else _add_metrics(connection, runs, ranking), len(found) == wanted, ranking
-    )
+    end = limit * page
+    executions = _find_matching(connection, filters, ranking, end + 1)
+    summaries = summarize_executions(connection, executions[end - limit : end])
+    if ranking is not None:
+        summaries = _add_metrics(connection, summaries, ranking)
+    return ExecutionPage(summaries, has_more=len(executions) > end, ranking=ranking)
 
 
 def _add_metrics(
     connection: Connection, summaries: Sequence[ExecutionSummary], ranking: Ranking
 ) -> tuple[ExecutionSummary, ...]:
-    from deriva_ml_core.execution.row_sync import list_metrics
-
-    found = list_metrics(connection, [run.rid for run in summaries], ranking.where)
-    return tuple(replace(run, metric=next(iter(found.get(run.rid, ())), None)) for run in summaries)
+    metrics = list_metrics(connection, [summary.rid for summary in summaries], ranking.where)
+    return tuple(replace(summary, metric=next(iter(metrics.get(summary.rid, ())), None)) for summary in summaries)
 
 
 def _find_matching(
     connection: Connection, filters: ExecutionFilters, ranking: Ranking | None, count: int
 ) -> list[RecordedExecution]:
-    from deriva_ml_core.execution.query import find_executions
+    """Return the first executions that match.
 
-    asked = count
+    The text is compared here, not by the catalog, so more rows are read until enough of them match.
+    """
+    row_limit = count
     while True:
-        found = find_executions(
+        executions = find_executions(
             connection,
             workflow=filters.workflow,
             workflow_type=filters.workflow_type,
             status=filters.status,
             dataset=filters.dataset,
-            limit=asked,
+            limit=row_limit,
             ranking=ranking,
         )
-        matching = found if filters.text is None else _filter_by_text(connection, found, filters.text.casefold())
-        if len(found) < asked or len(matching) >= count:
+        matching = executions if filters.text is None else _filter_by_text(connection, executions, filters.text)
+        if len(executions) < row_limit or len(matching) >= count:
             return matching[:count]
-        asked *= 4
+        row_limit *= 4
 
 
 def _filter_by_text(
-    connection: Connection, recorded: Sequence[RecordedExecution], text: str
+    connection: Connection, executions: Sequence[RecordedExecution], text: str
 ) -> list[RecordedExecution]:
-    workflows = _load_workflows(connection, recorded)
-    return [
-        each
-        for each in recorded
-        if text in each.description.casefold()
-        or text in str(workflows.get(each.workflow_rid or "", {}).get("Name") or "").casefold()
-    ]
+    workflows, lowered = _load_workflows(connection, executions), text.casefold()
+
+    def matches(execution: RecordedExecution) -> bool:
+        workflow = workflows.get(execution.workflow_rid or "")
+        name = str(workflow.name or "") if workflow else ""
+        return lowered in execution.description.casefold() or lowered in name.casefold()
+
+    return [execution for execution in executions if matches(execution)]
 
 
-def summarize_executions(connection: Connection, recorded: Iterable[RecordedExecution]) -> tuple[ExecutionSummary, ...]:
-    """The executions with their workflows, which one question brings."""
-    executions = list(recorded)
-    workflows = _load_workflows(connection, executions)
-    return tuple(_summarize_execution(each, workflows.get(each.workflow_rid or "", {})) for each in executions)
+def summarize_executions(
+    connection: Connection, executions: Iterable[RecordedExecution]
+) -> tuple[ExecutionSummary, ...]:
+    """Return the summaries of executions; their workflows are read with one query."""
+    listed = list(executions)
+    workflows = _load_workflows(connection, listed)
+    return tuple(_summarize_execution(connection, each, workflows.get(each.workflow_rid or "")) for each in listed)
 
 
-def _load_workflows(connection: Connection, recorded: Sequence[RecordedExecution]) -> dict[str, dict[str, Any]]:
-    rids = sorted({each.workflow_rid for each in recorded if each.workflow_rid})
+def _load_workflows(connection: Connection, executions: Sequence[RecordedExecution]) -> dict[str, WorkflowSummary]:
+    rids = sorted({execution.workflow_rid for execution in executions if execution.workflow_rid})
     rows = connection.catalog.select(MLTable.workflow, {"RID": rids}) if rids else []
-    return {row["RID"]: row for row in rows}
+    return {row["RID"]: WorkflowSummary.from_row(row) for row in rows}
 
 
-def _summarize_execution(execution: RecordedExecution, workflow: Mapping[str, Any]) -> ExecutionSummary:
+def _summarize_execution(
+    connection: Connection, execution: RecordedExecution, workflow: WorkflowSummary | None
+) -> ExecutionSummary:
     status = execution.status
     return ExecutionSummary(
         rid=execution.execution_rid,
@@ -212,50 +293,107 @@ def _summarize_execution(execution: RecordedExecution, workflow: Mapping[str, An
         status_detail=execution.status_detail,
         description=execution.description,
         created=execution.created,
-        duration_seconds=_compute_duration(execution, status),
+        duration_seconds=_compute_duration(connection, execution, status),
         workflow=workflow,
     )
 
 
-def _compute_duration(execution: RecordedExecution, status: Status) -> float | None:
-    """How long it ran by its row; of one that runs, how long it has by its journal on this machine."""
-    from deriva_ml_core.execution.recorded import load_local_state
-
-    if (known := parse_duration(execution.duration)) is not None or status.is_terminal:
-        return known
-    story = load_local_state(execution._connection, execution.execution_rid)
-    return (datetime.now(UTC) - story.start_time).total_seconds() if story and story.start_time else None
+def _compute_duration(connection: Connection, execution: RecordedExecution, status: Status) -> float | None:
+    """Return the duration in the row; of a run that goes on, the time since its start, from the journal here."""
+    if (recorded := parse_duration(execution.duration)) is not None or status.is_terminal:
+        return recorded
+    state = load_local_state(connection, execution.execution_rid)
+    return (datetime.now(UTC) - state.start_time).total_seconds() if state and state.start_time else None
 
 
-@dataclass(frozen=True, slots=True)
-class RowPage:
-    """Some of the rows that match, and whether there are more."""
+def list_workflows(
+    connection: Connection, *, workflow_type: str | None, text: str | None, limit: int, page: int
+) -> WorkflowPage:
+    """Return one page of workflows; see ``DerivaML.list_workflows``."""
+    where: dict[str, Any] = {}
+    if workflow_type is not None:
+        connection.terms.require(MLVocab.workflow_type, [workflow_type])
+        where["Workflow_Type"] = workflow_type
+    columns = ("Name", "Description", "URL")
+    rows, has_more = _find_rows(connection, MLTable.workflow, where, text=text, columns=columns, limit=limit, page=page)
+    return WorkflowPage(tuple(map(WorkflowSummary.from_row, rows)), has_more)
 
-    rows: tuple[Mapping[str, Any], ...]
-    has_more: bool
+
+def list_datasets(
+    connection: Connection, *, text: str | None, include_deleted: bool, limit: int, page: int
+) -> DatasetPage:
+    """Return one page of datasets; see ``DerivaML.list_datasets``."""
+    where: Where = {} if include_deleted else AnyOf(({"Deleted": None}, {"Deleted": False}))
+    columns = ("Description",)
+    rows, has_more = _find_rows(connection, MLTable.dataset, where, text=text, columns=columns, limit=limit, page=page)
+    return DatasetPage(tuple(_iter_dataset_summaries(connection, rows)), has_more)
 
 
-def find_rows(
-    connection: Connection, table: str, where: Where, *, text: str | None, columns: Sequence[str], limit: int, page: int
-) -> RowPage:
-    """Find rows of a table, newest first.
+def _iter_dataset_summaries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Iterator[DatasetSummary]:
+    """Yield summaries of datasets; their types and versions are read with two queries."""
+    if not rows:
+        return
+    catalog = connection.catalog
+    version_rids = [row["Version"] for row in rows if row["Version"]]
+    versions = {row["RID"]: row for row in catalog.select(MLTable.dataset_version, {"RID": version_rids})}
+    types: dict[str, list[str]] = {}
+    for link in catalog.select(MLTable.dataset_dataset_type, {"Dataset": [row["RID"] for row in rows]}):
+        types.setdefault(link["Dataset"], []).append(link["Dataset_Type"])
+    for row in rows:
+        version = versions.get(row["Version"] or "", {})
+        yield DatasetSummary(
+            rid=row["RID"],
+            description=row["Description"] or "",
+            types=tuple(sorted(types.get(row["RID"], ()))),
+            version=version.get("Version"),
+            changed=version.get("RCT"),
+            created=row["RCT"],
+            deleted=bool(row["Deleted"]),
+        )
+
+
+def _find_rows(
+    connection: Connection,
+    table: str,
+    where: Where,
+    *,
+    text: str | None,
+    columns: Sequence[str],
+    limit: int,
+    page: int,
+) -> tuple[Sequence[Mapping[str, Any]], bool]:
+    """Return one page of a table's rows, newest first, and whether more rows match.
 
     Args:
         connection: The catalog.
         table: The table.
-        where: Which rows.
-        text: What one of `columns` must hold, in capitals or not; None for whatever they hold.
-        columns: Where the text is looked for.
-        limit: How many a page has.
-        page: Which page, from 1.
+        where: Conditions that the catalog checks.
+        text: A text that one of `columns` contains, upper or lower case; None for no condition.
+        columns: The columns to search for the text.
+        limit: Rows of a page.
+        page: The page, from 1.
     """
-    wanted = asked = limit * page + 1
-    order = ("RCT", "RID")
+    end = limit * page
+    row_limit, lowered = end + 1, (text or "").casefold()
     while True:
-        found = connection.catalog.select(table, where, order=order, descending=True, limit=asked)
-        small = (text or "").casefold()
-        matching = [row for row in found if any(small in str(row[name] or "").casefold() for name in columns)]
-        if len(found) < asked or len(matching) >= wanted:
-            kept = matching[:wanted]
-            return RowPage(tuple(kept[wanted - 1 - limit : wanted - 1]), len(kept) == wanted)
-        asked *= 4
+        rows = connection.catalog.select(table, where, order=("RCT", "RID"), descending=True, limit=row_limit)
+        matching = [row for row in rows if any(lowered in str(row[name] or "").casefold() for name in columns)]
+        if len(rows) < row_limit or len(matching) > end:
+            return matching[end - limit : end], len(matching) > end
+        row_limit *= 4
+
+
+def lookup_table(connection: Connection, rid: str) -> str:
+    """Return the name of the table that has a RID.
+
+    Raises:
+        InvalidRID: The text is not a RID.
+        UnknownRID: No table has it.
+    """
+    bare_rid = split_rid(rid)[0]
+    tables = connection.catalog.locate([bare_rid])
+    if bare_rid not in tables:
+        raise UnknownRID(
+            f"{bare_rid} names no row of {connection.catalog.name}; `deriva-ml list` shows the RIDs of executions."
+        )
+    return tables[bare_rid]

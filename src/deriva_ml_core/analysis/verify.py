@@ -1,29 +1,26 @@
-"""Whether every stored byte is what was recorded, and whether every row that another names is there."""
+"""Verification of stored files and links: bytes against recorded checksums, foreign keys against rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from deriva_ml_core.analysis.describe import lookup_table
+from deriva_ml_core.analysis.runs import lookup_table
 from deriva_ml_core.assets.lookup import asset_from_row, lookup_asset, verify_asset
+from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import lookup_dataset
 from deriva_ml_core.definitions import MLTable, split_rid
-from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, WrongTable
+from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, UnknownAddress, WrongTable
 from deriva_ml_core.execution.recorded import lookup_execution
 from deriva_ml_core.models import Asset
 from deriva_ml_core.schema import asset_execution_table_name
 
-if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
-
-__all__ = ["VerificationResult", "Problem", "verify_catalog", "verify_record"]
+__all__ = ["Problem", "VerificationProgress", "VerificationResult", "verify"]
 
 MAX_PARALLEL_READS = 4
-"""Objects that are read at a time."""
+"""Objects that are read at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +28,10 @@ class Problem:
     """Something that is not as it was recorded.
 
     Args:
-        what: ``object`` or ``link``.
+        what: ``object`` for a stored file, ``link`` for a foreign key.
         table: The table of the row.
-        rid: The row.
-        name: The file's name, or the column.
+        rid: The RID of the row.
+        name: The file's name, or the column of the foreign key.
         problem: What is wrong.
     """
 
@@ -45,125 +42,151 @@ class Problem:
     problem: str
 
 
-@dataclass
-class VerificationResult:
-    """What was looked at so far.
+@dataclass(frozen=True, slots=True)
+class VerificationProgress:
+    """What a running verification has read so far.
 
     Args:
-        progress_callback: Told after each object.
+        objects: The number of objects.
+        bytes: Their size in bytes.
     """
 
-    progress_callback: Callable[[Asset], None] = field(default=lambda _: None)
+    objects: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationResult:
+    """What a verification read and found.
+
+    Args:
+        objects: The number of objects that were read.
+        bytes: Their size in bytes.
+        links: The number of foreign keys that were looked up.
+        problems: What is not as it was recorded.
+    """
+
+    objects: int
+    bytes: int
+    links: int
+    problems: tuple[Problem, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as ``deriva-ml verify --json`` prints it."""
+        return {
+            "objects": self.objects,
+            "bytes": self.bytes,
+            "links": self.links,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+def verify(
+    connection: Connection,
+    rid: str | None = None,
+    *,
+    progress_callback: Callable[[VerificationProgress], None] | None = None,
+) -> VerificationResult:
+    """Verify stored files and links; see ``DerivaML.verify``."""
+    verifier = _Verifier(connection, progress_callback or (lambda _: None))
+    if rid is None:
+        verifier.check_catalog()
+    else:
+        verifier.check_row(rid)
+    return VerificationResult(verifier.objects, verifier.bytes, verifier.links, tuple(verifier.problems))
+
+
+@dataclass(slots=True)
+class _Verifier:
+    """Reads objects and looks up links, and collects what is wrong."""
+
+    connection: Connection
+    progress_callback: Callable[[VerificationProgress], None]
     objects: int = 0
     bytes: int = 0
     links: int = 0
     problems: list[Problem] = field(default_factory=list)
     checked_sources: set[str] = field(default_factory=set)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Its value for programs."""
-        problems = [{name: getattr(each, name) for name in Problem.__slots__} for each in self.problems]
-        return {"objects": self.objects, "bytes": self.bytes, "links": self.links, "problems": problems}
+    def check_row(self, rid: str) -> None:
+        """Check the files and links of an execution, the files of a dataset, or one asset."""
+        table, bare_rid = lookup_table(self.connection, rid), split_rid(rid)[0]
+        if table == MLTable.execution:
+            self._check_objects(lookup_execution(self.connection, bare_rid).list_assets())
+            self._check_execution_links(bare_rid)
+        elif table == MLTable.dataset:
+            for assets in self._iter_member_assets(bare_rid):
+                self._check_objects(assets)
+        elif self.connection.catalog.model.table(table).is_asset:
+            self._check_objects([lookup_asset(self.connection, bare_rid)])
+        else:
+            raise WrongTable(
+                f"{bare_rid} is a row of {table}, which has no files; use the RID of an execution, a dataset or an "
+                "asset."
+            )
 
+    def check_catalog(self) -> None:
+        """Check the object of every asset, and every foreign key."""
+        catalog = self.connection.catalog
+        for table in catalog.refresh().tables.values():
+            for rows in catalog.pages(table.name):
+                if table.is_asset:
+                    self._check_objects([asset_from_row(self.connection, table.name, row, ()) for row in rows])
+                self._check_links(table.name, rows)
 
-def verify_record(connection: Connection, rid: str, result: VerificationResult) -> None:
-    """Check an execution's files and links, a dataset's files, or one asset.
+    def _iter_member_assets(self, rid: str) -> Iterator[list[Asset]]:
+        model = self.connection.catalog.model
+        dataset = lookup_dataset(self.connection, rid)
+        for table in model.element_tables:
+            if model.table(table).is_asset:
+                for rows in dataset.iterate_dataset_members(table, recurse=True):
+                    yield [asset_from_row(self.connection, table, row, ()) for row in rows]
 
-    Raises:
-        InvalidRID, UnknownRID, WrongTable: It names nothing that has files.
-        StoreUnavailable: The store cannot be reached now.
-    """
-    table, plain = lookup_table(connection, rid), split_rid(rid)[0]
-    if table == MLTable.execution:
-        _check_objects(connection, lookup_execution(connection, plain).list_assets(), result)
-        _check_execution_links(connection, plain, result)
-    elif table == MLTable.dataset:
-        for assets in _iter_member_assets(connection, plain):
-            _check_objects(connection, assets, result)
-    elif connection.catalog.model.table(table).is_asset:
-        _check_objects(connection, [lookup_asset(connection, plain)], result)
-    else:
-        raise WrongTable(f"{plain} is a row of {table}, which has no files; give an execution, a dataset or an asset.")
+    def _check_objects(self, assets: Sequence[Asset]) -> None:
+        """Read objects in the store; an object that several rows name is read once."""
+        unread: dict[str, Asset] = {}
+        for asset in assets:
+            if (source := self._source_of(asset)) not in self.checked_sources:
+                unread[source] = asset
+        self.checked_sources.update(unread)
+        with ThreadPoolExecutor(MAX_PARALLEL_READS) as threads:
+            for asset, problem in zip(unread.values(), threads.map(self._find_problem, unread.values()), strict=True):
+                self.objects += 1
+                self.bytes += asset.length
+                if problem:
+                    self.problems.append(Problem("object", asset.table, asset.rid, asset.filename, problem))
+                self.progress_callback(VerificationProgress(self.objects, self.bytes))
 
+    def _source_of(self, asset: Asset) -> str:
+        try:
+            return self.connection.store.source(asset.url)
+        except DerivaMLException:  # a URL of another store
+            return asset.url
 
-def verify_catalog(connection: Connection, result: VerificationResult) -> None:
-    """Check each object of the store that a row names, and each row that another row names.
+    def _find_problem(self, asset: Asset) -> str:
+        try:
+            verify_asset(self.connection, asset)
+        except (ChecksumMismatch, UnknownAddress) as error:
+            return str(error)
+        return ""
 
-    Raises:
-        StoreUnavailable: The store cannot be reached now.
-    """
-    catalog = connection.catalog
-    for table in catalog.refresh().tables.values():
-        for page in catalog.pages(table.name):
-            if table.is_asset:
-                _check_objects(connection, [asset_from_row(connection, table.name, row, ()) for row in page], result)
-            _check_links(connection, table.name, page, result)
+    def _check_execution_links(self, rid: str) -> None:
+        catalog = self.connection.catalog
+        self._check_links(MLTable.execution, catalog.select(MLTable.execution, {"RID": rid}))
+        tables = [MLTable.dataset_execution.value, MLTable.nested_execution.value, MLTable.dataset_version.value]
+        tables += [asset_execution_table_name(table.name) for table in catalog.model.tables.values() if table.is_asset]
+        for table in tables:
+            if table in catalog.model.tables:
+                self._check_links(table, catalog.select(table, {"Execution": rid}))
 
-
-def _iter_member_assets(connection: Connection, rid: str) -> Iterator[list[Asset]]:
-    model = connection.catalog.model
-    dataset = lookup_dataset(connection, rid)
-    for table in model.element_tables:
-        if model.table(table).is_asset:
-            for page in dataset.iterate_dataset_members(table, recurse=True):
-                yield [asset_from_row(connection, table, row, ()) for row in page]
-
-
-def _check_objects(connection: Connection, assets: Sequence[Asset], result: VerificationResult) -> None:
-    """Read objects where they lie, each once however many rows name it."""
-    new: dict[str, Asset] = {}
-    for asset in assets:
-        if (source := _resolve_source(connection, asset)) not in result.checked_sources:
-            new[source] = asset
-    result.checked_sources.update(new)
-    with ThreadPoolExecutor(MAX_PARALLEL_READS) as threads:
-        for asset, problem in zip(
-            new.values(), threads.map(partial(_find_problem, connection), new.values()), strict=True
-        ):
-            result.objects += 1
-            result.bytes += asset.length
-            if problem:
-                result.problems.append(Problem("object", asset.table, asset.rid, asset.filename, problem))
-            result.progress_callback(asset)
-
-
-def _resolve_source(connection: Connection, asset: Asset) -> str:
-    try:
-        return connection.store.source(asset.url)
-    except DerivaMLException:  # a URL that names nothing of this store
-        return asset.url
-
-
-def _find_problem(connection: Connection, asset: Asset) -> str:
-    from deriva_ml_core.errors import UnknownAddress
-
-    try:
-        verify_asset(connection, asset)
-    except (ChecksumMismatch, UnknownAddress) as error:
-        return str(error)
-    return ""
-
-
-def _check_execution_links(connection: Connection, rid: str, result: VerificationResult) -> None:
-    catalog = connection.catalog
-    _check_links(connection, MLTable.execution, catalog.select(MLTable.execution, {"RID": rid}), result)
-    names = [MLTable.dataset_execution.value, MLTable.nested_execution.value, MLTable.dataset_version.value]
-    names += [asset_execution_table_name(table.name) for table in catalog.model.tables.values() if table.is_asset]
-    for name in names:
-        if name in catalog.model.tables:
-            _check_links(connection, name, catalog.select(name, {"Execution": rid}), result)
-
-
-def _check_links(
-    connection: Connection, table: str, rows: Iterable[Mapping[str, Any]], result: VerificationResult
-) -> None:
-    catalog = connection.catalog
-    for key in catalog.model.table(table).foreign_keys:
-        naming = [row for row in rows if row[key.column] is not None]
-        wanted = sorted({row[key.column] for row in naming})
-        there = {row[key.to] for row in catalog.select(key.table, {key.to: wanted})} if wanted else set()
-        result.links += len(naming)
-        for row in naming:
-            if row[key.column] not in there:
-                told = f"{key.table} has no row with the {key.to} {row[key.column]}"
-                result.problems.append(Problem("link", table, row["RID"], key.column, told))
+    def _check_links(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        catalog = self.connection.catalog
+        for key in catalog.model.table(table).foreign_keys:
+            linked_rows = [row for row in rows if row[key.column] is not None]
+            values = sorted({row[key.column] for row in linked_rows})
+            existing = {row[key.to] for row in catalog.select(key.table, {key.to: values})} if values else set()
+            self.links += len(linked_rows)
+            for row in linked_rows:
+                if row[key.column] not in existing:
+                    problem = f"{key.table} has no row with the {key.to} {row[key.column]}"
+                    self.problems.append(Problem("link", table, row["RID"], key.column, problem))

@@ -1,4 +1,4 @@
-"""What an execution was, in the words that every way to export it shares: who, when, by what, from what, into what."""
+"""What an export of a run contains, for every format: who ran what, when, on which inputs, with which outputs."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from deriva_ml_core.analysis.describe import load_configuration, load_environment, load_execution_state
+from deriva_ml_core.analysis.run_files import load_configuration, load_environment, load_execution_state
+from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, Status
-from deriva_ml_core.execution.recorded import lookup_execution
+from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
+from deriva_ml_core.git import blob_hash, find_blob, read_without_outputs
 from deriva_ml_core.models import Asset, MetricSummary
 from deriva_ml_core.workflow import lookup_workflow
 
-if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
-    from deriva_ml_core.execution.recorded import RecordedExecution
-
-__all__ = ["ExecutionExport", "Code", "DatasetVersion", "Agent", "collect_execution_export"]
+__all__ = ["Agent", "Code", "DatasetVersion", "ExecutionExport", "collect_execution_export"]
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """Who ran it.
+    """The person who ran an execution.
 
     Args:
-        name: By git's settings, else by the operating system, else by the catalog.
-        email: By git's settings; None where there is none.
-        catalog_user: How the catalog names who was logged in.
+        name: The name in Git's settings; without one the user of the operating system, or the catalog's user.
+        email: The address in Git's settings; None if there is none.
+        catalog_user: The user who was logged in to the catalog, as the catalog names them.
     """
 
     name: str
@@ -38,19 +36,19 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What ran.
+    """The code that an execution ran.
 
     Args:
         name: The workflow's name.
-        description: What it does.
+        description: The workflow's description.
         workflow_type: The workflow's type.
-        url: Where the code is; empty where nobody knows.
-        checksum: Git's hash of the file, or an image's digest; empty where there is none.
-        version: The project's version.
-        filename: The file's name; empty where it is not known.
-        content: Its bytes, of a notebook without outputs; None where they are not at hand.
-        is_image: Whether it is the image of a container.
-        citation: How the catalog names the workflow.
+        url: The URL of the code; empty if unknown.
+        checksum: The Git hash of the file, or the digest of the container image; empty if unknown.
+        version: The version of the code's project.
+        filename: The name of the file; empty if unknown.
+        content: The bytes of the file, without outputs if it is a notebook; None if they are not on this machine.
+        is_image: Whether the code is a container image.
+        citation: The URL that identifies the workflow outside the catalog.
     """
 
     name: str
@@ -67,13 +65,13 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class DatasetVersion:
-    """A version of a dataset.
+    """A version of a dataset that an execution used or created.
 
     Args:
-        rid: The dataset's record id.
-        version: Its version.
-        description: What it holds.
-        citation: How the catalog names it as it was then.
+        rid: The RID of the dataset.
+        version: The version.
+        description: The description of the dataset.
+        citation: The URL that identifies this version outside the catalog.
     """
 
     rid: str
@@ -84,28 +82,28 @@ class DatasetVersion:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionExport:
-    """An execution.
+    """Everything that the exports of an execution contain.
 
     Args:
-        rid: Its record id.
-        citation: How the catalog names it.
-        description: What it was for.
-        status: Its state.
-        status_detail: The words beside it.
-        started: When it began; None where that is not known.
-        stopped: When it ended; None before that.
-        agent: Who ran it; None where nobody is on record.
-        code: What ran; None where it has no workflow.
-        commit: The commit that was checked out; None where there was none.
-        environment: The environment snapshot's own part.
-        parameters: What it was configured with.
-        inputs: The files that went in.
-        outputs: The files that came out.
-        records: The files that tell of it.
-        input_datasets: The dataset versions that went in.
-        output_datasets: The dataset versions that it made.
-        metrics: Where its metrics stand.
-        parents: How the catalog names the executions that it is nested in.
+        rid: Its RID.
+        citation: The URL that identifies it outside the catalog.
+        description: Its description.
+        status: Its status.
+        status_detail: The message of its last status.
+        started: When it started; None if unknown.
+        stopped: When it stopped; None before that, and if unknown.
+        agent: Who ran it; None if unknown.
+        code: What it ran; None if it has no workflow.
+        commit: The commit that was checked out; None if it ran outside of a repository.
+        environment: The environment part of its environment snapshot.
+        parameters: Its parameters, from its configuration.
+        inputs: The assets that it used.
+        outputs: The assets that it produced, without its metadata files.
+        records: Its metadata files.
+        input_datasets: The dataset versions that it used.
+        output_datasets: The dataset versions that it created.
+        metrics: The last and best value of each metric.
+        parents: The citations of the executions that it is nested in.
     """
 
     rid: str
@@ -130,20 +128,20 @@ class ExecutionExport:
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """Its description, or its RID if it has none."""
         return self.description or f"Execution {self.rid}"
 
 
 def collect_execution_export(connection: Connection, rid: str) -> ExecutionExport:
-    """Gather what an execution was.
+    """Collect what the exports of an execution contain.
 
     Raises:
-        InvalidRID, UnknownRID, WrongTable: There is no such execution.
+        InvalidRID, UnknownRID, WrongTable: The RID is not that of an execution.
     """
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
     snapshot = load_environment(connection, execution, assets)
-    story = load_execution_state(connection, rid, assets)
+    state = load_execution_state(connection, rid, assets)
     outputs = [asset for asset in assets if asset.role != Role.input]
     parameters = load_configuration(connection, execution, assets).get("parameters")
     return ExecutionExport(
@@ -152,8 +150,8 @@ def collect_execution_export(connection: Connection, rid: str) -> ExecutionExpor
         description=execution.description,
         status=execution.status,
         status_detail=execution.status_detail,
-        started=story.start_time,
-        stopped=story.stop_time,
+        started=state.start_time,
+        stopped=state.stop_time,
         agent=_find_agent(connection, execution, snapshot),
         code=_collect_code(connection, execution, snapshot),
         commit=(snapshot.get("repository") or {}).get("head"),
@@ -163,22 +161,26 @@ def collect_execution_export(connection: Connection, rid: str) -> ExecutionExpor
         outputs=tuple(asset for asset in outputs if asset.table != MLAsset.execution_metadata),
         records=tuple(asset for asset in outputs if asset.table == MLAsset.execution_metadata),
         input_datasets=tuple(
-            _iter_dataset_versions(connection, [(each.rid, each.version) for each in execution.list_input_datasets()])
+            _iter_dataset_versions(connection, [(spec.rid, spec.version) for spec in execution.list_input_datasets()])
         ),
         output_datasets=tuple(
-            _iter_dataset_versions(connection, [(each.rid, each.version) for each in execution.list_output_datasets()])
+            _iter_dataset_versions(connection, [(spec.rid, spec.version) for spec in execution.list_output_datasets()])
         ),
         metrics=tuple(execution.list_metrics()),
-        parents=tuple(each.url for each in execution.list_parent_executions()),
+        parents=tuple(parent.url for parent in execution.list_parent_executions()),
     )
 
 
 def _find_agent(connection: Connection, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Agent | None:
     row = connection.require_row(MLTable.execution, execution.execution_rid)
     git_user = (snapshot.get("repository") or {}).get("user") or {}
-    client = row.get("RCB")
-    name = git_user.get("name") or (snapshot.get("environment") or {}).get("user") or client
-    return None if not name else Agent(str(name), git_user.get("email"), None if client is None else str(client))
+    catalog_user = row.get("RCB")
+    name = git_user.get("name") or (snapshot.get("environment") or {}).get("user") or catalog_user
+    return (
+        None
+        if not name
+        else Agent(str(name), git_user.get("email"), None if catalog_user is None else str(catalog_user))
+    )
 
 
 def _collect_code(connection: Connection, execution: RecordedExecution, snapshot: Mapping[str, Any]) -> Code | None:
@@ -204,9 +206,7 @@ def _collect_code(connection: Connection, execution: RecordedExecution, snapshot
 
 
 def _read_code(path: str, root: str, checksum: str) -> bytes | None:
-    """The bytes of the code, where the file is still as it was, or git has them."""
-    from deriva_ml_core.git import blob_hash, find_blob, read_without_outputs
-
+    """Return the bytes of the code from the file if it is unchanged, else from a Git repository."""
     file = Path(path)
     if path and file.is_file() and blob_hash(file) == checksum:
         return read_without_outputs(file)
@@ -218,9 +218,9 @@ def _iter_dataset_versions(connection: Connection, specs: Sequence[tuple[str, st
     rids = sorted({rid for rid, _ in specs})
     if not rids:
         return
-    words = {row["RID"]: row["Description"] or "" for row in catalog.select(MLTable.dataset, {"RID": rids})}
+    descriptions = {row["RID"]: row["Description"] or "" for row in catalog.select(MLTable.dataset, {"RID": rids})}
     rows = catalog.select(MLTable.dataset_version, {"Dataset": rids})
     snapshots = {(row["Dataset"], row["Version"]): row["Snapshot"] for row in rows}
     for rid, version in specs:
         citation = catalog.cite(rid, snapshots.get((rid, version)))
-        yield DatasetVersion(rid, version or "", words.get(rid, ""), citation)
+        yield DatasetVersion(rid, version or "", descriptions.get(rid, ""), citation)

@@ -1,33 +1,40 @@
-"""An execution as W3C PROV: entities, activities and agents, as PROV-JSON."""
+"""Export of a run as W3C PROV: entities, activities and agents, in PROV-JSON."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from deriva_ml_core._extras import require_extra
+from deriva_ml_core.connection import Connection
 from deriva_ml_core.export.contents import DatasetVersion, ExecutionExport
 from deriva_ml_core.models import Asset
 
 if TYPE_CHECKING:
     from prov.model import ProvDocument
 
-    from deriva_ml_core.connection import Connection
 
-__all__ = ["build_prov_document"]
+__all__ = ["build_prov_document", "to_prov_json"]
 
 SCHEMA_ORG = "https://schema.org/"
 RUN_TERMS = "https://w3id.org/ro/terms/workflow-run#"
 
 
+def to_prov_json(connection: Connection, export: ExecutionExport) -> str:
+    """Return a run as PROV-JSON text: https://www.w3.org/submissions/prov-json/."""
+    content = build_prov_document(connection, export).serialize(format="json") or "{}"
+    return json.dumps(json.loads(content), indent=2) + "\n"
+
+
 def build_prov_document(connection: Connection, export: ExecutionExport) -> ProvDocument:
-    """Tell an execution in the words of https://www.w3.org/TR/prov-dm/.
+    """Return a run as a PROV document: https://www.w3.org/TR/prov-dm/.
 
     Args:
-        connection: The catalog, whose record ids name what there is.
-        export: The execution.
+        connection: The catalog.
+        export: The run.
     """
     with require_extra("export", "PROV"):
         from prov.model import ProvDocument
@@ -60,32 +67,36 @@ def _iter_activity_attributes(export: ExecutionExport) -> Iterator[tuple[str, An
     yield "schema:actionStatus", str(export.status)
     yield "schema:disambiguatingDescription", export.status_detail
     for metric in export.metrics:
-        for word, value in (("last", metric.last), ("best", metric.best)):
+        for kind, value in (("last", metric.last), ("best", metric.best)):
             if value is not None and math.isfinite(value):
-                yield f"local:{word}/{quote(metric.stage, safe='')}/{quote(metric.name, safe='')}", value
+                yield f"local:{kind}/{quote(metric.stage, safe='')}/{quote(metric.name, safe='')}", value
 
 
 def _add_agents(document: ProvDocument, export: ExecutionExport, activity: Any) -> None:
-    """Who ran it, by what plan, and the software that recorded it, which acts for who runs it."""
+    """Add the person and their plan, and the software that recorded the run on their behalf."""
     from prov.model import PROV
 
     plan = _add_plan(document, export)
-    used = (export.environment.get("packages") or {}).get("deriva-ml-core")
+    version = (export.environment.get("packages") or {}).get("deriva-ml-core")
     software = document.agent(
         "local:deriva-ml-core",
         _drop_empty(
-            [("prov:type", PROV["SoftwareAgent"]), ("prov:label", "deriva-ml-core"), ("schema:softwareVersion", used)]
+            [
+                ("prov:type", PROV["SoftwareAgent"]),
+                ("prov:label", "deriva-ml-core"),
+                ("schema:softwareVersion", version),
+            ]
         ),
     )
     document.wasAssociatedWith(activity, software)
     if export.agent is not None:
-        facts = [
+        attributes = [
             ("prov:type", PROV["Person"]),
             ("prov:label", export.agent.name),
             ("schema:email", export.agent.email),
             ("schema:identifier", export.agent.catalog_user),
         ]
-        person = document.agent(f"local:{quote(export.agent.name, safe='')}", _drop_empty(facts))
+        person = document.agent(f"local:{quote(export.agent.name, safe='')}", _drop_empty(attributes))
         document.wasAssociatedWith(activity, person, plan)
         document.actedOnBehalfOf(software, person, activity)
 
@@ -96,7 +107,7 @@ def _add_plan(document: ProvDocument, export: ExecutionExport) -> Any:
     if export.code is None:
         return None
     code = export.code
-    facts = [
+    attributes = [
         ("prov:type", PROV["Plan"]),
         ("prov:label", code.name),
         ("prov:location", code.url),
@@ -104,32 +115,32 @@ def _add_plan(document: ProvDocument, export: ExecutionExport) -> Any:
         ("schema:identifier", f"swh:1:cnt:{code.checksum}" if code.checksum and not code.is_image else code.checksum),
     ]
     rid = code.citation.removeprefix(export.citation.removesuffix(export.rid))
-    return document.entity(f"run:{rid}", _drop_empty(facts))
+    return document.entity(f"run:{rid}", _drop_empty(attributes))
 
 
 def _add_file(connection: Connection, document: ProvDocument, asset: Asset) -> Any:
     from prov.model import XSD, Literal
 
-    facts = [
+    attributes = [
         ("prov:label", asset.filename),
         ("prov:location", connection.store.source(asset.url)),
         ("schema:contentSize", Literal(asset.length, XSD["long"])),
         ("wfrun:md5", asset.md5),
-        *(("schema:keywords", each) for each in asset.asset_types),
+        *(("schema:keywords", asset_type) for asset_type in asset.asset_types),
     ]
-    return document.entity(f"run:{asset.rid}", _drop_empty(facts))
+    return document.entity(f"run:{asset.rid}", _drop_empty(attributes))
 
 
 def _add_dataset(document: ProvDocument, dataset: DatasetVersion) -> Any:
     from prov.model import PROV
 
-    facts = [
+    attributes = [
         ("prov:type", PROV["Collection"]),
         ("prov:label", dataset.description or f"Dataset {dataset.rid}"),
         ("prov:location", dataset.citation),
         ("schema:version", dataset.version),
     ]
-    return document.entity(f"local:dataset/{dataset.rid}/{dataset.version}", _drop_empty(facts))
+    return document.entity(f"local:dataset/{dataset.rid}/{dataset.version}", _drop_empty(attributes))
 
 
 def _drop_empty(attributes: Any) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""An execution as a Workflow Run RO-Crate: a folder that tells other people's software what ran, on what, with what."""
+"""Export of a run as a Workflow Run RO-Crate: a folder with files and a description of the run in JSON-LD."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ from io import BytesIO
 from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from deriva_ml_core._extras import require_extra
 from deriva_ml_core._files.atomic import atomic_path
 from deriva_ml_core._text import format_count, sanitize_line
-from deriva_ml_core.analysis.describe import safe_file_name
+from deriva_ml_core.analysis.run_files import safe_file_name
 from deriva_ml_core.assets.lookup import download_asset
-from deriva_ml_core.definitions import Status
-
-if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
-    from deriva_ml_core.export.contents import Code, DatasetVersion, ExecutionExport
-    from deriva_ml_core.models import Asset
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import Status, status_traits
+from deriva_ml_core.export.contents import Code, DatasetVersion, ExecutionExport
+from deriva_ml_core.models import Asset
 
 __all__ = [
     "DEFAULT_LICENSE",
@@ -52,7 +50,7 @@ PROFILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         WORKFLOW_CRATE_PROFILE: ("Workflow RO-Crate", "1.0"),
     }
 )
-"""The profiles with their names and versions; without a file of code that can be named, only the first is claimed."""
+"""The profiles with their names and versions. A crate without a file of code conforms to the first one only."""
 
 EXTRA_TERMS: Mapping[str, str] = MappingProxyType(
     {
@@ -63,7 +61,7 @@ EXTRA_TERMS: Mapping[str, str] = MappingProxyType(
         "registry": "https://w3id.org/ro/terms/workflow-run#registry",
     }
 )
-"""What RO-Crate's own context does not know, so that a reader has to fetch no further one."""
+"""Terms that the context of RO-Crate lacks; they are written into the crate so that readers need no other context."""
 
 DEFAULT_LICENSE = "Not stated by the run: ask its owner."
 
@@ -77,31 +75,31 @@ def write_crate(
     license_: str,
     as_zip: bool,
 ) -> Path:
-    """Write an execution as a crate.
+    """Write a run as an RO-Crate.
 
     Args:
         connection: The catalog.
-        export: The execution.
-        target: The folder to make, or the archive.
-        included_roles: Whose bytes are brought into it: ``records``, ``inputs``, ``outputs``; others are named by
-            their URL.
-        license_: The licence of what is in it, a URL or words.
-        as_zip: Whether to make an archive of it.
+        export: The run.
+        target: The folder or archive to create.
+        included_roles: The roles of the files to include: ``records``, ``inputs``, ``outputs``. Other files are
+            referenced by URL.
+        license_: The licence of the content, as a URL or a text.
+        as_zip: Whether to write a ZIP archive.
 
     Returns:
-        The folder, or the archive.
+        The folder or archive.
     """
     import tempfile
 
     with require_extra("export", "An RO-Crate"):
         from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
 
-    crate = ROCrate(version="1.1")  # the version that the profiles stand on
+    crate = ROCrate(version="1.1")  # the version that the profiles are based on
     crate.metadata.extra_terms.update(EXTRA_TERMS)
-    with tempfile.TemporaryDirectory() as brought:
-        words = CrateBuilder(crate)
-        files = CrateFiles(connection, words, Path(brought), included_roles)
-        run = CrateRun(export, words)
+    with tempfile.TemporaryDirectory() as download_folder:
+        builder = CrateBuilder(crate)
+        files = CrateFiles(connection, builder, Path(download_folder), included_roles)
+        run = CrateRun(export, builder)
         action, code = _add_run_entities(export, run, files)
         _describe_root(crate, export, run, license_, action, code)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +109,7 @@ def write_crate(
 
 
 def _add_run_entities(export: ExecutionExport, run: CrateRun, files: CrateFiles) -> tuple[Any, Any]:
-    """The action that the run was, and the file of code where there is one."""
+    """Add the run as an action, and return it with the entity of its file of code, if there is one."""
     instrument = run.add_instrument()
     settings, parameters = run.add_settings()
     action = run.add_action(instrument)
@@ -130,27 +128,27 @@ def _add_run_entities(export: ExecutionExport, run: CrateRun, files: CrateFiles)
 
 
 def _describe_root(crate: Any, export: ExecutionExport, run: CrateRun, license_: str, action: Any, code: Any) -> None:
-    root, words = crate.root_dataset, run.builder
+    root, builder = crate.root_dataset, run.builder
     root["name"] = export.title
-    root["description"] = f"Execution {export.rid} as the catalog tells of it: {export.citation}"
-    named = license_ if is_web_url(license_) else "#license"
-    root["license"] = words.add_context_entity(
-        named, "CreativeWork", {"name": license_, "description": "The licence, as told"}
+    root["description"] = f"Execution {export.rid} as recorded in its catalog: {export.citation}"
+    license_id = license_ if is_web_url(license_) else "#license"
+    root["license"] = builder.add_context_entity(
+        license_id, "CreativeWork", {"name": license_, "description": "The licence"}
     )
     root["identifier"] = export.citation
     root["mentions"] = action
     if (person := run.add_agent()) is not None:
         root["author"] = person
-    claimed = [each for each in PROFILES if code is not None or "/process/" in each]
-    profiles = ({"name": PROFILES[each][0], "version": PROFILES[each][1]} for each in claimed)
+    profile_urls = [url for url in PROFILES if code is not None or "/process/" in url]
+    profiles = ({"name": PROFILES[url][0], "version": PROFILES[url][1]} for url in profile_urls)
     _set_property(
-        root, "conformsTo", [words.add_context_entity(*told) for told in zip(claimed, repeat("CreativeWork"), profiles)]
+        root, "conformsTo", list(map(builder.add_context_entity, profile_urls, repeat("CreativeWork"), profiles))
     )
     if code is not None:
         root["mainEntity"] = code
         crate.metadata["conformsTo"] = [{"@id": crate.metadata.profile}, {"@id": WORKFLOW_CRATE_PROFILE}]
     about = {"about": {"@id": "./"}}
-    words.add_file("README.md", _build_readme(export).encode(), "File", about)
+    builder.add_file("README.md", _build_readme(export).encode(), "File", about)
 
 
 def _set_property(entity: Any, name: str, values: list[Any]) -> None:
@@ -159,20 +157,20 @@ def _set_property(entity: Any, name: str, values: list[Any]) -> None:
 
 
 def _build_readme(export: ExecutionExport) -> str:
-    """What a person reads first."""
+    """Return the text of the crate's README.md."""
     code = export.code
     return "\n".join(
         [
             f"# {sanitize_line(export.title)}",
             "",
-            f"An RO-Crate of one run, execution {export.rid} of the catalog that cites it as",
-            f"<{export.citation}>. `ro-crate-metadata.json` tells all of it, for programs.",
+            f"This RO-Crate describes one run: execution {export.rid}, cited as",
+            f"<{export.citation}>. `ro-crate-metadata.json` describes it for programs.",
             "",
-            f"- state: {export.status}",
-            f"- code: {sanitize_line(code.url or code.name) if code else 'not on record'}",
-            f"- went in: {format_count(len(export.inputs), 'file')}, "
+            f"- status: {export.status}",
+            f"- code: {sanitize_line(code.url or code.name) if code else 'not recorded'}",
+            f"- inputs: {format_count(len(export.inputs), 'file')}, "
             f"{format_count(len(export.input_datasets), 'dataset')}",
-            f"- came out: {format_count(len(export.outputs), 'file')}, "
+            f"- outputs: {format_count(len(export.outputs), 'file')}, "
             f"{format_count(len(export.output_datasets), 'dataset')}",
             "",
         ]
@@ -180,12 +178,12 @@ def _build_readme(export: ExecutionExport) -> str:
 
 
 EntityType = str | list[str]
-"""A type of schema.org's, or several."""
+"""One or more types of schema.org."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrateBuilder:
-    """Adds to a crate; facts that are None or empty are left out.
+    """Adds entities to a crate, without properties that are None or empty.
 
     Args:
         crate: A crate of the library `rocrate`.
@@ -196,55 +194,55 @@ class CrateBuilder:
     def add_file(
         self, crate_path: str, source: Path | bytes, entity_type: EntityType, properties: Mapping[str, Any]
     ) -> Any:
-        """A file that the crate holds, with its length and SHA-256.
+        """Add a file to the crate, with its size and SHA-256.
 
         Args:
-            crate_path: Where in the crate.
+            crate_path: Its path in the crate.
             source: The file, or its bytes.
-            entity_type: What it is.
-            properties: What is known of it.
+            entity_type: Its type.
+            properties: Its other properties.
         """
         if isinstance(source, Path):
             with source.open("rb") as file:
                 digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         else:
             digest, size = hashlib.sha256(source).hexdigest(), len(source)
-        known = {
+        all_properties = {
             "encodingFormat": guess_media_type(crate_path),
             **properties,
             "contentSize": str(size),
             "sha256": digest,
         }
-        given = source if isinstance(source, Path) else BytesIO(source)
-        return self.crate.add_file(given, crate_path, properties=_build_properties(known, entity_type))
+        content = source if isinstance(source, Path) else BytesIO(source)
+        return self.crate.add_file(content, crate_path, properties=_build_properties(all_properties, entity_type))
 
     def add_remote_data(self, url: str, entity_type: EntityType, properties: Mapping[str, Any]) -> Any:
-        """A file or a dataset that lies elsewhere."""
+        """Add a file or a dataset that is not part of the crate, by its URL."""
         from rocrate.model.data_entity import DataEntity  # type: ignore[import-untyped]
 
         return self.crate.add(DataEntity(self.crate, url, _build_properties(properties, entity_type)))
 
     def add_context_entity(self, identifier: str, entity_type: EntityType, properties: Mapping[str, Any]) -> Any:
-        """Something that is named, and no file."""
+        """Add an entity that is not a file, such as a person."""
         from rocrate.model.contextentity import ContextEntity  # type: ignore[import-untyped]
 
         return self.crate.add(ContextEntity(self.crate, identifier, _build_properties(properties, entity_type)))
 
 
 def guess_media_type(name: str) -> str:
-    """What a file's name says of what is in it."""
+    """Return the media type that belongs to a file name."""
     ending = name[name.rfind(".") :].lower() if "." in name else ""
-    known = {".jsonl": "application/jsonl", ".md": "text/markdown", ".ipynb": "application/x-ipynb+json"}
-    return known.get(ending) or mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
+    unregistered = {".jsonl": "application/jsonl", ".md": "text/markdown", ".ipynb": "application/x-ipynb+json"}
+    return unregistered.get(ending) or mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
 
 
 def unwrap_single(value: Any) -> Any:
-    """A value alone where a list has no other."""
+    """Return the only element of a list of one; other values unchanged."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def is_web_url(url: str) -> bool:
-    """Whether a URL can be asked for anywhere."""
+    """Whether a URL can be opened from any machine."""
     return url.startswith(("http://", "https://"))
 
 
@@ -257,13 +255,13 @@ def _build_properties(properties: Mapping[str, Any], entity_type: EntityType) ->
 
 @dataclass(frozen=True, slots=True)
 class CrateFiles:
-    """Adds the files of an execution.
+    """Adds the files of a run to a crate.
 
     Args:
         connection: The catalog.
         builder: The crate.
-        download_folder: A folder for what is brought from the store.
-        included_roles: Whose bytes are brought: ``records``, ``inputs``, ``outputs``.
+        download_folder: A folder for downloads.
+        included_roles: The roles of the files to include: ``records``, ``inputs``, ``outputs``.
     """
 
     connection: Connection
@@ -272,11 +270,11 @@ class CrateFiles:
     included_roles: frozenset[str]
 
     def add_assets(self, role: str, assets: Iterable[Asset]) -> list[Any]:
-        """The files of one role."""
+        """Add the files of one role."""
         return [self._add_asset(role, asset) for asset in assets]
 
     def add_dataset(self, dataset: DatasetVersion) -> Any:
-        """A version of a dataset, which stays where it is."""
+        """Add a reference to a version of a dataset."""
         facts = {
             "name": dataset.description or f"Dataset {dataset.rid}",
             "version": dataset.version,
@@ -297,8 +295,10 @@ class CrateFiles:
         if role not in self.included_roles:
             return self.builder.add_remote_data(url, "File", facts)
         file = download_asset(self.connection, asset, self.download_folder)
-        place = f"{role}/{asset.table}/{asset.rid}/{safe_file_name(asset)}"
-        return self.builder.add_file(place, file, "File", {**facts, "contentUrl": url if is_web_url(url) else None})
+        crate_path = f"{role}/{asset.table}/{asset.rid}/{safe_file_name(asset)}"
+        return self.builder.add_file(
+            crate_path, file, "File", {**facts, "contentUrl": url if is_web_url(url) else None}
+        )
 
 
 PYTHON_URL = "https://www.python.org"
@@ -306,23 +306,13 @@ CLIENT_PACKAGE = "deriva-ml-core"
 DOCKER_IMAGE = "https://w3id.org/ro/terms/workflow-run#DockerImage"
 WORKFLOW_TYPES = ["File", "SoftwareSourceCode", "ComputationalWorkflow"]
 
-ACTION_STATUSES: Mapping[Status, str] = MappingProxyType(
-    {
-        Status.running: "ActiveActionStatus",
-        Status.completed: "CompletedActionStatus",
-        Status.failed: "FailedActionStatus",
-        Status.aborted: "FailedActionStatus",
-    }
-)
-"""What schema.org calls our states; it calls all others potential."""
-
 
 @dataclass(frozen=True, slots=True)
 class CrateRun:
-    """Adds what is no file.
+    """Adds the run itself to a crate: action, code, settings, metrics and person.
 
     Args:
-        export: The execution.
+        export: The run.
         builder: The crate.
     """
 
@@ -330,10 +320,10 @@ class CrateRun:
     builder: CrateBuilder
 
     def add_instrument(self) -> Any:
-        """The file of code, held by the crate or named by its URL; else the image, or no more than a name."""
+        """Add the code: the file itself, its URL, the container image, or only the name of the workflow."""
         code = self.export.code
         if code is None:
-            return self.builder.add_context_entity("#code", "SoftwareApplication", {"name": "Not on record"})
+            return self.builder.add_context_entity("#code", "SoftwareApplication", {"name": "Not recorded"})
         facts: dict[str, Any] = {
             "name": code.name,
             "description": code.description,
@@ -356,27 +346,27 @@ class CrateRun:
         return self.builder.add_context_entity(code.citation, "SoftwareSourceCode", facts)
 
     def add_action(self, instrument: Any) -> Any:
-        """What ran: when, by whom, how it ended."""
-        account, code = self.export, self.export.code
-        failed = account.status in (Status.failed, Status.aborted)
-        told = f"Execution {account.rid}: {account.status}"
+        """Add the run as an action: when it ran, who ran it, how it ended."""
+        export, code = self.export, self.export.code
+        failed = export.status in (Status.failed, Status.aborted)
+        outcome = f"Execution {export.rid}: {export.status}"
         facts = {
-            "name": account.title,
-            "description": f"{told}, {account.status_detail}" if account.status_detail else told,
-            "identifier": account.rid,
+            "name": export.title,
+            "description": f"{outcome}, {export.status_detail}" if export.status_detail else outcome,
+            "identifier": export.rid,
             "instrument": instrument,
             "agent": self.add_agent(),
-            "startTime": _format_iso_time(account.started),
-            "endTime": _format_iso_time(account.stopped),
-            "actionStatus": f"http://schema.org/{ACTION_STATUSES.get(account.status, 'PotentialActionStatus')}",
-            "error": (account.status_detail or str(account.status)) if failed else None,
+            "startTime": _format_iso_time(export.started),
+            "endTime": _format_iso_time(export.stopped),
+            "actionStatus": f"http://schema.org/{status_traits(export.status).schema_org}",
+            "error": (export.status_detail or str(export.status)) if failed else None,
             "environment": list(self._add_variables()),
             "containerImage": self._add_image(code) if code is not None and code.is_image else None,
         }
-        return self.builder.add_context_entity(account.citation, "CreateAction", facts)
+        return self.builder.add_context_entity(export.citation, "CreateAction", facts)
 
     def add_settings(self) -> tuple[list[Any], list[Any]]:
-        """What it was configured with, and the parameters of the code that each of the settings was given for."""
+        """Add the settings of the run, and the parameters of the code that they are values of."""
         settings, parameters = [], []
         for name, value in _flatten(self.export.parameters):
             mark = quote(name, safe="")
@@ -391,42 +381,42 @@ class CrateRun:
         return settings, parameters
 
     def add_metrics(self) -> Iterator[Any]:
-        """Where its metrics stood at the end."""
-        for each in self.export.metrics:
-            for word, value in (("last", each.last), ("best", each.best)):
+        """Add the last and best value of each metric."""
+        for metric in self.export.metrics:
+            for kind, value in (("last", metric.last), ("best", metric.best)):
                 if value is not None:
-                    mark = quote(f"{each.stage}-{each.name}-{word}", safe="")
-                    facts = {"name": f"{each.name}, {word} ({each.stage})", "value": value}
+                    mark = quote(f"{metric.stage}-{metric.name}-{kind}", safe="")
+                    facts = {"name": f"{metric.name}, {kind} ({metric.stage})", "value": value}
                     yield self.builder.add_context_entity(f"#metric-{mark}", "PropertyValue", facts)
 
     def _add_language(self, filename: str) -> Any:
         if not filename or filename.endswith((".py", ".ipynb")):
-            told = (self.export.environment.get("python") or {}).get("version")
+            version = (self.export.environment.get("python") or {}).get("version")
             return self.builder.add_context_entity(
-                PYTHON_URL, "ComputerLanguage", {"name": "Python", "url": PYTHON_URL, "version": told}
+                PYTHON_URL, "ComputerLanguage", {"name": "Python", "url": PYTHON_URL, "version": version}
             )
         name = Path(filename).suffix[1:] or filename
         return self.builder.add_context_entity(f"#language-{quote(name, safe='')}", "ComputerLanguage", {"name": name})
 
     def _add_client(self) -> Any:
-        """This software, in the version that recorded the run."""
-        used = (self.export.environment.get("packages") or {}).get(CLIENT_PACKAGE)
-        facts = {"name": CLIENT_PACKAGE, "softwareVersion": used}
+        """Add this software, in the version that recorded the run."""
+        version = (self.export.environment.get("packages") or {}).get(CLIENT_PACKAGE)
+        facts = {"name": CLIENT_PACKAGE, "softwareVersion": version}
         return self.builder.add_context_entity(
-            f"pkg:pypi/{CLIENT_PACKAGE}" + (f"@{used}" if used else ""), "SoftwareApplication", facts
+            f"pkg:pypi/{CLIENT_PACKAGE}" + (f"@{version}" if version else ""), "SoftwareApplication", facts
         )
 
     def add_agent(self) -> Any:
-        """Who ran it; None where nobody is on record."""
+        """Add the person who ran it; None if unknown."""
         person = self.export.agent
         if person is None:
             return None
-        named = (
+        identifier = (
             person.catalog_user
             if person.catalog_user and is_web_url(person.catalog_user)
             else f"#{quote(person.name, safe='')}"
         )
-        return self.builder.add_context_entity(named, "Person", {"name": person.name, "email": person.email})
+        return self.builder.add_context_entity(identifier, "Person", {"name": person.name, "email": person.email})
 
     def _add_image(self, code: Code) -> Any:
         host, _, name = code.url.rpartition("@")[0].partition("/") if "@" in code.url else code.url.partition("/")
@@ -440,7 +430,7 @@ class CrateRun:
         return self.builder.add_context_entity(f"#image-{quote(code.url, safe='')}", "ContainerImage", facts)
 
     def _add_variables(self) -> Iterator[Any]:
-        """The environment variables, without those that name a folder of that machine."""
+        """Add the environment variables, without those that name a folder of the machine."""
         for name, value in (self.export.environment.get("variables") or {}).items():
             if str(value).startswith(("/", "~")):
                 continue
@@ -449,7 +439,7 @@ class CrateRun:
 
 
 def _software_heritage_id(checksum: str) -> str:
-    """What Software Heritage calls a file by git's hash of it; another checksum as it is."""
+    """Return the Software Heritage identifier of a Git hash; other checksums unchanged."""
     return f"swh:1:cnt:{checksum}" if re.fullmatch(r"[0-9a-f]{40}", checksum) else checksum
 
 
@@ -466,7 +456,7 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _schema_org_type(value: Any) -> str:
-    """The data type of schema.org's that a setting has."""
+    """Return the schema.org data type of a setting."""
     match value:
         case bool():
             return "Boolean"
@@ -479,7 +469,7 @@ def _schema_org_type(value: Any) -> str:
 
 
 def _to_json_ld_value(value: Any) -> Any:
-    """A setting as JSON-LD takes it: what is no single value, or no number, is told by its text."""
+    """Return a setting's value for JSON-LD: lists, NaN and infinity become JSON text."""
     if isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""``deriva-ml export``: a run as an RO-Crate and as PROV, read back by the libraries of those who made the formats."""
+"""``deriva-ml export``: the results are read back by the reference libraries of RO-Crate and PROV."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SCRIPT = ("File", "SoftwareSourceCode", "ComputationalWorkflow")
 
 @pytest.fixture
 def trained(ml: DerivaML, run, config: ExecutionConfiguration) -> Execution:
-    """A run with a file and a dataset that went in, settings, metrics, and a file and a dataset that came out."""
+    """A run with an input file and dataset, parameters, metrics, and an output file and dataset."""
     (model,) = [each for each in run("First", ["old model.pt"]).list_assets("Output") if each.table == "Model"]
     dataset = ml.create_dataset("Scans", "Training")
     settings = {"lr": 0.1, "password": "hunter22", "model": {"layers": [1, 2], "deep": True}}
-    given = config.model_copy(
+    configuration = config.model_copy(
         update={"datasets": [DatasetSpec(rid=dataset.rid)], "assets": [model.rid], "parameters": settings}
     )
-    with ml.create_execution(given) as exe:
+    with ml.create_execution(configuration) as exe:
         exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"val_loss": 0.5}))
         exe.asset_file_path("Model", "sub/best ü #1.pt").write_text("weights")
         exe.create_dataset("Made")
@@ -47,67 +47,67 @@ def trained(ml: DerivaML, run, config: ExecutionConfiguration) -> Execution:
     return exe
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def kinds(entity: Any) -> set[str]:
-    return set(listed(entity["@type"]))
+def types_of(entity: Any) -> set[str]:
+    return set(as_list(entity["@type"]))
 
 
 def check_rules(crate: Path) -> dict[str, dict[str, Any]]:
-    """Hold a crate against what RO-Crate 1.1 and the profiles that it claims say it MUST; returns its entities."""
+    """Check the MUST rules of RO-Crate 1.1 and of the crate's profiles, and return its entities by id."""
     text = json.loads((crate / "ro-crate-metadata.json").read_text(encoding="utf-8"))
-    assert listed(text["@context"])[0] == "https://w3id.org/ro/crate/1.1/context"
+    assert as_list(text["@context"])[0] == "https://w3id.org/ro/crate/1.1/context"
     graph: dict[str, dict[str, Any]] = {each["@id"]: each for each in text["@graph"]}
-    assert len(graph) == len(text["@graph"]), "an @id stands twice"
+    assert len(graph) == len(text["@graph"]), "an @id occurs twice"
     descriptor, root = graph["ro-crate-metadata.json"], graph["./"]
-    assert {"@id": "https://w3id.org/ro/crate/1.1"} in listed(descriptor["conformsTo"])
-    assert (descriptor["about"], "Dataset" in kinds(root)) == ({"@id": "./"}, True)
+    assert {"@id": "https://w3id.org/ro/crate/1.1"} in as_list(descriptor["conformsTo"])
+    assert (descriptor["about"], "Dataset" in types_of(root)) == ({"@id": "./"}, True)
     assert all(root[name] for name in ("name", "description", "datePublished", "license"))
-    parts = {each["@id"] for each in listed(root["hasPart"])}
+    parts = {each["@id"] for each in as_list(root["hasPart"])}
     for identifier, entity in graph.items():
         assert "@type" in entity
-        if "File" in kinds(entity) and entity is not descriptor:
+        if "File" in types_of(entity) and entity is not descriptor:
             assert identifier in parts
             assert "://" in identifier or (crate / Path(identifier)).is_file() or "%" in identifier
-        for value in (one for values in entity.values() for one in listed(values)):
+        for value in (one for values in entity.values() for one in as_list(values)):
             assert not isinstance(value, dict) or set(value) == {"@id"}, "entities are flat"
-    claimed = {each["@id"] for each in listed(root["conformsTo"])}
+    claimed = {each["@id"] for each in as_list(root["conformsTo"])}
     assert PROCESS in claimed
-    assert all(kinds(graph[each]) == {"CreativeWork"} for each in claimed)
-    actions = [each for each in graph.values() if "CreateAction" in kinds(each)]
-    assert {each["@id"] for each in actions} <= {each["@id"] for each in listed(root["mentions"])}
+    assert all(types_of(graph[each]) == {"CreativeWork"} for each in claimed)
+    actions = [each for each in graph.values() if "CreateAction" in types_of(each)]
+    assert {each["@id"] for each in actions} <= {each["@id"] for each in as_list(root["mentions"])}
     for action in actions:
-        assert kinds(graph[action["instrument"]["@id"]]) & {"SoftwareApplication", "SoftwareSourceCode", SCRIPT[2]}
+        assert types_of(graph[action["instrument"]["@id"]]) & {"SoftwareApplication", "SoftwareSourceCode", SCRIPT[2]}
     if WORKFLOW in claimed:
         main = graph[root["mainEntity"]["@id"]]
-        assert kinds(main) >= set(SCRIPT)
-        assert "ComputerLanguage" in kinds(graph[main["programmingLanguage"]["@id"]])
+        assert types_of(main) >= set(SCRIPT)
+        assert "ComputerLanguage" in types_of(graph[main["programmingLanguage"]["@id"]])
         assert root["mainEntity"] in [each["instrument"] for each in actions]
-        for parameter in (graph[each["@id"]] for each in listed(main.get("input", []))):
-            assert kinds(parameter) == {"FormalParameter"}
+        for parameter in (graph[each["@id"]] for each in as_list(main.get("input", []))):
+            assert types_of(parameter) == {"FormalParameter"}
             assert parameter["additionalType"]
-            assert "PropertyValue" in kinds(graph[parameter["workExample"]["@id"]])
+            assert "PropertyValue" in types_of(graph[parameter["workExample"]["@id"]])
     return graph
 
 
-def action_of(graph: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    (action,) = [each for each in graph.values() if "CreateAction" in kinds(each)]
+def get_action(graph: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    (action,) = [each for each in graph.values() if "CreateAction" in types_of(each)]
     return action
 
 
-def test_a_crate_keeps_the_rules(ask, trained: Execution, tmp_path: Path) -> None:
-    """What the specification and its profiles say that a crate must, holds, whatever is included."""
+def test_crate_conforms_to_profiles(cli, trained: Execution, tmp_path: Path) -> None:
+    """A crate follows the MUST rules of its profiles for every value of --files."""
     for files in ("none", "records", "outputs", "all"):
-        said = ask("export", trained.execution_rid, "--files", files, "--into", str(tmp_path / files))
-        assert said.code == 0, said.complaint
+        result = cli("export", trained.execution_rid, "--files", files, "--into", str(tmp_path / files))
+        assert result.code == 0, result.stderr
         check_rules(tmp_path / files)
 
 
-def test_the_library_reads_it_back(ask, ml: DerivaML, trained: Execution, tmp_path: Path) -> None:
-    """The library finds the action with what went in and came out, who ran it, when, and how it ended."""
-    assert ask("export", trained.execution_rid, "--files", "all", "--into", str(tmp_path / "crate")).code == 0
+def test_crate_content(cli, ml: DerivaML, trained: Execution, tmp_path: Path) -> None:
+    """The library reads the action with its inputs, outputs, person, times and status."""
+    assert cli("export", trained.execution_rid, "--files", "all", "--into", str(tmp_path / "crate")).code == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         crate = ROCrate(tmp_path / "crate")
@@ -117,13 +117,13 @@ def test_the_library_reads_it_back(ask, ml: DerivaML, trained: Execution, tmp_pa
     assert action["startTime"] < action["endTime"]
     assert action["agent"].type == "Person"
     assert action["instrument"].id == "https://github.com/org/repo/blob/abc/train.py"
-    went_in = {each["name"]: each for each in action["object"]}
-    assert went_in.keys() == {"old model.pt", "Scans", "lr", "password", "model.layers", "model.deep"}
-    assert went_in["lr"]["value"] == 0.1
-    assert went_in["Scans"]["version"] == "0.1.0"
-    came_out = {each["name"]: each for each in action["result"]}
-    assert came_out.keys() == {"sub/best ü #1.pt", "Made", "val_loss, last (fit)", "val_loss, best (fit)"}
-    model = came_out["sub/best ü #1.pt"]
+    inputs = {each["name"]: each for each in action["object"]}
+    assert inputs.keys() == {"old model.pt", "Scans", "lr", "password", "model.layers", "model.deep"}
+    assert inputs["lr"]["value"] == 0.1
+    assert inputs["Scans"]["version"] == "0.1.0"
+    outputs = {each["name"]: each for each in action["result"]}
+    assert outputs.keys() == {"sub/best ü #1.pt", "Made", "val_loss, last (fit)", "val_loss, best (fit)"}
+    model = outputs["sub/best ü #1.pt"]
     assert (model["contentSize"], model["md5"]) == ("7", hashlib.md5(b"weights").hexdigest())
     assert model["sha256"] == hashlib.sha256(b"weights").hexdigest()
     (file,) = (tmp_path / "crate" / "outputs").rglob("*.pt")
@@ -131,79 +131,79 @@ def test_the_library_reads_it_back(ask, ml: DerivaML, trained: Execution, tmp_pa
     assert "configuration.json" in {each["name"] for each in action["subjectOf"]}
 
 
-def test_no_secret_leaves(ask, trained: Execution, tmp_path: Path) -> None:
-    """A secret among the settings is in no file of the crate."""
-    ask("export", trained.execution_rid, "--files", "all", "--into", str(tmp_path / "crate"))
+def test_no_secrets_in_crate(cli, trained: Execution, tmp_path: Path) -> None:
+    """A secret parameter is in no file of the crate."""
+    cli("export", trained.execution_rid, "--files", "all", "--into", str(tmp_path / "crate"))
     written = b"".join(file.read_bytes() for file in (tmp_path / "crate").rglob("*") if file.is_file())
     assert b"password" in written
     assert b"hunter22" not in written
 
 
-def test_folders_stay_at_home(
-    ask, ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_local_folders_in_crate(
+    cli, ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What lies in the crate is not also named by this machine's folder, nor do variables name folders of it."""
+    """The crate names no folders of this machine, neither for its files nor in variables."""
     monkeypatch.setenv("TORCH_HOME", "/home/ada/torch")
     monkeypatch.setenv("TORCH_LOGS", "dynamo")
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "m.pt").write_text("m")
     exe.upload_execution_outputs()
-    assert ask("export", exe.execution_rid, "--files", "all", "--into", str(tmp_path / "crate")).code == 0
+    assert cli("export", exe.execution_rid, "--files", "all", "--into", str(tmp_path / "crate")).code == 0
     graph = check_rules(tmp_path / "crate")
     assert not [each for each in graph.values() if "contentUrl" in each]
     assert "#variable-TORCH_LOGS" in graph
     assert "/home/ada" not in (tmp_path / "crate" / "ro-crate-metadata.json").read_text()
 
 
-def test_an_archive(ask, trained: Execution, tmp_path: Path) -> None:
-    """With --zip it is one file, which holds what the folder would."""
+def test_zip_archive(cli, trained: Execution, tmp_path: Path) -> None:
+    """With --zip the crate is one archive with the same content."""
     target = tmp_path / "run.zip"
-    assert ask("export", trained.execution_rid, "--zip", "--into", str(target)).code == 0
+    assert cli("export", trained.execution_rid, "--zip", "--into", str(target)).code == 0
     with zipfile.ZipFile(target) as archive:
         archive.extractall(tmp_path / "out")
     graph = check_rules(tmp_path / "out")
-    assert action_of(graph)["identifier"] == trained.execution_rid
+    assert get_action(graph)["identifier"] == trained.execution_rid
 
 
-def test_no_half_of_a_crate(ask, run, tmp_path: Path) -> None:
-    """A crate for which there is no room leaves nothing behind, and can be written again."""
+def test_full_disk(cli, run, tmp_path: Path) -> None:
+    """A crate that exceeds the disk leaves nothing behind, and can be written again."""
     rid = run("many", [f"{number}.pt" for number in range(40)]).execution_rid
-    words = ("export", rid, "--files", "none", "--into", str(tmp_path / "new" / "crate"))
+    args = ("export", rid, "--files", "none", "--into", str(tmp_path / "new" / "crate"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # less than the description of all has
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # smaller than the description
     try:
-        said = ask(*words)
+        result = cli(*args)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (said.code, "too large" in said.complaint) == (1, True)
+    assert (result.code, "too large" in result.stderr) == (1, True)
     assert list((tmp_path / "new").iterdir()) == []
-    assert ask(*words).code == 0
+    assert cli(*args).code == 0
 
 
-def test_a_licence(ask, trained: Execution, tmp_path: Path) -> None:
-    """The licence is the one that is given; without one, it is said that nobody stated any."""
-    named = "https://spdx.org/licenses/CC-BY-4.0"
-    ask("export", trained.execution_rid, "--license", named, "--into", str(tmp_path / "a"))
-    ask("export", trained.execution_rid, "--into", str(tmp_path / "b"))
+def test_licence(cli, trained: Execution, tmp_path: Path) -> None:
+    """The licence is the given one; without --license the crate states that none is known."""
+    licence = "https://spdx.org/licenses/CC-BY-4.0"
+    cli("export", trained.execution_rid, "--license", licence, "--into", str(tmp_path / "a"))
+    cli("export", trained.execution_rid, "--into", str(tmp_path / "b"))
     found = [check_rules(tmp_path / name) for name in ("a", "b")]
-    assert found[0]["./"]["license"] == {"@id": named}
+    assert found[0]["./"]["license"] == {"@id": licence}
     assert "Not stated" in found[1][found[1]["./"]["license"]["@id"]]["name"]
 
 
-def test_a_run_that_failed(ask, ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
-    """How it failed is told, in both formats."""
+def test_failed_run(cli, ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
+    """Both formats contain the error of a failed run."""
     with pytest.raises(ValueError), ml.create_execution(config) as exe:
         raise ValueError("too bad")
     exe.upload_execution_outputs()
-    ask("export", exe.execution_rid, "--into", str(tmp_path / "crate"))
-    action = action_of(check_rules(tmp_path / "crate"))
+    cli("export", exe.execution_rid, "--into", str(tmp_path / "crate"))
+    action = get_action(check_rules(tmp_path / "crate"))
     assert action["actionStatus"] == "http://schema.org/FailedActionStatus"
     assert action["error"] == "ValueError: too bad"
-    assert "ValueError: too bad" in ask("export", exe.execution_rid, "-f", "prov-json").out
+    assert "ValueError: too bad" in cli("export", exe.execution_rid, "-f", "prov-json").stdout
 
 
-def test_the_code_that_ran(ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file of code is in the crate with the bytes that ran, though it has changed since; who ran it has a name."""
+def test_crate_has_the_code_that_ran(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crate has the code as it ran, though the file changed later, and the person's name."""
     repo = tmp_path / "repo"
     repo.mkdir()
     code = (
@@ -217,7 +217,7 @@ def test_the_code_that_ran(ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (repo / "train.py").write_text(code)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "none"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    for words in (
+    for args in (
         ("init", "-q"),
         ("config", "user.name", "Ada L"),
         ("config", "user.email", "ada@example.org"),
@@ -225,23 +225,23 @@ def test_the_code_that_ran(ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("add", "."),
         ("commit", "-qm", "x"),
     ):
-        subprocess.run(["git", *words], cwd=repo, check=True, timeout=60)
+        subprocess.run(["git", *args], cwd=repo, check=True, timeout=60)
     done = subprocess.run(
         [sys.executable, "train.py"], cwd=repo, check=True, timeout=250, text=True, stdout=-1, stderr=subprocess.DEVNULL
     )
     (repo / "train.py").write_text("something else")
-    assert ask("export", done.stdout.strip(), "--into", str(tmp_path / "crate")).code == 0
+    assert cli("export", done.stdout.strip(), "--into", str(tmp_path / "crate")).code == 0
     graph = check_rules(tmp_path / "crate")
     assert (tmp_path / "crate" / "code" / "train.py").read_text() == code
     main = graph["code/train.py"]
     assert main["url"].startswith("https://github.com/org/repo/blob/")
     assert main["identifier"].startswith("swh:1:cnt:")
-    agent = graph[action_of(graph)["agent"]["@id"]]
+    agent = graph[get_action(graph)["agent"]["@id"]]
     assert (agent["name"], agent["email"]) == ("Ada L", "ada@example.org")
 
 
-def test_a_container(ask, ml: DerivaML, tmp_path: Path) -> None:
-    """Of a run in a container the image is named; no file of code is claimed."""
+def test_container_run(cli, ml: DerivaML, tmp_path: Path) -> None:
+    """A run in a container has an image and no file of code."""
     digest = "sha256:" + "ab" * 32
     workflow = Workflow(
         name="In a box",
@@ -253,45 +253,45 @@ def test_a_container(ask, ml: DerivaML, tmp_path: Path) -> None:
         pass
     exe.upload_execution_outputs()
     (snapshot,) = (exe.working_dir / "records").glob("environment_snapshot_*")
-    told = json.loads(snapshot.read_text())
-    snapshot.write_text(json.dumps({**told, "source": {**told["source"], "kind": "container"}}))
-    ask("export", exe.execution_rid, "--into", str(tmp_path / "crate"))
+    content = json.loads(snapshot.read_text())
+    snapshot.write_text(json.dumps({**content, "source": {**content["source"], "kind": "container"}}))
+    cli("export", exe.execution_rid, "--into", str(tmp_path / "crate"))
     graph = check_rules(tmp_path / "crate")
-    image = graph[action_of(graph)["containerImage"]["@id"]]
+    image = graph[get_action(graph)["containerImage"]["@id"]]
     assert (image["registry"], image["name"], image["sha256"]) == ("ghcr.io", "org/repo", "ab" * 32)
     assert "mainEntity" not in graph["./"]
 
 
-def test_prov(ask, trained: Execution, tmp_path: Path) -> None:
-    """The library for PROV reads what is printed: what was used, generated, by whom, and by what plan."""
-    said = ask("export", trained.execution_rid, "--format", "prov-json")
-    document = ProvDocument.deserialize(content=said.out, format="json")
+def test_prov_json(cli, trained: Execution, tmp_path: Path) -> None:
+    """The PROV library reads used and generated entities, agents and the plan."""
+    result = cli("export", trained.execution_rid, "--format", "prov-json")
+    document = ProvDocument.deserialize(content=result.stdout, format="json")
     (activity,) = document.get_records(ProvActivity)
     assert str(activity.identifier.uri) == trained.url
     assert activity.get_startTime() < activity.get_endTime()
-    told = json.loads(said.out)
+    content = json.loads(result.stdout)
     entities = document.get_records(ProvEntity)
     labels = {str(each.identifier): str(next(iter(each.get_attribute("prov:label")))) for each in entities}
-    used = {labels[each["prov:entity"]] for each in told["used"].values()}
+    used = {labels[each["prov:entity"]] for each in content["used"].values()}
     assert used == {"old model.pt", "Scans"}
-    generated = {labels[each["prov:entity"]] for each in told["wasGeneratedBy"].values()}
+    generated = {labels[each["prov:entity"]] for each in content["wasGeneratedBy"].values()}
     assert {"sub/best ü #1.pt", "Made", "configuration.json"} <= generated
-    plans = {labels[each["prov:plan"]] for each in told["wasAssociatedWith"].values() if "prov:plan" in each}
+    plans = {labels[each["prov:plan"]] for each in content["wasAssociatedWith"].values() if "prov:plan" in each}
     assert plans == {"Test"}
     assert len(list(document.get_records(ProvAgent))) == 2
-    ask("export", trained.execution_rid, "--format", "prov-json", "--into", str(tmp_path / "run.json"))
+    cli("export", trained.execution_rid, "--format", "prov-json", "--into", str(tmp_path / "run.json"))
     assert ProvDocument.deserialize(str(tmp_path / "run.json"), format="json") == document
 
 
-def test_wrong_use(ask, trained: Execution, ml: DerivaML, tmp_path: Path) -> None:
-    """What is no execution, a place that is taken, and options of the other format are told, each with its code."""
+def test_invalid_usage(cli, trained: Execution, ml: DerivaML, tmp_path: Path) -> None:
+    """Other rows, existing paths and options of the other format are rejected, each with its exit code."""
     rid = trained.execution_rid
     (model,) = [each for each in trained.list_assets("Output") if each.table == "Model"]
-    assert ask("export", "9-ZZZZ").code == 2
-    assert ask("export", model.rid, "--into", str(tmp_path / "new")).code == 2
+    assert cli("export", "9-ZZZZ").code == 2
+    assert cli("export", model.rid, "--into", str(tmp_path / "new")).code == 2
     assert not (tmp_path / "new").exists()
-    taken = ask("export", rid, "--into", str(tmp_path))
+    taken = cli("export", rid, "--into", str(tmp_path))
     assert taken.code == 1
-    assert "--into" in taken.complaint
-    assert ask("export", rid, "--format", "prov-json", "--zip").code == 2
-    assert ask("export", rid, "--format", "bagit").code == 2
+    assert "--into" in taken.stderr
+    assert cli("export", rid, "--format", "prov-json", "--zip").code == 2
+    assert cli("export", rid, "--format", "bagit").code == 2

@@ -1,4 +1,4 @@
-"""``deriva-ml reproduce``: a run of a real script in a real repository, done again somewhere else."""
+"""``deriva-ml reproduce``: runs of real scripts in real repositories, rebuilt in another folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.models import Asset
 
 if shutil.which("git") is None:
-    pytest.skip("a run is rebuilt by git, which is not here", allow_module_level=True)
+    pytest.skip("git is not installed", allow_module_level=True)
 
 REMOTE = "https://github.com/org/repo"
 
@@ -78,18 +78,18 @@ exe.upload_execution_outputs()
 
 @dataclass(frozen=True)
 class Project:
-    """A repository with uncommitted changes, in which a script runs."""
+    """A repository with uncommitted changes and a script."""
 
     root: Path
 
-    def git(self, *words: str) -> str:
+    def git(self, *args: str) -> str:
         return subprocess.run(
-            ["git", *words], cwd=self.root, capture_output=True, text=True, check=True, timeout=60
+            ["git", *args], cwd=self.root, capture_output=True, text=True, check=True, timeout=60
         ).stdout
 
-    def run(self, *words: str) -> str:
-        """Run a script here, and return the record id of its execution."""
-        subprocess.run([sys.executable, *words], cwd=self.root, check=True, timeout=250, stderr=subprocess.DEVNULL)
+    def run(self, *args: str) -> str:
+        """Run a script in the repository, and return the RID of its execution."""
+        subprocess.run([sys.executable, *args], cwd=self.root, check=True, timeout=250, stderr=subprocess.DEVNULL)
         with DerivaML() as ml:
             return ml.find_executions(limit=1)[0].execution_rid
 
@@ -119,7 +119,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def clone(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh clone, in which the terminal is."""
+    """A fresh clone as the current folder."""
     folder = tmp_path / "elsewhere"
     project.git("clone", "-q", ".", str(folder))
     monkeypatch.chdir(folder)
@@ -135,12 +135,12 @@ def last_checkpoint(ml: DerivaML, rid: str) -> Asset:
     return next(each for each in found if "Last_Checkpoint" in each.asset_types)
 
 
-def test_a_dirty_run_is_done_again(ask, project: Project, clone: Path, tmp_path: Path) -> None:
-    """From a fresh clone, what was not committed is applied, the command runs there, and the same bytes come out."""
+def test_run_with_uncommitted_changes(cli, project: Project, clone: Path, tmp_path: Path) -> None:
+    """In a fresh clone the uncommitted changes are applied and the command produces the same output."""
     rid = project.run("run.py", "with an argument")
     shutil.rmtree(project.root)
-    said = ask("reproduce", rid, "--into", str(tmp_path / "again"), "--run")
-    assert said.code == 0, said.complaint
+    result = cli("reproduce", rid, "--into", str(tmp_path / "again"), "--run")
+    assert result.code == 0, result.stderr
     with DerivaML() as ml:
         again = ml.find_executions(limit=1)[0]
         assert again.execution_rid != rid
@@ -149,32 +149,32 @@ def test_a_dirty_run_is_done_again(ask, project: Project, clone: Path, tmp_path:
     assert (tmp_path / "again" / "code" / "extra.txt").read_text() == "not even added"
 
 
-def test_weights_are_the_same_to_the_bit(ask, project: Project, clone: Path, tmp_path: Path) -> None:
-    """A training with Lightning, begun as a module and not committed, gives the same weights, each bit of them."""
-    torch = pytest.importorskip("torch", reason="it is about weights")
-    pytest.importorskip("pytorch_lightning", reason="it is about a training with Lightning")
+def test_weights_are_bitwise_equal(cli, project: Project, clone: Path, tmp_path: Path) -> None:
+    """A Lightning training that was started as a module, with uncommitted changes, gives bitwise equal weights."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
     rid = project.run("-m", "demo.train")
     shutil.rmtree(project.root)
-    said = ask("reproduce", rid, "--into", str(tmp_path / "again"), "--run")
-    assert said.code == 0, said.complaint
-    assert "-m demo.train" in said.out
+    result = cli("reproduce", rid, "--into", str(tmp_path / "again"), "--run")
+    assert result.code == 0, result.stderr
+    assert "-m demo.train" in result.stdout
     with DerivaML() as ml:
         again = ml.find_executions(limit=1)[0].execution_rid
         assert again != rid
         checkpoints = {each: last_checkpoint(ml, each) for each in (rid, again)}
     for each, checkpoint in checkpoints.items():
-        assert ask("download", checkpoint.rid, "--into", str(tmp_path / each)).code == 0
+        assert cli("download", checkpoint.rid, "--into", str(tmp_path / each)).code == 0
     then, now = (torch.load(tmp_path / each / Path(found.filename).name) for each, found in checkpoints.items())
     weights, same = then["state_dict"], now["state_dict"]
     assert weights.keys() == same.keys()
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
-def test_what_is_told(ask, project: Project, clone: Path, tmp_path: Path) -> None:
-    """The commit, the command with folders as they are here, and the names of secrets are told; nothing is run."""
+def test_json_output(cli, project: Project, clone: Path, tmp_path: Path) -> None:
+    """JSON has the commit, the command with local paths, and the names of secrets; nothing is run."""
     rid = project.run("run.py", str(project.root / "settings.py"))
     into = tmp_path / "again"
-    found = ask("reproduce", rid, "--into", str(into), "--json").json
+    found = cli("reproduce", rid, "--into", str(into), "--json").json
     assert (found["commit"], found["patched"]) == (project.git("rev-parse", "HEAD").strip(), True)
     assert found["command"][1:] == ["run.py", str(into / "code" / "settings.py")]
     assert found["place"] == str(into / "code")
@@ -185,94 +185,96 @@ def test_what_is_told(ask, project: Project, clone: Path, tmp_path: Path) -> Non
         assert len(ml.find_executions()) == 1
 
 
-def test_another_environment_is_told(ask, project: Project, tmp_path: Path) -> None:
-    """A package that had another version then is named with both."""
+def test_environment_differences(cli, project: Project, tmp_path: Path) -> None:
+    """A package with another version is listed with both versions."""
     rid = project.run("run.py", "x")
     with DerivaML() as ml:
         (snapshot,) = (ml.lookup_execution(rid).working_dir / "records").glob("environment_snapshot_*")
     snapshot.write_text(snapshot.read_text().replace('"pluggy": "', '"pluggy": "0.'))
-    (found,) = ask("reproduce", rid, "--into", str(tmp_path / "a"), "--json").json["differing"]
+    (found,) = cli("reproduce", rid, "--into", str(tmp_path / "a"), "--json").json["differing"]
     assert (found["name"], found["left"]) == ("pluggy", f"0.{found['right']}")
-    assert "pluggy" in ask("reproduce", rid, "--into", str(tmp_path / "b")).out
+    assert "pluggy" in cli("reproduce", rid, "--into", str(tmp_path / "b")).stdout
 
 
-def test_from_the_remote(ask, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody here has the commit it is cloned from the recorded remote."""
+def test_from_the_remote(cli, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that is in no local repository is cloned from the recorded remote."""
     rid = project.run("run.py", "x")
     project.git("clone", "-q", "--bare", ".", str(tmp_path / "server.git"))
     shutil.rmtree(project.root)
     monkeypatch.chdir(tmp_path)
     with Path(os.environ["GIT_CONFIG_GLOBAL"]).open("a") as settings:
         settings.write(f'[url "{(tmp_path / "server.git").as_uri()}"]\n\tinsteadOf = {REMOTE}\n')
-    found = ask("reproduce", rid, "--into", "again", "--json").json
+    found = cli("reproduce", rid, "--into", "again", "--json").json
     assert found["source"] == REMOTE
     assert (tmp_path / "again" / "code" / "settings.py").read_text() == "SCALE = 3  # not committed\n"
 
 
-def test_a_commit_that_nobody_has(ask, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit that is neither here nor at the remote is told, with what to do, and nothing is left behind."""
+def test_missing_commit(cli, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that exists neither locally nor at the remote names --repository and leaves no folder."""
     rid = project.run("run.py", "x")
     shutil.rmtree(project.root)
     monkeypatch.chdir(tmp_path)
     with Path(os.environ["GIT_CONFIG_GLOBAL"]).open("a") as settings:
         settings.write(f'[url "{(tmp_path / "nowhere.git").as_uri()}"]\n\tinsteadOf = {REMOTE}\n')
-    said = ask("reproduce", rid, "--into", "again")
-    assert said.code == 1
-    assert "--repository" in said.complaint
+    result = cli("reproduce", rid, "--into", "again")
+    assert result.code == 1
+    assert "--repository" in result.stderr
     assert not (tmp_path / "again").exists()
 
 
-def test_a_folder_in_the_way(ask, project: Project, tmp_path: Path) -> None:
-    """A folder that is there already is not touched."""
+def test_existing_folder(cli, project: Project, tmp_path: Path) -> None:
+    """An existing folder is not changed."""
     rid = project.run("run.py", "x")
     (tmp_path / "again").mkdir()
-    said = ask("reproduce", rid, "--into", str(tmp_path / "again"))
-    assert (said.code, list((tmp_path / "again").iterdir())) == (1, [])
-    assert "--into" in said.complaint
+    result = cli("reproduce", rid, "--into", str(tmp_path / "again"))
+    assert (result.code, list((tmp_path / "again").iterdir())) == (1, [])
+    assert "--into" in result.stderr
 
 
-def test_again_where_it_was_deleted(ask, project: Project, tmp_path: Path) -> None:
-    """A run can be rebuilt where it was rebuilt before, once that folder is deleted, though git still knows it."""
+def test_deleted_folder_can_be_rebuilt(cli, project: Project, tmp_path: Path) -> None:
+    """A run can be rebuilt in a deleted folder, although git still lists its worktree."""
     rid = project.run("run.py", "x")
     for _ in range(2):
-        assert ask("reproduce", rid, "--into", str(tmp_path / "again")).code == 0
+        assert cli("reproduce", rid, "--into", str(tmp_path / "again")).code == 0
         shutil.rmtree(tmp_path / "again")
 
 
-def test_a_run_outside_of_git(ask, run, tmp_path: Path) -> None:
-    """A run whose code was in no repository cannot be rebuilt, which is said."""
-    said = ask("reproduce", run().execution_rid, "--into", str(tmp_path / "again"))
-    assert said.code == 1
-    assert "outside of any git repository" in said.complaint
+def test_run_outside_of_git(cli, run, tmp_path: Path) -> None:
+    """A run outside of a repository is an error."""
+    result = cli("reproduce", run().execution_rid, "--into", str(tmp_path / "again"))
+    assert result.code == 1
+    assert "outside of any git repository" in result.stderr
 
 
-def test_a_secret_on_the_command_line(ask, project: Project, tmp_path: Path) -> None:
-    """A command that had a secret among its words is not run without it."""
+def test_secret_argument(cli, project: Project, tmp_path: Path) -> None:
+    """A command with a redacted argument is not run."""
     rid = project.run("run.py", "--password=hunter22")
-    said = ask("reproduce", rid, "--into", str(tmp_path / "again"), "--run")
-    assert said.code == 1
-    assert "argument 1" in said.complaint
-    assert "hunter22" not in said.out + said.complaint
+    result = cli("reproduce", rid, "--into", str(tmp_path / "again"), "--run")
+    assert result.code == 1
+    assert "argument 1" in result.stderr
+    assert "hunter22" not in result.stdout + result.stderr
 
 
-def test_a_command_that_fails(ask, project: Project, tmp_path: Path) -> None:
-    """A run that fails when it is done again ends with 1."""
+def test_failing_command(cli, project: Project, tmp_path: Path) -> None:
+    """A command that fails exits with 1."""
     rid = project.run("run.py", "x")
     with DerivaML() as ml:
         (patch,) = (ml.lookup_execution(rid).working_dir / "records").glob("uncommitted.patch")
     patch.write_text(patch.read_text().replace("SCALE = 3", "SHAPE = 3"))
-    assert ask("reproduce", rid, "--into", str(tmp_path / "again"), "--run").code == 1
+    assert cli("reproduce", rid, "--into", str(tmp_path / "again"), "--run").code == 1
 
 
-def changed_snapshot(rid: str, **parts: Any) -> None:
-    """Have the record of an execution's environment say something else."""
+def change_snapshot(rid: str, **parts: Any) -> None:
+    """Replace parts of the environment snapshot of an execution."""
     with DerivaML() as ml:
         (file,) = (ml.lookup_execution(rid).working_dir / "records").glob("environment_snapshot_*")
-    told = json.loads(file.read_text())
-    file.write_text(json.dumps({**told, **{name: {**(told[name] or {}), **part} for name, part in parts.items()}}))
+    content = json.loads(file.read_text())
+    file.write_text(
+        json.dumps({**content, **{name: {**(content[name] or {}), **part} for name, part in parts.items()}})
+    )
 
 
-BEGUN = (
+COMMAND_LINES = (
     (["python", "-X", "dev", "run.py", "a"], ["run.py", "a"], ["{python}", "-X", "dev", "run.py", "a"]),
     (["python", "-m", "demo.train", "a"], ["{root}/demo/train.py", "a"], ["{python}", "-m", "demo.train", "a"]),
     (["python", "-c", "import run", "a"], ["-c", "a"], ["{python}", "-c", "import run", "a"]),
@@ -281,28 +283,31 @@ BEGUN = (
     ([], ["/else/bin/deriva-ml-run-notebook", "{root}/n.ipynb"], ["{here}/deriva-ml-run-notebook", "{code}/n.ipynb"]),
     (["python"], [""], []),
 )
-"""The command line as a process got it, what Python tells of it, and what it is in a worktree."""
+"""`sys.orig_argv`, `sys.argv`, and the command in the worktree."""
 
 
-def test_how_it_was_begun(ask, project: Project, tmp_path: Path) -> None:
-    """A module, a script with Python's own options, a line of code, or a command of this environment is begun again."""
+def test_command_line(cli, project: Project, tmp_path: Path) -> None:
+    """Modules, scripts with options of Python, inline code and installed commands are restored."""
     names = {"root": str(project.root), "here": str(Path(sys.executable).parent), "python": sys.executable}
     rid = project.run("run.py", "x")
-    for number, (whole, argv, command) in enumerate(BEGUN):
+    for number, (whole, argv, command) in enumerate(COMMAND_LINES):
         into = tmp_path / str(number)
-        known = {**names, "code": str(into / "code")}
-        words = {"orig_argv": [each.format(**known) for each in whole], "argv": [each.format(**known) for each in argv]}
-        changed_snapshot(rid, environment=words)
-        found = ask("reproduce", rid, "--into", str(into), "--json").json
-        assert found["command"] == [each.format(**known) for each in command]
+        values = {**names, "code": str(into / "code")}
+        command_lines = {
+            "orig_argv": [each.format(**values) for each in whole],
+            "argv": [each.format(**values) for each in argv],
+        }
+        change_snapshot(rid, environment=command_lines)
+        found = cli("reproduce", rid, "--into", str(into), "--json").json
+        assert found["command"] == [each.format(**values) for each in command]
 
 
-def test_a_run_in_a_container(ask, run, tmp_path: Path) -> None:
-    """Of a run in a container it is told which image to run again, and with what."""
+def test_container_run(cli, run, tmp_path: Path) -> None:
+    """A run in a container is an error that names the image and the command."""
     rid = run().execution_rid
     image = {"kind": "container", "url": "ghcr.io/org/repo", "checksum": "sha256:" + "ab" * 32}
-    changed_snapshot(rid, source=image, environment={"argv": ["train.py", "--lr", "1"]})
-    said = ask("reproduce", rid, "--into", str(tmp_path / "again"))
-    assert said.code == 1
-    assert f"docker run ghcr.io/org/repo@sha256:{'ab' * 32}" in said.complaint
-    assert "train.py --lr 1" in said.complaint
+    change_snapshot(rid, source=image, environment={"argv": ["train.py", "--lr", "1"]})
+    result = cli("reproduce", rid, "--into", str(tmp_path / "again"))
+    assert result.code == 1
+    assert f"docker run ghcr.io/org/repo@sha256:{'ab' * 32}" in result.stderr
+    assert "train.py --lr 1" in result.stderr

@@ -1,4 +1,4 @@
-"""A run in a process of its own, that waits until it is ended."""
+"""A run in a process of its own that waits for lines on its standard input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-WAITING = """
+PROGRAM = """
 import sys
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
@@ -23,14 +23,14 @@ with ml.create_execution(ExecutionConfiguration(workflow=workflow, description="
     print(exe.execution_rid, flush=True)
     for line in sys.stdin:
         exe.update_status(Status.running, line.strip())
-        print("said", flush=True)
+        print("updated", flush=True)
 """
 
 
 @contextmanager
-def waiting_run(home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start a run that says each line of its standard input as a status, until that ends; its record id and process."""
-    command, environ = [sys.executable, "-c", WAITING], {**os.environ, "DERIVA_ML_HOME": str(home)}
+def start_waiting_run(home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Start a run that reports each line of its standard input as a status, and yield its RID and process."""
+    command, environ = [sys.executable, "-c", PROGRAM], {**os.environ, "DERIVA_ML_HOME": str(home)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=environ, text=True, **pipes) as process:
         try:

@@ -1,0 +1,133 @@
+"""Files that describe a run: its journal, configuration, environment snapshot and metrics.
+
+Each is read from the working folder on this machine if it is there, since that copy is newer than the uploaded one.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from deriva_ml_core.assets.lookup import download_asset
+from deriva_ml_core.connection import Connection
+from deriva_ml_core.definitions import MLAsset
+from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, load_local_state
+from deriva_ml_core.journal.journal import load_state
+from deriva_ml_core.journal.state import ExecutionState
+from deriva_ml_core.models import Asset
+from deriva_ml_core.training.files import TRAINING_SUMMARY_FILE
+from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricCurve, read_curves
+
+__all__ = [
+    "fetch_metadata_file",
+    "load_configuration",
+    "load_curves",
+    "load_environment",
+    "load_execution_state",
+    "load_fits",
+    "safe_file_name",
+]
+
+ENVIRONMENT_SNAPSHOT_PREFIX = "environment_snapshot_"
+CONFIGURATION_FILE = "configuration.json"
+
+MAX_DOWNLOAD_BYTES = 256 * 2**20
+"""Largest file, in bytes, that is downloaded only to be shown."""
+
+
+def load_execution_state(connection: Connection, rid: str, assets: Sequence[Asset]) -> ExecutionState:
+    """Return what an execution's journal reduces to; an empty state if there is no journal."""
+    if (state := load_local_state(connection, rid)) is not None:
+        return state
+    with fetch_metadata_file(connection, assets, JOURNAL_FILENAME) as file:
+        return load_state(file) if file else ExecutionState()
+
+
+def load_configuration(
+    connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]
+) -> Mapping[str, Any]:
+    """Return the content of an execution's ``configuration.json``; empty if there is none."""
+    local_path = execution.working_dir / "records" / CONFIGURATION_FILE
+    with fetch_metadata_file(connection, assets, CONFIGURATION_FILE, local_path=local_path) as file:
+        return _read_json_object(file)
+
+
+def load_environment(
+    connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]
+) -> Mapping[str, Any]:
+    """Return the content of an execution's newest environment snapshot; empty if there is none."""
+    local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
+    with fetch_metadata_file(
+        connection, assets, ENVIRONMENT_SNAPSHOT_PREFIX, local_path=local[-1] if local else None, is_prefix=True
+    ) as file:
+        return _read_json_object(file)
+
+
+def load_fits(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[Mapping[str, Any]]:
+    """Return the fits in an execution's training summary."""
+    local_path = execution.working_dir / TRAINING_SUMMARY_FILE
+    with fetch_metadata_file(connection, assets, TRAINING_SUMMARY_FILE, local_path=local_path) as file:
+        fits = _read_json_object(file).get("fits")
+    return [fit for fit in fits if isinstance(fit, dict)] if isinstance(fits, list) else []
+
+
+def load_curves(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[MetricCurve]:
+    """Return the curves of an execution's metrics."""
+    local_path = execution.working_dir / METRICS_FILE
+    with fetch_metadata_file(connection, assets, METRICS_FILE, local_path=local_path) as file:
+        return read_curves(file, {metric.name: metric.larger_is_better for metric in execution.list_metrics()})
+
+
+@contextmanager
+def fetch_metadata_file(
+    connection: Connection,
+    assets: Sequence[Asset],
+    name: str,
+    *,
+    local_path: Path | None = None,
+    is_prefix: bool = False,
+) -> Iterator[Path | None]:
+    """Provide one of the files that describe an execution, downloaded if need be.
+
+    Args:
+        connection: The catalog.
+        assets: The execution's assets.
+        name: The file's name.
+        local_path: The file in the working folder; used if it exists.
+        is_prefix: Whether `name` is only the beginning of the file's name.
+
+    Yields:
+        The file, valid inside the ``with`` block; None if there is no such file or it is over `MAX_DOWNLOAD_BYTES`.
+    """
+    if local_path is not None and local_path.is_file():
+        yield local_path
+        return
+    matching = [
+        asset
+        for asset in assets
+        if asset.table == MLAsset.execution_metadata
+        and (asset.filename.startswith(name) if is_prefix else asset.filename == name)
+    ]
+    if not matching or matching[-1].length > MAX_DOWNLOAD_BYTES:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield download_asset(connection, matching[-1], Path(folder))
+
+
+def safe_file_name(asset: Asset) -> str:
+    """Return the name of an asset's file without folders, or the asset's RID if that is no usable file name."""
+    name = PurePosixPath(asset.filename).name
+    return asset.rid if name in ("", ".", "..") else name
+
+
+def _read_json_object(file: Path | None) -> Mapping[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file else {}
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}

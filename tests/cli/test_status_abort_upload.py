@@ -1,0 +1,146 @@
+"""``deriva-ml status``, ``abort`` and ``upload``: running and interrupted runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from waiting_run import start_waiting_run
+
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import MLTable
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+
+
+def row_status(ml: DerivaML, rid: str) -> str:
+    return ml.connection.catalog.select(MLTable.execution, {"RID": rid})[0]["Status"]
+
+
+def test_status_exit_code(cli, ml: DerivaML, run, config: ExecutionConfiguration) -> None:
+    """A completed run exits with 0; a failed one shows its error and exits with 1."""
+    with pytest.raises(ValueError), ml.create_execution(config) as failed:
+        raise ValueError("no data")
+    good, bad = cli("status", run().execution_rid), cli("status", failed.execution_rid)
+    assert (good.code, bad.code) == (0, 1)
+    assert "Completed" in good.stdout
+    assert "ValueError: no data" in bad.stdout
+
+
+def test_status_records_killed_process(cli, ml: DerivaML, home: Path) -> None:
+    """A run whose process was killed is shown and recorded as Aborted."""
+    with start_waiting_run(home) as (rid, process):
+        assert cli("status", rid).code == 0
+        process.kill()
+        process.wait(timeout=120)
+    assert row_status(ml, rid) == "Running"
+    result = cli("status", rid, "--json")
+    assert (result.code, result.json["status"]) == (1, "Aborted")
+    assert row_status(ml, rid) == "Aborted"
+
+
+def test_watch(home: Path) -> None:
+    """--watch prints each new status as one line of JSON and ends with the run."""
+    with start_waiting_run(home) as (rid, process):
+        command = [sys.executable, "-m", "deriva_ml_cli", "status", rid, "--watch", "--json", "--interval", "0.05"]
+        with subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.PIPE, text=True) as watching:
+            first = json.loads(watching.stdout.readline())
+            process.stdin.write("Epoch 1 is done\n")
+            process.stdin.flush()
+            second = json.loads(watching.stdout.readline())
+            process.stdin.close()
+            *_, last = [json.loads(line) for line in watching.stdout]
+            assert watching.wait(timeout=120) == 0
+    assert [each["status"] for each in (first, second, last)] == ["Running", "Running", "Completed"]
+    assert second["status_detail"] == "Epoch 1 is done"
+
+
+def test_abort_stops_the_process(cli, ml: DerivaML, home: Path) -> None:
+    """The process of a run is stopped, and its staged files are kept."""
+    with start_waiting_run(home) as (rid, process):
+        result = cli("abort", rid, "--yes", "--wait", "100")
+        assert (result.code, process.wait(timeout=120) != 0) == (0, True)
+    assert row_status(ml, rid) == "Aborted"
+    assert [asset.filename for asset in ml.restore_execution(rid).staged_assets()] == ["half.pt"]
+
+
+def test_abort_asks_for_confirmation(cli, exe: Execution, ml: DerivaML) -> None:
+    """Without --yes it asks; a no changes nothing, a yes aborts."""
+    assert cli("abort", exe.execution_rid, answer="n\n").code == 1
+    assert row_status(ml, exe.execution_rid) == "Created"
+    assert cli("abort", exe.execution_rid, answer="y\n").code == 0
+    assert row_status(ml, exe.execution_rid) == "Aborted"
+
+
+def test_abort_finished_execution(cli, run) -> None:
+    """A finished execution cannot be aborted."""
+    result = cli("abort", run().execution_rid, "--yes")
+    assert result.code == 1
+    assert "is Completed already" in result.stderr
+
+
+def test_abort_run_on_another_machine(cli, exe: Execution, ml: DerivaML) -> None:
+    """A run on another machine is an error that names it; --only-record records Aborted."""
+    with exe:
+        path = exe.working_dir / "journal.jsonl"
+        path.write_text(path.read_text().replace(f'"host":"{os.uname().nodename}"', '"host":"elsewhere"'))
+        result = cli("abort", exe.execution_rid, "--yes")
+        assert result.code == 1
+        assert f"process {os.getpid()} on elsewhere" in result.stderr
+        assert cli("abort", exe.execution_rid, "--yes", "--only-record").code == 0
+    assert row_status(ml, exe.execution_rid) == "Aborted"
+
+
+def test_upload_all(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The staged files of all runs are uploaded, none twice."""
+    made = []
+    for number in range(2):
+        with ml.create_execution(config) as exe:
+            exe.asset_file_path("Model", f"{number}.pt").write_text(f"model {number}")
+        made.append(exe)
+    found = cli("upload", "--json").json["executions"]
+    assert [(each["rid"], [file["filename"] for file in each["sent"]]) for each in found] == [
+        (exe.execution_rid, [f"{number}.pt"]) for number, exe in enumerate(made)
+    ]
+    assert cli("upload", "--json").json == {"executions": []}
+    assert "Everything is uploaded" in cli("upload").stdout
+
+
+def test_upload_skips_running_executions(cli, ml: DerivaML, home: Path) -> None:
+    """A running execution is skipped; a killed one is uploaded and recorded as Aborted."""
+    with start_waiting_run(home) as (rid, process):
+        (found,) = cli("upload", "--json").json["executions"]
+        assert (found["running"], found["sent"]) == (True, [])
+        assert "still running" in cli("upload").stdout
+        process.kill()
+        process.wait(timeout=120)
+    (found,) = cli("upload", "--json").json["executions"]
+    assert (found["rid"], [file["filename"] for file in found["sent"]]) == (rid, ["half.pt"])
+    assert row_status(ml, rid) == "Aborted"
+
+
+def test_failed_upload(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """An upload that fails is listed with its reason, the others are done, and the exit code is 1."""
+    made = []
+    for name in ("a.pt", "b.pt"):
+        with ml.create_execution(config) as exe:
+            path = exe.asset_file_path("Model", name)
+            path.write_text(name)
+        made.append(exe)
+    path = made[0].asset_file_path("Model", "a.pt")
+    path.unlink()
+    path.mkdir()
+    result = cli("upload", "--json")
+    assert result.code == 1
+    bad, good = result.json["executions"]
+    assert "a.pt" in bad["error"]
+    assert [file["filename"] for file in good["sent"]] == ["b.pt"]
+
+
+def test_unknown_execution(cli, ml: DerivaML) -> None:
+    """An unknown RID exits with 2."""
+    for command in ("status", "abort", "upload"):
+        assert cli(command, "9-ZZZZ").code == 2
