@@ -128,7 +128,7 @@ def masked(text: str) -> str:
         (r"\b[0-9a-f]{12,64}\b", "HASH"),
         (r"folder +\S+( *\n {12}\S+)*", "folder FOLDER"),
         (r"on +\S+(?=, process)", "on HOST"),
-        (r"(?<=row of )\S+(?=;)", "FOLDER"),
+        (r"(?<=row of )\S+(?=;| has )", "FOLDER"),
         (r"just now|\d+ \w+ ago", "AGO"),
         (r"\d+(\.\d+)*", "0"),
         (r"[▁-█]+", "▁"),
