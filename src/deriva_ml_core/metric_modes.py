@@ -1,4 +1,4 @@
-"""Which metric tells the best epoch, which of two of its values is better, and where each metric of a run stands."""
+"""Direction of metrics: whether larger is better, which metric is monitored, and summaries of a run's metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deriva_ml_core.models import MetricSummary, Progress
 
 __all__ = ["MonitoredValue", "larger_is_better", "select_monitored", "update_summaries"]
 
-_LARGER_IS_BETTER_PATTERN = (  # a text, since to compile it would cost every import of ours a millisecond
+_LARGER_IS_BETTER_PATTERN = (  # not compiled at import, which would cost a millisecond
     r"acc|accuracy|auc|auroc|f1|fbeta|fmeasure|precision|recall|score|iou|jaccard|dice|map|ndcg|psnr|ssim|bleu|rouge|"
     r"r2|kappa|mcc|reward|return|correct|hits|top\d+"
 )
@@ -20,11 +20,11 @@ _DEFAULT_MONITORS = ("val_loss", "loss", "train_loss")
 
 @dataclass(frozen=True)
 class MonitoredValue:
-    """One value of the metric that is watched.
+    """Value of the monitored metric.
 
     Args:
-        name: The metric.
-        value: Its value.
+        name: Name of the metric.
+        value: Value of the metric.
         larger_is_better: Whether larger values are better.
     """
 
@@ -33,7 +33,7 @@ class MonitoredValue:
     larger_is_better: bool
 
     def is_better_than(self, other: MonitoredValue | None) -> bool:
-        """Whether it is better than another; one of another metric counts as none, and NaN never is better."""
+        """Whether this value is better than another; NaN never is, and a value of another metric is ignored."""
         if math.isnan(self.value):
             return False
         if other is None or other.name != self.name or math.isnan(other.value):
@@ -42,7 +42,7 @@ class MonitoredValue:
 
 
 def larger_is_better(name: str) -> bool:
-    """Whether a metric of that name is one of those of which more is better; losses and errors are not."""
+    """Whether the name is that of a metric where larger is better, such as an accuracy; losses and errors are not."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     return not {"loss", "error", "err"} & set(words) and any(
         re.fullmatch(_LARGER_IS_BETTER_PATTERN, word) for word in words
@@ -50,15 +50,16 @@ def larger_is_better(name: str) -> bool:
 
 
 def select_monitored(metrics: Mapping[str, float], monitor: str | None, mode: str | None) -> MonitoredValue | None:
-    """The score of an epoch.
+    """Return the monitored value of an epoch.
 
     Args:
-        metrics: The epoch's values by name.
-        monitor: The metric; None for the first there is of ``val_loss``, ``loss``, ``train_loss`` and any other loss.
-        mode: ``min`` or ``max``; None to tell by the name.
+        metrics: Values of the epoch by metric name.
+        monitor: Name of the metric; None for the first one present of ``val_loss``, ``loss``, ``train_loss`` and any
+            other loss.
+        mode: ``min`` or ``max``; None to decide by the name.
 
     Returns:
-        None where the epoch has no such metric.
+        The value; None if the epoch has no such metric.
     """
     names = (
         (monitor,) if monitor else (*_DEFAULT_MONITORS, *(name for name in sorted(metrics) if "loss" in name.lower()))
@@ -72,24 +73,24 @@ def select_monitored(metrics: Mapping[str, float], monitor: str | None, mode: st
 def update_summaries(
     summaries: Mapping[tuple[str, str], MetricSummary], progress: Progress
 ) -> dict[tuple[str, str], MetricSummary]:
-    """Where the metrics stand of which a status tells.
+    """Return the summaries of the metrics in a status, updated with its values.
 
     Args:
-        summaries: Where the metrics stood before, by stage and name.
-        progress: What the status tells.
+        summaries: Summaries so far, by stage and metric name.
+        progress: Progress reported with the status.
     """
-    found = {}
+    updated = {}
     for name, value in progress.metrics.items():
         key = (progress.stage, name)
         values = [(progress.bests or {}).get(name), (value, progress.epoch)]
-        found[key] = _update_summary(summaries.get(key), key, (progress.modes or {}).get(name), filter(None, values))
-    return found
+        updated[key] = _update_summary(summaries.get(key), key, (progress.modes or {}).get(name), filter(None, values))
+    return updated
 
 
 def _update_summary(
     previous: MetricSummary | None, key: tuple[str, str], mode: str | None, values: Iterable[tuple[float, int | None]]
 ) -> MetricSummary:
-    """Where a metric stands after further values, each with its epoch, in their order."""
+    """Return the summary of a metric after further values, each with its epoch, in order."""
     stage, name = key
     larger = previous.larger_is_better if previous else larger_is_better(name)
     larger = larger if mode is None else mode == "max"

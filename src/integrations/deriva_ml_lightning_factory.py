@@ -1,4 +1,4 @@
-"""What Lightning asks by an entry point whenever a Trainer is made: light, since most are not ours to record."""
+"""Entry point that Lightning calls for each new Trainer; it imports nothing heavy, since most are not recorded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["callbacks"]
 
 
 def callbacks() -> list[object]:
-    """The callbacks that ``deriva_ml_lightning.autolog()`` adds; none where nobody has called it."""
+    """Return the callbacks that ``deriva_ml_lightning.autolog()`` adds; none unless it was called."""
     autolog = sys.modules.get("deriva_ml_lightning.autolog")
     return [] if autolog is None else list(autolog.added_callbacks())

@@ -48,6 +48,7 @@ OLD_NAMES = {
         "News": "NotificationHooks",
         "Questions": "FirstResultHooks",
     },
+    "deriva_ml_core.training": {"Opening": "ExecutionFactory", "OptionWords": "TrainingKwargs"},
     "deriva_ml_core.testing": {"Heard": "HookCall", "NewsRecorder": "HookRecorder"},
 }
 PAIRS = [(module, old, new) for module, names in OLD_NAMES.items() for old, new in names.items()]

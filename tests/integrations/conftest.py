@@ -1,4 +1,4 @@
-"""What the tests of trainings start from: a catalog of their own, and executions in it."""
+"""Fixtures for tests of trainings: a new catalog, and executions in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
-from trainings import Line
+from training_helpers import CatalogLink
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core.execution import Execution
@@ -18,22 +18,22 @@ os.environ["KERAS_BACKEND"] = "torch"
 
 
 @pytest.fixture
-def line() -> Line:
-    """The line to the catalog."""
-    return Line()
+def catalog_link() -> CatalogLink:
+    """The connection to the catalog."""
+    return CatalogLink()
 
 
 @pytest.fixture
-def ml(line: Line) -> DerivaML:
-    """An embedded catalog of the test's own, at the end of the line."""
+def ml(catalog_link: CatalogLink) -> DerivaML:
+    """A new embedded catalog behind the connection."""
     plugins = load_plugins(os.environ)
-    plugins.register(line)
+    plugins.register(catalog_link)
     return DerivaML(plugins=plugins, exit_timeout=3)
 
 
 @pytest.fixture
 def new_execution(ml: DerivaML) -> Callable[[], Execution]:
-    """Makes executions of one workflow of type Training."""
+    """Factory for executions of one workflow of type Training."""
     workflow = Workflow(
         name="Training under test", workflow_type="Training", url="https://example.org/train.py", checksum="a1b2c3"
     )
@@ -42,20 +42,20 @@ def new_execution(ml: DerivaML) -> Callable[[], Execution]:
 
 @pytest.fixture
 def execution(new_execution: Callable[[], Execution]) -> Execution:
-    """One execution, not yet begun."""
+    """An execution that has not started."""
     return new_execution()
 
 
 @pytest.fixture(params=["lightning.pytorch", "pytorch_lightning"])
 def package(request: pytest.FixtureRequest) -> ModuleType:
-    """One of the two packages; the other's cases run where it is installed."""
+    """Each of the two packages, if installed."""
     pytest.importorskip(request.param, reason=f"{request.param} is not installed")
     return importlib.import_module(request.param)
 
 
 @pytest.fixture
 def lightning() -> ModuleType:
-    """Either package, where which one does not matter."""
+    """One of the two packages, for tests in which the package does not matter."""
     for name in ("lightning.pytorch", "pytorch_lightning"):
         if importlib.util.find_spec(name.partition(".")[0]):
             return importlib.import_module(name)

@@ -20,8 +20,8 @@ for name in ("torch", "sklearn", "PIL", "rich"):
     pytest.importorskip(name, reason=f"{name}, which the examples use, is not installed")
 
 
-def run(example: str, home: Path, *options: str) -> str:
-    """Run an example in a folder of its own, and return what it prints."""
+def run_example(example: str, home: Path, *options: str) -> str:
+    """Run an example in its own folder, and return its output."""
     home.mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, EXAMPLES / example, "--home", home, "--epochs", "2", *options],
@@ -35,31 +35,31 @@ def run(example: str, home: Path, *options: str) -> str:
     return done.stdout
 
 
-def kept_last(training: RecordedExecution) -> str:
-    """The name of the last checkpoint; one that is best is there as well."""
+def last_checkpoint(training: RecordedExecution) -> str:
+    """Return the name of the last checkpoint, which may also be the best."""
     checkpoints = [asset for asset in training.list_assets("Output") if "Model_File" in asset.asset_types]
     assert any("Best_Checkpoint" in asset.asset_types for asset in checkpoints)
     (last,) = (asset for asset in checkpoints if "Last_Checkpoint" in asset.asset_types)
     return last.filename
 
 
-def counts(ml: DerivaML) -> dict[str, int]:
-    """How many rows there are of what must not be made twice."""
+def row_counts(ml: DerivaML) -> dict[str, int]:
+    """Return the number of rows that a second run must not add."""
     tables = ("Workflow", "Image", "Dataset", "Dataset_Version", "Dataset_Image", "Dataset_Dataset")
     return {table: len(ml.select_rows(table)) for table in tables}
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A catalog after the first run with Lightning, and what that run printed."""
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A catalog after the first run with Lightning, and the output of that run."""
     pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
     home = tmp_path_factory.mktemp("examples") / "home"
-    return home, run("digits_lightning.py", home)
+    return home, run_example("digits_lightning.py", home)
 
 
-def test_the_data_are_images_in_a_dataset_with_two_parts(printed: tuple[Path, str]) -> None:
-    """1,797 PNG images lie in one dataset, through its parts for training and for testing, made by an execution."""
-    ml = DerivaML(f"file:{printed[0]}")
+def test_dataset(first_run: tuple[Path, str]) -> None:
+    """1,797 PNG images are in one dataset, through its training and testing parts, made by an execution."""
+    ml = DerivaML(f"file:{first_run[0]}")
     whole = next(dataset for dataset in ml.find_datasets() if dataset.list_dataset_children())
     parts = {part.dataset_types: len(part.list_dataset_members()["Image"]) for part in whole.list_dataset_children()}
     assert parts == {("Training",): 1437, ("Testing",): 360}
@@ -81,21 +81,21 @@ def test_the_data_are_images_in_a_dataset_with_two_parts(printed: tuple[Path, st
     assert whole.dataset_history()[-1].execution is not None
 
 
-def test_a_training_is_on_record(printed: tuple[Path, str]) -> None:
-    """The run is completed, names the dataset that it read in its version, and keeps its last checkpoint."""
-    ml = DerivaML(f"file:{printed[0]}")
+def test_training_is_recorded(first_run: tuple[Path, str]) -> None:
+    """The run is completed, has the dataset version that it read, and keeps its last checkpoint."""
+    ml = DerivaML(f"file:{first_run[0]}")
     training = ml.find_executions(workflow_type="Training")[-1]
     assert training.status is Status.completed
     (read,) = training.list_input_datasets()
     assert read.version == ml.lookup_dataset(read.rid).current_version
     outputs = {asset.filename for asset in training.list_assets("Output")}
     assert {"metrics.jsonl", "training.json", "configuration.json"} <= outputs
-    assert kept_last(training) == "epoch-0002.ckpt"
+    assert last_checkpoint(training) == "epoch-0002.ckpt"
 
 
-def test_what_is_printed_is_what_is_recorded(printed: tuple[Path, str]) -> None:
-    """A person reads the workflow's URL and checksum, the input, each status, and each output with size and MD5."""
-    home, text = printed
+def test_output_matches_record(first_run: tuple[Path, str]) -> None:
+    """The output has the workflow's URL and checksum, the input, each status, and each output with size and MD5."""
+    home, text = first_run
     ml = DerivaML(f"file:{home}")
     training = ml.find_executions(workflow_type="Training")[-1]
     workflow = ml.lookup_workflow(training.workflow_rid)
@@ -108,10 +108,10 @@ def test_what_is_printed_is_what_is_recorded(printed: tuple[Path, str]) -> None:
     assert re.search(r"Verified 1,8\d\d stored files, .*: every byte is as it was recorded", text)
 
 
-def test_flipped_bytes_are_found(printed: tuple[Path, str], tmp_path: Path) -> None:
-    """The verification at the end reads the bytes: with one image changed in the store, it fails and names it."""
+def test_changed_bytes_are_found(first_run: tuple[Path, str], tmp_path: Path) -> None:
+    """With one stored image changed, the verification at the end fails and names it."""
     home = tmp_path / "copy"
-    subprocess.run(["cp", "-r", printed[0], home], check=True)
+    subprocess.run(["cp", "-r", first_run[0], home], check=True)
     ml = DerivaML(f"file:{home}")
     image = ml.lookup_asset(ml.select_rows("Image")[0]["RID"])
     stored = next(path for path in home.rglob(f"*{image.md5}*") if path.is_file())
@@ -130,46 +130,46 @@ show_run(DerivaML("file:{home}"), {training.execution_rid!r})
     assert image.md5 in done.stderr
 
 
-def test_a_second_run_makes_nothing_twice(printed: tuple[Path, str]) -> None:
-    """Run again, the example reuses workflow, images and dataset; the one new thing is the execution."""
-    home, _ = printed
+def test_second_run_reuses_rows(first_run: tuple[Path, str]) -> None:
+    """A second run reuses workflow, images and dataset; only the execution is new."""
+    home, _ = first_run
     ml = DerivaML(f"file:{home}")
-    before = counts(ml)
+    before = row_counts(ml)
     first = len(ml.find_executions())
-    run("digits_lightning.py", home)
-    assert counts(ml) == before
+    run_example("digits_lightning.py", home)
+    assert row_counts(ml) == before
     assert len(ml.find_executions()) == first + 1
 
 
-def test_keras_reads_the_same_dataset(printed: tuple[Path, str]) -> None:
-    """The Keras example trains on the dataset that is there, as a workflow of its own."""
+def test_keras_example(first_run: tuple[Path, str]) -> None:
+    """The Keras example trains on the existing dataset, with a workflow of its own."""
     pytest.importorskip("keras", reason="keras is not installed")
-    home, _ = printed
+    home, _ = first_run
     ml = DerivaML(f"file:{home}")
-    before = counts(ml)
-    text = run("digits_keras.py", home)
-    assert counts(ml) == before | {"Workflow": before["Workflow"] + 1}
+    before = row_counts(ml)
+    text = run_example("digits_keras.py", home)
+    assert row_counts(ml) == before | {"Workflow": before["Workflow"] + 1}
     (newest,) = ml.find_executions(workflow_type="Training", limit=1)
-    assert kept_last(newest) == "epoch-0002.keras"
+    assert last_checkpoint(newest) == "epoch-0002.keras"
     assert newest.execution_rid in text
 
 
-def test_a_loop_of_its_own_reads_the_same_dataset(printed: tuple[Path, str]) -> None:
-    """The example without a framework leaves the same record: statuses, settings, metrics, best and last checkpoint."""
-    home, _ = printed
+def test_torch_loop_example(first_run: tuple[Path, str]) -> None:
+    """The example without a framework leaves the same record: statuses, settings, metrics, checkpoints."""
+    home, _ = first_run
     ml = DerivaML(f"file:{home}")
-    before = counts(ml)
-    text = run("torch_loop.py", home)
-    assert counts(ml) == before | {"Workflow": before["Workflow"] + 1}
+    before = row_counts(ml)
+    text = run_example("torch_loop.py", home)
+    assert row_counts(ml) == before | {"Workflow": before["Workflow"] + 1}
     (newest,) = ml.find_executions(workflow_type="Training", limit=1)
     assert newest.status is Status.completed
-    assert kept_last(newest) == "epoch-0002.pt"
+    assert last_checkpoint(newest) == "epoch-0002.pt"
     assert {"metrics.jsonl", "training.json"} <= {asset.filename for asset in newest.list_assets("Output")}
     assert re.search(r"Epoch 2/2: loss=\S+, val_accuracy=0\.[89]", text)
 
 
 @pytest.mark.parametrize("example", ["digits_lightning.py", "digits_keras.py", "torch_loop.py"])
-def test_an_example_is_short(example: str) -> None:
-    """What a user copies is less than 60 lines, blank ones not counted."""
+def test_examples_are_short(example: str) -> None:
+    """Each example has less than 60 lines, blank ones not counted."""
     text = (EXAMPLES / example).read_text()
     assert sum(1 for line in text.splitlines() if line.strip()) < 60

@@ -1,4 +1,4 @@
-"""The callback on each backend that Keras runs on here, and without TensorFlow."""
+"""`DerivaMLCallback` on each available Keras backend, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_a_backend_of_keras(backend: str) -> None:
-    """A fit with the callback, and one with autolog, end in the same weights as one without, and load no TensorFlow."""
+def test_backend(backend: str) -> None:
+    """Fits with the callback and with autolog give the same weights as one without, and do not load TensorFlow."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend}, the backend that this runs Keras on, is not installed")
     environ = {**os.environ, "KERAS_BACKEND": backend}

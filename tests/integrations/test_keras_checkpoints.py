@@ -1,4 +1,4 @@
-"""Which checkpoints of Keras are kept: ours, and those of the user's own callbacks."""
+"""Checkpoints of Keras fits: those of the option ``checkpoints``, and those of the user's callbacks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keras_trainings import NUMPY_2, At, Losses, compiled, fit, keras, staged
-from trainings import outputs
+from keras_helpers import NUMPY_2, CallAtEpoch, SetLosses, compile_model, fit, keras, staged_types
+from training_helpers import outputs
 
 from deriva_ml import DerivaML
 from deriva_ml_core.execution import Execution
@@ -21,18 +21,18 @@ LOSSES = (3.0, 1.0, 2.0)
 """The second epoch is the best."""
 
 
-def recorded(execution: Execution, *callbacks: Any, **options: Any) -> DerivaMLCallback:
-    """Fit three epochs with these losses, other callbacks and options of ours; nothing is sent."""
-    ours = DerivaMLCallback(execution, **{"upload": "never"} | options)
-    fit(compiled(), Losses(*LOSSES), *callbacks, ours)
-    return ours
+def record_fit(execution: Execution, *callbacks: Any, **options: Any) -> DerivaMLCallback:
+    """Fit three epochs with these losses, other callbacks and options, without an upload."""
+    recorded = DerivaMLCallback(execution, **{"upload": "never"} | options)
+    fit(compile_model(), SetLosses(*LOSSES), *callbacks, recorded)
+    return recorded
 
 
-# Ours
+# The option checkpoints
 
 
 @pytest.mark.parametrize(
-    ("which", "kept"),
+    ("which", "expected"),
     [
         ("best+last", {"epoch-0002.keras": {BEST}, "epoch-0003.keras": {LAST}}),
         ("best", {"epoch-0002.keras": {BEST}}),
@@ -41,33 +41,33 @@ def recorded(execution: Execution, *callbacks: Any, **options: Any) -> DerivaMLC
         ("none", {}),
     ],
 )
-def test_those_are_kept_that_were_asked_for(execution: Execution, which: str, kept: dict[str, set[str]]) -> None:
-    """By the option ``checkpoints``, best and last told apart by their types; what is superseded is gone."""
+def test_checkpoint_policies(execution: Execution, which: str, expected: dict[str, set[str]]) -> None:
+    """The option decides what is kept; best and last have their types; superseded files are deleted."""
     with execution:
-        ours = recorded(execution, checkpoints=which)
-    assert staged(execution) == {name: types | {MODEL} for name, types in kept.items()}
-    assert {path.name for path in ours.execution.working_dir.rglob("*.keras")} == set(kept)
+        recorded = record_fit(execution, checkpoints=which)
+    assert staged_types(execution) == {name: types | {MODEL} for name, types in expected.items()}
+    assert {path.name for path in recorded.execution.working_dir.rglob("*.keras")} == set(expected)
 
 
-def test_weights_alone_are_kept_where_asked(execution: Execution) -> None:
-    """``weights_only`` leaves a ``.weights.h5`` that the model takes back."""
-    model = compiled()
+def test_weights_only(execution: Execution) -> None:
+    """``weights_only`` leaves a ``.weights.h5`` file that the model loads."""
+    model = compile_model()
     with execution:
         fit(model, DerivaMLCallback(execution, checkpoints="last", weights_only=True, upload="never"), epochs=1)
-    assert set(staged(execution)) == {"epoch-0001.weights.h5"}
-    other = compiled()
+    assert set(staged_types(execution)) == {"epoch-0001.weights.h5"}
+    other = compile_model()
     other.load_weights(next(execution.working_dir.rglob("*.weights.h5")))
     assert [w.tolist() for w in other.get_weights()] == [w.tolist() for w in model.get_weights()]
 
 
-def test_checkpoints_within_an_epoch_are_kept_where_asked(execution: Execution) -> None:
-    """``save_every_n_steps`` keeps one within an epoch, with the weights of that step, until the next."""
+def test_save_every_n_steps(execution: Execution) -> None:
+    """``save_every_n_steps`` keeps a checkpoint with the weights of that step, until the next."""
 
     def fail() -> None:
         raise ZeroDivisionError
 
     weights: list[Any] = []
-    model = compiled()
+    model = compile_model()
     with pytest.raises(ZeroDivisionError), execution:
         look = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: (
@@ -75,121 +75,131 @@ def test_checkpoints_within_an_epoch_are_kept_where_asked(execution: Execution) 
             )
         )
         fit(model, DerivaMLCallback(execution, save_every_n_steps=3, upload="never"), look)
-    assert staged(execution) == {"step-00000003.keras": {MODEL, LAST}}
-    kept = keras.models.load_model(next(execution.working_dir.rglob("*.keras")))
-    assert [w.tolist() for w in kept.get_weights()] == weights[2]
+    assert staged_types(execution) == {"step-00000003.keras": {MODEL, LAST}}
+    restored = keras.models.load_model(next(execution.working_dir.rglob("*.keras")))
+    assert [w.tolist() for w in restored.get_weights()] == weights[2]
 
 
-def test_names_follow_the_template(execution: Execution) -> None:
-    """``filename`` names epoch, step and metrics."""
+def test_filename_template(execution: Execution) -> None:
+    """``filename`` is formatted with epoch, step and metrics."""
     with execution:
-        recorded(execution, checkpoints="best", filename="{epoch:02d}-{loss:.1f}-{step}")
-    assert set(staged(execution)) == {"02-1.0-8.keras"}
+        record_fit(execution, checkpoints="best", filename="{epoch:02d}-{loss:.1f}-{step}")
+    assert set(staged_types(execution)) == {"02-1.0-8.keras"}
 
 
-def test_ours_are_not_copied_into_the_store(ml: DerivaML, execution: Execution) -> None:
-    """What we wrote and renamed shares its bytes with the store: sent while the run runs, and still in its place."""
+def test_checkpoint_is_hard_linked(ml: DerivaML, execution: Execution) -> None:
+    """A checkpoint shares its bytes with the store and stays at its path during the run."""
     with execution:
-        fit(compiled(), DerivaMLCallback(execution, checkpoints="last"), epochs=1)
+        fit(compile_model(), DerivaMLCallback(execution, checkpoints="last"), epochs=1)
         (path,) = execution.working_dir.rglob("epoch-0001.keras")
         assert path.stat().st_nlink == 2
         keras.models.load_model(path)
     outputs(ml, execution, "Model")
 
 
-# The user's own
+# ModelCheckpoints of the user
 
 
-@pytest.mark.parametrize("ours_first", [True, False])
-def test_the_users_checkpoints_are_kept_from_where_they_are(
-    ml: DerivaML, execution: Execution, tmp_path: Path, ours_first: bool
-) -> None:
-    """With a ModelCheckpoint ours are off; its file is sent with its newest content, and stays, in any order."""
-    path, model = tmp_path / "mine" / "best.keras", compiled()
-    theirs = keras.callbacks.ModelCheckpoint(path, monitor="loss", save_best_only=True)
-    ours = DerivaMLCallback(execution)
+@pytest.mark.parametrize("callback_first", [True, False])
+def test_user_checkpoint_is_recorded(ml: DerivaML, execution: Execution, tmp_path: Path, callback_first: bool) -> None:
+    """With a ModelCheckpoint, its file is uploaded with its newest content and stays, in any callback order."""
+    path, model = tmp_path / "mine" / "best.keras", compile_model()
+    model_checkpoint = keras.callbacks.ModelCheckpoint(path, monitor="loss", save_best_only=True)
+    recorded = DerivaMLCallback(execution)
     with execution:
-        fit(model, Losses(*LOSSES), *([ours, theirs] if ours_first else [theirs, ours]))
-    kept = outputs(ml, execution, "Model")
-    assert {name: set(asset.asset_types) for name, asset in kept.items()} == {"best.keras": {MODEL, BEST, LAST}}
-    assert execution.download_asset(kept["best.keras"]).read_bytes() == path.read_bytes()
+        fit(
+            model,
+            SetLosses(*LOSSES),
+            *([recorded, model_checkpoint] if callback_first else [model_checkpoint, recorded]),
+        )
+    assets = outputs(ml, execution, "Model")
+    assert {name: set(asset.asset_types) for name, asset in assets.items()} == {"best.keras": {MODEL, BEST, LAST}}
+    assert execution.download_asset(assets["best.keras"]).read_bytes() == path.read_bytes()
     assert int(keras.models.load_model(path).optimizer.iterations) == 8
 
 
-@pytest.mark.parametrize("ours_first", [True, False])
-def test_each_of_the_users_checkpoints_is_kept(execution: Execution, tmp_path: Path, ours_first: bool) -> None:
-    """Of names with fields all are kept; the best by what the ModelCheckpoint watches and the last have their types."""
-    theirs = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch:02d}-{loss:.1f}.keras", monitor="loss")
-    ours = DerivaMLCallback(execution, upload="never")
+@pytest.mark.parametrize("callback_first", [True, False])
+def test_all_user_checkpoints_are_recorded(execution: Execution, tmp_path: Path, callback_first: bool) -> None:
+    """With fields in the name, all files are recorded; the best and the last have their types."""
+    model_checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch:02d}-{loss:.1f}.keras", monitor="loss")
+    recorded = DerivaMLCallback(execution, upload="never")
     with execution:
-        fit(compiled(), Losses(*LOSSES), *([ours, theirs] if ours_first else [theirs, ours]))
-    assert staged(execution) == {"01-3.0.keras": {MODEL}, "02-1.0.keras": {MODEL, BEST}, "03-2.0.keras": {MODEL, LAST}}
+        fit(
+            compile_model(),
+            SetLosses(*LOSSES),
+            *([recorded, model_checkpoint] if callback_first else [model_checkpoint, recorded]),
+        )
+    assert staged_types(execution) == {
+        "01-3.0.keras": {MODEL},
+        "02-1.0.keras": {MODEL, BEST},
+        "03-2.0.keras": {MODEL, LAST},
+    }
 
 
-def test_best_and_last_of_two_callbacks_are_told_apart(execution: Execution, tmp_path: Path) -> None:
-    """One ModelCheckpoint for the best, another for the last, with weights alone."""
+def test_best_and_last_of_two_callbacks(execution: Execution, tmp_path: Path) -> None:
+    """One ModelCheckpoint writes the best and another the last, as weights only; each file has its type."""
     best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="loss", save_best_only=True)
     last = keras.callbacks.ModelCheckpoint(tmp_path / "last.weights.h5", save_weights_only=True)
     with execution:
-        recorded(execution, best, last)
-    assert staged(execution) == {"best.keras": {MODEL, BEST}, "last.weights.h5": {MODEL, LAST}}
+        record_fit(execution, best, last)
+    assert staged_types(execution) == {"best.keras": {MODEL, BEST}, "last.weights.h5": {MODEL, LAST}}
 
 
-def test_what_the_user_deletes_is_neither_sent_nor_missed(ml: DerivaML, execution: Execution, tmp_path: Path) -> None:
-    """A file that is gone leaves the list."""
-    theirs = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
-    delete = At(2, (tmp_path / "1.keras").unlink)
+def test_deleted_checkpoint_is_unstaged(ml: DerivaML, execution: Execution, tmp_path: Path) -> None:
+    """A deleted file is unstaged."""
+    model_checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    delete = CallAtEpoch(2, (tmp_path / "1.keras").unlink)
     with execution:
-        fit(compiled(), theirs, delete, DerivaMLCallback(execution))
+        fit(compile_model(), model_checkpoint, delete, DerivaMLCallback(execution))
     assert set(outputs(ml, execution, "Model")) == {"2.keras", "3.keras"}
 
 
-def test_what_lay_there_before_is_not_of_this_fit(execution: Execution, tmp_path: Path) -> None:
-    """Files of an earlier run under names that fit the template are left alone."""
+def test_earlier_files_are_ignored(execution: Execution, tmp_path: Path) -> None:
+    """Files of an earlier run that match the template are ignored."""
     (tmp_path / "99.keras").write_text("of another run")
     with execution:
-        recorded(execution, keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"))
-    assert set(staged(execution)) == {"1.keras", "2.keras", "3.keras"}
+        record_fit(execution, keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"))
+    assert set(staged_types(execution)) == {"1.keras", "2.keras", "3.keras"}
 
 
-def test_who_asks_for_ours_does_not_get_the_users(execution: Execution, tmp_path: Path) -> None:
-    """With ``checkpoints=`` ours are kept, and the user's ModelCheckpoint is his own affair."""
+def test_checkpoints_option_ignores_user_checkpoints(execution: Execution, tmp_path: Path) -> None:
+    """With ``checkpoints=``, files of a ModelCheckpoint are not recorded."""
     with execution:
-        recorded(execution, keras.callbacks.ModelCheckpoint(tmp_path / "mine.keras"), checkpoints="best")
-    assert set(staged(execution)) == {"epoch-0002.keras"}
+        record_fit(execution, keras.callbacks.ModelCheckpoint(tmp_path / "mine.keras"), checkpoints="best")
+    assert set(staged_types(execution)) == {"epoch-0002.keras"}
     assert (tmp_path / "mine.keras").exists()
 
 
-def test_the_users_checkpoint_in_the_staging_folder_is_kept(ml: DerivaML, execution: Execution) -> None:
-    """A path that ``asset_file_path`` gave serves; each of two fits that write it in place sends its own content."""
-    model, ours = compiled(), DerivaMLCallback(execution)
+def test_user_checkpoint_in_staging_folder(ml: DerivaML, execution: Execution) -> None:
+    """A path from ``asset_file_path`` works; two fits that write to it in place upload their own content."""
+    model, recorded = compile_model(), DerivaMLCallback(execution)
     with execution:
         path = execution.asset_file_path("Model", "mine.keras", asset_types=["Model_File", "Derived"])
-        theirs = keras.callbacks.ModelCheckpoint(path, monitor="loss")
+        model_checkpoint = keras.callbacks.ModelCheckpoint(path, monitor="loss")
         for _ in range(2):
-            fit(model, theirs, ours, epochs=1)
-    found = [
+            fit(model, model_checkpoint, recorded, epochs=1)
+    assets = [
         each for each in ml.lookup_execution(execution.execution_rid).list_assets("Output") if each.table == "Model"
     ]
-    assert [each.filename for each in found] == ["mine.keras", "mine.keras"]
-    assert {"Derived", BEST, LAST} <= set(found[0].asset_types)
-    assert found[0].md5 != found[1].md5
-    for each in found:
+    assert [each.filename for each in assets] == ["mine.keras", "mine.keras"]
+    assert {"Derived", BEST, LAST} <= set(assets[0].asset_types)
+    assert assets[0].md5 != assets[1].md5
+    for each in assets:
         ml.verify_asset(each)
 
 
-def test_two_files_of_one_name_are_both_kept(execution: Execution, tmp_path: Path) -> None:
-    """Two callbacks that write ``best.keras`` in two folders: the second is named with its folder."""
+def test_two_files_with_one_name(execution: Execution, tmp_path: Path) -> None:
+    """Two callbacks that write ``best.keras`` in two folders: the second gets its folder's name."""
     one = keras.callbacks.ModelCheckpoint(tmp_path / "a" / "best.keras", monitor="loss", save_best_only=True)
     other = keras.callbacks.ModelCheckpoint(tmp_path / "b" / "best.keras")
     with execution:
-        recorded(execution, one, other)
-    assert set(staged(execution)) == {"best.keras", "b/best.keras"}
+        record_fit(execution, one, other)
+    assert set(staged_types(execution)) == {"best.keras", "b/best.keras"}
 
 
-def test_the_users_checkpoints_within_an_epoch_are_kept(execution: Execution, tmp_path: Path) -> None:
-    """With ``save_freq`` in batches, what was written before a failure in the same epoch is kept."""
-    theirs = keras.callbacks.ModelCheckpoint(
+def test_user_checkpoints_within_epoch(execution: Execution, tmp_path: Path) -> None:
+    """With ``save_freq`` in batches, a file written before a failure in the same epoch is recorded."""
+    model_checkpoint = keras.callbacks.ModelCheckpoint(
         tmp_path / "{epoch}-{batch}.weights.h5", save_freq=2, save_weights_only=True
     )
 
@@ -199,18 +209,18 @@ def test_the_users_checkpoints_within_an_epoch_are_kept(execution: Execution, tm
 
     stop = keras.callbacks.LambdaCallback(on_train_batch_end=fail)
     with pytest.raises(ZeroDivisionError), execution:
-        fit(compiled(), theirs, stop, DerivaMLCallback(execution))
-    assert set(staged(execution)) == {"1-2.weights.h5", "1-4.weights.h5"}
+        fit(compile_model(), model_checkpoint, stop, DerivaMLCallback(execution))
+    assert set(staged_types(execution)) == {"1-2.weights.h5", "1-4.weights.h5"}
 
 
-def test_the_users_checkpoints_in_another_fit_are_its_own(
+def test_user_checkpoint_of_two_runs(
     ml: DerivaML, execution: Execution, new_execution: Callable[[], Execution], tmp_path: Path
 ) -> None:
     """A path that two runs write gives each run its own content."""
-    path, model = tmp_path / "last.keras", compiled()
-    theirs, other = keras.callbacks.ModelCheckpoint(path), new_execution()
+    path, model = tmp_path / "last.keras", compile_model()
+    model_checkpoint, other = keras.callbacks.ModelCheckpoint(path), new_execution()
     for each in (execution, other):
         with each:
-            fit(model, theirs, DerivaMLCallback(each), epochs=1)
+            fit(model, model_checkpoint, DerivaMLCallback(each), epochs=1)
     one, two = (outputs(ml, each, "Model")["last.keras"] for each in (execution, other))
     assert one.md5 != two.md5

@@ -1,4 +1,4 @@
-"""Which files of a Lightning training become assets, in real fits: the Trainer's own checkpoints, and ours."""
+"""Checkpoints of Lightning fits: those of the Trainer's ModelCheckpoints, and those of the option ``checkpoints``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from trainings import outputs, told
+from training_helpers import outputs, status_messages
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from lightnings import IGNORED, callback, held_out, loader, model_of, own_callback, trainer_of  # noqa: E402
+from lightning_helpers import (  # noqa: E402
+    IGNORED,
+    create_model,
+    create_trainer,
+    execution_callback,
+    own_callback,
+    training_loader,
+    validation_loader,
+)
 
 from deriva_ml import DerivaML  # noqa: E402
 from deriva_ml_core.definitions import Status  # noqa: E402
@@ -27,10 +35,10 @@ pytestmark = [*IGNORED, pytest.mark.filterwarnings("ignore:Checkpoint directory 
 
 
 def fit(package: ModuleType, *callbacks: Any, **options: Any) -> Any:
-    """A fit of four epochs with validation whose Trainer may have checkpoints of its own; returns the Trainer."""
+    """Fit four epochs with validation, with the Trainer's own checkpoints enabled, and return the Trainer."""
     ckpt_path = options.pop("ckpt_path", None)
-    trainer = trainer_of(package, *callbacks, **{"enable_checkpointing": True, "max_epochs": 4} | options)
-    trainer.fit(model_of(package), loader(), held_out(), ckpt_path=ckpt_path, weights_only=False)
+    trainer = create_trainer(package, *callbacks, **{"enable_checkpointing": True, "max_epochs": 4} | options)
+    trainer.fit(create_model(package), training_loader(), validation_loader(), ckpt_path=ckpt_path, weights_only=False)
     return trainer
 
 
@@ -42,11 +50,11 @@ def types_of(ml: DerivaML, execution: Execution) -> dict[str, set[str]]:
     return {name: set(asset.asset_types) - {"Model_File"} for name, asset in outputs(ml, execution, "Model").items()}
 
 
-def test_the_trainers_own_checkpoints_are_recorded(ml: DerivaML, execution: Execution, package: ModuleType) -> None:
-    """A ModelCheckpoint writes into the staging folder; what it deletes is not sent; best and last have their types."""
+def test_model_checkpoints_are_recorded(ml: DerivaML, execution: Execution, package: ModuleType) -> None:
+    """A ModelCheckpoint writes into the staging folder; deleted files are not uploaded; best and last have types."""
     own = package.callbacks.ModelCheckpoint(monitor="val_loss", save_top_k=2, save_last=True, filename="{epoch}")
     with execution:
-        fit(package, callback(execution, upload="never"), own)
+        fit(package, execution_callback(execution, upload="never"), own)
         assert Path(own.dirpath) == execution.working_dir / "outputs" / "Model"
         kept = {Path(path).name for path in own.best_k_models}
         assert staged_names(execution) == {*kept, "last.ckpt"}
@@ -58,60 +66,54 @@ def test_the_trainers_own_checkpoints_are_recorded(ml: DerivaML, execution: Exec
     }
 
 
-def test_the_usual_trainer_keeps_its_last_checkpoint(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
-    """Where nobody asked for anything, the one checkpoint that Lightning keeps is recorded, and not copied."""
+def test_default_trainer_checkpoint(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """The one checkpoint of a default Trainer is recorded and not copied."""
     with execution:
-        trainer = fit(lightning, callback(execution))
+        trainer = fit(lightning, execution_callback(execution))
         path = Path(trainer.checkpoint_callback.best_model_path)
         assert path.stat().st_nlink == 2  # one name here, one in the store
     assert types_of(ml, execution) == {path.name: {"Last_Checkpoint"}}
 
 
-def test_a_folder_of_the_users_stays_his(
-    ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path
-) -> None:
-    """With ``dirpath`` set, files are written there and stay there; those that are left at the end are sent."""
+def test_user_dirpath_is_respected(ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path) -> None:
+    """With ``dirpath``, files stay in that folder; those present at the end are uploaded."""
     own = lightning.callbacks.ModelCheckpoint(dirpath=tmp_path / "mine", monitor="val_loss", save_top_k=1)
     with execution:
-        fit(lightning, callback(execution), own)
+        fit(lightning, execution_callback(execution), own)
     assert [Path(own.best_model_path)] == list((tmp_path / "mine").iterdir())
     assert types_of(ml, execution) == {Path(own.best_model_path).name: {"Best_Checkpoint", "Last_Checkpoint"}}
 
 
 @pytest.mark.parametrize("where", [None, "mine"])
-def test_a_last_checkpoint_that_is_a_link_is_marked(
+def test_last_checkpoint_as_link(
     ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path, where: str | None
 ) -> None:
-    """``save_last="link"`` makes no file of its own: the one that it names is the last."""
+    """``save_last="link"`` makes no file of its own; its target has the type of the last."""
     own = lightning.callbacks.ModelCheckpoint(
         dirpath=where and tmp_path / where, monitor="val_loss", save_top_k=-1, save_last="link", filename="{epoch}"
     )
     with execution:
-        fit(lightning, callback(execution), own)
+        fit(lightning, execution_callback(execution), own)
     types = types_of(ml, execution)
     assert set(types) == {f"epoch={epoch}.ckpt" for epoch in range(4)}
     assert "Last_Checkpoint" in types["epoch=3.ckpt"]
     assert Path(own.last_model_path).is_symlink()
 
 
-def test_several_checkpoint_callbacks_have_folders_of_their_own(
-    ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path
-) -> None:
-    """Two ModelCheckpoints that would write the same names do not meet."""
+def test_two_model_checkpoints(ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path) -> None:
+    """Two ModelCheckpoints with the same file names get separate folders."""
     kind = lightning.callbacks.ModelCheckpoint
     by_loss = kind(monitor="val_loss", filename="model")
     by_epoch = kind(every_n_epochs=1, filename="model", enable_version_counter=False)
     with execution:
-        fit(lightning, callback(execution), by_loss, by_epoch)
+        fit(lightning, execution_callback(execution), by_loss, by_epoch)
     assert set(types_of(ml, execution)) == {"checkpoint-1/model.ckpt", "checkpoint-2/model.ckpt"}
 
 
-def test_checkpoints_that_nothing_supersedes_are_sent_at_once(
-    ml: DerivaML, execution: Execution, lightning: ModuleType
-) -> None:
-    """With ``save_top_k=-1`` and streaming, the files of earlier epochs are assets while the training goes on."""
+def test_stream_uploads_final_checkpoints(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """With ``save_top_k=-1`` and streaming, files of earlier epochs are uploaded during training."""
     own = lightning.callbacks.ModelCheckpoint(save_top_k=-1, filename="{epoch}")
-    one = callback(execution, upload="stream")
+    one = execution_callback(execution, upload="stream")
     seen: list[set[str]] = []
 
     def on_train_end(_: Any) -> None:
@@ -119,36 +121,36 @@ def test_checkpoints_that_nothing_supersedes_are_sent_at_once(
         seen.append(set(outputs(ml, execution, "Model")))
 
     with execution:
-        trainer = trainer_of(lightning, one, own, enable_checkpointing=True)
-        trainer.fit(model_of(lightning, on_train_end=on_train_end), loader())
+        trainer = create_trainer(lightning, one, own, enable_checkpointing=True)
+        trainer.fit(create_model(lightning, on_train_end=on_train_end), training_loader())
     assert seen == [{"epoch=0.ckpt", "epoch=1.ckpt", "epoch=2.ckpt"}]
 
 
-def test_a_choice_of_ours_leaves_theirs_alone(
+def test_checkpoints_option_ignores_model_checkpoints(
     ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path
 ) -> None:
-    """With ``checkpoints="last"`` ours are recorded, and a ModelCheckpoint goes on as if we were not there."""
-    own = lightning.callbacks.ModelCheckpoint(save_top_k=1, filename="theirs")
+    """With ``checkpoints="last"``, a ModelCheckpoint works unchanged and is not recorded."""
+    own = lightning.callbacks.ModelCheckpoint(save_top_k=1, filename="user")
     with execution:
-        fit(lightning, callback(execution, checkpoints="last"), own, default_root_dir=tmp_path)
+        fit(lightning, execution_callback(execution, checkpoints="last"), own, default_root_dir=tmp_path)
     assert types_of(ml, execution) == {"epoch-0004.ckpt": {"Last_Checkpoint"}}
-    assert Path(own.best_model_path) == tmp_path / "checkpoints" / "theirs.ckpt"
+    assert Path(own.best_model_path) == tmp_path / "checkpoints" / "user.ckpt"
     assert Path(own.best_model_path).is_file()
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_checkpoints_that_are_written_beside_the_training(
-    ml: DerivaML, execution: Execution, package: ModuleType, ours: bool
-) -> None:
-    """With AsyncCheckpointIO each file is taken up when it is whole, by our policy as by a ModelCheckpoint's."""
-    theirs = () if ours else (package.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}"),)
+@pytest.mark.parametrize("by_option", [True, False])
+def test_async_checkpoint_io(ml: DerivaML, execution: Execution, package: ModuleType, by_option: bool) -> None:
+    """With AsyncCheckpointIO, each file is recorded once complete, for the option and for a ModelCheckpoint."""
+    model_checkpoints = (
+        () if by_option else (package.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}"),)
+    )
     with execution:
         trainer = fit(
             package,
-            callback(execution),
-            *theirs,
+            execution_callback(execution),
+            *model_checkpoints,
             plugins=[package.plugins.io.AsyncCheckpointIO()],
-            enable_checkpointing=not ours,
+            enable_checkpointing=not by_option,
         )
     kept = types_of(ml, execution)
     assert kept
@@ -158,8 +160,8 @@ def test_checkpoints_that_are_written_beside_the_training(
         assert torch.load(execution.download_asset(asset), weights_only=False)["state_dict"]
 
 
-def test_a_failure_waits_for_what_is_being_written(ml: DerivaML, lightning: ModuleType) -> None:
-    """A checkpoint that is still being written beside the training when that fails is kept, whole, and sent."""
+def test_failure_waits_for_async_save(ml: DerivaML, lightning: ModuleType) -> None:
+    """A checkpoint still being written in the background when training fails is completed and uploaded."""
     release = Event()
     one = own_callback(ml)
 
@@ -178,14 +180,14 @@ def test_a_failure_waits_for_what_is_being_written(ml: DerivaML, lightning: Modu
             raise RuntimeError("stop")
 
     plugin = lightning.plugins.io.AsyncCheckpointIO(Slow())
-    trainer = trainer_of(lightning, Releasing(), one, plugins=[plugin])
+    trainer = create_trainer(lightning, Releasing(), one, plugins=[plugin])
     with pytest.raises(RuntimeError, match="stop"):
-        trainer.fit(model_of(lightning, on_train_epoch_start=on_train_epoch_start), loader())
+        trainer.fit(create_model(lightning, on_train_epoch_start=on_train_epoch_start), training_loader())
     assert types_of(ml, one.execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
 
 
-def test_what_is_removed_before_it_is_written_is_not_sent(execution: Execution, lightning: ModuleType) -> None:
-    """A ModelCheckpoint may give up a file whose writing beside the training has not begun."""
+def test_checkpoint_removed_before_async_write(execution: Execution, lightning: ModuleType) -> None:
+    """A file that a ModelCheckpoint removes before its background write begins is not uploaded."""
     removed = Event()
 
     class Slow(lightning.plugins.io.TorchCheckpointIO):
@@ -200,13 +202,15 @@ def test_what_is_removed_before_it_is_written_is_not_sent(execution: Execution, 
     own = lightning.callbacks.ModelCheckpoint(filename="{epoch}")
     with execution:
         plugin = lightning.plugins.io.AsyncCheckpointIO(Slow())
-        fit(lightning, callback(execution, upload="never"), own, plugins=[plugin], max_epochs=2)
+        fit(lightning, execution_callback(execution, upload="never"), own, plugins=[plugin], max_epochs=2)
     assert staged_names(execution) == {"epoch=1.ckpt"}
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_a_strategy_that_writes_itself(ml: DerivaML, execution: Execution, lightning: ModuleType, ours: bool) -> None:
-    """Checkpoints that go through no CheckpointIO, as with sharding strategies, are found all the same."""
+@pytest.mark.parametrize("by_option", [True, False])
+def test_strategy_without_checkpoint_io(
+    ml: DerivaML, execution: Execution, lightning: ModuleType, by_option: bool
+) -> None:
+    """Checkpoints written without a CheckpointIO, as by sharding strategies, are recorded."""
 
     class Sharding(lightning.strategies.SingleDeviceStrategy):
         def save_checkpoint(self, checkpoint: Any, filepath: Any, storage_options: Any = None) -> None:
@@ -218,22 +222,24 @@ def test_a_strategy_that_writes_itself(ml: DerivaML, execution: Execution, light
 
             shutil.rmtree(filepath)
 
-    theirs = () if ours else (lightning.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}"),)
+    model_checkpoints = (
+        () if by_option else (lightning.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}"),)
+    )
     with execution:
         fit(
             lightning,
-            callback(execution, checkpoints="last" if ours else None),
-            *theirs,
+            execution_callback(execution, checkpoints="last" if by_option else None),
+            *model_checkpoints,
             strategy=Sharding("cpu"),
             accelerator="auto",
-            enable_checkpointing=not ours,
+            enable_checkpointing=not by_option,
         )
     ((name, types),) = types_of(ml, execution).items()
     assert (name.endswith(".ckpt/deep/shard.pt"), "Last_Checkpoint" in types) == (True, True)
 
 
-def test_what_a_checkpoint_callback_saves_of_a_failure_is_kept(ml: DerivaML, lightning: ModuleType) -> None:
-    """``save_on_exception`` saves after other callbacks heard of the failure; our own execution ends after that."""
+def test_save_on_exception(ml: DerivaML, lightning: ModuleType) -> None:
+    """A file saved by ``save_on_exception`` is recorded, since an owned execution ends after it."""
     own = lightning.callbacks.ModelCheckpoint(save_on_exception=True, filename="{step}", every_n_epochs=9)
     one = own_callback(ml)
 
@@ -241,15 +247,15 @@ def test_what_a_checkpoint_callback_saves_of_a_failure_is_kept(ml: DerivaML, lig
         if self.global_step == 2:
             raise RuntimeError("stop")
 
-    trainer = trainer_of(lightning, one, own, enable_checkpointing=True)
+    trainer = create_trainer(lightning, one, own, enable_checkpointing=True)
     with pytest.raises(RuntimeError, match="stop"):
-        trainer.fit(model_of(lightning, on_train_batch_start=on_train_batch_start), loader())
+        trainer.fit(create_model(lightning, on_train_batch_start=on_train_batch_start), training_loader())
     assert one.execution.status is Status.failed
     assert types_of(ml, one.execution) == {"step=2.ckpt": {"Last_Checkpoint"}}
 
 
 def folder_io(package: ModuleType) -> Any:
-    """A CheckpointIO that writes each checkpoint as a folder, as sharded ones are."""
+    """Return a CheckpointIO that writes each checkpoint as a folder, as sharded ones are."""
     from torch.distributed import checkpoint as distributed
 
     class FolderIO(package.plugins.io.CheckpointIO):
@@ -261,7 +267,7 @@ def folder_io(package: ModuleType) -> Any:
 
         def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
             rest = torch.load(Path(path) / "more" / "rest.pt", weights_only=False)
-            state = model_of(package).state_dict()
+            state = create_model(package).state_dict()
             distributed.load(state, checkpoint_id=path, no_dist=True)
             return {**rest, "state_dict": state}
 
@@ -275,22 +281,22 @@ def folder_io(package: ModuleType) -> Any:
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:torch.distributed")
 @pytest.mark.filterwarnings("ignore:.*:FutureWarning:torch.distributed")
-@pytest.mark.parametrize("which", ["ours", "theirs", "the user's folder"])
-def test_checkpoints_that_are_folders(
+@pytest.mark.parametrize("which", ["option", "ModelCheckpoint", "the user's folder"])
+def test_sharded_checkpoints(
     ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path, which: str
 ) -> None:
-    """A sharded checkpoint is kept file by file under its relative names, and goes on as the same tree."""
+    """The files of a sharded checkpoint keep their relative names, and a fit resumes from the same tree."""
     folder = tmp_path / "mine" if which == "the user's folder" else None
     own = lightning.callbacks.ModelCheckpoint(dirpath=folder, monitor="val_loss", filename="{epoch}")
     with execution:
         trainer = fit(
             lightning,
-            callback(execution, checkpoints="last" if which == "ours" else None),
-            *(() if which == "ours" else (own,)),
+            execution_callback(execution, checkpoints="last" if which == "option" else None),
+            *(() if which == "option" else (own,)),
             plugins=[folder_io(lightning)],
-            enable_checkpointing=which != "ours",
+            enable_checkpointing=which != "option",
         )
-    name = "epoch-0004.ckpt" if which == "ours" else Path(own.best_model_path).name
+    name = "epoch-0004.ckpt" if which == "option" else Path(own.best_model_path).name
     kept = outputs(ml, execution, "Model")
     assert set(kept) == {f"{name}/{part}" for part in (".metadata", "__0_0.distcp", "more/rest.pt")}
     assert all("Last_Checkpoint" in asset.asset_types for asset in kept.values())
@@ -298,13 +304,13 @@ def test_checkpoints_that_are_folders(
         place = tmp_path / "again" / filename
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(execution.download_asset(asset).read_bytes())
-    trainer = trainer_of(lightning, plugins=[folder_io(lightning)], max_epochs=6)
-    trainer.fit(model_of(lightning), loader(), ckpt_path=str(tmp_path / "again" / name))
+    trainer = create_trainer(lightning, plugins=[folder_io(lightning)], max_epochs=6)
+    trainer.fit(create_model(lightning), training_loader(), ckpt_path=str(tmp_path / "again" / name))
     assert trainer.current_epoch == 6
 
 
-def test_lightnings_own_writer_is_put_back(execution: Execution, package: ModuleType) -> None:
-    """Ours writes while a fit is recorded; after it, and after a failure, the Trainer has what it had."""
+def test_checkpoint_io_is_restored(execution: Execution, package: ModuleType) -> None:
+    """After a fit, and after a failure, the Trainer has its original CheckpointIO."""
     kinds: list[str] = []
 
     def on_train_epoch_end(self: Any) -> None:
@@ -312,18 +318,18 @@ def test_lightnings_own_writer_is_put_back(execution: Execution, package: Module
         if self.current_epoch == 1:
             raise RuntimeError("stop")
 
-    trainer = trainer_of(package, callback(execution, upload="never"))
+    trainer = create_trainer(package, execution_callback(execution, upload="never"))
     with pytest.raises(RuntimeError, match="stop"), execution:
-        trainer.fit(model_of(package, on_train_epoch_end=on_train_epoch_end), loader())
+        trainer.fit(create_model(package, on_train_epoch_end=on_train_epoch_end), training_loader())
     assert kinds == ["RecordedCheckpointIO"] * 2
     assert type(trainer.strategy.checkpoint_io) is package.plugins.io.TorchCheckpointIO
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_lightnings_own_writer_can_be_left(
-    execution: Execution, lightning: ModuleType, monkeypatch: pytest.MonkeyPatch, ours: bool
+@pytest.mark.parametrize("by_option", [True, False])
+def test_checkpoint_io_false(
+    execution: Execution, lightning: ModuleType, monkeypatch: pytest.MonkeyPatch, by_option: bool
 ) -> None:
-    """With ``checkpoint_io=False`` the files are written by Lightning's own CheckpointIO, and recorded all the same."""
+    """With ``checkpoint_io=False``, Lightning's own CheckpointIO writes the files, and they are recorded."""
     written: list[str] = []
     kind = lightning.plugins.io.TorchCheckpointIO
     save = kind.save_checkpoint
@@ -334,13 +340,17 @@ def test_lightnings_own_writer_can_be_left(
 
     monkeypatch.setattr(kind, "save_checkpoint", save_checkpoint)
     with execution:
-        fit(lightning, callback(execution, checkpoint_io=ours, upload="never"), enable_checkpointing=False)
-    assert (written == []) is ours
+        fit(
+            lightning,
+            execution_callback(execution, checkpoint_io=by_option, upload="never"),
+            enable_checkpointing=False,
+        )
+    assert (written == []) is by_option
     assert "epoch-0004.ckpt" in staged_names(execution)
 
 
-def test_what_is_no_file_of_this_machine_goes_to_lightnings_own(execution: Execution, lightning: ModuleType) -> None:
-    """A path of a remote file system is written as ever, and storage options are refused as ever."""
+def test_remote_path_uses_original_checkpoint_io(execution: Execution, lightning: ModuleType) -> None:
+    """A remote path is written by Lightning, which also refuses storage options."""
     import fsspec
 
     def on_train_end(self: Any) -> None:
@@ -349,53 +359,61 @@ def test_what_is_no_file_of_this_machine_goes_to_lightnings_own(execution: Execu
             self.trainer.save_checkpoint("model.ckpt", storage_options={"a": 1})
 
     with execution:
-        one = callback(execution, checkpoints="none", upload="never")
-        trainer_of(lightning, one).fit(model_of(lightning, on_train_end=on_train_end), loader())
+        one = execution_callback(execution, checkpoints="none", upload="never")
+        create_trainer(lightning, one).fit(create_model(lightning, on_train_end=on_train_end), training_loader())
     assert fsspec.filesystem("memory").exists("/elsewhere/model.ckpt")
     assert staged_names(execution) == set()
 
 
-def spoiled(package: ModuleType) -> Any:
-    """A model that forgets when its training begins, so that no epoch is as good as those before."""
-    return model_of(package, on_train_start=lambda self: [each.data.fill_(5) for each in self.parameters()] and None)
+def worsening_model(package: ModuleType) -> Any:
+    """Return a model whose weights are reset at the start, so that no later epoch is as good as earlier ones."""
+    return create_model(
+        package, on_train_start=lambda self: [each.data.fill_(5) for each in self.parameters()] and None
+    )
 
 
-def test_a_training_goes_on_in_a_new_execution(
-    ml: DerivaML, new_execution: Callable[[], Execution], package: ModuleType
-) -> None:
-    """The checkpoint is an input of the new run; its best score counts, and the files of the old run stay."""
+def test_resume_linked(ml: DerivaML, new_execution: Callable[[], Execution], package: ModuleType) -> None:
+    """The checkpoint is an input of the new run; its best value counts, and files of the old run stay."""
     kind = package.callbacks.ModelCheckpoint
     with new_execution() as first:
         own = kind(monitor="val_loss", filename="{epoch}")
-        fit(package, callback(first), own, max_epochs=2)
+        fit(package, execution_callback(first), own, max_epochs=2)
         path, score = own.best_model_path, own.best_model_score
         with new_execution() as second:
             again = kind(monitor="val_loss", filename="{epoch}", save_last=True)
-            trainer = trainer_of(package, callback(second), again, enable_checkpointing=True, max_epochs=3)
-            trainer.fit(spoiled(package), loader(), held_out(), ckpt_path=path, weights_only=False)
+            trainer = create_trainer(
+                package, execution_callback(second), again, enable_checkpointing=True, max_epochs=3
+            )
+            trainer.fit(
+                worsening_model(package), training_loader(), validation_loader(), ckpt_path=path, weights_only=False
+            )
             assert Path(again.dirpath).is_relative_to(second.working_dir)
         assert (again.best_model_score, again.best_model_path) == (score, path)
         assert Path(path).is_file()
     assert [asset.filename for asset in second.list_assets("Input")] == [Path(path).name]
-    assert next(message.partition(":")[0] for message in told(second)) == "Epoch 3/3"
+    assert next(message.partition(":")[0] for message in status_messages(second)) == "Epoch 3/3"
     assert types_of(ml, second) == {"last.ckpt": {"Last_Checkpoint"}}
 
 
-def test_a_best_score_of_ours_survives(
-    ml: DerivaML, new_execution: Callable[[], Execution], lightning: ModuleType
-) -> None:
-    """An epoch after a resume is the best only where it beats those before it."""
+def test_best_value_survives(ml: DerivaML, new_execution: Callable[[], Execution], lightning: ModuleType) -> None:
+    """An epoch after a resume is the best only if it is better than those before."""
     with new_execution() as first:
-        fit(lightning, callback(first), enable_checkpointing=False, max_epochs=2)
+        fit(lightning, execution_callback(first), enable_checkpointing=False, max_epochs=2)
         (path,) = (first.working_dir / "outputs" / "Model").glob("*2.ckpt")
         with new_execution() as second:
-            trainer = trainer_of(lightning, callback(second), max_epochs=3)
-            trainer.fit(spoiled(lightning), loader(), held_out(), ckpt_path=str(path), weights_only=False)
+            trainer = create_trainer(lightning, execution_callback(second), max_epochs=3)
+            trainer.fit(
+                worsening_model(lightning),
+                training_loader(),
+                validation_loader(),
+                ckpt_path=str(path),
+                weights_only=False,
+            )
     assert types_of(ml, second) == {"epoch-0003.ckpt": {"Last_Checkpoint"}}
 
 
-def test_a_training_goes_on_in_the_same_execution(ml: DerivaML, package: ModuleType) -> None:
-    """With ``resume="same"`` a callback of its own goes on with the run that wrote the checkpoint."""
+def test_resume_same(ml: DerivaML, package: ModuleType) -> None:
+    """With ``resume="same"``, an owned execution continues the run of the checkpoint."""
     first = own_callback(ml)
     own = package.callbacks.ModelCheckpoint(monitor="val_loss", filename="{epoch}", save_last=True)
     fit(package, first, own, max_epochs=2)
@@ -406,15 +424,15 @@ def test_a_training_goes_on_in_the_same_execution(ml: DerivaML, package: ModuleT
     assert second.execution.execution_rid == first.execution.execution_rid
     assert Path(again.dirpath) == Path(own.dirpath)
     assert second.execution.status is Status.completed
-    messages = [message.partition(":")[0] for message in told(second.execution)]
+    messages = [message.partition(":")[0] for message in status_messages(second.execution)]
     assert [each for each in messages if each.startswith("Epoch")] == ["Epoch 1/2", "Epoch 2/2", "Epoch 3/3"]
     assert second.execution.list_assets("Input") == []
 
 
-def test_a_checkpoint_of_another_catalog(
+def test_checkpoint_of_another_catalog(
     ml: DerivaML, lightning: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There the same record id is another run's: it neither goes on, nor is it an input."""
+    """In another catalog the RID names another row: the run does not continue, and the checkpoint is no input."""
     first = own_callback(DerivaML(f"file:{tmp_path / 'other'}"))
     own = lightning.callbacks.ModelCheckpoint()
     fit(lightning, first, own, max_epochs=1)
@@ -428,36 +446,38 @@ def test_a_checkpoint_of_another_catalog(
     assert linked.execution.status is Status.completed
 
 
-def test_the_best_checkpoint_can_be_tested_after_the_end(ml: DerivaML, lightning: ModuleType) -> None:
-    """After its own execution has ended and all is sent, the Trainer finds its best and last checkpoints."""
+def test_best_checkpoint_is_readable_after_end(ml: DerivaML, lightning: ModuleType) -> None:
+    """After an owned execution has ended and uploaded, the Trainer finds its best and last checkpoints."""
     one = own_callback(ml)
     own = lightning.callbacks.ModelCheckpoint(monitor="val_loss", save_last=True)
     trainer = fit(lightning, one, own)
     for which in ("best", "last"):
-        trainer.validate(dataloaders=held_out(), ckpt_path=which, verbose=False, weights_only=False)
+        trainer.validate(dataloaders=validation_loader(), ckpt_path=which, verbose=False, weights_only=False)
     assert one.execution.status is Status.completed
-    assert [message.partition(":")[0] for message in told(one.execution)][-2:] == ["Validation"] * 2
+    assert [message.partition(":")[0] for message in status_messages(one.execution)][-2:] == ["Validation"] * 2
     assert one.execution.staged_assets() == []
 
 
-def test_the_deciding_metric_may_come_late(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
-    """A metric that the module logs in its own ``on_train_epoch_end`` can tell the best epoch."""
+def test_late_monitored_metric(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """A metric logged in ``on_train_epoch_end`` can decide the best epoch."""
     scores = [3.0, 1.0, 2.0]
 
     def on_train_epoch_end(self: Any) -> None:
         self.log("late", scores[self.current_epoch])
 
     with execution:
-        trainer = trainer_of(lightning, callback(execution, monitor="late"))
-        trainer.fit(model_of(lightning, on_train_epoch_end=on_train_epoch_end), loader())
+        trainer = create_trainer(lightning, execution_callback(execution, monitor="late"))
+        trainer.fit(create_model(lightning, on_train_epoch_end=on_train_epoch_end), training_loader())
     assert types_of(ml, execution) == {"epoch-0002.ckpt": {"Best_Checkpoint"}, "epoch-0003.ckpt": {"Last_Checkpoint"}}
 
 
-def test_checkpoints_within_an_epoch(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
-    """``save_every_n_steps`` keeps checkpoints of steps, each superseding the last."""
+def test_save_every_n_steps(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """``save_every_n_steps`` keeps checkpoints of steps, each superseding the previous."""
     with execution:
-        one = callback(execution, checkpoints="all", save_every_n_steps=3, save_every_n_epochs=2, weights_only=True)
-        trainer_of(lightning, one, max_epochs=2).fit(model_of(lightning), loader())
+        one = execution_callback(
+            execution, checkpoints="all", save_every_n_steps=3, save_every_n_epochs=2, weights_only=True
+        )
+        create_trainer(lightning, one, max_epochs=2).fit(create_model(lightning), training_loader())
     kept = outputs(ml, execution, "Model")
     assert set(kept) == {"step-00000003.ckpt", "step-00000006.ckpt", "epoch-0002.ckpt"}
     loaded = torch.load(execution.download_asset(kept["step-00000003.ckpt"]), weights_only=False)
@@ -466,9 +486,9 @@ def test_checkpoints_within_an_epoch(ml: DerivaML, execution: Execution, lightni
 
 @pytest.mark.long
 @pytest.mark.parametrize("resume", ["linked", "same"])
-def test_two_processes_go_on_from_a_checkpoint(ml: DerivaML, home: Path, lightning: ModuleType, resume: str) -> None:
-    """Under DDP a ModelCheckpoint of every rank writes into the one execution, also of a run that goes on."""
-    script = Path(__file__).with_name("resumed_ddp_training.py")
+def test_ddp_resume(ml: DerivaML, home: Path, lightning: ModuleType, resume: str) -> None:
+    """Under DDP, a ModelCheckpoint of each rank writes into the one execution, also after a resume."""
+    script = Path(__file__).with_name("ddp_resume_program.py")
     done = subprocess.run(
         [sys.executable, script, lightning.__name__, resume],
         env={**os.environ, "DERIVA_ML_HOME": str(home)},

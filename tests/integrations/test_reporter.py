@@ -1,4 +1,4 @@
-"""The reporter, driven by a loop written by hand."""
+"""`TrainingReporter` in a hand-written loop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,14 +17,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trainings import Line, outputs, told
+from training_helpers import CatalogLink, outputs, status_messages
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import ConfigurationError, UnknownTable, UnknownTerm, UploadFailed
+from deriva_ml_core.errors import (
+    ConfigurationError,
+    DerivaMLDeprecationWarning,
+    UnknownTable,
+    UnknownTerm,
+    UploadFailed,
+)
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.models import Progress
-from deriva_ml_core.training import TrainingReporter, fit
+from deriva_ml_core.training import TrainingOptions, TrainingReporter, fit
 from deriva_ml_core.training.fit import epoch_message, format_duration
 
 
@@ -39,8 +46,8 @@ def train(execution: Execution, epochs: int, **options: object) -> TrainingRepor
     return report
 
 
-def models(execution: Execution) -> list[str]:
-    """The checkpoints that are staged."""
+def staged_checkpoints(execution: Execution) -> list[str]:
+    """Return the names of the staged checkpoints."""
     return [asset.filename for asset in execution.staged_assets() if asset.table == "Model"]
 
 
@@ -55,20 +62,25 @@ def lines(path: Path) -> list[dict[str, object]]:
             Progress(epoch=3, epochs=10, metrics={"val_loss": 0.1456, "loss": 0.12341}),
             12.31,
             118.0,
-            "Epoch 3/10: loss=0.1234, val_loss=0.1456 (12.3 s, 2 min left)",
+            "Epoch 3/10: loss=0.1234, val_loss=0.1456 (12.3 s, 1 min 58 s left)",
         ),
         (Progress(epoch=10, epochs=10, metrics={"acc": 1.0}), 0.04, None, "Epoch 10/10: acc=1 (0.0 s)"),
-        (Progress(epoch=7, metrics={"loss": math.nan, "lr": 1e-05}), 61, None, "Epoch 7: loss=nan, lr=1e-05 (1 min)"),
+        (
+            Progress(epoch=7, metrics={"loss": math.nan, "lr": 1e-05}),
+            61,
+            None,
+            "Epoch 7: loss=nan, lr=1e-05 (1 min 1 s)",
+        ),
         (Progress(epoch=1, epochs=2), 30, 30, "Epoch 1/2 (30.0 s, 30 s left)"),
     ],
 )
-def test_an_epoch_is_told_in_one_line(progress: Progress, seconds: float, left: float | None, message: str) -> None:
-    """A status names the epoch, its metrics to four digits, those of training first, and the times taken and left."""
+def test_epoch_message(progress: Progress, seconds: float, left: float | None, message: str) -> None:
+    """A status names the epoch, its metrics to four digits, training first, and the times taken and left."""
     assert epoch_message(progress, seconds, left) == message
 
 
-def test_many_metrics_are_counted() -> None:
-    """A status names eight metrics and says how many more there are."""
+def test_epoch_message_limits_metrics() -> None:
+    """A status names eight metrics and the number of the others."""
     progress = Progress(epoch=1, metrics={f"m{number}": number for number in range(20)})
     assert epoch_message(progress, 1, None).endswith("m6=6, m7=7, 12 more (1.0 s)")
 
@@ -79,22 +91,20 @@ def test_many_metrics_are_counted() -> None:
         (0, "0.0 s"),
         (59.94, "59.9 s"),
         (59.96, "1 min"),
-        (150, "2 min"),
+        (150, "2 min 30 s"),
         (3599, "1 h"),
         (12_000, "3 h 20 min"),
         (90_000, "1 d 1 h"),
         (86_400, "1 d"),
     ],
 )
-def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
-    """A length of time is told by its two largest units."""
+def test_duration_has_at_most_two_units(seconds: float, text: str) -> None:
+    """A duration is formatted in its two largest units."""
     assert format_duration(seconds) == text
 
 
-def test_the_time_left_is_the_mean_epoch_times_the_epochs_to_come(
-    execution: Execution, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Epochs of 10 and 30 seconds leave 40 seconds for two more; the last epoch leaves none."""
+def test_time_left(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs of 10 and 30 seconds leave 40 seconds for two more; the last epoch has no time left."""
     clock = iter([0.0, 10.0, 40.0, 60.0, 80.0])
     monkeypatch.setattr(fit, "monotonic", lambda: next(clock))
     with execution:
@@ -110,11 +120,11 @@ def test_the_time_left_is_the_mean_epoch_times_the_epochs_to_come(
     ]
 
 
-def test_each_epoch_is_one_status(ml: DerivaML, execution: Execution) -> None:
-    """A fit of three epochs leaves three statuses, in order, each with its numbers."""
+def test_one_status_per_epoch(ml: DerivaML, execution: Execution) -> None:
+    """A fit of three epochs leaves three statuses, in order, each with its progress."""
     with execution:
         train(execution, 3)
-    assert told(execution) == ["Epoch 1/3: loss=1", "Epoch 2/3: loss=0.5", "Epoch 3/3: loss=0.3333"]
+    assert status_messages(execution) == ["Epoch 1/3: loss=1", "Epoch 2/3: loss=0.5", "Epoch 3/3: loss=0.3333"]
     progress = [status.progress for status in execution.list_statuses() if status.progress]
     assert progress[1].model_copy(update={"seconds": None, "left": None}) == Progress(
         epoch=2, epochs=3, step=10, metrics={"loss": 0.5}
@@ -124,13 +134,13 @@ def test_each_epoch_is_one_status(ml: DerivaML, execution: Execution) -> None:
     assert ml.lookup_execution(execution.execution_rid).status is Status.completed
 
 
-def test_the_end_of_a_fit_uploads_all(ml: DerivaML, execution: Execution) -> None:
-    """All checkpoints and the metrics are assets when the fit has ended, still inside the ``with``."""
+def test_end_fit_uploads(ml: DerivaML, execution: Execution) -> None:
+    """All checkpoints and the metrics are assets when the fit has ended, inside the ``with`` block."""
     with execution:
         train(execution, 2, checkpoints="all")
         assert execution.staged_assets() == []
-        found = outputs(ml, execution, "Model")
-        assert {name: set(asset.asset_types) for name, asset in found.items()} == {
+        assets = outputs(ml, execution, "Model")
+        assert {name: set(asset.asset_types) for name, asset in assets.items()} == {
             "epoch-0001.txt": {"Model_File"},
             "epoch-0002.txt": {"Model_File", "Best_Checkpoint", "Last_Checkpoint"},
         }
@@ -138,8 +148,8 @@ def test_the_end_of_a_fit_uploads_all(ml: DerivaML, execution: Execution) -> Non
         assert metrics.asset_types == ("Metrics_File",)
 
 
-def test_nothing_is_uploaded_where_that_was_asked_for(ml: DerivaML, execution: Execution) -> None:
-    """With ``upload="never"`` all is staged after the fit, and sent by the user's own call."""
+def test_upload_never(ml: DerivaML, execution: Execution) -> None:
+    """With ``upload="never"`` all files stay staged after the fit until the user uploads them."""
     with execution:
         train(execution, 1, upload="never")
         names = {asset.filename for asset in execution.staged_assets()}
@@ -149,16 +159,16 @@ def test_nothing_is_uploaded_where_that_was_asked_for(ml: DerivaML, execution: E
     assert list(outputs(ml, execution, "Model")) == ["epoch-0001.txt"]
 
 
-@pytest.mark.parametrize(("every", "kept"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4]), (3, [3]), (9, [])])
-def test_checkpoints_are_as_far_apart_as_asked(execution: Execution, every: int, kept: list[int]) -> None:
+@pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4]), (3, [3]), (9, [])])
+def test_save_every_n_epochs(execution: Execution, every: int, epochs: list[int]) -> None:
     """``save_every_n_epochs`` counts from the first epoch."""
     with execution:
         train(execution, 5, checkpoints="all", save_every_n_epochs=every, upload="never")
-    assert models(execution) == [f"epoch-{epoch:04d}.txt" for epoch in kept]
+    assert staged_checkpoints(execution) == [f"epoch-{epoch:04d}.txt" for epoch in epochs]
 
 
-def test_checkpoints_go_to_the_table_and_types_that_were_asked_for(ml: DerivaML, execution: Execution) -> None:
-    """``checkpoint_table`` and ``checkpoint_types`` name where checkpoints go and what they are."""
+def test_checkpoint_table_and_types(ml: DerivaML, execution: Execution) -> None:
+    """Checkpoints have the table and types of ``checkpoint_table`` and ``checkpoint_types``."""
     with execution:
         train(execution, 1, checkpoint_table="Execution_Asset", checkpoint_types=("Model_File", "Derived"))
     asset = outputs(ml, execution, "Execution_Asset")["epoch-0001.txt"]
@@ -176,16 +186,86 @@ def test_checkpoints_go_to_the_table_and_types_that_were_asked_for(ml: DerivaML,
         ({"checkpoint_types": ("Model_Fiel",)}, UnknownTerm),
     ],
 )
-def test_an_option_that_cannot_be_meant_is_refused_before_the_training(
+def test_invalid_option_is_refused_before_training(
     execution: Execution, options: dict[str, object], error: type[Exception]
 ) -> None:
-    """A misspelt table or type is found when the reporter is made, not at the first checkpoint."""
+    """A misspelt table or type is found when the reporter is created, not at the first checkpoint."""
     with pytest.raises(error):
         TrainingReporter(execution, **options)
 
 
-def test_metrics_are_kept_as_they_were(ml: DerivaML, execution: Execution) -> None:
-    """Each epoch is one line, and NaN and the infinities come back from the catalog as themselves."""
+def test_public_names(execution: Execution) -> None:
+    """A reporter has these public names, and its class docstring names each."""
+    reporter = TrainingReporter(execution)
+    names = {name for name in dir(reporter) if not name.startswith("_")}
+    assert names == {
+        "begin",
+        "begin_fit",
+        "checkpoint_folder",
+        "checkpoint_path",
+        "checkpoints",
+        "end_epoch",
+        "end_fit",
+        "end_stage",
+        "end_step",
+        "end_validation",
+        "execution",
+        "fail",
+        "has_own_execution",
+        "is_checkpoint_due",
+        "is_in_with_block",
+        "options",
+        "requeue",
+        "resume_from",
+        "save_checkpoint",
+        "should_report_step",
+        "state",
+        "stream_checkpoint",
+        "writing_checkpoint",
+    }
+    assert names <= set(re.findall(r"`(\w+)`", inspect.getdoc(TrainingReporter) or ""))
+
+
+def test_old_names(execution: Execution) -> None:
+    """Names before 0.2 are aliases that warn."""
+    reporter = TrainingReporter(execution, upload="never")
+    with pytest.warns(DerivaMLDeprecationWarning, match=r"TrainingReporter\.own .* use has_own_execution\.") as warned:
+        assert reporter.own is False
+    assert warned[0].filename == __file__
+    with pytest.warns(DerivaMLDeprecationWarning, match="is_in_with_block"):
+        assert reporter.held is False
+    with pytest.warns(DerivaMLDeprecationWarning, match="should_report_step"):
+        assert reporter.wants_step(1) is False
+    with pytest.warns(DerivaMLDeprecationWarning, match="is_checkpoint_due"):
+        assert reporter.checkpoint_due(1) is True
+    with pytest.warns(DerivaMLDeprecationWarning, match="stream_checkpoint"):
+        reporter.send_soon(Path("unknown"))
+    checkpoint = reporter.checkpoints.folder / "old.txt"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text("weights")
+    with pytest.warns(DerivaMLDeprecationWarning) as warned:
+        reporter.checkpoints.adopt(checkpoint, whole=True)
+    assert [str(each.message).partition(" is deprecated")[0] for each in warned] == [
+        "Checkpoints.adopt",
+        "The keyword 'whole' of Checkpoints.stage_existing()",
+    ]
+    assert staged_checkpoints(execution) == ["old.txt"]
+
+
+def test_old_option_drain(execution: Execution) -> None:
+    """The option ``drain`` is the old name of ``exit_timeout`` and warns at the user's line."""
+    with pytest.warns(DerivaMLDeprecationWarning, match="'drain' is deprecated .* use 'exit_timeout'") as warned:
+        reporter = TrainingReporter(execution, drain=1.5)  # type: ignore[call-arg]
+    assert warned[0].filename == __file__
+    assert reporter.options.exit_timeout == 1.5
+    with pytest.warns(DerivaMLDeprecationWarning, match="exit_timeout"):
+        assert TrainingOptions(drain=2).exit_timeout == 2  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match="drain=1"):
+        TrainingReporter(execution, drain=1, exit_timeout=2)  # type: ignore[call-arg]
+
+
+def test_metrics_round_trip(ml: DerivaML, execution: Execution) -> None:
+    """Each epoch is one line; NaN and infinities are read back unchanged from the catalog."""
     values = {"loss": math.nan, "best": math.inf, "worst": -math.inf, "größe": 0.1}
     with execution:
         report = TrainingReporter(execution)
@@ -206,8 +286,8 @@ def test_metrics_are_kept_as_they_were(ml: DerivaML, execution: Execution) -> No
     assert np.array_equal(list(progress.metrics.values()), list(values.values()), equal_nan=True)
 
 
-def test_pandas_reads_the_metrics(execution: Execution) -> None:
-    """A metrics file is a table for ``pandas.read_json(lines=True)``, NaN and infinities included."""
+def test_pandas_reads_metrics(execution: Execution) -> None:
+    """``pandas.read_json(lines=True)`` reads a metrics file, including NaN and infinities."""
     pandas = pytest.importorskip("pandas")
     with execution:
         report = TrainingReporter(execution, upload="never")
@@ -220,17 +300,17 @@ def test_pandas_reads_the_metrics(execution: Execution) -> None:
     assert metrics.loc[2].to_dict() == {"loss": 0.5, "best": 2.0}
 
 
-def test_whatever_holds_a_number_is_one(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
-    """Arrays of one element are numbers; longer ones are left out, and named in a warning."""
+def test_one_element_arrays_are_numbers(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """Arrays of one element are numbers; longer ones are skipped and named in a warning."""
     with execution, caplog.at_level(logging.WARNING):
         report = TrainingReporter(execution, upload="never")
         report.end_epoch(1, {"loss": np.float32(0.5), "one": np.array(2), "matrix": np.eye(2), "word": "high"})
-    assert told(execution) == ["Epoch 1: loss=0.5, one=2"]
+    assert status_messages(execution) == ["Epoch 1: loss=0.5, one=2"]
     assert "matrix, word" in caplog.text
 
 
-def test_a_second_fit_loses_nothing_of_the_first(ml: DerivaML, execution: Execution, line: Line) -> None:
-    """Two fits in one execution, by one reporter or two, keep their checkpoints apart and share the metrics file."""
+def test_second_fit_keeps_files_of_first(ml: DerivaML, execution: Execution, catalog_link: CatalogLink) -> None:
+    """Fits of one execution have separate checkpoints and share the metrics file, with one reporter or two."""
     with execution:
         train(execution, 2, checkpoints="all")
         train(execution, 1)
@@ -242,14 +322,14 @@ def test_a_second_fit_loses_nothing_of_the_first(ml: DerivaML, execution: Execut
         "fit-2-epoch-0001.txt",
         "fit-3-epoch-0001.txt",
     ]
-    kept = [asset for asset in execution.list_assets("Output") if asset.filename == "metrics.jsonl"]
-    newest = max(kept, key=lambda asset: asset.length)
-    told_of = [(line["fit"], line["epoch"]) for line in lines(execution.download_asset(newest))]
-    assert told_of == [(1, 1), (1, 2), (2, 1), (3, 1)]
+    versions = [asset for asset in execution.list_assets("Output") if asset.filename == "metrics.jsonl"]
+    newest = max(versions, key=lambda asset: asset.length)
+    recorded = [(line["fit"], line["epoch"]) for line in lines(execution.download_asset(newest))]
+    assert recorded == [(1, 1), (1, 2), (2, 1), (3, 1)]
 
 
-def test_half_a_checkpoint_is_never_kept(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
-    """A writer that fails half-way leaves neither file nor registration, and the training goes on."""
+def test_partial_checkpoint_is_discarded(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """A writer that fails half-way leaves neither a file nor a staged asset, and training continues."""
 
     def write(path: Path) -> None:
         path.write_text("half")
@@ -261,12 +341,12 @@ def test_half_a_checkpoint_is_never_kept(execution: Execution, caplog: pytest.Lo
         report.end_epoch(1, {"loss": 1.0})
         left = {path.name for path in execution.working_dir.rglob("*") if path.is_file() and "epoch" in path.name}
     assert left == set()
-    assert models(execution) == []
+    assert staged_checkpoints(execution) == []
     assert "No space left on device" in caplog.text
 
 
-def test_ctrl_c_while_a_checkpoint_is_written_goes_up(execution: Execution) -> None:
-    """Ctrl-C is not taken for a failure to spare: it ends the run, and half a checkpoint is forgotten."""
+def test_ctrl_c_while_writing_checkpoint(execution: Execution) -> None:
+    """Ctrl-C while a checkpoint is written propagates and aborts the run; the partial checkpoint is discarded."""
 
     def write(path: Path) -> None:
         path.write_text("half")
@@ -275,11 +355,11 @@ def test_ctrl_c_while_a_checkpoint_is_written_goes_up(execution: Execution) -> N
     with pytest.raises(KeyboardInterrupt), execution:
         TrainingReporter(execution, upload="never").save_checkpoint(1, ".pt", write)
     assert execution.status is Status.aborted
-    assert models(execution) == []
+    assert staged_checkpoints(execution) == []
 
 
-def test_a_checkpoint_that_a_framework_could_not_write_is_dropped(execution: Execution) -> None:
-    """A framework that writes to the path itself, and fails, leaves nothing to upload."""
+def test_failed_framework_checkpoint_is_discarded(execution: Execution) -> None:
+    """If a framework fails to write a checkpoint to the path itself, nothing is uploaded."""
     with execution:
         report = TrainingReporter(execution, upload="never")
         path = report.checkpoint_path(1, ".ckpt")
@@ -288,11 +368,11 @@ def test_a_checkpoint_that_a_framework_could_not_write_is_dropped(execution: Exe
             path.write_text("half")
             raise OSError("No space left on device")
         assert not path.exists()
-        assert models(execution) == []
+        assert staged_checkpoints(execution) == []
 
 
-def test_a_checkpoint_appears_whole(execution: Execution) -> None:
-    """While a checkpoint is written its place is empty, and the file given to write to keeps the suffix."""
+def test_checkpoint_is_written_atomically(execution: Execution) -> None:
+    """The final path does not exist during the write, and the temporary path has the same suffix."""
     seen = []
 
     def write(path: Path) -> None:
@@ -306,62 +386,58 @@ def test_a_checkpoint_appears_whole(execution: Execution) -> None:
     assert path.read_text() == "whole"
 
 
-def test_a_catalog_that_is_gone_ends_no_training(ml: DerivaML, execution: Execution, line: Line) -> None:
-    """With the line cut, a training goes on to its end; what was told is told later, and nothing is lost."""
+def test_training_survives_catalog_outage(ml: DerivaML, execution: Execution, catalog_link: CatalogLink) -> None:
+    """With the catalog unreachable, training continues; statuses are written later and nothing is lost."""
     with execution:
         report = TrainingReporter(execution, checkpoints="all")
         report.begin_fit(epochs=3)
         for epoch in (1, 2, 3):
-            line.is_cut = epoch == 2
+            catalog_link.is_down = epoch == 2
             report.save_checkpoint(epoch, ".txt", lambda path: path.write_text("w"))
             report.end_epoch(epoch, {"loss": 1.0})
         report.end_fit()
-    assert len(told(execution)) == 3
+    assert len(status_messages(execution)) == 3
     row = ml.select_rows("Execution", {"RID": execution.execution_rid})[0]
     assert row["Status"] == "Completed"
     assert len(outputs(ml, execution, "Model")) == 3
 
 
-def test_an_upload_that_fails_at_the_end_raises_and_loses_nothing(
-    ml: DerivaML, execution: Execution, line: Line
-) -> None:
-    """When the training is over, an upload that cannot be done is an error; the files are sent later."""
+def test_failed_upload_raises_and_loses_nothing(ml: DerivaML, execution: Execution, catalog_link: CatalogLink) -> None:
+    """A failed upload after training raises; the files stay staged and are uploaded later."""
     report = TrainingReporter(execution, checkpoints="all")
     with pytest.raises(UploadFailed), execution:
-        line.is_cut = True
+        catalog_link.is_down = True
         for epoch in (1, 2):
             report.save_checkpoint(epoch, ".txt", lambda path, epoch=epoch: path.write_text(f"w{epoch}"))
             report.end_epoch(epoch, {"loss": 1.0})
         report.end_fit()
-    line.is_cut = False
-    assert models(execution) == ["epoch-0001.txt", "epoch-0002.txt"]
+    catalog_link.is_down = False
+    assert staged_checkpoints(execution) == ["epoch-0001.txt", "epoch-0002.txt"]
     ml.restore_execution(execution.execution_rid).upload_execution_outputs()
     assert len(outputs(ml, execution, "Model")) == 2
 
 
-def test_a_staging_folder_that_cannot_be_used_ends_no_training(
-    execution: Execution, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where no file can be staged, the statuses still come, and warnings say what is not kept."""
+def test_training_survives_broken_staging_folder(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """If no file can be staged, statuses are still recorded, and warnings name what is not."""
     (execution.working_dir / "outputs").write_text("in the way")
     with execution:
         train(execution, 2, upload="never")
-    assert len(told(execution)) == 2
-    assert "Could not register the checkpoint of epoch 1" in caplog.text
-    assert caplog.text.count("metrics.jsonl cannot be written or staged now") == 1
+    assert len(status_messages(execution)) == 2
+    assert "Failed to register the checkpoint of epoch 1" in caplog.text
+    assert len(re.findall(r"Failed to write or stage \S+metrics\.jsonl", caplog.text)) == 1
 
 
-def test_a_state_that_was_ended_stays(execution: Execution) -> None:
-    """A state that the user ended inside the ``with`` stays, and what the training still says is in the journal."""
+def test_terminal_status_stays(execution: Execution) -> None:
+    """A terminal status set by the user stays; later messages of the training are in the journal."""
     with execution:
         execution.update_status(Status.aborted, "enough")
         train(execution, 1, upload="never")
     assert execution.status is Status.aborted
-    assert told(execution) == ["enough", "Epoch 1/1: loss=1"]
+    assert status_messages(execution) == ["enough", "Epoch 1/1: loss=1"]
 
 
-def test_a_killed_process_loses_no_line(ml: DerivaML, home: Path) -> None:
-    """After SIGKILL in epoch 4, the three epochs that were told are in the metrics file and in the journal."""
+def test_killed_process_loses_no_metrics(ml: DerivaML, home: Path) -> None:
+    """After SIGKILL in epoch 4, the three reported epochs are in the metrics file and the journal."""
     program = """
 import os, signal
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
@@ -380,21 +456,23 @@ with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow)) as e
     assert done.returncode == -signal.SIGKILL, done.stderr
     execution = ml.restore_execution(done.stdout.strip())
     assert execution.status is Status.aborted
-    assert told(execution)[:3] == ["Epoch 1: loss=1", "Epoch 2: loss=0.5", "Epoch 3: loss=0.3333"]
+    assert status_messages(execution)[:3] == ["Epoch 1: loss=1", "Epoch 2: loss=0.5", "Epoch 3: loss=0.3333"]
     execution.upload_execution_outputs()
     asset = outputs(ml, execution, "Execution_Metadata")["metrics.jsonl"]
     assert [line["epoch"] for line in lines(execution.download_asset(asset))] == [1, 2, 3]
 
 
-def test_every_process_knows_alike_which_epochs_are_due(new_execution: Callable[[], Execution], line: Line) -> None:
-    """Whether a checkpoint is due is told by the number of the epoch, with the catalog out of reach."""
+def test_checkpoint_due_is_the_same_in_every_process(
+    new_execution: Callable[[], Execution], catalog_link: CatalogLink
+) -> None:
+    """Whether a checkpoint is due depends on the epoch alone, without the catalog."""
     report = TrainingReporter(new_execution(), save_every_n_epochs=3)
-    line.is_cut = True
+    catalog_link.is_down = True
     assert [report.is_checkpoint_due(epoch) for epoch in range(1, 7)] == [False, False, True, False, False, True]
 
 
-def test_the_printed_loop_runs(ml: DerivaML) -> None:
-    """The loop in the class's own documentation runs as printed, and keeps ten epochs of a torch model."""
+def test_docstring_example(ml: DerivaML) -> None:
+    """The example in the class docstring runs as printed and records ten epochs of a torch model."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -421,17 +499,17 @@ def test_the_printed_loop_runs(ml: DerivaML) -> None:
     printed = textwrap.dedent(inspect.getdoc(TrainingReporter).partition("::\n")[2])
     exec(printed, names)
     execution = names["execution"]
-    assert len(told(execution)) == 10
+    assert len(status_messages(execution)) == 10
     last = outputs(ml, execution, "Model")["epoch-0010.pt"]
-    kept = torch.load(execution.download_asset(last))
-    assert all(torch.equal(kept[name], weight) for name, weight in model.state_dict().items())
+    restored = torch.load(execution.download_asset(last))
+    assert all(torch.equal(restored[name], weight) for name, weight in model.state_dict().items())
 
 
-def test_a_dry_run_trains_and_writes_nothing(ml: DerivaML) -> None:
-    """In a dry run the statuses are told on this machine, and catalog and store stay as they were."""
+def test_dry_run_writes_nothing(ml: DerivaML) -> None:
+    """A dry run records statuses locally; the catalog and the store do not change."""
     workflow = Workflow(name="Dry", workflow_type="Training", url="https://example.org/dry.py", checksum="y")
     with ml.create_execution(ExecutionConfiguration(workflow=workflow), dry_run=True) as execution:
         train(execution, 2)
-    assert told(execution) == ["Epoch 1/2: loss=1", "Epoch 2/2: loss=0.5"]
+    assert status_messages(execution) == ["Epoch 1/2: loss=1", "Epoch 2/2: loss=0.5"]
     assert ml.find_executions() == []
     assert ml.select_rows("Model") == []

@@ -10,7 +10,7 @@ import pytest
 
 from places import Place
 
-story = pytest.importorskip("integrations.test_training_story", reason="numpy is not installed")
+story = pytest.importorskip("integrations.test_training_events", reason="numpy is not installed")
 framework = story.framework
 
 
@@ -28,4 +28,4 @@ def test_the_story_on_a_server(
     """Sent at the end of each fit, all is as the table of the embedded catalog says."""
     monkeypatch.setattr(story, "DerivaML", partial(place.open, number))
     make, callback = framework
-    story.test_the_story_of_a_training((make, partial(callback, upload="end")))
+    story.test_events_of_a_training((make, partial(callback, upload="end")))

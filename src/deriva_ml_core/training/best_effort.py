@@ -1,4 +1,4 @@
-"""What goes wrong with a training's record is warned about, and never ends the training."""
+"""Log failures of the record, so that they never end a training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def log_failure(task: str) -> Iterator[None]:
-    """Log what goes wrong instead of raising it.
+    """Log an exception as a warning instead of raising it.
 
     Args:
-        task: What was to be done, as it follows "Could not".
+        task: The task as an imperative phrase, which follows "Failed to" in the message.
     """
     try:
         yield
     except Exception:
-        log.warning("Could not %s; the training goes on.", task, exc_info=True)
+        log.warning("Failed to %s; training continues.", task, exc_info=True)

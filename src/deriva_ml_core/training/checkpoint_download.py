@@ -1,4 +1,4 @@
-"""A checkpoint brought back from a recorded execution: a file, or a folder of files as it was."""
+"""Download of a checkpoint, a file or a folder, from a recorded execution."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ __all__ = ["fetch_checkpoint"]
 
 MODEL_FILE = "Model_File"
 MAX_LISTED_FILES = 20
-"""Files that an error names."""
+"""Maximum number of files that an error names."""
 
 
 def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "best") -> Path:
-    """Bring a checkpoint of an execution here, each file checked by length and MD5.
+    """Download a checkpoint of an execution and check each file by length and MD5.
 
     Args:
-        execution: What made it, as ``ml.lookup_execution`` and ``ml.find_executions`` give it.
-        folder: Where to: ``<folder>/<table>/<rid>/<name>``. What is there already with its recorded length is not
-            brought again.
+        execution: The execution, as returned by ``ml.lookup_execution`` or ``ml.find_executions``.
+        folder: Destination folder; the path is ``<folder>/<table>/<rid>/<name>``. A file that exists there with its
+            recorded length is not downloaded again.
         which: ``best`` or ``last``, by the asset types Best_Checkpoint and Last_Checkpoint, or the name of a file or
-            of a folder of files. The newest where there are several; of an execution that tells neither best nor last,
-            both mean its only model file.
+            folder. The newest is taken if several match. Without these asset types, both mean the only model file.
 
     Returns:
-        The file; of a checkpoint that was a folder, the folder with the same tree below it.
+        The path of the file or, for a sharded checkpoint, of the folder.
 
     Raises:
-        UnknownCheckpoint: It left no such checkpoint, or has not uploaded it; what there is is named.
-        InvalidFileName: A recorded name climbs out of its folder.
-        ChecksumMismatch: The bytes in the store are not those that were recorded.
+        UnknownCheckpoint: The execution has uploaded no such checkpoint; the message names the existing ones.
+        InvalidFileName: A recorded name points outside its folder.
+        ChecksumMismatch: The bytes in the store differ from the recorded ones.
     """
     outputs = _list_outputs_newest_first(execution)
     asset, root = _select_checkpoint(outputs, which)
@@ -64,17 +63,17 @@ def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "b
 
 
 def _list_outputs_newest_first(execution: RecordedExecution) -> list[Asset]:
-    """What came out of an execution; of files of one name those that were made later come first."""
+    """Return the outputs of an execution by creation time, newest first."""
     outputs = execution.list_assets(Role.output)
-    made: dict[str, str] = {}
+    created: dict[str, str] = {}
     for table in dict.fromkeys(asset.table for asset in outputs):
         rids = [asset.rid for asset in outputs if asset.table == table]
-        made.update((row["RID"], row["RCT"]) for row in execution._connection.catalog.select(table, {"RID": rids}))
-    return sorted(outputs, key=lambda asset: (made.get(asset.rid, ""), asset.rid), reverse=True)
+        created.update((row["RID"], row["RCT"]) for row in execution._connection.catalog.select(table, {"RID": rids}))
+    return sorted(outputs, key=lambda asset: (created.get(asset.rid, ""), asset.rid), reverse=True)
 
 
 def _select_checkpoint(outputs: Sequence[Asset], which: str) -> tuple[Asset | None, str]:
-    """The newest file of the checkpoint that is meant, and the name of that checkpoint."""
+    """Return the newest file of the requested checkpoint, and the checkpoint's name."""
     term = {"best": BEST_CHECKPOINT, "last": LAST_CHECKPOINT}.get(which)
     if term is None:
         name = which.rstrip("/")
@@ -90,19 +89,20 @@ def _select_checkpoint(outputs: Sequence[Asset], which: str) -> tuple[Asset | No
 
 
 def _checkpoint_root(asset: Asset, candidates: Iterable[Asset]) -> str:
-    """The name of the checkpoint that a file belongs to: its own, or that of a folder.
+    """Return the name of the checkpoint that a file belongs to: the file's own name, or a folder's.
 
-    A folder is one whose name ends as a checkpoint's does, or all files that are alike in the same first folder.
+    The folder is the first one whose name has a suffix; without one, the longest folder that all candidates in the
+    same top folder share.
     """
     parts = PurePosixPath(asset.filename).parts
     for number, part in enumerate(parts[:-1], start=1):
         suffix = PurePosixPath(part).suffix
-        if suffix and not suffix[1:].isdigit():  # v1.0 is no such name
+        if suffix and not suffix[1:].isdigit():  # the ".0" of "v1.0" is not a suffix
             return "/".join(parts[:number])
     common = parts
     for other in candidates:
-        if other.table == asset.table and (theirs := PurePosixPath(other.filename).parts)[:1] == parts[:1]:
-            common = _common_prefix(common, theirs)
+        if other.table == asset.table and (other_parts := PurePosixPath(other.filename).parts)[:1] == parts[:1]:
+            common = _common_prefix(common, other_parts)
     return "/".join(common)
 
 
@@ -112,7 +112,7 @@ def _common_prefix(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, .
 
 
 def _folder_files(outputs: Iterable[Asset], table: str, root: str) -> list[Asset]:
-    """The newest file of each name in a folder."""
+    """Return the newest file of each name in a folder."""
     files: dict[str, Asset] = {}
     for asset in outputs:
         if asset.table == table and asset.filename.startswith(f"{root}/"):
@@ -121,7 +121,7 @@ def _folder_files(outputs: Iterable[Asset], table: str, root: str) -> list[Asset
 
 
 def _not_found_message(execution: RecordedExecution, outputs: Sequence[Asset], which: str) -> str:
-    what = f"that is the {which} one" if which in ("best", "last") else f"named {which!r}"
+    checkpoint = f"{which} checkpoint" if which in ("best", "last") else f"checkpoint named {which!r}"
     models = sorted(
         {
             asset.filename
@@ -131,12 +131,12 @@ def _not_found_message(execution: RecordedExecution, outputs: Sequence[Asset], w
     )
     names = models or sorted({asset.filename for asset in outputs})
     more = f" and {len(names) - MAX_LISTED_FILES} more" if len(names) > MAX_LISTED_FILES else ""
-    there = (
-        f"it has {', '.join(names[:MAX_LISTED_FILES])}{more}; give one of these names"
+    available = (
+        f"Available: {', '.join(names[:MAX_LISTED_FILES])}{more}; pass one of these names."
         if names
-        else "it has no files at all"
+        else "It has uploaded no files."
     )
     return (
-        f"Execution {execution.execution_rid} ({execution.status}) has uploaded no checkpoint {what}: {there}. "
-        "What is staged and not uploaded is sent by its upload_execution_outputs()."
+        f"Execution {execution.execution_rid} ({execution.status}) has uploaded no {checkpoint}. {available} "
+        "Call its upload_execution_outputs() to upload staged files."
     )

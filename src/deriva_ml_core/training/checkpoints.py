@@ -1,4 +1,4 @@
-"""Which checkpoints a training keeps: a new file each, in its place when it is whole, gone when it is superseded."""
+"""Checkpoints of a fit: which are kept, where they are written, and when a superseded one is deleted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._deprecation import deprecated_attributes, deprecated_keywords
 from deriva_ml_core._files.atomic import atomic_path, rename_for_deletion
 from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
 from deriva_ml_core.metric_modes import MonitoredValue, select_monitored
@@ -30,14 +31,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """When in a training a checkpoint is taken.
+    """Position of a checkpoint in a training.
 
     Args:
-        fit: The number of the fit in its execution, from 1.
-        epoch: The epoch's number, from 1.
-        step: Optimizer steps so far; None where nobody counts.
-        metrics: The values known then.
-        in_step: Whether the epoch goes on.
+        fit: Number of the fit in its execution, from 1.
+        epoch: Number of the epoch, from 1.
+        step: Optimizer steps so far; None if unknown.
+        metrics: Metric values at this position.
+        in_step: Whether the checkpoint is taken within the epoch, and not at its end.
     """
 
     fit: int
@@ -55,14 +56,17 @@ class _KeptCheckpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one fit.
+    """Checkpoints of one fit.
+
+    Each checkpoint is a new file. It is renamed to its path when it is complete, and deleted when it is superseded.
 
     Args:
-        execution: What keeps them.
-        options: Which are kept, and how they are called.
-        managed: Whether the framework's own callbacks keep checkpoints, so that we do only where we are told to.
-        best: The best score of the earlier part of this training, where it is resumed.
-        submit: Has something done beside the training: the deletion of a file of many gigabytes takes its time.
+        execution: Execution that stages the files.
+        options: Which checkpoints to keep, and their names.
+        managed: Whether the framework's own callbacks keep checkpoints; then this class keeps others only if
+            ``options.checkpoints`` asks for them.
+        best: Best monitored value of the earlier part of a resumed training.
+        submit: Runs a function in the background; deleting a file of many gigabytes takes time.
     """
 
     def __init__(
@@ -90,48 +94,64 @@ class Checkpoints:
         self._in_progress: dict[Path, tuple[_KeptCheckpoint, bool, MonitoredValue | None]] = {}
         self._written_paths: set[Path] = set()
 
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes(
+            {
+                "keeps_all": "should_keep_all",
+                "go_on_from": "restore_best",
+                "due": "is_due",
+                "due_in_step": "is_due_at_step",
+                "written": "commit",
+                "drop": "discard",
+                "adopt": "stage_existing",
+                "forget": "unstage",
+                "point_out": "set_framework_checkpoints",
+                "mark": "add_best_last_types",
+            }
+        )
+
     @property
     def folder(self) -> Path:
-        """Where files of the checkpoints' table are staged: what a framework writes here is not copied."""
+        """Staging folder of the checkpoint table; a file that a framework writes here is not copied."""
         return self._execution.working_dir / "outputs" / self._options.checkpoint_table
 
     @property
     def best(self) -> tuple[int, MonitoredValue] | None:
-        """The epoch of the best checkpoint of this fit and its score; None before there is one."""
+        """Epoch and monitored value of the best checkpoint of this fit; None before there is one."""
         return (self._best.epoch, self._best.monitored) if self._best and self._best.monitored else None
 
     @property
     def should_keep_all(self) -> bool:
-        """Whether nothing supersedes a checkpoint."""
+        """Whether every checkpoint is kept."""
         return self._should_keep_all
 
     def state(self) -> dict[str, JsonValue]:
-        """The best score so far, as JSON, for a checkpoint of the framework to carry."""
+        """Return the best monitored value so far as JSON, to be stored in a checkpoint of the framework."""
         score = self._best_value
         return {} if score is None else {"name": score.name, "value": score.value, "larger": score.larger_is_better}
 
     def restore_best(self, best: MonitoredValue | None) -> None:
-        """Take up the best score of the earlier part of this training."""
+        """Set the best monitored value of the earlier part of a resumed training."""
         self._best_value = best or self._best_value
 
     def is_due(self, epoch: int) -> bool:
-        """Whether an epoch, from 1, may leave a checkpoint: by the number alone, so alike in every process."""
+        """Whether a checkpoint may be saved at the end of an epoch, from 1; the same in every process."""
         return (self._should_keep_best or self._should_keep_last) and epoch % self._options.save_every_n_epochs == 0
 
     def is_due_at_step(self, step: int) -> bool:
-        """Whether a step, from 1, leaves a checkpoint; alike in every process."""
+        """Whether a checkpoint is saved after a step, from 1; the same in every process."""
         every = self._options.save_every_n_steps
         return self._should_keep_last and every is not None and step % every == 0
 
     def register(self, info: CheckpointInfo, suffix: str) -> Path | None:
-        """Register a checkpoint that is to be written.
+        """Register a checkpoint before it is written.
 
         Args:
-            info: When it is taken.
-            suffix: How its name ends.
+            info: Position of the checkpoint.
+            suffix: Suffix of the file name, such as ``.pt``.
 
         Returns:
-            Where to write it; None where this epoch is neither the best nor any other that is kept.
+            Path to write it to; None if the options keep no checkpoint at this position.
         """
         score = None if info.in_step else select_monitored(info.metrics, self._options.monitor, self._options.mode)
         is_best = self._is_best(score) and not info.in_step
@@ -140,35 +160,35 @@ class Checkpoints:
         path = self._stage(self._unique_file_name(info, suffix, is_best=is_best))
         self._in_progress[path] = (_KeptCheckpoint(path, info.epoch, score), is_best, self._best_value)
         if is_best and score is not None:
-            self._best_value = score  # before it is written, since the checkpoint carries it
+            self._best_value = score  # set before the write, since the checkpoint stores it
         return path
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Let a framework write beside a checkpoint's place, and put it there when it is whole."""
-        # not durable: an fsync of gigabytes would hold up the training; the store syncs what is uploaded
+        """Write a checkpoint to a temporary file next to its path, then rename it."""
+        # not durable: an fsync of gigabytes would delay the training; the store syncs what is uploaded
         with atomic_path(path, keep_suffix=True) as partial:
             write(partial)
 
     def commit(self, path: Path) -> None:
-        """Take up a checkpoint that is whole, and let go of those that it supersedes."""
-        if path.is_dir():  # sharded: what was registered as a file is a folder of them
+        """Stage a checkpoint that is complete, and delete those that it supersedes."""
+        if path.is_dir():  # sharded: the path was registered as a file and is a folder
             self._execution.forget(path)
         self.stage_existing(path, is_final=True)
         kept, is_best, _ = self._in_progress.pop(path)
         self._written_paths.add(path)
-        before = [each for each in (self._best, self._last) if each is not None]
+        previous = [each for each in (self._best, self._last) if each is not None]
         if is_best:
             self._best = kept
         if self._should_keep_last:
             self._last = kept
         if not self._should_keep_all:
-            staying = {each.path for each in (self._best, self._last) if each is not None}
-            for superseded in {each.path for each in before} - staying:
+            current = {each.path for each in (self._best, self._last) if each is not None}
+            for superseded in {each.path for each in previous} - current:
                 self.remove(superseded)
             self._update_best_last_types()
 
     def discard(self, path: Path) -> None:
-        """Forget a checkpoint that could not be written; one that was taken up stays."""
+        """Remove a checkpoint whose write failed; a committed one stays."""
         if path not in self._in_progress:
             return
         _, is_best, score = self._in_progress.pop(path)
@@ -176,81 +196,81 @@ class Checkpoints:
             self._best_value = score
         self.remove(path)
 
+    @deprecated_keywords({"whole": "is_final"})
     def stage_existing(self, path: Path, *, is_final: bool) -> None:
-        """Stage a checkpoint that is there, a file or a folder, whoever wrote it; one that is staged already stays so.
+        """Stage an existing checkpoint, a file or a folder; files that are already staged stay so.
 
         Args:
-            path: In `folder`, where it stays what it is; anywhere else, where it is copied when it is sent.
-            is_final: Whether it was written under another name and renamed, as by our own writers, so that nobody
-                writes to the file itself again.
+            path: The checkpoint. In `folder` it is used as it is; elsewhere it is copied on upload.
+            is_final: Whether it was written under another name and renamed, so that the file never changes again.
         """
         own = path.is_relative_to(self.folder)
         files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        staged_here = self._execution.staged_assets()
-        known = {place: asset.path for asset in staged_here for place in (asset.path, asset.original)}
+        assets = self._execution.staged_assets()
+        staged_paths = {place: asset.path for asset in assets for place in (asset.path, asset.original)}
         for file in files:
-            staged = known.get(file) or self._stage_file(path, file, own=own)
+            staged = staged_paths.get(file) or self._stage_file(path, file, own=own)
             if own and is_final:
                 self._execution.mark_immutable(staged)
 
     def remove(self, path: Path) -> None:
-        """Let go of a checkpoint that is superseded: it is deleted, and neither sent nor missed."""
+        """Unstage and delete a superseded checkpoint."""
         self.unstage(path)
         if (aside := rename_for_deletion(path)) is not None:
             self._submit(partial(_delete, aside))
 
     def unstage(self, path: Path) -> None:
-        """Drop a checkpoint that is deleted, with all its files, from what is to be sent."""
+        """Unstage all files of a deleted checkpoint, so that they are not uploaded."""
         for asset in self._execution.staged_assets():
             places = [place for place in (asset.path, asset.original) if place is not None]
             if path in places or any(path in place.parents for place in places):
-                with suppress(InvalidFileName):  # sent meanwhile
+                with suppress(InvalidFileName):  # uploaded in the meantime
                     self._execution.forget(asset.path)
 
     def set_framework_checkpoints(self, best: Path | None, last: Path | None) -> None:
-        """Say which of those that a framework keeps are the best and the last so far."""
+        """Set the best and the last of the checkpoints that a framework keeps."""
         self._framework_best_last = (best, last)
         self._update_best_last_types()
 
     @property
     def newest(self) -> Path | None:
-        """The checkpoint that was kept last, by us or by a framework that pointed it out; None before there is one."""
+        """Newest checkpoint, written by this class or set by a framework; None before there is one."""
         return (
             self._last.path if self._last else self._framework_best_last[1] or (self._best.path if self._best else None)
         )
 
     def finish(self) -> None:
-        """Tell the best and the last apart from the others by their types."""
+        """Give the best and the last checkpoint their asset types."""
         self._update_best_last_types()
 
     def _update_best_last_types(self) -> None:
-        """Give the best and the last so far their types, also while the training goes on: it may be killed."""
-        ours = (self._best.path if self._best else None, self._last.path if self._last else None)
+        """Give the best and the last checkpoint their types after every change, since the training may be killed."""
+        own_best_last = (self._best.path if self._best else None, self._last.path if self._last else None)
         pairs = [
             (term, path)
-            for both in (ours, self._framework_best_last)
-            for term, path in zip((BEST_CHECKPOINT, LAST_CHECKPOINT), both, strict=True)
+            for best_last in (own_best_last, self._framework_best_last)
+            for term, path in zip((BEST_CHECKPOINT, LAST_CHECKPOINT), best_last, strict=True)
         ]
         present = {(term, path) for term, path in pairs if path is not None}
         try:
             for term, path in self._assigned_types - present:
-                with suppress(InvalidFileName):  # let go of, or sent meanwhile
+                with suppress(InvalidFileName):  # unstaged or uploaded in the meantime
                     self._execution.drop_asset_types(path, term)
             for term, path in present - self._assigned_types:
                 self.add_best_last_types(
                     path if term == BEST_CHECKPOINT else None, path if term == LAST_CHECKPOINT else None
                 )
             self._assigned_types = present
-        except Exception:  # and the checkpoints themselves are as good as before
-            log.warning("The best and the last checkpoint could not be told apart yet.", exc_info=True)
+        except Exception:  # only the types are missing; the next change tries again
+            log.warning("Failed to mark the best and the last checkpoint.", exc_info=True)
 
     def add_best_last_types(self, best: Path | None, last: Path | None) -> None:
-        """Give the best and the last checkpoint their types, where the catalog has these."""
+        """Give checkpoints their types, if the catalog's vocabulary has them."""
         for path, term in ((best, BEST_CHECKPOINT), (last, LAST_CHECKPOINT)):
             for file in [] if term in self._missing_terms else self._checkpoint_files(path):
                 try:
                     self._execution.add_asset_types(file, [term])
-                except UnknownTerm:  # a catalog with a vocabulary of its own
+                except UnknownTerm:  # this catalog has another vocabulary
                     self._missing_terms.add(term)
 
     def _checkpoint_files(self, path: Path | None) -> Iterable[Path]:
@@ -259,17 +279,17 @@ class Checkpoints:
         return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
 
     def _stage_file(self, path: Path, file: Path, *, own: bool) -> Path:
-        """Stage a file of a checkpoint that somebody else wrote, by its name there."""
+        """Stage a file of a checkpoint that a framework wrote, under its own name."""
         if own:
             return self._stage(str(file))
         name = Path(path.name) / file.relative_to(path)
         try:
             return self._stage(str(file), name.as_posix())
-        except FileConflict:  # of the same name, in another folder
+        except FileConflict:  # a file of the same name in another folder is staged
             return self._stage(str(file), (path.parent.name / name).as_posix())
 
     def _is_best(self, score: MonitoredValue | None) -> bool:
-        """Whether an epoch is the best so far; where none has the metric, each is, so that one is kept."""
+        """Whether a value is the best so far; without a monitored metric every epoch counts, so that one is kept."""
         if not self._should_keep_best and not self._should_keep_all:
             return False
         return self._best_value is None if score is None else score.is_better_than(self._best_value)
@@ -281,7 +301,7 @@ class Checkpoints:
         )
 
     def _unique_file_name(self, info: CheckpointInfo, suffix: str, *, is_best: bool) -> str:
-        """The name of a checkpoint's file: another one than of those that it does not supersede."""
+        """Return a file name that differs from every checkpoint that is not superseded."""
         name = self._format_name(info)
         path = self.folder / f"{name}{suffix}"
         if self._should_keep_all and path in self._written_paths:
@@ -294,12 +314,12 @@ class Checkpoints:
         template = self._options.filename
         if template is None:
             return _add_fit_prefix(info, _epoch_or_step_label(info))
-        known = {**info.metrics, "epoch": info.epoch, "step": info.step or 0, "fit": info.fit}
+        fields = {**info.metrics, "epoch": info.epoch, "step": info.step or 0, "fit": info.fit}
         try:
-            name = template.format_map(known)
+            name = template.format_map(fields)
         except (KeyError, ValueError, IndexError, AttributeError) as error:
             raise ConfigurationError(
-                f"filename={template!r} cannot be filled in ({error}); it may name {', '.join(sorted(known))}."
+                f"filename={template!r} cannot be formatted ({error}). Available fields: {', '.join(sorted(fields))}."
             ) from error
         return name if "{fit" in template else _add_fit_prefix(info, name)
 
@@ -309,13 +329,13 @@ def _epoch_or_step_label(info: CheckpointInfo) -> str:
 
 
 def _add_fit_prefix(info: CheckpointInfo, name: str) -> str:
-    """A name that no earlier fit of the execution has."""
+    """Prefix a name with its fit, so that it differs from the names of earlier fits."""
     folder, slash, last = name.rpartition("/")
     return name if info.fit == 1 else f"{folder}{slash}fit-{info.fit}-{last}"
 
 
 def _delete(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)  # an upload takes it away, too
+        shutil.rmtree(path, ignore_errors=True)  # an upload may delete it at the same time
     else:
         path.unlink(missing_ok=True)

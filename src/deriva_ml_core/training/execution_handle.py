@@ -1,4 +1,4 @@
-"""The execution that a training belongs to: the user's own, or one that is made when it is needed and ended for him."""
+"""The execution of a training: the user's, or one that is created and ended on demand."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ __all__ = ["ExecutionFactory", "ExecutionHandle"]
 log = logging.getLogger(__name__)
 
 ExecutionFactory = Callable[["RID | None"], "Execution"]
-"""Makes an execution, or opens the one of a record id again so that it goes on."""
+"""Creates an execution, or restores the one with the passed RID so that it continues."""
 
 
 class ExecutionHandle:
-    """The execution of a training.
+    """Execution of a training.
 
     Args:
-        execution: The user's, entered by his ``with``; or what makes one, which is entered and ended here.
+        execution: An execution that the user has entered, or a factory; an execution from a factory is owned, so
+            this handle enters and ends it.
     """
 
     def __init__(self, execution: Execution | ExecutionFactory) -> None:
@@ -39,16 +40,16 @@ class ExecutionHandle:
             self._execution = execution
         self._is_entered = False
         self.is_in_with_block = False
-        """Whether a ``with`` of the user's ends it, and not the end of the first fit."""
+        """Whether the user's ``with`` block ends the execution; otherwise the end of the first fit does."""
 
     @property
     def is_owned(self) -> bool:
-        """Whether it is made and ended here."""
+        """Whether this handle creates and ends the execution."""
         return self._factory is not None
 
     @property
     def current(self) -> Execution | None:
-        """The execution; None before one is made."""
+        """The execution; None before it is created."""
         return self._execution
 
     @property
@@ -56,24 +57,26 @@ class ExecutionHandle:
         """The execution.
 
         Raises:
-            ExecutionNotStarted: It is to be made when a training begins, and none has.
+            ExecutionNotStarted: The execution is created when training starts, and training has not started.
         """
         if self._execution is None:
-            raise ExecutionNotStarted("There is no execution yet: it is made when the first fit begins.")
+            raise ExecutionNotStarted(
+                "The execution was accessed before it exists; it is created when training starts."
+            )
         return self._execution
 
     def begin(self, resume_rid: RID | None = None, check: Callable[[Execution], None] | None = None) -> Execution:
-        """Make and enter the execution where that is to be done here and is not done yet.
+        """Create and enter an owned execution, unless that is done.
 
         Args:
-            resume_rid: The execution that is to go on; None for a new one.
-            check: What may raise before the one that is to go on does.
+            resume_rid: RID of the execution to continue; None for a new one.
+            check: Called with the restored execution before it is entered; raises to refuse it.
         """
         if self._factory is None:
             return self.execution
         execution = self._execution
         if execution is None or (not self._is_entered and execution.status is not Status.completed):
-            execution = self._factory(resume_rid)  # also after one that failed: a second try is a run of its own
+            execution = self._factory(resume_rid)  # also after a failure: a second attempt is a new execution
             if resume_rid is not None and check is not None:
                 check(execution)
             execution.__enter__()
@@ -82,14 +85,14 @@ class ExecutionHandle:
         return execution
 
     def report_status(self, message: str, progress: Progress | None = None) -> None:
-        """Tell a status; a run that has ended stays in its state."""
+        """Report a status; an execution in a terminal status keeps it."""
         execution = self.execution
-        status = execution.status
-        told = status if status.is_terminal else Status.running
-        execution.update_status(told, message, progress=progress, wait=False)
+        current = execution.status
+        status = current if current.is_terminal else Status.running
+        execution.update_status(status, message, progress=progress, wait=False)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the execution where that is done here, as a ``with`` would."""
+        """End an owned execution, as the end of a ``with`` block would."""
         if self._execution is not None and self._is_entered:
             self._is_entered = False
             kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
@@ -97,7 +100,7 @@ class ExecutionHandle:
 
     @contextmanager
     def warn_if_not_uploaded(self) -> Iterator[None]:
-        """End and send a run; of one that did not complete what is staged even then is told."""
+        """Warn after the block about staged files if the execution did not complete."""
         try:
             yield
         finally:
@@ -106,5 +109,5 @@ class ExecutionHandle:
 
     @property
     def is_entered(self) -> bool:
-        """Whether it is entered here and not ended."""
+        """Whether the handle has entered the execution and not ended it."""
         return self._is_entered

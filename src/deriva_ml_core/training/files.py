@@ -1,4 +1,4 @@
-"""The files that tell of an execution's trainings: metrics, settings, and their curves."""
+"""Files that describe the trainings of an execution: metrics, summary and plot."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class TrainingFiles:
-    """The files of one execution's trainings, in its working folder, from where they are copied when they are sent.
+    """Training files of one execution, in its working folder; they are copied on upload.
 
     Args:
-        execution: Whose.
+        execution: The execution.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -43,10 +43,10 @@ class TrainingFiles:
         self._lock = ForkSafeRLock()
         self._staged_stats: dict[Path, tuple[int, int]] = {}
         self._has_write_error = False
-        """Whether the last line of metrics could not be written, which has been said."""
+        """Whether the last line of metrics could not be written; limits the warning to the first failure."""
 
     def next_fit_number(self) -> int:
-        """The number of the fit that begins now."""
+        """Return the number of the next fit, from 1."""
         return max(self._metrics.last_fit(), self._summary.last_fit()) + 1
 
     def append(
@@ -59,45 +59,46 @@ class TrainingFiles:
         values: Mapping[str, float],
         extra: Mapping[str, object] | None = None,
     ) -> None:
-        """Add a line of metrics; see `MetricsFile.append`. What a full disk refuses waits, and is warned about once."""
+        """Append a line of metrics, see `MetricsFile.append`; warn once while the disk is full.
+
+        A line that cannot be written is held in memory and written by a later call.
+        """
         try:
             try:
-                if self._metrics.path not in self._staged_stats:  # not before the first: a fit without one has no file
+                if self._metrics.path not in self._staged_stats:  # staged with its first line: no line, no file
                     self._stage_if_changed(self._metrics.path, "Metrics_File")
             finally:
                 self._metrics.append(stage=stage, fit=fit, by=by, epoch=epoch, step=step, values=values, extra=extra)
         except (OSError, DerivaMLException) as error:
             if not self._has_write_error:
-                log.warning(
-                    "%s cannot be written or staged now, and is as soon as it can: %s", self._metrics.path, error
-                )
+                log.warning("Failed to write or stage %s; retrying with the next line: %s", self._metrics.path, error)
             self._has_write_error = True
         else:
             self._has_write_error = False
 
     def queue_summary(self, fit: int, fields: Mapping[str, object]) -> None:
-        """Keep what is told of a fit until `write_summary` writes it, beside the training."""
+        """Queue fields of a fit's summary; `write_summary` writes them in the background."""
         with self._lock:
             self._pending_updates.append((fit, fields))
         if self._summary.path not in self._staged_stats:
             self._stage_if_changed(self._summary.path, "Execution_Config")
 
     def write_summary(self) -> None:
-        """Write what was held.
+        """Write the queued fields.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         with self._lock:
-            held, self._pending_updates = self._pending_updates, []
-        for fit, facts in held:
-            self._summary.update(fit, facts)
+            updates, self._pending_updates = self._pending_updates, []
+        for fit, fields in updates:
+            self._summary.update(fit, fields)
 
     def stage_files(self, *, curves: bool) -> None:
-        """Stage what was written since it was last staged.
+        """Stage the files that have changed since they were last staged.
 
         Args:
-            curves: Whether to draw the metrics anew.
+            curves: Whether to redraw the plot.
         """
         self._metrics.flush()
         if self._summary.path.exists():
@@ -120,32 +121,32 @@ class TrainingFiles:
         self._stage_if_changed(self._plot_path, "Training_Curves")
 
     def _stage_if_changed(self, path: Path, asset_type: str) -> bool:
-        """Stage a file that was written to since it was staged; returns whether it has."""
+        """Stage a file if it has changed since it was staged, and return whether it has."""
         if not path.exists():
             path.touch()
-        found = path.stat()
-        if self._staged_stats.get(path) == (found.st_size, found.st_mtime_ns):
+        stat = path.stat()
+        if self._staged_stats.get(path) == (stat.st_size, stat.st_mtime_ns):
             return False
         table = MLAsset.execution_metadata.value
         try:
             self.execution.asset_file_path(table, path, asset_types=[asset_type])
-        except UnknownTerm:  # a catalog with a vocabulary of its own
+        except UnknownTerm:  # this catalog has another vocabulary
             self.execution.asset_file_path(table, path)
-        self._staged_stats[path] = (found.st_size, found.st_mtime_ns)
+        self._staged_stats[path] = (stat.st_size, stat.st_mtime_ns)
         return True
 
 
 TRAINING_SUMMARY_FILE = "training.json"
-"""The file's name: an object with ``fits``, a list of objects, each with the fit's number, its settings (whatever the
-framework tells of model, optimizer and the like), the input datasets, when it began and ended, and how."""
+"""Name of the file: an object with ``fits``, a list of objects, each with the fit's number, its settings (what the
+framework provides about model, optimizer and the like), the input datasets, the start and end time, and the outcome."""
 
 MAX_DEPTH = 12
 MAX_LENGTH = 1000
-"""How deep settings may be nested, and how many of a list or letters of a text's representation are kept."""
+"""Maximum depth of nested settings, and maximum number of list items or characters of a ``repr`` that are stored."""
 
 
 def to_json_value(value: object, depth: int = 0) -> JsonValue:
-    """Turn settings of any kind into what JSON can hold; what it cannot is told by its representation, cut if long."""
+    """Convert settings of any type to a JSON value; other types become their ``repr``, truncated if long."""
     if value is None:
         return None
     if isinstance(value, (str, bool, int, float)):
@@ -161,23 +162,23 @@ def to_json_value(value: object, depth: int = 0) -> JsonValue:
 
 
 def _scalar_value(value: object) -> JsonValue:
-    """The number that a tensor or an array of one element holds; of several, how it is shown."""
+    """Return the number in a tensor or an array of one element; the ``repr`` of a larger one."""
     try:
         return to_json_value(value.item(), MAX_DEPTH)  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - it may be of any class
+    except Exception:  # noqa: BLE001 - the value may be of any class
         return repr(value)[:MAX_LENGTH]
 
 
 def _builtin_value(value: str | bool | int | float) -> JsonValue:
-    """The plain value of a subclass, such as numpy's floats or an enumeration's strings."""
+    """Return the built-in value of a subclass, such as a NumPy float or a string enumeration member."""
     return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
 
 
 class TrainingSummary:
-    """The file of one execution; secrets are redacted.
+    """File with the summaries of an execution's fits; secrets are redacted.
 
     Args:
-        path: The file; its folder must be there.
+        path: The file; its folder must exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -185,30 +186,30 @@ class TrainingSummary:
         self._fits: list[dict[str, JsonValue]] = []
 
     def last_fit(self) -> int:
-        """The number of the last fit that is told of; 0 where none is."""
+        """Return the number of the last fit in the file; 0 if there is none."""
         self._reload()
         return max((number for each in self._fits if isinstance(number := each.get("fit"), int)), default=0)
 
     def update(self, fit: int, fields: Mapping[str, object]) -> None:
-        """Add to what is known of a fit, and write the file anew.
+        """Add fields to a fit's summary and rewrite the file.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         from deriva_ml_core.redaction import redact
 
         self._reload()
-        known = next((each for each in self._fits if each.get("fit") == fit), None)
-        if known is None:
-            known = {"fit": fit}
-            self._fits.append(known)
-        told = redact(to_json_value(fields))
-        known.update(told if isinstance(told, dict) else {})
+        summary = next((each for each in self._fits if each.get("fit") == fit), None)
+        if summary is None:
+            summary = {"fit": fit}
+            self._fits.append(summary)
+        redacted = redact(to_json_value(fields))
+        summary.update(redacted if isinstance(redacted, dict) else {})
         text = json.dumps({"fits": self._fits}, indent=1, ensure_ascii=False) + "\n"
         write_atomic(self.path, text)
 
     def _reload(self) -> None:
-        """Take up what is there by now: of an earlier process, or of another reporter of the same execution."""
+        """Read the file again: an earlier process or another reporter of the execution may have written it."""
         self._fits = _read_fits(self.path) or self._fits
 
 
@@ -219,5 +220,5 @@ def _read_fits(path: Path) -> list[dict[str, JsonValue]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):
-        log.warning("%s cannot be read, and is begun anew.", path, exc_info=True)
+        log.warning("Failed to read %s; it is written anew.", path, exc_info=True)
         return []

@@ -1,4 +1,4 @@
-"""One fit: its pace, its checkpoints, and what is told and kept of its epochs and steps."""
+"""One fit: timing, checkpoints, and what is reported and recorded for its epochs and steps."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class FitTimer:
-    """The clock of one fit.
+    """Timer of one fit, which decides when a status is due.
 
     Args:
-        options: How far apart statuses are.
-        epochs: The number of the last epoch; None where nobody knows.
+        options: Options with the intervals between status updates.
+        epochs: Total number of epochs, or None if unknown.
     """
 
     def __init__(self, options: TrainingOptions, epochs: int | None = None) -> None:
@@ -42,14 +42,15 @@ class FitTimer:
 
     @property
     def epochs_done(self) -> int:
-        """Epochs that have ended in this fit."""
+        """Number of epochs that have ended in this fit."""
         return self._epochs_done
 
     def end_epoch(self, epoch: int) -> tuple[float, float | None]:
-        """Note an epoch's end.
+        """Record the end of an epoch.
 
         Returns:
-            Seconds that it took, and seconds until the last epoch ends; None where nobody knows, or none is left.
+            Duration of the epoch in seconds, and estimated seconds until the fit ends; None if unknown or after the
+            last epoch.
         """
         now = monotonic()
         seconds, self._epoch_started_at, self._epochs_done = now - self._epoch_started_at, now, self._epochs_done + 1
@@ -58,16 +59,16 @@ class FitTimer:
         return seconds, (now - self._started_at) / self._epochs_done * (self.epochs - epoch)
 
     def seconds_since_last_epoch(self) -> float:
-        """Seconds since the last epoch ended."""
+        """Return the seconds since the last epoch ended."""
         return monotonic() - self._epoch_started_at
 
     def should_report_epoch(self, epoch: int) -> bool:
-        """Whether the status of an epoch that has ended is due, and note that it is told then."""
+        """Whether a status is due for an epoch that has ended; if so, the interval starts anew."""
         last = self.epochs is not None and epoch >= self.epochs
         return (last or epoch % self._options.every_n_epochs == 0) and self._check_interval(force=last)
 
     def should_report_step(self, step: int) -> bool:
-        """Whether the status of a step is due, and note that it is told then."""
+        """Whether a status is due for a step; if so, the interval starts anew."""
         every = self._options.every_n_steps
         return every is not None and step % every == 0 and self._check_interval(force=False)
 
@@ -82,10 +83,10 @@ class FitTimer:
 
 
 def peak_memory() -> int | None:
-    """The most memory in bytes that this process has had so far: on its GPU where it uses one, else in RAM.
+    """Return the peak memory of this process in bytes: of its GPU if it uses one, else RAM.
 
     Returns:
-        None where the system does not tell.
+        The number of bytes; None if the system does not report it.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -103,12 +104,12 @@ class Fit:
     """A fit of an execution.
 
     Args:
-        number: Its number among the fits of its execution, from 1.
-        options: What is told and kept.
-        files: The files that it writes to.
-        checkpoints: Its checkpoints.
-        timer: Its clock.
-        report_status: Tells a status: its words, and the same as numbers.
+        number: Number of the fit in its execution, from 1.
+        options: Options of the training.
+        files: Training files of the execution.
+        checkpoints: Checkpoints of the fit.
+        timer: Timer of the fit.
+        report_status: Reports a status, with its message and its progress.
     """
 
     number: int
@@ -118,18 +119,18 @@ class Fit:
     timer: FitTimer
     report_status: Callable[[str, Progress | None], None]
     is_open: bool = True
-    """Whether it has not ended yet."""
+    """Whether the fit has not ended."""
     _pending_status: Callable[[], None] | None = field(default=None, repr=False)
     _unreported_metrics: dict[tuple[str, str], MetricSummary] = field(default_factory=dict, repr=False)
-    """Where the metrics stand of the epochs since the last that had a status."""
+    """Summaries of the metrics of the epochs since the last status."""
 
     def should_log_step(self, step: int) -> bool:
-        """Whether the metrics of a step are kept."""
+        """Whether the metrics of a step are written to the metrics file."""
         every = self.options.log_every_n_steps
         return every is not None and step % every == 0
 
     def end_step(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Keep a step's metrics and tell its status, each where it is due."""
+        """Log the metrics of a step and report its status, each if due."""
         values, _ = extract_floats(metrics)
         if self.should_log_step(step):
             self._log_step(step, epoch, values)
@@ -140,7 +141,7 @@ class Fit:
             self.report_status(step_message(progress), progress)
 
     def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Keep the metrics of a validation within an epoch."""
+        """Log the metrics of a validation within an epoch."""
         values, _ = extract_floats(metrics)
         self._log_step(step, epoch, values)
 
@@ -152,21 +153,21 @@ class Fit:
         samples: int | None,
         learning_rates: Mapping[str, float] | None,
     ) -> None:
-        """Keep an epoch's metrics, and tell its status where one is due; else the fit's end does if it is the last."""
+        """Log the metrics of an epoch and report its status if due; the last one is reported when the fit ends."""
         seconds, left = self.timer.end_epoch(epoch)
         values, others = extract_floats(metrics)
         if others:
-            log.warning("Epoch %d: %s left out, for they are no single numbers.", epoch, ", ".join(others))
-        more: dict[str, object] = {"seconds": round(seconds, 6), "peak_memory": peak_memory()}
+            log.warning("Epoch %d: skipped metrics that are not single numbers: %s.", epoch, ", ".join(others))
+        extra: dict[str, object] = {"seconds": round(seconds, 6), "peak_memory": peak_memory()}
         if samples and seconds:
-            more["samples_per_second"] = round(samples / seconds, 3)
+            extra["samples_per_second"] = round(samples / seconds, 3)
         if learning_rates:
-            more["learning_rates"] = dict(learning_rates)
-        with log_failure(f"keep the metrics of epoch {epoch}"):
-            self.files.append("fit", "epoch", self.number, epoch, step, values, more)
+            extra["learning_rates"] = dict(learning_rates)
+        with log_failure(f"log the metrics of epoch {epoch}"):
+            self.files.append("fit", "epoch", self.number, epoch, step, values, extra)
         epochs = self.timer.epochs
-        sides = self._extra_progress_fields(values)
-        progress = Progress(epoch=epoch, epochs=epochs, step=step, metrics=values, seconds=seconds, left=left, **sides)
+        fields = self._extra_progress_fields(values)
+        progress = Progress(epoch=epoch, epochs=epochs, step=step, metrics=values, seconds=seconds, left=left, **fields)
         message = epoch_message(progress, seconds, left)
         self._pending_status = None
         if self.timer.should_report_epoch(epoch):
@@ -177,84 +178,84 @@ class Fit:
             self._pending_status = lambda: self.report_status(message, progress)
 
     def _extra_progress_fields(self, values: Mapping[str, float]) -> dict[str, Any]:
-        """What a status tells beside the values: which are the better ones, and the best of epochs without a status."""
-        found: dict[str, Any] = {}
+        """Return the fields of a status besides the values: mode of the metric, best values of unreported epochs."""
+        fields: dict[str, Any] = {}
         mode = self.options.mode
         if mode is not None and (score := select_monitored(values, self.options.monitor, mode)) is not None:
-            found["modes"] = {score.name: mode}
+            fields["modes"] = {score.name: mode}
         if self._unreported_metrics:
-            stood = ((name, each) for (_, name), each in self._unreported_metrics.items() if name in values)
-            found["bests"] = {name: (each.best, each.best_at) for name, each in stood if each.best is not None}
-        return found
+            summaries = ((name, each) for (_, name), each in self._unreported_metrics.items() if name in values)
+            fields["bests"] = {name: (each.best, each.best_at) for name, each in summaries if each.best is not None}
+        return fields
 
     def register(self, info: CheckpointInfo, suffix: str) -> Path | None:
-        """Register a checkpoint; None where it is not kept, or could not be registered."""
+        """Register a checkpoint and return its path; None if it is not kept or could not be registered."""
         with log_failure(f"register the checkpoint of epoch {info.epoch}"):
             return self.checkpoints.register(info, suffix)
         return None
 
     def begin(self, fields: Mapping[str, object]) -> None:
-        """Keep how the fit is set up.
+        """Record the start of the fit.
 
         Args:
-            fields: What is known of that.
+            fields: Fields for the fit's summary, such as its settings.
         """
         began = datetime.now(UTC).isoformat()
         self.files.queue_summary(self.number, {"began": began, "epochs": self.timer.epochs, **fields})
 
     def end(self, outcome: str) -> None:
-        """Tell what is untold, mark the best and the last checkpoint, and keep how the fit ended; only once.
+        """Report a pending status, mark the best and the last checkpoint, and record the outcome; only once.
 
         Args:
-            outcome: How, in words.
+            outcome: Text that says how the fit ended.
         """
         if not self.is_open:
             return
         self.is_open = False
         if self._pending_status is not None:
             self._pending_status()
-        with log_failure("tell the best and the last checkpoint apart"):
+        with log_failure("mark the best and the last checkpoint"):
             self.checkpoints.finish()
         best = self.checkpoints.best
-        facts = {
+        fields = {
             "ended": datetime.now(UTC).isoformat(),
             "outcome": outcome,
             "epochs_done": self.timer.epochs_done,
             "best": best and {"epoch": best[0], "metric": best[1].name, "value": best[1].value},
         }
-        with log_failure("keep how the fit ended"):
-            self.files.queue_summary(self.number, facts)
+        with log_failure("record the outcome of the fit"):
+            self.files.queue_summary(self.number, fields)
 
     def _log_step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        with log_failure(f"keep the metrics of step {step}"):
+        with log_failure(f"log the metrics of step {step}"):
             self.files.append("fit", "step", self.number, epoch, step, values)
 
 
 MAX_STATUS_METRICS = 8
-"""Metrics that a status names; the others are in its `Progress` and in the metrics file."""
+"""Maximum number of metrics in a status message; the others are in its `Progress` and in the metrics file."""
 
 STAGE_NAMES: Mapping[str, str] = {"fit": "Fit", "validate": "Validation", "test": "Test", "predict": "Prediction"}
 
 
 def epoch_message(progress: Progress, seconds: float, left: float | None) -> str:
-    """Say how an epoch went, such as ``Epoch 3/10: loss=0.1234, val_loss=0.1456 (12.3 s, 2 min left)``.
+    """Return the message for an epoch, such as ``Epoch 3/10: loss=0.1234, val_loss=0.1456 (12.3 s, 2 min left)``.
 
     Args:
-        progress: The epoch and its values.
-        seconds: How long the epoch took.
-        left: Seconds until the last epoch ends; None where nobody knows, or no epoch is left.
+        progress: Epoch and metric values.
+        seconds: Duration of the epoch in seconds.
+        left: Estimated seconds until the fit ends; None if unknown or after the last epoch.
     """
-    to_go = "" if left is None else f", {format_duration(left, digits=0)} left"
-    return f"{_format_epoch(progress)}{_format_metrics(progress)} ({format_duration(seconds)}{to_go})"
+    remaining = "" if left is None else f", {format_duration(left, digits=0)} left"
+    return f"{_format_epoch(progress)}{_format_metrics(progress)} ({format_duration(seconds)}{remaining})"
 
 
 def step_message(progress: Progress) -> str:
-    """Say how a step went, such as ``Epoch 3/10, step 1200: loss=0.1234``."""
+    """Return the message for a step, such as ``Epoch 3/10, step 1200: loss=0.1234``."""
     return f"{_format_epoch(progress)}, step {progress.step}{_format_metrics(progress)}"
 
 
 def stage_message(progress: Progress, seconds: float) -> str:
-    """Say how a stage beside the fit went, such as ``Test: test_accuracy=0.98 (1.2 s)``."""
+    """Return the message for a stage outside a fit, such as ``Test: test_accuracy=0.98 (1.2 s)``."""
     return f"{STAGE_NAMES.get(progress.stage, progress.stage)}{_format_metrics(progress)} ({format_duration(seconds)})"
 
 
@@ -264,7 +265,7 @@ def _format_epoch(progress: Progress) -> str:
 
 def _format_metrics(progress: Progress) -> str:
     training_first = sorted(progress.metrics.items(), key=lambda metric: metric[0].startswith("val"))
-    told = [f"{name}={value:.4g}" for name, value in training_first]
-    if len(told) > MAX_STATUS_METRICS:
-        told = [*told[:MAX_STATUS_METRICS], f"{len(told) - MAX_STATUS_METRICS} more"]
-    return f": {', '.join(told)}" if told else ""
+    parts = [f"{name}={value:.4g}" for name, value in training_first]
+    if len(parts) > MAX_STATUS_METRICS:
+        parts = [*parts[:MAX_STATUS_METRICS], f"{len(parts) - MAX_STATUS_METRICS} more"]
+    return f": {', '.join(parts)}" if parts else ""

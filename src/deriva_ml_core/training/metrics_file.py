@@ -1,4 +1,4 @@
-"""The metrics that an execution keeps: lines of ``metrics.jsonl``, by fit, epoch and step."""
+"""The metrics file of an execution, ``metrics.jsonl``: one line for each epoch or logged step."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ __all__ = [
 
 
 METRICS_FILE = "metrics.jsonl"
-"""The file's name. Each line is a JSON object, but for ``NaN`` and ``Infinity``, which Python's own reader and pandas
-take: stage, fit, by (``epoch`` or ``step``), epoch, step, time and values; one of an epoch also seconds, and where they
-are known samples_per_second, learning_rates and peak_memory in bytes."""
+"""Name of the file. Each line is a JSON object with stage, fit, by (``epoch`` or ``step``), epoch, step, time and
+values. A line of an epoch also has seconds and, if known, samples_per_second, learning_rates and peak_memory in bytes.
+Values may be ``NaN`` and ``Infinity``, which are not JSON, but Python's json module and pandas read them."""
 
 MAX_PENDING_LINES = 100_000
-"""Lines that are held back while the disk is full; beyond, the oldest are lost."""
+"""Maximum number of lines held in memory while the disk is full; beyond it, the oldest are lost."""
 
 TAIL_BYTES = 2**16
-"""Bytes at the file's end in which the number of the last fit is looked for."""
+"""Bytes at the end of the file that are searched for the number of the last fit."""
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False)  # which json.dumps would make for each line
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # json.dumps would create one for each line
 
 
 def extract_floats(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], list[str]]:
-    """Take numbers, whatever holds them: a float, or a tensor or an array of one element.
+    """Convert metric values to floats; a value may also be a tensor or an array of one element.
 
     Returns:
-        The values by name, and the names of those that are no number.
+        The floats by name, and the names of the values that are not single numbers.
     """
     values: dict[str, float] = {}
     others = []
@@ -62,10 +62,10 @@ def extract_floats(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, floa
 
 
 class MetricsFile:
-    """The metrics file of one execution, to which all its fits and stages add.
+    """Metrics file of one execution; all its fits and stages append to it.
 
     Args:
-        path: The file; its folder must be there.
+        path: The file; its folder must exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class MetricsFile:
         self._pid = 0
 
     def last_fit(self) -> int:
-        """The number of the last fit that wrote here; 0 where none did."""
+        """Return the number of the last fit in the file; 0 if there is none."""
         try:
             with self.path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -94,7 +94,7 @@ class MetricsFile:
         values: Mapping[str, float],
         extra: Mapping[str, object] | None = None,
     ) -> None:
-        """Add a line by one ``write(2)``, so that a process killed later loses none; what a full disk refuses waits.
+        """Append a line with one ``write(2)``, so that killing the process later loses nothing.
 
         Raises:
             OSError: The line could not be written yet; the next call writes it.
@@ -114,21 +114,21 @@ class MetricsFile:
         self.flush()
 
     def flush(self) -> None:
-        """Write what a full disk refused before.
+        """Write the lines that could not be written before.
 
         Raises:
-            OSError: It still does.
+            OSError: They still cannot be written.
         """
         while self._pending:
             written = os.write(self._open(), self._pending[0])
             if written < len(self._pending[0]):
-                # the rest follows when there is room: nobody else writes to this file
+                # the rest follows once there is space; no other process writes to this file
                 self._pending[0] = self._pending[0][written:]
                 continue
             self._pending.pop(0)
 
     def close(self) -> None:
-        """Let go of the file; the next line opens it again."""
+        """Close the file; the next append opens it again."""
         if self._descriptor is not None and self._pid == os.getpid():
             os.close(self._descriptor)
         self._descriptor = None
@@ -136,8 +136,7 @@ class MetricsFile:
     def _open(self) -> int:
         if self._descriptor is None or self._pid != os.getpid():
             self._descriptor, self._pid = open_for_append(self.path), os.getpid()
-            # once is enough, as only this process appends here
-            repair_last_line(self._descriptor)
+            repair_last_line(self._descriptor)  # once is enough, since only this process appends
         return self._descriptor
 
 
@@ -146,7 +145,7 @@ def _parse_fit_number(line: bytes) -> int:
 
 
 MAX_INTEGER = 2**53
-"""Whole numbers from here on are no epochs, steps or bytes."""
+"""Integers of this size or more are ignored: they are not epochs, steps or bytes."""
 
 _BY_PATTERN = re.compile(rb'"by"\s*:\s*"(\w+)"')
 
@@ -158,15 +157,15 @@ class MetricsLine:
     Args:
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
         fit: The number of the fit in its execution, from 1.
-        by: ``epoch`` or ``step``: what the line is about.
-        epoch: The epoch's number, from 1; None where nobody counted.
-        step: Optimizer steps until then; None where nobody counted.
-        time: When it was written, ISO 8601 in UTC; empty where that is not known.
-        seconds: How long the epoch took.
-        samples_per_second: How fast it went.
-        learning_rates: Those of the optimizers, by name.
-        peak_memory: In bytes.
-        values: The metrics by name; NaN and the infinities among them.
+        by: ``epoch`` or ``step``: the unit that the line describes.
+        epoch: Number of the epoch, from 1; None if unknown.
+        step: Optimizer steps so far; None if unknown.
+        time: Time of writing, ISO 8601 in UTC; empty if unknown.
+        seconds: Duration of the epoch in seconds.
+        samples_per_second: Throughput of the epoch.
+        learning_rates: Learning rates by optimizer.
+        peak_memory: Peak memory in bytes.
+        values: Metric values by name, which may be NaN or infinite.
     """
 
     stage: str = "fit"
@@ -184,10 +183,10 @@ class MetricsLine:
 
 @dataclass(frozen=True, slots=True)
 class MetricSeries:
-    """One metric's values in one fit, 16 bytes each.
+    """Values of one metric in one fit, 16 bytes each.
 
     Args:
-        positions: The epochs, or the steps, at which they were taken.
+        positions: Epoch or step of each value.
         values: The values.
     """
 
@@ -196,13 +195,13 @@ class MetricSeries:
 
 
 def read_metrics(file: Path) -> list[MetricsLine]:
-    """Read a metrics file, also one that is just being written.
+    """Read a metrics file, which may still be written to.
 
     Args:
-        file: The file; its last line may be torn. Fields that a newer version added are passed over.
+        file: The file; its last line may be torn. Fields that a newer version has added are ignored.
 
     Returns:
-        Its lines in their order, without those that are no JSON object.
+        The lines in order, without those that are not a JSON object.
 
     Raises:
         OSError: The file cannot be read.
@@ -211,63 +210,63 @@ def read_metrics(file: Path) -> list[MetricsLine]:
 
 
 def iter_metrics(file: Path, by: str | None = None) -> Iterator[MetricsLine]:
-    """Read a metrics file line by line, so that one of many million steps needs no memory.
+    """Iterate over the lines of a metrics file, so that millions of steps need little memory.
 
     Args:
         file: The file, as for `read_metrics`.
-        by: ``epoch`` or ``step`` for those lines alone, by which the others cost little; None for all.
+        by: ``epoch`` or ``step`` for these lines only, which skips the others cheaply; None for all.
 
     Raises:
         OSError: The file cannot be read.
     """
     with file.open("rb") as lines:
         for line in lines:
-            about = _BY_PATTERN.search(line) if by is not None else None
-            if about is not None and about[1].decode() != by:
+            match = _BY_PATTERN.search(line) if by is not None else None
+            if match is not None and match[1].decode() != by:
                 continue
-            read = _parse_line(line)
-            if read is not None and by in (None, read.by):
-                yield read
+            parsed = _parse_line(line)
+            if parsed is not None and by in (None, parsed.by):
+                yield parsed
 
 
 def collect_series(
     lines: Iterable[MetricsLine], by: str = "epoch", stage: str = "fit"
 ) -> dict[str, dict[int, MetricSeries]]:
-    """The values of each metric, in the order of the lines.
+    """Return the values of each metric, in the order of the lines.
 
     Args:
-        lines: What `read_metrics` or `iter_metrics` gave.
-        by: ``epoch`` or ``step``: where in the training the values are placed; lines that do not tell are left out.
+        lines: Lines from `read_metrics` or `iter_metrics`.
+        by: ``epoch`` or ``step``: the position of the values; lines without it are left out.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
     Returns:
-        The values by metric and by fit, in the order in which they first appear.
+        The series by metric and fit, in order of first appearance.
     """
-    found: dict[str, dict[int, MetricSeries]] = {}
+    metrics: dict[str, dict[int, MetricSeries]] = {}
     for line in lines:
-        place = line.epoch if by == "epoch" else line.step
-        if line.stage == stage and place is not None:
+        position = line.epoch if by == "epoch" else line.step
+        if line.stage == stage and position is not None:
             for name, value in line.values.items():
-                track = found.setdefault(name, {}).setdefault(line.fit, MetricSeries())
-                track.positions.append(place)
-                track.values.append(value)
-    return found
+                series = metrics.setdefault(name, {}).setdefault(line.fit, MetricSeries())
+                series.positions.append(position)
+                series.values.append(value)
+    return metrics
 
 
 @dataclass(frozen=True, slots=True)
 class MetricCurve:
-    """One metric in one fit, or in a stage beside it.
+    """Values of one metric in one fit or stage, with their first, last and best.
 
     Args:
-        name: The metric.
+        name: Name of the metric.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
-        fit: The number of the fit in its execution.
-        by: ``epoch`` or ``step``: what is counted.
-        first: Its first value.
-        last: Its last value.
-        best: Its best value, by what the training or its name says of better; None where no value is a finite number.
-        best_at: The epoch or step of that.
-        values: All of them in their order.
+        fit: Number of the fit in its execution.
+        by: ``epoch`` or ``step``: the unit of the positions.
+        first: First value.
+        last: Last value.
+        best: Best value, by the direction that the training set or the name implies; None without a finite value.
+        best_at: Epoch or step of the best value; None if unknown.
+        values: All values in order.
     """
 
     name: str
@@ -281,17 +280,17 @@ class MetricCurve:
     values: Sequence[float]
 
     def to_dict(self) -> dict[str, object]:
-        """Its value for programs, without the many values."""
-        found = asdict(self)
-        return {**{name: found[name] for name in found if name != "values"}, "count": len(self.values)}
+        """Return the fields as a dict, with the number of values in place of the values."""
+        fields = asdict(self)
+        return {**{name: fields[name] for name in fields if name != "values"}, "count": len(self.values)}
 
 
 def read_curves(file: Path | None, larger_better: Mapping[str, bool] = MappingProxyType({})) -> list[MetricCurve]:
-    """Read the curves of a metrics file: those by epoch, else those by step; then the values of test and the like.
+    """Read the curves of a metrics file: by epoch, or by step if there are none; then those of other stages.
 
     Args:
-        file: The file; None where there is none.
-        larger_better: Whether larger values of a metric are better, where the training said so.
+        file: The file; None returns no curves.
+        larger_better: Whether larger values are better, for the metrics whose direction the training set.
     """
     if file is None:
         return []
@@ -302,20 +301,20 @@ def read_curves(file: Path | None, larger_better: Mapping[str, bool] = MappingPr
 
 
 def _iter_fit_curves(
-    tracks: dict[str, dict[int, MetricSeries]], by: str, larger_better: Mapping[str, bool]
+    metrics: dict[str, dict[int, MetricSeries]], by: str, larger_better: Mapping[str, bool]
 ) -> Iterator[MetricCurve]:
-    for name, fits in tracks.items():
-        for fit, track in fits.items():
-            yield _build_curve(name, "fit", fit, by, track.positions, track.values, larger_better)
+    for name, fits in metrics.items():
+        for fit, series in fits.items():
+            yield _build_curve(name, "fit", fit, by, series.positions, series.values, larger_better)
 
 
 def _iter_stage_curves(lines: Sequence[MetricsLine], larger_better: Mapping[str, bool]) -> Iterator[MetricCurve]:
-    found: dict[tuple[str, int, str], list[float]] = {}
+    by_stage: dict[tuple[str, int, str], list[float]] = {}
     for line in lines:
         if line.stage != "fit":
             for name, value in line.values.items():
-                found.setdefault((line.stage, line.fit, name), []).append(value)
-    for (stage, fit, name), values in found.items():
+                by_stage.setdefault((line.stage, line.fit, name), []).append(value)
+    for (stage, fit, name), values in by_stage.items():
         yield _build_curve(name, stage, fit, "epoch", None, values, larger_better)
 
 
@@ -329,8 +328,8 @@ def _build_curve(
     larger_better: Mapping[str, bool],
 ) -> MetricCurve:
     choose = max if larger_better.get(name, larger_is_better(name)) else min
-    numbers = [place for place, value in enumerate(values) if math.isfinite(value)]
-    best = choose(numbers, key=lambda place: values[place]) if numbers else None
+    finite = [index for index, value in enumerate(values) if math.isfinite(value)]
+    best = choose(finite, key=lambda index: values[index]) if finite else None
     return MetricCurve(
         name=name,
         stage=stage,
@@ -345,20 +344,20 @@ def _build_curve(
 
 
 def _parse_line(text: bytes) -> MetricsLine | None:
-    if (found := parse_object(text)) is None:
+    if (record := parse_object(text)) is None:
         return None
     return MetricsLine(
-        stage=_get_str(found, "stage", "fit"),
-        fit=_get_int(found, "fit") or 1,
-        by=_get_str(found, "by", "epoch"),
-        epoch=_get_int(found, "epoch"),
-        step=_get_int(found, "step"),
-        time=_get_str(found, "time", ""),
-        seconds=_get_floats(found).get("seconds"),
-        samples_per_second=_get_floats(found).get("samples_per_second"),
-        learning_rates=_get_floats(found.get("learning_rates")),
-        peak_memory=_get_int(found, "peak_memory"),
-        values=_get_floats(found.get("values")),
+        stage=_get_str(record, "stage", "fit"),
+        fit=_get_int(record, "fit") or 1,
+        by=_get_str(record, "by", "epoch"),
+        epoch=_get_int(record, "epoch"),
+        step=_get_int(record, "step"),
+        time=_get_str(record, "time", ""),
+        seconds=_get_floats(record).get("seconds"),
+        samples_per_second=_get_floats(record).get("samples_per_second"),
+        learning_rates=_get_floats(record.get("learning_rates")),
+        peak_memory=_get_int(record, "peak_memory"),
+        values=_get_floats(record.get("values")),
     )
 
 

@@ -1,12 +1,13 @@
-"""What a user may choose of a training's record: the same words for the reporter, both callbacks and both autologs."""
+"""Options of a recorded training, shared by the reporter, the callbacks and the autologs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypedDict
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from deriva_ml_core._deprecation import warn_deprecated
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.models import FrozenModel
 
@@ -20,7 +21,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class TrainingKwargs(TypedDict, total=False):
-    """The keywords of `TrainingReporter` and of the callbacks; `TrainingOptions` says what each means."""
+    """Keyword arguments of `TrainingReporter` and of the callbacks; `TrainingOptions` documents each."""
 
     checkpoints: CheckpointPolicy | None
     monitor: str | None
@@ -42,34 +43,35 @@ class TrainingKwargs(TypedDict, total=False):
 
 
 class TrainingOptions(FrozenModel):
-    """How a training is recorded.
+    """Options for recording a training.
 
     Args:
-        checkpoints: Which checkpoints are kept: the best by `monitor`, the last, both, all, or none. None means those
-            of the framework's own checkpoint callbacks where the training has some, else the best and the last.
-        monitor: The metric that tells the best; None for ``val_loss`` where it is logged, else ``loss``.
-        mode: Whether its smaller or its larger values are better; None to tell by the name: larger for accuracies and
-            other scores, else smaller.
-        save_every_n_epochs: How many epochs apart checkpoints may be.
-        save_every_n_steps: Checkpoints within an epoch, this many optimizer steps apart; None for none.
-        weights_only: Whether a checkpoint holds the weights alone, and no state to resume from.
-        filename: The checkpoints' names without suffix, with ``{epoch}``, ``{step}``, ``{fit}`` and metrics as in
-            ``"{epoch:03d}-{val_loss:.2f}"``; None for ``epoch-0003``, or ``step-00001200`` within an epoch. Where it
-            would call two alike that are both kept, they are told apart: by ``fit-2-`` before those of a further fit,
-            by ``-last`` or the epoch after those of one fit.
-        checkpoint_table: The asset table for checkpoints.
-        checkpoint_types: Their terms in the vocabulary Asset_Type.
-        every_n_epochs: How many epochs apart statuses are; the last epoch always has one.
-        every_n_steps: Statuses within an epoch, this many optimizer steps apart; None for none.
-        min_interval: Seconds that statuses are apart at least; the last is told whenever it comes.
-        log_every_n_steps: Metrics of steps, this many optimizer steps apart; None for those of epochs alone.
-        upload: Whether checkpoints are sent while the training goes on as soon as nothing can supersede them
-            (``"stream"``), all at the end of each fit (``"end"``), or when the user calls ``upload_execution_outputs``
-            (``"never"``). None means ``"end"`` on an embedded catalog and ``"stream"`` on a server.
-        resume: What a fit that goes on from a checkpoint of an earlier run is: a new execution with that checkpoint as
-            its input (``"linked"``), or the same execution going on (``"same"``, where the callback makes its own).
-        curves: Whether ``training_curves.png`` is drawn at the end of a fit, where matplotlib is installed.
-        exit_timeout: Seconds that the end of a fit waits at most for what is done beside the training.
+        checkpoints: Checkpoints to keep: the best by `monitor`, the last, both, all or none. None keeps those of the
+            framework's own checkpoint callbacks if there are any, else the best and the last.
+        monitor: Metric that decides which checkpoint is the best; None for ``val_loss`` if it is logged, else ``loss``.
+        mode: Whether smaller or larger values of the metric are better; None to decide by its name: larger for
+            accuracies and other scores, else smaller.
+        save_every_n_epochs: Interval between checkpoints, in epochs.
+        save_every_n_steps: Interval between checkpoints within an epoch, in optimizer steps; None for none.
+        weights_only: Whether a checkpoint holds only the weights, so that training cannot be resumed from it.
+        filename: Template for checkpoint names without suffix, with ``{epoch}``, ``{step}``, ``{fit}`` and metrics,
+            such as ``"{epoch:03d}-{val_loss:.2f}"``; None for ``epoch-0003``, or ``step-00001200`` within an epoch.
+            Equal names are made unique: by the prefix ``fit-2-`` in a further fit, by ``-last`` or the epoch at the
+            end within one fit.
+        checkpoint_table: Asset table for checkpoints.
+        checkpoint_types: Asset types of checkpoints, terms of the vocabulary Asset_Type.
+        every_n_epochs: Interval between status updates, in epochs; the last epoch always has one.
+        every_n_steps: Interval between status updates within an epoch, in optimizer steps; None for none.
+        min_interval: Minimum seconds between status updates; the last epoch is always reported.
+        log_every_n_steps: Interval between logged step metrics, in optimizer steps; None to log epoch metrics only.
+        upload: When to upload checkpoints: during training, as soon as they are final (``"stream"``), at the end of
+            each fit (``"end"``), or when the user calls ``upload_execution_outputs`` (``"never"``). None means
+            ``"end"`` on an embedded catalog and ``"stream"`` on a server.
+        resume: How to record a fit that resumes from a checkpoint of an earlier run: as a new execution with that
+            checkpoint as its input (``"linked"``), or in the same execution (``"same"``, if the callback creates its
+            own).
+        curves: Whether to draw ``training_curves.png`` at the end of a fit, if matplotlib is installed.
+        exit_timeout: Maximum seconds to wait for background work at the end of a fit.
     """
 
     checkpoints: CheckpointPolicy | None = None
@@ -90,12 +92,20 @@ class TrainingOptions(FrozenModel):
     curves: bool = True
     exit_timeout: float = Field(default=30.0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_drain(cls, values: object) -> object:
+        if not isinstance(values, Mapping) or "drain" not in values or "exit_timeout" in values:
+            return values
+        warn_deprecated("The option 'drain'", "'exit_timeout'")
+        return {"exit_timeout" if name == "drain" else name: value for name, value in values.items()}
+
     @classmethod
     def from_kwargs(cls, kwargs: TrainingKwargs) -> TrainingOptions:
-        """Check what a user wrote.
+        """Validate keyword arguments.
 
         Raises:
-            ConfigurationError: There is no such option, or its value cannot be meant; it says which.
+            ConfigurationError: An option is unknown or has an invalid value; the message names it.
         """
         try:
             return cls.model_validate(kwargs)

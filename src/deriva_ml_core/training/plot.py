@@ -1,4 +1,4 @@
-"""The picture of a training: its losses and metrics by epoch, as a PNG file that equal metrics make equal."""
+"""Plot of a training's losses and metrics as a PNG file; equal metrics give equal bytes."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ __all__ = ["PlotLine", "PlotPanel", "PlotPlan", "draw_curves", "plan_plot"]
 
 DPI = 120
 PANEL_WIDTH, PANEL_HEIGHT = 4.6, 2.9
-"""Of one panel with what is around it, in inches."""
+"""Size of one panel with its margins, in inches."""
 
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_BOTTOM, MARGIN_TOP = 0.68, 0.16, 0.5, 0.38
-"""Around the axes of a panel, in inches."""
+"""Margins around the axes of a panel, in inches."""
 
 TITLE_HEIGHT = 0.34
-"""For the title, in inches."""
+"""Height of the title, in inches."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by all eyes: Okabe and Ito, Color Universal Design, 2008."""
+"""Colours that are distinguishable with any colour vision: Okabe and Ito, Color Universal Design, 2008."""
 
 TEXT_COLOUR, MUTED_COLOUR, GRID_COLOUR = "#24292f", "#6e7781", "#e3e6e9"
 DASH_PATTERN = (4.0, 1.8)
 MAX_MARKED_POINTS = 60
-"""A line of so few points shows each of them."""
+"""A line with at most this many points has a marker at each of them."""
 
 LOG_SCALE_RATIO = 100
-"""A loss whose largest value is more than so many times its smallest has a logarithmic axis."""
+"""Ratio of a loss's largest to its smallest value above which its axis is logarithmic."""
 
 MAX_LABELLED_FITS = 8
 MAX_TITLE_LENGTH, MAX_NAME_LENGTH = 90, 32
-"""In letters: above two panels, and in a panel."""
+"""Maximum characters of the title above two panels, and of a metric name in a panel."""
 
 MAX_HEADER_LENGTH = 58
-"""Letters above a panel."""
+"""Maximum characters above a panel."""
 
 
 def draw_curves(metrics: Path, target: Path, title: str = "") -> bool:
-    """Draw a metrics file; matplotlib's settings are left as they are, and say nothing about this picture.
+    """Draw the curves of a metrics file. The user's matplotlib settings neither change nor affect the plot.
 
     Args:
-        metrics: The file, as ``metrics.jsonl`` has it.
-        target: Where the PNG is to be; it appears there whole.
-        title: What to write above it.
+        metrics: The metrics file, in the format of ``metrics.jsonl``.
+        target: Path of the PNG file, which is written atomically.
+        title: Title above the panels.
 
     Returns:
-        Whether it was drawn: not where matplotlib is missing, or there is nothing to draw.
+        Whether a plot was drawn; false if matplotlib is not installed or there is nothing to draw.
 
     Raises:
-        OSError: The metrics cannot be read, or the picture cannot be written.
+        OSError: The metrics cannot be read, or the plot cannot be written.
     """
     if not metrics.exists() or (plan := _plan_from_file(metrics)) is None:
         return False
@@ -77,7 +77,7 @@ def draw_curves(metrics: Path, target: Path, title: str = "") -> bool:
 
 
 def _plan_from_file(metrics: Path) -> PlotPlan | None:
-    """The picture by epoch; by step where there are no two epochs and steps tell more."""
+    """Plan the plot by epoch, or by step if there are fewer than two epochs."""
     epochs = list(iter_metrics(metrics, "epoch"))
     if len({(line.fit, line.epoch) for line in epochs if line.stage == "fit" and line.values}) > 1:
         return plan_plot(epochs)
@@ -87,7 +87,7 @@ def _plan_from_file(metrics: Path) -> PlotPlan | None:
 def _save_png(figure: Figure, file: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    # the version of matplotlib is left out, so that it does not change the bytes
+    # without matplotlib's version, which would change the bytes
     FigureCanvasAgg(figure).print_png(str(file), metadata={"Software": None})  # type: ignore[no-untyped-call]
 
 
@@ -102,7 +102,7 @@ def _draw_figure(plan: PlotPlan, title: str) -> Figure:
     wide, high = columns * PANEL_WIDTH, rows * PANEL_HEIGHT + head
     figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white", edgecolor="white", linewidth=0)
     figure.set_layout_engine("none")
-    words = _TextStyle()
+    text_style = _TextStyle()
     for number, panel in enumerate(plan.panels):
         left = (number % columns) * PANEL_WIDTH + MARGIN_LEFT
         low = high - head - (number // columns + 1) * PANEL_HEIGHT + MARGIN_BOTTOM
@@ -112,21 +112,20 @@ def _draw_figure(plan: PlotPlan, title: str) -> Figure:
             (PANEL_WIDTH - MARGIN_LEFT - MARGIN_RIGHT) / wide,
             (PANEL_HEIGHT - MARGIN_BOTTOM - MARGIN_TOP) / high,
         )
-        _draw_panel(figure.add_axes(size, facecolor="white"), panel, plan, words)
-    room = int(MAX_TITLE_LENGTH * columns / 2)
-    shown = title if len(title) <= room else title[: room - 1] + "…"
-    at = (high - 0.12) / high
-    figure.text(
-        MARGIN_LEFT / wide, at, " ".join(shown.split()), va="top", **words.text_options(11, TEXT_COLOUR, bold=True)
-    )
-    figure.text(1 - MARGIN_RIGHT / wide, at, foot, va="top", ha="right", **words.text_options(8, MUTED_COLOUR))
+        _draw_panel(figure.add_axes(size, facecolor="white"), panel, plan, text_style)
+    max_length = int(MAX_TITLE_LENGTH * columns / 2)
+    shortened = title if len(title) <= max_length else title[: max_length - 1] + "…"
+    y = (high - 0.12) / high
+    heading = " ".join(shortened.split())
+    figure.text(MARGIN_LEFT / wide, y, heading, va="top", **text_style.text_options(11, TEXT_COLOUR, bold=True))
+    figure.text(1 - MARGIN_RIGHT / wide, y, foot, va="top", ha="right", **text_style.text_options(8, MUTED_COLOUR))
     for artist in figure.findobj():
         artist.set(sketch_params=None, path_effects=[])
     return figure
 
 
 class _TextStyle:
-    """Text in matplotlib's own font, whatever fonts and settings there are; a metric's ``$`` and ``_`` stay."""
+    """Text options with the font that matplotlib ships, independent of settings; ``$`` and ``_`` stay literal."""
 
     def __init__(self) -> None:
         from matplotlib import get_data_path
@@ -176,7 +175,7 @@ def _legend_label(line: PlotLine) -> str:
 
 
 def _style_axes(axes: Axes) -> None:
-    """Say all that the user's settings would say otherwise."""
+    """Set every property that would otherwise come from the user's matplotlib settings."""
     for side, spine in axes.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=MUTED_COLOUR, linewidth=0.8, linestyle="solid")
     axes.set_axisbelow(True)
@@ -190,14 +189,14 @@ def _style_axes(axes: Axes) -> None:
 
 
 def _set_x_axis(axes: Axes, plan: PlotPlan, text_style: _TextStyle) -> None:
-    """The horizontal axis: whole epochs or steps."""
+    """Set the horizontal axis, with ticks at whole epochs or steps."""
     from matplotlib.ticker import MaxNLocator
 
     first, last = plan.x_min, plan.x_max
     places = [first]
     if last > first:
-        found = MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]).tick_values(first, last)
-        places = [float(place) for place in found if first <= place <= last]
+        ticks = MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]).tick_values(first, last)
+        places = [float(place) for place in ticks if first <= place <= last]
     margin = 0.03 * (last - first) or 0.5
     axes.set_xlim(first - margin, last + margin)
     unit, sign = (1e6, "M") if last >= 1e6 else (1e3, "k") if last >= 2e4 else (1, "")
@@ -207,7 +206,7 @@ def _set_x_axis(axes: Axes, plan: PlotPlan, text_style: _TextStyle) -> None:
 
 
 def _set_y_axis(axes: Axes, values: Sequence[float], text_style: _TextStyle, *, logarithmic: bool) -> None:
-    """The vertical axis: as far as the values reach."""
+    """Set the vertical axis to the range of the values."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(values, default=0.0), max(values, default=1.0)
@@ -216,8 +215,8 @@ def _set_y_axis(axes: Axes, values: Sequence[float], text_style: _TextStyle, *, 
         return
     margin = 0.06 * (high - low) or 0.1 * abs(low) or 0.5
     low, high = low - margin, high + margin
-    found = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)
-    places = [float(place) for place in found if low <= place <= high]
+    ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    places = [float(place) for place in ticks if low <= place <= high]
     axes.set_ylim(low, high)
     step = places[1] - places[0] if len(places) > 1 else high - low
     labels = [_format_tick(place, step, max(map(abs, places))) for place in places]
@@ -242,7 +241,7 @@ def _set_log_y_axis(axes: Axes, low: float, high: float, text_style: _TextStyle)
 
 
 def _format_tick(value: float, step: float, largest: float) -> str:
-    """A place on an axis, as exact as the places are apart."""
+    """Format a tick with as many digits as the distance between ticks needs."""
     fine, large = (math.floor(math.log10(size) + 1e-9) for size in (step, largest))
     if abs(value) < 1e-9 * step:
         return "0"
@@ -269,9 +268,9 @@ def _draw_fit_boundaries(axes: Axes, plan: PlotPlan, text_style: _TextStyle) -> 
 
 
 def _create_lines(panel: PlotPanel) -> Iterator[tuple[Line2D, Line2D | None]]:
-    """The lines, and the fainter ones behind those that are means.
+    """Create each line and, if it shows means, a fainter line of the values behind it.
 
-    One metric's training and validation differ by colour, those of several metrics by dashes.
+    Training and validation of a single metric differ by colour; with several metrics, validation is dashed.
     """
     is_one = len({line.group for line in panel.lines}) == 1
     for number, line in enumerate(panel.lines):
@@ -298,7 +297,7 @@ def _create_line(
 
 
 def _marker_indices(values: Sequence[float]) -> list[int]:
-    """The points that are shown as such: all of a few, and those that no line goes to."""
+    """Return the points with a marker: all points of a short line, and points without neighbours."""
     drawn = [False, *(not math.isnan(value) for value in values), False]
     few = len(values) <= MAX_MARKED_POINTS
     return [
@@ -307,7 +306,7 @@ def _marker_indices(values: Sequence[float]) -> list[int]:
 
 
 def _draw_legend(axes: Axes, names: list[str], handles: list[Line2D], text_style: _TextStyle, *, title: str) -> None:
-    """Name the lines: beside the title where there is room, else among the lines where they are not."""
+    """Draw the legend next to the title if it fits, else inside the axes."""
     fits = len(title) + sum(len(name) + 5 for name in names) <= MAX_HEADER_LENGTH
     legend = axes.legend(
         handles, names, prop=text_style.font(7.5), labelcolor=TEXT_COLOUR, ncols=len(names) if fits else 1,
@@ -322,17 +321,17 @@ def _draw_legend(axes: Axes, names: list[str], handles: list[Line2D], text_style
 
 
 MAX_POINTS = 2000
-"""Of a line: beyond them no screen shows more."""
+"""Maximum points of a line; a screen does not show more."""
 
 MAX_MEAN_POINTS = 150
-"""Points of the smooth line through those of a line that is thinned."""
+"""Maximum points of the line of means that is drawn over a downsampled line."""
 
 MAX_PANELS = 20
 MAX_LOSSES_PER_PANEL = 4
-"""Losses that share a panel, each perhaps of training and of validation; further ones have a panel beside it."""
+"""Maximum number of losses in one panel, each with training and validation; further ones get another panel."""
 
 MAX_PLOT_VALUE = 1e300
-"""Values from here on cannot be drawn."""
+"""Values of this size or more cannot be drawn."""
 
 _STAGE_PATTERN = r"(train(?:ing)?|val(?:id(?:ation)?)?)"
 _STAGE_AFFIX = re.compile(rf"(?:^|(?<=[_/.])){_STAGE_PATTERN}[_/.]|[_/.]{_STAGE_PATTERN}$", re.IGNORECASE)
@@ -344,16 +343,16 @@ SeriesByMetric = Mapping[str, Mapping[int, MetricSeries]]
 
 @dataclass(frozen=True)
 class PlotLine:
-    """One metric in a panel.
+    """Line of one metric in a panel.
 
     Args:
-        name: The metric.
-        group: Which of the panel's metrics it is the training or the validation of, from 0.
-        is_validation: Which of the two it is.
-        x: Where its points are, in epochs or steps.
-        y: Their values; NaN is a gap.
-        non_finite_count: How many values were NaN, infinite, or beyond all that can be drawn.
-        means: The means of stretches, as places and values, where the points are too many to be drawn singly.
+        name: Name of the metric.
+        group: Index of the metric in the panel, from 0; training and validation of a metric share it.
+        is_validation: Whether the values are of validation, and not of training.
+        x: Positions of the points, in epochs or steps.
+        y: Values of the points; NaN is a gap.
+        non_finite_count: Number of values that are NaN, infinite, or too large to be drawn.
+        means: Positions and values of means over intervals, if the line was downsampled.
     """
 
     name: str
@@ -367,12 +366,12 @@ class PlotLine:
 
 @dataclass(frozen=True)
 class PlotPanel:
-    """Metrics that are drawn into one pair of axes.
+    """Metrics that share a pair of axes.
 
     Args:
-        title: What they have in common.
-        is_loss: Whether it is a loss or an error, whose decades count.
-        lines: Training before validation.
+        title: Title of the panel.
+        is_loss: Whether all metrics are losses or errors, which may get a logarithmic axis.
+        lines: Lines of the panel, training before validation.
     """
 
     title: str
@@ -382,15 +381,15 @@ class PlotPanel:
 
 @dataclass(frozen=True)
 class PlotPlan:
-    """All panels of a training.
+    """All panels of a plot.
 
     Args:
-        x_unit: What the horizontal axis counts: ``epoch`` or ``step``.
-        x_min: Where it begins.
-        x_max: Where it ends.
-        fit_starts: Where the second and each further fit begins, by its number.
-        panels: Losses first, then the others in the order in which they appear, then the learning rates.
-        omitted_count: How many further metrics there are.
+        x_unit: Unit of the horizontal axis: ``epoch`` or ``step``.
+        x_min: First position.
+        x_max: Last position.
+        fit_starts: Start position of each fit after the first, by the number of the fit.
+        panels: Losses first, then the other metrics in order of appearance, then the learning rates.
+        omitted_count: Number of lines without a panel.
     """
 
     x_unit: str
@@ -402,14 +401,14 @@ class PlotPlan:
 
 
 def plan_plot(epochs: Sequence[MetricsLine], steps: Iterable[MetricsLine] = ()) -> PlotPlan | None:
-    """Plan the picture of a training.
+    """Plan the plot of a training.
 
     Args:
-        epochs: The metrics file's lines by epoch.
-        steps: Its lines by step, to be drawn by step, with those by epoch that no step has; none to draw by epoch.
+        epochs: Lines by epoch of the metrics file.
+        steps: Lines by step. If there are any, the plot is by step and includes epoch metrics that no step has.
 
     Returns:
-        None where there is nothing to draw.
+        The plan; None if there is nothing to draw.
     """
     by_step = collect_series(steps, "step")
     by = "step" if by_step else "epoch"
@@ -417,44 +416,44 @@ def plan_plot(epochs: Sequence[MetricsLine], steps: Iterable[MetricsLine] = ()) 
     if not metrics:
         return None
     rates = collect_series((replace(line, values=line.learning_rates) for line in epochs), by)
-    moved, begins = _offset_fits(chain(metrics.values(), rates.values()))
-    panels = list(_build_panels(metrics, moved))
-    if any(len(set(track.values)) > 1 for tracks in rates.values() for track in tracks.values()):
-        panels.append(_build_panel("learning rate", [[name] for name in rates], rates, moved))
-    places = [x for panel in panels for line in panel.lines for x in line.x]
-    left_out = sum(len(panel.lines) for panel in panels[MAX_PANELS:])
-    return PlotPlan(by, min(places), max(places), begins, tuple(panels[:MAX_PANELS]), left_out)
+    offsets, fit_starts = _offset_fits(chain(metrics.values(), rates.values()))
+    panels = list(_build_panels(metrics, offsets))
+    if any(len(set(series.values)) > 1 for by_fit in rates.values() for series in by_fit.values()):
+        panels.append(_build_panel("learning rate", [[name] for name in rates], rates, offsets))
+    positions = [x for panel in panels for line in panel.lines for x in line.x]
+    omitted = sum(len(panel.lines) for panel in panels[MAX_PANELS:])
+    return PlotPlan(by, min(positions), max(positions), fit_starts, tuple(panels[:MAX_PANELS]), omitted)
 
 
 def _offset_fits(metrics: Iterable[Mapping[int, MetricSeries]]) -> tuple[dict[int, int], dict[int, float]]:
-    """How far each fit is moved so that it follows the one before it, and where each but the first begins.
+    """Return the offset that places each fit after the previous one, and the start of each fit after the first.
 
-    A fit that counts on from where the one before it ended stays where it is.
+    A fit whose positions continue those of the previous one has offset 0.
     """
-    reach: dict[int, tuple[int, int]] = {}
-    for fit, track in chain.from_iterable(tracks.items() for tracks in metrics):
-        first, last = min(track.positions), max(track.positions)
-        known = reach.get(fit, (first, last))
-        reach[fit] = min(first, known[0]), max(last, known[1])
-    moved: dict[int, int] = {}
-    begins: dict[int, float] = {}
+    ranges: dict[int, tuple[int, int]] = {}
+    for fit, series in chain.from_iterable(by_fit.items() for by_fit in metrics):
+        first, last = min(series.positions), max(series.positions)
+        previous = ranges.get(fit, (first, last))
+        ranges[fit] = min(first, previous[0]), max(last, previous[1])
+    offsets: dict[int, int] = {}
+    fit_starts: dict[int, float] = {}
     end: int | None = None
-    for fit, (first, last) in sorted(reach.items()):
-        moved[fit] = 0 if end is None or first > end else end + 1 - first
+    for fit, (first, last) in sorted(ranges.items()):
+        offsets[fit] = 0 if end is None or first > end else end + 1 - first
         if end is not None:
-            begins[fit] = (end + first + moved[fit]) / 2
-        end = last + moved[fit]
-    return moved, begins
+            fit_starts[fit] = (end + first + offsets[fit]) / 2
+        end = last + offsets[fit]
+    return offsets, fit_starts
 
 
 def _drop_duplicate_metrics(metrics: SeriesByMetric) -> SeriesByMetric:
-    """Leave out what Lightning logs twice: ``x_epoch`` beside ``x``, and ``x_step`` beside either."""
-    twins = {f"{name}_epoch" for name in metrics}
+    """Drop metrics that Lightning logs twice: ``x_epoch`` if there is ``x``, and ``x_step`` if there is either."""
+    duplicates = {f"{name}_epoch" for name in metrics}
     for name in metrics:
         plain = name.removesuffix("_step")
         if plain != name and not {plain, f"{plain}_epoch"}.isdisjoint(metrics):
-            twins.add(name)
-    return {name: tracks for name, tracks in metrics.items() if name not in twins}
+            duplicates.add(name)
+    return {name: by_fit for name, by_fit in metrics.items() if name not in duplicates}
 
 
 def _build_panels(metrics: SeriesByMetric, offsets: Mapping[int, int]) -> Iterator[PlotPanel]:
@@ -462,11 +461,12 @@ def _build_panels(metrics: SeriesByMetric, offsets: Mapping[int, int]) -> Iterat
     for name in metrics:
         groups.setdefault(_strip_stage(name), []).append(name)
     losses = [group for group in groups if _LOSS_NAME.search(group)]
-    together = [losses[start : start + MAX_LOSSES_PER_PANEL] for start in range(0, len(losses), MAX_LOSSES_PER_PANEL)]
-    for named in (*together, *([group] for group in groups if group not in losses)):
-        yield _build_panel(
-            named[0] if len(named) == 1 else "losses", [groups[group] for group in named], metrics, offsets
-        )
+    loss_panels = [
+        losses[start : start + MAX_LOSSES_PER_PANEL] for start in range(0, len(losses), MAX_LOSSES_PER_PANEL)
+    ]
+    for names in (*loss_panels, *([group] for group in groups if group not in losses)):
+        title = names[0] if len(names) == 1 else "losses"
+        yield _build_panel(title, [groups[name] for name in names], metrics, offsets)
 
 
 def _build_panel(
@@ -484,38 +484,38 @@ def _build_panel(
 
 
 def _strip_stage(name: str) -> str:
-    """A metric's name without its stage: ``loss`` for ``val_loss``, ``train/loss`` and ``train_loss_epoch``."""
+    """Return a metric's name without its stage: ``loss`` for ``val_loss``, ``train/loss`` and ``train_loss_epoch``."""
     return _STAGE_AFFIX.sub("", name, count=1).removesuffix("_epoch").removesuffix("_step") or name
 
 
 def _is_validation(name: str) -> bool:
-    found = _STAGE_AFFIX.search(name)
-    return found is not None and (found[1] or found[2]).lower().startswith("val")
+    match = _STAGE_AFFIX.search(name)
+    return match is not None and (match[1] or match[2]).lower().startswith("val")
 
 
-def _build_line(name: str, group: int, tracks: Mapping[int, MetricSeries], offsets: Mapping[int, int]) -> PlotLine:
-    x, y, odd = array("d"), array("d"), 0
-    for fit, track in sorted(tracks.items()):
+def _build_line(name: str, group: int, by_fit: Mapping[int, MetricSeries], offsets: Mapping[int, int]) -> PlotLine:
+    x, y, non_finite_count = array("d"), array("d"), 0
+    for fit, series in sorted(by_fit.items()):
         if x:  # a gap between fits
             x.append(x[-1])
             y.append(math.nan)
-        x.extend(place + offsets[fit] for place in track.positions)
-        y.extend(value if abs(value) < MAX_PLOT_VALUE else math.nan for value in track.values)
-        odd += sum(not abs(value) < MAX_PLOT_VALUE for value in track.values)
-    thin_x, thin_y = _downsample(x, y)
-    middle = _compute_means(x, y) if len(thin_x) < len(x) else None
-    return PlotLine(name, group, _is_validation(name), thin_x, thin_y, odd, middle)
+        x.extend(position + offsets[fit] for position in series.positions)
+        y.extend(value if abs(value) < MAX_PLOT_VALUE else math.nan for value in series.values)
+        non_finite_count += sum(not abs(value) < MAX_PLOT_VALUE for value in series.values)
+    line_x, line_y = _downsample(x, y)
+    means = _compute_means(x, y) if len(line_x) < len(x) else None
+    return PlotLine(name, group, _is_validation(name), line_x, line_y, non_finite_count, means)
 
 
 def _downsample(x: Sequence[float], y: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """At most 2,000 points: of each stretch its least and its greatest value, so that no peak is lost."""
+    """Reduce a line to at most 2,000 points, with the smallest and largest value of each interval."""
     if len(x) <= MAX_POINTS:
         return x, y
-    kept: list[int] = []
+    indices: list[int] = []
     for start, stop in _split_range(len(x), MAX_POINTS // 2):
-        finite = [place for place in range(start, stop) if not math.isnan(y[place])]
-        kept += sorted({min(finite, key=y.__getitem__), max(finite, key=y.__getitem__)}) if finite else [start]
-    return [x[place] for place in kept], [y[place] for place in kept]
+        finite = [index for index in range(start, stop) if not math.isnan(y[index])]
+        indices += sorted({min(finite, key=y.__getitem__), max(finite, key=y.__getitem__)}) if finite else [start]
+    return [x[index] for index in indices], [y[index] for index in indices]
 
 
 def _compute_means(x: Sequence[float], y: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
@@ -523,7 +523,7 @@ def _compute_means(x: Sequence[float], y: Sequence[float]) -> tuple[Sequence[flo
     for start, stop in _split_range(len(x), MAX_MEAN_POINTS):
         finite = [value for value in y[start:stop] if not math.isnan(value)]
         means.append(((x[start] + x[stop - 1]) / 2, math.fsum(finite) / len(finite) if finite else math.nan))
-    return [place for place, _ in means], [mean for _, mean in means]
+    return [position for position, _ in means], [mean for _, mean in means]
 
 
 def _split_range(length: int, max_parts: int) -> Iterator[tuple[int, int]]:

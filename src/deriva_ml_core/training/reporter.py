@@ -1,4 +1,4 @@
-"""The face that every training sees: what to say, what to keep, and when."""
+"""`TrainingReporter`, the API that every training loop and framework integration uses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
+from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core.models import Progress
 from deriva_ml_core.training.best_effort import log_failure
 from deriva_ml_core.training.checkpoints import CheckpointInfo, Checkpoints
@@ -34,23 +35,38 @@ log = logging.getLogger(__name__)
 
 
 class TrainingReporter:
-    """Tells an execution how a training goes: statuses, metrics and checkpoints while it trains, an upload at the end.
+    """Records a training in an execution: status, metrics and checkpoints during training, an upload at the end.
 
-    Until the fit has ended, whatever goes wrong with any of these is logged as a warning and the training goes on; an
-    upload that fails then raises, and leaves everything staged. On the training's thread nothing is done but a line in
-    a file; catalogs and stores are spoken to beside it.
+    A failure to record is logged as a warning and never ends the training. Only the upload at the end of a fit may
+    raise; the files stay staged then. The training thread only appends lines to files; a background thread accesses
+    the catalog and the store.
+
+    A training loop calls `begin_fit`, `end_epoch` and `end_fit`, and optionally `end_step` and `save_checkpoint`. An
+    integration calls the same methods from a framework's callbacks. These names are for integrations:
+
+    - Lifecycle: `begin` creates the execution before a fit, `fail` ends a fit after an exception. `execution`,
+      `has_own_execution` and `is_in_with_block` describe which execution is used and what ends it. The reporter is a
+      context manager, in which several fits and stages share an execution. `options` are the validated options.
+    - Metrics: `end_validation` for a validation within an epoch, `end_stage` for a stage outside a fit.
+      `should_report_step` shows whether the metrics of a step need to be read at all.
+    - Checkpoints that the framework writes to a path chosen by the reporter: `is_checkpoint_due`, `checkpoint_path`,
+      `writing_checkpoint`.
+    - Checkpoints that the framework writes to paths of its own: `checkpoints` stages them, `stream_checkpoint` uploads
+      one during training, `checkpoint_folder` is a folder from which they are not copied.
+    - Resuming: `state` is stored in a checkpoint, `resume_from` reads it, `requeue` records the checkpoint of a job
+      that a cluster requeues.
 
     Args:
-        execution: The execution that the training belongs to, entered by the user's ``with``; or what makes one, which
-            the reporter enters, ends and uploads itself: at the end of the first fit, or where its own ``with`` ends.
-        **options: The fields of `TrainingOptions`.
+        execution: An execution that the user has entered, or a factory that creates one. The reporter itself enters,
+            ends and uploads an execution from a factory: at the end of the first fit, or of its own ``with`` block.
+        **options: Fields of `TrainingOptions`.
 
     Raises:
-        ConfigurationError: There is no such option, or its value cannot be meant.
-        UnknownTable, UnknownTerm: The catalog has no such asset table or asset type.
+        ConfigurationError: An option is unknown or has an invalid value.
+        UnknownTable, UnknownTerm: The catalog does not have the asset table or asset type.
 
     Example:
-        A loop written by hand; epochs and steps count from 1::
+        A training loop; epochs and steps count from 1::
 
             def save(path: Path) -> None:
                 with path.open("wb") as file:
@@ -67,20 +83,31 @@ class TrainingReporter:
     """
 
     def __init__(self, execution: Execution | ExecutionFactory, **options: Unpack[TrainingKwargs]) -> None:
-        self.options = TrainingOptions.from_kwargs(options)
+        self._options = TrainingOptions.from_kwargs(options)
         self._handle = ExecutionHandle(execution)
         self._worker = BackgroundWorker("deriva-ml-training")
         self._files: TrainingFiles | None = None
         self._uploader: StreamingUploader | None = None
         self._fit: Fit | None = None
         self._exit_deadline: float | None = None
-        """When the end of our own execution is to wait no longer, by the monotonic clock."""
+        """Time by the monotonic clock at which the end of an owned execution stops waiting."""
         self._resume_state = ResumeState()
-        if not self._handle.is_owned:  # its mistakes are found before a long training
+        if not self._handle.is_owned:  # finds wrong options before a long training
             self.begin()
 
+    if not TYPE_CHECKING:
+        __getattr__ = deprecated_attributes(
+            {
+                "own": "has_own_execution",
+                "held": "is_in_with_block",
+                "wants_step": "should_report_step",
+                "checkpoint_due": "is_checkpoint_due",
+                "send_soon": "stream_checkpoint",
+            }
+        )
+
     def __getstate__(self) -> dict[str, object]:
-        # a process that was spawned opens its files itself
+        # a spawned process opens the files itself
         return self.__dict__ | dict.fromkeys(("_files", "_uploader", "_fit"))
 
     def __enter__(self) -> Self:
@@ -94,28 +121,37 @@ class TrainingReporter:
         self._exit_context(error)
 
     @property
+    def options(self) -> TrainingOptions:
+        """Options of the training."""
+        return self._options
+
+    @property
     def execution(self) -> Execution:
-        """The execution.
+        """Execution of the training.
 
         Raises:
-            ExecutionNotStarted: The reporter makes its own when the first fit begins, and none has begun.
+            ExecutionNotStarted: The reporter creates the execution when training starts, and training has not started.
         """
         return self._handle.execution
 
     @property
     def has_own_execution(self) -> bool:
-        """Whether the reporter makes and ends the execution."""
+        """Whether the reporter creates and ends the execution."""
         return self._handle.is_owned
 
     @property
     def is_in_with_block(self) -> bool:
-        """Whether the reporter is used in a ``with``."""
+        """Whether the reporter is used as a context manager, so that the end of the block ends the execution."""
         return self._handle.is_in_with_block
 
-    # A fit
+    # Fits and stages
 
     def begin(self) -> Execution:
-        """Make the execution where that is to be done here and is not done yet; raises whatever hinders it."""
+        """Create the execution if the reporter owns it and it does not exist; an error is raised, not logged.
+
+        Returns:
+            Execution of the training.
+        """
         execution = self._handle.begin(
             self._resume_state.execution_to_resume(self.options.resume), self._resume_state.check_catalog
         )
@@ -138,49 +174,49 @@ class TrainingReporter:
         settings: Mapping[str, object] | None = None,
         managed: bool = False,
     ) -> None:
-        """Begin a fit; one execution may have several.
+        """Begin a fit; an execution may have several.
 
         Args:
-            epochs: The number of its last epoch; None where nobody knows.
-            settings: What is to be kept of how it is set up, by name: hyperparameters, the optimizer, the model.
-            managed: Whether the framework's own callbacks keep checkpoints; then those are kept, unless the option
-                ``checkpoints`` asks for others.
+            epochs: Total number of epochs, or None if unknown.
+            settings: Settings to record, by name: hyperparameters, optimizer, model and the like.
+            managed: Whether the framework's own callbacks keep checkpoints. Then the reporter keeps no others, unless
+                the option ``checkpoints`` asks for them.
         """
         execution = self.begin()
-        record = self._require_files()
-        self._end_open_fit("broken off: another fit followed")
+        files = self._require_files()
+        self._end_open_fit("interrupted by another fit")
         number = self._fit.number + 1 if self._fit else 1
         with log_failure("number the fit"):
-            number = max(number, record.next_fit_number())  # one that left no line yet counts, too
+            number = max(number, files.next_fit_number())  # the previous fit counts even without a line in a file
         checkpoints = Checkpoints(
             execution, self.options, managed=managed, best=self._resume_state.best, submit=self._worker.submit
         )
-        self._fit = Fit(number, self.options, record, checkpoints, FitTimer(self.options, epochs), self._report_status)
-        with log_failure("keep how the fit is set up"):
+        self._fit = Fit(number, self.options, files, checkpoints, FitTimer(self.options, epochs), self._report_status)
+        with log_failure("record the settings of the fit"):
             datasets = [spec.model_dump(include={"rid", "version"}) for spec in execution.info.datasets]
-            facts = {
+            fields = {
                 "datasets": datasets,
                 "resumed_from": self._resume_state.to_summary(),
                 "settings": dict(settings or {}),
             }
-            self._fit.begin(facts)
-            self._worker.submit(record.write_summary)
+            self._fit.begin(fields)
+            self._worker.submit(files.write_summary)
         self._record_resumed_checkpoint(execution)
 
     def end_step(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Tell how a step went: a line in the metrics file, a status, or both, as the options say.
+        """Report a step: log its metrics, update the status, or both, according to the options.
 
         Args:
             step: Optimizer steps since training began, from 1.
-            epoch: The epoch that it belongs to, from 1.
-            metrics: Its values by name.
+            epoch: Number of the step's epoch, from 1.
+            metrics: Metric values by name.
         """
         self._ensure_fit().end_step(step, epoch, metrics)
 
     def should_report_step(self, step: int) -> bool:
-        """Whether `end_step` would do anything with a step; its metrics need not be read otherwise."""
-        logged, told = self.options.log_every_n_steps, self.options.every_n_steps
-        return (logged is not None and step % logged == 0) or (told is not None and step % told == 0)
+        """Whether `end_step` logs or reports a step; otherwise its metrics need not be read."""
+        intervals = (self.options.log_every_n_steps, self.options.every_n_steps)
+        return any(interval is not None and step % interval == 0 for interval in intervals)
 
     def end_epoch(
         self,
@@ -191,42 +227,42 @@ class TrainingReporter:
         samples: int | None = None,
         learning_rates: Mapping[str, float] | None = None,
     ) -> None:
-        """Tell how an epoch went: a line in the metrics file, and a status where one is due.
+        """Report the end of an epoch: log its metrics, and update the status if due.
 
         Args:
-            epoch: Its number, from 1.
-            metrics: Its values by name: floats, or tensors and arrays of one element; others are left out.
-            step: Optimizer steps since training began; None where nobody counts.
-            samples: How many samples it trained on; None where nobody counts.
-            learning_rates: The learning rates by optimizer.
+            epoch: Number of the epoch, from 1.
+            metrics: Metric values by name: floats, or tensors and arrays of one element; others are skipped.
+            step: Optimizer steps since training began; None if unknown.
+            samples: Number of samples in the epoch; None if unknown.
+            learning_rates: Learning rates by optimizer.
         """
         self._ensure_fit().end_epoch(epoch, metrics, step, samples, learning_rates)
 
     def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Keep the metrics of a validation within an epoch, of which the epoch's own line will not tell.
+        """Log the metrics of a validation within an epoch, which the metrics of the epoch do not include.
 
         Args:
             step: Optimizer steps since training began.
-            epoch: The epoch that goes on, from 1.
-            metrics: Its values by name.
+            epoch: Number of the current epoch, from 1.
+            metrics: Metric values by name.
         """
         self._ensure_fit().end_validation(step, epoch, metrics)
 
     def end_stage(
         self, stage: str, metrics: Mapping[str, SupportsFloat], *, seconds: float, step: int | None = None
     ) -> None:
-        """Tell how a validation, a test or a prediction beside the fits went.
+        """Report the end of a validation, test or prediction outside a fit.
 
         Args:
             stage: ``validate``, ``test`` or ``predict``.
-            metrics: Its values by name.
-            seconds: How long it took.
-            step: Optimizer steps of the model so far; None where nobody counts.
+            metrics: Metric values by name.
+            seconds: Duration in seconds.
+            step: Optimizer steps of the model so far; None if unknown.
         """
         self._record_resumed_checkpoint(self.begin())
         values, _ = extract_floats(metrics)
         fit = self._fit.number if self._fit else 1
-        with log_failure(f"keep the metrics of the stage {stage}"):
+        with log_failure(f"log the metrics of the stage {stage}"):
             self._require_files().append(stage, "epoch", fit, None, step, values, {"seconds": round(seconds, 6)})
         progress = Progress(step=step, metrics=values, stage=stage, seconds=seconds)
         self._report_status(stage_message(progress, seconds), progress)
@@ -234,13 +270,13 @@ class TrainingReporter:
             self._finish_execution(None)
 
     def end_fit(self, outcome: str = "") -> None:
-        """End a fit, and upload all that is staged where that was asked for.
+        """End a fit and upload all staged files, unless the option ``upload`` is ``"never"``.
 
         Args:
-            outcome: Why it ended before its last epoch, in words, such as an early stopping's; empty where it did not.
+            outcome: Why the fit ended before its last epoch, such as early stopping; empty if it did not.
 
         Raises:
-            UploadFailed, MissingFiles: Something is still staged; ``upload_execution_outputs()`` sends it later.
+            UploadFailed, MissingFiles: Files are still staged; ``upload_execution_outputs()`` uploads them later.
         """
         self._end_open_fit(outcome or "completed")
         if outcome and self._fit:
@@ -252,10 +288,10 @@ class TrainingReporter:
             self._drain_and_upload()
 
     def fail(self, error: BaseException) -> None:
-        """End a fit that an exception ended; one that is our own ends with it, and what it left is uploaded.
+        """End a fit after an exception; an execution that the reporter owns ends too, and its files are uploaded.
 
         Args:
-            error: What ended it.
+            error: The exception.
         """
         self._end_open_fit(f"{type(error).__name__}: {error}")
         if not self._handle.is_in_with_block and self._handle.is_entered:
@@ -266,16 +302,16 @@ class TrainingReporter:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """Which checkpoints the present fit keeps, for a framework that writes them itself."""
+        """Checkpoints of the current fit, for a framework that writes them to paths of its own."""
         return self._ensure_fit().checkpoints
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where files of the checkpoints' table are staged, known before a fit begins; the execution is made for it."""
+        """Staging folder of the checkpoint table; reading it creates the execution if necessary."""
         return self.begin().working_dir / "outputs" / self.options.checkpoint_table
 
     def is_checkpoint_due(self, epoch: int) -> bool:
-        """Whether an epoch, from 1, may leave a checkpoint; every process of a training answers alike."""
+        """Whether a checkpoint may be saved at the end of an epoch, from 1; the same in every process."""
         return self.checkpoints.is_due(epoch)
 
     def save_checkpoint(
@@ -287,18 +323,18 @@ class TrainingReporter:
         *,
         step: int | None = None,
     ) -> Path | None:
-        """Keep a checkpoint of an epoch, if one is due.
+        """Save a checkpoint of an epoch if one is due.
 
         Args:
-            epoch: The epoch's number, from 1.
-            suffix: How the file's name ends, such as ``.pt``.
-            write: Writes the model to the path that it is given, whose name ends so; when it returns, the file is
-                renamed to its place.
-            metrics: The epoch's values by name, which tell whether it is the best.
-            step: Optimizer steps since training began; None where nobody counts.
+            epoch: Number of the epoch, from 1.
+            suffix: Suffix of the file name, such as ``.pt``.
+            write: Function that writes the model to the path it is called with, which has this suffix. The file is
+                renamed when the function returns.
+            metrics: Metric values of the epoch by name, which decide whether it is the best.
+            step: Optimizer steps since training began; None if unknown.
 
         Returns:
-            Where the checkpoint is; None where none was due, or it could not be written.
+            Path of the checkpoint; None if none was due or it could not be written.
         """
         path = self.checkpoint_path(epoch, suffix, metrics, step=step) if self.is_checkpoint_due(epoch) else None
         if path is None:
@@ -316,18 +352,18 @@ class TrainingReporter:
         step: int | None = None,
         in_step: bool = False,
     ) -> Path | None:
-        """Register a checkpoint that the framework itself writes within `writing_checkpoint`.
+        """Register a checkpoint that the framework writes within `writing_checkpoint`.
 
         Args:
-            epoch: The epoch's number, from 1.
-            suffix: How the file's name ends, such as ``.ckpt``.
-            metrics: The values by name, which tell whether it is the best.
-            step: Optimizer steps since training began; None where nobody counts.
-            in_step: Whether the epoch goes on.
+            epoch: Number of the epoch, from 1.
+            suffix: Suffix of the file name, such as ``.ckpt``.
+            metrics: Metric values by name, which decide whether it is the best.
+            step: Optimizer steps since training began; None if unknown.
+            in_step: Whether the checkpoint is taken within the epoch, and not at its end.
 
         Returns:
-            Where to write it, to another name first and then renamed; None where it is not kept, or could not be
-            registered.
+            Path to write to, under another name first and then renamed; None if the checkpoint is not kept or could
+            not be registered.
         """
         values, _ = extract_floats(metrics or {})
         fit = self._ensure_fit()
@@ -335,81 +371,81 @@ class TrainingReporter:
 
     @contextmanager
     def writing_checkpoint(self, path: Path) -> Iterator[None]:
-        """Drop the checkpoint if its writing fails, so that half a file is never uploaded; the training goes on.
+        """Commit the checkpoint written in the block; if the block raises, log it and discard the checkpoint.
 
         Args:
-            path: What `checkpoint_path` gave.
+            path: Path from `checkpoint_path`.
         """
         with log_failure(f"write the checkpoint {path}"):
             try:
                 yield
                 self.checkpoints.commit(path)
             except BaseException:
-                with log_failure(f"forget the checkpoint {path}"):
+                with log_failure(f"discard the checkpoint {path}"):
                     self.checkpoints.discard(path)
                 raise
             if self.checkpoints.should_keep_all:
                 self.stream_checkpoint(path)
 
     def stream_checkpoint(self, path: Path) -> None:
-        """Send a checkpoint that nothing supersedes any more, while the training goes on, where that is asked for."""
+        """Upload a final checkpoint in the background, if the option ``upload`` asks for it."""
         if self._uploader is not None:
             self._uploader.submit(path)
 
-    # Going on
+    # Resuming
 
     def state(self) -> dict[str, JsonValue]:
-        """What a checkpoint of the framework carries so that a resumed training knows its run."""
+        """Return the state to store in a framework's checkpoint, from which a resumed training knows its run."""
         return build_resume_state(self._handle.current, self._fit.checkpoints if self._fit else None)
 
     def resume_from(self, state: Mapping[str, object], checkpoint: Path | None) -> None:
-        """Take up what `state` gave to a checkpoint from which the next fit or stage goes on.
+        """Resume the run of a checkpoint with the next fit or stage.
 
         Args:
-            state: What `state` gave.
-            checkpoint: The file or folder that it goes on from; None where it is not known.
+            state: Value of `state` that the checkpoint stores.
+            checkpoint: File or folder of the checkpoint; None if unknown.
         """
         self._resume_state = ResumeState.from_state(state, checkpoint)
         if self._fit is not None:
             self._fit.checkpoints.restore_best(self._resume_state.best)
 
     def requeue(self, checkpoint: Path) -> None:
-        """Keep what was saved because a cluster takes the job back into its queue, and say so.
+        """Stage the checkpoint of a job that a cluster requeues, and report a status.
 
-        It is done beside the training, since the signal that tells of it may come in the middle of anything.
+        This runs in the background, since the cluster's signal may interrupt any code.
         """
         self._worker.submit(partial(self._requeue, checkpoint))
 
-    # Behind the face
+    # Private
 
     def _requeue(self, checkpoint: Path) -> None:
         self.checkpoints.stage_existing(checkpoint, is_final=False)
-        self._report_status(f"The cluster requeues the job; {checkpoint.name} is kept to go on from")
+        self._report_status(f"The cluster requeues the job; it will resume from {checkpoint.name}")
 
     def _record_resumed_checkpoint(self, execution: Execution) -> None:
-        """Record the checkpoint of another run that was loaded, once."""
+        """Record the loaded checkpoint of another run as an input, once."""
         resumed, self._resume_state = self._resume_state, ResumeState()
         if (link := resumed.linked_checkpoint(execution)) is not None:
-            with log_failure("record the checkpoint that the training goes on from"):
+            with log_failure("record the resumed checkpoint as an input"):
                 link_checkpoint(execution, *link, self._worker)
 
     def _require_files(self) -> TrainingFiles:
-        assert self._files is not None, "begin comes first"
+        assert self._files is not None, "begin() has not been called"
         return self._files
 
     def _ensure_fit(self) -> Fit:
-        if self._fit is None:  # a loop that does not say that it begins
+        if self._fit is None:  # the loop did not call begin_fit
             self.begin_fit()
         assert self._fit is not None
         return self._fit
 
     def _report_status(self, message: str, progress: Progress | None = None) -> None:
-        with log_failure("tell a status"):
+        with log_failure("report status"):
             self._handle.report_status(message, progress)
 
     def _on_execution_exit(self, error: BaseException | None) -> None:
-        """End the fit that goes on while the execution's ``with`` is left: no framework need have told of it."""
-        self._end_open_fit("the run ended first" if error is None else f"{type(error).__name__}: {error}")
+        """End an open fit when the execution ends; the framework may not have reported its end."""
+        self._end_open_fit("the execution ended" if error is None else f"{type(error).__name__}: {error}")
         self._drain()
 
     def _end_open_fit(self, outcome: str) -> None:
@@ -418,7 +454,7 @@ class TrainingReporter:
             self._worker.submit(self._fit.files.write_summary)
 
     def _finish_execution(self, error: BaseException | None) -> None:
-        """End what is our own and send what is staged; the user's own execution is only sent."""
+        """End the execution if the reporter owns it, and upload staged files."""
         if not self._handle.is_entered:
             self._drain_and_upload()
             return
@@ -426,20 +462,20 @@ class TrainingReporter:
         with self._handle.warn_if_not_uploaded():
             try:
                 self._drain_and_stage_files()
-            except BaseException as impatience:  # Ctrl-C while it waits: how the run ended is recorded all the same
-                self._handle.end(error or impatience)
+            except BaseException as interrupt:  # Ctrl-C while waiting: the status of the run is recorded all the same
+                self._handle.end(error or interrupt)
                 raise
             self._handle.end(error)
-            is_wanted = error is None or isinstance(error, Exception)  # Ctrl-C and SIGTERM want the process to end
-            (self._upload if is_wanted else self._upload_with_timeout)()
+            is_exiting = error is not None and not isinstance(error, Exception)  # Ctrl-C or SIGTERM
+            (self._upload_with_timeout if is_exiting else self._upload)()
 
     def _drain(self) -> bool:
-        """Wait for what is done beside; all waits of one end together last no longer than the drain."""
+        """Wait for background work; all waits of one exit share ``exit_timeout``."""
         left = self.options.exit_timeout if self._exit_deadline is None else self._exit_deadline - monotonic()
         return self._worker.drain(left - self._handle.execution._exit_elapsed)
 
     def _exit_context(self, error: BaseException | None) -> None:
-        """End what a ``with`` of our own began; after an exception that one goes on, whatever the upload does."""
+        """End an owned execution at the end of a ``with`` block; an error of the upload never hides an exception."""
         if self._handle.is_entered and error is None:
             self._finish_execution(None)
         elif self._handle.is_entered:
@@ -452,21 +488,22 @@ class TrainingReporter:
         self._upload()
 
     def _drain_and_stage_files(self) -> None:
-        """Wait, as long as the drain lasts, for what is done beside, and register the training's own files."""
+        """Wait for background work, at most ``exit_timeout``, and stage the training files."""
         if not self._drain():
-            log.warning(
-                "After %g seconds not all is done beside the training; the rest is left.", self.options.exit_timeout
-            )
-        with log_failure("register the metrics"):
+            log.warning("Background work did not finish within %g s; the rest is skipped.", self.options.exit_timeout)
+        with log_failure("stage the training files"):
             self._require_files().stage_files(curves=self.options.curves)
 
     def _upload_with_timeout(self) -> None:
-        """Send after Ctrl-C or SIGTERM, by which somebody wants the process to end, no longer than the drain lasts."""
+        """Upload for at most ``exit_timeout``, since after Ctrl-C or SIGTERM the process should exit soon."""
         self._worker.submit(self._upload)
         if not self._drain():
-            log.warning("After %g seconds not all is uploaded; what is not stays staged.", self.options.exit_timeout)
+            log.warning(
+                "The upload did not finish within %g s; the remaining files stay staged.", self.options.exit_timeout
+            )
 
     def _upload(self) -> None:
         if self._uploader is not None:
-            # what the framework may read again (its best checkpoint, to test with) stays in its place
+            # the framework may read a checkpoint again, such as the best one for a test, so files of an owned
+            # execution are not removed
             self._uploader.upload_all(clean=False if self.has_own_execution else None)

@@ -1,4 +1,4 @@
-"""A training that goes on from a checkpoint: which run it belongs to, and what its best was."""
+"""Resuming a training from a checkpoint: the run it belongs to, and its best value so far."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def build_resume_state(execution: Execution | None, checkpoints: Checkpoints | None) -> dict[str, JsonValue]:
-    """What a checkpoint carries of its run, as JSON."""
+    """Return the state that a checkpoint stores about its run, as JSON."""
     if execution is None:
         return {}
     best = checkpoints.state() if checkpoints is not None else {}
@@ -40,13 +40,13 @@ def build_resume_state(execution: Execution | None, checkpoints: Checkpoints | N
 
 @dataclass(frozen=True)
 class ResumeState:
-    """The run that a training goes on from.
+    """State of the run that a training resumes.
 
     Args:
-        execution: Its execution; None where the training begins anew.
-        checkpoint: The checkpoint, where it is known.
-        best: The best score until then.
-        catalog: The name of the execution's catalog, where it is told.
+        execution: RID of the run's execution; None if the training is not resumed.
+        checkpoint: Path of the checkpoint; None if unknown.
+        best: Best monitored value so far.
+        catalog: Name of the execution's catalog; None if unknown.
     """
 
     execution: RID | None = None
@@ -56,38 +56,38 @@ class ResumeState:
 
     @classmethod
     def from_state(cls, state: Mapping[str, object], checkpoint: Path | None) -> ResumeState:
-        """Read what `build_resume_state` wrote, also in an earlier version; ignore what has another form."""
+        """Read the state from `build_resume_state`, also of an earlier version; ignore values of another form."""
         rid, catalog = state.get("execution"), state.get("catalog")
         best = None
         match state.get("best"):
             case {"name": str(name), "value": (int() | float()) as value, "larger": bool(larger)}:
                 best = MonitoredValue(name, value, larger)
-        known = rid if isinstance(rid, str) else None
-        return cls(known, checkpoint, best, catalog if isinstance(catalog, str) else None)
+        execution = rid if isinstance(rid, str) else None
+        return cls(execution, checkpoint, best, catalog if isinstance(catalog, str) else None)
 
     def execution_to_resume(self, resume: ResumePolicy) -> RID | None:
-        """The execution that is to go on, where that was asked for by name."""
+        """Return the execution to continue; None unless the policy is ``same``."""
         return self.execution if resume == "same" else None
 
     def check_catalog(self, execution: Execution) -> None:
-        """Raise where the run that is to go on was found in another catalog than its own, in which its id is another's.
+        """Check that the checkpoint's run is in this catalog; in another catalog its RID names another row.
 
         Raises:
-            ConfigurationError: It says which catalog it is.
+            ConfigurationError: The checkpoint's run is in another catalog.
         """
         if not self._is_same_catalog(execution):
             raise ConfigurationError(
-                f"The checkpoint's execution {self.execution} is in the catalog {self.catalog}, and not in "
-                f"{execution._connection.catalog.name}: give ml= that catalog, or leave out resume='same'."
+                f"The checkpoint's execution {self.execution} is in the catalog {self.catalog}, not in "
+                f"{execution._connection.catalog.name}. Pass ml= with that catalog, or omit resume='same'."
             )
 
     def linked_checkpoint(self, execution: Execution) -> tuple[RID, Path] | None:
-        """The earlier execution and its checkpoint, where they are an input of the present one."""
+        """Return the earlier execution and its checkpoint if the checkpoint is an input of this execution."""
         if self.execution is None or self.checkpoint is None:
             return None
         if not self._is_same_catalog(execution):
             log.warning(
-                "The checkpoint %s is of execution %s in another catalog, %s, so it is no input here.",
+                "Checkpoint %s belongs to execution %s in another catalog, %s; it is not recorded as an input.",
                 self.checkpoint,
                 self.execution,
                 self.catalog,
@@ -99,21 +99,21 @@ class ResumeState:
         return self.catalog in (None, execution._connection.catalog.name)
 
     def to_summary(self) -> dict[str, JsonValue] | None:
-        """The same, to be kept."""
+        """Return the state for the training summary; None if the training is not resumed."""
         if self.execution is None:
             return None
         return {"execution": self.execution, "checkpoint": None if self.checkpoint is None else str(self.checkpoint)}
 
 
 def link_checkpoint(execution: Execution, earlier_rid: RID, checkpoint: Path, worker: BackgroundWorker) -> None:
-    """Record the checkpoint that a training goes on from as an input, so that its lineage leads to the earlier run.
+    """Record a checkpoint from an earlier run as an input, so that the lineage includes that run.
 
     Args:
-        execution: The run that goes on.
-        earlier_rid: The run whose checkpoint it is.
-        checkpoint: The file or folder. In the earlier run's own folder it lies safe, and is recorded beside the
-            training; anywhere else a framework may soon write it again, so that it is recorded first.
-        worker: What works beside the training.
+        execution: The execution that resumes.
+        earlier_rid: RID of the execution that wrote the checkpoint.
+        checkpoint: The file or folder. In the earlier run's working folder it does not change, so it is recorded in
+            the background. Elsewhere a framework may overwrite it, so it is recorded before training starts.
+        worker: Background worker.
     """
     if checkpoint.is_relative_to(execution._connection.working_folder(earlier_rid)):
         worker.submit(lambda: _record_checkpoint_input(execution, earlier_rid, checkpoint))
@@ -124,7 +124,7 @@ def link_checkpoint(execution: Execution, earlier_rid: RID, checkpoint: Path, wo
 def _record_checkpoint_input(execution: Execution, earlier_rid: RID, checkpoint: Path) -> None:
     if not record_files_as_inputs(execution, earlier_rid, checkpoint):
         log.warning(
-            "The checkpoint %s is no output of execution %s, so it is not recorded as an input of execution %s; "
+            "Checkpoint %s is not an output of execution %s, so it is not recorded as an input of execution %s; "
             "training.json names it.",
             checkpoint,
             earlier_rid,
@@ -133,22 +133,23 @@ def _record_checkpoint_input(execution: Execution, earlier_rid: RID, checkpoint:
 
 
 def record_files_as_inputs(execution: Execution, producer: RID, path: Path) -> list[Asset]:
-    """Record what an earlier execution made, and lies or lay here as a file or a folder, as inputs of an execution.
+    """Record the output of an earlier execution at a local path as inputs of an execution.
 
-    What the earlier one staged and did not send yet, since it was killed say, is sent for it. Of what lies here no
-    more, since it was moved into the store say, the last that was sent from here is meant.
+    Files that the earlier execution staged and did not upload, for example because it was killed, are uploaded first.
+    If the path no longer exists, for example because an upload moved it into the store, the newest file uploaded from
+    it is recorded.
 
     Args:
-        execution: What it goes into.
-        producer: The execution that made it.
-        path: The file, or the folder of files.
+        execution: The execution that gets the inputs.
+        producer: RID of the execution that wrote the files.
+        path: A file, or a folder of files.
 
     Returns:
-        What was recorded; empty where the earlier execution does not know these bytes.
+        The recorded assets; empty if no output of the earlier execution has these bytes.
 
     Raises:
         UnknownRID, WrongTable: There is no such execution in this catalog.
-        UploadFailed: It is staged there and cannot be sent.
+        UploadFailed: A staged file of the earlier execution cannot be uploaded.
     """
     connection = execution._connection
     files = [each for each in sorted(path.rglob("*")) if each.is_file()] if path.is_dir() else [path]
@@ -163,15 +164,15 @@ def record_files_as_inputs(execution: Execution, producer: RID, path: Path) -> l
 
 
 def _match_outputs(connection: Connection, producer: RID, files: list[Path]) -> Iterator[Asset]:
-    """The earlier execution's outputs whose bytes these are."""
+    """Yield the outputs of an execution that have the same name and bytes as the files."""
     outputs = _list_outputs(connection, producer)
     for file in files:
         size = file.stat().st_size
-        alike = [asset for asset in outputs if asset.length == size and Path(asset.filename).name == file.name]
-        if alike:
+        candidates = [asset for asset in outputs if asset.length == size and Path(asset.filename).name == file.name]
+        if candidates:
             with file.open("rb") as opened:
                 md5 = hashlib.file_digest(opened, "md5").hexdigest()
-            yield from [asset for asset in alike if asset.md5 == md5][:1]
+            yield from [asset for asset in candidates if asset.md5 == md5][:1]
 
 
 def _upload_staged_files(connection: Connection, producer: RID, files: list[Path]) -> None:
@@ -181,7 +182,7 @@ def _upload_staged_files(connection: Connection, producer: RID, files: list[Path
 
 
 def _find_uploaded_from(connection: Connection, producer: RID, path: Path) -> list[Asset]:
-    """What the earlier execution sent from a place, or from the folder there."""
+    """Return the outputs that an execution uploaded from a file, or from a folder."""
     last: dict[Path, RID | None] = {}
     for file in restore_execution(connection, producer)._runtime.journal.state.files.values():
         if path in (file.asset.path, file.asset.original) or path in file.asset.path.parents:

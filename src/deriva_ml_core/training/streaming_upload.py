@@ -1,4 +1,4 @@
-"""When a training's files are sent: each as soon as nothing can supersede it, or all at the end."""
+"""Upload of a training's files: each as soon as it is final, or all at the end of a fit."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["StreamingUploader"]
 
 MAX_QUEUED_FILES = 64
-"""Files that wait to be sent while a training goes on; further ones are left for its end."""
+"""Maximum number of files queued for upload during training; further ones are uploaded at the end of the fit."""
 
 log = logging.getLogger(__name__)
 
 
 class StreamingUploader:
-    """Sends what one execution staged.
+    """Uploads the staged files of one execution.
 
     Args:
-        execution: Whose files.
-        worker: What sends beside the training.
+        execution: The execution.
+        worker: Background worker that uploads during training.
         policy: ``stream``, ``end`` or ``never``; None for ``end`` on an embedded catalog and ``stream`` on a server.
-        timeout: Seconds that the end waits for what is just being sent beside, while nothing of it moves.
+        timeout: Seconds without progress after which `upload_all` no longer waits for a background upload.
     """
 
     def __init__(
@@ -42,41 +42,41 @@ class StreamingUploader:
         self._queued_count = 0
         self._timeout = timeout
         self._idle = Event()
-        """Set while nothing is being sent beside."""
+        """Set while no background upload runs."""
         self._idle.set()
 
     def submit(self, path: Path) -> None:
-        """Send a file or folder that nothing supersedes any more beside the training, where that is asked for."""
+        """Upload a final file or folder in the background, if the policy is ``stream``."""
         if self._policy == "stream" and self._queued_count < MAX_QUEUED_FILES:
             self._queued_count += 1
             self._worker.submit(lambda: self._upload(path))
 
     def upload_all(self, *, clean: bool | None = None) -> None:
-        """Send all that is staged, where the end of a fit does.
+        """Upload all staged files, unless the policy is ``never``.
 
         Args:
-            clean: Whether what was sent is taken away from the staging folder once the run has ended.
+            clean: Whether uploaded files are removed from the staging folder once the run has ended.
 
         Raises:
-            UploadFailed, MissingFiles: Something is still staged; ``upload_execution_outputs()`` sends it later.
+            UploadFailed, MissingFiles: Files are still staged; ``upload_execution_outputs()`` uploads them later.
         """
         if self._policy != "never":
             self._wait_for_stream()
             self._execution.upload_execution_outputs(clean_folder=clean)
 
     def _wait_for_stream(self) -> None:
-        """Wait for what is just being sent beside, which takes its turn first, as long as it moves."""
+        """Wait for a background upload as long as it makes progress."""
         before = self._journal_size()
         while not self._idle.wait(self._timeout):
             if (now := self._journal_size()) == before:
                 raise UploadFailed(
-                    f"What is sent beside the training has not moved for {self._timeout:g} seconds; all that is not "
-                    "sent stays staged. Call upload_execution_outputs() when the store answers again."
+                    f"The background upload has made no progress for {self._timeout:g} seconds. The remaining files "
+                    "stay staged; call upload_execution_outputs() once the store is reachable."
                 )
             before = now
 
     def _journal_size(self) -> int:
-        """What grows with each step of an upload."""
+        """Return the size of the journal, which grows with each step of an upload."""
         return self._execution._runtime.journal.path.stat().st_size
 
     def _upload(self, path: Path) -> None:
@@ -85,11 +85,11 @@ class StreamingUploader:
             files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
             self._execution.upload_execution_outputs(only=files, progress_callback=_ignore_progress)
         except Exception:
-            log.warning("%s could not be sent yet; it is tried again at the end of the fit.", path, exc_info=True)
+            log.warning("Failed to upload %s; retrying at the end of the fit.", path, exc_info=True)
         finally:
             self._queued_count -= 1
             self._idle.set()
 
 
 def _ignore_progress(progress: UploadProgress) -> None:
-    """Show nothing: the terminal is the training's."""
+    """Show no progress, since the training uses the terminal."""

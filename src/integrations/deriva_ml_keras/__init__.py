@@ -1,4 +1,4 @@
-"""DerivaML for Keras 3, on whichever backend Keras runs."""
+"""DerivaML for Keras 3, with any Keras backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every fit recorded, without a callback in the user's code; Keras has no place of its own to add one."""
+"""Recording of every fit without a callback; replaces ``Model.fit``, since Keras has no hook to add callbacks."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def autolog(
     description: str = "",
     **options: Unpack[TrainingKwargs],
 ) -> Autolog:
-    """Record each ``fit`` that follows in an execution of its own, until it is switched off.
+    """Record each following ``fit`` in its own execution, until recording is disabled.
 
-    The execution is completed and uploaded when the fit returns, and ended as well by an exception and by Ctrl-C. A fit
-    that is given a `DerivaMLCallback` is left to that one, and a fit within a fit belongs to the outer one: of a tuner,
-    each trial is an execution. ``evaluate`` and ``predict`` by themselves are not recorded. Of several switched on, the
-    last one records.
+    The execution ends when the fit returns, with an exception or with Ctrl-C, and its files are uploaded. A fit with a
+    `DerivaMLCallback` is recorded by that callback. A fit within a fit belongs to the outer one, so with a tuner each
+    trial is an execution. Separate calls of ``evaluate`` and ``predict`` are not recorded. If several autologs are
+    enabled, the last one records.
 
     Args:
-        ml: Where to make the executions; ``DerivaML()`` by default.
-        configuration: What they are to be; by default of the script or notebook that runs, as a workflow of type
-            Training.
-        description: What the runs are for.
-        **options: The fields of ``deriva_ml_core.training.TrainingOptions``.
+        ml: Client that creates the executions; ``DerivaML()`` by default.
+        configuration: Configuration of the executions; by default a workflow of type Training for the running script
+            or notebook.
+        description: Description of the executions.
+        **options: Fields of ``deriva_ml_core.training.TrainingOptions``.
 
     Returns:
-        Its switch: ``disable()``, or the end of a ``with``, switches it off.
+        A switch; ``disable()`` or the end of its ``with`` block disables recording.
 
     Raises:
-        ConfigurationError: An option is wrong.
+        ConfigurationError: An option is unknown or has an invalid value.
 
     Example:
         ::
@@ -56,22 +56,22 @@ def autolog(
             deriva_ml_keras.autolog()
             model.fit(x, y, epochs=10)
     """
-    TrainingOptions.from_kwargs(options)  # what is wrong is said here, not in the first fit
+    TrainingOptions.from_kwargs(options)  # raises here instead of in the first fit
     return Autolog(lambda: DerivaMLCallback(ml=ml, configuration=configuration, description=description, **options))
 
 
 class Autolog:
-    """The switch of `autolog`, which is on when it is made.
+    """Switch returned by `autolog`; recording is enabled when it is created.
 
     Args:
-        create_callback: Makes the callback of one fit.
+        create_callback: Creates the callback of one fit.
     """
 
     def __init__(self, create_callback: Callable[[], DerivaMLCallback]) -> None:
         self._create_callback = create_callback
         self._is_enabled = True
         self._thread_state = threading.local()
-        # where Model inherits it from, so that it holds for each backend's models and for all their subclasses
+        # the class that defines fit, so that models of every backend and all subclasses are recorded
         self._fit_class = next(kind for kind in keras.Model.__mro__ if "fit" in vars(kind))
         self._original_fit = self._fit_class.fit
         recording: Any = self._wrap_fit(self._original_fit)
@@ -87,13 +87,13 @@ class Autolog:
         self.disable()
 
     def disable(self) -> None:
-        """Record no further fit; doing so again changes nothing."""
+        """Stop recording; further calls have no effect."""
         self._is_enabled = False
-        # below others that are switched on, or that somebody else put there, it stays and only hands on
-        while isinstance(found := getattr(fit := vars(self._fit_class)["fit"], "autolog", None), Autolog):
-            if found._is_enabled or found._recording_fit is not fit:
+        # a wrapper below an enabled or a foreign one stays in place and only calls the original fit
+        while isinstance(autolog := getattr(fit := vars(self._fit_class)["fit"], "autolog", None), Autolog):
+            if autolog._is_enabled or autolog._recording_fit is not fit:
                 break
-            self._fit_class.fit = found._original_fit
+            self._fit_class.fit = autolog._original_fit
 
     def _wrap_fit(self, fit: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(fit)
@@ -103,12 +103,15 @@ class Autolog:
             if not self._is_enabled or getattr(self._thread_state, "is_on", False):
                 return fit(*args, **kwargs)
             call = parameters.bind(*args, **kwargs)
-            given = call.arguments.get("callbacks")
-            if any(isinstance(each, DerivaMLCallback) for each in _flatten_callbacks(given)):
+            user_callbacks = call.arguments.get("callbacks")
+            if any(isinstance(each, DerivaMLCallback) for each in _flatten_callbacks(user_callbacks)):
                 return fit(*args, **kwargs)
             self._thread_state.is_on = True
             try:
-                with self._create_callback() as callback, _AddedCallback(given, callback, call.args[0]) as callbacks:
+                with (
+                    self._create_callback() as callback,
+                    _AddedCallback(user_callbacks, callback, call.args[0]) as callbacks,
+                ):
                     call.arguments["callbacks"] = callbacks
                     return fit(*call.args, **call.kwargs)
             finally:
@@ -118,12 +121,12 @@ class Autolog:
 
 
 class _AddedCallback:
-    """A callback beside those that a fit was given.
+    """Adds a callback to the ``callbacks`` argument of a fit.
 
     Args:
-        callbacks: One, several, None, or a list of Keras' own, which is given back as it was.
-        callback: The further one.
-        model: What is fitted.
+        callbacks: The argument: a callback, several, None, or a ``CallbackList``, which is restored afterwards.
+        callback: The callback to add.
+        model: The model that is fitted.
     """
 
     def __init__(self, callbacks: Any, callback: DerivaMLCallback, model: Any) -> None:

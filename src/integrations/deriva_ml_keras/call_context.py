@@ -1,4 +1,4 @@
-"""What stands around a callback in a call of Keras: other callbacks and data, of which Keras tells it nothing."""
+"""Context of a Keras call: the other callbacks and the data, which Keras does not pass to a callback."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ __all__ = ["CallContext"]
 
 @dataclass(frozen=True)
 class CallContext:
-    """The other callbacks and the data of one call.
+    """Callbacks and data of one call.
 
     Args:
-        callbacks: All callbacks in their order, this one among them; empty where they could not be found.
-        epoch_iterator: Keras' iterator over the epoch's batches; None where there is none, as in a loop written by
-            hand.
+        callbacks: All callbacks in order, including this one; empty if they were not found.
+        epoch_iterator: Keras' iterator over the batches of an epoch; None without one, as in a hand-written loop.
     """
 
     callbacks: tuple[Any, ...] = ()
@@ -26,7 +25,7 @@ class CallContext:
 
     @classmethod
     def from_callback(cls, callback: keras.callbacks.Callback) -> CallContext:
-        """Look among the callers: the list that calls this callback, and the fit that calls the list."""
+        """Read the context from the stack: the list that calls the callback, and the fit that calls the list."""
         callbacks: tuple[Any, ...] = ()
         frame = sys._getframe(1)
         while frame.f_back is not None:
@@ -42,11 +41,11 @@ class CallContext:
 
     @property
     def batch_size(self) -> int | None:
-        """Samples in a batch; None where the data do not tell."""
+        """Samples in a batch; None if unknown."""
         return self._adapter_value("batch_size")
 
     def count_samples(self, batches: int) -> int | None:
-        """How many samples an epoch's first batches hold; None where the data do not tell."""
+        """Return the number of samples in the first batches of an epoch; None if unknown."""
         size, last = self.batch_size, self._adapter_value("partial_batch_size")
         if size is None:
             return None
@@ -56,6 +55,6 @@ class CallContext:
     def _adapter_value(self, name: str) -> int | None:
         try:
             value = getattr(self.epoch_iterator.data_adapter, name)
-        except Exception:  # noqa: BLE001 - so an adapter says that it does not know; or it asks a dataset of the user's
+        except Exception:  # noqa: BLE001 - an adapter raises if it does not know, and may call the user's dataset
             return None
         return value if isinstance(value, int) else None

@@ -1,4 +1,4 @@
-"""What Keras says of a fit, an evaluation or a prediction, told to a `TrainingReporter`."""
+"""Keras callback that records fits, evaluations and predictions with a `TrainingReporter`."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ Logs = Mapping[str, SupportsFloat] | None
 
 
 class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras publishes no types
-    """Records fits, evaluations and predictions of Keras in an execution: statuses, metrics, settings, checkpoints.
+    """Records Keras fits, evaluations and predictions in an execution: status, metrics, settings and checkpoints.
 
-    Given an execution, it records into that one, which the user's ``with`` begins and ends. Given none, it makes its
-    own, and is itself the ``with``: Keras tells a callback nothing of an exception.
+    With an execution, the callback records in it, and the user's ``with`` block begins and ends it. Without one, the
+    callback creates its own and must be used as a context manager, since Keras does not notify callbacks of exceptions.
 
     Args:
-        execution: The execution that the training belongs to; None to make one.
-        ml: Where to make one; ``DerivaML()`` by default.
-        configuration: What it is to be; by default of the script or notebook that runs, as a workflow of type Training.
-        description: What the run is for.
-        **options: The fields of ``deriva_ml_core.training.TrainingOptions``.
+        execution: Execution of the training; None to create one.
+        ml: Client that creates the execution; ``DerivaML()`` by default.
+        configuration: Configuration of the new execution; by default a workflow of type Training for the running
+            script or notebook.
+        description: Description of the new execution.
+        **options: Fields of ``deriva_ml_core.training.TrainingOptions``.
 
     Raises:
-        ConfigurationError: Both an execution and what to make one of are given, or an option is wrong.
-        UnknownTable, UnknownTerm: The execution's catalog has no such asset table or asset type.
+        ConfigurationError: An execution is combined with ml, configuration or description, or an option is unknown or
+            has an invalid value.
+        UnknownTable, UnknownTerm: The catalog does not have the asset table or asset type.
 
     Example:
         ::
@@ -63,26 +65,25 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         super().__init__()
         if execution is not None and (ml is not None or configuration is not None or description):
             raise ConfigurationError(
-                "DerivaMLCallback got an execution and also ml, configuration or description, of which it would make "
-                "one: give either."
+                "DerivaMLCallback takes either an execution, or ml, configuration and description to create one."
             )
-        belongs_to = resolve_execution(ml, configuration, description) if execution is None else execution
-        self._reporter = TrainingReporter(belongs_to, **options)
+        target = resolve_execution(ml, configuration, description) if execution is None else execution
+        self._reporter = TrainingReporter(target, **options)
         self._fit: FitTracker | None = None
         self._stage_started_at: float | None = None
         self._is_new_call = True
         self._has_warned = False
-        chosen = self._reporter.options
-        if chosen.log_every_n_steps or chosen.every_n_steps or chosen.save_every_n_steps:
-            # a callback that has this hook makes Keras read each step's values on the training's own thread
+        training_options = self._reporter.options
+        if training_options.log_every_n_steps or training_options.every_n_steps or training_options.save_every_n_steps:
+            # set only on demand: with this hook, Keras reads the metrics of each step on the training thread
             self.on_train_batch_end = self._end_step
 
     @property
     def execution(self) -> Execution:
-        """The execution.
+        """Execution of the training.
 
         Raises:
-            ExecutionNotStarted: The callback makes its own, and nothing was trained yet.
+            ExecutionNotStarted: The callback creates the execution when training starts, and training has not started.
         """
         return self._reporter.execution
 
@@ -97,7 +98,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         self._reporter.__exit__(kind, error, trace)
 
     def _on_exit(self, error: BaseException | None) -> None:
-        """The ``with`` is left, its own or the execution's: by an exception, in the middle of a fit."""
+        """End an open fit when the ``with`` block of the callback or the execution ends."""
         if (fit := self._fit) is not None:
             self._fit = None
             fit.scan_callbacks()
@@ -106,22 +107,22 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
 
     def set_params(self, params: dict[str, object]) -> None:
         super().set_params(params)
-        # a validation within a fit gets none, since it shares the fit's list of callbacks
+        # not called for a validation within a fit, which shares the callback list of the fit
         self._is_new_call = True
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._fit = None
-        around = self._begin_call()
-        if around is None:
+        context = self._begin_call()
+        if context is None:
             return
         params = self.params or {}
         epochs = params.get("epochs")
-        self._fit = fit = FitTracker(self.model, self._reporter, around, epochs)
+        self._fit = fit = FitTracker(self.model, self._reporter, context, epochs)
         fit.resume_from_backup()
-        settings = collect_settings(self.model, params, around)
+        settings = collect_settings(self.model, params, context)
         self._reporter.begin_fit(epochs, settings=settings, managed=fit.is_managed)
         if not self.execution.is_rank_zero:
-            self._fit = None  # the process of rank zero tells and keeps what all of them train
+            self._fit = None  # rank 0 records for all processes
         elif not self._reporter.has_own_execution:
             self.execution.add_exit_callback(self._on_exit)
 
@@ -163,36 +164,36 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
             self._stage_started_at = monotonic()
 
     def _end_stage(self, stage: str, metrics: Mapping[str, SupportsFloat]) -> None:
-        if (began := self._stage_started_at) is not None:
+        if (started_at := self._stage_started_at) is not None:
             self._stage_started_at = None
             self._reporter.end_stage(
-                stage, metrics, seconds=monotonic() - began, step=count_optimizer_steps(self.model)
+                stage, metrics, seconds=monotonic() - started_at, step=count_optimizer_steps(self.model)
             )
 
     def _begin_call(self) -> CallContext | None:
-        """What surrounds the call of Keras that begins; None where another callback records it already."""
+        """Return the context of a Keras call that begins; None if another callback records the call."""
         self._is_new_call = False
         if self._reporter.has_own_execution and not self._reporter.is_in_with_block:
             raise ConfigurationError(
-                "Keras tells a callback nothing of an exception, so DerivaMLCallback without an execution ends its own "
-                "by a with: 'with DerivaMLCallback() as recorded: model.fit(..., callbacks=[recorded])'; or call "
-                "deriva_ml_keras.autolog() once, and each fit is recorded."
+                "Keras does not notify callbacks of exceptions, so use DerivaMLCallback without an execution as a "
+                "context manager: 'with DerivaMLCallback() as recorded: model.fit(..., callbacks=[recorded])'. Or call "
+                "deriva_ml_keras.autolog() once to record every fit."
             )
-        around = CallContext.from_callback(self)
-        earlier = around.callbacks[: around.callbacks.index(self)] if around.callbacks else ()
+        context = CallContext.from_callback(self)
+        earlier = context.callbacks[: context.callbacks.index(self)] if context.callbacks else ()
         if not any(isinstance(each, DerivaMLCallback) and self._is_duplicate_of(each) for each in earlier):
-            return around
+            return context
         if not self._has_warned:
             self._has_warned = True
-            warn(
-                "This call of Keras has two DerivaMLCallbacks for one execution: the first records it, and the second "
-                "does nothing."
-            )
+            warn("This Keras call has two DerivaMLCallbacks for one execution; only the first records it.")
         return None
 
     def _is_duplicate_of(self, other: DerivaMLCallback) -> bool:
-        """Whether all that it would record is recorded by another callback."""
-        mine, theirs = self._reporter, other._reporter
-        return mine.has_own_execution or (
-            not theirs.has_own_execution and mine.execution.execution_rid == theirs.execution.execution_rid
+        """Whether another callback records everything that this one would."""
+        own_reporter, other_reporter = self._reporter, other._reporter
+        if own_reporter.has_own_execution:
+            return True
+        return (
+            not other_reporter.has_own_execution
+            and own_reporter.execution.execution_rid == other_reporter.execution.execution_rid
         )

@@ -1,4 +1,4 @@
-"""Checkpoints that the user's own callbacks of Keras keep: found where they are written, and staged from there."""
+"""Checkpoints of the user's own Keras callbacks, which are found on disk and staged from there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _FileVersion:
-    """One writing of a file: what tells it from the next, and how good the model was."""
+    """Version of a file: its identity, and the monitored value of the model at that time."""
 
     inode: int
     size: int
@@ -37,10 +37,10 @@ class _FileVersion:
 
 
 class UserCheckpoints:
-    """What ``keras.callbacks.ModelCheckpoint`` keeps in one fit.
+    """Checkpoints of the ``keras.callbacks.ModelCheckpoint`` callbacks of one fit.
 
-    Keras tells nobody what it writes, nor when: so the places that the callbacks were given are looked at, whatever
-    order the callbacks stand in. What lies there from before the fit is not of this fit.
+    Keras does not report what it writes or when, so the paths of the callbacks are scanned, whatever the order of the
+    callbacks. Files from before the fit are ignored.
 
     Args:
         callbacks: All callbacks of the fit.
@@ -51,7 +51,7 @@ class UserCheckpoints:
         self._locations = [
             _CheckpointLocation(each) for each in callbacks if isinstance(each, kind) and "://" not in each.filepath
         ]
-        self._initial_files = {path: writing for place in self._locations for path, writing in place.list_files()}
+        self._initial_files = self._list_files()
         self._recorded_files: dict[Path, _FileVersion] = {}
         self._metrics: Mapping[str, SupportsFloat] = {}
         self._folder_mtimes = self._read_folder_mtimes()
@@ -63,28 +63,28 @@ class UserCheckpoints:
 
     @property
     def has_step_saves(self) -> bool:
-        """Whether one of them saves within epochs."""
-        return any(place.has_step_saves for place in self._locations)
+        """Whether a callback saves within epochs."""
+        return any(location.has_step_saves for location in self._locations)
 
     def end_epoch(self, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Note the values of the epoch whose checkpoints are found from now on."""
+        """Set the metrics of the epoch whose checkpoints the next scan finds."""
         self._metrics = metrics
 
     def scan(self, reporter: TrainingReporter) -> None:
-        """Stage what was written since, and let go of what is gone."""
+        """Stage new checkpoints and unstage deleted ones."""
         if self._locations:
             try:
                 self._scan(reporter.checkpoints)
             except Exception:
-                log.warning("Checkpoints could not be recorded; the training goes on.", exc_info=True)
+                log.warning("Failed to record checkpoints; training continues.", exc_info=True)
 
     def _scan(self, checkpoints: Checkpoints) -> None:
         self._folder_mtimes = self._read_folder_mtimes()
-        present = {path: writing for place in self._locations for path, writing in place.list_files(self._metrics)}
-        for path, writing in present.items():
-            if not writing.is_same(self._recorded_files.get(path, self._initial_files.get(path))):
-                self._recorded_files.pop(path, None)  # the order is that of writing
-                self._recorded_files[path] = writing
+        present = self._list_files(self._metrics)
+        for path, version in present.items():
+            if not version.is_same(self._recorded_files.get(path, self._initial_files.get(path))):
+                self._recorded_files.pop(path, None)  # moved to the end, since the dict is ordered by time of writing
+                self._recorded_files[path] = version
                 checkpoints.stage_existing(path, is_final=False)
         for path in self._recorded_files.keys() - present.keys():
             del self._recorded_files[path]
@@ -92,32 +92,35 @@ class UserCheckpoints:
         checkpoints.set_framework_checkpoints(self._find_best(), next(reversed(self._recorded_files), None))
 
     def scan_within_epoch(self, reporter: TrainingReporter) -> None:
-        """The same within an epoch, where new names are in the folders."""
+        """Scan within an epoch if the content of a folder has changed."""
         if self.has_step_saves and self._read_folder_mtimes() != self._folder_mtimes:
             self._metrics = {}
             self.scan(reporter)
 
     def _find_best(self) -> Path | None:
-        chosen = [path for path, writing in self._recorded_files.items() if writing.best_only]
-        if chosen:
-            return chosen[-1]
+        best_only = [path for path, version in self._recorded_files.items() if version.best_only]
+        if best_only:
+            return best_only[-1]
         best: Path | None = None
-        for path, writing in self._recorded_files.items():
-            if writing.monitored and writing.monitored.is_better_than(
+        for path, version in self._recorded_files.items():
+            if version.monitored and version.monitored.is_better_than(
                 self._recorded_files[best].monitored if best else None
             ):
                 best = path
         return best
 
+    def _list_files(self, metrics: Mapping[str, SupportsFloat] | None = None) -> dict[Path, _FileVersion]:
+        return {path: version for location in self._locations for path, version in location.list_files(metrics)}
+
     def _read_folder_mtimes(self) -> list[int]:
-        return [place.read_folder_mtime() for place in self._locations]
+        return [location.read_folder_mtime() for location in self._locations]
 
 
 class _CheckpointLocation:
-    """Where one ModelCheckpoint writes.
+    """Path pattern of one ModelCheckpoint.
 
     Args:
-        checkpoint: It; its ``filepath`` may have fields of epoch, batch and metrics.
+        checkpoint: The ModelCheckpoint; its ``filepath`` may have fields for epoch, batch and metrics.
     """
 
     def __init__(self, checkpoint: Any) -> None:
@@ -128,25 +131,25 @@ class _CheckpointLocation:
         self.has_step_saves = checkpoint.save_freq != "epoch"
 
     def list_files(self, metrics: Mapping[str, SupportsFloat] | None = None) -> Iterator[tuple[Path, _FileVersion]]:
-        """The files there, the earlier written first, as if written now.
+        """Yield the matching files by time of writing, oldest first.
 
         Args:
-            metrics: How good the model is now.
+            metrics: Metrics of the model, from which each version gets its monitored value.
         """
-        score = self._select_monitored(metrics or {})
-        found = []
-        for name in glob.glob(self._pattern):  # noqa: PTH207 - of a whole path
+        monitored = self._select_monitored(metrics or {})
+        best_only = bool(self._checkpoint.save_best_only)
+        versions = []
+        for name in glob.glob(self._pattern):  # noqa: PTH207 - the pattern is an absolute path
             path = Path(name)
             try:
-                state = path.stat()
+                stat = path.stat()
             except OSError:
                 continue
-            best_only = bool(self._checkpoint.save_best_only)
-            found.append((path, _FileVersion(state.st_ino, state.st_size, state.st_mtime_ns, best_only, score)))
-        yield from sorted(found, key=lambda each: each[1].mtime_ns)
+            versions.append((path, _FileVersion(stat.st_ino, stat.st_size, stat.st_mtime_ns, best_only, monitored)))
+        yield from sorted(versions, key=lambda pair: pair[1].mtime_ns)
 
     def read_folder_mtime(self) -> int:
-        """When a name last came or went in the folder."""
+        """Return the time in nanoseconds at which a file was last added or removed; 0 if there is no folder."""
         try:
             return self._folder.stat().st_mtime_ns
         except OSError:

@@ -1,4 +1,4 @@
-"""One fit of Keras: its steps and samples, its checkpoints, and why it stopped."""
+"""One Keras fit: its steps and samples, its checkpoints, and why it stopped."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ log = logging.getLogger(__name__)
 
 
 def count_optimizer_steps(model: Any) -> int | None:
-    """Optimizer steps of a model so far; None where it has no optimizer that counts."""
+    """Return the optimizer steps of a model so far; None if its optimizer does not count them."""
     try:
         return int(model.optimizer.iterations)
-    except (AttributeError, TypeError, ValueError):  # none, or one of somebody's own kind
+    except (AttributeError, TypeError, ValueError):  # no optimizer, or a custom one
         return None
 
 
 class FitTracker:
-    """Tells a reporter how one fit goes.
+    """Reports the progress of one fit.
 
     Args:
         model: The model.
-        reporter: Whom to tell.
-        context: What stands around the callback.
-        epochs: The number of the last epoch; None where nobody knows.
+        reporter: Reporter of the training.
+        context: Context of the Keras call.
+        epochs: Total number of epochs, or None if unknown.
     """
 
     def __init__(self, model: Any, reporter: TrainingReporter, context: CallContext, epochs: int | None) -> None:
@@ -41,7 +41,7 @@ class FitTracker:
         self._epochs = epochs
         self._reporter = reporter
         self._context = context
-        # who asks for others by name does not want these
+        # the option checkpoints replaces those of the user's callbacks
         self._user_checkpoints = UserCheckpoints(context.callbacks if reporter.options.checkpoints is None else ())
         self._backups = Backups(context.callbacks)
         self._steps_per_execution = int(getattr(model, "steps_per_execution", 1) or 1)
@@ -52,34 +52,34 @@ class FitTracker:
         self._loss: SupportsFloat | None = None
         self._epoch = 0
         self._previous_batches = 0
-        """Batches of the epochs before."""
+        """Batches of the previous epochs."""
         self._epoch_batches = 0
 
     @property
     def is_managed(self) -> bool:
-        """Whether the user's own callbacks keep checkpoints."""
+        """Whether the user's callbacks keep checkpoints."""
         return self._user_checkpoints.has_callbacks
 
     def resume_from_backup(self) -> None:
-        """Go on from the run that a backup is of, where there is one."""
+        """Resume the run of a backup, if there is one."""
         self._backups.resume_from_backup(self._reporter)
 
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, from 1."""
         self.scan_callbacks()
         self._epoch, self._epoch_batches = epoch, 0
-        done = count_optimizer_steps(self._model)
-        self._previous_batches = self._previous_batches if done is None else done * self._accumulation_steps
+        steps = count_optimizer_steps(self._model)
+        self._previous_batches = self._previous_batches if steps is None else steps * self._accumulation_steps
 
     def begin_batch(self, batch: int) -> None:
-        """Count a batch, from 0; Keras may train several at once."""
+        """Count a batch, from 0; with ``steps_per_execution``, Keras trains several batches in one call."""
         self._epoch_batches = batch + self._steps_per_execution
         if self._should_scan_steps:
             self._user_checkpoints.scan_within_epoch(self._reporter)
             self._backups.update_run_files(self._reporter)
 
     def end_step(self, batch: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Tell how a step went, where that is due."""
+        """Report a step and save its checkpoint, each if due."""
         step, rest = divmod(self._previous_batches + batch + 1, self._accumulation_steps)
         if rest:
             return
@@ -92,15 +92,15 @@ class FitTracker:
                     self._reporter.checkpoints.write(path, self._save_function)
 
     def end_epoch(self, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Tell how an epoch went, and keep its checkpoint."""
-        done = count_optimizer_steps(self._model)
-        if done is None:
-            done = self._previous_batches = self._previous_batches + self._epoch_batches
-        self._reporter.save_checkpoint(epoch, self._suffix, self._save_function, metrics, step=done)
+        """Report an epoch and save its checkpoint."""
+        steps = count_optimizer_steps(self._model)
+        if steps is None:
+            steps = self._previous_batches = self._previous_batches + self._epoch_batches
+        self._reporter.save_checkpoint(epoch, self._suffix, self._save_function, metrics, step=steps)
         self._reporter.end_epoch(
             epoch,
             metrics,
-            step=done,
+            step=steps,
             samples=self._context.count_samples(self._epoch_batches),
             learning_rates=learning_rates(self._model, metrics),
         )
@@ -109,23 +109,23 @@ class FitTracker:
         self.scan_callbacks()
 
     def end(self) -> None:
-        """Tell that the fit has ended."""
+        """Report the end of the fit."""
         self._user_checkpoints.scan(self._reporter)
         try:
-            why = find_stop_reason(
+            reason = find_stop_reason(
                 self._context.callbacks,
                 epoch=self._epoch,
                 epochs=self._epochs,
                 loss=self._loss,
                 is_stopped=bool(self._model.stop_training),
             )
-        except Exception:  # a callback of the user's own kind may hold anything
-            log.warning("Why the fit ended is not told.", exc_info=True)
-            why = ""
-        self._reporter.end_fit(why)
+        except Exception:  # attributes of a custom callback may have any value
+            log.warning("Failed to find out why the fit ended.", exc_info=True)
+            reason = ""
+        self._reporter.end_fit(reason)
 
     def scan_callbacks(self) -> None:
-        """Take up what the user's own callbacks have kept since."""
+        """Record the checkpoints and backups that the user's callbacks have written."""
         self._user_checkpoints.scan(self._reporter)
         self._backups.update_run_files(self._reporter)
 
@@ -140,14 +140,14 @@ class FitTracker:
 
 
 def learning_rates(model: Any, metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
-    """The learning rates of an epoch by optimizer.
+    """Return the learning rates of an epoch by optimizer.
 
-    Where a callback that changes it at the epoch's end has logged it, that is the one which the epoch had.
+    A rate in the metrics takes precedence: a callback may have logged it and then changed it for the next epoch.
     """
     try:
         return _read_learning_rates(getattr(model, "optimizer", None), metrics)
     except Exception:
-        log.debug("The learning rates are not told.", exc_info=True)
+        log.debug("Failed to read the learning rates.", exc_info=True)
         return {}
 
 

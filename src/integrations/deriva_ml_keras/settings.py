@@ -1,4 +1,4 @@
-"""How a fit of Keras is set up: model, optimizer, data and callbacks, as plain values."""
+"""Settings of a Keras fit: model, optimizer, data and callbacks, as plain values."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from deriva_ml_keras.call_context import CallContext
 __all__ = ["collect_settings"]
 
 MAX_LAYERS = 200
-"""A model of more layers is told by its summary alone: its configuration would be longer than all else on record."""
+"""Maximum number of layers of a model whose configuration is recorded; of a larger one only the summary is."""
 
 log = logging.getLogger(__name__)
 
 
 def collect_settings(model: Any, params: Mapping[str, Any], context: CallContext) -> dict[str, object]:
-    """Read what is to be kept; what cannot be read is left out, whatever it raises.
+    """Return the settings to record; a setting whose reading raises is left out.
 
     Args:
         model: The model, built and compiled.
-        params: What Keras tells its callbacks: epochs, steps.
-        context: The other callbacks and the data.
+        params: Parameters that Keras passes to callbacks: epochs and steps.
+        context: Context of the Keras call, with the other callbacks and the data.
     """
     parts: dict[str, Callable[[], object]] = {
         "framework": lambda: f"keras {keras.__version__}",
@@ -41,30 +41,30 @@ def collect_settings(model: Any, params: Mapping[str, Any], context: CallContext
         "summary": lambda: _model_summary(model),
         "callbacks": lambda: [_callback_settings(each) for each in context.callbacks if not _is_own_callback(each)],
     }
-    told = {name: _read_or_none(name, part) for name, part in parts.items()}
-    return {name: value for name, value in told.items() if value is not None}
+    settings = {name: _read_or_none(name, part) for name, part in parts.items()}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _read_or_none(name: str, part: Callable[[], object]) -> object:
     try:
         return part()
-    except Exception:  # user code may answer anything
-        log.debug("The %s of the fit cannot be told.", name, exc_info=True)
+    except Exception:  # runs user code, which may raise anything
+        log.debug("Failed to read the setting %s of the fit.", name, exc_info=True)
         return None
 
 
 def _seed() -> int | None:
-    from keras.src.utils.rng_utils import get_random_seed  # Keras tells it nowhere else
+    from keras.src.utils.rng_utils import get_random_seed  # Keras has no public function for it
 
     seed: int | None = get_random_seed()
     return seed
 
 
 def _model_settings(model: Any) -> dict[str, object]:
-    told = {"class": type(model).__name__, "name": model.name}
+    settings = {"class": type(model).__name__, "name": model.name}
     if len(model._flatten_layers() if hasattr(model, "_flatten_layers") else model.layers) > MAX_LAYERS:
-        return told | {"config": f"left out: more than {MAX_LAYERS} layers"}
-    return told | {"config": model.get_config()}
+        return settings | {"config": f"left out: more than {MAX_LAYERS} layers"}
+    return settings | {"config": model.get_config()}
 
 
 def _model_summary(model: Any) -> dict[str, object]:
@@ -90,11 +90,11 @@ def _count_parameters(weights: Any) -> int:
 
 
 def _callback_settings(callback: Any) -> dict[str, object]:
-    """What a callback was made with, as far as it keeps that under the same names and it is plain."""
+    """Return the constructor arguments of a callback, as far as it has attributes of these names with plain values."""
     names = inspect.signature(type(callback).__init__).parameters
-    kept = {name: value for name, value in vars(callback).items() if name in names}
     plain = (str, int, float, bool, Path, type(None))
-    return {"class": type(callback).__name__, **{name: each for name, each in kept.items() if isinstance(each, plain)}}
+    arguments = {name: value for name, value in vars(callback).items() if name in names and isinstance(value, plain)}
+    return {"class": type(callback).__name__, **arguments}
 
 
 def _is_own_callback(callback: Any) -> bool:

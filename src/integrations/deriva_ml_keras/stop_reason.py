@@ -1,4 +1,4 @@
-"""Why a fit of Keras ended before its last epoch, in words."""
+"""Text that says why a Keras fit ended before its last epoch."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ __all__ = ["find_stop_reason"]
 def find_stop_reason(
     callbacks: Iterable[Any], *, epoch: int, epochs: int | None, loss: SupportsFloat | None, is_stopped: bool
 ) -> str:
-    """Say what ended a fit before its last epoch, and where its weights are from if not from the last one trained.
+    """Return what ended a fit before its last epoch, and the epoch of restored weights.
 
     Args:
         callbacks: All callbacks of the fit.
-        epoch: The last epoch trained, from 1.
-        epochs: The number of the last epoch that was asked for.
-        loss: The loss of the last epoch trained; None where it has none.
+        epoch: Last trained epoch, from 1.
+        epochs: Number of epochs that were requested.
+        loss: Loss of the last trained epoch; None if it has none.
         is_stopped: Whether the model's ``stop_training`` is set.
 
     Returns:
-        Empty where it was trained to its end.
+        The text; empty if the fit ran to its end.
     """
     callbacks = list(callbacks)
     early = [each for each in callbacks if isinstance(each, keras.callbacks.EarlyStopping)]
-    words = []
+    reasons = []
     if is_stopped and epoch != epochs:
         stopping = next((each for each in early if each.stopped_epoch + 1 == epoch and each.stopped_epoch), None)
         if stopping is not None:
-            words.append(_early_stopping_message(stopping))
+            reasons.append(_early_stopping_message(stopping))
         elif any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks) and not _is_finite(loss):
-            words.append(f"TerminateOnNaN in epoch {epoch}: the loss was {float(loss or 0)}")
+            reasons.append(f"TerminateOnNaN in epoch {epoch}: the loss was {float(loss or 0)}")
         else:
-            words.append(f"model.stop_training was set in epoch {epoch}")
-    words += [
+            reasons.append(f"model.stop_training was set in epoch {epoch}")
+    reasons += [
         f"the weights of epoch {each.best_epoch + 1} were restored"
         for each in early
         if each.restore_best_weights and each.best_weights is not None and each.best_epoch + 1 != epoch
     ]
-    return "; ".join(words)
+    return "; ".join(reasons)
 
 
 def _early_stopping_message(stopping: Any) -> str:

@@ -1,4 +1,4 @@
-"""DerivaML for Lightning: one callback, or one call, for ``lightning.pytorch`` and for ``pytorch_lightning``."""
+"""DerivaML for Lightning, with ``lightning.pytorch`` and ``pytorch_lightning``."""
 
 from __future__ import annotations
 

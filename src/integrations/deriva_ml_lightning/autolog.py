@@ -1,4 +1,4 @@
-"""Recording every Trainer that follows, without a callback in each."""
+"""Recording of every Trainer without a callback in the user's code."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Autolog", "added_callbacks", "autolog"]
 
 
 class Autolog:
-    """What `autolog` switched on; also a context manager, for the Trainers that are made within it.
+    """Switch returned by `autolog`; as a context manager it records the Trainers created in the block.
 
     Args:
-        ml: Where executions are made.
-        configuration: What they are to be.
-        description: What they are for.
-        options: The callbacks' options.
+        ml: Client that creates the executions.
+        configuration: Configuration of the executions.
+        description: Description of the executions.
+        options: Options of the callbacks.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Autolog:
         self.disable()
 
     def disable(self) -> None:
-        """Switch it off: Trainers that are made from now on are not recorded; those that were made, are."""
+        """Stop adding callbacks to new Trainers; existing Trainers are still recorded."""
         self._is_enabled = False
         if _ACTIVE.get() is self:
             _ACTIVE.set(self._previous)
 
     def _create_callback(self) -> DerivaMLCallback | None:
-        """A callback for one Trainer; None where it is switched off, and so was what it came after."""
+        """Return a callback for one Trainer; None if this switch and all earlier ones are disabled."""
         if not self._is_enabled:
             return None if self._previous is None else self._previous._create_callback()
         return _AutologCallback(
@@ -64,12 +64,12 @@ class Autolog:
         )
 
 
-# no plain variable, so that Trainers of other threads and tasks, which began without it, are left alone
+# a ContextVar, so that Trainers in other threads and tasks are not recorded
 _ACTIVE: ContextVar[Autolog | None] = ContextVar("deriva_ml_lightning_autolog", default=None)
 
 
 class _AutologCallback(DerivaMLCallback):
-    """Silent where the user gave a callback."""
+    """Callback added by `autolog`, which records nothing if the user passed a callback."""
 
     _is_autolog = True
 
@@ -80,21 +80,21 @@ def autolog(
     description: str = "",
     **options: Unpack[TrainingKwargs],
 ) -> Autolog:
-    """Record every Trainer that is made from now on, in this thread, with an execution of its own.
+    """Record each Trainer created from now on in this thread, in its own execution.
 
-    A Trainer that has a `DerivaMLCallback` already gets no other.
+    A Trainer with a `DerivaMLCallback` is recorded by that callback.
 
     Args:
-        ml: Where executions are made; ``DerivaML()`` by default.
-        configuration: What they are to be; by default of the script or notebook that runs.
-        description: What they are for.
-        **options: The fields of ``deriva_ml_core.training.TrainingOptions``.
+        ml: Client that creates the executions; ``DerivaML()`` by default.
+        configuration: Configuration of the executions; by default a workflow for the running script or notebook.
+        description: Description of the executions.
+        **options: Fields of ``deriva_ml_core.training.TrainingOptions``.
 
     Returns:
-        What switches it off again, by ``disable()`` or as a context manager.
+        A switch; ``disable()`` or the end of its ``with`` block disables recording.
 
     Raises:
-        ConfigurationError: An option is wrong.
+        ConfigurationError: An option is unknown or has an invalid value.
 
     Example:
         ::
@@ -107,7 +107,7 @@ def autolog(
 
 
 def added_callbacks() -> list[DerivaMLCallback]:
-    """What a Trainer that is being made gets."""
-    switched_on = _ACTIVE.get()
-    callback = None if switched_on is None else switched_on._create_callback()
+    """Return the callbacks to add to a new Trainer."""
+    active = _ACTIVE.get()
+    callback = None if active is None else active._create_callback()
     return [] if callback is None else [callback]

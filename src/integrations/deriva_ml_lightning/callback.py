@@ -1,4 +1,4 @@
-"""What a Lightning Trainer says, told to a `TrainingReporter`."""
+"""Lightning callback that records a Trainer with a `TrainingReporter`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deriva_ml_lightning.start import DuplicateGuard, StartPolicy
 from deriva_ml_lightning.stop_reason import StopReason
 
 if TYPE_CHECKING:
-    from typing import Any as Callback  # so that a type checker takes it for either package's
+    from typing import Any as Callback  # a type checker then accepts it for both packages
 
     from lightning.pytorch import LightningModule, Trainer
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
 
     class Callback(*callback_classes()):
-        """A callback to the Trainers of both packages, also of one that is imported after this module."""
+        """Base class that the Trainers of both packages accept, also of a package imported after this module."""
 
         def __init__(self) -> None:
             Callback.__bases__ = callback_classes()
@@ -35,29 +35,31 @@ else:
 __all__ = ["DerivaMLCallback"]
 
 SIGTERM_EXIT_CODE = 128 + 15
-"""The exit status by which shells tell of SIGTERM."""
+"""Exit status of a process that SIGTERM has ended, as shells report it."""
 
 
 class DerivaMLCallback(Callback):  # type: ignore[misc]
-    """Records fits, and validations, tests and predictions beside them, in an execution.
+    """Records fits, validations, tests and predictions of Lightning in an execution.
 
-    Given an execution, it records into that one, which the user's ``with`` begins and ends. Given none, it makes its
-    own when a Trainer is set up, and ends and uploads it at the end of the first fit, or of the ``with`` in which it is
-    used itself; what the same callback sees later is added to it.
+    With an execution, the callback records in it, and the user's ``with`` block begins and ends it. Without one, the
+    callback creates its own when a Trainer is set up. That execution ends, and its files are uploaded, at the end of
+    the first fit, or of the ``with`` block in which the callback is used. Later stages are added to it.
 
     Args:
-        execution: The execution that the training belongs to, entered by ``with``; None to make one.
-        ml: Where to make one; ``DerivaML()`` by default.
-        configuration: What it is to be; by default of the script or notebook that runs, as a workflow of type Training.
-        description: What the run is for.
-        checkpoint_io: Whether checkpoints are written by our own CheckpointIO where the Trainer has Lightning's
-            default; another one stays in any case.
-        **options: The fields of ``deriva_ml_core.training.TrainingOptions``. With ``checkpoints=...`` the Trainer's own
-            ModelCheckpoints stay as they are, and are not recorded.
+        execution: Execution of the training, entered by ``with``; None to create one.
+        ml: Client that creates the execution; ``DerivaML()`` by default.
+        configuration: Configuration of the new execution; by default a workflow of type Training for the running
+            script or notebook.
+        description: Description of the new execution.
+        checkpoint_io: Whether to replace Lightning's default CheckpointIO by one that writes straight into a file,
+            without a copy in memory; any other CheckpointIO stays.
+        **options: Fields of ``deriva_ml_core.training.TrainingOptions``. With ``checkpoints``, the Trainer's own
+            ModelCheckpoints work unchanged and are not recorded.
 
     Raises:
-        ConfigurationError: Both an execution and what to make one of are given, or an option is wrong.
-        UnknownTable, UnknownTerm: The execution's catalog has no such asset table or asset type.
+        ConfigurationError: An execution is combined with ml, configuration or description, or an option is unknown or
+            has an invalid value.
+        UnknownTable, UnknownTerm: The catalog does not have the asset table or asset type.
 
     Example:
         ::
@@ -66,7 +68,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
     """
 
     _is_autolog = False
-    """Whether autolog added it, and not the user."""
+    """Whether `autolog` added the callback, and not the user."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         super().__init__()
         if execution is not None and not (ml is None and configuration is None and not description):
             raise ConfigurationError(
-                "Give DerivaMLCallback either an execution, or ml=, configuration= and description= to make one of."
+                "DerivaMLCallback takes either an execution, or ml, configuration and description to create one."
             )
         self._reporter = TrainingReporter(execution or resolve_execution(ml, configuration, description), **options)
         self._epoch_tracker = EpochTracker(self._reporter)
@@ -105,23 +107,23 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
 
     @property
     def execution(self) -> Execution:
-        """The execution.
+        """Execution of the training.
 
         Raises:
-            ExecutionNotStarted: The callback makes its own when a Trainer is set up, and none has been.
+            ExecutionNotStarted: The callback creates the execution when a Trainer is set up, and none has been set up.
         """
         return self._reporter.execution
 
     @property
     def state_key(self) -> str:
-        """What its state is called in a checkpoint."""
+        """Key of the callback's state in a checkpoint."""
         return self._duplicate_guard.state_key
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint tells of the run that made it."""
+        """Return the state that a checkpoint stores about its run."""
         return {} if self._duplicate_guard.is_duplicate else dict(self._reporter.state())
 
-    # The hooks, in the order in which a Trainer calls them
+    # Hooks, in the order in which a Trainer calls them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._checkpoints.remember_missing_dirpaths(trainer)
@@ -137,9 +139,8 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_recording:
-            self._original_callbacks = move_callback_last(
-                trainer, self
-            )  # what ModelCheckpoints save in a hook is there when ours is called
+            # last, so that the files which ModelCheckpoints save in a hook exist when this callback's hook is called
+            self._original_callbacks = move_callback_last(trainer, self)
             if not trainer.strategy.restore_checkpoint_after_setup:
                 self._start_policy.ensure_begun(trainer)
 
@@ -217,20 +218,21 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
             return
         self._epoch_tracker.report(trainer, read_late_metrics=False)
         if isinstance(exception, SystemExit) and exception.code is None and trainer.received_sigterm:
-            exception.code = SIGTERM_EXIT_CODE  # the Trainer's own exception would end the process with 0
+            exception.code = SIGTERM_EXIT_CODE  # without a code, the process would exit with 0
         wait_for_saves(trainer.strategy, self._reporter.options.exit_timeout)
         if trainer.is_global_zero:
             self._checkpoints.finish()
-        self._reporter.fail(exception)  # a failure of any rank is the run's
+        self._reporter.fail(exception)  # on every rank: the failure of any rank fails the run
         self._restore_trainer(trainer)
 
     def _report_epoch(self, trainer: Trainer) -> None:
-        if (told := self._epoch_tracker.report(trainer)) is not None:
-            self._stop_reason.record_epoch(trainer, told[0])
-            self._checkpoints.default_checkpoints.save_deferred(trainer, told[1])
+        if (ended := self._epoch_tracker.report(trainer)) is not None:
+            epoch, metrics = ended
+            self._stop_reason.record_epoch(trainer, epoch)
+            self._checkpoints.default_checkpoints.save_deferred(trainer, metrics)
 
     def _restore_trainer(self, trainer: Trainer) -> None:
-        """Leave the Trainer as it was."""
+        """Undo all changes to the Trainer."""
         self._is_recording = False
         self._checkpoints.end(trainer)
         restore_callback_order(trainer, self._original_callbacks)

@@ -1,4 +1,4 @@
-"""How checkpoints are written while a fit is recorded, and who is told when one is whole, or gone."""
+"""CheckpointIO that notifies a listener of written and removed checkpoints."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ __all__ = [
 
 
 class CheckpointListener(Protocol):
-    """Who is told of checkpoints, on whatever thread writes them."""
+    """Listener for checkpoints, called on the thread that writes them."""
 
     def around_save(self, path: Path, *, is_final: bool) -> AbstractContextManager[None]:
-        """Called around the writing of a local file or folder, which is there when it is left without an error.
+        """Enter before a local file or folder is written; it exists when the context exits without an error.
 
         Args:
-            path: Where it will be.
-            is_final: Whether it is written beside and renamed, so that nobody ever writes to it in its place.
+            path: Path of the checkpoint.
+            is_final: Whether it is written under another name and renamed, so that the file never changes again.
         """
 
     def on_removed(self, path: Path) -> None:
-        """Called after a local file or folder was removed."""
+        """Call after a local file or folder was removed."""
 
 
 class RecordedCheckpointIO:
-    """Stands in a strategy before its CheckpointIO, and tells a watch what that one does.
+    """Wraps the CheckpointIO of a strategy and notifies a listener.
 
-    In place of Lightning's own for files, it writes them itself: straight into a new file beside, which is renamed when
-    it is whole. Lightning's writes a second copy in memory first.
+    In place of Lightning's default for files, it writes them itself, straight into a temporary file that it renames.
+    Lightning's default first builds a copy of the checkpoint in memory.
 
     Args:
-        inner: The CheckpointIO that was there.
-        listener: Who is told; None in a process that records nothing.
-        write_directly: Whether to write in the place of Lightning's own.
+        inner: The wrapped CheckpointIO.
+        listener: The listener; None in a process that does not record.
+        write_directly: Whether to write in place of Lightning's default.
     """
 
     def __init__(self, inner: Any, listener: CheckpointListener | None, *, write_directly: bool) -> None:
@@ -55,12 +55,12 @@ class RecordedCheckpointIO:
         self._write_directly = write_directly
 
     def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # while it is unpickled
+        if name == "inner":  # not set yet while unpickling
             raise AttributeError(name)
         return getattr(self.inner, name)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save, as every CheckpointIO does."""
+        """Save a checkpoint, see Lightning's CheckpointIO."""
         if self.listener is None or not is_local(path):
             self._save(checkpoint, path, storage_options)
             return
@@ -68,7 +68,7 @@ class RecordedCheckpointIO:
             self._save(checkpoint, path, storage_options)
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove, as every CheckpointIO does."""
+        """Remove a checkpoint, see Lightning's CheckpointIO."""
         self.inner.remove_checkpoint(path)
         if self.listener is not None and is_local(path):
             self.listener.on_removed(_absolute_path(path))
@@ -76,7 +76,7 @@ class RecordedCheckpointIO:
     def _save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any) -> None:
         if storage_options is None and self._should_write_directly() and is_local(path):
             _write_atomic(checkpoint, _absolute_path(path))
-        else:  # also what Lightning's own refuses
+        else:  # also arguments that Lightning's default refuses
             self.inner.save_checkpoint(checkpoint, path, storage_options=storage_options)
 
     def _should_write_directly(self) -> bool:
@@ -86,31 +86,31 @@ class RecordedCheckpointIO:
 def install_checkpoint_io(
     strategy: Any, listener: CheckpointListener | None, *, write_directly: bool
 ) -> RecordedCheckpointIO:
-    """Put ours before the CheckpointIO that does the writing: inside of those that only wrap another.
+    """Wrap the CheckpointIO that writes the files, inside any wrappers of Lightning such as the asynchronous one.
 
     Args:
-        strategy: The Trainer's.
-        listener: Who is told.
-        write_directly: Whether ours writes in the place of Lightning's own for files.
+        strategy: Strategy of the Trainer.
+        listener: Listener to notify; None in a process that does not record.
+        write_directly: Whether to write in place of Lightning's default for files.
 
     Returns:
-        What `uninstall` takes away again.
+        The installed CheckpointIO, for `uninstall_checkpoint_io`.
     """
-    wrapping = _innermost_wrapper(strategy)
-    inner = strategy.checkpoint_io if wrapping is None else wrapping.checkpoint_io
-    ours = RecordedCheckpointIO(inner, listener, write_directly=write_directly)
-    _set_checkpoint_io(strategy, wrapping, ours)
+    wrapper = _innermost_wrapper(strategy)
+    inner = strategy.checkpoint_io if wrapper is None else wrapper.checkpoint_io
+    installed = RecordedCheckpointIO(inner, listener, write_directly=write_directly)
+    _set_checkpoint_io(strategy, wrapper, installed)
     for kind in find_classes("plugins.io", "CheckpointIO"):
         kind.register(RecordedCheckpointIO)
-    return ours
+    return installed
 
 
 def uninstall_checkpoint_io(strategy: Any, installed: RecordedCheckpointIO) -> None:
-    """Put back what was there; what others have put before it meanwhile stays."""
-    wrapping = _innermost_wrapper(strategy)
-    current = strategy.checkpoint_io if wrapping is None else wrapping.checkpoint_io
+    """Remove an installed CheckpointIO; others that were installed after it stay."""
+    wrapper = _innermost_wrapper(strategy)
+    current = strategy.checkpoint_io if wrapper is None else wrapper.checkpoint_io
     if current is installed:
-        _set_checkpoint_io(strategy, wrapping, installed.inner)
+        _set_checkpoint_io(strategy, wrapper, installed.inner)
         return
     while isinstance(current, RecordedCheckpointIO):
         if current.inner is installed:
@@ -120,14 +120,14 @@ def uninstall_checkpoint_io(strategy: Any, installed: RecordedCheckpointIO) -> N
 
 
 def wait_for_saves(strategy: Any, seconds: float) -> bool:
-    """Let what is saved beside the training be written.
+    """Wait for checkpoints that an asynchronous CheckpointIO writes in the background.
 
     Args:
-        strategy: The Trainer's.
-        seconds: How long to wait at most.
+        strategy: Strategy of the Trainer.
+        seconds: Maximum seconds to wait.
 
     Returns:
-        Whether all is written.
+        Whether all checkpoints are written.
     """
     if _innermost_wrapper(strategy) is None:
         return True
@@ -140,42 +140,42 @@ def wait_for_saves(strategy: Any, seconds: float) -> bool:
 
 
 def is_local(path: Any) -> bool:
-    """Whether a checkpoint's path is one of this machine's file system, and not an address such as ``s3://...``."""
+    """Whether a checkpoint's path is on a local file system, and not a URL such as ``s3://...``."""
     return "://" not in os.fspath(path)
 
 
 def _absolute_path(path: Any) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - a link is meant itself, not what it points to
+    return Path(os.path.abspath(path))  # noqa: PTH100 - does not resolve a link
 
 
 def _teardown_ignoring_errors(checkpoint_io: Any) -> None:
     try:
         checkpoint_io.teardown()
-    except BaseException:  # noqa: BLE001 - the Trainer closes it too, and raises this there
+    except BaseException:  # noqa: BLE001 - the Trainer calls teardown too and raises the error
         return
 
 
 def _innermost_wrapper(strategy: Any) -> Any | None:
     kinds = find_classes("plugins.io.wrapper", "_WrappingCheckpointIO")
-    found, current = None, strategy.checkpoint_io
+    wrapper, current = None, strategy.checkpoint_io
     while isinstance(current, kinds):
-        found, current = current, current.checkpoint_io
-    return found
+        wrapper, current = current, current.checkpoint_io
+    return wrapper
 
 
 def _set_checkpoint_io(strategy: Any, wrapper: Any | None, checkpoint_io: Any) -> None:
     if wrapper is None:
         strategy.checkpoint_io = checkpoint_io
     else:
-        wrapper._checkpoint_io = checkpoint_io  # its setter takes only the first
+        wrapper._checkpoint_io = checkpoint_io  # its property can be set only once
 
 
 def _write_atomic(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint beside its place, and rename it when it is whole."""
+    """Write a checkpoint to a temporary file and rename it."""
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    # given a path, torch.save would write the name into the bytes
+    # torch.save gets an open file; with a path, it would store the file name in the file
     with atomic_path(path, keep_suffix=True) as partial, partial.open("wb") as file:
         lock_file(file)
         torch.save(checkpoint, file)

@@ -1,4 +1,4 @@
-"""Which checkpoints a Trainer leaves: those of its own ModelCheckpoints, or else those that our policy asks for."""
+"""Checkpoints of a Trainer: those of its own ModelCheckpoints, or those of the option ``checkpoints``."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ log = logging.getLogger(__name__)
 
 
 HPC_CHECKPOINT_PREFIX = "hpc_ckpt_"
-"""How Lightning names what it saves before SLURM requeues a job: trainer/connectors/checkpoint_connector.py."""
+"""Prefix of the checkpoint saved before SLURM requeues a job: trainer/connectors/checkpoint_connector.py."""
 
 
 class TrainerCheckpoints:
-    """The checkpoints of one Trainer, recorded.
+    """Records the checkpoints of one Trainer.
 
     Args:
-        reporter: What is told, on rank zero.
-        write_directly: Whether checkpoints are written by our CheckpointIO where the Trainer has Lightning's own.
+        reporter: Reporter of the training, used on rank 0.
+        write_directly: Whether to write checkpoints in place of Lightning's default CheckpointIO.
     """
 
     def __init__(self, reporter: TrainingReporter, *, write_directly: bool) -> None:
         self.default_checkpoints = DefaultCheckpoints(reporter)
-        """What our own policy saves."""
+        """Checkpoints that the option ``checkpoints`` asks for."""
         self._reporter = reporter
         self._write_directly = write_directly
         self._checkpoint_io: RecordedCheckpointIO | None = None
@@ -46,67 +46,67 @@ class TrainerCheckpoints:
         self._root_dir: Path | None = None
         self._recorded_paths: dict[Path, None] = {}
         self._removed_while_writing: set[Path] = set()
-        """What was removed while it was still being written beside the training."""
+        """Paths removed while a background thread was still writing them."""
 
     @property
     def is_managed(self) -> bool:
-        """Whether the Trainer's own ModelCheckpoints decide."""
+        """Whether the Trainer's own ModelCheckpoints decide which checkpoints are kept."""
         return bool(self._model_checkpoints)
 
     def remember_missing_dirpaths(self, trainer: Any) -> None:
-        """Remember which ModelCheckpoints were given no folder, before the Trainer chooses one for them."""
-        known = {id(each) for each in self._without_dirpath}
+        """Remember the ModelCheckpoints without a ``dirpath``, before the Trainer sets it."""
+        remembered = {id(each) for each in self._without_dirpath}
         self._without_dirpath += [
-            each for each in find_checkpoint_callbacks(trainer) if each.dirpath is None and id(each) not in known
+            each for each in find_checkpoint_callbacks(trainer) if each.dirpath is None and id(each) not in remembered
         ]
 
     def begin(self, trainer: Any) -> None:
-        """Take part in a fit: on every rank, before the ModelCheckpoints' own ``setup``."""
-        asked = self._reporter.options.checkpoints
+        """Begin a fit, on every rank, before the ModelCheckpoints' own ``setup``."""
+        policy = self._reporter.options.checkpoints
         self._model_checkpoints = (
-            find_checkpoint_callbacks(trainer) if asked is None and not trainer.fast_dev_run else []
+            find_checkpoint_callbacks(trainer) if policy is None and not trainer.fast_dev_run else []
         )
         self.default_checkpoints.begin(
-            is_enabled=not self._model_checkpoints and asked != "none" and not trainer.fast_dev_run
+            is_enabled=not self._model_checkpoints and policy != "none" and not trainer.fast_dev_run
         )
         self._root_dir = Path(trainer.default_root_dir).absolute()
         self._removed_while_writing.clear()
-        watch = self if trainer.is_global_zero else None
-        self._checkpoint_io = install_checkpoint_io(trainer.strategy, watch, write_directly=self._write_directly)
+        listener = self if trainer.is_global_zero else None
+        self._checkpoint_io = install_checkpoint_io(trainer.strategy, listener, write_directly=self._write_directly)
 
     def set_dirpaths(self, folder: Path | None) -> None:
-        """Have the ModelCheckpoints that were given no folder write into the staging folder.
+        """Set the ``dirpath`` of the ModelCheckpoints without one to the staging folder.
 
         Args:
-            folder: That folder; None in a process that records nothing, which is told by theirs.
+            folder: The staging folder; None in a process that does not record, which gets it from rank 0.
         """
         for number, each in enumerate(self._model_checkpoints, 1):
             if folder is not None and any(each is one for one in self._without_dirpath):
                 each.dirpath = str(folder / f"checkpoint-{number}" if len(self._model_checkpoints) > 1 else folder)
 
     def share_dirpaths(self, trainer: Any) -> None:
-        """Tell every rank the folders, where they became known after the ModelCheckpoints' own ``setup``."""
+        """Broadcast the ``dirpath`` to all ranks if it was set after the ModelCheckpoints' own ``setup``."""
         for each in self._without_dirpath:
             if any(each is one for one in self._model_checkpoints):
                 each.setup(trainer, trainer.lightning_module, "fit")
 
     def update_loaded_dirpaths(self, checkpoint: Mapping[str, Any]) -> None:
-        """Tell what is loaded of theirs the present folders: with another one they would drop their best score."""
+        """Set the new ``dirpath`` in a loaded checkpoint; with another one, ModelCheckpoints drop their best score."""
         for each in self._model_checkpoints:
             if any(each is one for one in self._without_dirpath) and each.state_key in checkpoint.get("callbacks", {}):
                 checkpoint["callbacks"][each.state_key]["dirpath"] = each.dirpath
 
     def end(self, trainer: Any) -> None:
-        """Take no more part."""
+        """End the fit and restore the CheckpointIO."""
         if self._checkpoint_io is not None:
             uninstall_checkpoint_io(trainer.strategy, self._checkpoint_io)
             self._checkpoint_io = None
 
-    # What is seen of a CheckpointIO
+    # CheckpointListener
 
     @contextmanager
     def around_save(self, path: Path, *, is_final: bool) -> Iterator[None]:
-        """Called around the writing of a checkpoint, on whatever thread writes it."""
+        """Record a checkpoint that is written in the context, on the thread that writes it."""
         if self.default_checkpoints.claim(path):
             with self._reporter.writing_checkpoint(path):
                 yield
@@ -121,22 +121,22 @@ class TrainerCheckpoints:
             self._reporter.requeue(path)
 
     def on_removed(self, path: Path) -> None:
-        """Called after a checkpoint was removed."""
+        """Unstage a removed checkpoint."""
         if path in self._recorded_paths:
             del self._recorded_paths[path]
             self._run_safely(partial(self._reporter.checkpoints.unstage, path), path)
         elif self._find_model_checkpoint(path) is not None:
             self._removed_while_writing.add(path)
 
-    # Theirs
+    # ModelCheckpoints
 
     def rescan(self) -> None:
-        """Take up what they keep and no CheckpointIO told of, and let go of what is not there any more."""
+        """Stage checkpoints that were written without the CheckpointIO, and unstage deleted ones."""
         for path in [each for each in self._recorded_paths if not each.exists()]:
             self.on_removed(path)
         for each in self._model_checkpoints:
-            named = (*each.best_k_models, each.best_model_path, each.last_model_path)
-            for path in {Path(name) for name in named if name and is_local(name)}:
+            names = (*each.best_k_models, each.best_model_path, each.last_model_path)
+            for path in {Path(name) for name in names if name and is_local(name)}:
                 if (
                     path not in self._recorded_paths
                     and path.exists()
@@ -146,7 +146,7 @@ class TrainerCheckpoints:
                     self._stage_existing(path, is_final=False)
 
     def finish(self) -> None:
-        """Point out their best and their last, of those that are there."""
+        """Mark the best and the last of the existing checkpoints."""
         if self._root_dir is not None:
             self._run_safely(self._mark_best_and_last, self._root_dir)
 
@@ -154,14 +154,14 @@ class TrainerCheckpoints:
         self.rescan()
         if not self._recorded_paths:
             return
-        named = {Path(each.last_model_path).resolve() for each in self._model_checkpoints if each.last_model_path}
-        last = [path for path in self._recorded_paths if path in named] or list(self._recorded_paths)
-        judged = [Path(each.best_model_path) for each in self._model_checkpoints if each.monitor is not None]
-        best = next((path for path in judged if path in self._recorded_paths), None)
+        last_paths = {Path(each.last_model_path).resolve() for each in self._model_checkpoints if each.last_model_path}
+        last = [path for path in self._recorded_paths if path in last_paths] or list(self._recorded_paths)
+        best_paths = [Path(each.best_model_path) for each in self._model_checkpoints if each.monitor is not None]
+        best = next((path for path in best_paths if path in self._recorded_paths), None)
         self._reporter.checkpoints.set_framework_checkpoints(best, last[-1])
 
     def _find_model_checkpoint(self, path: Path) -> Any | None:
-        """The ModelCheckpoint in whose folder a path is."""
+        """Return the ModelCheckpoint whose folder contains a path."""
         for each in self._model_checkpoints:
             if each.dirpath and is_local(each.dirpath) and path.is_relative_to(each.dirpath):
                 return each
@@ -171,22 +171,22 @@ class TrainerCheckpoints:
         self._recorded_paths.pop(path, None)
         self._recorded_paths[path] = None
         self._run_safely(partial(self._reporter.checkpoints.stage_existing, path, is_final=is_final), path)
-        keeper = self._find_model_checkpoint(path)
-        if keeper is not None and keeper.save_top_k == -1 and not path.name.startswith(keeper.CHECKPOINT_NAME_LAST):
+        owner = self._find_model_checkpoint(path)
+        if owner is not None and owner.save_top_k == -1 and not path.name.startswith(owner.CHECKPOINT_NAME_LAST):
             self._reporter.stream_checkpoint(path)
 
     def _run_safely(self, task: Callable[[], None], path: Path) -> None:
         try:
             task()
         except Exception:
-            log.warning("The checkpoints at %s could not be recorded; the training goes on.", path, exc_info=True)
+            log.warning("Failed to record the checkpoints at %s; training continues.", path, exc_info=True)
 
 
 class DefaultCheckpoints:
-    """Saves checkpoints of one Trainer.
+    """Saves the checkpoints of one Trainer that the option ``checkpoints`` asks for.
 
     Args:
-        reporter: What decides, on rank zero.
+        reporter: Reporter of the training, which decides on rank 0.
     """
 
     def __init__(self, reporter: TrainingReporter) -> None:
@@ -196,40 +196,44 @@ class DefaultCheckpoints:
         self._pending_paths: set[Path] = set()
 
     def begin(self, *, is_enabled: bool) -> None:
-        """A fit begins, in which this policy saves or does not."""
+        """Begin a fit.
+
+        Args:
+            is_enabled: Whether to save checkpoints in this fit.
+        """
         self._is_enabled, self._deferred_epoch = is_enabled, None
 
     def claim(self, path: Path) -> bool:
-        """Whether a checkpoint is ours and nobody has begun to write it; whoever asks does now."""
-        is_ours = path in self._pending_paths
+        """Claim a path for writing; return whether it is a checkpoint of this class that nothing has claimed yet."""
+        is_pending = path in self._pending_paths
         self._pending_paths.discard(path)
-        return is_ours
+        return is_pending
 
     def end_step(self, trainer: Any, step: int) -> None:
-        """Save within an epoch, where that is asked for: on every rank."""
+        """Save within an epoch, on every rank, if the options ask for it."""
         every = self._reporter.options.save_every_n_steps
         if every is not None and self._is_enabled and step % every == 0:
             self._save(trainer, trainer.current_epoch + 1, {}, in_step=True)
 
     def end_epoch(self, trainer: Any, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Save after an epoch, or when its metrics are complete, where the one that decides is not there yet."""
+        """Save after an epoch, or defer it until the monitored metric is logged."""
         options, epoch = self._reporter.options, trainer.current_epoch + 1
         if not self._is_enabled or epoch % options.save_every_n_epochs:
             return
-        late = options.monitor is not None and options.monitor not in metrics
-        if _broadcast(trainer, late):
+        is_metric_missing = options.monitor is not None and options.monitor not in metrics
+        if _broadcast(trainer, is_metric_missing):
             self._deferred_epoch = epoch
         else:
             self._save(trainer, epoch, metrics)
 
     def save_deferred(self, trainer: Any, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Save what `end_epoch` left for later: on every rank."""
+        """Save the checkpoint that `end_epoch` deferred, on every rank."""
         if self._deferred_epoch is not None:
             epoch, self._deferred_epoch = self._deferred_epoch, None
             self._save(trainer, epoch, metrics)
 
     def _save(self, trainer: Any, epoch: int, metrics: Mapping[str, SupportsFloat], *, in_step: bool = False) -> None:
-        """Save on every rank, to the path that rank zero registered."""
+        """Save on every rank, to the path that rank 0 registered."""
         path = None
         if trainer.is_global_zero and (in_step or self._reporter.is_checkpoint_due(epoch)):
             step = trainer.global_step
@@ -241,16 +245,16 @@ class DefaultCheckpoints:
         try:
             trainer.save_checkpoint(path, weights_only=self._reporter.options.weights_only)
         except Exception:
-            if trainer.world_size > 1:  # a rank that swallowed its failure would leave the others waiting
+            if trainer.world_size > 1:  # if one rank ignored the failure, the others would wait for it
                 raise
             self.claim(path)
             with self._reporter.writing_checkpoint(path):
                 raise
         if trainer.is_global_zero and path.exists() and self.claim(path):
-            with self._reporter.writing_checkpoint(path):  # by a strategy that needs no CheckpointIO
+            with self._reporter.writing_checkpoint(path):  # the strategy has written it without a CheckpointIO
                 pass
 
 
 def _broadcast(trainer: Any, value: Any) -> Any:
-    """What rank zero says, on every rank."""
+    """Return the value of rank 0 on every rank."""
     return value if trainer.world_size == 1 else trainer.strategy.broadcast(value)

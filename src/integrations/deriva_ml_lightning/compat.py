@@ -1,4 +1,4 @@
-"""Lightning comes as two packages, each with classes of its own; people have either, or both."""
+"""Access to the classes of both Lightning packages, of which either or both may be installed."""
 
 from __future__ import annotations
 
@@ -23,65 +23,65 @@ PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
 
 def callback_classes() -> tuple[type, ...]:
-    """The Callback class of each of the two packages that is imported; where none is, of the first that is installed.
+    """Return the Callback class of each imported package, or of the first installed one if none is imported.
 
     Raises:
-        ModuleNotFoundError: Neither is installed.
+        ModuleNotFoundError: Neither package is installed.
     """
     imported = tuple(package.Callback for package in _imported_packages())
     return imported or (_import_callback_class(),)
 
 
 def find_classes(module: str, name: str) -> tuple[type[Any], ...]:
-    """A class of each of the two packages that is imported, for ``isinstance``.
+    """Return a class of each imported package, for ``isinstance``.
 
     Args:
-        module: The module in the package, such as ``plugins.io``.
-        name: The class.
+        module: Module in the package, such as ``plugins.io``.
+        name: Name of the class.
     """
     return tuple(getattr(import_module(f"{package.__name__}.{module}"), name) for package in _imported_packages())
 
 
 def find_callbacks(trainer: Any, *kinds: type[C]) -> list[C]:
-    """A Trainer's callbacks of some kinds, in the order in which they are called."""
+    """Return the callbacks of a Trainer that are instances of the classes, in call order."""
     return [each for each in trainer.callbacks if isinstance(each, kinds)]
 
 
 def find_checkpoint_callbacks(trainer: Any) -> list[Any]:
-    """The Trainer's own ModelCheckpoints."""
+    """Return the ModelCheckpoints of a Trainer."""
     return find_callbacks(trainer, *find_classes("callbacks", "ModelCheckpoint"))
 
 
 def move_callback_last(trainer: Any, callback: object) -> list[Any]:
-    """Let a callback be the last that a Trainer calls, which puts its ModelCheckpoints there.
+    """Move a callback to the end of a Trainer's list, after the ModelCheckpoints that the Trainer puts there.
 
     Returns:
-        The callbacks as they were.
+        The previous list.
     """
-    before: list[Any] = trainer.callbacks
-    trainer.callbacks = [*(each for each in before if each is not callback), callback]
-    return before
+    original: list[Any] = trainer.callbacks
+    trainer.callbacks = [*(each for each in original if each is not callback), callback]
+    return original
 
 
 def restore_callback_order(trainer: Any, original: list[Any]) -> None:
-    """Put a Trainer's callbacks back into an earlier order, unless they are others now."""
+    """Restore an earlier order of a Trainer's callbacks, unless callbacks were added or removed."""
     if {id(each) for each in trainer.callbacks} == {id(each) for each in original}:
         trainer.callbacks = original
 
 
 def _imported_packages() -> Iterator[ModuleType]:
-    return (found for name in PACKAGES if (found := sys.modules.get(name)) is not None)
+    return (package for name in PACKAGES if (package := sys.modules.get(name)) is not None)
 
 
 def _import_callback_class() -> type:
     for name in PACKAGES:
         try:
-            found: type = import_module(name).Callback
+            callback_class: type = import_module(name).Callback
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise  # the package is there and lacks one that it needs
+                raise  # the package is installed, but one of its dependencies is not
         else:
-            return found
+            return callback_class
     raise ModuleNotFoundError(
-        "deriva_ml_lightning needs lightning or pytorch-lightning: pip install 'deriva-ml-core[lightning]'."
+        "deriva_ml_lightning requires lightning or pytorch-lightning: pip install 'deriva-ml-core[lightning]'."
     )

@@ -1,4 +1,4 @@
-"""The epochs and steps of a fit, told when all of their metrics are known."""
+"""Epochs, steps and stages of a Trainer, reported when their metrics are complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EpochTracker", "StageTracker", "drop_step_and_epoch_duplicates"]
 
 @dataclass(frozen=True)
 class _EndedEpoch:
-    """An epoch that has ended; the module's own ``on_train_epoch_end`` may still add to its metrics."""
+    """An epoch that has ended; the module's ``on_train_epoch_end`` may still log metrics."""
 
     number: int
     step: int
@@ -25,10 +25,12 @@ class _EndedEpoch:
 
 
 class EpochTracker:
-    """Follows one fit. Whatever reads metrics runs on every rank, since that may make them meet; rank zero reports.
+    """Tracks the epochs and steps of one fit.
+
+    Metrics are read on every rank, since reading may synchronise the ranks. Rank 0 reports.
 
     Args:
-        reporter: What is told.
+        reporter: Reporter of the training.
     """
 
     def __init__(self, reporter: TrainingReporter) -> None:
@@ -42,19 +44,19 @@ class EpochTracker:
         self._step = 0
 
     def begin(self, trainer: Any) -> None:
-        """A fit begins."""
+        """Begin a fit."""
         self._ended_epoch, self._reported_metrics, self._learning_rates, self._samples = None, {}, {}, 0
         self._step = trainer.global_step
 
     def begin_epoch(self, trainer: Any) -> None:
-        """An epoch begins: the learning rates are taken that it trains with."""
+        """Begin an epoch and read its learning rates."""
         self._learning_rates = learning_rates(trainer.optimizers)
 
     def end_batch(self, trainer: Any, batch: object) -> int | None:
-        """A batch has been trained on.
+        """End a batch and report its step.
 
         Returns:
-            The step that ended with it; None where it only added to the gradients.
+            The step that ended with the batch; None if the batch only accumulated gradients.
         """
         self._samples += count_samples(batch)
         if (step := trainer.global_step) == self._step:
@@ -67,10 +69,10 @@ class EpochTracker:
         return int(step)
 
     def end_epoch(self, trainer: Any) -> Mapping[str, SupportsFloat]:
-        """An epoch has ended.
+        """End an epoch; `report` reports it later.
 
         Returns:
-            The metrics that it has logged by now.
+            Metrics that the epoch has logged so far.
         """
         metrics = dict(trainer.callback_metrics)
         rates = self._learning_rates or learning_rates(trainer.optimizers)
@@ -79,42 +81,42 @@ class EpochTracker:
         return self._new_metrics(metrics)
 
     def report(self, trainer: Any, *, read_late_metrics: bool = True) -> tuple[int, Mapping[str, SupportsFloat]] | None:
-        """Report the epoch that has ended, if it is not reported yet.
+        """Report the epoch that has ended, unless it has been reported.
 
         Args:
-            trainer: Whose.
-            read_late_metrics: Whether metrics that were logged since may be read; after a failure another rank may be
-                gone.
+            trainer: The Trainer.
+            read_late_metrics: Whether to read metrics logged after the end of the epoch. After a failure this may
+                hang, since another rank may have exited.
 
         Returns:
-            Its number and its metrics; None where there is none to report.
+            Number and metrics of the epoch; None if there is none to report.
         """
         if (ended := self._ended_epoch) is None:
             return None
         metrics = {**ended.metrics, **trainer.callback_metrics} if read_late_metrics else ended.metrics
-        fresh = self._new_metrics(metrics)
+        new_metrics = self._new_metrics(metrics)
         self._ended_epoch, self._reported_metrics = None, metrics
         if trainer.is_global_zero:
             self._reporter.end_epoch(
-                ended.number, fresh, step=ended.step, samples=ended.samples, learning_rates=ended.learning_rates
+                ended.number, new_metrics, step=ended.step, samples=ended.samples, learning_rates=ended.learning_rates
             )
-        return ended.number, fresh
+        return ended.number, new_metrics
 
     def _new_metrics(self, metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
-        """What the present epoch logged: the Trainer goes on telling the last value of a metric that it did not."""
+        """Return the metrics logged in this epoch; the Trainer also returns old values of metrics not logged in it."""
         return drop_step_and_epoch_duplicates(
             {name: value for name, value in metrics.items() if value is not self._reported_metrics.get(name)}
         )
 
 
 def drop_step_and_epoch_duplicates(metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
-    """Leave out ``loss_step`` and ``loss_epoch`` beside ``loss``: Lightning's other names for the same metric."""
-    twins = {f"{name}{suffix}" for name in metrics for suffix in ("_step", "_epoch")}
-    return {name: value for name, value in metrics.items() if name not in twins}
+    """Drop ``loss_step`` and ``loss_epoch`` if there is ``loss``: Lightning's other names for the same metric."""
+    duplicates = {f"{name}{suffix}" for name in metrics for suffix in ("_step", "_epoch")}
+    return {name: value for name, value in metrics.items() if name not in duplicates}
 
 
 def learning_rates(optimizers: list[Any]) -> dict[str, float]:
-    """The learning rates by optimizer and group, named as Lightning's LearningRateMonitor names them."""
+    """Return the learning rates by optimizer and group, named as in Lightning's LearningRateMonitor."""
     rates: dict[str, Any] = {}
     for optimizer in optimizers:
         kind = f"lr-{type(optimizer).__name__}"
@@ -123,11 +125,11 @@ def learning_rates(optimizers: list[Any]) -> dict[str, float]:
         groups = optimizer.param_groups
         for number, group in enumerate(groups, 1):
             rates[name if len(groups) == 1 else f"{name}/pg{number}"] = group.get("lr")
-    return extract_floats(rates)[0]  # some find their rate themselves, and hold None
+    return extract_floats(rates)[0]  # drops None, the rate of optimizers that choose it themselves
 
 
 def count_samples(batch: object) -> int:
-    """How many samples a batch has: the length of the first thing in it that has a shape; 0 where nothing has."""
+    """Return the number of samples in a batch, from the first value with a shape; 0 if there is none."""
     try:
         while not hasattr(batch, "shape"):
             if isinstance(batch, Mapping):
@@ -137,22 +139,24 @@ def count_samples(batch: object) -> int:
             else:
                 return 0
         return int(batch.shape[0]) if batch.shape else 1
-    except Exception:  # noqa: BLE001 - a batch may be of any class; a nested tensor raises when asked for its shape
+    except Exception:  # noqa: BLE001 - a batch may be of any class, and the shape of a nested tensor raises
         return 0
 
 
 def _step_metrics(trainer: Any) -> Mapping[str, SupportsFloat]:
-    """What the step logged. ``trainer.callback_metrics`` has old values of validations among them, and costs more."""
+    """Return the metrics of a step; ``trainer.callback_metrics`` is slower and has old values of validations."""
     results = getattr(trainer, "_results", None)
-    found: Mapping[str, SupportsFloat] = {} if results is None else results.metrics(True)["callback"]
-    return found
+    metrics: Mapping[str, SupportsFloat] = {} if results is None else results.metrics(True)["callback"]
+    return metrics
 
 
 class StageTracker:
-    """Follows the stages of one Trainer. Metrics are read on every rank, since that may make them meet.
+    """Tracks validations, tests and predictions of one Trainer.
+
+    Metrics are read on every rank, since reading may synchronise the ranks. Rank 0 reports.
 
     Args:
-        reporter: What is told, on rank zero.
+        reporter: Reporter of the training.
     """
 
     def __init__(self, reporter: TrainingReporter) -> None:
@@ -162,25 +166,25 @@ class StageTracker:
         self._ended_stage: tuple[str, float, dict[str, SupportsFloat]] | None = None
 
     def begin(self, trainer: Any) -> None:
-        """A stage begins."""
+        """Begin a stage."""
         self._previous_metrics, self._started_at, self._ended_stage = dict(trainer.callback_metrics), monotonic(), None
 
     def end(self, trainer: Any, stage: str) -> None:
-        """A stage has ended: ``validate``, ``test`` or ``predict``; the sanity check is none."""
+        """End a stage: ``validate``, ``test`` or ``predict``; the sanity check is ignored."""
         if trainer.sanity_checking:
             return
         metrics = trainer.callback_metrics
-        fresh = drop_step_and_epoch_duplicates(
+        new_metrics = drop_step_and_epoch_duplicates(
             {name: value for name, value in metrics.items() if value is not self._previous_metrics.get(name)}
         )
         if trainer.state.fn != "fit":
-            self._ended_stage = (stage, monotonic() - self._started_at, fresh)
+            self._ended_stage = (stage, monotonic() - self._started_at, new_metrics)
         elif trainer.is_global_zero and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            # the epoch's own line will have the last of its validations alone
-            self._reporter.end_validation(trainer.global_step, trainer.current_epoch + 1, fresh)
+            # the metrics of the epoch include only its last validation
+            self._reporter.end_validation(trainer.global_step, trainer.current_epoch + 1, new_metrics)
 
     def report(self, trainer: Any) -> None:
-        """Tell the stage that ended beside the fits, if one did."""
+        """Report the stage that ended outside a fit, if there is one."""
         ended, self._ended_stage = self._ended_stage, None
         if ended is not None and trainer.is_global_zero:
             stage, seconds, metrics = ended

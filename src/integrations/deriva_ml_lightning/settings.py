@@ -1,4 +1,4 @@
-"""How a fit is set up, in plain values."""
+"""Settings of a fit: model, data, optimizers, callbacks and Trainer, as plain values."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PRIMITIVE_TYPES = (str, int, float, bool, type(None))
 
 
 def collect_settings(trainer: Any, module: Any) -> dict[str, object]:
-    """Tell how a fit is set up: model, data, optimizers, callbacks, Trainer; what cannot be told is left out.
+    """Return the settings to record; a setting whose reading raises is left out.
 
     Args:
-        trainer: A Trainer whose training begins.
-        module: Its LightningModule.
+        trainer: Trainer at the start of training.
+        module: LightningModule of the Trainer.
     """
     parts: dict[str, Callable[[], object]] = {
         "framework": partial(_framework_versions, trainer),
@@ -40,14 +40,14 @@ def collect_settings(trainer: Any, module: Any) -> dict[str, object]:
         "callbacks": lambda: [_callback_settings(each) for each in trainer.callbacks],
         "seeds": _seeds,
     }
-    return {name: told for name, part in parts.items() if (told := _read_or_none(name, part))}
+    return {name: value for name, part in parts.items() if (value := _read_or_none(name, part))}
 
 
 def _read_or_none(name: str, part: Callable[[], object]) -> object:
     try:
         return part()
     except Exception:
-        log.debug("The settings of the part %r are not told.", name, exc_info=True)
+        log.debug("Failed to read the setting %s of the fit.", name, exc_info=True)
         return None
 
 
@@ -85,19 +85,19 @@ def _optimizer_settings(optimizer: Any) -> dict[str, object]:
 
 def _scheduler_settings(config: Any) -> dict[str, object]:
     scheduler = config.scheduler
-    how = {name: getattr(config, name, None) for name in ("interval", "frequency", "monitor", "name")}
-    return {"name": type(scheduler).__name__, "how": how, **_select_primitives(vars(scheduler))}
+    schedule = {name: getattr(config, name, None) for name in ("interval", "frequency", "monitor", "name")}
+    return {"name": type(scheduler).__name__, "how": schedule, **_select_primitives(vars(scheduler))}
 
 
 def _callback_settings(callback: Any) -> dict[str, object]:
-    told = {name: value for name, value in _select_primitives(vars(callback)).items() if value not in (None, "")}
-    return {"name": type(callback).__name__, **told}
+    attributes = {name: value for name, value in _select_primitives(vars(callback)).items() if value not in (None, "")}
+    return {"name": type(callback).__name__, **attributes}
 
 
 def _data_settings(trainer: Any) -> dict[str, object]:
     loader = trainer.train_dataloader
     dataset: Any = getattr(loader, "dataset", None)
-    told = {
+    settings = {
         "batch_size": getattr(loader, "batch_size", None),
         "batches_per_epoch": trainer.num_training_batches,
         "validation_batches": trainer.num_val_batches,
@@ -106,23 +106,23 @@ def _data_settings(trainer: Any) -> dict[str, object]:
         "dataset": _type_name(dataset),
         "samples": len(dataset) if hasattr(dataset, "__len__") else None,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _trainer_settings(trainer: Any) -> dict[str, object]:
-    told = {name: value for name in TRAINER_ATTRIBUTES if (value := getattr(trainer, name, None)) is not None}
-    return {**told, "strategy": _type_name(trainer.strategy), "accelerator": _type_name(trainer.accelerator)}
+    settings = {name: value for name in TRAINER_ATTRIBUTES if (value := getattr(trainer, name, None)) is not None}
+    return {**settings, "strategy": _type_name(trainer.strategy), "accelerator": _type_name(trainer.accelerator)}
 
 
 def _seeds() -> dict[str, object]:
     import torch
 
-    told = {"PL_GLOBAL_SEED": os.environ.get("PL_GLOBAL_SEED"), "torch": torch.initial_seed()}
-    return {name: value for name, value in told.items() if value is not None}
+    seeds = {"PL_GLOBAL_SEED": os.environ.get("PL_GLOBAL_SEED"), "torch": torch.initial_seed()}
+    return {name: value for name, value in seeds.items() if value is not None}
 
 
 def _select_primitives(values: Mapping[str, object]) -> dict[str, object]:
-    """What can be told of an object's attributes: its plain public values, and short lists of them."""
+    """Return the public attributes with plain values or short lists of them."""
     return {name: value for name, value in values.items() if not name.startswith("_") and _is_primitive(value)}
 
 

@@ -1,4 +1,4 @@
-"""When a Trainer's run begins: at once, or when the checkpoint is loaded that names the run to go on with."""
+"""Start of a Trainer's run: at setup, or when a checkpoint is loaded that names the run to resume."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["DuplicateGuard", "StartPolicy", "is_tuner_checkpoint"]
 
 
 class StartPolicy:
-    """Makes the execution where that is to be done, and shows it to the Trainer's ModelCheckpoints.
+    """Decides when the execution is created, and passes its folder to the Trainer's ModelCheckpoints.
 
     Args:
-        reporter: What makes it, or follows it.
-        checkpoints: Who shows it.
+        reporter: Reporter of the training, which creates the execution.
+        checkpoints: Checkpoints of the Trainer.
     """
 
     def __init__(self, reporter: TrainingReporter, checkpoints: TrainerCheckpoints) -> None:
@@ -30,7 +30,7 @@ class StartPolicy:
         self._has_begun = False
 
     def set_up(self, trainer: Any) -> None:
-        """A Trainer is set up: on every rank, before the ModelCheckpoints are."""
+        """Set up a Trainer, on every rank, before its ModelCheckpoints are set up."""
         self._has_begun = False
         if trainer.state.fn == "fit":
             self._checkpoints.begin(trainer)
@@ -38,11 +38,11 @@ class StartPolicy:
             self.ensure_begun(trainer)
 
     def ensure_begun(self, trainer: Any) -> None:
-        """Begin, where that is not done: on every rank."""
+        """Begin the execution, on every rank, unless that is done."""
         if self._has_begun:
             return
         self._has_begun = True
-        # the others follow; one whose rank only the Trainer knows would begin a run of its own
+        # a rank above 0 that only the Trainer knows would create an execution of its own, so it does not begin
         if trainer.is_global_zero or current_rank(os.environ):
             self._reporter.begin()
         if trainer.state.fn == "fit":
@@ -51,12 +51,12 @@ class StartPolicy:
                 self._checkpoints.share_dirpaths(trainer)
 
     def load_checkpoint(self, trainer: Any, checkpoint: dict[str, Any], key: str) -> None:
-        """A checkpoint is loaded: on every rank.
+        """Resume the run of a loaded checkpoint, on every rank.
 
         Args:
-            trainer: What loads it.
-            checkpoint: All that is in it.
-            key: What our state is called there.
+            trainer: Trainer that loads the checkpoint.
+            checkpoint: Content of the checkpoint.
+            key: Key of the callback's state in it.
         """
         path = trainer.ckpt_path
         if is_tuner_checkpoint(path):
@@ -69,53 +69,53 @@ class StartPolicy:
 
     @property
     def _is_deferred(self) -> bool:
-        """Whether the run is not known before a checkpoint is loaded."""
+        """Whether the execution is created only after a checkpoint is loaded."""
         return self._reporter.has_own_execution and self._reporter.options.resume == "same"
 
 
 STATE_KEY = "DerivaMLCallback"
 
 TUNER_CHECKPOINT_PREFIXES = (".lr_find_", ".scale_batch_size_")
-"""How the checkpoints begin to which a search goes back: tuner/lr_finder.py and tuner/batch_size_scaling.py."""
+"""Prefixes of the checkpoints that a Tuner restores after a search: tuner/lr_finder.py, tuner/batch_size_scaling.py."""
 
 
 class DuplicateGuard:
-    """Whether one callback speaks, and by what name its state is known in checkpoints.
+    """Decides whether a callback records or duplicates another one, and the key of its state in checkpoints.
 
     Args:
-        reporter: What it would tell.
-        is_autolog: Whether autolog added the callback, and not the user.
+        reporter: Reporter of the callback.
+        is_autolog: Whether `autolog` added the callback, and not the user.
     """
 
     def __init__(self, reporter: TrainingReporter, *, is_autolog: bool) -> None:
         self._reporter = reporter
         self._is_autolog = is_autolog
         self._is_duplicate = False
-        self.state_key = f"{STATE_KEY} {id(self)}"  # until the Trainer is known: it refuses two that are called alike
+        self.state_key = f"{STATE_KEY} {id(self)}"  # unique until the Trainer is known, which refuses equal keys
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether another one says the same on the Trainer that it was set up with last."""
+        """Whether another callback of the last Trainer records the same execution."""
         return self._is_duplicate
 
     def check_trainer(self, trainer: Any, guards: Sequence[DuplicateGuard]) -> bool:
-        """Find out whether to speak on a Trainer.
+        """Return whether the callback records a Trainer.
 
         Args:
             trainer: The Trainer.
-            guards: Those of all our callbacks on it, in the order in which they are called.
+            guards: Guards of all DerivaMLCallbacks of the Trainer, in call order.
 
         Returns:
-            Whether it does: not beside what the user gave, where autolog added it; not after one that has the same
-            execution, or that makes its own where this one would, too; and not in a Tuner's search before a training.
+            False if `autolog` added the callback and the user passed one; if an earlier callback has the same
+            execution, or both create their own; and during a Tuner's search before a training.
         """
-        place = next(number for number, each in enumerate(guards) if each is self)
-        was_silent, self._is_duplicate = self._is_duplicate, self._is_superseded(guards)
+        index = next(number for number, each in enumerate(guards) if each is self)
+        was_duplicate, self._is_duplicate = self._is_duplicate, self._is_superseded(guards)
         if not self._is_duplicate:
-            before = sum(not each._is_superseded(guards) for each in guards[:place])
-            self.state_key = f"{STATE_KEY} {before + 1}" if before else STATE_KEY
-        elif not (was_silent or self._is_autolog) and trainer.is_global_zero:
-            warn("The Trainer has two DerivaMLCallbacks for one execution: the second records nothing.")
+            earlier = sum(not each._is_superseded(guards) for each in guards[:index])
+            self.state_key = f"{STATE_KEY} {earlier + 1}" if earlier else STATE_KEY
+        elif not (was_duplicate or self._is_autolog) and trainer.is_global_zero:
+            warn("The Trainer has two DerivaMLCallbacks for one execution; only the first records it.")
         return not self._is_duplicate and not _is_tuner_search(trainer)
 
     def _is_superseded(self, guards: Sequence[DuplicateGuard]) -> bool:
@@ -130,17 +130,17 @@ class DuplicateGuard:
     def _is_superseded_by(self, other: DuplicateGuard, *, is_before: bool) -> bool:
         if self._is_autolog != other._is_autolog:
             return self._is_autolog
-        return is_before and self._given_execution() is other._given_execution()
+        return is_before and self._user_execution() is other._user_execution()
 
-    def _given_execution(self) -> object | None:
+    def _user_execution(self) -> object | None:
         return None if self._reporter.has_own_execution else self._reporter.execution
 
 
 def _is_tuner_search(trainer: Any) -> bool:
-    """Whether a Tuner runs the Trainer, for a search that ends before any training."""
+    """Whether a Tuner runs the Trainer for a search before the training."""
     return any(getattr(each, "_early_exit", False) for each in trainer.callbacks)
 
 
 def is_tuner_checkpoint(path: Any) -> bool:
-    """Whether a file is what a search wrote to go back to."""
+    """Whether a file is the checkpoint that a Tuner restores after a search."""
     return path is not None and Path(path).name.startswith(TUNER_CHECKPOINT_PREFIXES)

@@ -1,4 +1,4 @@
-"""Why a fit ended before its last epoch, in words."""
+"""Text that says why a Lightning fit ended before its last epoch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["StopReason"]
 
 
 class StopReason:
-    """Follows the EarlyStoppings of one fit, which do not say themselves which epoch was their best."""
+    """Tracks the EarlyStoppings of one fit, which do not record their best epoch themselves."""
 
     def __init__(self) -> None:
         self._best_scores: dict[int, tuple[float, int]] = {}
 
     def record_epoch(self, trainer: Any, epoch: int) -> None:
-        """An epoch's metrics have been judged."""
+        """Record the best scores after an epoch."""
         for each in _find_early_stoppings(trainer):
             score = float(each.best_score)
             if id(each) not in self._best_scores or self._best_scores[id(each)][0] != score:
                 self._best_scores[id(each)] = (score, epoch)
 
     def describe(self, trainer: Any) -> str:
-        """Why the fit that is ending ends before its last epoch; empty where it does not."""
+        """Return why an ending fit ends before its last epoch; empty if it does not."""
         if trainer.fast_dev_run:
-            return "fast_dev_run: a trial of the code, not a training"
+            return "fast_dev_run: a test of the code, not a training"
         epochs, done = trainer.max_epochs, trainer.current_epoch
         if epochs is not None and 0 <= epochs <= done:
             return ""
@@ -41,15 +41,15 @@ class StopReason:
 
     def _describe_early_stopping(self, trainer: Any) -> str:
         for each in _find_early_stoppings(trainer):
-            gave_up = each.wait_count >= each.patience or getattr(each, "stopping_reason_message", None)
-            if gave_up and each.stopped_epoch + 1 == trainer.current_epoch:
+            has_stopped = each.wait_count >= each.patience or getattr(each, "stopping_reason_message", None)
+            if has_stopped and each.stopped_epoch + 1 == trainer.current_epoch:
                 reason = f"{_early_stopping_message(each)}{self._format_best(each)}"
                 return f"early stopping in epoch {each.stopped_epoch + 1}: {reason}"
         return ""
 
     def _format_best(self, stopping: Any) -> str:
         score, epoch = self._best_scores.get(id(stopping), (float(stopping.best_score), None))
-        if not math.isfinite(score):  # there was none
+        if not math.isfinite(score):  # no finite score yet
             return ""
         return f" (best {score:.4g}{'' if epoch is None else f' in epoch {epoch}'}, patience {stopping.patience})"
 
@@ -57,15 +57,15 @@ class StopReason:
 def _early_stopping_message(stopping: Any) -> str:
     if stopping.wait_count >= stopping.patience:
         return f"{stopping.monitor} did not improve in {stopping.wait_count} checks"
-    told = getattr(stopping, "stopping_reason_message", None) or f"{stopping.monitor} met its limit"
-    return str(told).partition(" Signaling")[0].rstrip(".")
+    message = getattr(stopping, "stopping_reason_message", None) or f"{stopping.monitor} met its limit"
+    return str(message).partition(" Signaling")[0].rstrip(".")
 
 
 def _describe_time_limit(trainer: Any) -> str:
     for each in find_callbacks(trainer, *find_classes("callbacks", "Timer")):
         left = each.time_remaining()
         if left is not None and left <= 0:
-            return "max_time is over"
+            return "max_time reached"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What is on record of a training, event by event: one table, which both frameworks must keep."""
+"""Everything recorded during a training, event by event: one table that both frameworks must satisfy."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ SUMS = POINTS.sum(1, keepdims=True)
 
 
 class Training(Protocol):
-    """A model in one of the frameworks, of which the callback is told."""
+    """A model in one of the frameworks, with the callback."""
 
     suffix: str
 
     def fit(self, epochs: int, fail_in: int | None = None) -> None:
-        """Train, with validation; the losses get smaller with each epoch. A step of an epoch, from 1, may fail."""
+        """Train with validation; the loss decreases with each epoch. A step of an epoch, from 1, may fail."""
 
     def test(self) -> None:
         """Test the model."""
 
 
-class OnLightning:
+class LightningTraining:
     """The model in Lightning."""
 
     suffix = ".ckpt"
@@ -93,7 +93,7 @@ class OnLightning:
         self._made(1).test(self._model, self._data, verbose=False)
 
 
-class OnKeras:
+class KerasTraining:
     """The model in Keras."""
 
     suffix = ".keras"
@@ -128,30 +128,30 @@ class OnKeras:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens to a training, and what it leaves.
+    """Something that action to a training, and what it leaves.
 
     Args:
-        what: Its name.
-        happens: Makes it happen.
-        statuses: The new statuses: state and words, in which values and times stand for themselves.
-        outputs: The new output links, by file name, each with the types of its asset.
-        news: What plugins hear, in order; a file or an upload with the names of files.
-        raises: What the user sees.
+        name: Name of the event.
+        action: Causes the event.
+        statuses: New statuses with their messages; values and times are masked.
+        outputs: New output links by file name, with the asset types.
+        notifications: Notifications of plugins, in order; those of files and uploads have file names.
+        raises: Exception raised to the user.
     """
 
-    what: str
-    happens: Callable[[Training], None]
+    name: str
+    action: Callable[[Training], None]
     statuses: tuple[str, ...]
     outputs: Mapping[str, set[str]] = field(default_factory=dict)
-    news: tuple[str, ...] = ()
+    notifications: tuple[str, ...] = ()
     raises: type[BaseException] | None = None
 
 
-METRICS, FACTS, CURVES = {"Metrics_File"}, {"Execution_Config"}, {"Training_Curves"}
+METRICS, SUMMARY, CURVES = {"Metrics_File"}, {"Execution_Config"}, {"Training_Curves"}
 MODEL, BEST, LAST = "Model_File", "Best_Checkpoint", "Last_Checkpoint"
 EPOCH = "Running | Epoch {0}/{1}: loss=#, val_loss=# (#)"
 
-TRAINING_STORY = (
+EVENTS = (
     Event(
         "a fit of two epochs, each better than the last",
         lambda training: training.fit(2),
@@ -159,7 +159,7 @@ TRAINING_STORY = (
         {
             "epoch-0002": {MODEL, BEST, LAST},
             "metrics.jsonl": METRICS,
-            "training.json": FACTS,
+            "training.json": SUMMARY,
             "training_curves.png": CURVES,
         },
         (
@@ -174,7 +174,7 @@ TRAINING_STORY = (
         ),
     ),
     Event(
-        "a test after it",
+        "a test after the fit",
         lambda training: training.test(),
         ("Running | Test: loss=# (#)",),
         {"metrics.jsonl": METRICS},
@@ -187,7 +187,7 @@ TRAINING_STORY = (
         {
             "fit-2-epoch-0001": {MODEL, BEST, LAST},
             "metrics.jsonl": METRICS,
-            "training.json": FACTS,
+            "training.json": SUMMARY,
             "training_curves.png": CURVES,
         },
         (
@@ -208,67 +208,67 @@ TRAINING_STORY = (
         ValueError,
     ),
 )
-"""A training inside the user's ``with``."""
+"""Events of a training in the user's ``with`` block."""
 
 END = ("Failed | ValueError: the data are wrong",)
-"""The status that leaving the ``with`` by the exception adds."""
+"""Status added when the exception leaves the ``with`` block."""
 
 
-def masked(text: str) -> str:
-    """Words without the values and times in them."""
+def mask_values(text: str) -> str:
+    """Replace the values and times in a message."""
     return re.sub(r"\([^)]*\)", "(#)", re.sub(r"=[-\d.e+]+", "=#", text))
 
 
 @pytest.fixture(params=["lightning", "keras"])
 def framework(request: pytest.FixtureRequest) -> tuple[Callable[[Any], Training], Any]:
-    """How a training is made in a framework, and its callback class."""
+    """A function that creates the training in a framework, and the framework's callback class."""
     pytest.importorskip("torch", reason="torch is not installed")
     if request.param == "lightning":
         pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
         from deriva_ml_lightning import DerivaMLCallback as ForLightning
 
-        return OnLightning, ForLightning
+        return LightningTraining, ForLightning
     pytest.importorskip("keras", reason="keras is not installed")
     from deriva_ml_keras import DerivaMLCallback as ForKeras
 
-    return OnKeras, ForKeras
+    return KerasTraining, ForKeras
 
 
 @dataclass
-class Witness:
-    """Sees what is new on record since it last looked."""
+class RecordWatcher:
+    """Reads what was recorded since the last look."""
 
     ml: DerivaML
     execution: Execution
     recorder: HookRecorder
     suffix: str
     statuses: int = 0
-    heard: int = 0
-    known: Counter[str] = field(default_factory=Counter)
+    notifications: int = 0
+    recorded: Counter[str] = field(default_factory=Counter)
 
     def new_statuses(self) -> tuple[str, ...]:
-        found = self.execution.list_statuses()
-        new, self.statuses = found[self.statuses :], len(found)
-        return tuple(masked(f"{each.status} | {each.error or each.message}") for each in new)
+        statuses = self.execution.list_statuses()
+        new, self.statuses = statuses[self.statuses :], len(statuses)
+        return tuple(mask_values(f"{each.status} | {each.error or each.message}") for each in new)
 
     def new_outputs(self) -> dict[str, set[str]]:
         recorded = self.ml.lookup_execution(self.execution.execution_rid).list_assets("Output")
-        new = {asset.rid: asset for asset in recorded if asset.rid not in self.known}
-        self.known.update(new.keys())
+        new = {asset.rid: asset for asset in recorded if asset.rid not in self.recorded}
+        self.recorded.update(new.keys())
         for asset in new.values():
             self.ml.verify_asset(asset)
         return {self._short(asset.filename): set(asset.asset_types) for asset in new.values()}
 
-    def new_news(self) -> tuple[str, ...]:
-        new, self.heard = self.recorder.calls[self.heard :], len(self.recorder.calls)
-        return tuple(self._in_words(each) for each in new)
+    def new_notifications(self) -> tuple[str, ...]:
+        new, self.notifications = self.recorder.calls[self.notifications :], len(self.recorder.calls)
+        return tuple(self._describe(each) for each in new)
 
-    def _in_words(self, heard: Any) -> str:
-        if heard.hook == "status_changed":
+    def _describe(self, call: Any) -> str:
+        if call.hook == "status_changed":
             return "status"
-        if heard.hook == "asset_registered":
-            return f"staged {self._short(heard.news.filename)}"
-        sent = sorted(self._short(asset.filename) for assets in heard.news.sent.values() for asset in assets)
+        if call.hook == "asset_registered":
+            return f"staged {self._short(call.news.filename)}"
+        sent = sorted(self._short(asset.filename) for assets in call.news.sent.values() for asset in assets)
         return f"uploaded {' '.join(sent)}"
 
     def _short(self, name: str) -> str:
@@ -277,32 +277,32 @@ class Witness:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 with numpy 2
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning 2.6 with torch 2.13
-def test_the_story_of_a_training(framework: tuple[Callable[[Any], Training], Any]) -> None:
-    """Each event leaves the statuses, files, links and news that the table says, and nothing else."""
+def test_events_of_a_training(framework: tuple[Callable[[Any], Training], Any]) -> None:
+    """Each event leaves exactly the statuses, files, links and notifications of the table."""
     pytest.importorskip("matplotlib", reason="matplotlib, which draws the curves, is not installed")
     make, callback_class = framework
     recorder, plugins = HookRecorder(), load_plugins({})
     plugins.register(recorder)
     ml = DerivaML(plugins=plugins)
-    workflow = Workflow(name="Story", workflow_type="Training", url="https://example.org/story.py", checksum="5")
+    workflow = Workflow(name="Events", workflow_type="Training", url="https://example.org/events.py", checksum="5")
     execution = ml.create_execution(ExecutionConfiguration(workflow=workflow))
     with pytest.raises(ValueError, match="the data are wrong"), execution:
         training = make(callback_class(execution))
-        witness = Witness(ml, execution, recorder, training.suffix)
-        witness.new_statuses()
-        witness.new_outputs()
+        watcher = RecordWatcher(ml, execution, recorder, training.suffix)
+        watcher.new_statuses()
+        watcher.new_outputs()
         assert execution._runtime.background.notifications.drain(60)
-        witness.new_news()
-        for event in TRAINING_STORY:
+        watcher.new_notifications()
+        for event in EVENTS:
             if event.raises is None:
-                event.happens(training)
+                event.action(training)
             else:
                 with pytest.raises(event.raises) as raised:
-                    event.happens(training)
+                    event.action(training)
             assert execution._runtime.background.notifications.drain(60)
-            assert (event.what, witness.new_statuses()) == (event.what, event.statuses)
-            assert (event.what, witness.new_outputs()) == (event.what, event.outputs)
-            assert (event.what, witness.new_news()) == (event.what, event.news)
+            assert (event.name, watcher.new_statuses()) == (event.name, event.statuses)
+            assert (event.name, watcher.new_outputs()) == (event.name, event.outputs)
+            assert (event.name, watcher.new_notifications()) == (event.name, event.notifications)
         raise raised.value
-    assert witness.new_statuses() == END
-    assert witness.new_news() == ("status",)
+    assert watcher.new_statuses() == END
+    assert watcher.new_notifications() == ("status",)

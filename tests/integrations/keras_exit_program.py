@@ -1,8 +1,7 @@
-"""Trainings with Keras that end in each way there is, each in a process of its own, for a test to run.
+"""Program of a test: Keras trainings that end in many ways, each in a forked process.
 
-One process loads Keras and is forked for each ending: the arguments are a folder and the endings' names. Each child
-writes there ``<ending>.points``, a line for each point that it emitted, and ``<ending>.rid``; the parent prints the
-children's exit codes.
+The arguments are a folder and the endings. Each child writes ``<ending>.points``, with a line for each metric value,
+and ``<ending>.rid`` to the folder. The parent prints the exit codes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SUMS = POINTS.sum(1, keepdims=True)
 
 
 class Emitted(keras.callbacks.Callback):
-    """Writes down which points have been emitted, and ends the third epoch in the way that is asked for."""
+    """Writes the metrics of each step and epoch to a file, and ends the training in the third epoch."""
 
     def __init__(self, path: Path, ending: str) -> None:
         super().__init__()
@@ -60,7 +59,7 @@ class Emitted(keras.callbacks.Callback):
 
 
 def compiled() -> Any:
-    """One layer."""
+    """Return a model with one layer."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.05), "mse")
@@ -68,7 +67,7 @@ def compiled() -> Any:
 
 
 def train(folder: Path, ending: str) -> None:
-    """Train in one way; a name that ends with ``-own`` is that of a callback with its own execution."""
+    """Run a training until it ends; with the suffix ``-own``, the callback owns the execution."""
     name, _, own = ending.partition("-")
     ml = DerivaML()
     workflow = Workflow(name="Endings", workflow_type="Training", url="https://example.org/end.py", checksum="e")
@@ -80,13 +79,13 @@ def train(folder: Path, ending: str) -> None:
         within = ml.create_execution(configuration)
         recorded = DerivaMLCallback(within, log_every_n_steps=1, curves=False)
     model = compiled()
-    tell = keras.callbacks.LambdaCallback(
+    write_rid = keras.callbacks.LambdaCallback(
         on_train_begin=lambda logs: (folder / f"{ending}.rid").write_text(recorded.execution.execution_rid)
     )
     emitted = Emitted(folder / f"{ending}.points", name)
     with within:
         for _ in range(2 if name == "twice" else 1):
-            callbacks = [recorded, tell, emitted]
+            callbacks = [recorded, write_rid, emitted]
             model.fit(
                 POINTS, SUMS, batch_size=8, epochs=4, verbose=0, validation_data=(POINTS, SUMS), callbacks=callbacks
             )
@@ -95,8 +94,8 @@ def train(folder: Path, ending: str) -> None:
 
 
 torch.set_num_threads(1)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background begins with it ignored
-DerivaML()  # with a fit, all that each child would load anew
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT
+DerivaML()  # together with the fit, this loads all modules before the forks
 (loading := compiled()).fit(POINTS, SUMS, verbose=0)
 loading.save(Path(sys.argv[1]) / "loading.keras")
 for one in sys.argv[2:]:

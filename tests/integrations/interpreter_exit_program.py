@@ -1,6 +1,6 @@
-"""Trainings that end as scripts do, by leaving the interpreter, each in a process forked when all is imported.
+"""Program of a test: trainings that end with the interpreter, each in a forked process.
 
-Its arguments: how many, and for how many seconds each may last. The exit codes go to standard output, as JSON: below 0
+The arguments are the number of trainings and the maximum seconds of each. The exit codes are printed as JSON: negative
 for signals, None for a process that did not end in time.
 """
 
@@ -21,7 +21,7 @@ from deriva_ml_lightning import DerivaMLCallback
 
 
 class Model(pytorch_lightning.LightningModule):
-    """One weight."""
+    """A model with one weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Model(pytorch_lightning.LightningModule):
 
 
 def train() -> None:
-    """A fit as the README shows it."""
+    """Run a fit as in the README."""
     pytorch_lightning.Trainer(
         max_epochs=2,
         accelerator="cpu",
@@ -48,8 +48,8 @@ def train() -> None:
     ).fit(Model(), DataLoader(TensorDataset(torch.ones(8, 1)), batch_size=4))
 
 
-def code_of(child: int, seconds: float) -> int | None:
-    """How a process ended; one that does not is killed."""
+def wait_for_exit(child: int, seconds: float) -> int | None:
+    """Return the exit code of a process; kill it after a timeout."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -66,6 +66,6 @@ if __name__ == "__main__":
     for _ in range(int(sys.argv[1])):
         if (child := os.fork()) == 0:
             train()
-            sys.exit(0)  # by way of the interpreter's own end, threads and all
-        codes.append(code_of(child, float(sys.argv[2])))
+            sys.exit(0)  # runs the interpreter's shutdown, including threads
+        codes.append(wait_for_exit(child, float(sys.argv[2])))
     print(json.dumps(codes))

@@ -1,4 +1,4 @@
-"""What the tests of Lightning share: a small network, its data, and Trainers that say nothing."""
+"""Helpers for tests with Lightning: a small network, its data, and Trainers without output."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from deriva_ml_core.execution import Execution
 
 IGNORED = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),  # two workers are not faster with 32 rows
-    pytest.mark.filterwarnings("ignore:The number of training batches"),  # the advice to log more often
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but"),  # where a test needs no validation
+    pytest.mark.filterwarnings("ignore:The number of training batches"),  # advises to log more often
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but"),  # some tests need no validation
     pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`"),  # Lightning 2.6 with torch 2.13
 ]
 
 
-def callback(execution: Execution, **options: Any) -> Any:
+def execution_callback(execution: Execution, **options: Any) -> Any:
     from deriva_ml_lightning import DerivaMLCallback
 
     return DerivaMLCallback(execution, **options)
 
 
 def configuration() -> ExecutionConfiguration:
-    """What a callback's own execution is to be: of a workflow that needs no commit."""
+    """Return a configuration for an owned execution, with a workflow that needs no commit."""
     workflow = Workflow(name="Own", workflow_type="Training", url="https://example.org/own.py", checksum="o1")
     return ExecutionConfiguration(workflow=workflow)
 
 
 def own_callback(ml: DerivaML, **options: Any) -> Any:
-    """A callback that makes its own execution."""
+    """Return a callback that owns its execution."""
     from deriva_ml_lightning import DerivaMLCallback
 
     return DerivaMLCallback(ml=ml, configuration=configuration(), **options)
 
 
-def model_of(package: ModuleType, **hooks: Callable[..., None]) -> Any:
-    """A small network with dropout, so that any touch of the random state shows; `hooks` replace its own."""
+def create_model(package: ModuleType, **hooks: Callable[..., None]) -> Any:
+    """Return a small network with dropout, so that any use of the random state shows; `hooks` replace its methods."""
 
     class Model(package.LightningModule):
         def __init__(self) -> None:
@@ -65,22 +65,22 @@ def model_of(package: ModuleType, **hooks: Callable[..., None]) -> Any:
     return type("Model", (Model,), hooks)()
 
 
-def loader(shuffle: bool = True) -> Any:
+def training_loader(shuffle: bool = True) -> Any:
     points = torch.linspace(-1, 1, 96).reshape(32, 3)
     order = torch.Generator().manual_seed(1)
     return DataLoader(TensorDataset(points, points.sum(1, keepdim=True)), 8, shuffle=shuffle, generator=order)
 
 
-def held_out() -> Any:
-    return loader(shuffle=False)
+def validation_loader() -> Any:
+    return training_loader(shuffle=False)
 
 
-def trainer_of(package: ModuleType, *callbacks: Any, **options: Any) -> Any:
+def create_trainer(package: ModuleType, *callbacks: Any, **options: Any) -> Any:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     return package.Trainer(
         callbacks=list(callbacks), **{"max_epochs": 3, "enable_checkpointing": False} | quiet | options
     )
 
 
-def progress_of(execution: Execution) -> list[Any]:
+def list_progress(execution: Execution) -> list[Any]:
     return [status.progress for status in execution.list_statuses() if status.progress]

@@ -1,11 +1,11 @@
-"""A training in two processes that goes on from its own checkpoint, for a test to run."""
+"""Program of a test: a training in two processes that resumes from its own checkpoint."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-from lightnings import configuration, held_out, loader, model_of, trainer_of
+from lightning_helpers import configuration, create_model, create_trainer, training_loader, validation_loader
 
 from deriva_ml import DerivaML
 from deriva_ml_lightning import DerivaMLCallback
@@ -18,10 +18,10 @@ if __name__ == "__main__":
     for epochs in (2, 3):
         callback = DerivaMLCallback(ml=ml, configuration=configuration(), resume=sys.argv[2])
         own = lightning.callbacks.ModelCheckpoint(monitor="val_loss", save_last=True)
-        trainer = trainer_of(
+        trainer = create_trainer(
             lightning, callback, own, max_epochs=epochs, devices=2, strategy="ddp", enable_checkpointing=True
         )
-        trainer.fit(model_of(lightning), loader(), held_out(), ckpt_path=path, weights_only=False)
+        trainer.fit(create_model(lightning), training_loader(), validation_loader(), ckpt_path=path, weights_only=False)
         path, folder = own.last_model_path, own.dirpath
         rids.append(callback.execution.execution_rid)
     print(f"rank{trainer.global_rank}", *rids, folder, flush=True)

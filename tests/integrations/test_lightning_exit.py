@@ -1,4 +1,4 @@
-"""What is on record of a Lightning training, however it ended: state, epochs, metrics, checkpoints, exit code."""
+"""Record of a Lightning training for every way it can end: status, epochs, metrics, checkpoints, exit code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from trainings import outputs, told
+from training_helpers import outputs, status_messages
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from lightnings import IGNORED, callback, held_out, loader, model_of, own_callback, trainer_of  # noqa: E402
+from lightning_helpers import (  # noqa: E402
+    IGNORED,
+    create_model,
+    create_trainer,
+    execution_callback,
+    own_callback,
+    training_loader,
+    validation_loader,
+)
 
 from deriva_ml import DerivaML  # noqa: E402
 from deriva_ml_core.definitions import Status  # noqa: E402
@@ -29,7 +37,7 @@ pytestmark = IGNORED
 
 @dataclass(frozen=True)
 class Ending:
-    """What an ending leaves: the exit code, the state, what its detail begins with, and how many steps are kept."""
+    """Expected exit code, status, start of the detail, and number of recorded steps."""
 
     code: int
     status: Status
@@ -57,8 +65,8 @@ ENDINGS = {
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The trainings that ended: their catalog, executions and exit codes, and the folder that they worked in."""
+class EndedTrainings:
+    """The trainings after their end: catalog, executions, exit codes and working folder."""
 
     ml: DerivaML
     codes: Mapping[str, int]
@@ -69,21 +77,21 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """All of them, run one after the other; the job that was requeued runs again."""
+def ended(tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
+    """Run all endings one after the other; the requeued job runs again."""
     top = tmp_path_factory.mktemp("endings")
-    home, folder, programs = (top / name for name in ("home", "told", "bin"))
+    home, folder, programs = (top / name for name in ("home", "runs", "bin"))
     folder.mkdir()
     programs.mkdir()
     (programs / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {folder}/scontrol\n')
     (programs / "scontrol").chmod(0o755)
     environ = {**os.environ, "DERIVA_ML_HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"}
-    script = Path(__file__).with_name("ended_trainings.py")
+    script = Path(__file__).with_name("lightning_exit_program.py")
     package = "lightning.pytorch" if _is_installed("lightning") else "pytorch_lightning"
     command = [sys.executable, script, package, folder, *ENDINGS, "requeued"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
-    return Ended(DerivaML(f"file:{home / 'local'}"), json.loads(done.stdout.splitlines()[-1]), folder)
+    return EndedTrainings(DerivaML(f"file:{home / 'local'}"), json.loads(done.stdout.splitlines()[-1]), folder)
 
 
 def _is_installed(name: str) -> bool:
@@ -93,8 +101,8 @@ def _is_installed(name: str) -> bool:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_ending_is_on_record(ended: Ended, ending: str) -> None:
-    """State, exit code, each epoch, each step and the checkpoints are right; what can be sent is."""
+def test_ending_is_recorded(ended: EndedTrainings, ending: str) -> None:
+    """Status, exit code, epochs, steps and checkpoints are recorded, and files are uploaded if possible."""
     expected = ENDINGS[ending]
     execution = ended.execution(ending)
     lines = [json.loads(line) for line in (execution.working_dir / "metrics.jsonl").read_text().splitlines()]
@@ -104,7 +112,7 @@ def test_an_ending_is_on_record(ended: Ended, ending: str) -> None:
     assert (execution.status, execution.status_detail.startswith(expected.detail)) == (expected.status, True)
     assert sorted(set(steps)) == list(range(1, expected.steps + 1))
     assert epochs == list(range(1, expected.steps // 4 + 1 - (ending == "validation")))
-    assert [message.partition("/")[0] for message in told(execution) if message.startswith("Epoch")] == [
+    assert [message.partition("/")[0] for message in status_messages(execution) if message.startswith("Epoch")] == [
         f"Epoch {epoch}" for epoch in epochs
     ]
     staged = {asset.filename for asset in execution.staged_assets() if asset.table == "Model"}
@@ -114,28 +122,28 @@ def test_an_ending_is_on_record(ended: Ended, ending: str) -> None:
     assert execution.duration is not None
 
 
-def test_a_requeued_job_goes_on(ended: Ended) -> None:
-    """Before SLURM takes the job back, what Lightning saves is kept and told; the next life goes on with the run."""
+def test_requeued_job_resumes(ended: EndedTrainings) -> None:
+    """The checkpoint saved before SLURM requeues the job is recorded, and the next job continues the run."""
     assert (ended.folder / "scontrol").read_text() == "requeue 77\n"
     assert (ended.folder / "requeued").read_text() == (ended.folder / "requeue").read_text()
     assert ended.codes["requeued"] == 0
-    messages = told(ended.execution("requeue"))
-    assert "The cluster requeues the job; hpc_ckpt_1.ckpt is kept to go on from" in messages
+    messages = status_messages(ended.execution("requeue"))
+    assert "The cluster requeues the job; it will resume from hpc_ckpt_1.ckpt" in messages
     assert messages.index("SIGTERM") < next(place for place, each in enumerate(messages) if each.startswith("Epoch 3"))
 
 
-def test_a_users_handler_is_called(ended: Ended) -> None:
-    """A handler of SIGTERM that the user had set hears of it."""
+def test_user_sigterm_handler_is_called(ended: EndedTrainings) -> None:
+    """A SIGTERM handler that the user has installed is called."""
     assert (ended.folder / "handler").exists()
 
 
 def outcome(execution: Execution) -> str:
-    """How the last fit ended, as its settings file tells."""
+    """Return the outcome of the last fit, from its summary."""
     return json.loads((execution.working_dir / "training.json").read_text())["fits"][-1]["outcome"]
 
 
-def test_early_stopping_is_told(execution: Execution, package: ModuleType) -> None:
-    """A fit that stops early says in which epoch, why, and which epoch was the best."""
+def test_early_stopping(execution: Execution, package: ModuleType) -> None:
+    """The outcome of a fit that stops early has the epoch, the reason and the best epoch."""
     scores = [3.0, 1.0, 2.0, 2.5, 2.6]
 
     def on_train_epoch_end(self: Any) -> None:
@@ -143,60 +151,65 @@ def test_early_stopping_is_told(execution: Execution, package: ModuleType) -> No
 
     stopping = package.callbacks.EarlyStopping("score", patience=2)
     with execution:
-        trainer = trainer_of(package, callback(execution, upload="never"), stopping, max_epochs=9)
-        trainer.fit(model_of(package, on_train_epoch_end=on_train_epoch_end), loader())
+        trainer = create_trainer(package, execution_callback(execution, upload="never"), stopping, max_epochs=9)
+        trainer.fit(create_model(package, on_train_epoch_end=on_train_epoch_end), training_loader())
     reason = "early stopping in epoch 4: score did not improve in 2 checks (best 1 in epoch 2, patience 2)"
-    assert told(execution)[-1] == f"Fit ended after 4 of 9 epochs: {reason}".partition(" (")[0]
+    assert status_messages(execution)[-1] == f"Fit ended after 4 of 9 epochs: {reason}".partition(" (")[0]
     assert outcome(execution) == reason
-    assert len(told(execution)) == 5
+    assert len(status_messages(execution)) == 5
 
 
-def test_a_metric_that_is_no_number_stops(execution: Execution, lightning: ModuleType) -> None:
-    """EarlyStopping's other reasons are told in its own words."""
+def test_early_stopping_on_nan(execution: Execution, lightning: ModuleType) -> None:
+    """Other reasons of EarlyStopping are recorded in its own text."""
 
     def on_train_epoch_end(self: Any) -> None:
         self.log("score", float("nan"))
 
     with execution:
-        trainer = trainer_of(
-            lightning, callback(execution, upload="never"), lightning.callbacks.EarlyStopping("score"), max_epochs=9
+        trainer = create_trainer(
+            lightning,
+            execution_callback(execution, upload="never"),
+            lightning.callbacks.EarlyStopping("score"),
+            max_epochs=9,
         )
-        trainer.fit(model_of(lightning, on_train_epoch_end=on_train_epoch_end), loader())
+        trainer.fit(create_model(lightning, on_train_epoch_end=on_train_epoch_end), training_loader())
     assert "score = nan is not finite" in outcome(execution)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"max_time": timedelta(microseconds=1)}, "max_time is over"),
+        ({"max_time": timedelta(microseconds=1)}, "max_time reached"),
         ({"max_steps": 6}, "max_steps=6 reached"),
-        ({"fast_dev_run": True}, "fast_dev_run: a trial of the code, not a training"),
+        ({"fast_dev_run": True}, "fast_dev_run: a test of the code, not a training"),
         ({}, "completed"),
     ],
 )
-def test_why_a_fit_ended(execution: Execution, lightning: ModuleType, options: dict[str, Any], reason: str) -> None:
-    """What ended a fit before its last epoch is told."""
+def test_outcome(execution: Execution, lightning: ModuleType, options: dict[str, Any], reason: str) -> None:
+    """The outcome has the reason why a fit ended before its last epoch."""
     with execution:
-        trainer_of(lightning, callback(execution, upload="never"), **options).fit(model_of(lightning), loader())
+        create_trainer(lightning, execution_callback(execution, upload="never"), **options).fit(
+            create_model(lightning), training_loader()
+        )
     assert outcome(execution) == reason
 
 
-def test_a_stop_by_others_is_told(execution: Execution, lightning: ModuleType) -> None:
-    """A module that asks for the end of the training is told as that."""
+def test_should_stop(execution: Execution, lightning: ModuleType) -> None:
+    """A module that stops the training is recorded as that."""
 
     def on_train_epoch_end(self: Any) -> None:
         self.trainer.should_stop = self.current_epoch == 1
 
     with execution:
-        trainer_of(lightning, callback(execution, upload="never"), max_epochs=5).fit(
-            model_of(lightning, on_train_epoch_end=on_train_epoch_end), loader()
+        create_trainer(lightning, execution_callback(execution, upload="never"), max_epochs=5).fit(
+            create_model(lightning, on_train_epoch_end=on_train_epoch_end), training_loader()
         )
     assert outcome(execution) == "trainer.should_stop was set"
-    assert told(execution)[-1] == "Fit ended after 2 of 5 epochs: trainer.should_stop was set"
+    assert status_messages(execution)[-1] == "Fit ended after 2 of 5 epochs: trainer.should_stop was set"
 
 
-def test_a_failure_is_sent_by_a_callback_of_its_own(ml: DerivaML, lightning: ModuleType) -> None:
-    """A second try with the same callback is a run of its own."""
+def test_fit_after_failure_is_new_execution(ml: DerivaML, lightning: ModuleType) -> None:
+    """A second attempt with the same callback is a new execution."""
     fails: list[bool] = [True, False]
 
     def on_train_epoch_start(self: Any) -> None:
@@ -204,11 +217,11 @@ def test_a_failure_is_sent_by_a_callback_of_its_own(ml: DerivaML, lightning: Mod
             raise RuntimeError("stop")
 
     one = own_callback(ml, checkpoints="all")
-    model = model_of(lightning, on_train_epoch_start=on_train_epoch_start)
+    model = create_model(lightning, on_train_epoch_start=on_train_epoch_start)
     with pytest.raises(RuntimeError, match="stop"):
-        trainer_of(lightning, one).fit(model, loader())
+        create_trainer(lightning, one).fit(model, training_loader())
     first = one.execution
-    trainer_of(lightning, one).fit(model, loader(), held_out())
+    create_trainer(lightning, one).fit(model, training_loader(), validation_loader())
     assert first.status is Status.failed
     assert (one.execution.status, one.execution.execution_rid != first.execution_rid) == (Status.completed, True)
     assert [len(outputs(ml, each, "Model")) for each in (first, one.execution)] == [1, 3]

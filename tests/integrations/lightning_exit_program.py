@@ -1,7 +1,7 @@
-"""Trainings that end in many ways, each in a process of its own, forked when all is imported, for a test to run.
+"""Program of a test: Lightning trainings that end in many ways, each in a forked process.
 
-Its arguments: the package, a folder, and the endings. Each process writes its execution to ``<folder>/<ending>``; the
-exit codes go to standard output, as JSON, below 0 for signals.
+The arguments are the package, a folder and the endings. Each process writes its execution's RID to
+``<folder>/<ending>``. The exit codes are printed as JSON, negative for signals.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from deriva_ml_lightning import DerivaMLCallback
 lightning = importlib.import_module(sys.argv[1])
 folder = Path(sys.argv[2])
 STEPS = 4
-"""Steps an epoch; what ends a training comes in the second step of the third, or at its end."""
+"""Steps per epoch; a training ends in the second step of the third epoch, or at its end."""
 
 
 IN_A_WITH = " in the user's with"
-"""What an ending's name ends with where the execution is the user's, and not the callback's own."""
+"""Suffix of an ending's name with an execution that the user enters."""
 
 
 class Rows(TensorDataset):
-    """Twelve rows, the last of which cannot be read where that is the ending."""
+    """Twelve rows; with the ending ``data worker``, the last cannot be read."""
 
     ending = ""
 
@@ -42,7 +42,7 @@ class Rows(TensorDataset):
 
 
 class Model(lightning.LightningModule):
-    """One weight, and an ending."""
+    """A model with one weight that ends the training."""
 
     def __init__(self, ending: str) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Model(lightning.LightningModule):
         return loss
 
     def end(self) -> None:
-        """Do what ends the training in a step."""
+        """End the training in a step."""
         match self.ending.removesuffix(IN_A_WITH):
             case "step":
                 raise ValueError("in a step")
@@ -85,7 +85,7 @@ class Model(lightning.LightningModule):
 
 
 class Other(lightning.Callback):
-    """A callback of the user's that fails."""
+    """A user's callback that fails."""
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, number: int) -> None:
         if module.ending == "another callback" and trainer.global_step == 2 * STEPS + 1:
@@ -93,9 +93,9 @@ class Other(lightning.Callback):
 
 
 def train(ending: str) -> None:
-    """Run a training to its ending."""
+    """Run a training until it ends."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background begins with it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT
     if ending == "SIGTERM with a handler":
         signal.signal(signal.SIGTERM, lambda *_: (folder / "handler").touch())
     plugins = []
@@ -136,7 +136,7 @@ def trainer_of(callback: Any, plugins: list[Any]) -> Any:
 
 
 def run(ending: str) -> int:
-    """Run a training in a process of its own; returns how it exited: a signal's number below 0."""
+    """Run a training in a child process and return its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
         code = 1

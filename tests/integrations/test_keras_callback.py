@@ -1,4 +1,4 @@
-"""The callback in real fits of Keras, on the torch backend."""
+"""`DerivaMLCallback` in real Keras fits, on the torch backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trainings import Line, outputs, told
+from training_helpers import CatalogLink, outputs, status_messages
 
 os.environ["KERAS_BACKEND"] = "torch"
 pytest.importorskip("torch", reason="torch, the backend that these tests run Keras on, is not installed")
@@ -28,8 +28,8 @@ POINTS = np.linspace(-1, 1, 96, dtype="float32").reshape(32, 3)
 SUMS = POINTS.sum(1, keepdims=True)
 
 
-def compiled() -> Any:
-    """A small network with dropout, so that any touch of the random state shows."""
+def compile_model() -> Any:
+    """Return a small network with dropout, so that any use of the random state shows."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -55,8 +55,8 @@ def progress_of(execution: Execution) -> list[Any]:
     return [status.progress for status in execution.list_statuses() if status.progress]
 
 
-class At(keras.callbacks.Callback):
-    """Does something when an epoch begins."""
+class CallAtEpoch(keras.callbacks.Callback):
+    """Calls a function when an epoch begins."""
 
     def __init__(self, epoch: int, act: Callable[[], None]) -> None:
         super().__init__()
@@ -67,14 +67,18 @@ class At(keras.callbacks.Callback):
             self.act()
 
 
-def test_a_fit_is_recorded(ml: DerivaML, execution: Execution) -> None:
-    """Each epoch leaves a status with its metrics; the best and the last checkpoint are kept; the end uploads all."""
-    model = compiled()
+def test_fit_is_recorded(ml: DerivaML, execution: Execution) -> None:
+    """Each epoch has a status with its metrics; the best and the last checkpoint are kept and uploaded."""
+    model = compile_model()
     with execution:
         fit(model, DerivaMLCallback(execution), validation_data=(POINTS, SUMS))
         assert execution.staged_assets() == []
     assert execution.status is Status.completed
-    assert [message.partition(": ")[0] for message in told(execution)] == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"]
+    assert [message.partition(": ")[0] for message in status_messages(execution)] == [
+        "Epoch 1/3",
+        "Epoch 2/3",
+        "Epoch 3/3",
+    ]
     assert [(each.epoch, each.epochs, each.step) for each in progress_of(execution)] == [
         (1, 3, 4),
         (2, 3, 8),
@@ -90,35 +94,37 @@ def test_a_fit_is_recorded(ml: DerivaML, execution: Execution) -> None:
     assert {"metrics.jsonl", "training.json"} <= set(outputs(ml, execution, "Execution_Metadata"))
 
 
-def test_the_metrics_are_those_of_the_history(execution: Execution) -> None:
-    """What was told is what Keras' own History holds."""
+def test_metrics_match_history(execution: Execution) -> None:
+    """The recorded metrics equal those in Keras' History."""
     with execution:
-        history = fit(compiled(), DerivaMLCallback(execution, upload="never"), validation_data=(POINTS, SUMS)).history
+        history = fit(
+            compile_model(), DerivaMLCallback(execution, upload="never"), validation_data=(POINTS, SUMS)
+        ).history
     for name, values in history.items():
         assert [each.metrics[name] for each in progress_of(execution)] == pytest.approx(values)
 
 
-def test_the_callback_touches_no_weights(execution: Execution) -> None:
+def test_weights_are_identical(execution: Execution) -> None:
     """With the same seed, a fit with the callback ends in bit-identical weights as one without."""
-    bare = compiled()
+    bare = compile_model()
     fit(bare)
-    recorded = compiled()
+    recorded = compile_model()
     with execution:
         fit(recorded, DerivaMLCallback(execution))
-    assert len(told(execution)) == 3
+    assert len(status_messages(execution)) == 3
     assert same_weights(bare, recorded)
 
 
-def test_a_fit_that_goes_on_keeps_counting(execution: Execution) -> None:
-    """``initial_epoch`` is taken up: the statuses go on from there."""
+def test_initial_epoch(execution: Execution) -> None:
+    """With ``initial_epoch``, statuses continue the count."""
     with execution:
-        fit(compiled(), DerivaMLCallback(execution, upload="never"), initial_epoch=2, epochs=4)
-    assert [message.partition(":")[0] for message in told(execution)] == ["Epoch 3/4", "Epoch 4/4"]
+        fit(compile_model(), DerivaMLCallback(execution, upload="never"), initial_epoch=2, epochs=4)
+    assert [message.partition(":")[0] for message in status_messages(execution)] == ["Epoch 3/4", "Epoch 4/4"]
 
 
-def test_two_fits_lose_nothing(ml: DerivaML, execution: Execution) -> None:
-    """A second fit in the same execution keeps its checkpoints beside those of the first."""
-    model = compiled()
+def test_second_fit_keeps_files_of_first(ml: DerivaML, execution: Execution) -> None:
+    """A second fit in the same execution keeps the checkpoints of the first."""
+    model = compile_model()
     with execution:
         one = DerivaMLCallback(execution)
         fit(model, one, epochs=1)
@@ -126,37 +132,37 @@ def test_two_fits_lose_nothing(ml: DerivaML, execution: Execution) -> None:
     assert sorted(outputs(ml, execution, "Model")) == ["epoch-0001.keras", "fit-2-epoch-0001.keras"]
 
 
-def test_checkpoints_are_as_far_apart_as_asked(execution: Execution) -> None:
-    """``save_every_n_epochs`` spaces the checkpoints."""
+def test_save_every_n_epochs(execution: Execution) -> None:
+    """``save_every_n_epochs`` sets the interval between checkpoints."""
     with execution:
         one = DerivaMLCallback(execution, checkpoints="all", save_every_n_epochs=2, upload="never")
-        fit(compiled(), one, epochs=4)
+        fit(compile_model(), one, epochs=4)
     assert staged(execution) == ["epoch-0002.keras", "epoch-0004.keras"]
 
 
-def test_checkpoints_go_where_they_were_asked_to(ml: DerivaML, execution: Execution) -> None:
-    """``checkpoint_table`` and ``checkpoint_types`` hold for Keras' checkpoints."""
+def test_checkpoint_table_and_types(ml: DerivaML, execution: Execution) -> None:
+    """``checkpoint_table`` and ``checkpoint_types`` apply to Keras checkpoints."""
     with execution:
         one = DerivaMLCallback(
             execution, checkpoint_table="Execution_Asset", checkpoint_types=["Model_File", "Derived"]
         )
-        fit(compiled(), one, epochs=1)
+        fit(compile_model(), one, epochs=1)
     asset = outputs(ml, execution, "Execution_Asset")["epoch-0001.keras"]
     assert {"Model_File", "Derived"} <= set(asset.asset_types)
 
 
-def test_nothing_is_uploaded_where_that_was_asked_for(ml: DerivaML, execution: Execution) -> None:
-    """With ``upload="never"`` all waits for the user's own call."""
+def test_upload_never(ml: DerivaML, execution: Execution) -> None:
+    """With ``upload="never"`` all files stay staged until the user uploads them."""
     with execution:
-        fit(compiled(), DerivaMLCallback(execution, upload="never"), epochs=1)
+        fit(compile_model(), DerivaMLCallback(execution, upload="never"), epochs=1)
     assert outputs(ml, execution, "Model") == {}
     execution.upload_execution_outputs()
     assert list(outputs(ml, execution, "Model")) == ["epoch-0001.keras"]
 
 
-def test_a_stored_checkpoint_shares_no_file_with_the_staged_one(ml: DerivaML, execution: Execution) -> None:
-    """Keras writes in place; saving over a checkpoint of its own that was uploaded leaves the stored bytes alone."""
-    model = compiled()
+def test_overwriting_checkpoint_keeps_stored_bytes(ml: DerivaML, execution: Execution) -> None:
+    """Keras writes in place; overwriting an uploaded checkpoint does not change the stored bytes."""
+    model = compile_model()
     with execution:
         mine = execution.asset_file_path("Model", "mine.keras")
         fit(model, DerivaMLCallback(execution), keras.callbacks.ModelCheckpoint(mine), epochs=1)
@@ -167,53 +173,53 @@ def test_a_stored_checkpoint_shares_no_file_with_the_staged_one(ml: DerivaML, ex
         ml.verify_asset(kept)
 
 
-def test_a_failure_keeps_the_epochs_before_it(ml: DerivaML, execution: Execution) -> None:
-    """An exception in epoch 3 leaves the run failed with its reason, and two epochs told, kept and ready to be sent."""
+def test_failure_keeps_earlier_epochs(ml: DerivaML, execution: Execution) -> None:
+    """An exception in epoch 3 fails the run with its reason; two epochs are recorded and ready to upload."""
 
     def fail() -> None:
         raise RuntimeError("the data ran out")
 
     with pytest.raises(RuntimeError), execution:
-        fit(compiled(), DerivaMLCallback(execution), At(2, fail))
+        fit(compile_model(), DerivaMLCallback(execution), CallAtEpoch(2, fail))
     assert execution.status is Status.failed
     assert "the data ran out" in execution.status_detail
-    assert [message.partition(":")[0] for message in told(execution)[:2]] == ["Epoch 1/3", "Epoch 2/3"]
+    assert [message.partition(":")[0] for message in status_messages(execution)[:2]] == ["Epoch 1/3", "Epoch 2/3"]
     execution.upload_execution_outputs()
     assert list(outputs(ml, execution, "Model")) == ["epoch-0002.keras"]
 
 
-def test_a_catalog_that_is_gone_ends_no_training(ml: DerivaML, execution: Execution, line: Line) -> None:
-    """With the line cut from the first batch on, all epochs are trained, to the same weights, and told later."""
-    bare = compiled()
+def test_training_survives_catalog_outage(ml: DerivaML, execution: Execution, catalog_link: CatalogLink) -> None:
+    """With the catalog unreachable, all epochs are trained to the same weights and recorded later."""
+    bare = compile_model()
     fit(bare)
-    recorded = compiled()
+    recorded = compile_model()
     with execution:
-        cut = At(0, lambda: setattr(line, "is_cut", True))
+        cut = CallAtEpoch(0, lambda: setattr(catalog_link, "is_down", True))
         history = fit(recorded, DerivaMLCallback(execution, upload="never"), cut)
-        line.is_cut = False
+        catalog_link.is_down = False
     assert history.epoch == [0, 1, 2]
     assert same_weights(bare, recorded)
-    assert len(told(execution)) == 3
+    assert len(status_messages(execution)) == 3
     execution.upload_execution_outputs()
     assert "epoch-0003.keras" in outputs(ml, execution, "Model")
 
 
-def test_an_upload_that_fails_at_the_end_raises_when_the_training_is_done(
-    ml: DerivaML, execution: Execution, line: Line
-) -> None:
-    """The fit's upload raises where the catalog is gone; all epochs are trained, and all is sent later."""
+def test_failed_upload_raises_after_training(ml: DerivaML, execution: Execution, catalog_link: CatalogLink) -> None:
+    """With the catalog unreachable, the upload of the fit raises; all epochs are trained and uploaded later."""
     with pytest.raises(UploadFailed), execution:
-        fit(compiled(), DerivaMLCallback(execution), At(0, lambda: setattr(line, "is_cut", True)))
-    line.is_cut = False
+        fit(
+            compile_model(), DerivaMLCallback(execution), CallAtEpoch(0, lambda: setattr(catalog_link, "is_down", True))
+        )
+    catalog_link.is_down = False
     ml.restore_execution(execution.execution_rid).upload_execution_outputs()
     assert "epoch-0003.keras" in outputs(ml, execution, "Model")
 
 
-def test_a_model_that_cannot_be_saved_ends_no_training(
+def test_training_survives_failed_save(
     execution: Execution, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A checkpoint that cannot be written is warned about and forgotten; the epochs go on."""
-    model = compiled()
+    """A checkpoint that cannot be written is warned about and discarded; training continues."""
+    model = compile_model()
 
     def save(path: Any) -> None:
         path.write_text("half")
@@ -223,5 +229,11 @@ def test_a_model_that_cannot_be_saved_ends_no_training(
     with execution:
         fit(model, DerivaMLCallback(execution, upload="never"))
     assert staged(execution) == []
-    assert len(told(execution)) == 3
+    assert len(status_messages(execution)) == 3
     assert "No space left on device" in caplog.text
+
+
+def test_public_names(execution: Execution) -> None:
+    """The callback adds only ``execution`` to the public names of a Keras callback."""
+    callback, base = DerivaMLCallback(execution), keras.callbacks.Callback()
+    assert {name for name in dir(callback) if not name.startswith("_")} - set(dir(base)) == {"execution"}

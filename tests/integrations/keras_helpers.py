@@ -1,4 +1,4 @@
-"""What the tests of Keras share: a small model, its data, fits of it, and what they leave."""
+"""Helpers for tests with Keras: a small model, its data, fits, and readers of the record."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ POINTS = np.linspace(-1, 1, 96, dtype="float32").reshape(32, 3)
 SUMS = POINTS.sum(1, keepdims=True)
 
 NUMPY_2 = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-"""Keras 3.15 with numpy 2."""
+"""Ignores a warning of Keras 3.15 with NumPy 2."""
 
 
-def compiled(optimizer: Any = "adam", **words: Any) -> Any:
-    """A small network with dropout, so that any touch of the random state shows."""
+def compile_model(optimizer: Any = "adam", **options: Any) -> Any:
+    """Return a small network with dropout, so that any use of the random state shows."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
         [keras.Input((3,)), layers.Dense(8, activation="relu"), layers.Dropout(0.5), layers.Dense(1)]
     )
-    model.compile(optimizer, "mse", **{"metrics": ["mae"]} | words)
+    model.compile(optimizer, "mse", **{"metrics": ["mae"]} | options)
     return model
 
 
 def fit(model: Any, *callbacks: Any, **options: Any) -> Any:
-    """Three epochs of four steps, without a word, unless the options say otherwise."""
+    """Fit three epochs of four steps without output, unless the options change it."""
     return model.fit(POINTS, SUMS, batch_size=8, verbose=0, callbacks=list(callbacks), **{"epochs": 3} | options)
 
 
-def lines(execution: Execution, **wanted: Any) -> list[dict[str, Any]]:
-    """The lines of the metrics file in which these fields have these values."""
-    found = map(json.loads, (execution.working_dir / "metrics.jsonl").read_text().splitlines())
-    return [line for line in found if wanted.items() <= line.items()]
+def metrics_lines(execution: Execution, **fields: Any) -> list[dict[str, Any]]:
+    """Return the lines of the metrics file with these fields."""
+    lines = map(json.loads, (execution.working_dir / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if fields.items() <= line.items()]
 
 
-def facts(execution: Execution) -> list[dict[str, Any]]:
-    """What training.json says of each fit, when all that was to be written beside is."""
+def fit_summaries(execution: Execution) -> list[dict[str, Any]]:
+    """Return the fits in training.json."""
     fits: list[dict[str, Any]] = json.loads((execution.working_dir / "training.json").read_text())["fits"]
     return fits
 
 
-def staged(execution: Execution, table: str = "Model") -> dict[str, set[str]]:
-    """The staged files of a table by name, and their types."""
+def staged_types(execution: Execution, table: str = "Model") -> dict[str, set[str]]:
+    """Return the staged files of a table by name, with their types."""
     return {each.filename: set(each.asset_types) for each in execution.staged_assets() if each.table == table}
 
 
-class At(keras.callbacks.Callback):
-    """Does something when an epoch, from 0, begins; or ends."""
+class CallAtEpoch(keras.callbacks.Callback):
+    """Calls a function when an epoch, from 0, begins or ends."""
 
     def __init__(self, epoch: int, act: Callable[[], object], *, end: bool = False) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ class At(keras.callbacks.Callback):
             self.act()
 
 
-class Losses(keras.callbacks.Callback):
-    """Makes the loss of each epoch what it is told, before the callbacks that stand after it."""
+class SetLosses(keras.callbacks.Callback):
+    """Sets the loss of each epoch, for the callbacks after it."""
 
     def __init__(self, *values: float, name: str = "loss") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A training in two processes, for a test to run."""
+"""Program of a test: a training in two spawned processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ lightning = importlib.import_module(sys.argv[1])
 
 
 class Model(lightning.LightningModule):
-    """One weight, and metrics that every rank must compute."""
+    """A model with one weight, and metrics that every rank must compute."""
 
     def __init__(self) -> None:
         super().__init__()

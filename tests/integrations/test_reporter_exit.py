@@ -1,17 +1,18 @@
-"""What the end of a training waits for, which names it tells apart, what it says once, and what it clears away."""
+"""The end of a training: timeouts, unique checkpoint names, one warning per problem, cleanup."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from test_policy import BEST, LAST, WORKFLOW, epoch, kept, lines, on_disk
-from trainings import Line
+from test_training_options import BEST, LAST, WORKFLOW, lines, on_disk, staged_types, train_epoch
+from training_helpers import CatalogLink
 
 from deriva_ml import DerivaML, ExecutionConfiguration
 from deriva_ml_core.definitions import Status
@@ -22,8 +23,8 @@ from deriva_ml_core.training import TrainingReporter
 
 
 @dataclass
-class Hanging:
-    """An upload beside the training that does not come to its end until it may."""
+class HangingUpload:
+    """A background upload that blocks until it is released."""
 
     may_go_on: threading.Event = field(default_factory=threading.Event)
     is_there: threading.Event = field(default_factory=threading.Event)
@@ -34,28 +35,30 @@ class Hanging:
             self.may_go_on.wait(120)
 
 
-def test_the_end_of_a_fit_waits_for_no_upload_that_hangs(ml: DerivaML, execution: Execution, line: Line) -> None:
-    """What does not move for as long as the drain is left, with all that waits behind it; later all is sent once."""
-    hanging = Hanging()
+def test_end_fit_stops_waiting_for_hanging_upload(
+    ml: DerivaML, execution: Execution, catalog_link: CatalogLink
+) -> None:
+    """An upload without progress for ``exit_timeout`` raises; later each file is uploaded once."""
+    hanging = HangingUpload()
     with execution:
         report = TrainingReporter(execution, upload="stream", checkpoints="all", exit_timeout=0.1, curves=False)
         report.begin_fit(epochs=2)
-        line.heard = hanging
-        epoch(report, 1, loss=1.0)
+        catalog_link.on_call = hanging
+        train_epoch(report, 1, loss=1.0)
         assert hanging.is_there.wait(60)
-        epoch(report, 2, loss=0.5)
-        with pytest.raises(UploadFailed, match=r"has not moved for 0\.1 seconds"):
+        train_epoch(report, 2, loss=0.5)
+        with pytest.raises(UploadFailed, match=r"has made no progress for 0\.1 seconds"):
             report.end_fit()
         hanging.may_go_on.set()
         assert report._worker.drain(60)
     execution.upload_execution_outputs()
-    assert kept(execution) == {}
+    assert staged_types(execution) == {}
     models = [asset.filename for asset in execution.list_assets("Output") if asset.table == "Model"]
     assert sorted(models) == ["epoch-0001.txt", "epoch-0002.txt"]
 
 
-def test_several_reporters_wait_as_long_as_one(execution: Execution) -> None:
-    """At the end of a run the time that was waited for one training's rest is gone for the others'."""
+def test_reporters_share_exit_timeout(execution: Execution) -> None:
+    """At the end of a run, the seconds waited for one reporter count for the others too."""
     allowed: list[float] = []
 
     def drain(seconds: float) -> bool:
@@ -71,8 +74,8 @@ def test_several_reporters_wait_as_long_as_one(execution: Execution) -> None:
 
 
 @pytest.mark.parametrize("template", ["model", "{epoch:03d}", "folder/model"])
-def test_another_fit_writes_over_nothing(execution: Execution, template: str) -> None:
-    """A name without the fit gets it, so that what an earlier fit staged is not lost."""
+def test_second_fit_does_not_overwrite(execution: Execution, template: str) -> None:
+    """A template without the fit gets a prefix, so that files of an earlier fit stay."""
     with execution:
         report = TrainingReporter(execution, filename=template, upload="never", checkpoints="last")
         for loss in (1.0, 2.0):
@@ -81,24 +84,28 @@ def test_another_fit_writes_over_nothing(execution: Execution, template: str) ->
             report.end_fit()
         folder, slash, name = template.format(epoch=1).rpartition("/")
         paths = [f"{folder}{slash}{name}.txt", f"{folder}{slash}fit-2-{name}.txt"]
-        assert kept(execution) == dict.fromkeys(paths, LAST)
+        assert staged_types(execution) == dict.fromkeys(paths, LAST)
         assert [(report.checkpoints.folder / path).read_text() for path in paths] == ["1.0", "2.0"]
 
 
-def test_all_checkpoints_have_names_of_their_own(execution: Execution) -> None:
-    """Where the template calls them alike, each keeps its bytes under a name with its epoch."""
+def test_constant_filename_keeps_all_checkpoints(execution: Execution) -> None:
+    """With a constant template, each checkpoint has a name with its epoch and keeps its bytes."""
     with execution:
         report = TrainingReporter(execution, filename="model", upload="never", checkpoints="all")
         for number, loss in enumerate((1.0, 0.5, 2.0), start=1):
-            epoch(report, number, loss=loss)
+            train_epoch(report, number, loss=loss)
         report.end_fit()
-        assert kept(execution) == {"model.txt": set(), "model-epoch-0002.txt": BEST, "model-epoch-0003.txt": LAST}
+        assert staged_types(execution) == {
+            "model.txt": set(),
+            "model-epoch-0002.txt": BEST,
+            "model-epoch-0003.txt": LAST,
+        }
         folder = report.checkpoints.folder
-        assert [(folder / name).read_text() for name in kept(execution)] == ["w1", "w2", "w3"]
+        assert [(folder / name).read_text() for name in staged_types(execution)] == ["w1", "w2", "w3"]
 
 
-def test_what_a_killed_process_was_writing_goes_with_the_next_upload(execution: Execution) -> None:
-    """Half a checkpoint is in nobody's way and in no catalog; the upload after the end deletes it."""
+def test_upload_deletes_partial_checkpoint_of_killed_process(execution: Execution) -> None:
+    """A partial checkpoint of a killed process is never uploaded; the next upload deletes it."""
     child = os.fork()
     if child == 0:
         with execution:
@@ -122,10 +129,10 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_upload(execution: 
     assert on_disk(execution) == set()
 
 
-def test_a_full_disk_is_said_once(
+def test_full_disk_warns_once(
     execution: Execution, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One warning without a traceback while there is no room; another only when it is full again."""
+    """One warning without a traceback while the disk is full; another only when it is full again."""
     write, full = os.write, [False]
 
     def refusing(descriptor: int, line: bytes) -> int:
@@ -141,37 +148,35 @@ def test_a_full_disk_is_said_once(
             full[0] = number in (2, 3, 4, 5, 8, 9, 10)
             report.end_epoch(number, {"loss": 1.0})
         report.end_fit()
-    said = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    files = [Path(record.getMessage().partition(" cannot be written")[0]).name for record in said]
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    files = [re.findall(r"\w+\.jsonl", record.getMessage())[0] for record in warnings]
     assert files == ["metrics.jsonl", "journal.jsonl"] * 2
-    assert [record.exc_info for record in said] == [None] * 4
+    assert [record.exc_info for record in warnings] == [None] * 4
     assert [line["epoch"] for line in lines(execution.working_dir / "metrics.jsonl")] == list(range(1, 13))
 
 
-def test_an_own_run_that_fails_and_is_sent_does_not_say_that_it_is_not(
-    ml: DerivaML, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its checkpoints are uploaded right after its end: no warning tells how to send them."""
+def test_failed_and_uploaded_run_does_not_warn(ml: DerivaML, caplog: pytest.LogCaptureFixture) -> None:
+    """A failed run whose files are uploaded right after its end logs no warning about staged files."""
     report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False)
     report.begin_fit(epochs=2)
-    epoch(report, 1, loss=1.0)
+    train_epoch(report, 1, loss=1.0)
     report.fail(ValueError("no data"))
     assert report.execution.status is Status.failed
-    assert kept(report.execution) == {}
-    assert "staged and not uploaded" not in caplog.text
+    assert staged_types(report.execution) == {}
+    assert "staged" not in caplog.text
 
 
 @pytest.mark.parametrize("upload", ["never", "end"])
-def test_an_own_run_that_fails_and_is_not_sent_says_how(
-    ml: DerivaML, line: Line, caplog: pytest.LogCaptureFixture, upload: str
+def test_failed_and_not_uploaded_run_warns_once(
+    ml: DerivaML, catalog_link: CatalogLink, caplog: pytest.LogCaptureFixture, upload: str
 ) -> None:
-    """Where nothing is sent, or it fails, the one warning names the number of files and the call."""
+    """If nothing is uploaded or the upload fails, one warning names the number of files and the call."""
     report = TrainingReporter(
         resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False, upload=upload
     )  # type: ignore[arg-type]
     report.begin_fit(epochs=2)
-    epoch(report, 1, loss=1.0)
-    line.is_cut = upload == "end"
+    train_epoch(report, 1, loss=1.0)
+    catalog_link.is_down = upload == "end"
     report.fail(ValueError("no data"))
-    line.is_cut = False
+    catalog_link.is_down = False
     assert caplog.text.count("staged and not uploaded") == 1

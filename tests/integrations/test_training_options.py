@@ -1,4 +1,4 @@
-"""What a reporter decides: which checkpoints stay, which statuses are told, whose execution it is, what is sent."""
+"""Options of a training: checkpoints, statuses, metrics, ownership of the execution, uploads and resuming."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainings import Line, outputs, told
+from training_helpers import CatalogLink, outputs, status_messages
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core._files.atomic import rename_for_deletion
@@ -26,15 +26,15 @@ from deriva_ml_core.training.options import TrainingKwargs
 WORKFLOW = Workflow(name="Policy", workflow_type="Training", url="https://example.org/policy.py", checksum="p0")
 
 
-def epoch(report: TrainingReporter, number: int, step: int | None = None, **metrics: float) -> Path | None:
-    """Train one epoch, whose model is its number."""
+def train_epoch(report: TrainingReporter, number: int, step: int | None = None, **metrics: float) -> Path | None:
+    """Train one epoch of a model whose weights are the epoch's number."""
     path = report.save_checkpoint(number, ".txt", lambda path: path.write_text(f"w{number}"), metrics, step=step)
     report.end_epoch(number, metrics, step=step)
     return path
 
 
-def kept(execution: Execution) -> dict[str, set[str]]:
-    """The checkpoints that are staged, each with what is said of it beside that it is a model."""
+def staged_types(execution: Execution) -> dict[str, set[str]]:
+    """Return the staged checkpoints with their asset types other than Model_File."""
     return {
         asset.filename: set(asset.asset_types) - {"Model_File"}
         for asset in execution.staged_assets()
@@ -64,36 +64,36 @@ BEST, LAST = {"Best_Checkpoint"}, {"Last_Checkpoint"}
         ("none", {}),
     ],
 )
-def test_which_checkpoints_stay(execution: Execution, which: Any, staying: dict[str, set[str]]) -> None:
-    """What is superseded is neither on the disk nor in the list; the best and the last are told apart by types."""
+def test_checkpoint_policies(execution: Execution, which: Any, staying: dict[str, set[str]]) -> None:
+    """Superseded checkpoints are deleted and unstaged; the best and the last have their types."""
     with execution:
         report = TrainingReporter(execution, checkpoints=which, upload="never")
         report.begin_fit(epochs=4)
         for number, loss in enumerate([3.0, 1.0, 2.0, 1.5], start=1):
-            epoch(report, number, val_loss=loss, loss=-number)
+            train_epoch(report, number, val_loss=loss, loss=-number)
         report.end_fit()
-        assert kept(execution) == staying
+        assert staged_types(execution) == staying
         assert on_disk(execution) == set(staying)
 
 
 def test_one_file_is_best_and_last(execution: Execution) -> None:
-    """Where the last epoch is the best, one file is both, and is not written twice."""
+    """If the last epoch is the best, one file has both types and is not written twice."""
     with execution:
         report = TrainingReporter(execution, upload="never")
         for number in (1, 2):
-            epoch(report, number, loss=1 / number)
+            train_epoch(report, number, loss=1 / number)
         report.end_fit()
-        assert kept(execution) == {"epoch-0002.txt": BEST | LAST}
+        assert staged_types(execution) == {"epoch-0002.txt": BEST | LAST}
 
 
-def test_the_best_may_be_the_largest(execution: Execution) -> None:
-    """``monitor`` and ``mode`` name the metric and its direction; without a mode, the name tells."""
+def test_monitor_where_larger_is_better(execution: Execution) -> None:
+    """``monitor`` and ``mode`` set the metric and its direction; without a mode, the name decides."""
     with execution:
         report = TrainingReporter(execution, checkpoints="best", monitor="val_acc", upload="never")
         for number, accuracy in enumerate([0.5, 0.9, 0.7], start=1):
-            epoch(report, number, loss=1 / number, val_acc=accuracy)
+            train_epoch(report, number, loss=1 / number, val_acc=accuracy)
         report.end_fit()
-        assert kept(execution) == {"epoch-0002.txt": BEST}
+        assert staged_types(execution) == {"epoch-0002.txt": BEST}
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_the_best_may_be_the_largest(execution: Execution) -> None:
         ("accumulated", False),
     ],
 )
-def test_a_name_tells_its_direction(name: str, larger: bool) -> None:
-    """Accuracies and scores are better when larger; losses, errors and whatever is unknown when smaller."""
+def test_larger_is_better_by_name(name: str, larger: bool) -> None:
+    """Larger is better for accuracies and scores; smaller for losses, errors and unknown metrics."""
     assert larger_is_better(name) is larger
 
 
-def test_a_monitor_is_found() -> None:
-    """Without a monitor it is val_loss, then loss, then any loss; without any of them there is no score."""
+def test_default_monitor() -> None:
+    """The default monitor is val_loss, then loss, then any loss; without one there is no monitored value."""
     assert select_monitored({"loss": 1.0, "val_loss": 2.0}, None, None).name == "val_loss"
     assert select_monitored({"train_loss": 1.0, "acc": 2.0}, None, None).name == "train_loss"
     assert select_monitored({"gan/g_loss": 1.0, "acc": 2.0}, None, None).name == "gan/g_loss"
@@ -125,30 +125,30 @@ def test_a_monitor_is_found() -> None:
     assert select_monitored({"acc": 2.0}, "acc", "min").larger_is_better is False
 
 
-def test_nan_is_never_the_best(execution: Execution) -> None:
-    """A loss that is no number is worse than any, first or later, and does not hide a better one that follows."""
+def test_nan_is_never_best(execution: Execution) -> None:
+    """NaN is worse than any value, and does not hide a better value that follows."""
     with execution:
         report = TrainingReporter(execution, checkpoints="best", upload="never")
         for number, loss in enumerate([math.nan, 2.0, math.nan, 1.0, 3.0], start=1):
-            epoch(report, number, loss=loss)
+            train_epoch(report, number, loss=loss)
         report.end_fit()
-        assert kept(execution) == {"epoch-0004.txt": BEST}
+        assert staged_types(execution) == {"epoch-0004.txt": BEST}
 
 
-def test_without_the_metric_the_newest_is_kept(execution: Execution) -> None:
-    """Epochs that do not log what is monitored supersede each other, so that one is kept, until one does log it."""
+def test_missing_metric_keeps_newest(execution: Execution) -> None:
+    """Epochs without the monitored metric supersede each other until one logs it."""
     with execution:
         report = TrainingReporter(execution, checkpoints="best", monitor="val_acc", upload="never")
-        epoch(report, 1, loss=1.0)
-        epoch(report, 2, loss=1.0)
-        assert set(kept(execution)) == {"epoch-0002.txt"}
-        epoch(report, 3, val_acc=0.5)
-        epoch(report, 4, loss=1.0)
-        assert set(kept(execution)) == {"epoch-0003.txt"}
+        train_epoch(report, 1, loss=1.0)
+        train_epoch(report, 2, loss=1.0)
+        assert set(staged_types(execution)) == {"epoch-0002.txt"}
+        train_epoch(report, 3, val_acc=0.5)
+        train_epoch(report, 4, loss=1.0)
+        assert set(staged_types(execution)) == {"epoch-0003.txt"}
 
 
-def test_checkpoints_within_an_epoch(execution: Execution) -> None:
-    """``save_every_n_steps`` keeps the newest step's, until the epoch's own supersedes it."""
+def test_save_every_n_steps(execution: Execution) -> None:
+    """``save_every_n_steps`` keeps the newest step's checkpoint until the epoch's supersedes it."""
     with execution:
         report = TrainingReporter(execution, save_every_n_steps=2, upload="never")
         report.begin_fit(epochs=1)
@@ -158,16 +158,16 @@ def test_checkpoints_within_an_epoch(execution: Execution) -> None:
                 assert path is not None
                 with report.writing_checkpoint(path):
                     path.write_text("w")
-        assert set(kept(execution)) == {"step-00000004.txt"}
-        epoch(report, 1, step=5, loss=1.0)
-        assert set(kept(execution)) == {"epoch-0001.txt"}
+        assert set(staged_types(execution)) == {"step-00000004.txt"}
+        train_epoch(report, 1, step=5, loss=1.0)
+        assert set(staged_types(execution)) == {"epoch-0001.txt"}
 
 
-def test_what_a_killed_process_put_aside_goes_with_the_next_upload(execution: Execution) -> None:
-    """A folder that was superseded and not yet deleted, which may hold gigabytes, does not stay for ever."""
+def test_upload_deletes_leftover_of_killed_process(execution: Execution) -> None:
+    """The next upload deletes a superseded checkpoint whose deletion a kill interrupted."""
     with execution:
         report = TrainingReporter(execution, curves=False)
-        path = epoch(report, 1, loss=1.0)
+        path = train_epoch(report, 1, loss=1.0)
         assert path is not None
         old = path.with_name("old.ckpt")
         old.mkdir()
@@ -177,39 +177,37 @@ def test_what_a_killed_process_put_aside_goes_with_the_next_upload(execution: Ex
     assert on_disk(execution) == set()
 
 
-def test_a_name_of_ones_own(execution: Execution) -> None:
-    """``filename`` is filled in with epoch, step, fit and metrics."""
+def test_filename_template(execution: Execution) -> None:
+    """``filename`` is formatted with epoch, step, fit and metrics."""
     with execution:
         report = TrainingReporter(execution, filename="{fit}/{epoch:02d}-{val_loss:.2f}", upload="never")
-        epoch(report, 7, val_loss=0.123)
-        assert set(kept(execution)) == {"1/07-0.12.txt"}
+        train_epoch(report, 7, val_loss=0.123)
+        assert set(staged_types(execution)) == {"1/07-0.12.txt"}
 
 
-def test_a_name_without_the_epoch_does_not_cost_the_best(execution: Execution) -> None:
-    """The last epoch is kept beside the best one, and not in its place."""
+def test_filename_without_epoch_keeps_best(execution: Execution) -> None:
+    """With a constant name, the last checkpoint does not overwrite the best one."""
     with execution:
         report = TrainingReporter(execution, filename="model", upload="never")
         for number, loss in enumerate((1.0, 2.0, 3.0), start=1):
             report.save_checkpoint(number, ".txt", lambda path, n=number: path.write_text(f"{n}"), {"loss": loss})
             report.end_epoch(number, {"loss": loss})
-        found = kept(execution)
-        assert found == {"model.txt": BEST, "model-last.txt": LAST}
+        types = staged_types(execution)
+        assert types == {"model.txt": BEST, "model-last.txt": LAST}
         assert (report.checkpoints.folder / "model.txt").read_text() == "1"
         assert (report.checkpoints.folder / "model-last.txt").read_text() == "3"
 
 
-def test_a_name_that_cannot_be_filled_in_ends_no_training(
-    execution: Execution, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A template with an unknown word is warned about, and the warning names the known ones."""
+def test_invalid_filename_template(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """A template with an unknown field is warned about with the available fields; training continues."""
     with execution:
         report = TrainingReporter(execution, filename="{epochs}", upload="never")
-        assert epoch(report, 1, loss=1.0) is None
-    assert "it may name epoch, fit, loss, step" in caplog.text
+        assert train_epoch(report, 1, loss=1.0) is None
+    assert "Available fields: epoch, fit, loss, step" in caplog.text
 
 
-def test_a_folder_is_a_checkpoint(ml: DerivaML, execution: Execution, tmp_path: Path) -> None:
-    """A sharded checkpoint is a tree: each file is kept under its relative name, and it is superseded as a whole."""
+def test_sharded_checkpoint(ml: DerivaML, execution: Execution, tmp_path: Path) -> None:
+    """The files of a sharded checkpoint keep their relative names and are superseded together."""
 
     def write(path: Path) -> None:
         (path / "inner").mkdir(parents=True)
@@ -224,13 +222,13 @@ def test_a_folder_is_a_checkpoint(ml: DerivaML, execution: Execution, tmp_path: 
         assert report._worker.drain(60)
         assert on_disk(execution) == {"0.pt", ".metadata"}
         report.end_fit()
-    found = outputs(ml, execution, "Model")
-    assert set(found) == {"epoch-0002.ckpt/inner/0.pt", "epoch-0002.ckpt/.metadata"}
-    assert all("Last_Checkpoint" in asset.asset_types for asset in found.values())
+    assets = outputs(ml, execution, "Model")
+    assert set(assets) == {"epoch-0002.ckpt/inner/0.pt", "epoch-0002.ckpt/.metadata"}
+    assert all("Last_Checkpoint" in asset.asset_types for asset in assets.values())
 
 
-def test_what_the_framework_keeps_elsewhere_is_copied(ml: DerivaML, execution: Execution, tmp_path: Path) -> None:
-    """A checkpoint outside the staging folder is sent from where it is, and stays there, unchanged and unshared."""
+def test_framework_checkpoint_outside_staging_folder(ml: DerivaML, execution: Execution, tmp_path: Path) -> None:
+    """A checkpoint outside the staging folder is copied on upload; the file itself does not change."""
     original = tmp_path / "mine" / "best.ckpt"
     original.parent.mkdir()
     original.write_text("weights")
@@ -246,11 +244,11 @@ def test_what_the_framework_keeps_elsewhere_is_copied(ml: DerivaML, execution: E
     assert original.stat().st_nlink == 1
 
 
-def test_no_byte_of_a_checkpoint_is_copied(ml: DerivaML, execution: Execution) -> None:
-    """The store's object and the staged file are one inode, and the framework can read it until the run ends."""
+def test_checkpoint_is_hard_linked(ml: DerivaML, execution: Execution) -> None:
+    """The stored object and the staged file are one inode, readable by the framework until the run ends."""
     with execution:
         report = TrainingReporter(execution)
-        path = epoch(report, 1, loss=1.0)
+        path = train_epoch(report, 1, loss=1.0)
         report.end_fit()
         assert path is not None
         assert path.read_text() == "w1"
@@ -262,15 +260,15 @@ def test_no_byte_of_a_checkpoint_is_copied(ml: DerivaML, execution: Execution) -
 # Statuses
 
 
-def test_statuses_may_be_further_apart(execution: Execution) -> None:
-    """``every_n_epochs`` leaves out statuses but never the last, also of a fit that ends before its time."""
+def test_every_n_epochs(execution: Execution) -> None:
+    """``every_n_epochs`` skips statuses, but never the last, even if the fit ends early."""
     with execution:
         report = TrainingReporter(execution, every_n_epochs=3, upload="never")
         report.begin_fit(epochs=10)
         for number in range(1, 6):
-            epoch(report, number, loss=1.0)
+            train_epoch(report, number, loss=1.0)
         report.end_fit("stopped early")
-    assert told(execution) == [
+    assert status_messages(execution) == [
         "Epoch 3/10: loss=1",
         "Epoch 5/10: loss=1",
         "Fit ended after 5 of 10 epochs: stopped early",
@@ -278,8 +276,8 @@ def test_statuses_may_be_further_apart(execution: Execution) -> None:
     assert len(lines(execution.working_dir / "metrics.jsonl")) == 5
 
 
-def test_statuses_may_be_apart_in_time(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``min_interval`` seconds pass between two statuses; the last epoch has one in any case."""
+def test_min_interval(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``min_interval`` seconds pass between two statuses; the last epoch always has one."""
     clock = iter([0.0, 0.0, *(0.5 * tick for tick in range(100))])
     monkeypatch.setattr("deriva_ml_core.training.fit.monotonic", lambda: next(clock))
     with execution:
@@ -287,11 +285,11 @@ def test_statuses_may_be_apart_in_time(execution: Execution, monkeypatch: pytest
         report.begin_fit(epochs=6)
         for number in range(1, 7):
             report.end_epoch(number, {})
-    assert [text.split()[1] for text in told(execution)] == ["1/6", "3/6", "5/6", "6/6"]
+    assert [text.split()[1] for text in status_messages(execution)] == ["1/6", "3/6", "5/6", "6/6"]
 
 
-def test_steps_have_statuses_and_metrics_where_asked_for(execution: Execution) -> None:
-    """``every_n_steps`` tells statuses within an epoch, ``log_every_n_steps`` keeps metrics of steps."""
+def test_step_statuses_and_metrics(execution: Execution) -> None:
+    """``every_n_steps`` reports statuses within an epoch; ``log_every_n_steps`` logs step metrics."""
     with execution:
         report = TrainingReporter(execution, every_n_steps=4, log_every_n_steps=3, upload="never")
         report.begin_fit(epochs=1)
@@ -299,15 +297,15 @@ def test_steps_have_statuses_and_metrics_where_asked_for(execution: Execution) -
             if report.should_report_step(step):
                 report.end_step(step, 1, {"loss": float(step)})
         report.end_epoch(1, {"loss": 8.0}, step=8)
-    assert told(execution) == ["Epoch 1/1, step 4: loss=4", "Epoch 1/1, step 8: loss=8", "Epoch 1/1: loss=8"]
-    found = [
+    assert status_messages(execution) == ["Epoch 1/1, step 4: loss=4", "Epoch 1/1, step 8: loss=8", "Epoch 1/1: loss=8"]
+    steps_and_epochs = [
         (line["by"], line["step"], line["values"]["loss"]) for line in lines(execution.working_dir / "metrics.jsonl")
     ]
-    assert found == [("step", 3, 3.0), ("step", 6, 6.0), ("epoch", 8, 8.0)]
+    assert steps_and_epochs == [("step", 3, 3.0), ("step", 6, 6.0), ("epoch", 8, 8.0)]
 
 
-def test_an_epoch_keeps_what_is_known_of_it(execution: Execution) -> None:
-    """Seconds, samples a second, learning rates and peak memory stand in an epoch's line beside its values."""
+def test_epoch_line_has_timing_fields(execution: Execution) -> None:
+    """The line of an epoch has seconds, samples per second, learning rates and peak memory."""
     with execution:
         report = TrainingReporter(execution, upload="never")
         report.end_epoch(1, {"loss": 1.0}, step=5, samples=100, learning_rates={"Adam": 0.001})
@@ -317,16 +315,21 @@ def test_an_epoch_keeps_what_is_known_of_it(execution: Execution) -> None:
     assert line["peak_memory"] > 2**20
 
 
-def test_stages_are_named(execution: Execution) -> None:
-    """A validation, a test and a prediction beside the fit are statuses and lines of their own."""
+def test_stages(execution: Execution) -> None:
+    """A validation, test or prediction outside a fit has its own status and line."""
     with execution:
         report = TrainingReporter(execution, upload="never")
-        epoch(report, 1, loss=1.0)
+        train_epoch(report, 1, loss=1.0)
         report.end_fit()
         report.end_stage("validate", {"val_loss": 0.5}, seconds=1.0)
         report.end_stage("test", {"test_acc": 0.9}, seconds=61.0)
         report.end_stage("predict", {}, seconds=2.0)
-    assert told(execution) == ["Epoch 1: loss=1", "Validation: val_loss=0.5", "Test: test_acc=0.9", "Prediction"]
+    assert status_messages(execution) == [
+        "Epoch 1: loss=1",
+        "Validation: val_loss=0.5",
+        "Test: test_acc=0.9",
+        "Prediction",
+    ]
     assert [line["stage"] for line in lines(execution.working_dir / "metrics.jsonl")] == [
         "fit",
         "validate",
@@ -335,35 +338,35 @@ def test_stages_are_named(execution: Execution) -> None:
     ]
 
 
-def test_the_training_speaks_to_no_catalog(ml: DerivaML, execution: Execution, line: Line) -> None:
-    """While it trains, no call to the catalog is made on the training's thread."""
-    speakers: list[tuple[str, str]] = []
-    line.heard = lambda name: speakers.append((threading.current_thread().name, name))
+def test_training_thread_makes_no_catalog_call(ml: DerivaML, execution: Execution, catalog_link: CatalogLink) -> None:
+    """During training, the training thread makes no call to the catalog."""
+    calling_threads: list[tuple[str, str]] = []
+    catalog_link.on_call = lambda name: calling_threads.append((threading.current_thread().name, name))
     with execution:
         report = TrainingReporter(execution, log_every_n_steps=1, upload="never")
         report.begin_fit(epochs=3)
-        speakers.clear()
+        calling_threads.clear()
         for number in (1, 2, 3):
             report.end_step(number, number, {"loss": 1.0})
-            epoch(report, number, loss=1.0)
-        assert [call for thread, call in speakers if thread == threading.current_thread().name] == []
-    assert speakers  # the worker's
+            train_epoch(report, number, loss=1.0)
+        assert [call for thread, call in calling_threads if thread == threading.current_thread().name] == []
+    assert calling_threads  # those of the background worker
 
 
-# Facts
+# Training summary
 
 
-def test_how_a_fit_was_set_up_is_kept(ml: DerivaML, execution: Execution) -> None:
-    """training.json has settings, inputs and the end of each fit, without secrets, whatever kind they are of."""
+def test_training_summary(ml: DerivaML, execution: Execution) -> None:
+    """training.json has settings of any type, inputs and outcome of each fit, without secrets."""
     settings = {"lr": 0.1, "path": Path("a/b"), "api_key": "hunter2", "layers": [{"units": 3}], "f": math.sqrt}
     with execution:
         report = TrainingReporter(execution)
         report.begin_fit(epochs=2, settings=settings)
-        epoch(report, 1, loss=1.0)
-        epoch(report, 2, loss=0.5)
+        train_epoch(report, 1, loss=1.0)
+        train_epoch(report, 2, loss=0.5)
         report.end_fit()
         report.begin_fit(epochs=9)
-        epoch(report, 1, loss=2.0)
+        train_epoch(report, 1, loss=2.0)
         report.end_fit("enough")
     newest = max(
         (asset for asset in execution.list_assets("Output") if asset.filename == "training.json"),
@@ -383,83 +386,83 @@ def test_how_a_fit_was_set_up_is_kept(ml: DerivaML, execution: Execution) -> Non
     assert (second["outcome"], second["epochs_done"], second["epochs"]) == ("enough", 1, 9)
 
 
-# Whose execution
+# Owned executions
 
 
 @pytest.fixture
-def made(ml: DerivaML) -> Callable[[Any], Execution]:
-    """Makes executions for a reporter that has none."""
-    return resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW), "A run of its own")
+def factory(ml: DerivaML) -> Callable[[Any], Execution]:
+    """Factory for the execution that a reporter owns."""
+    return resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW), "An owned run")
 
 
-def test_an_execution_of_its_own_ends_with_the_first_fit(ml: DerivaML, made: Callable[[Any], Execution]) -> None:
-    """Nothing is made before the fit; then it is created, run, completed and uploaded; a test after it adds to it."""
-    report = TrainingReporter(made)
+def test_own_execution_ends_with_first_fit(ml: DerivaML, factory: Callable[[Any], Execution]) -> None:
+    """An owned execution is created when the fit begins and ends with it; a later test is added to it."""
+    report = TrainingReporter(factory)
     with pytest.raises(ExecutionNotStarted):
         _ = report.execution
     assert ml.find_executions() == []
     report.begin_fit(epochs=1)
     assert report.execution.status is Status.running
-    epoch(report, 1, loss=1.0)
+    train_epoch(report, 1, loss=1.0)
     report.end_fit()
-    (found,) = ml.find_executions()
-    assert (found.status, found.description) == (Status.completed, "A run of its own")
+    (run,) = ml.find_executions()
+    assert (run.status, run.description) == (Status.completed, "An owned run")
     report.end_stage("test", {"test_acc": 0.9}, seconds=1.0)
-    found = ml.lookup_execution(found.execution_rid)
-    assert found.status is Status.completed
-    assert [update.message.partition(" (")[0] for update in found.list_statuses() if update.message] == [
+    run = ml.lookup_execution(run.execution_rid)
+    assert run.status is Status.completed
+    assert [update.message.partition(" (")[0] for update in run.list_statuses() if update.message] == [
         "Epoch 1/1: loss=1",
         "Test: test_acc=0.9",
     ]
     newest = max(
-        (asset for asset in found.list_assets("Output") if asset.filename == "metrics.jsonl"),
+        (asset for asset in run.list_assets("Output") if asset.filename == "metrics.jsonl"),
         key=lambda asset: asset.length,
     )
     assert [line["stage"] for line in lines(report.execution.download_asset(newest))] == ["fit", "test"]
     assert len(ml.find_executions()) == 1
 
 
-def test_a_checkpoint_can_be_read_after_the_end(made: Callable[[Any], Execution]) -> None:
-    """What the framework may read again, to test with its best, lies where it was written."""
-    report = TrainingReporter(made)
+def test_checkpoint_is_readable_after_end(factory: Callable[[Any], Execution]) -> None:
+    """After the upload, a checkpoint of an owned execution is still at its path."""
+    report = TrainingReporter(factory)
     report.begin_fit()
-    path = epoch(report, 1, loss=1.0)
+    path = train_epoch(report, 1, loss=1.0)
     report.end_fit()
     assert report.execution.status is Status.completed
     assert path is not None
     assert path.read_text() == "w1"
 
 
-def test_a_with_holds_an_execution_of_its_own(ml: DerivaML, made: Callable[[Any], Execution]) -> None:
-    """In a ``with``, several fits and a test are one run, which ends with it."""
-    with TrainingReporter(made) as report:
+def test_with_block_keeps_own_execution_open(ml: DerivaML, factory: Callable[[Any], Execution]) -> None:
+    """In a ``with`` block, several fits and a test are one run, which ends with the block."""
+    with TrainingReporter(factory) as report:
         for _ in range(2):
             report.begin_fit(epochs=1)
-            epoch(report, 1, loss=1.0)
+            train_epoch(report, 1, loss=1.0)
             report.end_fit()
             assert report.execution.status is Status.running
         report.end_stage("test", {}, seconds=1.0)
-    (found,) = ml.find_executions()
-    assert found.status is Status.completed
-    assert found.execution_rid == report.execution.execution_rid
+    (run,) = ml.find_executions()
+    assert run.status is Status.completed
+    assert run.execution_rid == report.execution.execution_rid
     assert {"epoch-0001.txt", "fit-2-epoch-0001.txt"} == {
-        asset.filename for asset in found.list_assets("Output") if asset.table == "Model"
+        asset.filename for asset in run.list_assets("Output") if asset.table == "Model"
     }
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("wrong"), Status.failed), (KeyboardInterrupt(), Status.aborted)]
 )
-@pytest.mark.parametrize("held", [True, False])
-def test_a_failure_ends_an_execution_of_its_own(
-    ml: DerivaML, made: Callable[[Any], Execution], error: BaseException, status: Status, held: bool
+@pytest.mark.parametrize("in_with_block", [True, False])
+def test_failure_ends_own_execution(
+    ml: DerivaML, factory: Callable[[Any], Execution], error: BaseException, status: Status, in_with_block: bool
 ) -> None:
-    """Failed or aborted, with what was staged sent; the exception goes up."""
-    report = TrainingReporter(made)
+    """An exception ends an owned execution as failed or aborted, uploads its files, and propagates."""
+    report = TrainingReporter(factory)
 
     def fail() -> None:
         report.begin_fit(epochs=3)
-        epoch(report, 1, loss=1.0)
+        train_epoch(report, 1, loss=1.0)
         try:
             raise error
         except BaseException as raised:
@@ -467,128 +470,128 @@ def test_a_failure_ends_an_execution_of_its_own(
             raise
 
     with pytest.raises(type(error)):
-        if held:
+        if in_with_block:
             with report:
                 fail()
         else:
             fail()
-    (found,) = ml.find_executions()
-    assert found.status is status
-    names = {asset.filename for asset in found.list_assets("Output")}
+    (run,) = ml.find_executions()
+    assert run.status is status
+    names = {asset.filename for asset in run.list_assets("Output")}
     assert {"epoch-0001.txt", "metrics.jsonl", "training.json"} <= names
 
 
-def test_a_second_try_is_a_run_of_its_own(ml: DerivaML, made: Callable[[Any], Execution]) -> None:
-    """After a failed fit the next one of the same reporter is a new execution."""
-    report = TrainingReporter(made)
+def test_fit_after_failure_is_new_execution(ml: DerivaML, factory: Callable[[Any], Execution]) -> None:
+    """After a failed fit, the next fit of the same reporter is a new execution."""
+    report = TrainingReporter(factory)
     report.begin_fit()
     report.fail(ValueError("wrong"))
     report.begin_fit()
-    epoch(report, 1, loss=1.0)
+    train_epoch(report, 1, loss=1.0)
     report.end_fit()
-    assert [found.status for found in ml.find_executions()] == [Status.completed, Status.failed]
+    assert [run.status for run in ml.find_executions()] == [Status.completed, Status.failed]
 
 
-def test_a_mistake_in_the_options_leaves_nothing_running(ml: DerivaML, made: Callable[[Any], Execution]) -> None:
-    """An unknown asset type is loud when the fit begins, and the execution that was made for it says failed."""
-    report = TrainingReporter(made, checkpoint_types=("Modell",))
+def test_invalid_option_fails_own_execution(ml: DerivaML, factory: Callable[[Any], Execution]) -> None:
+    """An unknown asset type raises when the fit begins, and the new execution is failed."""
+    report = TrainingReporter(factory, checkpoint_types=("Modell",))
     with pytest.raises(UnknownTerm):
         report.begin_fit()
-    (found,) = ml.find_executions()
-    assert found.status is Status.failed
+    (run,) = ml.find_executions()
+    assert run.status is Status.failed
 
 
-# Sent when
+# Uploads
 
 
-def test_streaming_sends_what_nothing_supersedes(ml: DerivaML, execution: Execution) -> None:
-    """With ``upload="stream"`` a checkpoint is in the store while the training goes on, where all are kept."""
+def test_stream_uploads_final_checkpoints(ml: DerivaML, execution: Execution) -> None:
+    """With ``upload="stream"`` and all checkpoints kept, each is uploaded during training."""
     with execution:
         report = TrainingReporter(execution, checkpoints="all", upload="stream")
-        epoch(report, 1, loss=1.0)
+        train_epoch(report, 1, loss=1.0)
         assert report._worker.drain(60)
         assert set(outputs(ml, execution, "Model")) == {"epoch-0001.txt"}
-        epoch(report, 2, loss=0.5)
+        train_epoch(report, 2, loss=0.5)
         report.end_fit()
-    found = outputs(ml, execution, "Model")
-    assert {name: set(asset.asset_types) - {"Model_File"} for name, asset in found.items()} == {
+    assets = outputs(ml, execution, "Model")
+    assert {name: set(asset.asset_types) - {"Model_File"} for name, asset in assets.items()} == {
         "epoch-0001.txt": set(),
         "epoch-0002.txt": BEST | LAST,
     }
 
 
-def test_streaming_leaves_what_may_be_superseded(ml: DerivaML, execution: Execution) -> None:
-    """The best and the last wait for the end, since a name that was deleted on a server is burnt."""
+def test_stream_keeps_superseded_checkpoints_local(ml: DerivaML, execution: Execution) -> None:
+    """The best and the last are uploaded at the end, since a deleted name on a server cannot be reused."""
     with execution:
         report = TrainingReporter(execution, upload="stream")
         for number in (1, 2, 3):
-            epoch(report, number, loss=1.0)
+            train_epoch(report, number, loss=1.0)
         assert report._worker.drain(60)
         assert outputs(ml, execution, "Model") == {}
         report.end_fit()
     assert set(outputs(ml, execution, "Model")) == {"epoch-0001.txt", "epoch-0003.txt"}
 
 
-def test_a_stream_that_breaks_ends_no_training(
-    ml: DerivaML, execution: Execution, line: Line, caplog: pytest.LogCaptureFixture
+def test_failed_stream_upload(
+    ml: DerivaML, execution: Execution, catalog_link: CatalogLink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What cannot be sent while the training goes on is sent at its end; where that fails, the error says how."""
+    """A failed upload during training is retried at the end; if it fails again, the error says what to do."""
     with pytest.raises(UploadFailed, match="Call upload_execution_outputs"), execution:
         report = TrainingReporter(execution, checkpoints="all", upload="stream")
-        line.is_cut = True
-        epoch(report, 1, loss=1.0)
+        catalog_link.is_down = True
+        train_epoch(report, 1, loss=1.0)
         assert report._worker.drain(60)
-        assert "is tried again at the end of the fit" in caplog.text
+        assert "retrying at the end of the fit" in caplog.text
         report.end_fit()
-    line.is_cut = False
+    catalog_link.is_down = False
     ml.restore_execution(execution.execution_rid).upload_execution_outputs()
     assert set(outputs(ml, execution, "Model")) == {"epoch-0001.txt"}
 
 
-# Going on
+# Resuming
 
 
-def test_a_resumed_training_is_linked_to_the_earlier_run(ml: DerivaML, new_execution: Callable[[], Execution]) -> None:
-    """The checkpoint that a fit goes on from is an input of its execution, and the best score goes on."""
+def test_resumed_training_is_linked(ml: DerivaML, new_execution: Callable[[], Execution]) -> None:
+    """The resumed checkpoint is an input of the new execution, and its best value counts."""
     with new_execution() as first:
         report = TrainingReporter(first)
-        path = epoch(report, 1, loss=0.1)
+        path = train_epoch(report, 1, loss=0.1)
         state = report.state()
         report.end_fit()
         assert path is not None
         with new_execution() as second:
-            going_on = TrainingReporter(second, checkpoints="best")
-            going_on.resume_from(json.loads(json.dumps(state)), path)
-            going_on.begin_fit(epochs=3)
-            assert epoch(going_on, 2, loss=0.5) is None
-            assert epoch(going_on, 3, loss=0.05) is not None
-            going_on.end_fit()
+            resumed = TrainingReporter(second, checkpoints="best")
+            resumed.resume_from(json.loads(json.dumps(state)), path)
+            resumed.begin_fit(epochs=3)
+            assert train_epoch(resumed, 2, loss=0.5) is None
+            assert train_epoch(resumed, 3, loss=0.05) is not None
+            resumed.end_fit()
     (read,) = second.list_assets("Input")
     (written,) = [asset for asset in first.list_assets("Output") if asset.table == "Model"]
     assert read.rid == written.rid
-    facts = json.loads((second.working_dir / "training.json").read_text())["fits"][0]
-    assert facts["resumed_from"] == {"execution": first.execution_rid, "checkpoint": str(path)}
+    summary = json.loads((second.working_dir / "training.json").read_text())["fits"][0]
+    assert summary["resumed_from"] == {"execution": first.execution_rid, "checkpoint": str(path)}
 
 
-def test_a_checkpoint_of_a_killed_run_is_sent_for_it(ml: DerivaML, new_execution: Callable[[], Execution]) -> None:
-    """Where the earlier run staged the checkpoint and did not live to send it, it is sent when it is gone on from."""
+def test_resume_uploads_checkpoint_of_killed_run(ml: DerivaML, new_execution: Callable[[], Execution]) -> None:
+    """A checkpoint that a killed run staged is uploaded for that run when a training resumes from it."""
     first = new_execution()
     report = TrainingReporter(first, upload="never")
-    path = epoch(report, 1, loss=0.1)
+    path = train_epoch(report, 1, loss=0.1)
     with new_execution() as second:
-        going_on = TrainingReporter(second)
-        going_on.resume_from(report.state(), path)
-        going_on.begin_fit()
-        epoch(going_on, 2, loss=0.05)
-        going_on.end_fit()
+        resumed = TrainingReporter(second)
+        resumed.resume_from(report.state(), path)
+        resumed.begin_fit()
+        train_epoch(resumed, 2, loss=0.05)
+        resumed.end_fit()
     assert [asset.filename for asset in second.list_assets("Input")] == ["epoch-0001.txt"]
     assert set(outputs(ml, first, "Model")) == {"epoch-0001.txt"}
 
 
-def test_a_foreign_checkpoint_is_warned_about(
+def test_foreign_checkpoint_is_not_an_input(
     ml: DerivaML, new_execution: Callable[[], Execution], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file that the earlier run does not know is no input; a warning and training.json name it."""
+    """A file that is not an output of the earlier run is no input; a warning and training.json name it."""
     first = new_execution()
     other = tmp_path / "other.ckpt"
     other.write_text("x")
@@ -598,56 +601,56 @@ def test_a_foreign_checkpoint_is_warned_about(
         report.begin_fit()
         report.end_fit()
     assert second.list_assets("Input") == []
-    assert "is no output of execution" in caplog.text
+    assert "is not an output of execution" in caplog.text
 
 
-def test_the_same_run_goes_on(ml: DerivaML, made: Callable[[Any], Execution]) -> None:
-    """Asked for by name, a resumed fit goes on in the execution that the checkpoint tells of."""
-    report = TrainingReporter(made)
+def test_resume_same(ml: DerivaML, factory: Callable[[Any], Execution]) -> None:
+    """With ``resume="same"``, a resumed fit continues the execution of the checkpoint."""
+    report = TrainingReporter(factory)
     report.begin_fit(epochs=2)
-    path = epoch(report, 1, loss=0.5)
+    path = train_epoch(report, 1, loss=0.5)
     state = report.state()
     report.fail(KeyboardInterrupt())
-    again = TrainingReporter(made, resume="same")
+    again = TrainingReporter(factory, resume="same")
     again.resume_from(state, path)
     again.begin_fit(epochs=2)
     assert again.execution.status is Status.running
-    epoch(again, 2, loss=0.25)
+    train_epoch(again, 2, loss=0.25)
     again.end_fit()
-    (found,) = ml.find_executions()
-    assert found.status is Status.completed
-    assert {asset.filename for asset in found.list_assets("Output") if asset.table == "Model"} == {
+    (run,) = ml.find_executions()
+    assert run.status is Status.completed
+    assert {asset.filename for asset in run.list_assets("Output") if asset.table == "Model"} == {
         "epoch-0001.txt",
         "fit-2-epoch-0002.txt",
     }
     newest = max(
-        (asset for asset in found.list_assets("Output") if asset.filename == "metrics.jsonl"),
+        (asset for asset in run.list_assets("Output") if asset.filename == "metrics.jsonl"),
         key=lambda asset: asset.length,
     )
     assert [(line["fit"], line["epoch"]) for line in lines(again.execution.download_asset(newest))] == [(1, 1), (2, 2)]
 
 
 @pytest.mark.parametrize("state", [{}, {"execution": 7}, {"execution": "1-A", "best": {"name": "loss"}}, {"best": 3}])
-def test_a_state_of_another_version_is_no_mistake(state: dict[str, object]) -> None:
-    """What a checkpoint carries is read as far as it is understood."""
+def test_state_of_another_version(state: dict[str, object]) -> None:
+    """Unknown forms of the stored state are ignored."""
     from deriva_ml_core.training.resume import ResumeState
 
     assert ResumeState.from_state(state, None).best is None
 
 
-def test_the_words_of_the_options_are_the_options() -> None:
-    """Every keyword is an option and every option a keyword."""
+def test_kwargs_match_options() -> None:
+    """`TrainingKwargs` and `TrainingOptions` have the same names."""
     assert set(TrainingKwargs.__annotations__) == set(TrainingOptions.model_fields)
 
 
-def test_an_unknown_option_is_named(execution: Execution) -> None:
-    """A misspelt option is refused, and the known ones are listed."""
+def test_unknown_option(execution: Execution) -> None:
+    """A misspelt option is refused, and the error lists the options."""
     with pytest.raises(ConfigurationError, match=r"save_every.*The options are checkpoints"):
         TrainingReporter(execution, save_every=3)  # type: ignore[call-arg]
 
 
-def test_a_full_disk_loses_no_line(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines that the disk refuses, whole or in part, are written when it has room, each once and in order."""
+def test_full_disk_loses_no_line(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that a full disk refuses, whole or in part, are written later, once and in order."""
     import errno
     import os
 
@@ -670,17 +673,17 @@ def test_a_full_disk_loses_no_line(execution: Execution, monkeypatch: pytest.Mon
     assert [line["epoch"] for line in lines(execution.working_dir / "metrics.jsonl")] == [1, 2, 3, 4, 5]
 
 
-def test_our_own_lines_are_quiet(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
-    """A training that goes well logs no warning."""
+def test_successful_training_logs_no_warning(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """A successful training logs no warning."""
     with caplog.at_level(logging.WARNING), execution:
         report = TrainingReporter(execution)
-        epoch(report, 1, loss=1.0)
+        train_epoch(report, 1, loss=1.0)
         report.end_fit()
     assert caplog.text == ""
 
 
-def test_reporters_that_were_made_before_the_fits_keep_each_others_settings(execution: Execution) -> None:
-    """Of a search that makes all its reporters first, ``training.json`` tells of all fits."""
+def test_reporters_share_training_summary(execution: Execution) -> None:
+    """If all reporters are created before the first fit, ``training.json`` has all fits."""
     with execution:
         reports = [TrainingReporter(execution, upload="never", curves=False) for _ in range(2)]
         for number, report in enumerate(reports, start=1):
@@ -694,8 +697,8 @@ def test_reporters_that_were_made_before_the_fits_keep_each_others_settings(exec
     ]
 
 
-def test_an_interrupt_while_the_end_waits_is_recorded(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C again, while what is done beside the training is waited for, leaves no own execution running."""
+def test_ctrl_c_during_drain(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second Ctrl-C while waiting for background work leaves no owned execution running."""
 
     def interrupted(self: TrainingReporter) -> None:
         raise KeyboardInterrupt
@@ -708,8 +711,8 @@ def test_an_interrupt_while_the_end_waits_is_recorded(ml: DerivaML, monkeypatch:
     assert (report.execution.status, report.execution.status_detail) == (Status.failed, "ValueError: no data")
 
 
-def test_ctrl_c_waits_for_no_upload_that_hangs(ml: DerivaML, line: Line) -> None:
-    """An upload beside the training that does not come to its end holds the way out no longer than the drain lasts."""
+def test_ctrl_c_does_not_wait_for_hanging_upload(ml: DerivaML, catalog_link: CatalogLink) -> None:
+    """After Ctrl-C, a hanging background upload delays the exit by at most ``exit_timeout``."""
     may_go_on, main = threading.Event(), threading.current_thread()
 
     def hang(name: str) -> None:
@@ -719,11 +722,11 @@ def test_ctrl_c_waits_for_no_upload_that_hangs(ml: DerivaML, line: Line) -> None
     options: TrainingKwargs = {"upload": "stream", "checkpoints": "all", "exit_timeout": 0.1, "curves": False}
     report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), **options)
     report.begin_fit(epochs=1)
-    line.heard = hang
-    epoch(report, 1, loss=1.0)
+    catalog_link.on_call = hang
+    train_epoch(report, 1, loss=1.0)
     report.fail(KeyboardInterrupt())
     assert report.execution.status is Status.aborted
-    assert kept(report.execution)
+    assert staged_types(report.execution)
     may_go_on.set()
     assert report._worker.drain(60)
-    assert not kept(report.execution)
+    assert not staged_types(report.execution)

@@ -1,4 +1,4 @@
-"""What the tests of trainings share: a line to the catalog that can be cut, and a look at what was recorded."""
+"""Helpers for tests of trainings: a catalog connection that can fail, and readers of the record."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl
 
 
-class Line:
-    """A plugin that stands between DerivaML and its catalog; while it is cut, each call fails."""
+class CatalogLink:
+    """A plugin between DerivaML and its catalog; while it is down, each call fails."""
 
     def __init__(self) -> None:
-        self.is_cut = False
-        self.heard: Callable[[str], object] = lambda name: None
-        """Told the name of each call."""
+        self.is_down = False
+        self.on_call: Callable[[str], object] = lambda name: None
+        """Called with the name of each catalog call."""
 
     @hookimpl(wrapper=True)
     def connect(self, address: Address) -> Iterator[None]:
@@ -29,32 +29,32 @@ class Line:
 
 
 class _Distant:
-    KEPT = ("model", "name")
-    """What needs no line, as it is kept on this side."""
+    LOCAL = ("model", "name")
+    """Attributes that need no connection."""
 
-    def __init__(self, catalog: Catalog, line: Line) -> None:
+    def __init__(self, catalog: Catalog, catalog_link: CatalogLink) -> None:
         self._catalog = catalog
-        self._line = line
+        self._link = catalog_link
 
     def __getattr__(self, name: str) -> Any:
-        if self._line.is_cut and name not in self.KEPT:
-            raise CatalogUnavailable("The line to the catalog is cut.")
-        if name not in self.KEPT:
-            self._line.heard(name)
+        if self._link.is_down and name not in self.LOCAL:
+            raise CatalogUnavailable("The connection to the catalog is down.")
+        if name not in self.LOCAL:
+            self._link.on_call(name)
         return getattr(self._catalog, name)
 
 
-def told(execution: Execution) -> list[str]:
-    """The words of all statuses so far that say something, without their times."""
+def status_messages(execution: Execution) -> list[str]:
+    """Return the messages of all statuses so far, without durations."""
     messages = [status.message for status in execution.list_statuses() if status.message]
     return [message.partition(" (")[0] for message in messages]
 
 
 def outputs(ml: DerivaML, execution: Execution, table: str) -> dict[str, Any]:
-    """The output assets of one table by file name, as the catalog has them, each verified."""
-    found = [
+    """Return the output assets of one table in the catalog by file name, each verified."""
+    assets = [
         asset for asset in ml.lookup_execution(execution.execution_rid).list_assets("Output") if asset.table == table
     ]
-    for asset in found:
+    for asset in assets:
         ml.verify_asset(asset)
-    return {asset.filename: asset for asset in found}
+    return {asset.filename: asset for asset in assets}

@@ -1,4 +1,4 @@
-"""However a training with Keras ends: the right state, every point emitted, the checkpoints that were whole."""
+"""Record of a Keras training for every way it can end: status, every metric, and complete checkpoints."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from keras_trainings import facts, lines
-from trainings import outputs
+from keras_helpers import fit_summaries, metrics_lines
+from training_helpers import outputs
 
 from deriva_ml import DerivaML
 from deriva_ml_core.definitions import Status
 
-SCRIPT = Path(__file__).parent / "keras_endings.py"
+SCRIPT = Path(__file__).parent / "keras_exit_program.py"
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a training ends, and what is on record then."""
+    """Expected record of a way to end."""
 
     name: str
     status: Status
@@ -45,8 +45,8 @@ NAMES = [f"{each.name}{own}" for each in ENDINGS for own in ("", "-own")]
 
 
 @dataclass(frozen=True)
-class Ended:
-    """All trainings, ended."""
+class EndedTrainings:
+    """All trainings, after their end."""
 
     folder: Path
     home: Path
@@ -54,8 +54,8 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """Each ending happened, in a process of its own, in one catalog."""
+def ended(tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
+    """Run each ending in its own process, in one catalog."""
     folder = tmp_path_factory.mktemp("endings")
     environ = {**os.environ, "KERAS_BACKEND": "torch", "DERIVA_ML_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -63,15 +63,13 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     )
     assert done.returncode == 0, done.stderr
     codes = {name: int(code) for name, _, code in (line.partition(" ") for line in done.stdout.splitlines())}
-    return Ended(folder, folder / "home", codes)
+    return EndedTrainings(folder, folder / "home", codes)
 
 
 @pytest.mark.parametrize("own", ["", "-own"], ids=["with", "own"])
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
-def test_nothing_is_lost_however_it_ends(
-    ended: Ended, ending: Ending, own: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """State, exit code, every point emitted, why each fit ended, and the last whole checkpoint, known as that."""
+def test_ending_is_recorded(ended: EndedTrainings, ending: Ending, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status, exit code, every metric, the outcome of each fit and the last complete checkpoint are recorded."""
     monkeypatch.setenv("DERIVA_ML_HOME", str(ended.home))
     name = ending.name + own
     ml = DerivaML()
@@ -80,12 +78,12 @@ def test_nothing_is_lost_however_it_ends(
     assert ending.detail in execution.status_detail
     assert ended.codes[name] in ending.codes
     emitted = (ended.folder / f"{name}.points").read_text().splitlines()
-    kept = lines(execution, stage="fit")
+    kept = metrics_lines(execution, stage="fit")
     assert [(each["by"], each["epoch"]) for each in kept] == [
         (by, int(epoch)) for by, epoch, _ in (point.split(" ", 2) for point in emitted)
     ]
-    assert len(lines(execution, stage="test")) == (ending.name == "twice")
-    assert tuple(fit["outcome"] for fit in facts(execution) if "outcome" in fit) == ending.outcomes
+    assert len(metrics_lines(execution, stage="test")) == (ending.name == "twice")
+    assert tuple(fit["outcome"] for fit in fit_summaries(execution) if "outcome" in fit) == ending.outcomes
     execution.upload_execution_outputs()
     assert "Last_Checkpoint" in outputs(ml, execution, "Model")[ending.last].asset_types
     assert "metrics.jsonl" in outputs(ml, execution, "Execution_Metadata")

@@ -1,0 +1,433 @@
+"""Record of Keras fits, evaluations and predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from keras_helpers import (
+    NUMPY_2,
+    POINTS,
+    SUMS,
+    CallAtEpoch,
+    SetLosses,
+    compile_model,
+    fit,
+    fit_summaries,
+    keras,
+    metrics_lines,
+    staged_types,
+)
+from training_helpers import outputs, status_messages
+
+from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
+from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, ExecutionNotStarted
+from deriva_ml_core.execution import Execution
+from deriva_ml_keras import DerivaMLCallback
+
+pytestmark = [NUMPY_2]
+
+Make = Callable[..., DerivaMLCallback]
+
+
+@pytest.fixture
+def configuration() -> ExecutionConfiguration:
+    """Return a configuration whose workflow has a given source, so that nothing is detected."""
+    workflow = Workflow(name="Own", workflow_type="Training", url="https://example.org/own.py", checksum="0")
+    return ExecutionConfiguration(workflow=workflow)
+
+
+@pytest.fixture
+def own_callback(ml: DerivaML, configuration: ExecutionConfiguration) -> Make:
+    """Factory for callbacks that own their execution."""
+    return lambda **options: DerivaMLCallback(ml=ml, configuration=configuration, **options)
+
+
+# Owned execution
+
+
+def test_own_execution_ends_with_block(ml: DerivaML, own_callback: Make) -> None:
+    """Fit, evaluation and prediction in one ``with`` block are one execution, uploaded at its end."""
+    with own_callback() as recorded:
+        model = compile_model()
+        fit(model, recorded, epochs=1)
+        assert recorded.execution.status is Status.running
+        model.evaluate(POINTS, SUMS, verbose=0, callbacks=[recorded])
+        model.predict(POINTS, verbose=0, callbacks=[recorded])
+    assert recorded.execution.status is Status.completed
+    assert [message.partition(":")[0] for message in status_messages(recorded.execution)] == [
+        "Epoch 1/1",
+        "Test",
+        "Prediction",
+    ]
+    assert list(outputs(ml, recorded.execution, "Model")) == ["epoch-0001.keras"]
+    assert {"metrics.jsonl", "training.json"} <= set(outputs(ml, recorded.execution, "Execution_Metadata"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no more data"), KeyboardInterrupt()])
+def test_own_execution_ends_with_exception(ml: DerivaML, own_callback: Make, error: BaseException) -> None:
+    """An exception ends the owned execution, propagates, and the files so far are uploaded."""
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)), own_callback() as recorded:
+        fit(compile_model(), recorded, CallAtEpoch(1, fail))
+    execution = recorded.execution
+    expected = Status.failed if isinstance(error, RuntimeError) else Status.aborted
+    assert (execution.status, type(error).__name__ in execution.status_detail) == (expected, True)
+    assert set(outputs(ml, execution, "Model")["epoch-0001.keras"].asset_types) > {"Best_Checkpoint", "Last_Checkpoint"}
+    assert type(error).__name__ in fit_summaries(execution)[0]["outcome"]
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+def test_own_execution_requires_with_block(ml: DerivaML, own_callback: Make, call: str) -> None:
+    """Without an execution and a ``with`` block nothing is trained or created; the error has the line to write."""
+    model = compile_model()
+    before = model.get_weights()
+    data = [POINTS] if call == "predict" else [POINTS, SUMS]
+    with pytest.raises(ConfigurationError, match=r"with DerivaMLCallback\(\) as recorded: .*autolog\(\)"):
+        getattr(model, call)(*data, verbose=0, callbacks=[own_callback()])
+    assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
+    assert ml.find_executions() == []
+
+
+def test_execution_and_configuration_are_exclusive(execution: Execution, configuration: ExecutionConfiguration) -> None:
+    """An execution and a configuration together are refused."""
+    with pytest.raises(ConfigurationError, match="either an execution, or"):
+        DerivaMLCallback(execution, configuration=configuration)
+
+
+def test_unknown_option(execution: Execution) -> None:
+    """A misspelt option raises when the callback is created."""
+    with pytest.raises(ConfigurationError, match="every_epoch"):
+        DerivaMLCallback(execution, every_epoch=1)  # type: ignore[call-arg]
+
+
+def test_no_execution_before_first_fit(own_callback: Make) -> None:
+    """The ``with`` block alone creates no execution."""
+    with own_callback() as recorded, pytest.raises(ExecutionNotStarted):
+        recorded.execution  # noqa: B018
+
+
+# Epochs and steps
+
+
+def test_log_every_n_steps(execution: Execution) -> None:
+    """Each second step has a line with its metrics, numbered across epochs, besides those of epochs."""
+    with execution:
+        fit(compile_model(), DerivaMLCallback(execution, log_every_n_steps=2, upload="never"), epochs=2)
+    assert [(line["epoch"], line["step"]) for line in metrics_lines(execution, by="step")] == [
+        (1, 2),
+        (1, 4),
+        (2, 6),
+        (2, 8),
+    ]
+    assert all(set(line["values"]) == {"loss", "mae"} for line in metrics_lines(execution, by="step"))
+    assert [line["step"] for line in metrics_lines(execution, by="epoch")] == [4, 8]
+
+
+def test_every_n_steps(execution: Execution) -> None:
+    """``every_n_steps`` reports statuses within an epoch."""
+    with execution:
+        fit(compile_model(), DerivaMLCallback(execution, every_n_steps=3, upload="never"), epochs=1)
+    assert [message.partition(":")[0] for message in status_messages(execution)] == ["Epoch 1/1, step 3", "Epoch 1/1"]
+
+
+def test_no_batch_hook_without_step_options(execution: Execution) -> None:
+    """Without step options there is no batch-end hook, so Keras reads step metrics in the background."""
+    assert getattr(DerivaMLCallback(execution).on_train_batch_end, "_is_default", False)
+    assert not getattr(DerivaMLCallback(execution, log_every_n_steps=1).on_train_batch_end, "_is_default", False)
+
+
+def test_gradient_accumulation(execution: Execution) -> None:
+    """With ``gradient_accumulation_steps``, a step is an optimizer step, in step and epoch lines."""
+    model = compile_model(keras.optimizers.SGD(0.01, gradient_accumulation_steps=2))
+    with execution:
+        fit(model, DerivaMLCallback(execution, log_every_n_steps=1, upload="never"), epochs=2)
+    assert [line["step"] for line in metrics_lines(execution, by="step")] == [1, 2, 3, 4]
+    assert [line["step"] for line in metrics_lines(execution, by="epoch")] == [2, 4]
+
+
+def test_model_without_keras_optimizer(execution: Execution) -> None:
+    """Without a Keras optimizer, as in a GAN with two of its own, batches are counted."""
+
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+        def train_step(self, data: Any) -> Any:
+            return {"loss": 0.5}
+
+    model = Own()
+    model.compile(optimizer=None, loss="mse")
+    with execution:
+        fit(model, DerivaMLCallback(execution, log_every_n_steps=3, checkpoints="none", upload="never"), epochs=2)
+    assert [line["step"] for line in metrics_lines(execution, by="step")] == [3, 6]
+    assert [line["step"] for line in metrics_lines(execution, by="epoch")] == [4, 8]
+    assert "learning_rates" not in metrics_lines(execution, by="epoch")[0]
+
+
+def test_samples_with_smaller_last_batch(execution: Execution) -> None:
+    """Batches of 10 of 32 samples make 32 samples an epoch."""
+    with execution:
+        compile_model().fit(
+            POINTS, SUMS, batch_size=10, verbose=0, callbacks=[DerivaMLCallback(execution, upload="never")]
+        )
+    (line,) = metrics_lines(execution, by="epoch")
+    assert line["samples_per_second"] * line["seconds"] == pytest.approx(32, rel=1e-3)
+
+
+def test_data_of_unknown_length(execution: Execution) -> None:
+    """A generator without length and batch size still has steps and metrics."""
+
+    def batches() -> Any:
+        for start in range(0, 24, 8):
+            yield POINTS[start : start + 8], SUMS[start : start + 8]
+
+    with execution:
+        compile_model().fit(batches(), verbose=0, callbacks=[DerivaMLCallback(execution, upload="never")])
+    (line,) = metrics_lines(execution, by="epoch")
+    assert (line["step"], "samples_per_second" in line) == (3, False)
+
+
+def test_torch_dataloader(execution: Execution) -> None:
+    """The batch size of a DataLoader is recorded and used to count samples."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    data = DataLoader(TensorDataset(torch.tensor(POINTS), torch.tensor(SUMS)), batch_size=16)
+    with execution:
+        compile_model().fit(data, verbose=0, callbacks=[DerivaMLCallback(execution)])
+    (line,) = metrics_lines(execution, by="epoch")
+    assert line["samples_per_second"] * line["seconds"] == pytest.approx(32, rel=1e-3)
+    assert fit_summaries(execution)[0]["settings"]["batch_size"] == 16
+
+
+# Learning rates
+
+
+def test_learning_rate_schedule(execution: Execution) -> None:
+    """The rate of a schedule at the epoch's end is recorded under the optimizer's name."""
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=4, decay_rate=0.5)
+    with execution:
+        fit(compile_model(keras.optimizers.SGD(schedule)), DerivaMLCallback(execution, upload="never"), epochs=2)
+    rates = [line["learning_rates"]["SGD"] for line in metrics_lines(execution, by="epoch")]
+    assert rates == pytest.approx([0.05, 0.025])
+
+
+@pytest.mark.parametrize("callback_first", [True, False])
+def test_learning_rate_before_reduction(execution: Execution, callback_first: bool) -> None:
+    """An epoch has the rate it was trained with, even if ReduceLROnPlateau lowers it at its end."""
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", mode="max", factor=0.1, patience=1, min_delta=1e6)
+    recorded = DerivaMLCallback(execution, upload="never")
+    with execution:
+        fit(
+            compile_model(keras.optimizers.SGD(0.01)), *([recorded, plateau] if callback_first else [plateau, recorded])
+        )
+    rates = [line["learning_rates"]["SGD"] for line in metrics_lines(execution, by="epoch")]
+    assert rates == pytest.approx([0.01, 0.01, 0.001])
+
+
+# Stages
+
+
+def test_validation_within_fit_is_no_stage(execution: Execution) -> None:
+    """The validation at an epoch's end is part of the epoch's metrics only."""
+    with execution:
+        fit(compile_model(), DerivaMLCallback(execution, upload="never"), validation_data=(POINTS, SUMS), epochs=2)
+    assert [line["stage"] for line in metrics_lines(execution)] == ["fit", "fit"]
+    assert "val_loss" in metrics_lines(execution)[0]["values"]
+
+
+def test_evaluation_within_fit_is_a_test(execution: Execution) -> None:
+    """An evaluation that a callback runs on its own data is a test; the fit continues."""
+    model, recorded = compile_model(), DerivaMLCallback(execution, upload="never")
+    with execution:
+        evaluate = CallAtEpoch(0, lambda: model.evaluate(POINTS, SUMS, verbose=0, callbacks=[recorded]), end=True)
+        fit(model, recorded, evaluate, validation_data=(POINTS, SUMS), epochs=2)
+    assert [line["stage"] for line in metrics_lines(execution)] == ["fit", "test", "fit"]
+
+
+def test_evaluation_after_failed_fit_is_a_test(execution: Execution) -> None:
+    """An evaluation after a failed fit, whose end Keras does not report, is a test."""
+    model, recorded = compile_model(), DerivaMLCallback(execution, upload="never")
+    with execution:
+        with pytest.raises(ZeroDivisionError):
+            fit(model, recorded, CallAtEpoch(1, lambda: 1 / 0))
+        model.evaluate(POINTS, SUMS, verbose=0, callbacks=[recorded])
+    assert [line["stage"] for line in metrics_lines(execution)] == ["fit", "test"]
+    assert metrics_lines(execution, stage="test")[0]["step"] == 5 - 1
+
+
+def test_evaluation_without_fit(execution: Execution) -> None:
+    """``evaluate`` is recorded without a fit."""
+    with execution:
+        compile_model().evaluate(POINTS, SUMS, verbose=0, callbacks=[DerivaMLCallback(execution, upload="never")])
+    assert [(line["stage"], set(line["values"])) for line in metrics_lines(execution)] == [("test", {"loss", "mae"})]
+
+
+def test_fits_are_numbered(execution: Execution) -> None:
+    """Fits in one execution are numbered in the metrics and in training.json."""
+    model, recorded = compile_model(), DerivaMLCallback(execution)
+    with execution:
+        fit(model, recorded, epochs=1)
+        fit(model, recorded, epochs=3, initial_epoch=1)
+    told_of = [(line["fit"], line["epoch"], line["step"]) for line in metrics_lines(execution)]
+    assert told_of == [(1, 1, 4), (2, 2, 8), (2, 3, 12)]
+    assert [(each["fit"], each["outcome"]) for each in fit_summaries(execution)] == [(1, "completed"), (2, "completed")]
+
+
+def test_failed_fit_followed_by_another(execution: Execution) -> None:
+    """A fit whose exception user code catches is recorded as interrupted by the next fit."""
+    model, recorded = compile_model(), DerivaMLCallback(execution)
+    with execution:
+        with pytest.raises(ZeroDivisionError):
+            fit(model, recorded, CallAtEpoch(1, lambda: 1 / 0))
+        fit(model, recorded, epochs=1)
+    assert [each["outcome"] for each in fit_summaries(execution)] == ["interrupted by another fit", "completed"]
+
+
+def test_ranks_above_zero_record_nothing(execution: Execution) -> None:
+    """In a process of a rank above 0 the callback records nothing."""
+    follower = Execution(execution._connection, execution._row, execution.working_dir, rank=1)
+    recorded = DerivaMLCallback(follower)
+    with execution, follower:
+        model = compile_model()
+        fit(model, recorded, epochs=1)
+        model.evaluate(POINTS, SUMS, verbose=0, callbacks=[recorded])
+        assert list(follower.working_dir.rglob("*.keras")) == []
+    assert status_messages(execution) == []
+    assert not (execution.working_dir / "metrics.jsonl").exists()
+
+
+# Why a fit ended
+
+
+def outcome(execution: Execution, *callbacks: Any, **options: Any) -> str:
+    """Return the recorded outcome of a fit."""
+    with execution:
+        fit(compile_model(), *callbacks, DerivaMLCallback(execution, upload="never"), **options)
+    return str(fit_summaries(execution)[0]["outcome"])
+
+
+def test_early_stopping(execution: Execution) -> None:
+    """The stopped epoch, the reason, the best epoch and the restored weights are in the status and the summary."""
+    early = keras.callbacks.EarlyStopping("loss", patience=2, restore_best_weights=True)
+    reason = outcome(execution, SetLosses(3.0, 1.0, 2.0, 1.5, 1.0), early, epochs=5)
+    assert reason == (
+        "early stopping in epoch 4: loss did not improve in 2 epochs (best 1 in epoch 2, patience 2); "
+        "the weights of epoch 2 were restored"
+    )
+    assert status_messages(execution)[-1] == f"Fit ended after 4 of 5 epochs: {reason}".partition(" (")[0]
+
+
+def test_restored_weights_of_complete_fit(execution: Execution) -> None:
+    """Keras restores the best weights even if training was not stopped; the outcome says so."""
+    early = keras.callbacks.EarlyStopping("loss", patience=5, restore_best_weights=True)
+    assert outcome(execution, SetLosses(3.0, 1.0, 2.0), early) == "the weights of epoch 2 were restored"
+
+
+def test_nan_loss(execution: Execution) -> None:
+    """TerminateOnNaN is the outcome of the fit, and NaN is in the metrics."""
+    model = compile_model(keras.optimizers.SGD(1e30))
+    recorded = DerivaMLCallback(execution, upload="never")
+    with execution:
+        fit(model, keras.callbacks.TerminateOnNaN(), recorded, epochs=9)
+    assert fit_summaries(execution)[0]["outcome"].startswith("TerminateOnNaN in epoch 1: the loss was ")
+    assert not math.isfinite(metrics_lines(execution)[-1]["values"]["loss"])
+
+
+def test_stop_training(execution: Execution) -> None:
+    """``model.stop_training`` set by user code is the outcome of the fit."""
+    model = compile_model()
+    stop = CallAtEpoch(1, lambda: setattr(model, "stop_training", True), end=True)
+    with execution:
+        fit(model, DerivaMLCallback(execution, upload="never"), stop)
+    assert fit_summaries(execution)[0]["outcome"] == "model.stop_training was set in epoch 2"
+
+
+def test_failure_in_user_execution(execution: Execution) -> None:
+    """After an exception, the execution's end records the outcome and the best and last checkpoints."""
+    with pytest.raises(ZeroDivisionError), execution:
+        fit(compile_model(), DerivaMLCallback(execution, monitor="loss"), CallAtEpoch(2, lambda: 1 / 0))
+    assert fit_summaries(execution)[0]["outcome"] == "ZeroDivisionError: division by zero"
+    types = set().union(*staged_types(execution).values())
+    assert types == {"Model_File", "Best_Checkpoint", "Last_Checkpoint"}
+
+
+# Several callbacks, settings
+
+
+def test_two_callbacks_for_one_execution(execution: Execution, own_callback: Make) -> None:
+    """The second warns once and records nothing, with the same execution or without one."""
+    one, other = DerivaMLCallback(execution, upload="never"), DerivaMLCallback(execution, upload="never")
+    with execution, own_callback() as third:
+        with pytest.warns(DerivaMLWarning, match="two DerivaMLCallbacks") as warned:
+            fit(compile_model(), one, other, epochs=1)
+            fit(compile_model(), one, other, epochs=1)
+        assert sum(each.category is DerivaMLWarning for each in warned) == 1
+        with pytest.warns(DerivaMLWarning, match="two DerivaMLCallbacks"):
+            fit(compile_model(), one, third, epochs=1)
+    assert [line["fit"] for line in metrics_lines(execution)] == [1, 2, 3]
+
+
+def test_two_callbacks_for_two_executions(execution: Execution, new_execution: Callable[[], Execution]) -> None:
+    """Each of two executions has the fit."""
+    other = new_execution()
+    with execution, other:
+        fit(
+            compile_model(),
+            DerivaMLCallback(execution, upload="never"),
+            DerivaMLCallback(other, upload="never"),
+            epochs=1,
+        )
+    assert len(metrics_lines(execution)) == len(metrics_lines(other)) == 1
+
+
+def test_settings_are_recorded(execution: Execution) -> None:
+    """Model, optimizer, loss, batches, seed, backend and other callbacks are in training.json."""
+    with execution:
+        fit(compile_model(), DerivaMLCallback(execution), keras.callbacks.EarlyStopping("loss", patience=7))
+    settings = fit_summaries(execution)[0]["settings"]
+    assert settings["compiled"]["optimizer"]["class_name"] == "Adam"
+    assert settings["compiled"]["loss"] == "mse"
+    assert [layer["class_name"] for layer in settings["model"]["config"]["layers"]] == [
+        "InputLayer",
+        "Dense",
+        "Dropout",
+        "Dense",
+    ]
+    assert settings["summary"]["parameters"] == settings["summary"]["trainable_parameters"] == 3 * 8 + 8 + 8 + 1
+    assert {name: settings[name] for name in ("backend", "batch_size", "epochs", "seed", "dtype_policy")} == {
+        "backend": "torch",
+        "batch_size": 8,
+        "epochs": 3,
+        "seed": 0,
+        "dtype_policy": "float32",
+    }
+    early = next(each for each in settings["callbacks"] if each["class"] == "EarlyStopping")
+    assert (early["monitor"], early["patience"]) == ("loss", 7)
+
+
+def test_unreadable_settings_are_left_out(execution: Execution) -> None:
+    """A model without a configuration is trained and recorded without it."""
+
+    class Shy(keras.Sequential):  # type: ignore[misc]
+        def get_config(self) -> Any:
+            raise RuntimeError("not readable")
+
+    model = Shy([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with execution:
+        fit(model, DerivaMLCallback(execution, checkpoints="none"), epochs=1)
+    assert "model" not in fit_summaries(execution)[0]["settings"]
+    assert fit_summaries(execution)[0]["settings"]["summary"]["parameters"] == 4
