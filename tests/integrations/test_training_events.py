@@ -267,8 +267,8 @@ class RecordWatcher:
         if call.hook == "status_changed":
             return "status"
         if call.hook == "asset_registered":
-            return f"staged {self._short(call.news.filename)}"
-        sent = sorted(self._short(asset.filename) for assets in call.news.sent.values() for asset in assets)
+            return f"staged {self._short(call.payload.filename)}"
+        sent = sorted(self._short(asset.filename) for assets in call.payload.sent.values() for asset in assets)
         return f"uploaded {' '.join(sent)}"
 
     def _short(self, name: str) -> str:
