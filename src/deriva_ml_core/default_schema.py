@@ -17,10 +17,18 @@ from deriva_ml_core.schema import (
     vocabulary_table,
 )
 
-__all__ = ["SCHEMA_VERSION", "DEFAULT_TERMS", "metrics_table", "default_tables"]
+__all__ = ["ADDED_COLUMNS", "SCHEMA_VERSION", "DEFAULT_TERMS", "metrics_table", "default_tables"]
 
 SCHEMA_VERSION = 3
 """Version of `default_tables`. An embedded catalog of an older version is migrated when it is opened."""
+
+ADDED_COLUMNS: frozenset[tuple[str, str]] = frozenset()
+"""Columns, as table and name, that a version after 1 added to a table of an earlier one.
+
+To add a column: append it to its table in `default_tables`, name it here, and increase `SCHEMA_VERSION`. An embedded
+catalog gets it when it is opened, a catalog on a server by ``DerivaML.create(hostname, project_name, catalog_id=...)``,
+and a catalog without it is read with empty values. It must allow nulls and belong to no key.
+"""
 
 _DATASET_KEY = ForeignKey("Dataset", MLTable.dataset)
 _EXECUTION_KEY = ForeignKey("Execution", MLTable.execution)

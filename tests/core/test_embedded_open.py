@@ -299,7 +299,7 @@ def test_sort_without_metrics_table() -> None:
         (folder / CATALOG_FILE_NAME).chmod(0o444)
         client = f"file:{folder}"
         message = run_in_child(lambda: DerivaML(client).find_executions(sort="loss"), user=unprivileged_user())  # type: ignore[arg-type, return-value]
-        assert "opening it once with this version" in message
+        assert "open the catalog once with this version" in message
 
 
 def test_one_migration_per_version() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 
+from deriva_ml_core import default_schema
 from deriva_ml_core._files.atomic import sync_path
 from deriva_ml_core.backends.embedded.database import (
     Database,
@@ -20,8 +21,8 @@ from deriva_ml_core.backends.embedded.database import (
 )
 from deriva_ml_core.backends.sql import identifiers, migrations, mutations
 from deriva_ml_core.backends.sql.catalog import EmbeddedCatalog
-from deriva_ml_core.backends.sql.ddl import MappedTable
-from deriva_ml_core.backends.sql.migrations import MIGRATIONS, Migration
+from deriva_ml_core.backends.sql.ddl import MappedTable, compile_replaced_triggers
+from deriva_ml_core.backends.sql.migrations import MIGRATIONS, Migration, add_columns
 from deriva_ml_core.backends.sql.queries import CatalogFile
 from deriva_ml_core.default_schema import DEFAULT_TERMS, SCHEMA_VERSION, default_tables
 from deriva_ml_core.errors import (
@@ -158,5 +159,9 @@ def _migrate(database: Database, migrations: Sequence[Migration], version: int) 
         found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
         for migration in migrations[found - 1 : version - 1]:
             migration(connection)
+        model = add_columns(connection, default_tables(), default_schema.ADDED_COLUMNS)
+        for table in model.tables.values():
+            for statement in compile_replaced_triggers(table):
+                connection.exec_driver_sql(statement)
         connection.exec_driver_sql(f"PRAGMA user_version = {version}")
     log.info("Migrated the catalog %s from version %d to %d.", database.file, found, version)

@@ -11,13 +11,21 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
-__all__ = ["VALID_UNTIL", "MappedTable", "compile_ddl", "model_from_json", "model_to_json"]
+__all__ = [
+    "VALID_UNTIL",
+    "MappedTable",
+    "compile_added_columns",
+    "compile_ddl",
+    "compile_replaced_triggers",
+    "model_from_json",
+    "model_to_json",
+]
 
 VALID_UNTIL = "__until"
 """Column of a history table with the time until which the row was valid."""
@@ -265,16 +273,51 @@ def _compile_history_ddl(table: Table) -> Iterator[str]:
     for key in table.foreign_keys:
         index = sa.Index(f"{history.name}__{key.column}", history.c[key.column])
         yield str(CreateIndex(index).compile(dialect=DIALECT))
-    old = ", ".join(f"OLD.{quote_name(column.name)}" for column in history.c if column.name != VALID_UNTIL)
+    yield from _compile_triggers(table)
+
+
+def _compile_triggers(table: Table) -> Iterator[str]:
+    """Yield the statements that create the triggers which copy changed rows to the history."""
+    history = MappedTable(table).history
+    names = [quote_name(column.name) for column in history.c if column.name != VALID_UNTIL]
+    target = f"{quote_name(history.name)} ({', '.join((*names, quote_name(VALID_UNTIL)))})"
+    old = ", ".join(f"OLD.{name}" for name in names)
     # triggers also record rows that are deleted by cascade
     for event, condition, until in (
         ("UPDATE", "OLD.RMT <> NEW.RMT", "NEW.RMT"),
         ("DELETE", "OLD.RMT < (SELECT time FROM _clock)", "(SELECT time FROM _clock)"),
     ):
         yield (
-            f"CREATE TRIGGER {quote_name(f'{table.name}__{event.lower()}')} AFTER {event} ON {quote_name(table.name)} "  # noqa: S608
-            f"WHEN {condition} BEGIN INSERT INTO {quote_name(history.name)} VALUES ({old}, {until}); END"
+            f"CREATE TRIGGER {_trigger_name(table, event)} AFTER {event} ON {quote_name(table.name)} "  # noqa: S608
+            f"WHEN {condition} BEGIN INSERT INTO {target} VALUES ({old}, {until}); END"
         )
+
+
+def _trigger_name(table: Table, event: str) -> str:
+    return quote_name(f"{table.name}__{event.lower()}")
+
+
+def compile_replaced_triggers(table: Table) -> Iterator[str]:
+    """Yield the statements that replace the triggers of an existing table."""
+    for event in ("UPDATE", "DELETE"):
+        yield f"DROP TRIGGER IF EXISTS {_trigger_name(table, event)}"
+    yield from _compile_triggers(table)
+
+
+def compile_added_columns(table: Table, columns: Sequence[Column]) -> Iterator[str]:
+    """Yield the statements that add columns to an existing table and its history; its triggers must be replaced.
+
+    Args:
+        table: The table as it is.
+        columns: New columns. They are empty in existing rows.
+    """
+    mapped = MappedTable(table)
+    for column in columns:
+        definition = str(CreateColumn(sa.Column(column.name, _sql_type(column))).compile(dialect=DIALECT))
+        check = _type_check(column)
+        constraint = "" if check is None else f" CONSTRAINT {quote_name(column.name)} CHECK ({check.sqltext})"
+        yield f"ALTER TABLE {quote_name(mapped.rows.name)} ADD COLUMN {definition}{constraint}"
+        yield f"ALTER TABLE {quote_name(mapped.history.name)} ADD COLUMN {definition}"
 
 
 def model_to_json(model: CatalogModel) -> str:

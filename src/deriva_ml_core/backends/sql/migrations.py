@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from deriva_ml_core.backends.row_checks import table_exists
 from deriva_ml_core.backends.sql import identifiers, mutations
-from deriva_ml_core.backends.sql.ddl import MappedTable, compile_ddl, model_to_json
+from deriva_ml_core.backends.sql.ddl import MappedTable, compile_added_columns, compile_ddl, model_to_json
 from deriva_ml_core.backends.sql.queries import read_model
 from deriva_ml_core.definitions import MLTable, MLVocab
 from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownTable
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
-__all__ = ["MIGRATIONS", "MODEL_DDL", "Migration", "add_tables"]
+__all__ = ["MIGRATIONS", "MODEL_DDL", "Migration", "add_columns", "add_tables"]
 
 
 MODEL_DDL = (
@@ -52,6 +53,39 @@ def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogMod
     identifiers.advance_clock(connection)
     for statement in compile_ddl(new, existing):
         connection.exec_driver_sql(statement)
+    connection.exec_driver_sql("UPDATE _model SET tables = ?", (model_to_json(model),))
+    return model
+
+
+def add_columns(
+    connection: sa.Connection, declared: Sequence[Table], added: Collection[tuple[str, str]]
+) -> CatalogModel:
+    """Add the columns of later versions that existing tables lack.
+
+    A user's table of the same name, which lacks other columns too, stays unchanged.
+
+    Args:
+        connection: Connection with an open write transaction.
+        declared: Standard tables with all their columns.
+        added: Columns, as table and name, that later versions added.
+
+    Returns:
+        All tables of the catalog.
+    """
+    existing = read_model(connection)
+    changed: dict[str, Table] = {}
+    for table in declared:
+        current = existing.tables.get(table.name)
+        if current is None:
+            continue
+        new = tuple(column for column in table.columns if column.name not in current.column_names)
+        if new and all((table.name, column.name) in added for column in new):
+            for statement in compile_added_columns(current, new):
+                connection.exec_driver_sql(statement)
+            changed[table.name] = replace(current, columns=(*current.columns, *new))
+    if not changed:
+        return existing
+    model = CatalogModel({**existing.tables, **changed})
     connection.exec_driver_sql("UPDATE _model SET tables = ?", (model_to_json(model),))
     return model
 
