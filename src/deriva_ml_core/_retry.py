@@ -1,6 +1,6 @@
 """How often a failed call is repeated, and how long the pauses are: named settings, and the ways to apply them.
 
-`call_with_retries` runs on stamina, which logs a warning before each repeat; `RetryingStore` uses it for the transfer of
+`call_with_retries` runs on stamina, which logs a warning before each repeat; `RetryingStore` uses it for transfers of
 files. `Attempts` counts the failures of a loop that recovers from each one in its own way, such as by looking for the
 rows that a lost write may have added. It logs nothing: ERMrest aborts half of the calls of four concurrent writers, and
 stamina could be silenced only for the whole process.

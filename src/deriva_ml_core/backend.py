@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from deriva_ml_core._deprecation import deprecated_attributes, deprecated_names
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.schema import CatalogModel, Table
 
 __all__ = [
+    "ALL_ROWS",
     "NOT_NULL",
     "AnyOf",
     "Backend",
@@ -82,6 +84,9 @@ class AnyOf:
 
 Where = Filter | AnyOf
 """A condition on rows. An empty mapping matches all rows."""
+
+ALL_ROWS: Where = MappingProxyType({})
+"""Condition that matches every row."""
 
 
 class Catalog(Protocol):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from embedded_samples import run_in_child, unprivileged_user, world_writable_folder
 
-from deriva_ml_core import default_schema
+from deriva_ml_core import DerivaML, default_schema
 from deriva_ml_core.backends.embedded.open import CATALOG_FILE_NAME, open_catalog
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS, add_columns
 from deriva_ml_core.default_schema import SCHEMA_VERSION, default_tables
@@ -105,7 +106,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from dataclasses import replace
-from deriva_ml_core import default_schema
+from deriva_ml_core import DerivaML, default_schema
 from deriva_ml_core.schema import Column
 from deriva_ml_core.backends.embedded import open as opening
 present = default_schema._execution_tables()
@@ -128,3 +129,18 @@ def test_killed_while_columns_are_added(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
     assert "Host" not in open_catalog(folder).model.table("Execution").column_names
+
+
+def test_read_only_catalog_without_the_column(request: pytest.FixtureRequest) -> None:
+    """A user who cannot migrate an earlier catalog reads the column as empty."""
+    with world_writable_folder() as folder:
+        create_old_catalog(SCHEMA_VERSION, folder / "catalog")
+        (folder / "catalog" / CATALOG_FILE_NAME).chmod(0o444)
+        (folder / "catalog").chmod(0o777)
+        request.getfixturevalue("next_version")
+
+        def read() -> None:
+            (row,) = DerivaML(f"file:{folder / 'catalog'}").connection.catalog.select("Execution")
+            assert (row["Description"], row["Host"], row["Seconds"]) == ("old", None, None)
+
+        assert run_in_child(read, user=unprivileged_user()) == ""

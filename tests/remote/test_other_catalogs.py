@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deriva_ml_core.backends.deriva.compatibility import CatalogAdapter
+from deriva_ml_core.backends.compatibility import CatalogAdapter
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError

@@ -13,13 +13,13 @@ from deriva_ml_core._retry import CONCURRENT_WRITE, Attempts
 from deriva_ml_core.backend import Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
 from deriva_ml_core.backends.deriva.ermrest_paths import filter_paths, quote_segment, sort_modifier, table_path
 from deriva_ml_core.backends.deriva.http import Server, retry_after
-from deriva_ml_core.backends.deriva.model import SYSTEM_SCHEMAS, schema_documents
+from deriva_ml_core.backends.deriva.model import SYSTEM_SCHEMAS, column_document, schema_documents
 from deriva_ml_core.backends.deriva.mutations import insert_rows, prepare_rows
 from deriva_ml_core.backends.deriva.queries import RID_LEASE_TABLE, CatalogReader, ModelCache
 from deriva_ml_core.backends.row_checks import check_row_updates, table_exists
 from deriva_ml_core.definitions import RID_PATTERN
 from deriva_ml_core.errors import DerivaMLException, InvalidRID
-from deriva_ml_core.schema import DOMAIN_SCHEMA, ML_SCHEMA, Table
+from deriva_ml_core.schema import DOMAIN_SCHEMA, ML_SCHEMA, Column, Table
 
 if TYPE_CHECKING:
     from requests import Response
@@ -186,6 +186,24 @@ class DerivaCatalog(CatalogReader):
             if not all(table.name in model.tables and table_exists(model, table) for table in new):
                 raise
             return
+        self.refresh()
+
+    def add_columns(self, table: str, columns: Sequence[Column]) -> None:
+        """Add columns to an existing table. They are empty in existing rows.
+
+        Args:
+            table: Name of the table.
+            columns: The new columns. They allow nulls and belong to no key.
+        """
+        found = self.model.table(table)
+        path = f"/schema/{quote_segment(found.schema)}/table/{quote_segment(found.name)}/column"
+        for column in columns:
+            try:
+                self._client.request("POST", path, table, payload=column_document(found, column), idempotent=False)
+            except DerivaMLException:
+                # another process may have added it meanwhile, or the response was lost
+                if column.name not in self.refresh().table(table).column_names:
+                    raise
         self.refresh()
 
     def _assign_domain_schema(self, table: Table) -> Table:

@@ -17,7 +17,7 @@ from deriva_ml_core.backends.deriva.chaise import (
 from deriva_ml_core.errors import UnknownTable
 from deriva_ml_core.schema import ML_SCHEMA, SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
-__all__ = ["SYSTEM_SCHEMAS", "column_converters", "parse_model", "schema_documents"]
+__all__ = ["column_document", "SYSTEM_SCHEMAS", "column_converters", "parse_model", "schema_documents"]
 
 Document = Mapping[str, Any]
 
@@ -135,7 +135,7 @@ def table_document(table: Table, get_schema: Callable[[str], str], new_tables: M
         "annotations": table_annotations(table, new_tables),
         "column_definitions": [
             *_system_column_documents(),
-            *(_column_document(table, column) for column in table.columns),
+            *(column_document(table, column) for column in table.columns),
         ],
         "keys": [{"unique_columns": list(columns)} for columns in (("RID",), *table.keys)],
         "foreign_keys": [*clients, *own],
@@ -156,7 +156,8 @@ def _system_column_documents() -> list[dict[str, Any]]:
     ]
 
 
-def _column_document(table: Table, column: Column) -> dict[str, Any]:
+def column_document(table: Table, column: Column) -> dict[str, Any]:
+    """Return the document that describes a column to ERMrest."""
     kind: dict[str, Any] = {"typename": column.type}
     if column.type.endswith("[]"):
         kind |= {"is_array": True, "base_type": {"typename": column.type[:-2]}}

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from deriva_ml_core.backend import Backend
+from deriva_ml_core.backends.compatibility import adapt_catalog, find_missing_columns
 from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
-from deriva_ml_core.backends.deriva.compatibility import adapt_catalog
 from deriva_ml_core.backends.deriva.ermrest_client import (
     ErmrestClient,
     encode_json,
@@ -190,7 +190,7 @@ def create_catalog(server: Server, project: str, acls: Mapping[str, Sequence[str
 
 
 def ensure_default_schema(catalog: DerivaCatalog, project: str) -> None:
-    """Add missing standard tables and terms to a catalog: one request for all tables, one for each vocabulary.
+    """Add missing standard tables, columns and terms: one request for all tables, one for each vocabulary and column.
 
     Existing tables stay as they are, even if their columns have other names.
 
@@ -203,6 +203,8 @@ def ensure_default_schema(catalog: DerivaCatalog, project: str) -> None:
         catalog.create_tables(
             [_table_for_project(table, project) for table in missing], extra_schemas=[WEB_PAGES_SCHEMA]
         )
+    for table, columns in find_missing_columns(catalog.model).items():
+        catalog.add_columns(table, columns)
     adapted = adapt_catalog(catalog)
     for vocabulary, terms in DEFAULT_TERMS.items():
         rows = [{"Name": name, "Description": description} for name, description in terms.items()]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from types import MappingProxyType
 from typing import Any
 
-from deriva_ml_core.backend import AnyOf, InSubquery, Row, Where
+from deriva_ml_core.backend import ALL_ROWS, AnyOf, InSubquery, Row, Where
 from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, error_from_response
 from deriva_ml_core.backends.deriva.ermrest_paths import (
     filter_paths,
@@ -23,9 +22,6 @@ from deriva_ml_core.errors import ConfigurationError, UnknownTable
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Table
 
 __all__ = ["RID_LEASE_TABLE", "ModelCache", "CatalogReader"]
-
-ALL_ROWS: Where = MappingProxyType({})
-"""Condition that every row meets."""
 
 MAX_SINGLE_LOOKUPS = 8
 """Most RIDs that are looked up one by one, each in all tables with one request."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from deriva_ml_core.backend import Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
+from deriva_ml_core.backend import ALL_ROWS, Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
 from deriva_ml_core.backends.embedded.integrity_errors import explain_integrity_error, explain_row_in_use
 from deriva_ml_core.backends.sql import identifiers, mutations, queries
 from deriva_ml_core.backends.sql.ddl import MappedTable
 from deriva_ml_core.backends.sql.identifiers import snapshot_to_tick, tick_to_iso, tick_to_snapshot
 from deriva_ml_core.backends.sql.migrations import add_tables
-from deriva_ml_core.backends.sql.queries import ALL_ROWS, CatalogFile, UnionBranch, build_where_clause
+from deriva_ml_core.backends.sql.queries import CatalogFile, UnionBranch, build_where_clause
 from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, UnknownVersion
 from deriva_ml_core.schema import CatalogModel, Table

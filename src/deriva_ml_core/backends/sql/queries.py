@@ -20,7 +20,6 @@ from deriva_ml_core.errors import CatalogCorrupt
 from deriva_ml_core.schema import CatalogModel
 
 __all__ = [
-    "ALL_ROWS",
     "CatalogFile",
     "UnionBranch",
     "build_in_clause",
@@ -33,9 +32,6 @@ __all__ = [
     "snapshot_branches",
 ]
 
-
-ALL_ROWS: Where = MappingProxyType({})
-"""A condition that matches all rows."""
 
 MAX_TABLES_PER_QUERY = 200
 """Tables in one statement, each with its history. SQLite allows 500 terms (https://www.sqlite.org/limits.html)."""

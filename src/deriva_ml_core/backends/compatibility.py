@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_core.backend import AnyOf, Catalog, Filter, InSubquery, Row, Where, order_rows_by_key
-from deriva_ml_core.backends.deriva.queries import ALL_ROWS
+from deriva_ml_core import default_schema
+from deriva_ml_core.backend import ALL_ROWS, AnyOf, Catalog, Filter, InSubquery, Row, Where, order_rows_by_key
 from deriva_ml_core.default_schema import default_tables
 from deriva_ml_core.definitions import MLTable, MLVocab, Status
 from deriva_ml_core.schema import ML_SCHEMA, VOCABULARY_COLUMNS, CatalogModel, Column, ForeignKey, Table
@@ -20,6 +20,7 @@ __all__ = [
     "TableMapping",
     "adapt_catalog",
     "status_vocabulary",
+    "find_missing_columns",
 ]
 
 
@@ -194,7 +195,7 @@ def _map_table(table: Table, standard_table: Table | None, status_terms: frozens
             catalog_name = _find_catalog_column(table, column)
             if catalog_name is not None:
                 renamed[column] = catalog_name
-            elif (table.name, column) in OPTIONAL_COLUMNS:
+            elif (table.name, column) in OPTIONAL_COLUMNS | default_schema.ADDED_COLUMNS:
                 missing.append(column)
     to_catalog: dict[str, Mapping[Any, Any]] = {}
     from_catalog: dict[str, Mapping[Any, Any]] = {}
@@ -267,6 +268,21 @@ def adapt_catalog(catalog: Catalog) -> Catalog:
     """Return the catalog if it has the standard tables, else an adapter that makes it behave as if it had."""
     adapter = CatalogAdapter(catalog)
     return adapter if adapter.mapping.is_needed else catalog
+
+
+def find_missing_columns(model: CatalogModel) -> dict[str, list[Column]]:
+    """Return the columns of later versions that existing standard tables lack, by table."""
+    missing: dict[str, list[Column]] = {}
+    for standard in default_tables():
+        table = model.tables.get(standard.name)
+        if table is None:
+            continue
+        for column in standard.columns:
+            if (table.name, column.name) in default_schema.ADDED_COLUMNS and not _find_catalog_column(
+                table, column.name
+            ):
+                missing.setdefault(table.name, []).append(column)
+    return missing
 
 
 class CatalogAdapter:
