@@ -311,6 +311,8 @@ class DerivaML:
             ranking=ranking,
         )
 
+    # Questions about recorded runs
+
     def list_executions(
         self,
         *,
@@ -552,6 +554,8 @@ class DerivaML:
         from deriva_ml_core.export import export_prov
 
         return export_prov(self._connection, rid)
+
+    # Other catalogs
 
     def push(
         self,

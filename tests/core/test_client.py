@@ -11,6 +11,8 @@ CLIENT_NAMES = {
     *("close", "connection", "create"),
     *("create_workflow", "add_workflow", "lookup_workflow", "lookup_workflow_by_url", "find_workflows"),
     *("create_execution", "restore_execution", "resume_execution", "lookup_execution", "find_executions", "push"),
+    *("list_executions", "list_workflows", "list_datasets"),
+    *("describe", "lineage", "compare", "verify", "reproduce", "export", "export_prov"),
     *("create_dataset", "lookup_dataset", "find_datasets", "delete_dataset", "add_dataset_element_type"),
     *("lookup_asset", "verify_asset"),
     *("create_asset", "create_vocabulary", "create_table", "add_term", "list_terms", "insert_rows", "select_rows"),

@@ -49,7 +49,7 @@ def test_an_address_that_nobody_answers_for(host: str, home: Path) -> None:
 
 def test_a_server_that_nobody_answers_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the built-in backends, what they would serve is said."""
-    with pytest.raises(UnknownAddress, match="serves the embedded catalog"):
+    with pytest.raises(UnknownAddress, match="for an embedded catalog"):
         DerivaML("www.example.org", "1", plugins=load_plugins({"DERIVA_ML_DISABLED_PLUGINS": "connect"}))
 
 
@@ -84,7 +84,7 @@ def test_a_catalog_deleted_under_a_run(
             file.rename(safe / file.name)
         exe.update_status(Status.running, "in the dark")
     assert "Failed to write the status" in caplog.text
-    with pytest.raises(CatalogUnavailable, match="check that it is there"):
+    with pytest.raises(CatalogUnavailable, match="Check that it exists"):
         exe.upload_execution_outputs()
     assert not (folder / "catalog.sqlite").exists()
     for file in safe.iterdir():
@@ -140,7 +140,7 @@ def test_a_store_that_may_not_be_written(folder: Path, config: ExecutionConfigur
 
     def act() -> None:
         client = DerivaML()
-        with pytest.raises(UploadFailed, match="Let this user"):
+        with pytest.raises(UploadFailed, match="writable for this user"):
             client.create_execution(config)
         (found,) = client.find_executions()
         assert (found.status, "objects" in found.status_detail) == (Status.failed, True)
@@ -237,7 +237,7 @@ def refuse_upload(exe: Execution, disk: Path, clean_folder: bool | None = None) 
 def test_no_room_to_register(disk: Path, config: ExecutionConfiguration) -> None:
     """Registering raises one of our errors, and registers nothing; with room it works."""
     with DerivaML().create_execution(config) as exe:
-        with full(disk), pytest.raises(DerivaMLException, match=r"cannot be registered: the disk of .+ is full"):
+        with full(disk), pytest.raises(DerivaMLException, match=r"Cannot register .+: the disk of .+ is full"):
             for number in range(10_000):  # the journal's last block has room for some
                 exe.asset_file_path("Model", f"{number}.pt")
         registered = len(exe.staged_assets())
