@@ -1,4 +1,4 @@
-"""The pages that are not written here: one is made from the command line, others lie elsewhere in the repository."""
+"""Generated pages: the command line, and pages that are elsewhere in the repository."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ ELSEWHERE = {
     "plugins/deriva-ml-jsonl/README.md": "plugins/deriva-ml-jsonl/README.md",
     "plugins/deriva-ml-jsonl/pyproject.toml": "plugins/deriva-ml-jsonl/pyproject.toml",
 }
-"""Where a page is among the pages, and in the repository."""
+"""Pages, and their files in the repository."""
 
-ABOVE = """\
+INTRODUCTION = """\
 # The command line
 
-`deriva-ml` is for the time after a run: it lists, shows, compares, checks, finishes and rebuilds what was recorded.
-`deriva-ml-run` and `deriva-ml-run-notebook` make runs. This page is made from the commands themselves; each says the
-same with `--help`.
+`deriva-ml` lists, shows, compares, verifies, uploads and reproduces recorded runs. `deriva-ml-run` and
+`deriva-ml-run-notebook` start runs. This page is generated from the help of the commands.
 
 """
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages; mkdocs calls this when it has found all others."""
+    """Add the generated pages; mkdocs calls this function after it has collected the others."""
     root = Path(str(config.config_file_path)).parent
     for page, file in ELSEWHERE.items():
         files.append(File.generated(config, page, abs_src_path=str(root / file)))
@@ -48,30 +47,30 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
-    """Put the table of options, and files of the repository, where a page asks for them; mkdocs calls it for each."""
+    """Insert the table of options and files of the repository; mkdocs calls this function for each page."""
     root = Path(str(config.config_file_path)).parent
-    shown = re.sub(r"<!-- the file (\S+) -->", lambda file: f"```\n{(root / file[1]).read_text()}```", markdown)
-    return shown.replace("<!-- options of a training -->", training_options())
+    markdown = re.sub(r"<!-- the file (\S+) -->", lambda file: f"```\n{(root / file[1]).read_text()}```", markdown)
+    return markdown.replace("<!-- options of a training -->", training_options())
 
 
 def training_options() -> str:
-    """The options of a training with their defaults, as their own docstring explains them."""
+    """Return a table of the training options with their defaults, from the docstring of their class."""
     (listed,) = re.findall(r"^Args:\n(.*)", inspect.cleandoc(TrainingOptions.__doc__ or ""), re.MULTILINE | re.DOTALL)
     meanings = re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", listed, re.MULTILINE | re.DOTALL)
     rows = ["| option | |", "|---|---|"]
     for name, meaning in meanings:
         field, meaning = TrainingOptions.model_fields[name], " ".join(meaning.replace("``", "`").split())
-        words = re.findall(r"'(\S+?)'", "".join(re.findall(r"Literal\[(.*?)\]", repr(field.annotation))))
-        unsaid = [f'`"{word}"`' for word in words if f'"{word}"' not in meaning]
-        choice = f" One of {', '.join(unsaid)}." if len(unsaid) == len(words) > 0 else ""
-        rows.append(f"| `{name}={field.default!r}` | {meaning}{choice} |")
+        choices = re.findall(r"'(\S+?)'", "".join(re.findall(r"Literal\[(.*?)\]", repr(field.annotation))))
+        undocumented = [f'`"{choice}"`' for choice in choices if f'"{choice}"' not in meaning]
+        note = f" One of {', '.join(undocumented)}." if len(undocumented) == len(choices) > 0 else ""
+        rows.append(f"| `{name}={field.default!r}` | {meaning}{note} |")
     return "\n".join(rows)
 
 
 def command_line() -> str:
-    """The page of the command line."""
-    whole = get_command(app)
-    return ABOVE + "\n".join([*_section("deriva-ml", whole, level=2), *_sections(), *_runners()])
+    """Return the page of the command line."""
+    root = get_command(app)
+    return INTRODUCTION + "\n".join([*_section("deriva-ml", root, level=2), *_sections(), *_runners()])
 
 
 def _sections() -> Iterator[str]:
@@ -88,8 +87,8 @@ def _runners() -> Iterator[str]:
     yield "## Running\n"
     yield from _section("deriva-ml-run-notebook", get_command(notebook), level=3)
     command = [sys.executable, "-c", "from deriva_ml_core.runner.cli import main; main()", "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})  # noqa: S603
-    yield f"### deriva-ml-run\n\n```\n{said.stdout.rstrip()}\n```\n"
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})  # noqa: S603
+    yield f"### deriva-ml-run\n\n```\n{process.stdout.rstrip()}\n```\n"
 
 
 def _section(line: str, command: Any, level: int) -> Iterator[str]:
@@ -99,16 +98,16 @@ def _section(line: str, command: Any, level: int) -> Iterator[str]:
     yield f"```\n{line} {' '.join(command.collect_usage_pieces(context))}\n```\n"
     records = [param.get_help_record(context) for param in command.params]
     yield "| | |\n|---|---|"
-    for words, meaning in filter(None, records):
-        yield f"| `{words}` | {_escaped(meaning)} |"
+    for option, meaning in filter(None, records):
+        yield f"| `{option}` | {_escaped(meaning)} |"
     yield ""
-    _, examples, shown = (command.epilog or "").partition("Examples:")
-    if examples:
-        yield "\n".join(["```bash", *(each.strip() for each in shown.splitlines() if each.strip()), "```"]) + "\n"
+    _, heading, examples = (command.epilog or "").partition("Examples:")
+    if heading:
+        yield "\n".join(["```bash", *(line.strip() for line in examples.splitlines() if line.strip()), "```"]) + "\n"
     elif command.epilog:
         yield f"{_escaped(command.epilog)}\n"
 
 
 def _escaped(text: str) -> str:
-    """Help as Markdown that shows it as it is: ``code`` in backquotes stays, all else is plain."""
-    return re.sub(r"`[^`]*`|[<>|*_\\]", lambda found: found[0] if len(found[0]) > 1 else f"&#{ord(found[0])};", text)
+    """Escape the special characters of Markdown, except for code in backquotes."""
+    return re.sub(r"`[^`]*`|[<>|*_\\]", lambda match: match[0] if len(match[0]) > 1 else f"&#{ord(match[0])};", text)

@@ -1,4 +1,4 @@
-"""The reception desk: the names of DerivaML where its users import them from, and nothing else."""
+"""DerivaML: provenance for machine-learning runs. This package only re-exports names of `deriva_ml_core`."""
 
 from __future__ import annotations
 

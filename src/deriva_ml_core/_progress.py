@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, and nothing in a log."""
+"""A progress bar for transfers, shown on terminals only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from deriva_ml_core.models import UploadProgress
 __all__ = ["progress_reporter"]
 
 MIN_VISIBLE_FILES, MIN_VISIBLE_BYTES = 50, 16 * 2**20
-"""Fewer files and bytes than these are sent before anybody would look."""
+"""The bar stays hidden for transfers with fewer files and fewer bytes, which take no time."""
 
 
 @contextmanager
 def progress_reporter(
     callback: Callable[[UploadProgress], None] | None, label: str = "Uploading"
 ) -> Iterator[Callable[[UploadProgress], None] | None]:
-    """Give what is to be told of a transfer's progress: the caller's own listener, a bar on a terminal, or nobody."""
+    """Provide a callback for the progress of a transfer.
+
+    Args:
+        callback: The caller's own callback, which replaces the bar.
+        label: The verb before the number of files.
+
+    Yields:
+        The caller's callback, one that updates a progress bar, or None if standard error is no terminal.
+    """
     if callback is not None or not sys.stderr.isatty():
         yield callback
         return

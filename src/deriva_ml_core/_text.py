@@ -1,4 +1,4 @@
-"""Times, durations, sizes and untrusted text as people read them."""
+"""Formatting of times, durations, sizes, numbers and untrusted text."""
 
 from __future__ import annotations
 

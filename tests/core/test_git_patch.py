@@ -187,10 +187,10 @@ def test_untracked_files_that_are_too_much(repository: Repository, tmp_path: Pat
     patch = uncommitted_patch(repository.root, {})
     heading = patch.partition(b"\n\n")[0].decode().splitlines()[1:]
     assert heading == [
-        '# untracked and not kept (binary, 6 bytes): "image.png"',
-        f'# untracked and not kept ({MAX_FILE_SIZE + 1} bytes): "large.txt"',
-        '# untracked and not kept (untracked files together over 10485760 bytes): "part 10.txt"',
-        '# untracked and not kept (untracked files together over 10485760 bytes): "part 11.txt"',
+        '# untracked and not kept (binary, 6 B): "image.png"',
+        '# untracked and not kept (1.0 MB): "large.txt"',
+        '# untracked and not kept (untracked files together over 10.5 MB): "part 10.txt"',
+        '# untracked and not kept (untracked files together over 10.5 MB): "part 11.txt"',
     ]
     kept = {"a.py", small.name, *(f"part {number:02}.txt" for number in range(10))}
     assert rebuilt(repository, patch, tmp_path / "clone").keys() == kept

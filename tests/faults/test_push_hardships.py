@@ -22,7 +22,7 @@ def test_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Pat
         there = DerivaML(f"file:{disk / 'there'}")
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * 3_500_000)
-        with pytest.raises(DiskFull, match=r"2000000 bytes.* free"):
+        with pytest.raises(DiskFull, match=r"2\.0 MB.* free"):
             ml.push(exe.execution_rid, there)
         with full(disk), pytest.raises((DiskFull, CatalogUnavailable), match=r"full|free"):
             ml.push(exe.execution_rid, there)

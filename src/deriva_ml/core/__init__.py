@@ -1,4 +1,4 @@
-"""The client and the words that all share."""
+"""The client and shared definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States, record ids, and the names of tables and vocabularies."""
+"""Statuses, RIDs, and the names of tables and vocabularies."""
 
 from __future__ import annotations
 

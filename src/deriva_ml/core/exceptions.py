@@ -1,4 +1,4 @@
-"""The root of all errors of DerivaML; its kinds are in ``deriva_ml_core.errors``."""
+"""The base class of all errors; the specific classes are in `deriva_ml_core.errors`."""
 
 from __future__ import annotations
 

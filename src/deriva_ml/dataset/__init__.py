@@ -1,4 +1,4 @@
-"""Datasets, their bags, and how they are asked for."""
+"""Datasets, dataset bags and dataset specifications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values that go with datasets."""
+"""Values that describe datasets and their versions."""
 
 from __future__ import annotations
 

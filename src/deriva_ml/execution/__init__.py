@@ -1,4 +1,4 @@
-"""What makes a run: its configuration, its workflow, the run itself."""
+"""Executions, workflows and configurations."""
 
 from __future__ import annotations
 

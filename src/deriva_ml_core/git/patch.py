@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from deriva_ml_core._text import format_size
 from deriva_ml_core.git.checksum import is_notebook, strip_notebook
 from deriva_ml_core.git.command import GitResult, run_git
 from deriva_ml_core.redaction import has_secret, is_secret_file
@@ -161,7 +162,7 @@ def _select_untracked(root: Path, untracked: Iterable[str]) -> tuple[list[str], 
     for path in untracked:
         size, reason = _check_untracked_file(root / path)
         if not reason and total + size > MAX_TOTAL_SIZE:
-            reason = f"untracked files together over {MAX_TOTAL_SIZE} bytes"
+            reason = f"untracked files together over {format_size(MAX_TOTAL_SIZE)}"
         if reason:
             unkept.append(f"untracked and not kept ({reason}): {json.dumps(path)}")
         else:
@@ -178,16 +179,16 @@ def _check_untracked_file(file: Path) -> tuple[int, str]:
         if not stat.S_ISREG(status.st_mode):
             return 0, "a repository of its own"
         if status.st_size > MAX_FILE_SIZE and not is_notebook(file):
-            return 0, f"{status.st_size} bytes"
+            return 0, format_size(status.st_size)
         content = file.read_bytes()
     except OSError as error:
         return 0, str(error)
     if is_notebook(file):
         content = strip_notebook(content, file.parent)
     if len(content) > MAX_FILE_SIZE:
-        return 0, f"{len(content)} bytes"
+        return 0, format_size(len(content))
     # git also decides by the first 8,000 bytes whether a file is text
-    return len(content), f"binary, {len(content)} bytes" if b"\0" in content[:8000] else ""
+    return len(content), f"binary, {format_size(len(content))}" if b"\0" in content[:8000] else ""
 
 
 def _create_scratch_index(root: Path, folder: Path) -> dict[str, str]:

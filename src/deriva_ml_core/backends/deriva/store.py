@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core._files.partial_download import open_partial_file
+from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.deriva.hatrac_client import HatracClient, NameLocks
 from deriva_ml_core.backends.deriva.hatrac_upload import FileChanged, FileContent, HatracUpload
@@ -120,8 +121,8 @@ class DerivaStore:
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
                 raise DiskFull(
-                    f"The object {url} ({length} bytes) cannot be downloaded to {target}: the disk is full. Free some "
-                    "space and repeat the call, which resumes the download."
+                    f"The object {url} ({format_size(length)}) cannot be downloaded to {target}: the disk is full. "
+                    "Free some space and repeat the call, which resumes the download."
                 ) from error
             raise StoreUnavailable(f"The object {url} cannot be downloaded to {target}: {error}.") from error
         raise _checksum_mismatch(url, received, length, md5)

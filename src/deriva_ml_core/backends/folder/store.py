@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core._files.partial_download import open_partial_file
+from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.folder.digests import compute_md5, copy_with_md5, has_same_bytes, write_all
 from deriva_ml_core.backends.folder.durability import BackgroundFsync, make_durable
@@ -138,7 +139,7 @@ class FolderStore:
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
                 raise DiskFull(
-                    f"The object {url} ({length} bytes) cannot be copied to {target}: the disk is full. "
+                    f"The object {url} ({format_size(length)}) cannot be copied to {target}: the disk is full. "
                     "Free some space and try again; the copy resumes."
                 ) from error
             raise StoreUnavailable(
@@ -273,8 +274,8 @@ def _drain(paths: deque[Path]) -> Iterator[Path]:
 def _disk_full_error(objects: Path, file: Path) -> DiskFull:
     needed, free = file.stat().st_size, shutil.disk_usage(objects.parent).free
     return DiskFull(
-        f"{file} cannot be stored: it has {needed} bytes, and the disk of {objects} has {free} free. "
-        "Free some space and upload again. The file stays in its place."
+        f"{file} cannot be stored: it has {format_size(needed)}, and the disk of {objects} has {format_size(free)} "
+        "free. Free some space and upload again. The file stays in its place."
     )
 
 
