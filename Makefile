@@ -1,12 +1,12 @@
-# Everything that a fresh clone needs: python3 (3.11 or newer), git, make.
+# Targets for a fresh clone. They need python3 (3.11 or newer), git and make.
 #
-#   make demo       train on real images and read the run back
-#   make test       lint, types, and all tests but the long ones
-#   make test-long  campaigns of many runs or many gigabytes
-#   make test-live  the contracts, the document and the training's story on a real Deriva server
-#   make bench      the tables of benchmarks, the peers' trackers beside ours; ours alone: python -m benchmarks
-#   make docs       the documentation's pages, in site/; a broken link is an error
-#   make lint       ruff and mypy alone
+#   make demo       train on real images and print the recorded run
+#   make test       run ruff, mypy and all tests except the long ones
+#   make test-long  run the long tests, with many runs or many gigabytes
+#   make test-live  run the contract tests, the mission document and a training on a real Deriva server
+#   make bench      run the benchmarks, with other trackers for comparison; without them: python -m benchmarks
+#   make docs       build the documentation in site/; a broken link is an error
+#   make lint       run only ruff and mypy
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +15,7 @@ LIVE ?= tests/contracts/test_remote_contracts.py tests/remote/test_other_catalog
 	tests/remote/test_remote_document.py tests/remote/test_remote_story.py
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
-PEERS := $(VENV)-peers
+TRACKERS := $(VENV)-trackers
 
 export KERAS_BACKEND := torch
 
@@ -31,14 +31,14 @@ test: lint
 test-long: install
 	$(RUN) -m pytest -m long
 
-# DERIVA_ML_TEST_HOST names the server; DERIVA_ML_TEST_CATALOG a catalog of it that may be filled with rows, else some are
-# made and deleted; DERIVA_ML_TEST_CREDENTIAL is JSON such as {"cookie": "webauthn=..."}, else the stored login is taken;
-# CONTRIBUTING.md says more
+# DERIVA_ML_TEST_HOST is the server. DERIVA_ML_TEST_CATALOG is a catalog on it to which the tests may add rows; without it,
+# the tests create catalogs and delete them. DERIVA_ML_TEST_CREDENTIAL is JSON such as {"cookie": "webauthn=..."}; without
+# it, the stored login is used. See CONTRIBUTING.md.
 test-live: install
-	@test -n "$(DERIVA_ML_TEST_HOST)" || { echo "name a server with DERIVA_ML_TEST_HOST=..."; exit 1; }
+	@test -n "$(DERIVA_ML_TEST_HOST)" || { echo "Set DERIVA_ML_TEST_HOST to the host name of a server."; exit 1; }
 	DERIVA_ML_TEST_HOST=$(DERIVA_ML_TEST_HOST) $(RUN) -m pytest $(LIVE)
 
-bench: install $(PEERS)/installed
+bench: install $(TRACKERS)/installed
 	$(RUN) -m benchmarks
 
 docs: install
@@ -53,15 +53,15 @@ lint: install
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required. Select one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -c constraints.txt -e '.[dev]'
 	touch $@
 
-# an environment of its own, where benchmarks of trainings measure ours too; ours comes second, for aim 3.29 asks for
-# filelock below 4, though it works with 4, and a resolver that sees both finds nothing
-$(PEERS)/installed: benchmarks/contest/peers.txt pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/pip install -c constraints.txt -r benchmarks/contest/peers.txt
-	$(PEERS)/bin/pip install -c constraints.txt -e '.[lightning]'
+# A separate environment for other trackers and this package. This package is installed in a second step: aim 3.29
+# requires filelock below 4 although it works with 4, so no single resolution satisfies both.
+$(TRACKERS)/installed: benchmarks/scripts/trackers.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TRACKERS)
+	$(TRACKERS)/bin/pip install -c constraints.txt -r benchmarks/scripts/trackers.txt
+	$(TRACKERS)/bin/pip install -c constraints.txt -e '.[lightning]'
 	touch $@

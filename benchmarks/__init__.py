@@ -1,1 +1,1 @@
-"""What this software costs, each subject beside its floor: ``python -m benchmarks [name…] [--json FILE]``."""
+"""Measure the costs of this software against baselines: ``python -m benchmarks [name…] [--json FILE]``."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [name…] [--json FILE]``: measure, draw the tables, and keep the figures."""
+"""``python -m benchmarks [name…] [--json FILE]``: run benchmarks, print tables, and write the figures to a file."""
 
 from __future__ import annotations
 
@@ -22,65 +22,65 @@ from benchmarks.scale import FULL, Scale
 
 BENCHMARKS = (
     "imports",
-    "starting",
+    "startup",
     "hooks",
     "detection",
     "catalog",
     "commands",
-    "running",
-    "uploading",
+    "execution",
+    "uploads",
     "members",
     "bags",
     "remote",
-    "crowd",
+    "concurrency",
     "training",
-    "peers",
+    "trackers",
     "checkpoints",
-    "endings",
+    "terminations",
 )
-"""The subjects, each a module of this package with a ``run(scale, folder)``."""
+"""The benchmarks; each is a module of this package with a function ``run(scale, folder)``."""
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def measured(names: Sequence[str], scale: Scale, folder: Path | None = None) -> Iterator[tuple[str, Figure]]:
-    """The figures of benchmarks as they come, each with its benchmark's name.
+def run_benchmarks(names: Sequence[str], scale: Scale, folder: Path | None = None) -> Iterator[tuple[str, Figure]]:
+    """Run benchmarks, and yield each figure with the name of its benchmark.
 
     Args:
-        names: Which ones.
-        scale: How much.
-        folder: The disk that is measured: a temporary folder is made in this one, by default in the system's own.
+        names: The benchmarks to run.
+        scale: The sizes.
+        folder: The folder in which to create temporary folders, on the disk to measure; None for the system's own.
     """
     for name in names:
-        os.sync()  # what the last one wrote is not to be waited for by this one
-        with TemporaryDirectory(prefix=f"deriva-ml-{name}-", dir=folder) as place:
-            for figure in import_module(f"benchmarks.{name}").run(scale, Path(place)):
+        os.sync()  # so that this benchmark does not wait for writes of the last one
+        with TemporaryDirectory(prefix=f"deriva-ml-{name}-", dir=folder) as temporary:
+            for figure in import_module(f"benchmarks.{name}").run(scale, Path(temporary)):
                 yield name, figure
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line names, or all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What this software costs.")
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--json", type=Path, help="where to write the figures; a file in benchmarks/results by default")
-    parser.add_argument("--folder", type=Path, help="a folder on the disk to measure; the temporary one by default")
-    parser.add_argument("--rounds", type=int, help="at most so many rounds of each comparison, for a quick look")
-    asked = parser.parse_args(arguments)
-    if unknown := set(asked.names) - set(BENCHMARKS):
-        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    if asked.rounds is not None and asked.rounds < 1:
+    """Run the benchmarks that the command line names, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the costs of this software.")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument("--json", type=Path, help="file for the figures; by default a new one in benchmarks/results")
+    parser.add_argument("--folder", type=Path, help="folder on the disk to measure; by default the temporary folder")
+    parser.add_argument("--rounds", type=int, help="maximum number of rounds of each comparison, for a quick run")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
+    if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds must be 1 or more")
-    scale = FULL if asked.rounds is None else FULL.of_rounds(asked.rounds)
+    scale = FULL if options.rounds is None else FULL.limit_rounds(options.rounds)
     console, figures = Console(stderr=True), []
     with console.status("Measuring") as status:
-        for name, figure in measured(asked.names or BENCHMARKS, scale, asked.folder):
+        for name, figure in run_benchmarks(options.names or BENCHMARKS, scale, options.folder):
             figures.append((name, figure))
             status.update(f"Measuring {name}: {figure.what}")
     Console(width=None if sys.stdout.isatty() else 160).print(*tables(figures))
-    console.print(f"Written to {_write(asked.json, figures)}")
+    console.print(f"Figures written to {_write_figures(options.json, figures)}")
 
 
-def _write(file: Path | None, figures: Sequence[tuple[str, Figure]]) -> Path:
+def _write_figures(file: Path | None, figures: Sequence[tuple[str, Figure]]) -> Path:
     time = datetime.now(UTC)
     file = file or RESULTS / (platform.node() or "unnamed") / f"{time:%Y%m%dT%H%M%SZ}.json"
     machine = {"name": platform.node(), "platform": platform.platform(), "python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""The lines of the table: what was measured, beside what, and whether a target holds."""
+"""Measured figures, their targets, and the tables that show them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from benchmarks.measure import Beside
+from benchmarks.timing import Comparison
 
-__all__ = ["Figure", "compared", "table", "tables"]
+__all__ = ["Figure", "comparison_figure", "table", "tables"]
 
 _VERDICTS = {None: "", True: "[green]yes", False: "[bold red]NO"}
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line.
+    """One measured figure.
 
     Args:
         what: What was measured.
-        value: How much of `unit` it took.
-        unit: ``s`` for seconds; otherwise what is counted.
-        floor: What it stands beside, in words; empty where it stands alone.
-        floor_value: How much of `unit` that took.
-        ratio: How many floors it took.
-        target: The highest ratio, or value where there is no ratio, that is good enough; None where none is set.
-        of: Who it is of, where several are compared: then it is a cell of a table with a row for each of them.
-        note: What else there is to say.
-        fine: Whether all is well, where that is no matter of a number; None to go by `target`.
+        value: The result, in `unit`.
+        unit: ``s`` for seconds, or the name of what is counted.
+        floor: The name of the baseline; empty if there is none.
+        floor_value: The result of the baseline, in `unit`.
+        ratio: The result divided by that of the baseline.
+        target: The highest acceptable ratio, or value if there is no ratio; None for no target.
+        of: The tracker that was measured. Such a figure is a cell in a table with one row per tracker.
+        note: A remark to show with the figure.
+        fine: Whether the figure is acceptable, if that does not depend on `target`; None otherwise.
     """
 
     what: str
@@ -44,64 +44,64 @@ class Figure:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
+        """Whether the target is met; None if there is none."""
         if self.target is None:
             return self.fine
         return (self.value if self.ratio is None else self.ratio) <= self.target
 
 
-def compared(what: str, floor: str, taken: Beside, target: float | None = None) -> Figure:
-    """The line of two things that were timed in turn."""
-    return Figure(what, taken.seconds, "s", floor, taken.floor, taken.ratio, target)
+def comparison_figure(what: str, floor: str, comparison: Comparison, target: float | None = None) -> Figure:
+    """Return the figure of a comparison with a baseline."""
+    return Figure(what, comparison.seconds, "s", floor, comparison.floor, comparison.ratio, target)
 
 
 def tables(figures: Sequence[tuple[str, Figure]]) -> Iterator[Table]:
-    """All that is to be drawn: the lines, then for each benchmark that compares several a table of them."""
+    """Yield the table of single figures, then a table for each benchmark that compares trackers."""
     if lines := [(name, figure) for name, figure in figures if not figure.of]:
         yield table(lines)
     for name in dict.fromkeys(name for name, figure in figures if figure.of):
-        yield _comparison(name, [figure for of, figure in figures if of == name and figure.of])
+        yield _tracker_table(name, [figure for of, figure in figures if of == name and figure.of])
 
 
 def table(figures: Iterable[tuple[str, Figure]]) -> Table:
-    """All lines, each with the name of its benchmark, for people."""
-    drawn = Table(title="Each subject beside its floor: medians of runs that took turns")
-    for heading in ("benchmark", "what", "floor"):
-        drawn.add_column(heading, overflow="fold")
-    for heading in ("took", "floor took", "ratio", "target", "holds"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
+    """Return the table of single figures, each with the name of its benchmark."""
+    result = Table(title="Figures and their baselines: medians of alternating runs")
+    for heading in ("benchmark", "what", "baseline"):
+        result.add_column(heading, overflow="fold")
+    for heading in ("result", "baseline result", "ratio", "target", "met"):
+        result.add_column(heading, justify="right", no_wrap=True)
     last = ""
     for name, figure in figures:
         if last and name != last:
-            drawn.add_section()
-        drawn.add_row("" if name == last else name, *_cells(figure))
+            result.add_section()
+        result.add_row("" if name == last else name, *_cells(figure))
         last = name
-    return drawn
+    return result
 
 
-def _comparison(name: str, figures: Sequence[Figure]) -> Table:
-    drawn = Table(title=f"{name}: ours green where a target holds, red where it does not")
-    drawn.add_column("", no_wrap=True)
+def _tracker_table(name: str, figures: Sequence[Figure]) -> Table:
+    result = Table(title=f"{name}: green meets the target, red does not")
+    result.add_column("", no_wrap=True)
     columns = list(dict.fromkeys(figure.what for figure in figures))
     for what in columns:
-        drawn.add_column(what, justify="right", overflow="fold")
+        result.add_column(what, justify="right", overflow="fold")
     cells = {(figure.of, figure.what): figure for figure in figures}
     for row in dict.fromkeys(figure.of for figure in figures):
-        drawn.add_row(row, *(_cell(cells.get((row, what))) for what in columns))
-    return drawn
+        result.add_row(row, *(_cell(cells.get((row, what))) for what in columns))
+    return result
 
 
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    told = _amount(figure.value, figure.unit)
+    text = _amount(figure.value, figure.unit)
     if figure.ratio is not None:
-        told += f" ({figure.ratio:.2f} of it)"
+        text += f" ({figure.ratio:.2f}x baseline)"
     if figure.target is not None:
-        told += f", {_target(figure)}"
+        text += f", {_target(figure)}"
     if figure.note:
-        told += f", {figure.note}"
-    return {None: "", True: "[green]", False: "[bold red]"}[figure.holds] + told
+        text += f", {figure.note}"
+    return {None: "", True: "[green]", False: "[bold red]"}[figure.holds] + text
 
 
 def _cells(figure: Figure) -> list[str]:

@@ -1,4 +1,4 @@
-"""What it costs that plugins are asked and told."""
+"""Time of hook calls and of loading plugins."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pluggy
 
-from benchmarks.figures import Figure, compared
-from benchmarks.measure import beside, calls
-from benchmarks.places import configuration, open_catalog
+from benchmarks.figures import Figure, comparison_figure
+from benchmarks.fixtures import execution_configuration, open_catalog
 from benchmarks.scale import Scale
+from benchmarks.timing import compare, repeat_calls
 from deriva_ml import DerivaML, Execution, Status
 from deriva_ml_core.hookspecs import PROJECT
 from deriva_ml_core.models import ExecutionInfo, StatusUpdate
@@ -20,50 +20,53 @@ from deriva_ml_core.plugins.manager import notify
 
 
 class Listener:
-    """Hears every status and does nothing."""
+    """Plugin that receives every status and does nothing."""
 
     @hookimpl
     def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
-        """Hear it."""
+        """Do nothing."""
 
 
 def run(scale: Scale, folder: Path) -> Iterator[Figure]:
-    """Time news told to one plugin, a question, the loading of all plugins, and a status that somebody hears."""
+    """Time a notification of one plugin, status updates with a listener, and the loading of all plugins."""
     listener, plugins = Listener(), load_plugins({})
     plugins.register(listener)
-    with _execution(folder / "silent", load_plugins({})) as silent, _execution(folder / "heard", plugins) as heard:
-        update = StatusUpdate(status=Status.running, time=silent.start_time)
-        record, many = silent.info, 100 * scale.calls
-        told = {"execution": record, "update": update}
-        yield compared(
-            "news told to one plugin",
-            "the plugin's function called",
-            beside(
-                calls(lambda _: notify(plugins, "status_changed", told), many),
-                calls(lambda _: listener.status_changed(record, update), many),
+    with (
+        _create_execution(folder / "unheard", load_plugins({})) as unheard,
+        _create_execution(folder / "heard", plugins) as heard,
+    ):
+        update = StatusUpdate(status=Status.running, time=unheard.start_time)
+        info, many = unheard.info, 100 * scale.calls
+        arguments = {"execution": info, "update": update}
+        yield comparison_figure(
+            "notify one plugin",
+            "a call of the plugin's function",
+            compare(
+                repeat_calls(lambda _: notify(plugins, "status_changed", arguments), many),
+                repeat_calls(lambda _: listener.status_changed(info, update), many),
                 scale.rounds,
             ),
         )
-        yield compared(
-            "update_status with a plugin that hears it",
-            "the same with none",
-            beside(
-                calls(lambda number: heard.update_status(Status.running, f"Step {number}"), scale.calls),
-                calls(lambda number: silent.update_status(Status.running, f"Step {number}"), scale.calls),
+        yield comparison_figure(
+            "update_status with a listening plugin",
+            "update_status without one",
+            compare(
+                repeat_calls(lambda number: heard.update_status(Status.running, f"Step {number}"), scale.calls),
+                repeat_calls(lambda number: unheard.update_status(Status.running, f"Step {number}"), scale.calls),
                 scale.rounds,
             ),
         )
-    yield compared(
-        "all plugins loaded",
-        "one look for entry points",
-        beside(
-            calls(lambda _: load_plugins({}), scale.calls),
-            calls(lambda _: entry_points(group=PROJECT), scale.calls),
+    yield comparison_figure(
+        "load all plugins",
+        "one search for entry points",
+        compare(
+            repeat_calls(lambda _: load_plugins({}), scale.calls),
+            repeat_calls(lambda _: entry_points(group=PROJECT), scale.calls),
             scale.rounds,
         ),
     )
 
 
-def _execution(folder: Path, plugins: pluggy.PluginManager) -> Execution:
+def _create_execution(folder: Path, plugins: pluggy.PluginManager) -> Execution:
     open_catalog(folder).close()
-    return DerivaML(f"file:{folder}", plugins=plugins).create_execution(configuration())
+    return DerivaML(f"file:{folder}", plugins=plugins).create_execution(execution_configuration())

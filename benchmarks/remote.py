@@ -1,7 +1,8 @@
-"""How many requests each step of a run on a Deriva server takes, and how long, where each answer takes 10 ms.
+"""Requests and time of each step of a run on a Deriva server that answers after 10 ms.
 
-The server is the tests' fake one, on loopback; requests are the same on a real one, times are not. Beside each step
-stands what it takes the existing client, deriva-ml of PyPI, on a real server; 1.17.10 took as many to upload here.
+The server is the tests' fake server on loopback. A real server gets the same requests, but takes other times. The
+baseline of a step is the number of requests of the existing client, deriva-ml on PyPI, on a real server. Its version
+1.17.10 sent as many requests to upload files to the fake server.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from benchmarks.figures import Figure, compared
-from benchmarks.measure import beside, seconds
-from benchmarks.places import fresh_bytes
+from benchmarks.figures import Figure, comparison_figure
+from benchmarks.fixtures import unique_bytes
 from benchmarks.scale import Scale
+from benchmarks.timing import compare, time_call
 from deriva_ml import DerivaML, Execution, ExecutionConfiguration, Status, Workflow
 from deriva_ml_core.backends.deriva.http import Server
 
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
     from fakes.deriva_server import DerivaServer
 
 LATENCY = 0.01
-"""Seconds before each answer."""
+"""Seconds before each response."""
 
 CHUNK = 25 * 2**20
 
-EXISTING = "the existing client"
+EXISTING_CLIENT = "the existing client"
 
-THEIRS_FOR_100 = 421
-"""The requests that it takes to upload 100 files, one after the other."""
+EXISTING_REQUESTS_FOR_100 = 421
+"""Requests of the existing client to upload 100 files, one after the other."""
 
 
 def run(scale: Scale, folder: Path) -> Iterator[Figure]:
-    """Take a run through its steps, one after the other."""
+    """Measure the steps of a run in order."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from fakes.deriva_server import serving
 
-    home = {"DERIVA_ML_HOME": str(folder / "home")}  # where bags are kept
+    home = {"DERIVA_ML_HOME": str(folder / "home")}  # contains the cache of bags
     with patch.dict(os.environ, home), serving(folder / "hatrac", latency=LATENCY) as fake:
         yield from _Steps(fake, scale, folder).run()
 
@@ -50,104 +51,104 @@ class _Steps:
 
     Args:
         fake: The server.
-        scale: How many files there are, and how big the big one is.
-        folder: Where files lie.
+        scale: The numbers and sizes of files.
+        folder: The folder for files.
     """
 
     def __init__(self, fake: DerivaServer, scale: Scale, folder: Path) -> None:
         self.fake, self.scale, self.folder = fake, scale, folder
-        self.taken = 0.0
+        self.seconds = 0.0
+        """Duration of the last step."""
 
     def run(self) -> Iterator[Figure]:
         login = self.fake.credential()
-        yield self.counted("make a catalog with the whole schema", 8, lambda: self.create(login), theirs=76)
+        yield self.measure("create a catalog with the whole schema", 8, lambda: self.create_catalog(login), existing=76)
         ml = DerivaML(self.fake.hostname, "1", credential=login, working_dir=self.folder)
-        yield self.counted("connect", 3, lambda: DerivaML(self.fake.hostname, "1", credential=login), theirs=2)
+        yield self.measure("connect", 3, lambda: DerivaML(self.fake.hostname, "1", credential=login), existing=2)
         workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
         config = ExecutionConfiguration(workflow=workflow, description="A benchmark")
-        made = "create_execution with 2 metadata files"
-        yield self.counted(made, 10, lambda: ml.create_execution(config), theirs=34)
-        yield self.counted(f"{made}, of a known workflow", 10, lambda: ml.create_execution(config), theirs=34)
+        what = "create_execution with 2 metadata files"
+        yield self.measure(what, 10, lambda: ml.create_execution(config), existing=34)
+        yield self.measure(f"{what}, of a known workflow", 10, lambda: ml.create_execution(config), existing=34)
         exe = ml.create_execution(config)
-        yield self.counted("enter and leave", 2, lambda: self.through(exe), theirs=8)
+        yield self.measure("enter and exit", 2, lambda: self.enter_and_exit(exe), existing=8)
         exe = ml.create_execution(config)
         exe.__enter__()
-        yield self.counted("update_status", 1, lambda: exe.update_status(Status.running, "halfway"), theirs=2)
-        yield self.counted("asset_file_path", 0, lambda: self.file(exe, "0.bin", 1024), theirs=2)
-        yield self.counted("upload 1 file of 1 KiB", 6, exe.upload_execution_outputs, theirs=25)
-        yield from self.many(exe)
-        yield from self.big(exe)
-        yield self.counted("leave, with the journal's copy, which takes 4", 5, lambda: exe.__exit__(None, None, None))
-        yield from self.bag(ml, exe)
+        yield self.measure("update_status", 1, lambda: exe.update_status(Status.running, "halfway"), existing=2)
+        yield self.measure("asset_file_path", 0, lambda: self.write_file(exe, "0.bin", 1024), existing=2)
+        yield self.measure("upload 1 file of 1 KiB", 6, exe.upload_execution_outputs, existing=25)
+        yield from self.upload_small_files(exe)
+        yield from self.upload_big_file(exe)
+        yield self.measure("exit, with 4 requests to upload the journal", 5, lambda: exe.__exit__(None, None, None))
+        yield from self.download_bag(ml, exe)
 
-    def counted(self, what: str, most: int, step: Callable[[], Any], *, theirs: int | None = None) -> Figure:
-        """How many requests a step took, and how long."""
+    def measure(self, what: str, target: int, step: Callable[[], Any], *, existing: int | None = None) -> Figure:
+        """Count the requests of a step and time it."""
         self.fake.requests.clear()
-        begun = perf_counter()
-        step()
-        self.taken = perf_counter() - begun
-        note = f"{self.taken * 1000:.0f} ms"
-        other = "" if theirs is None else EXISTING
-        return Figure(what, len(self.fake.requests), "requests", other, theirs, target=most, note=note)
+        self.seconds = time_call(step)
+        note = f"{self.seconds * 1000:.0f} ms"
+        floor = "" if existing is None else EXISTING_CLIENT
+        return Figure(what, len(self.fake.requests), "requests", floor, existing, target=target, note=note)
 
-    def many(self, exe: Execution) -> Iterator[Figure]:
-        """Small files, several of them on their way at once."""
+    def upload_small_files(self, exe: Execution) -> Iterator[Figure]:
+        """Measure uploads of small files, several of them at once."""
         for count in sorted({min(10, self.scale.bags[0]), self.scale.bags[0]}):
             for number in range(count):
-                self.file(exe, f"{count}-{number}.bin", 1024)
-            what, most = f"upload {count} files of 1 KiB", count + (6 if count <= 10 else 10)
-            theirs = {10: 61, 100: THEIRS_FOR_100}.get(count)
-            yield self.counted(what, most, exe.upload_execution_outputs, theirs=theirs)
+                self.write_file(exe, f"{count}-{number}.bin", 1024)
+            what, target = f"upload {count} files of 1 KiB", count + (6 if count <= 10 else 10)
+            existing = {10: 61, 100: EXISTING_REQUESTS_FOR_100}.get(count)
+            yield self.measure(what, target, exe.upload_execution_outputs, existing=existing)
             if count == 100:
-                waited = THEIRS_FOR_100 * LATENCY
-                other = f"{EXISTING} waiting for its {THEIRS_FOR_100} answers, and doing nothing else"
-                yield Figure(what, self.taken, "s", other, waited, self.taken / waited, 0.25)
+                latency = EXISTING_REQUESTS_FOR_100 * LATENCY
+                floor = f"latency of {EXISTING_REQUESTS_FOR_100} requests of {EXISTING_CLIENT}"
+                yield Figure(what, self.seconds, "s", floor, latency, self.seconds / latency, 0.25)
 
-    def through(self, exe: Execution) -> None:
+    def enter_and_exit(self, exe: Execution) -> None:
         with exe:
             pass
 
-    def create(self, login: dict[str, str]) -> None:
+    def create_catalog(self, login: dict[str, str]) -> None:
         DerivaML.create(self.fake.hostname, "benchmark", credential=login)
 
-    def file(self, exe: Execution, name: str, size: int) -> None:
-        exe.asset_file_path("Model", name).write_bytes(fresh_bytes(size))
+    def write_file(self, exe: Execution, name: str, size: int) -> None:
+        exe.asset_file_path("Model", name).write_bytes(unique_bytes(size))
 
-    def big(self, exe: Execution) -> Iterator[Figure]:
-        """One big file, beside its chunks and the job's end alone."""
+    def upload_big_file(self, exe: Execution) -> Iterator[Figure]:
+        """Compare the upload of a big file with sending its chunks and completing the upload job."""
         size = self.scale.big_bytes
-        named, theirs = f"upload a file of {size / 2**20:g} MiB", 38 if size == 256 * 2**20 else None
+        what, existing = f"upload a file of {size / 2**20:g} MiB", 38 if size == 256 * 2**20 else None
         chunks = -(-size // CHUNK)
-        self.file(exe, "big.bin", size)
-        yield self.counted(named, chunks + 9, exe.upload_execution_outputs, theirs=theirs)
+        self.write_file(exe, "big.bin", size)
+        yield self.measure(what, chunks + 9, exe.upload_execution_outputs, existing=existing)
 
-        def uploaded() -> float:
-            self.file(exe, "big.bin", size)  # new bytes under its name
-            return seconds(exe.upload_execution_outputs)
+        def upload() -> float:
+            self.write_file(exe, "big.bin", size)  # new bytes under the same name
+            return time_call(exe.upload_execution_outputs)
 
-        taken = beside(uploaded, lambda: self.floor(size), min(3, self.scale.heavy_rounds))
-        yield compared(named, "its chunks, sent one by one, and the job's end", taken, 1.5 if size > CHUNK else None)
+        comparison = compare(upload, lambda: self.time_chunks(size), min(3, self.scale.heavy_rounds))
+        target = 1.5 if size > CHUNK else None
+        yield comparison_figure(what, "its chunks sent one by one, and the job completed", comparison, target)
 
-    def floor(self, size: int) -> float:
-        """Seconds for the chunks of other bytes, and for putting them together."""
+    def time_chunks(self, size: int) -> float:
+        """Return the seconds to send the chunks of a file and to complete the upload job."""
         server = Server("http", self.fake.hostname.removeprefix("http://"), self.fake.credential())
         path = "/hatrac/floor/object"
         job = f'{{"chunk-length": {CHUNK}, "content-length": {size}}}'.encode()
         headers = {"Content-Type": "application/json"}
-        begun = perf_counter()
-        made = server.request("POST", f"{path};upload?parents=true", headers=headers, body=job).text.strip()
+        start_time = perf_counter()
+        job_url = server.request("POST", f"{path};upload?parents=true", headers=headers, body=job).text.strip()
         for number, start in enumerate(range(0, size, CHUNK)):
-            server.request("PUT", f"{made}/{number}", body=bytes(min(CHUNK, size - start)))
-        server.request("POST", made)
-        return perf_counter() - begun
+            server.request("PUT", f"{job_url}/{number}", body=bytes(min(CHUNK, size - start)))
+        server.request("POST", job_url)
+        return perf_counter() - start_time
 
-    def bag(self, ml: DerivaML, exe: Execution) -> Iterator[Figure]:
-        """A dataset brought for the first time, and again."""
+    def download_bag(self, ml: DerivaML, exe: Execution) -> Iterator[Figure]:
+        """Measure the download of a dataset for the first time, and from the cache."""
         count = self.scale.bags[0]
         rows = ml.connection.catalog.select("Model", order=("RCT", "RID"), limit=count)
         dataset = exe.create_dataset(description="A benchmark", dataset_types=["Training"])
         ml.add_dataset_element_type("Model")
         dataset.add_dataset_members([row["RID"] for row in rows])
         cold, cached = (655, 115) if count == 100 else (None, None)
-        yield self.counted(f"a bag of {count} files", count + 15, dataset.download_dataset_bag, theirs=cold)
-        yield self.counted("the same bag again", 3, dataset.download_dataset_bag, theirs=cached)
+        yield self.measure(f"download a bag of {count} files", count + 15, dataset.download_dataset_bag, existing=cold)
+        yield self.measure("download the same bag again", 3, dataset.download_dataset_bag, existing=cached)

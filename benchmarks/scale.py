@@ -1,4 +1,4 @@
-"""How much is measured: in full, or as little as shows that a benchmark runs."""
+"""The sizes of benchmarks: in full, or as small as possible for tests."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ class Scale:
     """The sizes of all benchmarks.
 
     Args:
-        rounds: How often each side of a comparison is run.
-        heavy_rounds: The same where one run takes seconds.
-        calls: Calls a run, where a call takes less than some milliseconds.
-        executions: How many executions a catalog has, the fewest first.
-        files: How many small files are uploaded.
-        file_bytes: The size of each.
-        big_bytes: The size of the one big file.
-        members: How many members are added to a dataset at once.
-        bags: How many members a dataset has that is downloaded.
-        processes: How many write to one catalog at once.
-        runs: How many executions each of them makes.
-        run_files: How many files each of those has.
-        steps: How many steps a fit has whose steps are timed.
-        epochs: How many epochs a fit has whose epochs are.
-        catalogs: How many seconds a catalog takes to answer while a training runs; None where it is down.
-        endings: How trainings end.
-        peers: Whether the peers that are installed are measured too.
+        rounds: Runs of each side of a comparison.
+        heavy_rounds: The same for runs that take seconds.
+        calls: Calls in a run, for calls that take at most some milliseconds.
+        executions: Numbers of executions in catalogs, in ascending order.
+        files: Number of small files to upload.
+        file_bytes: Size of a small file, in bytes.
+        big_bytes: Size of the big file, in bytes.
+        members: Number of members to add to a dataset at once.
+        bags: Numbers of members in downloaded datasets.
+        processes: Number of processes that write to one catalog at once.
+        runs: Number of executions that each of these processes creates.
+        run_files: Number of files in each of these executions.
+        steps: Number of steps in a fit whose steps are timed.
+        epochs: Number of epochs in a fit whose epochs are timed.
+        catalogs: Response times of the catalog during a training, in seconds; None for a catalog that is down.
+        terminations: The ways in which trainings end.
+        trackers: Whether to measure the other installed trackers too.
     """
 
     rounds: int = 15
@@ -46,13 +46,13 @@ class Scale:
     steps: int = 1_000
     epochs: int = 200
     catalogs: tuple[float | None, ...] = (0, 0.05, 2, None)
-    endings: tuple[str, ...] = ("normal", "exception", "Ctrl-C", "SIGTERM", "SIGKILL", "fit + fit + test")
-    peers: bool = True
+    terminations: tuple[str, ...] = ("normal", "exception", "Ctrl-C", "SIGTERM", "SIGKILL", "fit + fit + test")
+    trackers: bool = True
 
-    def of_rounds(self, rounds: int) -> Scale:
-        """The same, each comparison run so often at most."""
-        fewer = {"rounds": min(self.rounds, rounds), "heavy_rounds": min(self.heavy_rounds, rounds)}
-        return replace(self, **fewer)
+    def limit_rounds(self, rounds: int) -> Scale:
+        """Return a copy with at most this number of rounds."""
+        limited = {"rounds": min(self.rounds, rounds), "heavy_rounds": min(self.heavy_rounds, rounds)}
+        return replace(self, **limited)
 
 
 FULL = Scale()
@@ -71,6 +71,6 @@ TINY = Scale(
     steps=4,
     epochs=4,
     catalogs=(0.05,),
-    endings=("SIGKILL",),
-    peers=False,
+    terminations=("SIGKILL",),
+    trackers=False,
 )

@@ -1,4 +1,4 @@
-"""What pip installs: five typed packages and nothing else, from a wheel as from a checkout."""
+"""The wheel: it contains five typed packages and nothing else, and they can be imported from it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("hatchling", reason="the wheel is built with the hatchling of this environment")
+pytest.importorskip("hatchling", reason="the wheel is built with this environment's hatchling, which is not installed")
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning"}
 FACTORY = "deriva_ml_lightning_factory.py"
-"""What Lightning loads whenever a Trainer is made: a module alone, since a package of ours takes time to load."""
+"""Module that Lightning loads whenever a Trainer is created; outside of the packages, which take longer to load."""
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that pip builds of this checkout."""
+    """The wheel that pip builds from this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", folder, ROOT], check=True, timeout=250)
@@ -27,26 +27,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_the_packages(wheel: Path) -> None:
-    """Each package is in it, with its mark for type checkers, and no tests, examples or plugins are."""
+def test_wheel_contains_the_packages(wheel: Path) -> None:
+    """The wheel contains all modules of the packages with py.typed, and no tests, examples or plugins."""
     with zipfile.ZipFile(wheel) as archive:
         names = {Path(name) for name in archive.namelist()}
     tops = {name.parts[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES | {FACTORY}
     assert {name.parent.name for name in names if name.name == "py.typed"} == PACKAGES
     sources = {
-        file.relative_to(root) for root in (ROOT / "src" / "integrations", ROOT / "src") for file in python(root)
+        file.relative_to(root) for root in (ROOT / "src" / "integrations", ROOT / "src") for file in module_files(root)
     }
     assert {name for name in names if name.suffix == ".py"} == sources | {Path(FACTORY)}
 
 
-def python(root: Path) -> set[Path]:
-    """The modules of the packages below a source root."""
+def module_files(root: Path) -> set[Path]:
+    """Return the files of the modules in a source root."""
     return {file for package in PACKAGES for file in (root / package).rglob("*.py")}
 
 
-def test_what_is_installed_runs(wheel: Path, tmp_path: Path) -> None:
-    """Unpacked where no checkout is, the packages are imported from there."""
+def test_wheel_can_be_imported(wheel: Path, tmp_path: Path) -> None:
+    """The packages can be imported from the unpacked wheel."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     code = (

@@ -1,4 +1,4 @@
-"""The floor of catalog calls: one table of SQLite through SQLAlchemy Core, at the same durability, and nothing else."""
+"""Baseline of catalog calls: a single SQLite table through SQLAlchemy Core with the same durability."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["BareTable"]
+__all__ = ["BaselineTable"]
 
 
-class BareTable:
-    """The columns of the table Execution, its primary key, and an index by time.
+class BaselineTable:
+    """A table with the columns, the primary key and the time index of the table Execution.
 
     Args:
-        file: The database, made here.
+        file: The database file to create.
     """
 
     def __init__(self, file: Path) -> None:
@@ -27,24 +27,24 @@ class BareTable:
         self._rows.metadata.create_all(self._engine)
 
     def insert(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Add rows in one transaction."""
+        """Insert rows in one transaction."""
         with self._engine.begin() as connection:
             connection.execute(self._rows.insert(), list(rows))
 
     def select(self, rid: str) -> list[dict[str, Any]]:
-        """The row of an id."""
+        """Return the rows with an RID."""
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(self._rows).where(self._rows.c["RID"] == rid))
             return [dict(row) for row in found.mappings()]
 
     def newest(self, limit: int) -> list[dict[str, Any]]:
-        """The rows that were made last."""
+        """Return the newest rows."""
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(self._rows).order_by(self._rows.c.RCT.desc()).limit(limit))
             return [dict(row) for row in found.mappings()]
 
     def update(self, rid: str, **values: str) -> None:
-        """Change one row in one transaction."""
+        """Update one row in one transaction."""
         with self._engine.begin() as connection:
             connection.execute(self._rows.update().where(self._rows.c["RID"] == rid).values(values))
 

@@ -1,6 +1,6 @@
-"""The recorders, each used as its own documentation shows it: what a Trainer is given, and what follows a fit.
+"""Trackers as their own documentation uses them: context managers that yield arguments for a Trainer.
 
-What stands after a ``yield`` is what a user's script says after its fit, so it is not reached when the fit fails.
+Code after a ``yield`` is what a user's script executes after a fit, so it is not reached if the fit fails.
 """
 
 from __future__ import annotations
@@ -11,30 +11,39 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MODULES", "NOTHING", "OURS", "OWN", "PLAIN", "RECORDERS", "Arguments", "settings"]
+__all__ = [
+    "MODULES",
+    "NOTHING",
+    "OWN",
+    "OWN_RECORDERS",
+    "PLAIN",
+    "RECORDERS",
+    "Arguments",
+    "isolated_environment",
+]
 
-NOTHING, PLAIN, OWN = "nothing", "torch.save", "ours, best+last"
-"""Of checkpoints: none at all; the state saved by hand; ours where the Trainer has no ModelCheckpoint."""
+NOTHING, PLAIN, OWN = "nothing", "torch.save", "deriva-ml, best+last"
+"""Kinds of checkpoints: none; saved by hand; saved by this software, with a Trainer without ModelCheckpoint."""
 
 Arguments = dict[str, Any]
-"""For the Trainer."""
+"""Arguments of a Trainer."""
 
-OURS = ("ours", "ours by step", "ours alone")
-"""Ours, with metrics by epoch, and with those of each step too, and with an execution of its own."""
+OWN_RECORDERS = ("deriva-ml", "deriva-ml by step", "deriva-ml alone")
+"""This software with metrics of each epoch, with those of each step too, and with a callback-created execution."""
 
 MODULES = {
-    "ours": "deriva_ml",
+    "deriva-ml": "deriva_ml",
     "mlflow autolog": "mlflow",
     "mlflow logger": "mlflow",
     "wandb": "wandb",
     "dvclive": "dvclive",
     "aim": "aim",
 }
-"""What a script that uses the recorder imports; Lightning's own CSVLogger is not a recorder by itself."""
+"""The module that a script with the tracker imports. Lightning's CSVLogger needs none of its own."""
 
 
-def settings(folder: Path) -> dict[str, str]:
-    """The environment variables with which nothing is sent anywhere, and all that is kept lies in a folder."""
+def isolated_environment(folder: Path) -> dict[str, str]:
+    """Return environment variables that make trackers store everything in a folder and send nothing."""
     return {
         "HOME": str(folder),
         "DERIVA_ML_HOME": str(folder / "deriva-ml"),
@@ -51,36 +60,36 @@ def settings(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _bare(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001 - all have the same arguments
+def _bare(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001 - all have the same signature
     yield {}
 
 
 @contextmanager
-def _ours(folder: Path, saved: bool, log_every_n_steps: int | None = None) -> Iterator[Arguments]:
-    from benchmarks.places import configuration, open_catalog
+def _deriva_ml(folder: Path, saved: bool, log_every_n_steps: int | None = None) -> Iterator[Arguments]:
+    from benchmarks.fixtures import execution_configuration, open_catalog
     from deriva_ml_lightning import DerivaMLCallback
 
-    with open_catalog(folder / "home").create_execution(configuration()) as exe:
-        yield {"callbacks": [_callback(DerivaMLCallback, exe, saved=saved, log_every_n_steps=log_every_n_steps)]}
+    with open_catalog(folder / "home").create_execution(execution_configuration()) as exe:
+        yield {"callbacks": [_create_callback(DerivaMLCallback, exe, saved=saved, log_every_n_steps=log_every_n_steps)]}
 
 
 @contextmanager
-def _ours_by_step(folder: Path, saved: bool) -> Iterator[Arguments]:
-    with _ours(folder, saved, log_every_n_steps=1) as arguments:
+def _deriva_ml_by_step(folder: Path, saved: bool) -> Iterator[Arguments]:
+    with _deriva_ml(folder, saved, log_every_n_steps=1) as arguments:
         yield arguments
 
 
 @contextmanager
-def _ours_alone(folder: Path, saved: bool) -> Iterator[Arguments]:
-    from benchmarks.places import configuration, open_catalog
+def _deriva_ml_alone(folder: Path, saved: bool) -> Iterator[Arguments]:
+    from benchmarks.fixtures import execution_configuration, open_catalog
     from deriva_ml_lightning import DerivaMLCallback
 
-    own = {"ml": open_catalog(folder / "home"), "configuration": configuration()}
-    yield {"callbacks": [_callback(DerivaMLCallback, saved=saved, log_every_n_steps=1, **own)]}
+    options = {"ml": open_catalog(folder / "home"), "configuration": execution_configuration()}
+    yield {"callbacks": [_create_callback(DerivaMLCallback, saved=saved, log_every_n_steps=1, **options)]}
 
 
-def _callback(of: Callable[..., Any], *given: Any, saved: bool, **options: Any) -> Any:
-    return of(*given, checkpoints=None if saved else "none", **options)
+def _create_callback(cls: Callable[..., Any], *args: Any, saved: bool, **options: Any) -> Any:
+    return cls(*args, checkpoints=None if saved else "none", **options)
 
 
 @contextmanager
@@ -102,7 +111,7 @@ def _mlflow_autolog(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: 
 def _mlflow_logger(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001
     from pytorch_lightning.loggers import MLFlowLogger
 
-    # its default, a folder of files, is refused by mlflow 3.17
+    # mlflow 3.17 rejects the logger's default, a folder of files
     address = os.environ["MLFLOW_TRACKING_URI"]
     yield {"logger": MLFlowLogger(tracking_uri=address, log_model="all" if saved else False), "log_every_n_steps": 1}
 
@@ -112,7 +121,7 @@ def _wandb(folder: Path, saved: bool) -> Iterator[Arguments]:
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    # WANDB_MODE keeps it offline in any case; told so itself, it refuses to keep checkpoints
+    # WANDB_MODE keeps it offline in any case; with offline=True, the logger refuses to store checkpoints
     logger = WandbLogger(save_dir=folder, offline=not saved, log_model="all" if saved else False)
     yield {"logger": logger, "log_every_n_steps": 1}
     wandb.finish()
@@ -127,7 +136,7 @@ def _dvclive(folder: Path, saved: bool) -> Iterator[Arguments]:
 
 
 @contextmanager
-def _aim(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001 - its logger keeps no checkpoints
+def _aim(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001 - its logger stores no checkpoints
     from aim.pytorch_lightning import AimLogger
 
     yield {"logger": AimLogger(repo=str(folder)), "log_every_n_steps": 1}
@@ -135,9 +144,9 @@ def _aim(folder: Path, saved: bool) -> Iterator[Arguments]:  # noqa: ARG001 - it
 
 RECORDERS: dict[str, Callable[[Path, bool], AbstractContextManager[Arguments]]] = {
     "bare": _bare,
-    "ours": _ours,
-    "ours by step": _ours_by_step,
-    "ours alone": _ours_alone,
+    "deriva-ml": _deriva_ml,
+    "deriva-ml by step": _deriva_ml_by_step,
+    "deriva-ml alone": _deriva_ml_alone,
     "lightning csv": _csv,
     "mlflow autolog": _mlflow_autolog,
     "mlflow logger": _mlflow_logger,
@@ -145,4 +154,4 @@ RECORDERS: dict[str, Callable[[Path, bool], AbstractContextManager[Arguments]]] 
     "dvclive": _dvclive,
     "aim": _aim,
 }
-"""By name: called with the folder for what is kept, and whether checkpoints are kept too."""
+"""The trackers by name; the arguments are the folder for their data, and whether to store checkpoints."""

@@ -1,4 +1,4 @@
-"""Where benchmarks happen: new embedded catalogs, and a committed script in a real repository."""
+"""Embedded catalogs, execution configurations, committed scripts and file contents for benchmarks."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 
-__all__ = ["committed_script", "configuration", "fresh_bytes", "open_catalog"]
+__all__ = ["committed_script", "execution_configuration", "open_catalog", "unique_bytes"]
 
 _REMOTE = "https://github.com/org/repo.git"
 _number = count()
 
 
 def open_catalog(folder: Path) -> DerivaML:
-    """The embedded catalog in a folder."""
+    """Open the embedded catalog in a folder."""
     return DerivaML(f"file:{folder}")
 
 
-def configuration() -> ExecutionConfiguration:
-    """What an execution needs, with its source given, so that nothing is detected."""
+def execution_configuration() -> ExecutionConfiguration:
+    """Return the configuration of an execution with an explicit source, so that nothing is detected."""
     workflow = Workflow(name="Benchmark", workflow_type="Training", url="https://example.org/benchmark", checksum="b")
     return ExecutionConfiguration(workflow=workflow, description="A benchmark")
 
 
 def committed_script(folder: Path, text: str) -> Path:
-    """A script in a repository of its own, committed, with a remote."""
+    """Create a repository with a committed script and a remote, and return the script."""
     folder.mkdir(parents=True)
     script = folder / "train.py"
     script.write_text(text)
@@ -41,6 +41,6 @@ def committed_script(folder: Path, text: str) -> Path:
     return script
 
 
-def fresh_bytes(length: int) -> bytes:
-    """Bytes that no other call in this process has given, so that no store has them yet."""
+def unique_bytes(length: int) -> bytes:
+    """Return bytes that no other call in this process returns, so that no store contains them yet."""
     return f"{next(_number):020}".encode().ljust(min(length, 2**20), b"-") * max(1, length // 2**20)

@@ -1,4 +1,4 @@
-"""A process until its first record, without a training: run as a committed script, ``train.py <recorder> <folder>``."""
+"""Time until a tracker's first record, without a training; committed and run as ``train.py <tracker> <folder>``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 
-def _ours(_: Path) -> None:
+def _deriva_ml(_: Path) -> None:
     from deriva_ml import DerivaML, ExecutionConfiguration, Status
 
     ml = DerivaML()
@@ -44,8 +44,8 @@ def _aim(folder: Path) -> None:
     Run(repo=str(folder)).track(1.0, name="loss")
 
 
-FIRST: dict[str, Callable[[Path], None]] = {
-    "ours": _ours,
+FIRST_RECORD: dict[str, Callable[[Path], None]] = {
+    "deriva-ml": _deriva_ml,
     "mlflow logger": _mlflow,
     "wandb": _wandb,
     "dvclive": _dvclive,
@@ -54,6 +54,6 @@ FIRST: dict[str, Callable[[Path], None]] = {
 
 
 if __name__ == "__main__":
-    FIRST[sys.argv[1]](Path(sys.argv[2]))
+    FIRST_RECORD[sys.argv[1]](Path(sys.argv[2]))
     (Path(sys.argv[2]) / "figures.json").write_text(f'{{"first": {monotonic()}}}')
-    os._exit(0)  # what the end of the process takes is measured elsewhere
+    os._exit(0)  # the time to exit is measured by other scripts

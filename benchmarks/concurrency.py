@@ -1,4 +1,4 @@
-"""Whether many processes can record runs in one embedded catalog at once, and how long they take."""
+"""Time and correctness of many processes that record runs in one embedded catalog at once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.figures import Figure, compared
-from benchmarks.measure import Beside, environment, seconds
-from benchmarks.places import open_catalog
+from benchmarks.figures import Figure, comparison_figure
+from benchmarks.fixtures import open_catalog
 from benchmarks.scale import Scale
+from benchmarks.timing import Comparison, process_environment, time_call
 from deriva_ml import DerivaML
 from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
@@ -30,42 +30,50 @@ for run in range(runs):
 
 
 def run(scale: Scale, folder: Path) -> Iterator[Figure]:
-    """Time all processes beside one alone, then count what they recorded."""
-    alone, together = folder / "alone", folder / "together"
-    complaints: list[str] = []
-    least = seconds(lambda: _recorded(alone, 1, scale, complaints))
-    taken = seconds(lambda: _recorded(together, scale.processes, scale, complaints))
-    made = scale.processes * scale.runs
-    what = f"{scale.processes} processes making {scale.runs} executions of {scale.run_files} files each"
-    yield compared(what, "one such process alone", Beside(taken, least, taken / least))
-    yield Figure("processes that failed or complained", len(complaints), "processes", target=0)
-    found = _Record(open_catalog(together / "local"), made, made * scale.run_files)
-    yield Figure(f"executions of {made:,} that did not complete", made - found.completed, "executions", target=0)
-    yield Figure("files, or links, missing or twice", found.wrong, "files", target=0)
+    """Compare the processes with a single one, then count what they recorded."""
+    single, concurrent = folder / "single", folder / "concurrent"
+    failures: list[str] = []
+    single_seconds = time_call(lambda: _run_processes(single, 1, scale, failures))
+    seconds = time_call(lambda: _run_processes(concurrent, scale.processes, scale, failures))
+    created = scale.processes * scale.runs
+    what = f"{scale.processes} processes that record {scale.runs} executions of {scale.run_files} files each"
+    yield comparison_figure(what, "one such process", Comparison(seconds, single_seconds, seconds / single_seconds))
+    yield Figure("processes that failed or printed something", len(failures), "processes", target=0)
+    recorded = _RecordedRows(open_catalog(concurrent / "local"), created, created * scale.run_files)
+    yield Figure(
+        f"executions of {created:,} that did not complete", created - recorded.completed, "executions", target=0
+    )
+    yield Figure("missing or duplicate files and links", recorded.wrong, "files", target=0)
 
 
-def _recorded(home: Path, processes: int, scale: Scale, complaints: list[str]) -> None:
+def _run_processes(home: Path, processes: int, scale: Scale, failures: list[str]) -> None:
     open_catalog(home / "local").close()
     numbers = (str(scale.runs), str(scale.run_files))
     started = [
         subprocess.Popen(
             [sys.executable, "-c", RECORDER, str(worker), *numbers],
             cwd=home,
-            env=environment(DERIVA_ML_HOME=str(home)),
+            env=process_environment(DERIVA_ML_HOME=str(home)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         for worker in range(processes)
     ]
-    for each in started:
-        said, _ = each.communicate()
-        if each.returncode or said:
-            complaints.append(said)
+    for process in started:
+        output, _ = process.communicate()
+        if process.returncode or output:
+            failures.append(output)
 
 
-class _Record:
-    """What the catalog has in the end."""
+class _RecordedRows:
+    """Counts of the rows in the catalog.
+
+    Args:
+        ml: The client.
+        executions: The expected number of executions.
+        files: The expected number of files.
+    """
 
     def __init__(self, ml: DerivaML, executions: int, files: int) -> None:
         rows = ml.select_rows("Execution", {"Status": "Completed"})

@@ -1,1 +1,0 @@
-"""What each recorder of trainings costs and keeps: scripts that a fresh process runs, one fit each."""

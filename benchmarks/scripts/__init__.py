@@ -1,0 +1,1 @@
+"""Scripts that benchmarks run in new processes to measure trackers in single fits."""
