@@ -1,4 +1,4 @@
-"""The architecture: which layer may import which, what an import loads, and what every module must have."""
+"""The architecture: allowed imports between layers, the import budget, and rules for every module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE_ROOTS = (ROOT / "src" / "integrations", ROOT / "src")
 PACKAGES = ("deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning")
 
 LAYERS = {
-    # packages and modules of deriva_ml_core go without its name; what is not named here belongs to layer 3
+    # names within deriva_ml_core are given without the prefix; all other modules belong to layer 3
     0: {
         *("models", "definitions", "errors", "paths", "distributed", "user_warnings", "redaction"),
         *("_concurrency", "_files", "_text", "_progress", "_deprecation", "_extras", "_frames", "_moved_modules"),
@@ -36,10 +36,10 @@ LAYERS = {
     7: {"deriva_ml_cli"},
 }
 QUESTIONS = {"analysis", "export"}
-"""Packages of layer 3 that only `client` and what is above it import, inside functions; they take a connection."""
+"""Packages of layer 3 that only `client` and higher layers import, inside functions; they take a connection."""
 
 ALONE = {2}
-"""Layers that are never imported from above: they are reached by name."""
+"""Layers that higher layers never import; they are loaded by name."""
 
 HEAVY = {
     *("torch", "lightning", "pytorch_lightning", "keras", "tensorflow", "numpy", "pandas", "PIL", "sklearn"),
@@ -58,7 +58,7 @@ LATER = {
     "tempfile",
     "tomllib",
 }
-"""Of the standard library: what costs more than half a millisecond, and which only some calls need."""
+"""Modules of the standard library that take over half a millisecond to import, and that only some calls need."""
 
 HOOKS = [
     name
@@ -68,7 +68,7 @@ HOOKS = [
 
 
 def module_name(file: Path) -> str:
-    """``deriva_ml_core.training.reporter`` for its file; a package's ``__init__`` is the package."""
+    """Return the module name of a file; for ``__init__.py`` that of the package."""
     top = next(root for root in SOURCE_ROOTS if root in file.parents)
     parts = file.relative_to(top).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -91,7 +91,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def component(module: str) -> str:
-    """Return a package or module of the core by its name in it, or the name of another top-level package."""
+    """Return the first name of a module within deriva_ml_core, or the name of another top-level package."""
     package, _, inner = module.partition(".")
     if inner.startswith("plugins.builtin"):
         return "builtin"
@@ -105,7 +105,7 @@ def layer(module: str) -> int:
 def allowed(importer: str, imported: str) -> bool:
     if component(importer) == component(imported):
         return True
-    if layer(importer) == layer(imported) == 2:  # connect.py returns a backend
+    if layer(importer) == layer(imported) == 2:  # the built-in plugin connect.py opens backends
         return component(imported) == "backends"
     if layer(imported) in ALONE or (layer(importer) == 2 and layer(imported) > 1):
         return False
@@ -115,7 +115,7 @@ def allowed(importer: str, imported: str) -> bool:
 
 
 def test_imports_go_down() -> None:
-    """No module imports from a layer above its own; built-in plugins and backends are reached by name."""
+    """No module imports from a higher layer; built-in plugins and backends are loaded by name."""
     wrong = [
         f"{importer} imports {imported}"
         for importer, tree in TREES.items()
@@ -139,7 +139,7 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("package", ["deriva_ml", "deriva_ml_core"])
 def test_import_budget(package: str) -> None:
-    """An import loads no heavy library, and little that pydantic and pluggy do not load anyway."""
+    """An import loads no heavy library, and few modules that pydantic and pluggy do not load."""
     loaded = loaded_by(f"import {package}")
     assert loaded & HEAVY == set()
     assert (loaded - loaded_by("from pydantic import BaseModel, SecretStr; import pluggy")) & LATER == set()
@@ -147,7 +147,7 @@ def test_import_budget(package: str) -> None:
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_documented_and_tested(hook: str) -> None:
-    """A hook has a section of its own in plugins/README.md, and a test that is named for it."""
+    """Each hook has a section in plugins/README.md and a test named after it."""
     assert f"### `{hook}`\n" in (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
     tests = (file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     assert any(f"def test_hook_{hook}(" in text for text in tests)
@@ -155,7 +155,7 @@ def test_every_hook_is_documented_and_tested(hook: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if component(name) == "deriva_ml"])
 def test_deriva_ml_only_re_exports(module: str) -> None:
-    """The package deriva_ml holds re-exports only, and ``__all__`` names each of them."""
+    """The package deriva_ml contains only re-exports, and ``__all__`` lists all of them."""
     docstring, *statements = TREES[module].body
     assert isinstance(docstring, ast.Expr)
     names = []
@@ -181,7 +181,7 @@ def test_public_names_of_the_core() -> None:
 
 
 def length(node: ast.AST, first: int, last: int) -> int:
-    """Lines from first to last, without the docstrings of what is defined there."""
+    """Return the number of lines from first to last, without docstrings."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = (
         inner.body[0]
@@ -196,7 +196,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 def test_size_limits() -> None:
-    """No module has over 700 lines, no function over 80, docstrings not counted: an upper bound, not a goal."""
+    """No module has more than 700 lines, and no function more than 80, docstrings excluded."""
     modules = {name: length(TREES[name], 1, len(file.read_text().splitlines())) for name, file in MODULES.items()}
     assert {name: lines for name, lines in modules.items() if lines > 700} == {}
     long = {
@@ -209,7 +209,7 @@ def test_size_limits() -> None:
 
 
 MIRRORED = {
-    # one name a backend, one an integration, a command and the core module that answers it, and re-exported paths
+    # modules of the backends, of the integrations, of commands and their core modules, and re-exported paths
     *("catalog", "mutations", "open", "queries", "store"),
     *("autolog", "callback", "checkpoints", "settings", "stop_reason"),
     *("datasets", "lineage", "push", "reproduce", "upload", "verify"),
@@ -218,7 +218,7 @@ MIRRORED = {
 
 
 def test_module_names() -> None:
-    """A module's name is a plain noun: no gerunds but the field's own, and no name twice but for mirrored modules."""
+    """Module names are no gerunds, except for terms of the field, and are unique, except for mirrored modules."""
     names = [name.rpartition(".")[2] for name, file in MODULES.items() if file.name != "__init__.py"]
     assert [name for name in names if name.endswith("ing") and name not in {"staging", "training", "testing"}] == []
     assert {name for name in names if names.count(name) > 1} - MIRRORED == set()
@@ -226,21 +226,21 @@ def test_module_names() -> None:
 
 
 def test_every_module_has_a_docstring() -> None:
-    """Each module's docstring says what the module holds."""
+    """Each module has a docstring."""
     assert [name for name, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
 def test_no_open_signatures() -> None:
-    """``**`` stands only where types close it, and where the mission document's users know it: in asset_file_path."""
-    closed = re.compile(r"Unpack\[\w+\]|\w+\.kwargs")  # of a TypedDict, or of the function that is called instead
-    opened = {
+    """``**kwargs`` has a closed type, except in asset_file_path, whose signature the mission document defines."""
+    closed = re.compile(r"Unpack\[\w+\]|\w+\.kwargs")  # a TypedDict, or the parameters of a wrapped function
+    open_signatures = {
         f"{name}.{function.name}"
         for name, tree in TREES.items()
         for function in functions(tree)
-        if (words := function.args.kwarg) is not None and function.name != "asset_file_path"
-        if words.annotation is None or not closed.fullmatch(ast.unparse(words.annotation))
+        if (kwargs := function.args.kwarg) is not None and function.name != "asset_file_path"
+        if kwargs.annotation is None or not closed.fullmatch(ast.unparse(kwargs.annotation))
     }
-    assert opened == set()
+    assert open_signatures == set()
 
 
 def is_filled(container: ast.expr) -> bool:
@@ -248,9 +248,9 @@ def is_filled(container: ast.expr) -> bool:
 
 
 def test_no_state_in_modules() -> None:
-    """No module keeps a container that is filled later, under the name of a constant or not, nor rebinds its names."""
+    """No module has a mutable container that is filled later, or rebinds its own names."""
     containers = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
-    kept = [
+    filled_later = [
         f"{name}: {ast.unparse(statement).splitlines()[0]}"
         for name, tree in TREES.items()
         for statement in tree.body
@@ -258,10 +258,10 @@ def test_no_state_in_modules() -> None:
         if not re.match(r"__all__|[A-Z_][A-Z0-9_]*\b", ast.unparse(statement)) or not is_filled(statement.value)
     ]
     rebound = [name for name, tree in TREES.items() if any(isinstance(node, ast.Global) for node in ast.walk(tree))]
-    assert (kept, rebound) == ([], [])
+    assert (filled_later, rebound) == ([], [])
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_typed(package: str) -> None:
-    """Each package tells type checkers that it is typed."""
+    """Each package contains py.typed."""
     assert any((root / package / "py.typed").is_file() for root in SOURCE_ROOTS)
