@@ -1,4 +1,4 @@
-"""What plugins are asked and told over a run, in which order and with which values; and what a bad one cannot do."""
+"""The hooks called during a run, in order and with their values, and the isolation of failing plugins."""
 
 from __future__ import annotations
 
@@ -31,58 +31,58 @@ SOURCE = SourceCode(url="https://forge.example.org/train.py", checksum="c0ffee",
 
 
 @dataclass(eq=False)
-class Everything:
-    """Answers every hook and remembers what came, in words."""
+class RecordingPlugin:
+    """Implements every hook and records the calls."""
 
-    heard: list[tuple[Any, ...]] = field(default_factory=list)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[ExecutionInfo] = field(default_factory=list)
 
     @hookimpl
     def connect(self, address: Address) -> Backend | None:
-        self.heard.append(("connect", address.hostname))
+        self.calls.append(("connect", address.hostname))
         return None
 
     @hookimpl
     def detect_source(self, script: Path | None, environ: Mapping[str, str]) -> SourceCode:
-        self.heard.append(("detect_source", script, environ["DERIVA_ML_HOME"]))
+        self.calls.append(("detect_source", script, environ["DERIVA_ML_HOME"]))
         return SOURCE
 
     @hookimpl
     def describe_environment(self, environ: Mapping[str, str]) -> Mapping[str, JsonValue]:
-        self.heard.append(("describe_environment", environ["DERIVA_ML_HOME"]))
+        self.calls.append(("describe_environment", environ["DERIVA_ML_HOME"]))
         return {"weather": "fair"}
 
     @hookimpl
     def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
         self.records.append(execution)
-        words = (update.previous, update.status, update.message, update.error, update.progress)
-        self.heard.append(("status_changed", execution.status, *words))
+        values = (update.previous, update.status, update.message, update.error, update.progress)
+        self.calls.append(("status_changed", execution.status, *values))
 
     @hookimpl
     def asset_registered(self, execution: ExecutionInfo, asset: StagedAsset) -> None:
         self.records.append(execution)
-        words = (asset.table, asset.filename, asset.asset_types, asset.original, dict(asset.metadata))
-        self.heard.append(("asset_registered", execution.status, *words))
+        values = (asset.table, asset.filename, asset.asset_types, asset.original, dict(asset.metadata))
+        self.calls.append(("asset_registered", execution.status, *values))
 
     @hookimpl
     def outputs_uploaded(self, execution: ExecutionInfo, report: UploadReport) -> None:
         self.records.append(execution)
         sent = {table: [asset.filename for asset in assets] for table, assets in report.sent.items()}
         unsent = [each.asset.filename for each in report.unsent]
-        self.heard.append(("outputs_uploaded", execution.status, sent, unsent))
+        self.calls.append(("outputs_uploaded", execution.status, sent, unsent))
 
 
-def client(*plugins: object, patience: float = 10.0) -> DerivaML:
+def make_client(*plugins: object, exit_timeout: float = 10.0) -> DerivaML:
     manager = load_plugins({})
     for plugin in plugins:
         manager.register(plugin, name=type(plugin).__name__.lower())
-    return DerivaML(plugins=manager, exit_timeout=patience)
+    return DerivaML(plugins=manager, exit_timeout=exit_timeout)
 
 
-def test_a_whole_run(home: Path, tmp_path: Path) -> None:
-    """Three questions, then news of each status, each file and each upload that sent something, each exactly once."""
-    plugin = Everything()
-    ml = client(plugin)
+def test_hooks_of_a_run(home: Path, tmp_path: Path) -> None:
+    """A run calls three hooks at the start, then call notification per status, file and upload, each once."""
+    plugin = RecordingPlugin()
+    ml = make_client(plugin)
     workflow = ml.create_workflow("Training", "Training")
     exe = ml.create_execution(ExecutionConfiguration(workflow=workflow, description="All of it"))
     original = tmp_path / "original.png"
@@ -101,7 +101,7 @@ def test_a_whole_run(home: Path, tmp_path: Path) -> None:
     exe.upload_execution_outputs()
 
     run = Status.running
-    assert plugin.heard == [
+    assert plugin.calls == [
         ("connect", None),
         ("detect_source", Path(__file__), str(home)),
         ("describe_environment", str(home)),
@@ -121,20 +121,20 @@ def test_a_whole_run(home: Path, tmp_path: Path) -> None:
     assert (last.start_time, last.stop_time) == (exe.start_time, exe.stop_time)
 
 
-def test_what_the_questions_answered_is_recorded(home: Path) -> None:
-    """The source is the workflow's, the contribution is in the environment snapshot under the plugin's name."""
-    ml = client(Everything())
+def test_hook_results_are_recorded(home: Path) -> None:
+    """The workflow has the detected source; the environment snapshot has the plugin's result under its name."""
+    ml = make_client(RecordingPlugin())
     exe = ml.create_execution(ExecutionConfiguration(workflow=ml.create_workflow("Training", "Training")))
     workflow = ml.lookup_workflow(exe.workflow_rid)
     assert (workflow.url, workflow.checksum, workflow.version) == (SOURCE.url, SOURCE.checksum, SOURCE.version)
     (snapshot,) = (exe.working_dir / "records").glob("environment_snapshot_*.json")
-    assert '"everything": {\n    "weather": "fair"\n  }' in snapshot.read_text()
+    assert '"recordingplugin": {\n    "weather": "fair"\n  }' in snapshot.read_text()
 
 
-def test_a_run_that_fails() -> None:
-    """The failure is told with its reason, and so is what the upload after it could not send."""
-    plugin = Everything()
-    ml = client(plugin)
+def test_hooks_of_a_failed_run() -> None:
+    """Plugins receive the failure with its reason, and the files that the later upload could not upload."""
+    plugin = RecordingPlugin()
+    ml = make_client(plugin)
     exe = ml.create_execution(ExecutionConfiguration(workflow=ml.create_workflow("Training", "Training")))
     with pytest.raises(RuntimeError, match="out of memory"), exe:
         exe.asset_file_path("Model", "best.pt").write_bytes(b"weights")
@@ -142,7 +142,7 @@ def test_a_run_that_fails() -> None:
         raise RuntimeError("out of memory")
     exe.upload_execution_outputs()
     reason = "RuntimeError: out of memory"
-    assert plugin.heard[3:] == [
+    assert plugin.calls[3:] == [
         ("status_changed", Status.created, Status.created, Status.created, "", None, None),
         ("status_changed", Status.running, Status.created, Status.running, "", None, None),
         ("asset_registered", Status.running, "Model", "best.pt", ("Model",), None, {}),
@@ -152,15 +152,15 @@ def test_a_run_that_fails() -> None:
     ]
 
 
-def test_a_dry_run_is_told_of_but_for_uploads() -> None:
-    """Its record id says what it is, and nothing is said to be uploaded."""
-    plugin = Everything()
-    ml = client(plugin)
+def test_hooks_of_a_dry_run() -> None:
+    """A dry run notifies plugins with the RID 0000, but not of uploads."""
+    plugin = RecordingPlugin()
+    ml = make_client(plugin)
     workflow = ml.create_workflow("Training", "Training")
     with ml.create_execution(ExecutionConfiguration(workflow=workflow), dry_run=True) as exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
     exe.upload_execution_outputs()
-    assert [one[:2] for one in plugin.heard[2:]] == [
+    assert [call[:2] for call in plugin.calls[2:]] == [
         ("status_changed", Status.running),
         ("asset_registered", Status.running),
         ("status_changed", Status.completed),
@@ -169,24 +169,24 @@ def test_a_dry_run_is_told_of_but_for_uploads() -> None:
 
 
 class Broken:
-    """Fails at all news."""
+    """Fails in every notification."""
 
     @hookimpl
     def status_changed(self) -> None:
-        raise RuntimeError("the chat room is closed")
+        raise RuntimeError("the service is down")
 
     @hookimpl
     def asset_registered(self) -> None:
-        raise SystemExit("the chat room is closed")
+        raise SystemExit("the service is down")
 
     @hookimpl
     def outputs_uploaded(self) -> None:
-        raise AssertionError("the chat room is closed")
+        raise AssertionError("the service is down")
 
 
 @dataclass(eq=False)
 class Hanging:
-    """Hears the first news and does not come back until it is released."""
+    """Blocks in the first notification until it is released."""
 
     released: Event = field(default_factory=Event)
     entered: Event = field(default_factory=Event)
@@ -197,8 +197,14 @@ class Hanging:
         self.released.wait()
 
 
-def whole_run(ml: DerivaML, config: ExecutionConfiguration, in_run: Callable[[Execution], None]) -> tuple[Any, ...]:
-    """A run, and what is known of it afterwards."""
+def do_nothing(_: Execution) -> None:
+    """Do nothing."""
+
+
+def run_execution(
+    ml: DerivaML, config: ExecutionConfiguration, in_run: Callable[[Execution], None] = do_nothing
+) -> tuple[Any, ...]:
+    """Run an execution and return its files, statuses and row status."""
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
         exe.update_status(Status.running, "half")
@@ -212,15 +218,13 @@ def whole_run(ml: DerivaML, config: ExecutionConfiguration, in_run: Callable[[Ex
     return names, statuses, row["Status"]
 
 
-def nothing(_: Execution) -> None:
-    """Do nothing."""
-
-
-def test_a_broken_listener_changes_nothing(config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture) -> None:
-    """The run is the same as without it, other listeners hear all, and the log names it."""
-    plugin = Everything()
-    assert whole_run(client(plugin, Broken()), config, nothing) == whole_run(client(), config, nothing)
-    hooks = [one[0] for one in plugin.heard if one[0] not in ("connect", "describe_environment")]
+def test_failing_plugin_does_not_affect_the_run(
+    config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run is the same as without the plugin, other plugins receive all notifications, and the log names it."""
+    plugin = RecordingPlugin()
+    assert run_execution(make_client(plugin, Broken()), config) == run_execution(make_client(), config)
+    hooks = [call[0] for call in plugin.calls if call[0] not in ("connect", "describe_environment")]
     assert hooks == [
         *["status_changed"] * 2,
         "asset_registered",
@@ -234,20 +238,22 @@ def test_a_broken_listener_changes_nothing(config: ExecutionConfiguration, caplo
     assert len(failures) == len(hooks)
 
 
-def test_a_hanging_listener_changes_nothing(config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture) -> None:
-    """The end of the run waits for it within the bound, says so with its name, and the run is the same."""
+def test_hanging_plugin_does_not_affect_the_run(
+    config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end waits for the plugin at most for the timeout and logs its name; the run is the same."""
     plugin = Hanging()
     try:
         with caplog.at_level(logging.WARNING):
-            found = whole_run(client(plugin, patience=0.01), config, nothing)
+            found = run_execution(make_client(plugin, exit_timeout=0.01), config)
     finally:
         plugin.released.set()
-    assert found == whole_run(client(), config, nothing)
+    assert found == run_execution(make_client(), config)
     assert "Plugins did not finish in time (status_changed: hanging)" in caplog.text
 
 
-def test_nothing_in_the_run_waits_for_a_listener(config: ExecutionConfiguration) -> None:
-    """Neither a status nor an upload: however patient the end may be, a hanging listener holds up no epoch."""
+def test_run_does_not_wait_for_a_plugin(config: ExecutionConfiguration) -> None:
+    """No status and no upload waits for a hanging plugin, however long the exit timeout is."""
     plugin = Hanging()
 
     def release(_: Execution) -> None:
@@ -255,15 +261,15 @@ def test_nothing_in_the_run_waits_for_a_listener(config: ExecutionConfiguration)
         assert not plugin.released.is_set()
         plugin.released.set()
 
-    names, _, status = whole_run(client(plugin, patience=1e6), config, release)
+    names, _, status = run_execution(make_client(plugin, exit_timeout=1e6), config, release)
     assert (names, status) == ([["a.pt"], ["b.pt"]], "Completed")
 
 
-def test_all_news_is_heard_when_the_with_is_left(config: ExecutionConfiguration) -> None:
-    """A slow listener has heard of the end before the next line of the program."""
-    plugin = Everything()
-    with client(plugin).create_execution(config) as exe:
+def test_notifications_are_delivered_at_exit(config: ExecutionConfiguration) -> None:
+    """A slow plugin has received the end of the run before the next line of the program."""
+    plugin = RecordingPlugin()
+    with make_client(plugin).create_execution(config) as exe:
         for number in range(200):
             exe.update_status(Status.running, str(number))
-    messages = [one[4] for one in plugin.heard if one[0] == "status_changed"]
+    messages = [call[4] for call in plugin.calls if call[0] == "status_changed"]
     assert messages == ["", "", *map(str, range(200)), ""]

@@ -1,4 +1,4 @@
-"""What the core's tests share: git as it is without anybody's settings."""
+"""Fixtures of the core's tests: git without the user's settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repositories import Repository, make_repository
 
 @pytest.fixture
 def git_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A global git configuration of the test's own, which it may write to."""
+    """A writable global git configuration of the test."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     settings = tmp_path / "gitconfig"

@@ -1,4 +1,4 @@
-"""The life of an execution: its states, its ends, its inputs, its relations."""
+"""Executions: status, ends, inputs, outputs and nesting."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from deriva_ml_core.testing import HookRecorder
 from deriva_ml_core.workflow import Workflow
 
 
-def row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
+def read_row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
     return ml.select_rows("Execution", {"RID": exe.execution_rid})[0]
 
 
@@ -48,10 +48,10 @@ def make_asset(ml: DerivaML, config: ExecutionConfiguration, name: str = "x.png"
     return asset
 
 
-def test_a_new_execution_is_created_and_recorded(ml: DerivaML, exe: Execution) -> None:
-    """Its row says Created, with workflow and description."""
+def test_new_execution_has_status_created(ml: DerivaML, exe: Execution) -> None:
+    """The row of a new execution has status Created, workflow and description."""
     assert exe.status is Status.created
-    found = row(ml, exe)
+    found = read_row(ml, exe)
     assert found["Status"] == "Created"
     assert found["Description"] == "A test"
     assert found["Workflow"] == exe.workflow_rid
@@ -59,26 +59,26 @@ def test_a_new_execution_is_created_and_recorded(ml: DerivaML, exe: Execution) -
     assert exe.start_time is None
 
 
-def test_the_with_runs_and_completes(ml: DerivaML, exe: Execution) -> None:
-    """Entering sets running and the start; leaving sets completed, the stop and the duration."""
+def test_with_block_runs_and_completes(ml: DerivaML, exe: Execution) -> None:
+    """Entering sets Running and the start time; leaving sets Completed, the stop time and the duration."""
     with exe as entered:
         assert entered is exe
         assert exe.status is Status.running
-        assert row(ml, exe)["Status"] == "Running"
+        assert read_row(ml, exe)["Status"] == "Running"
         assert exe.start_time is not None
-    assert row(ml, exe)["Status"] == "Completed"
-    assert row(ml, exe)["Duration"].startswith("0.0H 0.0min ")
+    assert read_row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Duration"].startswith("0.0H 0.0min ")
     assert exe.stop_time is not None
     assert [update.status for update in exe.list_statuses()] == [Status.created, Status.running, Status.completed]
 
 
-def test_an_exception_fails_the_run_and_goes_on_up(ml: DerivaML, exe: Execution) -> None:
-    """Status Failed with type and message, and the duration."""
+def test_exception_fails_the_run_and_propagates(ml: DerivaML, exe: Execution) -> None:
+    """An exception sets Failed with its type and message, and the duration."""
     with pytest.raises(ZeroDivisionError), exe:
         _ = 1 / 0
-    assert row(ml, exe)["Status"] == "Failed"
-    assert row(ml, exe)["Status_Detail"] == "ZeroDivisionError: division by zero"
-    assert row(ml, exe)["Duration"]
+    assert read_row(ml, exe)["Status"] == "Failed"
+    assert read_row(ml, exe)["Status_Detail"] == "ZeroDivisionError: division by zero"
+    assert read_row(ml, exe)["Duration"]
 
 
 @pytest.mark.parametrize(
@@ -92,21 +92,21 @@ def test_an_exception_fails_the_run_and_goes_on_up(ml: DerivaML, exe: Execution)
         (GeneratorExit(), "Failed"),
     ],
 )
-def test_other_ends(ml: DerivaML, exe: Execution, error: BaseException, status: str) -> None:
-    """Ctrl-C aborts; SystemExit(0) completes, another code fails."""
+def test_status_by_exit_exception(ml: DerivaML, exe: Execution, error: BaseException, status: str) -> None:
+    """Ctrl-C aborts the run; SystemExit(0) completes it, another code fails it."""
     with pytest.raises(type(error)), exe:
         raise error
-    assert row(ml, exe)["Status"] == status
+    assert read_row(ml, exe)["Status"] == status
 
 
-def test_ctrl_c_as_lightning_passes_it_on_aborts(ml: DerivaML, exe: Execution) -> None:
-    """A SystemExit that came of a KeyboardInterrupt is still Ctrl-C."""
+def test_system_exit_caused_by_ctrl_c_aborts(ml: DerivaML, exe: Execution) -> None:
+    """A SystemExit raised while a KeyboardInterrupt is handled counts as Ctrl-C, as Lightning raises it."""
     with pytest.raises(SystemExit), exe:
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
             sys.exit(1)
-    assert row(ml, exe)["Status"] == "Aborted"
+    assert read_row(ml, exe)["Status"] == "Aborted"
 
 
 SIGTERM_SCRIPT = """
@@ -128,31 +128,31 @@ with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow)) as e
     [("", 143), ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))", 5)],
 )
 def test_sigterm_aborts(ml: DerivaML, before: str, code: int) -> None:
-    """SIGTERM leaves the with, by the user's own handler where there is one; the exit code is not 0."""
+    """SIGTERM leaves the block, through the user's handler if there is one; the exit code is not 0."""
     script = SIGTERM_SCRIPT.format(before=before)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr
     assert ml.lookup_execution(done.stdout.strip()).status is Status.aborted
 
 
-def test_the_users_signal_handler_is_put_back(exe: Execution) -> None:
-    """After the with nothing of ours is left in the signal table."""
+def test_previous_signal_handler_is_restored(exe: Execution) -> None:
+    """After the block the signal table is as before."""
     before = signal.getsignal(signal.SIGTERM)
     with exe:
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_terminal_state_that_the_user_set_stays(ml: DerivaML, exe: Execution) -> None:
-    """Leaving does not write over it, and still writes the duration."""
+def test_terminal_status_set_by_the_user_stays(ml: DerivaML, exe: Execution) -> None:
+    """Leaving the block does not overwrite the status, and still writes the duration."""
     with exe:
         exe.update_status(Status.failed, "loss is NaN")
-    assert (row(ml, exe)["Status"], row(ml, exe)["Status_Detail"]) == ("Failed", "loss is NaN")
-    assert row(ml, exe)["Duration"]
+    assert (read_row(ml, exe)["Status"], read_row(ml, exe)["Status_Detail"]) == ("Failed", "loss is NaN")
+    assert read_row(ml, exe)["Duration"]
 
 
-def test_a_state_never_moves_backwards(ml: DerivaML, exe: Execution) -> None:
-    """Neither to Created, nor on from an end, nor by uploading or restoring."""
+def test_status_never_goes_back(ml: DerivaML, exe: Execution) -> None:
+    """A status cannot return to Created or leave a terminal status, and upload and restore do not change it."""
     with exe:
         exe.update_status(Status.pending)
         exe.update_status(Status.initializing)
@@ -165,24 +165,24 @@ def test_a_state_never_moves_backwards(ml: DerivaML, exe: Execution) -> None:
         pass
     exe.upload_execution_outputs()
     assert ml.restore_execution(exe.execution_rid).status is Status.completed
-    assert row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
-def test_each_status_is_kept_with_its_message(ml: DerivaML, exe: Execution) -> None:
-    """The row has the latest, the journal all, in UTC."""
+def test_every_status_is_in_the_journal(ml: DerivaML, exe: Execution) -> None:
+    """The row has the last status; the journal has all of them, in UTC."""
     with exe:
         exe.update_status(Status.running, "Loading data...")
         exe.update_status(Status.running, "Training model...")
-        assert row(ml, exe)["Status_Detail"] == "Training model..."
+        assert read_row(ml, exe)["Status_Detail"] == "Training model..."
     messages = [update.message for update in ml.lookup_execution(exe.execution_rid).list_statuses()]
     assert messages == ["", "", "Loading data...", "Training model...", ""]
     assert all(update.time.utcoffset().total_seconds() == 0 for update in exe.list_statuses())
 
 
-def test_a_catalog_that_fails_does_not_end_the_run(
+def test_unreachable_catalog_does_not_fail_the_run(
     ml: DerivaML, exe: Execution, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A status that cannot be written is warned about, and made good later."""
+    """A status that cannot be written logs a warning and is written later."""
     catalog = home / "local" / "catalog.sqlite"
     with exe:
         ml.close()
@@ -194,18 +194,18 @@ def test_a_catalog_that_fails_does_not_end_the_run(
         catalog.with_suffix(".away").rename(catalog)
         ml.close()
     assert [update.message for update in exe.list_statuses()][2] == "in the dark"
-    assert row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
-def test_no_workflow_raises(ml: DerivaML) -> None:
-    """As the document says, a DerivaMLException."""
+def test_missing_workflow_raises(ml: DerivaML) -> None:
+    """Creation without a workflow raises a DerivaMLException, as documented."""
     with pytest.raises(WorkflowMissing):
         ml.create_execution(ExecutionConfiguration())
     assert issubclass(WorkflowMissing, DerivaMLException)
 
 
-def test_the_workflow_may_come_from_either_side(ml: DerivaML, workflow: Workflow) -> None:
-    """In the configuration, as an argument, as a record id, or the same in both; two different ones raise."""
+def test_workflow_in_configuration_or_argument(ml: DerivaML, workflow: Workflow) -> None:
+    """The workflow can be in the configuration, an argument, an RID, or the same in both; two different ones raise."""
     rid = ml.create_execution(ExecutionConfiguration(workflow=workflow)).workflow_rid
     assert ml.create_execution(ExecutionConfiguration(), workflow=workflow).workflow_rid == rid
     assert ml.create_execution(ExecutionConfiguration(workflow=rid)).workflow_rid == rid
@@ -216,7 +216,7 @@ def test_the_workflow_may_come_from_either_side(ml: DerivaML, workflow: Workflow
 
 
 def test_inputs_are_recorded_at_creation(ml: DerivaML, config: ExecutionConfiguration, workflow: Workflow) -> None:
-    """Datasets with the version that was current then, and assets; nothing is downloaded."""
+    """Creation records assets and the current versions of datasets, and downloads nothing."""
     asset = make_asset(ml, config)
     dataset = ml.create_dataset("d", ["Training"])
     dataset.add_dataset_members([asset.rid])
@@ -235,8 +235,8 @@ def test_inputs_are_recorded_at_creation(ml: DerivaML, config: ExecutionConfigur
     assert path.read_text() == "x.png"
 
 
-def test_a_download_is_recorded_as_input(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """What was not declared and is brought in the run went in all the same, once."""
+def test_download_is_recorded_as_input(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """A download of an undeclared dataset or asset is recorded as an input once."""
     asset = make_asset(ml, config)
     dataset = ml.create_dataset("d")
     with ml.create_execution(config) as exe:
@@ -249,8 +249,8 @@ def test_a_download_is_recorded_as_input(ml: DerivaML, config: ExecutionConfigur
 
 
 @pytest.mark.parametrize("wrong", ["dataset", "asset", "unknown dataset", "unknown asset"])
-def test_a_wrong_input_raises_and_leaves_no_row(ml: DerivaML, config: ExecutionConfiguration, wrong: str) -> None:
-    """An id of the wrong table says where it was found; one of nothing, that it names nothing."""
+def test_invalid_input_raises_and_leaves_no_row(ml: DerivaML, config: ExecutionConfiguration, wrong: str) -> None:
+    """An RID of another table names that table; an unknown RID is named as unknown."""
     asset = make_asset(ml, config)
     dataset = ml.create_dataset("d")
     before = len(ml.find_executions())
@@ -266,20 +266,20 @@ def test_a_wrong_input_raises_and_leaves_no_row(ml: DerivaML, config: ExecutionC
     assert len(ml.find_executions()) == before
 
 
-def test_records_are_kept_with_the_execution(ml: DerivaML, exe: Execution) -> None:
-    """The configuration and the environment are in the store before the run begins."""
-    kept = {asset.asset_types[0]: asset for asset in exe.list_assets("Output")}
-    configuration = json.loads(exe.download_asset(kept["Deriva_Config"].rid).read_text())
+def test_metadata_files_are_uploaded_at_creation(ml: DerivaML, exe: Execution) -> None:
+    """Configuration and environment snapshot are in the store before the run starts."""
+    by_type = {asset.asset_types[0]: asset for asset in exe.list_assets("Output")}
+    configuration = json.loads(exe.download_asset(by_type["Deriva_Config"].rid).read_text())
     assert configuration["workflow"] == exe.workflow_rid
     assert configuration["description"] == "A test"
-    environment = json.loads(exe.download_asset(kept["Runtime_Env"].rid).read_text())
+    environment = json.loads(exe.download_asset(by_type["Runtime_Env"].rid).read_text())
     assert environment["folder"] == str(exe.working_dir)
     assert environment["source"]["url"] == "https://github.com/org/repo/blob/abc/train.py"
     assert environment["environment"]["python"]
 
 
-def test_the_script_in_a_container_is_told_apart(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All scripts of an image share one workflow; which one ran is in the environment snapshot, with its hash."""
+def test_container_script_is_in_the_environment_snapshot(ml: DerivaML, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All scripts of an image share one workflow; the snapshot names the script that ran, with its hash."""
     for name, value in {"IN_DOCKER": "true", "IMAGE_NAME": "ghcr.io/org/repo", "IMAGE_DIGEST": "sha256:abc"}.items():
         monkeypatch.setenv(f"DERIVA_MCP_{name}", value)
     exe = ml.create_execution(ExecutionConfiguration(workflow=Workflow(name="Image", workflow_type="Training")))
@@ -291,8 +291,8 @@ def test_the_script_in_a_container_is_told_apart(ml: DerivaML, monkeypatch: pyte
     assert source["file_checksum"] == hashed.stdout.strip()
 
 
-def test_the_kept_configuration_can_be_loaded_again(ml: DerivaML, workflow: Workflow) -> None:
-    """configuration.json is a configuration: running it again gives the same inputs and parameters."""
+def test_recorded_configuration_can_be_loaded(ml: DerivaML, workflow: Workflow) -> None:
+    """Running the recorded configuration.json again uses the same inputs and parameters."""
     dataset = ml.create_dataset("d")
     config = ExecutionConfiguration(workflow=workflow, datasets=[dataset.rid], parameters={"lr": 0.1, "layers": [1, 2]})
     exe = ml.create_execution(config)
@@ -303,8 +303,8 @@ def test_the_kept_configuration_can_be_loaded_again(ml: DerivaML, workflow: Work
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
-def test_configurations_are_loaded(tmp_path: Path, suffix: str) -> None:
-    """From JSON and YAML; assets and datasets by record id or in full."""
+def test_load_configuration(tmp_path: Path, suffix: str) -> None:
+    """JSON and YAML files are loaded, with assets and datasets by RID or in full."""
     path = tmp_path / f"config.{suffix}"
     text = {
         "json": '{"datasets": ["1-ABC", {"rid": "1-DEF", "version": "1.2.0"}], "assets": ["2-GHI"]}',
@@ -319,8 +319,8 @@ def test_configurations_are_loaded(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     "text", ["descripton: x", "datasets: [{rid: 1-A, verson: 1}]", "[1, 2]", "{a: [", "datasets: 3"]
 )
-def test_a_wrong_configuration_is_refused(tmp_path: Path, text: str) -> None:
-    """Unknown keys and wrong shapes are named, with the file."""
+def test_invalid_configuration_raises(tmp_path: Path, text: str) -> None:
+    """Unknown keys and wrong types raise an error that names the file."""
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"config\.yaml"):
@@ -329,8 +329,8 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path, text: str) -> None:
         ExecutionConfiguration.load_configuration(tmp_path / "none.yaml")
 
 
-def test_a_dry_run_writes_nothing(ml: DerivaML, workflow: Workflow, home: Path) -> None:
-    """Its record id is 0000; files are staged on this machine only; a dataset cannot be made."""
+def test_dry_run_writes_nothing(ml: DerivaML, workflow: Workflow, home: Path) -> None:
+    """A dry run has the RID 0000, stages files locally only, and cannot create a dataset."""
     dataset = ml.create_dataset("d")
     before = {
         table: ml.select_rows(table) for table in ("Execution", "Workflow", "Execution_Metadata", "Dataset_Execution")
@@ -349,8 +349,8 @@ def test_a_dry_run_writes_nothing(ml: DerivaML, workflow: Workflow, home: Path) 
     assert not [path for path in (home / "local" / "objects").rglob("*") if path.is_file()]
 
 
-def test_an_output_dataset_names_its_producer(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """The execution made 0.1.0 and each version made through the returned dataset; it is output, not input."""
+def test_output_dataset_has_its_producer(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The execution is the producer of all versions made through the returned dataset; it is output, not input."""
     asset = make_asset(ml, config)
     with ml.create_execution(config) as exe:
         dataset = exe.create_dataset(description="Augmented training images", dataset_types=["Training", "Augmented"])
@@ -363,7 +363,7 @@ def test_an_output_dataset_names_its_producer(ml: DerivaML, config: ExecutionCon
 
 
 def test_nested_executions(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """Children come in their sequence, level by level; a cycle is refused; doing it again changes nothing."""
+    """Nested executions are listed in sequence, level by level; cycles raise, and nesting again changes nothing."""
     parent, first, second, grandchild = (ml.create_execution(config) for _ in range(4))
     parent.add_nested_execution(second, sequence=1)
     parent.add_nested_execution(first.execution_rid, sequence=0)
@@ -382,8 +382,8 @@ def test_nested_executions(ml: DerivaML, config: ExecutionConfiguration) -> None
         parent.add_nested_execution("1-ZZZZ")
 
 
-def test_executions_are_found(ml: DerivaML, config: ExecutionConfiguration, workflow: Workflow) -> None:
-    """By workflow, type and state, newest first."""
+def test_find_executions(ml: DerivaML, config: ExecutionConfiguration, workflow: Workflow) -> None:
+    """Executions are found by workflow, type and status, newest first."""
     first = ml.create_execution(config)
     other = Workflow(name="Other", workflow_type="Inference", url="https://x/z", checksum="d")
     with ml.create_execution(ExecutionConfiguration(workflow=other)) as second:
@@ -399,8 +399,8 @@ def test_executions_are_found(ml: DerivaML, config: ExecutionConfiguration, work
     assert ml.find_executions(dataset="1-ZZZZ") == []
 
 
-def test_a_wrong_execution_is_named(ml: DerivaML, exe: Execution) -> None:
-    """A record id of another table, or of none, is told apart."""
+def test_invalid_execution_rid_raises(ml: DerivaML, exe: Execution) -> None:
+    """An RID of another table and an unknown RID raise different errors."""
     with pytest.raises(WrongTable, match="row of Workflow"):
         ml.lookup_execution(exe.workflow_rid)
     with pytest.raises(UnknownRID):
@@ -414,8 +414,8 @@ def _die(config: ExecutionConfiguration, sender: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_run_that_died_is_seen_as_aborted(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """The next look shows it, without writing; restoring writes it."""
+def test_killed_run_is_aborted(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """A lookup shows the killed run as aborted without writing; a restore writes it."""
     receiver, sender = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(target=_die, args=(config, sender))
     child.start()
@@ -437,15 +437,15 @@ def test_a_run_that_died_is_seen_as_aborted(ml: DerivaML, config: ExecutionConfi
     assert recorder.hook_names == ["status_changed"]
 
 
-def test_a_run_that_lives_is_not_aborted(ml: DerivaML, exe: Execution) -> None:
-    """The lease of a living process holds, also when it is looked at from another client."""
+def test_living_run_is_not_aborted(ml: DerivaML, exe: Execution) -> None:
+    """The run of a living process stays Running, also for another client."""
     with exe:
         assert DerivaML().lookup_execution(exe.execution_rid).status is Status.running
         assert DerivaML().restore_execution(exe.execution_rid).status is Status.running
 
 
-def test_restoring_gives_the_same(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """Inputs, staged files, status and timings come back from the working folder."""
+def test_restore_from_the_working_folder(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Restoring returns inputs, staged files, status and times."""
     asset = make_asset(ml, config)
     with ml.create_execution(config) as exe:
         exe.download_asset(asset)
@@ -458,16 +458,20 @@ def test_restoring_gives_the_same(ml: DerivaML, config: ExecutionConfiguration) 
     assert list(again.upload_execution_outputs()) == ["Model"]
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_restoring_without_the_working_folder(
-    ml: DerivaML, config: ExecutionConfiguration, kept: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("has_journal_copy", [True, False])
+def test_restore_without_the_working_folder(
+    ml: DerivaML,
+    config: ExecutionConfiguration,
+    has_journal_copy: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """On another machine the kept journal, or the catalog alone, tells inputs and state; where the rest was is said."""
+    """Inputs and status come from the journal copy, or from the catalog alone; a warning names the old folder."""
     asset = make_asset(ml, config)
     with ml.create_execution(config) as exe:
         exe.download_asset(asset)
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
-    if kept:
+    if has_journal_copy:
         exe.upload_execution_outputs()
     elsewhere = DerivaML(working_dir=tmp_path / "elsewhere")
     with caplog.at_level(logging.WARNING):
@@ -476,7 +480,7 @@ def test_restoring_without_the_working_folder(
     assert again.status is Status.completed
     assert [each.rid for each in again.list_assets("Input")] == [asset.rid]
     assert again.staged_assets() == []
-    assert (again.start_time == exe.start_time) is kept
+    assert (again.start_time == exe.start_time) is has_journal_copy
     path = again.asset_file_path("Model", "continued_model.pt")
     assert again.upload_execution_outputs() == {}
     path.write_bytes(b"more")
@@ -489,8 +493,8 @@ def _report(exe: Execution, name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_an_execution_crosses_processes(ml: DerivaML, exe: Execution, method: str) -> None:
-    """A worker, forked or spawned, reports and registers in the same execution."""
+def test_execution_in_a_worker_process(ml: DerivaML, exe: Execution, method: str) -> None:
+    """A forked or spawned worker reports and registers in the same execution."""
     with exe:
         worker = multiprocessing.get_context(method).Process(target=_report, args=(exe, method))
         worker.start()
@@ -500,15 +504,15 @@ def test_an_execution_crosses_processes(ml: DerivaML, exe: Execution, method: st
     assert [asset.filename for asset in exe.upload_execution_outputs()["Execution_Asset"]] == [f"{method}.txt"]
 
 
-def test_a_pickle_holds_no_connection_and_no_credential(exe: Execution) -> None:
-    """An unpickled execution is the same one, opened again."""
+def test_unpickled_execution_is_the_same(exe: Execution) -> None:
+    """An unpickled execution opens the same execution again."""
     again = pickle.loads(pickle.dumps(exe))
     assert again.execution_rid == exe.execution_rid
     assert again.status is exe.status
 
 
-def test_a_failed_run_says_how_to_send_its_files(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
-    """Leaving by an exception with files staged logs how many, and the call that sends them."""
+def test_failed_run_logs_how_to_upload(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that fails with staged files logs their number and the call that uploads them."""
     with pytest.raises(ValueError, match="no"), exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
         raise ValueError("no")
@@ -517,10 +521,8 @@ def test_a_failed_run_says_how_to_send_its_files(exe: Execution, caplog: pytest.
     assert list(exe.upload_execution_outputs()) == ["Model"]
 
 
-def test_records_that_cannot_be_kept_fail_the_creation(
-    ml: DerivaML, config: ExecutionConfiguration, home: Path
-) -> None:
-    """A creation that fails says so in the row, with the reason."""
+def test_failed_metadata_upload_fails_the_creation(ml: DerivaML, config: ExecutionConfiguration, home: Path) -> None:
+    """A failed creation marks its row as failed, with the reason."""
     objects = home / "local" / "objects"
     moved = objects.rename(objects.with_name("moved")) if objects.exists() else None
     objects.write_text("in the way")
@@ -534,8 +536,8 @@ def test_records_that_cannot_be_kept_fail_the_creation(
     assert "Creation failed" in found.status_detail
 
 
-def test_time_flows(exe: Execution) -> None:
-    """The duration is that between entering and leaving."""
+def test_duration_is_the_time_in_the_block(exe: Execution) -> None:
+    """The duration is the time between entering and leaving."""
     with exe:
         time.sleep(0.05)
     assert exe.start_time is not None

@@ -1,4 +1,4 @@
-"""Plugins: who is asked, in which order, and what a bad one can do (nothing)."""
+"""Plugins: loading, order of calls, and isolation of failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from deriva_ml_core.plugins.manager import DEFAULT_PLUGINS, collect, notify
 EXECUTION = ExecutionInfo(rid="1-4A2C", url="file:///home#1-4A2C", status=Status.running)
 UPDATE = StatusUpdate(status=Status.running, message="Epoch 1/2", time=datetime(2026, 11, 22, tzinfo=UTC))
 STAGED = StagedAsset(key="1", table="Model", filename="best.pt", path=Path("best.pt"), asset_types=("Model",))
-NEWS: dict[str, dict[str, Any]] = {
+NOTIFICATIONS: dict[str, dict[str, Any]] = {
     "status_changed": {"execution": EXECUTION, "update": UPDATE},
     "asset_registered": {"execution": EXECUTION, "asset": STAGED},
     "outputs_uploaded": {"execution": EXECUTION, "report": UploadReport(sent={})},
@@ -34,7 +34,7 @@ Install = Callable[..., Path]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a distribution of one module with one entry point where importlib finds installed ones."""
+    """Install a distribution with one module and one entry point where importlib finds it."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def put(name: str, code: str, *, entry: str | None = None) -> Path:
@@ -51,19 +51,19 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def load_with(*plugins: object) -> pluggy.PluginManager:
-    """The built-ins, and these after them."""
+    """Return a manager with the built-ins and these plugins."""
     manager = load_plugins({})
     for plugin in plugins:
         manager.register(plugin)
     return manager
 
 
-# ---- each hook, as an installed plugin answers it
+# ---- each hook, implemented by an installed plugin
 
 
 @pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLWarning")  # of this clone's own state
 def test_hook_detect_source(install: Install) -> None:
-    """An installed plugin says where the code is before any built-in, from the environment that it is given."""
+    """An installed plugin detects the source before any built-in, from the environment passed to it."""
     install(
         "forge",
         """
@@ -75,14 +75,14 @@ def test_hook_detect_source(install: Install) -> None:
                 return SourceCode(url=f"{forge}/{script.name}", kind="forge")
         """,
     )
-    ask = load_plugins({}).hook.detect_source
-    found = ask(script=Path(__file__), environ={"FORGE": "https://forge.example.org"})
-    assert found == SourceCode(url="https://forge.example.org/test_plugins.py", kind="forge")
-    assert ask(script=Path(__file__), environ={}).kind == "script"
+    call = load_plugins({}).hook.detect_source
+    source = call(script=Path(__file__), environ={"FORGE": "https://forge.example.org"})
+    assert source == SourceCode(url="https://forge.example.org/test_plugins.py", kind="forge")
+    assert call(script=Path(__file__), environ={}).kind == "script"
 
 
 def test_hook_connect(install: Install, tmp_path: Path) -> None:
-    """An installed plugin answers for its own scheme, and may exchange one half of another's backend."""
+    """An installed plugin serves its own scheme, and can replace one half of another plugin's backend."""
     install(
         "own",
         """
@@ -103,9 +103,9 @@ def test_hook_connect(install: Install, tmp_path: Path) -> None:
             return backend if isinstance(backend, str) else replace(backend, store="its store")
         """,
     )
-    ask = load_plugins({}).hook.connect
-    assert ask(address=Address(hostname="own://here")) == "mine"
-    backend = ask(address=Address(hostname=f"file:{tmp_path / 'catalog'}"))
+    call = load_plugins({}).hook.connect
+    assert call(address=Address(hostname="own://here")) == "mine"
+    backend = call(address=Address(hostname=f"file:{tmp_path / 'catalog'}"))
     assert isinstance(backend, Backend)
     assert backend.store == "its store"
     assert backend.catalog.model.vocabulary("Workflow_Type")
@@ -113,7 +113,7 @@ def test_hook_connect(install: Install, tmp_path: Path) -> None:
 
 
 def test_hook_describe_environment(install: Install) -> None:
-    """What each plugin contributes is kept under its name, beside what the built-in found."""
+    """Each plugin's result is recorded under its name, next to that of the built-in."""
     install(
         "cluster",
         """
@@ -123,71 +123,71 @@ def test_hook_describe_environment(install: Install) -> None:
         """,
     )
     manager = load_plugins({})
-    given = collect(manager, "describe_environment", {"environ": {"JOB": "4711"}})
-    assert given["cluster"] == {"job": "4711"}
-    assert set(given) == {"cluster", "environment"}
+    results = collect(manager, "describe_environment", {"environ": {"JOB": "4711"}})
+    assert results["cluster"] == {"job": "4711"}
+    assert set(results) == {"cluster", "environment"}
     assert "cluster" not in collect(manager, "describe_environment", {"environ": {}})
 
 
 class Listener:
-    """Hears all news, by heart."""
+    """Records all notifications."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, str, object]] = []
+        self.received: list[tuple[str, str, object]] = []
 
     @hookimpl
     def status_changed(self, execution: ExecutionInfo, update: StatusUpdate) -> None:
-        self.heard.append(("status_changed", execution.rid, update))
+        self.received.append(("status_changed", execution.rid, update))
 
     @hookimpl
     def asset_registered(self, execution: ExecutionInfo, asset: StagedAsset) -> None:
-        self.heard.append(("asset_registered", execution.rid, asset))
+        self.received.append(("asset_registered", execution.rid, asset))
 
     @hookimpl
     def outputs_uploaded(self, execution: ExecutionInfo, report: UploadReport) -> None:
-        self.heard.append(("outputs_uploaded", execution.rid, report))
+        self.received.append(("outputs_uploaded", execution.rid, report))
 
 
-def tell(hook: str) -> list[tuple[str, str, object]]:
-    """What a listener hears of one piece of news."""
+def notify_listener(hook: str) -> list[tuple[str, str, object]]:
+    """Return what a listener receives for one notification."""
     listener = Listener()
-    notify(load_with(listener), hook, NEWS[hook])
-    return listener.heard
+    notify(load_with(listener), hook, NOTIFICATIONS[hook])
+    return listener.received
 
 
 def test_hook_status_changed() -> None:
-    """A listener hears a status with the execution that it is of."""
-    assert tell("status_changed") == [("status_changed", "1-4A2C", UPDATE)]
+    """A listener receives a status with its execution."""
+    assert notify_listener("status_changed") == [("status_changed", "1-4A2C", UPDATE)]
 
 
 def test_hook_asset_registered() -> None:
-    """A listener hears of a staged file."""
-    assert tell("asset_registered") == [("asset_registered", "1-4A2C", STAGED)]
+    """A listener receives a staged file."""
+    assert notify_listener("asset_registered") == [("asset_registered", "1-4A2C", STAGED)]
 
 
 def test_hook_outputs_uploaded() -> None:
-    """A listener hears what an upload did."""
-    assert tell("outputs_uploaded") == [("outputs_uploaded", "1-4A2C", UploadReport(sent={}))]
+    """A listener receives the report of an upload."""
+    assert notify_listener("outputs_uploaded") == [("outputs_uploaded", "1-4A2C", UploadReport(sent={}))]
 
 
-def test_a_hook_may_take_fewer_arguments() -> None:
+def test_hook_with_fewer_arguments() -> None:
     """A plugin names only the arguments that it needs, so that new ones can be added."""
-    heard = []
+    received = []
 
     class Brief:
         @hookimpl
         def status_changed(self, update: StatusUpdate) -> None:
-            heard.append(update)
+            received.append(update)
 
-    notify(load_with(Brief()), "status_changed", NEWS["status_changed"])
-    assert heard == [UPDATE]
+    notify(load_with(Brief()), "status_changed", NOTIFICATIONS["status_changed"])
+    assert received == [UPDATE]
 
 
 # ---- a plugin that fails
 
 
 class Broken:
-    """Fails at everything."""
+    """Fails in every hook."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -218,15 +218,15 @@ class Broken:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("spilled"), SystemExit(3)], ids=["exception", "exit"])
-@pytest.mark.parametrize("hook", NEWS)
-def test_broken_at_news(hook: str, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    """A listener that raises or exits is named in the log, and those told before and after it still hear."""
+@pytest.mark.parametrize("hook", NOTIFICATIONS)
+def test_failing_notification(hook: str, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """A listener that raises or exits is named in the log; the listeners before and after it are called."""
     before, after = Listener(), Listener()
     manager = load_with(after)
     manager.register(Broken(error), name="spiller")
     manager.register(before)
-    notify(manager, hook, NEWS[hook])
-    assert len(before.heard) == len(after.heard) == 1
+    notify(manager, hook, NOTIFICATIONS[hook])
+    assert len(before.received) == len(after.received) == 1
     (record,) = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "deriva_ml_core.plugins.manager")
     assert "'spiller'" in record.message
@@ -236,12 +236,12 @@ def test_broken_at_news(hook: str, error: BaseException, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("error", [RuntimeError("spilled"), SystemExit(3)], ids=["exception", "exit"])
-def test_broken_at_a_contribution(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    """A contribution that fails is named in the log and left out; the others are kept."""
+def test_failing_collected_hook(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """A collected hook that fails is logged by plugin name and left out; other results are used."""
     manager = load_plugins({})
     manager.register(Broken(error), name="spiller")
-    given = collect(manager, "describe_environment", {"environ": {}})
-    assert set(given) == {"environment"}
+    results = collect(manager, "describe_environment", {"environ": {}})
+    assert set(results) == {"environment"}
     assert "'spiller'" in caplog.text
 
 
@@ -249,8 +249,8 @@ def test_broken_at_a_contribution(error: BaseException, caplog: pytest.LogCaptur
     ("hook", "arguments"),
     [("detect_source", {"script": None, "environ": {}}), ("connect", {"address": Address(hostname="x://y")})],
 )
-def test_broken_at_a_question(hook: str, arguments: dict[str, Any]) -> None:
-    """A question that fails goes up as it is: a run must not begin with the second-best answer."""
+def test_failing_first_result_hook(hook: str, arguments: dict[str, Any]) -> None:
+    """An exception of a first-result hook propagates: a run must not start with the second-best result."""
     error = RuntimeError("spilled")
     with pytest.raises(RuntimeError) as caught:
         getattr(load_with(Broken(error)).hook, hook)(**arguments)
@@ -260,16 +260,16 @@ def test_broken_at_a_question(hook: str, arguments: dict[str, Any]) -> None:
 # ---- loading
 
 
-def test_installed_are_asked_before_built_ins(install: Install) -> None:
-    """Whatever their names, installed plugins come after the built-ins in the register, and so are asked first."""
+def test_installed_plugins_are_called_before_built_ins(install: Install) -> None:
+    """Installed plugins are registered after the built-ins, and so called first, whatever their names."""
     install("aaa", "@hookimpl\ndef describe_environment(environ): return {}")
     install("zzz", "@hookimpl\ndef describe_environment(environ): return {}")
     names = [plugin.name for plugin in list_plugins(load_plugins({}))]
     assert names == [*DEFAULT_PLUGINS, "aaa", "zzz"]
 
 
-def test_listed_with_distribution_and_hooks(install: Install) -> None:
-    """A list of the plugins says where each came from and what it answers."""
+def test_list_plugins(install: Install) -> None:
+    """The list has the distribution and the hooks of each plugin."""
     install("forge", "@hookimpl\ndef detect_source(script): ...\n@hookimpl\ndef connect(address): ...")
     *built_in, installed = list_plugins(load_plugins({}))
     assert (installed.name, installed.distribution) == ("forge", "installed_forge")
@@ -278,15 +278,15 @@ def test_listed_with_distribution_and_hooks(install: Install) -> None:
     assert all(plugin.hooks for plugin in built_in)
 
 
-def test_misspelt_hook(install: Install) -> None:
-    """A hook that does not exist is an error at load, which names the plugin, the word, and the way out."""
+def test_unknown_hook(install: Install) -> None:
+    """An unknown hook raises at load; the message names the plugin, the hook and the remedy."""
     install("clumsy", "@hookimpl\ndef detect_sorce(script): ...")
     with pytest.raises(PluginError, match=r"(?s)'clumsy'.*detect_sorce.*DERIVA_ML_DISABLED_PLUGINS=clumsy"):
         load_plugins({})
 
 
 def test_unknown_argument(install: Install) -> None:
-    """So is an argument that the hook does not have."""
+    """An unknown argument of a hook raises at load."""
     install("clumsy", "@hookimpl\ndef detect_source(scripts): ...")
     with pytest.raises(PluginError, match=r"(?s)'clumsy'.*scripts"):
         load_plugins({})
@@ -296,23 +296,23 @@ def test_unknown_argument(install: Install) -> None:
     ("code", "reason"),
     [("import no_such_library", "no_such_library"), ("1 / 0", "division"), ("def", "syntax"), ("exit(1)", "1")],
 )
-def test_cannot_be_imported(install: Install, code: str, reason: str) -> None:
-    """An entry point that cannot be imported is an error that names the plugin, the reason, and the way out."""
+def test_import_error(install: Install, code: str, reason: str) -> None:
+    """A plugin that cannot be imported raises an error with its name, the reason and the remedy."""
     install("torn", code)
     with pytest.raises(PluginError, match=rf"(?s)'torn'.*{reason}.*DERIVA_ML_DISABLED_PLUGINS=torn"):
         load_plugins({})
 
 
-@pytest.mark.parametrize("hook", [*NEWS, "describe_environment"])
-def test_only_questions_are_wrapped(install: Install, hook: str) -> None:
-    """A wrapper around news or a contribution could silence the others: it is refused at load."""
+@pytest.mark.parametrize("hook", [*NOTIFICATIONS, "describe_environment"])
+def test_only_first_result_hooks_can_be_wrapped(install: Install, hook: str) -> None:
+    """A wrapper of another hook is rejected at load, since it could suppress other plugins."""
     install("muffler", f"@hookimpl(wrapper=True)\ndef {hook}():\n    yield")
     with pytest.raises(PluginError, match=rf"'muffler'.*wraps {hook}"):
         load_plugins({})
 
 
-def test_forgotten_mark(install: Install, caplog: pytest.LogCaptureFixture) -> None:
-    """A plugin that answers no hook, as one whose author forgot ``@hookimpl``, is named in the log."""
+def test_plugin_without_hookimpl(install: Install, caplog: pytest.LogCaptureFixture) -> None:
+    """A plugin that implements no hook, for example without ``@hookimpl``, is named in the log."""
     install("mute", "def status_changed(update): ...")
     load_plugins({})
     (record,) = caplog.records
@@ -321,8 +321,8 @@ def test_forgotten_mark(install: Install, caplog: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.parametrize("name", ["connect", "twin"])
-def test_name_taken(install: Install, name: str) -> None:
-    """A second plugin of one name, a built-in's too, is an error instead of being passed over."""
+def test_duplicate_name(install: Install, name: str) -> None:
+    """A second plugin with the same name as another or a built-in raises."""
     install("twin", "@hookimpl\ndef connect(address): ...", entry=name)
     install("other", "@hookimpl\ndef connect(address): ...", entry="twin")
     with pytest.raises(PluginError, match=f"{name!r}.*another plugin has that name"):
@@ -330,22 +330,22 @@ def test_name_taken(install: Install, name: str) -> None:
 
 
 @pytest.mark.parametrize("listed", ["torn", "jsonl, torn", "torn,,connect"])
-def test_blocked_by_name(install: Install, listed: str) -> None:
-    """DERIVA_ML_DISABLED_PLUGINS keeps a plugin from being imported at all."""
+def test_disable_by_name(install: Install, listed: str) -> None:
+    """DERIVA_ML_DISABLED_PLUGINS prevents the import of a plugin."""
     install("torn", "1 / 0")
     manager = load_plugins({"DERIVA_ML_DISABLED_PLUGINS": listed})
     assert "torn" not in {plugin.name for plugin in list_plugins(manager)}
     assert "installed_torn" not in sys.modules
 
 
-def test_blocked_built_in() -> None:
-    """A built-in can be blocked too."""
+def test_disable_built_in() -> None:
+    """A built-in can be disabled."""
     names = {plugin.name for plugin in list_plugins(load_plugins({"DERIVA_ML_DISABLED_PLUGINS": "source_script"}))}
     assert names == set(DEFAULT_PLUGINS) - {"source_script"}
 
 
-def test_loaded_once() -> None:
-    """The process has one register of plugins; `load_plugins` makes others, which share nothing with it."""
+def test_plugins_are_loaded_once() -> None:
+    """The process has one plugin manager; `load_plugins` creates separate ones."""
     mine = load_with(Listener())
     assert plugin_manager() is plugin_manager()
     assert len(list_plugins(mine)) == len(list_plugins(plugin_manager())) + 1

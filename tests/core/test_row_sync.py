@@ -1,4 +1,4 @@
-"""The catalog's row: written beside the run, latest wins, never backwards, whatever the catalog does."""
+"""The catalog row of an execution: written in the background, the latest status wins, and it never goes back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from hard_catalogs import hard, refuse
+from faulty_catalog import make_faulty_client, raise_unavailable
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
@@ -24,20 +24,20 @@ from deriva_ml_core.testing import HookRecorder
 
 @pytest.fixture
 def gate() -> Iterator[Event]:
-    """What the catalog waits for; opened at the end of the test in any case."""
+    """Event that the catalog waits for; set at the end of the test in any case."""
     event = Event()
     yield event
     event.set()
 
 
-def row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
+def read_row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
     return ml.select_rows("Execution", {"RID": exe.execution_rid})[0]
 
 
-def test_a_status_that_does_not_wait_calls_no_catalog(config: ExecutionConfiguration, gate: Event) -> None:
-    """While the catalog takes its time, statuses go to journal and plugins and no call to it is made from here."""
+def test_status_without_wait_calls_no_catalog(config: ExecutionConfiguration, gate: Event) -> None:
+    """While the catalog is slow, statuses go to journal and plugins without a catalog call in this thread."""
     recorder = HookRecorder()
-    ml, catalog = hard(recorder)
+    ml, catalog = make_faulty_client(recorder)
     with ml.create_execution(config) as exe:
         catalog.before_update = gate.wait
         catalog.callers.clear()
@@ -47,14 +47,14 @@ def test_a_status_that_does_not_wait_calls_no_catalog(config: ExecutionConfigura
         assert exe.list_statuses()[-1].message == "Epoch 49"
         assert exe.status_detail == "Epoch 49"
         gate.set()
-    told = [getattr(each, "message", None) for each in recorder.payloads("status_changed")]
-    assert told == ["", "", *(f"Epoch {epoch}" for epoch in range(50)), ""]
-    assert row(ml, exe)["Status"] == "Completed"
+    messages = [getattr(each, "message", None) for each in recorder.payloads("status_changed")]
+    assert messages == ["", "", *(f"Epoch {epoch}" for epoch in range(50)), ""]
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
-def test_of_several_that_wait_the_latest_is_written(config: ExecutionConfiguration, gate: Event) -> None:
-    """A catalog that comes late gets the last status, not each that it missed."""
-    ml, catalog = hard()
+def test_only_the_last_waiting_status_is_written(config: ExecutionConfiguration, gate: Event) -> None:
+    """A slow catalog gets the last status, not every one in between."""
+    ml, catalog = make_faulty_client()
     with ml.create_execution(config) as exe:
         entered = Event()
         catalog.before_update = lambda: (entered.set(), gate.wait())
@@ -67,9 +67,9 @@ def test_of_several_that_wait_the_latest_is_written(config: ExecutionConfigurati
     assert catalog.details in (["first", ""], ["first", "Epoch 49", ""])
 
 
-def test_a_status_reaches_the_row_while_it_runs(config: ExecutionConfiguration) -> None:
-    """Nobody needs to end the run, or to say another status, for the row to be written; another process reads it."""
-    ml, catalog = hard()
+def test_row_is_written_during_the_run(config: ExecutionConfiguration) -> None:
+    """The row is written without a further status or the end of the run, and another process reads it."""
+    ml, catalog = make_faulty_client()
     with ml.create_execution(config) as exe:
         catalog.written.clear()
         exe.update_status(Status.running, "Epoch 3", wait=False)
@@ -82,29 +82,31 @@ def test_a_status_reaches_the_row_while_it_runs(config: ExecutionConfiguration) 
         assert subprocess.run(command, capture_output=True, text=True, timeout=120).stdout == "Epoch 3\n"
 
 
-def test_a_catalog_that_was_down_is_caught_up(config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture) -> None:
-    """It is asked again until it answers, without a further status; of the outage one warning tells."""
-    ml, catalog = hard()
+def test_row_is_written_once_the_catalog_is_back(
+    config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failed write is retried until it succeeds, with one warning per outage."""
+    ml, catalog = make_faulty_client()
     with ml.create_execution(config) as exe, caplog.at_level(logging.WARNING):
         catalog.written.clear()
-        catalog.before_update = refuse
+        catalog.before_update = raise_unavailable
         for epoch in range(3):
             exe.update_status(Status.running, f"Epoch {epoch}", wait=epoch == 1)
         catalog.before_update = lambda: None
         assert catalog.written.wait(60)
-        assert row(ml, exe)["Status_Detail"] == "Epoch 2"
+        assert read_row(ml, exe)["Status_Detail"] == "Epoch 2"
         assert caplog.text.count("Failed to write the status") == 1
-        catalog.before_update = refuse
+        catalog.before_update = raise_unavailable
         exe.update_status(Status.running, "Epoch 3", wait=False)
         catalog.before_update = lambda: None
-    assert row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
-def test_a_catalog_that_is_down_is_not_asked_all_the_time(config: ExecutionConfiguration) -> None:
-    """While it is down it is asked now and then, also at the end, which is bounded; the journal keeps all."""
-    ml, catalog = hard(patience=1.0)
+def test_retries_are_spaced(config: ExecutionConfiguration) -> None:
+    """While the catalog is down, writes are retried with a delay; the end is bounded and the journal is complete."""
+    ml, catalog = make_faulty_client(exit_timeout=1.0)
     with ml.create_execution(config) as exe:
-        catalog.before_update = refuse
+        catalog.before_update = raise_unavailable
         catalog.attempts = 0
         for epoch in range(100):
             exe.update_status(Status.running, f"Epoch {epoch}", wait=False)
@@ -112,15 +114,15 @@ def test_a_catalog_that_is_down_is_not_asked_all_the_time(config: ExecutionConfi
     catalog.before_update = lambda: None
     assert exe.status is Status.completed
     assert DerivaML().restore_execution(exe.execution_rid).status is Status.completed
-    assert row(ml, exe)["Status"] == "Completed"
-    assert row(ml, exe)["Duration"] is not None
+    assert read_row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Duration"] is not None
 
 
-def test_a_catalog_that_never_answers_does_not_hold_up_the_end(
+def test_end_waits_at_most_for_the_exit_timeout(
     config: ExecutionConfiguration, gate: Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The end of the run waits as long as the patience lasts, says so, and the journal has the end."""
-    ml, catalog = hard(patience=0.2)
+    """If the catalog does not respond, the end logs a warning after the timeout and the journal has the end."""
+    ml, catalog = make_faulty_client(exit_timeout=0.2)
     with caplog.at_level(logging.WARNING), ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
         exe.upload_execution_outputs()
@@ -134,9 +136,9 @@ def test_a_catalog_that_never_answers_does_not_hold_up_the_end(
 HANGING = """
 import sys, threading
 sys.path.insert(0, sys.argv[1])
-from hard_catalogs import hard
+from faulty_catalog import make_faulty_client
 from deriva_ml_core import ExecutionConfiguration, Status, Workflow
-ml, catalog = hard(patience=0.5)
+ml, catalog = make_faulty_client(exit_timeout=0.5)
 workflow = Workflow(name="Test", workflow_type="Training", url="https://example.org/train.py", checksum="c0ffee")
 with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
     catalog.before_update = threading.Event().wait
@@ -145,16 +147,16 @@ print(exe.status)
 """
 
 
-def test_a_process_ends_though_its_catalog_hangs(home: Any) -> None:
-    """A thread that waits for the catalog for ever does not keep the process."""
+def test_process_exits_although_the_catalog_hangs(home: Any) -> None:
+    """A thread that waits for the catalog forever does not keep the process alive."""
     command = [sys.executable, "-c", HANGING, str(__file__.rpartition("/")[0])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "Completed\n"), done.stderr
 
 
-def test_a_catalog_that_may_not_be_written_is_not_asked_again(config: ExecutionConfiguration) -> None:
-    """What cannot get better by itself holds up neither the run nor its end; later statuses try anew."""
-    ml, catalog = hard(patience=1e6)
+def test_permanent_error_is_not_retried(config: ExecutionConfiguration) -> None:
+    """An error that a retry cannot fix delays neither the run nor its end; later statuses try again."""
+    ml, catalog = make_faulty_client(exit_timeout=1e6)
 
     def locked() -> None:
         raise CatalogReadOnly("Not for you.")
@@ -165,9 +167,9 @@ def test_a_catalog_that_may_not_be_written_is_not_asked_again(config: ExecutionC
     assert exe.status is Status.completed
 
 
-def test_a_row_never_goes_back(config: ExecutionConfiguration) -> None:
-    """However many threads report, waiting or not, each write tells a later status than the one before."""
-    ml, catalog = hard()
+def test_row_never_goes_back(config: ExecutionConfiguration) -> None:
+    """With several reporting threads, each write has a later status than the one before."""
+    ml, catalog = make_faulty_client()
     with ml.create_execution(config) as exe:
         catalog.details.clear()
 
@@ -186,18 +188,18 @@ def test_a_row_never_goes_back(config: ExecutionConfiguration) -> None:
     assert catalog.details[-1] == ""
 
 
-def test_a_write_waits_for_the_one_before(config: ExecutionConfiguration, gate: Event) -> None:
-    """While one thread writes, another that reports writes after it, not past it."""
-    ml, catalog = hard()
+def test_writes_do_not_overlap(config: ExecutionConfiguration, gate: Event) -> None:
+    """A thread that reports during another thread's write writes after it."""
+    ml, catalog = make_faulty_client()
     with ml.create_execution(config) as exe:
         entered = Event()
 
-        def hold_the_first() -> None:
+        def block_first() -> None:
             if not entered.is_set():
                 entered.set()
                 gate.wait()
 
-        catalog.before_update = hold_the_first
+        catalog.before_update = block_first
         catalog.details.clear()
         exe.update_status(Status.running, "first", wait=False)
         assert entered.wait(60)
@@ -210,19 +212,19 @@ def test_a_write_waits_for_the_one_before(config: ExecutionConfiguration, gate: 
         assert catalog.details[-1] == "second"
 
 
-def test_a_write_that_comes_after_a_newer_one_is_made_good(config: ExecutionConfiguration) -> None:
-    """Another process goes on, and writes that, just before an older status reaches the row: the newer one stays."""
-    ml, catalog = hard()
+def test_late_write_is_corrected(config: ExecutionConfiguration) -> None:
+    """If an older status reaches the row after a newer one of another process, the row is written again."""
+    ml, catalog = make_faulty_client()
     with ml.create_execution(config) as exe:
         other = pickle.loads(pickle.dumps(exe))
 
-        def go_on() -> None:
+        def write_newer() -> None:
             catalog.before_update = lambda: None
             other.update_status(Status.running, "newer")
 
-        catalog.before_update = go_on
+        catalog.before_update = write_newer
         exe.update_status(Status.running, "older")
-        assert row(ml, exe)["Status_Detail"] == "newer"
+        assert read_row(ml, exe)["Status_Detail"] == "newer"
 
 
 def _report(exe: Execution, who: str, drains: bool) -> None:
@@ -232,20 +234,20 @@ def _report(exe: Execution, who: str, drains: bool) -> None:
 
 
 @pytest.mark.parametrize("drains", [False, True])
-def test_two_processes_leave_the_last_status_in_the_row(ml: DerivaML, exe: Execution, drains: bool) -> None:
-    """Of two that report at once the row has, when both have, what the journal has last."""
+def test_two_processes_write_the_last_status(ml: DerivaML, exe: Execution, drains: bool) -> None:
+    """After two processes reported at once, the row has the last status of the journal."""
     with exe:
         other = multiprocessing.get_context("fork").Process(target=_report, args=(exe, "child", drains))
         other.start()
         _report(exe, "parent", drains)
         other.join(120)
         assert other.exitcode == 0
-        assert row(ml, exe)["Status_Detail"] == exe.list_statuses()[-1].message
+        assert read_row(ml, exe)["Status_Detail"] == exe.list_statuses()[-1].message
 
 
-def test_a_child_of_a_process_that_waits_writes_its_own(config: ExecutionConfiguration, gate: Event) -> None:
-    """A fork while a write is under way leaves the child able to write, and without the parent's tasks."""
-    ml, catalog = hard()
+def test_child_forked_during_a_write(config: ExecutionConfiguration, gate: Event) -> None:
+    """A child forked during a write can write itself, and does not have the parent's tasks."""
+    ml, catalog = make_faulty_client()
     with ml.create_execution(config) as exe:
         entered = Event()
         catalog.before_update = lambda: (entered.set(), gate.wait())
@@ -256,26 +258,29 @@ def test_a_child_of_a_process_that_waits_writes_its_own(config: ExecutionConfigu
         child.start()
         child.join(120)
         assert child.exitcode == 0
-        assert row(ml, exe)["Status_Detail"] == "child: 39"
+        assert read_row(ml, exe)["Status_Detail"] == "child: 39"
         gate.set()
-    assert row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
-def test_an_unpickled_execution_reports_too(ml: DerivaML, exe: Execution) -> None:
-    """A copy that crossed processes writes the row beside its run."""
+def test_unpickled_execution_writes_the_row(ml: DerivaML, exe: Execution) -> None:
+    """A copy that crossed processes writes the row in the background."""
     with exe:
         again = pickle.loads(pickle.dumps(exe))
         again.update_status(Status.running, "from the copy", wait=False)
         again._runtime.background.drain()
-        assert row(ml, exe)["Status_Detail"] == "from the copy"
+        assert read_row(ml, exe)["Status_Detail"] == "from the copy"
 
 
-def test_a_status_after_the_end_leaves_the_state(ml: DerivaML, exe: Execution) -> None:
-    """A test after a fit adds to the journal and to the row's words, and the run stays completed."""
+def test_status_after_the_end(ml: DerivaML, exe: Execution) -> None:
+    """A test after a fit adds a status to the journal and a message to the row; the run stays Completed."""
     with exe:
         pass
-    duration = row(ml, exe)["Duration"]
+    duration = read_row(ml, exe)["Duration"]
     exe.update_status(Status.completed, "test: accuracy=0.9", wait=False)
     exe._runtime.background.drain()
-    assert (row(ml, exe)["Status"], row(ml, exe)["Status_Detail"]) == ("Completed", "test: accuracy=0.9")
-    assert row(ml, exe)["Duration"] == duration
+    assert (read_row(ml, exe)["Status"], read_row(ml, exe)["Status_Detail"]) == (
+        "Completed",
+        "test: accuracy=0.9",
+    )
+    assert read_row(ml, exe)["Duration"] == duration

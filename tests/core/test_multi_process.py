@@ -1,4 +1,4 @@
-"""One execution for all processes of a training: who follows writes nothing, and a failure of anyone is recorded."""
+"""One execution for all processes of a distributed run: only rank 0 writes, and a failure of any rank is recorded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ for _ in range(int(sys.argv[1])):
 sys.stdin.read()
 sys.exit(sum(child.wait() for child in children))
 """
-"""Says of each of its executions the record id and whether it follows; then waits until it is let go."""
+"""Prints RID and whether the rank is above 0 for each of its executions; exits once its input is closed."""
 
 TORCHRUN = {
     "WORLD_SIZE": "2",
@@ -71,202 +71,204 @@ LAUNCHES: dict[str, Callable[[int], dict[str, str]]] = {
 }
 
 
-Begin = Callable[..., subprocess.Popen[str]]
+StartProgram = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def begin() -> Iterator[Begin]:
-    """Begins the program in a process of its own; all are ended with the test."""
-    with ExitStack() as ends:
+def start_program() -> Iterator[StartProgram]:
+    """Starts the program in another process; all processes are killed at the end of the test."""
+    with ExitStack() as stack:
 
-        def begun(
-            environ: Mapping[str, str], *words: str, count: int = 1, kind: str = "Training"
+        def start(
+            environ: Mapping[str, str], *options: str, count: int = 1, kind: str = "Training"
         ) -> subprocess.Popen[str]:
             process = subprocess.Popen(
-                [sys.executable, "-W", "always::UserWarning", "-c", PROGRAM, str(count), kind, *words],
+                [sys.executable, "-W", "always::UserWarning", "-c", PROGRAM, str(count), kind, *options],
                 env={**os.environ, **environ},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            ends.enter_context(process)
-            ends.callback(process.kill)
+            stack.enter_context(process)
+            stack.callback(process.kill)
             return process
 
-        yield begun
+        yield start
 
 
-def said(process: subprocess.Popen[str], lines: int = 1) -> list[str]:
-    """The next lines that a process says."""
+def read_lines(process: subprocess.Popen[str], lines: int = 1) -> list[str]:
+    """Return the next output lines of a process."""
     assert process.stdout is not None
     return [process.stdout.readline().rstrip() for _ in range(lines)]
 
 
-def let_go(process: subprocess.Popen[str]) -> str:
-    """Let a process end well, and return what it said to the user."""
+def finish(process: subprocess.Popen[str]) -> str:
+    """Let a process exit and return its error output."""
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return errors
 
 
 @pytest.mark.parametrize("launch", LAUNCHES.values(), ids=LAUNCHES)
-def test_all_processes_have_one_execution(launch: Callable[[int], dict[str, str]], begin: Begin, home: Path) -> None:
-    """The process of a higher rank, though it comes first, has rank zero's execution; it leaves nothing behind."""
-    follower, leader = begin(launch(1)), begin(launch(0))
-    (rid, _), (same, follows) = said(leader)[0].split(), said(follower)[0].split()
+def test_all_processes_have_one_execution(
+    launch: Callable[[int], dict[str, str]], start_program: StartProgram, home: Path
+) -> None:
+    """A process of a higher rank gets the execution of rank 0, even if it starts first, and leaves no files."""
+    rank_one, rank_zero = start_program(launch(1)), start_program(launch(0))
+    (rid, _), (same, follows) = read_lines(rank_zero)[0].split(), read_lines(rank_one)[0].split()
     assert (same, follows) == (rid, "True")
-    assert (let_go(follower), let_go(leader)) == ("", "")
+    assert (finish(rank_one), finish(rank_zero)) == ("", "")
     (execution,) = DerivaML().find_executions()
     assert (execution.execution_rid, execution.status) == (rid, Status.completed)
     assert [*home.rglob("rendezvous/*"), *home.rglob("scratch-*")] == []
 
 
-def test_calls_pair_up(begin: Begin) -> None:
-    """Where a script makes several executions, the first is the first and the second the second for all."""
+def test_calls_are_matched_by_number(start_program: StartProgram) -> None:
+    """If a script creates several executions, their order is the same in all processes."""
     launch = LAUNCHES["torchrun"]
-    leader, follower = begin(launch(0), count=3), begin(launch(1), count=3)
-    leaders = [line.split()[0] for line in said(leader, 3)]
-    assert [line.split()[0] for line in said(follower, 3)] == leaders
-    assert len(set(leaders)) == 3
-    let_go(follower)
-    let_go(leader)
+    rank_zero, rank_one = start_program(launch(0), count=3), start_program(launch(1), count=3)
+    rids_of_rank_zero = [line.split()[0] for line in read_lines(rank_zero, 3)]
+    assert [line.split()[0] for line in read_lines(rank_one, 3)] == rids_of_rank_zero
+    assert len(set(rids_of_rank_zero)) == 3
+    finish(rank_one)
+    finish(rank_zero)
 
 
-def test_a_launch_from_inside_the_script(begin: Begin) -> None:
-    """A process that rank zero launches inherits what was created before, and hears of what comes after."""
-    leader = begin({}, "launch", count=2)
-    lines = said(leader, 4)
-    assert leader.stdin is not None
-    leader.stdin.close()
-    assert leader.wait(120) == 0
-    followed = [line.split()[0] for line in lines if line.endswith("True")]
-    assert followed == [line.split()[0] for line in lines if line.endswith("False")]
-    assert len(set(followed)) == 2
+def test_launch_from_inside_the_script(start_program: StartProgram) -> None:
+    """A process launched by rank 0 inherits earlier executions and receives later ones."""
+    rank_zero = start_program({}, "launch", count=2)
+    lines = read_lines(rank_zero, 4)
+    assert rank_zero.stdin is not None
+    rank_zero.stdin.close()
+    assert rank_zero.wait(120) == 0
+    rids_of_rank_one = [line.split()[0] for line in lines if line.endswith("True")]
+    assert rids_of_rank_one == [line.split()[0] for line in lines if line.endswith("False")]
+    assert len(set(rids_of_rank_one)) == 2
 
 
-def test_a_second_launch_with_the_same_key(begin: Begin, home: Path) -> None:
-    """What a killed launch left is not believed by the next one, though torchrun calls both alike."""
+def test_message_of_a_killed_launch_is_ignored(start_program: StartProgram, home: Path) -> None:
+    """The message of a killed launch is ignored by the next launch, although torchrun gives both the same key."""
     launch = LAUNCHES["torchrun"]
-    killed = begin(launch(0))
-    (old, _) = said(killed)[0].split()
+    killed = start_program(launch(0))
+    (old, _) = read_lines(killed)[0].split()
     killed.kill()
     killed.wait()
     assert len([*home.rglob("rendezvous/*/*.json")]) == 1
-    follower, leader = begin(launch(1)), begin(launch(0))
-    (new, _) = said(leader)[0].split()
-    assert said(follower) == [f"{new} True"]
+    rank_one, rank_zero = start_program(launch(1)), start_program(launch(0))
+    (new, _) = read_lines(rank_zero)[0].split()
+    assert read_lines(rank_one) == [f"{new} True"]
     assert new != old
-    let_go(follower)
-    let_go(leader)
+    finish(rank_one)
+    finish(rank_zero)
 
 
-def test_a_follower_goes_on_without_rank_zero(begin: Begin) -> None:
-    """After the time limit it has no execution; it is warned once, and waits once, however many it makes."""
-    alone = begin({**LAUNCHES["torchrun"](1), "DERIVA_ML_RENDEZVOUS_SECONDS": "0.2"}, count=3)
-    assert said(alone, 3) == ["0000 True"] * 3
-    errors = let_go(alone)
+def test_rank_without_message_continues_unrecorded(start_program: StartProgram) -> None:
+    """After the timeout a higher rank continues without an execution; it warns once and waits once."""
+    alone = start_program({**LAUNCHES["torchrun"](1), "DERIVA_ML_RENDEZVOUS_SECONDS": "0.2"}, count=3)
+    assert read_lines(alone, 3) == ["0000 True"] * 3
+    errors = finish(alone)
     assert errors.count("Rank 1 received no execution") == 1
     assert DerivaML().find_executions() == []
 
 
-def test_what_rank_zero_cannot_create_nobody_has(begin: Begin) -> None:
-    """The others raise what rank zero raised, at once."""
+def test_failed_creation_raises_on_all_ranks(start_program: StartProgram) -> None:
+    """Higher ranks raise the error of rank 0 at once."""
     launch = LAUNCHES["torchrun"]
-    follower, leader = begin(launch(1), kind="No such type"), begin(launch(0), kind="No such type")
-    assert said(leader) == ["UnknownTerm False"]
-    assert said(follower) == ["UnknownTerm True"]
-    let_go(follower)
-    let_go(leader)
+    rank_one, rank_zero = start_program(launch(1), kind="No such type"), start_program(launch(0), kind="No such type")
+    assert read_lines(rank_zero) == ["UnknownTerm False"]
+    assert read_lines(rank_one) == ["UnknownTerm True"]
+    finish(rank_one)
+    finish(rank_zero)
 
 
-def test_a_process_can_stand_for_itself(begin: Begin) -> None:
-    """Independent tasks of one srun have an execution each where DERIVA_ML_RANK=0 says so."""
-    tasks = [begin({**LAUNCHES["srun"](rank), "DERIVA_ML_RANK": "0"}) for rank in range(2)]
-    rids = {said(task)[0] for task in tasks}
+def test_rank_variable_separates_tasks(start_program: StartProgram) -> None:
+    """With DERIVA_ML_RANK=0, independent tasks of one srun have an execution each."""
+    tasks = [start_program({**LAUNCHES["srun"](rank), "DERIVA_ML_RANK": "0"}) for rank in range(2)]
+    rids = {read_lines(task)[0] for task in tasks}
     assert len(rids) == 2
     for task in tasks:
-        let_go(task)
+        finish(task)
     assert {f"{execution.execution_rid} False" for execution in DerivaML().find_executions()} == rids
 
 
-# One process, in which an execution was made on rank zero and is followed by rank one
+# One process with an execution of rank 0 and the same execution as seen by rank 1
 
 
 @pytest.fixture
 def recorder() -> HookRecorder:
-    """What plugins hear."""
+    """Records the notifications."""
     return HookRecorder()
 
 
 @pytest.fixture
 def ml(recorder: HookRecorder) -> DerivaML:
-    """A client of a new embedded catalog, whose news are recorded."""
+    """A client of a new embedded catalog whose notifications are recorded."""
     plugins = load_plugins({})
     plugins.register(recorder)
     return DerivaML(plugins=plugins)
 
 
-def followed(ml: DerivaML, execution: Execution) -> Execution:
-    """The same execution in a process of rank one."""
+def as_rank_one(ml: DerivaML, execution: Execution) -> Execution:
+    """Return the same execution as seen by a process of rank 1."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RANK", "1")
         patch.setenv("WORLD_SIZE", "2")
         return ml.restore_execution(execution.execution_rid)
 
 
-def all_that_is_kept(ml: DerivaML, execution: Execution) -> tuple[Any, ...]:
+def snapshot(ml: DerivaML, execution: Execution) -> tuple[Any, ...]:
     tables = ("Execution", "Model", "Model_Execution", "Image_Execution", "Execution_Execution", "Dataset_Execution")
     files = {path: path.read_bytes() for path in execution.working_dir.rglob("*") if path.is_file()}
     return [ml.select_rows(table) for table in tables], files
 
 
-def test_a_follower_writes_nothing(ml: DerivaML, config: ExecutionConfiguration, recorder: HookRecorder) -> None:
-    """All verbs can be called, and catalog, store, plugins and rank zero's folder stay as they are."""
+def test_higher_rank_writes_nothing(ml: DerivaML, config: ExecutionConfiguration, recorder: HookRecorder) -> None:
+    """All methods can be called; catalog, store, plugins and the folder of rank 0 do not change."""
     with ml.create_execution(config) as made:
         made.asset_file_path("Image", "in.png").write_text("x")
     (image,) = made.upload_execution_outputs()["Image"]
     exe = ml.create_execution(config)
-    follower = followed(ml, exe)
-    before, heard = all_that_is_kept(ml, exe), len(recorder.calls)
-    with follower:
-        follower.update_status(Status.running, "Epoch 1/2", wait=False)
-        path = follower.asset_file_path("Model", "model.pt")
+    rank_one = as_rank_one(ml, exe)
+    before, number_of_calls = snapshot(ml, exe), len(recorder.calls)
+    with rank_one:
+        rank_one.update_status(Status.running, "Epoch 1/2", wait=False)
+        path = rank_one.asset_file_path("Model", "model.pt")
         path.write_text("weights")
-        follower.mark_immutable(path)
-        follower.add_asset_types(path, "Model_File")
-        follower.record_input(image)
-        assert follower.download_asset(image).read_text() == "x"
-        follower.add_nested_execution(made)
-        assert follower.upload_execution_outputs() == {}
-        follower.forget(path)
-    assert follower.upload_execution_outputs(wait=False).result() == {}
-    assert all_that_is_kept(ml, exe) == before
-    assert len(recorder.calls) == heard
+        rank_one.mark_immutable(path)
+        rank_one.add_asset_types(path, "Model_File")
+        rank_one.record_input(image)
+        assert rank_one.download_asset(image).read_text() == "x"
+        rank_one.add_nested_execution(made)
+        assert rank_one.upload_execution_outputs() == {}
+        rank_one.forget(path)
+    assert rank_one.upload_execution_outputs(wait=False).result() == {}
+    assert snapshot(ml, exe) == before
+    assert len(recorder.calls) == number_of_calls
 
 
-def test_a_follower_says_whom_it_follows(ml: DerivaML, exe: Execution) -> None:
-    """It has rank zero's record id, and is told apart by one property."""
-    follower = followed(ml, exe)
-    assert (follower.execution_rid, follower.workflow_rid) == (exe.execution_rid, exe.workflow_rid)
-    assert (exe.is_rank_zero, follower.is_rank_zero) == (True, False)
+def test_higher_rank_has_the_rid_of_rank_zero(ml: DerivaML, exe: Execution) -> None:
+    """A higher rank has the RID of rank 0; is_rank_zero distinguishes them."""
+    rank_one = as_rank_one(ml, exe)
+    assert (rank_one.execution_rid, rank_one.workflow_rid) == (exe.execution_rid, exe.workflow_rid)
+    assert (exe.is_rank_zero, rank_one.is_rank_zero) == (True, False)
 
 
-def test_a_follower_has_its_own_files(ml: DerivaML, exe: Execution) -> None:
-    """Paths lie in a scratch folder, which goes with the follower; names are checked as on rank zero."""
-    follower = followed(ml, exe)
-    path = follower.asset_file_path("Model", "model.pt")
+def test_higher_rank_has_a_scratch_folder(ml: DerivaML, exe: Execution) -> None:
+    """Paths are in a scratch folder that is deleted with the execution object; names are checked as on rank 0."""
+    rank_one = as_rank_one(ml, exe)
+    path = rank_one.asset_file_path("Model", "model.pt")
     path.write_text("weights")
     assert not path.is_relative_to(exe.working_dir)
     with pytest.raises(UnknownTable):
-        follower.asset_file_path("Nonsense", "model.pt")
-    del follower
+        rank_one.asset_file_path("Nonsense", "model.pt")
+    del rank_one
     gc.collect()
     assert not path.exists()
 
 
-def test_a_follower_has_the_inputs(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """Each process gets the datasets and assets that went in, in rank zero's versions."""
+def test_higher_rank_has_the_inputs(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Each process gets the input datasets and assets in the versions of rank 0."""
     with ml.create_execution(config) as made:
         made.asset_file_path("Image", "in.png").write_text("x")
     (image,) = made.upload_execution_outputs()["Image"]
@@ -274,21 +276,21 @@ def test_a_follower_has_the_inputs(ml: DerivaML, config: ExecutionConfiguration)
     inputs = {"datasets": (DatasetSpec(rid=dataset.rid),), "assets": (AssetSpec(rid=image.rid),)}
     exe = ml.create_execution(config.model_copy(update=inputs))
     dataset.increment_version("minor", "Later")
-    follower = followed(ml, exe)
-    assert [bag.version for bag in follower.datasets] == [bag.version for bag in exe.datasets] == ["0.1.0"]
-    assert [path.read_text() for path in follower.asset_paths["Image"]] == ["x"]
+    rank_one = as_rank_one(ml, exe)
+    assert [bag.version for bag in rank_one.datasets] == [bag.version for bag in exe.datasets] == ["0.1.0"]
+    assert [path.read_text() for path in rank_one.asset_paths["Image"]] == ["x"]
 
 
-def test_only_rank_zero_makes_datasets(ml: DerivaML, exe: Execution) -> None:
-    """What would have to give back something that exists says whom to ask instead."""
+def test_only_rank_zero_creates_datasets(ml: DerivaML, exe: Execution) -> None:
+    """create_dataset on a higher rank raises an error that names is_rank_zero."""
     with pytest.raises(RankZeroRequired, match="is_rank_zero"):
-        followed(ml, exe).create_dataset()
+        as_rank_one(ml, exe).create_dataset()
 
 
-def test_a_dry_run_follows_nobody(
+def test_dry_run_on_a_higher_rank(
     ml: DerivaML, config: ExecutionConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a higher rank it waits for no word."""
+    """A dry run on a higher rank waits for no message."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     exe = ml.create_execution(config, dry_run=True)
@@ -298,8 +300,8 @@ def test_a_dry_run_follows_nobody(
 GLOO = "[pair.cc:553] Connection closed by peer [127.0.0.1]:1451"
 
 
-def fail(follower: Execution, error: BaseException) -> None:
-    with pytest.raises(type(error)), follower:
+def fail(rank_one: Execution, error: BaseException) -> None:
+    with pytest.raises(type(error)), rank_one:
         raise error
 
 
@@ -315,13 +317,13 @@ def fail(follower: Execution, error: BaseException) -> None:
         ),
     ],
 )
-def test_a_failure_of_another_rank_is_the_runs_failure(
+def test_failure_of_another_rank_fails_the_run(
     ours: BaseException | signal.Signals | None, status: Status, detail: str, ml: DerivaML, exe: Execution
 ) -> None:
-    """What rank zero only noticed gives way to what happened; what it did itself stays."""
+    """A lost peer is replaced by the root cause; an error of rank 0 itself stays."""
     error = SystemExit if isinstance(ours, signal.Signals) else type(ours) if ours else None
     with pytest.raises(error) if error else ExitStack(), exe:  # type: ignore[arg-type]
-        fail(followed(ml, exe), ValueError("no data"))
+        fail(as_rank_one(ml, exe), ValueError("no data"))
         if isinstance(ours, signal.Signals):
             os.kill(os.getpid(), ours)
         elif ours is not None:
@@ -331,10 +333,10 @@ def test_a_failure_of_another_rank_is_the_runs_failure(
     assert (row["Status"], row["Status_Detail"]) == (status, detail)
 
 
-def test_who_only_notices_is_not_blamed(ml: DerivaML, exe: Execution) -> None:
-    """Of two that failed, the one whose connection broke did not begin it; rank zero's own failure stays as it is."""
+def test_lost_peer_is_not_the_root_cause(ml: DerivaML, exe: Execution) -> None:
+    """A rank that only lost its peer is not the root cause; an error of rank 0 itself stays."""
     with pytest.raises(KeyError), exe:
-        fail(followed(ml, exe), RuntimeError(GLOO))
+        fail(as_rank_one(ml, exe), RuntimeError(GLOO))
         raise KeyError("a")
     assert exe.status_detail == "KeyError: 'a'"
     journal = Journal(exe.working_dir / JOURNAL_FILENAME)
@@ -353,8 +355,8 @@ def _end_under_sigterm(config: ExecutionConfiguration, sender: Connection) -> No
         raise ValueError("no data")
 
 
-def test_a_launcher_ends_rank_zero_while_it_records_its_end(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """SIGTERM that comes then waits until the end is recorded, as what it was; then it kills as it would have."""
+def test_sigterm_while_the_end_is_recorded(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """SIGTERM waits until the end is recorded with its own reason, and kills the process then."""
     ours, theirs = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(target=_end_under_sigterm, args=(config, theirs))
     child.start()
@@ -365,35 +367,35 @@ def test_a_launcher_ends_rank_zero_while_it_records_its_end(ml: DerivaML, config
     assert (row["Status"], row["Status_Detail"]) == ("Failed", "ValueError: no data")
 
 
-def test_an_end_from_outside_is_not_a_ranks_failure(ml: DerivaML, exe: Execution) -> None:
-    """A connection that breaks because all are being ended makes no failure of it."""
+def test_sigterm_of_all_ranks_aborts(ml: DerivaML, exe: Execution) -> None:
+    """A connection that breaks since all ranks are terminated does not fail the run."""
     with pytest.raises(SystemExit), exe:
-        fail(followed(ml, exe), RuntimeError(GLOO))
+        fail(as_rank_one(ml, exe), RuntimeError(GLOO))
         os.kill(os.getpid(), signal.SIGTERM)
     assert (exe.status, exe.status_detail) == (Status.aborted, "SIGTERM")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(0)])
-def test_no_failure_of_a_rank(error: BaseException, ml: DerivaML, exe: Execution) -> None:
-    """Ctrl-C, which comes to all, and an exit with code 0 are none."""
+def test_exits_that_are_no_failure(error: BaseException, ml: DerivaML, exe: Execution) -> None:
+    """Ctrl-C, which reaches all ranks, and exit code 0 are no failure of a rank."""
     with exe:
-        fail(followed(ml, exe), error)
+        fail(as_rank_one(ml, exe), error)
     assert exe.status is Status.completed
 
 
-def test_a_failure_is_written_without_secrets(ml: DerivaML, exe: Execution) -> None:
-    """The line in rank zero's journal, one a failure, names rank and machine, and no password."""
-    fail(followed(ml, exe), ValueError("no https://me:swordfish@example.org/data"))
+def test_failure_is_redacted(ml: DerivaML, exe: Execution) -> None:
+    """The event in the journal of rank 0 has rank and host, and no password."""
+    fail(as_rank_one(ml, exe), ValueError("no https://me:swordfish@example.org/data"))
     (failure,) = load_state(exe.working_dir / JOURNAL_FILENAME).failures
     assert (failure.rank, failure.host) == (1, platform.node())
     assert "swordfish" not in failure.error
     assert "ValueError" in failure.error
 
 
-def test_a_resumed_run_begins_without_failures(ml: DerivaML, exe: Execution) -> None:
-    """What brought down the run before does not bring down the one that goes on."""
+def test_resumed_run_starts_without_failures(ml: DerivaML, exe: Execution) -> None:
+    """Failures of ranks in the first run do not fail the resumed run."""
     with exe:
-        fail(followed(ml, exe), ValueError("no data"))
+        fail(as_rank_one(ml, exe), ValueError("no data"))
     with ml.resume_execution(exe.execution_rid) as again:
         pass
     assert again.status is Status.completed
@@ -406,8 +408,8 @@ def _die(config: ExecutionConfiguration, sender: Connection) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_rank_zero_died_and_another_had_failed(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """A run whose rank zero was killed failed by what another process said; a look shows it, restoring writes it."""
+def test_killed_rank_zero_and_failed_rank(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """If rank 0 was killed, the run failed with the error of another rank; a lookup shows it, a restore writes it."""
     ours, theirs = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(target=_die, args=(config, theirs))
     child.start()
@@ -433,8 +435,8 @@ def _report_in(exe: Execution, rank: int, sender: Connection) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_an_execution_in_a_worker_process(method: str, ml: DerivaML, exe: Execution) -> None:
-    """An execution that came to another process is that process's: rank zero writes, rank one follows."""
+def test_execution_in_a_worker_process_has_its_rank(method: str, ml: DerivaML, exe: Execution) -> None:
+    """An execution passed to another process has the rank of that process."""
     context = multiprocessing.get_context(method)
     answers = []
     with exe:
@@ -455,73 +457,73 @@ def test_an_execution_in_a_worker_process(method: str, ml: DerivaML, exe: Execut
     assert "from rank 1" not in messages
 
 
-# The rendezvous
+# Messages between ranks
 
 
-def child_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that the present one's parent launched, had it made what `environ` says."""
+def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that the parent launched after creating these executions."""
     made = {**json.loads(environ[EXECUTIONS_VARIABLE]), "process": os.getppid()}
     return {EXECUTIONS_VARIABLE: json.dumps(made), "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
-def test_another_script_does_not_share_the_executions_of_the_one_that_began_it(ml: DerivaML) -> None:
-    """A driver that made executions itself may launch a training on two nodes, which has one of its own."""
+def test_other_script_inherits_no_executions(ml: DerivaML) -> None:
+    """A driver script that created executions can launch a distributed run with executions of its own."""
     environ: dict[str, str] = {}
     CreateCall(ml.connection, environ).publish(RankMessage(rid="1-000A", folder=Path("/a")), rank=None)
-    launched = child_of(environ)
-    begun = json.loads(launched[EXECUTIONS_VARIABLE])
-    launched[EXECUTIONS_VARIABLE] = json.dumps({**begun, "script": "driver.py"})
+    launched = child_environ(environ)
+    counter = json.loads(launched[EXECUTIONS_VARIABLE])
+    launched[EXECUTIONS_VARIABLE] = json.dumps({**counter, "script": "driver.py"})
     assert CreateCall(ml.connection, launched).wait(0) is None
-    heard = CreateCall(ml.connection, child_of(environ)).wait(0)
-    assert heard is not None
-    assert heard.rid == "1-000A"
+    message = CreateCall(ml.connection, child_environ(environ)).wait(0)
+    assert message is not None
+    assert message.rid == "1-000A"
 
 
-def test_the_environment_stays_small(ml: DerivaML) -> None:
-    """A process that makes thousands of executions can still launch others; those know the last, and wait for none."""
+def test_environment_variable_is_bounded(ml: DerivaML) -> None:
+    """After thousands of executions a child process inherits the last ones and waits for none."""
     environ: dict[str, str] = {}
     for number in range(3000):
         CreateCall(ml.connection, environ).publish(RankMessage(rid=f"1-{number}", folder=Path("/a/b/c")), rank=None)
     assert len(environ[EXECUTIONS_VARIABLE]) < 4096
-    inherited = child_of(environ)
-    heard = [CreateCall(ml.connection, inherited).wait(600) for _ in range(3000)]
-    assert [word.rid for word in heard if word] == [f"1-{number}" for number in range(2968, 3000)]
+    inherited = child_environ(environ)
+    messages = [CreateCall(ml.connection, inherited).wait(600) for _ in range(3000)]
+    assert [message.rid for message in messages if message] == [f"1-{number}" for number in range(2968, 3000)]
 
 
-def test_what_another_launcher_began_inherits_nothing(ml: DerivaML) -> None:
-    """A torchrun inside a script that has made an execution is a launch of its own."""
+def test_process_of_another_launcher_inherits_nothing(ml: DerivaML) -> None:
+    """A torchrun inside a script that created an execution is a launch of its own."""
     environ: dict[str, str] = {}
     CreateCall(ml.connection, environ).publish(RankMessage(rid="1-A"), rank=None)
-    assert CreateCall(ml.connection, {**child_of(environ), "RANK": "1", "WORLD_SIZE": "2"}).wait(0) is None
+    assert CreateCall(ml.connection, {**child_environ(environ), "RANK": "1", "WORLD_SIZE": "2"}).wait(0) is None
 
 
-def test_an_old_word_of_another_machine_is_not_believed(ml: DerivaML, home: Path) -> None:
-    """Where nobody can see whether rank zero lives, only a word of this launch's time counts."""
+def test_old_message_of_another_machine_is_ignored(ml: DerivaML, home: Path) -> None:
+    """If rank 0 cannot be checked, only a message from the time of this launch counts."""
     launch = LAUNCHES["torchrun"]
     CreateCall(ml.connection, launch(0)).publish(RankMessage(rid="1-A"), rank=0)
-    (place,) = home.rglob("rendezvous/*/*.json")
-    word = RankMessage.model_validate_json(place.read_bytes())
-    assert word.lease is not None
-    elsewhere = word.model_copy(update={"lease": word.lease.model_copy(update={"host": "elsewhere"})})
-    place.write_text(elsewhere.model_dump_json())
-    heard = CreateCall(ml.connection, launch(1)).wait(0)
-    assert heard is not None
-    assert heard.rid == "1-A"
+    (path,) = home.rglob("rendezvous/*/*.json")
+    published = RankMessage.model_validate_json(path.read_bytes())
+    assert published.lease is not None
+    elsewhere = published.model_copy(update={"lease": published.lease.model_copy(update={"host": "elsewhere"})})
+    path.write_text(elsewhere.model_dump_json())
+    message = CreateCall(ml.connection, launch(1)).wait(0)
+    assert message is not None
+    assert message.rid == "1-A"
     long_ago = elsewhere.time.replace(year=2001)
-    place.write_text(elsewhere.model_copy(update={"time": long_ago}).model_dump_json())
+    path.write_text(elsewhere.model_copy(update={"time": long_ago}).model_dump_json())
     assert CreateCall(ml.connection, launch(1)).wait(0) is None
 
 
-def test_a_lone_process_leaves_no_word(ml: DerivaML, exe: Execution, home: Path) -> None:
-    """Who runs alone, also as torchrun's only process, writes nothing for others."""
+def test_single_process_publishes_no_message(ml: DerivaML, exe: Execution, home: Path) -> None:
+    """A process that runs alone, also as torchrun's only process, writes no message."""
     CreateCall(ml.connection, {**LAUNCHES["torchrun"](0), "WORLD_SIZE": "1"}).publish(RankMessage(rid="1-A"), rank=0)
     assert [*home.rglob("rendezvous")] == []
 
 
-def test_a_wait_that_is_no_number(
+def test_invalid_timeout_variable(
     ml: DerivaML, config: ExecutionConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The variable that is wrong is named."""
+    """The error names the environment variable."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("DERIVA_ML_RENDEZVOUS_SECONDS", "soon")
@@ -529,10 +531,8 @@ def test_a_wait_that_is_no_number(
         ml.create_execution(config)
 
 
-def test_a_rank_without_word_warns(
-    ml: DerivaML, config: ExecutionConfiguration, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The warning says what to do, and that nothing is recorded by this process."""
+def test_timeout_warning(ml: DerivaML, config: ExecutionConfiguration, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warning names the remedy, and this process records nothing."""
     monkeypatch.delenv(EXECUTIONS_VARIABLE, raising=False)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

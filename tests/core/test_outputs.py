@@ -1,4 +1,4 @@
-"""Files that nobody writes in place again, files that are sent one by one, and types that come late."""
+"""Immutable files, partial uploads, types added later, and inputs without a download."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from hard_catalogs import hard
+from faulty_catalog import make_faulty_client
 
 from deriva_ml_core.backend import Backend
 from deriva_ml_core.client import DerivaML
@@ -23,43 +23,43 @@ from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.plugins import hookimpl, load_plugins
 
 
-def stored(ml: DerivaML, asset: Asset) -> Path:
+def stored_path(ml: DerivaML, asset: Asset) -> Path:
     return Path(ml.connection.store.source(asset.url).removeprefix("file://"))
 
 
-def write(exe: Execution, name: str, content: bytes = b"weights", *, sealed: bool = True) -> Path:
+def write(exe: Execution, name: str, content: bytes = b"weights", *, immutable: bool = True) -> Path:
     path = exe.asset_file_path("Model", name, asset_types=["Model_File"])
     path.write_bytes(content)
-    if sealed:
+    if immutable:
         exe.mark_immutable(path)
     return path
 
 
-def objects(home: Path) -> int:
-    return sum(path.is_file() for path in (home / "local" / "objects").rglob("*"))
+def count_objects(home: Path) -> int:
+    return sum(path.is_file() for path in (home / "local" / "count_objects").rglob("*"))
 
 
-# Sealed files
+# Immutable files
 
 
-def test_a_sealed_file_is_shared_while_it_runs(ml: DerivaML, exe: Execution) -> None:
-    """It and its object are one file: nothing is copied; it stays, and is taken away at the end like a copy."""
+def test_immutable_file_is_linked_during_the_run(ml: DerivaML, exe: Execution) -> None:
+    """The staged file and its object are one file during the run; the end removes the staged name like a copy."""
     with exe:
         path = write(exe, "m.pt")
         (asset,) = exe.upload_execution_outputs()["Model"]
-        assert path.samefile(stored(ml, asset))
+        assert path.samefile(stored_path(ml, asset))
         assert path.read_bytes() == b"weights"
         assert exe.upload_execution_outputs() == {}
     assert not path.exists()
     ml.verify_asset(asset)
 
 
-def test_a_sealed_file_is_shared_after_the_run(ml: DerivaML, exe: Execution) -> None:
-    """Then too it is shared, and taken away unless that is not wanted."""
+def test_immutable_file_is_linked_after_the_run(ml: DerivaML, exe: Execution) -> None:
+    """After the run it is linked as well, and removed unless clean_folder is false."""
     with exe:
         kept, gone = write(exe, "kept.pt", b"kept"), write(exe, "gone.pt", b"gone")
     (first,) = exe.upload_execution_outputs(clean_folder=False, only=[kept])["Model"]
-    assert kept.samefile(stored(ml, first))
+    assert kept.samefile(stored_path(ml, first))
     (second,) = exe.upload_execution_outputs(clean_folder=True)["Model"]
     assert not gone.exists()
     assert not kept.exists()
@@ -67,19 +67,19 @@ def test_a_sealed_file_is_shared_after_the_run(ml: DerivaML, exe: Execution) -> 
         ml.verify_asset(asset)
 
 
-def test_files_of_the_same_content_are_stored_once(ml: DerivaML, exe: Execution, home: Path) -> None:
-    """Best and last, when they are one, are one object under two names."""
-    before = objects(home)
+def test_equal_files_are_stored_once(ml: DerivaML, exe: Execution, home: Path) -> None:
+    """Best and last checkpoint with equal content are one object under two names."""
+    before = count_objects(home)
     with exe:
         best, last = write(exe, "best.pt"), write(exe, "last.pt")
         sent = exe.upload_execution_outputs()["Model"]
-        assert objects(home) == before + 1
+        assert count_objects(home) == before + 1
         assert {each.filename for each in sent} == {"best.pt", "last.pt"}
-        assert best.samefile(stored(ml, sent[0])) or last.samefile(stored(ml, sent[0]))
+        assert best.samefile(stored_path(ml, sent[0])) or last.samefile(stored_path(ml, sent[0]))
 
 
-def test_what_becomes_of_the_path_leaves_the_object_whole(ml: DerivaML, exe: Execution) -> None:
-    """A sealed file may be replaced or deleted once it is sent; what took its place is sent as another."""
+def test_object_survives_changes_of_the_path(ml: DerivaML, exe: Execution) -> None:
+    """An uploaded file can be replaced or deleted; a replacement is uploaded as another asset."""
     with exe:
         replaced, deleted = write(exe, "replaced.pt", b"1"), write(exe, "deleted.pt", b"2")
         sent = exe.upload_execution_outputs()["Model"]
@@ -87,29 +87,29 @@ def test_what_becomes_of_the_path_leaves_the_object_whole(ml: DerivaML, exe: Exe
         (replaced.parent / "new").replace(replaced)
         deleted.unlink()
         (again,) = exe.upload_execution_outputs()["Model"]
-        assert not replaced.samefile(stored(ml, again))
+        assert not replaced.samefile(stored_path(ml, again))
         for asset in (*sent, again):
             ml.verify_asset(asset)
-        assert stored(ml, again).read_bytes() == b"third"
+        assert stored_path(ml, again).read_bytes() == b"third"
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_sealed_file_that_changed_is_copied(ml: DerivaML, exe: Execution, ended: bool) -> None:
-    """Against what was promised it is other than it was when it was sealed: its bytes of now are sent, as a copy."""
+def test_changed_immutable_file_is_copied(ml: DerivaML, exe: Execution, ended: bool) -> None:
+    """A file that was changed after it was marked as immutable is uploaded as a copy of its current bytes."""
     with exe:
         path = write(exe, "m.pt")
         path.write_bytes(b"other weights")
         if not ended:
             (asset,) = exe.upload_execution_outputs()["Model"]
-            assert not path.samefile(stored(ml, asset))
+            assert not path.samefile(stored_path(ml, asset))
     if ended:
         (asset,) = exe.upload_execution_outputs(clean_folder=False)["Model"]
-        assert not path.samefile(stored(ml, asset))
-    assert stored(ml, asset).read_bytes() == b"other weights"
+        assert not path.samefile(stored_path(ml, asset))
+    assert stored_path(ml, asset).read_bytes() == b"other weights"
 
 
-def test_a_sealed_file_that_is_open_for_writing_is_copied(ml: DerivaML, exe: Execution) -> None:
-    """Who still has it open may write to it yet."""
+def test_immutable_file_open_for_writing_is_copied(ml: DerivaML, exe: Execution) -> None:
+    """A file that is still open for writing is copied, since it may change."""
     with exe:
         path = exe.asset_file_path("Model", "m.pt")
         with path.open("wb") as held:
@@ -117,30 +117,30 @@ def test_a_sealed_file_that_is_open_for_writing_is_copied(ml: DerivaML, exe: Exe
             held.flush()
             exe.mark_immutable(path)
             (asset,) = exe.upload_execution_outputs()["Model"]
-        assert not path.samefile(stored(ml, asset))
+        assert not path.samefile(stored_path(ml, asset))
 
 
-def test_the_link_to_an_original_is_copied(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """Sealing the link to somebody's own file does not give that away."""
+def test_immutable_link_to_an_original_is_copied(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """Marking a link to a user's file as immutable does not share the user's file."""
     (tmp_path / "own.pt").write_bytes(b"own")
     with exe:
         exe.mark_immutable(exe.asset_file_path("Model", tmp_path / "own.pt"))
         (asset,) = exe.upload_execution_outputs()["Model"]
-    assert not (tmp_path / "own.pt").samefile(stored(ml, asset))
+    assert not (tmp_path / "own.pt").samefile(stored_path(ml, asset))
     assert (tmp_path / "own.pt").stat().st_mode & 0o200
 
 
-def test_the_seal_holds_in_another_process(ml: DerivaML, exe: Execution) -> None:
-    """A restored execution shares what the run had sealed."""
+def test_restored_execution_links_immutable_files(ml: DerivaML, exe: Execution) -> None:
+    """A restored execution links files that the run marked as immutable."""
     with pytest.raises(RuntimeError), exe:
         path = write(exe, "m.pt")
         raise RuntimeError("no")
     (asset,) = DerivaML().restore_execution(exe.execution_rid).upload_execution_outputs(clean_folder=False)["Model"]
-    assert path.samefile(stored(ml, asset))
+    assert path.samefile(stored_path(ml, asset))
 
 
-def test_what_cannot_be_sealed_is_named(exe: Execution, tmp_path: Path) -> None:
-    """Neither a file that is not staged nor one that is not written."""
+def test_mark_immutable_raises(exe: Execution, tmp_path: Path) -> None:
+    """A file that is not staged, or not written, raises an error that names it."""
     with exe:
         with pytest.raises(InvalidFileName, match="stray"):
             exe.mark_immutable(tmp_path / "stray.pt")
@@ -150,10 +150,10 @@ def test_what_cannot_be_sealed_is_named(exe: Execution, tmp_path: Path) -> None:
         exe.forget(path)
 
 
-def test_a_folder_is_sealed_typed_sent_and_forgotten_as_a_whole(ml: DerivaML, exe: Execution) -> None:
-    """Of a checkpoint that is a folder each call takes the folder's path, and each file keeps its relative name."""
+def test_folder_paths(ml: DerivaML, exe: Execution) -> None:
+    """Each call takes the path of a checkpoint folder; each file keeps its relative name."""
     with exe:
-        files = [write(exe, f"{name}/shard{number}.bin", b"x", sealed=False) for name in "ab" for number in range(2)]
+        files = [write(exe, f"{name}/shard{number}.bin", b"x", immutable=False) for name in "ab" for number in range(2)]
         first, second = files[0].parent, files[2].parent
         exe.mark_immutable(first)
         exe.add_asset_types(first, "Best_Checkpoint")
@@ -166,11 +166,11 @@ def test_a_folder_is_sealed_typed_sent_and_forgotten_as_a_whole(ml: DerivaML, ex
         assert [path.exists() for path in files] == [True] * 4
 
 
-# Sending some
+# Partial uploads
 
 
-def test_only_what_is_named_is_sent(exe: Execution) -> None:
-    """The others stay staged; what was sent already, or is not written yet, is no error."""
+def test_upload_of_selected_files(exe: Execution) -> None:
+    """Other files stay staged; files that are uploaded or not written yet are no error."""
     with exe:
         paths = [write(exe, f"{name}.pt", name.encode()) for name in "abc"]
         unwritten = exe.asset_file_path("Model", "unwritten.pt")
@@ -182,10 +182,10 @@ def test_only_what_is_named_is_sent(exe: Execution) -> None:
     assert len(exe.upload_execution_outputs()["Model"]) == 2
 
 
-def test_what_was_written_since_is_sent_again_where_it_is_named(exe: Execution) -> None:
-    """A file that grew after its upload goes again by name; another one that grew waits."""
+def test_changed_file_is_uploaded_again_when_selected(exe: Execution) -> None:
+    """A file that grew after its upload is uploaded again when selected; another one stays staged."""
     with exe:
-        paths = [write(exe, f"{name}.txt", b"1", sealed=False) for name in "ab"]
+        paths = [write(exe, f"{name}.txt", b"1", immutable=False) for name in "ab"]
         exe.upload_execution_outputs()
         for path in paths:
             path.write_bytes(b"1 and more")
@@ -193,8 +193,8 @@ def test_what_was_written_since_is_sent_again_where_it_is_named(exe: Execution) 
         assert [each.filename for each in exe.upload_execution_outputs()["Model"]] == ["b.txt"]
 
 
-def test_a_name_that_was_never_registered_is_no_upload(exe: Execution, tmp_path: Path) -> None:
-    """It is named, and nothing is sent."""
+def test_upload_of_an_unregistered_file_raises(exe: Execution, tmp_path: Path) -> None:
+    """The error names the file, and nothing is uploaded."""
     with exe:
         path = write(exe, "a.pt")
         with pytest.raises(InvalidFileName, match="stray"):
@@ -203,10 +203,10 @@ def test_a_name_that_was_never_registered_is_no_upload(exe: Execution, tmp_path:
 
 
 class WaitingStore:
-    """A store that waits before each file of a run.
+    """A store that waits before each file of the table Model.
 
     Args:
-        store: The store that does the work.
+        store: The wrapped store.
     """
 
     def __init__(self, store: Any) -> None:
@@ -216,15 +216,15 @@ class WaitingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def put(self, table: str, *given: Any, **named: Any) -> Any:
+    def put(self, table: str, *args: Any, **kwargs: Any) -> Any:
         if table == "Model":
             self.entered.set()
             self.gate.wait()
-        return self._store.put(table, *given, **named)
+        return self._store.put(table, *args, **kwargs)
 
 
 class WaitingPlugin:
-    """Puts the waiting store in the place of the real one."""
+    """Wraps the store of each backend in a `WaitingStore`."""
 
     store: Any = None
 
@@ -235,8 +235,8 @@ class WaitingPlugin:
         return replace(backend, store=self.store)
 
 
-def test_an_upload_that_outlives_the_run_rounds_off(config: ExecutionConfiguration) -> None:
-    """The end does not wait for an upload that is under way; when that is done, the journal is kept and all tidy."""
+def test_upload_that_outlasts_the_run(config: ExecutionConfiguration) -> None:
+    """The end does not wait for an upload in progress, which uploads the journal and cleans up when it is done."""
     plugin, plugins = WaitingPlugin(), load_plugins({})
     plugins.register(plugin)
     exe = DerivaML(plugins=plugins).create_execution(config)
@@ -252,28 +252,28 @@ def test_an_upload_that_outlives_the_run_rounds_off(config: ExecutionConfigurati
     assert not path.exists()
 
 
-# Types that come late
+# Types added later
 
 
 def types_of(ml: DerivaML, asset: Asset) -> set[str]:
     return set(ml.lookup_asset(asset.rid).asset_types)
 
 
-def test_a_staged_file_gets_further_types(ml: DerivaML, exe: Execution) -> None:
-    """They are listed, uploaded with it, and no hindrance to registering it again as before."""
+def test_types_of_a_staged_file(ml: DerivaML, exe: Execution) -> None:
+    """Added types are listed and uploaded, and the file can be registered again as before."""
     with exe:
         path = write(exe, "m.pt")
         for types in ("Best_Checkpoint", ["Best_Checkpoint", "Model_File", "Last_Checkpoint"]):
             exe.add_asset_types(path, types)
-        assert write(exe, "m.pt", sealed=False) == path
+        assert write(exe, "m.pt", immutable=False) == path
         all_types = ("Model_File", "Best_Checkpoint", "Last_Checkpoint")
         assert [each.asset_types for each in exe.staged_assets()] == [all_types]
         (asset,) = exe.upload_execution_outputs()["Model"]
         assert set(asset.asset_types) == types_of(ml, asset) == set(all_types)
 
 
-def test_an_uploaded_file_gets_further_types(ml: DerivaML, exe: Execution) -> None:
-    """At once, while the run runs and after it, and as often as one likes."""
+def test_types_of_an_uploaded_file(ml: DerivaML, exe: Execution) -> None:
+    """Types are linked at once, during the run and after it, and repeatedly."""
     with exe:
         path = write(exe, "m.pt")
         (asset,) = exe.upload_execution_outputs()["Model"]
@@ -284,8 +284,8 @@ def test_an_uploaded_file_gets_further_types(ml: DerivaML, exe: Execution) -> No
     assert types_of(ml, asset) == {"Model_File", "Best_Checkpoint", "Last_Checkpoint"}
 
 
-def test_an_unknown_type_is_named(exe: Execution, tmp_path: Path) -> None:
-    """As is a file that nobody registered; nothing changes."""
+def test_unknown_type_raises(exe: Execution, tmp_path: Path) -> None:
+    """An unknown type and an unregistered file are named, and nothing changes."""
     with exe:
         path = write(exe, "m.pt")
         with pytest.raises(UnknownTerm, match="Worst_Checkpoint"):
@@ -295,10 +295,10 @@ def test_an_unknown_type_is_named(exe: Execution, tmp_path: Path) -> None:
         assert exe.staged_assets()[0].asset_types == ("Model_File",)
 
 
-def test_types_that_the_catalog_did_not_get_are_made_good(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """Where the catalog is down, or the process dies just then, the next upload links them, also a restored one's."""
-    hard_ml, catalog = hard()
-    with hard_ml.create_execution(config) as exe:
+def test_missing_types_are_linked_by_the_next_upload(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """If the catalog is down, the next upload links the types, also after a restore."""
+    faulty_ml, catalog = make_faulty_client()
+    with faulty_ml.create_execution(config) as exe:
         path = write(exe, "m.pt")
         (asset,) = exe.upload_execution_outputs()["Model"]
         catalog.down = True
@@ -315,8 +315,8 @@ def _type(exe: Execution, path: Path, types: Callable[[int], list[str]]) -> None
         exe.add_asset_types(path, types(number))
 
 
-def test_types_added_while_a_file_is_sent_are_not_lost(ml: DerivaML, exe: Execution) -> None:
-    """Another process adds types at the very time of the upload; each is linked in the end."""
+def test_types_added_during_an_upload(ml: DerivaML, exe: Execution) -> None:
+    """Types that another process adds during the upload are all linked in the end."""
     terms = [f"Kind_{number}" for number in range(20)]
     for term in terms:
         ml.add_term("Asset_Type", term, "A kind")
@@ -334,8 +334,8 @@ def test_types_added_while_a_file_is_sent_are_not_lost(ml: DerivaML, exe: Execut
 # Inputs without a download
 
 
-def test_an_input_is_recorded_without_its_bytes(ml: DerivaML, exe: Execution, config: ExecutionConfiguration) -> None:
-    """It is linked as input once, and nothing is brought."""
+def test_record_input(ml: DerivaML, exe: Execution, config: ExecutionConfiguration) -> None:
+    """The asset is linked as an input once, and nothing is downloaded."""
     with exe:
         write(exe, "m.pt")
     (asset,) = exe.upload_execution_outputs()["Model"]
@@ -352,12 +352,12 @@ def test_an_input_is_recorded_without_its_bytes(ml: DerivaML, exe: Execution, co
     assert len(ml.select_rows("Model_Execution", {"Asset_Role": "Input"})) == 1
 
 
-def test_a_sealed_file_costs_no_room(ml: DerivaML, exe: Execution, home: Path) -> None:
-    """The disk holds a checkpoint once, staged and stored."""
+def test_immutable_file_uses_no_extra_space(ml: DerivaML, exe: Execution, home: Path) -> None:
+    """The disk holds a checkpoint once, staged and stored_path."""
     with exe:
         path = write(exe, "big.pt", os.urandom(4 * 2**20))
         (asset,) = exe.upload_execution_outputs()["Model"]
         found = {(file.stat().st_ino, file.stat().st_size) for file in home.rglob("*") if file.is_file()}
         assert sum(size for _, size in found if size >= 2**20) == 4 * 2**20
         assert path.stat().st_nlink == 2
-    assert stored(ml, asset).stat().st_nlink == 1
+    assert stored_path(ml, asset).stat().st_nlink == 1

@@ -1,4 +1,4 @@
-"""Plugins that were written before a backend was asked for more: they go on working, or hear what they lack."""
+"""Plugins written for an older backend interface: they keep working, or an error names what is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deriva_ml_core.plugins import hookimpl, load_plugins
 
 
 class OlderStore:
-    """A store in front of another, as the page of plugins showed one when nobody was asked for `at_once`."""
+    """A store without `preferred_concurrency`, which it wraps another store to implement."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.get, self.verify, self.source = store.get, store.verify, store.source
@@ -26,7 +26,7 @@ class OlderStore:
 
 
 class OlderCatalog:
-    """A catalog in front of another that knows neither `insert_missing` nor `cite`."""
+    """A catalog without `insert_missing` and `cite`."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -37,8 +37,8 @@ class OlderCatalog:
         return getattr(self._catalog, name)
 
 
-class Older:
-    """Puts an older half before each backend."""
+class OlderBackendPlugin:
+    """Wraps halves of each backend in older classes."""
 
     def __init__(self, **halves: Any) -> None:
         self.halves = halves
@@ -49,15 +49,15 @@ class Older:
         return replace(backend, **{half: kind(getattr(backend, half)) for half, kind in self.halves.items()})
 
 
-def opened(folder: Path, **halves: Any) -> DerivaML:
+def open_with(folder: Path, **halves: Any) -> DerivaML:
     plugins = load_plugins({})
-    plugins.register(Older(**halves))
+    plugins.register(OlderBackendPlugin(**halves))
     return DerivaML(f"file:{folder}", plugins=plugins)
 
 
-def test_a_store_that_does_not_say_how_many_it_takes(tmp_path: Path, config: ExecutionConfiguration) -> None:
-    """Files go to it and come from it one by one, into a run and by a push."""
-    with opened(tmp_path / "one", store=OlderStore) as ml, opened(tmp_path / "other", store=OlderStore) as other:
+def test_store_without_preferred_concurrency(tmp_path: Path, config: ExecutionConfiguration) -> None:
+    """Files are uploaded to it and pushed from it one at a time."""
+    with open_with(tmp_path / "one", store=OlderStore) as ml, open_with(tmp_path / "other", store=OlderStore) as other:
         with ml.create_execution(config) as exe:
             for number in range(3):
                 exe.asset_file_path("Model", f"{number}.pt").write_bytes(b"%d" % number)
@@ -67,7 +67,7 @@ def test_a_store_that_does_not_say_how_many_it_takes(tmp_path: Path, config: Exe
         assert {"0.pt", "1.pt", "2.pt"} <= {*names}
 
 
-def test_a_catalog_that_lacks_methods(tmp_path: Path) -> None:
-    """It is refused where it is opened, before anything is recorded, with the names of what its author has to add."""
+def test_catalog_without_required_methods(tmp_path: Path) -> None:
+    """Opening the catalog raises before anything is recorded; the message names the missing methods."""
     with pytest.raises(PluginError, match=r"OlderCatalog.* no cite, insert_missing: .*CatalogContract"):
-        opened(tmp_path / "one", catalog=OlderCatalog)
+        open_with(tmp_path / "one", catalog=OlderCatalog)

@@ -1,4 +1,4 @@
-"""Types that a staged file got and loses again before it is sent: the best so far is not the best for ever."""
+"""Types that are added to a staged file and removed again before its upload."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from deriva_ml_core.errors import InvalidFileName
 from deriva_ml_core.execution import Execution
 
 
-def test_what_was_dropped_is_not_recorded(ml: DerivaML, exe: Execution) -> None:
-    """A type that was added and dropped is not in the catalog; one added later is, and those of the registration."""
+def test_dropped_type_is_not_recorded(ml: DerivaML, exe: Execution) -> None:
+    """A type that was added and dropped is not recorded; types of the registration and later ones are."""
     with exe:
         path = exe.asset_file_path("Model", "a.ckpt", asset_types="Model_File")
         path.write_text("weights")
@@ -21,8 +21,8 @@ def test_what_was_dropped_is_not_recorded(ml: DerivaML, exe: Execution) -> None:
     assert set(ml.lookup_asset(asset.rid).asset_types) == {"Model_File", "Last_Checkpoint"}
 
 
-def test_another_process_sees_what_was_dropped(ml: DerivaML, exe: Execution) -> None:
-    """It is in the journal: whoever restores the run sends the file without that type."""
+def test_dropped_type_is_in_the_journal(ml: DerivaML, exe: Execution) -> None:
+    """A restored execution does not have the dropped type."""
     with exe:
         path = exe.asset_file_path("Model", "a.ckpt")
         path.write_text("weights")
@@ -32,8 +32,8 @@ def test_another_process_sees_what_was_dropped(ml: DerivaML, exe: Execution) -> 
         assert staged.asset_types == ("Model",)
 
 
-def test_of_an_uploaded_file_nothing_is_dropped(exe: Execution) -> None:
-    """What the catalog has stays: the file is not staged any more."""
+def test_drop_raises_for_an_uploaded_file(exe: Execution) -> None:
+    """Types of an uploaded file stay, since the file is no longer staged."""
     with exe:
         path = exe.asset_file_path("Model", "a.ckpt")
         path.write_text("weights")

@@ -1,4 +1,4 @@
-"""A run that goes on after its end: asked for by name, by one process at a time, with its time counted on."""
+"""Resumed runs: only by name, by one process at a time, with their run times added."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from deriva_ml_core.journal.state import ExecutionState, Resumed, Started, Statu
 from deriva_ml_core.models import StatusUpdate
 
 
-def row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
+def read_row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
     return ml.select_rows("Execution", {"RID": exe.execution_rid})[0]
 
 
-def test_an_ended_run_goes_on(ml: DerivaML, exe: Execution) -> None:
-    """It is running again, then completed; inputs, files and statuses of both times are there, and its first start."""
+def test_ended_run_is_resumed(ml: DerivaML, exe: Execution) -> None:
+    """The run is Running, then Completed; inputs, files and statuses of both parts and the first start are there."""
     with pytest.raises(RuntimeError), exe:
         exe.asset_file_path("Model", "first.pt").write_bytes(b"1")
         raise RuntimeError("preempted")
@@ -35,12 +35,12 @@ def test_an_ended_run_goes_on(ml: DerivaML, exe: Execution) -> None:
     again = DerivaML().resume_execution(exe.execution_rid)
     assert again.status is Status.failed
     with again:
-        assert (again.status, row(ml, exe)["Status"]) == (Status.running, "Running")
-        assert row(ml, exe)["Duration"] is None
+        assert (again.status, read_row(ml, exe)["Status"]) == (Status.running, "Running")
+        assert read_row(ml, exe)["Duration"] is None
         assert again.stop_time is None
         again.asset_file_path("Model", "second.pt").write_bytes(b"2")
         again.update_status(Status.running, "Epoch 4")
-    assert (row(ml, exe)["Status"], row(ml, exe)["Status_Detail"]) == ("Completed", "")
+    assert (read_row(ml, exe)["Status"], read_row(ml, exe)["Status_Detail"]) == ("Completed", "")
     assert again.start_time == start
     assert {each.filename for each in again.upload_execution_outputs()["Model"]} == {"first.pt", "second.pt"}
     assert [update.status for update in again.list_statuses()] == [
@@ -49,8 +49,8 @@ def test_an_ended_run_goes_on(ml: DerivaML, exe: Execution) -> None:
     ]
 
 
-def test_the_journal_says_that_it_went_on(exe: Execution) -> None:
-    """A line of its own stands between the end and the second start."""
+def test_resume_is_in_the_journal(exe: Execution) -> None:
+    """The journal has a resumed event between the end and the second start."""
     with exe:
         pass
     with DerivaML().resume_execution(exe.execution_rid):
@@ -61,18 +61,18 @@ def test_the_journal_says_that_it_went_on(exe: Execution) -> None:
     assert events == ["start", "stop", "resumed", "start", "stop"]
 
 
-def test_the_duration_is_that_of_the_running(tmp_path: Any) -> None:
-    """The time between an end and the next start does not count."""
-    journal, begun = Journal(tmp_path / JOURNAL_FILENAME), utc_now()
-    hours = [begun + timedelta(hours=count) for count in range(24)]
+def test_duration_excludes_the_pause(tmp_path: Any) -> None:
+    """The time between the end and the next start is not counted."""
+    journal, start = Journal(tmp_path / JOURNAL_FILENAME), utc_now()
+    hours = [start + timedelta(hours=count) for count in range(24)]
     journal.append(Started(time=hours[0]), Stopped(time=hours[1]))
     journal.append(Resumed(time=hours[20]), Started(time=hours[20]), Stopped(time=hours[23]))
-    for story in (journal.state, load_state(journal.path)):
-        assert (story.start_time, story.stop_time, story.run_time) == (hours[0], hours[23], timedelta(hours=4))
+    for state in (journal.state, load_state(journal.path)):
+        assert (state.start_time, state.stop_time, state.run_time) == (hours[0], hours[23], timedelta(hours=4))
 
 
-def test_only_resuming_lets_it_go_on(ml: DerivaML, exe: Execution) -> None:
-    """A restored execution cannot be entered after its end, and a resumed one not twice."""
+def test_entering_an_ended_run_raises(ml: DerivaML, exe: Execution) -> None:
+    """A restored execution cannot be entered after its end, and a resumed one cannot be entered twice."""
     with exe:
         pass
     with pytest.raises(InvalidTransition, match="resume_execution"), ml.restore_execution(exe.execution_rid):
@@ -84,21 +84,21 @@ def test_only_resuming_lets_it_go_on(ml: DerivaML, exe: Execution) -> None:
         pass
 
 
-def test_resuming_what_never_ran(ml: DerivaML, exe: Execution) -> None:
-    """It runs for the first time."""
+def test_resume_of_a_new_execution(ml: DerivaML, exe: Execution) -> None:
+    """An execution that never ran runs for the first time."""
     with ml.resume_execution(exe.execution_rid) as again:
         assert again.status is Status.running
-    assert row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
-def test_an_unknown_execution_is_named(ml: DerivaML) -> None:
-    """As everywhere."""
+def test_resume_of_an_unknown_rid(ml: DerivaML) -> None:
+    """The error names the RID."""
     with pytest.raises(UnknownRID, match="9-ZZZZ"):
         ml.resume_execution("9-ZZZZ")
 
 
-def test_a_run_that_lives_is_not_taken_over(ml: DerivaML, exe: Execution) -> None:
-    """Not from this process, and not from another; the error names host and process."""
+def test_resume_of_a_living_run_raises(ml: DerivaML, exe: Execution) -> None:
+    """The error names host and process, in this process and in another."""
     with exe:
         with pytest.raises(ExecutionRunning, match=f"process {os.getpid()} on "):
             ml.resume_execution(exe.execution_rid)
@@ -118,7 +118,7 @@ def _die(config: ExecutionConfiguration, sender: Pipe) -> None:
     os._exit(9)
 
 
-def dead_run(config: ExecutionConfiguration) -> str:
+def kill_run(config: ExecutionConfiguration) -> str:
     receiver, sender = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(target=_die, args=(config, sender))
     child.start()
@@ -127,13 +127,13 @@ def dead_run(config: ExecutionConfiguration) -> str:
     return rid
 
 
-def test_a_killed_run_goes_on(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """A run whose process died without a word is taken over, with what it had staged."""
-    rid = dead_run(config)
+def test_killed_run_is_resumed(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """A run whose process was killed is resumed with its staged files."""
+    rid = kill_run(config)
     with ml.resume_execution(rid) as exe:
         assert exe.status is Status.running
     assert [asset.filename for asset in exe.upload_execution_outputs()["Model"]] == ["epoch3.pt"]
-    assert row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
 def _die_resumed(rid: str) -> None:
@@ -141,8 +141,8 @@ def _die_resumed(rid: str) -> None:
     os._exit(9)
 
 
-def test_a_resumed_run_that_dies_is_aborted(ml: DerivaML, exe: Execution) -> None:
-    """Its first end is not its last, though that stood in the row."""
+def test_killed_resumed_run_is_aborted(ml: DerivaML, exe: Execution) -> None:
+    """A resumed run that dies is aborted, although its row still has the first end."""
     with exe:
         pass
     child = multiprocessing.get_context("fork").Process(target=_die_resumed, args=(exe.execution_rid,))
@@ -150,22 +150,22 @@ def test_a_resumed_run_that_dies_is_aborted(ml: DerivaML, exe: Execution) -> Non
     child.join()
     ml.connection.catalog.update("Execution", [{"RID": exe.execution_rid, "Status": "Completed"}])  # as if it were late
     assert ml.restore_execution(exe.execution_rid).status is Status.aborted
-    assert "epoch 7" in row(ml, exe)["Status_Detail"]
+    assert "epoch 7" in read_row(ml, exe)["Status_Detail"]
 
 
-def test_a_run_on_another_machine_is_taken_over_with_a_warning(
+def test_resume_of_a_run_on_another_machine_warns(
     ml: DerivaML, config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether a process on another machine lives cannot be known; who resumes by name says that it does not."""
-    rid = dead_run(config)
+    """Whether a process on another machine is alive is unknown, so resuming it logs a warning."""
+    rid = kill_run(config)
     path = ml.connection.working_folder(rid) / JOURNAL_FILENAME
-    lease = load_state(path).process
-    assert lease is not None
-    path.write_text(path.read_text().replace(f'"host":"{lease.host}"', '"host":"far-away"'))
+    process = load_state(path).process
+    assert process is not None
+    path.write_text(path.read_text().replace(f'"host":"{process.host}"', '"host":"far-away"'))
     with ml.resume_execution(rid) as exe:
         assert exe.status is Status.running
     assert "on far-away" in caplog.text
-    assert row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
 def _resume(rid: str, ready: Any, results: Any) -> None:
@@ -180,8 +180,8 @@ def _resume(rid: str, ready: Any, results: Any) -> None:
         ready.wait(60)
 
 
-def test_of_several_that_resume_at_once_one_runs(ml: DerivaML, exe: Execution) -> None:
-    """The others are told that it is being run."""
+def test_one_of_several_resumes_runs(ml: DerivaML, exe: Execution) -> None:
+    """Of several processes that resume at once, one runs and the others raise."""
     with exe:
         pass
     context = multiprocessing.get_context("fork")
@@ -192,12 +192,12 @@ def test_of_several_that_resume_at_once_one_runs(ml: DerivaML, exe: Execution) -
     assert sorted(results.get() for _ in children) == ["ran", "refused", "refused"]
     for child in children:
         child.join(120)
-    assert row(ml, exe)["Status"] == "Completed"
+    assert read_row(ml, exe)["Status"] == "Completed"
 
 
-def test_a_story_forgets_that_it_was_resumed_at_its_end() -> None:
-    """After the second end the row's word counts again."""
-    story = ExecutionState()
+def test_terminal_status_clears_resumed() -> None:
+    """After the second end the row's status counts again."""
+    state = ExecutionState()
     for event in (Resumed(), StatusSet(update=StatusUpdate(status=Status.completed, time=utc_now()))):
-        event.apply(story)
-    assert not story.is_resumed
+        event.apply(state)
+    assert not state.is_resumed

@@ -1,4 +1,4 @@
-"""Where each metric of an execution stands in the catalog: written beside the run, and by which runs are ordered."""
+"""Metrics of executions in the catalog: written in the background, and used to sort executions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hard_catalogs import HardCatalog, hard
+from faulty_catalog import FaultyCatalog, make_faulty_client
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
@@ -22,59 +22,59 @@ from deriva_ml_core.models import MetricSummary, Progress
 from deriva_ml_core.training import TrainingReporter
 
 
-def told(*values: float, name: str = "loss", **more: Any) -> MetricSummary:
-    """Where a metric stands after those values, one an epoch."""
-    known: dict[tuple[str, str], MetricSummary] = {}
+def summarize(*values: float, name: str = "loss", **more: Any) -> MetricSummary:
+    """Return the summary after these values, one per epoch."""
+    summaries: dict[tuple[str, str], MetricSummary] = {}
     for epoch, value in enumerate(values, start=1):
-        known |= update_summaries(known, Progress(epoch=epoch, metrics={name: value}, **more))
-    return known["fit", name]
+        summaries |= update_summaries(summaries, Progress(epoch=epoch, metrics={name: value}, **more))
+    return summaries["fit", name]
 
 
 def summary(name: str, last: float, best: float, best_at: int, larger: bool) -> MetricSummary:
     return MetricSummary(stage="fit", name=name, last=last, best=best, best_at=best_at, larger_is_better=larger)
 
 
-def stands(ml: DerivaML, exe: Execution) -> dict[str, tuple[float | None, float | None, int | None]]:
-    """Last, best and the epoch of the best, by stage and name, as the catalog has them."""
+def catalog_metrics(ml: DerivaML, exe: Execution) -> dict[str, tuple[float | None, float | None, int | None]]:
+    """Return last value, best value and its epoch from the catalog, by stage and name."""
     found = ml.lookup_execution(exe.execution_rid).list_metrics()
     return {f"{each.stage} {each.name}": (each.last, each.best, each.best_at) for each in found}
 
 
-def test_less_is_better_of_a_loss_and_more_of_a_score() -> None:
+def test_best_value_by_name() -> None:
     """The best is the smallest loss and the largest accuracy, with the first epoch that had it."""
-    assert told(3, 1, 2, 1) == summary("loss", 1, 1, 2, False)
-    assert told(3, 1, 2, name="val_acc") == summary("val_acc", 2, 3, 1, True)
+    assert summarize(3, 1, 2, 1) == summary("loss", 1, 1, 2, False)
+    assert summarize(3, 1, 2, name="val_acc") == summary("val_acc", 2, 3, 1, True)
 
 
-def test_the_training_says_which_is_better() -> None:
-    """What the training says stands above what the name suggests, and is remembered."""
+def test_mode_of_the_training_has_priority() -> None:
+    """The mode that the training reports overrides the one derived from the name, and is remembered."""
     known = update_summaries({}, Progress(epoch=1, metrics={"gain": 1}, modes={"gain": "max"}))
     known |= update_summaries(known, Progress(epoch=2, metrics={"gain": 2}))
     assert known["fit", "gain"] == summary("gain", 2, 2, 2, True)
 
 
 @pytest.mark.parametrize("name", ["loss", "accuracy"])
-def test_what_is_no_finite_number(name: str) -> None:
-    """NaN and the infinities are never the best, and the last value is empty where it is one of them."""
+def test_values_that_are_not_finite(name: str) -> None:
+    """NaN and infinity are never the best; as the last value they are stored as empty."""
     for odd in (math.nan, math.inf, -math.inf):
-        found = told(odd, 2, odd, name=name)
+        found = summarize(odd, 2, odd, name=name)
         assert (found.last, found.best, found.best_at) == (None, 2, 2)
-        assert told(odd, name=name).best is None
+        assert summarize(odd, name=name).best is None
 
 
-def test_a_loop_by_hand(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """What a loop tells by update_status is in the catalog when the run has ended, stage by stage."""
+def test_metrics_of_update_status(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Metrics of update_status are in the catalog after the run, by stage."""
     with ml.create_execution(config) as exe:
         for epoch, loss in enumerate((3.0, 1.0, 2.0), start=1):
             exe.update_status(
                 Status.running, f"{epoch}", progress=Progress(epoch=epoch, metrics={"loss": loss, "f1": loss})
             )
         exe.update_status(Status.running, "tested", progress=Progress(stage="test", metrics={"loss": 5}))
-    assert stands(ml, exe) == {"fit loss": (2, 1, 2), "fit f1": (2, 3, 1), "test loss": (5, 5, None)}
+    assert catalog_metrics(ml, exe) == {"fit loss": (2, 1, 2), "fit f1": (2, 3, 1), "test loss": (5, 5, None)}
 
 
-def test_a_reporter(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """A training tells its epochs, those without a status too, its test, and which values the user calls better."""
+def test_metrics_of_a_reporter(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """A reporter writes the metrics of all epochs and of the test, with the mode that the user chose."""
     with ml.create_execution(config) as exe:
         reporter = TrainingReporter(exe, monitor="odd", mode="max", every_n_epochs=3, checkpoints="none", curves=False)
         reporter.begin_fit(4)
@@ -82,17 +82,17 @@ def test_a_reporter(ml: DerivaML, config: ExecutionConfiguration) -> None:
             reporter.end_epoch(epoch, {"odd": value, "loss": value})
         reporter.end_fit()
         reporter.end_stage("test", {"loss": math.nan}, seconds=0.1)
-    assert stands(ml, exe) == {"fit odd": (3, 4, 2), "fit loss": (3, 1, 1), "test loss": (None, None, None)}
+    assert catalog_metrics(ml, exe) == {"fit odd": (3, 4, 2), "fit loss": (3, 1, 1), "test loss": (None, None, None)}
 
 
-def asked(catalog: HardCatalog) -> list[str]:
-    """What the catalog was asked for; its model is known."""
+def calls(catalog: FaultyCatalog) -> list[str]:
+    """Return the calls of the catalog without those for its model."""
     return [name for _, name in catalog.callers if name != "model"]
 
 
-def test_each_change_is_one_call(config: ExecutionConfiguration) -> None:
-    """A status without metrics, or with those that are there, asks the catalog for nothing of metrics; others once."""
-    ml, catalog = hard()
+def test_each_change_is_one_request(config: ExecutionConfiguration) -> None:
+    """A status without new metrics needs no request for metrics; changed metrics need one."""
+    ml, catalog = make_faulty_client()
     with ml.create_execution(config) as exe:
         exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 1, "acc": 1}))
         exe._runtime.background.drain()
@@ -102,11 +102,11 @@ def test_each_change_is_one_call(config: ExecutionConfiguration) -> None:
         exe.update_status(Status.running, "again", progress=Progress(epoch=3, metrics={"loss": 1.5, "acc": 2}))
         exe.update_status(Status.running, "without")
         exe._runtime.background.drain()
-        assert asked(catalog) == ["update", "update"]
+        assert calls(catalog) == ["update", "update"]
         catalog.callers.clear()
         exe.update_status(Status.running, "other", progress=Progress(epoch=4, metrics={"loss": 0.5, "acc": 2}))
         exe._runtime.background.drain()
-        assert asked(catalog) == ["update", "update"]
+        assert calls(catalog) == ["update", "update"]
 
 
 KILLED = """
@@ -120,32 +120,32 @@ from deriva_ml_core.workflow import Workflow
 ml = DerivaML()
 workflow = Workflow(name="T", workflow_type="Training", url="https://github.com/o/r/blob/a/t.py", checksum="0" * 40)
 with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
-    exe._runtime.background.row_sync._worker.submit = lambda task: None  # the catalog hears nothing any more
+    exe._runtime.background.row_sync._worker.submit = lambda task: None  # nothing is written to the catalog
     print(exe.execution_rid, flush=True)
     exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 0.5}))
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_after_sigkill_the_next_look_brings_them(ml: DerivaML) -> None:
-    """What a killed process had told and not written is written by the next who restores it, once."""
+def test_restore_writes_missing_metrics(ml: DerivaML) -> None:
+    """Metrics that a killed process did not write are written once by the next restore."""
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     rid = done.stdout.strip()
     assert ml.lookup_execution(rid).list_metrics() == []
     for _ in range(2):
         exe = ml.restore_execution(rid)
-        assert stands(ml, exe) == {"fit loss": (0.5, 0.5, 1)}
+        assert catalog_metrics(ml, exe) == {"fit loss": (0.5, 0.5, 1)}
 
 
-def test_a_second_process_goes_on(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
-    """A run that goes on adds to what its first process told, row by row."""
+def test_resumed_run_continues_the_metrics(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
+    """A resumed run updates the metrics of its first process."""
     with pytest.raises(RuntimeError), ml.create_execution(config) as exe:
         exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 0.5}))
         raise RuntimeError("no")
     with DerivaML().resume_execution(exe.execution_rid) as again:
         again.update_status(Status.running, "2", progress=Progress(epoch=2, metrics={"loss": 0.7, "new": 1}))
-    assert stands(ml, exe) == {"fit loss": (0.7, 0.5, 1), "fit new": (1, 1, 2)}
+    assert catalog_metrics(ml, exe) == {"fit loss": (0.7, 0.5, 1), "fit new": (1, 1, 2)}
 
 
 def refuse_metrics(table: str) -> None:
@@ -153,9 +153,9 @@ def refuse_metrics(table: str) -> None:
         raise AccessRefused("no")
 
 
-def test_a_catalog_that_refuses_metrics(config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told once, and all else of the run is recorded."""
-    ml, catalog = hard()
+def test_catalog_that_rejects_metrics(config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning is logged, and the rest of the run is recorded."""
+    ml, catalog = make_faulty_client()
     caplog.set_level(logging.WARNING)
     with ml.create_execution(config) as exe:
         catalog.before_insert = refuse_metrics
@@ -168,47 +168,47 @@ def test_a_catalog_that_refuses_metrics(config: ExecutionConfiguration, caplog: 
     assert ml.lookup_execution(exe.execution_rid).status is Status.completed
 
 
-def ran(ml: DerivaML, config: ExecutionConfiguration, values: dict[str, float], stage: str = "fit") -> str:
+def run_with_metrics(ml: DerivaML, config: ExecutionConfiguration, values: dict[str, float], stage: str = "fit") -> str:
     with ml.create_execution(config) as exe:
         for name, value in values.items():
             exe.update_status(Status.running, "", progress=Progress(epoch=1, stage=stage, metrics={name: value}))
     return exe.execution_rid
 
 
-def rids(ml: DerivaML, **words: Any) -> list[str]:
-    return [each.execution_rid for each in ml.find_executions(**words)]
+def find_rids(ml: DerivaML, **filters: Any) -> list[str]:
+    return [each.execution_rid for each in ml.find_executions(**filters)]
 
 
-def test_the_best_first(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """Executions come best first by what is better, as many as asked for; those without the metric do not come."""
-    three, one, two = (ran(ml, config, {"loss": value, "acc": value}) for value in (3, 1, 2))
-    ran(ml, config, {"loss": math.nan, "other": 1})
-    assert rids(ml, sort="loss") == [one, two, three]
-    assert rids(ml, sort="acc", limit=2) == [three, two]
-    assert rids(ml, sort="loss", status=Status.failed) == []
-    assert rids(ml, sort="loss", status=Status.completed, limit=1) == [one]
-    assert rids(ml, sort="loss", workflow=ml.find_workflows()[0].rid, limit=1) == [one]
-    assert rids(ml, sort="loss", workflow_type="Training", limit=2) == [one, two]
+def test_sort_by_best_value(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Executions are sorted best first and limited; those without the metric are left out."""
+    three, one, two = (run_with_metrics(ml, config, {"loss": value, "acc": value}) for value in (3, 1, 2))
+    run_with_metrics(ml, config, {"loss": math.nan, "other": 1})
+    assert find_rids(ml, sort="loss") == [one, two, three]
+    assert find_rids(ml, sort="acc", limit=2) == [three, two]
+    assert find_rids(ml, sort="loss", status=Status.failed) == []
+    assert find_rids(ml, sort="loss", status=Status.completed, limit=1) == [one]
+    assert find_rids(ml, sort="loss", workflow=ml.find_workflows()[0].rid, limit=1) == [one]
+    assert find_rids(ml, sort="loss", workflow_type="Training", limit=2) == [one, two]
 
 
-def test_by_the_last_value_and_by_stage(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """``:last`` orders by the last value; a metric is of the first stage that has it, unless one is named."""
+def test_sort_by_last_value_and_stage(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """``:last`` sorts by the last value; without a stage the first stage that has the metric is used."""
     with ml.create_execution(config) as rose:
         for value in (1.0, 9.0):
             rose.update_status(Status.running, "", progress=Progress(epoch=1, metrics={"loss": value}))
-    steady = ran(ml, config, {"loss": 2})
-    tested = ran(ml, config, {"loss": 5, "only_tested": 1}, stage="test")
-    assert rids(ml, sort="loss") == rids(ml, sort="loss:best") == [rose.execution_rid, steady]
-    assert rids(ml, sort="loss:last") == [steady, rose.execution_rid]
-    assert rids(ml, sort="loss", stage="test") == rids(ml, sort="only_tested") == [tested]
+    steady = run_with_metrics(ml, config, {"loss": 2})
+    tested = run_with_metrics(ml, config, {"loss": 5, "only_tested": 1}, stage="test")
+    assert find_rids(ml, sort="loss") == find_rids(ml, sort="loss:best") == [rose.execution_rid, steady]
+    assert find_rids(ml, sort="loss:last") == [steady, rose.execution_rid]
+    assert find_rids(ml, sort="loss", stage="test") == find_rids(ml, sort="only_tested") == [tested]
 
 
-def test_a_metric_that_nobody_has(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """An unknown metric, or stage, is told with those that there are."""
+def test_unknown_metric(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """An unknown metric or stage raises an error that names the known ones."""
     with pytest.raises(UnknownMetric, match="No run has reported a metric yet"):
         ml.find_executions(sort="loss")
-    ran(ml, config, {"loss": 1})
-    ran(ml, config, {"f1": 1}, stage="test")
+    run_with_metrics(ml, config, {"loss": 1})
+    run_with_metrics(ml, config, {"f1": 1}, stage="test")
     with pytest.raises(UnknownMetric, match=r"'lost'. The known metrics are f1 \(test\), loss\."):
         ml.find_executions(sort="lost")
     with pytest.raises(UnknownMetric, match="of stage test"):

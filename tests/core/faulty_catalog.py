@@ -1,4 +1,4 @@
-"""A catalog that answers late, with errors, or never: around the embedded one."""
+"""A catalog that responds late, with errors, or never; it wraps an embedded one."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl, load_plugins
 
 
-class HardCatalog:
-    """Passes every call on, and remembers from which thread it came.
+class FaultyCatalog:
+    """Passes every call on and records the calling thread.
 
     Args:
-        catalog: The catalog that does the work.
+        catalog: The wrapped catalog.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._lock = Lock()
         self.before_update: Callable[[], object] = lambda: None
-        """Called before a row is changed."""
+        """Called before a row is updated."""
         self.before_insert: Callable[[str], object] = lambda table: None
-        """Called with the table before rows are added."""
+        """Called with the table before rows are inserted."""
         self.callers: list[tuple[int, str]] = []
         self.attempts = 0
         self.details: list[str] = []
-        """The words of each row of Execution that was written, in order."""
+        """The value of Status_Detail in each written row of Execution, in order."""
         self.written = Event()
         self.down = False
-        """Whether no row can be added."""
+        """Whether inserts fail."""
 
     def __getattr__(self, name: str) -> Any:
         self.callers.append((threading.get_ident(), name))
@@ -46,25 +46,25 @@ class HardCatalog:
         self.attempts += 1
         self.before_update()
         with self._lock:
-            done = self._catalog.update(table, rows)
+            count = self._catalog.update(table, rows)
             self.details += [row["Status_Detail"] for row in rows if "Status_Detail" in row]
         self.written.set()
-        return done
+        return count
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
         self.callers.append((threading.get_ident(), "insert"))
         self.before_insert(table)
         if self.down:
-            refuse()
+            raise_unavailable()
         return self._catalog.insert(table, rows, skip_existing=skip_existing)
 
     def called_from(self, thread: int) -> list[str]:
-        """What was called from a thread."""
+        """Return the names of the calls from a thread."""
         return [name for caller, name in self.callers if caller == thread]
 
 
-class HardPlugin:
-    """Puts the hard catalog in the place of the embedded one."""
+class FaultyCatalogPlugin:
+    """Wraps the catalog of each backend in a `FaultyCatalog`."""
 
     def __init__(self) -> None:
         self.catalog: Any = None
@@ -72,21 +72,21 @@ class HardPlugin:
     @hookimpl(wrapper=True)
     def connect(self, address: Address) -> Any:
         backend: Backend = yield
-        self.catalog = HardCatalog(backend.catalog)
+        self.catalog = FaultyCatalog(backend.catalog)
         return replace(backend, catalog=self.catalog)
 
 
-def hard(*further: object, patience: float = 30.0) -> tuple[DerivaML, HardCatalog]:
-    """A client of a hard catalog, and that."""
+def make_faulty_client(*extra_plugins: object, exit_timeout: float = 30.0) -> tuple[DerivaML, FaultyCatalog]:
+    """Return a client with a faulty catalog, and the catalog."""
     manager = load_plugins({})
-    plugin = HardPlugin()
-    manager.register(plugin, "hard")
-    for each in further:
-        manager.register(each)
-    ml = DerivaML(plugins=manager, exit_timeout=patience)
+    plugin = FaultyCatalogPlugin()
+    manager.register(plugin, "faulty")
+    for extra in extra_plugins:
+        manager.register(extra)
+    ml = DerivaML(plugins=manager, exit_timeout=exit_timeout)
     return ml, plugin.catalog
 
 
-def refuse() -> None:
-    """Be down."""
+def raise_unavailable() -> None:
+    """Raise `CatalogUnavailable`."""
     raise CatalogUnavailable("The catalog is down.")

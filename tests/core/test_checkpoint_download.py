@@ -1,4 +1,4 @@
-"""Checkpoints of recorded executions, brought back."""
+"""Downloads of checkpoints of recorded executions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from deriva_ml_core.training import fetch_checkpoint
 BEST, LAST = ["Model_File", "Best_Checkpoint"], ["Model_File", "Last_Checkpoint"]
 
 
-def left(ml: DerivaML, exe: Execution, files: Mapping[str, list[str]]) -> RecordedExecution:
-    """The execution as recorded, once it has uploaded files of these names and types, whose bytes are their names."""
+def upload_files(ml: DerivaML, exe: Execution, files: Mapping[str, list[str]]) -> RecordedExecution:
+    """Upload files of these names and types, whose content is their name, and return the recorded execution."""
     with exe:
         for name, types in files.items():
             exe.asset_file_path("Model", name, asset_types=types).write_text(name)
@@ -30,15 +30,15 @@ def tree(folder: Path) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_best_and_last_are_told_by_their_types(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """Whatever they are called."""
-    recorded = left(ml, exe, {"a.ckpt": ["Model_File"], "b.ckpt": BEST, "c.ckpt": LAST})
+def test_best_and_last_by_asset_type(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """Best and last checkpoint are found by asset type, whatever their names."""
+    recorded = upload_files(ml, exe, {"a.ckpt": ["Model_File"], "b.ckpt": BEST, "c.ckpt": LAST})
     assert fetch_checkpoint(recorded, tmp_path).read_text() == "b.ckpt"
     assert fetch_checkpoint(recorded, tmp_path, "last").read_text() == "c.ckpt"
 
 
-def test_types_that_were_added_later_count(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """As a training gives them, which learns at its end which was the best."""
+def test_types_added_later(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """Types added after the upload count: a training learns at its end which checkpoint is the best."""
     with exe:
         for name in ("a.ckpt", "b.ckpt"):
             exe.asset_file_path("Model", name, asset_types="Model_File").write_text(name)
@@ -47,8 +47,8 @@ def test_types_that_were_added_later_count(ml: DerivaML, exe: Execution, tmp_pat
     assert fetch_checkpoint(ml.lookup_execution(exe.execution_rid), tmp_path).read_text() == "a.ckpt"
 
 
-def test_the_newest_of_several_is_taken(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """The best of the second fit, and the bytes that were uploaded last under one name."""
+def test_newest_of_several(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """Of several best checkpoints, and of several uploads of one name, the newest is downloaded."""
     with exe:
         for content in ("one", "two"):
             exe.asset_file_path("Model", "z-best.ckpt", asset_types=BEST).write_text(content)
@@ -59,57 +59,55 @@ def test_the_newest_of_several_is_taken(ml: DerivaML, exe: Execution, tmp_path: 
         assert fetch_checkpoint(exe, tmp_path).read_text() == "three"
 
 
-def test_an_only_model_is_best_and_last(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """A run that kept one model has not told them apart."""
-    recorded = left(ml, exe, {"m.pt": ["Model_File"], "notes.txt": ["Model"]})
+def test_only_model_is_best_and_last(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """The only model of a run is both the best and the last."""
+    recorded = upload_files(ml, exe, {"m.pt": ["Model_File"], "notes.txt": ["Model"]})
     assert fetch_checkpoint(recorded, tmp_path).read_text() == "m.pt"
     assert fetch_checkpoint(recorded, tmp_path, "last").read_text() == "m.pt"
 
 
 @pytest.mark.parametrize("name", ["e3.ckpt", "checkpoint-100", "fit-2/e3.ckpt", "v1.0/e3.ckpt"])
 @pytest.mark.parametrize("by_name", [True, False])
-def test_a_folder_comes_back_as_the_same_tree(
-    ml: DerivaML, exe: Execution, tmp_path: Path, name: str, by_name: bool
-) -> None:
-    """All of its files at their places, and no file of another checkpoint."""
+def test_checkpoint_folder(ml: DerivaML, exe: Execution, tmp_path: Path, name: str, by_name: bool) -> None:
+    """A checkpoint folder is downloaded with all its files and no file of another checkpoint."""
     files = [".metadata", "__0_0.distcp", "optimizer/state.bin"]
     others = {f"{name}x/.metadata": ["Model_File"], "fit-2/e4.ckpt/.metadata": ["Model_File"]}
-    recorded = left(ml, exe, {**{f"{name}/{file}": BEST for file in files}, **others})
-    got = fetch_checkpoint(recorded, tmp_path / "got", name if by_name else "best")
-    assert got.name == Path(name).name
-    assert len(tree(tmp_path / "got")) == len(files)
-    assert tree(got) == {file: f"{name}/{file}" for file in files}
+    recorded = upload_files(ml, exe, {**{f"{name}/{file}": BEST for file in files}, **others})
+    folder = fetch_checkpoint(recorded, tmp_path / "folder", name if by_name else "best")
+    assert folder.name == Path(name).name
+    assert len(tree(tmp_path / "folder")) == len(files)
+    assert tree(folder) == {file: f"{name}/{file}" for file in files}
 
 
-def test_a_file_in_a_folder_is_a_file(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """A name with folders makes no folder of checkpoints of it."""
-    recorded = left(ml, exe, {"v1.0/a.ckpt": BEST, "v1.0/b.ckpt": LAST})
+def test_file_in_a_sub_folder(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A file name with folders does not make the folder a checkpoint."""
+    recorded = upload_files(ml, exe, {"v1.0/a.ckpt": BEST, "v1.0/b.ckpt": LAST})
     assert fetch_checkpoint(recorded, tmp_path).read_text() == "v1.0/a.ckpt"
     assert tree(fetch_checkpoint(recorded, tmp_path, "v1.0/")).keys() == {"a.ckpt", "b.ckpt"}
 
 
-def test_a_second_time_nothing_is_brought(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """What is there stays, file for file; what is missing of a folder is brought."""
-    recorded = left(ml, exe, {"e3.ckpt/a": BEST, "e3.ckpt/b": BEST})
-    got = fetch_checkpoint(recorded, tmp_path)
-    kept = (got / "a").stat().st_ino
-    (got / "b").unlink()
-    assert fetch_checkpoint(recorded, tmp_path) == got
-    assert (got / "a").stat().st_ino == kept
-    assert (got / "b").read_text() == "e3.ckpt/b"
+def test_existing_files_are_not_downloaded_again(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """Existing files stay; missing files of a folder are downloaded."""
+    recorded = upload_files(ml, exe, {"e3.ckpt/a": BEST, "e3.ckpt/b": BEST})
+    folder = fetch_checkpoint(recorded, tmp_path)
+    inode = (folder / "a").stat().st_ino
+    (folder / "b").unlink()
+    assert fetch_checkpoint(recorded, tmp_path) == folder
+    assert (folder / "a").stat().st_ino == inode
+    assert (folder / "b").read_text() == "e3.ckpt/b"
 
 
-def test_an_error_names_what_there_is(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """Two models, neither marked: the caller chooses."""
-    recorded = left(ml, exe, {"a.pt": ["Model_File"], "b.pt": ["Model_File"]})
+def test_error_lists_the_candidates(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """Several models without a mark raise an error that lists their names."""
+    recorded = upload_files(ml, exe, {"a.pt": ["Model_File"], "b.pt": ["Model_File"]})
     for which in ("best", "last", "c.pt", "a", ""):
         with pytest.raises(UnknownCheckpoint, match=r"it has a\.pt, b\.pt; give one of these names"):
             fetch_checkpoint(recorded, tmp_path, which)
     assert list(tmp_path.glob("Model")) == []
 
 
-def test_what_is_only_staged_is_said_to_be(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """An execution without uploads names the call that sends them."""
+def test_error_for_staged_checkpoints(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """If nothing is uploaded yet, the error names the call that uploads."""
     with exe:
         exe.asset_file_path("Model", "m.pt", asset_types=BEST).write_text("m")
         with pytest.raises(UnknownCheckpoint, match="upload_execution_outputs"):
@@ -119,11 +117,11 @@ def test_what_is_only_staged_is_said_to_be(ml: DerivaML, exe: Execution, tmp_pat
 
 @pytest.mark.parametrize("name", ["../../evil.ckpt", "e3.ckpt/../../../evil", "/tmp/evil.ckpt"])
 @pytest.mark.parametrize("which", ["a", "b"])
-def test_a_recorded_name_does_not_climb_out(
+def test_recorded_name_cannot_leave_the_folder(
     ml: DerivaML, exe: Execution, tmp_path: Path, name: str, which: str
 ) -> None:
-    """Whoever may write to a catalog may not write to other people's folders."""
-    recorded = left(ml, exe, {"e3.ckpt/a": BEST, "e3.ckpt/b": BEST})
+    """A file name in the catalog cannot write outside the target folder."""
+    recorded = upload_files(ml, exe, {"e3.ckpt/a": BEST, "e3.ckpt/b": BEST})
     (row, *_) = ml.select_rows("Model", {"Filename": f"e3.ckpt/{which}"})
     ml.connection.catalog.update("Model", [{"RID": row["RID"], "Filename": name}])
     with pytest.raises(InvalidFileName):
@@ -133,9 +131,9 @@ def test_a_recorded_name_does_not_climb_out(
     assert list(tmp_path.rglob("evil*")) == []
 
 
-def test_damaged_bytes_are_refused(ml: DerivaML, exe: Execution, tmp_path: Path, home: Path) -> None:
-    """Nothing is left of them."""
-    recorded = left(ml, exe, {"e3.ckpt/a": BEST, "e3.ckpt/b": BEST})
+def test_damaged_bytes_raise(ml: DerivaML, exe: Execution, tmp_path: Path, home: Path) -> None:
+    """Bytes with a wrong checksum raise, and no file is upload_files."""
+    recorded = upload_files(ml, exe, {"e3.ckpt/a": BEST, "e3.ckpt/b": BEST})
     objects = (file for file in (home / "local" / "objects").rglob("*") if file.is_file())
     (stored,) = (file for file in objects if file.read_bytes() == b"e3.ckpt/b")
     stored.chmod(0o644)
