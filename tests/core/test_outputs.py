@@ -36,7 +36,7 @@ def write(exe: Execution, name: str, content: bytes = b"weights", *, immutable: 
 
 
 def count_objects(home: Path) -> int:
-    return sum(path.is_file() for path in (home / "local" / "count_objects").rglob("*"))
+    return sum(path.is_file() for path in (home / "local" / "objects").rglob("*"))
 
 
 # Immutable files

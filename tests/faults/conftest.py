@@ -1,4 +1,4 @@
-"""A home for tests that kill processes, change users and fill disks, and the catalogs in which they do."""
+"""Catalogs and home folders for tests that kill processes, change users and fill disks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from fail_points import MEMORY
-from worlds import EmbeddedWorld, ServerWorld, World
+from sandboxes import EmbeddedSandbox, Sandbox, ServerSandbox
 
 from fakes.deriva_server import serving
 
 
 @pytest.fixture(autouse=True)
 def home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """As everywhere, but where nothing waits for a disk, and where another user may look."""
+    """A home folder in memory, so that nothing waits for a disk, and readable by other users."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         Path(folder).chmod(0o755)
         monkeypatch.setenv("DERIVA_ML_HOME", f"{folder}/home")
@@ -23,11 +23,11 @@ def home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", params=["embedded", "server"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A catalog of either kind, in which a program is killed again and again."""
+def sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """A catalog of either kind in which a program is killed again and again."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         if request.param == "embedded":
-            yield EmbeddedWorld(Path(folder))
+            yield EmbeddedSandbox(Path(folder))
             return
         with serving(tmp_path_factory.mktemp("hatrac")) as fake:
-            yield ServerWorld(Path(folder), fake)
+            yield ServerSandbox(Path(folder), fake)

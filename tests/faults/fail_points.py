@@ -1,4 +1,4 @@
-"""Child processes that are killed at a chosen step of what they do to files, journal, catalog and store."""
+"""Child processes that are killed at a chosen step: a change to a file, journal, catalog or store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl, load_plugins
 
 MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
-"""Where nothing waits for a disk: a process that is killed loses nothing of what it wrote there either."""
+"""Folder in memory, where nothing waits for a disk; a killed process loses nothing that it wrote there."""
 
 CATALOG_WRITES = {"reserve", "insert", "insert_missing", "insert_unless", "update", "delete", "create_tables"}
 STORE_WRITES = {"put", "sync"}
@@ -33,26 +33,26 @@ OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 @dataclass
 class Steps:
-    """Counts the steps of a process, and kills it at one of them.
+    """Counts the steps of a process and kills the process at one of them.
 
     Args:
-        folder: Changes to files below it are steps.
-        last: The number of the step, from 1, before which it dies; None for never.
+        folder: Changes to files below this folder are steps.
+        last: Number of the step, from 1, before which the process is killed; None for never.
     """
 
     folder: Path
     last: int | None = None
-    taken: list[str] = field(default_factory=list)
+    steps_taken: list[str] = field(default_factory=list)
 
     def take(self, what: str) -> None:
-        self.taken.append(what)
-        if len(self.taken) == self.last:
+        self.steps_taken.append(what)
+        if len(self.steps_taken) == self.last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Be told by Python's audit hook what is about to happen to files, or to be asked of a server."""
-        if event == "http.client.send" and isinstance(arguments[1], bytes) and (asked := REQUEST.match(arguments[1])):
-            self.take(_kind_of_request(asked[1].decode(), asked[2].decode()))
+    def handle_audit_event(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Count a change to a file or a server request, as reported by Python's audit hook."""
+        if event == "http.client.send" and isinstance(arguments[1], bytes) and (request := REQUEST.match(arguments[1])):
+            self.take(_kind_of_request(request[1].decode(), request[2].decode()))
         if event == "open":
             path, _, flags = arguments
             if not (isinstance(flags, int) and flags & OPEN_TO_WRITE):
@@ -65,31 +65,31 @@ class Steps:
             self.take(f"{event} {_kind_of_path(Path(path).relative_to(self.folder))}")
 
     def around(self, what: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same call, with a step before and one after."""
+        """Return the same call with a step before and one after."""
 
         def stepping(*arguments: Any, **named: Any) -> Any:
             self.take(f"before {what}")
-            answer = call(*arguments, **named)
+            result = call(*arguments, **named)
             self.take(f"after {what}")
-            return answer
+            return result
 
         return stepping
 
 
 def _kind_of_request(method: str, path: str) -> str:
-    """A request without what differs from run to run."""
+    """Return a request without the parts that differ from run to run."""
     bare = re.sub(r"/catalog/\d+(@[^/]+)?|(?<=[=/(,])[0-9A-Z-]{2,}(?=[),/]|$)|;upload/\w+", "…", path.partition("?")[0])
     return f"{method} {re.sub(r'[0-9a-f]{32}|=.*', '…', bare)}"
 
 
 def _kind_of_path(path: Path) -> str:
-    """A path without what differs from run to run."""
+    """Return a path without the parts that differ from run to run."""
     return re.sub(
         r"[0-9a-f]{16,}|\d{8}T[\d.]+Z|(?<=draft-)\d+|(?<=executions/)[^/]+|(?<=objects/)\w\w(?=/|$)", "…", str(path)
     )
 
 
-class Half:
+class SteppedBackend:
     """A catalog or a store with a step before and after each call that changes something."""
 
     def __init__(self, real: Any, steps: Steps, verbs: set[str]) -> None:
@@ -98,20 +98,20 @@ class Half:
         self._verbs = verbs
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._real, name)
+        attribute = getattr(self._real, name)
         if name not in self._verbs:
-            return found
+            return attribute
 
-        def called(*arguments: Any, **named: Any) -> Any:
+        def stepped_call(*arguments: Any, **named: Any) -> Any:
             table = f" {arguments[0]}" if arguments and isinstance(arguments[0], str) else ""
-            return self._steps.around(f"{name}{table}", found)(*arguments, **named)
+            return self._steps.around(f"{name}{table}", attribute)(*arguments, **named)
 
-        return called
+        return stepped_call
 
 
 @dataclass
 class StepsPlugin:
-    """Puts both halves of each backend between steps."""
+    """Wraps both halves of each backend in a `SteppedBackend`."""
 
     steps: Steps
 
@@ -119,59 +119,59 @@ class StepsPlugin:
     def connect(self, address: Address) -> Generator[None, Backend, Backend]:
         backend = yield
         catalog, store = (
-            Half(half, self.steps, verbs)
+            SteppedBackend(half, self.steps, verbs)
             for half, verbs in ((backend.catalog, CATALOG_WRITES), (backend.store, STORE_WRITES))
         )
         return replace(backend, catalog=catalog, store=store)  # type: ignore[arg-type]
 
 
 def first_of_each_kind(steps: list[str]) -> list[int]:
-    """The numbers, from 1, of the steps that are not like an earlier one."""
+    """Return the numbers, from 1, of the first step of each kind."""
     return [steps.index(kind) + 1 for kind in dict.fromkeys(steps)]
 
 
 def in_child(
     work: Callable[[DerivaML], None],
     folder: Path,
-    opened: Callable[[pluggy.PluginManager], DerivaML],
+    open_catalog: Callable[[pluggy.PluginManager], DerivaML],
     last: int | None = None,
 ) -> list[str] | None:
-    """Do some work in a forked child, with a client of a catalog.
+    """Run a function in a forked child, with a client of a catalog.
 
     Args:
-        work: What to do.
-        folder: Changes to files below it are steps.
-        opened: How to open the catalog with plugins.
-        last: The step before which the child is killed; None for never.
+        work: The function.
+        folder: Changes to files below this folder are steps.
+        open_catalog: Opens the catalog with plugins.
+        last: Number of the step before which the child is killed; None for never.
 
     Returns:
-        The steps that it took; None if it was killed.
+        The steps that the child took; None if it was killed.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(reader)
-            os.write(writer, json.dumps(_stepped(work, opened, Steps(folder, last))).encode())
+            os.write(writer, json.dumps(_stepped(work, open_catalog, Steps(folder, last))).encode())
             os._exit(0)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(1)
     os.close(writer)
-    with os.fdopen(reader, "rb") as told:
-        taken = told.read()
+    with os.fdopen(reader, "rb") as pipe:
+        steps_taken = pipe.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return None
-    assert status == 0, "the child failed by itself; see what it printed"
-    return json.loads(taken)
+    assert status == 0, "the child failed by itself; see its output"
+    return json.loads(steps_taken)
 
 
 def _stepped(
-    work: Callable[[DerivaML], None], opened: Callable[[pluggy.PluginManager], DerivaML], steps: Steps
+    work: Callable[[DerivaML], None], open_catalog: Callable[[pluggy.PluginManager], DerivaML], steps: Steps
 ) -> list[str]:
-    sys.addaudithook(steps.hear)
+    sys.addaudithook(steps.handle_audit_event)
     append = Journal.append
 
     def appending(journal: Journal, *events: Any) -> None:
@@ -180,5 +180,5 @@ def _stepped(
     Journal.append = appending  # type: ignore[method-assign]
     manager = load_plugins({})
     manager.register(StepsPlugin(steps), "steps")
-    work(opened(manager))
-    return steps.taken
+    work(open_catalog(manager))
+    return steps.steps_taken

@@ -1,4 +1,4 @@
-"""SIGKILL at every step of a workflow's registration, of changes to datasets and of a bag's download."""
+"""SIGKILL at every step of registering a workflow, changing datasets and downloading a bag."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fail_points import first_of_each_kind
-from worlds import World
+from sandboxes import Sandbox
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.datasets import Dataset
@@ -21,38 +21,38 @@ CONTENTS = [bytes([number]) * 10 for number in range(4)]
 
 @dataclass
 class Images:
-    """A catalog with images to make datasets of.
+    """A sandbox with images for datasets.
 
     Args:
-        world: Where it is.
-        kept: How it was before any dataset was made.
-        rids: The images.
+        sandbox: The sandbox.
+        saved: Its state before any dataset was created.
+        rids: RIDs of the images.
     """
 
-    world: World
-    kept: Any
+    sandbox: Sandbox
+    saved: Any
     rids: list[str]
 
     def steps(self) -> list[str]:
-        """The steps of a program that nobody kills."""
-        self.world.back(self.kept)
-        steps = self.world.run(self.program)
+        """Return the steps of an undisturbed program."""
+        self.sandbox.restore(self.saved)
+        steps = self.sandbox.run(self.program)
         assert steps is not None
         return steps
 
-    def kill_and_mend(self, point: int) -> None:
-        self.world.back(self.kept)
-        self.world.run(self.program, point)
-        with self.world.open() as ml:
-            self.mend(ml)
+    def kill_and_recover(self, point: int) -> None:
+        self.sandbox.restore(self.saved)
+        self.sandbox.run(self.program, point)
+        with self.sandbox.open() as ml:
+            self.recover(ml)
 
     def program(self, ml: DerivaML) -> None:
-        """What the user does; doing it again with what is there asks for the same."""
+        """The user's program; running it again with existing data requests the same."""
         ml.add_workflow(WORKFLOW)
-        inner = found(ml, "inner") or ml.create_dataset("inner", dataset_types=["Testing"])
+        inner = find_dataset(ml, "inner") or ml.create_dataset("inner", dataset_types=["Testing"])
         inner.add_dataset_type("Testing")
         inner.add_dataset_members(self.rids[:2])
-        outer = found(ml, "outer") or ml.create_dataset("outer", dataset_types=["Training"])
+        outer = find_dataset(ml, "outer") or ml.create_dataset("outer", dataset_types=["Training"])
         outer.add_dataset_type("Training")
         outer.add_dataset_members([inner.rid, self.rids[2]])
         inner.add_dataset_members([self.rids[3]])
@@ -60,11 +60,11 @@ class Images:
         outer.increment_version("major", "done")
         outer.download_dataset_bag()
 
-    def mend(self, ml: DerivaML) -> None:
-        """Look at what the killed program left, do all of it again, and look whether it is as it would have been."""
+    def recover(self, ml: DerivaML) -> None:
+        """Run the program again after a kill and check that the result is that of an undisturbed program."""
         before = {dataset.rid: versions(dataset) for dataset in ml.find_datasets()}
         self.program(ml)
-        inner, outer = found(ml, "inner"), found(ml, "outer")
+        inner, outer = find_dataset(ml, "inner"), find_dataset(ml, "outer")
         assert inner is not None
         assert outer is not None
         assert len(ml.find_datasets()) == 2
@@ -82,46 +82,46 @@ class Images:
         assert sorted(file.read_bytes() for file in files) == CONTENTS[1:]
 
 
-def found(ml: DerivaML, description: str) -> Dataset | None:
-    """The one dataset that is described so, if it is there."""
+def find_dataset(ml: DerivaML, description: str) -> Dataset | None:
+    """Return the only dataset with that description, if there is one."""
     named = [dataset for dataset in ml.find_datasets() if dataset.description == description]
     assert len(named) <= 1
     return named[0] if named else None
 
 
 def members(dataset: Dataset, version: str) -> dict[str, list[str]]:
-    """The record ids of a version's members."""
+    """Return the RIDs of a version's members by table."""
     listed = dataset.list_dataset_members(version)
     return {table: sorted(row["RID"] for row in listed.get(table, ())) for table in ("Image", "Dataset")}
 
 
 def versions(dataset: Dataset) -> dict[str, dict[str, list[str]]]:
-    """The members of each version."""
+    """Return the members of each version."""
     history = [version.version for version in dataset.dataset_history()]
     assert len(set(history)) == len(history)
     return {number: members(dataset, number) for number in history}
 
 
 @pytest.fixture(scope="module")
-def images(world: World) -> Images:
-    world.fresh()
-    with world.open() as ml:
+def images(sandbox: Sandbox) -> Images:
+    sandbox.reset()
+    with sandbox.open() as ml:
         workflow = Workflow(name="I", workflow_type="Training", url="https://example.org/i.py", checksum="i")
         with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
             for number, content in enumerate(CONTENTS):
                 exe.asset_file_path("Image", f"{number}.png").write_bytes(content)
         rids = [asset.rid for asset in exe.upload_execution_outputs()["Image"]]
-    return Images(world, world.keep(), sorted(rids))
+    return Images(sandbox, sandbox.save(), sorted(rids))
 
 
-def test_killed_at_some_steps(images: Images) -> None:
-    """Versions that were made keep their members, and doing all of it again gives what an undisturbed program gives."""
+def test_kill_at_some_steps(images: Images) -> None:
+    """Existing versions keep their members, and running the program again gives the undisturbed result."""
     for point in first_of_each_kind(images.steps())[3::20]:
-        images.kill_and_mend(point)
+        images.kill_and_recover(point)
 
 
 @pytest.mark.long
-def test_killed_at_every_step(images: Images) -> None:
-    """The whole loop."""
+def test_kill_at_every_step(images: Images) -> None:
+    """Kill the program at every step."""
     for point in range(1, len(images.steps()) + 1):
-        images.kill_and_mend(point)
+        images.kill_and_recover(point)

@@ -1,4 +1,4 @@
-"""Many processes on one embedded catalog: all succeed, none disturbs another, nothing is there twice."""
+"""Several processes on one embedded catalog: all succeed, none disturbs another, and nothing is recorded twice."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from deriva_ml_core.workflow import Workflow
 FORK = multiprocessing.get_context("fork")
 
 
-def at_once(count: int, work: Callable[[int], None]) -> None:
-    """Do some work in so many processes, which begin together; what one raises fails the test."""
+def run_in_processes(count: int, work: Callable[[int], None]) -> None:
+    """Run a function in several processes that start together; an exception of one fails the test."""
     barrier = FORK.Barrier(count)
     pipes = [FORK.Pipe(duplex=False) for _ in range(count)]
     children = [
@@ -34,10 +34,10 @@ def at_once(count: int, work: Callable[[int], None]) -> None:
     ]
     for child in children:
         child.start()
-    said = [receiver.recv() for receiver, _ in pipes]
+    tracebacks = [receiver.recv() for receiver, _ in pipes]
     for child in children:
         child.join()
-    assert [each for each in said if each] == []
+    assert [each for each in tracebacks if each] == []
 
 
 def _work(number: int, work: Callable[[int], None], barrier: Barrier, sender: Connection) -> None:
@@ -55,7 +55,7 @@ def workflow() -> Workflow:
 
 
 def run_many(executions: int, files: int) -> Callable[[int], None]:
-    """Work for one process: so many runs with so many files each, of which one has the same bytes in all runs."""
+    """Return a function that runs several executions with several files, one of which is equal in all runs."""
 
     def work(process: int) -> None:
         ml = DerivaML()
@@ -72,7 +72,7 @@ def run_many(executions: int, files: int) -> Callable[[int], None]:
 
 
 def check_many(home: Path, processes: int, executions: int, files: int) -> None:
-    """Every run is there, completed and with all its files, and each file has one row and one object."""
+    """Check that every run is completed with all its files, and each file has one row and one object."""
     ml = DerivaML()
     found = ml.find_executions()
     runs = processes * executions
@@ -98,23 +98,23 @@ def check_many(home: Path, processes: int, executions: int, files: int) -> None:
     ("processes", "executions", "files"),
     [pytest.param(4, 5, 5, id="some"), pytest.param(8, 50, 10, id="many", marks=pytest.mark.long)],
 )
-def test_many_runs_at_once(ml: DerivaML, home: Path, processes: int, executions: int, files: int) -> None:
-    """All succeed, without a lock error, and nothing is there twice."""
-    at_once(processes, run_many(executions, files))
+def test_concurrent_runs(ml: DerivaML, home: Path, processes: int, executions: int, files: int) -> None:
+    """All runs succeed without a lock error, and nothing is recorded twice."""
+    run_in_processes(processes, run_many(executions, files))
     check_many(home, processes, executions, files)
 
 
-def test_opening_a_catalog_that_is_not_there_yet(home: Path) -> None:
-    """Eight processes open it at once, and each makes its run in the one catalog that there is then."""
+def test_concurrent_creation_of_a_catalog(home: Path) -> None:
+    """Eight processes open a missing catalog at once, and each records its run in the same one."""
     assert not home.exists()
-    at_once(8, run_many(1, 2))
+    run_in_processes(8, run_many(1, 2))
     check_many(home, 8, 1, 2)
     assert [path.name for path in (home / "local").glob(".catalog-*")] == []
 
 
 @dataclass
-class Turnstile:
-    """A store's front in which one upload waits for another to come in, a little while, and counts how many are in."""
+class CountingStore:
+    """A store in which an upload waits shortly for another one, and which counts concurrent uploads."""
 
     store: ObjectStore
     inside: list[str] = field(default_factory=list)
@@ -137,21 +137,21 @@ class Turnstile:
 
 
 @dataclass
-class Turnstiles:
-    """Puts a turnstile before the store."""
+class CountingStorePlugin:
+    """Wraps the store of a backend in a `CountingStore`."""
 
-    front: Turnstile | None = None
+    store_wrapper: CountingStore | None = None
 
     @hookimpl(wrapper=True)
     def connect(self, address: Address) -> Generator[None, Backend, Backend]:
         backend = yield
-        self.front = Turnstile(backend.store)
-        return replace(backend, store=self.front)  # type: ignore[arg-type]
+        self.store_wrapper = CountingStore(backend.store)
+        return replace(backend, store=self.store_wrapper)  # type: ignore[arg-type]
 
 
-def test_uploads_of_one_execution_take_turns(ml: DerivaML) -> None:
-    """Two clients that upload it at once are never in the store together, and send each file once."""
-    plugin = Turnstiles()
+def test_uploads_of_one_execution_do_not_overlap(ml: DerivaML) -> None:
+    """Two clients that upload one execution at once are never in the store together and upload each file once."""
+    plugin = CountingStorePlugin()
     plugins = load_plugins({})
     with ml.create_execution(ExecutionConfiguration(workflow=workflow())) as exe:
         for name in "ab":
@@ -161,16 +161,16 @@ def test_uploads_of_one_execution_take_turns(ml: DerivaML) -> None:
     uploads = [client.restore_execution(exe.execution_rid).upload_execution_outputs(wait=False) for _ in range(2)]
     sent = [asset.filename for upload in uploads for asset in upload.result(60).get("Model", [])]
     assert sorted(sent) == ["a", "b"]
-    assert plugin.front is not None
-    assert plugin.front.most == 1
+    assert plugin.store_wrapper is not None
+    assert plugin.store_wrapper.most == 1
 
 
-class Reporting:
-    """A dataset of which each item is reported and registered in the execution that reads it.
+class ReportingDataset:
+    """A torch dataset whose items report and register a file in an execution.
 
     Args:
         exe: The execution.
-        size: How many items it has.
+        size: Number of items.
     """
 
     def __init__(self, exe: Execution, size: int) -> None:
@@ -187,12 +187,12 @@ class Reporting:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_an_execution_in_the_workers_of_a_data_loader(ml: DerivaML, method: str) -> None:
-    """Workers report and register in the execution of the training, while the training does so too."""
+def test_execution_in_data_loader_workers(ml: DerivaML, method: str) -> None:
+    """Workers report and register in the execution of the training, at the same time as the training."""
     data = pytest.importorskip("torch.utils.data", reason="needs torch")
     exe = ml.create_execution(ExecutionConfiguration(workflow=workflow()))
     with exe:
-        loader: Any = data.DataLoader(Reporting(exe, 6), num_workers=2, multiprocessing_context=method)
+        loader: Any = data.DataLoader(ReportingDataset(exe, 6), num_workers=2, multiprocessing_context=method)
         for batch in loader:
             exe.update_status(Status.running, f"batch {int(batch)}")
         exe.asset_file_path("Model", "m.pt").write_bytes(b"m")

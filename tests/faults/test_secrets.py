@@ -1,4 +1,4 @@
-"""Secrets are never written: planted wherever a run could meet one, they are nowhere in what it leaves."""
+"""Secrets are never written: planted in all inputs of a run, they appear in none of its outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AUTHOR = git.Actor("Reader", "reader@example.org")
 SCRIPT = """
 import json, logging, os, sys
 
-logging.basicConfig(level=logging.DEBUG)  # whatever any library has to say
+logging.basicConfig(level=logging.DEBUG)  # all messages of all libraries
 
 from deriva_ml import DerivaML, ExecutionConfiguration, Status
 
@@ -43,11 +43,11 @@ print("canary of stdout", failing.status_detail)
 
 
 @dataclass
-class Garden:
-    """Where secrets are planted, and the program that runs there.
+class SecretProject:
+    """A project with planted secrets and a program.
 
     Args:
-        folder: All of it lies here.
+        folder: The folder of the project and its temporary files.
     """
 
     folder: Path
@@ -58,15 +58,15 @@ class Garden:
         return self.folder / "project"
 
     def secret(self, place: str) -> str:
-        """A new secret for a place: of no known form, so that only where it stands tells what it is."""
+        """Return a new secret for a place; it has no known form, so only its context identifies it."""
         self.secrets[place] = f"Hunter{len(self.secrets):02}zQ{place.title().replace(' ', '')}9x"
         return self.secrets[place]
 
     def url(self, place: str) -> str:
         return f"https://canary-user:{self.secret(place)}@service.example.org/canary-path"
 
-    def make_project(self) -> None:
-        """A repository whose remote, uncommitted changes and untracked files hold secrets."""
+    def create_project(self) -> None:
+        """Create a repository whose remote, uncommitted changes and untracked files contain secrets."""
         self.project.mkdir()
         (self.project / "train.py").write_text(SCRIPT)
         (self.project / "settings.py").write_text("RATE = 0.1\n")
@@ -84,14 +84,14 @@ class Garden:
         (self.project / ".env").write_text(f"ANYTHING={self.secret('env file')}\n")
 
     def environ(self) -> dict[str, str]:
-        """The environment: secrets by name and by form, among the variables that are kept and among others."""
+        """Return an environment with secrets by name and by form, in recorded and other variables."""
         names = (
             *("HF_TOKEN", "WANDB_API_KEY", "DERIVA_PASSWORD", "LIGHTNING_API_KEY", "SLURM_JWT", "TORCH_AUTH_TOKEN"),
             *("AWS_SECRET_ACCESS_KEY", "DATABASE_PASSWORD", "GITHUB_TOKEN", "MY_SERVICE_TOKEN"),
         )
         planted = {name: self.secret(f"variable {name}") for name in names}
         planted |= {"UV_INDEX_URL": self.url("variable by form"), "CUDA_VISIBLE_DEVICES": "canary of variables"}
-        # nothing of the runner's own: its tokens are not planted here, but must not be there either
+        # none of the runner's own variables, since its tokens must not be written either
         kept = {
             name: os.environ[name]
             for name in ("PATH", "PYTHONPATH", "HOME", "LANG", "DERIVA_ML_HOME")
@@ -142,27 +142,27 @@ def all_bytes(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def garden(tmp_path: Path) -> Garden:
-    made = Garden(tmp_path)
-    made.make_project()
+def project(tmp_path: Path) -> SecretProject:
+    made = SecretProject(tmp_path)
+    made.create_project()
     return made
 
 
-def test_no_planted_secret_is_found_anywhere(garden: Garden, home: Path) -> None:
-    """Not in the catalog's file or its log, not in the store, a working folder, a journal, a log or a warning."""
-    done = garden.run()
+def test_planted_secrets_are_not_written(project: SecretProject, home: Path) -> None:
+    """No secret is in the catalog, its log, the store, a working folder, a journal, a log or a warning."""
+    done = project.run()
     said = {"stdout": done.stdout, "stderr": done.stderr}
     assert done.returncode == 0, done.stderr.decode()
-    left = all_bytes(home) | all_bytes(garden.folder / "tmp")
-    assert len(garden.secrets) > 20
+    left = all_bytes(home) | all_bytes(project.folder / "tmp")
+    assert len(project.secrets) > 20
     found = {
         (place, name)
-        for place, secret in garden.secrets.items()
+        for place, secret in project.secrets.items()
         for name, content in (left | said).items()
         if secret.encode() in content
     }
     assert found == set()
-    # what stood beside the secrets is there, so that it was looked for in the right places
+    # text next to the secrets is found, so the search covers the right places
     everything = b"\n".join(left.values())
     places = ("argv", "description", "exception", "lock", "message", "parameters", "the patch", "variables")
     for canary in (*(f"canary of {place}" for place in places if place not in ("lock", "parameters")), "canary-remote"):
@@ -171,12 +171,12 @@ def test_no_planted_secret_is_found_anywhere(garden: Garden, home: Path) -> None
         assert canary in everything, canary
     assert b"canary of stdout" in done.stdout
     for name in ("settings.py", "service.yaml", ".env"):
-        assert name.encode() in done.stderr, f"{name} is left out without a word"
+        assert name.encode() in done.stderr, f"{name} is left out without a message"
 
 
 @pytest.mark.parametrize("given", ["argument", "environment"])
-def test_no_password_in_a_workflows_url(home: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the address is given: it is recorded without its password, and found again by that address."""
+def test_no_password_in_a_workflow_url(home: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL is recorded without its password, and the workflow is found again by the full URL."""
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution import ExecutionConfiguration
     from deriva_ml_core.workflow import Workflow
@@ -194,8 +194,8 @@ def test_no_password_in_a_workflows_url(home: Path, given: str, monkeypatch: pyt
     assert found.url.endswith("@github.com/reader/project/blob/abc/train.py")
 
 
-def test_a_creation_that_fails_tells_no_secret(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reason in the row is without it."""
+def test_failed_creation_is_redacted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason in the row has no password."""
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.errors import DerivaMLException
     from deriva_ml_core.execution import ExecutionConfiguration
@@ -203,7 +203,7 @@ def test_a_creation_that_fails_tells_no_secret(home: Path, monkeypatch: pytest.M
     from deriva_ml_core.workflow import Workflow
 
     class Refusing:
-        """A store's front that refuses in words which hold a password."""
+        """A store whose error message contains a password."""
 
         def __init__(self, store: object) -> None:
             self._store = store

@@ -1,4 +1,4 @@
-"""Staging and upload against a model: in whatever order, each content is recorded once, and none is lost."""
+"""Staging and upload against a model: in any order of calls, each content is recorded once and none is lost."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ORIGINALS = st.sampled_from(["one", "two"])
 
 
 class Staging(RuleBasedStateMachine):
-    """One execution, and what it should know of its files.
+    """One execution, and the expected state of its files.
 
-    `staged` has the registered files, and of which original each is, `contents` the bytes that an upload must send of
-    them, `originals` the user's own files, `written_later` what was written into files that stay after their upload.
+    `staged` maps registered files to their originals, `contents` to the bytes that an upload must store, `originals`
+    are the user's own files, and `written_later` the bytes written to files that stay after their upload.
     """
 
     template: Path
@@ -73,10 +73,10 @@ class Staging(RuleBasedStateMachine):
             assert not (self.exe.working_dir / "outputs").exists() or self.forgotten_files()
         self.place.cleanup()
 
-    # What is there
+    # Expected state
 
     def new_content(self) -> bytes:
-        """Bytes that were never there, of a length that was never there."""
+        """Return new bytes of a new length."""
         self.count += 1
         return bytes([65 + self.count % 26]) * self.count
 
@@ -87,7 +87,7 @@ class Staging(RuleBasedStateMachine):
         return self.folder / f"{name}.original"
 
     def bytes_of(self, name: str) -> bytes | None:
-        """What an upload must send of a staged file: of a link, what the original holds then."""
+        """Return the bytes that an upload must store for a staged file; for a link, the current original."""
         original = self.staged[name]
         if original is not None and self.path(name).is_symlink():
             return self.originals.get(original)
@@ -99,7 +99,7 @@ class Staging(RuleBasedStateMachine):
     def forgotten_files(self) -> list[Path]:
         return [path for path in (self.exe.working_dir / "outputs").rglob("*") if path.is_file()]
 
-    # What a user does
+    # Actions of a user
 
     @rule(name=NAMES)
     def register_new(self, name: str) -> None:
@@ -107,10 +107,10 @@ class Staging(RuleBasedStateMachine):
             with pytest.raises(FileConflict):
                 self.exe.asset_file_path("Model", name)
             return
-        there = self.path(name).read_bytes() if self.in_place(name) else None
+        existing = self.path(name).read_bytes() if self.in_place(name) else None
         assert self.exe.asset_file_path("Model", name) == self.path(name)
         if name not in self.staged:
-            self.staged[name], self.contents[name] = None, there
+            self.staged[name], self.contents[name] = None, existing
             self.written_later.pop(name, None)
             self.uploaded.discard(name)
 
@@ -119,7 +119,7 @@ class Staging(RuleBasedStateMachine):
         if original not in self.originals:
             return
         path = self.original(original)
-        if self.is_refused(name, original, copy):
+        if self.is_rejected(name, original, copy):
             with pytest.raises(FileConflict):
                 self.exe.asset_file_path("Model", path, rename_file=name, copy_file=copy)
             return
@@ -128,15 +128,15 @@ class Staging(RuleBasedStateMachine):
             self.staged[name], self.contents[name] = original, self.originals[original]
             self.uploaded.discard(name)
 
-    def is_refused(self, name: str, original: str, copy: bool) -> bool:
-        """Whether another file would have to give way to this one."""
+    def is_rejected(self, name: str, original: str, copy: bool) -> bool:
+        """Whether registering the original would replace another file."""
         if name in self.staged:
             return self.staged[name] != original and self.bytes_of(name) != self.originals[original]
         return name in self.written_later if copy else self.in_place(name)
 
     @rule(name=NAMES)
     def write(self, name: str) -> None:
-        """Write to a path that was handed out: of a staged file, or of one that stays after its upload."""
+        """Write to a registered path, of a staged file or of one that stays after its upload."""
         if self.path(name).is_symlink():
             return
         if name in self.staged:
@@ -187,13 +187,13 @@ class Staging(RuleBasedStateMachine):
 
     @rule()
     def restore(self) -> None:
-        """Go on in another client, as another process would."""
+        """Restore in another client, as another process would."""
         self.ml = self.client()
         self.exe = self.ml.restore_execution(self.exe.execution_rid)
         self.restored = True
         self.check_recorded()
 
-    # What must be true
+    # Invariants
 
     @invariant()
     def what_is_staged_is_known_and_there(self) -> None:
@@ -217,7 +217,7 @@ class Staging(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module", autouse=True)
 def template() -> Iterator[None]:
-    """A catalog to copy; and no log of each file that an upload misses, since many do here."""
+    """Create a catalog to copy; suppress the warnings about missing files, of which there are many."""
     logging.getLogger("deriva_ml_core").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         Staging.template = Path(folder) / "catalog"
@@ -226,8 +226,8 @@ def template() -> Iterator[None]:
     logging.getLogger("deriva_ml_core").setLevel(logging.NOTSET)
 
 
-def test_a_copy_that_was_written_after_its_upload(exe: Execution, tmp_path: Path) -> None:
-    """It is ours, and so is sent again as any other file; another copy does not take its place unseen."""
+def test_copy_written_after_its_upload(exe: Execution, tmp_path: Path) -> None:
+    """The copy is uploaded again like any staged file; another copy does not replace it silently."""
     original = tmp_path / "original"
     original.write_bytes(b"first")
     with exe:
@@ -241,8 +241,8 @@ def test_a_copy_that_was_written_after_its_upload(exe: Execution, tmp_path: Path
         assert exe.asset_file_path("Model", original, copy_file=True).read_bytes() == b"first"
 
 
-def test_what_waits_is_not_tidied_away(exe: Execution, tmp_path: Path) -> None:
-    """A link that was uploaded once and is registered again stays until its original is back."""
+def test_pending_link_is_not_removed(exe: Execution, tmp_path: Path) -> None:
+    """A link that is registered again after its upload stays until its original is back."""
     original = tmp_path / "original"
     original.write_bytes(b"first")
     with exe:
@@ -258,7 +258,7 @@ def test_what_waits_is_not_tidied_away(exe: Execution, tmp_path: Path) -> None:
 
 
 class TestStaging(Staging.TestCase):  # type: ignore[misc, name-defined]
-    """Some hundred steps."""
+    """A few hundred steps."""
 
     settings = settings(
         max_examples=60,
@@ -270,8 +270,8 @@ class TestStaging(Staging.TestCase):  # type: ignore[misc, name-defined]
 
 
 @pytest.mark.long
-class TestStagingForLong(Staging.TestCase):  # type: ignore[misc, name-defined]
-    """Many thousand steps, others each time."""
+class TestStagingLong(Staging.TestCase):  # type: ignore[misc, name-defined]
+    """Many thousand steps, different each time."""
 
     settings = settings(
         max_examples=int(os.environ.get("DERIVA_ML_EXAMPLES", "400")),

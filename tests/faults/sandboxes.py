@@ -1,4 +1,4 @@
-"""Catalogs in which a user's program is killed: an embedded one, and one on a server."""
+"""Catalogs in which a program is killed: an embedded one, and one on a server."""
 
 from __future__ import annotations
 
@@ -18,76 +18,76 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.schema import Column
 from fakes.deriva_server import DerivaServer
 
-__all__ = ["EmbeddedWorld", "ServerWorld", "World"]
+__all__ = ["EmbeddedSandbox", "Sandbox", "ServerSandbox"]
 
 Work = Callable[[DerivaML], None]
 
 
-class World(Protocol):
-    """A catalog as it was made, and the copy of it in which a program is killed.
+class Sandbox(Protocol):
+    """A catalog in its initial state, and a copy of it in which a program is killed.
 
-    ``copy`` is the folder in which the program keeps what it has on this machine.
+    ``copy`` is the folder with the local files of the program.
     """
 
     copy: Path
     stride: int
-    """One of how many steps is tried where not all are: requests take longer than calls."""
+    """Only every n-th step is tried where not all are, since server requests take longer than calls."""
 
     def open(self, plugins: pluggy.PluginManager | None = None) -> DerivaML: ...
-    def fresh(self) -> None:
-        """Have the copy as the catalog was made."""
+    def reset(self) -> None:
+        """Reset the copy to the initial state."""
 
-    def keep(self) -> Any:
-        """Note how the copy is now."""
+    def save(self) -> Any:
+        """Save the state of the copy."""
 
-    def back(self, kept: Any) -> None:
-        """Have the copy again as it was noted."""
+    def restore(self, saved: Any) -> None:
+        """Restore a saved state."""
 
     def objects(self) -> dict[str, bytes]:
-        """What is in the store, by MD5."""
+        """Return the content of the store by MD5."""
 
     def check_locks(self, rid: str) -> None:
-        """Fail where anybody holds the journal or the catalog."""
+        """Fail if a process holds a lock on the journal or the catalog."""
 
     def run(self, work: Work, last: int | None = None) -> list[str] | None:
-        """Do some work in a child; see `fail_points.in_child`."""
+        """Run a function in a child; see `fail_points.in_child`."""
 
 
 def prepare(ml: DerivaML) -> None:
-    """What the programs take for granted."""
+    """Create the tables that the programs need."""
     ml.create_asset("Scan", columns=[Column("Angle", "float8")])
     ml.add_dataset_element_type("Image")
 
 
-class EmbeddedWorld:
-    """An embedded catalog.
+class EmbeddedSandbox:
+    """A sandbox with an embedded catalog.
 
     Args:
-        folder: Where it lies.
+        folder: The folder of the sandbox.
     """
 
     stride = 1
 
     def __init__(self, folder: Path) -> None:
-        self.made, self.copy = folder / "made", folder / "copy"
-        with DerivaML(f"file:{self.made}") as ml:
+        self.initial, self.copy = folder / "made", folder / "copy"
+        with DerivaML(f"file:{self.initial}") as ml:
             prepare(ml)
 
     def open(self, plugins: pluggy.PluginManager | None = None) -> DerivaML:
         return DerivaML(f"file:{self.copy}", plugins=plugins)
 
-    def fresh(self) -> None:
-        self.back(self.made)
+    def reset(self) -> None:
+        self.restore(self.initial)
 
-    def keep(self) -> Path:
-        kept = self.copy.with_name("kept")
-        shutil.rmtree(kept, ignore_errors=True)
-        return Path(shutil.copytree(self.copy, kept, symlinks=True))
+    def save(self) -> Path:
+        saved = self.copy.with_name("kept")
+        shutil.rmtree(saved, ignore_errors=True)
+        return Path(shutil.copytree(self.copy, saved, symlinks=True))
 
-    def back(self, kept: Path) -> None:
-        # the staged paths in the journal are absolute, so the same place is used again
+    def restore(self, saved: Path) -> None:
+        # staged paths in the journal are absolute, so the copy stays at the same path
         shutil.rmtree(self.copy, ignore_errors=True)
-        shutil.copytree(kept, self.copy, symlinks=True)
+        shutil.copytree(saved, self.copy, symlinks=True)
 
     def objects(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (self.copy / "objects").rglob("*") if path.is_file()}
@@ -102,11 +102,11 @@ class EmbeddedWorld:
         return in_child(work, self.copy, self.open, last)
 
 
-class ServerWorld:
-    """A catalog on a fake server, for one who may write to it and is not its owner.
+class ServerSandbox:
+    """A sandbox with a catalog on a fake server, opened by a user who can write to it and is not its owner.
 
     Args:
-        folder: Where working folders lie.
+        folder: The folder of the working folders.
         fake: The server.
     """
 
@@ -117,52 +117,52 @@ class ServerWorld:
         rights = {"enumerate": ["test2"], "write": ["test2"]}
         with DerivaML.create(fake.hostname, "demo", acls=rights, credential=fake.credential()) as ml:
             prepare(ml)
-            self._made = str(ml.connection.address.catalog_id)
+            self._initial = str(ml.connection.address.catalog_id)
         fake.hatrac.namespaces[""].acl["subtree-owner"] = ["test2"]
-        self._number = self._made
+        self._number = self._initial
 
     def open(self, plugins: pluggy.PluginManager | None = None) -> DerivaML:
         login = self._fake.credential("test2")
         return DerivaML(self._fake.hostname, self._number, credential=login, working_dir=self.copy, plugins=plugins)
 
     def make(self, plugins: pluggy.PluginManager | None = None, number: str | None = None) -> DerivaML:
-        """Make another catalog, or complete one."""
+        """Create another catalog, or complete an existing one."""
         login = self._fake.credential()
         return DerivaML.create(self._fake.hostname, "demo", catalog_id=number, credential=login, plugins=plugins)
 
     @property
     def newest(self) -> str:
-        """The number of the catalog that was made last."""
+        """The id of the newest catalog."""
         return max(self._fake.ermrest.numbers, key=int)
 
-    def fresh(self) -> None:
+    def reset(self) -> None:
         shutil.rmtree(self.copy, ignore_errors=True)
         self.copy.mkdir()
-        self._take(self._made, {})
+        self._take(self._initial, {})
 
-    def keep(self) -> Any:
-        kept = self.copy.with_name("kept")
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(self.copy, kept, symlinks=True)
+    def save(self) -> Any:
+        saved = self.copy.with_name("kept")
+        shutil.rmtree(saved, ignore_errors=True)
+        shutil.copytree(self.copy, saved, symlinks=True)
         number = self._fake.ermrest.copy_of(self._number)
-        return kept, number, copy.deepcopy(self._fake.hatrac.objects)
+        return saved, number, copy.deepcopy(self._fake.hatrac.objects)
 
-    def back(self, kept: Any) -> None:
-        folder, number, objects = kept
+    def restore(self, saved: Any) -> None:
+        folder, number, objects = saved
         shutil.rmtree(self.copy)
         shutil.copytree(folder, self.copy, symlinks=True)
         self._take(number, copy.deepcopy(objects))
 
     def _take(self, number: str, objects: Any) -> None:
-        if self._number != self._made:
+        if self._number != self._initial:
             self._fake.ermrest.drop(self._number)
         self._number = self._fake.ermrest.copy_of(number)
         self._fake.hatrac.objects = objects
         self._fake.hatrac.jobs.clear()
 
     def objects(self) -> dict[str, bytes]:
-        held = self._fake.hatrac.objects.values()
-        versions = [list(one.versions.values()) for one in held]
+        stored_objects = self._fake.hatrac.objects.values()
+        versions = [list(one.versions.values()) for one in stored_objects]
         assert all(len(each) <= 1 for each in versions), "an object was stored twice"
         found = [version.file.read_bytes() for each in versions for version in each]
         return {hashlib.md5(content).hexdigest(): content for content in found}
@@ -172,6 +172,6 @@ class ServerWorld:
             pass
 
     def run(self, work: Work, last: int | None = None) -> list[str] | None:
-        taken = in_child(work, self.copy, self.open, last)
+        steps = in_child(work, self.copy, self.open, last)
         self._fake.settle()
-        return taken
+        return steps

@@ -1,11 +1,11 @@
-"""A push onto a disk that is full."""
+"""A push to a full disk."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from hardships import full, small_disk
+from system_faults import fill_disk, mount_small_disk
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import CatalogUnavailable, DiskFull
@@ -13,18 +13,18 @@ from deriva_ml_core.execution import ExecutionConfiguration
 from pushed_world import told
 
 
-def test_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
-    """A target without room says how much is needed, or that its disk is full; with room the push goes on."""
+def test_push_to_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
+    """Without space the error names the bytes needed or the full disk; with space the push continues."""
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "big.pt").write_bytes(b"x" * 2_000_000)
     exe.upload_execution_outputs()
-    with small_disk(tmp_path / "disk", 6_000_000) as disk:
+    with mount_small_disk(tmp_path / "disk", 6_000_000) as disk:
         there = DerivaML(f"file:{disk / 'there'}")
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * 3_500_000)
         with pytest.raises(DiskFull, match=r"2\.0 MB.* free"):
             ml.push(exe.execution_rid, there)
-        with full(disk), pytest.raises((DiskFull, CatalogUnavailable), match=r"full|free"):
+        with fill_disk(disk), pytest.raises((DiskFull, CatalogUnavailable), match=r"full|free"):
             ml.push(exe.execution_rid, there)
         ballast.unlink()
         report = ml.push(exe.execution_rid, there)

@@ -1,4 +1,4 @@
-"""What goes wrong around a run: it is named where it may be, made good later where it must not disturb, never lost."""
+"""System faults around a run: each is reported, does not stop the training, and loses no data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hardships import as_nobody, full, small_disk
+from system_faults import fill_disk, mount_small_disk, run_as_nobody
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
@@ -32,7 +32,7 @@ from deriva_ml_core.models import Asset
 from deriva_ml_core.plugins import load_plugins
 
 
-def stored(home: Path, asset: Asset) -> Path:
+def stored_path(home: Path, asset: Asset) -> Path:
     return home / "local" / "objects" / asset.md5[:2] / asset.md5
 
 
@@ -40,21 +40,21 @@ def stored(home: Path, asset: Asset) -> Path:
 
 
 @pytest.mark.parametrize("host", ["gopher://example.org", "s3://bucket/catalog", "file://elsewhere/folder", "file:"])
-def test_an_address_that_nobody_answers_for(host: str, home: Path) -> None:
-    """An unknown scheme is named, and nothing is made."""
+def test_unknown_address(host: str, home: Path) -> None:
+    """An unknown scheme is named in the error, and nothing is created."""
     with pytest.raises(UnknownAddress, match=host):
         DerivaML(host)
     assert not home.exists()
 
 
-def test_a_server_that_nobody_answers_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the built-in backends, what they would serve is said."""
+def test_server_without_the_built_in_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the built-in backends, the error names the addresses that they serve."""
     with pytest.raises(UnknownAddress, match="for an embedded catalog"):
         DerivaML("www.example.org", "1", plugins=load_plugins({"DERIVA_ML_DISABLED_PLUGINS": "connect"}))
 
 
-def test_a_corrupt_catalog(home: Path) -> None:
-    """A file that is no catalog is named, with what to do, and left as it is."""
+def test_corrupt_catalog(home: Path) -> None:
+    """A file that is no catalog raises an error with a remedy and is not changed."""
     catalog = home / "local" / "catalog.sqlite"
     catalog.parent.mkdir(parents=True)
     catalog.write_bytes(b"not a catalog at all" * 1000)
@@ -63,8 +63,8 @@ def test_a_corrupt_catalog(home: Path) -> None:
     assert catalog.read_bytes() == b"not a catalog at all" * 1000
 
 
-def test_a_newer_catalog(ml: DerivaML, home: Path) -> None:
-    """A catalog of a later version is refused, not damaged."""
+def test_catalog_of_a_newer_version(ml: DerivaML, home: Path) -> None:
+    """A catalog of a later version is rejected and not damaged."""
     ml.close()
     with sqlite3.connect(home / "local" / "catalog.sqlite") as catalog:
         catalog.execute("PRAGMA user_version = 4711")
@@ -72,10 +72,10 @@ def test_a_newer_catalog(ml: DerivaML, home: Path) -> None:
         DerivaML()
 
 
-def test_a_catalog_deleted_under_a_run(
+def test_catalog_deleted_during_a_run(
     config: ExecutionConfiguration, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The training goes on, warned; the upload raises; with the catalog back in its place all is made good."""
+    """The training continues with a warning; the upload raises; once the catalog is back, all is recorded."""
     folder, safe = home / "local", home / "safe"
     with DerivaML(exit_timeout=3).create_execution(config) as exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
@@ -96,12 +96,12 @@ def test_a_catalog_deleted_under_a_run(
     assert [update.message for update in found.list_statuses()][2] == "in the dark"
 
 
-# Rights
+# Permissions
 
 
 @pytest.fixture
 def folder(ml: DerivaML, home: Path, tmp_path: Path, config: ExecutionConfiguration) -> Iterator[Path]:
-    """The catalog's folder, in which every user may write but where a test closes it."""
+    """The catalog's folder, writable for every user except where a test closes it."""
     # another user may not be able to import from this one's home, so all that a run imports is imported now
     elsewhere = DerivaML(f"file:{tmp_path}/elsewhere")
     with elsewhere.create_execution(config) as exe:
@@ -118,27 +118,27 @@ def folder(ml: DerivaML, home: Path, tmp_path: Path, config: ExecutionConfigurat
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
-def close(path: Path) -> None:
+def make_read_only(path: Path) -> None:
     path.chmod(0o555 if path.is_dir() else 0o444)
 
 
-def test_a_folder_that_may_not_be_written(folder: Path) -> None:
-    """Opening the catalog in it says so, and what to do."""
+def test_read_only_folder(folder: Path) -> None:
+    """Opening the catalog raises an error with a remedy."""
     for path in (*folder.iterdir(), folder):
-        close(path)
+        make_read_only(path)
 
-    def act() -> None:
+    def open_catalog() -> None:
         with pytest.raises(CatalogReadOnly, match=r"catalog\.sqlite cannot be (written|opened).*for this user"):
             DerivaML()
 
-    as_nobody(act)
+    run_as_nobody(open_catalog)
 
 
-def test_a_store_that_may_not_be_written(folder: Path, config: ExecutionConfiguration) -> None:
-    """The creation fails, with the reason in its row."""
-    close(folder / "objects")
+def test_read_only_store(folder: Path, config: ExecutionConfiguration) -> None:
+    """The creation fails, and its row has the reason."""
+    make_read_only(folder / "objects")
 
-    def act() -> None:
+    def open_catalog() -> None:
         client = DerivaML()
         with pytest.raises(UploadFailed, match="writable for this user"):
             client.create_execution(config)
@@ -146,42 +146,42 @@ def test_a_store_that_may_not_be_written(folder: Path, config: ExecutionConfigur
         assert (found.status, "objects" in found.status_detail) == (Status.failed, True)
         assert client.restore_execution(found.execution_rid).status is Status.failed
 
-    as_nobody(act)
+    run_as_nobody(open_catalog)
 
 
-def test_working_folders_that_may_not_be_made(folder: Path, config: ExecutionConfiguration) -> None:
-    """The creation raises one of our errors, which names the folder, and leaves no row."""
-    close(folder / "executions")
+def test_read_only_executions_folder(folder: Path, config: ExecutionConfiguration) -> None:
+    """The creation raises an error that names the folder, and leaves no row."""
+    make_read_only(folder / "executions")
 
-    def act() -> None:
+    def open_catalog() -> None:
         client = DerivaML()
         with pytest.raises(CatalogReadOnly, match="executions"):
             client.create_execution(config)
         assert client.find_executions() == []
 
-    as_nobody(act)
+    run_as_nobody(open_catalog)
 
 
-# Room
+# Disk space
 
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A disk of 4 MiB with the catalog on it."""
-    with small_disk(tmp_path / "disk", 4 * 2**20) as folder:
+    with mount_small_disk(tmp_path / "disk", 4 * 2**20) as folder:
         monkeypatch.setenv("DERIVA_ML_HOME", str(folder / "home"))
         DerivaML().close()
         yield folder
 
 
-def test_a_full_disk_ends_no_training(
+def test_full_disk_does_not_stop_the_run(
     disk: Path, config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Statuses and the end are warned about while there is no room, and made good by what comes next."""
+    """Statuses log a warning while the disk is full, and are written by the next events."""
     ml = DerivaML()
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
-        with full(disk):
+        with fill_disk(disk):
             for number in range(50):
                 exe.update_status(Status.running, f"Epoch {number}")
         exe.update_status(Status.running, "room again")
@@ -192,11 +192,11 @@ def test_a_full_disk_ends_no_training(
     assert "Failed to write" in caplog.text
 
 
-def test_a_disk_that_is_full_at_the_end(disk: Path, config: ExecutionConfiguration) -> None:
-    """The run completes all the same; that it has, is on record with the next upload."""
+def test_full_disk_at_the_end(disk: Path, config: ExecutionConfiguration) -> None:
+    """The run completes; its end is recorded with the next upload."""
     ml = DerivaML(exit_timeout=3)
     exe = ml.create_execution(config)
-    with full(disk):
+    with fill_disk(disk):
         with exe:
             pass
         assert exe.status is Status.completed
@@ -207,8 +207,8 @@ def test_a_disk_that_is_full_at_the_end(disk: Path, config: ExecutionConfigurati
 
 
 @pytest.mark.parametrize("in_run", [True, False])
-def test_no_room_for_an_upload(disk: Path, config: ExecutionConfiguration, in_run: bool) -> None:
-    """It raises, every file stays staged, and with room the same call sends them."""
+def test_upload_on_a_full_disk(disk: Path, config: ExecutionConfiguration, in_run: bool) -> None:
+    """The upload raises and every file stays staged; with space the same call uploads them."""
     ml = DerivaML()
     content = os.urandom(300_000)
     exe = ml.create_execution(config)
@@ -216,10 +216,10 @@ def test_no_room_for_an_upload(disk: Path, config: ExecutionConfiguration, in_ru
         for name in "abc":
             exe.asset_file_path("Model", name).write_bytes(content + name.encode())
         if in_run:
-            refuse_upload(exe, disk)
+            check_upload_fails(exe, disk)
             exe.upload_execution_outputs()
     if not in_run:
-        refuse_upload(exe, disk, clean_folder=False)
+        check_upload_fails(exe, disk, clean_folder=False)
         exe.upload_execution_outputs(clean_folder=False)
     found = [asset for asset in exe.list_assets("Output") if asset.table == "Model"]
     assert [asset.md5 for asset in found] == [hashlib.md5(content + name.encode()).hexdigest() for name in "abc"]
@@ -227,17 +227,17 @@ def test_no_room_for_an_upload(disk: Path, config: ExecutionConfiguration, in_ru
         ml.verify_asset(asset)
 
 
-def refuse_upload(exe: Execution, disk: Path, clean_folder: bool | None = None) -> None:
-    with full(disk), pytest.raises(DerivaMLException):
+def check_upload_fails(exe: Execution, disk: Path, clean_folder: bool | None = None) -> None:
+    with fill_disk(disk), pytest.raises(DerivaMLException):
         exe.upload_execution_outputs(clean_folder=clean_folder, max_retries=0)
     assert [asset.filename for asset in exe.staged_assets()] == ["a", "b", "c"]
     assert list((disk / "home" / "local" / "objects").glob("draft-*")) == []
 
 
-def test_no_room_to_register(disk: Path, config: ExecutionConfiguration) -> None:
-    """Registering raises one of our errors, and registers nothing; with room it works."""
+def test_registration_on_a_full_disk(disk: Path, config: ExecutionConfiguration) -> None:
+    """Registering raises a DerivaMLException and registers nothing; with space it works."""
     with DerivaML().create_execution(config) as exe:
-        with full(disk), pytest.raises(DerivaMLException, match=r"Cannot register .+: the disk of .+ is full"):
+        with fill_disk(disk), pytest.raises(DerivaMLException, match=r"Cannot register .+: the disk of .+ is full"):
             for number in range(10_000):  # the journal's last block has room for some
                 exe.asset_file_path("Model", f"{number}.pt")
         registered = len(exe.staged_assets())
@@ -245,10 +245,10 @@ def test_no_room_to_register(disk: Path, config: ExecutionConfiguration) -> None
         assert len(exe.staged_assets()) == registered + 1
 
 
-# Bytes
+# Damaged and changed files
 
 
-def flip(path: Path) -> None:
+def flip_first_bit(path: Path) -> None:
     path.chmod(0o644)
     content = bytearray(path.read_bytes())
     content[0] ^= 1
@@ -265,10 +265,10 @@ def make_dataset(ml: DerivaML, config: ExecutionConfiguration) -> tuple[Asset, s
     return asset, dataset.rid
 
 
-def test_flipped_bytes_are_found_at_download(ml: DerivaML, config: ExecutionConfiguration, home: Path) -> None:
-    """Neither as an asset nor in a bag does a damaged object reach a training; it is named, and stays named."""
+def test_damaged_object_raises_at_download(ml: DerivaML, config: ExecutionConfiguration, home: Path) -> None:
+    """A damaged object is neither downloaded nor put into a bag; the error names it each time."""
     asset, dataset = make_dataset(ml, config)
-    flip(stored(home, asset))
+    flip_first_bit(stored_path(home, asset))
     with ml.create_execution(config) as exe:
         for _ in range(2):
             with pytest.raises(ChecksumMismatch, match=r"x\.png"):
@@ -280,8 +280,8 @@ def test_flipped_bytes_are_found_at_download(ml: DerivaML, config: ExecutionConf
         assert not [path for path in exe.working_dir.rglob("x.png") if path.is_file()]
 
 
-def test_a_staged_path_written_again_after_its_upload(ml: DerivaML, exe: Execution, home: Path) -> None:
-    """Opened again, also by root, it is another file: the object does not change."""
+def test_staged_path_written_after_its_upload(ml: DerivaML, exe: Execution, home: Path) -> None:
+    """Writing to the path again creates another file; the object does not change."""
     with exe:
         path = exe.asset_file_path("Model", "m.pt")
         path.write_bytes(b"first")
@@ -289,12 +289,12 @@ def test_a_staged_path_written_again_after_its_upload(ml: DerivaML, exe: Executi
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(b"second")
-    assert stored(home, asset).read_bytes() == b"first"
+    assert stored_path(home, asset).read_bytes() == b"first"
     ml.verify_asset(asset)
 
 
-def test_a_file_that_is_still_open_is_not_moved(ml: DerivaML, exe: Execution, home: Path) -> None:
-    """A log handler that nobody closed goes on writing its own file, of which the next upload makes a new row."""
+def test_open_file_is_not_moved(ml: DerivaML, exe: Execution, home: Path) -> None:
+    """A log handler that is still open writes to its own file; the next upload adds a new row for it."""
     handler = None
     log = logging.getLogger("still open")
     with exe:
@@ -308,8 +308,8 @@ def test_a_file_that_is_still_open_is_not_moved(ml: DerivaML, exe: Execution, ho
     finally:
         log.removeHandler(handler)
         handler.close()
-    assert stored(home, first).read_bytes() == b"one\n"
-    assert stored(home, second).read_bytes() == b"one\ntwo\n"
+    assert stored_path(home, first).read_bytes() == b"one\n"
+    assert stored_path(home, second).read_bytes() == b"one\ntwo\n"
     assert exe.upload_execution_outputs() == {}
     assert not (exe.working_dir / "outputs").exists()
 
@@ -331,7 +331,7 @@ print(exe.execution_rid, flush=True)
 def ready(progress=None):
     if progress is None or progress.files_done == 3:
         print("ready", flush=True)
-        sys.stdin.readline()  # where the interrupt arrives
+        sys.stdin.readline()  # the interrupt arrives here
 
 with exe:
     for number in range(6):
@@ -344,7 +344,7 @@ exe.upload_execution_outputs(progress_callback=ready)
 
 @pytest.mark.parametrize("where", ["training", "upload"])
 def test_ctrl_c(ml: DerivaML, where: str) -> None:
-    """A real interrupt in the with aborts the run, one in the upload leaves it completed; nothing is lost or twice."""
+    """Ctrl-C in the block aborts the run, in the upload leaves it completed; every file is recorded once."""
     command = [sys.executable, "-c", INTERRUPTED, where]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
@@ -352,9 +352,9 @@ def test_ctrl_c(ml: DerivaML, where: str) -> None:
         rid = child.stdout.readline().strip()
         assert child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=60)
+        _, errors = child.communicate(timeout=60)
     assert child.returncode == -signal.SIGINT
-    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert errors.rstrip().endswith("KeyboardInterrupt")
     exe = ml.restore_execution(rid)
     assert exe.status is (Status.aborted if where == "training" else Status.completed)
     assert exe.stop_time is not None

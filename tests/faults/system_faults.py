@@ -1,4 +1,4 @@
-"""Another user, a small disk, and interrupts from outside."""
+"""System faults: another user without permissions, and a small or full disk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 import deriva_ml_core
 
 NOBODY = 65534
-UNREADABLE = "this code lies where no other user may read it"
+UNREADABLE = "other users cannot read this code"
 
 
-def as_nobody(act: Callable[[], None]) -> None:
-    """Do something in a forked child for whom permissions count; for root as another user.
+def run_as_nobody(function: Callable[[], None]) -> None:
+    """Run a function in a forked child that is subject to permissions; as root, as another user.
 
-    What the child raises fails the test with its traceback.
+    An exception of the child fails the test with its traceback.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -33,28 +33,28 @@ def as_nobody(act: Callable[[], None]) -> None:
             if not os.access(deriva_ml_core.__file__, os.R_OK) or not os.access(pytest.__file__, os.R_OK):
                 os.write(writer, UNREADABLE.encode())
                 os._exit(0)
-            act()
+            function()
         except BaseException:
             os.write(writer, traceback.format_exc()[-4000:].encode())
         finally:
             os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as told:
-        said = told.read().decode()
+    with os.fdopen(reader, "rb") as pipe:
+        output = pipe.read().decode()
     os.waitpid(child, 0)
-    if said == UNREADABLE:
+    if output == UNREADABLE:
         pytest.skip(UNREADABLE)
-    assert not said, said
+    assert not output, output
 
 
 @contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A disk of so many bytes; where none may be mounted, the test is skipped."""
+def mount_small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """Mount a disk of this many bytes; skip the test if mounting is not possible."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    made = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no small disk can be mounted here: {made.stderr.strip()}")
+    result = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"cannot mount a small disk: {result.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -62,8 +62,8 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 @contextmanager
-def full(disk: Path) -> Iterator[None]:
-    """As long as the block runs, the disk has no room at all."""
+def fill_disk(disk: Path) -> Iterator[None]:
+    """Fill the disk completely while the block runs."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         for piece in (b"x" * 65536, b"x"):

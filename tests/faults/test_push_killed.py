@@ -1,4 +1,4 @@
-"""SIGKILL at the steps of a push: the next one goes on, and all is there once."""
+"""SIGKILL at the steps of a push: the next push continues, and everything is recorded once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from deriva_ml_core.client import DerivaML
 from pushed_world import counts, make_world, told
 
 
-class World:
-    """A catalog with a run, and one to copy it to.
+class PushSandbox:
+    """A catalog with a run, and a catalog to push it to.
 
     Args:
-        folder: Where both lie.
+        folder: The folder of both.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,12 +28,12 @@ class World:
             self.told = told(ml, self.run)
         with DerivaML(f"file:{self.empty}"):
             pass
-        self.steps = self.killed_at(None)
+        self.steps = self.push_killed_at(None)
         assert self.steps is not None
-        self.copy, self.counts = self.outcome()
+        self.copy, self.counts = self.push_again()
 
-    def killed_at(self, step: int | None) -> list[str] | None:
-        """Push in a child that dies before a step; its steps, None if it died."""
+    def push_killed_at(self, step: int | None) -> list[str] | None:
+        """Push in a child that is killed before a step; return its steps, None if it was killed."""
         shutil.rmtree(self.target, ignore_errors=True)
         shutil.copytree(self.empty, self.target)
 
@@ -43,33 +43,33 @@ class World:
 
         return in_child(work, self.target, lambda plugins: DerivaML(f"file:{self.target}", plugins=plugins), step)
 
-    def outcome(self) -> tuple[dict[str, object], dict[str, int]]:
-        """What another push makes of it: what is told of the copy, and how many rows there are."""
+    def push_again(self) -> tuple[dict[str, object], dict[str, int]]:
+        """Push again and return the description of the copy and the number of rows."""
         with DerivaML(f"file:{self.source}") as ml, DerivaML(f"file:{self.target}") as there:
             report = ml.push(self.run, there, make_tables=True)
             return told(there, report.execution), counts(there)
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def sandbox() -> Iterator[PushSandbox]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        yield World(Path(folder))
+        yield PushSandbox(Path(folder))
 
 
-def kill_and_go_on(world: World, step: int) -> None:
-    kind = world.steps[step - 1]
-    if world.killed_at(step) is not None:
-        return  # threads took the steps in another order, and fewer of them
-    copy, rows = world.outcome()
-    assert copy == world.told, kind
-    assert rows == world.counts, kind
-    assert not list(world.target.glob("objects/draft-*")), kind
-    assert not list(world.target.glob("pushed/*/files/*")), kind
+def kill_and_continue(sandbox: PushSandbox, step: int) -> None:
+    kind = sandbox.steps[step - 1]
+    if sandbox.push_killed_at(step) is not None:
+        return  # threads took fewer steps, in another order
+    copy, rows = sandbox.push_again()
+    assert copy == sandbox.told, kind
+    assert rows == sandbox.counts, kind
+    assert not list(sandbox.target.glob("objects/draft-*")), kind
+    assert not list(sandbox.target.glob("pushed/*/files/*")), kind
 
 
-def test_the_copy_is_whole(world: World) -> None:
-    """Without any kill the copy tells what the original does."""
-    assert world.copy == world.told
+def test_copy_is_complete(sandbox: PushSandbox) -> None:
+    """Without a kill the copy has the same description as the original."""
+    assert sandbox.copy == sandbox.told
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_the_copy_is_whole(world: World) -> None:
         "before update Execution",
     ],
 )
-def test_killed(world: World, step: str) -> None:
-    """Killed where something is there of which nobody heard, the next push goes on, and nothing is there twice."""
-    kill_and_go_on(world, world.steps.index(step) + 1)
+def test_kill(sandbox: PushSandbox, step: str) -> None:
+    """After a kill between a write and its confirmation, the next push continues and nothing is recorded twice."""
+    kill_and_continue(sandbox, sandbox.steps.index(step) + 1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(8))
-def test_killed_at_every_step(world: World, part: int) -> None:
-    """The same, at every step of the whole push."""
-    for step in range(1 + part, len(world.steps) + 1, 8):
-        kill_and_go_on(world, step)
+def test_kill_at_every_step(sandbox: PushSandbox, part: int) -> None:
+    """Kill the push at every step."""
+    for step in range(1 + part, len(sandbox.steps) + 1, 8):
+        kill_and_continue(sandbox, step)
