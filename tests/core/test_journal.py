@@ -124,7 +124,7 @@ def test_events_of_several_writers_are_applied_once_in_order(journal: Journal) -
             journal.append(status_event(Status.running, f"{number} the child's"))
             os._exit(0)
         os.waitpid(child, 0)
-    messages = [f"{number} {whose}" for number in range(3) for whose in ("ours", "theirs", "the child's")]
+    messages = [f"{number} {writer}" for number in range(3) for writer in ("ours", "theirs", "the child's")]
     for state in (journal.state, other.state, Journal(journal.path).state):
         assert [update.message for update in state.statuses] == messages
         assert [file.asset.filename for file in state.pending_files()] == ["0 ours", "1 ours", "2 ours"]
@@ -147,10 +147,10 @@ def test_killed_process_loses_no_written_event(journal: Journal) -> None:
     """Written events are not in a buffer of the process."""
     child = os.fork()
     if child == 0:
-        journal.append(status_event(Status.running, "last words"))
+        journal.append(status_event(Status.running, "last message"))
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    assert journal.state.statuses[-1].message == "last words"
+    assert journal.state.statuses[-1].message == "last message"
 
 
 def test_full_disk_raises_and_keeps_earlier_events(journal: Journal) -> None:

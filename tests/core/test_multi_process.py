@@ -225,9 +225,9 @@ def snapshot(ml: DerivaML, execution: Execution) -> tuple[Any, ...]:
 
 def test_higher_rank_writes_nothing(ml: DerivaML, config: ExecutionConfiguration, recorder: HookRecorder) -> None:
     """All methods can be called; catalog, store, plugins and the folder of rank 0 do not change."""
-    with ml.create_execution(config) as made:
-        made.asset_file_path("Image", "in.png").write_text("x")
-    (image,) = made.upload_execution_outputs()["Image"]
+    with ml.create_execution(config) as earlier:
+        earlier.asset_file_path("Image", "in.png").write_text("x")
+    (image,) = earlier.upload_execution_outputs()["Image"]
     exe = ml.create_execution(config)
     rank_one = as_rank_one(ml, exe)
     before, number_of_calls = snapshot(ml, exe), len(recorder.calls)
@@ -239,7 +239,7 @@ def test_higher_rank_writes_nothing(ml: DerivaML, config: ExecutionConfiguration
         rank_one.add_asset_types(path, "Model_File")
         rank_one.record_input(image)
         assert rank_one.download_asset(image).read_text() == "x"
-        rank_one.add_nested_execution(made)
+        rank_one.add_nested_execution(earlier)
         assert rank_one.upload_execution_outputs() == {}
         rank_one.forget(path)
     assert rank_one.upload_execution_outputs(wait=False).result() == {}
@@ -269,9 +269,9 @@ def test_higher_rank_has_a_scratch_folder(ml: DerivaML, exe: Execution) -> None:
 
 def test_higher_rank_has_the_inputs(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """Each process gets the input datasets and assets in the versions of rank 0."""
-    with ml.create_execution(config) as made:
-        made.asset_file_path("Image", "in.png").write_text("x")
-    (image,) = made.upload_execution_outputs()["Image"]
+    with ml.create_execution(config) as earlier:
+        earlier.asset_file_path("Image", "in.png").write_text("x")
+    (image,) = earlier.upload_execution_outputs()["Image"]
     dataset = ml.create_dataset("Cats")
     inputs = {"datasets": (DatasetSpec(rid=dataset.rid),), "assets": (AssetSpec(rid=image.rid),)}
     exe = ml.create_execution(config.model_copy(update=inputs))
@@ -462,8 +462,8 @@ def test_execution_in_a_worker_process_has_its_rank(method: str, ml: DerivaML, e
 
 def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process that the parent launched after creating these executions."""
-    made = {**json.loads(environ[EXECUTIONS_VARIABLE]), "process": os.getppid()}
-    return {EXECUTIONS_VARIABLE: json.dumps(made), "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    counter = {**json.loads(environ[EXECUTIONS_VARIABLE]), "process": os.getppid()}
+    return {EXECUTIONS_VARIABLE: json.dumps(counter), "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
 def test_other_script_inherits_no_executions(ml: DerivaML) -> None:

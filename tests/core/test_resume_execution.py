@@ -56,8 +56,8 @@ def test_resume_is_in_the_journal(exe: Execution) -> None:
     with DerivaML().resume_execution(exe.execution_rid):
         pass
     lines = (exe.working_dir / JOURNAL_FILENAME).read_text().splitlines()
-    words = ("resumed", "start", "stop")
-    events = [word for line in lines for word in words if f'"event":"{word}"' in line]
+    kinds = ("resumed", "start", "stop")
+    events = [kind for line in lines for kind in kinds if f'"event":"{kind}"' in line]
     assert events == ["start", "stop", "resumed", "start", "stop"]
 
 

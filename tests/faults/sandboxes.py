@@ -69,7 +69,7 @@ class EmbeddedSandbox:
     stride = 1
 
     def __init__(self, folder: Path) -> None:
-        self.initial, self.copy = folder / "made", folder / "copy"
+        self.initial, self.copy = folder / "initial", folder / "copy"
         with DerivaML(f"file:{self.initial}") as ml:
             prepare(ml)
 
@@ -80,7 +80,7 @@ class EmbeddedSandbox:
         self.restore(self.initial)
 
     def save(self) -> Path:
-        saved = self.copy.with_name("kept")
+        saved = self.copy.with_name("saved")
         shutil.rmtree(saved, ignore_errors=True)
         return Path(shutil.copytree(self.copy, saved, symlinks=True))
 
@@ -141,7 +141,7 @@ class ServerSandbox:
         self._take(self._initial, {})
 
     def save(self) -> Any:
-        saved = self.copy.with_name("kept")
+        saved = self.copy.with_name("saved")
         shutil.rmtree(saved, ignore_errors=True)
         shutil.copytree(self.copy, saved, symlinks=True)
         number = self._fake.ermrest.copy_of(self._number)

@@ -92,12 +92,12 @@ class SecretProject:
         planted = {name: self.secret(f"variable {name}") for name in names}
         planted |= {"UV_INDEX_URL": self.url("variable by form"), "CUDA_VISIBLE_DEVICES": "canary of variables"}
         # none of the runner's own variables, since its tokens must not be written either
-        kept = {
+        inherited = {
             name: os.environ[name]
             for name in ("PATH", "PYTHONPATH", "HOME", "LANG", "DERIVA_ML_HOME")
             if name in os.environ
         }
-        return {**kept, **planted, "TMPDIR": str(self.folder / "tmp")}
+        return {**inherited, **planted, "TMPDIR": str(self.folder / "tmp")}
 
     def arguments(self) -> list[str]:
         return [
@@ -112,7 +112,7 @@ class SecretProject:
             *("--url", self.url("argument by form")),
         ]
 
-    def given(self) -> dict[str, object]:
+    def planted_values(self) -> dict[str, object]:
         parameters = {
             "canary": "of parameters",
             "api_key": self.secret("parameter"),
@@ -131,9 +131,9 @@ class SecretProject:
 
         (self.folder / "tmp").mkdir()
         command = [sys.executable, "train.py", *self.arguments()]
-        given = json.dumps(self.given()).encode()
+        planted = json.dumps(self.planted_values()).encode()
         return subprocess.run(
-            command, cwd=self.project, env=self.environ(), input=given, capture_output=True, check=False, timeout=120
+            command, cwd=self.project, env=self.environ(), input=planted, capture_output=True, check=False, timeout=120
         )
 
 
@@ -143,27 +143,27 @@ def all_bytes(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> SecretProject:
-    made = SecretProject(tmp_path)
-    made.create_project()
-    return made
+    created = SecretProject(tmp_path)
+    created.create_project()
+    return created
 
 
 def test_planted_secrets_are_not_written(project: SecretProject, home: Path) -> None:
     """No secret is in the catalog, its log, the store, a working folder, a journal, a log or a warning."""
     done = project.run()
-    said = {"stdout": done.stdout, "stderr": done.stderr}
+    output = {"stdout": done.stdout, "stderr": done.stderr}
     assert done.returncode == 0, done.stderr.decode()
-    left = all_bytes(home) | all_bytes(project.folder / "tmp")
+    files = all_bytes(home) | all_bytes(project.folder / "tmp")
     assert len(project.secrets) > 20
     found = {
         (place, name)
         for place, secret in project.secrets.items()
-        for name, content in (left | said).items()
+        for name, content in (files | output).items()
         if secret.encode() in content
     }
     assert found == set()
     # text next to the secrets is found, so the search covers the right places
-    everything = b"\n".join(left.values())
+    everything = b"\n".join(files.values())
     places = ("argv", "description", "exception", "lock", "message", "parameters", "the patch", "variables")
     for canary in (*(f"canary of {place}" for place in places if place not in ("lock", "parameters")), "canary-remote"):
         assert canary.encode() in everything, canary
@@ -176,7 +176,7 @@ def test_planted_secrets_are_not_written(project: SecretProject, home: Path) -> 
 
 @pytest.mark.parametrize("given", ["argument", "environment"])
 def test_no_password_in_a_workflow_url(home: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL is recorded without its password, and the workflow is found again by the full URL."""
+    """A URL is recorded without its password, and the workflow is looked up by the full URL."""
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution import ExecutionConfiguration
     from deriva_ml_core.workflow import Workflow
@@ -229,6 +229,6 @@ def test_failed_creation_is_redacted(home: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DerivaMLException):
         ml.create_execution(ExecutionConfiguration(workflow=workflow))
     ml.close()
-    left = all_bytes(home)
-    assert [name for name, content in left.items() if b"Hunter2zQ" in content] == []
-    assert any(b"store.example.org refuses" in content for content in left.values())
+    files = all_bytes(home)
+    assert [name for name, content in files.items() if b"Hunter2zQ" in content] == []
+    assert any(b"store.example.org refuses" in content for content in files.values())

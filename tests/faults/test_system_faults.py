@@ -184,11 +184,11 @@ def test_full_disk_does_not_stop_the_run(
         with fill_disk(disk):
             for number in range(50):
                 exe.update_status(Status.running, f"Epoch {number}")
-        exe.update_status(Status.running, "room again")
+        exe.update_status(Status.running, "space again")
         found = ml.lookup_execution(exe.execution_rid)
         messages = [update.message for update in found.list_statuses()]
-        assert messages == ["", "", *(f"Epoch {number}" for number in range(50)), "room again"]
-        assert found.status_detail == "room again"
+        assert messages == ["", "", *(f"Epoch {number}" for number in range(50)), "space again"]
+        assert found.status_detail == "space again"
     assert "Failed to write" in caplog.text
 
 
