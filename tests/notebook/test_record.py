@@ -115,13 +115,13 @@ def test_no_execution_and_dry_run(project: Project, before: set[str]) -> None:
     An error in a cell tagged as raising is intended, as in Jupyter.
     """
     query = "from deriva_ml import DerivaML\nDerivaML().find_executions()"
-    file = write_notebook(project.root / "looks.ipynb", query, intended="1 / 0")
+    file = write_notebook(project.root / "query.ipynb", query, intended="1 / 0")
     cell = CREATE_EXECUTION.replace(", workflow=workflow", ", workflow=workflow, dry_run=True")
-    dry_run = write_notebook(project.root / "tries.ipynb", cell)
+    dry_run = write_notebook(project.root / "dry_run.ipynb", cell)
     project.commit()
     assert run_command(file).code == 0
     execution = new_execution(project, before)
-    assert (execution.status, output_names(execution)) == (Status.completed, {"looks.ipynb", "looks.html"})
+    assert (execution.status, output_names(execution)) == (Status.completed, {"query.ipynb", "query.html"})
     assert execution.start_time is not None
     result = run_command(dry_run)
     assert (result.code, result.stdout) == (0, "The notebook's execution was a dry run: nothing is recorded.\n")
@@ -164,7 +164,7 @@ def test_failed_upload(project: Project, before: set[str]) -> None:
     """Files that cannot be uploaded stay staged, and the error names the file with the executed notebook."""
     objects, moved = project.home / "local" / "objects", project.home / "moved"
     break_store = f"import os\nos.rename({str(objects)!r}, {str(moved)!r})\nopen({str(objects)!r}, 'w').close()"
-    file = write_notebook(project.root / "spoils.ipynb", break_store)
+    file = write_notebook(project.root / "break_store.ipynb", break_store)
     project.commit()
     try:
         result = run_command(file)
@@ -177,7 +177,7 @@ def test_failed_upload(project: Project, before: set[str]) -> None:
     executed = Path(re.findall(r"The executed notebook is in (.*)\.$", result.stderr, re.M)[0])
     assert "os.rename" in executed.read_text()
     uploaded = project.ml.restore_execution(execution.execution_rid).upload_execution_outputs()
-    assert {asset.filename for asset in uploaded["Execution_Asset"]} == {"spoils.ipynb", "spoils.html"}
+    assert {asset.filename for asset in uploaded["Execution_Asset"]} == {"break_store.ipynb", "break_store.html"}
 
 
 def test_execution_of_an_installed_package(project: Project, before: set[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ class DerivaMLConfig(FrozenModel):
             Hydra writes configs to its output folder, so refer to an environment variable: ``${oc.env:MY_TOKEN}``.
         clean_execution_dir: Whether an upload deletes the staged files that it has sent. True by default.
         exit_timeout: Maximum seconds to wait on exit for background writes and plugins. 30 by default.
-        patience: Deprecated name of `exit_timeout`, which overrides it. To be removed in 0.3.0.
+        patience: Deprecated name of `exit_timeout`. If set, it replaces `exit_timeout`. Removed in 0.3.0.
     """
 
     hostname: str | None = None

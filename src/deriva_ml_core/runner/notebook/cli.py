@@ -47,6 +47,15 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 USAGE_ERRORS = ("ConfigurationError", "InvalidRID", "UnknownAddress", "UnknownRID", "UnknownTerm", "WrongTable")
 """Names of the errors that count as wrong usage."""
 
+HELP = "\n\n".join(  # each paragraph is one line, which Typer wraps to the width of the terminal
+    (
+        "Run a notebook and record it as an execution, with the executed notebook as output.",
+        "If the notebook's cells create an execution, that one is used; otherwise one is created. The workflow is the "
+        "notebook. If a cell fails, the execution is Failed, and the notebook is kept as far as it ran.",
+        "Exit codes: 0 success; 1 the notebook failed or could not be recorded; 2 usage error.",
+    )
+)
+
 EXAMPLES = (
     "deriva-ml-run-notebook digits.ipynb",
     "deriva-ml-run-notebook digits.ipynb -p epochs 10 -p rate 0.01",
@@ -60,6 +69,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(
     context_settings={"help_option_names": ["-h", "--help"]},
+    help=HELP,
     epilog="\n\n".join(("Examples:", *(f"  {example}" for example in EXAMPLES))),
 )
 def _run_notebook(
@@ -77,12 +87,7 @@ def _run_notebook(
     catalog: CatalogNumber = None,
     config_dir: ConfigFolder = None,
 ) -> None:
-    """Run a notebook and record it as an execution, with the executed notebook as output.
-
-    If the notebook's cells create an execution, that one is used; otherwise one is created. The workflow is the
-    notebook. If a cell fails, the execution is Failed, and the notebook is kept as far as it ran. Exit codes: 0
-    success; 1 the notebook failed or could not be recorded; 2 usage error.
-    """
+    """Run a notebook and record it as an execution."""
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.runner.notebook.notebook_file import read_notebook
     from deriva_ml_core.runner.notebook.parameters import resolve_parameters
