@@ -177,6 +177,9 @@ class DerivaML:
         Args:
             rid: RID of the workflow.
 
+        Returns:
+            The workflow, bound to the catalog.
+
         Raises:
             UnknownRID: No row has this RID.
             WrongTable: The RID belongs to a row of another table.
@@ -189,13 +192,20 @@ class DerivaML:
         Args:
             url_or_checksum: URL or Git checksum of the workflow.
 
+        Returns:
+            The workflow, bound to the catalog.
+
         Raises:
             UnknownWorkflow: No workflow has this URL or checksum.
         """
         return workflow.lookup_workflow_by_url(self._connection, url_or_checksum)
 
     def find_workflows(self) -> list[CatalogWorkflow]:
-        """Return all workflows."""
+        """Return all workflows.
+
+        Returns:
+            The workflows, bound to the catalog. An empty list if there are none.
+        """
         return workflow.find_workflows(self._connection)
 
     # Executions
@@ -234,6 +244,9 @@ class DerivaML:
         Args:
             execution_rid: RID of the execution.
 
+        Returns:
+            The execution, to which outputs can be added and uploaded.
+
         Raises:
             UnknownRID, WrongTable: There is no such execution.
         """
@@ -249,6 +262,9 @@ class DerivaML:
         Args:
             execution_rid: RID of the execution.
 
+        Returns:
+            The execution, not entered yet.
+
         Raises:
             UnknownRID, WrongTable: There is no such execution.
             ExecutionRunning: A process is running the execution.
@@ -262,6 +278,9 @@ class DerivaML:
 
         Args:
             execution_rid: RID of the execution.
+
+        Returns:
+            The recorded execution.
 
         Raises:
             UnknownRID, WrongTable: There is no such execution.
@@ -290,6 +309,9 @@ class DerivaML:
                 last value. Executions without a finite value are left out.
             stage: Stage of the metric: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``. None for the first
                 stage that has the metric.
+
+        Returns:
+            The recorded executions. An empty list if none matches.
 
         Raises:
             UnknownMetric: No execution has reported the metric. The message names the existing metrics.
@@ -547,6 +569,9 @@ class DerivaML:
         Args:
             rid: The RID of the execution.
 
+        Returns:
+            The PROV-JSON document.
+
         Raises:
             InvalidRID, UnknownRID, WrongTable: The RID is not that of an execution.
             MissingDependency: The extra is not installed.
@@ -617,6 +642,9 @@ class DerivaML:
             description: Description of the dataset.
             dataset_types: Terms of the vocabulary Dataset_Type.
 
+        Returns:
+            The new dataset.
+
         Raises:
             UnknownTerm: The catalog has no such dataset type.
         """
@@ -628,13 +656,20 @@ class DerivaML:
         Args:
             rid: RID of the dataset.
 
+        Returns:
+            The dataset, which may be marked as deleted.
+
         Raises:
             UnknownRID, WrongTable: There is no such dataset.
         """
         return datasets.lookup_dataset(self._connection, rid)
 
     def find_datasets(self) -> list[Dataset]:
-        """Return all datasets that are not deleted, oldest first."""
+        """Return all datasets that are not deleted, oldest first.
+
+        Returns:
+            The datasets. An empty list if there are none.
+        """
         return datasets.find_datasets(self._connection)
 
     def delete_dataset(self, dataset: Dataset | RID) -> None:
@@ -662,6 +697,9 @@ class DerivaML:
 
         Args:
             rid: RID of the asset.
+
+        Returns:
+            The asset.
 
         Raises:
             UnknownRID, WrongTable: There is no such asset.
@@ -768,6 +806,9 @@ class DerivaML:
         Args:
             vocabulary: Name of the vocabulary.
 
+        Returns:
+            The description of each term by its name.
+
         Raises:
             UnknownTable: The catalog has no such vocabulary.
         """
@@ -800,6 +841,9 @@ class DerivaML:
         Args:
             table: Name of the table.
             where: Value of each column, or a list of allowed values. None for all rows.
+
+        Returns:
+            The rows, each with the values of its columns by name.
 
         Raises:
             UnknownTable, UnknownColumn: The table or a column does not exist.

@@ -81,7 +81,14 @@ class Status(StrEnum):
         return STATUS_TRAITS[self].is_terminal
 
     def can_transition_to(self, new_status: Status) -> bool:
-        """Whether `new_status` can follow: never back to Created, and never from a terminal status to a live one."""
+        """Whether `new_status` can follow: never back to Created, and never from a terminal status to a live one.
+
+        Args:
+            new_status: The status to follow this one.
+
+        Returns:
+            True if the transition is allowed.
+        """
         if self.is_terminal:
             return new_status.is_terminal
         return new_status is not Status.created or self is Status.created

@@ -83,7 +83,11 @@ class DatasetBag:
         return tuple(sorted(link["Dataset_Type"] for link in links if link["Dataset"] == self._rid))
 
     def list_tables(self) -> list[str]:
-        """Return the names of the bag's tables in alphabetical order."""
+        """Return the names of the bag's tables in alphabetical order.
+
+        Returns:
+            The table names.
+        """
         return sorted(self._schema["tables"])
 
     def list_dataset_members(self, recurse: bool = False) -> dict[str, list[Row]]:
@@ -106,12 +110,21 @@ class DatasetBag:
 
         Args:
             recurse: Whether to include their nested datasets at any depth, the nearest first.
+
+        Returns:
+            The bags. An empty list if there are none.
         """
         nearest = self._children_by_dataset().get(self._rid, [])
         return [DatasetBag(self._path, rid) for rid in (self._descendants() if recurse else nearest)]
 
     def get_table(self, table: str) -> list[Row]:
         """Return all rows of a table in the bag, including those of nested datasets.
+
+        Args:
+            table: The name of the table.
+
+        Returns:
+            The rows, each with the values of its columns by name.
 
         Raises:
             UnknownTable: The bag has no such table. The message lists the known ones.
@@ -121,6 +134,12 @@ class DatasetBag:
     def iterate_table(self, table: str) -> Iterator[Row]:
         """Iterate over the rows of a table, with constant memory.
 
+        Args:
+            table: The name of the table.
+
+        Returns:
+            An iterator over the rows, each with the values of its columns by name.
+
         Raises:
             UnknownTable: The bag has no such table. The message lists the known ones.
         """
@@ -129,6 +148,12 @@ class DatasetBag:
 
     def get_table_as_dataframe(self, table: str) -> pd.DataFrame:
         """Return all rows of a table as a pandas DataFrame.
+
+        Args:
+            table: The name of the table.
+
+        Returns:
+            The data frame, with a column for each column of the table.
 
         Raises:
             ConfigurationError: pandas is not installed.

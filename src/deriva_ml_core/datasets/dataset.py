@@ -95,6 +95,9 @@ class Dataset:
     def add_dataset_type(self, dataset_type: str) -> None:
         """Add a term of the vocabulary Dataset_Type; does nothing if the dataset has it already.
 
+        Args:
+            dataset_type: The term to add.
+
         Raises:
             UnknownTerm: The vocabulary has no such type. The message lists the known ones.
         """
@@ -104,7 +107,11 @@ class Dataset:
         self._types = tuple(sorted({*self._types, dataset_type}))
 
     def remove_dataset_type(self, dataset_type: str) -> None:
-        """Remove a dataset type; does nothing if the dataset does not have it."""
+        """Remove a dataset type; does nothing if the dataset does not have it.
+
+        Args:
+            dataset_type: The term to remove.
+        """
         row = {"Dataset": self.rid, "Dataset_Type": dataset_type}
         self._catalog.delete(MLTable.dataset_dataset_type, row)
         self._types = tuple(name for name in self._types if name != dataset_type)
@@ -115,7 +122,11 @@ class Dataset:
         return current_version(self._catalog, self.rid).version
 
     def dataset_history(self) -> list[DatasetVersion]:
-        """Return all versions, the lowest number first."""
+        """Return all versions, the lowest number first.
+
+        Returns:
+            The versions with their numbers, snapshots and descriptions.
+        """
         return version_history(self._catalog, self.rid)
 
     def increment_version(self, component: VersionPart | str, description: str = "") -> str:
@@ -210,6 +221,9 @@ class Dataset:
             recurse: Whether to include the members of nested datasets, each once.
             page_size: Maximum number of rows per page.
 
+        Returns:
+            An iterator over lists of at most `page_size` rows, each with the values of its columns by name.
+
         Raises:
             UnknownVersion: The dataset has no such version.
             WrongTable: The table is not an element table.
@@ -223,6 +237,9 @@ class Dataset:
         Args:
             version: The version; None for the current one.
             recurse: Whether to include their nested datasets at any depth, the nearest first.
+
+        Returns:
+            The datasets. An empty list if there are none.
         """
         then, datasets = self._at_version(version, recurse)
         pages = member_pages(then, lookup_member_link(then, MLTable.dataset), datasets)
@@ -233,6 +250,9 @@ class Dataset:
 
         Args:
             recurse: Whether to include their own parents at any depth.
+
+        Returns:
+            The datasets. An empty list if there are none.
         """
         link = lookup_member_link(self._catalog, MLTable.dataset)
         parents = (

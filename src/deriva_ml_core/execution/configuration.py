@@ -54,6 +54,9 @@ class ExecutionConfiguration(BaseModel):
         Args:
             path: The file; ``.json`` is read as JSON, any other suffix as YAML.
 
+        Returns:
+            The configuration.
+
         Raises:
             ConfigurationError: The file does not exist, cannot be read, or has an unknown key.
         """

@@ -327,7 +327,11 @@ class Execution(_ExecutionBase):
         self._connection.terms.require(MLVocab.asset_type, asset_types)
 
     def staged_assets(self) -> list[StagedAsset]:
-        """Return the registered files that are not uploaded yet."""
+        """Return the registered files that are not uploaded yet.
+
+        Returns:
+            The staged files with their paths, tables and asset types.
+        """
         return self._runtime.staging.list_staged()
 
     def forget(self, path: str | os.PathLike[str]) -> None:
@@ -497,6 +501,9 @@ class Execution(_ExecutionBase):
         Args:
             description: Description of the dataset.
             dataset_types: Terms of the vocabulary Dataset_Type.
+
+        Returns:
+            The new dataset.
 
         Raises:
             NotInDryRun: A dry run cannot create datasets.
