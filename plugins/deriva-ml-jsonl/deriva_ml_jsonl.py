@@ -1,4 +1,4 @@
-"""Each news of an execution as one line of JSON, in the file that ``DERIVA_ML_JSONL`` names or in ``news.jsonl``."""
+"""Write the events of executions as JSON lines, to the file ``DERIVA_ML_JSONL`` or to ``news.jsonl`` in each folder."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from deriva_ml_core.plugins import hookimpl
 
 @hookimpl
 def status_changed(execution: ExecutionInfo, update: StatusUpdate) -> None:
-    """Write the status, its words and numbers."""
+    """Write the status, its message and its metrics."""
     _append_event("status_changed", execution, "update", update)
 
 
 @hookimpl
 def asset_registered(execution: ExecutionInfo, asset: StagedAsset) -> None:
-    """Write which file was staged."""
+    """Write the staged file."""
     _append_event("asset_registered", execution, "asset", asset)
 
 
 @hookimpl
 def outputs_uploaded(execution: ExecutionInfo, report: UploadReport) -> None:
-    """Write what was sent and what was not."""
+    """Write the uploaded files and those that were not."""
     _append_event("outputs_uploaded", execution, "report", report)
 
 
@@ -33,10 +33,10 @@ def _append_event(hook: str, execution: ExecutionInfo, name: str, value: FrozenM
     file = _output_file(execution)
     if file is None:
         return
-    # NaN and Infinity, as of a loss that diverged, are no JSON: they become null
-    told = json.loads(value.model_dump_json(), parse_constant=lambda _: None)
-    news = {"time": datetime.now(UTC).isoformat(), "hook": hook, "execution": execution.rid, name: told}
-    line = json.dumps(news, ensure_ascii=False) + "\n"
+    # NaN and Infinity, as of a diverged loss, are not valid JSON; they become null
+    content = json.loads(value.model_dump_json(), parse_constant=lambda _: None)
+    event = {"time": datetime.now(UTC).isoformat(), "hook": hook, "execution": execution.rid, name: content}
+    line = json.dumps(event, ensure_ascii=False) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:

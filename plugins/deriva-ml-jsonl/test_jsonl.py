@@ -1,4 +1,4 @@
-"""What deriva_ml_jsonl writes, line by line."""
+"""The lines that deriva_ml_jsonl writes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SENT = Asset(rid="1-5", table="Model", filename="a.pt", url="/hatrac/Model/0.a.p
 
 @pytest.fixture
 def execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecutionInfo:
-    """An execution that works in a folder of its own, with nothing said in the environment."""
+    """An execution with its own working folder; DERIVA_ML_JSONL is not set."""
     monkeypatch.delenv("DERIVA_ML_JSONL", raising=False)
     return ExecutionInfo(
         rid="1-4A2C", url="file:///catalog#1-4A2C", status=Status.running, working_dir=tmp_path / "run"
@@ -32,8 +32,8 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def test_every_news_is_a_line(execution: ExecutionInfo) -> None:
-    """A status, a staged file and an upload give three lines in news.jsonl, each complete."""
+def test_one_line_per_event(execution: ExecutionInfo) -> None:
+    """A status, a staged file and an upload give three complete lines in news.jsonl."""
     update = StatusUpdate(
         status=Status.running, message="Epoch 3/10", time=NOON, progress=Progress(epoch=3, metrics={"loss": 0.21})
     )
@@ -42,15 +42,15 @@ def test_every_news_is_a_line(execution: ExecutionInfo) -> None:
     deriva_ml_jsonl.asset_registered(execution, STAGED)
     deriva_ml_jsonl.outputs_uploaded(execution, report)
     assert execution.working_dir is not None
-    told, staged, uploaded = read_lines(execution.working_dir / "news.jsonl")
-    assert (told["hook"], told["execution"]) == ("status_changed", "1-4A2C")
-    assert StatusUpdate.model_validate(told["update"]) == update
+    status, staged, uploaded = read_lines(execution.working_dir / "news.jsonl")
+    assert (status["hook"], status["execution"]) == ("status_changed", "1-4A2C")
+    assert StatusUpdate.model_validate(status["update"]) == update
     assert StagedAsset.model_validate(staged["asset"]) == STAGED
     assert UploadReport.model_validate(uploaded["report"]) == report
 
 
-def test_a_diverged_loss_is_null(execution: ExecutionInfo) -> None:
-    """A metric that is not a number leaves a line that every JSON reader takes."""
+def test_nan_becomes_null(execution: ExecutionInfo) -> None:
+    """A metric that is NaN gives a line that every JSON parser reads."""
     lost = StatusUpdate(status=Status.running, time=NOON, progress=Progress(metrics={"loss": float("nan")}))
     deriva_ml_jsonl.status_changed(execution, lost)
     assert execution.working_dir is not None
@@ -59,7 +59,7 @@ def test_a_diverged_loss_is_null(execution: ExecutionInfo) -> None:
 
 
 def test_one_file_for_all(execution: ExecutionInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DERIVA_ML_JSONL names one file for all executions; its folder is made."""
+    """DERIVA_ML_JSONL names one file for all executions; its folder is created."""
     monkeypatch.setenv("DERIVA_ML_JSONL", str(tmp_path / "logs" / "all.jsonl"))
     other = execution.model_copy(update={"rid": "1-4A2D"})
     for record in (execution, other):
@@ -69,22 +69,24 @@ def test_one_file_for_all(execution: ExecutionInfo, tmp_path: Path, monkeypatch:
     assert not execution.working_dir.exists()
 
 
-def test_no_folder_no_file(execution: ExecutionInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An execution whose working folder is elsewhere leaves no file in the current one."""
+def test_no_file_without_a_working_folder(
+    execution: ExecutionInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An execution without a working folder here writes no file."""
     monkeypatch.chdir(tmp_path)
     deriva_ml_jsonl.asset_registered(execution.model_copy(update={"working_dir": None}), STAGED)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lines_never_mix(execution: ExecutionInfo) -> None:
-    """Many writers at once leave whole lines, all of them."""
+def test_lines_do_not_mix(execution: ExecutionInfo) -> None:
+    """Concurrent writers leave complete lines only."""
     long = StatusUpdate(status=Status.running, message="x" * 20_000, time=NOON)
 
-    def tell() -> None:
+    def write_lines() -> None:
         for _ in range(20):
             deriva_ml_jsonl.status_changed(execution, long)
 
-    writers = [threading.Thread(target=tell) for _ in range(4)]
+    writers = [threading.Thread(target=write_lines) for _ in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:

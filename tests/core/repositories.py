@@ -1,4 +1,4 @@
-"""Real git repositories for tests, untouched by the settings of whoever runs them."""
+"""Real git repositories for tests, independent of the user's git settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REMOTE = "https://github.com/org/repo.git"
 
 @dataclass(frozen=True)
 class Repository:
-    """A work tree, made by git itself."""
+    """A work tree of a real repository."""
 
     root: Path
 
@@ -22,7 +22,7 @@ class Repository:
         return done.stdout.decode().strip()
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Write a file and its folders."""
+        """Write a file and create its folders."""
         file = self.root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -40,12 +40,12 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def hash(self, file: Path) -> str:
-        """What ``git hash-object`` prints."""
+        """Return what ``git hash-object`` prints."""
         return self.git("hash-object", str(file))
 
 
 def make_repository(root: Path, remote: str | None = REMOTE) -> Repository:
-    """Make a repository without a commit."""
+    """Create a repository without a commit."""
     root.mkdir(parents=True, exist_ok=True)
     repository = Repository(root.resolve())
     repository.git("init", "-q", "-b", "main")

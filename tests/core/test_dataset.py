@@ -1,4 +1,4 @@
-"""Datasets: their members, how they lie in one another, and what is refused."""
+"""Datasets: members, nesting, and refused changes."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ def rids(rows: list[dict[str, object]]) -> list[object]:
     return [row["RID"] for row in rows]
 
 
-def test_a_dataset_knows_what_it_was_made_with(connection: Connection, dataset: Dataset) -> None:
-    """A dataset that is looked up has the record id, description and types that it was made with."""
+def test_lookup_returns_what_was_created(connection: Connection, dataset: Dataset) -> None:
+    """lookup_dataset returns the RID, description and types of the creation."""
     found = lookup_dataset(connection, dataset.dataset_rid)
     assert found.rid == dataset.rid
     assert found.description == "Photographs"
     assert found.dataset_types == ("Augmented", "Training")
 
 
-def test_an_unknown_dataset_type_is_refused(connection: Connection) -> None:
-    """An unknown type is an error that names the known ones, and leaves no dataset behind."""
+def test_unknown_dataset_type_is_refused(connection: Connection) -> None:
+    """The error lists the known types, and no dataset is created."""
     with pytest.raises(UnknownTerm, match=r"'Trianing'.*Training"):
         create_dataset(connection, dataset_types=["Trianing"])
     assert find_datasets(connection) == []
 
 
-def test_dataset_types_come_and_go(connection: Connection, dataset: Dataset) -> None:
-    """A type can be added and taken away, any number of times; an unknown one is refused."""
+def test_add_and_remove_dataset_types(connection: Connection, dataset: Dataset) -> None:
+    """A type can be added and removed repeatedly; an unknown one is refused."""
     for _ in range(2):
         dataset.add_dataset_type("Testing")
         dataset.remove_dataset_type("Augmented")
@@ -73,7 +73,7 @@ def test_dataset_types_come_and_go(connection: Connection, dataset: Dataset) -> 
 
 
 def test_find_datasets(connection: Connection, dataset: Dataset) -> None:
-    """Datasets are found with their types, the oldest first; a deleted one is found no more, but can be looked up."""
+    """find_datasets lists datasets with their types, the oldest first; a deleted one can still be looked up."""
     second, third = create_dataset(connection), create_dataset(connection, dataset_types="Testing")
     assert [(each.rid, each.dataset_types) for each in find_datasets(connection)] == [
         (dataset.rid, ("Augmented", "Training")),
@@ -85,15 +85,15 @@ def test_find_datasets(connection: Connection, dataset: Dataset) -> None:
     assert lookup_dataset(connection, second.rid).current_version == "0.1.0"
 
 
-def test_lookup_of_what_is_no_dataset(connection: Connection) -> None:
-    """A record id of another table is an error that names the table."""
+def test_lookup_of_another_table(connection: Connection) -> None:
+    """The RID of another table's row is an error that names the table."""
     (image,) = insert_image_rows(connection, 1)
     with pytest.raises(WrongTable, match=f"{image} is a row of Image"):
         lookup_dataset(connection, image)
 
 
 def test_members_of_several_tables(connection: Connection, dataset: Dataset) -> None:
-    """Record ids of several element tables are sorted to their tables, each listed in the order of adding."""
+    """RIDs of several element tables are grouped by table, each in the order of adding."""
     add = insert_image_rows(connection, 3)
     nested = create_dataset(connection)
     dataset.add_dataset_members([add[2], nested.rid, add[0]])
@@ -104,27 +104,27 @@ def test_members_of_several_tables(connection: Connection, dataset: Dataset) -> 
 
 
 def test_members_by_table(connection: Connection, dataset: Dataset) -> None:
-    """Members may be given by table, and complete rows are listed."""
+    """Members can be passed by table, and complete rows are listed."""
     (rid,) = insert_images(connection, {"a.png": b"bytes"})
     dataset.add_dataset_members({"Image": [rid]})
     assert dataset.list_dataset_members()["Image"] == connection.catalog.select("Image")
 
 
 def test_members_with_a_snapshot(connection: Connection, dataset: Dataset) -> None:
-    """A record id with a snapshot names the same row."""
+    """A RID with a snapshot names the same row."""
     (rid,) = insert_image_rows(connection, 1)
     dataset.add_dataset_members([f"{rid}@{connection.catalog.snapshot()}"])
     assert rids(dataset.list_dataset_members()["Image"]) == [rid]
 
 
 def test_limit(connection: Connection, dataset: Dataset) -> None:
-    """At most as many rows of each table as asked for are listed."""
+    """At most `limit` rows of each table are listed."""
     dataset.add_dataset_members(insert_image_rows(connection, 5))
     assert len(dataset.list_dataset_members(limit=2)["Image"]) == 2
 
 
 def test_unknown_members_are_refused(connection: Connection, dataset: Dataset) -> None:
-    """Record ids that name nothing are an error that names the first few, and nothing is added."""
+    """Unknown RIDs are an error that names the first few, and nothing is added."""
     known = insert_image_rows(connection, 1)
     unknown = [f"9-{number}" for number in range(8)]
     with pytest.raises(UnknownRID, match="9-0, 9-1, 9-2, 9-3, 9-4 and 3 more"):
@@ -134,7 +134,7 @@ def test_unknown_members_are_refused(connection: Connection, dataset: Dataset) -
 
 
 def test_unknown_members_by_table_are_refused(connection: Connection, dataset: Dataset) -> None:
-    """Where the table is said, a record id that names nothing or another table's row is an error that says so."""
+    """With a table, an unknown RID or another table's row is an error, and nothing is added."""
     (rid,) = insert_image_rows(connection, 1)
     with pytest.raises(UnknownRID, match="9-9"):
         dataset.add_dataset_members({"Image": [rid], "Model": ["9-9"]})
@@ -145,21 +145,21 @@ def test_unknown_members_by_table_are_refused(connection: Connection, dataset: D
 
 
 @pytest.mark.parametrize("wrong", ["1 2", "", "1-", "é", "1_2"])
-def test_what_is_no_record_id_is_refused(dataset: Dataset, wrong: str) -> None:
-    """A text that is no record id is an error."""
+def test_invalid_rid_is_refused(dataset: Dataset, wrong: str) -> None:
+    """A text that is not a RID is an error."""
     with pytest.raises(InvalidRID):
         dataset.add_dataset_members([wrong])
 
 
-def test_a_lone_record_id_is_one_member(connection: Connection, dataset: Dataset) -> None:
-    """A text given instead of a list is one record id, not its letters."""
+def test_single_rid_is_one_member(connection: Connection, dataset: Dataset) -> None:
+    """A text instead of a list is one RID, not its letters."""
     (rid,) = insert_image_rows(connection, 1)
     dataset.add_dataset_members(rid)
     assert rids(dataset.list_dataset_members()["Image"]) == [rid]
 
 
 def test_rows_of_other_tables_are_refused(connection: Connection, dataset: Dataset) -> None:
-    """A row of a table that is no element table is an error that names the table and what to call, which helps."""
+    """A row of another table is an error that names the table and the call that makes it an element table."""
     (rid,) = insert_subjects(connection, ["Ada"])
     for members in ([rid], {"Subject": [rid]}):
         with pytest.raises(WrongTable, match=r"Subject.*ml\.add_dataset_element_type\('Subject'\)"):
@@ -170,8 +170,8 @@ def test_rows_of_other_tables_are_refused(connection: Connection, dataset: Datas
     assert rids(dataset.list_dataset_members()["Subject"]) == [rid]
 
 
-def test_an_element_type_that_another_process_added_is_known(connection: Connection, dataset: Dataset) -> None:
-    """A table that became an element table through another connection takes members at once."""
+def test_element_type_added_by_another_connection(connection: Connection, dataset: Dataset) -> None:
+    """A table that another connection made an element table accepts members at once."""
     (rid,) = insert_subjects(connection, ["Ada"])
     other = open_embedded(connection.folder)
     add_dataset_element_type(other, "Subject")
@@ -179,8 +179,8 @@ def test_an_element_type_that_another_process_added_is_known(connection: Connect
     assert rids(dataset.list_dataset_members()["Subject"]) == [rid]
 
 
-def test_element_types_that_cannot_be(connection: Connection) -> None:
-    """A table that does not exist, or whose link would be another table, cannot be an element table."""
+def test_invalid_element_types_are_refused(connection: Connection) -> None:
+    """A missing table, or one whose link table's name is taken, cannot become an element table."""
     with pytest.raises(UnknownTable, match="Subjects"):
         add_dataset_element_type(connection, "Subjects")
     for taken in ("Execution", "Dataset_Type"):
@@ -195,7 +195,7 @@ def test_members_of_an_unknown_table(dataset: Dataset) -> None:
 
 
 def test_nested_datasets(connection: Connection, dataset: Dataset) -> None:
-    """Members of nested datasets are listed on request, each once, and children and parents at any depth."""
+    """Members of nested datasets are listed on request, each once; children and parents at any depth."""
     train, test, inner = (create_dataset(connection) for _ in range(3))
     a, b, c = insert_image_rows(connection, 3)
     inner.add_dataset_members([a])
@@ -212,8 +212,8 @@ def test_nested_datasets(connection: Connection, dataset: Dataset) -> None:
     assert {each.rid for each in inner.list_dataset_parents(recurse=True)} == {train.rid, dataset.rid}
 
 
-def test_a_nested_dataset_is_as_its_parents_version_had_it(connection: Connection, dataset: Dataset) -> None:
-    """A parent's version holds what its nested datasets held then, not what they hold now."""
+def test_parent_version_preserves_nested_members(connection: Connection, dataset: Dataset) -> None:
+    """A parent's version lists the members that its nested datasets had then."""
     nested = create_dataset(connection)
     first, second = insert_image_rows(connection, 2)
     nested.add_dataset_members([first])
@@ -225,8 +225,8 @@ def test_a_nested_dataset_is_as_its_parents_version_had_it(connection: Connectio
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
-def test_a_cycle_is_refused(connection: Connection, dataset: Dataset, depth: int) -> None:
-    """A dataset cannot contain itself at any depth, and what was given with it is not added either."""
+def test_cycle_is_refused(connection: Connection, dataset: Dataset, depth: int) -> None:
+    """A dataset cannot contain itself at any depth, and the other members are not added either."""
     innermost = dataset
     for _ in range(depth):
         nested = create_dataset(connection)
@@ -239,8 +239,8 @@ def test_a_cycle_is_refused(connection: Connection, dataset: Dataset, depth: int
     assert connection.catalog.select("Dataset_Image") == []
 
 
-def test_a_cycle_that_another_process_made_is_walked_once(connection: Connection, dataset: Dataset) -> None:
-    """Reading ends even where two datasets contain each other."""
+def test_existing_cycle_is_read_once(connection: Connection, dataset: Dataset) -> None:
+    """Reading ends even if two datasets contain each other."""
     other = create_dataset(connection)
     pairs = [(dataset.rid, other.rid), (other.rid, dataset.rid)]
     connection.catalog.insert("Dataset_Dataset", [{"Dataset": a, "Nested_Dataset": b} for a, b in pairs])
@@ -249,8 +249,8 @@ def test_a_cycle_that_another_process_made_is_walked_once(connection: Connection
     assert ancestors(connection.catalog, dataset.rid) == [other.rid]
 
 
-def test_two_that_close_a_circle_at_once(connection: Connection) -> None:
-    """Where two threads put two datasets into each other at the same time, at most one of them succeeds."""
+def test_concurrent_cycle(connection: Connection) -> None:
+    """If two threads put two datasets into each other at once, at most one succeeds."""
     for _ in range(10):
         one, other = create_dataset(connection), create_dataset(connection)
         start = Barrier(2)
@@ -270,8 +270,8 @@ def test_two_that_close_a_circle_at_once(connection: Connection) -> None:
         assert sum(done) < 2
 
 
-def test_many_members_are_paged(connection: Connection, dataset: Dataset) -> None:
-    """Members come in pages of at most the size asked for, all of them, each once, in the order of adding."""
+def test_members_are_paged(connection: Connection, dataset: Dataset) -> None:
+    """Pages have at most the requested size, and list all members once, in the order of adding."""
     add = insert_image_rows(connection, 2500)
     dataset.add_dataset_members(add)
     pages = list(dataset.iterate_dataset_members("Image", page_size=1000))
@@ -279,8 +279,8 @@ def test_many_members_are_paged(connection: Connection, dataset: Dataset) -> Non
     assert [row["RID"] for page in pages for row in page] == add
 
 
-def test_memory_is_flat_while_paging(connection: Connection, dataset: Dataset) -> None:
-    """Reading all pages of a dataset takes no more memory than reading the first ones."""
+def test_paging_uses_constant_memory(connection: Connection, dataset: Dataset) -> None:
+    """Reading all pages takes no more memory than reading the first ones."""
     dataset.add_dataset_members(insert_image_rows(connection, 20_000))
     pages = dataset.iterate_dataset_members("Image", page_size=500)
     next(pages)
@@ -295,8 +295,8 @@ def test_memory_is_flat_while_paging(connection: Connection, dataset: Dataset) -
     assert peak < 1.5 * few
 
 
-def test_a_client_deletes_a_dataset(ml: DerivaML) -> None:
-    """By the dataset or its record id; it is found no more, and can still be looked up."""
+def test_client_deletes_a_dataset(ml: DerivaML) -> None:
+    """delete_dataset takes a dataset or its RID; a deleted dataset can still be looked up."""
     first, second, third = (ml.create_dataset(name) for name in "abc")
     ml.delete_dataset(first)
     ml.delete_dataset(second.rid)

@@ -1,4 +1,4 @@
-"""The versions of datasets: what each promises, whatever happens afterwards and whoever races."""
+"""Versions of datasets: what each preserves, also under concurrent changes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def dataset(connection: Connection) -> Dataset:
     return create_dataset(connection, description="Photographs", dataset_types=["Training"])
 
 
-def execution(connection: Connection) -> str:
-    """An execution's row."""
+def insert_execution(connection: Connection) -> str:
+    """Insert an execution's row and return its RID."""
     catalog = connection.catalog
     workflow, rid = catalog.reserve(2)
     catalog.insert("Workflow", [{"RID": workflow, "Name": "Test", "Workflow_Type": "Training"}])
@@ -44,15 +44,15 @@ def execution(connection: Connection) -> str:
     return rid
 
 
-def test_the_first_version_is_0_1_0(dataset: Dataset) -> None:
-    """A new dataset is version 0.1.0, which holds nothing."""
+def test_first_version_is_0_1_0(dataset: Dataset) -> None:
+    """A new dataset has version 0.1.0, without members."""
     assert dataset.current_version == "0.1.0"
     assert [version.version for version in dataset.dataset_history()] == ["0.1.0"]
     assert not any(dataset.list_dataset_members("0.1.0").values())
 
 
-def test_a_change_of_members_makes_a_minor_version(connection: Connection, dataset: Dataset) -> None:
-    """Adding and deleting members each makes a new minor version, described as asked."""
+def test_changed_members_make_a_minor_version(connection: Connection, dataset: Dataset) -> None:
+    """Adding and removing members each create a new minor version with the given description."""
     rids = insert_image_rows(connection, 3)
     dataset.add_dataset_members(rids, description="Three more")
     dataset.delete_dataset_members(rids[:1])
@@ -65,21 +65,21 @@ def test_a_change_of_members_makes_a_minor_version(connection: Connection, datas
 
 @pytest.mark.parametrize(("part", "expected"), [("major", "1.0.0"), (VersionPart.minor, "0.3.0"), ("patch", "0.2.1")])
 def test_increment_version(connection: Connection, dataset: Dataset, part: str, expected: str) -> None:
-    """increment_version raises the part that is asked for and says what came of it."""
+    """increment_version increments the given part and returns the new version."""
     dataset.add_dataset_members(insert_image_rows(connection, 1))
     assert dataset.increment_version(part, "Checked by hand") == expected == dataset.current_version
     assert dataset.dataset_history()[-1].description == "Checked by hand"
 
 
-def test_an_unknown_part_is_refused(dataset: Dataset) -> None:
-    """A part that no version has is an error that names the three."""
+def test_unknown_part_is_refused(dataset: Dataset) -> None:
+    """The error names the three parts."""
     with pytest.raises(ConfigurationError, match="'major', 'minor', 'patch'"):
         dataset.increment_version("huge")
     assert dataset.current_version == "0.1.0"
 
 
-def test_a_version_never_changes(connection: Connection, dataset: Dataset) -> None:
-    """A version lists the same rows with the same values after rows were changed, added, taken out and deleted."""
+def test_version_never_changes(connection: Connection, dataset: Dataset) -> None:
+    """A version lists the same rows and values after rows are changed, added, removed and deleted."""
     first, second, third = insert_image_rows(connection, 3)
     dataset.add_dataset_members([first, second])
     before = dataset.list_dataset_members("0.2.0")
@@ -95,8 +95,8 @@ def test_a_version_never_changes(connection: Connection, dataset: Dataset) -> No
     assert [(row["RID"], row["Description"]) for row in changed] == [(first, "Changed"), (second, None), (third, None)]
 
 
-def test_without_a_version_the_current_one_is_meant_as_it_was_made(connection: Connection, dataset: Dataset) -> None:
-    """What is listed without a version has the values of the current version, until a new one is made."""
+def test_default_is_the_current_version(connection: Connection, dataset: Dataset) -> None:
+    """Without a version, the values are those of the current version, until a new one is created."""
     (rid,) = insert_image_rows(connection, 1)
     dataset.add_dataset_members([rid])
     connection.catalog.update("Image", [{"RID": rid, "Description": "Later"}])
@@ -106,7 +106,7 @@ def test_without_a_version_the_current_one_is_meant_as_it_was_made(connection: C
 
 
 def test_adding_members_again_changes_nothing(connection: Connection, dataset: Dataset) -> None:
-    """Adding what is a member already, or taking out what is none, makes no version."""
+    """Adding existing members, or removing others, creates no version."""
     rids = insert_image_rows(connection, 2)
     dataset.add_dataset_members(rids)
     dataset.add_dataset_members([*rids, rids[0]])
@@ -115,8 +115,8 @@ def test_adding_members_again_changes_nothing(connection: Connection, dataset: D
     assert dataset.current_version == "0.2.0"
 
 
-def test_members_whose_version_was_never_made_get_one(connection: Connection, dataset: Dataset) -> None:
-    """Where a process died between its members and its version, adding them again makes the version."""
+def test_missing_version_is_created_later(connection: Connection, dataset: Dataset) -> None:
+    """If a process died before it created the version, adding the members again creates it."""
     (rid,) = insert_image_rows(connection, 1)
     connection.catalog.insert("Dataset_Image", [{"Dataset": dataset.rid, "Image": rid}])
     assert not dataset.list_dataset_members()["Image"]
@@ -124,8 +124,8 @@ def test_members_whose_version_was_never_made_get_one(connection: Connection, da
     assert [row["RID"] for row in dataset.list_dataset_members()["Image"]] == [rid]
 
 
-def test_a_version_that_was_never_finished_does_not_count(connection: Connection, dataset: Dataset) -> None:
-    """A version whose maker died before it noted the snapshot is passed over, and its number is not given again."""
+def test_unfinished_version_is_ignored(connection: Connection, dataset: Dataset) -> None:
+    """A version without a snapshot is ignored, and its number is not used again."""
     connection.catalog.insert("Dataset_Version", [{"Dataset": dataset.rid, "Version": "0.2.0"}])
     assert dataset.current_version == "0.1.0"
     with pytest.raises(UnknownVersion):
@@ -134,8 +134,8 @@ def test_a_version_that_was_never_finished_does_not_count(connection: Connection
     assert [version.version for version in dataset.dataset_history()] == ["0.1.0", "0.3.0"]
 
 
-def test_a_version_whose_number_is_none(connection: Connection, dataset: Dataset) -> None:
-    """Where another client wrote a version without an order, the error names the row, and mended all goes on."""
+def test_invalid_version_number(connection: Connection, dataset: Dataset) -> None:
+    """If another client wrote an invalid number, the error names the row; once corrected, all works."""
     (row,) = connection.catalog.select("Dataset_Version", {"Dataset": dataset.rid})
     connection.catalog.update("Dataset_Version", [{"RID": row["RID"], "Version": "1.0"}])
     for ask in (lambda: dataset.current_version, dataset.dataset_history, lambda: dataset.increment_version("patch")):
@@ -145,8 +145,8 @@ def test_a_version_whose_number_is_none(connection: Connection, dataset: Dataset
     assert dataset.current_version == "1.0.0"
 
 
-def test_a_change_makes_versions_of_all_datasets_around(connection: Connection, dataset: Dataset) -> None:
-    """A change of members makes a new version of the parents and of theirs, and of no other dataset."""
+def test_parents_get_new_versions(connection: Connection, dataset: Dataset) -> None:
+    """A change of members creates new versions of all parents, and of no other dataset."""
     parent, grandparent, stranger = (create_dataset(connection) for _ in range(3))
     parent.add_dataset_members([dataset.rid])
     grandparent.add_dataset_members([parent.rid])
@@ -162,8 +162,8 @@ def test_a_change_makes_versions_of_all_datasets_around(connection: Connection, 
     assert [row["RID"] for row in grandparent.list_dataset_members(recurse=True)["Image"]] == [rid]
 
 
-def test_a_parents_version_names_what_changed(connection: Connection, dataset: Dataset) -> None:
-    """The description of a parent's new version names the dataset in it and what happened there."""
+def test_description_of_a_parents_version(connection: Connection, dataset: Dataset) -> None:
+    """The description of a parent's new version names the nested dataset and its change."""
     parent = create_dataset(connection)
     parent.add_dataset_members([dataset.rid])
     dataset.increment_version("major", "Relabelled")
@@ -171,9 +171,9 @@ def test_a_parents_version_names_what_changed(connection: Connection, dataset: D
     assert parent.dataset_history()[-1].description == f"Nested dataset {dataset.rid} has a new version: Relabelled"
 
 
-def test_the_execution_is_noted_with_each_version(connection: Connection) -> None:
-    """Each version made through a dataset that an execution created names the execution; others do not."""
-    maker = execution(connection)
+def test_version_records_its_execution(connection: Connection) -> None:
+    """Versions made through an execution's dataset name the execution; others do not."""
+    maker = insert_execution(connection)
     made = create_dataset(connection, description="Output", execution=maker)
     made.add_dataset_members(insert_image_rows(connection, 1))
     made.increment_version("major")
@@ -181,9 +181,9 @@ def test_the_execution_is_noted_with_each_version(connection: Connection) -> Non
     assert [version.execution for version in made.dataset_history()] == [maker, maker, maker, None]
 
 
-def test_inputs_are_recorded_once_with_their_version(connection: Connection, dataset: Dataset) -> None:
-    """An input is recorded with the version that was current then, and recording it again changes nothing."""
-    reader = execution(connection)
+def test_inputs_are_recorded_once(connection: Connection, dataset: Dataset) -> None:
+    """An input is recorded with the version that was current then; recording it again changes nothing."""
+    reader = insert_execution(connection)
     for _ in range(2):
         spec = record_input(connection, reader, DatasetSpec(rid=dataset.rid))
     assert spec.version == "0.1.0"
@@ -193,7 +193,7 @@ def test_inputs_are_recorded_once_with_their_version(connection: Connection, dat
 
 
 def test_resolve_version(connection: Connection, dataset: Dataset) -> None:
-    """Without a version the current one is meant; an unknown one is an error that names the known ones."""
+    """The default is the current version; an unknown one is an error that names the known ones."""
     dataset.increment_version("minor")
     assert resolve_version(connection, DatasetSpec(rid=dataset.rid, materialize=False)) == DatasetSpec(
         rid=dataset.rid, version="0.2.0", materialize=False
@@ -203,7 +203,7 @@ def test_resolve_version(connection: Connection, dataset: Dataset) -> None:
 
 
 def test_resolve_version_of_no_dataset(connection: Connection) -> None:
-    """A record id of no dataset is an error that says what it is."""
+    """The RID of another table's row is an error that names the table."""
     (image,) = insert_image_rows(connection, 1)
     with pytest.raises(WrongTable, match="row of Image, not of Dataset"):
         resolve_version(connection, DatasetSpec(rid=image))
@@ -211,8 +211,8 @@ def test_resolve_version_of_no_dataset(connection: Connection) -> None:
         resolve_version(connection, DatasetSpec(rid="1-XYZ"))
 
 
-def test_a_snapshot_in_the_record_id_means_its_version(connection: Connection, dataset: Dataset) -> None:
-    """A dataset cited with a snapshot is the version that it had then."""
+def test_rid_with_snapshot_selects_the_version(connection: Connection, dataset: Dataset) -> None:
+    """A RID with a snapshot selects the version that was current then."""
     dataset.increment_version("minor")
     cited = f"{dataset.rid}@{dataset.dataset_history()[-1].snapshot}"
     between = f"{dataset.rid}@{connection.catalog.snapshot()}"
@@ -221,15 +221,15 @@ def test_a_snapshot_in_the_record_id_means_its_version(connection: Connection, d
         assert resolve_version(connection, DatasetSpec(rid=rid)).version == "0.2.0"
 
 
-def test_the_datasets_row_names_its_current_version(connection: Connection, dataset: Dataset) -> None:
+def test_row_names_the_current_version(connection: Connection, dataset: Dataset) -> None:
     """Other clients find the current version in Dataset.Version."""
     dataset.increment_version("major")
     row = connection.catalog.select("Dataset", {"RID": dataset.rid})[0]
     assert row["Version"] == dataset.dataset_history()[-1].rid
 
 
-def test_values_of_every_kind_are_kept(connection: Connection, dataset: Dataset) -> None:
-    """A version's rows of a plain table keep their numbers and truth values."""
+def test_values_of_plain_tables(connection: Connection, dataset: Dataset) -> None:
+    """A version preserves numbers and booleans of a plain table's rows."""
     (rid,) = insert_subjects(connection, ["Ada"])
     connection.catalog.update("Subject", [{"RID": rid, "Age": 36, "Weight": 0.1, "Ill": False}])
     add_dataset_element_type(connection, "Subject")
@@ -239,8 +239,8 @@ def test_values_of_every_kind_are_kept(connection: Connection, dataset: Dataset)
     assert (row["Age"], row["Weight"], row["Ill"]) == (36, 0.1, False)
 
 
-def test_threads_racing_on_one_dataset(connection: Connection, dataset: Dataset) -> None:
-    """Eight threads that change a dataset at once all succeed, each with its version, and the last has all members."""
+def test_concurrent_threads(connection: Connection, dataset: Dataset) -> None:
+    """Threads that change a dataset at once all succeed, and the last version has all members."""
     rids = insert_image_rows(connection, 16)
 
     def add(number: int) -> None:
@@ -270,8 +270,8 @@ for rid in rids:
 """
 
 
-def test_processes_racing_on_one_dataset(connection: Connection, dataset: Dataset) -> None:
-    """Two processes that add members in turn each find their own at once, and at the end all are there."""
+def test_concurrent_processes(connection: Connection, dataset: Dataset) -> None:
+    """Two processes that add members each see their own at once, and in the end all are there."""
     parent = create_dataset(connection)
     parent.add_dataset_members([dataset.rid])
     rids = insert_image_rows(connection, 20)
@@ -287,8 +287,8 @@ def test_processes_racing_on_one_dataset(connection: Connection, dataset: Datase
     assert dataset.current_version == "0.21.0"
 
 
-def test_a_long_history_is_not_read(connection: Connection, dataset: Dataset) -> None:
-    """The current version of a dataset with many versions is right, though only the newest are read."""
+def test_long_history(connection: Connection, dataset: Dataset) -> None:
+    """The current version of a dataset with many versions is correct, though only the newest are read."""
     catalog = connection.catalog
     snapshot = dataset.dataset_history()[0].snapshot
     rows = [{"Dataset": dataset.rid, "Version": f"0.{n}.0", "Snapshot": snapshot} for n in range(2, 2000)]

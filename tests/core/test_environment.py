@@ -1,4 +1,4 @@
-"""The description of the environment: true, JSON, and made without importing anything heavy."""
+"""The environment snapshot: correct, JSON, and created without importing heavy packages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from deriva_ml_core.plugins.builtin.environment import describe_environment
 
 def test_this_process() -> None:
     """Version, platform, host, folder, arguments and processors are those of this process, as JSON."""
-    described = describe_environment({})
-    assert json.loads(json.dumps(described)) == described
+    environment = describe_environment({})
+    assert json.loads(json.dumps(environment)) == environment
     expected = {
         "platform": platform.platform(),
         "hostname": socket.gethostname(),
@@ -29,23 +29,23 @@ def test_this_process() -> None:
         "argv": sys.argv,
         "processors": os.cpu_count(),
     }
-    assert {name: described[name] for name in expected} == expected
-    assert described["python"]["version"] == platform.python_version()  # type: ignore[index, call-overload]
-    assert described["memory_bytes"] > 0  # type: ignore[operator]
+    assert {name: environment[name] for name in expected} == expected
+    assert environment["python"]["version"] == platform.python_version()  # type: ignore[index, call-overload]
+    assert environment["memory_bytes"] > 0  # type: ignore[operator]
 
 
-def test_the_packages_are_those_that_are_installed() -> None:
-    """Names and versions agree with the packages' own metadata."""
-    described = describe_environment({})["packages"]
+def test_installed_packages() -> None:
+    """Names and versions agree with the packages' metadata."""
+    environment = describe_environment({})["packages"]
     expected = {
         re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower(): distribution.version
         for distribution in reversed(list(importlib.metadata.distributions()))
     }
-    assert described == expected
+    assert environment == expected
 
 
-def test_the_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two installed versions the one that is imported is named; other files say nothing."""
+def test_first_package_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two installed versions, the importable one is recorded; other folders are ignored."""
     for folder, version in (("one", "1.0"), ("two", "2.0")):
         (tmp_path / folder / f"Some.Pack_age-{version}.dist-info").mkdir(parents=True)
         monkeypatch.syspath_prepend(str(tmp_path / folder))
@@ -57,9 +57,9 @@ def test_the_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "nothing" not in packages
 
 
-def test_only_chosen_variables_are_kept() -> None:
-    """What changes a run or says where it ran is kept, the rest of the environment is nobody's business."""
-    kept = {
+def test_recorded_variables() -> None:
+    """Variables that affect a run or identify where it ran are recorded; others are not."""
+    recorded = {
         "CUDA_VISIBLE_DEVICES": "0",
         "SLURM_JOB_ID": "1",
         "DERIVA_ML_HOME": "/x",
@@ -75,7 +75,7 @@ def test_only_chosen_variables_are_kept() -> None:
         "LC_ALL": "C",
         "TZ": "UTC",
     }
-    left = {
+    ignored = {
         "DERIVA_ML_EXECUTIONS": "{}",
         "HOME": "/root",
         "EDITOR": "vi",
@@ -85,11 +85,11 @@ def test_only_chosen_variables_are_kept() -> None:
         "CITY": "z",
         "MY_CUDA_X": "z",
     }
-    assert describe_environment({**kept, **left})["variables"] == dict(sorted(kept.items()))
+    assert describe_environment({**recorded, **ignored})["variables"] == dict(sorted(recorded.items()))
 
 
-def test_a_folder_that_is_gone(tmp_path: Path) -> None:
-    """A process whose working folder was removed is described too."""
+def test_deleted_working_directory(tmp_path: Path) -> None:
+    """A process whose working directory was deleted is described too."""
     code = (
         "import os, sys; from deriva_ml_core.plugins.builtin.environment import describe_environment\n"
         "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
@@ -100,7 +100,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    """No framework is loaded to describe it."""
+    """No framework is imported for the description."""
     code = (
         "import sys; from deriva_ml_core.plugins.builtin.environment import describe_environment\n"
         "describe_environment({})\n"
@@ -110,8 +110,8 @@ def test_nothing_heavy_is_imported() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_torch_that_is_there_is_not_started() -> None:
-    """With torch imported CUDA stays as it was, so that the process can still fork workers that use it."""
+def test_cuda_is_not_initialized() -> None:
+    """With torch imported, CUDA stays uninitialized, so that the process can still fork workers that use it."""
     torch = pytest.importorskip("torch")
     started = torch.cuda.is_initialized()
     gpus = describe_environment({})["gpus"]

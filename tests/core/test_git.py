@@ -1,4 +1,4 @@
-"""Where git says that a file's code is: URL, checksum, version, and what it warns about."""
+"""Locating a file's code with git: URL, checksum, version and warnings."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ WEB = "https://github.com/org/repo"
 
 
 @contextmanager
-def nothing_said() -> Iterator[None]:
-    """No warning at all."""
+def no_warnings() -> Iterator[None]:
+    """Turn every warning into an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
 
 
-def source_of(file: Path) -> SourceCode:
-    """The source of a script that has nothing to be warned about."""
-    with nothing_said():
+def source_without_warnings(file: Path) -> SourceCode:
+    """Return the source of a script, and fail on a warning."""
+    with no_warnings():
         return file_source(file, "script", {})
 
 
@@ -78,8 +78,8 @@ def source_of(file: Path) -> SourceCode:
         ("", None),
     ],
 )
-def test_a_remote_becomes_a_web_address(address: str, expected: str | None) -> None:
-    """Every way to write a remote gives one https address without names and tokens, or none."""
+def test_web_url(address: str, expected: str | None) -> None:
+    """Every form of a remote gives one https address without names and tokens, or None."""
     assert web_url(address) == expected
 
 
@@ -91,8 +91,8 @@ SAFE = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.
     SAFE,
     st.sampled_from(["https://{}:{}@host.org/o/r.git", "ssh://{}:{}@host.org/o/r", "http://{}:{}@host.org/o/r"]),
 )
-def test_no_login_survives_in_an_address(user: str, password: str, form: str) -> None:
-    """Whatever a user's name and password are, the address is the same."""
+def test_web_url_has_no_credentials(user: str, password: str, form: str) -> None:
+    """User name and password do not affect the web address."""
     assert web_url(form.format(user, password)) == "https://host.org/o/r"
 
 
@@ -106,18 +106,18 @@ def test_no_login_survives_in_an_address(user: str, password: str, form: str) ->
         ("https://bitbucket.org/o/r", "https://bitbucket.org/o/r/src/abc/a%20b/%C3%A9%23%3F.py"),
     ],
 )
-def test_each_host_has_its_own_file_address(remote: str, expected: str) -> None:
-    """GitHub's form for GitHub and unknown hosts, GitLab's and Bitbucket's own, with the path quoted."""
+def test_blob_url(remote: str, expected: str) -> None:
+    """GitHub's form is used for GitHub and unknown hosts; GitLab and Bitbucket have their own; the path is quoted."""
     assert blob_url(remote, "abc", "a b/é#?.py") == expected
 
 
-def test_a_committed_script(repository: Repository) -> None:
-    """URL with the last commit that touched the file, git's own hash, version by git, and no warning."""
+def test_committed_script(repository: Repository) -> None:
+    """The URL has the last commit that changed the file, the checksum is git's hash, and there is no warning."""
     script = repository.write("src/train.py", "print(1)\n")
     commit = repository.commit()
     repository.write("README", "later")
     repository.commit()
-    assert source_of(script) == SourceCode(
+    assert source_without_warnings(script) == SourceCode(
         url=f"{WEB}/blob/{commit}/src/train.py",
         checksum=repository.hash(script),
         version=repository.git("describe", "--always"),
@@ -127,8 +127,8 @@ def test_a_committed_script(repository: Repository) -> None:
     )
 
 
-def test_the_url_follows_the_file_not_the_branch(repository: Repository) -> None:
-    """Commits and merges that leave the file alone leave its URL alone."""
+def test_url_has_the_commit_of_the_file(repository: Repository) -> None:
+    """Commits and merges that do not change the file do not change its URL."""
     script = repository.write("train.py", "1")
     repository.commit()
     repository.git("checkout", "-q", "-b", "side")
@@ -138,84 +138,86 @@ def test_the_url_follows_the_file_not_the_branch(repository: Repository) -> None
     repository.write("other.py", "3")
     repository.commit()
     repository.git("merge", "-q", "--no-edit", "side")
-    assert source_of(script).url == f"{WEB}/blob/{touched}/train.py"
+    assert source_without_warnings(script).url == f"{WEB}/blob/{touched}/train.py"
 
 
 @pytest.mark.parametrize(
     "name", ["a b/train me.py", "naïve/тест.py", "[a]*?.py", ":(top)x.py", "-x.py", "a'\"b.py", "a%20b.py"]
 )
 def test_any_file_name(repository: Repository, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blanks, other alphabets and what means something to git are but a name, from any working directory."""
+    """File names with spaces, non-ASCII or special characters work, from any working directory."""
     script = repository.write(name, "print(1)\n")
     commit = repository.commit()
     for other in ("axe.py", "x.py", "other.py"):
         repository.write(other, "x")
     repository.commit()
     monkeypatch.chdir("/")
-    source = source_of(script)
+    source = source_without_warnings(script)
     assert source.url == blob_url(WEB, commit, name)
     assert source.checksum == repository.hash(script)
     assert not source.dirty
 
 
-def test_a_script_behind_a_link(repository: Repository, tmp_path: Path) -> None:
-    """A link from elsewhere, and a linked folder, lead to the file itself."""
+def test_script_behind_a_link(repository: Repository, tmp_path: Path) -> None:
+    """A link to the file or to its folder gives the source of the file itself."""
     script = repository.write("train.py", "print(1)\n")
     repository.commit()
     link = tmp_path / "link.py"
     link.symlink_to(script)
     folder = tmp_path / "folder"
     folder.symlink_to(repository.root)
-    assert source_of(link) == source_of(folder / "train.py") == source_of(script)
+    assert (
+        source_without_warnings(link) == source_without_warnings(folder / "train.py") == source_without_warnings(script)
+    )
 
 
-def test_a_worktree(repository: Repository, tmp_path: Path) -> None:
-    """A linked work tree has its own HEAD and the repository's remote."""
+def test_worktree(repository: Repository, tmp_path: Path) -> None:
+    """A linked worktree has its own HEAD and the repository's remote."""
     repository.write("train.py", "1")
     repository.commit()
     repository.git("worktree", "add", "-q", "-b", "other", str(tmp_path / "tree"))
     tree = Repository(tmp_path / "tree")
     script = tree.write("train.py", "2")
     commit = tree.commit()
-    source = source_of(script)
+    source = source_without_warnings(script)
     assert source.url == f"{WEB}/blob/{commit}/train.py"
     assert source.repository == tree.root
 
 
-def test_a_submodule(repository: Repository, tmp_path: Path) -> None:
-    """A file of a submodule is found in the submodule's own repository."""
+def test_submodule(repository: Repository, tmp_path: Path) -> None:
+    """A file of a submodule belongs to the submodule's repository."""
     inner = make_repository(tmp_path / "inner")
     inner.write("train.py", "1")
     commit = inner.commit()
     repository.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(inner.root), "lib")
     repository.git("-C", "lib", "remote", "set-url", "origin", "git@gitlab.com:group/lib.git")
     repository.commit()
-    source = source_of(repository.root / "lib" / "train.py")
+    source = source_without_warnings(repository.root / "lib" / "train.py")
     assert source.url == f"https://gitlab.com/group/lib/-/blob/{commit}/train.py"
     assert source.repository == repository.root / "lib"
 
 
 def test_another_remote_than_origin(repository: Repository) -> None:
-    """Without an origin the other remote counts; with one, origin does."""
+    """Without ``origin`` another remote is used; with it, ``origin`` is."""
     script = repository.write("train.py", "1")
     commit = repository.commit()
     repository.git("remote", "add", "another", "https://example.org/a/b")
-    assert source_of(script).url == f"{WEB}/blob/{commit}/train.py"
+    assert source_without_warnings(script).url == f"{WEB}/blob/{commit}/train.py"
     repository.git("remote", "remove", "origin")
-    assert source_of(script).url == f"https://example.org/a/b/blob/{commit}/train.py"
+    assert source_without_warnings(script).url == f"https://example.org/a/b/blob/{commit}/train.py"
 
 
-def test_a_shortened_remote_is_spelled_out(repository: Repository, git_settings: Path) -> None:
-    """``url.….insteadOf`` is followed, and a token that it brings in is taken out."""
+def test_insteadof_is_applied(repository: Repository, git_settings: Path) -> None:
+    """``url.….insteadOf`` is applied, and a token in it is removed."""
     repository.git("remote", "set-url", "origin", "gh:org/repo.git")
     git_settings.write_text(git_settings.read_text() + '[url "https://bob:tok@github.com/"]\n\tinsteadOf = gh:\n')
     script = repository.write("train.py", "1")
     commit = repository.commit()
-    assert source_of(script).url == f"{WEB}/blob/{commit}/train.py"
+    assert source_without_warnings(script).url == f"{WEB}/blob/{commit}/train.py"
 
 
-def test_a_shallow_clone(repository: Repository, tmp_path: Path) -> None:
-    """With one commit to look at, that one is named."""
+def test_shallow_clone(repository: Repository, tmp_path: Path) -> None:
+    """In a clone with one commit, the URL has that commit."""
     repository.write("train.py", "1")
     repository.commit()
     repository.write("other.py", "1")
@@ -225,11 +227,11 @@ def test_a_shallow_clone(repository: Repository, tmp_path: Path) -> None:
     )
     clone = Repository(tmp_path / "clone")
     clone.git("remote", "set-url", "origin", "https://github.com/org/repo.git")
-    assert source_of(clone.root / "train.py").url == f"{WEB}/blob/{head}/train.py"
+    assert source_without_warnings(clone.root / "train.py").url == f"{WEB}/blob/{head}/train.py"
 
 
-def test_a_treeless_clone_asks_no_server(repository: Repository, tmp_path: Path) -> None:
-    """Where the history of folders was not fetched, HEAD is named and nothing is fetched, though it could be."""
+def test_treeless_clone_fetches_nothing(repository: Repository, tmp_path: Path) -> None:
+    """In a clone without trees the URL has HEAD, and nothing is fetched."""
     repository.git("config", "uploadpack.allowFilter", "true")
     repository.git("config", "uploadpack.allowAnySHA1InWant", "true")
     repository.write("src/train.py", "1")
@@ -249,26 +251,26 @@ def test_a_treeless_clone_asks_no_server(repository: Repository, tmp_path: Path)
     subprocess.run(command, check=True)
     clone = Repository(tmp_path / "clone")
     clone.git("remote", "add", "origin", "https://github.com/org/repo.git")
-    before = contents(clone.root)
-    assert source_of(clone.root / "src" / "train.py").url == f"{WEB}/blob/{head}/src/train.py"
-    assert contents(clone.root) == before
+    before = read_all_files(clone.root)
+    assert source_without_warnings(clone.root / "src" / "train.py").url == f"{WEB}/blob/{head}/src/train.py"
+    assert read_all_files(clone.root) == before
 
 
-def test_a_dirty_script(repository: Repository) -> None:
-    """A changed file is warned about once, by name; the URL is of the commit, the checksum of the file as it is."""
+def test_dirty_script(repository: Repository) -> None:
+    """A changed file causes one warning; the URL has the last commit, the checksum is the present one."""
     script = repository.write("train.py", "1")
     commit = repository.commit()
     repository.write("train.py", "2")
-    with pytest.warns(DerivaMLWarning, match=r"train\.py differs from its last commit") as said:
+    with pytest.warns(DerivaMLWarning, match=r"train\.py differs from its last commit") as caught:
         source = file_source(script, "script", {})
-    assert len(said) == 1
+    assert len(caught) == 1
     assert source.dirty
     assert source.url == f"{WEB}/blob/{commit}/train.py"
     assert source.checksum == repository.hash(script)
 
 
-def test_a_staged_change_is_dirty(repository: Repository) -> None:
-    """What is added but not committed is not in the commit that the URL names."""
+def test_staged_change_is_dirty(repository: Repository) -> None:
+    """A change that is added but not committed is dirty."""
     script = repository.write("train.py", "1")
     repository.commit()
     repository.write("train.py", "2")
@@ -277,32 +279,32 @@ def test_a_staged_change_is_dirty(repository: Repository) -> None:
         assert file_source(script, "script", {}).dirty
 
 
-def test_another_file_is_no_dirt(repository: Repository) -> None:
-    """Only this file counts."""
+def test_other_files_do_not_make_it_dirty(repository: Repository) -> None:
+    """Changes of other files do not count."""
     script = repository.write("train.py", "1")
     repository.write("other.py", "1")
     repository.commit()
     repository.write("other.py", "2")
     repository.write("new.py", "2")
-    assert not source_of(script).dirty
+    assert not source_without_warnings(script).dirty
 
 
 @pytest.mark.parametrize("ignored", [True, False])
-def test_an_untracked_script(repository: Repository, ignored: bool) -> None:
+def test_untracked_script(repository: Repository, ignored: bool) -> None:
     """A file in no commit is recorded by its path, with one warning that says how to commit it."""
     repository.write(".gitignore", "train.py" if ignored else "")
     repository.commit()
     script = repository.write("train.py", "1")
-    with pytest.warns(DerivaMLWarning, match="in no commit of .*git add.*git commit") as said:
+    with pytest.warns(DerivaMLWarning, match="in no commit of .*git add.*git commit") as caught:
         source = file_source(script, "script", {})
-    assert len(said) == 1
+    assert len(caught) == 1
     assert source.dirty
     assert (source.url, source.checksum) == (script.as_uri(), repository.hash(script))
     assert source.repository == repository.root
 
 
-def test_a_removed_and_ignored_script_is_untracked(repository: Repository) -> None:
-    """A file that a commit has taken out of git has no URL, though a commit touched it."""
+def test_removed_script_is_untracked(repository: Repository) -> None:
+    """A file that a commit removed from git has no URL."""
     script = repository.write("train.py", "1")
     repository.commit()
     repository.git("rm", "-q", "--cached", "train.py")
@@ -311,40 +313,40 @@ def test_a_removed_and_ignored_script_is_untracked(repository: Repository) -> No
         assert file_source(script, "script", {}).url == script.as_uri()
 
 
-def test_a_repository_without_commits(repository: Repository) -> None:
-    """Nothing is committed, so the file is recorded by its path."""
+def test_repository_without_commits(repository: Repository) -> None:
+    """Without commits, the file is recorded by its path."""
     script = repository.write("train.py", "1")
-    with pytest.warns(DerivaMLWarning, match="in no commit") as said:
+    with pytest.warns(DerivaMLWarning, match="in no commit") as caught:
         source = file_source(script, "script", {})
-    assert (len(said), source.url, source.version) == (1, script.as_uri(), None)
+    assert (len(caught), source.url, source.version) == (1, script.as_uri(), None)
 
 
-def test_a_repository_without_a_remote(repository: Repository) -> None:
-    """Without a remote the file is recorded by its path, with one warning that says how to add one."""
+def test_repository_without_a_remote(repository: Repository) -> None:
+    """Without a remote, the file is recorded by its path, with one warning that says how to add one."""
     repository.git("remote", "set-url", "origin", "/srv/git/repo.git")
     script = repository.write("train.py", "1")
     repository.commit()
-    with pytest.warns(DerivaMLWarning, match="no remote with a web address.*git remote add") as said:
+    with pytest.warns(DerivaMLWarning, match="no remote with a web address.*git remote add") as caught:
         source = file_source(script, "script", {})
-    assert (len(said), source.url, source.dirty) == (1, script.as_uri(), False)
+    assert (len(caught), source.url, source.dirty) == (1, script.as_uri(), False)
 
 
 def test_no_repository(git_settings: Path, tmp_path: Path) -> None:
-    """Outside git: the path as a URI with its blanks quoted, git's plain hash, one warning, no exception."""
+    """Outside git, the source has the quoted file URI, git's plain hash, and one warning."""
     script = tmp_path / "a b" / "train.py"
     script.parent.mkdir()
     script.write_text("print(1)\n")
-    with pytest.warns(DerivaMLWarning, match="in no git repository.*git init") as said:
+    with pytest.warns(DerivaMLWarning, match="in no git repository.*git init") as caught:
         source = file_source(script, "script", {})
-    assert len(said) == 1
+    assert len(caught) == 1
     assert source.url == f"file://{tmp_path}/a%20b/train.py"
     assert source.checksum == "b917a726c93c2afbd95f2cfca3d3f4cde1313a0e" or len(source.checksum) == 40
     assert source.checksum == subprocess.check_output(["git", "hash-object", str(script)], text=True).strip()
     assert (source.repository, source.dirty, source.version) == (None, False, None)
 
 
-def test_a_bare_repository_is_none(git_settings: Path, tmp_path: Path) -> None:
-    """A file that lies in a bare repository is in no work tree."""
+def test_bare_repository(git_settings: Path, tmp_path: Path) -> None:
+    """A file in a bare repository is in no work tree."""
     subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "bare.git")], check=True)
     script = tmp_path / "bare.git" / "train.py"
     script.write_text("1")
@@ -352,8 +354,8 @@ def test_a_bare_repository_is_none(git_settings: Path, tmp_path: Path) -> None:
         assert file_source(script, "script", {}).repository is None
 
 
-def test_a_broken_repository_is_none(git_settings: Path, tmp_path: Path) -> None:
-    """A folder that only looks like a repository is one to be warned about."""
+def test_broken_repository(git_settings: Path, tmp_path: Path) -> None:
+    """A folder with an invalid ``.git`` counts as no repository, with a warning."""
     script = tmp_path / "broken" / "train.py"
     (tmp_path / "broken" / ".git").mkdir(parents=True)
     (tmp_path / "broken" / ".git" / "HEAD").write_text("nonsense")
@@ -363,28 +365,28 @@ def test_a_broken_repository_is_none(git_settings: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
-def test_a_repository_of_someone_else(repository: Repository) -> None:
-    """Git's refusal is respected, as its settings could run anything; the warning says how to trust the folder."""
+def test_repository_of_another_user(repository: Repository) -> None:
+    """Git's refusal is respected, as the settings could run any command; the warning says how to trust the folder."""
     script = repository.write("train.py", "1")
     repository.commit()
     for path in [repository.root, *repository.root.rglob("*")]:
         os.chown(path, 12345, 12345)
-    with pytest.warns(DerivaMLWarning, match="does not trust.*safe.directory") as said:
+    with pytest.warns(DerivaMLWarning, match="does not trust.*safe.directory") as caught:
         source = file_source(script, "script", {})
-    assert (len(said), source.url, source.repository) == (1, script.as_uri(), None)
+    assert (len(caught), source.url, source.repository) == (1, script.as_uri(), None)
 
 
-def test_no_git_on_this_machine(repository: Repository, tmp_path: Path) -> None:
-    """Without the program the file is recorded by its path, with a warning that says what is missing."""
+def test_git_is_not_installed(repository: Repository, tmp_path: Path) -> None:
+    """Without git, the file is recorded by its path, with a warning."""
     script = repository.write("train.py", "1")
     repository.commit()
     expected = repository.hash(script)
     code = (
         "import os, warnings; from pathlib import Path; from deriva_ml_core.git import file_source\n"
-        "with warnings.catch_warnings(record=True) as said:\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
         "    warnings.simplefilter('always')\n"
         f"    source = file_source(Path({str(script)!r}), 'script', os.environ)\n"
-        "print(source.url, source.checksum, len(said), said[0].message)"
+        "print(source.url, source.checksum, len(caught), caught[0].message)"
     )
     environ = {**os.environ, "PATH": str(tmp_path / "empty")}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
@@ -393,7 +395,7 @@ def test_no_git_on_this_machine(repository: Repository, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trouble", ["dirty", "untracked", "no remote", "no repository"])
 def test_require_clean(repository: Repository, tmp_path: Path, trouble: str) -> None:
-    """``DERIVA_ML_REQUIRE_CLEAN=1`` makes an error of each warning."""
+    """``DERIVA_ML_REQUIRE_CLEAN=1`` turns each warning into an error."""
     script = repository.write("train.py", "1")
     repository.commit()
     assert file_source(script, "script", {"DERIVA_ML_REQUIRE_CLEAN": "1"}).url.startswith(WEB)
@@ -409,13 +411,13 @@ def test_require_clean(repository: Repository, tmp_path: Path, trouble: str) -> 
         file_source(script, "script", {"DERIVA_ML_REQUIRE_CLEAN": "1"})
 
 
-def test_settings_that_change_gits_output(
+def test_git_settings_have_no_effect(
     repository: Repository, git_settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the user's settings nor another repository's environment change the answer."""
+    """Neither the user's settings nor git's environment variables change the result."""
     script = repository.write("é/train.py", "1")
     commit = repository.commit()
-    expected = source_of(script)
+    expected = source_without_warnings(script)
     git_settings.write_text(
         git_settings.read_text()
         + "[color]\n\tui = always\n[core]\n\tquotepath = true\n\tpager = false\n\tfsmonitor = true\n"
@@ -428,23 +430,23 @@ def test_settings_that_change_gits_output(
     monkeypatch.setenv("GIT_INDEX_FILE", str(other.root / "none"))
     monkeypatch.setenv("GIT_GLOB_PATHSPECS", "1")
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    assert source_of(script) == expected
+    assert source_without_warnings(script) == expected
     assert expected.url.endswith(f"/blob/{commit}/%C3%A9/train.py")
 
 
-def test_the_checksum_goes_through_gits_filters(repository: Repository) -> None:
-    """A filter and a line-ending rule change the hash as they change git's own."""
+def test_checksum_applies_git_filters(repository: Repository) -> None:
+    """Filters and line-ending rules change the checksum as they change git's hash."""
     repository.git("config", "filter.upper.clean", "tr a-z A-Z")
     repository.write(".gitattributes", "*.py filter=upper\n*.txt text\n")
     script, text = repository.write("train.py", "print\n"), repository.write("a.txt", "a\r\nb\r\n")
     repository.commit()
     assert blob_hash(script) == repository.hash(script) == repository.git("hash-object", "--stdin", given=b"PRINT\n")
     assert blob_hash(text) == repository.git("hash-object", "--stdin", given=b"a\nb\n")
-    assert not source_of(script).dirty
+    assert not source_without_warnings(script).dirty
 
 
-def test_a_filter_that_is_missing(repository: Repository) -> None:
-    """Where git cannot run a required filter, the checksum is the plain one."""
+def test_missing_filter(repository: Repository) -> None:
+    """If git cannot run a required filter, the checksum is that of the plain bytes."""
     repository.git("config", "filter.lost.clean", "no-such-program")
     repository.git("config", "filter.lost.required", "true")
     script = repository.write("train.py", "print\n")
@@ -452,20 +454,20 @@ def test_a_filter_that_is_missing(repository: Repository) -> None:
     assert blob_hash(script) == repository.git("hash-object", "--no-filters", "train.py")
 
 
-def test_the_declared_version(repository: Repository) -> None:
-    """The nearest pyproject.toml above the file says the version, up to the repository's root."""
+def test_declared_version(repository: Repository) -> None:
+    """The version comes from the nearest pyproject.toml above the file, up to the repository's root."""
     repository.write("pyproject.toml", '[project]\nname = "p"\nversion = "1.2.3"\n')
     repository.write("inner/pyproject.toml", '[project]\nname = "q"\nversion = "4.5.6"\n')
     outer, inner = repository.write("a/train.py", "1"), repository.write("inner/b/train.py", "1")
     (repository.root.parent / "pyproject.toml").write_text('[project]\nname = "r"\nversion = "9"\n')
     repository.commit()
-    assert (source_of(outer).version, source_of(inner).version) == ("1.2.3", "4.5.6")
+    assert (source_without_warnings(outer).version, source_without_warnings(inner).version) == ("1.2.3", "4.5.6")
     (repository.root / "pyproject.toml").write_text("not = [toml")
     repository.git("tag", "v7")
-    assert source_of(outer).version == "v7"
+    assert source_without_warnings(outer).version == "v7"
 
 
-def test_the_version_by_setuptools_scm(repository: Repository) -> None:
+def test_version_by_setuptools_scm(repository: Repository) -> None:
     """A project that uses setuptools-scm has its version, and no version file is written."""
     pytest.importorskip("setuptools_scm")
     repository.write(
@@ -474,26 +476,26 @@ def test_the_version_by_setuptools_scm(repository: Repository) -> None:
     script = repository.write("train.py", "1")
     repository.commit()
     repository.git("tag", "v0.3.1")
-    assert source_of(script).version == "0.3.1"
+    assert source_without_warnings(script).version == "0.3.1"
     assert not (repository.root / "v.py").exists()
     repository.write("other.py", "1")
     repository.commit()
-    assert source_of(script).version.startswith("0.3.2.dev1+g")  # type: ignore[union-attr]
+    assert source_without_warnings(script).version.startswith("0.3.2.dev1+g")  # type: ignore[union-attr]
 
 
-def test_the_version_by_git(repository: Repository) -> None:
-    """Without a declared version git describes the commit by its tag."""
+def test_version_by_git(repository: Repository) -> None:
+    """Without a declared version, git describes the commit by its tag."""
     script = repository.write("train.py", "1")
     repository.commit()
     repository.git("tag", "v1")
-    assert source_of(script).version == "v1"
+    assert source_without_warnings(script).version == "v1"
     repository.write("other.py", "1")
     head = repository.commit()
-    assert source_of(script).version == f"v1-1-g{head[:7]}"
+    assert source_without_warnings(script).version == f"v1-1-g{head[:7]}"
 
 
-def test_the_state_of_a_repository(repository: Repository) -> None:
-    """HEAD, branch, dirt and remote, at each stage of a repository's life."""
+def test_repository_state(repository: Repository) -> None:
+    """HEAD, branch, dirty flag and remote are right at each stage of a repository."""
     empty = repository_state(repository.root)
     assert empty and (empty.head, empty.branch, empty.dirty, empty.remote) == (None, "main", False, WEB)
     repository.write("a", "1")
@@ -510,31 +512,29 @@ def test_the_state_of_a_repository(repository: Repository) -> None:
 
 
 def test_detection_writes_nothing(repository: Repository) -> None:
-    """Not a byte of the repository changes, its index included."""
+    """Detection changes no byte of the repository, including its index."""
     script = repository.write("train.py", "1")
     repository.commit()
     os.utime(script, (1, 1))
-    before = contents(repository.root)
-    source_of(script)
+    before = read_all_files(repository.root)
+    source_without_warnings(script)
     state = repository_state(repository.root)
     assert state
     assert not state.dirty
-    assert contents(repository.root) == before
+    assert read_all_files(repository.root) == before
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    """All files below a folder."""
+def read_all_files(root: Path) -> dict[str, bytes]:
+    """Return the bytes of all files below a folder."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_few_questions_for_a_clean_script(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A clean script of a project that declares its version takes four questions to git."""
+def test_number_of_git_commands(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clean script of a project with a declared version takes four git commands."""
     repository.write("pyproject.toml", '[project]\nname = "p"\nversion = "1"\n')
     script = repository.write("train.py", "1")
     repository.commit()
-    source_of(script)
+    source_without_warnings(script)
     monkeypatch.setenv("GIT_TRACE2_EVENT", str(tmp_path / "trace"))
-    source_of(script)
+    source_without_warnings(script)
     assert (tmp_path / "trace").read_text().count('"event":"start"') == 4

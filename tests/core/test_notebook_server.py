@@ -1,4 +1,4 @@
-"""A real Jupyter server, a real kernel and a real notebook: which notebook it is, and what its code is called."""
+"""Source detection in notebooks, with a real Jupyter server, kernel and notebook."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from jupyter_client.manager import start_new_kernel
 NOTEBOOK = "notes/my train.ipynb"
 CELLS = (
     "import json, warnings\nwarnings.simplefilter('always')\nfrom deriva_ml_core.workflow import Workflow",
-    "with warnings.catch_warnings(record=True) as said:\n"
+    "with warnings.catch_warnings(record=True) as caught:\n"
     "    workflow = Workflow(name='Notebook', workflow_type='Training')\n"
     "print(json.dumps({'url': workflow.url, 'checksum': workflow.checksum, 'version': workflow.version,\n"
-    "    'kind': workflow.source.kind, 'dirty': workflow.source.dirty, 'said': [str(one.message) for one in said]}))",
+    "    'kind': workflow.source.kind, 'dirty': workflow.source.dirty,\n"
+    "    'warnings': [str(one.message) for one in caught]}))",
 )
 
 
-def written(cells: tuple[str, ...] = CELLS, outputs: dict[int, str] | None = None) -> str:
-    """A notebook as Jupyter saves it."""
+def notebook_json(cells: tuple[str, ...] = CELLS, outputs: dict[int, str] | None = None) -> str:
+    """Return a notebook as Jupyter saves it."""
     content = [
         {
             "cell_type": "code",
@@ -63,8 +64,8 @@ class Server:
     runtime: Path
     log: Path
 
-    def ask(self, method: str, path: str, content: object = None) -> Any:
-        """Ask its REST interface, as a browser does."""
+    def request(self, method: str, path: str, content: object = None) -> Any:
+        """Send a request to the server's REST API, as a browser does."""
         request = Request(f"{self.url}{path}", method=method)
         request.add_header("Authorization", f"token {self.token}")
         if content is not None:
@@ -74,9 +75,9 @@ class Server:
             return json.loads(answer.read() or "null")
 
     def open(self, path: str) -> tuple[str, BlockingKernelClient]:
-        """Open a notebook, which starts its kernel; the session's id, and what runs its cells."""
+        """Open a notebook, which starts its kernel; returns the session's id and a client of the kernel."""
         model = {"path": path, "name": Path(path).name, "type": "notebook", "kernel": {"name": "python3"}}
-        session = self.ask("POST", "api/sessions", model)
+        session = self.request("POST", "api/sessions", model)
         client = BlockingKernelClient(connection_file=str(self.runtime / f"kernel-{session['kernel']['id']}.json"))
         client.load_connection_file()
         client.start_channels()
@@ -85,7 +86,7 @@ class Server:
 
 
 def wait_for(client: BlockingKernelClient) -> None:
-    """Wait until a kernel answers; on a busy machine one that misses a heartbeat counts as dead, and is not."""
+    """Wait until a kernel answers, although a busy one that misses a heartbeat counts as dead."""
     end = time.monotonic() + 120
     while True:
         try:
@@ -111,13 +112,13 @@ def run(client: BlockingKernelClient, code: str) -> str:
 
 
 def run_all(client: BlockingKernelClient) -> dict[str, Any]:
-    """Run the notebook's cells and return what its workflow said of itself."""
+    """Run the notebook's cells and return what they print about the workflow."""
     return json.loads([run(client, cell) for cell in CELLS][-1])
 
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Jupyter server on loopback, with another one beside it, and what dead and silent ones have left."""
+    """A Jupyter server on loopback next to a second one, with runtime files of dead and silent servers."""
     folder = tmp_path_factory.mktemp("jupyter")
     (folder / "root").mkdir()
     runtime = folder / "runtime"
@@ -136,7 +137,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for name in ("CONFIG", "DATA"):
         environ[f"JUPYTER_{name}_DIR"] = str(folder / name)
     environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "DERIVA_ML_HOME": str(folder / "home")}
-    # a proxy that is nobody's: the kernel must ask the server directly
+    # a proxy that is unreachable: the kernel must request the server directly
     environ |= {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     for name in [name for name in environ if name.startswith(("DERIVA_ML_W", "DERIVA_ML_N", "DERIVA_MCP", "PYTEST_"))]:
         del environ[name]
@@ -177,7 +178,7 @@ def notebook(jupyter: Server, request: pytest.FixtureRequest, git_settings: Path
     root = Path(json.loads(next(jupyter.runtime.glob("jpserver-*[0-9][0-9]*.json")).read_text())["root_dir"]).parent
     repository = make_repository(root / "root" / request.node.name)
     repository.write("pyproject.toml", '[project]\nname = "p"\nversion = "0.3.1"\n')
-    file = repository.write(NOTEBOOK, written())
+    file = repository.write(NOTEBOOK, notebook_json())
     subprocess.run([sys.executable, "-m", "nbstripout", str(file)], check=True)
     repository.commit()
     return file
@@ -191,8 +192,8 @@ def path_in(notebook: Path) -> str:
     return str(notebook.relative_to(notebook.parents[2]))
 
 
-def test_a_notebook_is_found_by_its_server(jupyter: Server, notebook: Path) -> None:
-    """The kernel's notebook has the URL of its commit, git's hash without outputs, and the same after every run."""
+def test_notebook_is_detected_by_the_server(jupyter: Server, notebook: Path) -> None:
+    """The workflow has the URL of the notebook's commit and its hash without outputs, unchanged by each run."""
     _, client = jupyter.open(path_in(notebook))
     first = run_all(client)
     repository = repository_of(notebook)
@@ -202,10 +203,10 @@ def test_a_notebook_is_found_by_its_server(jupyter: Server, notebook: Path) -> N
         "version": "0.3.1",
         "kind": "notebook",
         "dirty": False,
-        "said": [],
+        "warnings": [],
     }
-    content = json.loads(written(outputs={1: json.dumps(first)}))
-    jupyter.ask(
+    content = json.loads(notebook_json(outputs={1: json.dumps(first)}))
+    jupyter.request(
         "PUT", f"api/contents/{path_in(notebook).replace(' ', '%20')}", {"type": "notebook", "content": content}
     )
     assert repository.git("diff", "--name-only") == NOTEBOOK
@@ -213,48 +214,48 @@ def test_a_notebook_is_found_by_its_server(jupyter: Server, notebook: Path) -> N
     client.stop_channels()
 
 
-def test_the_token_is_in_no_address(jupyter: Server, notebook: Path) -> None:
-    """The servers are asked with the token in a header: their logs name the request without it."""
+def test_token_is_sent_in_a_header(jupyter: Server, notebook: Path) -> None:
+    """The server's log shows the request for sessions without the token."""
     _, client = jupyter.open(path_in(notebook))
     run_all(client)
     client.stop_channels()
-    asked = [line for line in jupyter.log.read_text().splitlines() if "GET" in line and "/api/sessions" in line]
-    assert asked
-    assert not [line for line in asked if jupyter.token in line]
+    requests = [line for line in jupyter.log.read_text().splitlines() if "GET" in line and "/api/sessions" in line]
+    assert requests
+    assert not [line for line in requests if jupyter.token in line]
 
 
-def test_a_changed_notebook_is_dirty(jupyter: Server, notebook: Path) -> None:
-    """Changed code gives another checksum and one warning that names the notebook."""
+def test_changed_notebook_is_dirty(jupyter: Server, notebook: Path) -> None:
+    """Changed code gives another checksum, and one warning that names the notebook."""
     repository = repository_of(notebook)
     _, client = jupyter.open(path_in(notebook))
     clean = run_all(client)
-    notebook.write_text(written((*CELLS, "1 + 1")))
+    notebook.write_text(notebook_json((*CELLS, "1 + 1")))
     dirty = run_all(client)
     client.stop_channels()
     assert dirty["dirty"]
     assert dirty["url"] == clean["url"]
     assert dirty["checksum"] not in (clean["checksum"], repository.hash(notebook))
-    assert [str(notebook) in said and "differs" in said for said in dirty["said"]] == [True]
+    assert [str(notebook) in text and "differs" in text for text in dirty["warnings"]] == [True]
 
 
-def test_a_renamed_notebook(jupyter: Server, notebook: Path) -> None:
-    """The server's word counts, not the name that the kernel was started with, though that file is still there."""
+def test_renamed_notebook(jupyter: Server, notebook: Path) -> None:
+    """The server's path counts, not the name that the kernel was started with, even if the old file exists."""
     session, client = jupyter.open(path_in(notebook))
     before = run_all(client)
     copy = notebook.with_name("copy.ipynb")
-    copy.write_text(written((*CELLS, "'a copy'")))
+    copy.write_text(notebook_json((*CELLS, "'a copy'")))
     path = str(copy.relative_to(notebook.parents[2]))
-    jupyter.ask("PATCH", f"api/sessions/{session}", {"path": path, "name": copy.name, "type": "notebook"})
+    jupyter.request("PATCH", f"api/sessions/{session}", {"path": path, "name": copy.name, "type": "notebook"})
     after = run_all(client)
     client.stop_channels()
     assert before["url"].endswith("/my%20train.ipynb")
     assert after["url"] == copy.as_uri()
-    assert "in no commit" in after["said"][0]
+    assert "in no commit" in after["warnings"][0]
 
 
 @pytest.fixture
-def lonely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingKernelClient]:
-    """A kernel that no server has started."""
+def kernel_without_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingKernelClient]:
+    """A kernel that no server started."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     (tmp_path / "runtime").mkdir()
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
@@ -265,27 +266,27 @@ def lonely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocking
     kernel.shutdown_kernel(now=True)
 
 
-def test_without_a_server(lonely: BlockingKernelClient, tmp_path: Path) -> None:
-    """Nobody knows the notebook: one warning says what to set, and each of these then counts."""
-    found = run_all(lonely)
+def test_without_a_server(kernel_without_server: BlockingKernelClient, tmp_path: Path) -> None:
+    """One warning says which variables to set; each of them then names the source."""
+    found = run_all(kernel_without_server)
     assert (found["url"], found["checksum"], found["kind"]) == ("", "", "interactive")
-    (said,) = found["said"]
+    (warning,) = found["warnings"]
     for variable in ("DERIVA_ML_NOTEBOOK_PATH", "DERIVA_ML_WORKFLOW_URL", "DERIVA_ML_WORKFLOW_CHECKSUM"):
-        assert variable in said
+        assert variable in warning
     named = {name: tmp_path / f"{name}.ipynb" for name in ("session", "code", "path")}
     for name, file in named.items():
-        file.write_text(written((name,)))
-    run(lonely, f"import os; os.environ['JPY_SESSION_NAME'] = {str(named['session'])!r}")
-    assert run_all(lonely)["url"] == named["session"].as_uri()
-    run(lonely, f"__vsc_ipynb_file__ = {str(named['code'])!r}")
-    assert run_all(lonely)["url"] == named["code"].as_uri()
-    run(lonely, f"os.environ['DERIVA_ML_NOTEBOOK_PATH'] = {str(named['path'])!r}")
-    found = run_all(lonely)
+        file.write_text(notebook_json((name,)))
+    run(kernel_without_server, f"import os; os.environ['JPY_SESSION_NAME'] = {str(named['session'])!r}")
+    assert run_all(kernel_without_server)["url"] == named["session"].as_uri()
+    run(kernel_without_server, f"__vsc_ipynb_file__ = {str(named['code'])!r}")
+    assert run_all(kernel_without_server)["url"] == named["code"].as_uri()
+    run(kernel_without_server, f"os.environ['DERIVA_ML_NOTEBOOK_PATH'] = {str(named['path'])!r}")
+    found = run_all(kernel_without_server)
     assert (found["url"], found["kind"]) == (named["path"].as_uri(), "notebook")
-    run(lonely, "os.environ['DERIVA_ML_WORKFLOW_URL'] = 'https://example.org/x'")
-    run(lonely, "os.environ['DERIVA_ML_WORKFLOW_CHECKSUM'] = 'abc'")
-    found = run_all(lonely)
-    assert (found["url"], found["checksum"], found["kind"], found["said"]) == (
+    run(kernel_without_server, "os.environ['DERIVA_ML_WORKFLOW_URL'] = 'https://example.org/x'")
+    run(kernel_without_server, "os.environ['DERIVA_ML_WORKFLOW_CHECKSUM'] = 'abc'")
+    found = run_all(kernel_without_server)
+    assert (found["url"], found["checksum"], found["kind"], found["warnings"]) == (
         "https://example.org/x",
         "abc",
         "environment",
@@ -293,11 +294,13 @@ def test_without_a_server(lonely: BlockingKernelClient, tmp_path: Path) -> None:
     )
 
 
-def test_require_clean_in_an_unknown_notebook(lonely: BlockingKernelClient) -> None:
-    """A notebook that nobody knows is an error where the environment asks for clean code."""
-    run(lonely, "import os; os.environ['DERIVA_ML_REQUIRE_CLEAN'] = '1'; " + CELLS[0].replace("\n", "; "))
+def test_require_clean_in_an_unknown_notebook(kernel_without_server: BlockingKernelClient) -> None:
+    """With ``DERIVA_ML_REQUIRE_CLEAN=1``, an unknown notebook is an error."""
+    run(
+        kernel_without_server, "import os; os.environ['DERIVA_ML_REQUIRE_CLEAN'] = '1'; " + CELLS[0].replace("\n", "; ")
+    )
     printed = run(
-        lonely,
+        kernel_without_server,
         "from deriva_ml_core.errors import NotReproducible\n"
         "try:\n    Workflow(name='a', workflow_type='Training')\n"
         "except NotReproducible as error:\n    print(error)",
@@ -305,11 +308,11 @@ def test_require_clean_in_an_unknown_notebook(lonely: BlockingKernelClient) -> N
     assert "DERIVA_ML_NOTEBOOK_PATH" in printed
 
 
-def test_a_script_that_is_named_in_a_notebook(lonely: BlockingKernelClient, tmp_path: Path) -> None:
-    """``Workflow(script=…)`` stands above the notebook."""
+def test_explicit_script_in_a_notebook(kernel_without_server: BlockingKernelClient, tmp_path: Path) -> None:
+    """``Workflow(script=…)`` takes precedence over the notebook."""
     script = tmp_path / "train.py"
     script.write_text("1")
-    run(lonely, CELLS[0])
-    run(lonely, "warnings.simplefilter('ignore')")
+    run(kernel_without_server, CELLS[0])
+    run(kernel_without_server, "warnings.simplefilter('ignore')")
     code = f"workflow = Workflow(name='a', workflow_type='Training', script={str(script)!r}); print(workflow.url)"
-    assert run(lonely, code).strip() == script.as_uri()
+    assert run(kernel_without_server, code).strip() == script.as_uri()

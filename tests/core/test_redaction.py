@@ -1,4 +1,4 @@
-"""Secrets are found by name and by form, and what only looks alike is left."""
+"""Redaction: secrets are detected by name and by form, and similar text is left alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PLAIN_NAMES = [
     *("secretary", "cookiecutter", "learning_rate", "PATH", "LANG", "", "pattern", "pat", "spat", "patience"),
 ]
 
-# none is a working secret; they are put together here so that no scanner of this repository takes them for one
+# none is a real secret; they are assembled here so that secret scanners do not report this file
 FORMS = {
     "GitHub token": "ghp_" + "a1B2" * 9,
     "GitHub fine token": "github_pat_" + "11ABCDEFG0" * 4,
@@ -81,21 +81,21 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-def test_a_secret_is_known_by_its_name(name: str) -> None:
-    """The value under a secret's name is replaced, and the mark says which it was."""
+def test_secret_name_is_redacted(name: str) -> None:
+    """The value under a secret's name is replaced, and the replacement names it."""
     assert is_secret_name(name)
     assert redact({name: "hunter2"}) == {name: f"[redacted: {name}]"}
 
 
 @pytest.mark.parametrize("name", PLAIN_NAMES)
-def test_a_name_that_only_looks_alike_is_left(name: str) -> None:
-    """What a model or a platform calls token, key or session keeps its value."""
+def test_similar_name_is_kept(name: str) -> None:
+    """A name such as ``max_tokens`` or ``primary_key`` keeps its value."""
     assert redact({name: "value"}) == {name: "value"}
 
 
 @pytest.mark.parametrize("secret", FORMS.values(), ids=FORMS.keys())
-def test_a_secret_is_known_by_its_form(secret: str) -> None:
-    """A known form is replaced anywhere in a text, under any name, and a change that holds it is not kept."""
+def test_secret_form_is_redacted(secret: str) -> None:
+    """A known form is replaced anywhere in a text, and a diff that holds it counts as secret."""
     text = f"before {secret} after"
     assert secret not in redact_text(text)
     assert redact_text(text).startswith("before [redacted: ")
@@ -105,8 +105,8 @@ def test_a_secret_is_known_by_its_form(secret: str) -> None:
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_harmless_text_is_left(text: str) -> None:
-    """What people and programs write about a run stays as it is, and is no reason to leave a file out."""
+def test_harmless_text_is_kept(text: str) -> None:
+    """Ordinary text about a run stays unchanged, and a diff with it does not count as secret."""
     assert redact({"text": text}) == {"text": text}
     assert not has_secret(f"+{text}\n")
 
@@ -134,8 +134,8 @@ def test_harmless_text_is_left(text: str) -> None:
         ("logger.api_key=hunter2 max_epochs=3", "hunter2", "max_epochs=3"),
     ],
 )
-def test_a_secret_within_a_text_is_taken_out(text: str, secret: str, left: str) -> None:
-    """Only the secret goes; the text around it stays."""
+def test_only_the_secret_in_a_text_is_redacted(text: str, secret: str, left: str) -> None:
+    """Only the secret is replaced; the text around it stays."""
     assert secret not in redact_text(text)
     assert left in redact_text(text)
 
@@ -152,8 +152,8 @@ def test_a_secret_within_a_text_is_taken_out(text: str, secret: str, left: str) 
         ["train.py", "+logger.token=hunter2", "--lr", "0.1"],
     ],
 )
-def test_a_command_line_is_redacted(arguments: list[str]) -> None:
-    """An option of a secret's name loses its value, in the same argument or in the next, and no other does."""
+def test_command_line_is_redacted(arguments: list[str]) -> None:
+    """An option with a secret's name loses its value, in the same or the next argument; other options keep theirs."""
     redacted = redact({"argv": arguments})
     assert "hunter2" not in json.dumps(redacted)
     assert "[redacted: " in json.dumps(redacted)
@@ -161,21 +161,21 @@ def test_a_command_line_is_redacted(arguments: list[str]) -> None:
     assert redacted["argv"][-2:] == ["--lr", "0.1"]  # type: ignore[index, call-overload]
 
 
-def test_an_option_without_a_value_takes_nothing_with_it() -> None:
-    """A flag that only sounds like a secret leaves the option after it."""
+def test_flag_without_value_is_kept() -> None:
+    """A flag with a name like a secret's leaves the next option unchanged."""
     assert redact(["--use-auth-token", "--lr", "0.1"]) == ["--use-auth-token", "--lr", "0.1"]
 
 
-def test_everything_under_a_secret_name_is_redacted() -> None:
-    """Parts of a credential are hidden at any depth; what says only whether there is one stays."""
+def test_nested_values_under_a_secret_name_are_redacted() -> None:
+    """Texts and numbers under a secret's name are replaced at any depth; booleans and None stay."""
     value = {"credentials": {"user": "bob", "pin": 1234, "set": True, "other": None, "list": ["a", "b"], "empty": ""}}
     mark = "[redacted: credentials]"
     hidden = {"user": mark, "pin": mark, "set": True, "other": None, "list": [mark, mark], "empty": ""}
     assert redact(value) == {"credentials": hidden}
 
 
-def test_numbers_and_switches_keep_their_types() -> None:
-    """What is no text and no secret passes unchanged."""
+def test_other_values_keep_their_types() -> None:
+    """Values that are neither text nor secret are unchanged."""
     value = {"lr": 0.1, "epochs": 3, "debug": True, "seed": None, "sizes": [1, 2, {"a": 3}], "use_auth_token": True}
     assert redact(value) == value
 
@@ -197,8 +197,8 @@ def test_numbers_and_switches_keep_their_types() -> None:
     ],
 )
 @pytest.mark.parametrize("sign", ["+", "-", " "])
-def test_a_literal_secret_in_a_program_is_found(line: str, sign: str) -> None:
-    """A literal under a secret's name makes a change one that is not kept, whichever side of it the literal is on."""
+def test_literal_secret_in_a_program_is_detected(line: str, sign: str) -> None:
+    """A literal under a secret's name is detected in added, removed and context lines of a diff."""
     assert has_secret(f"@@ -1 +1 @@\n{sign}{line}\n", "train.py")
 
 
@@ -230,14 +230,14 @@ def test_a_literal_secret_in_a_program_is_found(line: str, sign: str) -> None:
         "key = 'accuracy'",
     ],
 )
-def test_a_program_that_only_speaks_of_secrets_is_kept(line: str) -> None:
-    """Reading, naming or describing a secret is not holding one."""
+def test_program_without_literal_secret_is_kept(line: str) -> None:
+    """Code that reads, names or describes a secret does not count as holding one."""
     assert not has_secret(f"+{line}\n", "train.py")
 
 
 @pytest.mark.parametrize("file", [".env", "conf/db.yaml", "settings.toml", "run.sh", ".env.local"])
 def test_settings_need_no_quotes(file: str) -> None:
-    """In settings, a word after a secret's name is a literal."""
+    """In settings files, an unquoted word after a secret's name is a literal."""
     assert has_secret("+DB_PASSWORD=correcthorse\n", file)
     assert not has_secret("+DB_PASSWORD=correcthorse\n", "notes.py")
     assert not has_secret("+DB_PASSWORD=${PASSWORD}\n", file)
@@ -247,14 +247,14 @@ def test_settings_need_no_quotes(file: str) -> None:
 @pytest.mark.parametrize(
     "name", [".env", ".env.local", "a/.netrc", "id_rsa", "tls/server.pem", "server.KEY", ".pypirc"]
 )
-def test_a_file_of_secrets_is_known_by_its_name(name: str) -> None:
-    """Such a file is never kept, whatever is in it."""
+def test_secret_file_is_detected_by_name(name: str) -> None:
+    """Files such as ``.env`` and ``id_rsa`` count as secret, whatever they contain."""
     assert is_secret_file(name)
 
 
 @pytest.mark.parametrize("name", [".env.example", "train.py", "keys.py", "environment.yml", ".envoy", "id_rsa.pub"])
-def test_other_files_are_not_taken_for_secrets(name: str) -> None:
-    """A name that only looks alike says nothing."""
+def test_similar_file_name_is_not_secret(name: str) -> None:
+    """Files with similar names, such as ``.env.example``, do not count as secret."""
     assert not is_secret_file(name)
 
 
@@ -268,14 +268,14 @@ ALPHABET = string.ascii_letters + string.digits + " _-.,:/@?&=%'\"{}[]\\\n"
     st.sampled_from(["{}={}", '"{}": "{}"', "{} = '{}'"]),
     st.text(ALPHABET),
 )
-def test_nothing_around_a_secret_saves_it(before: str, name: str, form: str, after: str) -> None:
-    """An assigned secret is taken out of any text that sets it off by a blank."""
+def test_surrounding_text_does_not_hide_a_secret(before: str, name: str, form: str, after: str) -> None:
+    """An assigned secret is replaced in any surrounding text that a blank separates from it."""
     assert PLANTED not in redact_text(f"{before}\n{form.format(name, PLANTED)}\n{after}")
 
 
 @given(st.text(ALPHABET), st.text(string.ascii_letters + "%!$&*+,;=._~-"), st.text(ALPHABET))
-def test_no_password_stays_in_a_url(before: str, user: str, after: str) -> None:
-    """A URL's password goes, whatever the user's name and the text around it."""
+def test_password_in_a_url_is_redacted(before: str, user: str, after: str) -> None:
+    """A URL's password is replaced, whatever the user name and the surrounding text."""
     assert PLANTED not in redact_text(f"{before} https://{user}:{PLANTED}@host/path {after}")
 
 
@@ -289,15 +289,15 @@ values = st.recursive(
 
 
 @given(values)
-def test_redaction_is_done_once(value: object) -> None:
-    """Redacting again changes nothing, and what comes out is what JSON can hold, with the same keys."""
+def test_redaction_is_idempotent(value: object) -> None:
+    """Redacting again changes nothing, and the result is JSON with the same keys."""
     redacted = redact(value)  # type: ignore[arg-type]
     assert redact(redacted) == redacted
     assert json.loads(json.dumps(redacted)) == redacted
 
 
-def test_a_long_text_takes_no_long_time() -> None:
-    """A long text without a break is looked through in time that grows with its length, not with its square."""
+def test_redaction_time_is_linear() -> None:
+    """The time for a long text without breaks grows linearly with its length."""
     for text in ("a" * 2**18, "ab=" * 2**16, "://" * 2**16, "token=" * 2**15, "eyJ" * 2**16):
         assert len(redact_text(text)) > 0
         has_secret(text)
@@ -312,8 +312,8 @@ def test_a_long_text_takes_no_long_time() -> None:
         ("network={tokens: 3, layers: [1, 2]}", "network={tokens: 3, layers: [1, 2]}"),
     ],
 )
-def test_a_mapping_in_an_override(word: str, shown: str) -> None:
-    """Hydra's overrides write mappings without quotes; a program's own braces are left as they are."""
+def test_mapping_in_an_override(word: str, shown: str) -> None:
+    """Secrets in unquoted mappings of Hydra overrides are replaced; braces in a program are left alone."""
     assert redact([word]) == [shown]
     assert redact([shown]) == [shown]
     assert redact_text("call({token: value})") == "call({token: value})"

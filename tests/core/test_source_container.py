@@ -1,4 +1,4 @@
-"""The source of a run in a container is what the image's build has said of itself."""
+"""Source detection in containers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def without(*names: str) -> dict[str, str]:
     return {name: value for name, value in IMAGE.items() if name.removeprefix("DERIVA_MCP_") not in names}
 
 
-def test_an_image() -> None:
-    """URL with the digest, the digest as checksum, the version, and the script for the environment snapshot."""
+def test_image() -> None:
+    """The URL includes the digest, the checksum is the digest, and version and script are recorded."""
     script = Path("/app/train.py")
     expected = SourceCode(
         url="ghcr.io/org/repo@sha256:0123", checksum="sha256:0123", version="1.2.3", path=script, kind="container"
@@ -45,37 +45,37 @@ def test_an_image() -> None:
         (("VERSION",), "ghcr.io/org/repo@sha256:0123", "sha256:0123", None),
     ],
 )
-def test_what_is_not_said(missing: tuple[str, ...], url: str, checksum: str, version: str | None) -> None:
-    """Without a digest the commit is the checksum and the name alone the URL; the rest may be missing too."""
+def test_missing_variables(missing: tuple[str, ...], url: str, checksum: str, version: str | None) -> None:
+    """Without a digest, the checksum is the commit and the URL the name; other variables may be missing too."""
     source = detect_source(None, without(*missing))
     assert source
     assert (source.url, source.checksum, source.version) == (url, checksum, version)
 
 
-def test_an_image_that_says_nothing() -> None:
-    """Neither digest nor commit: one warning, an error where the environment asks for clean code."""
+def test_image_without_digest_and_commit() -> None:
+    """Without digest and commit there is one warning, or an error if clean code is required."""
     environ = without("IMAGE_DIGEST", "GIT_COMMIT")
-    with pytest.warns(DerivaMLWarning, match="DERIVA_MCP_IMAGE_DIGEST") as said:
+    with pytest.warns(DerivaMLWarning, match="DERIVA_MCP_IMAGE_DIGEST") as caught:
         source = detect_source(None, environ)
     assert source
-    assert (len(said), source.url, source.checksum) == (1, "ghcr.io/org/repo", "")
+    assert (len(caught), source.url, source.checksum) == (1, "ghcr.io/org/repo", "")
     with pytest.raises(NotReproducible):
         detect_source(None, {**environ, "DERIVA_ML_REQUIRE_CLEAN": "1"})
 
 
 @pytest.mark.parametrize(
-    ("said", "inside"),
+    ("value", "inside"),
     [("true", True), ("TRUE", True), (" True ", True), ("1", True), ("false", False), ("0", False), ("", False)],
 )
-def test_only_where_it_is_said(said: str, inside: bool) -> None:
-    """Outside a container nobody answers, whatever else is set."""
-    assert (detect_source(None, {**IMAGE, "DERIVA_MCP_IN_DOCKER": said}) is not None) is inside
+def test_only_inside_a_container(value: str, inside: bool) -> None:
+    """Outside a container the plugin returns None, whatever else is set."""
+    assert (detect_source(None, {**IMAGE, "DERIVA_MCP_IN_DOCKER": value}) is not None) is inside
     assert detect_source(None, without("IN_DOCKER")) is None
 
 
 @pytest.mark.parametrize("prefix", ["OCI_IMAGE", "ORG_OPENCONTAINERS_IMAGE"])
-def test_an_image_that_repeats_its_labels(prefix: str) -> None:
-    """Where our own variables are silent, the labels of the OCI specification count, as images repeat them."""
+def test_oci_label_variables(prefix: str) -> None:
+    """Variables with the labels of the OCI specification are used if the DERIVA_MCP variables are not set."""
     environ = {
         "DERIVA_MCP_IN_DOCKER": "true",
         f"{prefix}_REVISION": "abcdef",
@@ -89,21 +89,21 @@ def test_an_image_that_repeats_its_labels(prefix: str) -> None:
     named = detect_source(None, {**environ, f"{prefix}_REF_NAME": "ghcr.io/org/repo", "IMAGE_DIGEST": "sha256:0123"})
     assert named
     assert (named.url, named.checksum) == ("ghcr.io/org/repo@sha256:0123", "sha256:0123")
-    ours = detect_source(None, {**environ, **IMAGE})
-    assert ours
-    assert (ours.url, ours.checksum) == ("ghcr.io/org/repo@sha256:0123", "sha256:0123")
+    source = detect_source(None, {**environ, **IMAGE})
+    assert source
+    assert (source.url, source.checksum) == ("ghcr.io/org/repo@sha256:0123", "sha256:0123")
 
 
-def test_what_a_build_did_not_know() -> None:
-    """``unknown``, which many builds write where they know nothing, names no commit."""
+def test_unknown_values_are_ignored() -> None:
+    """``unknown``, which many builds write for a missing value, is ignored."""
     environ = {"DERIVA_MCP_IN_DOCKER": "true", "DERIVA_MCP_GIT_COMMIT": "unknown", "OCI_IMAGE_REVISION": "abcdef"}
     source = detect_source(None, environ)
     assert source
     assert source.checksum == "abcdef"
 
 
-def test_a_notebook_in_a_container(tmp_path: Path) -> None:
-    """The notebook that runs is known by its variable, for the environment snapshot; the workflow is the image."""
+def test_notebook_in_a_container(tmp_path: Path) -> None:
+    """The notebook's variable sets the path; the workflow is still the image."""
     notebook = tmp_path / "a.ipynb"
     notebook.write_text("{}")
     source = detect_source(None, {**IMAGE, "DERIVA_ML_NOTEBOOK_PATH": str(notebook)})
@@ -114,34 +114,34 @@ def test_a_notebook_in_a_container(tmp_path: Path) -> None:
 DOCKERFILE = Path(__file__).parents[2] / "examples" / "container" / "Dockerfile"
 
 
-def instructions(text: str) -> list[tuple[str, str]]:
-    """A Dockerfile's instructions with their words, continued lines joined, comments left out."""
+def parse_dockerfile(text: str) -> list[tuple[str, str]]:
+    """Parse a Dockerfile's instructions, with continued lines joined and comments removed."""
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     joined = "\n".join(lines).replace("\\\n", " ")
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip())]
 
 
-def built(text: str, arguments: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """What a build with these arguments puts into the image's environment and its labels."""
-    known, kept = {}, {"ENV": {}, "LABEL": {}}
-    for word, rest in instructions(text):
+def simulate_build(text: str, arguments: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the environment and the labels of an image built with these arguments."""
+    known, result = {}, {"ENV": {}, "LABEL": {}}
+    for word, rest in parse_dockerfile(text):
         if word == "ARG":
             name, _, default = rest.partition("=")
             known[name] = arguments.get(name, default)
-        elif word in kept:
+        elif word in result:
             for name, value in (part.split("=", 1) for part in shlex.split(rest)):
-                kept[word][name] = Template(value).substitute(known)
+                result[word][name] = Template(value).substitute(known)
     assert set(arguments) <= set(known), "each build argument is one that the file takes"
-    return kept["ENV"], kept["LABEL"]
+    return result["ENV"], result["LABEL"]
 
 
-def test_the_example_of_a_dockerfile() -> None:
-    """Built as its own comment says, the image's environment gives the workflow, and its labels say the same."""
+def test_example_dockerfile() -> None:
+    """Built as its comment says, the example's environment identifies the workflow, and its labels agree."""
     text = DOCKERFILE.read_text(encoding="utf-8")
     arguments = dict(re.findall(r'--build-arg (\w+)="?([^\s"]+(?:\([^)]*\))?)', text))
     assert set(arguments) == {"IMAGE_NAME", "VERSION", "GIT_COMMIT", "GIT_SOURCE"}
     arguments |= {"GIT_COMMIT": "0123abcd"}
-    environ, labels = built(text, arguments)
+    environ, labels = simulate_build(text, arguments)
     script = Path("/app/train.py")
     source = detect_source(script, environ)
     assert source
@@ -161,9 +161,9 @@ def test_the_example_of_a_dockerfile() -> None:
     }
 
 
-def test_each_variable_of_the_example_is_read() -> None:
-    """The Dockerfile sets no variable that nobody reads."""
-    environ, _ = built(DOCKERFILE.read_text(encoding="utf-8"), {})
+def test_example_sets_only_known_variables() -> None:
+    """The example Dockerfile sets no variable that the plugin does not read."""
+    environ, _ = simulate_build(DOCKERFILE.read_text(encoding="utf-8"), {})
     read = {
         *container.NAME_VARIABLES,
         *container.DIGEST_VARIABLES,

@@ -1,4 +1,4 @@
-"""The notebook detector outside a kernel: it speaks for notebooks only."""
+"""Source detection for notebooks outside a kernel."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NOTEBOOK = {
 
 
 def test_not_in_a_kernel(tmp_path: Path) -> None:
-    """A script is left to the script detector, and so is an interactive session without a kernel."""
+    """A script, and an interactive session without a kernel, are left to other plugins."""
     assert detect_source(tmp_path / "train.py", {}) is None
     assert detect_source(None, {"DERIVA_ML_NOTEBOOK_PATH": str(tmp_path / "a.ipynb")}) is None
 
 
-def test_a_notebook_that_is_named(repository: Repository) -> None:
+def test_explicit_notebook(repository: Repository) -> None:
     """``Workflow(script=notebook)`` has the checksum of the stripped notebook, whatever its outputs."""
     file = repository.write("a b.ipynb", json.dumps(NOTEBOOK))
     subprocess.run([sys.executable, "-m", "nbstripout", str(file)], check=True)
@@ -43,8 +43,8 @@ def test_a_notebook_that_is_named(repository: Repository) -> None:
     assert detect_source(file, {}) == source
 
 
-def test_a_notebook_that_was_committed_with_outputs(repository: Repository) -> None:
-    """Compared in stripped form, a notebook that only ran is clean."""
+def test_notebook_committed_with_outputs(repository: Repository) -> None:
+    """A notebook that only ran is clean, as it is compared without outputs."""
     file = repository.write("a.ipynb", json.dumps(NOTEBOOK))
     repository.commit()
     before = detect_source(file, {})
@@ -64,19 +64,19 @@ def test_a_notebook_that_was_committed_with_outputs(repository: Repository) -> N
 
 
 @pytest.mark.parametrize("url", ["http://localhost:port/", "http://[::1/", "file:///etc/", ""])
-def test_an_address_that_is_none(url: str) -> None:
-    """What a torn runtime file names as a server's address is passed over."""
+def test_invalid_server_address(url: str) -> None:
+    """An invalid address in a runtime file is ignored."""
     assert _fetch_sessions(url, "") is None
 
 
-@pytest.mark.parametrize("said", [None, 3, {"message": "Forbidden"}, [None, {"kernel": None, "path": "a.ipynb"}]])
-def test_a_stranger_at_a_servers_port(said: object) -> None:
-    """What is no list of sessions names no notebook, and raises nothing."""
-    assert list(_paths_for_kernel(said, "k")) == []
+@pytest.mark.parametrize("response", [None, 3, {"message": "Forbidden"}, [None, {"kernel": None, "path": "a.ipynb"}]])
+def test_unexpected_response_of_a_server(response: object) -> None:
+    """A response that is not a list of sessions names no notebook."""
+    assert list(_paths_for_kernel(response, "k")) == []
 
 
 def test_sessions_of_old_and_new_servers() -> None:
-    """The path stands at the session, and at its notebook in servers of old."""
+    """The path is read from the session, or from its notebook as old servers send it."""
     new, old = {"path": "a.ipynb"}, {"path": "", "notebook": {"path": "b.ipynb"}}
     sessions = [{"kernel": {"id": name}, **session} for name in ("k", "l") for session in (new, old)]
     assert list(_paths_for_kernel(sessions, "k")) == ["a.ipynb", "b.ipynb"]

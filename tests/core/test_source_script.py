@@ -1,4 +1,4 @@
-"""Which file is the user's running one, and what the script detector makes of it: real processes throughout."""
+"""Detection of the running script, in real processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*command: str, folder: Path, stdin: str = "", **environ: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of the user's with a module that asks, and a script that asks through it."""
+    """A user's folder with a module that calls running_script, and a script that uses it."""
     (tmp_path / "my work" / "pkg").mkdir(parents=True)
     root = tmp_path / "my work"
     (root / "asking.py").write_text(ASK)
@@ -42,37 +42,37 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_script(folder: Path) -> None:
-    """``python x.py``: that file, by its full path, also where another module asks and the working folder changed."""
+def test_script(folder: Path) -> None:
+    """``python x.py`` gives that file's full path, also after a change of directory."""
     assert run(sys.executable, "train.py", folder=folder) == str(folder / "train.py")
     (folder / "move.py").write_text("import os; os.chdir('/')\nimport train; train.main()\n")
     assert run(sys.executable, "move.py", folder=folder) == str(folder / "move.py")
 
 
-def test_a_module(folder: Path) -> None:
-    """``python -m package`` and ``python -m package.x``: the module's own file."""
+def test_module(folder: Path) -> None:
+    """``python -m package`` and ``python -m package.x`` give the module's file."""
     assert run(sys.executable, "-m", "pkg", folder=folder) == str(folder / "pkg" / "__main__.py")
     assert run(sys.executable, "-m", "pkg.inner", folder=folder) == str(folder / "pkg" / "inner.py")
 
 
-def test_a_link_stays_a_link(folder: Path, tmp_path: Path) -> None:
-    """A plugin is told the name that the user called."""
+def test_link_is_not_resolved(folder: Path, tmp_path: Path) -> None:
+    """A script that is started through a link is recorded by the link's path."""
     (tmp_path / "link.py").symlink_to(folder / "train.py")
     assert run(sys.executable, "link.py", folder=tmp_path, PYTHONPATH=str(folder)) == str(tmp_path / "link.py")
 
 
 def test_under_a_profiler(folder: Path) -> None:
-    """Behind a module of the standard library it is the script that this runs."""
+    """Under a module of the standard library, the script that it runs is detected."""
     assert run(sys.executable, "-m", "cProfile", "-o", "prof", "train.py", folder=folder) == str(folder / "train.py")
 
 
-def test_a_line_of_code_that_runs_a_file(folder: Path) -> None:
-    """``python -c``: the first of the user's files that is called."""
+def test_python_c(folder: Path) -> None:
+    """With ``python -c``, the first of the user's files that is called is detected."""
     assert run(sys.executable, "-c", "import train; train.main()", folder=folder) == str(folder / "train.py")
 
 
-def test_a_console_script(folder: Path, tmp_path: Path) -> None:
-    """Behind a console stub it is the user's module, never the stub."""
+def test_console_script(folder: Path, tmp_path: Path) -> None:
+    """Behind a console script, the user's module is detected."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     python, stub = tmp_path / "venv/bin/python", tmp_path / "venv/bin/my-train"
     stub.write_text("import train; train.main()\n")
@@ -80,14 +80,14 @@ def test_a_console_script(folder: Path, tmp_path: Path) -> None:
     assert run(str(python), str(stub), folder=tmp_path, PYTHONPATH=paths) == str(folder / "train.py")
 
 
-def test_an_executable_without_an_ending(folder: Path) -> None:
-    """A script of the user's own needs no ``.py``."""
+def test_script_without_suffix(folder: Path) -> None:
+    """A user's script needs no ``.py``."""
     (folder / "go").write_text("import train; train.main()\n")
     assert run(sys.executable, "go", folder=folder) == str(folder / "go")
 
 
-def test_no_installed_package_is_the_users(folder: Path, tmp_path: Path) -> None:
-    """A module of site-packages that is run with ``-m`` is nobody's script; what it calls of the user's is."""
+def test_installed_package_is_ignored(folder: Path, tmp_path: Path) -> None:
+    """A module of site-packages that runs with ``-m`` is ignored; the user's file that it calls is detected."""
     site = tmp_path / "lib" / "site-packages"
     site.mkdir(parents=True)
     (site / "tool.py").write_text(
@@ -99,14 +99,14 @@ def test_no_installed_package_is_the_users(folder: Path, tmp_path: Path) -> None
     assert run(sys.executable, "-m", "tool", "x", folder=tmp_path, PYTHONPATH=both) == str(folder / "train.py")
 
 
-def test_an_interactive_session(folder: Path) -> None:
-    """Typed code has no file, though it calls modules that have."""
+def test_interactive_session(folder: Path) -> None:
+    """An interactive session has no file, although it calls modules that have one."""
     assert run(sys.executable, "-i", "-q", folder=folder, stdin="import train\ntrain.main()\n") == "None"
     assert run(sys.executable, "-", folder=folder, stdin=f"{ASK}print(ask())\n") == "None"
 
 
-def test_a_spawned_worker(folder: Path) -> None:
-    """A process that multiprocessing has spawned belongs to the same script."""
+def test_spawned_worker(folder: Path) -> None:
+    """A process that multiprocessing spawned has the same script."""
     (folder / "parent.py").write_text(
         "import multiprocessing, asking\n"
         "if __name__ == '__main__':\n"
@@ -118,7 +118,7 @@ def test_a_spawned_worker(folder: Path) -> None:
 
 @pytest.mark.parametrize("options", [(), ("-n", "1"), ("--rootdir", "..")])
 def test_under_pytest(folder: Path, options: tuple[str, ...]) -> None:
-    """The test's file, also from a fixture, through a module of the user's, and in a worker process."""
+    """The test's file is detected, also from a fixture, a module of the user, and a worker process."""
     (folder / "conftest.py").write_text(
         "import pytest, asking\n@pytest.fixture\ndef found():\n    return asking.ask()\n"
     )
@@ -137,43 +137,43 @@ def test_under_pytest(folder: Path, options: tuple[str, ...]) -> None:
 
 
 def test_this_test() -> None:
-    """Here it is this file."""
+    """In this test, the file is this one."""
     assert running_script(os.environ) == Path(__file__)
 
 
-def test_a_process_that_a_test_starts(folder: Path) -> None:
-    """A script keeps its own name though it inherits pytest's variables."""
+def test_process_started_by_a_test(folder: Path) -> None:
+    """A script is detected although it inherits pytest's variables."""
     found = run(sys.executable, "train.py", folder=folder, PYTEST_CURRENT_TEST="tests/test_it.py::test_it (call)")
     assert found == str(folder / "train.py")
 
 
-def test_the_standard_library_is_not_the_users(folder: Path) -> None:
-    """Not even a file beside it."""
+def test_standard_library_is_ignored(folder: Path) -> None:
+    """A module of the standard library is not the user's file."""
     assert Path(sysconfig.get_path("stdlib")).is_dir()
     found = run(sys.executable, "-m", "timeit", "-n1", "-r1", "import asking; print(asking.ask())", folder=folder)
     assert found  # timeit prints its own last line
     assert run(sys.executable, "-m", "runpy", "train", folder=folder) == str(folder / "train.py")
 
 
-def test_the_detector_answers_for_a_script(repository: Repository) -> None:
-    """A script's source is what git says of it."""
+def test_plugin_detects_a_script(repository: Repository) -> None:
+    """A script's source is what git reports."""
     script = repository.write("train.py", "1")
     commit = repository.commit()
     source = source_script.detect_source(script, {})
     assert (source.kind, source.url) == ("script", f"https://github.com/org/repo/blob/{commit}/train.py")
 
 
-def test_the_detector_answers_for_no_script() -> None:
-    """Without a file the source is empty, with one warning; an error where the environment asks for clean code."""
-    with pytest.warns(DerivaMLWarning, match="interactive session has no file.*script") as said:
+def test_plugin_without_a_script() -> None:
+    """Without a file, the source is empty with one warning, or an error if clean code is required."""
+    with pytest.warns(DerivaMLWarning, match="interactive session has no file.*script") as caught:
         source = source_script.detect_source(None, {})
-    assert (len(said), source.kind, source.url, source.checksum) == (1, "interactive", "", "")
+    assert (len(caught), source.kind, source.url, source.checksum) == (1, "interactive", "", "")
     with pytest.raises(NotReproducible, match="interactive"):
         source_script.detect_source(None, {"DERIVA_ML_REQUIRE_CLEAN": "true"})
 
 
-def test_a_warning_is_at_the_users_line(folder: Path) -> None:
-    """Python shows the line of the user's script, not one of ours."""
+def test_warning_points_at_the_users_line(folder: Path) -> None:
+    """The warning shows the line of the user's script."""
     (folder / "warned.py").write_text(
         "from deriva_ml_core.workflow import Workflow\n\n\nworkflow = Workflow(name='a', workflow_type='Training')\n"
     )

@@ -20,8 +20,8 @@ def names(exe: Execution) -> list[str]:
     return [f"{asset.table}/{asset.filename}" for asset in exe.staged_assets()]
 
 
-def test_a_new_file_gets_a_path_in_the_working_folder(exe: Execution) -> None:
-    """Method 1: a bare name is a new file, and the folder to write it in is there."""
+def test_new_file_gets_a_path_in_the_working_folder(exe: Execution) -> None:
+    """Method 1: a bare name is a new file, and its folder exists."""
     path = exe.asset_file_path(asset_name="Model", file_name="model.pt")
     assert path.is_relative_to(exe.working_dir)
     assert path.name == "model.pt"
@@ -29,17 +29,15 @@ def test_a_new_file_gets_a_path_in_the_working_folder(exe: Execution) -> None:
     assert names(exe) == ["Model/model.pt"]
 
 
-def test_the_same_new_name_again_gives_the_same_path(exe: Execution) -> None:
-    """Asking twice registers once, also by the path that was handed out, also without repeating the types."""
+def test_same_name_gives_the_same_path(exe: Execution) -> None:
+    """Registering a name or its path again returns the same path, also without the types."""
     path = exe.asset_file_path("Model", "model.pt", asset_types=["Model_File"])
     assert exe.asset_file_path("Model", "model.pt") == path
     assert exe.asset_file_path("Model", path) == path
     assert len(exe.staged_assets()) == 1
 
 
-def test_a_bare_name_is_new_even_if_the_current_folder_has_one(
-    exe: Execution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bare_name_is_a_new_file(exe: Execution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a path with a folder names an existing file."""
     (tmp_path / "model.pt").write_bytes(b"other")
     monkeypatch.chdir(tmp_path)
@@ -48,8 +46,8 @@ def test_a_bare_name_is_new_even_if_the_current_folder_has_one(
     assert exe.asset_file_path("Model", "./model.pt", rename_file="b.pt").read_bytes() == b"other"
 
 
-def test_an_existing_file_is_linked(exe: Execution, tmp_path: Path) -> None:
-    """Method 2 without copying: the original stays the only copy until the upload."""
+def test_existing_file_is_linked(exe: Execution, tmp_path: Path) -> None:
+    """Method 2 without copying: the original is the only copy until the upload."""
     original = tmp_path / "file.png"
     original.write_bytes(b"png")
     path = exe.asset_file_path("Image", str(original))
@@ -57,8 +55,8 @@ def test_an_existing_file_is_linked(exe: Execution, tmp_path: Path) -> None:
     assert path.read_bytes() == b"png"
 
 
-def test_an_existing_file_is_copied_when_asked(exe: Execution, tmp_path: Path) -> None:
-    """Method 2 with copying: what happens to the original afterwards does not matter."""
+def test_existing_file_is_copied(exe: Execution, tmp_path: Path) -> None:
+    """Method 2 with copying: later changes of the original have no effect."""
     original = tmp_path / "file.png"
     original.write_bytes(b"png")
     path = exe.asset_file_path("Image", original, copy_file=True)
@@ -67,15 +65,15 @@ def test_an_existing_file_is_copied_when_asked(exe: Execution, tmp_path: Path) -
     assert not path.is_symlink()
 
 
-def test_a_file_is_renamed(exe: Execution, tmp_path: Path) -> None:
-    """Method 3: the row carries the new name."""
+def test_file_is_renamed(exe: Execution, tmp_path: Path) -> None:
+    """Method 3: the row has the new name."""
     original = tmp_path / "temp.png"
     original.write_bytes(b"png")
     exe.asset_file_path("Image", original, rename_file="processed_image.png")
     assert names(exe) == ["Image/processed_image.png"]
 
 
-def test_types_are_kept(exe: Execution) -> None:
+def test_asset_types(exe: Execution) -> None:
     """Method 4: types are terms of Asset_Type; the table's name is the default."""
     exe.asset_file_path("Image", "mask.png", asset_types=["Segmentation_Mask", "Derived"])
     exe.asset_file_path("Image", "one.png", asset_types="Derived")
@@ -87,15 +85,15 @@ def test_types_are_kept(exe: Execution) -> None:
     ]
 
 
-def test_metadata_is_kept(ml: DerivaML, exe: Execution) -> None:
+def test_metadata(ml: DerivaML, exe: Execution) -> None:
     """Keyword arguments are columns of the asset table."""
     ml.create_asset("Scan", columns=[Column("Angle", "float8")])
     exe.asset_file_path("Scan", "a.png", Angle=1.5, Description="from above")
     assert exe.staged_assets()[0].metadata == {"Angle": 1.5, "Description": "from above"}
 
 
-def test_unknown_words_raise_at_once_and_name_the_known(exe: Execution) -> None:
-    """A table, type or column that is not there is refused before anything is staged."""
+def test_unknown_names_raise_at_once(exe: Execution) -> None:
+    """An unknown table, type or column is refused before anything is staged; the error lists the known ones."""
     with pytest.raises(UnknownTable, match="Execution_Metadata"):
         exe.asset_file_path("Modle", "a.pt")
     with pytest.raises(UnknownTable, match="asset table"):
@@ -110,10 +108,10 @@ def test_unknown_words_raise_at_once_and_name_the_known(exe: Execution) -> None:
 
 
 @pytest.mark.parametrize("name", ["../a.pt", "a/../../b", "/no/such/file.pt", "", ".", "a/", "a\0b", "x" * 256])
-def test_a_name_that_climbs_out_is_refused(
+def test_name_outside_the_folder_is_refused(
     exe: Execution, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file can only be staged below its own table's folder."""
+    """A file can only be staged below its table's folder."""
     monkeypatch.chdir(tmp_path)  # where no such file lies above
     with pytest.raises(InvalidFileName):
         exe.asset_file_path("Model", name)
@@ -121,14 +119,14 @@ def test_a_name_that_climbs_out_is_refused(
         exe.asset_file_path("Model", "fine", rename_file=name or "..")
 
 
-def test_a_folder_is_refused(exe: Execution, tmp_path: Path) -> None:
+def test_folder_is_refused(exe: Execution, tmp_path: Path) -> None:
     """An existing path must be a file."""
     with pytest.raises(InvalidFileName, match="folder"):
         exe.asset_file_path("Model", tmp_path)
 
 
-def test_two_originals_under_one_name_are_refused(exe: Execution, tmp_path: Path) -> None:
-    """No file takes another's place unnoticed; the same one again, or one of equal bytes, is fine."""
+def test_conflicting_originals_are_refused(exe: Execution, tmp_path: Path) -> None:
+    """A second original under a name is refused, unless it is the same or has equal bytes."""
     for folder, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_bytes(content)
@@ -141,8 +139,8 @@ def test_two_originals_under_one_name_are_refused(exe: Execution, tmp_path: Path
     assert names(exe) == ["Image/x.png", "Image/y.png"]
 
 
-def test_an_original_is_never_written_through(exe: Execution, tmp_path: Path) -> None:
-    """A new file cannot have the name of a staged link: writing it would write the original."""
+def test_new_file_cannot_replace_a_link(exe: Execution, tmp_path: Path) -> None:
+    """A new file cannot have the name of a staged link, as writing it would change the original."""
     original = tmp_path / "x.png"
     original.write_bytes(b"mine")
     exe.asset_file_path("Image", original)
@@ -150,14 +148,14 @@ def test_an_original_is_never_written_through(exe: Execution, tmp_path: Path) ->
         exe.asset_file_path("Image", "x.png")
 
 
-def test_other_types_for_a_staged_file_are_refused(exe: Execution) -> None:
-    """What was said of a file is not changed behind its back."""
+def test_other_types_are_refused(exe: Execution) -> None:
+    """The types of a staged file cannot be changed by registering it again."""
     exe.asset_file_path("Image", "x.png", asset_types=["Derived"])
     with pytest.raises(FileConflict, match="forget"):
         exe.asset_file_path("Image", "x.png", asset_types=["Segmentation_Mask"])
 
 
-def test_a_file_and_a_folder_of_one_name_are_refused(exe: Execution) -> None:
+def test_file_and_folder_of_one_name_are_refused(exe: Execution) -> None:
     """``a`` and ``a/b`` cannot both be files."""
     exe.asset_file_path("Model", "a/b")
     with pytest.raises(FileConflict):
@@ -167,15 +165,15 @@ def test_a_file_and_a_folder_of_one_name_are_refused(exe: Execution) -> None:
         exe.asset_file_path("Model", "c/d")
 
 
-def test_sub_folders_are_kept(exe: Execution) -> None:
+def test_sub_folders(exe: Execution) -> None:
     """A new file's folders are part of its name."""
     path = exe.asset_file_path("Model", "fold-1/weights/model.pt")
     path.write_bytes(b"x")
     assert names(exe) == ["Model/fold-1/weights/model.pt"]
 
 
-def test_a_forgotten_file_is_not_staged(exe: Execution, tmp_path: Path) -> None:
-    """forget() takes the path that was returned, or the original's; the original stays."""
+def test_forget(exe: Execution, tmp_path: Path) -> None:
+    """forget() accepts the returned path or the original's; the original stays."""
     path = exe.asset_file_path("Model", "a.pt")
     original = tmp_path / "b.pt"
     original.write_bytes(b"b")
@@ -203,8 +201,8 @@ _PART = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 @example(["~"])
 @example(["%2F..%2F"])
 @example(["C:\\x"])
-def test_any_file_name_that_the_file_system_takes_is_kept(exe: Execution, parts: list[str]) -> None:
-    """Whatever a framework calls its files, they are staged inside the folder and keep their name."""
+def test_any_valid_file_name(exe: Execution, parts: list[str]) -> None:
+    """Every name that the file system allows is staged inside the folder and keeps its name."""
     assume(all(part not in (".", "..") and len(os.fsencode(part)) <= 255 for part in parts))
     name = "/".join(parts)
     assert check_file_name(name) == name
@@ -218,8 +216,8 @@ def test_any_file_name_that_the_file_system_takes_is_kept(exe: Execution, parts:
 
 
 @given(name=st.text(max_size=60))
-def test_a_checked_name_stays_inside(name: str) -> None:
-    """No text that passes the check leads out of a folder."""
+def test_checked_name_stays_inside(name: str) -> None:
+    """No name that passes the check leads out of its folder."""
     try:
         checked = check_file_name(name)
     except InvalidFileName:

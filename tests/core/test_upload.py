@@ -1,4 +1,4 @@
-"""Uploading: each file once, with its row and links, whatever happens on the way."""
+"""Uploading: each file once, with its row and links, even after errors and crashes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from deriva_ml_core.plugins import hookimpl, load_plugins
 from deriva_ml_core.schema import Column
 
 
-def rows(ml: DerivaML, table: str, exe: Execution) -> list[dict[str, Any]]:
-    """The rows of an asset table that came out of an execution, but its own records."""
+def output_rows(ml: DerivaML, table: str, exe: Execution) -> list[dict[str, Any]]:
+    """Return the rows of an asset table that are outputs of an execution, without its own records."""
     links = ml.select_rows(f"{table}_Execution", {"Execution": exe.execution_rid, "Asset_Role": "Output"})
     found = ml.select_rows(table, {"RID": [link[table] for link in links]})
     own = ("configuration.json", "journal.jsonl", "uncommitted.patch")
@@ -43,7 +43,7 @@ def content(ml: DerivaML, row: dict[str, Any], tmp_path: Path) -> bytes:
 
 
 def test_outputs_get_rows_and_links(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """A row with length and MD5, an Output link, the type links; what was sent is returned by table."""
+    """A file gets a row with length and MD5, an Output link and type links; the result lists it by table."""
     with exe:
         exe.asset_file_path("Model", "m.pt", asset_types=["Model", "Model_File"]).write_bytes(b"weights")
         exe.asset_file_path("Execution_Metadata", "metrics.json").write_bytes(b"{}")
@@ -52,7 +52,7 @@ def test_outputs_get_rows_and_links(ml: DerivaML, exe: Execution, tmp_path: Path
         "Model": ["m.pt"],
         "Execution_Metadata": ["metrics.json"],
     }
-    (row,) = rows(ml, "Model", exe)
+    (row,) = output_rows(ml, "Model", exe)
     assert row["RID"] == sent["Model"][0].rid
     assert (row["Filename"], row["Length"], row["MD5"]) == ("m.pt", 7, hashlib.md5(b"weights").hexdigest())
     assert row["URL"].startswith(f"/hatrac/Model/{row['MD5']}.m.pt:")
@@ -63,8 +63,8 @@ def test_outputs_get_rows_and_links(ml: DerivaML, exe: Execution, tmp_path: Path
     assert exe.upload_execution_outputs() == {}
 
 
-def test_a_new_file_is_moved_after_the_run(exe: Execution, home: Path) -> None:
-    """The very same inode becomes the object; nothing is copied, and the staging folder is left empty."""
+def test_new_file_is_moved_after_the_run(exe: Execution, home: Path) -> None:
+    """The inode itself becomes the object; nothing is copied, and the staging folder is deleted."""
     with exe:
         path = exe.asset_file_path("Model", "m.pt")
         path.write_bytes(b"weights")
@@ -75,19 +75,19 @@ def test_a_new_file_is_moved_after_the_run(exe: Execution, home: Path) -> None:
     assert not (exe.working_dir / "outputs").exists()
 
 
-def test_a_file_that_is_sent_while_it_runs_stays(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """It is copied, so that going on writing to it does not change the object."""
+def test_upload_during_the_run_copies(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A file uploaded during the run is copied, so that later writes do not change the object."""
     with exe:
         path = exe.asset_file_path("Model", "m.pt")
         path.write_bytes(b"first")
         exe.upload_execution_outputs()
         with path.open("r+b") as file:
             file.write(b"again")
-    assert content(ml, rows(ml, "Model", exe)[0], tmp_path) == b"first"
+    assert content(ml, output_rows(ml, "Model", exe)[0], tmp_path) == b"first"
 
 
-def test_a_file_stays_where_that_is_asked_for(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """With clean_folder=False, or clean_execution_dir=False, it is copied too."""
+def test_clean_folder_false_copies(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """With clean_folder=False or clean_execution_dir=False, the file is copied and stays."""
     with exe:
         path = exe.asset_file_path("Model", "m.pt")
         path.write_bytes(b"first")
@@ -95,14 +95,14 @@ def test_a_file_stays_where_that_is_asked_for(ml: DerivaML, exe: Execution, tmp_
     assert path.read_bytes() == b"first"
     with path.open("r+b") as file:
         file.write(b"again")
-    assert content(ml, rows(ml, "Model", exe)[0], tmp_path) == b"first"
+    assert content(ml, output_rows(ml, "Model", exe)[0], tmp_path) == b"first"
     again = DerivaML(clean_execution_dir=False).restore_execution(exe.execution_rid)
     assert len(again.upload_execution_outputs()["Model"]) == 1
     assert path.read_bytes() == b"again"
 
 
-def test_what_was_written_after_an_upload_is_sent_too(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """A log that goes on growing after an upload in the run is not lost: it is a new row, and the old one is kept."""
+def test_file_changed_after_upload_is_sent_again(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A log that grows after an upload during the run gets a new row; the old row stays."""
     with exe:
         path = exe.asset_file_path("Execution_Metadata", "log.txt")
         path.write_text("one\n")
@@ -111,24 +111,24 @@ def test_what_was_written_after_an_upload_is_sent_too(ml: DerivaML, exe: Executi
             file.write("two\n")
     sent = exe.upload_execution_outputs()
     assert [asset.filename for asset in sent["Execution_Metadata"]] == ["log.txt"]
-    texts = sorted(content(ml, row, tmp_path) for row in rows(ml, "Execution_Metadata", exe))
+    texts = sorted(content(ml, row, tmp_path) for row in output_rows(ml, "Execution_Metadata", exe))
     assert texts == [b"one\n", b"one\ntwo\n"]
     assert not path.exists()
 
 
-def test_registered_again_with_new_bytes_is_a_new_row(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """Also after the file was moved away."""
+def test_same_name_with_new_bytes_is_a_new_row(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A name that is registered again after its file was moved gets a second row."""
     with exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"one")
     exe.upload_execution_outputs()
     exe.asset_file_path("Model", "m.pt").write_bytes(b"two")
     exe.upload_execution_outputs()
-    assert sorted(content(ml, row, tmp_path) for row in rows(ml, "Model", exe)) == [b"one", b"two"]
+    assert sorted(content(ml, row, tmp_path) for row in output_rows(ml, "Model", exe)) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_an_original_stays_as_it_was(ml: DerivaML, exe: Execution, tmp_path: Path, copy: bool) -> None:
-    """A foreign file is neither moved nor written; the object shares nothing with it."""
+def test_original_is_unchanged(ml: DerivaML, exe: Execution, tmp_path: Path, copy: bool) -> None:
+    """A user's file is neither moved nor written, and shares no inode with the object."""
     original = tmp_path / "x.png"
     original.write_bytes(b"png")
     inode = original.stat().st_ino
@@ -138,36 +138,36 @@ def test_an_original_stays_as_it_was(ml: DerivaML, exe: Execution, tmp_path: Pat
     assert original.stat().st_ino == inode
     assert original.stat().st_nlink == 1
     original.write_bytes(b"changed")
-    assert content(ml, rows(ml, "Image", exe)[0], tmp_path) == b"png"
+    assert content(ml, output_rows(ml, "Image", exe)[0], tmp_path) == b"png"
 
 
-def test_the_bytes_at_upload_count(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
-    """A file that is changed after staging is sent as it is then, with the MD5 of that."""
+def test_bytes_at_upload_time_are_stored(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A file that changes after staging is stored as it is at the upload, with that MD5."""
     original = tmp_path / "x.png"
     original.write_bytes(b"before")
     with exe:
         exe.asset_file_path("Image", original)
         original.write_bytes(b"afterwards")
     exe.upload_execution_outputs()
-    (row,) = rows(ml, "Image", exe)
+    (row,) = output_rows(ml, "Image", exe)
     assert row["MD5"] == hashlib.md5(b"afterwards").hexdigest()
     assert content(ml, row, tmp_path) == b"afterwards"
 
 
-def test_a_file_never_written_is_named_after_the_rest_was_sent(ml: DerivaML, exe: Execution) -> None:
-    """An error where the run completed; forget() is the way out."""
+def test_missing_file_is_reported_after_the_others_are_sent(ml: DerivaML, exe: Execution) -> None:
+    """After a completed run, a missing file is an error; forget() resolves it."""
     with exe:
         path = exe.asset_file_path("Model", "never.pt")
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
     with pytest.raises(MissingFiles, match=r"never\.pt"):
         exe.upload_execution_outputs()
-    assert [row["Filename"] for row in rows(ml, "Model", exe)] == ["m.pt"]
+    assert [row["Filename"] for row in output_rows(ml, "Model", exe)] == ["m.pt"]
     exe.forget(path)
     assert exe.upload_execution_outputs() == {}
 
 
-def test_a_file_never_written_by_a_failed_run_is_a_warning(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
-    """Partial results are uploaded, and what is missing is named."""
+def test_missing_file_of_a_failed_run_warns(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """Partial results are uploaded, and the missing file is named in a warning."""
     with pytest.raises(ValueError, match="no"), exe:
         exe.asset_file_path("Model", "never.pt")
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
@@ -176,8 +176,8 @@ def test_a_file_never_written_by_a_failed_run_is_a_warning(exe: Execution, caplo
     assert "never.pt" in caplog.text
 
 
-def test_a_file_not_yet_written_is_waited_for(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
-    """An upload in the run says nothing of a path that was handed out a moment ago."""
+def test_missing_file_during_the_run_is_ignored(exe: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """An upload during the run does not report a registered file that is not written yet."""
     with exe:
         path = exe.asset_file_path("Model", "later.pt")
         assert exe.upload_execution_outputs() == {}
@@ -186,8 +186,8 @@ def test_a_file_not_yet_written_is_waited_for(exe: Execution, caplog: pytest.Log
     assert list(exe.upload_execution_outputs()) == ["Model"]
 
 
-def test_equal_bytes_under_an_equal_name_share_one_row(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """Two executions that make the same file link to the same row, and both are recorded as having made it."""
+def test_equal_files_share_a_row(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Two executions with the same file link to the same row, both as Output."""
     made = []
     for _ in range(2):
         with ml.create_execution(config) as exe:
@@ -197,8 +197,8 @@ def test_equal_bytes_under_an_equal_name_share_one_row(ml: DerivaML, config: Exe
     assert len(ml.select_rows("Model_Execution", {"Model": made[0]})) == 2
 
 
-def test_other_metadata_for_equal_bytes_is_an_error(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """It names the column and both values; the other files are sent."""
+def test_conflicting_metadata(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The error names the column and both values; the other files are sent."""
     ml.create_asset("Scan", columns=[Column("Angle", "float8")])
     for angle in (1.0, 1.0, 2.0):
         with ml.create_execution(config) as exe:
@@ -209,11 +209,11 @@ def test_other_metadata_for_equal_bytes_is_an_error(ml: DerivaML, config: Execut
     with pytest.raises(UploadFailed, match=r"Angle is 1\.0 there and 2\.0 here"):
         exe.upload_execution_outputs()
     assert [asset.filename for asset in exe.staged_assets()] == ["a.png"]
-    assert [row["Filename"] for row in rows(ml, "Scan", exe)] == ["b.png"]
+    assert [row["Filename"] for row in output_rows(ml, "Scan", exe)] == ["b.png"]
 
 
-def test_one_refused_row_does_not_hold_up_the_others(ml: DerivaML, exe: Execution) -> None:
-    """A metadata value that refers to nothing leaves only its own file staged."""
+def test_refused_row_does_not_block_others(ml: DerivaML, exe: Execution) -> None:
+    """A file with an invalid metadata value stays staged; the others are sent."""
     from deriva_ml_core.schema import ForeignKey
 
     ml.create_vocabulary("Organ")
@@ -224,15 +224,15 @@ def test_one_refused_row_does_not_hold_up_the_others(ml: DerivaML, exe: Executio
             exe.asset_file_path("Scan", name, Organ=organ).write_text(name)
     with pytest.raises(UploadFailed, match="Spleen"):
         exe.upload_execution_outputs()
-    assert [row["Filename"] for row in rows(ml, "Scan", exe)] == ["a", "c"]
+    assert [row["Filename"] for row in output_rows(ml, "Scan", exe)] == ["a", "c"]
     ml.add_term("Organ", "Spleen", "filters")
     assert [asset.filename for asset in exe.upload_execution_outputs()["Scan"]] == ["b"]
 
 
-def test_an_input_registered_again_stays_input(
+def test_unchanged_input_stays_input(
     ml: DerivaML, config: ExecutionConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The link has no role in its key; it is reported."""
+    """An input that is registered as output stays an input, with a warning."""
     with ml.create_execution(config) as maker:
         maker.asset_file_path("Image", "x.png").write_bytes(b"x")
     (asset,) = maker.upload_execution_outputs()["Image"]
@@ -244,26 +244,26 @@ def test_an_input_registered_again_stays_input(
     assert "stays recorded as input" in caplog.text
 
 
-def copies(exe: Execution) -> int:
+def count_journal_copies(exe: Execution) -> int:
     return sum(asset.filename == "journal.jsonl" for asset in exe.list_assets("Output"))
 
 
-def test_a_copy_of_the_journal_is_kept(exe: Execution) -> None:
-    """Each upload after the end that sent something keeps one; an upload that sent nothing does not."""
+def test_journal_is_uploaded(exe: Execution) -> None:
+    """Each upload after the end that sent a file adds a copy of the journal; others do not."""
     with exe:
         exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
-    assert copies(exe) == 0
+    assert count_journal_copies(exe) == 0
     for _ in range(2):
         exe.upload_execution_outputs()
-        assert copies(exe) == 1
+        assert count_journal_copies(exe) == 1
     exe.asset_file_path("Model", "b.pt").write_bytes(b"b")
     exe.upload_execution_outputs()
-    assert copies(exe) == 2
+    assert count_journal_copies(exe) == 2
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_the_end_rounds_off_what_was_sent_in_the_run(ml: DerivaML, exe: Execution, clean: bool) -> None:
-    """A run that uploaded everything itself needs no further call: the journal is kept, and nothing lies twice."""
+def test_exit_completes_uploads_of_the_run(ml: DerivaML, exe: Execution, clean: bool) -> None:
+    """After a run that uploaded all its files, the exit uploads the journal and deletes moved files."""
     with exe:
         path = exe.asset_file_path("Model", "a.pt")
         path.write_bytes(b"a")
@@ -271,30 +271,30 @@ def test_the_end_rounds_off_what_was_sent_in_the_run(ml: DerivaML, exe: Executio
         later = exe.asset_file_path("Model", "b.pt")
         later.write_bytes(b"b")
         assert path.exists()
-        assert copies(exe) == 0
+        assert count_journal_copies(exe) == 0
     assert path.exists() is not clean
     assert later.exists()
-    assert copies(exe) == 1
+    assert count_journal_copies(exe) == 1
     assert list(exe.upload_execution_outputs()) == ["Model"]
-    assert copies(exe) == 2
+    assert count_journal_copies(exe) == 2
 
 
-def test_an_upload_in_the_background(exe: Execution) -> None:
-    """wait=False returns a future of what was sent."""
+def test_background_upload(exe: Execution) -> None:
+    """wait=False returns a future of the result."""
     with exe:
         exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
     future = exe.upload_execution_outputs(wait=False)
     assert list(future.result(60)) == ["Model"]
 
 
-def test_progress_is_told(exe: Execution) -> None:
-    """Before the first file and after each, in files and bytes."""
-    told: list[UploadProgress] = []
+def test_progress_callback(exe: Execution) -> None:
+    """The callback gets files and bytes before the first file and after each."""
+    reports: list[UploadProgress] = []
     with exe:
         for name in "abc":
             exe.asset_file_path("Model", name).write_bytes(b"12345")
-    exe.upload_execution_outputs(progress_callback=told.append)
-    assert [(each.files_done, each.files, each.bytes_done, each.bytes) for each in told] == [
+    exe.upload_execution_outputs(progress_callback=reports.append)
+    assert [(each.files_done, each.files, each.bytes_done, each.bytes) for each in reports] == [
         (0, 3, 0, 15),
         (1, 3, 5, 15),
         (2, 3, 10, 15),
@@ -302,8 +302,8 @@ def test_progress_is_told(exe: Execution) -> None:
     ]
 
 
-def test_a_log_shows_no_progress_bar(exe: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not a terminal gets nothing; a terminal gets a bar for a long upload."""
+def test_progress_bar_only_on_a_terminal(exe: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal shows a bar for a long upload; a log shows nothing."""
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -325,8 +325,8 @@ def _upload(rid: str) -> None:
     DerivaML().restore_execution(rid).upload_execution_outputs()
 
 
-def test_two_uploads_at_once_send_each_file_once(ml: DerivaML, exe: Execution) -> None:
-    """Two processes and this one take turns."""
+def test_concurrent_uploads(ml: DerivaML, exe: Execution) -> None:
+    """Three processes that upload at once send each file once."""
     with exe:
         for number in range(30):
             exe.asset_file_path("Model", f"{number}.pt").write_bytes(os.urandom(1000))
@@ -337,12 +337,12 @@ def test_two_uploads_at_once_send_each_file_once(ml: DerivaML, exe: Execution) -
     for other in others:
         other.join(60)
         assert other.exitcode == 0
-    assert len(rows(ml, "Model", exe)) == 30
+    assert len(output_rows(ml, "Model", exe)) == 30
     assert len(ml.select_rows("Model_Asset_Type")) == 30
 
 
-class Flaky:
-    """A store that fails the first so many times; what it is asked for goes to a real one."""
+class FlakyStore:
+    """A store whose first uploads fail; other calls go to a real store."""
 
     def __init__(self, store: ObjectStore, failures: int, error: type[Exception] = StoreUnavailable) -> None:
         self._store = store
@@ -377,7 +377,7 @@ class Flaky:
 
 
 class FlakyPlugin:
-    """Puts the flaky store in the place of the real one."""
+    """Replaces the store by a flaky one."""
 
     def __init__(self, failures: int, error: type[Exception] = StoreUnavailable) -> None:
         self.failures = failures
@@ -387,11 +387,11 @@ class FlakyPlugin:
     @hookimpl(wrapper=True)
     def connect(self, address: Address) -> Any:
         backend: Backend = yield
-        self.store = Flaky(backend.store, self.failures, self.error)
+        self.store = FlakyStore(backend.store, self.failures, self.error)
         return replace(backend, store=self.store)
 
 
-def flaky(failures: int, error: type[Exception] = StoreUnavailable) -> tuple[DerivaML, FlakyPlugin]:
+def flaky_client(failures: int, error: type[Exception] = StoreUnavailable) -> tuple[DerivaML, FlakyPlugin]:
     manager = load_plugins({})
     plugin = FlakyPlugin(failures, error)
     manager.register(plugin, "flaky")
@@ -399,9 +399,9 @@ def flaky(failures: int, error: type[Exception] = StoreUnavailable) -> tuple[Der
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable, ConnectionResetError, TimeoutError])
-def test_a_store_that_fails_in_passing_is_asked_again(config: ExecutionConfiguration, error: type[Exception]) -> None:
-    """Up to max_retries times, going on from what the store noted, with the options that were given."""
-    ml, plugin = flaky(2, error)
+def test_transient_errors_are_retried(config: ExecutionConfiguration, error: type[Exception]) -> None:
+    """The store is retried up to max_retries times, with its last progress note and the given options."""
+    ml, plugin = flaky_client(2, error)
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
     exe.upload_execution_outputs(timeout=(1, 2), chunk_size=3, max_retries=2, retry_delay=0)
@@ -411,9 +411,9 @@ def test_a_store_that_fails_in_passing_is_asked_again(config: ExecutionConfigura
     assert plugin.store.resumed == [None, {"sent": 1}, {"sent": 2}]
 
 
-def test_a_store_that_goes_on_failing_ends_the_upload(config: ExecutionConfiguration) -> None:
-    """After max_retries it raises, everything stays staged, the rest is not tried, and the next call goes on."""
-    ml, plugin = flaky(4)
+def test_persistent_errors_end_the_upload(config: ExecutionConfiguration) -> None:
+    """After max_retries the upload raises; all files stay staged, and the next upload resumes."""
+    ml, plugin = flaky_client(4)
     with ml.create_execution(config) as exe:
         for name in "ab":
             exe.asset_file_path("Model", name).write_text(name)
@@ -427,19 +427,19 @@ def test_a_store_that_goes_on_failing_ends_the_upload(config: ExecutionConfigura
     assert len(exe.upload_execution_outputs()["Model"]) == 2
 
 
-def test_the_delay_doubles_with_jitter(config: ExecutionConfiguration) -> None:
-    """retry_delay before the first repeat, twice that before the second; up to a quarter more."""
+def test_retry_delay_doubles_with_jitter(config: ExecutionConfiguration) -> None:
+    """The delay is retry_delay, then twice that, with up to a quarter of it as jitter."""
     from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_retry_hooks
 
     waits: list[float] = []
 
-    def heard(details: RetryDetails) -> None:
+    def record_wait(details: RetryDetails) -> None:
         waits.append(details.wait_for)
 
     before = get_on_retry_hooks()
-    set_on_retry_hooks([heard])
+    set_on_retry_hooks([record_wait])
     try:
-        ml, _ = flaky(3)
+        ml, _ = flaky_client(3)
         with ml.create_execution(config) as exe:
             exe.asset_file_path("Model", "m.pt").write_bytes(b"x")
         exe.upload_execution_outputs(max_retries=3, retry_delay=0.04)
@@ -450,8 +450,8 @@ def test_the_delay_doubles_with_jitter(config: ExecutionConfiguration) -> None:
         assert least <= wait <= least + 0.02
 
 
-def test_a_file_that_cannot_be_read_does_not_hold_up_the_others(exe: Execution, tmp_path: Path) -> None:
-    """What goes wrong with one file is said of that file."""
+def test_unreadable_file_does_not_block_others(exe: Execution, tmp_path: Path) -> None:
+    """The error names the unreadable file; the others are sent."""
     folder = tmp_path / "x"
     folder.mkdir()
     original = folder / "y.png"
@@ -466,8 +466,8 @@ def test_a_file_that_cannot_be_read_does_not_hold_up_the_others(exe: Execution, 
     assert [asset.filename for asset in exe.staged_assets()] == ["y.png"]
 
 
-def test_uploading_leaves_the_state_alone(exe: Execution) -> None:
-    """An upload before, in or after the run changes no status."""
+def test_upload_does_not_change_the_status(exe: Execution) -> None:
+    """An upload before, during or after the run leaves the status unchanged."""
     exe.upload_execution_outputs()
     assert exe.status is Status.created
     with exe:

@@ -1,4 +1,4 @@
-"""Workflows: found once, registered once, changed only where that is meant."""
+"""Workflows: source detection, registration, lookup and changes in the catalog."""
 
 from __future__ import annotations
 
@@ -45,29 +45,29 @@ URL = "https://github.com/org/repo/blob/abc/train.py"
 CHECKSUM = "0123456789012345678901234567890123456789"
 
 
-class Answer:
-    """A plugin that answers with what it was given, and notes what it was asked."""
+class FixedSource:
+    """A plugin that returns a fixed value and records its arguments."""
 
     def __init__(self, answer: object) -> None:
         self.answer = answer
-        self.asked: list[tuple[Path | None, Mapping[str, str]]] = []
+        self.calls: list[tuple[Path | None, Mapping[str, str]]] = []
 
     @hookimpl
     def detect_source(self, script: Path | None, environ: Mapping[str, str]) -> object:
-        self.asked.append((script, environ))
+        self.calls.append((script, environ))
         return self.answer
 
 
-class Refusal:
-    """A plugin that may not be asked."""
+class UncallablePlugin:
+    """A plugin that fails the test when it is called."""
 
     @hookimpl
     def detect_source(self) -> None:
-        raise AssertionError("asked")
+        raise AssertionError("called")
 
 
 def plugins(plugin: object) -> object:
-    """The built-ins and one installed plugin."""
+    """Return the built-in plugins and one installed plugin."""
     manager = load_plugins({"DERIVA_ML_DISABLED_PLUGINS": ""})
     manager.register(plugin, "test")
     return manager
@@ -79,10 +79,10 @@ def connection(tmp_path: Path) -> Connection:
     return open_connection(Address(hostname=f"file:{tmp_path / 'catalog'}"))
 
 
-def made(url: str = "", checksum: str = "", name: str = "Train", workflow_type: str = "Training") -> Workflow:
-    """A workflow of that source; one with neither is an interactive one."""
+def make_workflow(url: str = "", checksum: str = "", name: str = "Train", workflow_type: str = "Training") -> Workflow:
+    """Create a workflow with a source; without URL and checksum it is an interactive one."""
     source = SourceCode(url=url, checksum=checksum, kind="test")
-    return create_workflow(name, workflow_type, "What it does", plugins=plugins(Answer(source)), environ={})  # type: ignore[arg-type]
+    return create_workflow(name, workflow_type, "What it does", plugins=plugins(FixedSource(source)), environ={})  # type: ignore[arg-type]
 
 
 def rows(connection: Connection) -> list[dict[str, object]]:
@@ -92,19 +92,19 @@ def rows(connection: Connection) -> list[dict[str, object]]:
 # where the code is
 
 
-def test_an_explicit_url_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a URL nothing is asked, and the environment's variables do not count."""
+def test_explicit_url_disables_detection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a URL, no plugin is called and the environment variables are ignored."""
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", "https://other")
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_CHECKSUM", "other")
-    monkeypatch.setattr(workflows, "plugin_manager", lambda: plugins(Refusal()))
+    monkeypatch.setattr(workflows, "plugin_manager", lambda: plugins(UncallablePlugin()))
     workflow = Workflow(name="Custom Pipeline", workflow_type="Training", url=URL, checksum="abc123def456")
     assert (workflow.url, workflow.checksum, workflow.version) == (URL, "abc123def456", None)
     assert workflow.source == SourceCode(url=URL, checksum="abc123def456", kind="explicit")
     assert Workflow(name="a", workflow_type="b", url=URL).checksum == ""
 
 
-def test_an_explicit_url_needs_no_git(tmp_path: Path) -> None:
-    """With a URL nothing outside git fails, warns, or loads git."""
+def test_explicit_url_needs_no_git(tmp_path: Path) -> None:
+    """With a URL, nothing fails or warns outside git, and git is not loaded."""
     code = (
         "import sys; from deriva_ml_core.workflow import Workflow\n"
         "Workflow(name='a', workflow_type='b', url='https://x'); print('git' in sys.modules)"
@@ -113,39 +113,39 @@ def test_an_explicit_url_needs_no_git(tmp_path: Path) -> None:
     assert (done.stdout.strip(), done.stderr) == ("False", "")
 
 
-def test_the_environment_comes_next() -> None:
-    """The variables stand above every plugin, and a field stands above the variables."""
+def test_environment_variables_precede_plugins() -> None:
+    """The variables take precedence over every plugin."""
     environ = {"DERIVA_ML_WORKFLOW_URL": URL, "DERIVA_ML_WORKFLOW_CHECKSUM": CHECKSUM}
-    workflow = create_workflow("a", "Training", plugins=plugins(Refusal()), environ=environ)  # type: ignore[arg-type]
+    workflow = create_workflow("a", "Training", plugins=plugins(UncallablePlugin()), environ=environ)  # type: ignore[arg-type]
     assert workflow.source == SourceCode(url=URL, checksum=CHECKSUM, kind="environment")
     assert (workflow.url, workflow.checksum) == (URL, CHECKSUM)
 
 
-def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plain ``Workflow(…)`` reads the variables too; its own checksum stands above theirs."""
+def test_plain_workflow_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain ``Workflow(…)`` reads the variables; its own checksum takes precedence."""
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", URL)
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_CHECKSUM", "other")
     assert Workflow(name="a", workflow_type="b").checksum == "other"
     assert Workflow(name="a", workflow_type="b", checksum=CHECKSUM).checksum == CHECKSUM
 
 
-def test_a_checksum_or_version_alone() -> None:
-    """What is given stands above what is found; the rest is found."""
+def test_checksum_variable_alone() -> None:
+    """A checksum in the environment replaces the detected one; the rest is detected."""
     found = SourceCode(url=URL, checksum="found", version="1", kind="test")
-    manager = plugins(Answer(found))
+    manager = plugins(FixedSource(found))
     environ = {"DERIVA_ML_WORKFLOW_CHECKSUM": CHECKSUM}
     assert create_workflow("a", "b", plugins=manager, environ=environ).source == found.model_copy(
         update={"checksum": CHECKSUM}
     )  # type: ignore[arg-type]
 
 
-def test_plugins_stand_above_containers_and_these_above_the_rest(repository: Repository) -> None:
-    """Installed plugin, container, notebook, script: the first that knows answers."""
+def test_order_of_detection(repository: Repository) -> None:
+    """Installed plugin, container, notebook, script: the first that detects a source wins."""
     script = repository.write("train.py", "1")
     repository.commit()
     docker = {"DERIVA_MCP_IN_DOCKER": "true", "DERIVA_MCP_IMAGE_NAME": "image", "DERIVA_MCP_IMAGE_DIGEST": "sha256:1"}
     source = SourceCode(url="https://plugin", kind="plugin")
-    knows, passes = plugins(Answer(source)), plugins(Answer(None))
+    knows, passes = plugins(FixedSource(source)), plugins(FixedSource(None))
     kinds = [
         create_workflow("a", "b", script=script, plugins=manager, environ=environ).source.kind  # type: ignore[arg-type]
         for manager, environ in ((knows, docker), (passes, docker), (passes, {}))
@@ -155,15 +155,15 @@ def test_plugins_stand_above_containers_and_these_above_the_rest(repository: Rep
     assert (inside.url, inside.checksum, inside.source.path) == ("image@sha256:1", "sha256:1", script)
 
 
-def test_a_plugin_is_asked_for_the_running_file() -> None:
-    """The question has this test's file and the environment that was given."""
-    answer = Answer(SourceCode(url=URL))
+def test_plugin_gets_the_running_file() -> None:
+    """The hook gets this test's file and the environment that was passed."""
+    answer = FixedSource(SourceCode(url=URL))
     create_workflow("a", "b", plugins=plugins(answer), environ={"A": "1"})  # type: ignore[arg-type]
-    assert answer.asked == [(Path(__file__), {"A": "1"})]
+    assert answer.calls == [(Path(__file__), {"A": "1"})]
 
 
-def test_a_script_that_is_named(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``Workflow(script=…)`` names the file to look at, from the working folder; one that is not there is an error."""
+def test_explicit_script(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``Workflow(script=…)`` records that file, relative to the working directory; a missing file is an error."""
     repository.write("other script.py", "1")
     commit = repository.commit()
     monkeypatch.chdir(repository.root)
@@ -174,8 +174,8 @@ def test_a_script_that_is_named(repository: Repository, tmp_path: Path, monkeypa
         Workflow(name="a", workflow_type="b", script=tmp_path / "nowhere.py")
 
 
-def test_the_same_code_is_the_same_workflow(repository: Repository) -> None:
-    """Made again from the same committed script, a workflow is equal, and so is its hash."""
+def test_same_code_gives_equal_workflows(repository: Repository) -> None:
+    """Two workflows of the same committed script are equal and have the same hash."""
     script = repository.write("train.py", "1")
     repository.commit()
     one, two = (Workflow(name="a", workflow_type="b", script=script) for _ in range(2))
@@ -183,10 +183,8 @@ def test_the_same_code_is_the_same_workflow(repository: Repository) -> None:
     assert len({one, two}) == 1
 
 
-def test_what_cannot_be_repeated_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git_settings: Path
-) -> None:
-    """``DERIVA_ML_REQUIRE_CLEAN=1`` makes an error of a plain ``Workflow(…)`` too, and not one of pydantic's."""
+def test_require_clean_in_the_constructor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git_settings: Path) -> None:
+    """``DERIVA_ML_REQUIRE_CLEAN=1`` makes a plain ``Workflow(…)`` raise NotReproducible, not a pydantic error."""
     script = tmp_path / "train.py"
     script.write_text("1")
     with pytest.warns(DerivaMLWarning, match="in no git repository"):
@@ -197,32 +195,32 @@ def test_what_cannot_be_repeated_is_refused(
 
 
 @pytest.mark.parametrize("answer", ["https://x", 1, {"url": "https://x"}])
-def test_a_plugin_that_answers_wrongly(answer: object) -> None:
-    """What is no SourceCode is an error that shows the answer."""
+def test_plugin_returns_a_wrong_type(answer: object) -> None:
+    """A value that is not a SourceCode is an error that shows it."""
     with pytest.raises(PluginError, match="not a SourceCode"):
-        create_workflow("a", "b", plugins=plugins(Answer(answer)), environ={})  # type: ignore[arg-type]
+        create_workflow("a", "b", plugins=plugins(FixedSource(answer)), environ={})  # type: ignore[arg-type]
 
 
-def test_a_workflow_does_not_change() -> None:
-    """Its fields are frozen, and unknown ones are refused."""
-    workflow = made(URL)
+def test_workflow_is_frozen() -> None:
+    """Fields cannot be assigned, and unknown fields are refused."""
+    workflow = make_workflow(URL)
     with pytest.raises(ValidationError):
         workflow.description = "other"  # type: ignore[misc]
     with pytest.raises(ValidationError):
         Workflow(name="a", workflow_type="b", url=URL, checksm="x")  # type: ignore[call-arg]
 
 
-def test_a_workflow_survives_its_journeys() -> None:
-    """Pickled, copied or read from JSON, it is the same, and nothing is found anew."""
-    workflow = made(URL, CHECKSUM)
+def test_workflow_is_serializable() -> None:
+    """Pickled or read from JSON, a workflow is the same, and nothing is detected again."""
+    workflow = make_workflow(URL, CHECKSUM)
     assert pickle.loads(pickle.dumps(workflow)) == workflow
     assert pickle.loads(pickle.dumps(workflow)).source == workflow.source
     again = Workflow.model_validate_json(workflow.model_dump_json())
     assert (again.url, again.checksum, again.source.kind) == (URL, CHECKSUM, "explicit")
 
 
-def test_hydra_zen_builds_it() -> None:
-    """The signature is explicit, so that a configuration can be made of it."""
+def test_hydra_zen_builds_a_workflow() -> None:
+    """hydra-zen can build a configuration from the signature."""
     hydra_zen = pytest.importorskip("hydra_zen", reason="needs hydra-zen")
     configured = hydra_zen.builds(Workflow, name="ResNet50", workflow_type="Training", populate_full_signature=True)
     assert hydra_zen.instantiate(configured, url=URL).url == URL
@@ -241,10 +239,10 @@ def test_the_signature_is_explicit() -> None:
 # the catalog
 
 
-def test_a_new_workflow_gets_a_row(connection: Connection) -> None:
-    """All that is known of it is written, and it can be read back."""
+def test_new_workflow_gets_a_row(connection: Connection) -> None:
+    """All fields are written, and lookup returns them."""
     source = SourceCode(url=URL, checksum=CHECKSUM, version="1.2.3")
-    workflow = create_workflow("Train", "Training", "What", plugins=plugins(Answer(source)), environ={})  # type: ignore[arg-type]
+    workflow = create_workflow("Train", "Training", "What", plugins=plugins(FixedSource(source)), environ={})  # type: ignore[arg-type]
     rid = register_workflow(connection, workflow)
     (row,) = rows(connection)
     expected = {
@@ -265,70 +263,70 @@ def test_a_new_workflow_gets_a_row(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("url", "checksum"), [(URL, CHECKSUM), (URL, "other"), ("https://other", CHECKSUM), (URL, ""), ("", CHECKSUM)]
 )
-def test_the_same_url_or_checksum_is_the_same_workflow(connection: Connection, url: str, checksum: str) -> None:
-    """One of the two is enough, and nothing is written."""
-    rid = register_workflow(connection, made(URL, CHECKSUM))
+def test_same_url_or_checksum_matches(connection: Connection, url: str, checksum: str) -> None:
+    """One of the two is enough to match, and nothing is written."""
+    rid = register_workflow(connection, make_workflow(URL, CHECKSUM))
     before = rows(connection)
-    assert register_workflow(connection, made(url, checksum)) == rid
+    assert register_workflow(connection, make_workflow(url, checksum)) == rid
     assert rows(connection) == before
 
 
 @pytest.mark.parametrize(("url", "checksum"), [("https://other", "other"), ("https://other", ""), ("", "other")])
-def test_another_url_and_checksum_is_another_workflow(connection: Connection, url: str, checksum: str) -> None:
-    """With nothing in common there is a second row; an empty checksum is nothing."""
-    register_workflow(connection, made(URL, ""))
-    first = register_workflow(connection, made("https://first", CHECKSUM))
-    second = register_workflow(connection, made(url, checksum))
+def test_different_url_and_checksum_make_a_new_row(connection: Connection, url: str, checksum: str) -> None:
+    """With nothing in common, a second row is inserted; an empty checksum matches nothing."""
+    register_workflow(connection, make_workflow(URL, ""))
+    first = register_workflow(connection, make_workflow("https://first", CHECKSUM))
+    second = register_workflow(connection, make_workflow(url, checksum))
     assert second != first
     assert len(rows(connection)) == 3
-    assert register_workflow(connection, made(url, checksum)) == second
+    assert register_workflow(connection, make_workflow(url, checksum)) == second
 
 
-def test_the_checksum_wins(connection: Connection) -> None:
-    """Where the URL is one row's and the checksum another's, in either order of age, the checksum counts."""
-    by_url = register_workflow(connection, made(URL, "a"))
-    by_checksum = register_workflow(connection, made("https://other", "b"))
-    assert register_workflow(connection, made(URL, "b")) == by_checksum
-    assert register_workflow(connection, made("https://other", "a")) == by_url
+def test_checksum_takes_precedence(connection: Connection) -> None:
+    """If the URL matches one row and the checksum another, the checksum decides, whichever row is older."""
+    by_url = register_workflow(connection, make_workflow(URL, "a"))
+    by_checksum = register_workflow(connection, make_workflow("https://other", "b"))
+    assert register_workflow(connection, make_workflow(URL, "b")) == by_checksum
+    assert register_workflow(connection, make_workflow("https://other", "a")) == by_url
     assert len(rows(connection)) == 2
 
 
-def test_a_file_is_known_by_its_checksum_only(connection: Connection) -> None:
-    """A path on some machine says nothing; its bytes do."""
-    first = register_workflow(connection, made("file:///home/me/train.py", "a"))
-    assert register_workflow(connection, made("file:///home/me/train.py", "b")) != first
-    assert register_workflow(connection, made("file:///elsewhere/train.py", "a")) == first
-    assert register_workflow(connection, made(URL, "a")) == first
+def test_file_url_matches_by_checksum_only(connection: Connection) -> None:
+    """A ``file:`` URL does not match; its checksum does."""
+    first = register_workflow(connection, make_workflow("file:///home/me/train.py", "a"))
+    assert register_workflow(connection, make_workflow("file:///home/me/train.py", "b")) != first
+    assert register_workflow(connection, make_workflow("file:///elsewhere/train.py", "a")) == first
+    assert register_workflow(connection, make_workflow(URL, "a")) == first
 
 
-def test_an_interactive_workflow_is_always_new(connection: Connection) -> None:
-    """Without URL and checksum two are never the same."""
-    assert register_workflow(connection, made()) != register_workflow(connection, made())
+def test_interactive_workflow_is_always_new(connection: Connection) -> None:
+    """Workflows without URL and checksum never match."""
+    assert register_workflow(connection, make_workflow()) != register_workflow(connection, make_workflow())
     assert [(row["URL"], row["Checksum"]) for row in rows(connection)] == [(None, None)] * 2
 
 
 @pytest.mark.parametrize(("name", "workflow_type"), [("Other", "Training"), ("Train", "Inference")])
-def test_another_name_is_warned_about(connection: Connection, name: str, workflow_type: str) -> None:
-    """The row is used and left as it is; the warning names both."""
-    rid = register_workflow(connection, made(URL))
+def test_other_name_warns(connection: Connection, name: str, workflow_type: str) -> None:
+    """The row is used unchanged; the warning names both."""
+    rid = register_workflow(connection, make_workflow(URL))
     before = rows(connection)
     with pytest.warns(
         DerivaMLWarning, match=rf"workflow {rid}, 'Train' \(Training\).*{name!r} \({workflow_type}\)"
-    ) as said:
-        assert register_workflow(connection, made(URL, name=name, workflow_type=workflow_type)) == rid
-    assert len(said) == 1
+    ) as caught:
+        assert register_workflow(connection, make_workflow(URL, name=name, workflow_type=workflow_type)) == rid
+    assert len(caught) == 1
     assert rows(connection) == before
 
 
-def test_an_unknown_type(connection: Connection) -> None:
-    """It is refused before anything is written; the known ones are named, and the call that adds one can be copied."""
+def test_unknown_workflow_type(connection: Connection) -> None:
+    """The type is refused before anything is written; the error lists the known ones and the call that adds one."""
     known = r"'Trainign'.*Annotation, Evaluation, Inference, Preprocessing, Training"
     with pytest.raises(UnknownTerm, match=known + r".*ml\.add_term\('Workflow_Type', name, description\)"):
-        register_workflow(connection, made(URL, workflow_type="Trainign"))
+        register_workflow(connection, make_workflow(URL, workflow_type="Trainign"))
     assert rows(connection) == []
 
 
-def registered(folder: str, start: object, found: object) -> None:
+def register_in_process(folder: str, start: object, found: object) -> None:
     """Register the same workflow at the same moment as the other processes."""
     connection = open_connection(Address(hostname=f"file:{folder}"))
     start.wait()  # type: ignore[attr-defined]
@@ -336,11 +334,13 @@ def registered(folder: str, start: object, found: object) -> None:
     found.put(register_workflow(connection, workflow))  # type: ignore[attr-defined]
 
 
-def test_processes_that_race(connection: Connection, tmp_path: Path) -> None:
+def test_concurrent_registration(connection: Connection, tmp_path: Path) -> None:
     """Eight processes that register the same code at once get one row."""
     context = multiprocessing.get_context("spawn")
     start, found = context.Barrier(8), context.Queue()
-    workers = [context.Process(target=registered, args=(str(tmp_path / "catalog"), start, found)) for _ in range(8)]
+    workers = [
+        context.Process(target=register_in_process, args=(str(tmp_path / "catalog"), start, found)) for _ in range(8)
+    ]
     for worker in workers:
         worker.start()
     rids = {found.get(timeout=120) for _ in workers}
@@ -350,9 +350,9 @@ def test_processes_that_race(connection: Connection, tmp_path: Path) -> None:
     assert len(rids) == 1
 
 
-def test_a_workflow_of_the_catalog_is_registered_already(connection: Connection) -> None:
-    """Registering one that has a record id gives that id, if it is a workflow's."""
-    rid = register_workflow(connection, made(URL))
+def test_registering_an_existing_workflow(connection: Connection) -> None:
+    """Registering a workflow with a RID returns that RID, if it names a workflow."""
+    rid = register_workflow(connection, make_workflow(URL))
     assert register_workflow(connection, lookup_workflow(connection, rid)) == rid
     assert register_workflow(connection, Workflow(name="a", workflow_type="b", rid=rid)) == rid
     with pytest.raises(UnknownRID):
@@ -360,9 +360,9 @@ def test_a_workflow_of_the_catalog_is_registered_already(connection: Connection)
 
 
 def test_lookups(connection: Connection) -> None:
-    """By record id, by URL, by checksum; each workflow of the catalog in a list, the oldest first."""
-    first = register_workflow(connection, made(URL, CHECKSUM))
-    second = register_workflow(connection, made())
+    """Workflows are found by RID, URL and checksum; find_workflows lists all, the oldest first."""
+    first = register_workflow(connection, make_workflow(URL, CHECKSUM))
+    second = register_workflow(connection, make_workflow())
     assert lookup_workflow_by_url(connection, URL).rid == lookup_workflow_by_url(connection, CHECKSUM).rid == first
     assert [workflow.rid for workflow in find_workflows(connection)] == [first, second]
     assert all(isinstance(workflow, CatalogWorkflow) for workflow in find_workflows(connection))
@@ -376,17 +376,17 @@ def test_lookups(connection: Connection) -> None:
         lookup_workflow(connection, term)
 
 
-def test_reading_back_finds_nothing_anew(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither plugins nor variables have a say in what the catalog holds, not even of an interactive run."""
-    rid = register_workflow(connection, made())
+def test_lookup_detects_nothing(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins and variables do not affect a workflow from the catalog, not even an interactive one."""
+    rid = register_workflow(connection, make_workflow())
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", "https://other")
-    monkeypatch.setattr(workflows, "plugin_manager", lambda: plugins(Refusal()))
+    monkeypatch.setattr(workflows, "plugin_manager", lambda: plugins(UncallablePlugin()))
     assert (lookup_workflow(connection, rid).url, find_workflows(connection)[0].checksum) == ("", "")
 
 
 def test_assignment_writes_to_the_catalog(connection: Connection) -> None:
-    """Description and type are in the row at once."""
-    rid = register_workflow(connection, made(URL))
+    """Assigned descriptions and types are in the row at once."""
+    rid = register_workflow(connection, make_workflow(URL))
     workflow = lookup_workflow(connection, rid)
     workflow.description = "Updated: now includes data augmentation"
     workflow.workflow_type = "Inference"
@@ -399,33 +399,33 @@ def test_assignment_writes_to_the_catalog(connection: Connection) -> None:
     ("name", "value"), [("url", "x"), ("checksum", "x"), ("name", "x"), ("rid", "1"), ("typo", "x"), ("description", 3)]
 )
 def test_other_assignments_are_refused(connection: Connection, name: str, value: object) -> None:
-    """What was run does not change; the error says what can."""
-    workflow = lookup_workflow(connection, register_workflow(connection, made(URL)))
+    """Fields that record what was run cannot be assigned; the error names those that can."""
+    workflow = lookup_workflow(connection, register_workflow(connection, make_workflow(URL)))
     before = rows(connection)
     with pytest.raises(CatalogReadOnly, match="Only description and workflow_type"):
         setattr(workflow, name, value)
     assert rows(connection) == before
 
 
-def test_an_unknown_type_is_not_assigned(connection: Connection) -> None:
-    """The known ones are named, and neither row nor object changes."""
-    workflow = lookup_workflow(connection, register_workflow(connection, made(URL)))
+def test_unknown_type_is_not_assigned(connection: Connection) -> None:
+    """The error lists the known types; neither row nor object changes."""
+    workflow = lookup_workflow(connection, register_workflow(connection, make_workflow(URL)))
     with pytest.raises(UnknownTerm, match="Training"):
         workflow.workflow_type = "Trainign"
     assert workflow.workflow_type == rows(connection)[0]["Workflow_Type"] == "Training"
 
 
-def test_assigning_to_what_is_gone(connection: Connection) -> None:
+def test_assignment_to_a_deleted_row(connection: Connection) -> None:
     """A workflow whose row was deleted cannot be changed."""
-    workflow = lookup_workflow(connection, register_workflow(connection, made(URL)))
+    workflow = lookup_workflow(connection, register_workflow(connection, make_workflow(URL)))
     connection.catalog.delete("Workflow", {})
     with pytest.raises(UnknownRID, match="was deleted"):
         workflow.description = "x"
 
 
-def test_a_workflow_as_it_was(connection: Connection) -> None:
-    """A record id with a snapshot gives the workflow of that time, which cannot be changed."""
-    rid = register_workflow(connection, made(URL))
+def test_workflow_at_a_snapshot(connection: Connection) -> None:
+    """A RID with a snapshot returns the workflow of that time, which cannot be changed."""
+    rid = register_workflow(connection, make_workflow(URL))
     snapshot = connection.catalog.snapshot()
     lookup_workflow(connection, rid).description = "later"
     past = lookup_workflow(connection, f"{rid}@{snapshot}")
@@ -434,17 +434,17 @@ def test_a_workflow_as_it_was(connection: Connection) -> None:
         past.description = "rewritten"
 
 
-def test_a_bound_workflow_is_pickled_without_its_catalog(connection: Connection) -> None:
-    """In another process it is the same workflow, unbound."""
-    workflow = lookup_workflow(connection, register_workflow(connection, made(URL, CHECKSUM)))
+def test_pickled_workflow_has_no_catalog(connection: Connection) -> None:
+    """In another process the workflow has the same values, without a connection."""
+    workflow = lookup_workflow(connection, register_workflow(connection, make_workflow(URL, CHECKSUM)))
     again = pickle.loads(pickle.dumps(workflow))
     assert type(again) is Workflow
     assert again.model_dump() == workflow.model_dump()
     assert register_workflow(connection, again) == workflow.rid
 
 
-def test_the_same_call_in_the_same_script(tmp_path: Path, repository: Repository) -> None:
-    """A committed script that is run twice, from different folders, has one workflow with the document's URL."""
+def test_same_script_run_twice(tmp_path: Path, repository: Repository) -> None:
+    """A committed script that runs twice, from different folders, has one workflow."""
     script = repository.write(
         "src/models/train.py",
         "import json\nfrom deriva_ml_core.client import DerivaML\n"
@@ -460,9 +460,9 @@ def test_the_same_call_in_the_same_script(tmp_path: Path, repository: Repository
     assert found[0][1:] == [f"https://github.com/org/repo/blob/{commit}/src/models/train.py", repository.hash(script)]
 
 
-def test_the_client(connection: Connection) -> None:
-    """``create_workflow`` refuses an unknown type, and asks the client's own plugins."""
-    manager = plugins(Answer(SourceCode(url=URL)))
+def test_create_workflow_of_the_client(connection: Connection) -> None:
+    """``create_workflow`` refuses an unknown type, and uses the client's plugins."""
+    manager = plugins(FixedSource(SourceCode(url=URL)))
     ml = DerivaML(plugins=manager)  # type: ignore[arg-type]
     with pytest.raises(UnknownTerm, match="Training"):
         ml.create_workflow("a", "Trainign")

@@ -1,4 +1,4 @@
-"""plugins/README.md tells the truth: each hook's example, with a real run, does what the page says."""
+"""plugins/README.md: the example of each hook works in a real run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[2] / "plugins" / "README.md"
 
 
 def example(hook: str) -> ModuleType:
-    """The module that the page shows for a hook."""
+    """Return the module that the page shows for a hook."""
     (code,) = code_blocks(PAGE, "python", section=f"`{hook}`")
     module = ModuleType(f"example_{hook}")
     exec(compile(code, f"{PAGE.name}:{hook}", "exec"), vars(module))
@@ -43,7 +43,7 @@ def configuration() -> ExecutionConfiguration:
 
 
 def test_writing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole plugin and the way to test it, as shown: a run on that client is heard."""
+    """The plugin and its test work as shown."""
     module, use = code_blocks(PAGE, "python", section="Writing one")
     (tmp_path / "my_plugin.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
@@ -57,7 +57,7 @@ def test_writing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 @pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLWarning")  # of this clone's own state
 def test_detect_source() -> None:
-    """An engine's variables say where the code is; without them the built-ins answer."""
+    """The example returns the source of an engine's task; otherwise the built-in plugins do."""
     ask = with_example("detect_source").hook.detect_source
     script = Path(__file__)
     environ = {"ENGINE_TASK_URL": "https://engine.example.org/4", "ENGINE_TASK_SHA1": "0" * 40}
@@ -67,7 +67,7 @@ def test_detect_source() -> None:
 
 
 def test_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each object that a run uploads is on the second disk too, whole."""
+    """Each uploaded object is copied to the mirror."""
     monkeypatch.setenv("MIRROR", str(tmp_path / "mirror"))
     ml = DerivaML(plugins=with_example("connect"))
     with ml.create_execution(configuration()) as execution:
@@ -83,34 +83,34 @@ def test_describe_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     execution = DerivaML(plugins=with_example("describe_environment")).create_execution(configuration())
     (snapshot,) = (asset for asset in execution.list_assets() if asset.filename.startswith("environment_snapshot"))
-    kept = json.loads(execution.download_asset(snapshot, tmp_path).read_text())
-    assert kept["example_describe_environment"] == {"SLURM_JOB_ID": "4711"}
+    recorded = json.loads(execution.download_asset(snapshot, tmp_path).read_text())
+    assert recorded["example_describe_environment"] == {"SLURM_JOB_ID": "4711"}
 
 
 @dataclass
-class Room:
-    """A chat room that keeps what is posted in it."""
+class ChatRoom:
+    """A chat room that collects messages."""
 
     url: str
-    heard: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
-def room() -> Iterator[Room]:
+def room() -> Iterator[ChatRoom]:
     """A chat room behind a real web server."""
 
-    class Door(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            open_room.heard.append(json.loads(body)["text"])
+            open_room.messages.append(json.loads(body)["text"])
             self.send_response(204)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    with HTTPServer(("127.0.0.1", 0), Door) as server:
-        open_room = Room(f"http://127.0.0.1:{server.server_port}/")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        open_room = ChatRoom(f"http://127.0.0.1:{server.server_port}/")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield open_room
@@ -118,19 +118,19 @@ def room() -> Iterator[Room]:
         thread.join()
 
 
-def test_status_changed(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The chat room hears of a failure, with its reason, and of nothing else."""
+def test_status_changed(room: ChatRoom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chat room gets a message about a failure, with its reason, and no other message."""
     monkeypatch.setenv("CHAT_ROOM", room.url)
     ml = DerivaML(plugins=with_example("status_changed"))
     with ml.create_execution(configuration()):
         pass
     with pytest.raises(RuntimeError), ml.create_execution(configuration()) as execution:
         raise RuntimeError("out of paper")
-    assert room.heard == [f"{execution.execution_rid} failed: RuntimeError: out of paper"]
+    assert room.messages == [f"{execution.execution_rid} failed: RuntimeError: out of paper"]
 
 
 def test_asset_registered(caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what a run promises, once a file."""
+    """The log names each registered file once."""
     ml = DerivaML(plugins=with_example("asset_registered"))
     with caplog.at_level(logging.INFO, "promises"), ml.create_execution(configuration()) as execution:
         for _ in range(2):
@@ -140,7 +140,7 @@ def test_asset_registered(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_outputs_uploaded() -> None:
-    """The list of sums has each file that was sent, once, as ``md5sum`` writes it."""
+    """The list of checksums has each uploaded file once, in the format of ``md5sum``."""
     with DerivaML(plugins=with_example("outputs_uploaded")).create_execution(configuration()) as execution:
         execution.asset_file_path("Model", "best.pt").write_bytes(b"weights")
         execution.asset_file_path("Execution_Asset", "notes.txt").write_bytes(b"none")
@@ -151,8 +151,8 @@ def test_outputs_uploaded() -> None:
     assert sorted(sums) == sorted(f"{hashlib.md5(sent).hexdigest()}  {name}" for name, sent in expected.items())
 
 
-def test_examples_answer_their_hooks() -> None:
-    """Each hook's section shows a plugin that answers this hook and no other."""
+def test_examples_implement_their_hooks() -> None:
+    """Each hook's section shows a plugin that implements this hook and no other."""
     for spec in (hookspecs.FirstResultHooks, hookspecs.CollectHooks, hookspecs.NotificationHooks):
         for hook in (name for name in vars(spec) if not name.startswith("_")):
             assert list_plugins(with_example(hook))[-1].hooks == (hook,)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
 from deriva_ml_core._files.atomic import write_atomic
+from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._progress import progress_reporter
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import ObjectStore
@@ -22,7 +21,7 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.bag import DatasetBag, iterate_assets
 from deriva_ml_core.datasets.bag_build import build_bag
 from deriva_ml_core.datasets.versions import DatasetVersion, lookup_version
-from deriva_ml_core.errors import CatalogReadOnly, ChecksumMismatch, DerivaMLException, DiskFull
+from deriva_ml_core.errors import ChecksumMismatch
 from deriva_ml_core.models import DatasetSpec, UploadOptions, UploadProgress
 
 __all__ = ["download_bag"]
@@ -70,31 +69,13 @@ def download_bag(connection: Connection, spec: DatasetSpec, options: UploadOptio
 
     version = lookup_version(connection, spec.rid, spec.version)
     folder = connection.folder / CACHE_FOLDER / f"{version.dataset}_{version.version}_{version.snapshot}"
-    with _translate_os_errors(folder):
+    with translate_os_errors(f"Cannot download dataset {version.dataset} {version.version}", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
             bag, store = _find_or_build(connection, version, folder), RetryingStore(connection.store)
             if spec.materialize:
                 _download_missing(store, bag, version, folder / "incoming", options or UploadOptions())
     return bag
-
-
-@contextmanager
-def _translate_os_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except DerivaMLException:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"The disk of the cache {folder} is full. Free some space and call again to resume the download."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise CatalogReadOnly(
-                f"The cache {folder} cannot be written ({error.strerror}). Allow this user to write there."
-            ) from error
-        raise
 
 
 def _find_or_build(connection: Connection, version: DatasetVersion, folder: Path) -> DatasetBag:

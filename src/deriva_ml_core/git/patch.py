@@ -109,7 +109,7 @@ def _iter_changes(root: Path) -> Iterator[_Change]:
 
 
 def _build_patch(root: Path, changes: Sequence[_Change], folder: Path, environ: Mapping[str, str]) -> bytes:
-    untracked, unkept = _select_untracked(root, [change.path for change in changes if not change.is_tracked])
+    untracked, untracked_notes = _select_untracked(root, [change.path for change in changes if not change.is_tracked])
     parts = _diff_by_path(root, [*(change.path for change in changes if change.is_tracked), *untracked], folder)
     secret = sorted(name for name, part in parts.items() if _has_secret(root, name, part))
     for name in secret:
@@ -121,11 +121,11 @@ def _build_patch(root: Path, changes: Sequence[_Change], folder: Path, environ: 
     notes = [
         *(f"left out, as its change holds a secret: {json.dumps(name)}" for name in secret),
         *(
-            f"a submodule with uncommitted changes of its own: {json.dumps(c.path)}"
+            f"a submodule with its own uncommitted changes: {json.dumps(c.path)}"
             for c in changes
             if c.is_dirty_submodule
         ),
-        *unkept,
+        *untracked_notes,
     ]
     return _format_header(root, notes) + b"".join(part for name, part in parts.items() if name not in secret)
 
@@ -158,17 +158,17 @@ def _format_header(root: Path, notes: list[str]) -> bytes:
 
 
 def _select_untracked(root: Path, untracked: Iterable[str]) -> tuple[list[str], list[str]]:
-    kept, unkept, total = [], [], 0
+    included, notes, total = [], [], 0
     for path in untracked:
         size, reason = _check_untracked_file(root / path)
         if not reason and total + size > MAX_TOTAL_SIZE:
             reason = f"untracked files together over {format_size(MAX_TOTAL_SIZE)}"
         if reason:
-            unkept.append(f"untracked and not kept ({reason}): {json.dumps(path)}")
+            notes.append(f"untracked and left out ({reason}): {json.dumps(path)}")
         else:
-            kept.append(path)
+            included.append(path)
             total += size
-    return kept, unkept
+    return included, notes
 
 
 def _check_untracked_file(file: Path) -> tuple[int, str]:
@@ -177,7 +177,7 @@ def _check_untracked_file(file: Path) -> tuple[int, str]:
         if stat.S_ISLNK(status.st_mode):
             return status.st_size, ""
         if not stat.S_ISREG(status.st_mode):
-            return 0, "a repository of its own"
+            return 0, "a nested repository"
         if status.st_size > MAX_FILE_SIZE and not is_notebook(file):
             return 0, format_size(status.st_size)
         content = file.read_bytes()

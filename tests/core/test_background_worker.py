@@ -1,4 +1,4 @@
-"""The thread beside the run: in order, never waited for beyond a bound, begun anew where it is needed."""
+"""The background worker: ordered, bounded waits, restarted on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deriva_ml_core._concurrency.background_worker import BackgroundWorker, run_
 
 @pytest.fixture
 def gate() -> Iterator[Event]:
-    """What a task may wait for; opened at the end of the test in any case."""
+    """An event that a task can wait for; it is set at the end of the test."""
     event = Event()
     yield event
     event.set()
@@ -25,8 +25,8 @@ def threads(name: str) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == name]
 
 
-def test_tasks_are_done_in_order() -> None:
-    """All that was submitted is done, each after the one before it, when a drain returns."""
+def test_tasks_run_in_order() -> None:
+    """All submitted tasks have run in order when drain returns."""
     worker, done = BackgroundWorker("in order"), []
     for number in range(1000):
         worker.submit(lambda number=number: done.append(number))  # type: ignore[misc]
@@ -34,15 +34,15 @@ def test_tasks_are_done_in_order() -> None:
     assert done == list(range(1000))
 
 
-def test_there_is_no_thread_before_the_first_task() -> None:
-    """A worker that nobody needs costs no thread, and nothing to wait for."""
+def test_no_thread_before_the_first_task() -> None:
+    """A worker without tasks starts no thread."""
     worker = BackgroundWorker("unneeded")
     assert worker.drain(0)
     assert threads("unneeded") == []
 
 
-def test_submitting_returns_while_a_task_is_under_way(gate: Event) -> None:
-    """However long a task takes, submitting does not wait for it."""
+def test_submit_does_not_wait(gate: Event) -> None:
+    """submit returns while another task runs."""
     worker, done = BackgroundWorker("busy"), []
     worker.submit(gate.wait)
     worker.submit(lambda: done.append(1))
@@ -52,14 +52,14 @@ def test_submitting_returns_while_a_task_is_under_way(gate: Event) -> None:
     assert done == [1]
 
 
-def test_a_drain_is_bounded(gate: Event) -> None:
-    """A task that does not end is waited for as long as was said, and what it says then is that it is not done."""
+def test_drain_timeout(gate: Event) -> None:
+    """drain returns False when a task does not end within the timeout."""
     worker = BackgroundWorker("hanging")
     worker.submit(gate.wait)
     assert not worker.drain(0.01)
 
 
-def test_a_task_that_fails_is_logged_and_the_next_is_done(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_task_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Neither an exception nor SystemExit ends the thread."""
     worker, done = BackgroundWorker("failing"), []
 
@@ -78,16 +78,16 @@ def test_a_task_that_fails_is_logged_and_the_next_is_done(caplog: pytest.LogCapt
     assert "no such thing" in caplog.text
 
 
-def test_a_pause_is_cut_short_by_a_drain() -> None:
-    """A task that lets time pass does not hold up the end."""
+def test_drain_shortens_a_pause() -> None:
+    """A pausing task does not delay a drain."""
     worker = BackgroundWorker("pausing")
     worker.submit(lambda: worker.pause(1e6))
     worker.submit(lambda: worker.pause(1e6, min_seconds=0.01))
     assert worker.drain(60)
 
 
-def test_the_thread_ends_and_begins_anew() -> None:
-    """After a drain the thread goes, so that thousands of runs leave none; the next task begins another."""
+def test_thread_ends_after_a_drain() -> None:
+    """After a drain the thread ends; the next task starts another."""
     worker, done = BackgroundWorker("again"), []
     for number in range(3):
         worker.submit(lambda number=number: done.append(number))  # type: ignore[misc]
@@ -105,8 +105,8 @@ def _in_child(worker: BackgroundWorker, results: multiprocessing.SimpleQueue[lis
     results.put([str(drained), str(worker.drain(60)), *done])
 
 
-def test_a_forked_child_has_its_own_tasks(gate: Event) -> None:
-    """A child of a process whose worker is busy begins with none of its tasks, and has a thread of its own."""
+def test_forked_child_has_its_own_tasks(gate: Event) -> None:
+    """A forked child starts without its parent's tasks, and has its own thread."""
     worker = BackgroundWorker("forked")
     worker.submit(gate.wait)
     worker.submit(lambda: None)
@@ -119,8 +119,8 @@ def test_a_forked_child_has_its_own_tasks(gate: Event) -> None:
     assert child.exitcode == 0
 
 
-def test_what_is_done_in_the_background_has_a_result() -> None:
-    """It is a future's, as is what was raised."""
+def test_run_in_background() -> None:
+    """The future has the task's result or exception."""
     assert run_in_background("test", lambda: 42).result(60) == 42
     with pytest.raises(ZeroDivisionError):
         run_in_background("test", lambda: 1 // 0).result(60)
