@@ -1,4 +1,4 @@
-"""Functions that a page's program calls: mark the output of each block, and run run_shell blocks."""
+"""Functions that a page's program calls: mark the output of each block, and run shell blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def begin_block(number: int) -> None:
 
 
 def run_shell(code: str, names: Mapping[str, Any]) -> None:
-    """Run a run_shell block, and stop the page if one of its commands fails.
+    """Run a shell block, and stop the page if one of its commands fails.
 
     Args:
         code: The block.

@@ -26,7 +26,7 @@ def no_unrecorded_requests(place: Place) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def catalog_number(place: Place) -> str:
-    """Return the catalog_number of a catalog with the standard tables and terms."""
+    """Return the number of a catalog with the standard tables and terms."""
     return place.catalog()
 
 
