@@ -1,4 +1,4 @@
-"""A fake Deriva server with a catalog, and clients of it that do not wait between repeats."""
+"""A fake Deriva server with a catalog, and clients that do not wait between retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Connect = Callable[..., Server]
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[DerivaServer]:
-    """A server that is asked for nothing of which no recording says how a real one answers."""
+    """Run a fake server, and fail the test if it was sent a request that no recording covers."""
     with serving(tmp_path / "hatrac") as server:
         yield server
         assert unrecorded(server.requests) == set()
@@ -28,32 +28,32 @@ def fake(tmp_path: Path) -> Iterator[DerivaServer]:
 
 @pytest.fixture
 def waits() -> list[float]:
-    """The seconds that were waited, or would have been."""
+    """Collect the seconds that the client would have waited between retries."""
     return []
 
 
 @pytest.fixture
 def connect(fake: DerivaServer, waits: list[float]) -> Connect:
-    """How to connect as a user."""
+    """Return a function that connects as a user."""
 
-    def connected(user: str = "test1") -> Server:
+    def connect_as(user: str = "test1") -> Server:
         return Server("http", fake.hostname.removeprefix("http://"), fake.credential(user), sleep=waits.append)
 
-    return connected
+    return connect_as
 
 
 @pytest.fixture
 def catalog(connect: Connect, fake: DerivaServer) -> DerivaCatalog:
-    """A new catalog, in which test2 may write without being its owner."""
-    made = create_catalog(connect(), "demo", {"enumerate": ["test2"], "write": ["test2"]})
+    """Create a catalog in which test2 may write without being an owner."""
+    created = create_catalog(connect(), "demo", {"enumerate": ["test2"], "write": ["test2"]})
     fake.hatrac.namespaces[""].acl["subtree-owner"] = ["test2"]
     fake.requests.clear()
-    return made
+    return created
 
 
 @pytest.fixture
-def written(catalog: DerivaCatalog, connect: Connect, fake: DerivaServer) -> DerivaCatalog:
-    """The same catalog, opened by a writer."""
+def writer_catalog(catalog: DerivaCatalog, connect: Connect, fake: DerivaServer) -> DerivaCatalog:
+    """Open the same catalog as a user who may write but is not an owner."""
     opened = DerivaCatalog(connect("test2"), catalog.catalog_id)
     fake.requests.clear()
     return opened
@@ -66,5 +66,5 @@ def store(connect: Connect) -> DerivaStore:
 
 @pytest.fixture
 def ml(catalog: DerivaCatalog, fake: DerivaServer) -> DerivaML:
-    """A client of the catalog, opened by its address."""
+    """Return a client for the catalog, opened by its address."""
     return DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"))

@@ -1,4 +1,4 @@
-"""A process that pushes may be killed at any request, and another goes on from there."""
+"""A process that is killed at any request of its push; another process completes the push."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ here.push(sys.argv[3], there, options=UploadOptions(chunk_size=4096, retry_delay
 @pytest.mark.parametrize(
     "at", [9, 22, 38, *(pytest.param(at, marks=pytest.mark.long) for at in (5, 13, 17, 26, 31, 46))]
 )
-def test_killed_at_a_request(fake: DerivaServer, catalog: DerivaCatalog, ml: DerivaML, at: int, home: Path) -> None:
-    """The request is done, its answer never heard; the next process brings the copy to where it should be."""
+def test_push_killed_at_request(fake: DerivaServer, catalog: DerivaCatalog, ml: DerivaML, at: int, home: Path) -> None:
+    """The server processes the request, the client is killed, and the next process completes the copy."""
     here = DerivaML()
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/t.py", checksum="0" * 40)
     with here.create_execution(ExecutionConfiguration(workflow=workflow, description="Import")) as first:
@@ -57,8 +57,8 @@ def test_killed_at_a_request(fake: DerivaServer, catalog: DerivaCatalog, ml: Der
     assert run.stdout is not None
     assert run.stdout.readline() == "ready\n", run.communicate(timeout=120)
     fake.faults.add(Fault(Harm.lose_after, skip=at, call=lambda: os.kill(run.pid, signal.SIGKILL)))
-    _, said = run.communicate("go\n", timeout=120)
-    assert run.returncode == -signal.SIGKILL, said
+    _, stderr = run.communicate("go\n", timeout=120)
+    assert run.returncode == -signal.SIGKILL, stderr
 
     report = here.push(exe.execution_rid, ml, options=OPTIONS)
     assert told(ml, report.execution) == told(here, exe.execution_rid)
@@ -68,4 +68,4 @@ def test_killed_at_a_request(fake: DerivaServer, catalog: DerivaCatalog, ml: Der
     assert {name: rows[name] for name in once} == dict.fromkeys(once, 1)
     objects = [held for name, held in fake.hatrac.objects.items() if not name.startswith("/Execution_Metadata")]
     assert [len(held.versions) for held in objects] == [1, 1]
-    assert len(fake.hatrac.jobs) <= 1  # one whose name was lost with the answer
+    assert len(fake.hatrac.jobs) <= 1  # a job whose ID was lost with the response

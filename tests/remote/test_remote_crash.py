@@ -1,4 +1,4 @@
-"""A run on a server may be killed at any request of its upload, and another process goes on from there."""
+"""A process that is killed at any request of its upload; another process completes the upload."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ exe.upload_execution_outputs(chunk_size=4096, retry_delay=0, upload_workers=1)
 
 
 @pytest.mark.parametrize("at", [0, 1, 3, 6, 8, 10, 12, 15])
-def test_killed_at_a_request(fake: DerivaServer, catalog: DerivaCatalog, at: int, tmp_path: Path) -> None:
-    """The request is done, its answer never heard; the next process brings all to where it should be."""
+def test_upload_killed_at_request(fake: DerivaServer, catalog: DerivaCatalog, at: int, tmp_path: Path) -> None:
+    """The server processes the request, the client is killed, and the next process completes the run."""
     command = [sys.executable, "-c", RUN, fake.hostname, catalog.catalog_id]
     run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdin is not None
     assert run.stdout is not None
     rid = run.stdout.readline().strip()
     fake.faults.add(Fault(Harm.lose_after, skip=at, call=lambda: os.kill(run.pid, signal.SIGKILL)))
-    _, said = run.communicate("go\n", timeout=120)
-    assert run.returncode == -signal.SIGKILL, said
+    _, stderr = run.communicate("go\n", timeout=120)
+    assert run.returncode == -signal.SIGKILL, stderr
 
     ml = DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"))
     exe = ml.restore_execution(rid)

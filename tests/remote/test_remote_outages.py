@@ -1,4 +1,4 @@
-"""What a user sees of a server that is away in the middle of a run: a training goes on, and all is made good later."""
+"""Server outages during a run: the run continues, and everything is synchronised afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GONE = Fault(Harm.reset, times=10_000)
 
 @pytest.fixture
 def ml(catalog: DerivaCatalog, fake: DerivaServer) -> DerivaML:
-    """A client that does not wait long for what is still on its way when a run ends."""
+    """Return a client that waits only briefly for background writes at the end of a run."""
     return DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"), exit_timeout=0.5)
 
 
@@ -33,7 +33,7 @@ def config() -> ExecutionConfiguration:
 
 
 def check_recorded(catalog: DerivaCatalog, fake: DerivaServer, rid: str) -> None:
-    """The run and its one file are there once."""
+    """Check that the run and its file are recorded once."""
     (row,) = catalog.select("Execution")
     assert (row["RID"], row["Status"]) == (rid, "Completed")
     assert [row["Filename"] for row in catalog.select("Model")] == ["m.pt"]
@@ -43,21 +43,21 @@ def check_recorded(catalog: DerivaCatalog, fake: DerivaServer, rid: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     # the second where the row's writer beside the run is just asking, again and again
     [(ENDED, "Log in with"), (GONE, "cannot be reached|has not responded for 0.5 seconds")],
     ids=["401", "reset"],
 )
-def test_a_server_that_is_away_while_a_run_ends(
+def test_outage_at_end_of_run(
     ml: DerivaML,
     config: ExecutionConfiguration,
     catalog: DerivaCatalog,
     fake: DerivaServer,
     caplog: pytest.LogCaptureFixture,
     fault: Fault,
-    said: str,
+    message: str,
 ) -> None:
-    """No status raises, and the end neither; each is warned about; an upload says what to do, and later sends all."""
+    """Neither statuses nor the end of a run raise during an outage; a later upload sends everything."""
     exe = ml.create_execution(config)
     with exe:
         exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
@@ -66,7 +66,7 @@ def test_a_server_that_is_away_while_a_run_ends(
         exe.update_status(Status.running, "still dark")
     assert exe.status is Status.completed
     assert caplog.text.count("Failed to write the status") == 1
-    with pytest.raises(DerivaMLException, match=said):
+    with pytest.raises(DerivaMLException, match=message):
         exe.upload_execution_outputs(retry_delay=0, max_retries=0)
     assert [asset.filename for asset in exe.staged_assets()] == ["m.pt"]
     fake.faults.clear()
@@ -77,10 +77,10 @@ def test_a_server_that_is_away_while_a_run_ends(
     check_recorded(catalog, fake, exe.execution_rid)
 
 
-def test_a_session_that_ends_while_a_run_is_created(
+def test_session_expires_during_creation(
     ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer
 ) -> None:
-    """What to do is said; where the row is there already it says that it failed and why, and none is half made."""
+    """An expired session fails the creation; a row that exists already becomes Failed with the reason."""
     fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/", times=100, reply=Answer.text(401, "")))
     with pytest.raises(UploadFailed, match="Log in with"):
         ml.create_execution(config)
@@ -99,10 +99,10 @@ def test_a_session_that_ends_while_a_run_is_created(
     assert exe.status is Status.created
 
 
-def test_a_storm_while_a_run_is_created(
+def test_aborted_writes_during_creation(
     ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer
 ) -> None:
-    """Where every second write is aborted by others, there is one row, one workflow, and each record once."""
+    """If every second write is aborted, each row still exists once."""
     for number in range(20):
         fake.faults.add(Fault(Harm.answer, "PUT|POST", "^/ermrest/", skip=number))
     with ml.create_execution(config) as exe:
@@ -110,12 +110,12 @@ def test_a_storm_while_a_run_is_created(
     exe.upload_execution_outputs()
     check_recorded(catalog, fake, exe.execution_rid)
     assert len(catalog.select("Workflow")) == 1
-    kept = [row["Filename"] for row in catalog.select("Execution_Metadata")]
-    assert len(kept) == len(set(kept)) == len(catalog.select("Execution_Metadata_Execution"))
+    filenames = [row["Filename"] for row in catalog.select("Execution_Metadata")]
+    assert len(filenames) == len(set(filenames)) == len(catalog.select("Execution_Metadata_Execution"))
 
 
-def test_a_server_that_is_away_for_a_workflow(ml: DerivaML, catalog: DerivaCatalog, fake: DerivaServer) -> None:
-    """That the server is away is said, nothing is written; later it is there once."""
+def test_outage_during_workflow_registration(ml: DerivaML, catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """During an outage no workflow is written; later it is registered once."""
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
     fake.faults.add(GONE)
     with pytest.raises(CatalogUnavailable, match="try again later"):
@@ -126,8 +126,8 @@ def test_a_server_that_is_away_for_a_workflow(ml: DerivaML, catalog: DerivaCatal
     assert len(catalog.select("Workflow")) == 1
 
 
-def test_a_bag_over_a_bad_line(ml: DerivaML, config: ExecutionConfiguration, fake: DerivaServer) -> None:
-    """Every object fails once on its way, each otherwise, and all of them come right, each in its own place."""
+def test_bag_with_failing_downloads(ml: DerivaML, config: ExecutionConfiguration, fake: DerivaServer) -> None:
+    """Each object fails once, in a different way, and the bag still has all files."""
     contents = {f"{number}.png": bytes([number]) * 1000 for number in range(4)}
     with ml.create_execution(config) as exe:
         for name, content in contents.items():

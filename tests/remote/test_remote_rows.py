@@ -1,4 +1,4 @@
-"""Rows on a server that is busy, loses answers, and has other clients: nothing is lost, nothing written twice."""
+"""Rows in a catalog with a busy server, lost responses and concurrent clients: none is lost or written twice."""
 
 from __future__ import annotations
 
@@ -39,53 +39,53 @@ def methods(fake: DerivaServer) -> list[str]:
 
 
 @pytest.mark.parametrize("times", [1, 8])
-def test_a_busy_server_is_asked_again(written: DerivaCatalog, fake: DerivaServer, waits: list, times: int) -> None:
-    """Where others' writes abort ours it is repeated, after longer and longer waits that differ."""
+def test_busy_server_is_retried(writer_catalog: DerivaCatalog, fake: DerivaServer, waits: list, times: int) -> None:
+    """A request that the server aborts is repeated, with increasing random waits."""
     fake.faults.add(fault(Harm.answer, "POST|PUT", times))
-    assert written.insert("Dataset_Type", [TERM]) == 1
-    assert len(written.select("Dataset_Type", {"Name": "new"})) == 1
+    assert writer_catalog.insert("Dataset_Type", [TERM]) == 1
+    assert len(writer_catalog.select("Dataset_Type", {"Name": "new"})) == 1
     assert len(waits) == times == len(set(waits))
 
 
-def test_a_server_that_stays_busy(written: DerivaCatalog, fake: DerivaServer) -> None:
-    """After many repeats it is said that the same call may succeed later, and nothing is written."""
+def test_server_stays_busy(writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """If the server stays busy, CatalogUnavailable is raised and nothing is written."""
     fake.faults.add(fault(Harm.answer, "POST", 100))
     with pytest.raises(CatalogUnavailable, match=r"503.*Transaction aborted"):
-        written.insert("Dataset_Type", [TERM])
+        writer_catalog.insert("Dataset_Type", [TERM])
     fake.faults.clear()
-    assert written.select("Dataset_Type", {"Name": "new"}) == []
+    assert writer_catalog.select("Dataset_Type", {"Name": "new"}) == []
 
 
-def test_a_server_says_how_long_to_wait(written: DerivaCatalog, fake: DerivaServer, waits: list) -> None:
-    """The wait that it asks for is kept."""
+def test_retry_after_is_respected(writer_catalog: DerivaCatalog, fake: DerivaServer, waits: list) -> None:
+    """The client waits as long as the server asks."""
     fake.faults.add(fault(Harm.answer, "GET", reply=unavailable(retry_after=7)))
-    written.select("Workflow")
+    writer_catalog.select("Workflow")
     assert waits == [7]
 
 
-def test_writers_of_different_tables(catalog: DerivaCatalog, written: DerivaCatalog, fake: DerivaServer) -> None:
-    """Several who write to different tables at once, many of whose calls are refused, all write once."""
+def test_writers_of_different_tables(catalog: DerivaCatalog, writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """Concurrent writers to different tables each write once, although many requests are refused."""
     fake.faults.add(fault(Harm.answer, "POST|PUT", BUSY_SERVER.attempts - 1))  # one of them may meet them all
 
     def write(number: int) -> int:
         table = ("Dataset_Type", "Asset_Type", "Workflow_Type", "Feature_Name")[number % 4]
-        user = (catalog, written)[number % 2]
+        user = (catalog, writer_catalog)[number % 2]
         return user.insert(table, [{"Name": f"n{number}", "Description": ""}])
 
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(write, range(16))) == 16
     for table in ("Dataset_Type", "Asset_Type", "Workflow_Type", "Feature_Name"):
-        assert sum(row["Name"].startswith("n") for row in written.select(table)) == 4
+        assert sum(row["Name"].startswith("n") for row in writer_catalog.select(table)) == 4
 
 
 @pytest.mark.parametrize("harm", [Harm.reset, Harm.lose])
-def test_a_read_whose_answer_is_lost(written: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
-    """It is read again."""
+def test_lost_response_of_read(writer_catalog: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
+    """A read is repeated after a lost response."""
     fake.faults.add(fault(harm, "GET"))
-    assert written.select("Asset_Role", {"Name": "Output"})
+    assert writer_catalog.select("Asset_Role", {"Name": "Output"})
 
 
-NO_ANSWERS = {
+INVALID_RESPONSES = {
     "ends early": fault(Harm.truncate, keep=5),
     "is damaged": fault(Harm.damage),
     "is a login's page": fault(Harm.answer, reply=Answer.text(200, "<html>Please log in.</html>", "text/html")),
@@ -94,97 +94,99 @@ NO_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("which", NO_ANSWERS)
-def test_an_answer_that_is_none(written: DerivaCatalog, fake: DerivaServer, which: str) -> None:
-    """It counts as lost: reads, reservations and repeatable writes are done again, and what stays so is said."""
+@pytest.mark.parametrize("which", INVALID_RESPONSES)
+def test_invalid_response_counts_as_lost(writer_catalog: DerivaCatalog, fake: DerivaServer, which: str) -> None:
+    """An invalid response counts as lost: reads, reservations and repeatable writes are repeated."""
 
-    def meets(times: int = 1) -> None:
+    def inject(times: int = 1) -> None:
         fake.faults.clear()
-        fake.faults.add(replace(NO_ANSWERS[which], times=times))
+        fake.faults.add(replace(INVALID_RESPONSES[which], times=times))
 
-    meets()
-    assert written.select("Asset_Role", {"Name": "Output"})
-    meets()
-    (rid,) = written.reserve(1)
-    meets()
-    assert written.insert("Dataset", [{"RID": rid}]) == 1
-    meets()
-    assert written.update("Dataset", [{"RID": rid, "Description": "after"}]) == 1
-    meets()
+    inject()
+    assert writer_catalog.select("Asset_Role", {"Name": "Output"})
+    inject()
+    (rid,) = writer_catalog.reserve(1)
+    inject()
+    assert writer_catalog.insert("Dataset", [{"RID": rid}]) == 1
+    inject()
+    assert writer_catalog.update("Dataset", [{"RID": rid, "Description": "after"}]) == 1
+    inject()
     row = {"Name": "w", "URL": "u", "Workflow_Type": "Training"}
-    assert written.insert_unless("Workflow", {"URL": "u"}, row)[0]["URL"] == "u"
-    assert (len(written.select("Dataset")), len(written.select("Workflow"))) == (1, 1)
-    meets(times=100)
+    assert writer_catalog.insert_unless("Workflow", {"URL": "u"}, row)[0]["URL"] == "u"
+    assert (len(writer_catalog.select("Dataset")), len(writer_catalog.select("Workflow"))) == (1, 1)
+    inject(times=100)
     with pytest.raises(CatalogUnavailable, match="cannot be reached"):
-        written.select("Asset_Role")
+        writer_catalog.select("Asset_Role")
 
 
 @pytest.mark.parametrize("harm", [Harm.reset, Harm.lose])
-def test_a_reservation_whose_answer_is_lost(written: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
-    """Others are reserved, and what was reserved before is nobody's."""
+def test_lost_response_of_reservation(writer_catalog: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
+    """After a lost response other RIDs are reserved; the lost ones stay unused."""
     fake.faults.add(fault(harm, "POST"))
-    rids = written.reserve(3)
+    rids = writer_catalog.reserve(3)
     assert len(set(rids)) == 3
-    assert written.insert("Dataset", [{"RID": rid} for rid in rids]) == 3
-    assert written.locate(rids) == dict.fromkeys(rids, "Dataset")
+    assert writer_catalog.insert("Dataset", [{"RID": rid} for rid in rids]) == 3
+    assert writer_catalog.locate(rids) == dict.fromkeys(rids, "Dataset")
 
 
-@pytest.mark.parametrize("which", [*NO_ANSWERS][:3])
-def test_a_catalog_that_was_perhaps_made(connect, fake: DerivaServer, which: str) -> None:
-    """A catalog is never made twice by itself: that it is perhaps there is said."""
-    fake.faults.add(replace(NO_ANSWERS[which], times=1))
+@pytest.mark.parametrize("which", [*INVALID_RESPONSES][:3])
+def test_lost_response_of_catalog_creation(connect, fake: DerivaServer, which: str) -> None:
+    """The creation of a catalog is not repeated; the error says that the catalog may exist."""
+    fake.faults.add(replace(INVALID_RESPONSES[which], times=1))
     with pytest.raises(CatalogUnavailable, match="Check the server before you try again"):
         create_catalog(connect(), "demo")
     assert len([request for request in fake.requests if request.path == "/ermrest/catalog"]) == 1
 
 
 @pytest.mark.parametrize("harm", [Harm.reset, Harm.lose])
-def test_a_row_with_a_reserved_id(written: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
-    """After a lost answer the row is there once, whether the server had added it or not."""
-    (rid,) = written.reserve(1)
+def test_lost_response_of_insert_with_reserved_rid(
+    writer_catalog: DerivaCatalog, fake: DerivaServer, harm: Harm
+) -> None:
+    """A row with a reserved RID exists once after a lost response."""
+    (rid,) = writer_catalog.reserve(1)
     fake.faults.add(fault(harm, "POST"))
-    assert written.insert("Dataset", [{"RID": rid, "Description": "x"}]) == 1
-    assert [row["RID"] for row in written.select("Dataset")] == [rid]
+    assert writer_catalog.insert("Dataset", [{"RID": rid, "Description": "x"}]) == 1
+    assert [row["RID"] for row in writer_catalog.select("Dataset")] == [rid]
 
 
 @pytest.mark.parametrize("harm", [Harm.reset, Harm.lose])
-def test_rows_that_may_be_there(written: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
-    """Rows whose taken keys are passed over are simply sent again."""
+def test_lost_response_of_insert_with_keys(writer_catalog: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
+    """Rows that may be skipped are sent again after a lost response."""
     fake.faults.add(fault(harm, "POST"))
-    written.insert("Dataset_Type", [TERM], skip_existing=True)
-    assert len(written.select("Dataset_Type", {"Name": "new"})) == 1
+    writer_catalog.insert("Dataset_Type", [TERM], skip_existing=True)
+    assert len(writer_catalog.select("Dataset_Type", {"Name": "new"})) == 1
 
 
-def test_a_row_that_cannot_be_told(written: DerivaCatalog, fake: DerivaServer) -> None:
-    """A row without id or key is not sent twice: that it is perhaps there is said."""
+def test_lost_response_of_insert_without_key(writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """A row without RID or key is not sent twice; the error says that it may exist."""
     fake.faults.add(fault(Harm.lose, "POST"))
     with pytest.raises(CatalogUnavailable, match="check whether the rows exist"):
-        written.insert("Dataset", [{"Description": "x"}])
-    assert len(written.select("Dataset")) == 1
+        writer_catalog.insert("Dataset", [{"Description": "x"}])
+    assert len(writer_catalog.select("Dataset")) == 1
 
 
 @pytest.mark.parametrize("harm", [Harm.reset, Harm.lose])
-def test_an_update_whose_answer_is_lost(written: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
-    """It is made again, which changes nothing."""
-    (rid,) = written.reserve(1)
-    written.insert("Dataset", [{"RID": rid}])
+def test_lost_response_of_update(writer_catalog: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
+    """An update is repeated after a lost response."""
+    (rid,) = writer_catalog.reserve(1)
+    writer_catalog.insert("Dataset", [{"RID": rid}])
     fake.faults.add(fault(harm, "PUT"))
-    assert written.update("Dataset", [{"RID": rid, "Description": "after"}]) == 1
-    assert written.select("Dataset")[0]["Description"] == "after"
+    assert writer_catalog.update("Dataset", [{"RID": rid, "Description": "after"}]) == 1
+    assert writer_catalog.select("Dataset")[0]["Description"] == "after"
 
 
 @pytest.mark.parametrize("harm", [Harm.reset, Harm.lose])
-def test_a_deletion_whose_answer_is_lost(written: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
-    """It is made again, and what is gone already is not missed."""
-    written.insert("Dataset_Type", [TERM])
+def test_lost_response_of_deletion(writer_catalog: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
+    """A deletion is repeated after a lost response, and rows that are gone are no error."""
+    writer_catalog.insert("Dataset_Type", [TERM])
     fake.faults.add(fault(harm, "DELETE"))
-    assert written.delete("Dataset_Type", {"Name": "new"}) == 1
-    assert written.select("Dataset_Type", {"Name": "new"}) == []
+    assert writer_catalog.delete("Dataset_Type", {"Name": "new"}) == 1
+    assert writer_catalog.select("Dataset_Type", {"Name": "new"}) == []
 
 
-def test_a_used_reservation(catalog: DerivaCatalog, written: DerivaCatalog) -> None:
-    """A writer's reserved id is used once: again it is passed over, or named as taken; so it is for an owner."""
-    for user in (written, catalog):
+def test_reserved_rid_used_twice(catalog: DerivaCatalog, writer_catalog: DerivaCatalog) -> None:
+    """A reserved RID that is used again is skipped or raises DuplicateRow, for writers and owners."""
+    for user in (writer_catalog, catalog):
         (rid,) = user.reserve(1)
         assert user.insert("Dataset", [{"RID": rid}]) == 1
         assert user.insert("Dataset", [{"RID": rid}], skip_existing=True) == 0
@@ -192,42 +194,44 @@ def test_a_used_reservation(catalog: DerivaCatalog, written: DerivaCatalog) -> N
             user.insert("Dataset", [{"RID": rid}])
 
 
-def test_some_reservations_used(written: DerivaCatalog) -> None:
-    """Of several rows those that are not there yet are added."""
-    rids = written.reserve(3)
-    written.insert("Dataset", [{"RID": rids[1]}])
-    assert written.insert("Dataset", [{"RID": rid} for rid in rids], skip_existing=True) == 2
-    assert len(written.select("Dataset", {"RID": rids})) == 3
+def test_some_reservations_used(writer_catalog: DerivaCatalog) -> None:
+    """Of several rows with reserved RIDs, only the missing ones are inserted."""
+    rids = writer_catalog.reserve(3)
+    writer_catalog.insert("Dataset", [{"RID": rids[1]}])
+    assert writer_catalog.insert("Dataset", [{"RID": rid} for rid in rids], skip_existing=True) == 2
+    assert len(writer_catalog.select("Dataset", {"RID": rids})) == 3
 
 
-def test_an_id_that_was_not_reserved(written: DerivaCatalog) -> None:
-    """A writer cannot give an id of his own choice."""
+def test_rid_that_was_not_reserved(writer_catalog: DerivaCatalog) -> None:
+    """A writer who is not an owner cannot choose a RID."""
     with pytest.raises(AccessRefused, match="non-leased value '9-ZZZZ'"):
-        written.insert("Dataset", [{"RID": "9-ZZZZ"}])
+        writer_catalog.insert("Dataset", [{"RID": "9-ZZZZ"}])
 
 
-def test_rows_that_share_a_key(written: DerivaCatalog) -> None:
-    """Twice the same key in one call is added once where taken keys are passed over, else it is an error."""
-    assert written.insert("Dataset_Type", [TERM, TERM], skip_existing=True) == 1
+def test_rows_that_share_a_key(writer_catalog: DerivaCatalog) -> None:
+    """Two rows with the same key are inserted once with skip_existing, and otherwise raise DuplicateRow."""
+    assert writer_catalog.insert("Dataset_Type", [TERM, TERM], skip_existing=True) == 1
     other = {"Name": "other", "Description": ""}
     with pytest.raises(DuplicateRow):
-        written.insert("Dataset_Type", [other, other])
+        writer_catalog.insert("Dataset_Type", [other, other])
 
 
 @pytest.mark.parametrize("harm", [Harm.answer, Harm.lose, Harm.reset])
-def test_a_race_for_one_row(written: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
-    """Whatever befalls the insertion, there is one row, and everyone gets it."""
+def test_insert_unless_with_failing_request(writer_catalog: DerivaCatalog, fake: DerivaServer, harm: Harm) -> None:
+    """If the insertion fails, there is still one row, and every caller gets it."""
     fake.faults.add(fault(harm, "POST"))
     wanted = {"Name": "w", "URL": "https://x.org/a", "Checksum": "1" * 40, "Workflow_Type": "Training"}
     where = AnyOf(({"URL": wanted["URL"]}, {"Checksum": wanted["Checksum"]}))
-    row, _ = written.insert_unless("Workflow", where, wanted)
-    again, new = written.insert_unless("Workflow", where, wanted)
+    row, _ = writer_catalog.insert_unless("Workflow", where, wanted)
+    again, new = writer_catalog.insert_unless("Workflow", where, wanted)
     assert (again["RID"], new) == (row["RID"], False)
-    assert len(written.select("Workflow")) == 1
+    assert len(writer_catalog.select("Workflow")) == 1
 
 
-def test_a_catalog_that_never_stands_still(written: DerivaCatalog, catalog: DerivaCatalog, fake: DerivaServer) -> None:
-    """Where others write all the time the row is added at last."""
+def test_insert_unless_with_constant_writes(
+    writer_catalog: DerivaCatalog, catalog: DerivaCatalog, fake: DerivaServer
+) -> None:
+    """A row is inserted although others write all the time."""
     fake.faults.add(
         fault(
             Harm.call,
@@ -237,85 +241,87 @@ def test_a_catalog_that_never_stands_still(written: DerivaCatalog, catalog: Deri
             call=lambda: fake.ermrest.catalog(catalog.catalog_id).tick(),
         )
     )
-    row, new = written.insert_unless("Workflow", {"URL": "u"}, {"Name": "w", "URL": "u", "Workflow_Type": "Training"})
-    assert (new, len(written.select("Workflow"))) == (True, 1)
+    row, new = writer_catalog.insert_unless(
+        "Workflow", {"URL": "u"}, {"Name": "w", "URL": "u", "Workflow_Type": "Training"}
+    )
+    assert (new, len(writer_catalog.select("Workflow"))) == (True, 1)
     assert row["URL"] == "u"
 
 
-def test_a_page_of_html_is_no_answer(written: DerivaCatalog, fake: DerivaServer) -> None:
-    """A 404 from the web server is never taken for "no match"."""
+def test_html_404_is_an_error(writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """An HTML 404 of the web server raises UnknownAddress; it does not mean that no row matches."""
     page = Answer.text(404, APACHE_404, "text/html; charset=iso-8859-1")
-    for ask in (
-        lambda: written.select("Dataset", {"RID": "1-ABC"}),
-        lambda: written.locate(["1-ABC"]),
+    for query in (
+        lambda: writer_catalog.select("Dataset", {"RID": "1-ABC"}),
+        lambda: writer_catalog.locate(["1-ABC"]),
     ):
         fake.faults.add(fault(Harm.answer, "GET", reply=page))
         with pytest.raises(UnknownAddress, match="HTML"):
-            ask()
+            query()
 
 
-def test_long_conditions_are_asked_in_portions(written: DerivaCatalog, fake: DerivaServer) -> None:
-    """No path is longer than a server takes, whatever the values are."""
+def test_long_conditions_are_split(writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """No path is longer than a server accepts."""
     rows = [{"Name": f"{number:03}" + "図" * 60, "Description": ""} for number in range(60)]
-    written.insert("Feature_Name", rows)
+    writer_catalog.insert("Feature_Name", rows)
     names = [row["Name"] for row in rows]
     fake.requests.clear()
-    assert len(written.select("Feature_Name", {"Name": names})) == 60
+    assert len(writer_catalog.select("Feature_Name", {"Name": names})) == 60
     either = AnyOf(tuple({"Name": name} for name in names))
-    assert len(written.select("Feature_Name", either, order=("Name",), limit=7)) == 7
+    assert len(writer_catalog.select("Feature_Name", either, order=("Name",), limit=7)) == 7
     assert max(len(request.path) for request in fake.requests) < 8000
     with pytest.raises(ConfigurationError, match="too long"):
-        written.select("Feature_Name", {"Name": "x" * 5000})
+        writer_catalog.select("Feature_Name", {"Name": "x" * 5000})
 
 
-def test_a_session_that_ends(written: DerivaCatalog, fake: DerivaServer) -> None:
-    """An ended session is said, with what to do; after a login the same call goes on."""
+def test_expired_session(writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """An expired session raises LoginRequired; after a login the same call succeeds."""
     fake.log_out("test2")
     with pytest.raises(LoginRequired, match="Log in"):
-        written.insert("Dataset_Type", [TERM])
+        writer_catalog.insert("Dataset_Type", [TERM])
     fake.log_in("test2")
-    assert written.insert("Dataset_Type", [TERM]) == 1
+    assert writer_catalog.insert("Dataset_Type", [TERM]) == 1
 
 
-def test_a_right_that_is_missing(written: DerivaCatalog) -> None:
-    """A writer who is not an owner cannot make tables, and is told."""
+def test_missing_permission(writer_catalog: DerivaCatalog) -> None:
+    """A writer who is not an owner cannot create tables."""
     with pytest.raises(AccessRefused, match="create access"):
-        written.create_tables([Table("New", (Column("A"),))])
+        writer_catalog.create_tables([Table("New", (Column("A"),))])
 
 
-def test_a_row_in_use(written: DerivaCatalog) -> None:
-    """A row that others refer to is not deleted, and the table that does is named."""
-    written.insert("Workflow", [{"Name": "w", "Workflow_Type": "Training"}])
+def test_a_row_in_use(writer_catalog: DerivaCatalog) -> None:
+    """A row that others refer to is not deleted, and the error names the referring table."""
+    writer_catalog.insert("Workflow", [{"Name": "w", "Workflow_Type": "Training"}])
     with pytest.raises(RowInUse, match="Workflow refers to it"):
-        written.delete("Workflow_Type", {"Name": "Training"})
+        writer_catalog.delete("Workflow_Type", {"Name": "Training"})
 
 
-def test_a_snapshot_of_another_catalog(written: DerivaCatalog) -> None:
-    """A state that the catalog never had is an error."""
+def test_a_snapshot_of_another_catalog(writer_catalog: DerivaCatalog) -> None:
+    """A snapshot that the catalog never had raises UnknownVersion."""
     with pytest.raises(UnknownVersion, match="revision"):
-        written.at("1").select("Workflow")
+        writer_catalog.at("1").select("Workflow")
 
 
-def test_times_have_one_form(written: DerivaCatalog, fake: DerivaServer) -> None:
-    """Times sort as texts, though the server leaves zeros out."""
+def test_times_sort_as_texts(writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """Times are padded so that they sort as texts, although the server omits trailing zeros."""
     row = {"RID": "1", "RCT": "2026-01-01T00:00:00.5+00:00", "RMT": "2026-01-01T00:00:00+00:00"}
     fake.faults.add(fault(Harm.answer, "GET", reply=Answer.json(200, [row])))
-    (found,) = written.select("Dataset")
+    (found,) = writer_catalog.select("Dataset")
     assert (found["RCT"], found["RMT"]) == ("2026-01-01T00:00:00.500000+00:00", "2026-01-01T00:00:00.000000+00:00")
     assert found["Description"] is None
 
 
-def test_an_empty_text(written: DerivaCatalog) -> None:
-    """An empty text can be asked for, alone and among others."""
-    written.insert("Dataset_Type", [TERM])
-    assert [row["Name"] for row in written.select("Dataset_Type", {"Description": ""})] == ["new"]
-    assert len(written.select("Dataset_Type", {"Description": ["", "To test with"]})) == 2
+def test_an_empty_text(writer_catalog: DerivaCatalog) -> None:
+    """A condition can be an empty text, alone or among other values."""
+    writer_catalog.insert("Dataset_Type", [TERM])
+    assert [row["Name"] for row in writer_catalog.select("Dataset_Type", {"Description": ""})] == ["new"]
+    assert len(writer_catalog.select("Dataset_Type", {"Description": ["", "To test with"]})) == 2
 
 
-def test_many_ids_are_located_by_table(written: DerivaCatalog, fake: DerivaServer) -> None:
-    """Ids are looked up many at a time, in the tables that have ids which people know first."""
-    rids = written.reserve(30)
-    written.insert("Dataset", [{"RID": rid} for rid in rids])
+def test_many_rids_are_located_by_table(writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """Many RIDs are looked up with one request per table, likely tables first."""
+    rids = writer_catalog.reserve(30)
+    writer_catalog.insert("Dataset", [{"RID": rid} for rid in rids])
     fake.requests.clear()
-    assert set(written.locate(rids).values()) == {"Dataset"}
+    assert set(writer_catalog.locate(rids).values()) == {"Dataset"}
     assert len(fake.requests) <= 4

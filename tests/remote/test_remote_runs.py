@@ -1,4 +1,4 @@
-"""A whole run on a server where any one request fails: its record is the one of an undisturbed run."""
+"""Complete runs on a server with one failing request: the record is the same as without the failure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TABLES = (
 
 
 def run(ml: DerivaML, contents: Path) -> None:
-    """Create, train, upload, make a dataset of the outputs, and take it as an input."""
+    """Create, run, upload, create a dataset of the outputs, and use it as an input."""
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
     config = ExecutionConfiguration(workflow=workflow, description="d")
     exe = ml.create_execution(config)
@@ -63,7 +63,7 @@ def run(ml: DerivaML, contents: Path) -> None:
 
 
 def record(ml: DerivaML, fake: DerivaServer) -> dict[str, object]:
-    """What is on record, without ids and times."""
+    """Return what is recorded, without RIDs and times."""
     catalog = ml.connection.catalog
     found: dict[str, object] = {table: len(catalog.select(table)) for table in TABLES}
     for table in ("Model", "Image", "Execution_Metadata"):
@@ -78,7 +78,7 @@ def record(ml: DerivaML, fake: DerivaServer) -> dict[str, object]:
 
 @pytest.fixture
 def fresh(fake: DerivaServer, catalog: DerivaCatalog, home: Path) -> Iterator[DerivaML]:
-    """Copies of the catalog with nothing in the store."""
+    """Yield clients for copies of the catalog, with an empty store."""
 
     def clients() -> Iterator[DerivaML]:
         while True:
@@ -93,7 +93,7 @@ def fresh(fake: DerivaServer, catalog: DerivaCatalog, home: Path) -> Iterator[De
 
 @pytest.fixture
 def undisturbed(fresh: Iterator[DerivaML], fake: DerivaServer, tmp_path: Path) -> tuple[dict[str, object], int]:
-    """The record of an undisturbed run, and how many requests it took."""
+    """Return the record of a run without failures, and its number of requests."""
     ml = next(fresh)
     run(ml, tmp_path)
     count = len(fake.requests)
@@ -108,7 +108,7 @@ def fail_each(
     folder: Path,
     turn: int = 0,
 ) -> None:
-    """Run once for each point, where one request fails in one of the ways, and look at what is on record."""
+    """Repeat the run with one failing request at each point, and compare the record."""
     kinds = list(FAULTS)
     for at in points:
         kind = kinds[(at + at // len(kinds) + turn) % len(kinds)]
@@ -124,7 +124,7 @@ def fail_each(
 def test_some_request_fails(
     undisturbed: tuple[dict[str, object], int], fresh: Iterator[DerivaML], fake: DerivaServer, tmp_path: Path
 ) -> None:
-    """The user sees nothing of it, and nothing is lost or twice."""
+    """A failing request is invisible to the user, and nothing is lost or duplicated."""
     expected, count = undisturbed
     fail_each(range(3, count, 14), expected, fresh, fake, tmp_path)
 
@@ -134,6 +134,6 @@ def test_some_request_fails(
 def test_any_request_fails(
     undisturbed: tuple[dict[str, object], int], fresh: Iterator[DerivaML], fake: DerivaServer, tmp_path: Path, turn: int
 ) -> None:
-    """Each request, in each way."""
+    """Each request fails in each way."""
     expected, count = undisturbed
     fail_each(range(count), expected, fresh, fake, tmp_path, turn)

@@ -1,4 +1,4 @@
-"""An upload to a server that stops halfway keeps all that is staged, and goes on without sending anything twice."""
+"""Uploads that a server interrupts: staged files are kept, and nothing is sent_images twice."""
 
 from __future__ import annotations
 
@@ -20,69 +20,70 @@ NAMES = [f"{number}.png" for number in range(6)]
 
 @pytest.fixture
 def exe(ml: DerivaML) -> Execution:
-    """A run that has ended with six images."""
+    """Return a finished run with six staged images."""
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
-    made = ml.create_execution(ExecutionConfiguration(workflow=workflow, description="d"))
-    with made:
+    exe = ml.create_execution(ExecutionConfiguration(workflow=workflow, description="d"))
+    with exe:
         for name in NAMES:
-            made.asset_file_path("Image", name).write_text(name)
-    return made
+            exe.asset_file_path("Image", name).write_text(name)
+    return exe
 
 
-def sent(fake: DerivaServer) -> list[str]:
+def sent_images(fake: DerivaServer) -> list[str]:
+    """Return the paths of the image objects in the requests."""
     return [request.path for request in fake.requests if request.path.startswith("/hatrac/Image/")]
 
 
 def check_complete(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
-    """Every image is stored once, has one row and one link, and nothing is staged any more."""
+    """Check that every image is stored once, with one row and one link, and that none is staged."""
     assert sorted(row["Filename"] for row in catalog.select("Image")) == NAMES
     assert len(catalog.select("Image_Execution")) == len(NAMES)
     assert len(catalog.select("Image_Asset_Type")) == len(NAMES)
-    images = [held for name, held in fake.hatrac.objects.items() if name.startswith("/Image/")]
-    assert [len(held.versions) for held in images] == [1] * len(NAMES)
+    images = [stored_object for name, stored_object in fake.hatrac.objects.items() if name.startswith("/Image/")]
+    assert [len(stored_object.versions) for stored_object in images] == [1] * len(NAMES)
     assert exe.staged_assets() == []
     assert not (Path(exe.working_dir) / "outputs").exists()
 
 
-@pytest.mark.parametrize(("path", "after", "there"), [("^/hatrac/Image", 3, 3), ("^/ermrest/.*:Image$", 0, 6)])
-def test_a_session_that_ends(
-    exe: Execution, catalog: DerivaCatalog, fake: DerivaServer, path: str, after: int, there: int
+@pytest.mark.parametrize(("path", "after", "stored_count"), [("^/hatrac/Image", 3, 3), ("^/ermrest/.*:Image$", 0, 6)])
+def test_session_expires_during_upload(
+    exe: Execution, catalog: DerivaCatalog, fake: DerivaServer, path: str, after: int, stored_count: int
 ) -> None:
-    """What to do is said, at once; after a login the rest is sent."""
+    """An expired session raises an error that names the login command; after a login the rest is sent."""
     fake.faults.add(Fault(Harm.answer, "PUT|POST", path, skip=after, times=1000, reply=Answer.text(401, "")))
     with pytest.raises(UploadFailed, match="Log in with"):
         exe.upload_execution_outputs(retry_delay=0)
     stored = {name for name in fake.hatrac.objects if name.startswith("/Image/")}
-    assert len(stored) == there
+    assert len(stored) == stored_count
     assert len(exe.staged_assets()) == len(NAMES) - after
     fake.faults.clear()
     fake.requests.clear()
     exe.upload_execution_outputs(retry_delay=0)
-    assert not {name.removeprefix("/hatrac") for name in sent(fake)} & stored
+    assert not {name.removeprefix("/hatrac") for name in sent_images(fake)} & stored
     check_complete(exe, catalog, fake)
 
 
-def test_a_storm(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
-    """Where every third request is refused, breaks or loses its answer, the upload succeeds all the same."""
+def test_many_failing_requests(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """An upload succeeds although many requests are refused, reset or lose their response."""
     for number, harm in enumerate((Harm.answer, Harm.reset, Harm.lose) * 3):
         fake.faults.add(Fault(harm, "PUT|POST|GET|HEAD", skip=3 * number))
     exe.upload_execution_outputs(max_retries=9, retry_delay=0)
     check_complete(exe, catalog, fake)
 
 
-def test_a_store_that_is_down(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
-    """After the repeats the upload says so and keeps the files; later it sends them."""
+def test_unavailable_store(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """If the store stays unavailable, the upload fails and keeps the files; a later upload sends them."""
     fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/Image", times=1000))
     with pytest.raises(UploadFailed, match="cannot process"):
         exe.upload_execution_outputs(max_retries=1, retry_delay=0, upload_workers=1)
-    assert len(sent(fake)) == 2
+    assert len(sent_images(fake)) == 2
     fake.faults.clear()
     exe.upload_execution_outputs()
     check_complete(exe, catalog, fake)
 
 
-def test_no_right_to_the_store(exe: Execution, fake: DerivaServer) -> None:
-    """Who may write rows and no objects is told whom to ask."""
+def test_no_permission_for_objects(exe: Execution, fake: DerivaServer) -> None:
+    """A user without object permissions is told whom to ask for them."""
     fake.hatrac.namespaces[""].acl.clear()
     with pytest.raises(UploadFailed, match="write access to the catalog does not include it"):
         exe.upload_execution_outputs(retry_delay=0)
