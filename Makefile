@@ -11,8 +11,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
-LIVE ?= tests/contracts/test_remote_contracts.py tests/remote/test_other_catalogs.py \
-	tests/remote/test_remote_document.py tests/remote/test_remote_story.py
+LIVE ?= tests/contracts/test_remote_contracts.py tests/remote/test_compatibility.py \
+	tests/remote/test_document_on_server.py tests/remote/test_training_on_server.py
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 TRACKERS := $(VENV)-trackers

@@ -4,7 +4,7 @@ Blocks get substitutes only for what they do not define: a host (a ``file:`` add
 functions. The RIDs in the document exist in the catalog. The docstring of a statement's test starts with the statement.
 
 Other tests cover notebooks (tests/core, tests/notebook) and ``deriva-ml-run`` (tests/runner).
-tests/remote/test_remote_document.py runs the same tests on a Deriva server, and tests/remote/test_remote_objects.py
+tests/remote/test_document_on_server.py runs the same tests on a Deriva server, and tests/remote/test_deriva_store.py
 tests timeouts and chunks.
 """
 

@@ -10,7 +10,7 @@ from system_faults import fill_disk, mount_small_disk
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import CatalogUnavailable, DiskFull
 from deriva_ml_core.execution import ExecutionConfiguration
-from pushed_world import told
+from sample_run import describe_run
 
 
 def test_push_to_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
@@ -28,6 +28,6 @@ def test_push_to_a_full_disk(ml: DerivaML, config: ExecutionConfiguration, tmp_p
             ml.push(exe.execution_rid, there)
         ballast.unlink()
         report = ml.push(exe.execution_rid, there)
-        assert told(there, report.execution) == told(ml, exe.execution_rid)
+        assert describe_run(there, report.execution) == describe_run(ml, exe.execution_rid)
         assert len(there.find_executions()) == 1
         there.close()

@@ -11,7 +11,7 @@ import pytest
 from fail_points import MEMORY, in_child
 
 from deriva_ml_core.client import DerivaML
-from pushed_world import counts, make_world, told
+from sample_run import count_rows, describe_run, record_sample_run
 
 
 class PushSandbox:
@@ -24,8 +24,8 @@ class PushSandbox:
     def __init__(self, folder: Path) -> None:
         self.source, self.empty, self.target = (folder / name for name in ("source", "empty", "target"))
         with DerivaML(f"file:{self.source}") as ml:
-            self.run = make_world(ml).execution_rid
-            self.told = told(ml, self.run)
+            self.run = record_sample_run(ml).execution_rid
+            self.told = describe_run(ml, self.run)
         with DerivaML(f"file:{self.empty}"):
             pass
         self.steps = self.push_killed_at(None)
@@ -47,7 +47,7 @@ class PushSandbox:
         """Push again and return the description of the copy and the number of rows."""
         with DerivaML(f"file:{self.source}") as ml, DerivaML(f"file:{self.target}") as there:
             report = ml.push(self.run, there, make_tables=True)
-            return told(there, report.execution), counts(there)
+            return describe_run(there, report.execution), count_rows(there)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A plugin that is found only in runs on a real server: objects go where such a run may delete them again."""
+"""Plugin for runs on a real server: objects are stored in a namespace that the run can delete."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl
 
 NAMESPACE = "DERIVA_ML_TEST_NAMESPACE"
-"""The environment variable that names it."""
+"""Environment variable with the name of the namespace."""
 
 
 @hookimpl(wrapper=True)
 def connect(address: Address) -> Generator[None, Backend, Backend]:
-    """Put new objects of a server's catalog into the run's own namespace."""
+    """Store new objects of a server's catalog in the run's namespace."""
     backend = yield
     from deriva_ml_core.backends.deriva.open import server_from_address
     from deriva_ml_core.backends.deriva.store import DerivaStore

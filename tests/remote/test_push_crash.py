@@ -17,7 +17,7 @@ from deriva_ml_core.models import DatasetSpec, UploadOptions
 from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer
 from fakes.faults import Fault, Harm
-from pushed_world import counts, told
+from sample_run import count_rows, describe_run
 
 OPTIONS = UploadOptions(chunk_size=4096, retry_delay=0)
 
@@ -40,15 +40,15 @@ here.push(sys.argv[3], there, options=UploadOptions(chunk_size=4096, retry_delay
 )
 def test_push_killed_at_request(fake: DerivaServer, catalog: DerivaCatalog, ml: DerivaML, at: int, home: Path) -> None:
     """The server processes the request, the client is killed, and the next process completes the copy."""
-    here = DerivaML()
+    local = DerivaML()
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/t.py", checksum="0" * 40)
-    with here.create_execution(ExecutionConfiguration(workflow=workflow, description="Import")) as first:
+    with local.create_execution(ExecutionConfiguration(workflow=workflow, description="Import")) as first:
         first.asset_file_path("Image", "0.png").write_bytes(b"0")
     (image,) = first.upload_execution_outputs()["Image"]
-    dataset = here.create_dataset("One", "Training")
+    dataset = local.create_dataset("One", "Training")
     dataset.add_dataset_members([image.rid])
     config = ExecutionConfiguration(workflow=workflow, description="d", datasets=[DatasetSpec(rid=dataset.rid)])
-    with here.create_execution(config) as exe:
+    with local.create_execution(config) as exe:
         exe.asset_file_path("Model", "big.pt", asset_types=["Model_File"]).write_bytes(bytes(range(256)) * 40)
     exe.upload_execution_outputs()
 
@@ -60,10 +60,10 @@ def test_push_killed_at_request(fake: DerivaServer, catalog: DerivaCatalog, ml: 
     _, stderr = run.communicate("go\n", timeout=120)
     assert run.returncode == -signal.SIGKILL, stderr
 
-    report = here.push(exe.execution_rid, ml, options=OPTIONS)
-    assert told(ml, report.execution) == told(here, exe.execution_rid)
-    assert here.push(exe.execution_rid, ml, options=OPTIONS).new == ()
-    rows = counts(ml)
+    report = local.push(exe.execution_rid, ml, options=OPTIONS)
+    assert describe_run(ml, report.execution) == describe_run(local, exe.execution_rid)
+    assert local.push(exe.execution_rid, ml, options=OPTIONS).new == ()
+    rows = count_rows(ml)
     once = ("Execution", "Workflow", "Dataset", "Dataset_Version", "Image", "Dataset_Image", "Model", "Model_Execution")
     assert {name: rows[name] for name in once} == dict.fromkeys(once, 1)
     objects = [held for name, held in fake.hatrac.objects.items() if not name.startswith("/Execution_Metadata")]

@@ -1,4 +1,4 @@
-"""The fake server answers what a real one answered, request by request."""
+"""The fake server responds to recorded requests as the real one did."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fakes.web import Request, User
 
 RUN = "/ermrest/catalog/13/entity/demo:Run"
 
-DIFFERENT = {
+DIFFERENT_TEXTS = {
     "ermrest": {
         2: "the times of the session",
         123: "the place of a syntax error",
@@ -32,11 +32,11 @@ DIFFERENT = {
         153: "record ids that stand in no recording",
     },
 }
-"""Where only the words differ; the status is the same."""
+"""Exchanges whose status is the same but whose text differs, with the reason."""
 
 
-def stand_in(replay: Replay, exchange: Exchange) -> None:
-    """Bring about what an exchange did which the fake does not serve."""
+def substitute_request(replay: Replay, exchange: Exchange) -> None:
+    """Bring about the effect of an exchange that the fake server does not support."""
     match exchange["seq"]:
         case 34 | 36:
             rows = [
@@ -58,32 +58,32 @@ def stand_in(replay: Replay, exchange: Exchange) -> None:
 
 @pytest.mark.parametrize(("recording", "first"), [("ermrest", 13), ("hatrac", 1), ("techniques", 28)])
 def test_recording(recording: str, first: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each recorded request gets the status, the headers and the body that a real server gave."""
+    """Each recorded request gets the status, headers and body of the real server."""
     server = DerivaServer(tmp_path, first_catalog=first)
     replay = Replay(server)
-    found: dict[int, list[str]] = {}
+    mismatches: dict[int, list[str]] = {}
     served = 0
     for exchange in read(recording):
         seq = exchange["seq"]
         if seq in NOT_SERVED[recording]:
             if recording == "ermrest":
-                stand_in(replay, exchange)
+                substitute_request(replay, exchange)
             continue
         served += 1
-        # what other writers abort is a fault that the fake has on command
+        # an aborted transaction is a fault that the fake server injects on request
         answer = unavailable() if exchange["status"] == 503 else replay.send(exchange)
         differences = replay.compare(exchange, answer)
-        if seq in DIFFERENT[recording]:
-            differences = [one for one in differences if one.startswith("status")]
+        if seq in DIFFERENT_TEXTS[recording]:
+            differences = [difference for difference in differences if difference.startswith("status")]
         if differences:
-            found[seq] = [exchange["stage"], *differences]
+            mismatches[seq] = [exchange["stage"], *differences]
     with capsys.disabled():
         print(f"\n{recording}: {served} of {served + len(NOT_SERVED[recording])} recorded exchanges are answered so")
-    assert not found, "\n".join(f"{seq}: {said}" for seq, said in found.items())
+    assert not mismatches, "\n".join(f"{seq}: {differences}" for seq, differences in mismatches.items())
 
 
-def test_the_model_of_a_whole_schema(tmp_path: Path) -> None:
-    """A schema posted in one request is documented as the real server documents it."""
+def test_model_of_posted_schema(tmp_path: Path) -> None:
+    """A schema posted in one request is returned as the real server returns it."""
     server = DerivaServer(tmp_path)
     user = User("test1", ("admin",))
 

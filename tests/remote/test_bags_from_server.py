@@ -1,4 +1,4 @@
-"""A bag that is made from a server is the bag that the embedded catalog gives."""
+"""Bags from a server are the same as bags from an embedded catalog."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fakes.web import Answer
 CONTENTS = {f"folder/{number} ü.png": bytes([number]) * 100 for number in range(12)}
 
 
-def bag_of(ml: DerivaML) -> DatasetBag:
-    """A dataset of images, with one in it, brought here."""
+def download_bag(ml: DerivaML) -> DatasetBag:
+    """Create a dataset of images with a nested dataset, and download it as a bag."""
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
     exe = ml.create_execution(ExecutionConfiguration(workflow=workflow, description="d"))
     with exe:
@@ -38,39 +38,39 @@ def bag_of(ml: DerivaML) -> DatasetBag:
 
 
 def layout(bag: DatasetBag) -> dict[str, list[str]]:
-    """The tables in a bag with their columns, and how many files there are beside them."""
-    found = {}
+    """Return the tables of a bag with their columns and row counts, and its files."""
+    tables = {}
     for file in sorted(bag.path.rglob("*.csv")):
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.reader(lines))
-        found[str(file.relative_to(bag.path))] = [*rows[0], str(len(rows))]
-    found["files"] = sorted(path.name for path in bag.path.rglob("*.png"))
-    return found
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))
+        tables[str(file.relative_to(bag.path))] = [*rows[0], str(len(rows))]
+    tables["files"] = sorted(path.name for path in bag.path.rglob("*.png"))
+    return tables
 
 
 @pytest.fixture
 def remote(ml: DerivaML) -> DatasetBag:
-    return bag_of(ml)
+    return download_bag(ml)
 
 
-def test_the_same_layout(remote: DatasetBag, tmp_path: Path) -> None:
-    """Tables, columns, numbers of rows and files are the same as of an embedded catalog."""
-    assert layout(remote) == layout(bag_of(DerivaML(f"file:{tmp_path / 'embedded'}")))
+def test_same_layout(remote: DatasetBag, tmp_path: Path) -> None:
+    """Tables, columns, row counts and files equal those from an embedded catalog."""
+    assert layout(remote) == layout(download_bag(DerivaML(f"file:{tmp_path / 'embedded'}")))
 
 
-def test_it_is_valid_and_says_where_files_are(remote: DatasetBag, fake: DerivaServer) -> None:
-    """The bag is one by its own standard, and its fetch.txt has the server's URL of each file."""
+def test_bag_is_valid_with_urls(remote: DatasetBag, fake: DerivaServer) -> None:
+    """The bag is valid by its standard, and fetch.txt has the server's URL of each file."""
     bdbag_api.validate_bag(str(remote.path), fast=False)
-    fetched = (remote.path / "fetch.txt").read_text(encoding="utf-8").splitlines()
-    assert len(fetched) == len(CONTENTS)
-    assert all(line.startswith(f"{fake.hostname}/hatrac/Image/") for line in fetched)
+    entries = (remote.path / "fetch.txt").read_text(encoding="utf-8").splitlines()
+    assert len(entries) == len(CONTENTS)
+    assert all(line.startswith(f"{fake.hostname}/hatrac/Image/") for line in entries)
     images = remote.list_dataset_members(recurse=True)["Image"]
     assert sorted(Path(row["Filename"]).read_bytes() for row in images) == sorted(CONTENTS.values())
 
 
-def test_a_download_in_which_the_session_ends(ml: DerivaML, fake: DerivaServer) -> None:
-    """Files that came stay, and after a login the next call brings the others."""
-    bag = bag_of(ml)
+def test_session_expires_during_download(ml: DerivaML, fake: DerivaServer) -> None:
+    """Downloaded files are kept if the session expires; the next call downloads the others."""
+    bag = download_bag(ml)
     dataset = ml.lookup_dataset(bag.dataset_rid)
     dataset.increment_version("major")
     shutil.rmtree(ml.connection.folder / "cache")
@@ -80,5 +80,5 @@ def test_a_download_in_which_the_session_ends(ml: DerivaML, fake: DerivaServer) 
     fake.faults.clear()
     fake.requests.clear()
     assert len(list(dataset.download_dataset_bag().path.rglob("*.png"))) == len(CONTENTS)
-    brought = [request.path for request in fake.requests if request.path.startswith("/hatrac/")]
-    assert 0 < len(brought) == len(set(brought)) < len(CONTENTS)
+    downloaded = [request.path for request in fake.requests if request.path.startswith("/hatrac/")]
+    assert 0 < len(downloaded) == len(set(downloaded)) < len(CONTENTS)

@@ -1,4 +1,4 @@
-"""The mission document's blocks and promises hold on a Deriva server, with a login that the user has stored."""
+"""The mission document's code blocks and statements hold on a Deriva server, with a stored login."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ globals().update(dict.fromkeys(LEFT_OUT))
 
 
 class Host(str):
-    """A host, shown with its catalog's number, as a program names both."""
+    """A host name whose repr also has its catalog's number, as programs pass both."""
 
     number = ""
 
@@ -32,34 +32,34 @@ class Host(str):
         return f"{str(self)!r}, {self.number!r}"
 
 
-def make(place: Place, folder: Path) -> str:
-    """A catalog that has what the document takes for granted, with its working folders below a folder."""
+def make_catalog(place: Place, folder: Path) -> str:
+    """Create a catalog with what the document presupposes, and its working folders in a folder."""
     number = place.register_catalog(create_or_extend_catalog(place.address, "project"))
 
-    def opened(plugins: pluggy.PluginManager | None) -> DerivaML:
+    def open_client(plugins: pluggy.PluginManager | None) -> DerivaML:
         return place.open(number, plugins=plugins, working_dir=folder / number)
 
     (folder / number).mkdir(parents=True)
-    document_world.create_catalog(folder / number, opened)
+    document_world.create_catalog(folder / number, open_client)
     return number
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, place: Place) -> tuple[str, Path]:
-    """That catalog as it was made, on a server which can copy it."""
+def master_catalog(tmp_path_factory: pytest.TempPathFactory, place: Place) -> tuple[str, Path]:
+    """Return the number and folder of a catalog that the server can copy."""
     folder = tmp_path_factory.mktemp("document")
-    return make(place, folder), folder
+    return make_catalog(place, folder), folder
 
 
 @pytest.fixture
 def host(place: Place, home: Path, request: pytest.FixtureRequest) -> Iterator[Host]:
-    """Where such a catalog is, for one test."""
+    """Yield a host with such a catalog for one test."""
     place.require_new_catalogs()
     host, working = Host(place.hostname), place.working_folders(home)
     if place.fake is None:
-        host.number = make(place, working)
+        host.number = make_catalog(place, working)
     else:
-        number, folder = request.getfixturevalue("made")
+        number, folder = request.getfixturevalue("master_catalog")
         host.number = place.register_catalog(place.fake.ermrest.copy_of(number))
         shutil.copytree(folder / number / "executions", working / host.number / "executions")
     yield host
@@ -68,12 +68,12 @@ def host(place: Place, home: Path, request: pytest.FixtureRequest) -> Iterator[H
 
 @pytest.fixture(autouse=True)
 def login(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's login, stored where the client library keeps it, for this process and for those that it starts."""
+    """Store the user's login where the client library reads it, in this process and its children."""
     if place.login is None:
         return
     stored = tmp_path / "user" / ".deriva" / "credential.json"
     stored.parent.mkdir(parents=True)
     stored.write_text(json.dumps({place.server().host: place.login}))
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    # the client library looked for the home when it was imported
+    # the client library determined the home folder when it was imported
     monkeypatch.setattr("deriva.core.get_credential", lambda host, **_: json.loads(stored.read_text())[host])

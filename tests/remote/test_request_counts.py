@@ -1,4 +1,4 @@
-"""What a run asks of a server is as little as it can be: each step's requests are counted."""
+"""Number of requests of each step of a run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Count = Callable[[Callable[[], Any]], int]
 
 @pytest.fixture
 def count(fake: DerivaServer) -> Count:
-    """How many requests something takes."""
+    """Return a function that counts the requests of a step."""
 
-    def counted(step: Callable[[], Any]) -> int:
+    def count_requests(step: Callable[[], Any]) -> int:
         fake.requests.clear()
         step()
         return len(fake.requests)
 
-    return counted
+    return count_requests
 
 
 @pytest.fixture
@@ -47,35 +47,35 @@ def stage(exe: Execution, count: int, prefix: str = "") -> None:
         exe.asset_file_path("Model", f"{prefix}{number}.bin").write_bytes(bytes([number]) * 1024)
 
 
-def test_making_a_catalog(fake: DerivaServer, count: Count) -> None:
-    """A catalog with all tables, annotations and terms takes no more than eight requests, and opening it one."""
+def test_requests_to_create_catalog(fake: DerivaServer, count: Count) -> None:
+    """A catalog with tables, annotations and terms takes at most eight requests, and opening it one."""
     login = fake.credential()
     assert count(lambda: DerivaML.create(fake.hostname, "demo", credential=login)) <= 8
     assert count(lambda: DerivaML(fake.hostname, "1", credential=login)) == 1
 
 
-def test_making_an_execution(ml: DerivaML, config: ExecutionConfiguration, count: Count) -> None:
-    """Eight requests and one for each of its two records, with a new workflow and with one that is known."""
+def test_requests_to_create_execution(ml: DerivaML, config: ExecutionConfiguration, count: Count) -> None:
+    """An execution takes at most ten requests, with a new or an existing workflow."""
     assert count(lambda: ml.create_execution(config)) <= 10
     assert count(lambda: ml.create_execution(config)) <= 10
 
 
-def test_input_files(ml: DerivaML, config: ExecutionConfiguration, fake: DerivaServer) -> None:
-    """An execution of thirty files takes no more requests than one of ten, and all are on record, in their order."""
+def test_requests_for_input_files(ml: DerivaML, config: ExecutionConfiguration, fake: DerivaServer) -> None:
+    """Thirty input files take as many requests as ten, and are recorded in order."""
     with ml.create_execution(config) as exe:
         stage(exe, 30)
     rids = [asset.rid for asset in exe.upload_execution_outputs()["Model"]]
-    taken = []
+    request_counts = []
     for few in (10, 30):
         fake.requests.clear()
-        made = ml.create_execution(ExecutionConfiguration(workflow=config.workflow, assets=rids[:few]))
-        taken.append(len(fake.requests))
-    assert taken[0] == taken[1]
-    assert [asset.rid for asset in made.list_assets("Input")] == [*made.info.assets] == rids
+        exe = ml.create_execution(ExecutionConfiguration(workflow=config.workflow, assets=rids[:few]))
+        request_counts.append(len(fake.requests))
+    assert request_counts[0] == request_counts[1]
+    assert [asset.rid for asset in exe.list_assets("Input")] == [*exe.info.assets] == rids
 
 
-def test_running(exe: Execution, count: Count) -> None:
-    """A state is one request, and a file that is registered none."""
+def test_requests_of_a_run(exe: Execution, count: Count) -> None:
+    """A status takes one request, and staging a file none."""
     assert count(exe.__enter__) == 1
     assert count(lambda: exe.update_status(Status.running, "halfway")) == 1
     assert count(lambda: stage(exe, 3)) == 0
@@ -83,34 +83,34 @@ def test_running(exe: Execution, count: Count) -> None:
 
 
 @pytest.mark.parametrize(("files", "most"), [(1, 6), (10, 16), (100, 110)])
-def test_uploading(exe: Execution, count: Count, files: int, most: int) -> None:
-    """Rows, links and types of all files take three requests; the journal's copy, later, four."""
+def test_requests_of_an_upload(exe: Execution, count: Count, files: int, most: int) -> None:
+    """Rows, links and types of all files take three requests, and a later copy of the journal four."""
     with exe:
         stage(exe, files)
         assert count(exe.upload_execution_outputs) == files + 3 <= most
         exe.update_status(Status.completed)
-    assert count(exe.upload_execution_outputs) <= 1  # the row once more
+    assert count(exe.upload_execution_outputs) <= 1  # the execution's row
     stage(exe, 1, "later")
     assert count(exe.upload_execution_outputs) <= 1 + 3 + 4 + 1
 
 
-def test_an_unknown_workflow_type(ml: DerivaML, catalog: DerivaCatalog) -> None:
-    """The catalog itself refuses it, and the error names the known ones; nothing is added."""
+def test_unknown_workflow_type(ml: DerivaML, catalog: DerivaCatalog) -> None:
+    """The catalog rejects an unknown type; the error lists the known ones, and nothing is written."""
     unknown = Workflow(name="w", workflow_type="Trianing", url="https://example.org/w.py", checksum="0" * 40)
     with pytest.raises(UnknownTerm, match=r"'Trianing'.*Training"):
         ml.create_execution(ExecutionConfiguration(workflow=unknown))
     assert catalog.select("Workflow") == catalog.select("Execution") == []
 
 
-def test_missing_rows_are_one_request(catalog: DerivaCatalog, count: Count) -> None:
-    """Rows that are all new are told by the request that adds them; those that are there are asked for."""
+def test_requests_of_insert_missing(catalog: DerivaCatalog, count: Count) -> None:
+    """New rows take one request, and existing ones another to read them."""
     rows = [{"Name": name, "Description": ""} for name in ("b", "a")]
     assert count(lambda: catalog.insert_missing(MLVocab.dataset_type, rows, "Name")) == 1
     assert count(lambda: catalog.insert_missing(MLVocab.dataset_type, rows, "Name")) == 2
 
 
-def test_missing_rows_whose_answer_is_lost(catalog: DerivaCatalog, fake: DerivaServer) -> None:
-    """They are added once, and told all the same, in their order."""
+def test_lost_response_of_insert_missing(catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """Rows whose response is lost are inserted once, and returned in order."""
     fake.faults.add(Fault(Harm.lose, "POST", "Dataset_Type"))
     rows = [{"Name": name, "Description": ""} for name in ("b", "a")]
     found = catalog.insert_missing(MLVocab.dataset_type, rows, "Name")

@@ -1,4 +1,4 @@
-"""Whom a client trusts: a server with a certificate that is vouched for, and no name that a server tells."""
+"""Trust in servers: certificates are verified, and no path is derived from names that a server returns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORKFLOW = Workflow(name="w", workflow_type="Training", url="https://example.org
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for this machine that nobody vouches for, with its key."""
+    """Return the file of a self-signed certificate for localhost, with its key."""
     x509 = pytest.importorskip("cryptography.x509", reason="cryptography, which makes certificates, is not installed")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,7 +30,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    made = (
+    builder = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -39,33 +39,31 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("certificate") / "localhost.pem"
     secret = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     file.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *secret)
+        builder.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *secret)
     )
     return file
 
 
 @pytest.fixture
-def secure(certificate: Path, tmp_path: Path) -> Iterator[DerivaServer]:
-    """A server that shows it."""
+def secure_server(certificate: Path, tmp_path: Path) -> Iterator[DerivaServer]:
+    """Run a server with this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with serving(tmp_path / "hatrac", secure=context) as server:
         yield server
 
 
-def test_a_certificate_that_nobody_vouches_for(secure: DerivaServer) -> None:
-    """The server is not asked for anything, and so learns no login; what is wrong is said."""
+def test_untrusted_certificate(secure_server: DerivaServer) -> None:
+    """A server with an untrusted certificate receives no request, and so no login."""
     with pytest.raises(CatalogUnavailable, match="certificate"):
-        DerivaML(secure.hostname, "1", credential=secure.credential())
-    assert secure.requests == []
+        DerivaML(secure_server.hostname, "1", credential=secure_server.credential())
+    assert secure_server.requests == []
 
 
-def test_a_certificate_that_is_vouched_for(
-    secure: DerivaServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run over https is recorded as one over http is."""
+def test_trusted_certificate(secure_server: DerivaServer, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is recorded over https."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    with DerivaML.create(secure.hostname, "demo", credential=secure.credential()) as ml:
+    with DerivaML.create(secure_server.hostname, "demo", credential=secure_server.credential()) as ml:
         with ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW)) as exe:
             exe.asset_file_path("Model", "m.pt").write_bytes(b"w" * 10_000)
         (asset,) = exe.upload_execution_outputs(chunk_size=4096)["Model"]
@@ -73,8 +71,8 @@ def test_a_certificate_that_is_vouched_for(
 
 
 @pytest.mark.parametrize("name", ["../../../evil.png", "/tmp/evil.png", "a/../../evil.png", "..", "x\n/../evil.png"])
-def test_a_file_name_that_climbs_out(ml: DerivaML, fake: DerivaServer, name: str) -> None:
-    """What another client wrote as a file's name leads to no place but the folder that the file was meant for."""
+def test_filename_outside_folder(ml: DerivaML, fake: DerivaServer, name: str) -> None:
+    """A file name of another client cannot place the file outside its folder."""
     with ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW)) as exe:
         exe.asset_file_path("Image", "x.png").write_bytes(b"pixels")
     (asset,) = exe.upload_execution_outputs()["Image"]
@@ -85,15 +83,15 @@ def test_a_file_name_that_climbs_out(ml: DerivaML, fake: DerivaServer, name: str
     second = ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW))
     bag = second.download_dataset_bag(dataset.rid)
     (row,) = bag.list_dataset_members()["Image"]
-    found = [Path(row["Filename"]), second.download_asset(asset.rid)]
-    assert [path.read_bytes() for path in found] == [b"pixels"] * 2
-    assert found[0].resolve().is_relative_to(bag.path.resolve())
-    assert found[1].resolve().is_relative_to(second.working_dir.resolve())
+    paths = [Path(row["Filename"]), second.download_asset(asset.rid)]
+    assert [path.read_bytes() for path in paths] == [b"pixels"] * 2
+    assert paths[0].resolve().is_relative_to(bag.path.resolve())
+    assert paths[1].resolve().is_relative_to(second.working_dir.resolve())
 
 
 @pytest.mark.parametrize(("table", "rid"), [("..", "1-ABC"), ("/tmp", "1-ABC"), ("Image", "../../x"), ("Image", "..")])
-def test_names_of_tables_and_rows_that_climb_out(ml: DerivaML, tmp_path: Path, table: str, rid: str) -> None:
-    """A server whose tables and rows are named so gives no file a place."""
+def test_table_or_rid_outside_folder(ml: DerivaML, tmp_path: Path, table: str, rid: str) -> None:
+    """A table name or RID cannot place a file outside its folder."""
     asset = Asset(rid=rid, table=table, filename="x", url="/hatrac/Image/x:A", length=1, md5="0" * 32)
     with pytest.raises(InvalidFileName, match="names no folder"):
         download_asset(ml.connection, asset, tmp_path / "inner" / "folder")

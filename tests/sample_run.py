@@ -1,4 +1,4 @@
-"""A catalog with a run that has everything a run can have, and what is told of a run without any record id."""
+"""A run with everything that a run can have, and its description without RIDs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ SCANS = 3
 
 
 def make_tables(ml: DerivaML) -> None:
-    """Patients, which nothing but their RID names, scans of them, and a type of workflow that no other catalog has."""
+    """Create tables of patients without a key and of their scans, and a workflow type of this catalog only."""
     ml.create_table(Table("Patient", (Column("Age", "int4"),), schema="domain"))
-    of = ForeignKey("Patient", "Patient")
-    ml.create_asset("Scan", [Column("Angle", "float8"), Column("Patient")], [of])
+    patient_key = ForeignKey("Patient", "Patient")
+    ml.create_asset("Scan", [Column("Angle", "float8"), Column("Patient")], [patient_key])
     for table in ("Patient", "Scan"):
         ml.add_dataset_element_type(table)
     ml.add_term("Workflow_Type", "Segmenting", "Finding regions", ["Outlining"])
     ml.add_term("Asset_Type", "Slice", "One of many")
 
 
-def make_world(ml: DerivaML, scans: int = SCANS) -> Execution:
-    """Make a run with two runs in it: datasets in datasets go in, files and a dataset come out.
+def record_sample_run(ml: DerivaML, scans: int = SCANS) -> Execution:
+    """Record a run with two nested runs, nested input datasets, output files and an output dataset.
 
     Args:
-        ml: Where to make it.
-        scans: How many files it reads.
+        ml: The catalog.
+        scans: Number of files that it reads.
     """
     make_tables(ml)
-    ml.insert_rows("Patient", [{"Age": 40}, {"Age": 40}])  # two that say the same
+    ml.insert_rows("Patient", [{"Age": 40}, {"Age": 40}])  # two with the same values
     patients = [row["RID"] for row in ml.select_rows("Patient")]
     with ml.create_execution(ExecutionConfiguration(workflow=WORKFLOW, description="Import")) as importing:
         for number in range(scans):
@@ -50,12 +50,12 @@ def make_world(ml: DerivaML, scans: int = SCANS) -> Execution:
     images = [asset.rid for asset in importing.upload_execution_outputs()["Scan"]]
     inner = ml.create_dataset("Half of them", "Training")
     inner.add_dataset_members(images[:2])
-    whole = ml.create_dataset("All", ["Training", "Testing"])
-    whole.add_dataset_members([inner.rid, *images[2:], *patients])
-    return _ran(ml, whole.rid, images)
+    outer = ml.create_dataset("All", ["Training", "Testing"])
+    outer.add_dataset_members([inner.rid, *images[2:], *patients])
+    return _record_run(ml, outer.rid, images)
 
 
-def _ran(ml: DerivaML, dataset: str, images: list[str]) -> Execution:
+def _record_run(ml: DerivaML, dataset: str, images: list[str]) -> Execution:
     spec = DatasetSpec(rid=dataset)
     config = ExecutionConfiguration(
         workflow=WORKFLOW, description="A sweep", datasets=[spec], assets=[images[0]], parameters={"rate": 0.1}
@@ -63,8 +63,8 @@ def _ran(ml: DerivaML, dataset: str, images: list[str]) -> Execution:
     with ml.create_execution(config) as exe:
         exe.update_status(exe.status, "half", progress=Progress(epoch=1, metrics={"loss": 0.5}))
         exe.asset_file_path("Model", "fold/best.pt", asset_types=["Model_File", "Derived"]).write_bytes(b"weights")
-        made = exe.create_dataset("What came out", "Validation")
-        made.add_dataset_members([images[1]])
+        output = exe.create_dataset("What came out", "Validation")
+        output.add_dataset_members([images[1]])
         for number in range(2):
             inner = ExecutionConfiguration(workflow=WORKFLOW, description=f"Trial {number}")
             with ml.create_execution(inner) as trial:
@@ -75,37 +75,39 @@ def _ran(ml: DerivaML, dataset: str, images: list[str]) -> Execution:
     return exe
 
 
-def told(ml: DerivaML, rid: str) -> dict[str, Any]:
-    """All that a catalog tells of a run, without record ids, times of rows, and what a copy has beside."""
-    return _told(ml, ml.lookup_execution(rid))
+def describe_run(ml: DerivaML, rid: str) -> dict[str, Any]:
+    """Return everything that a catalog records of a run, without RIDs, row times and files that only copies have."""
+    return _describe(ml, ml.lookup_execution(rid))
 
 
-def _told(ml: DerivaML, run: RecordedExecution) -> dict[str, Any]:
+def _describe(ml: DerivaML, run: RecordedExecution) -> dict[str, Any]:
     workflow = ml.lookup_workflow(run.workflow_rid) if run.workflow_rid else None
     return {
-        "description": _own(run.description),
+        "description": _own_description(run.description),
         "status": (run.status, run.status_detail, run.duration),
         "times": (run.start_time, run.stop_time, [update.message for update in run.list_statuses()]),
         "workflow": workflow and (workflow.name, workflow.workflow_type, workflow.url, workflow.version),
-        "files": sorted(_file(ml, asset) for asset in run.list_assets() if not _is_beside(asset.filename)),
-        "inputs": [_version(ml, spec) for spec in run.list_input_datasets()],
+        "files": sorted(
+            _describe_file(ml, asset) for asset in run.list_assets() if not _is_only_in_copies(asset.filename)
+        ),
+        "inputs": [_describe_version(ml, spec) for spec in run.list_input_datasets()],
         "outputs": sorted(
-            (_version(ml, spec) for spec in run.list_output_datasets()), key=lambda each: each["version"]
+            (_describe_version(ml, spec) for spec in run.list_output_datasets()), key=lambda item: item["version"]
         ),
         "metrics": run.list_metrics(),
-        "nested": [_told(ml, each) for each in run.list_nested_executions()],
+        "nested": [_describe(ml, item) for item in run.list_nested_executions()],
     }
 
 
-def _own(text: str) -> str:
+def _own_description(text: str) -> str:
     return text.partition("Copied from ")[0].strip()
 
 
-def _is_beside(filename: str) -> bool:
+def _is_only_in_copies(filename: str) -> bool:
     return filename == JOURNAL_FILENAME or is_source_record_name(filename)
 
 
-def _file(ml: DerivaML, asset: Any) -> tuple[Any, ...]:
+def _describe_file(ml: DerivaML, asset: Any) -> tuple[Any, ...]:
     ml.verify_asset(asset)
     metadata = {name: value for name, value in asset.metadata.items() if name != "Patient"}
     patient = asset.metadata.get("Patient")
@@ -113,16 +115,16 @@ def _file(ml: DerivaML, asset: Any) -> tuple[Any, ...]:
     return asset.table, asset.filename, asset.md5, asset.role or "", sorted(asset.asset_types), str(metadata), age or 0
 
 
-def _version(ml: DerivaML, spec: DatasetSpec) -> dict[str, Any]:
+def _describe_version(ml: DerivaML, spec: DatasetSpec) -> dict[str, Any]:
     dataset = ml.lookup_dataset(spec.rid)
     members = dataset.list_dataset_members(spec.version)
     inner = [child.list_dataset_members() for child in dataset.list_dataset_children(spec.version)]
     return {
-        "description": _own(dataset.description),
+        "description": _own_description(dataset.description),
         "types": dataset.dataset_types,
         "version": spec.version,
         "members": _by_table(members),
-        "inner": [_by_table(each) for each in inner],
+        "inner": [_by_table(item) for item in inner],
     }
 
 
@@ -131,11 +133,11 @@ def _by_table(members: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[s
 
 
 def _values(row: dict[str, Any]) -> dict[str, Any]:
-    of_catalog = {*SYSTEM_COLUMNS, "Patient", "URL"}
-    return {name: value for name, value in row.items() if name not in of_catalog}
+    excluded = {*SYSTEM_COLUMNS, "Patient", "URL"}
+    return {name: value for name, value in row.items() if name not in excluded}
 
 
-def counts(ml: DerivaML) -> dict[str, int]:
-    """How many rows each table has, so that what is there twice is seen."""
+def count_rows(ml: DerivaML) -> dict[str, int]:
+    """Return the number of rows of each table, to detect duplicates."""
     catalog = ml.connection.catalog
     return {name: len(catalog.select(name)) for name in catalog.refresh().tables if name != MLTable.execution_metric}

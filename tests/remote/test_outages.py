@@ -44,7 +44,7 @@ def check_recorded(catalog: DerivaCatalog, fake: DerivaServer, rid: str) -> None
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    # the second where the row's writer beside the run is just asking, again and again
+    # the second message if the background row sync is waiting for a response
     [(ENDED, "Log in with"), (GONE, "cannot be reached|has not responded for 0.5 seconds")],
     ids=["401", "reset"],
 )

@@ -1,4 +1,4 @@
-"""Catalogs that other clients made, older and newer, are used as ours are."""
+"""Catalogs of other clients, older and newer, behave like the standard ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deriva_ml_core.models import DatasetSpec, Progress
 from deriva_ml_core.workflow import Workflow
 from fakes.replay import RECORDINGS
 from places import Place
-from pushed_world import counts, make_world, told
+from sample_run import count_rows, describe_run, record_sample_run
 
 
 def setup_requests() -> Iterator[dict[str, Any]]:
@@ -27,27 +27,27 @@ def setup_requests() -> Iterator[dict[str, Any]]:
         yield from map(json.loads, lines)
 
 
-RIGHTS = ("/acl", "/schema/public")
-"""Where the other client put rights of people that another server does not know."""
+ACCESS_PATHS = ("/acl", "/schema/public")
+"""Requests of the other client that set access for users that another server does not know."""
 
 
 @pytest.fixture
 def older(place: Place) -> Iterator[str]:
-    """A catalog built request by request as another client built it."""
+    """Yield a catalog built request by request as another client built it."""
     place.require_new_catalogs()
     number = ""
     for exchange in setup_requests():
         path = exchange["path"].replace("/catalog/8", f"/catalog/{number}")
-        given = json.loads(exchange["request_body"]) if exchange["request_body"] else None
-        if place.fake is not None or not path.endswith(RIGHTS):
-            answer = place.send(exchange["method"], path, given)
+        payload = json.loads(exchange["request_body"]) if exchange["request_body"] else None
+        if place.fake is not None or not path.endswith(ACCESS_PATHS):
+            answer = place.send(exchange["method"], path, payload)
             number = number or place.register_catalog(answer["id"])
     yield number
     place.delete_catalog(number)
 
 
-def send(place: Place, number: str, method: str, path: str, given: Any = None) -> Any:
-    return place.send(method, f"/ermrest/catalog/{number}{path}", given)
+def send(place: Place, number: str, method: str, path: str, payload: Any = None) -> Any:
+    return place.send(method, f"/ermrest/catalog/{number}{path}", payload)
 
 
 def column(name: str, kind: str = "text", **more: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def vocabulary(name: str, columns: tuple[str, ...], schema: str = "deriva-ml") -
             column(identity, "ermrest_curie", nullok=False, default=f"{name}:{{RID}}"),
             column(uri, "ermrest_uri", nullok=False, default="/id/{RID}"),
             column(title, nullok=False),
-            *(column(one) for one in rest),
+            *(column(spec) for spec in rest),
         ],
         "keys": [{"unique_columns": [key]} for key in ("RID", identity, uri, title)],
     }
@@ -88,18 +88,18 @@ EXECUTION, WORKFLOW, DATASET_EXECUTION = (
 )
 
 
-def states_are_terms(place: Place, number: str) -> None:
-    """An execution's status is one of the terms of a vocabulary that lacks some of ours."""
-    states = ("Created", "Running", "Stopped", "Failed", "Pending_Upload", "Uploaded", "Aborted")
-    made = vocabulary("Execution_Status", ("ID", "URI", "Name", "Description", "Synonyms"))
-    send(place, number, "POST", "/schema", [made])
-    terms = [{"Name": state, "Description": ""} for state in states]
+def add_status_vocabulary(place: Place, number: str) -> None:
+    """Make the status of executions a term of a vocabulary that lacks some standard statuses."""
+    statuses = ("Created", "Running", "Stopped", "Failed", "Pending_Upload", "Uploaded", "Aborted")
+    created = vocabulary("Execution_Status", ("ID", "URI", "Name", "Description", "Synonyms"))
+    send(place, number, "POST", "/schema", [created])
+    terms = [{"Name": state, "Description": ""} for state in statuses]
     send(place, number, "POST", "/entity/deriva-ml:Execution_Status?defaults=ID,URI", terms)
     send(place, number, "POST", f"{EXECUTION}/foreignkey", reference("Execution", "Status", "Execution_Status", "Name"))
 
 
-def workflows_have_several_types(place: Place, number: str) -> None:
-    """A workflow's types stand in an association."""
+def add_workflow_type_links(place: Place, number: str) -> None:
+    """Store the types of workflows in a link table."""
     links = {
         "schema_name": "deriva-ml",
         "table_name": "Workflow_Workflow_Type",
@@ -115,22 +115,22 @@ def workflows_have_several_types(place: Place, number: str) -> None:
     send(place, number, "DELETE", f"{WORKFLOW}/column/Workflow_Type")
 
 
-def three_durations(place: Place, number: str) -> None:
-    """An execution's duration is told apart from those of its transfers."""
+def split_duration(place: Place, number: str) -> None:
+    """Replace the duration of executions by three columns."""
     for name in ("Execution_Duration", "Download_Duration", "Upload_Duration"):
         send(place, number, "POST", f"{EXECUTION}/column", column(name))
     send(place, number, "DELETE", f"{EXECUTION}/column/Duration")
 
 
-def inputs_have_versions(place: Place, number: str) -> None:
-    """A dataset's link to an execution says which version it took."""
+def add_input_versions(place: Place, number: str) -> None:
+    """Add the dataset version to the links between datasets and executions."""
     send(place, number, "POST", f"{DATASET_EXECUTION}/column", column("Dataset_Version"))
     key = reference("Dataset_Execution", "Dataset_Version", "Dataset_Version", "RID")
     send(place, number, "POST", f"{DATASET_EXECUTION}/foreignkey", key)
 
 
-def more_terms(place: Place, number: str) -> None:
-    """There are more types of assets."""
+def add_asset_types(place: Place, number: str) -> None:
+    """Add an asset type."""
     send(
         place,
         number,
@@ -140,34 +140,34 @@ def more_terms(place: Place, number: str) -> None:
     )
 
 
-def fewer_tables(place: Place, number: str) -> None:
-    """Tables are missing that a run can do without."""
+def drop_optional_tables(place: Place, number: str) -> None:
+    """Drop tables that a run does not require."""
     for table in ("Dataset_File", "File_Execution", "File_Asset_Type", "File", "Feature_Name"):
         send(place, number, "DELETE", f"/schema/deriva-ml/table/{table}")
 
 
-NEWER = (states_are_terms, workflows_have_several_types, three_durations, inputs_have_versions, more_terms)
+NEWER = (add_status_vocabulary, add_workflow_type_links, split_duration, add_input_versions, add_asset_types)
 
 
 @pytest.fixture
 def newer(place: Place, older: str) -> str:
-    """The same catalog with each of the differences that newer ones have."""
+    """Apply all differences of newer catalogs to the older one."""
     for change in NEWER:
         change(place, older)
     return older
 
 
-def opened(place: Place, number: str) -> DerivaML:
+def open_client(place: Place, number: str) -> DerivaML:
     return place.open(number)
 
 
 @pytest.fixture(params=["older", "newer"])
 def ml(request: pytest.FixtureRequest, place: Place) -> DerivaML:
-    """A client of either, or of one with a single difference."""
+    """Return a client for an older or newer catalog, or for one with a single difference."""
     number = request.getfixturevalue(request.param if isinstance(request.param, str) else "older")
     if callable(request.param):
         request.param(place, number)
-    return opened(place, number)
+    return open_client(place, number)
 
 
 @pytest.fixture
@@ -179,9 +179,9 @@ def config(ml: DerivaML) -> ExecutionConfiguration:
     return ExecutionConfiguration(workflow=workflow, description="A test")
 
 
-@pytest.mark.parametrize("ml", ["older", "newer", *NEWER, fewer_tables], indirect=True)
-def test_a_whole_run(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
-    """A run with inputs and outputs is recorded and read back."""
+@pytest.mark.parametrize("ml", ["older", "newer", *NEWER, drop_optional_tables], indirect=True)
+def test_complete_run(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Path) -> None:
+    """A run with inputs and outputs is recorded and read."""
     catalog = ml.connection.catalog
     (subject,) = catalog.reserve(1)
     catalog.insert("Subject", [{"RID": subject, "Name": "someone"}])
@@ -191,27 +191,27 @@ def test_a_whole_run(ml: DerivaML, config: ExecutionConfiguration, tmp_path: Pat
         exe.asset_file_path("Model", "m.pt", asset_types=["Model_File"]).write_bytes(b"weights")
         for number in range(3):
             exe.asset_file_path("Image", f"{number}.png", Subject=subject).write_bytes(bytes([number]))
-    sent = exe.upload_execution_outputs()
+    uploaded = exe.upload_execution_outputs()
     dataset = exe.create_dataset(description="images", dataset_types=["Training"])
-    dataset.add_dataset_members([asset.rid for asset in sent["Image"]])
+    dataset.add_dataset_members([asset.rid for asset in uploaded["Image"]])
 
     second = ml.create_execution(config.model_copy(update={"datasets": (DatasetSpec(rid=dataset.rid),)}))
     with second:
         bag = second.download_dataset_bag(DatasetSpec(rid=dataset.rid))
         assert len(list(bag.path.rglob("*.png"))) == 3
 
-    found = ml.lookup_execution(exe.execution_rid)
-    assert (found.status, found.workflow_rid) == (
+    execution = ml.lookup_execution(exe.execution_rid)
+    assert (execution.status, execution.workflow_rid) == (
         Status.completed,
         ml.lookup_execution(second.execution_rid).workflow_rid,
     )
-    assert "sec" in str(found.duration)
-    assert [one.rid for one in ml.lookup_execution(second.execution_rid).list_input_datasets()] == [dataset.rid]
-    assert {asset.filename for asset in found.list_assets()} >= {"m.pt", "0.png"}
+    assert "sec" in str(execution.duration)
+    assert [spec.rid for spec in ml.lookup_execution(second.execution_rid).list_input_datasets()] == [dataset.rid]
+    assert {asset.filename for asset in execution.list_assets()} >= {"m.pt", "0.png"}
 
 
 def test_workflows_have_types(ml: DerivaML, config: ExecutionConfiguration) -> None:
-    """A workflow's type is kept, found by, and changed, wherever the catalog has it."""
+    """A workflow's type is stored, found and changed in every kind of catalog."""
     assert isinstance(config.workflow, Workflow)
     rid = ml.add_workflow(config.workflow)
     assert ml.add_workflow(config.workflow) == rid
@@ -225,9 +225,9 @@ def test_workflows_have_types(ml: DerivaML, config: ExecutionConfiguration) -> N
 
 
 @pytest.mark.parametrize("status", [*Status])
-def test_every_state(place: Place, newer: str, status: Status) -> None:
-    """Each of our states is written as a term that the catalog has, and ended ones are read as ended."""
-    catalog = opened(place, newer).connection.catalog
+def test_every_status(place: Place, newer: str, status: Status) -> None:
+    """Each status is written as a term of the catalog, and a terminal one is read as terminal."""
+    catalog = open_client(place, newer).connection.catalog
     (rid,) = catalog.reserve(1)
     catalog.insert("Execution", [{"RID": rid, "Status": status}])
     (row,) = catalog.select("Execution", {"RID": rid})
@@ -238,110 +238,114 @@ def test_every_state(place: Place, newer: str, status: Status) -> None:
 @pytest.mark.parametrize(
     ("term", "status"), [("Stopped", "Completed"), ("Uploaded", "Completed"), ("Failed", "Failed")]
 )
-def test_others_states(place: Place, newer: str, term: str, status: str) -> None:
-    """The states that another client wrote are read as the nearest of ours."""
+def test_statuses_of_other_clients(place: Place, newer: str, term: str, status: str) -> None:
+    """Statuses of another client are read as the closest standard status."""
     send(place, newer, "POST", "/entity/deriva-ml:Execution", [{"Status": term}])
-    catalog = opened(place, newer).connection.catalog
+    catalog = open_client(place, newer).connection.catalog
     assert [row["Status"] for row in catalog.select("Execution")] == [status]
     assert len(catalog.select("Execution", {"Status": [status]})) == 1
 
 
-def test_columns_of_another_case(place: Place, older: str) -> None:
-    """A vocabulary whose columns are written otherwise is one all the same, and may be referred to."""
+def test_vocabulary_columns_in_other_case(place: Place, older: str) -> None:
+    """A table whose columns differ from a vocabulary's by case only is a vocabulary."""
     columns = ("id", "uri", "name", "description", "synonyms")
     send(place, older, "POST", "/schema", [vocabulary("Colour", columns, "demo-schema")])
-    ml = opened(place, older)
+    ml = open_client(place, older)
     assert isinstance(ml.connection.catalog, CatalogAdapter)
     ml.add_term("Colour", "red", "like blood")
     (row,) = ml.connection.catalog.select("Colour", {"Name": "red"}, order=("Name",))
     assert (row["Description"], row["ID"]) == ("like blood", f"Colour:{row['RID']}")
 
 
-def test_new_tables_go_where_the_projects_are(place: Place, older: str) -> None:
-    """A table that is made lies in the schema that the project's tables have there."""
-    ml = opened(place, older)
+def test_new_tables_in_project_schema(place: Place, older: str) -> None:
+    """A new table is created in the schema of the project's tables."""
+    ml = open_client(place, older)
     ml.create_asset("Mask")
     assert ml.connection.catalog.model.table("Mask").schema == "demo-schema"
 
 
-def test_what_cannot_be_done_without(place: Place, older: str) -> None:
-    """A catalog that lacks what a run needs says so, by table and column."""
+def test_missing_required_column(place: Place, older: str) -> None:
+    """Opening a catalog without a required column raises an error that names it."""
     send(place, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Checksum")
     with pytest.raises(ConfigurationError, match=r"Workflow\.Checksum"):
-        opened(place, older)
+        open_client(place, older)
 
 
-def tables_of(place: Place, number: str) -> dict[str, dict[str, Any]]:
-    """The definition of each table, by schema and name."""
+def read_tables(place: Place, number: str) -> dict[str, dict[str, Any]]:
+    """Return the definition of each table, by schema and name."""
     schemas = send(place, number, "GET", "/schema")["schemas"]
-    return {f"{schema}:{name}": table for schema, found in schemas.items() for name, table in found["tables"].items()}
+    return {
+        f"{schema}:{name}": table
+        for schema, execution in schemas.items()
+        for name, table in execution["tables"].items()
+    }
 
 
 @pytest.mark.parametrize("kind", ["bare", "older", "newer"])
-def test_what_a_catalog_lacks_is_added(place: Place, request: pytest.FixtureRequest, kind: str) -> None:
-    """A catalog that is there gets missing tables and terms in few requests, and keeps all it has; again: nothing."""
+def test_missing_tables_are_added(place: Place, request: pytest.FixtureRequest, kind: str) -> None:
+    """Missing tables and terms are added to an existing catalog in few requests; a repeat changes nothing."""
     place.require_new_catalogs()
     if kind == "bare":
         number = place.register_catalog(place.send("POST", "/ermrest/catalog", {})["id"])
     else:
         number = request.getfixturevalue(kind)
-    before = tables_of(place, number)
-    asked = place.fake.requests if place.fake else []
-    asked.clear()
+    before = read_tables(place, number)
+    requests = place.fake.requests if place.fake else []
+    requests.clear()
     ml = DerivaML.create(place.hostname, "demo-schema", catalog_id=number, credential=place.login)
-    assert len(asked) <= 11
+    assert len(requests) <= 11
     assert {"Training", "Inference"} <= ml.list_terms("Workflow_Type").keys()
     assert ml.connection.catalog.model.asset_table("Model").is_asset
-    after = tables_of(place, number)
+    after = read_tables(place, number)
     assert {name: after[name] for name in before} == before
     DerivaML.create(place.hostname, "demo-schema", catalog_id=number, credential=place.login)
-    assert tables_of(place, number) == after
+    assert read_tables(place, number) == after
 
 
-def test_metrics_need_a_place(place: Place, newer: str) -> None:
-    """A catalog without a table for metrics records runs all the same, and says how to get one that has."""
+def test_catalog_without_metrics_table(place: Place, newer: str) -> None:
+    """A catalog without a metrics table records runs; sorting by metrics names the remedy."""
 
-    def ran(ml: DerivaML, loss: float) -> str:
+    def record_run(ml: DerivaML, loss: float) -> str:
         workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="7" * 40)
         with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
             exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": loss}))
         return exe.execution_rid
 
-    ml = opened(place, newer)
+    ml = open_client(place, newer)
     ml.add_term("Workflow_Type", "Training", "To train")
-    early = ran(ml, 3)
+    early = record_run(ml, 3)
     with pytest.raises(ConfigurationError, match=r"Execution_Metric.*DerivaML\.create"):
         ml.find_executions(sort="loss")
     assert ml.lookup_execution(early).list_metrics() == []
     ml = DerivaML.create(place.hostname, "demo-schema", catalog_id=newer, credential=place.login)
-    made = [ran(ml, loss) for loss in (2, 1)]
-    found = ml.find_executions(sort="loss", status=Status.completed, workflow_type="Training")
-    assert [each.execution_rid for each in found] == made[::-1]
+    created = [record_run(ml, loss) for loss in (2, 1)]
+    execution = ml.find_executions(sort="loss", status=Status.completed, workflow_type="Training")
+    assert [execution.execution_rid for execution in execution] == created[::-1]
     ml.restore_execution(early)
-    assert [each.execution_rid for each in ml.find_executions(sort="loss")] == [*made[::-1], early]
+    assert [execution.execution_rid for execution in ml.find_executions(sort="loss")] == [*created[::-1], early]
 
 
-@pytest.mark.parametrize("ml", ["newer", fewer_tables], indirect=True)
-def test_a_run_is_copied_there_and_back(ml: DerivaML, home: Path, tmp_path: Path) -> None:
-    """A run of ours is copied to another client's catalog, which gets what it lacks, and from there to one of ours."""
+@pytest.mark.parametrize("ml", ["newer", drop_optional_tables], indirect=True)
+def test_push_there_and_back(ml: DerivaML, home: Path, tmp_path: Path) -> None:
+    """A run is pushed to another client's catalog, and from there to a standard one."""
     here, back = DerivaML(), DerivaML(f"file:{tmp_path / 'back'}")
-    rid = make_world(here).execution_rid
+    rid = record_sample_run(here).execution_rid
     copy = here.push(rid, ml, make_tables=True)
-    assert told(ml, copy.execution) | {"inputs": []} == told(here, rid) | {"inputs": []}
+    assert describe_run(ml, copy.execution) | {"inputs": []} == describe_run(here, rid) | {"inputs": []}
     assert ml.lookup_execution(copy.execution).list_metrics()
-    before = counts(ml)
+    before = count_rows(ml)
     shutil.rmtree(ml.connection.folder / "pushed")
     assert here.push(rid, ml).new == ()
-    assert counts(ml) == before
+    assert count_rows(ml) == before
     again = ml.push(copy.execution, back, make_tables=True)
-    whole = told(back, again.execution)["inputs"][0]
-    wanted = told(here, rid)["inputs"][0]  # an older catalog does not say which version went in
-    assert whole | {"version": None} == wanted | {"version": None}
+    copied = describe_run(back, again.execution)["inputs"][0]
+    original = describe_run(here, rid)["inputs"][0]  # an older catalog does not record the version
+    assert copied | {"version": None} == original | {"version": None}
 
 
-def test_metrics_are_copied_where_there_is_a_place(place: Place, older: str, home: Path) -> None:
-    """Where there is no table for metrics the run is copied without, and that is said; asked to, the table is made."""
-    here, ml = DerivaML(), opened(place, older)
+def test_push_of_metrics(place: Place, older: str, home: Path) -> None:
+    """Without a metrics table a push leaves metrics out with a note; with make_tables it creates the table."""
+    here, ml = DerivaML(), open_client(place, older)
     workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="8" * 40)
     with here.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
         exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 2}))
