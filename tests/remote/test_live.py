@@ -22,7 +22,7 @@ OWN_CATALOGS = (
     "remote/test_compatibility.py",
     "remote/test_document_on_server.py",
     "-k",
-    "(TestRemoteStore and killed and share) or (whole_run and newer) or on_entry or provenance_links or outside_git",
+    "(TestRemoteStore and killed and share) or (complete_run and newer) or on_entry or provenance_links or outside_git",
 )
 
 

@@ -93,6 +93,6 @@ def test_filename_outside_folder(ml: DerivaML, fake: DerivaServer, name: str) ->
 def test_table_or_rid_outside_folder(ml: DerivaML, tmp_path: Path, table: str, rid: str) -> None:
     """A table name or RID cannot place a file outside its folder."""
     asset = Asset(rid=rid, table=table, filename="x", url="/hatrac/Image/x:A", length=1, md5="0" * 32)
-    with pytest.raises(InvalidFileName, match="names no folder"):
+    with pytest.raises(InvalidFileName, match="cannot name a folder"):
         download_asset(ml.connection, asset, tmp_path / "inner" / "folder")
     assert not (tmp_path / "inner").exists()
