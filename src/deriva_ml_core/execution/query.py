@@ -121,7 +121,7 @@ def find_executions(
     if any(value == [] for value in where.values()):
         return []
     rows = _newest_first(connection, where) if ranking is None else _best_first(connection, where, ranking)
-    return _take_matching(connection, rows, limit, lambda found: status is None or found.status is status)
+    return _take_matching(connection, rows, limit, lambda execution: status is None or execution.status is status)
 
 
 def _possible_row_statuses(status: Status) -> list[str]:
