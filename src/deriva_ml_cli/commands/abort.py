@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 POLL_INTERVAL = 0.1
-"""Seconds between two checks of a process that was told to stop."""
+"""Seconds between two checks whether a signalled process has stopped."""
 
 
 @command("deriva-ml abort 1-4A2C", "deriva-ml abort 1-4A2C --yes --kill")

@@ -299,7 +299,7 @@ def _summarize_execution(
 
 
 def _compute_duration(connection: Connection, execution: RecordedExecution, status: Status) -> float | None:
-    """Return the duration in the row; of a run that goes on, the time since its start, from the journal here."""
+    """Return the duration in the row; of a running execution, the time since its start by its journal."""
     if (recorded := parse_duration(execution.duration)) is not None or status.is_terminal:
         return recorded
     state = load_local_state(connection, execution.execution_rid)

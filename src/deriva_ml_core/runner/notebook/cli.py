@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -222,7 +223,9 @@ def _exit_with_error(error: BaseException) -> NoReturn:
 
 def build_command() -> TyperCommand:
     """Return the command as a click command."""
-    return enable_value_pairs(cast("TyperCommand", get_command(app)))
+    command = enable_value_pairs(cast("TyperCommand", get_command(app)))
+    command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")  # the terminal wraps paragraphs
+    return command
 
 
 def main() -> None:
