@@ -106,6 +106,8 @@ class StatusTraits(NamedTuple):
         html_colour: Colour of the badge in a notebook.
         schema_org: Action status of schema.org: https://schema.org/ActionStatusType.
         row_texts: Other texts of the column Status that mean this status. Newer DerivaML clients write them.
+        fallback_terms: Terms to write instead, if the catalog has a vocabulary of statuses without this one; the first
+            one that it has is written.
     """
 
     is_terminal: bool
@@ -113,19 +115,60 @@ class StatusTraits(NamedTuple):
     html_colour: str
     schema_org: str
     row_texts: tuple[str, ...] = ()
+    fallback_terms: tuple[str, ...] = ()
 
 
 STATUS_TRAITS: Mapping[str, StatusTraits] = MappingProxyType(
     {
-        Status.created: StatusTraits(False, "cyan", "#6e7781", "PotentialActionStatus"),
-        Status.initializing: StatusTraits(False, "cyan", "#6e7781", "PotentialActionStatus"),
-        Status.pending: StatusTraits(False, "yellow", "#6e7781", "PotentialActionStatus"),
-        Status.running: StatusTraits(False, "bold blue", "#0969da", "ActiveActionStatus"),
-        Status.completed: StatusTraits(
-            True, "green", "#1a7f37", "CompletedActionStatus", ("Stopped", "Pending_Upload", "Uploaded")
+        Status.created: StatusTraits(
+            is_terminal=False,
+            terminal_style="cyan",
+            html_colour="#6e7781",
+            schema_org="PotentialActionStatus",
+            fallback_terms=("Pending", "Initializing"),
         ),
-        Status.failed: StatusTraits(True, "bold red", "#cf222e", "FailedActionStatus"),
-        Status.aborted: StatusTraits(True, "magenta", "#9a6700", "FailedActionStatus"),
+        Status.initializing: StatusTraits(
+            is_terminal=False,
+            terminal_style="cyan",
+            html_colour="#6e7781",
+            schema_org="PotentialActionStatus",
+            fallback_terms=("Created", "Pending", "Running"),
+        ),
+        Status.pending: StatusTraits(
+            is_terminal=False,
+            terminal_style="yellow",
+            html_colour="#6e7781",
+            schema_org="PotentialActionStatus",
+            fallback_terms=("Created", "Running"),
+        ),
+        Status.running: StatusTraits(
+            is_terminal=False,
+            terminal_style="bold blue",
+            html_colour="#0969da",
+            schema_org="ActiveActionStatus",
+        ),
+        Status.completed: StatusTraits(
+            is_terminal=True,
+            terminal_style="green",
+            html_colour="#1a7f37",
+            schema_org="CompletedActionStatus",
+            row_texts=("Stopped", "Pending_Upload", "Uploaded"),
+            fallback_terms=("Stopped", "Uploaded"),
+        ),
+        Status.failed: StatusTraits(
+            is_terminal=True,
+            terminal_style="bold red",
+            html_colour="#cf222e",
+            schema_org="FailedActionStatus",
+            fallback_terms=("Aborted", "Stopped"),
+        ),
+        Status.aborted: StatusTraits(
+            is_terminal=True,
+            terminal_style="magenta",
+            html_colour="#9a6700",
+            schema_org="FailedActionStatus",
+            fallback_terms=("Failed", "Stopped"),
+        ),
     }
 )
 """The traits of each status."""
@@ -147,12 +190,13 @@ def status_from_row(text: str | None) -> Status | None:
     """Return the status of a row of the table Execution.
 
     Args:
-        text: Text of the column Status. Empty means Created.
+        text: Text of the column Status, in upper or lower case. Empty means Created.
 
     Returns:
         The status, or None for a text of another program without an equivalent.
     """
-    return next((status for status in Status if (text or Status.created) in row_statuses(status)), None)
+    folded = (text or Status.created).casefold()
+    return next((status for status in Status if folded in map(str.casefold, row_statuses(status))), None)
 
 
 class TransferMode(StrEnum):

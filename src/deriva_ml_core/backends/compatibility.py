@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from deriva_ml_core import default_schema
 from deriva_ml_core.backend import ALL_ROWS, AnyOf, Catalog, Filter, InSubquery, Row, Where, order_rows_by_key
 from deriva_ml_core.default_schema import default_tables
-from deriva_ml_core.definitions import MLTable, MLVocab, Status
+from deriva_ml_core.definitions import STATUS_TRAITS, MLTable, MLVocab, Status, status_from_row
 from deriva_ml_core.schema import ML_SCHEMA, VOCABULARY_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
 __all__ = [
-    "STATUS_CANDIDATES",
     "WORKFLOW_TYPE_LINK_TABLE",
     "CatalogAdapter",
     "CatalogMapping",
@@ -42,25 +41,6 @@ OPTIONAL_COLUMNS = frozenset(
     }
 )
 """Columns that recording a run does not require; older catalogs lack some of them."""
-
-STATUS_CANDIDATES: Mapping[Status, tuple[str, ...]] = {
-    Status.created: ("Created", "Pending", "Initializing"),
-    Status.initializing: ("Initializing", "Created", "Pending", "Running"),
-    Status.pending: ("Pending", "Created", "Running"),
-    Status.running: ("Running",),
-    Status.completed: ("Completed", "Stopped", "Uploaded"),
-    Status.failed: ("Failed", "Aborted", "Stopped"),
-    Status.aborted: ("Aborted", "Failed", "Stopped"),
-}
-"""The terms for each status: the first one in the catalog's vocabulary is written."""
-
-STATUS_BY_TERM: Mapping[str, Status] = {
-    "stopped": Status.completed,
-    "pending_upload": Status.completed,
-    "uploaded": Status.completed,
-    **{status.casefold(): status for status in Status},
-}
-"""The status that another client's term means."""
 
 WORKFLOW_TYPE_LINK_TABLE = f"{MLTable.workflow}_{MLVocab.workflow_type}"
 """Table that links workflows to their types, in catalogs whose workflows have no column for the type."""
@@ -203,7 +183,7 @@ def _map_table(table: Table, standard_table: Table | None, status_terms: frozens
         to_catalog["Status"] = {
             status: term for status in Status if (term := _choose_status_term(status, status_terms)) is not None
         }
-        from_catalog["Status"] = {term: STATUS_BY_TERM.get(term.casefold(), Status.created) for term in status_terms}
+        from_catalog["Status"] = {term: status_from_row(term) or Status.created for term in status_terms}
     if not (renamed or missing or to_catalog):
         return None
     columns = {column.name: column for column in standard_table.columns} if standard_table else {}
@@ -230,7 +210,7 @@ def _find_catalog_column(table: Table, column: str) -> str | None:
 
 
 def _choose_status_term(status: Status, status_terms: frozenset[str]) -> str | None:
-    return next((term for term in STATUS_CANDIDATES[status] if term in status_terms), None)
+    return next((term for term in (status, *STATUS_TRAITS[status].fallback_terms) if term in status_terms), None)
 
 
 def _rename_columns(table: Table, catalog_names: Mapping[str, str], missing_columns: list[Column]) -> Table:
