@@ -84,7 +84,7 @@ class JobArguments:
 
 
 class JobContext:
-    """Hooks around a single job that do nothing; a job of a sweep overrides them."""
+    """Steps around a job. They do nothing for a single job; a job of a sweep overrides them."""
 
     def check_catalog(self, ml: DerivaML) -> None:
         """Check that the job may use this catalog, before anything is written to it."""
@@ -109,7 +109,7 @@ def run_job(
         config: The configuration with resolved interpolations.
         hydra: The node ``hydra`` of the composed configuration.
         texts: The texts of Hydra's files by name.
-        context: The hooks of a single job or of a job in a sweep.
+        context: The steps around the job.
 
     Returns:
         The return value of the model function.

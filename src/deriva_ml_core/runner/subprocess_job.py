@@ -201,7 +201,7 @@ def _run_configured_job(job: SubprocessJob) -> Any:
 
 
 class SweepJobContext(JobContext):
-    """Hooks for a job of a sweep: they nest its execution in the sweep's, and report its state.
+    """Steps around a job of a sweep: they nest its execution in the sweep's, and report its state.
 
     Args:
         job: The job.
