@@ -34,14 +34,14 @@ class BaselineTable:
     def select(self, rid: str) -> list[dict[str, Any]]:
         """Return the rows with an RID."""
         with self._engine.connect() as connection:
-            found = connection.execute(sa.select(self._rows).where(self._rows.c["RID"] == rid))
-            return [dict(row) for row in found.mappings()]
+            result = connection.execute(sa.select(self._rows).where(self._rows.c["RID"] == rid))
+            return [dict(row) for row in result.mappings()]
 
     def newest(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest rows."""
         with self._engine.connect() as connection:
-            found = connection.execute(sa.select(self._rows).order_by(self._rows.c.RCT.desc()).limit(limit))
-            return [dict(row) for row in found.mappings()]
+            result = connection.execute(sa.select(self._rows).order_by(self._rows.c.RCT.desc()).limit(limit))
+            return [dict(row) for row in result.mappings()]
 
     def update(self, rid: str, **values: str) -> None:
         """Update one row in one transaction."""

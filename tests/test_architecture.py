@@ -127,7 +127,7 @@ def test_imports_go_down() -> None:
 
 def test_no_import_cycle() -> None:
     """No two modules import each other, not even inside functions or for types."""
-    graph = {name: {found for found in imports(tree) if found != name} for name, tree in TREES.items()}
+    graph = {name: {imported for imported in imports(tree) if imported != name} for name, tree in TREES.items()}
     tuple(TopologicalSorter(graph).static_order())
 
 
