@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import deriva_ml_core
 from deriva_ml_core import errors, hookspecs, models
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +25,8 @@ LAYERS = {
     # names within deriva_ml_core are given without the prefix; all other modules belong to layer 3
     0: {
         *("models", "definitions", "errors", "paths", "distributed", "user_warnings", "redaction"),
-        *("_concurrency", "_files", "_text", "_progress", "_deprecation", "_extras", "_frames", "_moved_modules"),
+        *("_concurrency", "_files", "_text", "_progress"),
+        *("_deprecation", "_extras", "_frames", "_lazy", "_moved_modules"),
     },
     1: {
         *("plugins", "hookspecs", "backend", "schema", "default_schema", "git", "script_detection", "metric_modes"),
@@ -153,31 +156,40 @@ def test_every_hook_is_documented_and_tested(hook: str) -> None:
     assert any(f"def test_hook_{hook}(" in text for text in tests)
 
 
+STUBS = {name: file.with_suffix(".pyi") for name, file in MODULES.items() if file.with_suffix(".pyi").is_file()}
+
+
+@pytest.mark.parametrize("package", STUBS)
+def test_lazy_names(package: str) -> None:
+    """A package that imports its names on first use has the names that its stub imports, from the same modules."""
+    docstring, *statements, exported = ast.parse(STUBS[package].read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    module = import_module(package)
+    names = []
+    for statement in statements:
+        assert isinstance(statement, ast.ImportFrom)
+        for alias in statement.names:
+            names.append(alias.name)
+            assert getattr(module, alias.name) is getattr(import_module(str(statement.module)), alias.name)
+    assert isinstance(exported, ast.Assign)
+    assert ast.literal_eval(exported.value) == module.__all__ == sorted(names, key=str.casefold)
+    assert set(names) <= set(dir(module))
+    with pytest.raises(AttributeError, match=f"module {package!r} has no attribute 'nonsense'"):
+        module.nonsense  # noqa: B018
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if component(name) == "deriva_ml"])
 def test_deriva_ml_only_re_exports(module: str) -> None:
-    """The package deriva_ml contains only re-exports, and ``__all__`` lists all of them."""
+    """The package deriva_ml contains re-exports only."""
     docstring, *statements = TREES[module].body
     assert isinstance(docstring, ast.Expr)
-    names = []
-    for statement in statements[:-1]:
-        assert isinstance(statement, ast.ImportFrom), ast.unparse(statement)
-        names += [alias.asname or alias.name for alias in statement.names if statement.module != "__future__"]
-    exported = statements[-1]
-    assert isinstance(exported, ast.Assign)
-    assert ast.unparse(exported.targets[0]) == "__all__"
-    assert ast.literal_eval(exported.value) == sorted(names, key=str.casefold)
+    assert {type(statement) for statement in statements} <= {ast.ImportFrom, ast.Assign}
+    assert "__all__" in ast.unparse(statements[-1])
 
 
 def test_public_names_of_the_core() -> None:
-    """deriva_ml_core re-exports names and runs one check of the environment; every error and model is among them."""
-    docstring, *statements, exported, old_names, finder, check = TREES["deriva_ml_core"].body
-    assert isinstance(docstring, ast.Expr)
-    assert {type(statement) for statement in statements} == {ast.ImportFrom}
-    assert isinstance(exported, ast.Assign)
-    assert ast.unparse(old_names).startswith("__getattr__ = deprecated_names(")
-    assert ast.unparse(finder) == "install_finder()"
-    assert ast.unparse(check) == "warn_conflicting_distribution()"
-    assert {*errors.__all__, *models.__all__} - {"FrozenModel"} <= set(ast.literal_eval(exported.value))
+    """Every error and every model is a public name of deriva_ml_core."""
+    assert {*errors.__all__, *models.__all__} - {"FrozenModel"} <= set(deriva_ml_core.__all__)
 
 
 def length(node: ast.AST, first: int, last: int) -> int:

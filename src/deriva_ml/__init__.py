@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.client import DerivaML
-from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import DerivaMLException, DerivaMLWarning
-from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.models import AssetSpec, DatasetSpec
-from deriva_ml_core.runner import DerivaMLConfig
-from deriva_ml_core.workflow import Workflow
+from deriva_ml_core._lazy import lazy_names
 
-__all__ = [
-    "AssetSpec",
-    "DatasetSpec",
-    "DerivaML",
-    "DerivaMLConfig",
-    "DerivaMLException",
-    "DerivaMLWarning",
-    "Execution",
-    "ExecutionConfiguration",
-    "Status",
-    "Workflow",
-]
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "deriva_ml_core.client": ("DerivaML",),
+        "deriva_ml_core.definitions": ("Status",),
+        "deriva_ml_core.errors": (
+            "DerivaMLException",
+            "DerivaMLWarning",
+        ),
+        "deriva_ml_core.execution": (
+            "Execution",
+            "ExecutionConfiguration",
+        ),
+        "deriva_ml_core.models": (
+            "AssetSpec",
+            "DatasetSpec",
+        ),
+        "deriva_ml_core.runner": ("DerivaMLConfig",),
+        "deriva_ml_core.workflow": ("Workflow",),
+    },
+)

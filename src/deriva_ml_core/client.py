@@ -13,11 +13,8 @@ from deriva_ml_core import datasets, workflow
 from deriva_ml_core._deprecation import deprecated_keywords
 from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
-from deriva_ml_core.datasets import Dataset
 from deriva_ml_core.definitions import RID, MLVocab, Status
 from deriva_ml_core.errors import UnknownColumn
-from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.plugins.notifications import DEFAULT_EXIT_TIMEOUT
@@ -25,6 +22,8 @@ from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asse
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
 if TYPE_CHECKING:
+    from deriva_ml_core.datasets import Dataset
+    from deriva_ml_core.execution import Execution, ExecutionConfiguration, RecordedExecution
     from deriva_ml_core.analysis.compare import Comparison
     from deriva_ml_core.analysis.describe import Description
     from deriva_ml_core.analysis.lineage import Lineage
@@ -285,6 +284,8 @@ class DerivaML:
         Raises:
             UnknownRID, WrongTable: There is no such execution.
         """
+        from deriva_ml_core.execution.recorded import lookup_execution
+
         return lookup_execution(self._connection, execution_rid)
 
     def find_executions(
@@ -328,7 +329,7 @@ class DerivaML:
             workflow=rid,
             workflow_type=workflow_type,
             status=None if status is None else Status(status),
-            dataset=dataset.rid if isinstance(dataset, Dataset) else dataset,
+            dataset=dataset.rid if isinstance(dataset, datasets.Dataset) else dataset,
             limit=limit,
             ranking=ranking,
         )
@@ -680,7 +681,7 @@ class DerivaML:
         Args:
             dataset: The dataset or its RID.
         """
-        datasets.delete_dataset(self._connection, dataset.rid if isinstance(dataset, Dataset) else dataset)
+        datasets.delete_dataset(self._connection, dataset.rid if isinstance(dataset, datasets.Dataset) else dataset)
 
     def add_dataset_element_type(self, table: str) -> None:
         """Allow rows of a table as members of datasets.

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.execution import Execution, ExecutionConfiguration
-from deriva_ml_core.models import AssetSpec
-from deriva_ml_core.runner import create_model_config, load_configs, run_model
-from deriva_ml_core.runner.notebook.kernel_api import BaseConfig, notebook_config, run_notebook
-from deriva_ml_core.workflow import Workflow
+from deriva_ml_core._lazy import lazy_names
 
-__all__ = [
-    "AssetSpec",
-    "BaseConfig",
-    "create_model_config",
-    "Execution",
-    "ExecutionConfiguration",
-    "load_configs",
-    "notebook_config",
-    "run_model",
-    "run_notebook",
-    "Workflow",
-]
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "deriva_ml_core.execution": (
+            "Execution",
+            "ExecutionConfiguration",
+        ),
+        "deriva_ml_core.models": ("AssetSpec",),
+        "deriva_ml_core.runner": (
+            "create_model_config",
+            "load_configs",
+            "run_model",
+        ),
+        "deriva_ml_core.runner.notebook.kernel_api": (
+            "BaseConfig",
+            "notebook_config",
+            "run_notebook",
+        ),
+        "deriva_ml_core.workflow": ("Workflow",),
+    },
+)

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.datasets.bag import DatasetBag
-from deriva_ml_core.datasets.dataset import (
-    Dataset,
-    add_dataset_element_type,
-    create_dataset,
-    delete_dataset,
-    find_datasets,
-    list_input_datasets,
-    lookup_dataset,
-    record_input,
-)
-from deriva_ml_core.datasets.versions import DatasetVersion, VersionPart, resolve_version
+from deriva_ml_core._lazy import lazy_names
 
-__all__ = [
-    "Dataset",
-    "DatasetBag",
-    "DatasetVersion",
-    "VersionPart",
-    "add_dataset_element_type",
-    "create_dataset",
-    "delete_dataset",
-    "find_datasets",
-    "list_input_datasets",
-    "lookup_dataset",
-    "record_input",
-    "resolve_version",
-]
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "deriva_ml_core.datasets.bag": ("DatasetBag",),
+        "deriva_ml_core.datasets.dataset": (
+            "Dataset",
+            "add_dataset_element_type",
+            "create_dataset",
+            "delete_dataset",
+            "find_datasets",
+            "list_input_datasets",
+            "lookup_dataset",
+            "record_input",
+        ),
+        "deriva_ml_core.datasets.versions": (
+            "DatasetVersion",
+            "VersionPart",
+            "resolve_version",
+        ),
+    },
+)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.execution.configuration import ExecutionConfiguration
-from deriva_ml_core.execution.execution import Execution
-from deriva_ml_core.execution.recorded import RecordedExecution
+from deriva_ml_core._lazy import lazy_names
 
-__all__ = ["Execution", "ExecutionConfiguration", "RecordedExecution"]
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "deriva_ml_core.execution.configuration": ("ExecutionConfiguration",),
+        "deriva_ml_core.execution.execution": ("Execution",),
+        "deriva_ml_core.execution.recorded": ("RecordedExecution",),
+    },
+)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from deriva_ml_core.runner.configs import create_model_config, load_configs
-from deriva_ml_core.runner.connection_config import DerivaMLConfig
-from deriva_ml_core.runner.model_run import run_model
+from deriva_ml_core._lazy import lazy_names
 
-__all__ = ["DerivaMLConfig", "create_model_config", "load_configs", "run_model"]
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "deriva_ml_core.runner.configs": (
+            "create_model_config",
+            "load_configs",
+        ),
+        "deriva_ml_core.runner.connection_config": ("DerivaMLConfig",),
+        "deriva_ml_core.runner.model_run": ("run_model",),
+    },
+)
