@@ -22,14 +22,14 @@ from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asse
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
 if TYPE_CHECKING:
-    from deriva_ml_core.datasets import Dataset
-    from deriva_ml_core.execution import Execution, ExecutionConfiguration, RecordedExecution
     from deriva_ml_core.analysis.compare import Comparison
     from deriva_ml_core.analysis.describe import Description
     from deriva_ml_core.analysis.lineage import Lineage
     from deriva_ml_core.analysis.reproduce import Reproduction
     from deriva_ml_core.analysis.runs import DatasetPage, ExecutionPage, WorkflowPage
     from deriva_ml_core.analysis.verify import VerificationProgress, VerificationResult
+    from deriva_ml_core.datasets import Dataset
+    from deriva_ml_core.execution import Execution, ExecutionConfiguration, RecordedExecution
     from deriva_ml_core.export import ExportFormat, IncludedFiles
     from deriva_ml_core.push import PushReport
 

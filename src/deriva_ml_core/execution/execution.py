@@ -20,8 +20,7 @@ from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
 from deriva_ml_core.errors import InvalidTransition, NotInDryRun, RankZeroRequired
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import ExitCallbacks, SigtermHandler, final_status
-from deriva_ml_core.execution.nested import nest_execution
-from deriva_ml_core.execution.recorded import DEPRECATED_ATTRIBUTES, RecordedExecution
+from deriva_ml_core.execution.recorded import DEPRECATED_ATTRIBUTES, RecordedExecution, nest_execution
 from deriva_ml_core.execution.run_lock import lock_for_resume
 from deriva_ml_core.execution.runtime import _ExecutionBase
 from deriva_ml_core.journal.process_identity import ProcessIdentity

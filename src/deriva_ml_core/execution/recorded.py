@@ -14,6 +14,7 @@ from deriva_ml_core.assets.lookup import list_execution_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row
+from deriva_ml_core.errors import ExecutionCycle
 from deriva_ml_core.execution.row_sync import list_metrics
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
@@ -21,6 +22,7 @@ from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSumma
 from deriva_ml_core.schema import asset_execution_table_name
 
 __all__ = [
+    "nest_execution",
     "DEPRECATED_ATTRIBUTES",
     "JOURNAL_FILENAME",
     "RecordedExecution",
@@ -305,3 +307,18 @@ def download_journal(connection: Connection, rid: RID, target: Path) -> bool:
             row["URL"], target, length=row["Length"], md5=row["MD5"], options=UploadOptions()
         )
     return bool(rows)
+
+
+def nest_execution(
+    connection: Connection, parent: RecordedExecution, child: RecordedExecution | RID, sequence: int | None
+) -> None:
+    """Nest an execution in another; see ``Execution.add_nested_execution``."""
+    rid = child if isinstance(child, str) else child.execution_rid
+    connection.require_row(MLTable.execution, rid)
+    ancestors = parent.list_parent_executions(recurse=True)
+    if rid in {parent.execution_rid, *(ancestor.execution_rid for ancestor in ancestors)}:
+        raise ExecutionCycle(
+            f"Execution {rid} cannot be nested in {parent.execution_rid}: they are the same, or {rid} contains it."
+        )
+    link = {"Execution": parent.execution_rid, "Nested_Execution": rid, "Sequence": sequence}
+    connection.catalog.insert(MLTable.nested_execution, [link], skip_existing=True)

@@ -26,7 +26,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, Status
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, DerivaMLWarning
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.execution.nested import nest_execution
+from deriva_ml_core.execution.recorded import nest_execution
 from deriva_ml_core.runner.job import JobContext, JobError, run_job
 from deriva_ml_core.runner.sweep import JobReport, SweepInfo, read_report, write_report
 from deriva_ml_core.user_warnings import warn

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +15,12 @@ from typing import Any, SupportsFloat
 from deriva_ml_core._text import format_duration
 from deriva_ml_core.metric_modes import select_monitored, update_summaries
 from deriva_ml_core.models import MetricSummary, Progress
-from deriva_ml_core.training.best_effort import log_failure
 from deriva_ml_core.training.checkpoints import CheckpointInfo, Checkpoints
 from deriva_ml_core.training.files import TrainingFiles
 from deriva_ml_core.training.metrics_file import extract_floats
 from deriva_ml_core.training.options import TrainingOptions
 
-__all__ = ["Fit", "FitTimer", "epoch_message", "peak_memory", "stage_message", "step_message"]
+__all__ = ["log_failure", "Fit", "FitTimer", "epoch_message", "peak_memory", "stage_message", "step_message"]
 
 log = logging.getLogger(__name__)
 
@@ -269,3 +269,16 @@ def _format_metrics(progress: Progress) -> str:
     if len(parts) > MAX_STATUS_METRICS:
         parts = [*parts[:MAX_STATUS_METRICS], f"{len(parts) - MAX_STATUS_METRICS} more"]
     return f": {', '.join(parts)}" if parts else ""
+
+
+@contextmanager
+def log_failure(task: str) -> Iterator[None]:
+    """Log an exception as a warning instead of raising it.
+
+    Args:
+        task: The task as an imperative phrase, which follows "Failed to" in the message.
+    """
+    try:
+        yield
+    except Exception:
+        log.warning("Failed to %s; training continues.", task, exc_info=True)

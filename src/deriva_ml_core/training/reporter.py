@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core.models import Progress
-from deriva_ml_core.training.best_effort import log_failure
 from deriva_ml_core.training.checkpoints import CheckpointInfo, Checkpoints
 from deriva_ml_core.training.execution_handle import ExecutionFactory, ExecutionHandle
 from deriva_ml_core.training.files import TrainingFiles
-from deriva_ml_core.training.fit import Fit, FitTimer, stage_message
+from deriva_ml_core.training.fit import Fit, FitTimer, log_failure, stage_message
 from deriva_ml_core.training.metrics_file import extract_floats
 from deriva_ml_core.training.options import TrainingKwargs, TrainingOptions
 from deriva_ml_core.training.resume import ResumeState, build_resume_state, link_checkpoint
