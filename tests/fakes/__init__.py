@@ -1,1 +1,1 @@
-"""Stand-ins for what tests cannot have: a Deriva server on loopback."""
+"""A fake Deriva server on this machine, for tests."""

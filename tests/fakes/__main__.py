@@ -1,4 +1,4 @@
-"""``python -m fakes``: the fake server alone; it prints its address, and ends with its standard input."""
+"""``python -m fakes``: run the fake server, print its address, and stop when standard input is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One catalog of the fake ERMrest, as it is, and as it was."""
+"""One catalog of the fake ERMrest, in its present state and its past ones."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Catalog:
     """A catalog.
 
     Args:
-        number: Its id.
-        owners: Who may do everything.
-        given: What it was made with: annotations, a name, a description.
+        number: The catalog's number.
+        owners: Users and groups with all rights.
+        given: Properties from the request that created it: annotations, name, description.
     """
 
     past = False
     skew = 0
-    """Microseconds that its clock is before ours."""
+    """Microseconds that its clock is ahead."""
 
     def __init__(self, number: str, owners: list[str], given: Doc | None = None) -> None:
         self.number = number
@@ -47,9 +47,9 @@ class Catalog:
         self.model.add_schema("public", {"comment": "standard public schema"})
         for table in public_tables():
             self.model.add_table("public", table)
-        self.remodel()
+        self.save_model()
 
-    # who may
+    # access
 
     def allows(self, access: str, user: User) -> bool:
         wider = {
@@ -69,12 +69,12 @@ class Catalog:
     # time
 
     def tick(self) -> int:
-        """The time of a new write: later than all before."""
+        """Return the time of a new write, later than all before."""
         self._time = max(self._time + 1, micros_now() + self.skew)
         return self._time
 
-    def remodel(self) -> None:
-        """Take note that the model has changed."""
+    def save_model(self) -> None:
+        """Record that the model has changed."""
         self._model_time = self.tick()
         self._models.append((self._model_time, self.model.text()))
         for schema, doc in self.model.schemas.items():
@@ -114,7 +114,7 @@ class Catalog:
 
     # the model
 
-    def make(self, given: list[Doc]) -> list[Doc]:
+    def create(self, given: list[Doc]) -> list[Doc]:
         """Add schemas and tables, all or none."""
         before = self.model.text()
         try:
@@ -133,8 +133,8 @@ class Catalog:
         except Refused:
             self.model.restore(before)
             raise
-        self.remodel()
-        # an array's answer holds a table inside its schema where both were made
+        self.save_model()
+        # the response to an array has a table inside its schema if both were created
         schemas = {doc["schema_name"] for doc in made if "table_name" not in doc}
         return [doc for doc in made if "table_name" not in doc or doc["schema_name"] not in schemas]
 
@@ -147,7 +147,7 @@ class Catalog:
     def add_column(self, schema: str, table: str, given: Doc) -> Doc:
         column = self.model._column(given)
         self.model.table(schema, table)["column_definitions"].append(column)
-        self.remodel()
+        self.save_model()
         kept = self.tables[schema, table]
         for rid, row in list(kept.rows.items()):
             kept.put(self._time, rid, {**row, given["name"]: given.get("default")})
@@ -155,17 +155,17 @@ class Catalog:
 
     def add_foreign_key(self, schema: str, table: str, given: Doc) -> Doc:
         self.model.add_foreign_keys(schema, {"table_name": table, "foreign_keys": [given]})
-        self.remodel()
+        self.save_model()
         return self.model.table(schema, table)["foreign_keys"][-1]
 
     def drop_foreign_key(self, schema: str, table: str, columns: str, referenced: str) -> None:
-        """Take away the reference of these columns to that table, whose name is given as ``schema:table``."""
+        """Remove the foreign key of these columns to a table, named ``schema:table``."""
         doc = self.model.table(schema, table, status=404)
         kept = [key for key in doc["foreign_keys"] if _reference(key) != (columns, referenced)]
         if len(kept) == len(doc["foreign_keys"]):
             raise Refused(404, f"foreign key {columns} to {referenced} in table {table}")
         doc["foreign_keys"] = kept
-        self.remodel()
+        self.save_model()
 
     def drop_table(self, schema: str, table: str, column: str | None) -> None:
         doc = self.model.table(schema, table, status=404)
@@ -174,9 +174,9 @@ class Catalog:
             del self.tables[schema, table]
         else:
             doc["column_definitions"] = [one for one in doc["column_definitions"] if one["name"] != column]
-        self.remodel()
+        self.save_model()
 
-    # what paths ask for
+    # queries
 
     def table(self, schema: str | None, name: str) -> Table:
         if schema is None:
@@ -200,11 +200,11 @@ def _reference(key: Doc) -> tuple[str, str]:
 
 
 class Past(Catalog):
-    """A catalog as it was.
+    """A catalog at a past time.
 
     Args:
         present: The catalog.
-        time: When.
+        time: The time.
     """
 
     past = True

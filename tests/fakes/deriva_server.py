@@ -1,4 +1,4 @@
-"""A Deriva server on loopback: ERMrest, Hatrac and logins, in a thread, written from recordings of a real one."""
+"""A fake Deriva server on loopback: ERMrest, Hatrac and logins in a thread, modelled on recordings of a real server."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ USERS = {"test1": User("test1", ("admin",)), "test2": User("test2")}
 
 
 class DerivaServer:
-    """The server's state, and how to reach it.
+    """State and address of the server.
 
     Args:
-        folder: Where objects' bytes lie.
-        latency: Seconds before each answer.
-        first_catalog: The number of the first catalog.
+        folder: Folder of the objects' bytes.
+        latency: Seconds before each response.
+        first_catalog: Number of the first catalog.
 
-    ``requests`` are those that came, ``connections`` the ports that they came from, one for each connection.
-    ``slowness`` is how many seconds pass before a body is taken; nothing of it is read meanwhile.
+    ``requests`` are the received requests, ``connections`` the client port of each connection, and ``slowness`` the
+    seconds before a body is read.
     """
 
     def __init__(self, folder: Path, *, latency: float = 0.0, first_catalog: int = 1) -> None:
@@ -54,7 +54,7 @@ class DerivaServer:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """One more request is being answered while the block runs."""
+        """Count a request as active while the block runs."""
         with self._changed:
             self._answering += 1
         try:
@@ -64,18 +64,18 @@ class DerivaServer:
                 self._answering -= 1
                 self._changed.notify_all()
 
-    def settle(self) -> None:
-        """Wait until no request is being answered any more: one who died may have left some."""
+    def wait_until_idle(self) -> None:
+        """Wait until no request is active; a killed client may have left some."""
         with self._changed:
             assert self._changed.wait_for(lambda: not self._answering, timeout=60)
 
     @property
     def hostname(self) -> str:
-        """What a client is given to reach it."""
+        """Address for clients."""
         return f"{self.scheme}://localhost:{self.port}"
 
     def credential(self, user: str = "test1") -> dict[str, str]:
-        """A user's login."""
+        """Return a user's login."""
         return {"cookie": f"webauthn={user}"}
 
     def log_out(self, user: str) -> None:
@@ -83,11 +83,11 @@ class DerivaServer:
         self.sessions.pop(user, None)
 
     def log_in(self, user: str) -> None:
-        """Begin it again."""
+        """Start a user's session again."""
         self.sessions[user] = USERS[user]
 
     def answer(self, request: Request) -> Answer:
-        """What the server says, without any fault."""
+        """Return the server's response, without faults."""
         if "transfer-encoding" in request.headers:
             return Answer.text(411, "<title>411 Length Required</title>", "text/html; charset=iso-8859-1")
         try:
@@ -122,8 +122,8 @@ class DerivaServer:
         rest = {"vary_headers": ["cookie"], "tracking": None}
         return Answer.json(200, {"client": client, "attributes": [*groups, client], **times, **rest})
 
-    def user_of(self, headers: dict[str, str]) -> User:
-        """Who sends these headers."""
+    def authenticate(self, headers: dict[str, str]) -> User:
+        """Return the user of a request's headers."""
         cookie = SimpleCookie(headers.get("cookie", "")).get("webauthn")
         token = cookie.value if cookie else headers.get("authorization", "").removeprefix("Bearer ")
         return self.sessions.get(token, User())
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError):
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fake.slowness:
             time.sleep(self.fake.slowness)
         path, _, query = self.path.partition("?")
-        request = Request(self.command, path, query, headers, user=self.fake.user_of(headers))
+        request = Request(self.command, path, query, headers, user=self.fake.authenticate(headers))
         fault = self.fake.faults.next(request)
         body = self._body(int(headers.get("content-length") or 0), fault)
         request = replace(request, body=body)
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve_counted
 
     def _body(self, length: int, fault: Fault | None) -> bytes:
-        """The request's body, as the fault lets it arrive."""
+        """Read the request's body, with the effect of a fault."""
         harm = fault.harm if fault else None
         if fault is None or harm is not Harm.sip:
             body = self.rfile.read(length)
@@ -228,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _sizes(length: int, pieces: int) -> list[int]:
-    """The lengths of so many pieces of a body, none of them empty."""
+    """Return the lengths of at most so many pieces of a body, none of them empty."""
     size = max(1, -(-length // pieces))
     return [min(size, length - start) for start in range(0, length, size)]
 
@@ -238,19 +238,19 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of ours."""
+        """Ignore clients that closed the connection."""
 
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, *, latency: float = 0.0, first_catalog: int = 1, secure: ssl.SSLContext | None = None
+    folder: Path, *, latency: float = 0.0, first_catalog: int = 1, tls: ssl.SSLContext | None = None
 ) -> Iterator[DerivaServer]:
-    """A server that runs while the block does; with a context of TLS over https."""
+    """Run a server while the block runs; with a TLS context over https."""
     fake = DerivaServer(folder, latency=latency, first_catalog=first_catalog)
     handler = type("Handler", (_Handler,), {"fake": fake})
     server = _Server(("127.0.0.1", 0), handler)
-    if secure is not None:
-        server.socket = secure.wrap_socket(server.socket, server_side=True)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
         fake.scheme = "https"
     fake.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

@@ -1,4 +1,4 @@
-"""A small ERMrest: catalogs in memory that answer as the recordings of a real one do."""
+"""A small ERMrest server: catalogs in memory, with the responses of the recordings."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Ermrest:
     """All catalogs of a server.
 
     Args:
-        first: The number of the first catalog.
+        first: Number of the first catalog.
     """
 
     def __init__(self, first: int = 1) -> None:
@@ -105,7 +105,7 @@ class Ermrest:
         return Answer.text(201, f'{{"id": "{number}"}}', "application/json", Location=f"/ermrest/catalog/{number}")
 
     def copy_of(self, number: str) -> str:
-        """Make a catalog that is like another, and return its number."""
+        """Create a copy of a catalog, and return its number."""
         with self._lock:
             made = copy.deepcopy(self.catalog(number))
             made.number = str(self._next)
@@ -115,7 +115,7 @@ class Ermrest:
 
     @property
     def numbers(self) -> list[str]:
-        """The numbers of all catalogs that are there."""
+        """Numbers of all existing catalogs."""
         return list(self._catalogs)
 
     def drop(self, number: str) -> None:
@@ -127,9 +127,9 @@ class Exchange:
 
     Args:
         ermrest: The server.
-        catalog: The catalog, as it is or was.
+        catalog: The catalog, in its present state or a past one.
         request: The request.
-        parts: The path behind the catalog's number, still quoted.
+        parts: The encoded path after the catalog's number.
     """
 
     def __init__(self, ermrest: Ermrest, catalog: Catalog, request: Request, parts: list[str]) -> None:
@@ -197,7 +197,7 @@ class Exchange:
             self.catalog.require("owner", self.request.user, f"owner access on catalog/{self.catalog.number}")
             given = self.request.json()
             self.catalog.acls.update({self.rest: given} if self.rest else given)
-            self.catalog.remodel()
+            self.catalog.save_model()
             return Answer.json(200, given)
         return Answer.json(200, self.catalog.acls.get(self.rest) if self.rest else self.catalog.acls)
 
@@ -214,7 +214,7 @@ class Exchange:
                 annotations.update(given)
             else:
                 annotations[name] = given
-            self.catalog.remodel()
+            self.catalog.save_model()
             return Answer.text(201 if name else 204, "")
         if name and name not in annotations:
             raise Refused(404, f"annotation {name}")
@@ -226,14 +226,14 @@ class Exchange:
         names = [unquote(part) for part in self.parts[1:]]
         model = self.catalog.model
         if self.request.method == "GET":
-            return self._shown(names)
+            return self._get_model(names)
         self.catalog.require(
             "owner", self.request.user, "create access on <ermrest.model.schema.Model object at 0x7f8360485510>"
         )
         if self.request.method == "POST":
-            return self._made(names)
+            return self._create_in_model(names)
         if self.request.method == "PUT" and (names[1:2] == ["table"] or len(names) == 1):
-            return self._altered(names)
+            return self._alter_model(names)
         if self.request.method == "DELETE" and names[1:2] == ["table"]:
             if names[3:4] == ["foreignkey"]:
                 self.catalog.drop_foreign_key(names[0], names[2], names[4], names[6])
@@ -249,11 +249,11 @@ class Exchange:
                     "HINT:  Use DROP ... CASCADE to drop the dependent objects too.\n",
                 )
             del model.schemas[names[0]]
-            self.catalog.remodel()
+            self.catalog.save_model()
             return Answer(204)
         raise Refused(405)
 
-    def _shown(self, names: list[str]) -> Answer:
+    def _get_model(self, names: list[str]) -> Answer:
         model, owner = self.catalog.model, self._owner()
         if not names:
             schemas = {
@@ -271,19 +271,19 @@ class Exchange:
             )
         return Answer.text(404, FLASK_404, "text/html; charset=utf-8")
 
-    def _made(self, names: list[str]) -> Answer:
+    def _create_in_model(self, names: list[str]) -> Answer:
         if not names:
             given = self.request.json()
             listed = list(given["schemas"].values()) if isinstance(given, dict) else given
-            made = self.catalog.make(listed)
+            made = self.catalog.create(listed)
             if isinstance(given, dict):
                 return Answer.json(201, {"schemas": {doc["schema_name"]: doc for doc in made}})
             return Answer.json(201, made)
         if len(names) == 1:
-            self.catalog.make([{"schema_name": names[0]}])
+            self.catalog.create([{"schema_name": names[0]}])
             return Answer.text(201, "")
         if names[1:] == ["table"]:
-            return Answer.json(201, self.catalog.make([{**self.request.json(), "schema_name": names[0]}])[0])
+            return Answer.json(201, self.catalog.create([{**self.request.json(), "schema_name": names[0]}])[0])
         if names[3:] == ["foreignkey"]:
             given = self.request.json()
             return Answer.json(201, self.catalog.add_foreign_key(names[0], names[2], given))
@@ -291,7 +291,7 @@ class Exchange:
             return Answer.json(201, self.catalog.add_column(names[0], names[2], self.request.json()))
         raise Refused(405)
 
-    def _altered(self, names: list[str]) -> Answer:
+    def _alter_model(self, names: list[str]) -> Answer:
         if len(names) == 1:
             doc = self.catalog.model.schema(names[0], status=404)
         else:
@@ -305,7 +305,7 @@ class Exchange:
         given = self.request.json()
         allowed = ("comment", "annotations", "acls", "acl_bindings", "nullok", "default")
         doc.update({key: given[key] for key in allowed if key in given})
-        self.catalog.remodel()
+        self.catalog.save_model()
         return Answer.json(
             200, doc if names[3:4] or len(names) == 1 else self.catalog.model.shown_table(doc, owner=True)
         )

@@ -1,4 +1,4 @@
-"""What may go wrong on the way to the fake server, on command."""
+"""Faults that a test can inject into the connection to the fake server."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ __all__ = ["Fault", "Faults", "Harm"]
 
 
 class Harm(StrEnum):
-    """What is done to a request."""
+    """Effect of a fault."""
 
     answer = "answer"
-    """Another answer is given, and nothing is done."""
+    """Another response is sent, and the request is not processed."""
     reset = "reset"
-    """The connection breaks before anything is done."""
+    """The connection breaks before the request is processed."""
     lose = "lose"
-    """All is done, and the answer is lost."""
+    """The request is processed, and the response is lost."""
     truncate = "truncate"
-    """The body of the answer ends early."""
+    """The body of the response ends early."""
     damage = "damage"
-    """The first byte of the answer's body is another."""
+    """The first byte of the response's body is changed."""
     drip = "drip"
-    """The answer's body comes in pieces, with a pause before each."""
+    """The response's body is sent in pieces, with a pause before each."""
     sip = "sip"
-    """The request's body is taken in pieces, with a pause before each."""
+    """The request's body is read in pieces, with a pause before each."""
     garble = "garble"
-    """The first byte of the request's body is another when it arrives."""
+    """The first byte of the request's body is changed."""
     lose_after = "lose after"
-    """All is done, something else happens, and the answer is lost."""
+    """The request is processed, a function is called, and the response is lost."""
     call = "call"
-    """Something else happens first."""
+    """A function is called before the request is processed."""
 
 
 @dataclass
 class Fault:
-    """One thing that goes wrong.
+    """A fault that affects matching requests.
 
     Args:
-        harm: What.
-        method: Of which requests: a regular expression.
-        path: Of which requests: a regular expression that is searched in the path as sent.
-        times: How often.
-        skip: How many such requests are left alone first.
-        reply: The answer of `Harm.answer`.
-        keep: How many bytes `Harm.truncate` lets through.
-        pieces: How many pieces `Harm.drip` and `Harm.sip` make of a body.
+        harm: The effect.
+        method: Regular expression that matches the method.
+        path: Regular expression that is searched in the encoded path.
+        times: Number of requests that it affects.
+        skip: Number of matching requests to leave alone first.
+        reply: Response of `Harm.answer`.
+        keep: Number of bytes that `Harm.truncate` sends.
+        pieces: Number of pieces of a body for `Harm.drip` and `Harm.sip`.
         pause: Seconds before each piece.
-        call: What else happens.
+        call: Function of `Harm.call` and `Harm.lose_after`.
     """
 
     harm: Harm
@@ -68,7 +68,7 @@ class Fault:
 
 
 def unavailable(retry_after: float | None = None) -> Answer:
-    """The answer to one of several writers at once."""
+    """Return the response to an aborted transaction."""
     headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
     return Answer.text(
         503, "The service is temporarily unavailable. Detail: Transaction aborted.\n", "text/plain", **headers
@@ -76,7 +76,7 @@ def unavailable(retry_after: float | None = None) -> Answer:
 
 
 class Faults:
-    """Those that are still to come."""
+    """The faults that are not used up."""
 
     def __init__(self) -> None:
         self._waiting: list[Fault] = []

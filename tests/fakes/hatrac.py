@@ -1,4 +1,4 @@
-"""A small Hatrac: objects in a folder that answers as the recordings of a real one do."""
+"""A small Hatrac server: objects in a folder, with the responses of the recordings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refused(status: int, text: str, **headers: str) -> Refused:
 
 @dataclass
 class Version:
-    """One content of an object."""
+    """One version of an object."""
 
     name: str
     file: Path
@@ -43,7 +43,7 @@ class Version:
 
 @dataclass
 class Object:
-    """A name that holds objects' versions, the newest last."""
+    """A name with the versions of its object, the newest last."""
 
     owner: list[str]
     versions: dict[str, Version] = field(default_factory=dict)
@@ -67,8 +67,8 @@ class Hatrac:
     """All objects of a server.
 
     Args:
-        folder: Where the bytes lie.
-        users: Who may make namespaces at the top.
+        folder: Folder of the bytes.
+        users: Users that may create namespaces at the top.
     """
 
     def __init__(self, folder: Path, users: tuple[str, ...] = ("admin",)) -> None:
@@ -98,7 +98,7 @@ class Hatrac:
     # rights
 
     def _may(self, user: User, name: str, access: str, shown: str | None = None) -> None:
-        """Access is ``read``, ``update`` or ``create``, looked for from the name upwards."""
+        """Require ``read``, ``update`` or ``create`` access, granted on the name or a namespace above it."""
         where = name
         while True:
             held = self.objects.get(where) or self.namespaces.get(where)
@@ -208,7 +208,7 @@ class Hatrac:
         return Answer.text(201, f"/hatrac{name}\n", "text/uri-list", Location=f"/hatrac{name}")
 
     def _parent(self, request: Request, name: str) -> None:
-        """Check the namespace that a new name goes into, or make it where that is asked for."""
+        """Check the namespace of a new name, or create it if requested."""
         parent = name.rpartition("/")[0]
         if parent in self.objects:
             raise refused(409, f"Parent /hatrac{parent} is not a namespace.")

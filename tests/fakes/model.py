@@ -1,4 +1,4 @@
-"""The model of the fake catalog: schemas and tables as the real server documents them."""
+"""The model of a fake catalog: schemas and tables as the real server documents them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SYSTEM_DEFAULTS = {
 
 
 def base_type(type_: Doc) -> str:
-    """The type in which values are kept."""
+    """Return the type in which values are stored."""
     return DOMAINS.get(type_["typename"], type_["typename"])
 
 
@@ -63,7 +63,7 @@ def system_columns() -> list[Doc]:
 
 
 def public_tables() -> list[Doc]:
-    """The tables that every catalog has."""
+    """Return the tables that every catalog has."""
 
     def table(name: str, *columns: str, keys: tuple[str, ...] = ("ID",)) -> Doc:
         return {
@@ -86,7 +86,7 @@ class Model:
     """Schemas by name, as documents.
 
     Args:
-        number: Gives the next record id.
+        number: Function that returns the next RID.
     """
 
     def __init__(self, number: Callable[[], str]) -> None:
@@ -94,11 +94,11 @@ class Model:
         self.schemas: dict[str, Doc] = {}
 
     def text(self) -> str:
-        """All of it, as it is now."""
+        """Return the model as JSON."""
         return json.dumps(self.schemas)
 
     def restore(self, text: str) -> None:
-        """Make it as it was."""
+        """Restore the model from JSON."""
         self.schemas = json.loads(text)
 
     def schema(self, name: str, *, status: int = 409) -> Doc:
@@ -133,7 +133,7 @@ class Model:
         return self.schemas[name]
 
     def add_table(self, schema: str, given: Doc) -> Doc:
-        """Add a table without its foreign keys, which `add_foreign_keys` adds when all tables are there."""
+        """Add a table without foreign keys, which `add_foreign_keys` adds once all tables exist."""
         name = given["table_name"]
         tables = self.schema(schema)["tables"]
         if name in tables:
@@ -218,7 +218,7 @@ class Model:
         }
 
     def shown_table(self, doc: Doc, *, owner: bool, past: bool = False) -> Doc:
-        """A table as GET answers it: types in full, and the defaults of the system columns."""
+        """Return a table as GET returns it, with full types and the defaults of system columns."""
         rights = doc["rights"] if owner else {**doc["rights"], "owner": False}
         if past:
             rights = {right: right == "select" for right in rights}

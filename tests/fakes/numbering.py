@@ -1,4 +1,4 @@
-"""Record ids and snapshot times as the real server writes them: Crockford's base 32, in groups of four."""
+"""RIDs and snapshot times as the real server writes them: Crockford's base 32, in groups of four."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def time_of_snaptime(text: str) -> int:
 
 
 def stamp(micros: int) -> str:
-    """A time as it is kept: always six digits, so that texts sort as times do."""
+    """Return a time as it is stored: always with six fractional digits, so that texts sort like times."""
     return (EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
 
 
 def shown_time(kept: str) -> str:
-    """A time as it is answered: without trailing zeros."""
+    """Return a time as it is sent: without trailing zeros."""
     head, _, zone = kept.partition("+")
     head = head.rstrip("0").rstrip(".") if "." in head else head
     return f"{head}+{zone}"

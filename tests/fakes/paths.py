@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from fakes.model import base_type
 from fakes.refusals import Refused
-from fakes.tables import Table, compare, shown, taken_in
+from fakes.tables import Table, format_value, parse_value, sort_key
 
 __all__ = ["Elements", "Query", "evaluate", "parse_columns", "split"]
 
@@ -221,7 +221,7 @@ def _value(column: dict[str, Any], text: str) -> Any:
         if kind == "boolean":
             return {"true": True, "false": False, "t": True, "f": False}[plain.lower()]
         if kind == "timestamptz":
-            return taken_in(plain, column)
+            return parse_value(plain, column)
     except (ValueError, KeyError, Refused):
         raise Refused(400, f'Invalid {kind}: "{plain}"') from None
     return plain
@@ -253,7 +253,7 @@ def _projected(query: Query, context: int, name: str, output: str) -> Projected:
 
     def read(row: Joined) -> Any:
         found = row[context]
-        return shown(found[name], column) if found is not None else None
+        return format_value(found[name], column) if found is not None else None
 
     return Projected(output, read)
 
@@ -336,7 +336,7 @@ def ordered(rows: list[Row], order: Order, limit: int | None) -> list[Row]:
 
 
 def _sortable(value: Any) -> tuple[bool, Any]:
-    empty, key = compare(value)
+    empty, key = sort_key(value)
     return empty, key if not isinstance(key, (list, dict)) else str(key)
 
 

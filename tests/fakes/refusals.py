@@ -1,4 +1,4 @@
-"""What the fake server answers when it refuses, in the words of the real one."""
+"""Error responses of the fake server, with the messages of the real one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SENTENCES = {
 
 
 class Refused(Exception):
-    """A request that gets an error for its answer.
+    """A request is answered with an error.
 
     Args:
         status: The HTTP status.
-        detail: What follows ``Detail:``; empty where the sentence stands alone.
-        body: The whole body, instead of a sentence.
-        headers: More headers.
+        detail: Text after ``Detail:``; empty to send only the standard message.
+        body: The whole body, in place of the standard message.
+        headers: Additional headers.
     """
 
     def __init__(

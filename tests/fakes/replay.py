@@ -1,4 +1,4 @@
-"""Recorded exchanges with a real server, sent to the fake one and compared with what was answered then."""
+"""Replay of recorded exchanges with a real server against the fake one, and comparison of the responses."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ KNOWN_DIGESTS = {
 
 
 def read(name: str) -> Iterator[Exchange]:
-    """The exchanges of a recording, in order."""
+    """Yield the exchanges of a recording, in order."""
     with (RECORDINGS / f"{name}.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 
 
 class Replay:
-    """One recording, played against one server.
+    """Replay of one recording against a server.
 
     Args:
-        server: The fake server, fresh.
+        server: A new fake server.
     """
 
     def __init__(self, server: DerivaServer) -> None:
@@ -86,8 +86,8 @@ class Replay:
         self._etags: dict[str, str] = {}
 
     def send(self, exchange: Exchange) -> Answer:
-        """Send a request as it was recorded, with the names that this server gave."""
-        path, _, query = self._translated(exchange["path"]).partition("?")
+        """Send a recorded request, with names translated to those that this server assigned."""
+        path, _, query = self._translate(exchange["path"]).partition("?")
         headers = {
             name.lower(): self._etags.get(value) or self._known.get(value, value)
             for name, value in exchange["request_headers"].items()
@@ -99,7 +99,7 @@ class Replay:
         )
 
     def send_as(self, exchange: Exchange, method: str, path: str, rows: list[dict[str, Any]]) -> None:
-        """Bring the state about that an exchange left which the fake does not serve."""
+        """Bring about the effect of an exchange that the fake server does not support."""
         request = {**exchange, "method": method, "path": path, "request_body": json.dumps(rows)}
         request["request_headers"] = {"Content-Type": "application/json"}
         answer = self.send(request)
@@ -107,14 +107,14 @@ class Replay:
         self._learn_by_name(exchange, json.loads(answer.body))
 
     def compare(self, exchange: Exchange, answer: Answer) -> list[str]:
-        """What differs between what was answered then and now; learns the names that each server gave."""
+        """Return the differences between the recorded and the present response, and learn the assigned names."""
         if answer.status != exchange["status"]:
             return [f"status {answer.status} for {exchange['status']}: {answer.body[:300]!r}"]
         recorded = exchange["response_headers"]
         differences = []
         for name in MATTERING:
             then, now = _header(recorded, name), _header(answer.headers, name)
-            if (then is None) != (now is None) or (then and now and not self._alike(then, now)):
+            if (then is None) != (now is None) or (then and now and not self._is_equivalent(then, now)):
                 differences.append(f"{name} {now!r} for {then!r}")
         types = [(_header(headers, "Content-Type") or "").partition(";")[0] for headers in (recorded, answer.headers)]
         if types[0] != types[1] and answer.status not in (204, 304) and exchange["method"] != "HEAD":
@@ -142,7 +142,7 @@ class Replay:
             return self._compare_json(then, json.loads(text), "", sort=sort and "limit" not in exchange["path"])
         if "html" in (_header(answer.headers, "Content-Type") or ""):
             return []
-        return [] if self._alike(recorded, text) else [f"text {text[:300]!r} for {recorded[:300]!r}"]
+        return [] if self._is_equivalent(recorded, text) else [f"text {text[:300]!r} for {recorded[:300]!r}"]
 
     def _compare_json(self, then: Any, now: Any, where: str, *, sort: bool = False) -> list[str]:
         if isinstance(then, dict) and isinstance(now, dict):
@@ -158,14 +158,14 @@ class Replay:
             pairs = enumerate(zip(then, now, strict=True))
             return [found for n, (one, other) in pairs for found in self._compare_json(one, other, f"{where}/{n}")]
         if isinstance(then, str) and isinstance(now, str):
-            return [] if self._alike(then, now) else [f"{where}: {now!r} for {then!r}"]
+            return [] if self._is_equivalent(then, now) else [f"{where}: {now!r} for {then!r}"]
         return [] if then == now and type(then) is type(now) else [f"{where}: {now!r} for {then!r}"]
 
-    def _alike(self, then: str, now: str) -> bool:
-        """Whether two texts are the same but for what each server numbers in its own way."""
-        if then == now or self._translated(then) == now:
+    def _is_equivalent(self, then: str, now: str) -> bool:
+        """Whether two texts differ only in what each server numbers on its own."""
+        if then == now or self._translate(then) == now:
             return True
-        one, other = TOKEN.findall(_round(then)), TOKEN.findall(_round(now))
+        one, other = TOKEN.findall(_pad_times(then)), TOKEN.findall(_pad_times(now))
         if len(one) != len(other):
             return self._known.get(then) == now
         pairs = [(first, second) for first, second in zip(one, other, strict=True) if first != second]
@@ -177,7 +177,7 @@ class Replay:
                 self._known.setdefault(first, second)
         return True
 
-    def _translated(self, text: str) -> str:
+    def _translate(self, text: str) -> str:
         if text in self._known:
             return self._known[text]
         found = re.split(r"(%[0-9A-Fa-f]{2}|[0-9A-Za-z]+(?:-[0-9A-Z]{4})*)", text)
@@ -198,22 +198,22 @@ class Replay:
         if exchange["stage"].startswith("schema: whole") or exchange["stage"] == "schema: the same POST again 409":
             return (RECORDINGS / "schema_request.json").read_bytes()
         if exchange["request_headers"].get("Content-Type") == "application/json":
-            return self._translated_json(body).encode()
+            return self._translate_json(body).encode()
         return (body or "").encode()
 
-    def _translated_json(self, body: str) -> str:
+    def _translate_json(self, body: str) -> str:
         try:
             given = json.loads(body)
         except ValueError:
             return body
-        return json.dumps(self._renamed(given))
+        return json.dumps(self._translate_values(given))
 
-    def _renamed(self, value: Any) -> Any:
+    def _translate_values(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: self._renamed(one) for key, one in value.items()}
+            return {key: self._translate_values(one) for key, one in value.items()}
         if isinstance(value, list):
-            return [self._renamed(one) for one in value]
-        return self._translated(value) if isinstance(value, str) else value
+            return [self._translate_values(one) for one in value]
+        return self._translate(value) if isinstance(value, str) else value
 
     def _bytes(self, path: str, length: int) -> bytes:
         chunk = re.search(r";upload/\w+/(\d+)$", path)
@@ -226,8 +226,8 @@ class Replay:
         return {"test1": User("test1", ("admin",)), "test2": User("test2")}.get(name.partition(",")[0], User())
 
 
-def _round(text: str) -> str:
-    """A time with all its digits, as those at the end may be left out."""
+def _pad_times(text: str) -> str:
+    """Write times with all digits, since trailing zeros may be omitted."""
     return re.sub(r"(\d\d:\d\d:\d\d)(?:\.(\d+))?", lambda found: f"{found[1]}.{found[2] or '':0<6}", text)
 
 

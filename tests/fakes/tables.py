@@ -1,4 +1,4 @@
-"""The rows of the fake catalog, with their history."""
+"""Rows of the fake catalog, with their history."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fakes.model import base_type
 from fakes.numbering import shown_time
 from fakes.refusals import Refused
 
-__all__ = ["Table", "compare", "shown", "taken_in"]
+__all__ = ["Table", "format_value", "sort_key", "parse_value"]
 
 Doc = dict[str, Any]
 Row = dict[str, Any]
 
 
-def taken_in(value: Any, column: Doc, *, status_text: str = "Bad JSON array input. ERROR:  ") -> Any:
-    """A value as it is kept, or the refusal of one that does not fit its column."""
+def parse_value(value: Any, column: Doc, *, status_text: str = "Bad JSON array input. ERROR:  ") -> Any:
+    """Return a value as it is stored, or refuse one that does not fit its column."""
     kind = base_type(column["type"])
     if kind.endswith("[]"):
         return _list(value, status_text)
@@ -73,8 +73,8 @@ TAKERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def shown(value: Any, column: Doc | None) -> Any:
-    """A value as it is answered."""
+def format_value(value: Any, column: Doc | None) -> Any:
+    """Return a value as it is sent."""
     if value is None or column is None:
         return value
     kind = base_type(column["type"])
@@ -85,16 +85,16 @@ def shown(value: Any, column: Doc | None) -> Any:
     return value
 
 
-def compare(value: Any) -> tuple[bool, Any]:
-    """What rows are sorted by: empty values last."""
+def sort_key(value: Any) -> tuple[bool, Any]:
+    """Return the key that rows are sorted by: empty values last."""
     return (value is None, "" if value is None else value)
 
 
 class Table:
-    """The rows of one table, now and then.
+    """The rows of one table and their history.
 
     Args:
-        doc: Its document in the model.
+        doc: The table's document in the model.
     """
 
     def __init__(self, doc: Doc) -> None:
@@ -121,7 +121,7 @@ class Table:
         return self.columns[name]
 
     def unique_keys(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Each key's name and columns."""
+        """Yield each key's name and columns."""
         for key in self.doc["keys"]:
             yield key["names"][0][1], tuple(key["unique_columns"])
 
@@ -140,7 +140,7 @@ class Table:
         self._history.setdefault(rid, []).append((time, row))
 
     def at(self, time: int) -> list[Row]:
-        """The rows as they were."""
+        """Return the rows at a past time."""
         found = []
         for versions in self._history.values():
             row = next((row for when, row in reversed(versions) if when <= time), None)
@@ -149,7 +149,7 @@ class Table:
         return found
 
     def having(self, columns: Iterable[str], values: Iterable[Any]) -> set[str]:
-        """The record ids of the rows with these values."""
+        """Return the RIDs of the rows with these values."""
         names = tuple(columns)
         if any(isinstance(self.rows[rid][name], (list, dict)) for rid in list(self.rows)[:1] for name in names):
             wanted = list(values)
@@ -162,6 +162,6 @@ class Table:
         return self._indexes[names].get(tuple(values), set())
 
     def shown_row(self, row: Row) -> Row:
-        """A row as it is answered."""
+        """Return a row as it is sent."""
         columns = self.columns
-        return {name: shown(row.get(name), column) for name, column in columns.items()}
+        return {name: format_value(row.get(name), column) for name, column in columns.items()}

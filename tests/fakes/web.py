@@ -1,4 +1,4 @@
-"""Requests and answers, as the fake's parts see them."""
+"""Requests and responses, as the parts of the fake server see them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Answer", "Request", "User"]
 
 @dataclass(frozen=True)
 class User:
-    """Who asks: a name and the groups it is in; nobody without a name."""
+    """A user with a name and groups; anonymous without a name."""
 
     name: str | None = None
     groups: tuple[str, ...] = ()
@@ -25,15 +25,15 @@ class User:
 
 @dataclass(frozen=True)
 class Request:
-    """One request.
+    """A request.
 
     Args:
-        method: ``GET`` and so on.
-        path: The path as it was sent, still quoted.
-        query: What follows ``?``.
-        headers: By lower-case name.
-        body: All of it.
-        user: Who asks.
+        method: HTTP method.
+        path: The encoded path.
+        query: The query string.
+        headers: Headers by lower-case name.
+        body: The whole body.
+        user: The authenticated user.
     """
 
     method: str
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """One answer; the body is bytes, or what makes them piece by piece."""
+    """A response. The body is bytes, or a function that yields it in pieces."""
 
     status: int
     body: bytes = b""

@@ -1,4 +1,4 @@
-"""How rows are written: defaults, leases, keys, references and cascades, in ERMrest's order and words."""
+"""Writing of rows: defaults, leases, keys, references and cascades, with ERMrest's order and messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from fakes.model import SYSTEM
 from fakes.numbering import stamp
 from fakes.refusals import Refused
-from fakes.tables import Table, shown, taken_in
+from fakes.tables import Table, format_value, parse_value
 from fakes.web import Request
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ def _listed(request: Request, name: str) -> list[str]:
 
 
 def insert(catalog: Catalog, table: Table, request: Request) -> list[Row]:
-    """Add rows, all or none, and answer those that were added."""
+    """Insert rows, all or none, and return the inserted ones."""
     defaults, given = _listed(request, "defaults"), _listed(request, "nondefaults")
     for name in (*defaults, *given):
         table.column(name)
     rows = [_new_row(table, row, defaults) for row in _given(request)]
-    _claim(catalog, table, rows, given, request)
+    _check_leases(catalog, table, rows, given, request)
     for row in rows:
         row["RID"] = row["RID"] or catalog.new_rid()
         for name in defaults:
@@ -80,9 +80,9 @@ def _new_row(table: Table, given: Row, defaults: list[str]) -> Row:
         if name in SYSTEM and name != "RID":
             row[name] = None
         elif name in defaults and name not in SYSTEM:
-            row[name] = taken_in(column["default"], column)
+            row[name] = parse_value(column["default"], column)
         else:
-            row[name] = taken_in(given.get(name), column)
+            row[name] = parse_value(given.get(name), column)
         if row[name] is None and not column["nullok"] and name not in SYSTEM:
             values = ", ".join(str(given.get(other) or "null") for other in table.columns)
             raise Refused(
@@ -93,8 +93,8 @@ def _new_row(table: Table, given: Row, defaults: list[str]) -> Row:
     return row
 
 
-def _claim(catalog: Catalog, table: Table, rows: list[Row], given: list[str], request: Request) -> None:
-    """Forget record ids that were not meant, and refuse those that are not the user's."""
+def _check_leases(catalog: Catalog, table: Table, rows: list[Row], given: list[str], request: Request) -> None:
+    """Drop RIDs that are not to be used, and reject those that the user has not leased."""
     if "RID" not in given:
         for row in rows:
             row["RID"] = None
@@ -169,7 +169,7 @@ def update(catalog: Catalog, table: Table, keys: str, targets: str, request: Req
         raise Refused(400, "Multiple input rows share the same unique key information.")
     changed = []
     for row in given:
-        values = {name: taken_in(row.get(output), table.columns[name]) for output, name in to}
+        values = {name: parse_value(row.get(output), table.columns[name]) for output, name in to}
         for name, value in values.items():
             if value is None and not table.columns[name]["nullok"]:
                 raise Refused(
@@ -186,8 +186,8 @@ def update(catalog: Catalog, table: Table, keys: str, targets: str, request: Req
     for (rid, _), row in zip(changed, new, strict=True):
         before = table.rows[rid]
         table.put(time, rid, row)
-        keyed = {output: shown(before[name], table.columns[name]) for output, name in by}
-        answer.append(keyed | {output: shown(row[name], table.columns[name]) for output, name in to})
+        keyed = {output: format_value(before[name], table.columns[name]) for output, name in by}
+        answer.append(keyed | {output: format_value(row[name], table.columns[name]) for output, name in to})
     return answer
 
 

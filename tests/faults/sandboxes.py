@@ -173,5 +173,5 @@ class ServerSandbox:
 
     def run(self, work: Work, last: int | None = None) -> list[str] | None:
         steps = in_child(work, self.copy, self.open, last)
-        self._fake.settle()
+        self._fake.wait_until_idle()
         return steps

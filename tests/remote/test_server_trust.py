@@ -49,7 +49,7 @@ def secure_server(certificate: Path, tmp_path: Path) -> Iterator[DerivaServer]:
     """Run a server with this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    with serving(tmp_path / "hatrac", secure=context) as server:
+    with serving(tmp_path / "hatrac", tls=context) as server:
         yield server
 
 

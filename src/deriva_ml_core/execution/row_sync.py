@@ -11,6 +11,7 @@ from typing import Any
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core._retry import ROW_SYNC
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.default_schema import metrics_table
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 WRITE_INTERVAL = 0.25
 """Minimum seconds between two background writes, so that short epochs do not slow the training down."""
 
-MIN_RETRY_DELAY, MAX_RETRY_DELAY = 0.2, 10.0
-"""Seconds before a failed write is retried: the delay doubles each time, from the first value to the second."""
 
 PERMANENT_ERRORS = (CatalogCorrupt, CatalogReadOnly)
 """Errors that a retry cannot fix."""
@@ -120,7 +119,7 @@ class RowSync:
         )
 
     def _sync(self) -> None:
-        delay = MIN_RETRY_DELAY
+        delays = ROW_SYNC.waits()
         while True:
             self._scheduled_pid = 0  # before the journal is read: later events need another write
             start = time.monotonic()
@@ -134,8 +133,8 @@ class RowSync:
                 if isinstance(error, PERMANENT_ERRORS):
                     return
                 self._scheduled_pid = os.getpid()  # the next attempt writes the events that arrive now
-                self._worker.pause(delay, min_seconds=MIN_RETRY_DELAY)
-                delay = min(2 * delay, MAX_RETRY_DELAY)
+                # the worker pauses, since a run that ends must not wait for a long delay
+                self._worker.pause(next(delays), min_seconds=ROW_SYNC.wait_initial)
             else:
                 self._worker.pause(WRITE_INTERVAL - (time.monotonic() - start))
                 return

@@ -89,7 +89,8 @@ class Database:
             yield connection
 
     def _begin_immediate(self, connection: sa.Connection) -> None:
-        # SQLite retries less often the longer it waits, so some of several writers would starve
+        # Waits for a lock, so no retry settings apply. SQLite itself would retry less often the longer it waits, so
+        # that some of several writers would starve.
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         driver.execute(f"PRAGMA busy_timeout = {BUSY_RETRY_MS}")

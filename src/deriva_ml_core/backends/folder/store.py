@@ -41,7 +41,7 @@ CHUNK_SIZE = 2**20
 READ_ONLY_MODE = 0o444
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 MAX_READ_ATTEMPTS = 3
-"""Attempts to read a file that keeps changing, before it is copied as it is."""
+"""Attempts to read a file that keeps changing, before it is copied as it is. Not a retry of a failed call."""
 
 BACKGROUND_FSYNC_SIZE = 8 * 2**20
 """Size in bytes from which a file is flushed to disk while its digest is computed."""
