@@ -1,4 +1,4 @@
-"""Generated pages: the command line, and pages that are elsewhere in the repository."""
+"""mkdocs hook: builds the command-line page, and adds pages that are in other folders of the repository."""
 
 from __future__ import annotations
 
@@ -20,60 +20,85 @@ from deriva_ml_cli.app import COMMANDS, app
 from deriva_ml_core.runner.notebook.cli import app as notebook
 from deriva_ml_core.training import TrainingOptions
 
-ELSEWHERE = {
+PAGES_OF_OTHER_FOLDERS = {
     "executions.md": "tests/document/executions.md",
     "plugins/README.md": "plugins/README.md",
     "plugins/deriva-ml-jsonl/README.md": "plugins/deriva-ml-jsonl/README.md",
     "plugins/deriva-ml-jsonl/pyproject.toml": "plugins/deriva-ml-jsonl/pyproject.toml",
 }
-"""Pages, and their files in the repository."""
+"""The path among the pages, and the path in the repository."""
 
 INTRODUCTION = """\
 # The command line
 
-`deriva-ml` lists, shows, compares, verifies, uploads and reproduces recorded runs. `deriva-ml-run` and
-`deriva-ml-run-notebook` start runs. This page is generated from the help of the commands.
+`deriva-ml` reads, compares, checks, completes and reproduces recorded runs. `deriva-ml-run` and
+`deriva-ml-run-notebook` create runs. This page is generated from the commands; `--help` prints the same text.
 
 """
 
+HELP_WIDTH = 80
+"""Columns of a help text on the page."""
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages; mkdocs calls this function after it has collected the others."""
+    """Add the pages; mkdocs calls this after it has collected all others."""
     root = Path(str(config.config_file_path)).parent
-    for page, file in ELSEWHERE.items():
+    for page, file in PAGES_OF_OTHER_FOLDERS.items():
         files.append(File.generated(config, page, abs_src_path=str(root / file)))
     files.append(File.generated(config, "command-line.md", content=command_line()))
     return files
 
 
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
-    """Insert the table of options and files of the repository; mkdocs calls this function for each page."""
+    """Replace placeholders with the table of options or a file of the repository; mkdocs calls this for each page."""
     root = Path(str(config.config_file_path)).parent
-    markdown = re.sub(r"<!-- the file (\S+) -->", lambda file: f"```\n{(root / file[1]).read_text()}```", markdown)
-    return markdown.replace("<!-- options of a training -->", training_options())
+    text = re.sub(
+        r"<!-- the file (\S+) -->",
+        lambda match: f"```\n{(root / match[1]).read_text()}```",
+        markdown,
+    )
+    return text.replace("<!-- options of a training -->", training_options())
 
 
 def training_options() -> str:
-    """Return a table of the training options with their defaults, from the docstring of their class."""
-    (listed,) = re.findall(r"^Args:\n(.*)", inspect.cleandoc(TrainingOptions.__doc__ or ""), re.MULTILINE | re.DOTALL)
-    meanings = re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", listed, re.MULTILINE | re.DOTALL)
-    rows = ["| option | |", "|---|---|"]
-    for name, meaning in meanings:
-        field, meaning = TrainingOptions.model_fields[name], " ".join(meaning.replace("``", "`").split())
-        choices = re.findall(r"'(\S+?)'", "".join(re.findall(r"Literal\[(.*?)\]", repr(field.annotation))))
-        undocumented = [f'`"{choice}"`' for choice in choices if f'"{choice}"' not in meaning]
-        note = f" One of {', '.join(undocumented)}." if len(undocumented) == len(choices) > 0 else ""
-        rows.append(f"| `{name}={field.default!r}` | {meaning}{note} |")
+    """Return a table of `TrainingOptions` with defaults and descriptions, from its docstring."""
+    (section,) = re.findall(
+        r"^Args:\n(.*)",
+        inspect.cleandoc(TrainingOptions.__doc__ or ""),
+        re.MULTILINE | re.DOTALL,
+    )
+    descriptions = re.findall(
+        r"^    (\w+): (.*?)(?=^    \w|\Z)", section, re.MULTILINE | re.DOTALL
+    )
+    rows = ["| option | description |", "|---|---|"]
+    for name, description in descriptions:
+        field, text = (
+            TrainingOptions.model_fields[name],
+            " ".join(description.replace("``", "`").split()),
+        )
+        values = re.findall(
+            r"'(\S+?)'",
+            "".join(re.findall(r"Literal\[(.*?)\]", repr(field.annotation))),
+        )
+        missing = [f'`"{value}"`' for value in values if f'"{value}"' not in text]
+        choice = (
+            f" One of {', '.join(missing)}."
+            if len(missing) == len(values) > 0
+            else ""
+        )
+        rows.append(f"| `{name}={field.default!r}` | {text}{choice} |")
     return "\n".join(rows)
 
 
 def command_line() -> str:
     """Return the page of the command line."""
-    root = get_command(app)
-    return INTRODUCTION + "\n".join([*_section("deriva-ml", root, level=2), *_sections(), *_runners()])
+    whole = get_command(app)
+    return INTRODUCTION + "\n".join(
+        [*_section("deriva-ml", whole, level=2), *_commands(), *_runners()]
+    )
 
 
-def _sections() -> Iterator[str]:
+def _commands() -> Iterator[str]:
     group = ""
     for name, (panel, _) in COMMANDS.items():
         if panel != group:
@@ -86,28 +111,56 @@ def _sections() -> Iterator[str]:
 def _runners() -> Iterator[str]:
     yield "## Running\n"
     yield from _section("deriva-ml-run-notebook", get_command(notebook), level=3)
-    command = [sys.executable, "-c", "from deriva_ml_core.runner.cli import main; main()", "--help"]
-    process = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})  # noqa: S603
-    yield f"### deriva-ml-run\n\n```\n{process.stdout.rstrip()}\n```\n"
+    command = [
+        sys.executable,
+        "-c",
+        "from deriva_ml_core.runner.cli import main; main()",
+        "--help",
+    ]
+    environ = {**os.environ, "COLUMNS": str(HELP_WIDTH)}
+    done = subprocess.run(  # noqa: S603 - the command is this interpreter
+        command, capture_output=True, text=True, check=True, env=environ
+    )
+    yield f"### deriva-ml-run\n\n```\n{_fit(done.stdout.rstrip())}\n```\n"
+
+
+def _fit(text: str) -> str:
+    """Break lines that are wider than the page, at a space, with the indent of the line."""
+    lines = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        while (
+            len(line) > HELP_WIDTH
+            and (cut := line.rfind(" ", len(indent) + 1, HELP_WIDTH)) > 0
+        ):
+            lines.append(line[:cut])
+            line = f"{indent}  {line[cut + 1 :]}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _section(line: str, command: Any, level: int) -> Iterator[str]:
     yield f"{'#' * level} {line}\n"
-    yield f"{_escaped(command.help)}\n"
+    yield f"{_escape(command.help)}\n"
     context = command.make_context(line, [], resilient_parsing=True)
     yield f"```\n{line} {' '.join(command.collect_usage_pieces(context))}\n```\n"
     records = [param.get_help_record(context) for param in command.params]
-    yield "| | |\n|---|---|"
-    for option, meaning in filter(None, records):
-        yield f"| `{option}` | {_escaped(meaning)} |"
+    yield "| option | description |\n|---|---|"
+    for option, description in filter(None, records):
+        yield f"| `{option}` | {_escape(description)} |"
     yield ""
-    _, heading, examples = (command.epilog or "").partition("Examples:")
-    if heading:
-        yield "\n".join(["```bash", *(line.strip() for line in examples.splitlines() if line.strip()), "```"]) + "\n"
+    _, has_examples, examples = (command.epilog or "").partition("Examples:")
+    if has_examples:
+        lines = [f"$ {one.strip()}" for one in examples.splitlines() if one.strip()]
+        yield "\n".join(["```console", *lines, "```"]) + "\n"
     elif command.epilog:
-        yield f"{_escaped(command.epilog)}\n"
+        yield f"{_escape(command.epilog)}\n"
 
 
-def _escaped(text: str) -> str:
-    """Escape the special characters of Markdown, except for code in backquotes."""
-    return re.sub(r"`[^`]*`|[<>|*_\\]", lambda match: match[0] if len(match[0]) > 1 else f"&#{ord(match[0])};", text)
+def _escape(text: str) -> str:
+    """Return help text as Markdown; ``code`` in backquotes stays code, other special characters are escaped."""
+    return re.sub(
+        r"`[^`]*`|[<>|*_\\]",
+        lambda match: match[0] if len(match[0]) > 1 else f"&#{ord(match[0])};",
+        text,
+    )

@@ -1,4 +1,4 @@
-"""Run the code blocks of a page as one committed script."""
+"""Run a documentation page: its blocks, in order, become a script that is committed to a repository."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 import git
 import nbformat
 
-from pages import Block
+from pages import Block, split_console
 
 TESTS = Path(__file__).parent
 
-A_TRAINING = '''\
-"""Minimal `model`, `data`, `network`, `x` and `y`, which pages do not define."""
+TRAINING_PRELUDE = '''\
+"""`model`, `data`, `network`, `x` and `y` belong to the reader; these are the smallest that work."""
 import logging, os, warnings
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -36,17 +36,17 @@ network.compile("sgd", "mse")
 '''
 
 MARK = "\x1e"
-"""Precedes the index of a block at the start of the block's output."""
+"""Separates the output of one block from that of the next; the block's number follows it."""
 
 
 @dataclass(frozen=True)
-class PageResult:
-    """Result of a page's program.
+class PageRun:
+    """Result of running a page.
 
     Args:
-        code: Exit code.
-        printed: Output of each block, by the block's index in the page.
-        stderr: Standard error.
+        code: The exit code of the script.
+        printed: The output of each block, by its index among the page's blocks.
+        stderr: The standard error of the script.
     """
 
     code: int
@@ -54,28 +54,28 @@ class PageResult:
     stderr: str
 
 
-def run_blocks(blocks: Sequence[Block], prelude: str, folder: Path, **environ: str) -> PageResult:
-    """Run the Python and bash blocks of a page in order, in one process, in a repository that contains them.
+def run_blocks(blocks: Sequence[Block], prelude: str, folder: Path, **environ: str) -> PageRun:
+    """Run a page's Python, bash and console blocks in order, in one process, in a repository that has them committed.
 
     Args:
-        blocks: The blocks. A block with a title is a file that exists from the start.
-        prelude: Python code that runs before the blocks.
-        folder: Parent folder of the repository and of the home folder.
-        **environ: Further environment variables.
+        blocks: The blocks. A block with a title is a file and exists from the start.
+        prelude: Python code that runs before the first block.
+        folder: The parent of the repository and of the reader's home.
+        **environ: Additional environment variables.
     """
     project = folder / "project"
-    for name, code in page_files(blocks).items():
+    for name, code in files_of(blocks).items():
         file = project / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(code, encoding="utf-8")
-    commit_script(project, "\n".join([prelude, *_steps(blocks)]))
+    commit_script(project, "\n".join([prelude, *_statements(blocks)]))
     done = run_script(project, PYTHONPATH=os.pathsep.join([str(folder / "installed"), str(TESTS)]), **environ)
-    numbered = re.findall(rf"{MARK}(\d+)\n([^{MARK}]*)", done.stdout)
-    return PageResult(done.returncode, {int(number): output for number, output in numbered}, done.stderr)
+    outputs = re.findall(rf"{MARK}(\d+)\n([^{MARK}]*)", done.stdout)
+    return PageRun(done.returncode, {int(number): output for number, output in outputs}, done.stderr)
 
 
-def page_files(blocks: Sequence[Block]) -> dict[str, str]:
-    """Return the files that a page shows, by name. Blocks whose titles name a cell form a notebook."""
+def files_of(blocks: Sequence[Block]) -> dict[str, str]:
+    """Return the files that a page shows, by name; blocks whose titles name a cell are joined to a notebook."""
     files = {}
     notebooks: dict[str, Any] = {}
     for block in blocks:
@@ -89,18 +89,22 @@ def page_files(blocks: Sequence[Block]) -> dict[str, str]:
     return files | {name: nbformat.writes(notebook) for name, notebook in notebooks.items()}
 
 
-def _steps(blocks: Sequence[Block]) -> list[str]:
-    steps = ["import page_reader"]
+def _statements(blocks: Sequence[Block]) -> list[str]:
+    statements = ["import page_reader"]
     for number, block in enumerate(blocks):
-        if block.title or block.language not in ("python", "bash"):
+        if block.title or block.language not in ("python", "bash", "console"):
             continue
-        steps.append(f"page_reader.begin_block({number})")
-        steps.append(block.code if block.language == "python" else f"page_reader.run_shell({block.code!r}, globals())")
-    return steps
+        statements.append(f"page_reader.begin({number})")
+        if block.language == "python":
+            statements.append(block.code)
+        else:
+            script = block.code if block.language == "bash" else "\n".join(split_console(block.code)[0])
+            statements.append(f"page_reader.run_shell({script!r}, globals())")
+    return statements
 
 
 def commit_script(folder: Path, program: str) -> None:
-    """Write a program to ``train.py`` in a new repository, and commit all files of the folder."""
+    """Write a program as ``train.py`` into a new repository, and commit it with all files of the folder."""
     folder.mkdir(exist_ok=True)
     (folder / "train.py").write_text(program, encoding="utf-8")
     with git.Repo.init(folder) as repository:
@@ -111,16 +115,22 @@ def commit_script(folder: Path, program: str) -> None:
 
 
 def run_script(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run ``train.py`` in its folder, with ``DERIVA_ML_HOME`` next to that folder."""
-    settings = {"DERIVA_ML_HOME": str(folder.parent / "home"), "COLUMNS": "100", **environ}
+    """Run ``train.py`` in its folder, with ``DERIVA_ML_HOME`` next to the folder."""
+    variables = {"DERIVA_ML_HOME": str(folder.parent / "home"), "COLUMNS": "80", **environ}
     command = [sys.executable, "train.py"]
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, check=False, timeout=280
+        command, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=280
     )
 
 
 def install_plugin(site: Path, project: Mapping[str, Any], module: str) -> None:
-    """Install a plugin as pip does, from the project table of its pyproject.toml."""
+    """Install a plugin as pip does.
+
+    Args:
+        site: The folder for the module and its metadata.
+        project: The ``[project]`` table of its pyproject.toml.
+        module: The source of its only module.
+    """
     ((name, imported),) = project["entry-points"]["deriva_ml"].items()
     metadata = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     metadata.mkdir(parents=True)

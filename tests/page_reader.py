@@ -1,4 +1,4 @@
-"""Functions that a page's program calls: mark the output of each block, and run shell blocks."""
+"""Runtime of a page's script: marks where a block begins, and runs shell commands."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-NEWEST, BEFORE = "1-4A2C", "1-4B7E"
-"""RIDs in the pages, which stand for the newest execution of the page's catalog and the one before it."""
+NEWEST, PREVIOUS = "1-4A2C", "1-4B7E"
+"""The RIDs that pages use: the newest execution in the page's catalog, and the one before it."""
 
-SHELL_FUNCTIONS = f"""\
+STUBS = f"""\
 pip() {{ "{sys.executable}" "{__file__}" pip "$@"; }}
 make() {{ command make --dry-run --directory "{ROOT}" "$@" >/dev/null; }}
 deriva-globus-auth-utils() {{ command deriva-globus-auth-utils "$1" --help >/dev/null; }}
 """
-"""Replacements of commands that install, build or log in. They only check the arguments."""
+"""Replacements for commands that install, build or log in; each still checks its arguments."""
 
 
-def begin_block(number: int) -> None:
-    """Mark the output that follows as the output of a block."""
+def begin(number: int) -> None:
+    """Mark the start of a block's output."""
     print(f"\x1e{number}", flush=True)
 
 
 def run_shell(code: str, names: Mapping[str, Any]) -> None:
-    """Run a shell block, and stop the page if one of its commands fails.
+    """Run a shell block; the page ends if one of its commands fails.
 
     Args:
         code: The block.
-        names: Global names of the page. ``ml`` is the client whose RIDs replace those of the page.
+        names: The page's globals; ``ml``, if defined, is the catalog that the block's RIDs belong to.
     """
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run(["bash", "-ec", SHELL_FUNCTIONS + _replace_rids(code, names)], env=environ, check=True)
+    subprocess.run(["bash", "-ec", STUBS + _replace_rids(code, names)], env=environ, check=True)
 
 
 def _replace_rids(code: str, names: Mapping[str, Any]) -> str:
@@ -45,20 +45,20 @@ def _replace_rids(code: str, names: Mapping[str, Any]) -> str:
     from deriva_ml import DerivaML
 
     newest = [execution.execution_rid for execution in names.get("ml", DerivaML()).find_executions(limit=2)]
-    return code.replace(NEWEST, newest[0]).replace(BEFORE, newest[-1])
+    return code.replace(NEWEST, newest[0]).replace(PREVIOUS, newest[-1])
 
 
 def _check_pip_arguments(arguments: list[str]) -> int:
-    """Return 0 if the arguments are this project with existing extras, or packages that it names, else 1."""
+    """Check that ``pip install`` names this project with existing extras, or packages that its extras name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    packages = {re.split(r"[\[<>=]", requirement)[0] for extra in extras.values() for requirement in extra}
+    packages = {re.split(r"[\[<>=]", one)[0] for extra in extras.values() for one in extra} | {"nbstripout", "torch"}
     for argument in arguments[1:]:
-        if this_project := re.fullmatch(r"\.(?:\[([\w,]+)\])?", argument):
-            is_valid = set((this_project[1] or "").split(",")) - {""} <= extras.keys()
-        else:
-            is_valid = argument in packages | {"nbstripout"}
-        if not is_valid:
+        if argument in ("-e", "-c", "constraints.txt") or (ROOT / argument / "pyproject.toml").is_file():
+            continue
+        own = re.fullmatch(r"\.(?:\[([\w,]+)\])?", argument)
+        wanted = set((own[1] or "").split(",")) - {""} if own else set()
+        if not (wanted <= extras.keys() if own else argument in packages):
             return 1
     return 0
 
