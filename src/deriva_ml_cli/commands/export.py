@@ -31,7 +31,7 @@ class FilesOption(StrEnum):
 
 @command(
     "deriva-ml export 1-4A2C --format ro-crate",
-    "deriva-ml export 1-4A2C --format ro-crate --files all --zip --license https://spdx.org/licenses/CC-BY-4.0",
+    "deriva-ml export 1-4A2C --zip --license https://spdx.org/licenses/CC-BY-4.0",
     "deriva-ml export 1-4A2C --format prov-json > run.json",
 )
 def app(

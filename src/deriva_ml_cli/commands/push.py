@@ -22,7 +22,7 @@ MAX_ROWS = 12
 @command(
     "deriva-ml push 1-4A2C --to server.org --to-catalog 1",
     "deriva-ml push 1-4A2C --to file:/data/shared --lineage",
-    "deriva-ml push 1-4A2C --to server.org --to-catalog 1 --make-tables --json | jq .execution",
+    "deriva-ml push 1-4A2C --to file:shared --make-tables --json | jq .execution",
 )
 def app(
     rid: Annotated[str, typer.Argument(metavar="RID", help="A finished execution.")],
