@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution import Execution, ExecutionConfiguration
     from deriva_ml_core.workflow import Workflow
-    from places import Place
+    from remote_server import RemoteServer
 
 
 def pytest_configure() -> None:
@@ -39,12 +39,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def remote_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteServer]:
     """Return the Deriva server that DERIVA_ML_TEST_HOST names, or else a fake one."""
-    from places import fake_place, real_place
+    from remote_server import fake_server, real_server
 
     is_real = os.environ.get("DERIVA_ML_TEST_HOST")
-    with real_place(os.environ) if is_real else fake_place(tmp_path_factory.mktemp("hatrac")) as server:
+    with real_server(os.environ) if is_real else fake_server(tmp_path_factory.mktemp("hatrac")) as server:
         yield server
 
 

@@ -604,14 +604,14 @@ def test_an_interrupted_push_is_completed(ml: DerivaML, recorded: Path) -> None:
 # A server
 
 
-def test_an_upload_to_a_server_is_resumed(place: Any, tmp_path: Path) -> None:
+def test_an_upload_to_a_server_is_resumed(remote_server: Any, tmp_path: Path) -> None:
     """Of a file of three chunks, the one that 0.1.0 had sent is not sent again."""
     import requests
 
-    if place.fake is None:
+    if remote_server.fake is None:
         pytest.skip("the upload is prepared by requests to the fake server")
     lay_out(tmp_path)
-    ml = place.open(place.catalog(), working_dir=tmp_path / "present")
+    ml = remote_server.open(remote_server.catalog(), working_dir=tmp_path / "present")
     workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/t.py", checksum="0" * 40)
     rid = ml.create_execution(ExecutionConfiguration(workflow=workflow)).execution_rid
     staged = tmp_path / "server/executions/2WJ/outputs/Model/big.bin"
@@ -620,7 +620,7 @@ def test_an_upload_to_a_server_is_resumed(place: Any, tmp_path: Path) -> None:
     # the server as it was: an upload of the same file, of which the first chunk is there
     login, upload = {"webauthn": "test1"}, {"chunk-length": 4096, "content-length": 10240}
     upload |= {"content-md5": "w80m4H5VXAEW2yN/vAbZnA==", "content-type": "application/octet-stream"}
-    path = f"{place.hostname}/hatrac/Model/c3cd26e07e555c0116db237fbc06d99c.big.bin;upload"
+    path = f"{remote_server.hostname}/hatrac/Model/c3cd26e07e555c0116db237fbc06d99c.big.bin;upload"
     begun = requests.post(f"{path}?parents=true", json=upload, cookies=login, timeout=60)
     job = begun.text.strip().rpartition("/")[2]
     assert requests.put(f"{path}/{job}/0", chunks[0], cookies=login, timeout=60).status_code == 204
@@ -635,10 +635,10 @@ def test_an_upload_to_a_server_is_resumed(place: Any, tmp_path: Path) -> None:
     assert [note["sent"] for note in notes] == [0, 1]
     (folder / "journal.jsonl").write_text(journal.replace(notes[0]["job"], job))
 
-    place.fake.requests.clear()
+    remote_server.fake.requests.clear()
     execution = ml.restore_execution(rid)
     execution.upload_execution_outputs(chunk_size=4096)
-    sent = {request.path for request in place.fake.requests if request.method == "PUT" and job in request.path}
+    sent = {request.path for request in remote_server.fake.requests if request.method == "PUT" and job in request.path}
     assert {PurePosixPath(each).name for each in sent} == {"1", "2"}
     (model,) = [asset for asset in execution.list_assets("Output") if asset.table == "Model"]
     assert (model.filename, model.md5, model.asset_types) == (

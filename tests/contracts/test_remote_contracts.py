@@ -11,32 +11,32 @@ from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.testing import CatalogContract, ObjectStoreContract
 from deriva_ml_core.testing.catalog_contract import CatalogFactory
 from fakes.forms import unrecorded
-from places import Place
+from remote_server import RemoteServer
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_unrecorded_requests(place: Place) -> Iterator[None]:
+def no_unrecorded_requests(remote_server: RemoteServer) -> Iterator[None]:
     """Check that the fake server receives only requests for which a real server's response is recorded."""
-    if place.fake is not None:
-        place.fake.requests.clear()
+    if remote_server.fake is not None:
+        remote_server.fake.requests.clear()
     yield
-    if place.fake is not None:
-        assert unrecorded(place.fake.requests) == set()
+    if remote_server.fake is not None:
+        assert unrecorded(remote_server.fake.requests) == set()
 
 
 @pytest.fixture(scope="module")
-def catalog_number(place: Place) -> str:
+def catalog_number(remote_server: RemoteServer) -> str:
     """Return the number of a catalog with the standard tables and terms."""
-    return place.catalog()
+    return remote_server.catalog()
 
 
 class TestRemoteCatalog(CatalogContract):
     @pytest.fixture
-    def open_catalog(self, place: Place, catalog_number: str) -> CatalogFactory:
-        return lambda: DerivaCatalog(place.server(), catalog_number)
+    def open_catalog(self, remote_server: RemoteServer, catalog_number: str) -> CatalogFactory:
+        return lambda: DerivaCatalog(remote_server.connect(), catalog_number)
 
 
 class TestRemoteStore(ObjectStoreContract):
     @pytest.fixture
-    def store(self, place: Place) -> ObjectStore:
-        return place.store()
+    def store(self, remote_server: RemoteServer) -> ObjectStore:
+        return remote_server.store()

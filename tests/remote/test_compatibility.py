@@ -18,7 +18,7 @@ from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec, Progress
 from deriva_ml_core.workflow import Workflow
 from fakes.replay import RECORDINGS
-from places import Place
+from remote_server import RemoteServer
 from sample_run import count_rows, describe_run, record_sample_run
 
 
@@ -32,22 +32,22 @@ ACCESS_PATHS = ("/acl", "/schema/public")
 
 
 @pytest.fixture
-def older(place: Place) -> Iterator[str]:
+def older(remote_server: RemoteServer) -> Iterator[str]:
     """Yield a catalog built request by request as another client built it."""
-    place.require_new_catalogs()
+    remote_server.require_new_catalogs()
     number = ""
     for exchange in setup_requests():
         path = exchange["path"].replace("/catalog/8", f"/catalog/{number}")
         payload = json.loads(exchange["request_body"]) if exchange["request_body"] else None
-        if place.fake is not None or not path.endswith(ACCESS_PATHS):
-            answer = place.send(exchange["method"], path, payload)
-            number = number or place.register_catalog(answer["id"])
+        if remote_server.fake is not None or not path.endswith(ACCESS_PATHS):
+            answer = remote_server.send(exchange["method"], path, payload)
+            number = number or remote_server.register_catalog(answer["id"])
     yield number
-    place.delete_catalog(number)
+    remote_server.delete_catalog(number)
 
 
-def send(place: Place, number: str, method: str, path: str, payload: Any = None) -> Any:
-    return place.send(method, f"/ermrest/catalog/{number}{path}", payload)
+def send(remote_server: RemoteServer, number: str, method: str, path: str, payload: Any = None) -> Any:
+    return remote_server.send(method, f"/ermrest/catalog/{number}{path}", payload)
 
 
 def column(name: str, kind: str = "text", **more: Any) -> dict[str, Any]:
@@ -88,17 +88,23 @@ EXECUTION, WORKFLOW, DATASET_EXECUTION = (
 )
 
 
-def add_status_vocabulary(place: Place, number: str) -> None:
+def add_status_vocabulary(remote_server: RemoteServer, number: str) -> None:
     """Make the status of executions a term of a vocabulary that lacks some standard statuses."""
     statuses = ("Created", "Running", "Stopped", "Failed", "Pending_Upload", "Uploaded", "Aborted")
     created = vocabulary("Execution_Status", ("ID", "URI", "Name", "Description", "Synonyms"))
-    send(place, number, "POST", "/schema", [created])
+    send(remote_server, number, "POST", "/schema", [created])
     terms = [{"Name": state, "Description": ""} for state in statuses]
-    send(place, number, "POST", "/entity/deriva-ml:Execution_Status?defaults=ID,URI", terms)
-    send(place, number, "POST", f"{EXECUTION}/foreignkey", reference("Execution", "Status", "Execution_Status", "Name"))
+    send(remote_server, number, "POST", "/entity/deriva-ml:Execution_Status?defaults=ID,URI", terms)
+    send(
+        remote_server,
+        number,
+        "POST",
+        f"{EXECUTION}/foreignkey",
+        reference("Execution", "Status", "Execution_Status", "Name"),
+    )
 
 
-def add_workflow_type_links(place: Place, number: str) -> None:
+def add_workflow_type_links(remote_server: RemoteServer, number: str) -> None:
     """Store the types of workflows in a link table."""
     links = {
         "schema_name": "deriva-ml",
@@ -110,29 +116,29 @@ def add_workflow_type_links(place: Place, number: str) -> None:
             reference("Workflow_Workflow_Type", "Workflow_Type", "Workflow_Type", "Name"),
         ],
     }
-    send(place, number, "POST", "/schema", [links])
-    send(place, number, "DELETE", f"{WORKFLOW}/foreignkey/Workflow_Type/reference/deriva-ml:Workflow_Type/Name")
-    send(place, number, "DELETE", f"{WORKFLOW}/column/Workflow_Type")
+    send(remote_server, number, "POST", "/schema", [links])
+    send(remote_server, number, "DELETE", f"{WORKFLOW}/foreignkey/Workflow_Type/reference/deriva-ml:Workflow_Type/Name")
+    send(remote_server, number, "DELETE", f"{WORKFLOW}/column/Workflow_Type")
 
 
-def split_duration(place: Place, number: str) -> None:
+def split_duration(remote_server: RemoteServer, number: str) -> None:
     """Replace the duration of executions by three columns."""
     for name in ("Execution_Duration", "Download_Duration", "Upload_Duration"):
-        send(place, number, "POST", f"{EXECUTION}/column", column(name))
-    send(place, number, "DELETE", f"{EXECUTION}/column/Duration")
+        send(remote_server, number, "POST", f"{EXECUTION}/column", column(name))
+    send(remote_server, number, "DELETE", f"{EXECUTION}/column/Duration")
 
 
-def add_input_versions(place: Place, number: str) -> None:
+def add_input_versions(remote_server: RemoteServer, number: str) -> None:
     """Add the dataset version to the links between datasets and executions."""
-    send(place, number, "POST", f"{DATASET_EXECUTION}/column", column("Dataset_Version"))
+    send(remote_server, number, "POST", f"{DATASET_EXECUTION}/column", column("Dataset_Version"))
     key = reference("Dataset_Execution", "Dataset_Version", "Dataset_Version", "RID")
-    send(place, number, "POST", f"{DATASET_EXECUTION}/foreignkey", key)
+    send(remote_server, number, "POST", f"{DATASET_EXECUTION}/foreignkey", key)
 
 
-def add_asset_types(place: Place, number: str) -> None:
+def add_asset_types(remote_server: RemoteServer, number: str) -> None:
     """Add an asset type."""
     send(
-        place,
+        remote_server,
         number,
         "POST",
         "/entity/deriva-ml:Asset_Type?defaults=ID,URI",
@@ -140,34 +146,34 @@ def add_asset_types(place: Place, number: str) -> None:
     )
 
 
-def drop_optional_tables(place: Place, number: str) -> None:
+def drop_optional_tables(remote_server: RemoteServer, number: str) -> None:
     """Drop tables that a run does not require."""
     for table in ("Dataset_File", "File_Execution", "File_Asset_Type", "File", "Feature_Name"):
-        send(place, number, "DELETE", f"/schema/deriva-ml/table/{table}")
+        send(remote_server, number, "DELETE", f"/schema/deriva-ml/table/{table}")
 
 
 NEWER = (add_status_vocabulary, add_workflow_type_links, split_duration, add_input_versions, add_asset_types)
 
 
 @pytest.fixture
-def newer(place: Place, older: str) -> str:
+def newer(remote_server: RemoteServer, older: str) -> str:
     """Apply all differences of newer catalogs to the older one."""
     for change in NEWER:
-        change(place, older)
+        change(remote_server, older)
     return older
 
 
-def open_client(place: Place, number: str) -> DerivaML:
-    return place.open(number)
+def open_client(remote_server: RemoteServer, number: str) -> DerivaML:
+    return remote_server.open(number)
 
 
 @pytest.fixture(params=["older", "newer"])
-def ml(request: pytest.FixtureRequest, place: Place) -> DerivaML:
+def ml(request: pytest.FixtureRequest, remote_server: RemoteServer) -> DerivaML:
     """Return a client for an older or newer catalog, or for one with a single difference."""
     number = request.getfixturevalue(request.param if isinstance(request.param, str) else "older")
     if callable(request.param):
-        request.param(place, number)
-    return open_client(place, number)
+        request.param(remote_server, number)
+    return open_client(remote_server, number)
 
 
 @pytest.fixture
@@ -225,9 +231,9 @@ def test_workflows_have_types(ml: DerivaML, config: ExecutionConfiguration) -> N
 
 
 @pytest.mark.parametrize("status", [*Status])
-def test_every_status(place: Place, newer: str, status: Status) -> None:
+def test_every_status(remote_server: RemoteServer, newer: str, status: Status) -> None:
     """Each status is written as a term of the catalog, and a terminal one is read as terminal."""
-    catalog = open_client(place, newer).connection.catalog
+    catalog = open_client(remote_server, newer).connection.catalog
     (rid,) = catalog.reserve(1)
     catalog.insert("Execution", [{"RID": rid, "Status": status}])
     (row,) = catalog.select("Execution", {"RID": rid})
@@ -238,42 +244,42 @@ def test_every_status(place: Place, newer: str, status: Status) -> None:
 @pytest.mark.parametrize(
     ("term", "status"), [("Stopped", "Completed"), ("Uploaded", "Completed"), ("Failed", "Failed")]
 )
-def test_statuses_of_other_clients(place: Place, newer: str, term: str, status: str) -> None:
+def test_statuses_of_other_clients(remote_server: RemoteServer, newer: str, term: str, status: str) -> None:
     """Statuses of another client are read as the closest standard status."""
-    send(place, newer, "POST", "/entity/deriva-ml:Execution", [{"Status": term}])
-    catalog = open_client(place, newer).connection.catalog
+    send(remote_server, newer, "POST", "/entity/deriva-ml:Execution", [{"Status": term}])
+    catalog = open_client(remote_server, newer).connection.catalog
     assert [row["Status"] for row in catalog.select("Execution")] == [status]
     assert len(catalog.select("Execution", {"Status": [status]})) == 1
 
 
-def test_vocabulary_columns_in_other_case(place: Place, older: str) -> None:
+def test_vocabulary_columns_in_other_case(remote_server: RemoteServer, older: str) -> None:
     """A table whose columns differ from a vocabulary's by case only is a vocabulary."""
     columns = ("id", "uri", "name", "description", "synonyms")
-    send(place, older, "POST", "/schema", [vocabulary("Colour", columns, "demo-schema")])
-    ml = open_client(place, older)
+    send(remote_server, older, "POST", "/schema", [vocabulary("Colour", columns, "demo-schema")])
+    ml = open_client(remote_server, older)
     assert isinstance(ml.connection.catalog, CatalogAdapter)
     ml.add_term("Colour", "red", "like blood")
     (row,) = ml.connection.catalog.select("Colour", {"Name": "red"}, order=("Name",))
     assert (row["Description"], row["ID"]) == ("like blood", f"Colour:{row['RID']}")
 
 
-def test_new_tables_in_project_schema(place: Place, older: str) -> None:
+def test_new_tables_in_project_schema(remote_server: RemoteServer, older: str) -> None:
     """A new table is created in the schema of the project's tables."""
-    ml = open_client(place, older)
+    ml = open_client(remote_server, older)
     ml.create_asset("Mask")
     assert ml.connection.catalog.model.table("Mask").schema == "demo-schema"
 
 
-def test_missing_required_column(place: Place, older: str) -> None:
+def test_missing_required_column(remote_server: RemoteServer, older: str) -> None:
     """Opening a catalog without a required column raises an error that names it."""
-    send(place, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Checksum")
+    send(remote_server, older, "DELETE", "/schema/deriva-ml/table/Workflow/column/Checksum")
     with pytest.raises(ConfigurationError, match=r"Workflow\.Checksum"):
-        open_client(place, older)
+        open_client(remote_server, older)
 
 
-def read_tables(place: Place, number: str) -> dict[str, dict[str, Any]]:
+def read_tables(remote_server: RemoteServer, number: str) -> dict[str, dict[str, Any]]:
     """Return the definition of each table, by schema and name."""
-    schemas = send(place, number, "GET", "/schema")["schemas"]
+    schemas = send(remote_server, number, "GET", "/schema")["schemas"]
     return {
         f"{schema}:{name}": table
         for schema, execution in schemas.items()
@@ -282,27 +288,27 @@ def read_tables(place: Place, number: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["bare", "older", "newer"])
-def test_missing_tables_are_added(place: Place, request: pytest.FixtureRequest, kind: str) -> None:
+def test_missing_tables_are_added(remote_server: RemoteServer, request: pytest.FixtureRequest, kind: str) -> None:
     """Missing tables and terms are added to an existing catalog in few requests; a repeat changes nothing."""
-    place.require_new_catalogs()
+    remote_server.require_new_catalogs()
     if kind == "bare":
-        number = place.register_catalog(place.send("POST", "/ermrest/catalog", {})["id"])
+        number = remote_server.register_catalog(remote_server.send("POST", "/ermrest/catalog", {})["id"])
     else:
         number = request.getfixturevalue(kind)
-    before = read_tables(place, number)
-    requests = place.fake.requests if place.fake else []
+    before = read_tables(remote_server, number)
+    requests = remote_server.fake.requests if remote_server.fake else []
     requests.clear()
-    ml = DerivaML.create(place.hostname, "demo-schema", catalog_id=number, credential=place.login)
+    ml = DerivaML.create(remote_server.hostname, "demo-schema", catalog_id=number, credential=remote_server.login)
     assert len(requests) <= 11
     assert {"Training", "Inference"} <= ml.list_terms("Workflow_Type").keys()
     assert ml.connection.catalog.model.asset_table("Model").is_asset
-    after = read_tables(place, number)
+    after = read_tables(remote_server, number)
     assert {name: after[name] for name in before} == before
-    DerivaML.create(place.hostname, "demo-schema", catalog_id=number, credential=place.login)
-    assert read_tables(place, number) == after
+    DerivaML.create(remote_server.hostname, "demo-schema", catalog_id=number, credential=remote_server.login)
+    assert read_tables(remote_server, number) == after
 
 
-def test_catalog_without_metrics_table(place: Place, newer: str) -> None:
+def test_catalog_without_metrics_table(remote_server: RemoteServer, newer: str) -> None:
     """A catalog without a metrics table records runs; sorting by metrics names the remedy."""
 
     def record_run(ml: DerivaML, loss: float) -> str:
@@ -311,13 +317,13 @@ def test_catalog_without_metrics_table(place: Place, newer: str) -> None:
             exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": loss}))
         return exe.execution_rid
 
-    ml = open_client(place, newer)
+    ml = open_client(remote_server, newer)
     ml.add_term("Workflow_Type", "Training", "To train")
     early = record_run(ml, 3)
     with pytest.raises(ConfigurationError, match=r"Execution_Metric.*DerivaML\.create"):
         ml.find_executions(sort="loss")
     assert ml.lookup_execution(early).list_metrics() == []
-    ml = DerivaML.create(place.hostname, "demo-schema", catalog_id=newer, credential=place.login)
+    ml = DerivaML.create(remote_server.hostname, "demo-schema", catalog_id=newer, credential=remote_server.login)
     created = [record_run(ml, loss) for loss in (2, 1)]
     execution = ml.find_executions(sort="loss", status=Status.completed, workflow_type="Training")
     assert [execution.execution_rid for execution in execution] == created[::-1]
@@ -343,9 +349,9 @@ def test_push_there_and_back(ml: DerivaML, home: Path, tmp_path: Path) -> None:
     assert copied | {"version": None} == original | {"version": None}
 
 
-def test_push_of_metrics(place: Place, older: str, home: Path) -> None:
+def test_push_of_metrics(remote_server: RemoteServer, older: str, home: Path) -> None:
     """Without a metrics table a push leaves metrics out with a note; with make_tables it creates the table."""
-    here, ml = DerivaML(), open_client(place, older)
+    here, ml = DerivaML(), open_client(remote_server, older)
     workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="8" * 40)
     with here.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
         exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 2}))

@@ -13,7 +13,7 @@ import pytest
 import document_world
 from deriva_ml_core.backends.deriva import create_or_extend_catalog
 from deriva_ml_core.client import DerivaML
-from places import Place
+from remote_server import RemoteServer
 from test_document import *  # noqa: F403  its tests are collected here too, with the fixtures below
 
 LEFT_OUT = {
@@ -32,12 +32,12 @@ class Host(str):
         return f"{str(self)!r}, {self.number!r}"
 
 
-def make_catalog(place: Place, folder: Path) -> str:
+def make_catalog(remote_server: RemoteServer, folder: Path) -> str:
     """Create a catalog with what the document presupposes, and its working folders in a folder."""
-    number = place.register_catalog(create_or_extend_catalog(place.address, "project"))
+    number = remote_server.register_catalog(create_or_extend_catalog(remote_server.address, "project"))
 
     def open_client(plugins: pluggy.PluginManager | None) -> DerivaML:
-        return place.open(number, plugins=plugins, working_dir=folder / number)
+        return remote_server.open(number, plugins=plugins, working_dir=folder / number)
 
     (folder / number).mkdir(parents=True)
     document_world.create_catalog(folder / number, open_client)
@@ -45,35 +45,35 @@ def make_catalog(place: Place, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def master_catalog(tmp_path_factory: pytest.TempPathFactory, place: Place) -> tuple[str, Path]:
+def master_catalog(tmp_path_factory: pytest.TempPathFactory, remote_server: RemoteServer) -> tuple[str, Path]:
     """Return the number and folder of a catalog that the server can copy."""
     folder = tmp_path_factory.mktemp("document")
-    return make_catalog(place, folder), folder
+    return make_catalog(remote_server, folder), folder
 
 
 @pytest.fixture
-def host(place: Place, home: Path, request: pytest.FixtureRequest) -> Iterator[Host]:
+def host(remote_server: RemoteServer, home: Path, request: pytest.FixtureRequest) -> Iterator[Host]:
     """Yield a host with such a catalog for one test."""
-    place.require_new_catalogs()
-    host, working = Host(place.hostname), place.working_folders(home)
-    if place.fake is None:
-        host.number = make_catalog(place, working)
+    remote_server.require_new_catalogs()
+    host, working = Host(remote_server.hostname), remote_server.working_folders(home)
+    if remote_server.fake is None:
+        host.number = make_catalog(remote_server, working)
     else:
         number, folder = request.getfixturevalue("master_catalog")
-        host.number = place.register_catalog(place.fake.ermrest.copy_of(number))
+        host.number = remote_server.register_catalog(remote_server.fake.ermrest.copy_of(number))
         shutil.copytree(folder / number / "executions", working / host.number / "executions")
     yield host
-    place.delete_catalog(host.number)
+    remote_server.delete_catalog(host.number)
 
 
 @pytest.fixture(autouse=True)
-def login(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def login(remote_server: RemoteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Store the user's login where the client library reads it, in this process and its children."""
-    if place.login is None:
+    if remote_server.login is None:
         return
     stored = tmp_path / "user" / ".deriva" / "credential.json"
     stored.parent.mkdir(parents=True)
-    stored.write_text(json.dumps({place.server().host: place.login}))
+    stored.write_text(json.dumps({remote_server.connect().host: remote_server.login}))
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     # the client library determined the home folder when it was imported
     monkeypatch.setattr("deriva.core.get_credential", lambda host, **_: json.loads(stored.read_text())[host])

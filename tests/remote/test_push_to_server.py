@@ -223,9 +223,9 @@ def test_concurrent_pushes(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={"DERIVA_ML_HOME": str(place), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            env={"DERIVA_ML_HOME": str(home), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
         )
-        for place in homes
+        for home in homes
     ]
     outputs = [push.communicate(timeout=120) for push in pushes]
     assert [push.returncode for push in pushes] == [0, 0], outputs

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from places import Place
+from remote_server import RemoteServer
 
 pytest.importorskip("numpy", reason="numpy is not installed")
 story = importlib.import_module("integrations.test_training_events")
@@ -17,17 +17,17 @@ framework = story.framework
 
 
 @pytest.fixture(scope="module")
-def number(place: Place) -> str:
+def number(remote_server: RemoteServer) -> str:
     """Return the number of a catalog with the standard tables and terms."""
-    return place.catalog()
+    return remote_server.catalog()
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 with numpy 2
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning 2.6 with torch 2.13
 def test_training_on_a_server(
-    framework: tuple[Callable[..., Any], Any], place: Place, number: str, monkeypatch: pytest.MonkeyPatch
+    framework: tuple[Callable[..., Any], Any], remote_server: RemoteServer, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record of a training on a server equals the embedded catalog's, with uploads after each fit."""
-    monkeypatch.setattr(story, "DerivaML", partial(place.open, number))
+    monkeypatch.setattr(story, "DerivaML", partial(remote_server.open, number))
     make, callback = framework
     story.test_events_of_a_training((make, partial(callback, upload="end")))

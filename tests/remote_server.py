@@ -30,13 +30,13 @@ from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import plugin_manager
 from fakes.deriva_server import DerivaServer, serving
 
-__all__ = ["Place", "fake_place", "real_place"]
+__all__ = ["RemoteServer", "fake_server", "real_server"]
 
 PLUGIN = Path(__file__).with_name("live")
 
 
 @dataclass(frozen=True)
-class Place:
+class RemoteServer:
     """A server for tests.
 
     Args:
@@ -55,7 +55,7 @@ class Place:
     existing_catalog: str | None = None
     created_catalogs: list[str] = field(default_factory=list)
 
-    def server(self) -> Server:
+    def connect(self) -> Server:
         """Return the server with a new session. Retries on a fake server do not wait."""
         server = server_from_address(self.address)
         if self.fake is not None:
@@ -64,7 +64,7 @@ class Place:
 
     def store(self) -> DerivaStore:
         """Return the object store."""
-        return DerivaStore(self.server(), self.root)
+        return DerivaStore(self.connect(), self.root)
 
     def open(self, number: str, **more: Any) -> DerivaML:
         """Return a client for a catalog."""
@@ -93,7 +93,7 @@ class Place:
         """Send a request, and return the JSON of the response."""
         body = b"" if payload is None else json.dumps(payload).encode()
         headers = {"Content-Type": "application/json"}
-        response = self.server().request(method, path, headers=headers, body=body)
+        response = self.connect().request(method, path, headers=headers, body=body)
         assert response.status_code < 400, (method, path, response.text)
         with suppress(ValueError):
             return response.json()
@@ -111,18 +111,18 @@ class Place:
 
 
 @contextmanager
-def fake_place(folder: Path) -> Iterator[Place]:
+def fake_server(folder: Path) -> Iterator[RemoteServer]:
     """Run a fake server with its objects in a folder."""
     with serving(folder) as fake:
-        yield Place(fake.hostname, fake.credential(), fake=fake)
+        yield RemoteServer(fake.hostname, fake.credential(), fake=fake)
 
 
 @contextmanager
-def real_place(environ: Mapping[str, str]) -> Iterator[Place]:
+def real_server(environ: Mapping[str, str]) -> Iterator[RemoteServer]:
     """Return the server that the environment names, and delete what tests created on it."""
     login = environ.get("DERIVA_ML_TEST_CREDENTIAL")
     namespace = f"/hatrac/deriva-ml-test-{uuid4().hex[:12]}"
-    place = Place(
+    remote_server = RemoteServer(
         environ["DERIVA_ML_TEST_HOST"],
         json.loads(login) if login else None,
         root=f"{namespace}/hatrac",  # URLs contain /hatrac/<table>, as in every backend
@@ -131,13 +131,13 @@ def real_place(environ: Mapping[str, str]) -> Iterator[Place]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PLUGIN)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGIN), *filter(None, [environ.get("PYTHONPATH")])]))
-        patch.setenv("DERIVA_ML_TEST_NAMESPACE", place.root)
+        patch.setenv("DERIVA_ML_TEST_NAMESPACE", remote_server.root)
         plugin_manager.cache_clear()
         try:
-            yield place
+            yield remote_server
         finally:
             plugin_manager.cache_clear()
             sys.modules.pop("deriva_ml_test_namespace", None)
-            place.server().request("DELETE", namespace)
-            for number in place.created_catalogs[:]:
-                place.delete_catalog(number)
+            remote_server.connect().request("DELETE", namespace)
+            for number in remote_server.created_catalogs[:]:
+                remote_server.delete_catalog(number)
