@@ -1,4 +1,4 @@
-"""One catalog of the fake ERMrest, in its present state and its past ones."""
+"""One catalog of the fake ERMrest server, in its present and past states."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Catalog:
         return encode(next(self._numbers))
 
     def at(self, snaptime: str) -> Catalog:
-        """The catalog as it was."""
+        """Return the catalog at a snapshot."""
         if len(snaptime) > 16:
             raise Refused(409, f"22P02\nDETAIL:  {snaptime}\nHINT:  Length exceeds 13 symbols\n")
         try:

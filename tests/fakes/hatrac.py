@@ -60,7 +60,7 @@ class Job:
     length: int
     metadata: dict[str, str]
     file: Path
-    spoilt: bool = False
+    is_damaged: bool = False
 
 
 class Hatrac:
@@ -95,16 +95,16 @@ class Hatrac:
         answer: Answer = handler(request, name, version, rest)
         return answer
 
-    # rights
+    # access
 
     def _may(self, user: User, name: str, access: str, shown: str | None = None) -> None:
         """Require ``read``, ``update`` or ``create`` access, granted on the name or a namespace above it."""
         where = name
         while True:
-            held = self.objects.get(where) or self.namespaces.get(where)
-            if held is not None:
-                acl = held.acl
-                granted = {*held.owner, *acl.get(f"subtree-{access}", [])}
+            stored = self.objects.get(where) or self.namespaces.get(where)
+            if stored is not None:
+                acl = stored.acl
+                granted = {*stored.owner, *acl.get(f"subtree-{access}", [])}
                 granted |= {*acl.get("subtree-owner", []), *(acl.get(access, []) if where == name else [])}
                 if user.roles & granted:
                     return
@@ -124,15 +124,15 @@ class Hatrac:
         if name in self.namespaces:
             raise refused(409, f"Namespace /hatrac{name} already exists.")
         self._check_name(name)
-        held = self.objects.get(name)
-        if held is None:
+        stored = self.objects.get(name)
+        if stored is None:
             self._parent(request, name)
         else:
             self._may(request.user, name, "update")
-        self._check_precondition(request, held)
+        self._check_precondition(request, stored)
         metadata = self._metadata(request)
         with self._lock:
-            held = self.objects.setdefault(name, Object([request.user.name or "*"]))
+            stored = self.objects.setdefault(name, Object([request.user.name or "*"]))
         if len(request.body) > MAX_REQUEST:
             raise refused(413, "Request body exceeds the limit.")
         digest = hashlib.md5(request.body).digest()
@@ -161,43 +161,43 @@ class Hatrac:
         if len(name.rpartition("/")[2]) + 1 + len(version) >= MAX_NAME:
             raise refused(500, f"[Errno 36] File name too long: '/var/www/hatrac{name}:{version}'")
 
-    def _check_precondition(self, request: Request, held: Object | None) -> None:
-        current = f'"{list(held.versions)[-1]}"' if held and held.versions else None
+    def _check_precondition(self, request: Request, stored: Object | None) -> None:
+        current = f'"{list(stored.versions)[-1]}"' if stored and stored.versions else None
         wanted, unwanted = request.headers.get("if-match"), request.headers.get("if-none-match")
         if (wanted is not None and wanted != current) or (unwanted == "*" and current):
             headers = {"ETag": current} if current else {}
             raise Refused(412, headers=headers)
 
     def _metadata(self, request: Request) -> dict[str, str]:
-        given = request.headers
-        metadata = {"content-type": given.get("content-type", "application/octet-stream")}
+        headers = request.headers
+        metadata = {"content-type": headers.get("content-type", "application/octet-stream")}
         for key in ("content-md5", "content-sha256"):
-            if key in given:
-                metadata[key] = self._digest(given[key])
-        if disposition := given.get("content-disposition"):
+            if key in headers:
+                metadata[key] = self._digest(headers[key])
+        if disposition := headers.get("content-disposition"):
             metadata["content-disposition"] = self._disposition(disposition)
         return metadata
 
-    def _digest(self, given: str) -> str:
-        if re.fullmatch("[0-9a-f]{32}", given):
-            return base64.b64encode(bytes.fromhex(given)).decode()
+    def _digest(self, text: str) -> str:
+        if re.fullmatch("[0-9a-f]{32}", text):
+            return base64.b64encode(bytes.fromhex(text)).decode()
         try:
-            base64.b64decode(given, validate=True)
+            base64.b64decode(text, validate=True)
         except ValueError:
-            raise refused(400, f'Could not base64 decode "{given}". Incorrect padding') from None
-        return given
+            raise refused(400, f'Could not base64 decode "{text}". Incorrect padding') from None
+        return text
 
-    def _disposition(self, given: str) -> str:
-        found = re.fullmatch(r"filename\*=UTF-8''([-A-Za-z0-9_.~%!#$&+^`|]+)", given)
+    def _disposition(self, text: str) -> str:
+        found = re.fullmatch(r"filename\*=UTF-8''([-A-Za-z0-9_.~%!#$&+^`|]+)", text)
         if found is None:
-            raise refused(400, f'Cannot accept content-disposition "{given}".')
+            raise refused(400, f'Cannot accept content-disposition "{text}".')
         if "/" in unquote(found[1]) or "\\" in unquote(found[1]):
             raise refused(
                 400,
                 f'Invalid occurrence of path divider in content-disposition filename component "{unquote(found[1])}" '
                 "after URL and UTF-8 decoding.",
             )
-        return given
+        return text
 
     def _make_namespace(self, request: Request, name: str) -> Answer:
         if name in self.namespaces:
@@ -222,17 +222,17 @@ class Hatrac:
         self._may(request.user, parent, "create")
 
     def _find(self, request: Request, name: str, version: str | None) -> tuple[Object, Version]:
-        held = self.objects.get(name)
-        if held is None:
+        stored = self.objects.get(name)
+        if stored is None:
             raise refused(404, f"Resource /hatrac{name} not found.")
-        if version is not None and version not in held.versions:
+        if version is not None and version not in stored.versions:
             raise refused(404, f"Resource /hatrac{name}:{version} not available.")
-        if not held.versions:
+        if not stored.versions:
             self._may(request.user, name, "read")
             raise refused(409, f"Object /hatrac{name} currently has no content.")
-        found = held.versions[version or list(held.versions)[-1]]
-        self._may(request.user, name, "read", f"{name}:{found.name}")
-        return held, found
+        newest = stored.versions[version or list(stored.versions)[-1]]
+        self._may(request.user, name, "read", f"{name}:{newest.name}")
+        return stored, newest
 
     def _head(self, request: Request, name: str, version: str | None) -> Answer:
         return self._get(request, name, version, head=True)
@@ -277,12 +277,12 @@ class Hatrac:
         return Answer(206, b"", headers, lambda: _read(found.file, first, last))
 
     def _range(self, request: Request, url: str, length: int) -> tuple[int, int]:
-        asked = request.headers.get("range")
-        if asked is None:
+        byte_range = request.headers.get("range")
+        if byte_range is None:
             return 0, length - 1
-        if "," in asked:
+        if "," in byte_range:
             raise refused(501, f"Multiple range request not implemented for resource {url}.")
-        found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked)
+        found = re.fullmatch(r"bytes=(\d*)-(\d*)", byte_range)
         if found is None or found[0] == "bytes=-":
             return -1, -1
         if not found[1]:
@@ -312,10 +312,10 @@ class Hatrac:
         if version is not None:
             del self._find(request, name, version)[0].versions[version]
             return Answer(204)
-        for held in (self.objects, self.namespaces):
-            for one in [one for one in held if one == name or one.startswith(f"{name}/")]:
-                del held[one]
-                self.burnt.add(one)
+        for mapping in (self.objects, self.namespaces):
+            for child in [child for child in mapping if child == name or child.startswith(f"{name}/")]:
+                del mapping[child]
+                self.burnt.add(child)
         return Answer(204)
 
     # sub-resources
@@ -323,24 +323,24 @@ class Hatrac:
     def _sub_versions(self, request: Request, name: str, version: str | None, rest: str | None) -> Answer:
         if request.method not in ("GET", "HEAD"):
             return Answer.text(405, "", "text/html; charset=utf-8", Allow="TRACE, HEAD, GET, OPTIONS")
-        held, _ = self._find(request, name, None)
-        listed = sorted(f"/hatrac{name}:{one}" for one in held.versions)
+        stored, _ = self._find(request, name, None)
+        listed = sorted(f"/hatrac{name}:{one}" for one in stored.versions)
         answer = Answer.json(200, listed)
         answer.headers["ETag"] = f'"{hashlib.md5(repr(listed).encode()).hexdigest()}"'
         return answer
 
     def _sub_acl(self, request: Request, name: str, version: str | None, rest: str | None) -> Answer:
-        held = self.objects.get(name) or self.namespaces[name]
+        stored = self.objects.get(name) or self.namespaces[name]
         self._may(request.user, name, "update")
         if request.method == "PUT" and rest:
-            held.acl[rest] = request.json()
+            stored.acl[rest] = request.json()
             return Answer(204)
         kinds = ["owner", "create", "read", *(f"subtree-{one}" for one in ("owner", "create", "read", "update"))]
         if name in self.objects:
             kinds = ["owner", "update", "read", "subtree-owner", "subtree-read"]
         if version is not None:
-            return _tagged(Answer.json(200, {"owner": held.owner, "read": []}))
-        return _tagged(Answer.json(200, {kind: held.acl.get(kind, []) for kind in kinds} | {"owner": held.owner}))
+            return _tagged(Answer.json(200, {"owner": stored.owner, "read": []}))
+        return _tagged(Answer.json(200, {kind: stored.acl.get(kind, []) for kind in kinds} | {"owner": stored.owner}))
 
     def _sub_metadata(self, request: Request, name: str, version: str | None, rest: str | None) -> Answer:
         _, found = self._find(request, name, version)
@@ -355,22 +355,22 @@ class Hatrac:
         if not job:
             return self._jobs(request, name)
         url = f"/hatrac{name};upload/{job}"
-        held = self.jobs.get(job)
-        if held is None or held.target != name:
+        upload_job = self.jobs.get(job)
+        if upload_job is None or upload_job.target != name:
             raise refused(404, f"Resource {url} not found.")
-        if held.owner not in request.user.roles:
+        if upload_job.owner not in request.user.roles:
             raise refused(403 if request.user.name else 401, f"Access to {url} forbidden.")
         if chunk:
             if request.method != "PUT":
                 return Answer.text(405, "Request method not allowed on this resource.\n")
-            return self._chunk(request, held, chunk)
+            return self._chunk(request, upload_job, chunk)
         match request.method:
             case "GET":
-                shown = {"url": url, "target": f"/hatrac{name}", "owner": [held.owner]}
-                sizes = {"chunk-length": held.chunk, "content-length": held.length}
-                return Answer.json(200, {**shown, **sizes, **held.metadata})
+                identity = {"url": url, "target": f"/hatrac{name}", "owner": [upload_job.owner]}
+                sizes = {"chunk-length": upload_job.chunk, "content-length": upload_job.length}
+                return Answer.json(200, {**identity, **sizes, **upload_job.metadata})
             case "POST":
-                return self._finalize(job, held)
+                return self._finalize(job, upload_job)
             case "DELETE":
                 del self.jobs[job]
                 return Answer(204)
@@ -383,18 +383,19 @@ class Hatrac:
             raise refused(404, f"Uploads sub-resource on /hatrac{name} not available.")
         if request.method == "GET":
             return Answer.json(
-                200, [f"/hatrac{name};upload/{job}" for job, held in self.jobs.items() if held.target == name]
+                200,
+                [f"/hatrac{name};upload/{job}" for job, upload_job in self.jobs.items() if upload_job.target == name],
             )
         if request.headers.get("content-type") != "application/json":
             raise refused(400, "Only application/json input is accepted for upload jobs.")
-        given = request.json()
-        chunk, length = (self._count(given, field) for field in ("chunk-length", "content-length"))
-        metadata = {"content-type": given.get("content-type", "application/octet-stream")}
+        parameters = request.json()
+        chunk, length = (self._count(parameters, field) for field in ("chunk-length", "content-length"))
+        metadata = {"content-type": parameters.get("content-type", "application/octet-stream")}
         for key in ("content-md5", "content-sha256"):
-            if key in given:
-                metadata[key] = self._digest(given[key])
-        if "content-disposition" in given:
-            metadata["content-disposition"] = self._disposition(given["content-disposition"])
+            if key in parameters:
+                metadata[key] = self._digest(parameters[key])
+        if "content-disposition" in parameters:
+            metadata["content-disposition"] = self._disposition(parameters["content-disposition"])
         self._check_name(name)
         if name in self.objects:
             self._may(request.user, name, "update")
@@ -410,11 +411,11 @@ class Hatrac:
         url = f"/hatrac{name};upload/{job}"
         return Answer.text(201, f"{url}\n", "text/uri-list", Location=url)
 
-    def _count(self, given: dict[str, Any], field: str) -> int:
-        if field not in given:
+    def _count(self, parameters: dict[str, Any], field: str) -> int:
+        if field not in parameters:
             raise refused(400, f"Missing required field '{field}'.")
         try:
-            count = int(given[field])
+            count = int(parameters[field])
         except ValueError as error:
             raise refused(400, f"Invalid count: {error}.") from None
         if field == "chunk-length" and count < 1:

@@ -229,7 +229,8 @@ class Model:
                 {
                     **column,
                     "rights": {
-                        right: held and not (past and right != "select") for right, held in column["rights"].items()
+                        right: allowed and not (past and right != "select")
+                        for right, allowed in column["rights"].items()
                     },
                     "type": full_type(column["type"]),
                     "default": SYSTEM_DEFAULTS.get(column["name"], column["default"]),
@@ -237,7 +238,7 @@ class Model:
                 for column in doc["column_definitions"]
             ],
             "foreign_keys": [
-                {**key, "rights": {right: held and not past for right, held in key["rights"].items()}}
+                {**key, "rights": {right: allowed and not past for right, allowed in key["rights"].items()}}
                 for key in doc["foreign_keys"]
             ],
         }

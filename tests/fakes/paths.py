@@ -1,4 +1,4 @@
-"""ERMrest's data paths: tables, joins, filters, sorting and pages, evaluated on rows in memory."""
+"""Data paths of ERMrest: tables, joins, filters, sorting and pages, evaluated on rows in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREDICATE = re.compile(rf"(?:({NAME}):)?({NAME})(=|::(\w+)::)(.*)", re.DOTALL)
 
 
 class Elements(Protocol):
-    """Where tables and their rows come from."""
+    """Source of tables and rows."""
 
     def table(self, schema: str | None, name: str) -> Table: ...
     def rows(self, table: Table) -> list[Row]: ...
@@ -37,9 +37,9 @@ class Query:
 
     Args:
         tables: The tables in the path, in order.
-        aliases: Their names in it.
-        context: Which one the next filter is about.
-        rows: One tuple of rows for each combination, as long as `tables`.
+        aliases: The index of each alias.
+        context: Index of the table that the next filter applies to.
+        rows: One tuple for each combination of rows, as long as `tables`.
     """
 
     tables: list[Table] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Query:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """The parts of a text between separators that stand in no parentheses."""
+    """Split a text at separators outside parentheses."""
     parts, depth, part = [], 0, ""
     for letter in text:
         depth += (letter == "(") - (letter == ")")
@@ -71,7 +71,7 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def evaluate(elements: Elements, path: str) -> Query:
-    """The rows that a path without its projection and its sorting means."""
+    """Return the rows of a path without projection and sorting."""
     query = Query()
     for segment in split(path, "/"):
         if not segment:
@@ -229,14 +229,14 @@ def _value(column: dict[str, Any], text: str) -> Any:
 
 @dataclass(frozen=True)
 class Projected:
-    """One column of an answer."""
+    """One column of a response."""
 
     name: str
     read: Callable[[Joined], Any]
 
 
 def parse_columns(query: Query, text: str) -> Iterator[Projected]:
-    """The columns that a projection asks for."""
+    """Yield the columns of a projection."""
     for part in split(text, ","):
         output, _, rest = part.rpartition(":=")
         names = [unquote(name) for name in rest.split(":")]
@@ -274,7 +274,7 @@ def _plain(number: float) -> float:
 
 
 def aggregates(query: Query, text: str) -> Callable[[list[Joined]], Row]:
-    """What computes the aggregates that a projection asks for."""
+    """Return a function that computes the aggregates of a projection."""
     computed: dict[str, tuple[str, Callable[[Joined], Any] | None]] = {}
     for part in split(text, ","):
         output, _, call = part.partition(":=")
@@ -296,7 +296,7 @@ def aggregates(query: Query, text: str) -> Callable[[list[Joined]], Row]:
 
 @dataclass(frozen=True)
 class Order:
-    """How an answer is sorted and where its page begins."""
+    """Sort order and page of a response."""
 
     keys: tuple[tuple[str, bool], ...] = ()
     after: tuple[Any, ...] | None = None
@@ -304,7 +304,7 @@ class Order:
 
 
 def parse_order(text: str) -> tuple[str, Order]:
-    """Take ``@sort(…)@after(…)`` off a path."""
+    """Separate ``@sort(…)@after(…)`` from a path."""
     bare, *modifiers = text.split("@")
     keys: tuple[tuple[str, bool], ...] = ()
     pages: dict[str, tuple[Any, ...] | None] = {"after": None, "before": None}
@@ -321,7 +321,7 @@ def parse_order(text: str) -> tuple[str, Order]:
 
 
 def ordered(rows: list[Row], order: Order, limit: int | None) -> list[Row]:
-    """Rows in order, from where the page begins, and no more than asked for."""
+    """Return the rows of one page, in order."""
     for name, descending in reversed(order.keys):
         if rows and name not in rows[0]:
             raise Refused(409, f"Sort column {name} not found in output.")

@@ -23,7 +23,7 @@ Exchange = dict[str, Any]
 
 NOT_SERVED = {
     "ermrest": {
-        **dict.fromkeys((34, 35, 36, 74, 75, 76), "CSV and streams of JSON, which we never ask for"),
+        **dict.fromkeys((34, 35, 36, 74, 75, 76), "CSV and streams of JSON, which the client never requests"),
         **dict.fromkeys((91, 92, 93, 115, 117, 118, 121), "PUT of whole entities, which would empty columns"),
         148: "the range of the history",
         153: "the list of users",
@@ -33,17 +33,24 @@ NOT_SERVED = {
         **dict.fromkeys((137, 138, 139), "renaming"),
     },
     "techniques": {
-        **dict.fromkeys((166, 167), "a session that goes on for a minute after its end"),
+        **dict.fromkeys((166, 167), "a session that is valid for a minute after its end"),
     },
 }
-"""The exchanges that the fake does not answer, with the reason; `fakes.forms` finds out if the adapter sends such."""
+"""Exchanges that the fake server does not support, with the reason; `fakes.forms` detects such requests."""
 
-MATTERING = ("Location", "Content-Location", "content-md5", "content-range", "content-disposition", "accept-ranges")
-"""Headers that a client acts on; Content-Type and ETag are compared by what they are, not by their value."""
+COMPARED_HEADERS = (
+    "Location",
+    "Content-Location",
+    "content-md5",
+    "content-range",
+    "content-disposition",
+    "accept-ranges",
+)
+"""Headers that clients use. Of Content-Type only the type is compared, of ETag only its presence."""
 
 BYTES = bytes(range(256)) * 520
 CHUNKED = BYTES[: 2 * 65536 + 1000]
-"""What stands for the 132,072 bytes that were sent in chunks of 65,536; their own are not in the recording."""
+"""Substitute for the 132,072 bytes that were sent in chunks of 65,536, which the recording does not contain."""
 
 TOKEN = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
 VOLATILE = (
@@ -112,7 +119,7 @@ class Replay:
             return [f"status {answer.status} for {exchange['status']}: {answer.body[:300]!r}"]
         recorded = exchange["response_headers"]
         differences = []
-        for name in MATTERING:
+        for name in COMPARED_HEADERS:
             then, now = _header(recorded, name), _header(answer.headers, name)
             if (then is None) != (now is None) or (then and now and not self._is_equivalent(then, now)):
                 differences.append(f"{name} {now!r} for {then!r}")
@@ -137,7 +144,7 @@ class Replay:
             try:
                 then = json.loads(recorded)
             except ValueError:
-                return []  # it was cut
+                return []  # the recorded body is truncated
             sort = "@sort" not in exchange["path"] and "catalog" in exchange["path"]
             return self._compare_json(then, json.loads(text), "", sort=sort and "limit" not in exchange["path"])
         if "html" in (_header(answer.headers, "Content-Type") or ""):

@@ -151,7 +151,7 @@ def _check_references(catalog: Catalog, table: Table, rows: list[Row]) -> None:
 
 
 def _columns(table: Table, text: str) -> list[tuple[str, str]]:
-    """Each output's name and column."""
+    """Yield the name and column of each output."""
     found = []
     for part in text.split(","):
         output, _, name = part.rpartition(":=")
@@ -161,7 +161,7 @@ def _columns(table: Table, text: str) -> list[tuple[str, str]]:
 
 
 def update(catalog: Catalog, table: Table, keys: str, targets: str, request: Request) -> list[Row]:
-    """Change the rows that the input names, and answer them."""
+    """Change the rows that the input identifies, and return them."""
     by, to = _columns(table, keys), _columns(table, targets)
     given = _given(request)
     known = [json.dumps([row.get(output) for output, _ in by]) for row in given]
@@ -192,7 +192,7 @@ def update(catalog: Catalog, table: Table, keys: str, targets: str, request: Req
 
 
 def delete_rows(catalog: Catalog, table: Table, rids: list[str]) -> None:
-    """Delete rows and what goes with them."""
+    """Delete rows, with cascades."""
     if not rids:
         raise Refused(404, "entities matching request path")
     doomed: dict[tuple[str, str], set[str]] = {}
@@ -233,7 +233,7 @@ def _doom(catalog: Catalog, table: Table, rids: set[str], doomed: dict[tuple[str
 
 
 def delete_attributes(catalog: Catalog, table: Table, rows: list[Row], columns: str) -> None:
-    """Empty columns of rows."""
+    """Clear columns of rows."""
     time = catalog.tick()
     for row in rows:
         empty = {name: None for _, name in _columns(table, columns)}

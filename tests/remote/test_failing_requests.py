@@ -57,23 +57,23 @@ def run(ml: DerivaML, contents: Path) -> None:
     config = ExecutionConfiguration(workflow=workflow, description="d", datasets=[DatasetSpec(rid=dataset.rid)])
     with ml.create_execution(config) as second:
         bag = second.download_dataset_bag(dataset.rid)
-        found = sorted(Path(row["Filename"]).read_bytes() for row in bag.list_dataset_members()["Image"])
-        assert found == [b"\0", b"\1"]
+        recorded = sorted(Path(row["Filename"]).read_bytes() for row in bag.list_dataset_members()["Image"])
+        assert recorded == [b"\0", b"\1"]
     second.upload_execution_outputs(retry_delay=0)
 
 
 def record(ml: DerivaML, fake: DerivaServer) -> dict[str, object]:
     """Return what is recorded, without RIDs and times."""
     catalog = ml.connection.catalog
-    found: dict[str, object] = {table: len(catalog.select(table)) for table in TABLES}
+    recorded: dict[str, object] = {table: len(catalog.select(table)) for table in TABLES}
     for table in ("Model", "Image", "Execution_Metadata"):
         kinds = {row["RID"]: row["Filename"].rpartition("_")[0] or row["Filename"] for row in catalog.select(table)}
         for link in (f"{table}_Execution", f"{table}_Asset_Type"):
-            found[link] = Counter(kinds[row[table]] for row in catalog.select(link))
-    found["states"] = Counter(row["Status"] for row in catalog.select("Execution"))
-    found["objects"] = Counter(len(held.versions) for held in fake.hatrac.objects.values())
-    found["jobs"] = len(fake.hatrac.jobs)
-    return found
+            recorded[link] = Counter(kinds[row[table]] for row in catalog.select(link))
+    recorded["states"] = Counter(row["Status"] for row in catalog.select("Execution"))
+    recorded["objects"] = Counter(len(stored_object.versions) for stored_object in fake.hatrac.objects.values())
+    recorded["jobs"] = len(fake.hatrac.jobs)
+    return recorded
 
 
 @pytest.fixture

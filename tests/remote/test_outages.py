@@ -38,8 +38,8 @@ def check_recorded(catalog: DerivaCatalog, fake: DerivaServer, rid: str) -> None
     assert (row["RID"], row["Status"]) == (rid, "Completed")
     assert [row["Filename"] for row in catalog.select("Model")] == ["m.pt"]
     assert len(catalog.select("Model_Execution")) == len(catalog.select("Model_Asset_Type")) == 1
-    models = [held for name, held in fake.hatrac.objects.items() if name.startswith("/Model/")]
-    assert [len(held.versions) for held in models] == [1]
+    models = [stored_object for name, stored_object in fake.hatrac.objects.items() if name.startswith("/Model/")]
+    assert [len(stored_object.versions) for stored_object in models] == [1]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,6 @@ def test_push_killed_at_request(fake: DerivaServer, catalog: DerivaCatalog, ml: 
     rows = count_rows(ml)
     once = ("Execution", "Workflow", "Dataset", "Dataset_Version", "Image", "Dataset_Image", "Model", "Model_Execution")
     assert {name: rows[name] for name in once} == dict.fromkeys(once, 1)
-    objects = [held for name, held in fake.hatrac.objects.items() if not name.startswith("/Execution_Metadata")]
-    assert [len(held.versions) for held in objects] == [1, 1]
+    objects = [item for name, item in fake.hatrac.objects.items() if not name.startswith("/Execution_Metadata")]
+    assert [len(item.versions) for item in objects] == [1, 1]
     assert len(fake.hatrac.jobs) <= 1  # a job whose ID was lost with the response

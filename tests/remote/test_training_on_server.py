@@ -12,8 +12,8 @@ import pytest
 from remote_server import RemoteServer
 
 pytest.importorskip("numpy", reason="numpy is not installed")
-story = importlib.import_module("integrations.test_training_events")
-framework = story.framework
+events_test = importlib.import_module("integrations.test_training_events")
+framework = events_test.framework
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,6 @@ def test_training_on_a_server(
     framework: tuple[Callable[..., Any], Any], remote_server: RemoteServer, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record of a training on a server equals the embedded catalog's, with uploads after each fit."""
-    monkeypatch.setattr(story, "DerivaML", partial(remote_server.open, number))
+    monkeypatch.setattr(events_test, "DerivaML", partial(remote_server.open, number))
     make, callback = framework
-    story.test_events_of_a_training((make, partial(callback, upload="end")))
+    events_test.test_events_of_a_training((make, partial(callback, upload="end")))

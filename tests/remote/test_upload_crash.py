@@ -56,7 +56,7 @@ def test_upload_killed_at_request(fake: DerivaServer, catalog: DerivaCatalog, at
     assert len(catalog.select("Image")) == 2
     assert len(catalog.select("Model_Execution")) == 1
     assert [row["Asset_Type"] for row in catalog.select("Model_Asset_Type")] == ["Model_File"]
-    objects = [held for name, held in fake.hatrac.objects.items() if not name.startswith("/Execution_Metadata")]
-    assert [len(held.versions) for held in objects] == [1, 1, 1]
+    objects = [item for name, item in fake.hatrac.objects.items() if not name.startswith("/Execution_Metadata")]
+    assert [len(item.versions) for item in objects] == [1, 1, 1]
     assert exe.status is Status.completed
     assert fake.hatrac.jobs == {}

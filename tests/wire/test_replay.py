@@ -23,7 +23,7 @@ DIFFERENT_TEXTS = {
         124: "the place of a syntax error",
         146: "which of PostgreSQL's functions complained",
         147: "which of PostgreSQL's functions complained",
-        **dict.fromkeys((82, 87, 163, 164), "rows came in no order that was asked for"),
+        **dict.fromkeys((82, 87, 163, 164), "the request does not sort the rows"),
     },
     "hatrac": {1: "what else there was on that server", 126: "a row of the server's own tables"},
     "techniques": {
