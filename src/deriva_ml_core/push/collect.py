@@ -22,7 +22,7 @@ CORE_TABLES = frozenset(
 """Tables whose rows have steps of their own and are not copied merely because another row refers to them."""
 
 RowsByTable = dict[str, dict[RID, Row]]
-"""Rows by table and record id."""
+"""Rows by table and RID."""
 
 MembersByDataset = dict[RID, dict[str, tuple[RID, ...]]]
 """The members of datasets, by element table."""
