@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from inspect import Signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr
 
@@ -48,6 +49,16 @@ class FrozenModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, ser_json_inf_nan="constants")
     __signature__ = LazySignature()
+    _renamed_fields: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """New names of fields by their old ones, which pickles of earlier versions have."""
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        new = self._renamed_fields
+        if new.keys() & state["__dict__"].keys():
+            values = {new.get(name, name): value for name, value in state["__dict__"].items()}
+            fields_set = {new.get(name, name) for name in state["__pydantic_fields_set__"]}
+            state = {**state, "__dict__": values, "__pydantic_fields_set__": fields_set}
+        super().__setstate__(state)
 
 
 class Address(FrozenModel):

@@ -758,6 +758,7 @@ def test_unpickled_values_are_equal(recorded: Path) -> None:
     assert unpickled(recorded, "workflow").url == workflow.url
 
 
+@pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLDeprecationWarning")  # keywords of version 0.1
 def test_unpickled_options_are_equal(recorded: Path) -> None:
     """Options that were pickled have the values that were chosen, under the keywords of that version."""
     options = unpickled(recorded, "training_options")
@@ -966,6 +967,7 @@ def test_a_sweep_is_read(ml: DerivaML) -> None:
     assert outputs(ml, JOB_0, "Model") == {"learned.txt": b"rate 0.5"}
 
 
+@pytest.mark.filterwarnings("ignore::deriva_ml_core.errors.DerivaMLDeprecationWarning")  # keywords of version 0.1
 def test_what_a_recorded_configuration_names_is_imported(ml: DerivaML) -> None:
     """Hydra builds the parts of a job from ``config.yaml``, which names our classes by the modules of 0.1.0."""
     hydra: Any = pytest.importorskip("hydra.utils", reason="hydra is not installed")

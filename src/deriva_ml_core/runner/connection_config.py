@@ -40,6 +40,12 @@ class DerivaMLConfig(FrozenModel):
     # a field, so that it is in the signature: configs with all parameters then accept the override deriva_ml.patience=
     patience: float | None = Field(default=None, ge=0, exclude=True, repr=False)
 
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        values = state["__dict__"]
+        if "exit_timeout" not in values:  # pickled by version 0.1
+            state = {**state, "__dict__": {**values, "exit_timeout": values["patience"], "patience": None}}
+        super().__setstate__(state)
+
     @model_validator(mode="before")
     @classmethod
     def _rename_patience(cls, values: Any) -> Any:
@@ -47,7 +53,7 @@ class DerivaMLConfig(FrozenModel):
         if not isinstance(values, Mapping) or values.get("patience") is None:
             return values
         warn_deprecated("DerivaMLConfig(patience=…)", "exit_timeout")
-        return {**values, "exit_timeout": values["patience"]}
+        return {**values, "exit_timeout": values["patience"], "patience": None}
 
     def connect(self, ml_class: type[DerivaML] | None = None) -> DerivaML:
         """Connect to the catalog.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypedDict
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal, TypedDict
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -91,6 +92,8 @@ class TrainingOptions(FrozenModel):
     resume: ResumePolicy = "linked"
     curves: bool = True
     exit_timeout: float = Field(default=30.0, ge=0)
+
+    _renamed_fields: ClassVar[Mapping[str, str]] = MappingProxyType({"drain": "exit_timeout"})
 
     @model_validator(mode="before")
     @classmethod
