@@ -1,5 +1,3 @@
-"""The reception desk: the names of DerivaML where its users import them from, and nothing else."""
-
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import DerivaMLException, DerivaMLWarning

@@ -1,5 +1,3 @@
-"""Provenance for machine-learning runs: the public names of DerivaML's core."""
-
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection

@@ -1,5 +1,3 @@
-"""Datasets, their bags, and how they are asked for."""
-
 from deriva_ml_core.datasets import Dataset, DatasetBag, DatasetVersion, VersionPart
 from deriva_ml_core.models import DatasetSpec
 

@@ -1,5 +1,3 @@
-"""What makes a run: its configuration, its workflow, the run itself."""
-
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import AssetSpec
 from deriva_ml_core.runner import create_model_config, load_configs, run_model

@@ -1,5 +1,3 @@
-"""Datasets: named sets of rows from several tables, with immutable versions."""
-
 from deriva_ml_core.datasets.bag import DatasetBag
 from deriva_ml_core.datasets.dataset import (
     Dataset,

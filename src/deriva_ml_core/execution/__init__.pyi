@@ -1,5 +1,3 @@
-"""Executions: configuration, live runs, and recorded runs."""
-
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.execution.recorded import RecordedExecution

@@ -1,5 +1,3 @@
-"""Run model functions and notebooks that hydra-zen configures, and record each run as an execution."""
-
 from deriva_ml_core.runner.configs import create_model_config, load_configs
 from deriva_ml_core.runner.connection_config import DerivaMLConfig
 from deriva_ml_core.runner.model_run import run_model
