@@ -15,11 +15,11 @@ class Repository:
 
     root: Path
 
-    def git(self, *arguments: str, given: bytes | None = None) -> str:
-        """Run git here and return what it prints."""
-        done = subprocess.run(["git", *arguments], cwd=self.root, input=given, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode().strip()
+    def git(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """Run git in the work tree and return its output."""
+        process = subprocess.run(["git", *arguments], cwd=self.root, input=stdin, capture_output=True)
+        assert process.returncode == 0, process.stderr.decode()
+        return process.stdout.decode().strip()
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file and create its folders."""

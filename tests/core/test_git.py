@@ -440,8 +440,8 @@ def test_checksum_applies_git_filters(repository: Repository) -> None:
     repository.write(".gitattributes", "*.py filter=upper\n*.txt text\n")
     script, text = repository.write("train.py", "print\n"), repository.write("a.txt", "a\r\nb\r\n")
     repository.commit()
-    assert blob_hash(script) == repository.hash(script) == repository.git("hash-object", "--stdin", given=b"PRINT\n")
-    assert blob_hash(text) == repository.git("hash-object", "--stdin", given=b"a\nb\n")
+    assert blob_hash(script) == repository.hash(script) == repository.git("hash-object", "--stdin", stdin=b"PRINT\n")
+    assert blob_hash(text) == repository.git("hash-object", "--stdin", stdin=b"a\nb\n")
     assert not source_without_warnings(script).dirty
 
 

@@ -21,7 +21,7 @@ SECRET = "ghp_" + "a1B2" * 9
 def rebuild(repository: Repository, patch: bytes, folder: Path) -> dict[str, bytes]:
     """Return the files of HEAD with the patch applied by git, by name."""
     target = make_repository(folder) if not has_commits(repository) else clone(repository, folder)
-    target.git("apply", "--whitespace=nowarn", "-", given=patch)
+    target.git("apply", "--whitespace=nowarn", "-", stdin=patch)
     return files(target)
 
 
@@ -265,7 +265,7 @@ def test_notebook_without_outputs(repository: Repository, tmp_path: Path) -> Non
     assert b"three" not in patch
     rebuilt = rebuild(repository, patch, tmp_path / "clone")
     assert json.loads(rebuilt["a.ipynb"])["cells"][0]["source"] == ["print(2)"]
-    assert repository.git("hash-object", "--stdin", given=rebuilt["a.ipynb"]) == blob_hash(changed)
+    assert repository.git("hash-object", "--stdin", stdin=rebuilt["a.ipynb"]) == blob_hash(changed)
     assert json.loads(rebuilt["new.ipynb"])["cells"][0]["outputs"] == []
 
 

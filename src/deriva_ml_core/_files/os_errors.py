@@ -31,6 +31,6 @@ def translate_os_errors(message: str, folder: Path) -> Iterator[None]:
             raise DiskFull(f"{message}: the disk of {folder} is full. Free some space and call again.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise CatalogReadOnly(
-                f"{message}: {error}. Allow this user to write in {folder}, or set DERIVA_ML_HOME to another folder."
+                f"{message}: {error}. Make {folder} writable for this user, or set DERIVA_ML_HOME to another folder."
             ) from error
         raise
