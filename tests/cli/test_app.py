@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from deriva_ml_cli.app import COMMANDS
 from deriva_ml_core.client import DerivaML
@@ -42,6 +44,13 @@ def test_each_command_has_help_with_examples(cli, name: str) -> None:
     assert result.code == 0
     assert COMMANDS[name][1] in (line.strip() for line in result.stdout.splitlines())
     assert f"deriva-ml {name}" in result.stdout.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_no_fixed_line_breaks(name: str) -> None:
+    """Each paragraph of a command's help is one line, which the terminal wraps at its own width."""
+    help_text = get_command(import_module(f"deriva_ml_cli.commands.{name}").app).help
+    assert [paragraph for paragraph in help_text.split("\n\n") if "\n" in paragraph or not paragraph] == []
 
 
 def test_error_is_one_line(exe: Execution) -> None:

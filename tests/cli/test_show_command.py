@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +119,23 @@ def test_best_value_follows_the_training(cli, ml: DerivaML, config: ExecutionCon
         reporter.end_fit()
     (curve,) = cli("show", exe.execution_rid, "--json").json["metrics"]
     assert (curve["best"], curve["best_at"]) == (2.0, 1)
+
+
+def test_unknown_status(cli, ml: DerivaML, run, tmp_path: Path) -> None:
+    """An execution with a status of another program works in every command that reads executions."""
+    rid = run("A run", ["model.pt"]).execution_rid
+    shutil.rmtree(ml.lookup_execution(rid).working_dir)
+    ml.connection.catalog.update("Execution", [{"RID": rid, "Status": "Hibernating"}])
+    assert cli("show", rid).stdout.splitlines()[0].split() == ["Execution", rid, "Pending"]
+    for args in (
+        ("list",),
+        ("show", rid),
+        ("status", rid),
+        ("diff", rid, rid),
+        ("lineage", rid),
+        ("export", rid, "--format", "prov-json"),
+        ("export", rid, "--into", str(tmp_path / "crate")),
+    ):
+        result = cli(*args, columns=200)
+        assert result.code == 0, (args, result.stderr)
+    assert "Unknown status 'Hibernating'" in cli("list", columns=200).stdout
