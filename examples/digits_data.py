@@ -1,4 +1,4 @@
-"""The data of the examples: scikit-learn's handwritten digits as PNG images, in a dataset with two parts."""
+"""Data of the examples: scikit-learn's handwritten digits as PNG images, in a dataset with two parts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from deriva_ml_core import Asset, Dataset, DatasetBag
 
 DIGITS = "Handwritten digits: 1,797 images of 8 by 8 pixels, from scikit-learn"
 TESTING = 360
-"""The last images, by writers of whom none of the others is, are for testing."""
+"""Number of images for testing: the last ones, from writers who wrote none of the others."""
 
 
 def digits_dataset(ml: DerivaML) -> Dataset:
-    """The dataset of digits, made when it is asked for the first time; it has its own workflow and execution."""
+    """Return the dataset of digits; the first call creates it, in an execution of its own workflow."""
     workflow = Workflow(name="Digits as images", workflow_type="Preprocessing", script=Path(__file__))
     for earlier in ml.find_executions(workflow=ml.add_workflow(workflow), status=Status.completed):
         for output in earlier.list_output_datasets():
@@ -29,7 +29,7 @@ def digits_dataset(ml: DerivaML) -> Dataset:
 
 
 def upload_images(exe: Execution) -> list[Asset]:
-    """Write each digit as a PNG in a folder of its label, such as ``7/0042.png``, and upload them."""
+    """Write each digit as a PNG file in a folder named by its label, such as ``7/0042.png``, and upload them."""
     digits = load_digits()
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         path = exe.asset_file_path("Image", f"{label}/{number:04d}.png")
@@ -39,7 +39,7 @@ def upload_images(exe: Execution) -> list[Asset]:
 
 
 def make_dataset(exe: Execution, images: list[Asset]) -> Dataset:
-    """Put the images into a part to train with and one to test with, and both into one dataset."""
+    """Create a dataset with a part for training and a part for testing."""
     parts = {"Training": images[:-TESTING], "Testing": images[-TESTING:]}
     whole = exe.create_dataset(DIGITS)
     for purpose, members in parts.items():
@@ -53,7 +53,7 @@ def read_images(bag: DatasetBag, purpose: str) -> tuple[NDArray[np.float32], NDA
     """Read one part of the dataset from its bag.
 
     Returns:
-        The images, n by 8 by 8 with values from 0 to 1, and their labels.
+        Images of shape (n, 8, 8) with values from 0 to 1, and their labels.
     """
     part = next(part for part in bag.list_dataset_children() if purpose in part.dataset_types)
     rows = part.list_dataset_members()["Image"]

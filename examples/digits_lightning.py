@@ -1,4 +1,4 @@
-"""Train a small network on images of digits with Lightning, and read back what was recorded."""
+"""Train a small network on images of digits with Lightning, and print the recorded run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train a small network on images of digits with a loop of PyTorch's own, and read back what was recorded."""
+"""Train a small network on images of digits with a plain PyTorch loop, and print the recorded run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tens
 
 def train(ml: DerivaML, epochs: int) -> str:
     digits = DatasetSpec(rid=digits_dataset(ml).rid)
-    workflow = ml.create_workflow("Digit classifier in PyTorch", "Training", "Two layers, in a loop written by hand")
+    workflow = ml.create_workflow("Digit classifier in PyTorch", "Training", "Two layers, in a plain loop")
     config = ExecutionConfiguration(workflow=workflow, description=f"Adam, 0.002, epochs: {epochs}", datasets=[digits])
     with ml.create_execution(config) as exe:
         bag = exe.download_dataset_bag(digits)
@@ -41,7 +41,7 @@ def train(ml: DerivaML, epochs: int) -> str:
         optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
 
         def save(path: Path) -> None:
-            with path.open("wb") as file:  # to a path, torch.save would write the file's name into its bytes
+            with path.open("wb") as file:  # with a path, torch.save would store the file name in the file
                 torch.save(model.state_dict(), file)
 
         reporter = TrainingReporter(exe, monitor="val_accuracy")

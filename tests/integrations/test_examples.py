@@ -105,7 +105,7 @@ def test_output_matches_record(first_run: tuple[Path, str]) -> None:
     assert all(update.message in text for update in training.list_statuses())
     for asset in training.list_assets("Output"):
         assert asset.md5 in text
-    assert re.search(r"Verified 1,8\d\d stored files, .*: every byte is as it was recorded", text)
+    assert re.search(r"Verified 1,8\d\d stored files, .*: all match the record", text)
 
 
 def test_changed_bytes_are_found(first_run: tuple[Path, str], tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def staged(execution: Execution) -> list[str]:
     return [asset.filename for asset in execution.staged_assets() if asset.table == "Model"]
 
 
-def progress_of(execution: Execution) -> list[Any]:
+def list_progress(execution: Execution) -> list[Any]:
     return [status.progress for status in execution.list_statuses() if status.progress]
 
 
@@ -79,18 +79,18 @@ def test_fit_is_recorded(ml: DerivaML, execution: Execution) -> None:
         "Epoch 2/3",
         "Epoch 3/3",
     ]
-    assert [(each.epoch, each.epochs, each.step) for each in progress_of(execution)] == [
+    assert [(each.epoch, each.epochs, each.step) for each in list_progress(execution)] == [
         (1, 3, 4),
         (2, 3, 8),
         (3, 3, 12),
     ]
-    assert [set(each.metrics) for each in progress_of(execution)] == [{"loss", "mae", "val_loss", "val_mae"}] * 3
+    assert [set(each.metrics) for each in list_progress(execution)] == [{"loss", "mae", "val_loss", "val_mae"}] * 3
     checkpoints = outputs(ml, execution, "Model")
     last = next(asset for asset in checkpoints.values() if "Last_Checkpoint" in asset.asset_types)
     assert last.filename == "epoch-0003.keras"
     assert sum("Best_Checkpoint" in asset.asset_types for asset in checkpoints.values()) == 1
-    kept = keras.models.load_model(execution.download_asset(last))
-    assert same_weights(kept, model)
+    restored = keras.models.load_model(execution.download_asset(last))
+    assert same_weights(restored, model)
     assert {"metrics.jsonl", "training.json"} <= set(outputs(ml, execution, "Execution_Metadata"))
 
 
@@ -101,7 +101,7 @@ def test_metrics_match_history(execution: Execution) -> None:
             compile_model(), DerivaMLCallback(execution, upload="never"), validation_data=(POINTS, SUMS)
         ).history
     for name, values in history.items():
-        assert [each.metrics[name] for each in progress_of(execution)] == pytest.approx(values)
+        assert [each.metrics[name] for each in list_progress(execution)] == pytest.approx(values)
 
 
 def test_weights_are_identical(execution: Execution) -> None:
@@ -166,11 +166,11 @@ def test_overwriting_checkpoint_keeps_stored_bytes(ml: DerivaML, execution: Exec
     with execution:
         mine = execution.asset_file_path("Model", "mine.keras")
         fit(model, DerivaMLCallback(execution), keras.callbacks.ModelCheckpoint(mine), epochs=1)
-        kept = outputs(ml, execution, "Model")["mine.keras"]
+        asset = outputs(ml, execution, "Model")["mine.keras"]
         inode = mine.stat().st_ino
         model.save(mine)
         assert mine.stat().st_ino == inode
-        ml.verify_asset(kept)
+        ml.verify_asset(asset)
 
 
 def test_failure_keeps_earlier_epochs(ml: DerivaML, execution: Execution) -> None:

@@ -78,8 +78,8 @@ def test_ending_is_recorded(ended: EndedTrainings, ending: Ending, own: str, mon
     assert ending.detail in execution.status_detail
     assert ended.codes[name] in ending.codes
     emitted = (ended.folder / f"{name}.points").read_text().splitlines()
-    kept = metrics_lines(execution, stage="fit")
-    assert [(each["by"], each["epoch"]) for each in kept] == [
+    recorded = metrics_lines(execution, stage="fit")
+    assert [(each["by"], each["epoch"]) for each in recorded] == [
         (by, int(epoch)) for by, epoch, _ in (point.split(" ", 2) for point in emitted)
     ]
     assert len(metrics_lines(execution, stage="test")) == (ending.name == "twice")

@@ -160,9 +160,9 @@ def test_fit_resumes_from_checkpoint(
             create_model(lightning), training_loader()
         )
     with new_execution() as second:
-        kept = second.download_asset(outputs(ml, first, "Model")["epoch-0002.ckpt"])
+        checkpoint = second.download_asset(outputs(ml, first, "Model")["epoch-0002.ckpt"])
         create_trainer(lightning, execution_callback(second, checkpoints="all"), max_epochs=4).fit(
-            create_model(lightning), training_loader(), ckpt_path=str(kept), weights_only=False
+            create_model(lightning), training_loader(), ckpt_path=str(checkpoint), weights_only=False
         )
     assert [message.partition(":")[0] for message in status_messages(second)] == ["Epoch 3/4", "Epoch 4/4"]
     assert list(outputs(ml, second, "Model")) == ["epoch-0003.ckpt", "epoch-0004.ckpt"]
@@ -180,13 +180,13 @@ def test_model_checkpoint_files_stay(execution: Execution, lightning: ModuleType
     assert [message.partition(":")[0] for message in status_messages(execution)][3:] == ["Validation"]
 
 
-@pytest.mark.parametrize(("which", "kept"), [("none", []), ("all", ["epoch-0002.ckpt", "epoch-0004.ckpt"])])
-def test_save_every_n_epochs(execution: Execution, lightning: ModuleType, which: str, kept: list[str]) -> None:
+@pytest.mark.parametrize(("which", "names"), [("none", []), ("all", ["epoch-0002.ckpt", "epoch-0004.ckpt"])])
+def test_save_every_n_epochs(execution: Execution, lightning: ModuleType, which: str, names: list[str]) -> None:
     """``save_every_n_epochs`` sets the interval, and ``checkpoints="none"`` keeps no checkpoint."""
     with execution:
         one = execution_callback(execution, checkpoints=which, save_every_n_epochs=2, upload="never")
         create_trainer(lightning, one, max_epochs=4).fit(create_model(lightning), training_loader())
-    assert [asset.filename for asset in execution.staged_assets() if asset.table == "Model"] == kept
+    assert [asset.filename for asset in execution.staged_assets() if asset.table == "Model"] == names
 
 
 def test_checkpoint_table_and_types(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:

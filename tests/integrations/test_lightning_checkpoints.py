@@ -46,7 +46,7 @@ def staged_names(execution: Execution) -> set[str]:
     return {asset.filename for asset in execution.staged_assets() if asset.table == "Model"}
 
 
-def types_of(ml: DerivaML, execution: Execution) -> dict[str, set[str]]:
+def recorded_types(ml: DerivaML, execution: Execution) -> dict[str, set[str]]:
     return {name: set(asset.asset_types) - {"Model_File"} for name, asset in outputs(ml, execution, "Model").items()}
 
 
@@ -56,13 +56,13 @@ def test_model_checkpoints_are_recorded(ml: DerivaML, execution: Execution, pack
     with execution:
         fit(package, execution_callback(execution, upload="never"), own)
         assert Path(own.dirpath) == execution.working_dir / "outputs" / "Model"
-        kept = {Path(path).name for path in own.best_k_models}
-        assert staged_names(execution) == {*kept, "last.ckpt"}
+        best_names = {Path(path).name for path in own.best_k_models}
+        assert staged_names(execution) == {*best_names, "last.ckpt"}
         execution.upload_execution_outputs()
     best = Path(own.best_model_path).name
-    assert types_of(ml, execution) == {
+    assert recorded_types(ml, execution) == {
         name: {"Best_Checkpoint"} if name == best else {"Last_Checkpoint"} if name == "last.ckpt" else set()
-        for name in {*kept, "last.ckpt"}
+        for name in {*best_names, "last.ckpt"}
     }
 
 
@@ -72,7 +72,7 @@ def test_default_trainer_checkpoint(ml: DerivaML, execution: Execution, lightnin
         trainer = fit(lightning, execution_callback(execution))
         path = Path(trainer.checkpoint_callback.best_model_path)
         assert path.stat().st_nlink == 2  # one name here, one in the store
-    assert types_of(ml, execution) == {path.name: {"Last_Checkpoint"}}
+    assert recorded_types(ml, execution) == {path.name: {"Last_Checkpoint"}}
 
 
 def test_user_dirpath_is_respected(ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_user_dirpath_is_respected(ml: DerivaML, execution: Execution, lightning
     with execution:
         fit(lightning, execution_callback(execution), own)
     assert [Path(own.best_model_path)] == list((tmp_path / "mine").iterdir())
-    assert types_of(ml, execution) == {Path(own.best_model_path).name: {"Best_Checkpoint", "Last_Checkpoint"}}
+    assert recorded_types(ml, execution) == {Path(own.best_model_path).name: {"Best_Checkpoint", "Last_Checkpoint"}}
 
 
 @pytest.mark.parametrize("where", [None, "mine"])
@@ -94,7 +94,7 @@ def test_last_checkpoint_as_link(
     )
     with execution:
         fit(lightning, execution_callback(execution), own)
-    types = types_of(ml, execution)
+    types = recorded_types(ml, execution)
     assert set(types) == {f"epoch={epoch}.ckpt" for epoch in range(4)}
     assert "Last_Checkpoint" in types["epoch=3.ckpt"]
     assert Path(own.last_model_path).is_symlink()
@@ -107,7 +107,7 @@ def test_two_model_checkpoints(ml: DerivaML, execution: Execution, lightning: Mo
     by_epoch = kind(every_n_epochs=1, filename="model", enable_version_counter=False)
     with execution:
         fit(lightning, execution_callback(execution), by_loss, by_epoch)
-    assert set(types_of(ml, execution)) == {"checkpoint-1/model.ckpt", "checkpoint-2/model.ckpt"}
+    assert set(recorded_types(ml, execution)) == {"checkpoint-1/model.ckpt", "checkpoint-2/model.ckpt"}
 
 
 def test_stream_uploads_final_checkpoints(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
@@ -133,7 +133,7 @@ def test_checkpoints_option_ignores_model_checkpoints(
     own = lightning.callbacks.ModelCheckpoint(save_top_k=1, filename="user")
     with execution:
         fit(lightning, execution_callback(execution, checkpoints="last"), own, default_root_dir=tmp_path)
-    assert types_of(ml, execution) == {"epoch-0004.ckpt": {"Last_Checkpoint"}}
+    assert recorded_types(ml, execution) == {"epoch-0004.ckpt": {"Last_Checkpoint"}}
     assert Path(own.best_model_path) == tmp_path / "checkpoints" / "user.ckpt"
     assert Path(own.best_model_path).is_file()
 
@@ -152,9 +152,9 @@ def test_async_checkpoint_io(ml: DerivaML, execution: Execution, package: Module
             plugins=[package.plugins.io.AsyncCheckpointIO()],
             enable_checkpointing=not by_option,
         )
-    kept = types_of(ml, execution)
-    assert kept
-    assert {"Best_Checkpoint", "Last_Checkpoint"} == set().union(*kept.values())
+    types = recorded_types(ml, execution)
+    assert types
+    assert {"Best_Checkpoint", "Last_Checkpoint"} == set().union(*types.values())
     assert type(trainer.strategy.checkpoint_io.checkpoint_io).__name__ == "TorchCheckpointIO"
     for asset in outputs(ml, execution, "Model").values():
         assert torch.load(execution.download_asset(asset), weights_only=False)["state_dict"]
@@ -183,7 +183,7 @@ def test_failure_waits_for_async_save(ml: DerivaML, lightning: ModuleType) -> No
     trainer = create_trainer(lightning, Releasing(), one, plugins=[plugin])
     with pytest.raises(RuntimeError, match="stop"):
         trainer.fit(create_model(lightning, on_train_epoch_start=on_train_epoch_start), training_loader())
-    assert types_of(ml, one.execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
+    assert recorded_types(ml, one.execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
 
 
 def test_checkpoint_removed_before_async_write(execution: Execution, lightning: ModuleType) -> None:
@@ -234,7 +234,7 @@ def test_strategy_without_checkpoint_io(
             accelerator="auto",
             enable_checkpointing=not by_option,
         )
-    ((name, types),) = types_of(ml, execution).items()
+    ((name, types),) = recorded_types(ml, execution).items()
     assert (name.endswith(".ckpt/deep/shard.pt"), "Last_Checkpoint" in types) == (True, True)
 
 
@@ -251,7 +251,7 @@ def test_save_on_exception(ml: DerivaML, lightning: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="stop"):
         trainer.fit(create_model(lightning, on_train_batch_start=on_train_batch_start), training_loader())
     assert one.execution.status is Status.failed
-    assert types_of(ml, one.execution) == {"step=2.ckpt": {"Last_Checkpoint"}}
+    assert recorded_types(ml, one.execution) == {"step=2.ckpt": {"Last_Checkpoint"}}
 
 
 def folder_io(package: ModuleType) -> Any:
@@ -297,10 +297,10 @@ def test_sharded_checkpoints(
             enable_checkpointing=which != "option",
         )
     name = "epoch-0004.ckpt" if which == "option" else Path(own.best_model_path).name
-    kept = outputs(ml, execution, "Model")
-    assert set(kept) == {f"{name}/{part}" for part in (".metadata", "__0_0.distcp", "more/rest.pt")}
-    assert all("Last_Checkpoint" in asset.asset_types for asset in kept.values())
-    for filename, asset in kept.items():
+    assets = outputs(ml, execution, "Model")
+    assert set(assets) == {f"{name}/{part}" for part in (".metadata", "__0_0.distcp", "more/rest.pt")}
+    assert all("Last_Checkpoint" in asset.asset_types for asset in assets.values())
+    for filename, asset in assets.items():
         place = tmp_path / "again" / filename
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(execution.download_asset(asset).read_bytes())
@@ -392,7 +392,7 @@ def test_resume_linked(ml: DerivaML, new_execution: Callable[[], Execution], pac
         assert Path(path).is_file()
     assert [asset.filename for asset in second.list_assets("Input")] == [Path(path).name]
     assert next(message.partition(":")[0] for message in status_messages(second)) == "Epoch 3/3"
-    assert types_of(ml, second) == {"last.ckpt": {"Last_Checkpoint"}}
+    assert recorded_types(ml, second) == {"last.ckpt": {"Last_Checkpoint"}}
 
 
 def test_best_value_survives(ml: DerivaML, new_execution: Callable[[], Execution], lightning: ModuleType) -> None:
@@ -409,7 +409,7 @@ def test_best_value_survives(ml: DerivaML, new_execution: Callable[[], Execution
                 ckpt_path=str(path),
                 weights_only=False,
             )
-    assert types_of(ml, second) == {"epoch-0003.ckpt": {"Last_Checkpoint"}}
+    assert recorded_types(ml, second) == {"epoch-0003.ckpt": {"Last_Checkpoint"}}
 
 
 def test_resume_same(ml: DerivaML, package: ModuleType) -> None:
@@ -468,7 +468,10 @@ def test_late_monitored_metric(ml: DerivaML, execution: Execution, lightning: Mo
     with execution:
         trainer = create_trainer(lightning, execution_callback(execution, monitor="late"))
         trainer.fit(create_model(lightning, on_train_epoch_end=on_train_epoch_end), training_loader())
-    assert types_of(ml, execution) == {"epoch-0002.ckpt": {"Best_Checkpoint"}, "epoch-0003.ckpt": {"Last_Checkpoint"}}
+    assert recorded_types(ml, execution) == {
+        "epoch-0002.ckpt": {"Best_Checkpoint"},
+        "epoch-0003.ckpt": {"Last_Checkpoint"},
+    }
 
 
 def test_save_every_n_steps(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
@@ -478,9 +481,9 @@ def test_save_every_n_steps(ml: DerivaML, execution: Execution, lightning: Modul
             execution, checkpoints="all", save_every_n_steps=3, save_every_n_epochs=2, weights_only=True
         )
         create_trainer(lightning, one, max_epochs=2).fit(create_model(lightning), training_loader())
-    kept = outputs(ml, execution, "Model")
-    assert set(kept) == {"step-00000003.ckpt", "step-00000006.ckpt", "epoch-0002.ckpt"}
-    loaded = torch.load(execution.download_asset(kept["step-00000003.ckpt"]), weights_only=False)
+    assets = outputs(ml, execution, "Model")
+    assert set(assets) == {"step-00000003.ckpt", "step-00000006.ckpt", "epoch-0002.ckpt"}
+    loaded = torch.load(execution.download_asset(assets["step-00000003.ckpt"]), weights_only=False)
     assert "optimizer_states" not in loaded
 
 

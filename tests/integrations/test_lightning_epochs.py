@@ -42,7 +42,7 @@ def metrics_lines(execution: Execution, **fields: Any) -> list[dict[str, Any]]:
     return [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
 
 
-def heads(execution: Execution) -> list[str]:
+def message_heads(execution: Execution) -> list[str]:
     return [message.partition(":")[0] for message in status_messages(execution)]
 
 
@@ -62,7 +62,7 @@ def test_callback_without_arguments(ml: DerivaML, package: ModuleType) -> None:
     trainer.validate(model, validation_loader(), verbose=False)
     trainer.fit(create_model(package), training_loader())
     assert one.execution is execution
-    assert heads(execution) == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3", "Validation"]
+    assert message_heads(execution) == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3", "Validation"]
     assert execution.status is Status.completed
     assert execution.staged_assets() == []
 
@@ -76,7 +76,7 @@ def test_callback_as_context_manager(ml: DerivaML, lightning: ModuleType) -> Non
         trainer.validate(create_model(lightning), validation_loader(), verbose=False)
         assert one.execution.status is Status.running
     assert one.execution.status is Status.completed
-    assert heads(one.execution) == ["Epoch 1/1", "Epoch 1/1", "Validation"]
+    assert message_heads(one.execution) == ["Epoch 1/1", "Epoch 1/1", "Validation"]
     assert [line["fit"] for line in metrics_lines(one.execution)] == [1, 2, 2]
     assert one.execution.staged_assets() == []
 
@@ -106,7 +106,7 @@ def test_stage_without_fit(ml: DerivaML, package: ModuleType, stage: str) -> Non
     getattr(create_trainer(package, one), stage)(model, validation_loader(), **options)
     assert one.execution.status is Status.completed
     names = {"validate": "Validation", "test": "Test", "predict": "Prediction"}
-    assert [name.partition(" (")[0] for name in heads(one.execution)] == [names[stage]]
+    assert [name.partition(" (")[0] for name in message_heads(one.execution)] == [names[stage]]
     (line,) = metrics_lines(one.execution)
     assert (line["stage"], set(line["values"])) == (
         stage,
@@ -190,7 +190,7 @@ def test_every_n_steps(execution: Execution, lightning: ModuleType) -> None:
         create_trainer(lightning, execution_callback(execution, every_n_steps=3, checkpoints="none"), max_epochs=1).fit(
             create_model(lightning), training_loader()
         )
-    assert heads(execution) == ["Epoch 1/1, step 3", "Epoch 1/1"]
+    assert message_heads(execution) == ["Epoch 1/1, step 3", "Epoch 1/1"]
 
 
 def test_settings_are_recorded(execution: Execution, package: ModuleType) -> None:
@@ -240,7 +240,7 @@ def test_validation_within_epoch(execution: Execution, package: ModuleType) -> N
     assert [line["step"] for line in metrics_lines(execution, by="step")] == [2, 6]
     assert all(set(line["values"]) == {"val_loss"} for line in metrics_lines(execution, by="step"))
     assert [set(line["values"]) for line in metrics_lines(execution, by="epoch")] == [{"loss", "val_loss"}] * 2
-    assert heads(execution) == ["Epoch 1/2", "Epoch 2/2"]
+    assert message_heads(execution) == ["Epoch 1/2", "Epoch 2/2"]
 
 
 class EndlessRows(IterableDataset):  # type: ignore[type-arg]
@@ -257,7 +257,7 @@ def test_data_without_length(ml: DerivaML, execution: Execution, lightning: Modu
             lightning, execution_callback(execution, log_every_n_steps=1), max_epochs=-1, max_steps=6
         )
         trainer.fit(create_model(lightning), DataLoader(EndlessRows(), 4))
-    assert heads(execution) == ["Epoch 1", "Epoch 2"]
+    assert message_heads(execution) == ["Epoch 1", "Epoch 2"]
     assert [line["step"] for line in metrics_lines(execution, by="step")] == list(range(1, 7))
     assert "epoch-0002.ckpt" in outputs(ml, execution, "Model")
 
@@ -308,7 +308,7 @@ def test_fast_dev_run(ml: DerivaML, package: ModuleType) -> None:
     create_trainer(package, one, fast_dev_run=True).fit(create_model(package), training_loader(), validation_loader())
     assert outputs(ml, one.execution, "Model") == {}
     assert one.execution.status is Status.completed
-    assert heads(one.execution) == ["Epoch 1/1", "Fit ended after 1 of 1 epochs"]
+    assert message_heads(one.execution) == ["Epoch 1/1", "Fit ended after 1 of 1 epochs"]
 
 
 def tuned_model(package: ModuleType) -> Any:
@@ -347,7 +347,7 @@ def test_tuner_search_is_not_recorded(ml: DerivaML, package: ModuleType, tmp_pat
     trainer.fit(model)
     (facts,) = json.loads((one.execution.working_dir / "training.json").read_text())["fits"]
     assert (facts["resumed_from"], facts["outcome"]) == (None, "completed")
-    assert heads(one.execution) == ["Epoch 1/2", "Epoch 2/2"]
+    assert message_heads(one.execution) == ["Epoch 1/2", "Epoch 2/2"]
     assert list(outputs(ml, one.execution, "Model")) == ["epoch=1.ckpt"]
     assert len(list(ml.find_executions())) == 1
     assert one.execution.list_assets("Input") == []
@@ -364,7 +364,7 @@ def test_two_callbacks_for_two_executions(ml: DerivaML, execution: Execution, pa
         trainer.fit(create_model(package), training_loader())
         trainer.save_checkpoint(execution.working_dir / "own.ckpt")
     for each in (execution, one.execution):
-        assert heads(each) == ["Epoch 1/2", "Epoch 2/2"]
+        assert message_heads(each) == ["Epoch 1/2", "Epoch 2/2"]
         assert "epoch-0002.ckpt" in outputs(ml, each, "Model")
     states = torch.load(execution.working_dir / "own.ckpt", weights_only=False)["callbacks"]
     assert {name: state["execution"] for name, state in states.items()} == {
@@ -384,7 +384,7 @@ def test_two_callbacks_for_one_execution(ml: DerivaML, execution: Execution, lig
             trainer.fit(create_model(lightning), training_loader())
         trainer.validate(create_model(lightning), validation_loader(), verbose=False)
     assert len([each for each in warned if each.category is DerivaMLWarning]) == 1
-    assert heads(callbacks[0].execution) == ["Epoch 1/1", "Validation"]
+    assert message_heads(callbacks[0].execution) == ["Epoch 1/1", "Validation"]
     assert len(list(ml.find_executions())) == (2 if own else 1)
 
 
@@ -407,7 +407,7 @@ def test_autolog(ml: DerivaML, package: ModuleType) -> None:
     assert added == []
     executions = [*(trainer.callbacks[-1].execution for trainer in trainers), mine.execution]
     assert len({each.execution_rid for each in executions}) == len(list(ml.find_executions())) == 3
-    assert [heads(each) for each in executions] == [["Epoch 1/1"]] * 3
+    assert [message_heads(each) for each in executions] == [["Epoch 1/1"]] * 3
 
 
 def test_autolog_scope(ml: DerivaML, lightning: ModuleType) -> None:
@@ -419,7 +419,7 @@ def test_autolog_scope(ml: DerivaML, lightning: ModuleType) -> None:
     counts: list[int] = []
 
     def count() -> int:
-        return sum(type(each).__name__ == "_AddedCallback" for each in create_trainer(lightning).callbacks)
+        return sum(type(each).__name__ == "_AutologCallback" for each in create_trainer(lightning).callbacks)
 
     with pytest.raises(ConfigurationError, match="upload"):
         autolog(ml, upload="later")

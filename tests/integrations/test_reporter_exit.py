@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from test_training_options import BEST, LAST, WORKFLOW, lines, on_disk, staged_types, train_epoch
+from test_training_options import BEST, LAST, WORKFLOW, file_names, lines, staged_types, train_epoch
 from training_helpers import CatalogLink
 
 from deriva_ml import DerivaML, ExecutionConfiguration
@@ -118,7 +118,7 @@ def test_upload_deletes_partial_checkpoint_of_killed_process(execution: Executio
 
             report.save_checkpoint(1, ".weights.h5", write, {"loss": 1.0})
     os.waitpid(child, 0)
-    (half,) = on_disk(execution)
+    (half,) = file_names(execution)
     assert half.startswith(".")
     assert half.endswith(".weights.h5")
     with execution:
@@ -126,7 +126,7 @@ def test_upload_deletes_partial_checkpoint_of_killed_process(execution: Executio
     for path in [asset.path for asset in execution.staged_assets() if asset.table == "Model"]:
         execution.forget(path)
     execution.upload_execution_outputs()
-    assert on_disk(execution) == set()
+    assert file_names(execution) == set()
 
 
 def test_full_disk_warns_once(

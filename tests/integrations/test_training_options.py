@@ -42,7 +42,7 @@ def staged_types(execution: Execution) -> dict[str, set[str]]:
     }
 
 
-def on_disk(execution: Execution) -> set[str]:
+def file_names(execution: Execution) -> set[str]:
     return {path.name for path in (execution.working_dir / "outputs" / "Model").rglob("*") if path.is_file()}
 
 
@@ -73,7 +73,7 @@ def test_checkpoint_policies(execution: Execution, which: Any, staying: dict[str
             train_epoch(report, number, val_loss=loss, loss=-number)
         report.end_fit()
         assert staged_types(execution) == staying
-        assert on_disk(execution) == set(staying)
+        assert file_names(execution) == set(staying)
 
 
 def test_one_file_is_best_and_last(execution: Execution) -> None:
@@ -174,7 +174,7 @@ def test_upload_deletes_leftover_of_killed_process(execution: Execution) -> None
         (old / "0.pt").write_text("superseded")
         assert rename_for_deletion(old) is not None
     execution.upload_execution_outputs()
-    assert on_disk(execution) == set()
+    assert file_names(execution) == set()
 
 
 def test_filename_template(execution: Execution) -> None:
@@ -220,7 +220,7 @@ def test_sharded_checkpoint(ml: DerivaML, execution: Execution, tmp_path: Path) 
             report.save_checkpoint(number, ".ckpt", write, {"loss": 1.0})
             report.end_epoch(number, {"loss": 1.0})
         assert report._worker.drain(60)
-        assert on_disk(execution) == {"0.pt", ".metadata"}
+        assert file_names(execution) == {"0.pt", ".metadata"}
         report.end_fit()
     assets = outputs(ml, execution, "Model")
     assert set(assets) == {"epoch-0002.ckpt/inner/0.pt", "epoch-0002.ckpt/.metadata"}

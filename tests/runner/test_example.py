@@ -66,7 +66,7 @@ def test_sweep_with_one_failed_job(example: Project, launcher: str) -> None:
     assert sweep.status is Status.failed
     assert sweep.status_detail == (
         f"4 of 4 jobs ended: 3 completed, 1 failed. Job 1 (execution {jobs[1].execution_rid}) failed: "
-        "ValueError: rate=-1.0: a network learns at rates above zero."
+        "ValueError: rate=-1.0 must be above zero."
     )
     assert {workflow_url(run) for run in (sweep, *jobs)} == {model_url(example)}
     weights = [asset for job in jobs for asset in job.list_assets("Output") if asset.table == "Model"]

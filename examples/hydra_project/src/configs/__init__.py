@@ -1,1 +1,1 @@
-"""The configs of this project, by groups."""
+"""Configurations of this project, by group."""

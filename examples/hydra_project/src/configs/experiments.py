@@ -1,4 +1,4 @@
-"""Presets: a choice of each group under one name, ``+experiment=digits_cnn``."""
+"""Presets that select an entry of each group, such as ``+experiment=digits_cnn``."""
 
 from hydra_zen import make_config, store
 

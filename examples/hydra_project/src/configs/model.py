@@ -1,4 +1,4 @@
-"""The model function with its parameters: what ``deriva-ml-run`` calls in an execution."""
+"""Configurations of the model function, which ``deriva-ml-run`` calls in an execution."""
 
 from hydra_zen import builds, store
 from models.digits_cnn import train

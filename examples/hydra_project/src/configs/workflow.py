@@ -1,4 +1,4 @@
-"""What the runs are called in the catalog; where the code is, is found out when one begins."""
+"""Name and type of the runs in the catalog; the source of the code is detected when a run starts."""
 
 from hydra_zen import builds, store
 

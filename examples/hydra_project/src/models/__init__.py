@@ -1,1 +1,1 @@
-"""The model functions."""
+"""Model functions."""

@@ -9,12 +9,12 @@ from deriva_ml import DerivaML, Execution
 from deriva_ml_core.training import TrainingReporter
 
 TESTING = 360
-"""The last images, by writers of whom none of the others is, are for testing."""
+"""Number of images for testing: the last ones, from writers who wrote none of the others."""
 
 
 def read_digits() -> tuple[Tensor, Tensor]:
-    """Read the images, n by 1 by 8 by 8 with values from 0 to 1, and their labels."""
-    from sklearn.datasets import load_digits  # a second that who only lists configs need not wait for
+    """Return images of shape (n, 1, 8, 8) with values from 0 to 1, and their labels."""
+    from sklearn.datasets import load_digits  # takes a second, which --list-configs does not need
 
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
@@ -22,7 +22,7 @@ def read_digits() -> tuple[Tensor, Tensor]:
 
 
 def make_network(channels: int) -> nn.Module:
-    """Make a network of one convolution; its last layer gives the scores of the ten digits."""
+    """Return a network with one convolution, whose last layer has a score for each digit."""
     return nn.Sequential(
         nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(channels * 16, 10)
     )
@@ -37,9 +37,9 @@ def train(
     ml_instance: DerivaML,
     execution: Execution,
 ) -> float:
-    """Train the network, and return the accuracy that it reached."""
+    """Train the network and return its accuracy."""
     if rate <= 0:
-        raise ValueError(f"rate={rate}: a network learns at rates above zero.")
+        raise ValueError(f"rate={rate} must be above zero.")
     torch.manual_seed(seed)
     images, labels = read_digits()
     network = make_network(channels)
