@@ -49,7 +49,7 @@ class CheckpointInfo:
 
 
 @dataclass(frozen=True)
-class _KeptCheckpoint:
+class _SavedCheckpoint:
     path: Path
     epoch: int
     monitored: MonitoredValue | None = None
@@ -86,12 +86,12 @@ class Checkpoints:
         self._should_keep_best = "best" in which
         self._should_keep_last = "last" in which or which == "all"
         self._best_value = best
-        self._best: _KeptCheckpoint | None = None
-        self._last: _KeptCheckpoint | None = None
+        self._best: _SavedCheckpoint | None = None
+        self._last: _SavedCheckpoint | None = None
         self._framework_best_last: tuple[Path | None, Path | None] = (None, None)
         self._assigned_types: set[tuple[str, Path]] = set()
         self._missing_terms: set[str] = set()
-        self._in_progress: dict[Path, tuple[_KeptCheckpoint, bool, MonitoredValue | None]] = {}
+        self._in_progress: dict[Path, tuple[_SavedCheckpoint, bool, MonitoredValue | None]] = {}
         self._written_paths: set[Path] = set()
 
     if not TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Checkpoints:
         if not (self._should_keep_last or is_best):
             return None
         path = self._stage(self._unique_file_name(info, suffix, is_best=is_best))
-        self._in_progress[path] = (_KeptCheckpoint(path, info.epoch, score), is_best, self._best_value)
+        self._in_progress[path] = (_SavedCheckpoint(path, info.epoch, score), is_best, self._best_value)
         if is_best and score is not None:
             self._best_value = score  # set before the write, since the checkpoint stores it
         return path
@@ -174,13 +174,13 @@ class Checkpoints:
         if path.is_dir():  # sharded: the path was registered as a file and is a folder
             self._execution.forget(path)
         self.stage_existing(path, is_final=True)
-        kept, is_best, _ = self._in_progress.pop(path)
+        checkpoint, is_best, _ = self._in_progress.pop(path)
         self._written_paths.add(path)
         previous = [each for each in (self._best, self._last) if each is not None]
         if is_best:
-            self._best = kept
+            self._best = checkpoint
         if self._should_keep_last:
-            self._last = kept
+            self._last = checkpoint
         if not self._should_keep_all:
             current = {each.path for each in (self._best, self._last) if each is not None}
             for superseded in {each.path for each in previous} - current:
