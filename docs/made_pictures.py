@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import git
@@ -41,21 +42,15 @@ def record_digits(folder: Path) -> Path:
     return home
 
 
-def draw(home: Path, folder: Path, *arguments: str, without: str = "") -> str:
-    """Return the output of a command as SVG.
+def draw(home: Path, folder: Path, *arguments: str) -> str:
+    """Return the output of a command as SVG, without the facts that change with the machine and the clock.
 
     Args:
         home: The folder of the catalog.
         folder: The working folder of the command.
         *arguments: The arguments of ``deriva-ml``.
-        without: A regular expression of lines to leave out.
     """
     output = _run("-m", "deriva_ml_cli", *arguments, cwd=folder, home=home)
-    lines = [
-        line
-        for line in output.splitlines()
-        if not (without and re.search(without, line))
-    ]
     console = Console(
         record=True,
         width=WIDTH,
@@ -64,10 +59,27 @@ def draw(home: Path, folder: Path, *arguments: str, without: str = "") -> str:
         color_system="truecolor",
     )
     console.print(Text(f"$ deriva-ml {' '.join(arguments)}", "bold"))
-    console.print(Text.from_ansi("\n".join(lines)))
+    for line in _without_facts(output.splitlines(), "created", "on", "folder"):
+        console.print(Text.from_ansi(line))
     svg = console.export_svg(title="deriva-ml", theme=MONOKAI)
     # the fonts of rich's template are on another host; the viewer's own monospace font replaces them
-    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    if str(folder) in svg:
+        sys.exit(
+            f"The picture of {' '.join(arguments)} names a folder of this machine."
+        )
+    return svg
+
+
+def _without_facts(lines: Iterable[str], *names: str) -> Iterator[str]:
+    """Leave out facts by name, each with the indented lines that continue it."""
+    is_left_out = False
+    for line in lines:
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
+        if not (is_left_out and plain.startswith(" " * 12)):
+            is_left_out = bool(re.match(rf"  (?:{'|'.join(names)}) ", plain))
+        if not is_left_out:
+            yield line
 
 
 def _run(*command: str, cwd: Path, home: Path) -> str:
@@ -96,24 +108,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         home = record_digits(folder)
-        listed = _run(
-            "-m",
-            "deriva_ml_cli",
-            "list",
-            "--type",
-            "Training",
-            "--json",
-            cwd=folder,
-            home=home,
-        )
-        (rid,) = (execution["rid"] for execution in json.loads(listed)["executions"])
-        local = r"^  folder |^ +/\S+$"  # names this machine
-        (IMAGES / "show.svg").write_text(
-            draw(home, folder, "show", rid, without=local), encoding="utf-8"
-        )
-        (IMAGES / "lineage.svg").write_text(
-            draw(home, folder, "lineage", rid), encoding="utf-8"
-        )
+        listing = ("-m", "deriva_ml_cli", "list", "--type", "Training", "--json")
+        listed = json.loads(_run(*listing, cwd=folder, home=home))
+        (rid,) = (execution["rid"] for execution in listed["executions"])
+        for command in ("show", "lineage"):
+            picture = draw(home, folder, command, rid)
+            (IMAGES / f"{command}.svg").write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -92,6 +93,12 @@ PUBLIC_MODULES = (
     "deriva_ml_lightning",
 )
 """The modules whose ``__all__`` is documented under docs/reference."""
+
+RESULT_MODULES = (
+    "deriva_ml_core.push",
+    *(f"deriva_ml_core.analysis.{name}" for name in ("compare", "describe", "lineage", "reproduce", "runs", "verify")),
+)
+"""The modules whose public classes are documented there: the results of `DerivaML`."""
 
 
 def test_every_page_is_run() -> None:
@@ -284,7 +291,8 @@ def test_options_of_a_training_are_complete(site: Path) -> None:
 
 def test_each_public_name_is_documented_once() -> None:
     """Each name of a public ``__all__`` is on exactly one reference page, and the pages have no other name."""
-    public = {public_key(import_module(module), name) for module in PUBLIC_MODULES for name in exported(module)}
+    modules = (*PUBLIC_MODULES, *RESULT_MODULES)
+    public = {public_key(import_module(module), name) for module in modules for name in exported(module)}
     documented = [
         public_key(*resolve(identifier))
         for page in (DOCS / "reference").glob("*.md")
@@ -294,8 +302,11 @@ def test_each_public_name_is_documented_once() -> None:
 
 
 def exported(module: str) -> list[str]:
-    """Return the public names of a module."""
-    return list(import_module(module).__all__)
+    """Return the public names of a module; of a module with results, its public classes."""
+    names = list(import_module(module).__all__)
+    if module in RESULT_MODULES:
+        names = [name for name in names if isinstance(getattr(import_module(module), name), type)]
+    return names
 
 
 def resolve(identifier: str) -> tuple[ModuleType, str]:
@@ -335,6 +346,16 @@ def test_site_loads_nothing_from_other_hosts(site: Path) -> None:
     styles = [*site.rglob("*.css"), *site.rglob("*.svg")]
     found += [url for style in styles for url in re.findall(r"url\(.?(?:https?:)?//", style.read_text())]
     assert found == []
+
+
+def test_pictures_are_portable() -> None:
+    """The pictures are valid SVG, and name no folder of the machine that drew them."""
+    pictures = list((DOCS / "images").glob("*.svg"))
+    assert {picture.stem for picture in pictures} == {"show", "lineage"}
+    for picture in pictures:
+        root = ElementTree.fromstring(picture.read_text(encoding="utf-8"))
+        text = "".join(root.itertext()).replace("\xa0", " ")
+        assert not re.search(r"(?<!\S)/(?:home|root|tmp|Users|work)\b", text)
 
 
 def test_search_works_from_a_folder(site: Path) -> None:
