@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.definitions import DRY_RUN_RID
-from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, effective_status
+from deriva_ml_core.execution.exit_status import effective_status
+from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import ExecutionState
 

@@ -1,4 +1,4 @@
-"""Determines the final status of a run: from its exception, from SIGTERM, and from failures of other ranks."""
+"""Determines the final status of a run: from its exception, SIGTERM, failures of other ranks, or its dead process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from typing import Any
 
 from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.journal.journal import Journal
-from deriva_ml_core.journal.state import JOURNAL_FILENAME, RankFailed
+from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, RankFailed
 
 __all__ = [
     "ExitCallbacks",
     "SigtermHandler",
+    "effective_status",
     "final_status",
     "format_catalog_duration",
     "report_failure",
@@ -231,3 +232,36 @@ def _wait_for_failures(journal: Journal) -> list[RankFailed]:
     while not journal.state.failures and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
     return journal.state.failures
+
+
+def effective_status(state: ExecutionState | None) -> tuple[Status, str] | None:
+    """Return the last status and message of a journal; Aborted or Failed if its process has died.
+
+    Returns:
+        None if the journal has no status: there is no journal, or the execution is just being created.
+    """
+    if state is None:
+        return None
+    if _has_dead_process(state):
+        assert state.process is not None
+        if (cause := root_cause(state.failures)) is not None:
+            return Status.failed, cause
+        what = "run" if state.is_created else "creation"
+        last_message = f"; last message: {state.statuses[-1].message or state.status}" if state.statuses else ""
+        process = f"process {state.process.pid} on {state.process.host}"
+        return Status.aborted, f"The {what} ended without reporting a status ({process}){last_message}"
+    if not state.statuses:
+        return None
+    last = state.statuses[-1]
+    return last.status, last.error or last.message
+
+
+def _has_dead_process(state: ExecutionState) -> bool:
+    """Whether the process that ran the execution, or was creating it, has ended.
+
+    An execution that was created and has not started may still be run by another process.
+    """
+    if state.status.is_terminal or state.process is None:
+        return False
+    is_not_started = state.is_created and state.start_time is None and state.status is Status.created
+    return not is_not_started and state.process.is_dead() is True

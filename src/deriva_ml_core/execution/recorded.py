@@ -15,6 +15,7 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row
 from deriva_ml_core.errors import ExecutionCycle
+from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.row_sync import list_metrics
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
@@ -28,7 +29,6 @@ __all__ = [
     "RecordedExecution",
     "download_journal",
     "download_state",
-    "effective_status",
     "load_local_state",
     "lookup_execution",
 ]
@@ -241,42 +241,6 @@ def lookup_execution(connection: Connection, rid: RID) -> RecordedExecution:
         UnknownRID, WrongTable: The RID is not that of an execution.
     """
     return RecordedExecution(connection, connection.require_row(MLTable.execution, rid))
-
-
-def effective_status(state: ExecutionState | None) -> tuple[Status, str] | None:
-    """Return the last status and message of a journal; Aborted or Failed if its process has died.
-
-    Returns:
-        None if the journal has no status: there is no journal, or the execution is just being created.
-    """
-    if state is None:
-        return None
-    if _has_dead_process(state):
-        assert state.process is not None
-        if state.failures:
-            from deriva_ml_core.execution.exit_status import root_cause
-
-            if (cause := root_cause(state.failures)) is not None:
-                return Status.failed, cause
-        what = "run" if state.is_created else "creation"
-        last_message = f"; last message: {state.statuses[-1].message or state.status}" if state.statuses else ""
-        process = f"process {state.process.pid} on {state.process.host}"
-        return Status.aborted, f"The {what} ended without reporting a status ({process}){last_message}"
-    if not state.statuses:
-        return None
-    last = state.statuses[-1]
-    return last.status, last.error or last.message
-
-
-def _has_dead_process(state: ExecutionState) -> bool:
-    """Whether the process that ran the execution, or was creating it, has ended.
-
-    An execution that was created and has not started may still be run by another process.
-    """
-    if state.status.is_terminal or state.process is None:
-        return False
-    is_not_started = state.is_created and state.start_time is None and state.status is Status.created
-    return not is_not_started and state.process.is_dead() is True
 
 
 def load_local_state(connection: Connection, rid: RID) -> ExecutionState | None:

@@ -11,7 +11,8 @@ from deriva_ml_core.assets.lookup import download_asset, list_execution_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row
 from deriva_ml_core.execution.execution import Execution
-from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, download_journal, effective_status
+from deriva_ml_core.execution.exit_status import effective_status
+from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, download_journal
 from deriva_ml_core.execution.row_sync import RowSync
 from deriva_ml_core.execution.run_lock import check_not_running
 from deriva_ml_core.journal.journal import Journal
