@@ -179,4 +179,4 @@ def test_failed_and_not_uploaded_run_warns_once(
     catalog_link.is_down = upload == "end"
     report.fail(ValueError("no data"))
     catalog_link.is_down = False
-    assert caplog.text.count("staged and not uploaded") == 1
+    assert caplog.text.count("staged files that are not uploaded") == 1
