@@ -101,7 +101,7 @@ def test_error_lists_the_candidates(ml: DerivaML, exe: Execution, tmp_path: Path
     """Several models without a mark raise an error that lists their names."""
     recorded = upload_files(ml, exe, {"a.pt": ["Model_File"], "b.pt": ["Model_File"]})
     for which in ("best", "last", "c.pt", "a", ""):
-        with pytest.raises(UnknownCheckpoint, match=r"it has a\.pt, b\.pt; give one of these names"):
+        with pytest.raises(UnknownCheckpoint, match=r"Available: a\.pt, b\.pt; pass one of these names"):
             fetch_checkpoint(recorded, tmp_path, which)
     assert list(tmp_path.glob("Model")) == []
 
