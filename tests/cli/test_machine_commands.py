@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -160,6 +161,28 @@ def test_doctor_with_problems(cli, ml: DerivaML, config: ExecutionConfiguration,
     result = cli("doctor", "--json", "--host", f"file:{tmp_path / 'bad'}")
     assert result.code == 1
     assert [each["verdict"] for each in result.json["findings"] if each["name"] == "catalog"] == ["bad"]
+
+
+def test_doctor_tightens_permissions(cli, home: Path, tmp_path: Path) -> None:
+    """A folder that other users can read is a warning, and the command that it names makes the folder private."""
+    address = f"file:{tmp_path / 'my catalog'}"
+    assert cli("init", "--host", address).code == 0
+    folder = tmp_path / "my catalog"
+
+    def check(*args: str) -> dict[str, str]:
+        (found,) = [each for each in cli(*args, "--json").json["findings"] if each["name"] == "permissions"]
+        return found
+
+    assert (check("doctor", "--host", address)["verdict"], folder.stat().st_mode & 0o777) == ("good", 0o700)
+    folder.chmod(0o755)
+    found = check("doctor", "--host", address)
+    assert found["verdict"] == "doubtful"
+    assert str(folder) in found["said"]
+    assert folder.stat().st_mode & 0o777 == 0o755
+    command = shlex.split(found["remedy"])
+    assert command == ["deriva-ml", "doctor", "--host", address, "--tighten"]
+    assert check(*command[1:])["verdict"] == "good"
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

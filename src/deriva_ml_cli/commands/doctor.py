@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,15 +25,21 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Severity", "app", "run_checks"]
 
 
-@command("deriva-ml doctor", "deriva-ml doctor --host file:/data/my-catalog")
-def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None) -> None:
+Tighten = Annotated[
+    bool, typer.Option("--tighten", help="Remove the access of other users to the catalog's folder and its files.")
+]
+
+
+@command("deriva-ml doctor", "deriva-ml doctor --host file:/data/my-catalog", "deriva-ml doctor --tighten")
+def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None, tighten: Tighten = False) -> None:
     """Check the installation and suggest fixes.
 
-    It checks the installation, plugins, Git, notebooks, the catalog and the disk. The exit code is 1 if a check fails.
+    It checks the installation, plugins, Git, notebooks, the catalog, its folder and the disk. The exit code is 1 if a
+    check fails.
     """
     from deriva_ml_cli.terminal import Column, can_print_unicode, create_console, print_json, print_table, safe_text
 
-    checks = list(run_checks(host, catalog, Path.cwd()))
+    checks = list(run_checks(host, catalog, Path.cwd(), tighten=tighten))
     if as_json:
         print_json({"findings": [check.to_dict() for check in checks]})
     else:
@@ -81,20 +89,21 @@ class Check:
         return {"name": self.name, "verdict": self.severity, "said": self.message, "remedy": self.remedy}
 
 
-def run_checks(host: str | None, catalog: str | None, folder: Path) -> Iterator[Check]:
+def run_checks(host: str | None, catalog: str | None, folder: Path, *, tighten: bool = False) -> Iterator[Check]:
     """Check everything that a run needs.
 
     Args:
         host: The catalog's host, as on the command line.
         catalog: The catalog's number.
         folder: The current folder; its Git repository is checked.
+        tighten: Whether to remove the access of other users to the catalog's folder.
     """
     yield _check_installation()
     yield from _check_conflicting_distribution()
     yield _check_plugins()
     yield from _check_git(folder)
     yield from _check_notebooks()
-    yield from _check_catalog(host, catalog)
+    yield from _check_catalog(host, catalog, tighten=tighten)
 
 
 def _check_installation() -> Check:
@@ -173,7 +182,7 @@ def _check_notebooks() -> Iterator[Check]:
     yield Check("notebooks", Severity.ok, f"Running Jupyter servers: {', '.join(urls) or 'none'}.")
 
 
-def _check_catalog(host: str | None, catalog: str | None) -> Iterator[Check]:
+def _check_catalog(host: str | None, catalog: str | None, *, tighten: bool) -> Iterator[Check]:
     from deriva_ml_cli.command_options import open_client
 
     with warnings.catch_warnings(record=True) as caught:
@@ -191,12 +200,14 @@ def _check_catalog(host: str | None, catalog: str | None) -> Iterator[Check]:
         yield ml
         return
     with ml:
-        for name, check in {
+        checks: dict[str, Callable[[DerivaML], Check]] = {
             "catalog": _check_catalog_rows,
             "folder": _check_folder_writable,
+            "permissions": partial(_check_permissions, host=host, catalog=catalog, tighten=tighten),
             "disk": _check_disk_space,
             "unsent files": _check_unsent_files,
-        }.items():
+        }
+        for name, check in checks.items():
             try:
                 yield check(ml)
             except (DerivaMLException, OSError) as error:
@@ -217,6 +228,26 @@ def _check_folder_writable(ml: DerivaML) -> Check:
     with TemporaryFile(dir=folder) as file:
         file.write(b"deriva-ml doctor")
     return Check("folder", Severity.ok, f"{folder} is writable")
+
+
+def _check_permissions(ml: DerivaML, *, host: str | None, catalog: str | None, tighten: bool) -> Check:
+    """Check that other users cannot read the folder; one that a group shares is as open as the group made it."""
+    from deriva_ml_core._files.permissions import is_shared_with_group
+
+    folder = ml.connection.folder
+    status = folder.stat()
+    if is_shared_with_group(folder):
+        return Check("permissions", Severity.ok, f"{folder} is shared with a group")
+    if not status.st_mode & 0o077:
+        return Check("permissions", Severity.ok, f"{folder} is readable by its owner only")
+    if status.st_uid != os.geteuid():
+        return Check("permissions", Severity.ok, f"{folder} belongs to another user, who lets others read it")
+    if tighten:
+        folder.chmod(status.st_mode & 0o700)
+        return Check("permissions", Severity.ok, f"{folder} is now readable by its owner only")
+    options = [*(["--host", host] if host else []), *(["--catalog", catalog] if catalog else [])]
+    message = f"Other users of this machine can read {folder} and its files."
+    return Check("permissions", Severity.warning, message, shlex.join(["deriva-ml", "doctor", *options, "--tighten"]))
 
 
 def _check_disk_space(ml: DerivaML) -> Check:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ __all__ = [
     "delete_leftover",
     "is_leftover",
     "iter_leftovers",
+    "open_new",
     "partial_path",
     "remove_leftovers",
     "rename_for_deletion",
@@ -87,6 +89,8 @@ def write_atomic(target: Path, content: str | bytes, *, durable: bool = False) -
 def copy_atomic(source: Path, target: Path, *, durable: bool = False) -> None:
     """Copy a file's bytes; the copy is locked while it grows, as a large one takes long.
 
+    The copy has the mode of the source, as far as the umask allows, and is writable by its owner.
+
     Args:
         source: The file to copy.
         target: The copy; its folder must exist.
@@ -94,7 +98,8 @@ def copy_atomic(source: Path, target: Path, *, durable: bool = False) -> None:
     """
     from shutil import copyfile
 
-    with atomic_path(target, durable=durable) as partial, partial.open("xb") as file:
+    mode = source.stat().st_mode & 0o777 | 0o600
+    with atomic_path(target, durable=durable) as partial, open_new(partial, mode) as file:
         lock_file(file)
         copyfile(source, partial)
 
@@ -145,6 +150,16 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files and folders anywhere below a folder that no process has locked."""
     for path in iter_leftovers(folder):
         delete_leftover(path)
+
+
+def open_new(path: Path, mode: int) -> FileIO:
+    """Create a file for writing, without a buffer.
+
+    Args:
+        path: The file, which must not exist.
+        mode: Its permissions, which the umask restricts.
+    """
+    return FileIO(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))
 
 
 def sync_path(path: Path) -> None:

@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 
 from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core._files.os_errors import translate_os_errors
+from deriva_ml_core._files.permissions import create_folder, object_mode
 from deriva_ml_core._progress import progress_reporter
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import ObjectStore
@@ -70,7 +71,7 @@ def download_bag(connection: Connection, spec: DatasetSpec, options: UploadOptio
     version = lookup_version(connection, spec.rid, spec.version)
     folder = connection.folder / CACHE_FOLDER / f"{version.dataset}_{version.version}_{version.snapshot}"
     with translate_os_errors(f"Cannot download dataset {version.dataset} {version.version}", folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder, connection.folder)
         with FileLock(folder / "lock"):
             bag, store = _find_or_build(connection, version, folder), RetryingStore(connection.store)
             if spec.materialize:
@@ -167,7 +168,7 @@ def _is_downloaded(file: _AssetDownload, time: int) -> bool:
 def _download_file(store: ObjectStore, file: _AssetDownload, time: int, options: UploadOptions) -> None:
     if not _has_recorded_bytes(file):
         store.get(file.url, file.temporary_path, length=file.length, md5=file.md5, options=options)
-        file.temporary_path.chmod(0o444)
+        file.temporary_path.chmod(object_mode(file.temporary_path.stat().st_mode))
         file.path.parent.mkdir(parents=True, exist_ok=True)
         file.temporary_path.replace(file.path)
     # the last step: this modification time marks a file as checked and not touched since

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deriva_ml_core._files.os_errors import translate_os_errors
+from deriva_ml_core._files.permissions import adopt_permissions, create_folder
 from deriva_ml_core.assets.lookup import lookup_assets
 from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
@@ -78,7 +79,9 @@ def _insert_row(connection: Connection, description: str, workflow_rid: RID) -> 
     journal = Journal(folder / JOURNAL_FILENAME)
     intent = CreationStarted(rid=rid, description=description, workflow_rid=workflow_rid, folder=str(folder))
     with translate_os_errors(f"Cannot create the working folder {folder}", folder.parent):
-        folder.mkdir(parents=True)
+        create_folder(folder.parent, connection.folder)
+        folder.mkdir()
+        adopt_permissions(folder)
         journal.append(intent, ProcessAttached(lease=ProcessIdentity.current()))
     values = {"Workflow": workflow_rid, "Description": description, "Status": Status.created, "Status_Detail": ""}
     (row,) = connection.catalog.insert_missing(MLTable.execution, [{"RID": rid, **values}], "RID")
@@ -109,7 +112,7 @@ def _create_dry_run(
     import tempfile
 
     parent = connection.working_folder(DRY_RUN_RID)
-    parent.mkdir(parents=True, exist_ok=True)
+    create_folder(parent, connection.folder)
     folder = Path(tempfile.mkdtemp(dir=parent))
     journal = Journal(folder / JOURNAL_FILENAME)
     intent = CreationStarted(rid=DRY_RUN_RID, description=description, folder=str(folder), dry_run=True)

@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from deriva_ml_core import errors
 from deriva_ml_core._files.atomic import write_atomic
+from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core.assets.lookup import lookup_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import resolve_version
@@ -338,7 +339,7 @@ def _is_from_this_launch(message: RankMessage) -> bool:
 
 
 def _write_message(path: Path, message: RankMessage) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_folder(path.parent, root=path.parents[2])
     for old in path.parents[1].glob("*/*.json"):
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > MAX_MESSAGE_AGE:

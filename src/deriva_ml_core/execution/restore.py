@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core.assets.lookup import download_asset, list_execution_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row
@@ -40,7 +41,7 @@ def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
     row: dict[str, Any] = connection.require_row(MLTable.execution, rid)
     folder = connection.working_folder(rid)
     if not (folder / JOURNAL_FILENAME).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder, connection.folder)
         _rebuild_journal(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL_FILENAME)
     final_update = _abort_if_dead(journal, row)

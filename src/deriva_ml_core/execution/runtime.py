@@ -12,6 +12,7 @@ from weakref import finalize
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, Status
@@ -178,7 +179,7 @@ class _ExecutionBase(RecordedExecution):
         import tempfile
 
         parent = self._connection.working_folder(DRY_RUN_RID)
-        parent.mkdir(parents=True, exist_ok=True)
+        create_folder(parent, self._connection.folder)
         folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=parent))
         finalize(self, _remove_scratch_folder, folder, os.getpid())
         runtime = ExecutionRuntime.open(self._connection, DRY_RUN_RID, folder, self._notify_status)

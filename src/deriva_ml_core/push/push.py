@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deriva_ml_core._files.os_errors import translate_os_errors
+from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core._progress import progress_reporter
 from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
@@ -197,7 +198,7 @@ def _open_context(source: Connection, target: Connection) -> Iterator[PushContex
 
     folder = target.folder / LEDGER_FOLDER / hashlib.sha256(source.catalog.name.encode()).hexdigest()[:16]
     with translate_os_errors(f"The progress of the push cannot be saved in {folder}", _nearest_existing_folder(folder)):
-        (folder / "files").mkdir(parents=True, exist_ok=True)
+        create_folder(folder / "files", target.folder)
         lock = FileLock(folder / "lock")
         try:
             lock.acquire(timeout=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from deriva_ml_core import default_schema
 from deriva_ml_core._files.atomic import sync_path
+from deriva_ml_core._files.permissions import create_folder, is_shared_with_group
 from deriva_ml_core.backends.embedded.database import (
     Database,
     corruption_message,
@@ -110,7 +112,7 @@ def _create_catalog(folder: Path, journal_mode: str) -> None:
     from filelock import FileLock
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder, root=folder)
         with FileLock(folder / f"{CATALOG_FILE_NAME}.lock"):
             if (folder / CATALOG_FILE_NAME).exists():
                 return
@@ -121,10 +123,20 @@ def _create_catalog(folder: Path, journal_mode: str) -> None:
                 draft = Path(temporary) / CATALOG_FILE_NAME
                 draft.touch()
                 _initialize_schema(Database(draft, journal_mode=journal_mode), journal_mode)
+                _share_with_group(draft, folder)
                 draft.replace(folder / CATALOG_FILE_NAME)
             sync_path(folder)
     except OSError as error:
         raise _creation_error(folder, error) from error
+
+
+def _share_with_group(file: Path, folder: Path) -> None:
+    """Give the database the group and mode of a folder that a group shares, so that the others can write it."""
+    if is_shared_with_group(folder):
+        status = folder.stat()
+        with suppress(PermissionError):  # the user is not in the group
+            os.chown(file, -1, status.st_gid)
+            file.chmod(status.st_mode & 0o664)
 
 
 def _creation_error(folder: Path, error: OSError) -> DerivaMLException:

@@ -7,6 +7,8 @@ import os
 from io import FileIO
 from pathlib import Path
 
+from deriva_ml_core._files.atomic import open_new
+
 __all__ = ["copy_with_md5", "compute_md5", "has_same_bytes", "write_all"]
 
 CHUNK_SIZE = 2**20
@@ -29,10 +31,10 @@ def copy_with_md5(file: Path, destination: Path) -> tuple[str, int]:
 
     Args:
         file: The original. Its times are copied too.
-        destination: Path of the copy, which must not exist.
+        destination: Path of the copy, which must not exist. Only its owner can read it until its mode is set.
     """
     md5, length = hashlib.md5(usedforsecurity=False), 0
-    with file.open("rb", buffering=0) as source, destination.open("xb", buffering=0) as target:
+    with file.open("rb", buffering=0) as source, open_new(destination, 0o600) as target:
         piece = memoryview(bytearray(min(CHUNK_SIZE, os.fstat(source.fileno()).st_size + 1)))
         while count := source.readinto(piece):
             md5.update(piece[:count])

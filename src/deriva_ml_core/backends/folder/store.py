@@ -1,4 +1,7 @@
-"""Object store in a folder. Each object is stored once, under its digest, and is read-only."""
+"""Object store in a folder. Each object is stored once, under its digest, and is read-only.
+
+An object is never more readable than its original and the umask allow.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core._files.partial_download import open_partial_file
+from deriva_ml_core._files.permissions import create_folder, is_shared_with_group, object_mode
 from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.folder.digests import compute_md5, copy_with_md5, has_same_bytes, write_all
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["FolderStore", "fetch_object"]
 
 CHUNK_SIZE = 2**20
-READ_ONLY_MODE = 0o444
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 MAX_READ_ATTEMPTS = 3
 """Attempts to read a file that keeps changing, before it is copied as it is. Not a retry of a failed call."""
@@ -173,7 +176,7 @@ class FolderStore:
             if before.st_nlink > 1:
                 break
             note({"md5": md5, "length": before.st_size})
-            if not _try_make_read_only(file):
+            if not _try_make_read_only(file, before.st_mode):
                 break
             if _is_unchanged(before, file.lstat()):
                 try:
@@ -198,8 +201,9 @@ class FolderStore:
 
     def _copy(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
         with self._reserve_draft(note) as draft:
+            mode = file.stat().st_mode
             md5, length = copy_with_md5(file, draft)
-            draft.chmod(READ_ONLY_MODE)
+            draft.chmod(object_mode(mode))
             self._move_into_place(draft, md5)
         return md5, length
 
@@ -209,7 +213,7 @@ class FolderStore:
         # _files/atomic.py names it otherwise: the journal stores this name, and the next upload deletes the draft
         draft = self._objects / f"draft-{os.getpid()}-{os.urandom(8).hex()}"
         note({"draft": draft.name})
-        self._objects.mkdir(parents=True, exist_ok=True)
+        create_folder(self._objects, self._folder)
         try:
             yield draft
         finally:
@@ -219,10 +223,21 @@ class FolderStore:
         """Move a file to the path of its digest, or delete it if the store already has its bytes."""
         path = self._object_path(md5)
         if path.exists() and not self._is_damaged(path, file, md5):
+            _widen_mode(path, file.stat().st_mode)
             file.unlink()
         else:
-            _rename_creating_parent(file, path)
+            self._rename_creating_parent(file, path)
         self._unsynced.append(path)
+
+    def _rename_creating_parent(self, file: Path, path: Path) -> None:
+        """Rename a file, and create the target's folder if needed. In a shared store, it gets the folder's group."""
+        try:
+            file.rename(path)
+        except FileNotFoundError:
+            create_folder(path.parent, self._folder)
+            file.rename(path)
+        if is_shared_with_group(self._folder):
+            _set_group(path, self._folder)
 
     def _is_damaged(self, path: Path, file: Path, md5: str) -> bool:
         if path.samefile(file) or has_same_bytes(path, file):
@@ -288,13 +303,18 @@ def _file_mode(file: Path) -> int | None:
         return None
 
 
-def _rename_creating_parent(file: Path, path: Path) -> None:
-    """Rename a file, and create the target's folder if needed."""
-    try:
-        file.rename(path)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file.rename(path)
+def _widen_mode(path: Path, mode: int) -> None:
+    """Let those read an object who may read the equal file that is stored again."""
+    current = path.stat().st_mode & 0o777
+    if mode & 0o444 & ~current:
+        with suppress(PermissionError):  # another user's object
+            path.chmod(current | mode & 0o444)
+
+
+def _set_group(file: Path, folder: Path) -> None:
+    with suppress(PermissionError):  # another user's file, or a group that the user is not in
+        if (group := folder.stat().st_gid) != file.stat().st_gid:
+            os.chown(file, -1, group)
 
 
 def _digest_and_sync(file: Path) -> tuple[str, os.stat_result]:
@@ -307,9 +327,10 @@ def _digest_and_sync(file: Path) -> tuple[str, os.stat_result]:
     return md5, before
 
 
-def _try_make_read_only(file: Path) -> bool:
+def _try_make_read_only(file: Path, mode: int) -> bool:
+    """Remove the write bits of a file, and the read bits that the umask denies."""
     try:
-        file.chmod(READ_ONLY_MODE)
+        file.chmod(object_mode(mode))
     except PermissionError:  # another user's file in this user's folder
         return False
     return True
@@ -328,7 +349,7 @@ def _hardlink_and_digest(file: Path, draft: Path) -> tuple[str, int]:
     except OSError as error:  # another file system, a file system without links, or another user's file
         raise _HardlinkFailed from error
     md5, before = _digest_and_sync(draft)
-    if not _try_make_read_only(draft) or not _has_same_content(before, draft.lstat()):
+    if not _try_make_read_only(draft, before.st_mode) or not _has_same_content(before, draft.lstat()):
         raise _HardlinkFailed
     return md5, before.st_size
 
@@ -363,6 +384,7 @@ def fetch_object(path: Path, url: str, target: Path, *, length: int, md5: str) -
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with open_partial_file(target.parent, md5) as (part, name):
+        _restrict_mode(part, path.stat().st_mode)
         for restart in (False, True):
             if restart:
                 part.truncate(0)
@@ -372,6 +394,14 @@ def fetch_object(path: Path, url: str, target: Path, *, length: int, md5: str) -
                 return
         name.unlink()
     raise _damaged_object_error(url, path, actual, (md5, length))
+
+
+def _restrict_mode(part: FileIO, mode: int) -> None:
+    """Deny a copy to those who cannot read the object. Those who can read it may get write access by the umask."""
+    allowed = mode & 0o444 | (mode & 0o444) >> 1 | 0o600
+    current = os.fstat(part.fileno()).st_mode & 0o777
+    if current & ~allowed:
+        os.fchmod(part.fileno(), current & allowed)
 
 
 def _resume_copy(path: Path, part: FileIO) -> tuple[str, int]:

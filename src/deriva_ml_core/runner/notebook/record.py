@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, MLTable, MLVocab
@@ -193,7 +194,7 @@ def _command_environ(run: NotebookRun) -> dict[str, str]:
 def _scratch_folder(ml: DerivaML) -> Iterator[Path]:
     """Create a folder that only this user can read; it is deleted at the end, unless something was not recorded."""
     parent = ml.connection.folder / "notebooks"
-    parent.mkdir(parents=True, exist_ok=True)
+    create_folder(parent, ml.connection.folder)
     _remove_stale_folders(parent)
     folder = Path(tempfile.mkdtemp(dir=parent))
     owner = folder / OWNER_FILE
