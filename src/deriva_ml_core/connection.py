@@ -10,6 +10,7 @@ from threading import Lock
 import pluggy
 
 from deriva_ml_core.backend import Backend, Catalog, ObjectStore
+from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import PluginError, UnknownAddress, UnknownRID, UnknownTerm, WrongTable
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import plugin_manager
@@ -147,8 +148,12 @@ class Connection:
         return self.backend.folder
 
     def working_folder(self, rid: str) -> Path:
-        """Return the working folder of an execution on this machine."""
-        return (self.address.working_dir or self.folder) / "executions" / rid
+        """Return the working folder of an execution on this machine.
+
+        Raises:
+            InvalidRID: A catalog's row names an execution by a text that is not an RID, and may lead elsewhere.
+        """
+        return (self.address.working_dir or self.folder) / "executions" / check_rid(rid)
 
     def require_row(self, table: str, rid: str) -> dict[str, object]:
         """Return a row by its RID.

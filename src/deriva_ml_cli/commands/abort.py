@@ -70,11 +70,13 @@ def _stop_process(ml: DerivaML, rid: str, wait: float, *, kill: bool) -> None:
 
     state = load_local_state(ml.connection, rid)
     process = state.process if state else None
-    if state is not None and (process is None or state.start_time is None):
+    elsewhere = state.process_elsewhere if state else None
+    if state is not None and elsewhere is None and (process is None or state.start_time is None):
         return
     is_dead = process.is_dead() if process else None
     if process is None or is_dead is None:
-        where = f"process {process.pid} on {process.host}" if process else "another machine"
+        named = process or elsewhere
+        where = f"process {named.pid} on {named.host}" if named else "another machine"
         raise ExecutionRunning(
             f"Execution {rid} is run by {where}, which is not reachable from here: abort it there, or only record it "
             "with --only-record."

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from deriva_ml_core.analysis.run_files import load_curves, load_environment, load_execution_state, load_fits
+from deriva_ml_core.analysis.run_files import load_curves, load_environment, load_fits
 from deriva_ml_core.analysis.runs import ExecutionSummary, WorkflowSummary, lookup_table, summarize_executions
 from deriva_ml_core.assets.lookup import lookup_asset
 from deriva_ml_core.connection import Connection
@@ -16,7 +16,7 @@ from deriva_ml_core.datasets import DatasetVersion, lookup_dataset
 from deriva_ml_core.datasets.members import member_links
 from deriva_ml_core.definitions import MLTable, Role, split_rid
 from deriva_ml_core.execution.query import find_executions
-from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
+from deriva_ml_core.execution.recorded import RecordedExecution, load_execution_state, lookup_execution
 from deriva_ml_core.journal.state import ExecutionState
 from deriva_ml_core.models import Asset, DatasetSpec, MetricSummary, StatusUpdate
 from deriva_ml_core.schema import asset_execution_table_name
@@ -355,7 +355,7 @@ def describe(connection: Connection, rid: str) -> Description:
 def _describe_execution(connection: Connection, rid: str) -> ExecutionDescription:
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
-    state = load_execution_state(connection, rid, assets)
+    state = load_execution_state(connection, rid)
     (summary,) = summarize_executions(connection, [execution])
     return ExecutionDescription(
         summary=summary,
@@ -367,7 +367,7 @@ def _describe_execution(connection: Connection, rid: str) -> ExecutionDescriptio
         input_assets=tuple(asset for asset in assets if asset.role == Role.input),
         outputs=tuple(asset for asset in assets if asset.role != Role.input),
         output_datasets=tuple(execution.list_output_datasets()),
-        unsent=tuple(file.asset.filename for file in state.pending_files() if not file.asset.record),
+        unsent=state.unsent_filenames(),
         parents=summarize_executions(connection, execution.list_parent_executions()),
         children=summarize_executions(connection, execution.list_nested_executions()),
         environment=_describe_environment(load_environment(connection, execution, assets), state),
@@ -388,9 +388,10 @@ def _describe_input_datasets(connection: Connection, execution: RecordedExecutio
 def _describe_environment(snapshot: Mapping[str, Any], state: ExecutionState) -> RunEnvironment:
     environment, source = snapshot.get("environment") or {}, snapshot.get("source") or {}
     repository = snapshot.get("repository") or {}
+    process = state.process or state.process_elsewhere
     return RunEnvironment(
-        host=environment.get("hostname") or (state.process.host if state.process else None),
-        process=state.process.pid if state.process else environment.get("pid"),
+        host=environment.get("hostname") or (process.host if process else None),
+        process=process.pid if process else environment.get("pid"),
         python=(environment.get("python") or {}).get("version"),
         platform=environment.get("platform"),
         gpus=tuple(environment.get("gpus") or ()),

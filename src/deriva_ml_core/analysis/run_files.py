@@ -1,4 +1,4 @@
-"""Files that describe a run: its journal, configuration, environment snapshot and metrics.
+"""Files that describe a run: its configuration, environment snapshot and metrics.
 
 Each is read from the working folder on this machine if it is there, since that copy is newer than the uploaded one.
 """
@@ -15,9 +15,7 @@ from typing import Any
 from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLAsset
-from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, load_local_state
-from deriva_ml_core.journal.journal import load_state
-from deriva_ml_core.journal.state import ExecutionState
+from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import Asset
 from deriva_ml_core.training.files import TRAINING_SUMMARY_FILE
 from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricCurve, read_curves
@@ -27,7 +25,6 @@ __all__ = [
     "load_configuration",
     "load_curves",
     "load_environment",
-    "load_execution_state",
     "load_fits",
     "safe_file_name",
 ]
@@ -37,14 +34,6 @@ CONFIGURATION_FILE = "configuration.json"
 
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 """Largest file, in bytes, that is downloaded only to be shown."""
-
-
-def load_execution_state(connection: Connection, rid: str, assets: Sequence[Asset]) -> ExecutionState:
-    """Return what an execution's journal reduces to; an empty state if there is no journal."""
-    if (state := load_local_state(connection, rid)) is not None:
-        return state
-    with fetch_metadata_file(connection, assets, JOURNAL_FILENAME) as file:
-        return load_state(file) if file else ExecutionState()
 
 
 def load_configuration(

@@ -238,9 +238,10 @@ def effective_status(state: ExecutionState | None) -> tuple[Status, str] | None:
     """Return the last status and message of a journal; Aborted or Failed if its process has died.
 
     Returns:
-        None if the journal has no status: there is no journal, or the execution is just being created.
+        None if the journal has no status of its own: there is no journal, the execution is just being created, or all
+        statuses were downloaded from the catalog, whose row may be newer.
     """
-    if state is None:
+    if state is None or (state.is_restored and not state.has_local_statuses):
         return None
     if _has_dead_process(state):
         assert state.process is not None

@@ -156,7 +156,7 @@ def _collect_contents(execution: ExecutionView, state: ExecutionState, reader: _
         workflow = reader.read(lambda: catalog.select(MLTable.workflow, {"RID": rid}), [])
     datasets = reader.read(execution.list_input_datasets, list(state.datasets.values()))
     assets = reader.read(execution.list_assets, None)
-    metadata_rids = {file.rid for file in state.files.values() if file.asset.record}
+    metadata_rids = state.own_record_rids()
     inputs = [f"Dataset {spec.rid}{f', version {spec.version}' if spec.version else ''}" for spec in datasets]
     if assets is None:  # fall back to the journal
         inputs += state.assets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._deprecation import deprecated_attributes
+from deriva_ml_core._files.json_lines import complete_lines
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.assets.lookup import list_execution_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import list_input_datasets
-from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row
+from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_from_row
 from deriva_ml_core.errors import ExecutionCycle
 from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.row_sync import list_metrics
+from deriva_ml_core.journal.downloaded import DownloadedJournal, read_downloaded_journal
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSummary, StatusUpdate, UploadOptions
@@ -28,7 +31,8 @@ __all__ = [
     "JOURNAL_FILENAME",
     "RecordedExecution",
     "download_journal",
-    "download_state",
+    "list_journal_copies",
+    "load_execution_state",
     "load_local_state",
     "lookup_execution",
 ]
@@ -214,10 +218,7 @@ class RecordedExecution:
         return self._connection.catalog.select(table, where)
 
     def _load_state(self) -> ExecutionState:
-        state = load_local_state(self._connection, self.execution_rid)
-        if state is None:
-            state = download_state(self._connection, self.execution_rid)
-        return state or ExecutionState()
+        return load_execution_state(self._connection, self.execution_rid)
 
     def _current_status(self) -> tuple[Status, str]:
         """Status and message of the row; of the local journal if the row's status is not terminal."""
@@ -249,28 +250,40 @@ def load_local_state(connection: Connection, rid: RID) -> ExecutionState | None:
     return load_state(path) if path.is_file() else None
 
 
-def download_state(connection: Connection, rid: RID) -> ExecutionState | None:
-    """Load the state from the newest copy of the journal in the catalog; None if there is none."""
+def load_execution_state(connection: Connection, rid: RID) -> ExecutionState:
+    """Load the state from the journal on this machine, else from its copy in the catalog, which names no files."""
+    if (state := load_local_state(connection, rid)) is not None:
+        return state
+    journal = download_journal(connection, rid)
+    return journal.state if journal is not None else ExecutionState()
+
+
+def download_journal(connection: Connection, rid: RID) -> DownloadedJournal | None:
+    """Download the newest copy of an execution's journal; return None if there is none."""
+    return next((journal for _, journal in list_journal_copies(connection, rid)), None)
+
+
+def list_journal_copies(connection: Connection, rid: RID) -> Iterator[tuple[RID, DownloadedJournal]]:
+    """Yield the copies of an execution's journal in the catalog with the RIDs of their rows, newest first.
+
+    An input, or another output of the same name, is no copy: the journal of an execution names it in its first event.
+    """
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / JOURNAL_FILENAME
-        return load_state(path) if download_journal(connection, rid, path) else None
-
-
-def download_journal(connection: Connection, rid: RID, target: Path) -> bool:
-    """Download the newest copy of an execution's journal; return False if there is none."""
-    catalog = connection.catalog
-    links = catalog.select(asset_execution_table_name("Execution_Metadata"), {"Execution": rid})
+    catalog, table = connection.catalog, MLAsset.execution_metadata.value
+    links = catalog.select(asset_execution_table_name(table), {"Execution": rid, "Asset_Role": Role.output})
     if not links:
-        return False
-    where = {"RID": [link["Execution_Metadata"] for link in links], "Filename": JOURNAL_FILENAME}
-    rows = catalog.select("Execution_Metadata", where, order=("RCT",), descending=True, limit=1)
-    for row in rows:
-        RetryingStore(connection.store).get(
-            row["URL"], target, length=row["Length"], md5=row["MD5"], options=UploadOptions()
-        )
-    return bool(rows)
+        return
+    where = {"RID": [link[table] for link in links], "Filename": JOURNAL_FILENAME}
+    for row in catalog.select(table, where, order=("RCT", "RID"), descending=True):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / JOURNAL_FILENAME
+            RetryingStore(connection.store).get(
+                row["URL"], path, length=row["Length"], md5=row["MD5"], options=UploadOptions()
+            )
+            journal = read_downloaded_journal(complete_lines(path.read_bytes()), rid)
+        if journal is not None:
+            yield row["RID"], journal
 
 
 def nest_execution(

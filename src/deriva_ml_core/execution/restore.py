@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,25 @@ from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, download_journal
 from deriva_ml_core.execution.row_sync import RowSync
 from deriva_ml_core.execution.run_lock import check_not_running
+from deriva_ml_core.journal.downloaded import DownloadedJournal
 from deriva_ml_core.journal.journal import Journal
-from deriva_ml_core.journal.state import CreationStarted, Event, InputRecorded, Restored, StatusSet, Stopped, utc_now
+from deriva_ml_core.journal.state import (
+    CreationStarted,
+    ExecutionState,
+    InputRecorded,
+    Restored,
+    StatusSet,
+    Stopped,
+    utc_now,
+)
 from deriva_ml_core.models import StatusUpdate
 
 __all__ = ["restore_execution", "resume_execution"]
 
 log = logging.getLogger(__name__)
+
+MAX_LISTED_NAMES = 10
+"""Maximum number of files that a warning names."""
 
 
 def resume_execution(connection: Connection, rid: RID) -> Execution:
@@ -45,12 +58,13 @@ def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
         _rebuild_journal(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL_FILENAME)
     final_update = _abort_if_dead(journal, row)
-    row_sync = RowSync(connection, journal, rid)
-    if journal.state.statuses and not _is_row_current(journal, row):
-        row_sync.write()
-        row = connection.require_row(MLTable.execution, rid)
-    if journal.state.metrics:
-        row_sync.write_metrics()
+    if journal.state.has_local_statuses:  # the catalog needs nothing that was downloaded from it
+        row_sync = RowSync(connection, journal, rid)
+        if not _is_row_current(journal, row):
+            row_sync.write()
+            row = connection.require_row(MLTable.execution, rid)
+        if journal.state.metrics:
+            row_sync.write_metrics()
     execution = Execution(connection, row, folder, restored=True, resumed=resumed)
     if final_update is not None:
         execution._notify_status(final_update)
@@ -58,8 +72,7 @@ def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
 
 
 def _is_row_current(journal: Journal, row: dict[str, Any]) -> bool:
-    last = journal.state.statuses[-1]
-    return (row["Status"], row["Status_Detail"] or "") == (last.status, last.error or last.message)
+    return (row["Status"], row["Status_Detail"] or "") == _status_text(journal.state.statuses[-1])
 
 
 def _abort_if_dead(journal: Journal, row: dict[str, Any]) -> StatusUpdate | None:
@@ -82,37 +95,58 @@ def _abort_if_dead(journal: Journal, row: dict[str, Any]) -> StatusUpdate | None
 
 
 def _rebuild_journal(connection: Connection, recorded: RecordedExecution, folder: Path) -> None:
-    """Rebuild the journal of an execution whose working folder is lost or on another machine."""
+    """Rebuild the journal of an execution whose working folder is lost or on another machine.
+
+    What the catalog has of it is data: statuses, inputs and times. It names no files and no process of this machine.
+    """
     rid = recorded.execution_rid
-    if download_journal(connection, rid, folder / JOURNAL_FILENAME):
-        journal = Journal(folder / JOURNAL_FILENAME)
-        creation, process = journal.state.creation, journal.state.process
-        host = process.host if process else "another machine"
-        source = f"{host}:{creation.folder if creation else 'its working folder'}"
-        journal.append(Restored(source=source))
-    else:
-        source = _recorded_location(connection, rid)
-        Journal(folder / JOURNAL_FILENAME).append(*_events_from_catalog(recorded, source))
+    journal = download_journal(connection, rid) or _journal_from_catalog(connection, recorded)
+    *events, restored = journal.events
+    state = journal.state
+    if not state.statuses or _status_text(state.statuses[-1]) != (recorded.status, recorded.status_detail):
+        # the row is newer: the run was resumed on another machine, or was corrected
+        events.append(_status_from_row(recorded, state))
+    Journal(folder / JOURNAL_FILENAME).append(*events, restored)
     log.warning(
-        "Execution %s was restored from the catalog. Files that were staged and not uploaded may still be in %s.",
+        "Execution %s was restored from the catalog. %s may still be in %s.",
         rid,
-        source,
+        f"Files that are not uploaded ({_format_names(journal.unsent)})"
+        if journal.unsent
+        else "Files that were staged and not uploaded",
+        journal.source,
     )
 
 
-def _events_from_catalog(recorded: RecordedExecution, source: str) -> list[Event]:
-    update = StatusUpdate(
-        status=Status(recorded.status), message=recorded.status_detail, time=recorded.created or utc_now()
+def _format_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_LISTED_NAMES]) + (", …" if len(names) > MAX_LISTED_NAMES else "")
+
+
+def _status_text(update: StatusUpdate) -> tuple[Status, str]:
+    return update.status, update.error or update.message
+
+
+def _status_from_row(recorded: RecordedExecution, state: ExecutionState) -> StatusSet:
+    previous = state.statuses[-1].status if state.statuses else None
+    time = max([recorded.created or utc_now(), *(update.time for update in state.statuses[-1:])])
+    return StatusSet(
+        update=StatusUpdate(
+            status=recorded.status, message=recorded.status_detail, time=time, previous=previous or recorded.status
+        )
     )
-    return [
+
+
+def _journal_from_catalog(connection: Connection, recorded: RecordedExecution) -> DownloadedJournal:
+    """Return what the catalog's rows have of an execution without a journal."""
+    source = _recorded_location(connection, recorded.execution_rid)
+    events = (
         CreationStarted(
             rid=recorded.execution_rid, description=recorded.description, workflow_rid=recorded.workflow_rid
         ),
-        Restored(source=source),
         *(InputRecorded(dataset=spec) for spec in recorded.list_input_datasets()),
         *(InputRecorded(asset=asset.rid) for asset in recorded.list_assets(Role.input)),
-        StatusSet(update=update),
-    ]
+        Restored(source=source),
+    )
+    return DownloadedJournal(events, (), source)
 
 
 def _recorded_location(connection: Connection, rid: RID) -> str:

@@ -18,10 +18,12 @@ log = logging.getLogger(__name__)
 
 def check_not_running(state: ExecutionState, execution: RID) -> None:
     """Raise `ExecutionRunning` if the process that runs the execution is alive; warn if that cannot be determined."""
-    if state.process is None or state.start_time is None or state.status.is_terminal:
+    identity = state.process or state.process_elsewhere
+    if identity is None or state.start_time is None or state.status.is_terminal:
         return
-    process = f"process {state.process.pid} on {state.process.host}"
-    match state.process.is_dead():
+    process = f"process {identity.pid} on {identity.host}"
+    # of a process that a downloaded journal names, only the text is used
+    match state.process.is_dead() if state.process is not None else None:
         case False:
             raise ExecutionRunning(
                 f"Execution {execution} is running in {process}: wait for its end, or end that process, "

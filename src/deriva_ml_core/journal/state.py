@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from deriva_ml_core.definitions import RID, Status
+from deriva_ml_core.definitions import RID, MLAsset, Status
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.metric_modes import update_summaries
 from deriva_ml_core.models import DatasetSpec, MetricSummary, StagedAsset, StatusUpdate, StoredObject
@@ -76,6 +76,14 @@ class FileState:
     added_types: tuple[str, ...] = ()
     """Types added after its registration."""
 
+    @property
+    def is_own_record(self) -> bool:
+        """Whether it describes the run: a metadata file, or a training file in the top of the working folder."""
+        asset = self.asset
+        folders = asset.path.parents  # <working folder>/outputs/<table>/<name>
+        is_in_working_folder = asset.original is not None and len(folders) > 2 and asset.original.parent == folders[2]
+        return asset.record or (asset.table == MLAsset.execution_metadata and is_in_working_folder)
+
 
 JOURNAL_FILENAME = "journal.jsonl"
 """File name of the journal in the working folder and of its copy in the catalog."""
@@ -93,9 +101,13 @@ class ExecutionState:
     creation: CreationStarted | None = None
     is_created: bool = False
     is_restored: bool = False
+    restored_statuses: int = 0
+    """Number of the statuses that were downloaded from the catalog."""
     datasets: dict[tuple[RID, str | None], DatasetSpec] = field(default_factory=dict)
     assets: dict[RID, None] = field(default_factory=dict)
     process: ProcessIdentity | None = None
+    process_elsewhere: ProcessIdentity | None = None
+    """The process that a downloaded journal names, only to be shown."""
     start_time: datetime | None = None
     stop_time: datetime | None = None
     running_since: datetime | None = None
@@ -114,6 +126,10 @@ class ExecutionState:
     """Keys of files with added types that the catalog may not have yet."""
     is_journal_copy_outdated: bool = False
     """Whether files were recorded that the stored copy of this journal does not contain."""
+    unsent_elsewhere: tuple[str, ...] = ()
+    """Names of the files that a downloaded journal lists as not uploaded."""
+    records_elsewhere: tuple[RID, ...] = ()
+    """RIDs of the files that describe the run, as a downloaded journal lists them."""
 
     @property
     def status(self) -> Status:
@@ -124,6 +140,20 @@ class ExecutionState:
         """Return the registered files that are not uploaded or not recorded yet, in order of registration."""
         return [self.files[key] for key in list(self.pending_keys)]  # a copy, since other threads add keys
 
+    @property
+    def has_local_statuses(self) -> bool:
+        """Whether a status was set on this machine, not only downloaded from the catalog."""
+        return len(self.statuses) > self.restored_statuses
+
+    def unsent_filenames(self) -> tuple[str, ...]:
+        """Return the names of the user's files that are not uploaded, here or where the run was before."""
+        return (*self.unsent_elsewhere, *(f.asset.filename for f in self.pending_files() if not f.asset.record))
+
+    def own_record_rids(self) -> dict[RID, None]:
+        """Return the RIDs of the uploaded files that describe the run, such as its configuration, oldest first."""
+        rids = [file.rid for file in list(self.files.values()) if file.rid is not None and file.is_own_record]
+        return dict.fromkeys((*self.records_elsewhere, *rids))
+
     def find_latest_file(self, table: str, filename: str, *, record: bool = False) -> FileState | None:
         """Return the file last registered under a name; None if there is none."""
         key = self.latest_keys.get((table, filename, record))
@@ -131,7 +161,11 @@ class ExecutionState:
 
 
 class Event(BaseModel):
-    """One line of a journal; unknown fields of newer versions are ignored."""
+    """One line of a journal; unknown fields of newer versions are ignored.
+
+    An event that names a file is skipped if the state does not have the file: its registration was downloaded or its
+    line is damaged.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
@@ -165,13 +199,29 @@ class Created(Event):
 
 
 class Restored(Event):
-    """The journal was rebuilt from the catalog, on another machine or after the folder was lost."""
+    """The journal was rebuilt from the catalog, on another machine or after the folder was lost.
+
+    The events before it were downloaded. They yield statuses, inputs and times, but no files and no process.
+
+    Args:
+        source: Host and folder of the run before, for messages.
+        unsent: Names of the registered files that were not uploaded there.
+        records: RIDs of the uploaded files that describe the run.
+    """
 
     event: Literal["restored"] = "restored"
     source: str
+    unsent: tuple[str, ...] | None = None
+    records: tuple[RID, ...] | None = None
 
     def apply(self, state: ExecutionState) -> None:
         state.is_restored = True
+        state.restored_statuses = len(state.statuses)
+        state.unsent_elsewhere = state.unsent_filenames() if self.unsent is None else self.unsent
+        state.records_elsewhere = tuple(dict.fromkeys((*state.own_record_rids(), *(self.records or ()))))
+        state.files, state.latest_keys, state.pending_keys, state.unlinked_keys = {}, {}, {}, {}
+        state.is_journal_copy_outdated = False
+        state.process_elsewhere, state.process = state.process or state.process_elsewhere, None
 
 
 class InputRecorded(Event):
@@ -277,7 +327,8 @@ class MarkedImmutable(Event):
     file_time: FileStamp
 
     def apply(self, state: ExecutionState) -> None:
-        state.files[self.key].immutable_stamp = self.file_time
+        if (file := state.files.get(self.key)) is not None:
+            file.immutable_stamp = self.file_time
 
 
 class TypesAdded(Event):
@@ -288,7 +339,8 @@ class TypesAdded(Event):
     types: tuple[str, ...]
 
     def apply(self, state: ExecutionState) -> None:
-        file = state.files[self.key]
+        if (file := state.files.get(self.key)) is None:
+            return
         added = tuple(name for name in self.types if name not in file.asset.asset_types)
         file.asset = file.asset.model_copy(update={"asset_types": (*file.asset.asset_types, *added)})
         file.added_types += added
@@ -303,7 +355,8 @@ class TypesRemoved(Event):
     types: tuple[str, ...]
 
     def apply(self, state: ExecutionState) -> None:
-        file = state.files[self.key]
+        if (file := state.files.get(self.key)) is None:
+            return
         remaining = tuple(name for name in file.asset.asset_types if name not in self.types)
         file.asset = file.asset.model_copy(update={"asset_types": remaining})
         file.added_types = tuple(name for name in file.added_types if name not in self.types)
@@ -317,7 +370,8 @@ class TypesLinked(Event):
 
     def apply(self, state: ExecutionState) -> None:
         for key, types in self.types.items():
-            if state.files[key].added_types == types:  # more may have been added meanwhile
+            file = state.files.get(key)
+            if file is not None and file.added_types == types:  # more may have been added meanwhile
                 state.unlinked_keys.pop(key, None)
 
 
@@ -329,7 +383,8 @@ class TransferNoted(Event):
     note: JsonValue
 
     def apply(self, state: ExecutionState) -> None:
-        state.files[self.key].transfer_note = self.note
+        if (file := state.files.get(self.key)) is not None:
+            file.transfer_note = self.note
 
 
 class Stored(Event):
@@ -341,7 +396,8 @@ class Stored(Event):
     file_time: FileStamp | None = None
 
     def apply(self, state: ExecutionState) -> None:
-        file = state.files[self.key]
+        if (file := state.files.get(self.key)) is None:
+            return
         file.stored, file.stored_stamp = self.object, self.file_time
         if file.asset.record and file.asset.filename == JOURNAL_FILENAME:
             state.is_journal_copy_outdated = False
@@ -354,10 +410,11 @@ class Recorded(Event):
     rids: dict[str, RID]
 
     def apply(self, state: ExecutionState) -> None:
-        for key, rid in self.rids.items():
-            state.files[key].rid = rid
+        recorded = {key: file for key in self.rids if (file := state.files.get(key)) is not None}
+        for key, file in recorded.items():
+            file.rid = self.rids[key]
             state.pending_keys.pop(key, None)
-        if any(not state.files[key].asset.record for key in self.rids):
+        if any(not file.asset.record for file in recorded.values()):
             state.is_journal_copy_outdated = True
 
 
@@ -368,6 +425,8 @@ class Forgotten(Event):
     key: str
 
     def apply(self, state: ExecutionState) -> None:
-        state.files[self.key].is_forgotten = True
+        if (file := state.files.get(self.key)) is None:
+            return
+        file.is_forgotten = True
         state.pending_keys.pop(self.key, None)
         state.unlinked_keys.pop(self.key, None)

@@ -7,7 +7,7 @@ import json
 import platform
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,18 +18,14 @@ from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, RID_PATTERN, Status
 from deriva_ml_core.execution.recorded import download_journal
+from deriva_ml_core.journal.downloaded import PORTABLE_EVENTS
 from deriva_ml_core.journal.events import parse_event
 from deriva_ml_core.journal.state import (
     JOURNAL_FILENAME,
-    Created,
     CreationStarted,
     Event,
     InputRecorded,
-    ProcessAttached,
-    RankFailed,
     Restored,
-    Resumed,
-    Started,
     StatusSet,
     Stopped,
 )
@@ -119,10 +115,6 @@ def _is_rid(text: object) -> bool:
     return isinstance(text, str) and re.fullmatch(RID_PATTERN, text) is not None
 
 
-PORTABLE_EVENTS = (Created, Restored, ProcessAttached, Started, Resumed, RankFailed, Stopped, StatusSet)
-"""Events that are the same in every catalog."""
-
-
 def rewrite_journal(
     source: Connection, rid: RID, copies: Mapping[RID, RID], status: Status, detail: str
 ) -> bytes | None:
@@ -138,8 +130,7 @@ def rewrite_journal(
     Returns:
         The journal's bytes, or None if the execution has no journal.
     """
-    lines = _read_journal_lines(source, rid)
-    events = [rewritten for line in lines if (rewritten := _rewrite_event(parse_event(line), copies)) is not None]
+    events = [rewritten for event in _read_journal(source, rid) if (rewritten := _rewrite_event(event, copies))]
     if not events:
         return None
     time = max(event.time for event in events)
@@ -156,16 +147,17 @@ def _final_status_event(last: StatusUpdate | None, status: Status, detail: str, 
     return StatusSet(time=time, update=StatusUpdate(**fields))
 
 
-def _read_journal_lines(source: Connection, rid: RID) -> list[bytes]:
+def _read_journal(source: Connection, rid: RID) -> Iterable[Event | None]:
     local = source.working_folder(rid) / JOURNAL_FILENAME
     if local.is_file():
-        return local.read_bytes().split(b"\n")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / JOURNAL_FILENAME
-        return path.read_bytes().split(b"\n") if download_journal(source, rid, path) else []
+        return map(parse_event, local.read_bytes().split(b"\n"))
+    journal = download_journal(source, rid)
+    return journal.events[:-1] if journal is not None else ()  # without the note that it was downloaded
 
 
 def _rewrite_event(event: Event | None, copies: Mapping[RID, RID]) -> Event | None:
+    if isinstance(event, Restored) and event.records:
+        return event.model_copy(update={"records": tuple(copies[rid] for rid in event.records if rid in copies)})
     if isinstance(event, PORTABLE_EVENTS):
         return event
     if isinstance(event, CreationStarted) and event.rid in copies:
