@@ -7,7 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deriva_ml_core._text import parse_duration
-from deriva_ml_core.analysis.run_files import load_configuration, load_curves, load_environment, load_fits
+from deriva_ml_core.analysis.run_files import (
+    PATCH_FILE,
+    load_configuration,
+    load_curves,
+    load_environment,
+    load_fits,
+    select_metadata_assets,
+)
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import Role
 from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
@@ -128,7 +135,7 @@ def _code_section(
 ) -> dict[str, Any]:
     source, repository = snapshot.get("source") or {}, snapshot.get("repository") or {}
     workflow = lookup_workflow(connection, execution.workflow_rid) if execution.workflow_rid else None
-    patches = [asset.md5 for asset in assets if asset.filename == "uncommitted.patch"]
+    patches = [asset.md5 for asset in select_metadata_assets(execution, assets, PATCH_FILE)]
     return {
         "workflow": f"{workflow.rid} {workflow.name} ({workflow.workflow_type})" if workflow else None,
         "url": source.get("url") or (workflow.url if workflow else None),

@@ -15,6 +15,7 @@ from typing import Any
 
 from deriva_ml_core.analysis.compare import Difference, environment_sections, find_differences
 from deriva_ml_core.analysis.run_files import (
+    PATCH_FILE,
     fetch_metadata_file,
     load_configuration,
     load_environment,
@@ -25,7 +26,7 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import lookup_dataset
 from deriva_ml_core.definitions import MLAsset, Role
 from deriva_ml_core.errors import FileConflict, NotReproducible
-from deriva_ml_core.execution.recorded import lookup_execution
+from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.git import checkout_commit
 from deriva_ml_core.models import Asset
 from deriva_ml_core.plugins.manager import collect
@@ -38,7 +39,6 @@ COMPUTE_VARIABLES = re.compile(
 )
 """The environment variables that change what a run computes on any machine."""
 
-PATCH_FILE = "uncommitted.patch"
 REDACTED_PREFIX = "[redacted:"
 MACHINE_SPECIFIC_NAMES = ("command", "hostname", "user", "working directory", "python's folder")
 
@@ -144,7 +144,7 @@ def reproduce_execution(
     if folder.exists():
         raise FileConflict(f"{folder} already exists; choose another folder (--into).")
     folder.mkdir(parents=True)
-    patch = _read_patch(connection, assets, execution.working_dir)
+    patch = _read_patch(connection, execution, assets)
     root = Path(str(recorded_repository.get("root")))
     try:
         source = checkout_commit(
@@ -200,8 +200,9 @@ def _suggest_container_command(snapshot: Mapping[str, Any]) -> str:
     )
 
 
-def _read_patch(connection: Connection, assets: list[Asset], folder: Path) -> bytes:
-    with fetch_metadata_file(connection, assets, PATCH_FILE, local_path=folder / "records" / PATCH_FILE) as file:
+def _read_patch(connection: Connection, execution: RecordedExecution, assets: list[Asset]) -> bytes:
+    local_path = execution.working_dir / "records" / PATCH_FILE
+    with fetch_metadata_file(connection, execution, assets, PATCH_FILE, local_path=local_path) as file:
         return file.read_bytes() if file else b""
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import MLAsset
+from deriva_ml_core.definitions import MLAsset, Role
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import Asset
 from deriva_ml_core.training.files import TRAINING_SUMMARY_FILE
@@ -27,10 +27,16 @@ __all__ = [
     "load_environment",
     "load_fits",
     "safe_file_name",
+    "select_metadata_assets",
 ]
 
 ENVIRONMENT_SNAPSHOT_PREFIX = "environment_snapshot_"
+ENVIRONMENT_SNAPSHOT_TYPES = ("Runtime_Env",)
 CONFIGURATION_FILE = "configuration.json"
+PATCH_FILE = "uncommitted.patch"
+CONFIGURATION_TYPES = ("Deriva_Config", "Execution_Config")
+TRAINING_SUMMARY_TYPES = ("Execution_Config",)
+METRICS_TYPES = ("Metrics_File",)
 
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 """Largest file, in bytes, that is downloaded only to be shown."""
@@ -41,7 +47,9 @@ def load_configuration(
 ) -> Mapping[str, Any]:
     """Return the content of an execution's ``configuration.json``; empty if there is none."""
     local_path = execution.working_dir / "records" / CONFIGURATION_FILE
-    with fetch_metadata_file(connection, assets, CONFIGURATION_FILE, local_path=local_path) as file:
+    with fetch_metadata_file(
+        connection, execution, assets, CONFIGURATION_FILE, CONFIGURATION_TYPES, local_path=local_path
+    ) as file:
         return _read_json_object(file)
 
 
@@ -51,7 +59,13 @@ def load_environment(
     """Return the content of an execution's newest environment snapshot; empty if there is none."""
     local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
     with fetch_metadata_file(
-        connection, assets, ENVIRONMENT_SNAPSHOT_PREFIX, local_path=local[-1] if local else None, is_prefix=True
+        connection,
+        execution,
+        assets,
+        ENVIRONMENT_SNAPSHOT_PREFIX,
+        ENVIRONMENT_SNAPSHOT_TYPES,
+        local_path=local[-1] if local else None,
+        is_prefix=True,
     ) as file:
         return _read_json_object(file)
 
@@ -59,7 +73,9 @@ def load_environment(
 def load_fits(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[Mapping[str, Any]]:
     """Return the fits in an execution's training summary."""
     local_path = execution.working_dir / TRAINING_SUMMARY_FILE
-    with fetch_metadata_file(connection, assets, TRAINING_SUMMARY_FILE, local_path=local_path) as file:
+    with fetch_metadata_file(
+        connection, execution, assets, TRAINING_SUMMARY_FILE, TRAINING_SUMMARY_TYPES, local_path=local_path
+    ) as file:
         fits = _read_json_object(file).get("fits")
     return [fit for fit in fits if isinstance(fit, dict)] if isinstance(fits, list) else []
 
@@ -67,15 +83,17 @@ def load_fits(connection: Connection, execution: RecordedExecution, assets: Sequ
 def load_curves(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[MetricCurve]:
     """Return the curves of an execution's metrics."""
     local_path = execution.working_dir / METRICS_FILE
-    with fetch_metadata_file(connection, assets, METRICS_FILE, local_path=local_path) as file:
+    with fetch_metadata_file(connection, execution, assets, METRICS_FILE, METRICS_TYPES, local_path=local_path) as file:
         return read_curves(file, {metric.name: metric.larger_is_better for metric in execution.list_metrics()})
 
 
 @contextmanager
 def fetch_metadata_file(
     connection: Connection,
+    execution: RecordedExecution,
     assets: Sequence[Asset],
     name: str,
+    types: Collection[str] = (),
     *,
     local_path: Path | None = None,
     is_prefix: bool = False,
@@ -84,8 +102,10 @@ def fetch_metadata_file(
 
     Args:
         connection: The catalog.
+        execution: The execution.
         assets: The execution's assets.
         name: The file's name.
+        types: The asset types of the file, see `select_metadata_assets`.
         local_path: The file in the working folder; used if it exists.
         is_prefix: Whether `name` is only the beginning of the file's name.
 
@@ -95,17 +115,52 @@ def fetch_metadata_file(
     if local_path is not None and local_path.is_file():
         yield local_path
         return
-    matching = [
-        asset
-        for asset in assets
-        if asset.table == MLAsset.execution_metadata
-        and (asset.filename.startswith(name) if is_prefix else asset.filename == name)
-    ]
+    matching = select_metadata_assets(execution, assets, name, types, is_prefix=is_prefix)
     if not matching or matching[-1].length > MAX_DOWNLOAD_BYTES:
         yield None
         return
     with tempfile.TemporaryDirectory() as folder:
         yield download_asset(connection, matching[-1], Path(folder))
+
+
+def select_metadata_assets(
+    execution: RecordedExecution,
+    assets: Sequence[Asset],
+    name: str,
+    types: Collection[str] = (),
+    *,
+    is_prefix: bool = False,
+) -> list[Asset]:
+    """Return the copies of one of the files that describe an execution, the newest last.
+
+    A name alone does not identify such a file: an input, or another output, can have the same name. The file is an
+    output with one of its asset types. If that leaves a choice, the journal lists the files that the run itself wrote.
+
+    Args:
+        execution: The execution.
+        assets: The execution's assets.
+        name: The file's name.
+        types: The asset types that only files of this kind have; empty if there are none. A catalog that lacks them has
+            the type Execution_Metadata instead.
+        is_prefix: Whether `name` is only the beginning of the file's name.
+    """
+    table = MLAsset.execution_metadata
+    named = [
+        asset
+        for asset in assets
+        if asset.table == table
+        and asset.role == Role.output
+        and (asset.filename.startswith(name) if is_prefix else asset.filename == name)
+    ]
+    typed = [asset for asset in named if not asset.asset_types or {table, *types}.intersection(asset.asset_types)]
+    specific = [asset for asset in typed if set(types).intersection(asset.asset_types)]
+    if not typed or len(specific) == 1:
+        return specific
+    order = {rid: number for number, rid in enumerate(execution._load_state().own_record_rids())}
+    if not order:  # no journal, or one that lists no files
+        return specific or typed
+    own = [asset for asset in typed if asset.rid in order]
+    return sorted(own, key=lambda asset: order[asset.rid]) or specific
 
 
 def safe_file_name(asset: Asset) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from deriva_ml_core._text import format_duration, format_size
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_traits
+from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_traits
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, FileState
 from deriva_ml_core.models import Asset, DatasetSpec, UploadOptions
 
@@ -171,13 +171,17 @@ def _collect_contents(execution: ExecutionView, state: ExecutionState, reader: _
             f"{_truncate(asset.filename)} ({asset.table} {asset.rid})" for asset in assets if asset.role == Role.input
         ]
         outputs = [asset for asset in assets if asset.role != Role.input]
-        metadata = [asset for asset in outputs if asset.rid in metadata_rids or asset.filename == JOURNAL_FILENAME]
+        metadata = [asset for asset in outputs if asset.rid in metadata_rids or _is_journal(asset)]
         uploaded = [_file_from_asset(asset) for asset in outputs if asset not in metadata]
         metadata_files = [asset.filename for asset in metadata]
     pending = [_file_from_state(file) for file in state.pending_files() if not file.asset.record]
     uploaded.sort(key=lambda file: PRIORITY_TYPES.isdisjoint(file.types))
     image = _load_curves_image(execution, state, [] if assets is None else assets)
     return _Contents(inputs, [*pending, *uploaded], list(dict.fromkeys(metadata_files)), image, dict(*workflow))
+
+
+def _is_journal(asset: Asset) -> bool:
+    return (asset.table, asset.filename) == (MLAsset.execution_metadata, JOURNAL_FILENAME)
 
 
 def _file_from_asset(asset: Asset) -> _File:
@@ -197,11 +201,16 @@ def _file_from_state(file: FileState) -> _File:
 
 def _load_curves_image(execution: ExecutionView, state: ExecutionState, assets: Sequence[Asset]) -> bytes:
     """Return the newest curves: staged, in the working folder, or in the store; empty if none can be shown."""
-    staged = [file.asset.path for file in state.pending_files() if file.asset.filename == CURVES_FILE]
+    staged = [
+        file.asset.path
+        for file in state.pending_files()
+        if (file.asset.table, file.asset.filename) == (MLAsset.execution_metadata, CURVES_FILE)
+    ]
     for file in (*reversed(staged), execution.working_dir / CURVES_FILE):
         if content := _read_png(file):
             return content
-    stored = [asset for asset in assets if CURVES_TYPE in asset.asset_types or asset.filename == CURVES_FILE]
+    outputs = [a for a in assets if a.table == MLAsset.execution_metadata and a.role == Role.output]
+    stored = [asset for asset in outputs if CURVES_TYPE in asset.asset_types or asset.filename == CURVES_FILE]
     try:
         return _download_image(execution._connection, stored[-1]) if stored else b""
     except Exception:

@@ -19,7 +19,7 @@ from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, stat
 from deriva_ml_core.errors import ExecutionCycle
 from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.row_sync import list_metrics
-from deriva_ml_core.journal.downloaded import DownloadedJournal, read_downloaded_journal
+from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_journal
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSummary, StatusUpdate, UploadOptions

@@ -17,7 +17,7 @@ from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, download_journal
 from deriva_ml_core.execution.row_sync import RowSync
 from deriva_ml_core.execution.run_lock import check_not_running
-from deriva_ml_core.journal.downloaded import DownloadedJournal
+from deriva_ml_core.journal.events import DownloadedJournal
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import (
     CreationStarted,

@@ -10,7 +10,8 @@ from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.members import descendants, member_links
 from deriva_ml_core.datasets.versions import DatasetVersion, current_version, version_rows_at
-from deriva_ml_core.definitions import RID, MLTable, MLVocab, Role
+from deriva_ml_core.definitions import RID, MLAsset, MLTable, MLVocab, Role
+from deriva_ml_core.execution.recorded import list_journal_copies, load_local_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME
 from deriva_ml_core.schema import CatalogModel, asset_execution_table_name, asset_type_table_name
 
@@ -99,7 +100,7 @@ def build_push_plan(source: Connection, execution_rows: Iterable[Row]) -> PushPl
     for row in plan.workflows.values():
         if row["Workflow_Type"]:
             plan.terms[MLVocab.workflow_type]["Name"][row["Workflow_Type"]] = None
-    _add_assets(catalog, plan)
+    _add_assets(source, plan)
     _add_referring_rows(catalog, plan)
     _add_referenced_rows(catalog, plan, plan.rows)
     _add_datasets(source, plan)
@@ -122,24 +123,44 @@ def _asset_tables(model: CatalogModel) -> list[str]:
     )
 
 
-def _add_assets(catalog: Catalog, plan: PushPlan) -> None:
+def _add_assets(source: Connection, plan: PushPlan) -> None:
     """Add inputs and outputs of the executions, without copies of the journal, which is rewritten for the target."""
+    catalog = source.catalog
     for table in _asset_tables(catalog.model):
         rows = _select_if_present(catalog, asset_execution_table_name(table), {"Execution": list(plan.executions)})
         assets = {
             row["RID"]: row for row in _select_if_present(catalog, table, {"RID": sorted({row[table] for row in rows})})
         }
-        outputs = {row[table] for row in rows if row["Asset_Role"] == Role.output}
-        assets = {
-            rid: row for rid, row in assets.items() if not (row["Filename"] == JOURNAL_FILENAME and rid in outputs)
-        }
+        pairs = {(row[table], row["Execution"]): row["Asset_Role"] for row in rows if row[table] in assets}
+        if table == MLAsset.execution_metadata:
+            for pair in _find_journals(source, assets, pairs):
+                del pairs[pair]
+            linked = {rid for rid, _ in pairs}
+            assets = {rid: row for rid, row in assets.items() if rid in linked}
         if assets:
             plan.rows[table] |= assets
-        pairs = {(row[table], row["Execution"]): row["Asset_Role"] for row in rows if row[table] in assets}
         if pairs:
             plan.asset_roles[table] = pairs
             for role in set(pairs.values()):
                 plan.terms[MLVocab.asset_role]["Name"][role] = None
+
+
+def _find_journals(
+    source: Connection, assets: Mapping[RID, Row], roles: Mapping[tuple[RID, RID], str]
+) -> set[tuple[RID, RID]]:
+    """Return the copies of journals, each with its execution; an output of the same name is none."""
+    candidates: dict[RID, set[RID]] = {}
+    for (rid, execution), role in roles.items():
+        if role == Role.output and assets[rid]["Filename"] == JOURNAL_FILENAME:
+            candidates.setdefault(execution, set()).add(rid)
+    journals = set()
+    for execution, rids in candidates.items():
+        state = load_local_state(source, execution)
+        own = set(state.own_record_rids()) & rids if state is not None else set()
+        if own != rids:  # uploaded by another machine, or files of the user
+            own |= {rid for rid, _ in list_journal_copies(source, execution)}
+        journals |= {(rid, execution) for rid in own}
+    return journals
 
 
 def _add_referring_rows(catalog: Catalog, plan: PushPlan) -> None:

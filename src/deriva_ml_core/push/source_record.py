@@ -18,8 +18,7 @@ from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, RID_PATTERN, Status
 from deriva_ml_core.execution.recorded import download_journal
-from deriva_ml_core.journal.downloaded import PORTABLE_EVENTS
-from deriva_ml_core.journal.events import parse_event
+from deriva_ml_core.journal.events import PORTABLE_EVENTS, parse_event
 from deriva_ml_core.journal.state import (
     JOURNAL_FILENAME,
     CreationStarted,
