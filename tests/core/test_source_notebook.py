@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,33 @@ NOTEBOOK = {
     "nbformat": 4,
     "nbformat_minor": 5,
 }
+
+
+@pytest.mark.parametrize("length", [10**12, 2])
+def test_server_without_end(length: int) -> None:
+    """A Jupyter server's response is read up to 16 MiB; a usual one is read whole."""
+    sent = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal sent
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(b"[]")
+                while sent < length - 2:
+                    sent += self.wfile.write(b" " * 2**20)
+
+        def log_message(self, *args: object) -> None:
+            """Log nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        sessions = _fetch_sessions(f"http://127.0.0.1:{server.server_port}/", "")
+        server.shutdown()
+    assert sessions == (None if length > 2 else [])
+    assert sent < 64 * 2**20
 
 
 def test_not_in_a_kernel(tmp_path: Path) -> None:

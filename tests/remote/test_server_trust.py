@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.assets.lookup import download_asset
+from deriva_ml_core.backends.deriva.http import Server
+from deriva_ml_core.backends.deriva.store import DerivaStore
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.errors import CatalogUnavailable, InvalidFileName
+from deriva_ml_core.errors import CatalogUnavailable, InvalidFileName, StoreUnavailable
 from deriva_ml_core.execution import ExecutionConfiguration
-from deriva_ml_core.models import Asset
+from deriva_ml_core.models import Asset, UploadOptions
 from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer, serving
+from fakes.faults import Fault, Harm
+from fakes.web import Answer
 
 WORKFLOW = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
 
@@ -96,3 +100,36 @@ def test_table_or_rid_outside_folder(ml: DerivaML, tmp_path: Path, table: str, r
     with pytest.raises(InvalidFileName, match="cannot name a folder"):
         download_asset(ml.connection, asset, tmp_path / "inner" / "folder")
     assert not (tmp_path / "inner").exists()
+
+
+def test_redirect_without_encryption(
+    secure_server: DerivaServer, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A redirect from https to http is refused: neither the same host nor another one receives a request."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    server = Server("https", secure_server.hostname.removeprefix("https://"), secure_server.credential())
+    options = UploadOptions(max_retries=0)
+    with serving(tmp_path / "plain") as plain:
+        location = f"http://localhost:{plain.port}/objects/1"
+        headers = {"Location": location, "Content-Length": "0"}
+        secure_server.faults.add(Fault(Harm.answer, "GET", reply=Answer(302, b"", headers)))
+        with pytest.raises(StoreUnavailable, match="without encryption"):
+            DerivaStore(server).get("/hatrac/Model/x:A", tmp_path / "x", length=1, md5="0" * 32, options=options)
+        assert plain.requests == []
+    assert len(secure_server.requests) == 1
+
+
+def test_second_redirect_without_encryption(
+    secure_server: DerivaServer, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A redirect from https to http is refused also after a first redirect to https."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    options = UploadOptions(max_retries=0)
+    with serving(tmp_path / "plain") as plain:
+        server = Server("http", plain.hostname.removeprefix("http://"), plain.credential())
+        for source, target in (plain, secure_server), (secure_server, plain):
+            headers = {"Location": f"{target.hostname}/objects/1", "Content-Length": "0"}
+            source.faults.add(Fault(Harm.answer, "GET", reply=Answer(302, b"", headers)))
+        with pytest.raises(StoreUnavailable, match="without encryption"):
+            DerivaStore(server).get("/hatrac/Model/x:A", tmp_path / "x", length=1, md5="0" * 32, options=options)
+        assert (len(plain.requests), len(secure_server.requests)) == (1, 1)

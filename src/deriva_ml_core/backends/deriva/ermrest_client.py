@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from deriva_ml_core._retry import BUSY_SERVER, LOST_RESPONSE, Attempts
-from deriva_ml_core.backends.deriva.http import ResponseLost, Server, retry_after
+from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server, retry_after
 from deriva_ml_core.errors import (
     AccessRefused,
     CatalogUnavailable,
@@ -115,6 +115,11 @@ class ErmrestClient:
                         f"No response from {self.server.host} after writing to {subject} ({event}); check whether the "
                         "rows exist before retrying."
                     ) from event
+                if isinstance(event, ResponseRefused):
+                    raise CatalogUnavailable(
+                        f"The response of {self.server.host} for {subject} cannot be used ({event}). Report this to "
+                        "the administrator of the server."
+                    ) from event
                 if not lost.wait():
                     raise CatalogUnavailable(
                         f"{self.server.host} cannot be reached ({event}). Check the network and the server's name, "
@@ -158,13 +163,18 @@ def validate_response(response: Response) -> Response:
     # rows and models are never empty texts; responses about access control lists are not read
     is_text_expected = response.status_code == 200 and "/acl/" not in (response.request.url or "")
     if 300 <= response.status_code < 400:
-        raise ResponseLost(
-            f"it redirects to {urlsplit(response.headers.get('Location', '')).netloc or 'itself'}", unprocessed=False
-        )
+        raise ResponseLost(f"it redirects to {_redirect_host(response.headers.get('Location', ''))}", unprocessed=False)
     is_complete = text.startswith((b"[", b"{")) and text.endswith((b"]", b"}"))
     if response.status_code < 300 and (text or is_text_expected) and not is_complete:
         raise ResponseLost("its response is not JSON", unprocessed=False)
     return response
+
+
+def _redirect_host(location: str) -> str:
+    try:
+        return urlsplit(location).netloc or "itself"
+    except ValueError:
+        return "an invalid address"
 
 
 def encode_json(payload: Any, subject: str) -> bytes:

@@ -10,7 +10,7 @@ from os import getpid
 from typing import IO, TYPE_CHECKING
 
 from deriva_ml_core.backends.deriva.ermrest_client import login_required_error
-from deriva_ml_core.backends.deriva.http import ResponseLost, Server, retry_after
+from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server, retry_after
 from deriva_ml_core.errors import (
     AccessRefused,
     ConfigurationError,
@@ -116,6 +116,11 @@ class HatracClient:
             response = self.server.request(
                 method, path, headers=headers, body=body, timeout=(connect, answer + processing_seconds)
             )
+        except ResponseRefused as event:
+            raise StoreUnavailable(
+                f"The response of {self.server.host} for {subject} cannot be used ({event}). Report this to the "
+                "administrator of the server."
+            ) from event
         except ResponseLost as event:
             raise StoreUnavailable(
                 f"No response from {self.server.host} for {subject} ({event}). Try again later."

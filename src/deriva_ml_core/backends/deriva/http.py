@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
-__all__ = ["ResponseLost", "SendTimeoutAdapter", "Server", "retry_after"]
+from deriva_ml_core.backends.deriva.response_body import BodyRefused, read_document
+
+__all__ = ["ResponseLost", "ResponseRefused", "SendTimeoutAdapter", "Server", "retry_after"]
 
 
 DEFAULT_TIMEOUT = (6.0, 120.0)
@@ -58,9 +61,35 @@ class ResponseLost(Exception):
         self.unprocessed = unprocessed
 
 
+class ResponseRefused(ResponseLost):
+    """A response is not used, and a repeat would return it again.
+
+    Args:
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, unprocessed=False)
+
+
 def _add_no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Return the request unchanged; without this, requests would replace our login by one from ~/.netrc."""
     return request
+
+
+def _no_redirect_target(_: Response) -> None:
+    """Return None; requests would read a redirect's whole body and parse its target, even if it does not follow it."""
+
+
+class _PlainSession(requests.Session):
+    """Session without a login, for other servers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = _add_no_auth
+
+    def get_redirect_target(self, resp: Response) -> None:
+        return _no_redirect_target(resp)
 
 
 class _ServerSession(DerivaBinding):  # type: ignore[misc]  # it has no types
@@ -71,6 +100,7 @@ class _ServerSession(DerivaBinding):  # type: ignore[misc]  # it has no types
         for prefix in ("http://", "https://"):
             self._session.mount(prefix, SendTimeoutAdapter())
         self._session.auth = _add_no_auth
+        self._session.get_redirect_target = _no_redirect_target
         self.dcctx["cid"] = "deriva-ml-core"
 
     @property
@@ -126,50 +156,53 @@ class Server:
             headers: Additional headers.
             body: Bytes or open file to send.
             timeout: Seconds to connect, and to wait for the response or for each block of the body.
-            stream: Whether the caller reads the response in pieces.
+            stream: Whether the caller reads the response's body. Otherwise it is read within the limits of
+                `read_document`.
 
         Raises:
-            ResponseLost: There is no response.
+            ResponseLost: There is no response, or it arrives too slowly.
+            ResponseRefused: The response is too large.
         """
         with _translate_connection_errors(), self._borrow_session() as binding:
             context = {"deriva-client-context": binding.client_context()}
-            return binding.session.request(
+            response = binding.session.request(
                 method,
                 self.url + path,
-                headers={**context, **(headers or {})},
+                headers={"Accept-Encoding": "gzip", **context, **(headers or {})},
                 data=body,
                 timeout=timeout,
-                stream=stream,
+                stream=True,
                 allow_redirects=False,
             )
+            if not stream:
+                read_document(response, timeout[1])
+            return response
 
     def download(self, path: str, *, headers: Mapping[str, str], timeout: tuple[float, float]) -> Response:
         """Open the download of an object. Other hosts that the server redirects to do not receive the login.
 
+        The text of an error is read already.
+
         Raises:
-            ResponseLost: There is no response, or a redirect leads to an unencrypted connection.
+            ResponseLost: There is no response.
+            ResponseRefused: There are too many redirects, or one leads to an unencrypted connection or to no address.
         """
         response = self.request("GET", path, headers=headers, timeout=timeout, stream=True)
         for _ in range(MAX_REDIRECTS):
-            target = urljoin(response.request.url or "", response.headers.get("Location", ""))
-            if response.status_code not in (301, 302, 303, 307, 308) or not target:
+            if not _is_redirect(response):
                 break
             response.close()
-            location = urlsplit(target)
-            if (location.scheme, location.netloc) == (self.scheme, self.host):
+            target = _redirect_target(response)
+            if target.startswith(f"{self.url}/"):
                 response = self.request("GET", target[len(self.url) :], headers=headers, timeout=timeout, stream=True)
-                continue
-            if location.scheme != "https" and self.scheme == "https":
-                raise ResponseLost(f"{self.host} redirects to {location.netloc} without encryption", unprocessed=True)
+            else:
+                response = _get_without_login(target, headers, timeout)
+        if _is_redirect(response):
+            response.close()
+            raise ResponseRefused(f"it redirects more than {MAX_REDIRECTS} times")
+        if response.status_code >= 400:
             with _translate_connection_errors():
-                response = requests.get(
-                    target,
-                    headers=dict(headers),
-                    auth=_add_no_auth,
-                    timeout=timeout,
-                    stream=True,
-                    allow_redirects=False,
-                )
+                read_document(response, timeout[1])
         return response
 
     def close(self) -> None:
@@ -205,14 +238,48 @@ class _SessionPool:
     sessions: deque[_ServerSession] = field(default_factory=deque)
 
 
+def _is_redirect(response: Response) -> bool:
+    return response.status_code in (301, 302, 303, 307, 308) and "Location" in response.headers
+
+
+def _redirect_target(response: Response) -> str:
+    """Return the URL that a response redirects to.
+
+    Raises:
+        ResponseRefused: It is not a URL of http or https, or would end the encryption.
+    """
+    source = response.request.url or ""
+    try:
+        target = urljoin(source, response.headers["Location"])
+        location = urlsplit(target)
+        is_valid = location.scheme in ("http", "https") and bool(location.hostname) and location.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise ResponseRefused("it redirects to an invalid address")
+    if location.scheme == "http" and source.startswith("https:"):
+        raise ResponseRefused(f"it redirects to {location.netloc} without encryption")
+    return target
+
+
+def _get_without_login(url: str, headers: Mapping[str, str], timeout: tuple[float, float]) -> Response:
+    with _translate_connection_errors():
+        # the session stays open with the response
+        return _PlainSession().get(url, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False)
+
+
 @contextmanager
 def _translate_connection_errors() -> Iterator[None]:
     try:
         yield
+    except BodyRefused as error:
+        raise ResponseRefused(str(error)) from error
+    except zlib.error as error:
+        raise ResponseLost(f"it is not completely compressed ({error})", unprocessed=False) from error
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         unprocessed = isinstance(error, requests.exceptions.ConnectTimeout) or _is_connect_failure(error)
         raise ResponseLost(_root_cause_message(error), unprocessed=unprocessed) from error
-    except (requests.exceptions.RequestException, OSError) as error:
+    except (requests.exceptions.RequestException, HTTPError, OSError) as error:
         raise ResponseLost(_root_cause_message(error), unprocessed=False) from error
 
 

@@ -18,7 +18,8 @@ from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.deriva.hatrac_client import HatracClient, NameLocks
 from deriva_ml_core.backends.deriva.hatrac_upload import FileChanged, FileContent, HatracUpload
-from deriva_ml_core.backends.deriva.http import ResponseLost, Server
+from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server
+from deriva_ml_core.backends.deriva.response_body import TransferTooSlow, iter_body
 from deriva_ml_core.backends.object_names import HatracObjectName, check_filename, parse_object_path
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import ChecksumMismatch, DiskFull, FileConflict, StoreUnavailable
@@ -128,11 +129,16 @@ class DerivaStore:
         raise _checksum_mismatch(url, received, length, md5)
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
-        """Read an object on the server, and raise `ChecksumMismatch` if its length or MD5 differs."""
+        """Read an object on the server, and raise `ChecksumMismatch` if its length or MD5 differs.
+
+        An object that is longer than expected is read for at most one block more.
+        """
         digest, count = hashlib.md5(usedforsecurity=False), 0
         for piece in self._iter_bytes(parse_object_path(url, self._server.url), 0, UploadOptions()):
             digest.update(piece)
             count += len(piece)
+            if count > length:
+                break
         if (digest.hexdigest(), count) != (md5, length):
             raise _checksum_mismatch(url, (digest.hexdigest(), count), length, md5)
 
@@ -172,13 +178,17 @@ class DerivaStore:
                 self._check_response(response, path, start, options)
                 if start and response.status_code != 206:
                     return
-                # read1 returns the bytes received so far, so that an interrupted block is not lost
-                while piece := response.raw.read1(READ_SIZE, decode_content=False):
-                    yield piece
-        except (ResponseLost, RequestException, HTTPError) as error:
+                yield from iter_body(response, options.timeout[1])
+        except ResponseRefused as error:
             raise StoreUnavailable(
-                f"The download of {path} from {self._server.host} was interrupted ({type(error).__name__}). Repeat the "
-                "call to resume it."
+                f"The response of {self._server.host} for {path} cannot be used ({error}). Report this to the "
+                "administrator of the server."
+            ) from error
+        except (ResponseLost, TransferTooSlow, RequestException, HTTPError) as error:
+            reason = str(error) if isinstance(error, (ResponseLost, TransferTooSlow)) else type(error).__name__
+            raise StoreUnavailable(
+                f"The download of {path} from {self._server.host} was interrupted ({reason}). Repeat the call to "
+                "resume it."
             ) from error
 
     def _check_response(self, response: Response, path: str, start: int, options: UploadOptions) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from deriva_ml_core.git import file_source
@@ -17,11 +17,15 @@ from deriva_ml_core.models import SourceCode
 from deriva_ml_core.plugins.manager import hookimpl
 from deriva_ml_core.user_warnings import warn_not_reproducible
 
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
 NOTEBOOK_VARIABLE = "DERIVA_ML_NOTEBOOK_PATH"
 """The environment variable that names the notebook if no server does."""
 
 _REQUEST_TIMEOUT = 2.0
 _TOTAL_TIMEOUT = 6.0
+_MAX_RESPONSE_SIZE = 16 * 2**20
 
 
 @hookimpl
@@ -115,6 +119,17 @@ def _iter_servers() -> Iterator[dict[str, Any]]:
                 yield server
 
 
+def _read_body(response: HTTPResponse) -> bytes:
+    """Read a response of at most `_MAX_RESPONSE_SIZE` bytes within `_TOTAL_TIMEOUT` seconds."""
+    deadline = time.monotonic() + _TOTAL_TIMEOUT
+    body = bytearray()
+    while piece := response.read1(2**16):
+        body += piece
+        if len(body) > _MAX_RESPONSE_SIZE or time.monotonic() > deadline:
+            raise OSError("the response is too large or too slow")
+    return bytes(body)
+
+
 def _fetch_sessions(url: str, token: str) -> Any:
     """Fetch a server's sessions, without proxies and redirects; None if it does not answer."""
     from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -132,7 +147,7 @@ def _fetch_sessions(url: str, token: str) -> Any:
         headers = {"Authorization": f"token {token}"} if token else {}
         connection.request("GET", f"{parts.path.rstrip('/')}/api/sessions", headers=headers)
         response = connection.getresponse()
-        return json.loads(response.read()) if response.status == 200 else None
+        return json.loads(_read_body(response)) if response.status == 200 else None
     except (OSError, HTTPException, ValueError):
         return None
     finally:
