@@ -30,7 +30,7 @@ LAYERS = {
     },
     1: {
         *("plugins", "hookspecs", "backend", "schema", "default_schema", "git", "script_detection", "metric_modes"),
-        "_retry",
+        *("_retry", "row_values"),
     },
     2: {"builtin", "backends"},
     4: {"client"},

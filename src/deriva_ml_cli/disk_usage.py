@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ __all__ = [
     "measure_disk_usage",
 ]
 
+
+log = logging.getLogger(__name__)
 
 CACHE_FOLDER, OBJECTS_FOLDER = "cache", "objects"
 
@@ -136,11 +139,19 @@ class LocalExecution:
 
 
 def iter_local_executions(ml: DerivaML) -> Iterator[LocalExecution]:
-    """Yield the executions with working folders on this machine, sorted by RID."""
+    """Yield the executions with working folders on this machine, sorted by RID.
+
+    One whose journal cannot be read is left out, and a warning names it.
+    """
     parent = executions_folder(ml)
     for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
         if (folder / JOURNAL_FILENAME).is_file() and folder.name != DRY_RUN_RID:
-            yield LocalExecution(folder.name, folder, load_state(folder / JOURNAL_FILENAME))
+            try:
+                state = load_state(folder / JOURNAL_FILENAME)
+            except OSError as error:
+                log.warning("Failed to read the journal in %s; the execution is left out: %s", folder, error)
+            else:
+                yield LocalExecution(folder.name, folder, state)
 
 
 def find_unsent_executions(ml: DerivaML) -> list[LocalExecution]:

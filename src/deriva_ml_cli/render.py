@@ -155,7 +155,7 @@ def _format_machine(environment: RunEnvironment) -> str:
     parts = (
         f"{environment.host}, process {environment.process}" if environment.host else "",
         f"Python {environment.python}" if environment.python else "",
-        ", ".join(environment.gpus),
+        ", ".join(map(str, environment.gpus)),
     )
     return ", ".join(filter(None, parts))
 

@@ -56,6 +56,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "InvalidRID",
             "InvalidTransition",
             "LoginRequired",
+            "MalformedData",
             "MetadataConflict",
             "MissingDependency",
             "MissingFiles",

@@ -31,6 +31,7 @@ __all__ = [
     "InvalidRID",
     "InvalidTransition",
     "LoginRequired",
+    "MalformedData",
     "MetadataConflict",
     "MissingDependency",
     "MissingFiles",
@@ -94,6 +95,10 @@ class LoginRequired(CatalogUnavailable):
 
 class AccessRefused(CatalogReadOnly):
     """The server denies this user the right to read or change something."""
+
+
+class MalformedData(DerivaMLException):
+    """A row or a document of the catalog has an unexpected form."""
 
 
 class DuplicateRow(DerivaMLException):

@@ -16,8 +16,32 @@ import pytest
 
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.journal.journal import Journal, load_state
-from deriva_ml_core.journal.state import Created, Forgotten, Recorded, Staged, Started, StatusSet, Stored, utc_now
-from deriva_ml_core.models import StagedAsset, StatusUpdate, StoredObject
+from deriva_ml_core.journal.process_identity import ProcessIdentity
+from deriva_ml_core.journal.state import (
+    Created,
+    CreationStarted,
+    Event,
+    FileStamp,
+    Forgotten,
+    InputRecorded,
+    MarkedImmutable,
+    ProcessAttached,
+    RankFailed,
+    Recorded,
+    Restored,
+    Resumed,
+    Staged,
+    Started,
+    StatusSet,
+    Stopped,
+    Stored,
+    TransferNoted,
+    TypesAdded,
+    TypesLinked,
+    TypesRemoved,
+    utc_now,
+)
+from deriva_ml_core.models import DatasetSpec, StagedAsset, StatusUpdate, StoredObject
 
 
 @pytest.fixture
@@ -184,3 +208,74 @@ def test_deleted_journal_releases_its_descriptor(journal: Journal) -> None:
         del again
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _all_events() -> list[Event]:
+    """Return one event of each kind, for two files."""
+    key, other, stamp = "1:Model/one", "1:Model/two", FileStamp(size=1, mtime_ns=1)
+    return [
+        CreationStarted(rid="1-AAAA", folder="/x"),
+        Created(),
+        ProcessAttached(lease=ProcessIdentity.current()),
+        Started(),
+        InputRecorded(dataset=DatasetSpec(rid="1-BBBB", version="1.0.0")),
+        status_event(Status.running, "a"),
+        staged_event("one"),
+        staged_event("two"),
+        MarkedImmutable(key=key, file_time=stamp),
+        TypesAdded(key=key, types=("Best", "Last")),
+        TypesRemoved(key=key, types=("Last",)),
+        TransferNoted(key=key, note={"part": 1}),
+        Stored(key=key, object=StoredObject(url="u", md5="m", length=1), file_time=stamp),
+        Recorded(rids={key: "1-CCCC", other: "1-DDDD"}),
+        TypesLinked(types={key: ("Best",), other: ()}),
+        Forgotten(key=other),
+        RankFailed(rank=1, host="h", error="ValueError: no data"),
+        Stopped(),
+        status_event(Status.completed, "b"),
+        Resumed(),
+        Restored(source="h:/x"),
+    ]
+
+
+def _damage(line: bytes, damage: str) -> bytes:
+    match damage:
+        case "NUL bytes":
+            return b"\0" * len(line)
+        case "cut":
+            return line[: len(line) // 2]
+        case "time without zone":
+            return json.dumps({**json.loads(line), "time": "2026-01-01T00:00:00"}).encode()
+        case _:
+            return json.dumps(
+                {name: value if name == "event" else [[]] for name, value in json.loads(line).items()}
+            ).encode()
+
+
+@pytest.mark.parametrize("damage", ["NUL bytes", "cut", "time without zone", "other shape"])
+def test_damaged_line_loses_only_what_it_held(journal: Journal, damage: str) -> None:
+    """Whichever line is damaged, the journal can be read, and events of files that are intact count."""
+    events = _all_events()
+    journal.append(*events)
+    lines = journal.path.read_bytes().split(b"\n")[:-1]
+    for number, event in enumerate(events):
+        damaged = [*lines[:number], _damage(lines[number], damage), *lines[number + 1 :]]
+        journal.path.write_bytes(b"\n".join(damaged) + b"\n")
+        state = load_state(journal.path)
+        statuses = [Status.running, Status.completed]
+        if isinstance(event, StatusSet):
+            statuses.remove(event.update.status)
+        assert [update.status for update in state.statuses] == statuses
+        names = {"one", "two"} - ({event.asset.filename} if isinstance(event, Staged) else set())
+        assert {file.asset.filename for file in state.files.values()} == names
+
+
+def test_event_of_a_damaged_registration_is_skipped(journal: Journal) -> None:
+    """If the line that registers a file is lost, its later events change nothing; the other file is recorded."""
+    events = [event for event in _all_events() if not (isinstance(event, Staged) and event.asset.filename == "two")]
+    journal.append(*events)
+    for state in (journal.state, load_state(journal.path)):
+        assert list(state.files) == ["1:Model/one"]
+        assert state.files["1:Model/one"].rid == "1-CCCC"
+        assert state.pending_files() == []
+        assert state.is_journal_copy_outdated

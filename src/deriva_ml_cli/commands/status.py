@@ -49,12 +49,12 @@ def app(
 
 def _load_execution(ml: DerivaML, rid: str) -> ExecutionSummary:
     """Return the execution as it is now; if its process died, the catalog is updated first."""
-    from deriva_ml_core.analysis.runs import summarize_executions
+    from deriva_ml_core.analysis.runs import summarize_execution
 
-    (execution,) = summarize_executions(ml.connection, [ml.lookup_execution(rid)])
+    execution = summarize_execution(ml.connection, ml.lookup_execution(rid))
     if execution.status.is_terminal and not _is_end_recorded(ml, rid):
         ml.restore_execution(rid)
-        (execution,) = summarize_executions(ml.connection, [ml.lookup_execution(rid)])
+        execution = summarize_execution(ml.connection, ml.lookup_execution(rid))
     return execution
 
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from deriva_ml_core.analysis.run_files import load_curves, load_environment, load_fits
-from deriva_ml_core.analysis.runs import ExecutionSummary, WorkflowSummary, lookup_table, summarize_executions
+from deriva_ml_core.analysis.runs import (
+    ExecutionSummary,
+    WorkflowSummary,
+    lookup_table,
+    summarize_execution,
+    summarize_executions,
+)
 from deriva_ml_core.assets.lookup import lookup_asset
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import DatasetVersion, lookup_dataset
@@ -356,7 +362,7 @@ def _describe_execution(connection: Connection, rid: str) -> ExecutionDescriptio
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
     state = load_execution_state(connection, rid)
-    (summary,) = summarize_executions(connection, [execution])
+    summary = summarize_execution(connection, execution)
     return ExecutionDescription(
         summary=summary,
         start_time=state.start_time,
@@ -386,16 +392,15 @@ def _describe_input_datasets(connection: Connection, execution: RecordedExecutio
 
 
 def _describe_environment(snapshot: Mapping[str, Any], state: ExecutionState) -> RunEnvironment:
-    environment, source = snapshot.get("environment") or {}, snapshot.get("source") or {}
-    repository = snapshot.get("repository") or {}
+    environment, source, repository = (_get_object(snapshot, name) for name in ("environment", "source", "repository"))
     process = state.process or state.process_elsewhere
     return RunEnvironment(
         host=environment.get("hostname") or (process.host if process else None),
         process=process.pid if process else environment.get("pid"),
-        python=(environment.get("python") or {}).get("version"),
+        python=_get_object(environment, "python").get("version"),
         platform=environment.get("platform"),
-        gpus=tuple(environment.get("gpus") or ()),
-        command=tuple(environment.get("argv") or ()),
+        gpus=_get_list(environment, "gpus"),
+        command=_get_list(environment, "argv"),
         code_url=source.get("url"),
         code_checksum=source.get("file_checksum") or source.get("checksum"),
         code_changed=source.get("dirty"),
@@ -404,6 +409,16 @@ def _describe_environment(snapshot: Mapping[str, Any], state: ExecutionState) ->
         repository_changed=repository.get("dirty"),
         folder=snapshot.get("folder") or (state.creation.folder if state.creation else None),
     )
+
+
+def _get_object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = values.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _get_list(values: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    value = values.get(name)
+    return tuple(value) if isinstance(value, list) else ()
 
 
 def _describe_fit(fit: Mapping[str, Any]) -> FitDescription:

@@ -16,6 +16,7 @@ from deriva_ml_core.execution.query import Ranking, find_executions, resolve_ran
 from deriva_ml_core.execution.recorded import RecordedExecution, load_local_state
 from deriva_ml_core.execution.row_sync import list_metrics
 from deriva_ml_core.models import MetricSummary
+from deriva_ml_core.row_values import convert_rows, parse_row_time
 
 __all__ = [
     "DatasetPage",
@@ -29,6 +30,7 @@ __all__ = [
     "list_executions",
     "list_workflows",
     "lookup_table",
+    "summarize_execution",
     "summarize_executions",
 ]
 
@@ -59,7 +61,12 @@ class WorkflowSummary:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> WorkflowSummary:
-        """Return the workflow of a row of the table Workflow."""
+        """Return the workflow of a row of the table Workflow.
+
+        Raises:
+            MalformedData: Its creation time is none.
+        """
+        parse_row_time(MLTable.workflow, row)
         return cls(
             rid=row["RID"],
             name=row["Name"],
@@ -268,19 +275,36 @@ def _filter_by_text(
     return [execution for execution in executions if matches(execution)]
 
 
+def summarize_execution(connection: Connection, execution: RecordedExecution) -> ExecutionSummary:
+    """Return the summary of one execution.
+
+    Raises:
+        MalformedData: A value in its row has an unexpected form.
+    """
+    workflow = _load_workflows(connection, [execution]).get(execution.workflow_rid or "")
+    return _summarize_execution(connection, execution, workflow)
+
+
 def summarize_executions(
     connection: Connection, executions: Iterable[RecordedExecution]
 ) -> tuple[ExecutionSummary, ...]:
-    """Return the summaries of executions; their workflows are read with one query."""
+    """Return the summaries of executions; their workflows are read with one query.
+
+    A malformed row is left out, and a warning names it.
+    """
     listed = list(executions)
     workflows = _load_workflows(connection, listed)
-    return tuple(_summarize_execution(connection, each, workflows.get(each.workflow_rid or "")) for each in listed)
+
+    def summarize(execution: RecordedExecution) -> ExecutionSummary:
+        return _summarize_execution(connection, execution, workflows.get(execution.workflow_rid or ""))
+
+    return tuple(convert_rows(summarize, listed))
 
 
 def _load_workflows(connection: Connection, executions: Sequence[RecordedExecution]) -> dict[str, WorkflowSummary]:
     rids = sorted({execution.workflow_rid for execution in executions if execution.workflow_rid})
     rows = connection.catalog.select(MLTable.workflow, {"RID": rids}) if rids else []
-    return {row["RID"]: WorkflowSummary.from_row(row) for row in rows}
+    return {workflow.rid: workflow for workflow in convert_rows(WorkflowSummary.from_row, rows)}
 
 
 def _summarize_execution(
@@ -316,7 +340,7 @@ def list_workflows(
         where["Workflow_Type"] = workflow_type
     columns = ("Name", "Description", "URL")
     rows, has_more = _find_rows(connection, MLTable.workflow, where, text=text, columns=columns, limit=limit, page=page)
-    return WorkflowPage(tuple(map(WorkflowSummary.from_row, rows)), has_more)
+    return WorkflowPage(tuple(convert_rows(WorkflowSummary.from_row, rows)), has_more)
 
 
 def list_datasets(
@@ -326,22 +350,25 @@ def list_datasets(
     where: Where = {} if include_deleted else AnyOf(({"Deleted": None}, {"Deleted": False}))
     columns = ("Description",)
     rows, has_more = _find_rows(connection, MLTable.dataset, where, text=text, columns=columns, limit=limit, page=page)
-    return DatasetPage(tuple(_iter_dataset_summaries(connection, rows)), has_more)
+    return DatasetPage(tuple(_summarize_datasets(connection, rows)), has_more)
 
 
-def _iter_dataset_summaries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Iterator[DatasetSummary]:
-    """Yield summaries of datasets; their types and versions are read with two queries."""
+def _summarize_datasets(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Iterator[DatasetSummary]:
+    """Return summaries of datasets; their types and versions are read with two queries."""
     if not rows:
-        return
+        return iter(())
     catalog = connection.catalog
     version_rids = [row["Version"] for row in rows if row["Version"]]
     versions = {row["RID"]: row for row in catalog.select(MLTable.dataset_version, {"RID": version_rids})}
     types: dict[str, list[str]] = {}
     for link in catalog.select(MLTable.dataset_dataset_type, {"Dataset": [row["RID"] for row in rows]}):
         types.setdefault(link["Dataset"], []).append(link["Dataset_Type"])
-    for row in rows:
+
+    def summarize(row: Mapping[str, Any]) -> DatasetSummary:
         version = versions.get(row["Version"] or "", {})
-        yield DatasetSummary(
+        parse_row_time(MLTable.dataset, row)
+        parse_row_time(MLTable.dataset_version, version)
+        return DatasetSummary(
             rid=row["RID"],
             description=row["Description"] or "",
             types=tuple(sorted(types.get(row["RID"], ()))),
@@ -350,6 +377,8 @@ def _iter_dataset_summaries(connection: Connection, rows: Sequence[Mapping[str, 
             created=row["RCT"],
             deleted=bool(row["Deleted"]),
         )
+
+    return convert_rows(summarize, rows)
 
 
 def _find_rows(

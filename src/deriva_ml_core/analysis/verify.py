@@ -12,7 +12,7 @@ from deriva_ml_core.assets.lookup import asset_from_row, lookup_asset, verify_as
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import lookup_dataset
 from deriva_ml_core.definitions import MLTable, split_rid
-from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, UnknownAddress, WrongTable
+from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, MalformedData, UnknownAddress, WrongTable
 from deriva_ml_core.execution.recorded import lookup_execution
 from deriva_ml_core.models import Asset
 from deriva_ml_core.schema import asset_execution_table_name
@@ -131,7 +131,7 @@ class _Verifier:
         for table in catalog.refresh().tables.values():
             for rows in catalog.pages(table.name):
                 if table.is_asset:
-                    self._check_objects([asset_from_row(self.connection, table.name, row, ()) for row in rows])
+                    self._check_objects(self._convert_assets(table.name, rows))
                 self._check_links(table.name, rows)
 
     def _iter_member_assets(self, rid: str) -> Iterator[list[Asset]]:
@@ -140,7 +140,17 @@ class _Verifier:
         for table in model.element_tables:
             if model.table(table).is_asset:
                 for rows in dataset.iterate_dataset_members(table, recurse=True):
-                    yield [asset_from_row(self.connection, table, row, ()) for row in rows]
+                    yield self._convert_assets(table, rows)
+
+    def _convert_assets(self, table: str, rows: Iterable[Mapping[str, Any]]) -> list[Asset]:
+        """Return the assets of rows; a malformed row is a problem."""
+        assets = []
+        for row in rows:
+            try:
+                assets.append(asset_from_row(self.connection, table, dict(row), ()))
+            except MalformedData as error:
+                self.problems.append(Problem("object", table, row["RID"], str(row["Filename"] or ""), str(error)))
+        return assets
 
     def _check_objects(self, assets: Sequence[Asset]) -> None:
         """Read objects in the store; an object that several rows name is read once."""

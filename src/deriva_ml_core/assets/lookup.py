@@ -12,6 +12,7 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLVocab, Role
 from deriva_ml_core.errors import InvalidFileName, UnknownRID, WrongTable
 from deriva_ml_core.models import Asset, UploadOptions
+from deriva_ml_core.row_values import convert_rows, convert_values, malformed_value
 from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
 __all__ = ["list_execution_assets", "download_asset", "link_inputs", "lookup_asset", "lookup_assets", "verify_asset"]
@@ -99,7 +100,10 @@ def verify_asset(connection: Connection, asset: Asset) -> None:
 
 
 def list_execution_assets(connection: Connection, rid: RID, role: Role | None) -> list[Asset]:
-    """Return the assets of an execution, ordered by table and row, with two or three requests per table."""
+    """Return the assets of an execution, ordered by table and row, with two or three requests per table.
+
+    A malformed row is left out, and a warning names it.
+    """
     return [
         asset
         for table in _execution_asset_tables(connection)
@@ -124,8 +128,9 @@ def _list_table_assets(connection: Connection, table: str, execution: RID, role:
     if roles:
         rows = connection.catalog.select(table, {"RID": list(roles)})
         types = list_asset_types(connection, table, list(roles))
-        for row in rows:
-            yield asset_from_row(connection, table, row, types.get(row["RID"], ()), roles[row["RID"]])
+        yield from convert_rows(
+            lambda row: asset_from_row(connection, table, row, types.get(row["RID"], ()), roles[row["RID"]]), rows
+        )
 
 
 def list_asset_types(connection: Connection, table: str, rids: Sequence[RID]) -> dict[RID, tuple[str, ...]]:
@@ -139,16 +144,24 @@ def list_asset_types(connection: Connection, table: str, rids: Sequence[RID]) ->
 def asset_from_row(
     connection: Connection, table: str, row: dict[str, Any], types: tuple[str, ...], role: str | None = None
 ) -> Asset:
-    """Convert a row of an asset table to an `Asset`."""
+    """Convert a row of an asset table to an `Asset`.
+
+    Raises:
+        MalformedData: A value has an unexpected form.
+    """
     columns = ("Description", *connection.catalog.model.asset_table(table).metadata_columns)
-    return Asset(
-        rid=row["RID"],
-        table=table,
-        filename=row["Filename"] or "",
-        url=row["URL"],
-        length=row["Length"],
-        md5=row["MD5"],
-        asset_types=types,
-        metadata={column: row[column] for column in columns if row.get(column) is not None},
-        role=role,
-    )
+    for column in ("URL", "MD5"):
+        if "\0" in str(row[column]):  # no store has such an object, and no file system such a name
+            raise malformed_value(table, row["RID"], column, row[column])
+    values = {
+        "rid": row["RID"],
+        "table": table,
+        "filename": row["Filename"] or "",
+        "url": row["URL"],
+        "length": row["Length"],
+        "md5": row["MD5"],
+        "asset_types": types,
+        "metadata": {column: row[column] for column in columns if row.get(column) is not None},
+        "role": role,
+    }
+    return convert_values(table, row["RID"], lambda: Asset.model_validate(values))

@@ -29,6 +29,7 @@ from deriva_ml_core.datasets.versions import (
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
 from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownVersion
 from deriva_ml_core.models import DatasetSpec
+from deriva_ml_core.row_values import convert_rows, convert_values
 from deriva_ml_core.schema import ForeignKey, association_table, dataset_element_table_name
 
 if TYPE_CHECKING:
@@ -423,7 +424,14 @@ def list_input_datasets(connection: Connection, execution: RID) -> list[DatasetS
     inputs = catalog.select(MLTable.dataset_execution, {"Execution": execution})
     versions = catalog.select(MLTable.dataset_version, {"RID": [row["Dataset_Version"] for row in inputs]})
     numbers = {row["RID"]: row["Version"] for row in versions}
-    return [DatasetSpec(rid=row["Dataset"], version=numbers.get(row["Dataset_Version"])) for row in inputs]
+
+    def convert(row: Row) -> DatasetSpec:
+        version = row["Dataset_Version"]
+        return convert_values(
+            MLTable.dataset_version, version, lambda: DatasetSpec(rid=row["Dataset"], version=numbers.get(version))
+        )
+
+    return list(convert_rows(convert, inputs))
 
 
 def _datasets_from_rows(connection: Connection, rows: Sequence[Row], execution: RID | None = None) -> list[Dataset]:

@@ -14,6 +14,7 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, split_rid
 from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownVersion
 from deriva_ml_core.models import DatasetSpec, FrozenModel
+from deriva_ml_core.row_values import convert_values, parse_row_time
 
 if TYPE_CHECKING:
     import semver
@@ -67,16 +68,21 @@ class DatasetVersion(FrozenModel):
 
     @classmethod
     def from_row(cls, row: Row) -> DatasetVersion:
-        """Create a version from a row of Dataset_Version."""
-        return cls(
-            rid=row["RID"],
-            dataset=row["Dataset"],
-            version=row["Version"],
-            description=row["Description"] or "",
-            snapshot=row["Snapshot"],
-            execution=row["Execution"],
-            created=row["RCT"],
-        )
+        """Create a version from a row of Dataset_Version.
+
+        Raises:
+            MalformedData: A value has an unexpected form.
+        """
+        values = {
+            "rid": row["RID"],
+            "dataset": row["Dataset"],
+            "version": row["Version"],
+            "description": row["Description"] or "",
+            "snapshot": row["Snapshot"],
+            "execution": row["Execution"],
+            "created": parse_row_time(VERSION_TABLE, row),
+        }
+        return convert_values(VERSION_TABLE, row["RID"], lambda: cls.model_validate(values))
 
 
 def version_history(catalog: Catalog, dataset: RID) -> list[DatasetVersion]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
@@ -23,7 +24,10 @@ from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_jou
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSummary, StatusUpdate, UploadOptions
+from deriva_ml_core.row_values import convert_rows, convert_values, parse_row_time
 from deriva_ml_core.schema import asset_execution_table_name
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "nest_execution",
@@ -105,9 +109,12 @@ class RecordedExecution:
 
     @property
     def created(self) -> datetime | None:
-        """Time at which its row was inserted, in UTC."""
-        text = self._row.get("RCT")
-        return datetime.fromisoformat(text) if text else None
+        """Time at which its row was inserted, in UTC.
+
+        Raises:
+            MalformedData: The row has another value.
+        """
+        return parse_row_time(MLTable.execution, self._row)
 
     @property
     def start_time(self) -> datetime | None:
@@ -177,7 +184,7 @@ class RecordedExecution:
     def list_output_datasets(self) -> list[DatasetSpec]:
         """List the dataset versions that it created."""
         rows = self._select(MLTable.dataset_version, {"Execution": self.execution_rid})
-        return [DatasetSpec(rid=row["Dataset"], version=row["Version"]) for row in rows]
+        return list(convert_rows(_spec_from_version_row, rows))
 
     def list_nested_executions(self, recurse: bool = False) -> list[RecordedExecution]:
         """List the executions nested in this one, in their sequence.
@@ -231,6 +238,12 @@ class RecordedExecution:
         return effective_status(load_local_state(self._connection, self.execution_rid)) or (status, detail)
 
 
+def _spec_from_version_row(row: dict[str, Any]) -> DatasetSpec:
+    return convert_values(
+        MLTable.dataset_version, row["RID"], lambda: DatasetSpec(rid=row["Dataset"], version=row["Version"])
+    )
+
+
 def lookup_execution(connection: Connection, rid: RID) -> RecordedExecution:
     """Return a recorded execution.
 
@@ -245,9 +258,17 @@ def lookup_execution(connection: Connection, rid: RID) -> RecordedExecution:
 
 
 def load_local_state(connection: Connection, rid: RID) -> ExecutionState | None:
-    """Load the state from the journal in the working folder; None if this machine has none."""
+    """Load the state from the journal in the working folder.
+
+    Returns:
+        The state; None if this machine has no journal, or has one that cannot be read, which a warning names.
+    """
     path = connection.working_folder(rid) / JOURNAL_FILENAME
-    return load_state(path) if path.is_file() else None
+    try:
+        return load_state(path) if path.is_file() else None
+    except OSError as error:
+        log.warning("Failed to read %s; the row of execution %s is used instead: %s", path, rid, error)
+        return None
 
 
 def load_execution_state(connection: Connection, rid: RID) -> ExecutionState:

@@ -160,6 +160,11 @@ def _recorded_location(connection: Connection, rid: RID) -> str:
         return "an unknown location"
     with tempfile.TemporaryDirectory() as folder:
         path = download_asset(connection, snapshots[-1], Path(folder))
-        snapshot = json.loads(path.read_text(encoding="utf-8"))
-    host = snapshot.get("environment", {}).get("hostname", "an unknown machine")
-    return f"{host}:{snapshot.get('folder', '?')}"
+        try:
+            snapshot = json.loads(path.read_bytes())
+        except ValueError:
+            snapshot = {}
+    values = snapshot if isinstance(snapshot, dict) else {}
+    environment = values.get("environment")
+    host = environment.get("hostname") if isinstance(environment, dict) else None
+    return f"{host or 'an unknown machine'}:{values.get('folder', '?')}"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from deriva_ml_core.definitions import RID, MLAsset, Status
 from deriva_ml_core.journal.process_identity import ProcessIdentity
@@ -169,7 +169,7 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
-    time: datetime = Field(default_factory=utc_now)
+    time: AwareDatetime = Field(default_factory=utc_now)
 
     def apply(self, state: ExecutionState) -> None:
         """Apply this event to the state."""

@@ -97,7 +97,10 @@ def _normalize_timestamp(text: Any) -> Any:
     """Write all six fractional digits, so that texts sort like times; the server omits trailing zeros."""
     if text is None or (len(text) == 32 and text.endswith("+00:00")):
         return text
-    return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):  # PostgreSQL also has 'infinity' and years that Python has not
+        return text
 
 
 def _convert_float(number: Any) -> Any:

@@ -61,7 +61,10 @@ class JsonText(sa.types.TypeDecorator[Any]):
             raise ConfigurationError(f"{value!r} cannot be stored as JSON: {error}.") from error
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
-        return None if value is None else json.loads(value)
+        try:
+            return None if value is None else json.loads(value)
+        except ValueError:  # written by another program; the row must stay readable
+            return value
 
 
 class IntegerBoolean(sa.types.TypeDecorator[bool]):

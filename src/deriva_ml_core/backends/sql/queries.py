@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -160,7 +161,27 @@ def select(
     query: sa.Select[Any] | sa.CompoundSelect[Any] = parts[0] if len(parts) == 1 else sa.union_all(*parts)
     keys = [query.selected_columns[name] for name in order]
     query = query.order_by(*(key.desc() if descending else key for key in keys)).limit(limit)
-    return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
+    return [dict(zip(names, row, strict=True)) for row in _fetch_rows(connection, query)]
+
+
+def _fetch_rows(connection: sa.Connection, query: sa.Select[Any] | sa.CompoundSelect[Any]) -> Iterator[Sequence[Any]]:
+    """Yield rows. SQLite stores bytes in columns of any type; they are decoded, so that one value breaks no list."""
+    try:
+        rows = connection.execute(query).all()
+    except sa.exc.OperationalError as error:
+        if "Could not decode to UTF-8" not in str(error):
+            raise
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.text_factory = _decode  # only now, since it is much slower than SQLite's own decoding
+        rows = connection.execute(query).all()
+    for row in rows:
+        has_bytes = bytes in map(type, row)
+        yield [_decode(value) if isinstance(value, bytes) else value for value in row] if has_bytes else row
+
+
+def _decode(content: bytes) -> str:
+    return content.decode("utf-8", "backslashreplace")
 
 
 def iter_pages(
