@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from deriva_ml_core._text import parse_duration
@@ -323,11 +323,11 @@ def _summarize_execution(
 
 
 def _compute_duration(connection: Connection, execution: RecordedExecution, status: Status) -> float | None:
-    """Return the duration in the row; of a running execution, the time since its start by its journal."""
+    """Return the duration in the row; of a running execution, its run time so far by its journal."""
     if (recorded := parse_duration(execution.duration)) is not None or status.is_terminal:
         return recorded
     state = load_local_state(connection, execution.execution_rid)
-    return (datetime.now(UTC) - state.start_time).total_seconds() if state and state.start_time else None
+    return state.elapsed_run_time().total_seconds() if state and state.start_time else None
 
 
 def list_workflows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -261,8 +261,7 @@ def _run_time_text(execution: ExecutionView, state: ExecutionState) -> str:
     ended = execution.status.is_terminal
     if state.start_time is None or (ended and state.running_since is not None):  # it died at an unknown time
         return execution.duration or ""
-    current = timedelta() if state.running_since is None else datetime.now(UTC) - state.running_since
-    return f"{'' if ended else 'for '}{format_duration((state.run_time + current).total_seconds())}"
+    return f"{'' if ended else 'for '}{format_duration(state.elapsed_run_time().total_seconds())}"
 
 
 def _render_workflow(rid: RID | None, row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -111,6 +112,8 @@ class ExecutionState:
     start_time: datetime | None = None
     stop_time: datetime | None = None
     running_since: datetime | None = None
+    running_since_monotonic: float | None = None
+    """The same time by the monotonic clock of the machine's boot; None in journals of earlier versions."""
     run_time: timedelta = timedelta()
     """Total run time: the sum of all intervals from a start to its stop."""
     is_resumed: bool = False
@@ -135,6 +138,21 @@ class ExecutionState:
     def status(self) -> Status:
         """The current status."""
         return self.statuses[-1].status if self.statuses else Status.created
+
+    def elapsed_run_time(self) -> timedelta:
+        """Return the total run time, up to now if it is running."""
+        if self.running_since is None:
+            return self.run_time
+        is_comparable = self.process is not None and self.process.is_of_this_boot()
+        return self.run_time + self._interval_until(utc_now(), time.monotonic() if is_comparable else None)
+
+    def _interval_until(self, stop_time: datetime, stop_monotonic: float | None) -> timedelta:
+        """Return the time since the last start, by the monotonic clock if both ends have a reading of it."""
+        assert self.running_since is not None
+        start = self.running_since_monotonic
+        if start is not None and stop_monotonic is not None and stop_monotonic >= start:
+            return timedelta(seconds=stop_monotonic - start)
+        return max(stop_time - self.running_since, timedelta())
 
     def pending_files(self) -> list[FileState]:
         """Return the registered files that are not uploaded or not recorded yet, in order of registration."""
@@ -245,17 +263,25 @@ class ProcessAttached(Event):
     lease: ProcessIdentity
 
     def apply(self, state: ExecutionState) -> None:
-        state.process = self.lease
+        before, state.process = state.process, self.lease
+        if before is not None and (before.host, before.boot_id) != (self.lease.host, self.lease.boot_id):
+            state.running_since_monotonic = None  # each boot has a monotonic clock of its own
 
 
 class Started(Event):
-    """The run started."""
+    """The run started.
+
+    Args:
+        monotonic: The same time in seconds of the machine's monotonic clock.
+    """
 
     event: Literal["start"] = "start"
+    monotonic: float | None = None
 
     def apply(self, state: ExecutionState) -> None:
         state.start_time, state.stop_time = state.start_time or self.time, None
-        state.running_since = state.running_since or self.time
+        if state.running_since is None:
+            state.running_since, state.running_since_monotonic = self.time, self.monotonic
 
 
 class Resumed(Event):
@@ -281,15 +307,21 @@ class RankFailed(Event):
 
 
 class Stopped(Event):
-    """The run ended."""
+    """The run ended.
+
+    Args:
+        monotonic: The same time in seconds of the machine's monotonic clock, if the process that started the run
+            writes the event.
+    """
 
     event: Literal["stop"] = "stop"
+    monotonic: float | None = None
 
     def apply(self, state: ExecutionState) -> None:
         state.stop_time = self.time
         if state.running_since is not None:
-            state.run_time += self.time - state.running_since
-            state.running_since = None
+            state.run_time += state._interval_until(self.time, self.monotonic)
+            state.running_since = state.running_since_monotonic = None
 
 
 class StatusSet(Event):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
@@ -213,7 +214,9 @@ def _cell_name(executed: NotebookNode, index: int | None) -> str:
 
 def start_execution(execution: Execution) -> None:
     """Set an execution to Running; `finish_execution` ends it when the notebook has run."""
-    execution._runtime.status_tracker.append(ProcessAttached(lease=ProcessIdentity.current()), Started())
+    execution._runtime.status_tracker.append(
+        ProcessAttached(lease=ProcessIdentity.current()), Started(monotonic=monotonic())
+    )
     execution.update_status(Status.running)
 
 
@@ -237,5 +240,9 @@ def finish_execution(
     if current.is_terminal and (status is Status.completed or current is Status.aborted):
         return
     if not current.is_terminal:
-        tracker.append(ProcessAttached(lease=ProcessIdentity.current()), Started(time=started_at), Stopped())
+        tracker.append(
+            ProcessAttached(lease=ProcessIdentity.current()),
+            Started(time=started_at),  # changes nothing if the run has started
+            Stopped(monotonic=monotonic()),
+        )
     tracker.set(status, reason, error=reason if status is not Status.completed else "", resumed=current.is_terminal)
