@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
+from faulty_catalog import make_faulty_client
 
+from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import final_status
+from deriva_ml_core.journal.journal import load_state
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +87,112 @@ def test_interrupt_in_a_callback_does_not_stop_the_end(exe: Execution) -> None:
         raise ValueError("no data")
     assert len(calls) == 1
     assert (exe.status, exe.status_detail) == (Status.failed, "ValueError: no data")
+
+
+@pytest.mark.parametrize("ending", ["block end", "exception", "exit", "interrupt"])
+def test_forked_child_does_not_end_the_run(ml: DerivaML, exe: Execution, ending: str) -> None:
+    """A forked child that leaves through the ``with`` leaves the run, its exit callbacks and its row alone."""
+    calls: list[object] = []
+    endings = {"exception": ValueError("in the child"), "exit": SystemExit(3), "interrupt": KeyboardInterrupt()}
+    child = 1
+    try:
+        with exe:
+            exe.add_exit_callback(calls.append)
+            child = os.fork()
+            if child == 0 and ending in endings:
+                raise endings[ending]
+            if child:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert exe.status is Status.running
+                assert ml.lookup_execution(exe.execution_rid).status is Status.running
+                exe.update_status(Status.running, "after the child")
+    finally:
+        if child == 0:
+            os._exit(0 if calls == [] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else 1)
+    assert (calls, exe.status) == ([None], Status.completed)
+    assert [update.status for update in exe.list_statuses()] == [
+        Status.created,
+        Status.running,
+        Status.running,
+        Status.completed,
+    ]
+
+
+def test_forked_child_that_enters_ends_the_run(ml: DerivaML, exe: Execution) -> None:
+    """A child that entered the execution itself ends it."""
+    child = os.fork()
+    if child == 0:
+        with exe:
+            pass
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert ml.lookup_execution(exe.execution_rid).status is Status.completed
+
+
+def full_disk(exe: Execution) -> Callable[[], None]:
+    """Let every write to the execution's journal fail with ENOSPC, until the returned function is called."""
+    descriptor = exe._runtime.journal._open()
+    saved, full = os.dup(descriptor), os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, descriptor)
+    os.close(full)
+
+    def restore() -> None:
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+    return restore
+
+
+needs_full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+
+
+@needs_full_device
+def test_end_is_retried_while_the_disk_is_full(ml: DerivaML, exe: Execution) -> None:
+    """If the last write to the journal fails once, the end is written again: the run is Completed everywhere."""
+    with exe:
+        timer = threading.Timer(0.1, full_disk(exe))
+        timer.start()
+    timer.join()
+    assert load_state(exe.working_dir / "journal.jsonl").status is Status.completed
+    assert ml.select_rows("Execution", {"RID": exe.execution_rid})[0]["Status"] == "Completed"
+
+
+@needs_full_device
+@pytest.mark.parametrize("error", [None, ValueError("no data")])
+def test_row_has_the_end_that_the_journal_lacks(ml: DerivaML, exe: Execution, error: ValueError | None) -> None:
+    """If the journal stays full, the row has the last status, and every later look at the run shows it."""
+    status, detail = (Status.failed, "ValueError: no data") if error else (Status.completed, "")
+    child = os.fork()
+    if child == 0:
+        with suppress(ValueError), exe:
+            full_disk(exe)
+            if error:
+                raise error
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert load_state(exe.working_dir / "journal.jsonl").status is Status.running
+    (row,) = ml.select_rows("Execution", {"RID": exe.execution_rid})
+    assert (row["Status"], row["Status_Detail"]) == (status, detail)
+    assert row["Duration"] is not None
+    recorded = ml.lookup_execution(exe.execution_rid)
+    assert (recorded.status, recorded.status_detail) == (status, detail)
+    assert ml.restore_execution(exe.execution_rid).status is status
+    assert load_state(exe.working_dir / "journal.jsonl").status is status
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "KeyboardInterrupt")])
+def test_signal_while_the_run_starts(config: ExecutionConfiguration, number: int, reason: str) -> None:
+    """SIGTERM or Ctrl-C while the start is recorded aborts the run, with its reason, and does not leave it Running."""
+    ml, catalog = make_faulty_client()
+    exe = ml.create_execution(config)
+
+    def send_signal() -> None:
+        catalog.before_update = lambda: None
+        os.kill(os.getpid(), number)
+
+    catalog.before_update = send_signal
+    with pytest.raises((SystemExit, KeyboardInterrupt)), exe:
+        pytest.fail("the block is not entered")
+    assert (exe.status, exe.status_detail) == (Status.aborted, reason)
+    assert ml.select_rows("Execution", {"RID": exe.execution_rid})[0]["Status"] == "Aborted"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -24,7 +25,7 @@ from deriva_ml_core.execution.recorded import DEPRECATED_ATTRIBUTES, RecordedExe
 from deriva_ml_core.execution.run_lock import lock_for_resume
 from deriva_ml_core.execution.runtime import _ExecutionBase
 from deriva_ml_core.journal.process_identity import ProcessIdentity
-from deriva_ml_core.journal.state import ProcessAttached, Resumed, Started, Stopped
+from deriva_ml_core.journal.state import Event, ProcessAttached, Resumed, Started, Stopped
 from deriva_ml_core.models import (
     Address,
     Asset,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["Execution"]
 
 log = logging.getLogger(__name__)
+
+JOURNAL_RETRY_SECONDS = 2.0
+"""Maximum seconds for which the end of a run retries to write the journal, for example on a full disk."""
 
 
 class Execution(_ExecutionBase):
@@ -79,6 +83,8 @@ class Execution(_ExecutionBase):
         self._is_resumed = resumed
         self._sigterm_handler = SigtermHandler()
         self._exit_callbacks = ExitCallbacks(self.execution_rid)
+        self._entered_pid: int | None = None
+        """Id of the process that entered the ``with`` block; a forked child does not end the run."""
         self._clean_on_exit: bool | None = None
         """Whether uploaded files are removed when the run ends; None if nothing was uploaded during the run."""
         self._uploads_after_exit = False
@@ -118,28 +124,42 @@ class Execution(_ExecutionBase):
             InvalidTransition: The execution has already ended.
             ExecutionRunning: The execution is to be resumed, and another process already runs it.
         """
-        if self._is_resumed:
-            self._is_resumed = False
-            with lock_for_resume(self._runtime.journal, self.execution_rid):
-                self._runtime.status_tracker.append(
-                    ProcessAttached(lease=ProcessIdentity.current()), Resumed(), Started()
+        try:
+            if self._is_resumed:
+                self._is_resumed = False
+                with lock_for_resume(self._runtime.journal, self.execution_rid):
+                    self._record_start(Resumed())
+                    self._runtime.status_tracker.set(Status.running, "", resumed=True)
+            elif self.status.is_terminal:
+                raise InvalidTransition(
+                    f"Execution {self.execution_rid} has ended ({self.status}). Create a new execution, or continue "
+                    "this one with resume_execution(rid). Registering and uploading files needs no 'with'."
                 )
-                self._sigterm_handler.install(replace_default=self.is_rank_zero)
-                self._runtime.status_tracker.set(Status.running, "", resumed=True)
-        elif self.status.is_terminal:
-            raise InvalidTransition(
-                f"Execution {self.execution_rid} has ended ({self.status}). Create a new execution, or continue this "
-                "one with resume_execution(rid). Registering and uploading files needs no 'with'."
-            )
-        else:
-            self._runtime.status_tracker.append(ProcessAttached(lease=ProcessIdentity.current()), Started())
-            self._sigterm_handler.install(replace_default=self.is_rank_zero)
-            self.update_status(Status.running)
+            else:
+                self._record_start()
+                self.update_status(Status.running)
+        except BaseException as error:
+            # a signal, or a failure while the start is recorded: Python calls __exit__ only after __enter__
+            if self._entered_pid == os.getpid():
+                self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
+
+    def _record_start(self, *events: Event) -> None:
+        """Write the start of the run to the journal; from here on this process records its end."""
+        self._entered_pid = os.getpid()
+        self._sigterm_handler.install(replace_default=self.is_rank_zero)
+        self._runtime.status_tracker.append(
+            ProcessAttached(lease=ProcessIdentity.current()), *events, Started(monotonic=monotonic())
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._entered_pid != os.getpid():
+            self._sigterm_handler.uninstall()
+            return
+        self._entered_pid = None
         self._sigterm_handler.defer()
         interrupt = self._exit_callbacks.run(error)
         try:
@@ -193,7 +213,7 @@ class Execution(_ExecutionBase):
     def _record_end(self, error: BaseException | None) -> None:
         from deriva_ml_core.execution.exit_status import report_failure, resolve_final_status
 
-        self._runtime.status_tracker.append(Stopped())
+        self._runtime.status_tracker.append(Stopped(monotonic=monotonic()))
         status, reason = final_status(error, terminated=self._sigterm_handler.terminated)
         if self.is_rank_zero:
             status, reason = resolve_final_status(self._runtime.journal, status, reason)
@@ -209,6 +229,7 @@ class Execution(_ExecutionBase):
             self._warn_not_uploaded()
         if self._clean_on_exit is not None:
             self._runtime.background.submit(partial(self._runtime.outputs.finalize, clean=self._clean_on_exit))
+        self._runtime.status_tracker.flush(JOURNAL_RETRY_SECONDS)
         self._runtime.background.drain()
 
     # Inputs

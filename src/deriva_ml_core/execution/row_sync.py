@@ -17,7 +17,7 @@ from deriva_ml_core.default_schema import metrics_table
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable
 from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogUnavailable, DerivaMLException
 from deriva_ml_core.execution.exit_status import format_catalog_duration
-from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.journal import BufferedJournal, Journal
 from deriva_ml_core.journal.state import ExecutionState
 from deriva_ml_core.models import MetricSummary
 from deriva_ml_core.schema import CatalogModel
@@ -42,13 +42,17 @@ class RowSync:
 
     Args:
         connection: The catalog.
-        journal: The execution's journal.
+        journal: The execution's journal; a buffered one also has the events that a full disk has rejected.
         execution: RID of the execution; a dry run has no row.
         worker: Background thread for the writes; by default a new one.
     """
 
     def __init__(
-        self, connection: Connection, journal: Journal, execution: RID, worker: BackgroundWorker | None = None
+        self,
+        connection: Connection,
+        journal: Journal | BufferedJournal,
+        execution: RID,
+        worker: BackgroundWorker | None = None,
     ) -> None:
         self._connection = connection
         self._journal = journal

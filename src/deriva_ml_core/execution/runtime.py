@@ -22,7 +22,7 @@ from deriva_ml_core.execution.outputs import Outputs
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.execution.row_sync import RowSync
 from deriva_ml_core.execution.status_tracker import StatusTracker
-from deriva_ml_core.journal.journal import Journal, load_state
+from deriva_ml_core.journal.journal import BufferedJournal, Journal, load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, InputRecorded
 from deriva_ml_core.models import ExecutionInfo, StatusUpdate
 from deriva_ml_core.plugins.notifications import NotificationDispatcher
@@ -39,7 +39,7 @@ class BackgroundTasks:
         execution: RID of the execution.
     """
 
-    def __init__(self, connection: Connection, journal: Journal, execution: RID) -> None:
+    def __init__(self, connection: Connection, journal: BufferedJournal, execution: RID) -> None:
         self._exit_timeout = connection.exit_timeout
         self._worker = BackgroundWorker("deriva-ml-execution")
         self.notifications = NotificationDispatcher(connection.plugins)
@@ -83,13 +83,14 @@ class ExecutionRuntime:
         """
         journal = Journal(folder / JOURNAL_FILENAME)
         staging = StagingArea(connection, journal, folder / "outputs")
-        background = BackgroundTasks(connection, journal, execution)
+        buffered = BufferedJournal(journal)
+        background = BackgroundTasks(connection, buffered, execution)
         return cls(
             folder=folder,
             journal=journal,
             staging=staging,
             background=background,
-            status_tracker=StatusTracker(execution, journal, on_status, background.row_sync),
+            status_tracker=StatusTracker(execution, buffered, on_status, background.row_sync),
             inputs=Inputs(connection, journal, execution),
             outputs=Outputs(connection, journal, staging, execution),
         )

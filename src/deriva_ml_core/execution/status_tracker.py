@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
 from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.errors import InvalidTransition
 from deriva_ml_core.execution.row_sync import RowSync
-from deriva_ml_core.journal.journal import BufferedJournal, Journal
+from deriva_ml_core.journal.journal import BufferedJournal
 from deriva_ml_core.journal.state import Event, StatusSet, utc_now
 from deriva_ml_core.models import Progress, StatusUpdate
 
@@ -20,16 +20,17 @@ class StatusTracker:
 
     Args:
         execution: RID of the execution.
-        journal: Journal that each status is written to first.
+        journal: Journal that each status is written to first. If it cannot be written, it buffers the status, and the
+            row is written nevertheless.
         on_status: Called with each status once it is in the journal.
         row_sync: Writes the catalog row.
     """
 
     def __init__(
-        self, execution: RID, journal: Journal, on_status: Callable[[StatusUpdate], None], row_sync: RowSync
+        self, execution: RID, journal: BufferedJournal, on_status: Callable[[StatusUpdate], None], row_sync: RowSync
     ) -> None:
         self._row_sync = row_sync
-        self._journal = BufferedJournal(journal)
+        self._journal = journal
         self._execution = execution
         self._on_status = on_status
         self._lock = ForkSafeRLock()
@@ -42,7 +43,8 @@ class StatusTracker:
 
     def record_created(self) -> None:
         """Record the first status, with which the catalog row was inserted."""
-        self._write(StatusSet(update=StatusUpdate(status=Status.created, time=utc_now(), previous=Status.created)))
+        update = StatusUpdate(status=Status.created, time=utc_now(), previous=Status.created)
+        self._publish(self._journal.append(StatusSet(update=update)))
 
     def set(
         self,
@@ -84,23 +86,29 @@ class StatusTracker:
                 error=redact_text(error) or None,
                 progress=progress,
             )
-            status_changed = self._write(StatusSet(update=update))
+            self._publish(self._journal.append(StatusSet(update=update)))
         # outside the lock: a call with wait=False must not wait for another thread's catalog request
-        self._sync_row(status_changed, wait=wait)
+        if wait:
+            self._row_sync.try_write()
+        else:
+            self._row_sync.write_in_background()
 
     def append(self, *events: Event) -> None:
         """Write events to the journal, after those that are still buffered; publish the statuses among them."""
-        self._sync_row(self._write(*events), wait=False)
+        if self._publish(self._journal.append(*events)):
+            self._row_sync.write_in_background()
 
-    def _write(self, *events: Event) -> bool:
-        """Write events; return whether statuses were among those written."""
-        updates = [event.update for event in self._journal.append(*events) if isinstance(event, StatusSet)]
+    def flush(self, timeout: float) -> None:
+        """Write the events that are still buffered, with retries; publish the statuses among them.
+
+        Args:
+            timeout: Maximum seconds to retry.
+        """
+        self._publish(self._journal.flush(timeout))
+
+    def _publish(self, written: Iterable[Event]) -> bool:
+        """Call `on_status` with the statuses among written events; return whether there were any."""
+        updates = [event.update for event in written if isinstance(event, StatusSet)]
         for update in updates:
             self._on_status(update)
         return bool(updates)
-
-    def _sync_row(self, status_changed: bool, *, wait: bool) -> None:
-        if status_changed and wait:
-            self._row_sync.try_write()
-        elif status_changed:
-            self._row_sync.write_in_background()

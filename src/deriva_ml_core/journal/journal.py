@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 from weakref import finalize
 
@@ -16,6 +18,9 @@ from deriva_ml_core.models import StatusUpdate
 __all__ = ["BufferedJournal", "Journal", "load_state"]
 
 log = logging.getLogger(__name__)
+
+FIRST_RETRY_DELAY = 0.05
+"""Seconds before the first retry of a failed write; the delay doubles with each retry."""
 
 
 def load_state(path: Path) -> ExecutionState:
@@ -131,6 +136,41 @@ class BufferedJournal:
                     log.warning("Failed to write %s; retrying with the next event: %s", self._journal.path, error)
                 self._is_failing = True
         return written
+
+    def flush(self, timeout: float) -> list[Event]:
+        """Write the buffered events, with retries.
+
+        Args:
+            timeout: Maximum seconds to retry.
+
+        Returns:
+            The events written by this call.
+        """
+        written, deadline, delay = self.append(), time.monotonic() + timeout, FIRST_RETRY_DELAY
+        while self._buffer and (remaining := deadline - time.monotonic()) > 0:
+            time.sleep(min(delay, remaining))
+            delay *= 2
+            written += self.append()
+        return written
+
+    @property
+    def state(self) -> ExecutionState:
+        """State of all events, written or buffered."""
+        with self._lock:
+            state = self._journal.state
+            if not self._buffer:
+                return state
+            # the journal's own state must not have the buffered events: they are applied when they are written
+            state = replace(
+                state,
+                statuses=list(state.statuses),
+                metrics=dict(state.metrics),
+                failures=list(state.failures),
+                files=dict(state.files),
+            )
+            for event in self._buffer:
+                event.apply(state)
+            return state
 
     @property
     def last_status(self) -> StatusUpdate | None:
