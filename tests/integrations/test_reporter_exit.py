@@ -180,3 +180,25 @@ def test_failed_and_not_uploaded_run_warns_once(
     report.fail(ValueError("no data"))
     catalog_link.is_down = False
     assert caplog.text.count("staged files that are not uploaded") == 1
+
+
+def test_forked_child_does_not_end_the_training(ml: DerivaML) -> None:
+    """A forked child that leaves the reporter's ``with`` uploads nothing and leaves the execution running."""
+    report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False)
+    child, files = 1, ""
+    try:
+        with report:
+            report.begin_fit(epochs=1)
+            train_epoch(report, 1, loss=1.0)
+            assert report._worker.drain(60)
+            files = str(staged_types(report.execution))
+            child = os.fork()
+            if child:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert report.execution.status is Status.running
+                assert str(staged_types(report.execution)) == files
+    finally:
+        if child == 0:
+            os._exit(0)
+    assert report.execution.status is Status.completed
+    assert staged_types(report.execution) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -91,6 +92,7 @@ class TrainingReporter:
         self._exit_deadline: float | None = None
         """Time by the monotonic clock at which the end of an owned execution stops waiting."""
         self._resume_state = ResumeState()
+        self._entered_pid: int | None = None
         if not self._handle.is_owned:  # finds wrong options before a long training
             self.begin()
 
@@ -111,11 +113,14 @@ class TrainingReporter:
 
     def __enter__(self) -> Self:
         self._handle.is_in_with_block = True
+        self._entered_pid = os.getpid()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.is_in_forked_child:
+            return
         self._handle.is_in_with_block = False
         self._exit_context(error)
 
@@ -142,6 +147,11 @@ class TrainingReporter:
     def is_in_with_block(self) -> bool:
         """Whether the reporter is used as a context manager, so that the end of the block ends the execution."""
         return self._handle.is_in_with_block
+
+    @property
+    def is_in_forked_child(self) -> bool:
+        """Whether another process entered the ``with`` block; that process records the end of the training."""
+        return self._entered_pid is not None and self._entered_pid != os.getpid()
 
     # Fits and stages
 

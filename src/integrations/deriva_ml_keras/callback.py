@@ -94,7 +94,8 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._on_exit(error)
+        if not self._reporter.is_in_forked_child:
+            self._on_exit(error)
         self._reporter.__exit__(kind, error, trace)
 
     def _on_exit(self, error: BaseException | None) -> None:
