@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr
 
 from deriva_ml_core._deprecation import deprecated_names
 from deriva_ml_core.definitions import RID, Status, check_rid
@@ -194,7 +194,7 @@ class StatusUpdate(FrozenModel):
 
     status: Status
     message: str = ""
-    time: datetime
+    time: AwareDatetime
     previous: Status | None = None
     error: str | None = None
     progress: Progress | None = None

@@ -28,7 +28,6 @@ from deriva_ml_core.journal.state import (
     ProcessAttached,
     RankFailed,
     Recorded,
-    Restored,
     Resumed,
     Staged,
     Started,
@@ -234,7 +233,6 @@ def _all_events() -> list[Event]:
         Stopped(),
         status_event(Status.completed, "b"),
         Resumed(),
-        Restored(source="h:/x"),
     ]
 
 
