@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 
 import pytest
@@ -363,6 +365,137 @@ def test_disk_full_on_creation(tmp_path: Path) -> None:
         assert not (disk / "local" / CATALOG_FILE_NAME).exists()
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
         assert open_catalog(disk / "local").select("Dataset") == []
+
+
+@pytest.mark.parametrize("size", range(700, 2300, 200))
+def test_nearly_full_disk_on_creation(tmp_path: Path, size: int) -> None:
+    """On a disk of any size (kB), a catalog is created completely or not at all."""
+    with small_disk(tmp_path / "disk", size * 1024) as disk:
+        folder = disk / "local"
+        try:
+            open_catalog(folder).close()
+        except CatalogUnavailable:
+            assert sorted(path.name for path in folder.iterdir()) == [f"{CATALOG_FILE_NAME}.lock"]
+        subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+        catalog = open_catalog(folder)
+        assert len(catalog.select("Asset_Type")) == 19
+        catalog.close()
+        assert run_sql(folder / CATALOG_FILE_NAME, "PRAGMA integrity_check") == "ok"
+        assert run_sql(folder / CATALOG_FILE_NAME, "PRAGMA journal_mode") == "wal"
+
+
+FAIL_ONE_CALL = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+/* Fail the n-th write or flush of a file of a catalog with EIO; n is in the environment. */
+static int fails(int descriptor) {
+    static int calls = 0;
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    if (!strstr(path, "/catalog.sqlite") || strstr(path, ".lock")) return 0;
+    if (++calls != atoi(getenv("FAIL_CALL"))) return 0;
+    fprintf(stderr, "failed\\n");
+    errno = EIO;
+    return 1;
+}
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+ssize_t write(int d, const void *b, size_t n) { return fails(d) ? -1 : REAL(write)(d, b, n); }
+ssize_t pwrite(int d, const void *b, size_t n, off_t o) { return fails(d) ? -1 : REAL(pwrite)(d, b, n, o); }
+ssize_t pwrite64(int d, const void *b, size_t n, off64_t o) { return fails(d) ? -1 : REAL(pwrite64)(d, b, n, o); }
+int fsync(int d) { return fails(d) ? -1 : REAL(fsync)(d); }
+int fdatasync(int d) { return fails(d) ? -1 : REAL(fdatasync)(d); }
+int ftruncate(int d, off_t n) { return fails(d) ? -1 : REAL(ftruncate)(d, n); }
+int ftruncate64(int d, off64_t n) { return fails(d) ? -1 : REAL(ftruncate64)(d, n); }
+"""
+
+CREATE = """
+import sys
+from pathlib import Path
+from deriva_ml_core.backends.embedded import open_catalog
+from deriva_ml_core.errors import CatalogUnavailable
+for folder in sys.stdin:
+    try:
+        open_catalog(Path(folder.strip())).close()
+    except CatalogUnavailable:
+        print("refused", flush=True)
+    else:
+        print("created", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def one_failing_call(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a library that lets one file call of a preloading process fail."""
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("there is no C compiler, or the system does not preload libraries")
+    folder = tmp_path_factory.mktemp("library")
+    (folder / "fail.c").write_text(FAIL_ONE_CALL)
+    command = [compiler, "-shared", "-fPIC", "-o", folder / "fail.so", folder / "fail.c", "-ldl"]
+    compiled = subprocess.run(command, capture_output=True, text=True, check=False)
+    if compiled.returncode:
+        pytest.skip(f"the library cannot be compiled here: {compiled.stderr}")
+    return folder / "fail.so"
+
+
+def test_one_io_error_on_creation(tmp_path: Path, one_failing_call: Path) -> None:
+    """If one write or flush fails while a catalog is created, the next opening has a complete catalog."""
+    outcomes = set()
+    for call in chain(range(1, 4), count(4, 70)):
+        folder = tmp_path / str(call) / "local"
+        environment = os.environ | {"LD_PRELOAD": str(one_failing_call), "FAIL_CALL": str(call)}
+        done = subprocess.run(
+            [sys.executable, "-c", CREATE], input=f"{folder}\n", env=environment, capture_output=True, text=True
+        )
+        outcomes.add(done.stdout)
+        assert done.stdout in ("created\n", "refused\n"), done.stderr
+        if done.stdout == "refused\n":
+            assert [path.name for path in folder.iterdir()] == [f"{CATALOG_FILE_NAME}.lock"]
+        catalog = open_catalog(folder)
+        assert len(catalog.select("Asset_Type")) == 19
+        catalog.close()
+        assert run_sql(folder / CATALOG_FILE_NAME, "PRAGMA integrity_check") == "ok"
+        if "failed" not in done.stderr:
+            break
+    assert "refused\n" in outcomes
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_leftover_of_a_missing_database_is_refused(tmp_path: Path, suffix: str) -> None:
+    """A file that SQLite left next to a catalog that is gone is named in the error, and never used for a new one."""
+    leftover = tmp_path / f"{CATALOG_FILE_NAME}{suffix}"
+    leftover.write_bytes(b"left")
+    with pytest.raises(CatalogCorrupt, match=rf"catalog\.sqlite is missing.*catalog\.sqlite{suffix}.*Move") as raised:
+        open_catalog(tmp_path)
+    assert str(leftover) in str(raised.value)
+    assert not (tmp_path / CATALOG_FILE_NAME).exists()
+    assert leftover.read_bytes() == b"left"
+    leftover.rename(tmp_path / "away")
+    assert len(open_catalog(tmp_path).select("Asset_Type")) == 19
+
+
+def test_wal_of_a_moved_catalog_is_not_replayed(tmp_path: Path) -> None:
+    """Without its database file, the rows in the write-ahead log of a killed process wait for that file."""
+    code = (
+        "import os, sys; from pathlib import Path; from deriva_ml_core.backends.embedded import open_catalog; "
+        "open_catalog(Path(sys.argv[1])).insert('Dataset', [{'RID': '1-ABC'}]); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+    file, away = tmp_path / CATALOG_FILE_NAME, tmp_path / "away.sqlite"
+    assert (tmp_path / f"{CATALOG_FILE_NAME}-wal").stat().st_size > 0
+    file.rename(away)
+    with pytest.raises(CatalogCorrupt, match="put it back"):
+        open_catalog(tmp_path)
+    away.rename(file)
+    assert [row["RID"] for row in open_catalog(tmp_path).select("Dataset")] == ["1-ABC"]
 
 
 def test_disk_full_on_write(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ CATALOG_FILE_NAME = CATALOG_FILENAME
 APPLICATION_ID = 0x6472766D
 """SQLite application id of a catalog: ``drvm``."""
 
+SIDE_FILE_SUFFIXES = ("-wal", "-shm", "-journal")
+"""Suffixes of the files that SQLite keeps next to a database (https://www.sqlite.org/tempfiles.html)."""
+
 log = logging.getLogger(__name__)
 
 
@@ -64,7 +67,7 @@ def open_catalog(
 
     Raises:
         CatalogTooNew: A newer version of this software wrote the catalog.
-        CatalogCorrupt: The file is damaged, or is not a catalog.
+        CatalogCorrupt: The file is damaged or not a catalog, or it is missing and files of SQLite for it are left.
         CatalogReadOnly: There is no catalog, and the folder is read-only.
         CatalogUnavailable: The folder cannot be created, or its disk is full.
     """
@@ -108,24 +111,34 @@ def _read_version(database: Database) -> int:
 
 
 def _create_catalog(folder: Path, journal_mode: str) -> None:
-    """Create the catalog under a temporary name and rename it, so that no process sees an incomplete file."""
+    """Create the catalog under a temporary name and rename it, so that no process sees an incomplete file.
+
+    Raises:
+        CatalogCorrupt: Files of a missing database are left, which SQLite would apply to the new one.
+    """
     from filelock import FileLock
 
     try:
+        new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
         create_folder(folder, root=folder)
         with FileLock(folder / f"{CATALOG_FILE_NAME}.lock"):
             if (folder / CATALOG_FILE_NAME).exists():
                 return
+            _check_no_side_files(folder / CATALOG_FILE_NAME)
             for leftover in folder.glob(".catalog-*"):  # of a process that was killed here
                 rmtree(leftover)
             # the next holder of the lock finds this name without walking the whole folder
             with TemporaryDirectory(prefix=".catalog-", dir=folder) as temporary:
                 draft = Path(temporary) / CATALOG_FILE_NAME
                 draft.touch()
-                _initialize_schema(Database(draft, journal_mode=journal_mode), journal_mode)
+                _initialize_schema(draft, journal_mode)
                 _share_with_group(draft, folder)
+                sync_path(draft)
                 draft.replace(folder / CATALOG_FILE_NAME)
             sync_path(folder)
+            for path in new_folders:
+                with suppress(PermissionError):  # a parent may allow to create folders and not to list them
+                    sync_path(path.parent)
     except OSError as error:
         raise _creation_error(folder, error) from error
 
@@ -150,8 +163,28 @@ def _creation_error(folder: Path, error: OSError) -> DerivaMLException:
     )
 
 
-def _initialize_schema(database: Database, journal_mode: str) -> None:
-    database.execute_autocommit(f"PRAGMA journal_mode = {journal_mode}")
+def _check_no_side_files(file: Path) -> None:
+    if left := _list_side_files(file):
+        raise CatalogCorrupt(
+            f"{file} is missing, and {', '.join(map(str, left))} still belongs to it. If the catalog was moved away or "
+            "deleted by mistake, put it back. Move these files away to start with an empty catalog."
+        )
+
+
+def _list_side_files(file: Path) -> list[Path]:
+    paths = (file.with_name(f"{file.name}{suffix}") for suffix in SIDE_FILE_SUFFIXES)
+    return [path for path in paths if path.exists()]
+
+
+def _initialize_schema(file: Path, journal_mode: str) -> None:
+    """Write tables and terms to an empty file. All of it is in that file afterwards.
+
+    Raises:
+        CatalogUnavailable: The disk is full or failed.
+    """
+    # With a rollback journal, a commit returns when the file is complete. With a write-ahead log, SQLite copies the log
+    # into the file when it closes it, ignores errors of that, and leaves the log, which the renaming would lose.
+    database = Database(file, journal_mode="DELETE")
     with database.write_transaction() as connection:
         for statement in (*identifiers.CLOCK_DDL, *migrations.MODEL_DDL):
             connection.exec_driver_sql(statement)
@@ -162,7 +195,14 @@ def _initialize_schema(database: Database, journal_mode: str) -> None:
             mutations.insert(connection, tables[vocabulary], tables, rows, skip_existing=False)
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    # the file stores the mode, and the log is still empty
+    database.execute_autocommit(f"PRAGMA journal_mode = {journal_mode}")
     database.close()
+    if left := _list_side_files(file):
+        raise CatalogUnavailable(
+            f"The disk of the catalog {file} failed, and {', '.join(path.name for path in left)} could not be merged "
+            "into it. Check the disk, and try again."
+        )
 
 
 def _migrate(database: Database, migrations: Sequence[Migration], version: int) -> None:
