@@ -15,7 +15,7 @@ import pytest
 from embedded_samples import run_in_child, small_disk, unprivileged_user, world_writable_folder
 
 from deriva_ml_core.backends.embedded import FolderStore
-from deriva_ml_core.backends.folder.durability import MAX_SINGLE_FSYNCS, make_durable
+from deriva_ml_core.backends.folder.durability import MAX_SINGLE_FSYNCS, Disk, make_durable
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, DiskFull, FileConflict, StoreUnavailable
 from deriva_ml_core.models import StoredObject, UploadOptions
@@ -374,7 +374,7 @@ def test_make_durable(tmp_path: Path, count: int) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
     files[0].unlink()
-    make_durable(files, tmp_path)
+    make_durable(files, tmp_path, Disk())
 
 
 def test_disk_full_on_put(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from pydantic import JsonValue
 from deriva_ml_core.backend import Backend, ObjectStore
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status, TransferMode
-from deriva_ml_core.errors import MissingFiles, StoreUnavailable, UploadFailed
+from deriva_ml_core.errors import CatalogUnavailable, MissingFiles, StoreUnavailable, UploadFailed
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.journal import Journal
 from deriva_ml_core.models import Address, StoredObject, UploadOptions, UploadProgress
 from deriva_ml_core.plugins import hookimpl, load_plugins
 from deriva_ml_core.schema import Column
@@ -448,6 +449,112 @@ def test_retry_delay_doubles_with_jitter(config: ExecutionConfiguration) -> None
     assert stamina.is_active()
     for wait, least in zip(waits, (0.04, 0.08, 0.16), strict=True):
         assert least <= wait <= least + 0.02
+
+
+class WatchedStore:
+    """A store that calls a function before each `sync`; other calls go to a real store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.before_sync: Callable[[], object] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def sync(self) -> None:
+        self.before_sync()
+        self._store.sync()
+
+
+class WatchedPlugin:
+    """Replaces the store by a watched one, and calls a function before rows are inserted."""
+
+    def __init__(self) -> None:
+        self.store: Any = None
+        self.before_insert: Callable[[], object] = lambda: None
+
+    @hookimpl(wrapper=True)
+    def connect(self, address: Address) -> Any:
+        backend: Backend = yield
+        self.store = WatchedStore(backend.store)
+        insert_missing = backend.catalog.insert_missing
+
+        def watched_insert(*arguments: Any) -> Any:
+            self.before_insert()
+            return insert_missing(*arguments)
+
+        backend.catalog.insert_missing = watched_insert  # type: ignore[method-assign]
+        return replace(backend, store=self.store)
+
+
+@pytest.fixture
+def watched(config: ExecutionConfiguration) -> tuple[WatchedPlugin, Execution]:
+    """Return an execution that has ended, and the plugin that watches its store and catalog."""
+    manager, plugin = load_plugins({}), WatchedPlugin()
+    manager.register(plugin, "watched")
+    exe = DerivaML(plugins=manager).create_execution(config)
+    with exe:
+        exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
+        exe.asset_file_path("Model", "b.pt").write_bytes(b"b")
+    return plugin, exe
+
+
+def stored_names(exe: Execution) -> list[str]:
+    """Return the names of the models that the journal records as stored."""
+    files = Journal(exe.working_dir / "journal.jsonl").state.files.values()
+    return [file.asset.filename for file in files if file.asset.table == "Model" and file.stored is not None]
+
+
+def test_stored_is_recorded_after_the_sync(watched: tuple[WatchedPlugin, Execution]) -> None:
+    """The objects are on disk before the journal records them as stored, and both before their rows are written."""
+    plugin, exe = watched
+    steps: list[tuple[str, list[str]]] = []
+    plugin.store.before_sync = lambda: steps.append(("sync", stored_names(exe)))
+    plugin.before_insert = lambda: steps.append(("rows", stored_names(exe)))
+    exe.upload_execution_outputs()
+    assert steps[:2] == [("sync", []), ("rows", ["a.pt", "b.pt"])]
+
+
+def fail_sync() -> None:
+    raise StoreUnavailable("the disk failed")
+
+
+def test_failed_sync_records_nothing(watched: tuple[WatchedPlugin, Execution]) -> None:
+    """If the objects cannot be flushed, the journal and the catalog do not have them; the next upload does."""
+    plugin, exe = watched
+    plugin.store.before_sync = fail_sync
+    with pytest.raises(UploadFailed, match=r"2 files.*the disk failed"):
+        exe.upload_execution_outputs(max_retries=0)
+    assert stored_names(exe) == []
+    assert [asset for asset in exe.list_assets("Output") if asset.table == "Model"] == []
+    plugin.store.before_sync = lambda: None
+    assert [asset.filename for asset in exe.upload_execution_outputs()["Model"]] == ["a.pt", "b.pt"]
+
+
+def test_file_rewritten_after_it_was_stored(
+    ml: DerivaML, watched: tuple[WatchedPlugin, Execution], tmp_path: Path
+) -> None:
+    """A file written again before its row exists is stored again, also if the flush of its new bytes fails first."""
+    plugin, exe = watched
+    path = next(asset.path for asset in exe.staged_assets() if asset.filename == "a.pt")
+
+    def refuse() -> None:
+        raise CatalogUnavailable("no rows now")
+
+    plugin.before_insert = refuse
+    with pytest.raises(UploadFailed):
+        exe.upload_execution_outputs()
+    assert (stored_names(exe), path.exists()) == (["a.pt", "b.pt"], False)
+    path.write_bytes(b"new bytes")
+    plugin.before_insert = lambda: None
+    plugin.store.before_sync = fail_sync
+    with pytest.raises(UploadFailed):
+        exe.upload_execution_outputs()
+    assert (stored_names(exe), path.exists()) == (["b.pt"], False)
+    plugin.store.before_sync = lambda: None
+    exe.upload_execution_outputs()
+    contents = {row["Filename"]: content(ml, row, tmp_path) for row in output_rows(ml, "Model", exe)}
+    assert contents == {"a.pt": b"new bytes", "b.pt": b"b"}
 
 
 def test_unreadable_file_does_not_block_others(exe: Execution, tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Upload staged files: bytes to the store, several files at once, then rows and links."""
+"""Upload staged files: bytes to the store, several files at once, then rows and links.
+
+The order is: bytes written, flushed to disk, recorded as stored in the journal, rows and links, recorded as uploaded in
+the journal. So no row names an object that a crash of the machine can lose.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from stat import S_ISLNK
 from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
@@ -29,6 +34,12 @@ __all__ = ["MISSING_FILE_REASON", "Upload"]
 
 BATCH_SIZE = 1000
 """Number of files per write to the catalog."""
+
+FLUSH_INTERVAL = 1.0
+"""Seconds after which stored files are flushed and recorded, so that an interrupted upload repeats little work.
+
+A flush for each file would take longer than storing a small one.
+"""
 
 FILES_PER_CONNECTION = 2
 """Number of files per connection to a server; fewer do not pay for opening one."""
@@ -95,15 +106,23 @@ class Upload:
     def _store_batch(self, files: list[FileState], progress: _ProgressCounter) -> list[FileState]:
         """Store the bytes of files, several at once; returns the stored files in their order."""
         failed: dict[str, Exception] = {}
+        stored: list[Stored] = []
+        last_flush = monotonic()
         sending = map_unordered(
             self._try_store, files, self._worker_count(len(files)), name="deriva-ml-file", stop=self.stop
         )
         with closing(sending) as done:
-            for file, error in done:
-                if error is None:
-                    progress.count_file(file)
-                else:
-                    failed[file.asset.key] = error
+            for file, result in done:
+                if isinstance(result, Exception):
+                    failed[file.asset.key] = result
+                    continue
+                progress.count_file(file)
+                if result is not None:
+                    stored.append(result)
+                if monotonic() - last_flush > FLUSH_INTERVAL:
+                    failed |= self._record_stored(stored)
+                    stored, last_flush = [], monotonic()
+        failed |= self._record_stored(stored)
         for file in files:
             if (error := failed.get(file.asset.key)) is not None:
                 self._add_unsent([file], error)
@@ -113,20 +132,36 @@ class Upload:
         most = RetryingStore(self.connection.store).preferred_concurrency
         return self.options.upload_workers or min(most, -(-files // FILES_PER_CONNECTION))
 
-    def _try_store(self, file: FileState) -> Exception | None:
-        """Store the bytes of one file; returns the error, or None."""
+    def _record_stored(self, events: list[Stored]) -> dict[str, Exception]:
+        """Flush stored files to disk, and record them in the journal; returns the errors by key."""
+        if not events:
+            return {}
+        try:
+            self.connection.store.sync()
+            self.journal.append(*events)
+        except (DerivaMLException, OSError) as error:
+            self._note_fatal_error(error)
+            return {event.key: error for event in events}
+        files = self.journal.state.files  # applies the events, also if another process wrote before them
+        for event in events:
+            files[event.key].stored, files[event.key].stored_stamp = event.object, event.file_time
+        return {}
+
+    def _note_fatal_error(self, error: Exception) -> None:
+        if isinstance(error, FATAL_ERRORS):
+            self.fatal_error = error
+
+    def _try_store(self, file: FileState) -> Stored | Exception | None:
+        """Store the bytes of one file; returns the event to record, the error, or None if it was stored before."""
         if self.fatal_error is not None:
             return self.fatal_error
         try:
-            if file.stored is None or _is_rewritten(file):
-                self._store_file(file)
+            return self._store_file(file) if file.stored is None or _is_rewritten(file) else None
         except (DerivaMLException, OSError) as error:
-            if isinstance(error, FATAL_ERRORS):
-                self.fatal_error = error
+            self._note_fatal_error(error)
             return error
-        return None
 
-    def _store_file(self, file: FileState) -> None:
+    def _store_file(self, file: FileState) -> Stored:
         asset = file.asset
         handover = self._transfer_mode(file)
         before = FileStamp.from_path(asset.path)
@@ -141,8 +176,7 @@ class Upload:
         )
         # a store on another machine cannot move a file; what is left here is deleted once the row is recorded
         left = None if handover is TransferMode.move and not asset.path.exists() else before
-        self.journal.append(Stored(key=asset.key, object=stored, file_time=left))
-        file.stored, file.stored_stamp = stored, left
+        return Stored(key=asset.key, object=stored, file_time=left)
 
     def _record_progress(self, asset: StagedAsset, note: JsonValue) -> None:
         self.journal.append(TransferNoted(key=asset.key, note=note))
@@ -175,14 +209,12 @@ class Upload:
     def _record_rows(self, files: list[FileState]) -> None:
         """Write rows and links; if the catalog refuses one file's row, the others are written without it."""
         try:
-            self.connection.store.sync()
             for recorded, refused in self.row_writer.write(files):
                 self.sent.extend(recorded)
                 for file, error in refused:
                     self._add_unsent([file], error)
         except (DerivaMLException, OSError) as error:
-            if isinstance(error, FATAL_ERRORS):
-                self.fatal_error = error
+            self._note_fatal_error(error)
             if len(files) == 1 or self.fatal_error is not None:
                 self._add_unsent(files, error)
                 return

@@ -415,12 +415,15 @@ class TransferNoted(Event):
     note: JsonValue
 
     def apply(self, state: ExecutionState) -> None:
-        if (file := state.files.get(self.key)) is not None:
-            file.transfer_note = self.note
+        if (file := state.files.get(self.key)) is None:
+            return
+        file.transfer_note = self.note
+        if file.rid is None:  # a transfer that starts after an earlier one was stored is of rewritten bytes
+            file.stored = file.stored_stamp = None
 
 
 class Stored(Event):
-    """The bytes are in the store; the stamp of the file if it stayed in place."""
+    """The bytes are on the store's disk; the stamp of the file if it stayed in place."""
 
     event: Literal["stored"] = "stored"
     key: str

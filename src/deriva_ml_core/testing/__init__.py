@@ -17,9 +17,9 @@ pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("catalog_cont
 from deriva_ml_core._deprecation import deprecated_names  # noqa: E402
 from deriva_ml_core.testing.catalog_contract import CatalogContract  # noqa: E402
 from deriva_ml_core.testing.hook_recorder import HookCall, HookRecorder  # noqa: E402
-from deriva_ml_core.testing.store_contract import ObjectStoreContract  # noqa: E402
+from deriva_ml_core.testing.store_contract import ObjectStoreContract, SyncLog  # noqa: E402
 
-__all__ = ["CatalogContract", "HookCall", "HookRecorder", "ObjectStoreContract"]
+__all__ = ["CatalogContract", "HookCall", "HookRecorder", "ObjectStoreContract", "SyncLog"]
 
 
 __getattr__ = deprecated_names(

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.definitions import TransferMode
-from deriva_ml_core.errors import ChecksumMismatch, InvalidFileName
+from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, InvalidFileName
 from deriva_ml_core.models import StoredObject, UploadOptions
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["ObjectStoreContract"]
+__all__ = ["ObjectStoreContract", "SyncLog"]
 
 CONTENT = bytes(range(256)) * 40
 
@@ -46,6 +49,11 @@ def read_object(store: ObjectStore, stored: StoredObject, target: Path) -> bytes
     return target.read_bytes()
 
 
+def local_path(store: ObjectStore, stored: StoredObject) -> Path:
+    """Return the path of an object in a store on this machine."""
+    return Path(url2pathname(urlsplit(store.source(stored.url)).path))
+
+
 def put_from_child(store: ObjectStore, file: Path) -> None:
     """Store a file. Runs in another process."""
     store.put("Image", "same.png", file, handover=TransferMode.copy, options=OPTIONS)
@@ -63,13 +71,73 @@ def kill_after_notes(count: int, notes: list[JsonValue]) -> Callable[[JsonValue]
     return note
 
 
+class SyncLog:
+    """What a store with local files has flushed to disk. The store's file layer reports each flush, before it happens.
+
+    Args:
+        folder: The store's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.error: OSError | None = None
+        """Raised by each report: the disk fails."""
+        self._files: set[tuple[int, ...]] = set()
+        self._names: set[tuple[Path, str]] = set()
+
+    def report_file(self, file: Path | int) -> None:
+        """Record that a file, given as path or descriptor, is flushed."""
+        self._raise_error()
+        self._files.add(_file_version(os.stat(file)))  # noqa: PTH116 - it may be a descriptor
+
+    def report_folder(self, folder: Path) -> None:
+        """Record that the names in a folder are flushed."""
+        self._raise_error()
+        self._names.update((folder, path.name) for path in folder.iterdir())
+
+    def report_path(self, path: Path) -> None:
+        """Record that a file or the names in a folder are flushed."""
+        (self.report_folder if path.is_dir() else self.report_file)(path)
+
+    def report_file_system(self) -> None:
+        """Record that all files are flushed."""
+        for path in (self.folder, *self.folder.rglob("*")):
+            self.report_path(path)
+
+    def missing_flushes(self, path: Path) -> Iterator[str]:
+        """Yield what is not on disk of a file: its bytes, and each name from the store's folder to the file."""
+        if _file_version(path.stat()) not in self._files:
+            yield f"the bytes of {path}"
+        for name in (path, *path.parents):
+            if name == self.folder:
+                return
+            if (name.parent, name.name) not in self._names:
+                yield f"the name {name}"
+
+    def _raise_error(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def _file_version(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class ObjectStoreContract:
-    """Contract tests of `deriva_ml_core.backend.ObjectStore`. Override the fixture `store`."""
+    """Contract tests of `deriva_ml_core.backend.ObjectStore`. Override the fixture `store`.
+
+    A store with files on this machine also overrides the fixture `sync_log`, and reports its flushes to the log.
+    """
 
     @pytest.fixture
     def store(self) -> ObjectStore:
         """Return the store of one test."""
         raise NotImplementedError("override the fixture store")
+
+    @pytest.fixture
+    def sync_log(self) -> SyncLog | None:
+        """Return the log that the store reports its flushes to. None if its files are on another machine."""
+        return None
 
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
@@ -187,6 +255,13 @@ class ObjectStoreContract:
         assert stored[0] == stored[2] != stored[1]
         assert read_object(store, stored[0], tmp_path / "1") == read_object(store, stored[1], tmp_path / "2") == CONTENT
 
+    @pytest.mark.parametrize("handover", list(TransferMode))
+    def test_fifo(self, store: ObjectStore, tmp_path: Path, handover: TransferMode) -> None:
+        """A fifo raises InvalidFileName at once, and is not read."""
+        os.mkfifo(tmp_path / "fifo")
+        with pytest.raises(InvalidFileName, match="fifo"):
+            store.put("Image", "a.png", tmp_path / "fifo", handover=handover, options=OPTIONS)
+
     def test_no_file(self, store: ObjectStore, tmp_path: Path) -> None:
         """A missing file raises FileNotFoundError, and a folder raises InvalidFileName."""
         with pytest.raises(FileNotFoundError):
@@ -255,6 +330,41 @@ class ObjectStoreContract:
             )
             == CONTENT
         )
+
+    @pytest.mark.parametrize("handover", list(TransferMode))
+    @pytest.mark.parametrize(("count", "size"), [(1, 10), (2, 9 * 2**20), (40, 10)])
+    def test_sync_flushes_objects(
+        self,
+        store: ObjectStore,
+        sync_log: SyncLog | None,
+        tmp_path: Path,
+        handover: TransferMode,
+        count: int,
+        size: int,
+    ) -> None:
+        """After `sync`, the bytes and the names of all stored objects are on disk."""
+        if sync_log is None:
+            pytest.skip("the store's files are on another machine")
+        stored = []
+        for number in range(count):
+            (tmp_path / str(number)).write_bytes(f"{number:010}".encode() + bytes(size - 10))
+            stored.append(store.put("Image", f"{number}", tmp_path / str(number), handover=handover, options=OPTIONS))
+        store.sync()
+        paths = [local_path(store, one) for one in stored]
+        assert [missing for path in paths for missing in sync_log.missing_flushes(path)] == []
+
+    def test_failed_sync_is_repeated(self, store: ObjectStore, sync_log: SyncLog | None, file: Path) -> None:
+        """If the disk fails, `sync` raises, and the next `sync` flushes the same objects."""
+        if sync_log is None:
+            pytest.skip("the store's files are on another machine")
+        stored = store.put("Image", "a.png", file, handover=TransferMode.copy, options=OPTIONS)
+        sync_log.error = OSError(errno.EIO, os.strerror(errno.EIO))
+        with pytest.raises(DerivaMLException, match=re.escape(os.strerror(errno.EIO))):
+            store.sync()
+        sync_log.error = None
+        assert list(sync_log.missing_flushes(local_path(store, stored))) != []
+        store.sync()
+        assert list(sync_log.missing_flushes(local_path(store, stored))) == []
 
     def test_sync(self, store: ObjectStore, tmp_path: Path) -> None:
         """One call makes any number of objects durable, and can be repeated."""

@@ -11,10 +11,26 @@ from threading import Thread
 
 from deriva_ml_core._files.atomic import sync_path
 
-__all__ = ["BackgroundFsync", "MAX_SINGLE_FSYNCS", "make_durable"]
+__all__ = ["BackgroundFsync", "Disk", "MAX_SINGLE_FSYNCS", "make_durable"]
 
 MAX_SINGLE_FSYNCS = 16
 """Maximum number of files to flush one by one. Above it, one syncfs is cheaper than many fsyncs."""
+
+
+class Disk:
+    """The calls that flush files. A test passes a subclass that observes them, or lets them fail."""
+
+    def sync_path(self, path: Path) -> None:
+        """Wait until a file's bytes, or a folder's names, are on disk."""
+        sync_path(path)
+
+    def sync_descriptor(self, descriptor: int) -> None:
+        """Wait until the bytes of an open file are on disk."""
+        os.fsync(descriptor)
+
+    def sync_file_system(self, folder: Path) -> bool:
+        """Wait until the whole file system of a folder is on disk. Return False if the system cannot do that."""
+        return _sync_file_system(folder)
 
 
 class BackgroundFsync:
@@ -22,9 +38,11 @@ class BackgroundFsync:
 
     Args:
         descriptor: Descriptor of the open file. The caller may close it before the flush ends.
+        disk: The calls that flush.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, disk: Disk) -> None:
+        self._disk = disk
         self._descriptor = os.dup(descriptor)
         self._error: OSError | None = None
         self._thread = Thread(target=self._run, name="deriva-ml-sync", daemon=True)
@@ -32,7 +50,7 @@ class BackgroundFsync:
 
     def _run(self) -> None:
         try:
-            os.fsync(self._descriptor)
+            self._disk.sync_descriptor(self._descriptor)
         except OSError as error:
             self._error = error
         finally:
@@ -45,20 +63,21 @@ class BackgroundFsync:
             raise self._error
 
 
-def make_durable(files: Iterable[Path], folder: Path) -> None:
+def make_durable(files: Iterable[Path], folder: Path, disk: Disk) -> None:
     """Wait until files and the folders that contain them are on disk.
 
     Args:
         files: The written files. Files that no longer exist are skipped.
         folder: Folder that contains all files, on one file system.
+        disk: The calls that flush.
     """
     paths = list(files)
-    if len(paths) > MAX_SINGLE_FSYNCS and _sync_file_system(folder):
+    if len(paths) > MAX_SINGLE_FSYNCS and disk.sync_file_system(folder):
         return
     folders = {parent for path in paths for parent in path.parents if parent.is_relative_to(folder)}
     for path in (*paths, *sorted(folders, reverse=True)):
         with suppress(FileNotFoundError):
-            sync_path(path)
+            disk.sync_path(path)
 
 
 def _sync_file_system(folder: Path) -> bool:

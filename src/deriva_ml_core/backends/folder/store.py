@@ -23,7 +23,7 @@ from deriva_ml_core._files.permissions import create_folder, is_shared_with_grou
 from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.folder.digests import compute_md5, copy_with_md5, has_same_bytes, write_all
-from deriva_ml_core.backends.folder.durability import BackgroundFsync, make_durable
+from deriva_ml_core.backends.folder.durability import BackgroundFsync, Disk, make_durable
 from deriva_ml_core.backends.object_names import FOLDER_OBJECT_VERSION, ObjectName, check_filename, parse_object_url
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import (
@@ -63,10 +63,12 @@ class FolderStore:
 
     Args:
         folder: The catalog's folder. Working folders inside it are on the same file system, so a move is a rename.
+        disk: The calls that flush files to disk. None for those of the system.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, disk: Disk | None = None) -> None:
         self._folder = folder
+        self._disk = disk or Disk()
         self._objects = folder / "objects"
         # a deque needs no lock, which a forked process could inherit locked
         self._unsynced: deque[Path] = deque()
@@ -126,7 +128,7 @@ class FolderStore:
         if not unsynced:
             return
         try:
-            make_durable(unsynced, self._folder)
+            make_durable(unsynced, self._folder, self._disk)
         except OSError as error:
             self._unsynced.extend(unsynced)
             error_class = DiskFull if error.errno in DISK_FULL_ERRNOS else StoreUnavailable
@@ -172,7 +174,7 @@ class FolderStore:
 
     def _move(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
         for _ in range(MAX_READ_ATTEMPTS):
-            md5, before = _digest_and_sync(file)
+            md5, before = _digest_and_sync(file, self._disk)
             if before.st_nlink > 1:
                 break
             note({"md5": md5, "length": before.st_size})
@@ -194,7 +196,7 @@ class FolderStore:
     def _hardlink(self, file: Path, note: Callable[[JsonValue], None]) -> tuple[str, int]:
         """Hard-link a file into the store. The link keeps the bytes if the original is removed or replaced."""
         with self._reserve_draft(note) as draft, suppress(_HardlinkFailed):
-            md5, length = _hardlink_and_digest(file, draft)
+            md5, length = _hardlink_and_digest(file, draft, self._disk)
             self._move_into_place(draft, md5)
             return md5, length
         return self._copy(file, note)
@@ -317,10 +319,10 @@ def _set_group(file: Path, folder: Path) -> None:
             os.chown(file, -1, group)
 
 
-def _digest_and_sync(file: Path) -> tuple[str, os.stat_result]:
+def _digest_and_sync(file: Path, disk: Disk) -> tuple[str, os.stat_result]:
     with file.open("rb", buffering=0) as opened:
         before = os.fstat(opened.fileno())
-        fsync = BackgroundFsync(opened.fileno()) if before.st_size >= BACKGROUND_FSYNC_SIZE else None
+        fsync = BackgroundFsync(opened.fileno(), disk) if before.st_size >= BACKGROUND_FSYNC_SIZE else None
         md5 = compute_md5(opened)
         if fsync is not None:
             fsync.wait()
@@ -340,7 +342,7 @@ class _HardlinkFailed(Exception):
     """The file cannot be hard-linked and must be copied."""
 
 
-def _hardlink_and_digest(file: Path, draft: Path) -> tuple[str, int]:
+def _hardlink_and_digest(file: Path, draft: Path, disk: Disk) -> tuple[str, int]:
     """Hard-link a file, and return the MD5 and length of the link."""
     try:
         draft.hardlink_to(file)
@@ -348,7 +350,7 @@ def _hardlink_and_digest(file: Path, draft: Path) -> tuple[str, int]:
         raise
     except OSError as error:  # another file system, a file system without links, or another user's file
         raise _HardlinkFailed from error
-    md5, before = _digest_and_sync(draft)
+    md5, before = _digest_and_sync(draft, disk)
     if not _try_make_read_only(draft, before.st_mode) or not _has_same_content(before, draft.lstat()):
         raise _HardlinkFailed
     return md5, before.st_size
