@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -9,9 +10,11 @@ import shutil
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deriva_ml_core.backend import Backend
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import MLTable, Status
 from deriva_ml_core.errors import (
@@ -21,13 +24,15 @@ from deriva_ml_core.errors import (
     DuplicateRow,
     ExecutionRunning,
     MetadataConflict,
+    StoreUnavailable,
     UnknownColumn,
     UnknownRID,
     UnknownTable,
 )
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.recorded import RecordedExecution
-from deriva_ml_core.models import DatasetSpec, UploadProgress
+from deriva_ml_core.models import Address, DatasetSpec, UploadProgress
+from deriva_ml_core.plugins import hookimpl, load_plugins
 from deriva_ml_core.push import PushReport
 from deriva_ml_core.schema import Column, ForeignKey, Table
 from deriva_ml_core.workflow import Workflow
@@ -141,6 +146,41 @@ def test_second_push_changes_nothing(
 def delete_ledger(target: DerivaML) -> None:
     """Delete the ledger, so that this machine knows no more than another one."""
     shutil.rmtree(target.connection.folder / "pushed")
+
+
+class FailingSyncPlugin:
+    """Replaces the store's `sync` by one that fails."""
+
+    @hookimpl(wrapper=True)
+    def connect(self, address: Address) -> Any:
+        backend: Backend = yield
+
+        def fail() -> None:
+            raise StoreUnavailable("the disk failed")
+
+        backend.store.sync = fail  # type: ignore[method-assign]
+        return backend
+
+
+def test_stored_is_recorded_after_the_sync(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """If the target cannot flush the objects, the ledger does not record them; the next push copies them."""
+    with exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"weights")
+    exe.upload_execution_outputs()
+    manager = load_plugins({})
+    manager.register(FailingSyncPlugin(), "failing")
+    folder = tmp_path / "target of a failing disk"
+    with pytest.raises(StoreUnavailable, match="the disk failed"):
+        ml.push(exe.execution_rid, DerivaML(f"file:{folder}", plugins=manager))
+    (ledger,) = folder.rglob("ledger.jsonl")
+    kinds = {kind for line in ledger.read_text().splitlines() for kind in json.loads(line)}
+    assert ("noted" in kinds, "stored" in kinds) == (True, False)
+    sound = DerivaML(f"file:{folder}")
+    assert sound.select_rows("Model") == []
+    ml.push(exe.execution_rid, sound)
+    assert [row["Filename"] for row in sound.select_rows("Model")] == ["m.pt"]
+    (stored,) = [line for line in ledger.read_text().splitlines() if '"stored"' in line]
+    assert hashlib.md5(b"weights").hexdigest() in stored
 
 
 def test_another_machine_finds_the_copy(

@@ -52,7 +52,7 @@ class Ledger:
         self.resume_data: dict[str, JsonValue] = {}
         """Progress of files whose upload was interrupted, as the store noted it."""
         self.stored_objects: dict[str, StoredObject] = {}
-        """Files whose bytes are in the target's store."""
+        """Files whose bytes are on the disk of the target's store."""
         self.dirty: dict[RID, bool] = {}
         """Datasets at the target whose members differ from those of their highest version."""
         self._path = path
@@ -74,9 +74,10 @@ class Ledger:
         """Save the progress of a file's upload."""
         self._append({"noted": {file_id: note}})
 
-    def record_stored(self, file_id: str, stored: StoredObject) -> None:
-        """Save that a file's bytes are in the target's store."""
-        self._append({"stored": {file_id: stored.model_dump()}})
+    def record_stored(self, objects: Mapping[str, StoredObject]) -> None:
+        """Save that the bytes of files are on the disk of the target's store."""
+        if objects:
+            self._append({"stored": {file_id: stored.model_dump() for file_id, stored in objects.items()}})
 
     def mark_dirty(self, datasets: Iterable[RID], *, dirty: bool) -> None:
         """Save that the members of datasets are about to change, or are restored."""

@@ -60,8 +60,6 @@ def copy_rows(
         if rid not in copies
     }
     stored = copy_objects(context, files, options, progress_callback)
-    if stored:
-        context.target_connection.store.sync()
     for table in _sort_by_dependency(model, [table for table, table_rows in rows.items() if table_rows]):
         if table in assets:
             _copy_assets(

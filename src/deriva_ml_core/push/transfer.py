@@ -8,6 +8,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -27,6 +28,10 @@ AssetFiles = Mapping[RID, tuple[str, Row]]
 """The asset table and the row of each file."""
 
 
+FLUSH_INTERVAL = 1.0
+"""Seconds after which stored files are flushed and recorded, so that an interrupted push repeats little work."""
+
+
 class _TransferStopped(Exception):
     """The push ended during the transfer of a file."""
 
@@ -39,6 +44,7 @@ def copy_objects(
 ) -> dict[RID, StoredObject]:
     """Copy files into the target's store, without those that the ledger records as stored.
 
+    The ledger records a file as stored after it is flushed to disk, so that no row names an object that can be lost.
     A file in a store on this machine is sent directly; one on a server is downloaded to a temporary file first.
 
     Args:
@@ -49,6 +55,7 @@ def copy_objects(
 
     Raises:
         ChecksumMismatch: An object of the source is lost, or differs from what was recorded.
+        StoreUnavailable: The objects cannot be flushed to disk.
     """
     stored = {
         rid: stored_object
@@ -62,10 +69,15 @@ def copy_objects(
     stop = Event()
     stores = RetryingStore(context.source_connection.store), RetryingStore(context.target_connection.store)
     workers = options.upload_workers or max(store.preferred_concurrency for store in stores)
+    unsynced: dict[str, StoredObject] = {}
+    last_flush = monotonic()
     transfer = partial(_copy_object, context, options, stop)
     with closing(map_unordered(transfer, waiting, workers, name="deriva-ml-push", stop=stop)) as results:
         for count, ((rid, _, row), stored_object) in enumerate(results, 1):
-            stored[rid] = stored_object
+            stored[rid] = unsynced[global_row_id(row)] = stored_object
+            if monotonic() - last_flush > FLUSH_INTERVAL:
+                _record_stored(context, unsynced)
+                unsynced, last_flush = {}, monotonic()
             done += row["Length"]
             context.files_sent, context.bytes_sent = context.files_sent + 1, context.bytes_sent + row["Length"]
             if progress_callback is not None:
@@ -73,7 +85,14 @@ def copy_objects(
                 progress_callback(
                     UploadProgress(files_done=count, files=len(waiting), bytes_done=done, bytes=size, filename=name)
                 )
+    _record_stored(context, unsynced)
     return stored
+
+
+def _record_stored(context: PushContext, objects: Mapping[str, StoredObject]) -> None:
+    if objects:
+        context.target_connection.store.sync()
+        context.ledger.record_stored(objects)
 
 
 def _find_stored_object(context: PushContext, row: Row) -> StoredObject | None:
@@ -97,7 +116,6 @@ def _copy_object(context: PushContext, options: UploadOptions, stop: Event, file
             f"The object {row['URL']} of {context.source.name} is damaged: it has {stored.length} bytes with MD5 "
             f"{stored.md5}, not {row['Length']} with {row['MD5']}. Restore it from a copy, and push again."
         )
-    context.ledger.record_stored(name, stored)
     return stored
 
 
