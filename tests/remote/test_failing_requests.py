@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.errors import MalformedData
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec
 from deriva_ml_core.workflow import Workflow
@@ -137,3 +138,37 @@ def test_any_request_fails(
     """Each request fails in each way."""
     expected, count = undisturbed
     fail_each(range(count), expected, fresh, fake, tmp_path, turn)
+
+
+MALFORMED = [
+    *("{}", "[1]", "[[]]", "[{}]", "[x]"),
+    *('{"schemas": 1}', '{"schemas": {"a": {}}}', '{"schemas": {"a": {"tables": {"t": {}}}}}'),
+]
+
+
+@pytest.mark.parametrize("body", MALFORMED)
+def test_response_of_another_form(body: str, catalog: DerivaCatalog, fake: DerivaServer) -> None:
+    """A response whose JSON has another form is an error that names the host or the table, whatever was asked."""
+    (rid,) = catalog.reserve(1)
+    requests: list[Callable[[], object]] = [
+        catalog.refresh,
+        catalog.snapshot,
+        lambda: catalog.select("Workflow"),
+        lambda: list(catalog.pages("Workflow")),
+        lambda: catalog.reserve(1),
+        lambda: catalog.locate(["1-0001"]),
+        lambda: catalog.insert("Workflow_Type", [{"Name": "n", "Description": "d", "ID": "a:1", "URI": "u"}]),
+        lambda: catalog.insert_unless("Execution", {"RID": rid}, {"RID": rid}),
+        lambda: catalog.update("Workflow_Type", [{"RID": rid, "Description": "d"}]),
+        lambda: catalog.delete("Workflow_Type", {"RID": rid}),
+    ]
+    raised = 0
+    for send in requests:
+        fake.faults.add(Fault(Harm.answer, times=99, reply=Answer.text(200, body, "application/json")))
+        try:
+            send()
+        except MalformedData as error:
+            assert "Deriva catalog" in str(error)
+            raised += 1
+        fake.faults.clear()
+    assert raised == len(requests)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._retry import CONCURRENT_WRITE, Attempts
 from deriva_ml_core.backend import Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
+from deriva_ml_core.backends.deriva.ermrest_client import parse_rows, parse_value
 from deriva_ml_core.backends.deriva.ermrest_paths import filter_paths, quote_segment, sort_modifier, table_path
 from deriva_ml_core.backends.deriva.http import Server, retry_after
 from deriva_ml_core.backends.deriva.model import SYSTEM_SCHEMAS, column_document, schema_documents
@@ -41,7 +42,7 @@ class DerivaCatalog(CatalogReader):
     """
 
     def snapshot(self) -> str:
-        found: str = self._client.get_json("", self.name)["snaptime"]
+        found: str = parse_value(self._client.request("GET", "", self.name), self.name, "snaptime")
         return found
 
     def at(self, snapshot: str) -> CatalogSnapshot:
@@ -58,7 +59,7 @@ class DerivaCatalog(CatalogReader):
             make_rows = partial(_make_lease_rows, min(BATCH_SIZE, count - len(rids)))
             path = f"/entity/public:{RID_LEASE_TABLE}?defaults=RID"
             response = self._client.request("POST", path, RID_LEASE_TABLE, payload=make_rows)
-            rids += [row["RID"] for row in response.json()]
+            rids += [row["RID"] for row in parse_rows(response, RID_LEASE_TABLE)]
         return rids
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
@@ -100,10 +101,10 @@ class DerivaCatalog(CatalogReader):
                 return existing, False
             response = self._insert_if_unchanged(path, table, sent, etag)
             if response is not None and response.status_code < 400:
-                return self._model_cache.convert_rows(target, response.json())[0], True
+                return self._model_cache.convert_rows(target, parse_rows(response, table))[0], True
             repeat = attempts.wait(0.0 if response is None else retry_after(response))
         # with this many writers the catalog never stays unchanged: insert the row, and agree on the oldest match
-        new = self._client.request("POST", path, table, payload=sent, idempotent=False).json()
+        new = parse_rows(self._client.request("POST", path, table, payload=sent, idempotent=False), table)
         oldest, _ = self._select_oldest(target, filters)
         rows = self._model_cache.convert_rows(target, new)
         return (oldest or rows[0]), oldest is None or oldest["RID"] == rows[0]["RID"]
@@ -118,7 +119,7 @@ class DerivaCatalog(CatalogReader):
             # a web server that compresses a response changes its ETag
             response = self._client.request("GET", path, table.name, headers={"Accept-Encoding": "identity"})
             etag = etag or response.headers.get("ETag", "")
-            rows += self._model_cache.convert_rows(table, response.json())
+            rows += self._model_cache.convert_rows(table, parse_rows(response, table.name))
         return min(rows, key=lambda row: (row["RCT"], row["RID"]), default=None), etag
 
     def _insert_if_unchanged(self, path: str, table: str, rows: list[Row], etag: str) -> Response | None:
@@ -137,7 +138,7 @@ class DerivaCatalog(CatalogReader):
         changed = 0
         for start in range(0, len(latest), BATCH_SIZE):
             batch = latest[start : start + BATCH_SIZE]
-            changed += len(self._client.request("PUT", path, table, payload=batch).json())
+            changed += len(parse_rows(self._client.request("PUT", path, table, payload=batch), table))
         return changed
 
     def delete(self, table: str, where: Where) -> int:
@@ -147,7 +148,7 @@ class DerivaCatalog(CatalogReader):
         for condition in filters:
             separator = "/" if condition else ""
             path = f"{table_path(target)}{separator}{condition}"
-            rows = self._client.get_json(f"/attribute/{path}/RID", table)
+            rows = self._client.get_rows(f"/attribute/{path}/RID", table)
             matched.update(row["RID"] for row in rows)
             if rows:
                 # 404: a cascade deleted the rows already, or the response to an earlier attempt was lost

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from deriva_ml_core._retry import BUSY_SERVER, LOST_RESPONSE, Attempts
+from deriva_ml_core._text import sanitize_line
+from deriva_ml_core.backend import Row
 from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server, retry_after
 from deriva_ml_core.errors import (
     AccessRefused,
@@ -17,6 +19,7 @@ from deriva_ml_core.errors import (
     DerivaMLException,
     DuplicateRow,
     LoginRequired,
+    MalformedData,
     RowInUse,
     UnknownAddress,
     UnknownColumn,
@@ -35,6 +38,9 @@ __all__ = [
     "error_detail",
     "error_from_response",
     "login_required_error",
+    "parse_json",
+    "parse_rows",
+    "parse_value",
     "validate_response",
 ]
 
@@ -73,7 +79,19 @@ class ErmrestClient:
             path: Path below the catalog's own path.
             subject: The table, named in errors.
         """
-        return self.request("GET", path, subject).json()
+        return parse_json(self.request("GET", path, subject), subject)
+
+    def get_rows(self, path: str, subject: str) -> list[Row]:
+        """Return the rows at a path.
+
+        Args:
+            path: Path below the catalog's own path.
+            subject: The table, named in errors.
+
+        Raises:
+            MalformedData: The response is not a list of rows.
+        """
+        return parse_rows(self.request("GET", path, subject), subject)
 
     def request(
         self,
@@ -151,6 +169,46 @@ class ErmrestClient:
         kind = {} if body is None else {"Content-Type": "application/json"}
         full = f"/ermrest/catalog/{self.catalog_id}{path}"
         return validate_response(self.server.request(method, full, headers={**(headers or {}), **kind}, body=body))
+
+
+def parse_json(response: Response, subject: str) -> Any:
+    """Return the JSON value of a response.
+
+    Args:
+        response: The response.
+        subject: The table, named in errors.
+
+    Raises:
+        MalformedData: The response is not JSON.
+    """
+    try:
+        return response.json()
+    except ValueError as error:
+        raise _malformed_response(response, subject) from error
+
+
+def parse_rows(response: Response, subject: str) -> list[Row]:
+    """Return the rows of a response, or raise `MalformedData` if it is not a list of objects with RIDs."""
+    rows = parse_json(response, subject)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "RID" in row for row in rows):
+        raise _malformed_response(response, subject)
+    return rows
+
+
+def parse_value(response: Response, subject: str, name: str) -> Any:
+    """Return a value of the response's object, or raise `MalformedData` if it has none of that name."""
+    values = parse_json(response, subject)
+    if not isinstance(values, dict) or name not in values:
+        raise _malformed_response(response, subject)
+    return values[name]
+
+
+def _malformed_response(response: Response, subject: str) -> MalformedData:
+    host = urlsplit(response.url).netloc
+    return MalformedData(
+        f"The response of {host} about {subject} has an unexpected form: {sanitize_line(response.text[:80])}. "
+        "Check whether that host serves a Deriva catalog."
+    )
 
 
 def validate_response(response: Response) -> Response:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
 from deriva_ml_core._retry import CONCURRENT_OBJECT, UPLOAD_JOB, Attempts
+from deriva_ml_core.backends.deriva.ermrest_client import parse_json
 from deriva_ml_core.backends.deriva.hatrac_client import MAX_REQUEST_SIZE, ConcurrentRequest, HatracClient, NameLocks
 from deriva_ml_core.backends.object_names import HatracObjectName
 from deriva_ml_core.errors import InvalidFileName, StoreUnavailable
@@ -314,7 +315,9 @@ class _UploadJob:
         response = upload.client.request("GET", job.path, upload.subject, allowed_statuses=(403, 404, 409))
         if response.status_code >= 400:
             return None
-        job_parameters = response.json()
+        job_parameters = parse_json(response, upload.subject)
+        if not isinstance(job_parameters, dict):
+            return None
         expected = {
             "chunk-length": chunk_size,
             "content-length": upload.content.length,

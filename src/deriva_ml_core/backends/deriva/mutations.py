@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deriva_ml_core.backend import Row
-from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, WriteOutcomeUnknown
+from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, WriteOutcomeUnknown, parse_rows
 from deriva_ml_core.backends.deriva.ermrest_paths import filter_paths, quote_segment, table_path
 from deriva_ml_core.backends.row_checks import check_row_rid, check_writable
 from deriva_ml_core.errors import AccessRefused, ConfigurationError, DuplicateRow
@@ -96,8 +96,7 @@ def insert_rows(
         if not has_rids:
             raise
         return _retry_without_existing(client, table, sent, path, error, skip_existing=skip_existing)
-    added: list[Row] = response.json()
-    return added
+    return parse_rows(response, table.name)
 
 
 def _drop_duplicate_keys(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -119,7 +118,7 @@ def select_by_rid(client: ErmrestClient, table: Table, rids: Sequence[str]) -> l
     """Return the rows of the table with these RIDs."""
     rows: list[Row] = []
     for condition in filter_paths(table, {"RID": list(rids)}):
-        rows += client.get_json(f"/entity/{table_path(table)}/{condition}", table.name)
+        rows += client.get_rows(f"/entity/{table_path(table)}/{condition}", table.name)
     return rows
 
 
@@ -143,5 +142,4 @@ def _retry_without_existing(
     rest = [row for row in rows if row["RID"] not in taken]
     if not rest:
         return []
-    added: list[Row] = client.request("POST", path, table.name, payload=rest, idempotent=False).json()
-    return added
+    return parse_rows(client.request("POST", path, table.name, payload=rest, idempotent=False), table.name)

@@ -15,6 +15,7 @@ from deriva_ml_core.backends.deriva.ermrest_client import (
     ErmrestClient,
     encode_json,
     error_from_response,
+    parse_value,
     validate_response,
 )
 from deriva_ml_core.backends.deriva.http import ResponseLost, Server
@@ -181,7 +182,7 @@ def create_catalog(server: Server, project: str, acls: Mapping[str, Sequence[str
         ) from event
     if response.status_code >= 400:
         raise error_from_response(response, server.host, "a new catalog")
-    number = str(response.json()["id"])
+    number = str(parse_value(response, "a new catalog", "id"))
     catalog = DerivaCatalog(server, number, ModelCache(ErmrestClient(server, number), is_new=True))
     ensure_default_schema(catalog, project)
     for acl, roles in (acls or {}).items():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from deriva_ml_core.backend import ALL_ROWS, AnyOf, InSubquery, Row, Where
-from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, error_from_response
+from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, error_from_response, parse_value
 from deriva_ml_core.backends.deriva.ermrest_paths import (
     filter_paths,
     quote_segment,
@@ -18,7 +18,7 @@ from deriva_ml_core.backends.deriva.http import Server
 from deriva_ml_core.backends.deriva.model import column_converters, parse_model
 from deriva_ml_core.backends.row_checks import check_columns, check_row_rid
 from deriva_ml_core.definitions import check_rid
-from deriva_ml_core.errors import ConfigurationError, UnknownTable
+from deriva_ml_core.errors import ConfigurationError, MalformedData, UnknownTable
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Table
 
 __all__ = ["RID_LEASE_TABLE", "ModelCache", "CatalogReader"]
@@ -50,8 +50,14 @@ class ModelCache:
         return self._client.get_json("/schema", self._client.url)
 
     def _load_document(self, document: Any) -> CatalogModel:
-        self.schemas = frozenset(document["schemas"])
-        self.model = parse_model(document)
+        try:
+            self.model = parse_model(document)
+            self.schemas = frozenset(document["schemas"])
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise MalformedData(
+                f"The schema document of {self._client.url} has an unexpected form ({type(error).__name__}: {error}). "
+                "Check whether that address is one of a Deriva catalog."
+            ) from error
         self._converters: dict[str, Any] = {}
         return self.model
 
@@ -188,7 +194,7 @@ class CatalogReader:
         """Return the rows at a table's path; none if the table was created after the snapshot."""
         separator = "" if suffix.startswith(("@", "?")) or not suffix else "/"
         try:
-            rows = self._client.get_json(f"/entity/{base_path or table_path(table)}{separator}{suffix}", table.name)
+            rows = self._client.get_rows(f"/entity/{base_path or table_path(table)}{separator}{suffix}", table.name)
         except UnknownTable:
             if "@" not in self._client.catalog_id:
                 raise
@@ -206,7 +212,7 @@ class CatalogReader:
         for table in candidates or _sort_by_likelihood(self.model.tables.values() if left else ()):
             for condition in filter_paths(table, {"RID": left}):
                 try:
-                    rows = self._client.get_json(f"/attribute/{table_path(table)}/{condition}/RID", table.name)
+                    rows = self._client.get_rows(f"/attribute/{table_path(table)}/{condition}/RID", table.name)
                 except UnknownTable:
                     continue  # it was created after the snapshot, or deleted
                 located.update((row["RID"], table.name) for row in rows)
@@ -219,7 +225,7 @@ class CatalogReader:
         for rid in rids:
             response = self._client.request("GET", f"/entity_rid/{quote_segment(rid)}", rid, allowed_statuses=(404,))
             if response.status_code < 400:
-                located[rid] = response.json()["table_name"]
+                located[rid] = parse_value(response, rid, "table_name")
             elif "html" in response.headers.get("Content-Type", ""):
                 raise error_from_response(response, self._server.host, rid)
         if not set(located.values()) <= self.model.tables.keys() | {RID_LEASE_TABLE}:
