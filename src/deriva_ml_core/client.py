@@ -499,13 +499,14 @@ class DerivaML:
     ) -> Reproduction:
         """Rebuild a run in a new folder: the commit with its uncommitted changes, the inputs and the metadata files.
 
-        Nothing is executed; call ``run()`` on the result for that.
+        Nothing of the run is executed; call ``run()`` on the result for that. What the catalog names is not trusted: a
+        clone of the recorded remote is checked out without hooks and filters.
 
         Args:
             rid: The RID of the execution.
             into: The folder to create; ``reproduce-<RID>`` in the current folder by default.
-            repository: A clone that has the commit. The repositories of the current folder and of the run are tried
-                too, and then the recorded remote.
+            repository: A clone that has the commit, and whose filters may be run. The repository of the current folder
+                is tried too, and then the recorded remote.
             download_inputs: Whether to download the inputs.
 
         Returns:

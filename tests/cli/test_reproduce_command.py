@@ -118,6 +118,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
+def in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repository of the run as the current one."""
+    monkeypatch.chdir(project.root)
+
+
+@pytest.fixture
 def clone(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh clone as the current folder."""
     folder = tmp_path / "elsewhere"
@@ -185,7 +191,7 @@ def test_json_output(cli, project: Project, clone: Path, tmp_path: Path) -> None
         assert len(ml.find_executions()) == 1
 
 
-def test_environment_differences(cli, project: Project, tmp_path: Path) -> None:
+def test_environment_differences(cli, project: Project, in_project: None, tmp_path: Path) -> None:
     """A package with another version is listed with both versions."""
     rid = project.run("run.py", "x")
     with DerivaML() as ml:
@@ -222,7 +228,7 @@ def test_missing_commit(cli, project: Project, tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "again").exists()
 
 
-def test_existing_folder(cli, project: Project, tmp_path: Path) -> None:
+def test_existing_folder(cli, project: Project, in_project: None, tmp_path: Path) -> None:
     """An existing folder is not changed."""
     rid = project.run("run.py", "x")
     (tmp_path / "again").mkdir()
@@ -231,7 +237,7 @@ def test_existing_folder(cli, project: Project, tmp_path: Path) -> None:
     assert "--into" in result.stderr
 
 
-def test_deleted_folder_can_be_rebuilt(cli, project: Project, tmp_path: Path) -> None:
+def test_deleted_folder_can_be_rebuilt(cli, project: Project, in_project: None, tmp_path: Path) -> None:
     """A run can be rebuilt in a deleted folder, although git still lists its worktree."""
     rid = project.run("run.py", "x")
     for _ in range(2):
@@ -246,7 +252,7 @@ def test_run_outside_of_git(cli, run, tmp_path: Path) -> None:
     assert "outside of any git repository" in result.stderr
 
 
-def test_secret_argument(cli, project: Project, tmp_path: Path) -> None:
+def test_secret_argument(cli, project: Project, in_project: None, tmp_path: Path) -> None:
     """A command with a redacted argument is not run."""
     rid = project.run("run.py", "--password=hunter22")
     result = cli("reproduce", rid, "--into", str(tmp_path / "again"), "--run")
@@ -255,7 +261,7 @@ def test_secret_argument(cli, project: Project, tmp_path: Path) -> None:
     assert "hunter22" not in result.stdout + result.stderr
 
 
-def test_failing_command(cli, project: Project, tmp_path: Path) -> None:
+def test_failing_command(cli, project: Project, in_project: None, tmp_path: Path) -> None:
     """A command that fails exits with 1."""
     rid = project.run("run.py", "x")
     with DerivaML() as ml:
@@ -286,7 +292,7 @@ COMMAND_LINES = (
 """`sys.orig_argv`, `sys.argv`, and the command in the worktree."""
 
 
-def test_command_line(cli, project: Project, tmp_path: Path) -> None:
+def test_command_line(cli, project: Project, in_project: None, tmp_path: Path) -> None:
     """Modules, scripts with options of Python, inline code and installed commands are restored."""
     names = {"root": str(project.root), "here": str(Path(sys.executable).parent), "python": sys.executable}
     rid = project.run("run.py", "x")
@@ -311,3 +317,135 @@ def test_container_run(cli, run, tmp_path: Path) -> None:
     assert result.code == 1
     assert f"docker run ghcr.io/org/repo@sha256:{'ab' * 32}" in result.stderr
     assert "train.py --lr 1" in result.stderr
+
+
+def add_settings(text: str) -> None:
+    """Add lines to the user's git settings."""
+    with Path(os.environ["GIT_CONFIG_GLOBAL"]).open("a") as settings:
+        settings.write(text)
+
+
+def serve(project: Project, folder: Path) -> None:
+    """Copy a repository to a bare one that answers for the recorded remote."""
+    project.git("clone", "-q", "--bare", ".", str(folder))
+    add_settings(f'[url "{folder.as_uri()}"]\n\tinsteadOf = {REMOTE}\n')
+
+
+def write_program(file: Path, marker: Path) -> Path:
+    """Write a program that copies its input to its output, and leaves a file if it is run."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/sh\necho run >> {marker}\ncat\n")
+    file.chmod(0o755)
+    return file
+
+
+def set_programs(project: Project, program: Path) -> None:
+    """Let git in the project's repository run a program as filter, hook and fsmonitor."""
+    for setting in ("filter.evil.smudge", "filter.evil.clean", "core.fsmonitor"):
+        project.git("config", setting, str(program))
+    shutil.copy(program, project.root / ".git" / "hooks" / "post-checkout")
+    shutil.copy(program, project.root / ".git" / "hooks" / "reference-transaction")
+
+
+def commit_attributes(project: Project) -> None:
+    (project.root / ".gitattributes").write_text("*.py filter=evil\n")
+    project.git("add", ".gitattributes")
+    project.git("commit", "-qm", "Attributes")
+
+
+def test_repository_named_by_the_catalog_is_not_opened(
+    cli, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that a snapshot names is not opened as a repository: its settings would run programs."""
+    commit_attributes(project)
+    rid = project.run("run.py", "x")
+    marker = tmp_path / "marker"
+    set_programs(project, write_program(tmp_path / "program", marker))
+    add_settings(f'[url "{(tmp_path / "nowhere.git").as_uri()}"]\n\tinsteadOf = {REMOTE}\n')
+    monkeypatch.chdir(tmp_path)
+    result = cli("reproduce", rid, "--into", "again")
+    assert (result.code, marker.exists()) == (1, False)
+    assert "--repository" in result.stderr
+    assert not (tmp_path / "again").exists()
+
+
+def test_remote_that_is_a_path_is_not_cloned(
+    cli, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recorded remote that is no web address is not opened."""
+    rid = project.run("run.py", "x")
+    monkeypatch.chdir(tmp_path)
+    remotes = (str(project.root), project.root.as_uri(), f"ext::sh -c 'touch {tmp_path}/marker'", "--upload-pack=x")
+    for remote in (*remotes, f"localhost:{project.root}"):
+        change_snapshot(rid, repository={"remote": remote})
+        result = cli("reproduce", rid, "--into", "again", columns=400)
+        assert (result.code, "not a web address" in result.stderr) == (1, True), result.stderr
+        assert not (tmp_path / "again").exists()
+    assert not (tmp_path / "marker").exists()
+
+
+def test_clone_runs_no_programs(cli, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone of the recorded remote runs no filters, hooks and fsmonitor of the user's settings, and says so."""
+    commit_attributes(project)
+    rid = project.run("run.py", "x")
+    serve(project, tmp_path / "server.git")
+    marker = tmp_path / "marker"
+    program = write_program(tmp_path / "program", marker)
+    for hook in ("post-checkout", "reference-transaction", "post-index-change"):
+        write_program(tmp_path / "template" / "hooks" / hook, marker)
+    add_settings(
+        f'[filter "evil"]\n\tsmudge = {program}\n\tclean = {program}\n\trequired = true\n'
+        f'[filter "process"]\n\tprocess = {program}\n\trequired = true\n'
+        f"[core]\n\tfsmonitor = {program}\n[init]\n\ttemplateDir = {tmp_path / 'template'}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = cli("reproduce", rid, "--into", "again", "--json").json
+    assert (found["source"], marker.exists()) == (REMOTE, False)
+    assert (tmp_path / "again" / "code" / "settings.py").read_text() == "SCALE = 3  # not committed\n"
+    assert not (tmp_path / "again" / "code" / ".git" / "hooks").exists()
+    assert [note for note in found["left_out"] if "filter evil" in note]
+
+
+def test_patch_runs_no_filters(cli, project: Project, tmp_path: Path, in_project: None) -> None:
+    """The recorded changes run no filter of the current repository: their content comes from the catalog."""
+    (project.root / ".gitattributes").write_text("extra.txt filter=evil\n")
+    project.git("add", ".gitattributes")
+    project.git("commit", "-qm", "Attributes")
+    rid = project.run("run.py", "x")
+    marker = tmp_path / "marker"
+    set_programs(project, write_program(tmp_path / "program", marker))
+    marker.unlink(missing_ok=True)
+    found = cli("reproduce", rid, "--into", str(tmp_path / "again"), "--json").json
+    assert (found["patched"], marker.exists()) == (True, False)
+    assert (tmp_path / "again" / "code" / "extra.txt").read_text() == "not even added"
+
+
+def test_filters_of_the_current_repository_are_run(cli, project: Project, tmp_path: Path, in_project: None) -> None:
+    """The current repository is trusted: files that it stores in another form are checked out by its filter."""
+    (project.root / ".gitattributes").write_text("note.txt filter=upper\n")
+    (project.root / "note.txt").write_text("LARGE\n")
+    project.git("config", "filter.upper.smudge", "tr A-Z a-z")
+    project.git("config", "filter.upper.clean", "tr a-z A-Z")
+    project.git("add", "note.txt", ".gitattributes")
+    project.git("commit", "-qm", "Note")
+    rid = project.run("run.py", "x")
+    assert cli("reproduce", rid, "--into", str(tmp_path / "again")).code == 0
+    assert (tmp_path / "again" / "code" / "note.txt").read_text() == "large\n"
+
+
+def test_export_opens_no_path_of_the_catalog(
+    cli, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export reads the code from paths in a local snapshot, never from paths in one that was downloaded."""
+    commit_attributes(project)
+    rid = project.run("run.py", "x")
+    monkeypatch.chdir(tmp_path)
+    assert cli("export", rid, "--into", "local").code == 0
+    marker = tmp_path / "marker"
+    set_programs(project, write_program(tmp_path / "program", marker))
+    with DerivaML() as ml:
+        shutil.rmtree(ml.lookup_execution(rid).working_dir)
+    assert cli("export", rid, "--into", "downloaded").code == 0
+    assert not marker.exists()
+    assert [name.name for name in (tmp_path / "local").rglob("run.py")] == ["run.py"]
+    assert list((tmp_path / "downloaded").rglob("run.py")) == []

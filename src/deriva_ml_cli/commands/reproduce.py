@@ -25,7 +25,8 @@ def app(
         Path | None, typer.Option(metavar="FOLDER", help="The folder to create; reproduce-<RID> by default.")
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="A clone that has the commit, if none is found.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A clone that has the commit; by default the current one."),
     ] = None,
     inputs: Annotated[bool, typer.Option("--inputs/--no-inputs", help="Download the inputs.")] = True,
     run: Annotated[bool, typer.Option("--run", help="Run the recorded command.")] = False,
@@ -35,8 +36,9 @@ def app(
 ) -> None:
     """Rebuild a run: its code, inputs and metadata files.
 
-    The recorded commit is checked out as a worktree and the uncommitted changes are applied to it. The inputs are
-    downloaded, the environment is compared with this one, and the recorded command is shown.
+    The recorded commit is checked out as a worktree of --repository or of the current repository, else as a clone of
+    the recorded remote without hooks and filters. The uncommitted changes are applied to it. The inputs are downloaded,
+    the environment is compared with this one, and the recorded command is shown.
 
     Nothing is run unless you pass --run; then the exit code is 1 if the command fails. `git worktree remove` deletes
     the code.

@@ -54,7 +54,8 @@ class Reproduction:
         commit: The commit that is checked out there.
         source: The repository or the URL that the commit came from.
         is_patched: Whether uncommitted changes were applied.
-        missing_changes: Uncommitted changes that were not recorded.
+        missing_changes: What the work tree lacks: uncommitted changes that were not recorded, submodules, and files
+            whose filter was not run.
         command: The command line, for this machine; empty if none is recorded.
         run_dir: The folder to run it in.
         variables: The environment variables of the run that this process does not have.
@@ -145,14 +146,15 @@ def reproduce_execution(
         raise FileConflict(f"{folder} already exists; choose another folder (--into).")
     folder.mkdir(parents=True)
     patch = _read_patch(connection, execution, assets)
-    root = Path(str(recorded_repository.get("root")))
+    root = Path(str(recorded_repository.get("root")))  # only to recognise paths below it, never opened
+    commit, remote = str(recorded_repository["head"]), recorded_repository.get("remote")
     try:
-        source = checkout_commit(
-            recorded_repository["head"],
+        checkout = checkout_commit(
+            commit,
             folder / "code",
             patch=patch,
-            repositories=[each for each in (repository, Path.cwd(), root) if each is not None],
-            remote=recorded_repository.get("remote"),
+            repositories=[each for each in (repository, Path.cwd()) if each is not None],
+            remote=None if remote is None else str(remote),
         )
     except NotReproducible:
         if not any(folder.iterdir()):
@@ -164,10 +166,14 @@ def reproduce_execution(
         rid=rid,
         folder=folder,
         code_dir=folder / "code",
-        commit=recorded_repository["head"],
-        source=source,
+        commit=commit,
+        source=checkout.source,
         is_patched=b"\ndiff --git " in patch,
-        missing_changes=(*_iter_patch_notes(patch), *_iter_submodule_notes(folder / "code")),
+        missing_changes=(
+            *_iter_patch_notes(patch),
+            *_iter_submodule_notes(folder / "code"),
+            *map(_format_filter_note, checkout.skipped_filters),
+        ),
         command=tuple(command),
         run_dir=run_dir,
         variables=_select_variables(environment),
@@ -215,6 +221,11 @@ def _iter_patch_notes(patch: bytes) -> Iterator[str]:
 def _iter_submodule_notes(code: Path) -> Iterator[str]:
     if (code / ".gitmodules").is_file():
         yield "submodules: run `git submodule update --init --recursive`"
+
+
+def _format_filter_note(name: str) -> str:
+    hint = "run `git lfs pull`" if name == "lfs" else "check them out again if you trust the repository"
+    return f"the filter {name} was not run on its files: {hint}"
 
 
 def _build_command(environment: Mapping[str, Any], root: Path, code: Path) -> tuple[list[str], Path]:

@@ -22,6 +22,7 @@ from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricCurve, read
 
 __all__ = [
     "fetch_metadata_file",
+    "find_local_environment",
     "load_configuration",
     "load_curves",
     "load_environment",
@@ -57,17 +58,22 @@ def load_environment(
     connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]
 ) -> Mapping[str, Any]:
     """Return the content of an execution's newest environment snapshot; empty if there is none."""
-    local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
     with fetch_metadata_file(
         connection,
         execution,
         assets,
         ENVIRONMENT_SNAPSHOT_PREFIX,
         ENVIRONMENT_SNAPSHOT_TYPES,
-        local_path=local[-1] if local else None,
+        local_path=find_local_environment(execution),
         is_prefix=True,
     ) as file:
         return _read_json_object(file)
+
+
+def find_local_environment(execution: RecordedExecution) -> Path | None:
+    """Return an execution's newest environment snapshot in the working folder on this machine, or None."""
+    local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
+    return local[-1] if local else None
 
 
 def load_fits(connection: Connection, execution: RecordedExecution, assets: Sequence[Asset]) -> list[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deriva_ml_core.analysis.run_files import load_configuration, load_environment
+from deriva_ml_core.analysis.run_files import find_local_environment, load_configuration, load_environment
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, Status
 from deriva_ml_core.execution.recorded import RecordedExecution, load_execution_state, lookup_execution
@@ -191,6 +191,7 @@ def _collect_code(connection: Connection, execution: RecordedExecution, snapshot
     checksum = str(source.get("file_checksum") or workflow.checksum or "")
     path = str(source.get("path") or "")
     root = str((snapshot.get("repository") or {}).get("root") or "")
+    is_local = find_local_environment(execution) is not None
     return Code(
         name=workflow.name,
         description=workflow.description or "",
@@ -199,7 +200,8 @@ def _collect_code(connection: Connection, execution: RecordedExecution, snapshot
         checksum=checksum,
         version=workflow.version,
         filename=Path(path or (workflow.url or "").partition("#")[0]).name,
-        content=_read_code(path, root, checksum),
+        # paths in a snapshot from the catalog are not opened
+        content=_read_code(path if is_local else "", root if is_local else "", checksum),
         is_image=source.get("kind") == "container",
         citation=connection.catalog.cite(execution.workflow_rid),
     )

@@ -1,35 +1,54 @@
-"""Rebuild the work tree of a run: check out a commit in a new folder, and apply a patch to it."""
+"""Rebuild the work tree of a run: check out a commit in a new folder, and apply a patch to it.
+
+Commit, patch and remote come from a catalog, where anyone with write access can have written them. They must not cause
+code to be executed: git runs no hooks, and in a clone and for the patch no filters.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deriva_ml_core.errors import NotReproducible
 from deriva_ml_core.git.command import GitResult, run_git
 
-__all__ = ["checkout_commit"]
+__all__ = ["Checkout", "checkout_commit"]
 
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
+_NO_SUBMODULES = ("-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false")
+# the recorded address is a web address; the user's own settings (insteadOf) may replace it by one of another protocol
 _ALLOW_FETCH = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
+_FILTER_SETTING = r"^filter\..*\.(clean|smudge|process|required)$"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """The result of `checkout_commit`.
+
+    Args:
+        source: The repository or address that the commit came from.
+        skipped_filters: The filters that files have and that were not run, such as ``lfs``.
+    """
+
+    source: str
+    skipped_filters: tuple[str, ...] = ()
 
 
 def checkout_commit(
     commit: str, folder: Path, *, patch: bytes = b"", repositories: Iterable[Path] = (), remote: str | None = None
-) -> str:
+) -> Checkout:
     """Check out a commit in a new folder: as a worktree of a repository that has it, else as a clone of the remote.
 
     Args:
         commit: The full hash of the commit.
         folder: The new folder; it must not exist.
         patch: A patch from `uncommitted_patch`; empty for none.
-        repositories: Folders in repositories that may have the commit; missing folders are skipped.
-        remote: The repository's address, or None.
-
-    Returns:
-        The repository or address that the commit came from.
+        repositories: Folders in repositories that the user trusts, as their filters are run; missing ones are skipped.
+        remote: The web address of the repository, or None. It is cloned without hooks and filters.
 
     Raises:
         NotReproducible: No repository has the commit, or the patch does not apply.
@@ -40,20 +59,39 @@ def checkout_commit(
     source = next((each for each in candidates if _has_commit(Path(each), commit)), None)
     if source is not None:
         # forced, as git remembers a worktree there even if its folder was deleted
-        arguments = ("worktree", "add", "--force", "--detach", str(folder.absolute()), commit)
-        _require_success(run_git(Path(source), *_NO_HOOKS, *arguments))
-    elif remote is not None and _clone(remote, folder, commit):
-        source = remote
+        worktree = ("worktree", "add", "--force", "--detach", str(folder.absolute()), commit)
+        _require_success(run_git(Path(source), *_NO_HOOKS, *worktree))
+        checkout = Checkout(source)
+    elif remote is not None and _is_web_address(remote) and _clone(remote, folder, commit):
+        checkout = Checkout(remote, tuple(_list_used_filters(folder)))
     else:
-        raise NotReproducible(
-            f"The commit {commit} is not in {', '.join(candidates) or 'any repository here'}, and cannot be fetched "
-            f"from {remote or 'a remote, as none was recorded'}. Pass a clone that has it with --repository."
-        )
+        raise NotReproducible(_explain_not_found(commit, candidates, remote))
     if patch:
-        applied = run_git(folder, *_NO_HOOKS, "apply", "--binary", "--whitespace=nowarn", "-", input_bytes=patch)
+        arguments = ("apply", "--binary", "--whitespace=nowarn", "-")
+        applied = run_git(folder, *_NO_HOOKS, *_disable_filters(folder), *arguments, input_bytes=patch)
         if not applied.ok and b"\ndiff --git " in patch:
             raise NotReproducible(f"Cannot apply the uncommitted changes in {folder}: {_error_message(applied)}.")
-    return source
+    return checkout
+
+
+def _explain_not_found(commit: str, candidates: list[str], remote: str | None) -> str:
+    where = "is not in the current repository" if not candidates else f"is not in {', '.join(candidates)}"
+    if remote is None:
+        reason = "no remote was recorded"
+    elif not _is_web_address(remote):
+        reason = f"the recorded remote {remote!r} is not a web address, so it is not opened"
+    else:
+        reason = f"cannot be fetched from {remote}"
+    return f"The commit {commit} {where}, and {reason}. Pass a clone that has it with --repository."
+
+
+def _is_web_address(remote: str) -> bool:
+    """Whether a recorded remote is the address of a server, not a path of this machine or an option of git."""
+    try:
+        parts = urlsplit(remote)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _has_commit(root: Path, commit: str) -> bool:
@@ -62,19 +100,40 @@ def _has_commit(root: Path, commit: str) -> bool:
 
 def _clone(remote: str, folder: Path, commit: str) -> bool:
     """Clone a repository and check out a commit; False if the address does not answer or lacks the commit."""
-    target = str(folder.absolute())
-    cloned = run_git(
-        folder.absolute().parent, "clone", "--quiet", "--no-checkout", "--", remote, target, environ=_ALLOW_FETCH
-    )
-    if not cloned.ok:
+    options: tuple[str, ...] = (*_NO_HOOKS, *_NO_SUBMODULES)
+    # an empty template copies no hooks of the user into the clone
+    arguments = ("clone", "--quiet", "--no-checkout", "--template=", "--origin=origin", "--", remote)
+    if not run_git(folder.absolute().parent, *options, *arguments, str(folder.absolute()), environ=_ALLOW_FETCH).ok:
         return False
     if (
         not _has_commit(folder, commit)
-        and not run_git(folder, "fetch", "--quiet", "origin", commit, environ=_ALLOW_FETCH).ok
+        and not run_git(folder, *options, "fetch", "--quiet", "origin", commit, environ=_ALLOW_FETCH).ok
     ):
         return False
-    _require_success(run_git(folder, *_NO_HOOKS, "checkout", "--quiet", "--detach", commit, environ=_ALLOW_FETCH))
+    options = (*options, *_disable_filters(folder))
+    _require_success(run_git(folder, *options, "checkout", "--quiet", "--detach", commit, environ=_ALLOW_FETCH))
     return True
+
+
+def _disable_filters(folder: Path) -> list[str]:
+    """Return the options of git that switch off all filters in its settings, the user's own included.
+
+    The files of a commit choose which of the filters are run on them, and a patch can change that.
+    """
+    settings = run_git(folder, "config", "-z", "--name-only", "--get-regexp", _FILTER_SETTING).records
+    options: list[str] = []
+    for name in dict.fromkeys(setting.rpartition(".")[0] for setting in settings):
+        for setting in ("clean=", "smudge=", "process=", "required=false"):
+            options += ["-c", f"{name}.{setting}"]
+    return options
+
+
+def _list_used_filters(folder: Path) -> list[str]:
+    """Return the filters that the files of a work tree have."""
+    files = run_git(folder, "ls-files", "-z").stdout
+    # records of three: file, attribute, value
+    values = run_git(folder, "check-attr", "-z", "--stdin", "filter", input_bytes=files).records[2::3]
+    return sorted({value for value in values if value not in ("unspecified", "unset", "set")})
 
 
 def _require_success(result: GitResult) -> None:
