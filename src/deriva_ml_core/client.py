@@ -307,7 +307,8 @@ class DerivaML:
             dataset: Only executions with this input dataset, in any version.
             limit: Maximum number of executions. None for all.
             sort: Metric to sort by its best value, best first, such as ``"val_loss"``; ``"val_loss:last"`` sorts by the
-                last value. Executions without a finite value are left out.
+                last value, ``"lr:min"`` and ``"lr:max"`` by the smallest or the largest last value. Executions without
+                a finite value are left out.
             stage: Stage of the metric: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``. None for the first
                 stage that has the metric.
 
@@ -316,7 +317,8 @@ class DerivaML:
 
         Raises:
             UnknownMetric: No execution has reported the metric. The message names the existing metrics.
-            ConfigurationError: The catalog has no table for metrics, or the stage is unknown.
+            ConfigurationError: The catalog has no table for metrics, the stage is unknown, or the metric has no best
+                value.
         """
         from deriva_ml_core.execution.query import find_executions, resolve_ranking
 
@@ -358,7 +360,8 @@ class DerivaML:
             dataset: The RID of a dataset that they used as input.
             text: A text in their description or in their workflow's name, upper or lower case.
             sort: The metric to sort by, best value first, such as ``"val_loss"``; ``"val_loss:last"`` sorts by its
-                last value. Executions without the metric are left out.
+                last value, ``"lr:min"`` and ``"lr:max"`` by the smallest or the largest last value. Executions without
+                the metric are left out.
             stage: The stage of that metric: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; by default the
                 first stage that has it.
             limit: Executions on a page.

@@ -142,7 +142,7 @@ class Progress(FrozenModel):
         step: Number of optimizer steps so far, or None if unknown.
         metrics: Values of the epoch by metric name.
         modes: ``min`` or ``max`` by metric name: whether smaller or larger values are better. Only needed where the
-            name does not imply it. By default larger is better for accuracies and other scores, smaller for all else.
+            name does not imply it. A metric with an unknown name and no mode has no best value.
         bests: Best value of each metric and its epoch since the previous status, for epochs that sent no status.
         stage: ``fit``, ``validate``, ``test`` or ``predict``.
         seconds: Duration of the epoch or stage in seconds. None within an epoch.
@@ -169,7 +169,8 @@ class MetricSummary(FrozenModel):
         last: Newest value. None if it is NaN or infinite.
         best: Best finite value. None if there is none.
         best_at: Epoch of the best value, from 1. None if epochs were not counted.
-        larger_is_better: Whether larger values are better.
+        larger_is_better: Whether larger values are better. None if that is unknown, or if the metric has no best
+            value, such as a learning rate; then `best` is None too.
     """
 
     stage: str
@@ -177,7 +178,7 @@ class MetricSummary(FrozenModel):
     last: float | None
     best: float | None
     best_at: int | None
-    larger_is_better: bool
+    larger_is_better: bool | None
 
 
 class StatusUpdate(FrozenModel):

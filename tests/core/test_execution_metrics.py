@@ -14,7 +14,7 @@ import pytest
 from faulty_catalog import FaultyCatalog, make_faulty_client
 
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.definitions import Status
+from deriva_ml_core.definitions import MLTable, Status
 from deriva_ml_core.errors import AccessRefused, ConfigurationError, UnknownMetric
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.metric_modes import update_summaries
@@ -112,7 +112,7 @@ def test_each_change_is_one_request(config: ExecutionConfiguration) -> None:
 KILLED = """
 import os, signal, sys
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.definitions import Status
+from deriva_ml_core.definitions import MLTable, Status
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import Progress
 from deriva_ml_core.workflow import Workflow
@@ -144,8 +144,8 @@ def test_resumed_run_continues_the_metrics(ml: DerivaML, config: ExecutionConfig
         exe.update_status(Status.running, "1", progress=Progress(epoch=1, metrics={"loss": 0.5}))
         raise RuntimeError("no")
     with DerivaML().resume_execution(exe.execution_rid) as again:
-        again.update_status(Status.running, "2", progress=Progress(epoch=2, metrics={"loss": 0.7, "new": 1}))
-    assert catalog_metrics(ml, exe) == {"fit loss": (0.7, 0.5, 1), "fit new": (1, 1, 2)}
+        again.update_status(Status.running, "2", progress=Progress(epoch=2, metrics={"loss": 0.7, "new_mae": 1}))
+    assert catalog_metrics(ml, exe) == {"fit loss": (0.7, 0.5, 1), "fit new_mae": (1, 1, 2)}
 
 
 def refuse_metrics(table: str) -> None:
@@ -197,10 +197,37 @@ def test_sort_by_last_value_and_stage(ml: DerivaML, config: ExecutionConfigurati
         for value in (1.0, 9.0):
             rose.update_status(Status.running, "", progress=Progress(epoch=1, metrics={"loss": value}))
     steady = run_with_metrics(ml, config, {"loss": 2})
-    tested = run_with_metrics(ml, config, {"loss": 5, "only_tested": 1}, stage="test")
+    tested = run_with_metrics(ml, config, {"loss": 5, "only_tested_mae": 1}, stage="test")
     assert find_rids(ml, sort="loss") == find_rids(ml, sort="loss:best") == [rose.execution_rid, steady]
     assert find_rids(ml, sort="loss:last") == [steady, rose.execution_rid]
-    assert find_rids(ml, sort="loss", stage="test") == find_rids(ml, sort="only_tested") == [tested]
+    assert find_rids(ml, sort="loss", stage="test") == find_rids(ml, sort="only_tested_mae") == [tested]
+
+
+def test_sort_by_a_metric_without_best(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """A metric without a known direction is never sorted silently; ``:min`` and ``:max`` set the order."""
+    small = run_with_metrics(ml, config, {"wobble": 1, "learning_rate": 1, "mIoU": 1})
+    large = run_with_metrics(ml, config, {"wobble": 2, "learning_rate": 2, "mIoU": 2})
+    assert find_rids(ml, sort="mIoU") == [large, small]
+    for name in ("wobble", "learning_rate"):
+        for sort in (name, f"{name}:last", f"{name}:best"):
+            with pytest.raises(ConfigurationError, match=rf"'{name}' has no best value.*'{name}:max'.*'{name}:min'"):
+                ml.find_executions(sort=sort)
+        assert find_rids(ml, sort=f"{name}:max") == [large, small]
+        assert find_rids(ml, sort=f"{name}:min") == [small, large]
+    known = ml.lookup_execution(small).list_metrics()
+    assert {each.name: (each.best, each.larger_is_better) for each in known} == {
+        "wobble": (None, None), "learning_rate": (None, None), "mIoU": (1, True)
+    }  # fmt: skip
+
+
+def test_metric_best_of_an_earlier_version(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Earlier versions stored a smallest learning rate as the best; it does not sort."""
+    rid = run_with_metrics(ml, config, {"learning_rate": 1})
+    catalog = ml._connection.catalog
+    (row,) = catalog.select(MLTable.execution_metric, {"Execution": rid})
+    catalog.update(MLTable.execution_metric, [{"RID": row["RID"], "Best": 1.0, "Larger_Is_Better": False}])
+    with pytest.raises(ConfigurationError, match="no best value"):
+        ml.find_executions(sort="learning_rate")
 
 
 def test_unknown_metric(ml: DerivaML, config: ExecutionConfiguration) -> None:

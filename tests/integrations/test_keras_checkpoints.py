@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keras_helpers import NUMPY_2, CallAtEpoch, SetLosses, compile_model, fit, keras, staged_types
+from keras_helpers import NUMPY_2, POINTS, SUMS, CallAtEpoch, SetLosses, compile_model, fit, keras, staged_types
 from training_helpers import outputs
 
 from deriva_ml import DerivaML
@@ -224,3 +224,55 @@ def test_user_checkpoint_of_two_runs(
             fit(model, model_checkpoint, DerivaMLCallback(each), epochs=1)
     one, two = (outputs(ml, each, "Model")["last.keras"] for each in (execution, other))
     assert one.md5 != two.md5
+
+
+# The metric that decides
+
+
+def set_metrics(*values: dict[str, float]) -> Any:
+    """Return a callback that replaces the metrics of each epoch, for the callbacks after it."""
+
+    class SetMetrics(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs.clear()
+            logs.update(values[epoch])
+
+    return SetMetrics()
+
+
+def test_validation_freq(execution: Execution) -> None:
+    """With ``validation_freq=3``, the epoch with the best validation is the best, and the loss of others is not."""
+    data = (POINTS, SUMS)
+    with execution:
+        recorded = DerivaMLCallback(execution, upload="never")
+        epochs = [{"loss": 1 / n} | ({"val_loss": n} if n % 3 == 0 else {}) for n in range(1, 8)]
+        fit(compile_model(), set_metrics(*epochs), recorded, epochs=7, validation_data=data, validation_freq=3)
+    assert staged_types(execution) == {"epoch-0003.keras": {BEST, MODEL}, "epoch-0007.keras": {LAST, MODEL}}
+
+
+@pytest.mark.parametrize("mode", ["max", "auto"])
+def test_early_stopping_decides(execution: Execution, mode: str) -> None:
+    """The monitored metric of an EarlyStopping decides, in its mode, or in that of the metric object."""
+
+    class Wobble(keras.metrics.MeanMetricWrapper):
+        def __init__(self) -> None:
+            super().__init__(lambda y, prediction: y, name="wobble")
+            self._direction = "up"
+
+    stopping = keras.callbacks.EarlyStopping(monitor="val_wobble", mode=mode, patience=9)
+    epochs = [{"loss": 1.0, "val_loss": 1 / n, "val_wobble": n % 3} for n in (1, 2, 3)]
+    with execution:
+        model = compile_model(metrics=[Wobble()])
+        recorded = DerivaMLCallback(execution, upload="never")
+        fit(model, set_metrics(*epochs), stopping, recorded, validation_data=(POINTS, SUMS))
+    assert staged_types(execution) == {"epoch-0002.keras": {BEST, MODEL}, "epoch-0003.keras": {LAST, MODEL}}
+
+
+def test_callbacks_with_different_monitors(execution: Execution, tmp_path: Path) -> None:
+    """With two ModelCheckpoints that monitor different metrics, the first one decides which file is the best."""
+    first = keras.callbacks.ModelCheckpoint(tmp_path / "a{epoch}.keras", monitor="val_mae")
+    second = keras.callbacks.ModelCheckpoint(tmp_path / "b{epoch}.keras", monitor="loss")
+    epochs = [{"loss": float(n), "val_mae": value} for n, value in enumerate((3.0, 1.0, 2.0), start=1)]
+    with execution:
+        fit(compile_model(), set_metrics(*epochs), first, second, DerivaMLCallback(execution, upload="never"))
+    assert [name for name, types in staged_types(execution).items() if BEST in types] == ["a2.keras"]

@@ -466,7 +466,7 @@ def test_late_monitored_metric(ml: DerivaML, execution: Execution, lightning: Mo
         self.log("late", scores[self.current_epoch])
 
     with execution:
-        trainer = create_trainer(lightning, execution_callback(execution, monitor="late"))
+        trainer = create_trainer(lightning, execution_callback(execution, monitor="late", mode="min"))
         trainer.fit(create_model(lightning, on_train_epoch_end=on_train_epoch_end), training_loader())
     assert recorded_types(ml, execution) == {
         "epoch-0002.ckpt": {"Best_Checkpoint"},
@@ -509,3 +509,93 @@ def test_ddp_resume(ml: DerivaML, home: Path, lightning: ModuleType, resume: str
     assert execution.status is Status.completed
     assert [asset.filename for asset in execution.list_assets("Input")] == ([] if resume == "same" else ["last.ckpt"])
     assert any(message.startswith("Epoch 3/3") for message in (each.message for each in execution.list_statuses()))
+
+
+def log_in_validation(**values: Callable[[int], float | None]) -> Callable[..., None]:
+    """Return a ``validation_step`` that logs these functions of the epoch, from 1; None is not logged."""
+
+    def validation_step(module: Any, batch: Any, _: int) -> None:
+        for name, value in values.items():
+            if (number := value(module.current_epoch + 1)) is not None:
+                module.log(name, torch.tensor(float(number)))
+
+    return validation_step
+
+
+def best_and_last(execution: Execution) -> dict[str, set[str]]:
+    """Return the staged checkpoints with their types other than Model_File."""
+    return {
+        each.filename: set(each.asset_types) - {"Model_File"}
+        for each in execution.staged_assets()
+        if each.table == "Model"
+    }
+
+
+def test_validation_every_third_epoch(execution: Execution, lightning: ModuleType) -> None:
+    """With ``check_val_every_n_epoch=3``, the epoch with the best validation is the best."""
+    model = create_model(lightning, validation_step=log_in_validation(val_loss=lambda epoch: epoch))
+    with execution:
+        callback = execution_callback(execution, upload="never")
+        trainer = create_trainer(lightning, callback, max_epochs=7, check_val_every_n_epoch=3)
+        trainer.fit(model, training_loader(), validation_loader())
+    assert best_and_last(execution) == {"epoch-0003.ckpt": {"Best_Checkpoint"}, "epoch-0007.ckpt": {"Last_Checkpoint"}}
+
+
+def test_two_validation_loaders(execution: Execution, lightning: ModuleType) -> None:
+    """With several validation data sets, the first one's loss decides, and not the training loss."""
+
+    def validation_step(module: Any, batch: Any, _: int, dataloader_idx: int) -> None:
+        module.log("val_loss", torch.tensor([(3.0, 1.0, 2.0), (1.0, 2.0, 0.0)][dataloader_idx][module.current_epoch]))
+
+    with execution:
+        callback = execution_callback(execution, upload="never")
+        trainer = create_trainer(lightning, callback)
+        model = create_model(lightning, validation_step=validation_step)
+        trainer.fit(model, training_loader(), [validation_loader(), validation_loader()])
+    assert best_and_last(execution) == {"epoch-0002.ckpt": {"Best_Checkpoint"}, "epoch-0003.ckpt": {"Last_Checkpoint"}}
+
+
+def test_mode_of_early_stopping(execution: Execution, lightning: ModuleType) -> None:
+    """The metric and the mode of an EarlyStopping decide which checkpoint is the best."""
+    logged = log_in_validation(val_loss=lambda epoch: 1 / epoch, val_wobble=lambda epoch: epoch % 3)
+    stopping = lightning.callbacks.EarlyStopping("val_wobble", mode="max", patience=9)
+    with execution:
+        trainer = create_trainer(lightning, execution_callback(execution, upload="never"), stopping)
+        trainer.fit(create_model(lightning, validation_step=logged), training_loader(), validation_loader())
+    assert best_and_last(execution) == {"epoch-0002.ckpt": {"Best_Checkpoint"}, "epoch-0003.ckpt": {"Last_Checkpoint"}}
+    assert execution._runtime.journal.state.metrics["fit", "val_wobble"].best == 2
+
+
+def test_mode_of_torchmetrics(execution: Execution, lightning: ModuleType) -> None:
+    """The direction of a logged torchmetrics object decides, where its name does not imply it."""
+    torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+
+    class Wobble(torchmetrics.MeanMetric):
+        higher_is_better = True
+
+    def validation_step(module: Any, batch: Any, _: int) -> None:
+        module.metric.update((1.0, 3.0, 2.0)[module.current_epoch])
+        module.log("val_wobble", module.metric)
+
+    model = create_model(lightning, validation_step=validation_step)
+    model.metric = Wobble()
+    with execution:
+        callback = execution_callback(execution, upload="never")
+        create_trainer(lightning, callback).fit(model, training_loader(), validation_loader())
+        assert callback._reporter.monitor.mode == "max"
+    assert best_and_last(execution) == {"epoch-0002.ckpt": {"Best_Checkpoint"}, "epoch-0003.ckpt": {"Last_Checkpoint"}}
+
+
+def test_metric_logged_at_end_of_epoch(execution: Execution, lightning: ModuleType) -> None:
+    """A validation metric that the module logs in its ``on_train_epoch_end`` decides from the next epoch on."""
+
+    def on_train_epoch_end(module: Any) -> None:
+        module.log("val_late", (1.0, 4.0, 2.0, 3.0)[module.current_epoch])
+
+    with execution:
+        callback = execution_callback(execution, mode="min", upload="never")
+        trainer = create_trainer(lightning, callback, max_epochs=4)
+        trainer.fit(
+            create_model(lightning, on_train_epoch_end=on_train_epoch_end, validation_step=None), training_loader()
+        )
+    assert best_and_last(execution) == {"epoch-0003.ckpt": {"Best_Checkpoint"}, "epoch-0004.ckpt": {"Last_Checkpoint"}}

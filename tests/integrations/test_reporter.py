@@ -214,6 +214,7 @@ def test_public_names(execution: Execution) -> None:
         "has_own_execution",
         "is_checkpoint_due",
         "is_in_with_block",
+        "monitor",
         "options",
         "requeue",
         "resume_from",

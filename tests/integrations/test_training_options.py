@@ -19,7 +19,7 @@ from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError, ExecutionNotStarted, UnknownTerm, UploadFailed
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.implicit_execution import resolve_execution
-from deriva_ml_core.metric_modes import larger_is_better, select_monitored
+from deriva_ml_core.metric_modes import Monitor, metric_mode
 from deriva_ml_core.training import TrainingOptions, TrainingReporter
 from deriva_ml_core.training.options import TrainingKwargs
 
@@ -97,32 +97,32 @@ def test_monitor_where_larger_is_better(execution: Execution) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "larger"),
+    ("name", "mode"),
     [
-        ("val_accuracy", True),
-        ("acc", True),
-        ("val/f1", True),
-        ("test_auroc", True),
-        ("top5", True),
-        ("val_loss", False),
-        ("mae", False),
-        ("score_loss", False),
-        ("f1_error", False),
-        ("accumulated", False),
+        ("val_accuracy", "max"),
+        ("acc", "max"),
+        ("val/f1", "max"),
+        ("test_auroc", "max"),
+        ("top5", "max"),
+        ("val_loss", "min"),
+        ("mae", "min"),
+        ("score_loss", "min"),
+        ("f1_error", "min"),
+        ("accumulated", None),
     ],
 )
-def test_larger_is_better_by_name(name: str, larger: bool) -> None:
-    """Larger is better for accuracies and scores; smaller for losses, errors and unknown metrics."""
-    assert larger_is_better(name) is larger
+def test_mode_by_name(name: str, mode: str | None) -> None:
+    """Larger is better for accuracies and scores, smaller for losses and errors; unknown metrics have no mode."""
+    assert metric_mode(name) == mode
 
 
 def test_default_monitor() -> None:
     """The default monitor is val_loss, then loss, then any loss; without one there is no monitored value."""
-    assert select_monitored({"loss": 1.0, "val_loss": 2.0}, None, None).name == "val_loss"
-    assert select_monitored({"train_loss": 1.0, "acc": 2.0}, None, None).name == "train_loss"
-    assert select_monitored({"gan/g_loss": 1.0, "acc": 2.0}, None, None).name == "gan/g_loss"
-    assert select_monitored({"acc": 2.0}, None, None) is None
-    assert select_monitored({"acc": 2.0}, "acc", "min").larger_is_better is False
+    assert Monitor().scores({"loss": 1.0, "val_loss": 2.0})[0].name == "val_loss"
+    assert Monitor().scores({"train_loss": 1.0, "acc": 2.0})[0].name == "train_loss"
+    assert Monitor().scores({"gan/g_loss": 1.0, "acc": 2.0})[0].name == "gan/g_loss"
+    assert Monitor().scores({"acc": 2.0}) == ()
+    assert Monitor("acc", "min").scores({"acc": 2.0})[0].larger_is_better is False
 
 
 def test_nan_is_never_best(execution: Execution) -> None:

@@ -43,7 +43,11 @@ def app(
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option(metavar="METRIC", help="Sort by the best value of a metric, or its last with METRIC:last."),
+        typer.Option(
+            metavar="METRIC",
+            help="Sort by a metric: METRIC by its best value, METRIC:last by its last, METRIC:min or "
+            ":max by the smallest or the largest last value.",
+        ),
     ] = None,
     stage: Annotated[
         str | None, typer.Option(metavar="STAGE", help="The metric's stage: fit, validate, test or predict.")
@@ -58,8 +62,8 @@ def app(
 
     A run whose process was killed on this machine is shown as Aborted, even if the catalog still has it as Running.
 
-    With --sort only runs that have the metric are listed. The training, or the metric's name, decides whether smaller
-    or larger values are better.
+    With --sort only runs that have the metric are listed. The training, or the name of a known metric, decides whether
+    smaller or larger values are better. A metric without a best value, such as a learning rate, needs :min or :max.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json

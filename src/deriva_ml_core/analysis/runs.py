@@ -200,7 +200,8 @@ class ExecutionFilters:
         status: Their status.
         dataset: The RID of a dataset that they used as input.
         text: A text in their description or in their workflow's name, upper or lower case.
-        sort: The metric to sort by, best value first; ``"<metric>:last"`` sorts by its last value.
+        sort: The metric to sort by, best value first; ``"<metric>:last"`` sorts by its last value, ``"<metric>:min"``
+            and ``"<metric>:max"`` by the smallest or the largest last value.
         stage: The stage of that metric: ``fit``, ``validate``, ``test`` or ``predict``.
     """
 

@@ -12,6 +12,7 @@ from deriva_ml_core.definitions import RID, MLTable, Status, row_statuses
 from deriva_ml_core.errors import ConfigurationError, UnknownMetric
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.execution.row_sync import has_metrics
+from deriva_ml_core.metric_modes import has_best
 
 __all__ = ["Ranking", "find_executions", "resolve_ranking"]
 
@@ -54,12 +55,14 @@ def resolve_ranking(connection: Connection, sort: str, stage: str | None) -> Ran
 
     Args:
         connection: The catalog.
-        sort: The metric's name, optionally followed by ``:last`` for its last value or ``:best`` (the default).
+        sort: The metric's name, optionally followed by ``:best`` for its best value (the default), ``:last`` for its
+            last value, or ``:min`` or ``:max`` for its smallest or its largest last value first.
         stage: ``fit``, ``validate``, ``test`` or ``predict``; None for the first of them that has the metric.
 
     Raises:
         UnknownMetric: No execution has the metric; the message names the known ones.
-        ConfigurationError: There is no such stage, or the catalog has no table for metrics.
+        ConfigurationError: There is no such stage, the metric has no best value, or the catalog has no table for
+            metrics.
     """
     if stage is not None and stage not in STAGES:
         raise ConfigurationError(f"Unknown stage {stage!r}: use one of {', '.join(STAGES)}.")
@@ -74,13 +77,33 @@ def resolve_ranking(connection: Connection, sort: str, stage: str | None) -> Ran
             f"{connection.catalog.name} has no table {MLTable.execution_metric} with metrics to sort by. {remedy}"
         )
     base, _, suffix = sort.rpartition(":")
-    name, last = (base, suffix == "last") if base and suffix in ("last", "best") else (sort, False)
+    name, order = (base, suffix) if base and suffix in ("last", "best", "min", "max") else (sort, "best")
     for candidate in STAGES if stage is None else (stage,):
         where = {"Name": name, "Stage": candidate}
-        rows = connection.catalog.select(MLTable.execution_metric, where, order=("Best",), limit=1)
-        if rows:
-            return Ranking(name, candidate, last, bool(rows[0]["Larger_Is_Better"]))
+        if connection.catalog.select(MLTable.execution_metric, where, limit=1):
+            if order in ("min", "max"):
+                return Ranking(name, candidate, by_last_value=True, larger_is_better=order == "max")
+            larger = _find_direction(connection, where)
+            return Ranking(name, candidate, by_last_value=order == "last", larger_is_better=larger)
     raise UnknownMetric(f"No execution has {_describe_metric(name, stage)}. {_describe_known_metrics(connection)}")
+
+
+def _find_direction(connection: Connection, where: Mapping[str, Any]) -> bool:
+    """Return whether larger values of a metric are better, by the newest row with a best value.
+
+    Raises:
+        ConfigurationError: The metric has no best value.
+    """
+    name = where["Name"]
+    rows = connection.catalog.select(
+        MLTable.execution_metric, {**where, "Best": NOT_NULL}, order=("RCT", "RID"), descending=True, limit=1
+    )
+    if rows and (has_best(name) or rows[0]["Larger_Is_Better"]):  # earlier versions stored a best of every metric
+        return bool(rows[0]["Larger_Is_Better"])
+    raise ConfigurationError(
+        f"The metric {name!r} has no best value: it is unknown whether larger values are better. Sort by its last "
+        f"value with {name + ':max'!r} (largest first) or {name + ':min'!r} (smallest first)."
+    )
 
 
 def _describe_metric(name: str, stage: str | None) -> str:

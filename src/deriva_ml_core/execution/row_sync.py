@@ -214,14 +214,18 @@ def list_metrics(
 
 
 def metric_from_row(row: Mapping[str, Any]) -> MetricSummary:
-    """Return the metric in a row of the metrics table."""
+    """Return the metric in a row of the metrics table.
+
+    The column for the direction is never null. A row with a last and without a best value has no direction.
+    """
+    is_unknown = row["Best"] is None and row["Last"] is not None
     return MetricSummary(
         stage=row["Stage"],
         name=row["Name"],
         last=row["Last"],
         best=row["Best"],
         best_at=row["Best_At"],
-        larger_is_better=bool(row["Larger_Is_Better"]),
+        larger_is_better=None if is_unknown else bool(row["Larger_Is_Better"]),
     )
 
 
@@ -288,5 +292,5 @@ def _metric_columns(metric: MetricSummary) -> dict[str, Any]:
         "Last": metric.last,
         "Best": metric.best,
         "Best_At": metric.best_at,
-        "Larger_Is_Better": metric.larger_is_better,
+        "Larger_Is_Better": bool(metric.larger_is_better),
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from deriva_ml_core._deprecation import deprecated_attributes, deprecated_keywords
 from deriva_ml_core._files.atomic import atomic_path, rename_for_deletion
 from deriva_ml_core.errors import ConfigurationError, FileConflict, InvalidFileName, UnknownTerm
-from deriva_ml_core.metric_modes import MonitoredValue, select_monitored
+from deriva_ml_core.metric_modes import MetricMode, Monitor, MonitoredValue
 from deriva_ml_core.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -50,9 +50,15 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class _SavedCheckpoint:
+    """A checkpoint with its monitored values, one for each mode that it is compared by.
+
+    ``in_step`` checkpoints are never the best.
+    """
+
     path: Path
     epoch: int
-    monitored: MonitoredValue | None = None
+    monitored: tuple[MonitoredValue, ...] = ()
+    in_step: bool = False
 
 
 class Checkpoints:
@@ -65,7 +71,8 @@ class Checkpoints:
         options: Which checkpoints to keep, and their names.
         managed: Whether the framework's own callbacks keep checkpoints; then this class keeps others only if
             ``options.checkpoints`` asks for them.
-        best: Best monitored value of the earlier part of a resumed training.
+        monitor: The metric that decides which checkpoint is the best; the fits of a training share it.
+        best: Best monitored values of the earlier part of a resumed training.
         submit: Runs a function in the background; deleting a file of many gigabytes takes time.
     """
 
@@ -75,7 +82,8 @@ class Checkpoints:
         options: TrainingOptions,
         *,
         managed: bool = False,
-        best: MonitoredValue | None = None,
+        monitor: Monitor | None = None,
+        best: Iterable[MonitoredValue] = (),
         submit: Callable[[Callable[[], object]], object],
     ) -> None:
         which = options.checkpoints or ("none" if managed else "best+last")
@@ -85,13 +93,15 @@ class Checkpoints:
         self._should_keep_all = which == "all"
         self._should_keep_best = "best" in which
         self._should_keep_last = "last" in which or which == "all"
-        self._best_value = best
-        self._best: _SavedCheckpoint | None = None
+        self._monitor = monitor or Monitor(options.monitor, options.mode)
+        self._restored_values = tuple(best)
+        self._bests: dict[MetricMode | None, _SavedCheckpoint] = {}
+        """Best checkpoint by mode: both modes while the mode is unknown, None for checkpoints without a value."""
         self._last: _SavedCheckpoint | None = None
         self._framework_best_last: tuple[Path | None, Path | None] = (None, None)
         self._assigned_types: set[tuple[str, Path]] = set()
         self._missing_terms: set[str] = set()
-        self._in_progress: dict[Path, tuple[_SavedCheckpoint, bool, MonitoredValue | None]] = {}
+        self._in_progress: dict[Path, _SavedCheckpoint] = {}
         self._written_paths: set[Path] = set()
 
     if not TYPE_CHECKING:
@@ -118,7 +128,21 @@ class Checkpoints:
     @property
     def best(self) -> tuple[int, MonitoredValue] | None:
         """Epoch and monitored value of the best checkpoint of this fit; None before there is one."""
-        return (self._best.epoch, self._best.monitored) if self._best and self._best.monitored else None
+        for mode, checkpoint in self._bests.items():
+            if checkpoint is self._best:
+                for value in checkpoint.monitored:
+                    if value.mode == mode:
+                        return checkpoint.epoch, value
+        return None
+
+    @property
+    def _best(self) -> _SavedCheckpoint | None:
+        """The best checkpoint; None if there is none, or while the mode of the metric is unknown."""
+        if len(self._bests) > 1:
+            return self._bests.get(self._monitor.mode)
+        best = next(iter(self._bests.values()), None)  # also a provisional one
+        is_one_of_two = best is not None and len(best.monitored) > 1 and len(self._monitor.modes) > 1
+        return None if is_one_of_two else best
 
     @property
     def should_keep_all(self) -> bool:
@@ -127,12 +151,24 @@ class Checkpoints:
 
     def state(self) -> dict[str, JsonValue]:
         """Return the best monitored value so far as JSON, to be stored in a checkpoint of the framework."""
-        score = self._best_value
-        return {} if score is None else {"name": score.name, "value": score.value, "larger": score.larger_is_better}
+        values = self.best_values()
+        if len(values) != 1:
+            return {}
+        return {"name": values[0].name, "value": values[0].value, "larger": values[0].larger_is_better}
 
-    def restore_best(self, best: MonitoredValue | None) -> None:
-        """Set the best monitored value of the earlier part of a resumed training."""
-        self._best_value = best or self._best_value
+    def best_values(self) -> list[MonitoredValue]:
+        """Return the best monitored value so far, also of a checkpoint that is being written.
+
+        While the mode is unknown, these are the smallest and the largest value.
+        """
+        values = (self._best_value(mode, self._all_values()) for mode in self._monitor.modes)
+        return [value for value in values if value is not None]
+
+    def restore_best(self, best: MonitoredValue | Iterable[MonitoredValue] | None) -> None:
+        """Set the best monitored values of the earlier part of a resumed training."""
+        if best is not None:
+            restored = (best,) if isinstance(best, MonitoredValue) else tuple(best)
+            self._restored_values = restored or self._restored_values
 
     def is_due(self, epoch: int) -> bool:
         """Whether a checkpoint may be saved at the end of an epoch, from 1; the same in every process."""
@@ -153,14 +189,13 @@ class Checkpoints:
         Returns:
             Path to write it to; None if the options keep no checkpoint at this position.
         """
-        score = None if info.in_step else select_monitored(info.metrics, self._options.monitor, self._options.mode)
-        is_best = self._is_best(score) and not info.in_step
+        monitored = () if info.in_step else self._monitor.scores(info.metrics)
+        checkpoint = _SavedCheckpoint(Path(), info.epoch, monitored, info.in_step)
+        is_best = bool(self._modes_won(checkpoint, self._all_values()))
         if not (self._should_keep_last or is_best):
             return None
         path = self._stage(self._unique_file_name(info, suffix, is_best=is_best))
-        self._in_progress[path] = (_SavedCheckpoint(path, info.epoch, score), is_best, self._best_value)
-        if is_best and score is not None:
-            self._best_value = score  # set before the write, since the checkpoint stores it
+        self._in_progress[path] = replace(checkpoint, path=path)
         return path
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
@@ -174,16 +209,16 @@ class Checkpoints:
         if path.is_dir():  # sharded: the path was registered as a file and is a folder
             self._execution.forget(path)
         self.stage_existing(path, is_final=True)
-        checkpoint, is_best, _ = self._in_progress.pop(path)
+        checkpoint = self._in_progress.pop(path)
         self._written_paths.add(path)
-        previous = [each for each in (self._best, self._last) if each is not None]
-        if is_best:
-            self._best = checkpoint
+        previous = {path} | self._current_paths()
+        for mode in self._modes_won(checkpoint, self._committed_values()):
+            self._bests[mode] = checkpoint
+        self._drop_outdated_bests()
         if self._should_keep_last:
             self._last = checkpoint
         if not self._should_keep_all:
-            current = {each.path for each in (self._best, self._last) if each is not None}
-            for superseded in {each.path for each in previous} - current:
+            for superseded in previous - self._current_paths():
                 self.remove(superseded)
             self._update_best_last_types()
 
@@ -191,10 +226,10 @@ class Checkpoints:
         """Remove a checkpoint whose write failed; a committed one stays."""
         if path not in self._in_progress:
             return
-        _, is_best, score = self._in_progress.pop(path)
-        if is_best:
-            self._best_value = score
-        self.remove(path)
+        del self._in_progress[path]
+        is_kept = path in (self._written_paths if self._should_keep_all else self._current_paths())
+        if not is_kept:  # the path of a committed checkpoint has its file
+            self.remove(path)
 
     @deprecated_keywords({"whole": "is_final"})
     def stage_existing(self, path: Path, *, is_final: bool) -> None:
@@ -235,9 +270,10 @@ class Checkpoints:
     @property
     def newest(self) -> Path | None:
         """Newest checkpoint, written by this class or set by a framework; None before there is one."""
-        return (
-            self._last.path if self._last else self._framework_best_last[1] or (self._best.path if self._best else None)
-        )
+        if self._last is not None:
+            return self._last.path
+        bests = sorted(self._bests.values(), key=lambda each: each.epoch)
+        return self._framework_best_last[1] or (bests[-1].path if bests else None)
 
     def finish(self) -> None:
         """Give the best and the last checkpoint their asset types."""
@@ -288,11 +324,53 @@ class Checkpoints:
         except FileConflict:  # a file of the same name in another folder is staged
             return self._stage(str(file), (path.parent.name / name).as_posix())
 
-    def _is_best(self, score: MonitoredValue | None) -> bool:
-        """Whether a value is the best so far; without a monitored metric every epoch counts, so that one is kept."""
-        if not self._should_keep_best and not self._should_keep_all:
-            return False
-        return self._best_value is None if score is None else score.is_better_than(self._best_value)
+    def _modes_won(self, checkpoint: _SavedCheckpoint, values: Iterable[MonitoredValue]) -> list[MetricMode | None]:
+        """Return the modes by which a checkpoint is better than the values of all others.
+
+        Without a value, the newest checkpoint is the best as long as no other has a value.
+        """
+        if checkpoint.in_step or not (self._should_keep_best or self._should_keep_all):
+            return []
+        others = list(values)
+        if not checkpoint.monitored:
+            has_values = others or any(each.monitored for each in self._bests.values())
+            return [] if has_values else [None]
+        return [
+            value.mode for value in checkpoint.monitored if value.is_better_than(self._best_value(value.mode, others))
+        ]
+
+    def _drop_outdated_bests(self) -> None:
+        """Drop the best checkpoints of an earlier metric or mode once there is one of the present metric."""
+        name, modes = self._monitor.name, self._monitor.modes
+        valid: dict[MetricMode | None, _SavedCheckpoint] = {
+            mode: each
+            for mode, each in self._bests.items()
+            if mode in modes and any(value.name == name for value in each.monitored)
+        }
+        if valid:
+            self._bests = valid
+
+    def _best_value(self, mode: MetricMode, values: Iterable[MonitoredValue]) -> MonitoredValue | None:
+        """Return the best of the values of the present metric by a mode; values of another metric do not count."""
+        best: MonitoredValue | None = None
+        for value in values:
+            if value.name == self._monitor.name and value.mode == mode and value.is_better_than(best):
+                best = value
+        return best
+
+    def _committed_values(self) -> Iterator[MonitoredValue]:
+        yield from self._restored_values
+        for each in self._bests.values():
+            yield from each.monitored
+
+    def _all_values(self) -> Iterator[MonitoredValue]:
+        yield from self._committed_values()
+        for each in self._in_progress.values():
+            yield from each.monitored
+
+    def _current_paths(self) -> set[Path]:
+        """Return the paths of the best and the last checkpoint."""
+        return {each.path for each in (*self._bests.values(), self._last) if each is not None}
 
     def _stage(self, name: str, rename: str | None = None) -> Path:
         options = self._options
@@ -306,9 +384,11 @@ class Checkpoints:
         path = self.folder / f"{name}{suffix}"
         if self._should_keep_all and path in self._written_paths:
             return f"{name}-{_epoch_or_step_label(info)}{suffix}"
-        if self._best and not is_best and self._best.path == path:
-            return f"{name}-last{suffix}"
-        return f"{name}{suffix}"
+        names = [name] if len(self._monitor.modes) == 1 and is_best else [name, f"{name}-last", f"{name}-other"]
+        best_paths = {each.path for each in self._bests.values()}
+        if len(names) == 1:  # it replaces the best
+            return f"{name}{suffix}"
+        return next(f"{each}{suffix}" for each in names if self.folder / f"{each}{suffix}" not in best_paths)
 
     def _format_name(self, info: CheckpointInfo) -> str:
         template = self._options.filename

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, SupportsFloat
 
 from deriva_ml_core._text import format_duration
-from deriva_ml_core.metric_modes import select_monitored, update_summaries
+from deriva_ml_core.metric_modes import Monitor, update_summaries
 from deriva_ml_core.models import MetricSummary, Progress
 from deriva_ml_core.training.checkpoints import CheckpointInfo, Checkpoints
 from deriva_ml_core.training.files import TrainingFiles
@@ -108,6 +108,7 @@ class Fit:
         options: Options of the training.
         files: Training files of the execution.
         checkpoints: Checkpoints of the fit.
+        monitor: The metric that decides which checkpoint is the best.
         timer: Timer of the fit.
         report_status: Reports a status, with its message and its progress.
     """
@@ -116,6 +117,7 @@ class Fit:
     options: TrainingOptions
     files: TrainingFiles
     checkpoints: Checkpoints
+    monitor: Monitor
     timer: FitTimer
     report_status: Callable[[str, Progress | None], None]
     is_open: bool = True
@@ -143,6 +145,7 @@ class Fit:
     def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Log the metrics of a validation within an epoch."""
         values, _ = extract_floats(metrics)
+        self.monitor.observe(values)
         self._log_step(step, epoch, values)
 
     def end_epoch(
@@ -156,6 +159,7 @@ class Fit:
         """Log the metrics of an epoch and report its status if due; the last one is reported when the fit ends."""
         seconds, left = self.timer.end_epoch(epoch)
         values, others = extract_floats(metrics)
+        self.monitor.observe(values)
         if others:
             log.warning("Epoch %d: skipped metrics that are not single numbers: %s.", epoch, ", ".join(others))
         extra: dict[str, object] = {"seconds": round(seconds, 6), "peak_memory": peak_memory()}
@@ -178,11 +182,10 @@ class Fit:
             self._pending_status = lambda: self.report_status(message, progress)
 
     def _extra_progress_fields(self, values: Mapping[str, float]) -> dict[str, Any]:
-        """Return the fields of a status besides the values: mode of the metric, best values of unreported epochs."""
+        """Return the fields of a status besides the values: modes of metrics, best values of unreported epochs."""
         fields: dict[str, Any] = {}
-        mode = self.options.mode
-        if mode is not None and (score := select_monitored(values, self.options.monitor, mode)) is not None:
-            fields["modes"] = {score.name: mode}
+        if modes := self.monitor.known_modes(values):
+            fields["modes"] = modes
         if self._unreported_metrics:
             summaries = ((name, each) for (_, name), each in self._unreported_metrics.items() if name in values)
             fields["bests"] = {name: (each.best, each.best_at) for name, each in summaries if each.best is not None}
@@ -212,6 +215,7 @@ class Fit:
         if not self.is_open:
             return
         self.is_open = False
+        self.monitor.log_choice()
         if self._pending_status is not None:
             self._pending_status()
         with log_failure("mark the best and the last checkpoint"):
@@ -222,6 +226,7 @@ class Fit:
             "outcome": outcome,
             "epochs_done": self.timer.epochs_done,
             "best": best and {"epoch": best[0], "metric": best[1].name, "value": best[1].value},
+            "monitor": self.monitor.to_summary(),
         }
         with log_failure("record the outcome of the fit"):
             self.files.queue_summary(self.number, fields)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import SupportsFloat
 
 from deriva_ml_core._files.json_lines import open_for_append, parse_object, repair_last_line
-from deriva_ml_core.metric_modes import larger_is_better
+from deriva_ml_core.metric_modes import metric_mode
 
 __all__ = [
     "MetricCurve",
@@ -285,7 +285,9 @@ class MetricCurve:
         return {**{name: fields[name] for name in fields if name != "values"}, "count": len(self.values)}
 
 
-def read_curves(file: Path | None, larger_better: Mapping[str, bool] = MappingProxyType({})) -> list[MetricCurve]:
+def read_curves(
+    file: Path | None, larger_better: Mapping[str, bool | None] = MappingProxyType({})
+) -> list[MetricCurve]:
     """Read the curves of a metrics file: by epoch, or by step if there are none; then those of other stages.
 
     Args:
@@ -301,14 +303,14 @@ def read_curves(file: Path | None, larger_better: Mapping[str, bool] = MappingPr
 
 
 def _iter_fit_curves(
-    metrics: dict[str, dict[int, MetricSeries]], by: str, larger_better: Mapping[str, bool]
+    metrics: dict[str, dict[int, MetricSeries]], by: str, larger_better: Mapping[str, bool | None]
 ) -> Iterator[MetricCurve]:
     for name, fits in metrics.items():
         for fit, series in fits.items():
             yield _build_curve(name, "fit", fit, by, series.positions, series.values, larger_better)
 
 
-def _iter_stage_curves(lines: Sequence[MetricsLine], larger_better: Mapping[str, bool]) -> Iterator[MetricCurve]:
+def _iter_stage_curves(lines: Sequence[MetricsLine], larger_better: Mapping[str, bool | None]) -> Iterator[MetricCurve]:
     by_stage: dict[tuple[str, int, str], list[float]] = {}
     for line in lines:
         if line.stage != "fit":
@@ -325,11 +327,12 @@ def _build_curve(
     by: str,
     positions: Sequence[int] | None,
     values: Sequence[float],
-    larger_better: Mapping[str, bool],
+    larger_better: Mapping[str, bool | None],
 ) -> MetricCurve:
-    choose = max if larger_better.get(name, larger_is_better(name)) else min
+    mode = metric_mode(name)
+    larger = larger_better.get(name, None if mode is None else mode == "max")
     finite = [index for index, value in enumerate(values) if math.isfinite(value)]
-    best = choose(finite, key=lambda index: values[index]) if finite else None
+    best = (max if larger else min)(finite, key=lambda index: values[index]) if finite and larger is not None else None
     return MetricCurve(
         name=name,
         stage=stage,

@@ -49,9 +49,12 @@ class TrainingOptions(FrozenModel):
     Args:
         checkpoints: Checkpoints to keep: the best by `monitor`, the last, both, all or none. None keeps those of the
             framework's own checkpoint callbacks if there are any, else the best and the last.
-        monitor: Metric that decides which checkpoint is the best; None for ``val_loss`` if it is logged, else ``loss``.
-        mode: Whether smaller or larger values of the metric are better; None to decide by its name: larger for
-            accuracies and other scores, else smaller.
+        monitor: Metric that decides which checkpoint is the best; None for the one that a ModelCheckpoint or
+            EarlyStopping monitors, else the first validation metric, such as ``val_loss`` or ``valid/acc``, else the
+            loss. Until a validation metric is logged, the loss decides provisionally; then the choice is final.
+        mode: Whether smaller or larger values of the metric are better; None for what the framework states, else by
+            the names of known metrics. If the direction is unknown, a warning asks for it, and the checkpoints with
+            the smallest and with the largest value are kept.
         save_every_n_epochs: Interval between checkpoints, in epochs.
         save_every_n_steps: Interval between checkpoints within an epoch, in optimizer steps; None for none.
         weights_only: Whether a checkpoint holds only the weights, so that training cannot be resumed from it.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._deprecation import deprecated_attributes
+from deriva_ml_core.metric_modes import Monitor
 from deriva_ml_core.models import Progress
 from deriva_ml_core.training.checkpoints import CheckpointInfo, Checkpoints
 from deriva_ml_core.training.execution_handle import ExecutionFactory, ExecutionHandle
@@ -52,7 +53,8 @@ class TrainingReporter:
     - Checkpoints that the framework writes to a path chosen by the reporter: `is_checkpoint_due`, `checkpoint_path`,
       `writing_checkpoint`.
     - Checkpoints that the framework writes to paths of its own: `checkpoints` stages them, `stream_checkpoint` uploads
-      one during training, `checkpoint_folder` is a folder from which they are not copied.
+      one during training, `checkpoint_folder` is a folder from which they are not copied. `monitor` is the metric that
+      decides which checkpoint is the best; the framework adds what its callbacks and metrics know.
     - Resuming: `state` is stored in a checkpoint, `resume_from` reads it, `requeue` records the checkpoint of a job
       that a cluster requeues.
 
@@ -89,6 +91,7 @@ class TrainingReporter:
         self._files: TrainingFiles | None = None
         self._uploader: StreamingUploader | None = None
         self._fit: Fit | None = None
+        self._monitor = Monitor(self._options.monitor, self._options.mode)
         self._exit_deadline: float | None = None
         """Time by the monotonic clock at which the end of an owned execution stops waiting."""
         self._resume_state = ResumeState()
@@ -197,10 +200,17 @@ class TrainingReporter:
         number = self._fit.number + 1 if self._fit else 1
         with log_failure("number the fit"):
             number = max(number, files.next_fit_number())  # the previous fit counts even without a line in a file
+        self._resume_state.restore_monitor(self._monitor)
         checkpoints = Checkpoints(
-            execution, self.options, managed=managed, best=self._resume_state.best, submit=self._worker.submit
+            execution,
+            self.options,
+            managed=managed,
+            monitor=self._monitor,
+            best=self._resume_state.best_values,
+            submit=self._worker.submit,
         )
-        self._fit = Fit(number, self.options, files, checkpoints, FitTimer(self.options, epochs), self._report_status)
+        timer = FitTimer(self.options, epochs)
+        self._fit = Fit(number, self.options, files, checkpoints, self._monitor, timer, self._report_status)
         with log_failure("record the settings of the fit"):
             datasets = [spec.model_dump(include={"rid", "version"}) for spec in execution.info.datasets]
             fields = {
@@ -319,6 +329,11 @@ class TrainingReporter:
         """Staging folder of the checkpoint table; reading it creates the execution if necessary."""
         return self.begin().working_dir / "outputs" / self.options.checkpoint_table
 
+    @property
+    def monitor(self) -> Monitor:
+        """The metric that decides which checkpoint is the best; all fits of the reporter share it."""
+        return self._monitor
+
     def is_checkpoint_due(self, epoch: int) -> bool:
         """Whether a checkpoint may be saved at the end of an epoch, from 1; the same in every process."""
         return self.checkpoints.is_due(epoch)
@@ -405,7 +420,7 @@ class TrainingReporter:
 
     def state(self) -> dict[str, JsonValue]:
         """Return the state to store in a framework's checkpoint, from which a resumed training knows its run."""
-        return build_resume_state(self._handle.current, self._fit.checkpoints if self._fit else None)
+        return build_resume_state(self._handle.current, self._fit.checkpoints if self._fit else None, self._monitor)
 
     def resume_from(self, state: Mapping[str, object], checkpoint: Path | None) -> None:
         """Resume the run of a checkpoint with the next fit or stage.
@@ -416,7 +431,8 @@ class TrainingReporter:
         """
         self._resume_state = ResumeState.from_state(state, checkpoint)
         if self._fit is not None:
-            self._fit.checkpoints.restore_best(self._resume_state.best)
+            self._resume_state.restore_monitor(self._monitor)
+            self._fit.checkpoints.restore_best(self._resume_state.best_values)
 
     def requeue(self, checkpoint: Path) -> None:
         """Stage the checkpoint of a job that a cluster requeues, and report a status.

@@ -15,7 +15,7 @@ from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.execution.restore import restore_execution
-from deriva_ml_core.metric_modes import MonitoredValue
+from deriva_ml_core.metric_modes import MetricMode, Monitor, MonitoredValue, is_validation
 from deriva_ml_core.models import Asset
 from deriva_ml_core.training.options import ResumePolicy
 
@@ -30,12 +30,22 @@ __all__ = ["ResumeState", "build_resume_state", "link_checkpoint", "record_files
 log = logging.getLogger(__name__)
 
 
-def build_resume_state(execution: Execution | None, checkpoints: Checkpoints | None) -> dict[str, JsonValue]:
+def build_resume_state(
+    execution: Execution | None, checkpoints: Checkpoints | None, monitor: Monitor
+) -> dict[str, JsonValue]:
     """Return the state that a checkpoint stores about its run, as JSON."""
     if execution is None:
         return {}
-    best = checkpoints.state() if checkpoints is not None else {}
-    return {"execution": execution.execution_rid, "catalog": execution._connection.catalog.name, "best": best}
+    state: dict[str, JsonValue] = {
+        "execution": execution.execution_rid,
+        "catalog": execution._connection.catalog.name,
+        "best": checkpoints.state() if checkpoints is not None else {},
+        "monitor": monitor.state(),
+    }
+    extremes = checkpoints.best_values() if checkpoints is not None else []
+    if len(extremes) > 1:
+        state["extremes"] = [value.value for value in extremes]
+    return state
 
 
 @dataclass(frozen=True)
@@ -47,12 +57,16 @@ class ResumeState:
         checkpoint: Path of the checkpoint; None if unknown.
         best: Best monitored value so far.
         catalog: Name of the execution's catalog; None if unknown.
+        monitor: Name of the monitored metric, whether it is final, and its mode; None if unknown.
+        extremes: Smallest and largest monitored value so far, if the mode is unknown.
     """
 
     execution: RID | None = None
     checkpoint: Path | None = None
     best: MonitoredValue | None = None
     catalog: str | None = None
+    monitor: tuple[str, bool, MetricMode | None] | None = None
+    extremes: tuple[float, float] | None = None
 
     @classmethod
     def from_state(cls, state: Mapping[str, object], checkpoint: Path | None) -> ResumeState:
@@ -62,8 +76,34 @@ class ResumeState:
         match state.get("best"):
             case {"name": str(name), "value": (int() | float()) as value, "larger": bool(larger)}:
                 best = MonitoredValue(name, value, larger)
+        monitor: tuple[str, bool, MetricMode | None] | None = None
+        match state.get("monitor"):
+            case {"name": str(name), "final": bool(is_final), "mode": ("min" | "max" | None) as mode}:
+                monitor = (name, is_final, mode)
+            case _ if best is not None:  # an earlier version
+                monitor = (best.name, is_validation(best.name), best.mode)
+        extremes = None
+        match state.get("extremes"):
+            case [(int() | float()) as smallest, (int() | float()) as largest]:
+                extremes = (float(smallest), float(largest))
         execution = rid if isinstance(rid, str) else None
-        return cls(execution, checkpoint, best, catalog if isinstance(catalog, str) else None)
+        return cls(execution, checkpoint, best, catalog if isinstance(catalog, str) else None, monitor, extremes)
+
+    @property
+    def best_values(self) -> list[MonitoredValue]:
+        """Best monitored value so far; the smallest and the largest value if the mode is unknown."""
+        if self.best is None and self.monitor is not None and self.extremes is not None:
+            return [
+                MonitoredValue(self.monitor[0], value, larger)
+                for value, larger in zip(self.extremes, (False, True), strict=True)
+            ]
+        return [] if self.best is None else [self.best]
+
+    def restore_monitor(self, monitor: Monitor) -> None:
+        """Restore the choice of the metric in the resumed training."""
+        if self.monitor is not None:
+            name, is_final, mode = self.monitor
+            monitor.restore(name, is_final=is_final, mode=mode)
 
     def execution_to_resume(self, resume: ResumePolicy) -> RID | None:
         """Return the execution to continue; None unless the policy is ``same``."""

@@ -1,4 +1,4 @@
-"""Checkpoints of the user's own Keras callbacks, which are found on disk and staged from there."""
+"""Checkpoints of the user's own Keras callbacks, which are found on disk, and the metric that decides the best."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, SupportsFloat
 
 import keras
 
-from deriva_ml_core.metric_modes import MonitoredValue, select_monitored
+from deriva_ml_core.metric_modes import MetricMode, MonitoredValue, metric_mode
 from deriva_ml_core.training import Checkpoints, TrainingReporter
 from deriva_ml_core.training.metrics_file import extract_floats
 
-__all__ = ["UserCheckpoints"]
+__all__ = ["UserCheckpoints", "add_framework_knowledge"]
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +101,12 @@ class UserCheckpoints:
         best_only = [path for path, version in self._recorded_files.items() if version.best_only]
         if best_only:
             return best_only[-1]
+        values = {path: version.monitored for path, version in self._recorded_files.items() if version.monitored}
+        monitors = [location.monitor for location in self._locations]
+        name = next((each for each in monitors if any(value.name == each for value in values.values())), None)
         best: Path | None = None
-        for path, version in self._recorded_files.items():
-            if version.monitored and version.monitored.is_better_than(
-                self._recorded_files[best].monitored if best else None
-            ):
+        for path, value in values.items():
+            if value.name == name and value.is_better_than(None if best is None else values[best]):
                 best = path
         return best
 
@@ -125,6 +126,7 @@ class _CheckpointLocation:
 
     def __init__(self, checkpoint: Any) -> None:
         self._checkpoint = checkpoint
+        self.monitor = str(checkpoint.monitor)
         parts = Formatter().parse(str(Path.cwd() / checkpoint.filepath))
         self._pattern = "".join(glob.escape(text) + ("" if field is None else "*") for text, field, _, _ in parts)
         self._folder = Path(checkpoint.filepath).parent
@@ -156,7 +158,53 @@ class _CheckpointLocation:
             return 0
 
     def _select_monitored(self, metrics: Mapping[str, SupportsFloat]) -> MonitoredValue | None:
-        mode = self._checkpoint.mode
-        return select_monitored(
-            extract_floats(metrics)[0], self._checkpoint.monitor, mode if mode in ("min", "max") else None
-        )
+        name, mode = self.monitor, self._checkpoint.mode
+        value = extract_floats(metrics)[0].get(name)
+        if mode not in ("min", "max"):
+            mode = read_metric_modes(getattr(self._checkpoint, "model", None)).get(name) or metric_mode(name)
+        return None if value is None or mode is None else MonitoredValue(name, value, mode == "max")
+
+
+def add_framework_knowledge(reporter: TrainingReporter, model: Any, callbacks: Iterable[Any]) -> None:
+    """Add the modes of the model's metrics and the metric that a callback monitors to the reporter's monitor."""
+    try:
+        reporter.monitor.add_framework_modes(read_metric_modes(model))
+        for callback in _monitoring_callbacks(callbacks):
+            reporter.monitor.set_framework_monitor(str(callback.monitor))
+            if callback.mode in ("min", "max"):
+                reporter.monitor.add_framework_modes({str(callback.monitor): callback.mode})
+            return
+    except Exception:  # attributes of custom callbacks and metrics may have any value
+        log.warning("Failed to read which metric the callbacks monitor.", exc_info=True)
+
+
+def read_metric_modes(model: Any) -> dict[str, MetricMode]:
+    """Return the modes of the metrics of a compiled model by logged name, as far as Keras knows them."""
+    modes: dict[str, MetricMode] = {}
+    for metric in _leaf_metrics(getattr(model, "metrics", ())):
+        direction = getattr(metric, "_direction", None)  # Keras' callbacks with mode="auto" read it too
+        if direction in ("up", "down"):
+            mode: MetricMode = "max" if direction == "up" else "min"
+            modes |= {metric.name: mode, f"val_{metric.name}": mode}
+    return modes
+
+
+def _leaf_metrics(metrics: Iterable[Any]) -> Iterator[Any]:
+    """Yield the metrics, with those that a compiled model's container of metrics holds."""
+    for metric in metrics:
+        inner = getattr(metric, "metrics", None)
+        if isinstance(inner, (list, tuple)) and inner:
+            yield from _leaf_metrics(inner)
+        else:
+            yield metric
+
+
+def _monitoring_callbacks(callbacks: Iterable[Any]) -> list[Any]:
+    """Return the callbacks with a metric that decides: those that save the best model first, then early stopping.
+
+    Other ModelCheckpoints save every epoch; their ``monitor`` has a default value and does not matter.
+    """
+    callbacks = list(callbacks)
+    kinds = keras.callbacks
+    saving = [each for each in callbacks if isinstance(each, kinds.ModelCheckpoint) and each.save_best_only]
+    return saving + [each for each in callbacks if isinstance(each, kinds.EarlyStopping)]

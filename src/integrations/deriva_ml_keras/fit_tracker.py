@@ -10,7 +10,7 @@ from typing import Any, SupportsFloat
 from deriva_ml_core.training import TrainingReporter
 from deriva_ml_keras.backup_restore import Backups
 from deriva_ml_keras.call_context import CallContext
-from deriva_ml_keras.checkpoints import UserCheckpoints
+from deriva_ml_keras.checkpoints import UserCheckpoints, add_framework_knowledge
 from deriva_ml_keras.stop_reason import find_stop_reason
 
 __all__ = ["FitTracker", "count_optimizer_steps"]
@@ -96,6 +96,7 @@ class FitTracker:
         steps = count_optimizer_steps(self._model)
         if steps is None:
             steps = self._previous_batches = self._previous_batches + self._epoch_batches
+        add_framework_knowledge(self._reporter, self._model, self._context.callbacks)  # metrics are built by now
         self._reporter.save_checkpoint(epoch, self._suffix, self._save_function, metrics, step=steps)
         self._reporter.end_epoch(
             epoch,

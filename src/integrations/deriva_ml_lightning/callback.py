@@ -9,7 +9,7 @@ from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.implicit_execution import resolve_execution
 from deriva_ml_core.training import TrainingKwargs, TrainingReporter
 from deriva_ml_lightning.checkpoint_io import wait_for_saves
-from deriva_ml_lightning.checkpoints import TrainerCheckpoints
+from deriva_ml_lightning.checkpoints import TrainerCheckpoints, add_callback_monitor
 from deriva_ml_lightning.compat import callback_classes, find_callbacks, move_callback_last, restore_callback_order
 from deriva_ml_lightning.epochs import EpochTracker, StageTracker
 from deriva_ml_lightning.settings import collect_settings
@@ -151,6 +151,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         self._epoch_tracker.begin(trainer)
         self._stop_reason = StopReason()
         epochs = trainer.max_epochs
+        add_callback_monitor(self._reporter, trainer)
         if trainer.is_global_zero:
             self._reporter.begin_fit(
                 epochs=epochs if epochs and epochs > 0 else None,

@@ -16,9 +16,9 @@ from deriva_ml_lightning.checkpoint_io import (
     is_local,
     uninstall_checkpoint_io,
 )
-from deriva_ml_lightning.compat import find_checkpoint_callbacks
+from deriva_ml_lightning.compat import find_callbacks, find_checkpoint_callbacks, find_classes
 
-__all__ = ["DefaultCheckpoints", "TrainerCheckpoints"]
+__all__ = ["DefaultCheckpoints", "TrainerCheckpoints", "add_callback_monitor"]
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +193,9 @@ class DefaultCheckpoints:
         self._reporter = reporter
         self._is_enabled = False
         self._deferred_epoch: int | None = None
+        self._early_names: set[str] = set()
+        self._late_names: set[str] = set()
+        """Names of metrics that the module logs only after the callbacks' end of an epoch."""
         self._pending_paths: set[Path] = set()
 
     def begin(self, *, is_enabled: bool) -> None:
@@ -220,14 +223,23 @@ class DefaultCheckpoints:
         options, epoch = self._reporter.options, trainer.current_epoch + 1
         if not self._is_enabled or epoch % options.save_every_n_epochs:
             return
-        is_metric_missing = options.monitor is not None and options.monitor not in metrics
+        monitor = self._reporter.monitor.name
+        self._early_names = set(metrics)
+        is_awaited = options.monitor is not None or monitor in self._late_names
+        is_metric_missing = is_awaited and monitor not in metrics
         if _broadcast(trainer, is_metric_missing):
             self._deferred_epoch = epoch
         else:
             self._save(trainer, epoch, metrics)
 
     def save_deferred(self, trainer: Any, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Save the checkpoint that `end_epoch` deferred, on every rank."""
+        """Save the checkpoint that `end_epoch` deferred, on every rank.
+
+        Args:
+            trainer: The Trainer.
+            metrics: All metrics of the epoch, also those logged late.
+        """
+        self._late_names |= metrics.keys() - self._early_names
         if self._deferred_epoch is not None:
             epoch, self._deferred_epoch = self._deferred_epoch, None
             self._save(trainer, epoch, metrics)
@@ -253,6 +265,18 @@ class DefaultCheckpoints:
         if trainer.is_global_zero and path.exists() and self.claim(path):
             with self._reporter.writing_checkpoint(path):  # the strategy has written it without a CheckpointIO
                 pass
+
+
+def add_callback_monitor(reporter: TrainingReporter, trainer: Any) -> None:
+    """Add the metric that a callback monitors, with its mode, to the reporter's monitor; ModelCheckpoints first."""
+    early_stoppings = find_callbacks(trainer, *find_classes("callbacks", "EarlyStopping"))
+    monitored = [each for each in (*find_checkpoint_callbacks(trainer), *early_stoppings) if each.monitor]
+    for number, each in enumerate(monitored):
+        if number == 0:
+            reporter.monitor.set_framework_monitor(each.monitor)
+        if each.mode in ("min", "max") and each.monitor == monitored[0].monitor:
+            reporter.monitor.add_framework_modes({each.monitor: each.mode})
+            return
 
 
 def _broadcast(trainer: Any, value: Any) -> Any:

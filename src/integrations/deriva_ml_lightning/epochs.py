@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, SupportsFloat
 
+from deriva_ml_core.metric_modes import MetricMode
 from deriva_ml_core.training import TrainingReporter
 from deriva_ml_core.training.metrics_file import extract_floats
 
 __all__ = ["EpochTracker", "StageTracker", "drop_step_and_epoch_duplicates"]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class EpochTracker:
             Metrics that the epoch has logged so far.
         """
         metrics = dict(trainer.callback_metrics)
+        add_metric_modes(self._reporter, trainer)
         rates = self._learning_rates or learning_rates(trainer.optimizers)
         samples, self._samples = self._samples * trainer.world_size, 0
         self._ended_epoch = _EndedEpoch(trainer.current_epoch + 1, trainer.global_step, metrics, samples, rates)
@@ -180,6 +186,7 @@ class StageTracker:
         if trainer.state.fn != "fit":
             self._ended_stage = (stage, monotonic() - self._started_at, new_metrics)
         elif trainer.is_global_zero and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            add_metric_modes(self._reporter, trainer)
             # the metrics of the epoch include only its last validation
             self._reporter.end_validation(trainer.global_step, trainer.current_epoch + 1, new_metrics)
 
@@ -189,3 +196,21 @@ class StageTracker:
         if ended is not None and trainer.is_global_zero:
             stage, seconds, metrics = ended
             self._reporter.end_stage(stage, metrics, seconds=seconds, step=trainer.global_step or None)
+
+
+def add_metric_modes(reporter: TrainingReporter, trainer: Any) -> None:
+    """Add the modes of the torchmetrics that the training and its validation have logged."""
+    try:
+        reporter.monitor.add_framework_modes(dict(_read_metric_modes(trainer)))
+    except Exception:  # Lightning has no public access to the metric objects
+        log.debug("Failed to read the modes of the metrics.", exc_info=True)
+
+
+def _read_metric_modes(trainer: Any) -> Iterator[tuple[str, MetricMode]]:
+    epoch_loop = trainer.fit_loop.epoch_loop
+    for results in (epoch_loop._results, epoch_loop.val_loop._results):
+        for result in results.values():
+            larger = None if result.is_tensor else getattr(result.value, "higher_is_better", None)
+            if larger is not None:
+                name, _ = results._forked_name(result, on_step=False)
+                yield name, "max" if larger else "min"
