@@ -213,6 +213,7 @@ def test_public_names(execution: Execution) -> None:
         "fail",
         "has_own_execution",
         "is_checkpoint_due",
+        "is_in_forked_child",
         "is_in_with_block",
         "monitor",
         "options",

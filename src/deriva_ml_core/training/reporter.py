@@ -46,8 +46,9 @@ class TrainingReporter:
     integration calls the same methods from a framework's callbacks. These names are for integrations:
 
     - Lifecycle: `begin` creates the execution before a fit, `fail` ends a fit after an exception. `execution`,
-      `has_own_execution` and `is_in_with_block` describe which execution is used and what ends it. The reporter is a
-      context manager, in which several fits and stages share an execution. `options` are the validated options.
+      `has_own_execution` and `is_in_with_block` describe which execution is used and what ends it.
+      `is_in_forked_child` is true in a forked process, which does not end the execution. The reporter is a context
+      manager, in which several fits and stages share an execution. `options` are the validated options.
     - Metrics: `end_validation` for a validation within an epoch, `end_stage` for a stage outside a fit.
       `should_report_step` shows whether the metrics of a step need to be read at all.
     - Checkpoints that the framework writes to a path chosen by the reporter: `is_checkpoint_due`, `checkpoint_path`,
