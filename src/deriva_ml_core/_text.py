@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 
 __all__ = [
+    "escape_control_characters",
     "format_age",
     "format_count",
     "format_duration",
@@ -28,8 +29,16 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u2
 
 def sanitize_line(text: object) -> str:
     """Return untrusted text as one line: runs of white space become one space, control characters are escaped."""
-    joined = re.sub(r"[ \t\r\n]+", " ", str(text)).strip()
-    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", joined)
+    return _escape(re.sub(r"[ \t\r\n]+", " ", str(text)).strip())
+
+
+def escape_control_characters(text: str) -> str:
+    """Return untrusted text with its control characters escaped, except line breaks and tabs."""
+    return "\t".join("\n".join(map(_escape, part.split("\n"))) for part in text.split("\t"))
+
+
+def _escape(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def parse_duration(text: str | None) -> float | None:

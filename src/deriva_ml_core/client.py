@@ -14,7 +14,7 @@ from deriva_ml_core._deprecation import deprecated_keywords
 from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.definitions import RID, MLVocab, Status
-from deriva_ml_core.errors import UnknownColumn
+from deriva_ml_core.errors import ConfigurationError, UnknownColumn
 from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.plugins.notifications import DEFAULT_EXIT_TIMEOUT
@@ -863,4 +863,11 @@ class DerivaML:
 
 
 def _wrap_credential(credential: Mapping[str, str] | None) -> dict[str, SecretStr] | None:
-    return None if credential is None else {key: SecretStr(value) for key, value in credential.items()}
+    if credential is None:
+        return None
+    if not isinstance(credential, Mapping):
+        raise ConfigurationError(
+            f"credential= is a {type(credential).__name__}, not a mapping. Pass {{'bearer-token': '<token>'}} or "
+            "{'cookie': 'webauthn=<value>'}."
+        )
+    return {key: SecretStr(value) for key, value in credential.items()}

@@ -6,6 +6,7 @@ Every error derives from `DerivaMLException`, so that one ``except`` clause catc
 from __future__ import annotations
 
 from deriva_ml_core._deprecation import DerivaMLDeprecationWarning, deprecated_names
+from deriva_ml_core._text import escape_control_characters
 
 __all__ = [
     "AccessRefused",
@@ -58,7 +59,13 @@ __all__ = [
 
 
 class DerivaMLException(Exception):
-    """Base class of all errors. The message states what happened, to what, and what to do next."""
+    """Base class of all errors. The message states what happened, to what, and what to do next.
+
+    The control characters of a server's text or a file name are escaped in it, so that they cannot control a terminal.
+    """
+
+    def __str__(self) -> str:
+        return escape_control_characters(super().__str__())
 
 
 class ConfigurationError(DerivaMLException):

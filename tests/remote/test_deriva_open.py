@@ -99,6 +99,31 @@ def test_no_such_catalog(fake: DerivaServer) -> None:
         DerivaML(fake.hostname, "99", credential=fake.credential())
 
 
+@pytest.mark.parametrize(
+    "credential",
+    [
+        {"cookie": "secret"},
+        {"cookie": "=secret"},
+        {"cookie": "webauthn=secret\r\nX: y"},
+        {"cookie": None},
+        {"cookie": "wäbauthn=secret"},
+        {"bearer-token": ""},
+        {"bearer-token": "secret\n"},
+        {"bearer-token": 7},
+        {"bearer_token": "secret"},
+        {"token": "secret"},
+        "secret",
+        ["secret"],
+    ],
+)
+def test_invalid_credential(fake: DerivaServer, credential: object) -> None:
+    """A login that cannot be sent is an error that names the valid forms and not the login, before any request."""
+    with pytest.raises(ConfigurationError, match=r"\{'bearer-token': '<token>'\} or \{'cookie': 'webauthn=") as raised:
+        DerivaML(fake.hostname, "1", credential=credential)  # type: ignore[arg-type]
+    assert "secret" not in str(raised.value)
+    assert fake.requests == []
+
+
 def test_no_login(fake: DerivaServer, catalog: DerivaCatalog) -> None:
     """A user without a login is told how to log in."""
     with pytest.raises(LoginRequired, match=r"deriva-globus-auth-utils login --host localhost"):

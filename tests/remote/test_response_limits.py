@@ -14,7 +14,7 @@ from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.backends.deriva.http import ResponseLost, Server
 from deriva_ml_core.backends.deriva.store import DerivaStore
 from deriva_ml_core.definitions import TransferMode
-from deriva_ml_core.errors import CatalogUnavailable, ChecksumMismatch, StoreUnavailable
+from deriva_ml_core.errors import CatalogUnavailable, ChecksumMismatch, DerivaMLException, StoreUnavailable
 from deriva_ml_core.models import StoredObject, UploadOptions
 from fakes.deriva_server import DerivaServer
 from fakes.faults import Fault, Harm
@@ -189,6 +189,34 @@ def test_endless_redirects(store: DerivaStore, stored: StoredObject, fake: Deriv
     with pytest.raises(StoreUnavailable, match="redirect"):
         store.get(stored.url, tmp_path / "copy", length=stored.length, md5=stored.md5, options=options)
     assert len(fake.requests) == 6
+
+
+CODES = "\x1b[31mred\x9b2J\u202e\r\x00"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Answer.text(400, f"400 Bad Request: {CODES}"),
+        Answer.text(403, f"403 Forbidden Detail: {CODES}"),
+        Answer.text(404, CODES),
+        Answer.text(409, f'Key ("{CODES}")=({CODES}) is not present in table "{CODES}"'),
+        Answer.text(409, f'violates not-null constraint: column "{CODES}"'),
+        Answer.text(409, f"Detail: column {CODES} does not exist"),
+        Answer.text(501, CODES),
+        Answer(302, b"", {"Location": "http://\x1b[31m.example.org/"}),
+        Answer(200, b"[]", {"Content-Encoding": "\x1b[31m"}),
+        Answer(200, b"[1, 2", {"Content-Type": "application/json"}),
+        Answer.text(200, f"[{CODES}]", "application/json"),
+        Answer.text(200, "[" * 100_000 + "]" * 100_000, "application/json"),
+    ],
+)
+def test_errors_without_escape_codes(catalog: DerivaCatalog, fake: DerivaServer, reply: Answer) -> None:
+    """No error has a control character of a server's text, and text that is not JSON is an error of this package."""
+    fake.faults.add(Fault(Harm.answer, "GET", times=99, reply=reply))
+    with pytest.raises(DerivaMLException) as raised:
+        catalog.select("Execution")
+    assert not {"\x1b", "\x9b", "\u202e", "\r", "\x00"} & set(str(raised.value))
 
 
 def test_connection_is_reused(connect, fake: DerivaServer) -> None:

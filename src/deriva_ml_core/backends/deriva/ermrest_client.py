@@ -179,11 +179,11 @@ def parse_json(response: Response, subject: str) -> Any:
         subject: The table, named in errors.
 
     Raises:
-        MalformedData: The response is not JSON.
+        MalformedData: The response is not JSON, or is nested too deeply.
     """
     try:
         return response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _malformed_response(response, subject) from error
 
 
@@ -230,7 +230,7 @@ def validate_response(response: Response) -> Response:
 
 def _redirect_host(location: str) -> str:
     try:
-        return urlsplit(location).netloc or "itself"
+        return sanitize_line(urlsplit(location).netloc)[:MAX_DETAIL_LENGTH] or "itself"
     except ValueError:
         return "an invalid address"
 
@@ -262,7 +262,7 @@ def error_detail(response: Response) -> str:
     if "html" in response.headers.get("Content-Type", ""):
         return "a page of HTML"
     text = response.text.partition("Detail: ")[2] or response.text
-    return " ".join(text.split())[:MAX_DETAIL_LENGTH]
+    return sanitize_line(text[: 2 * MAX_DETAIL_LENGTH])[:MAX_DETAIL_LENGTH]
 
 
 def login_required_error(host: str, detail: str) -> LoginRequired:

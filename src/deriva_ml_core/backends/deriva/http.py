@@ -21,6 +21,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
 
+from deriva_ml_core._text import sanitize_line
 from deriva_ml_core.backends.deriva.response_body import BodyRefused, read_document
 
 __all__ = ["ResponseLost", "ResponseRefused", "SendTimeoutAdapter", "Server", "retry_after"]
@@ -258,7 +259,7 @@ def _redirect_target(response: Response) -> str:
     if not is_valid:
         raise ResponseRefused("it redirects to an invalid address")
     if location.scheme == "http" and source.startswith("https:"):
-        raise ResponseRefused(f"it redirects to {location.netloc} without encryption")
+        raise ResponseRefused(f"it redirects to {sanitize_line(location.netloc)} without encryption")
     return target
 
 
@@ -298,7 +299,7 @@ def _root_cause_message(error: BaseException) -> str:
         if not isinstance(cause, BaseException):
             break
         inner = cause
-    return re.sub(r"^\w+\(host=.*?\): ", "", str(inner).rpartition(">: ")[2]) or type(inner).__name__
+    return sanitize_line(re.sub(r"^\w+\(host=.*?\): ", "", str(inner).rpartition(">: ")[2])) or type(inner).__name__
 
 
 def retry_after(response: Response) -> float:

@@ -33,6 +33,12 @@ __all__ = ["create_catalog", "create_or_extend_catalog", "ensure_default_schema"
 HOST_PATTERN = re.compile(
     r"(?:(?P<scheme>https?)://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?P<port>:\d+)?/*", re.I
 )
+CREDENTIAL_PATTERNS = {
+    "bearer-token": re.compile(r"[!-~]+"),
+    "cookie": re.compile(r"[!-:<>-~]+=[ -~]*"),
+}
+"""Forms of a login, in the order in which the deriva client library uses them."""
+
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -102,10 +108,26 @@ def server_from_address(address: Address) -> Server:
             f"{address.hostname!r} would send the login unencrypted: use https://{host}{match['port'] or ''}."
         )
     host_and_port = host + (match["port"] or "")
-    if address.credential is not None:
-        credential = {key: secret.get_secret_value() for key, secret in address.credential.items()}
-        return Server(scheme, host_and_port, credential)
-    return Server(scheme, host_and_port, _load_credential(host_and_port))
+    if address.credential is None:
+        return Server(scheme, host_and_port, _check_credential(_load_credential(host_and_port)))
+    credential = {key: secret.get_secret_value() for key, secret in address.credential.items()}
+    return Server(scheme, host_and_port, _check_credential(credential))
+
+
+def _check_credential(credential: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a login unchanged, or raise `ConfigurationError` if it has another form than a server accepts."""
+    for key, pattern in CREDENTIAL_PATTERNS.items():
+        if key in credential:
+            if isinstance(credential[key], str) and pattern.fullmatch(credential[key]):
+                return credential
+            break
+    else:
+        if not credential or {"username", "password"} <= credential.keys():  # the latter only from the user's file
+            return credential
+    raise ConfigurationError(
+        "The login has another form than expected. Pass credential={'bearer-token': '<token>'} or "
+        "{'cookie': 'webauthn=<value>'}, or log in with deriva-globus-auth-utils and pass no credential."
+    )
 
 
 def _load_credential(host: str) -> Mapping[str, str]:
