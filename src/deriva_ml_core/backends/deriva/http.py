@@ -1,4 +1,4 @@
-"""HTTP connection to a Deriva server: its address, the login, and a pool of sessions."""
+"""HTTP connection to a Deriva server: its address, the login, a pool of sessions, and limits of its responses."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from deriva_ml_core._text import sanitize_line
-from deriva_ml_core.backends.deriva.response_body import BodyRefused, read_document
+from deriva_ml_core._text import format_size, sanitize_line
 
-__all__ = ["ResponseLost", "ResponseRefused", "SendTimeoutAdapter", "Server", "retry_after"]
+__all__ = [
+    "ResponseLost",
+    "ResponseRefused",
+    "SendTimeoutAdapter",
+    "Server",
+    "TransferTooSlow",
+    "iter_body",
+    "retry_after",
+]
 
 
 DEFAULT_TIMEOUT = (6.0, 120.0)
@@ -158,7 +165,7 @@ class Server:
             body: Bytes or open file to send.
             timeout: Seconds to connect, and to wait for the response or for each block of the body.
             stream: Whether the caller reads the response's body. Otherwise it is read within the limits of
-                `read_document`.
+                `_read_document`.
 
         Raises:
             ResponseLost: There is no response, or it arrives too slowly.
@@ -176,7 +183,7 @@ class Server:
                 allow_redirects=False,
             )
             if not stream:
-                read_document(response, timeout[1])
+                _read_document(response, timeout[1])
             return response
 
     def download(self, path: str, *, headers: Mapping[str, str], timeout: tuple[float, float]) -> Response:
@@ -203,7 +210,7 @@ class Server:
             raise ResponseRefused(f"it redirects more than {MAX_REDIRECTS} times")
         if response.status_code >= 400:
             with _translate_connection_errors():
-                read_document(response, timeout[1])
+                _read_document(response, timeout[1])
         return response
 
     def close(self) -> None:
@@ -273,7 +280,7 @@ def _get_without_login(url: str, headers: Mapping[str, str], timeout: tuple[floa
 def _translate_connection_errors() -> Iterator[None]:
     try:
         yield
-    except BodyRefused as error:
+    except _BodyRefused as error:
         raise ResponseRefused(str(error)) from error
     except zlib.error as error:
         raise ResponseLost(f"it is not completely compressed ({error})", unprocessed=False) from error
@@ -309,6 +316,104 @@ def retry_after(response: Response) -> float:
         return max(0.0, min(MAX_RETRY_AFTER, float(text)))
     except ValueError:
         return 0.0
+
+
+MAX_DOCUMENT_SIZE = 128 * 2**20
+"""Bytes of a decompressed document: 5,000 rows, the largest page, with 26 KiB each."""
+
+MIN_RATE = 1024.0
+"""Bytes per second below which a transfer fails."""
+
+READ_SIZE = 2**20
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+"""Format of compressed data for zlib: gzip or zlib, by their headers."""
+
+
+class _BodyRefused(Exception):
+    """A body is too large or its compression is unknown; a repeat would return it again."""
+
+
+class TransferTooSlow(TimeoutError):
+    """A body arrives below `MIN_RATE`."""
+
+
+def iter_body(response: Response, seconds: float) -> Iterator[bytes]:
+    """Yield the bytes of a body as they arrive, still compressed.
+
+    Args:
+        response: A response whose body is not read yet.
+        seconds: Seconds of waiting after each of which the rate is checked. Time between the reads does not count.
+
+    Raises:
+        TransferTooSlow: Less than `MIN_RATE` arrived.
+    """
+    waited, count = 0.0, 0
+    while True:
+        start = time.monotonic()
+        # read1 returns the bytes received so far, so that an interrupted block is not lost
+        piece = response.raw.read1(READ_SIZE, decode_content=False)
+        if not piece:
+            return
+        waited += time.monotonic() - start
+        count += len(piece)
+        if waited >= seconds:
+            if count < MIN_RATE * waited:
+                raise TransferTooSlow(f"it sent {count / waited:.0f} bytes per second, less than {MIN_RATE:.0f}")
+            waited, count = 0.0, 0
+        yield piece
+
+
+def _read_document(response: Response, seconds: float) -> None:
+    """Read and decompress a whole body, which the response then has as its content.
+
+    Args:
+        response: A response whose body is not read yet. It is closed if this fails.
+        seconds: As for `iter_body`.
+
+    Raises:
+        _BodyRefused: The body has more than `MAX_DOCUMENT_SIZE` bytes, or its compression is unknown.
+        TransferTooSlow: As for `iter_body`.
+        zlib.error: The compression is damaged or truncated.
+    """
+    try:
+        pieces = iter_body(response, seconds)
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            content = _decompress(pieces)
+        elif encoding in ("", "identity"):
+            content = bytearray()
+            for piece in pieces:
+                content += piece
+                _check_size(content)
+        else:
+            raise _BodyRefused(f"its compression {encoding[:20]!r} is unknown")
+    except BaseException:
+        response.close()
+        raise
+    response._content = bytes(content)
+    response._content_consumed = True  # else requests would read the body again
+
+
+def _decompress(pieces: Iterator[bytes]) -> bytearray:
+    content, decoder, is_complete = bytearray(), zlib.decompressobj(GZIP_OR_ZLIB), True
+    for piece in pieces:
+        rest = piece
+        while rest:
+            content += decoder.decompress(rest, MAX_DOCUMENT_SIZE + 1 - len(content))
+            _check_size(content)
+            is_complete = decoder.eof
+            if is_complete:  # the next part, if any, starts here
+                rest, decoder = decoder.unused_data, zlib.decompressobj(GZIP_OR_ZLIB)
+            else:
+                rest = decoder.unconsumed_tail
+    if not is_complete:
+        raise zlib.error("the compressed data is truncated")
+    return content
+
+
+def _check_size(content: bytearray) -> None:
+    if len(content) > MAX_DOCUMENT_SIZE:
+        raise _BodyRefused(f"it is larger than {format_size(MAX_DOCUMENT_SIZE)}")
 
 
 BLOCK_SIZE = 2**18

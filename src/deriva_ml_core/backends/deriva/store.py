@@ -18,8 +18,7 @@ from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.deriva.hatrac_client import HatracClient, NameLocks
 from deriva_ml_core.backends.deriva.hatrac_upload import FileChanged, FileContent, HatracUpload
-from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server
-from deriva_ml_core.backends.deriva.response_body import TransferTooSlow, iter_body
+from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server, TransferTooSlow, iter_body
 from deriva_ml_core.backends.object_names import HatracObjectName, check_filename, parse_object_path
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import ChecksumMismatch, DiskFull, FileConflict, StoreUnavailable
