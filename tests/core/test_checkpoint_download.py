@@ -97,6 +97,15 @@ def test_existing_files_are_not_downloaded_again(ml: DerivaML, exe: Execution, t
     assert (folder / "b").read_text() == "e3.ckpt/b"
 
 
+def test_existing_files_with_other_bytes_are_replaced(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A file of the recorded length with other bytes is downloaded again."""
+    recorded = upload_files(ml, exe, {"e3.ckpt/a": BEST, "e3.ckpt/b": BEST})
+    folder = fetch_checkpoint(recorded, tmp_path)
+    (folder / "a").write_text("e3.ckpt/X")
+    assert fetch_checkpoint(recorded, tmp_path) == folder
+    assert (folder / "a").read_text() == "e3.ckpt/a"
+
+
 def test_error_lists_the_candidates(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
     """Several models without a mark raise an error that lists their names."""
     recorded = upload_files(ml, exe, {"a.pt": ["Model_File"], "b.pt": ["Model_File"]})

@@ -266,6 +266,18 @@ def test_invalid_input_raises_and_leaves_no_row(ml: DerivaML, config: ExecutionC
     assert len(ml.find_executions()) == before
 
 
+def test_existing_download_with_other_bytes_is_replaced(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """An existing file is returned as it is if its bytes are the recorded ones, and downloaded again otherwise."""
+    asset = make_asset(ml, config)
+    with ml.create_execution(config) as exe:
+        path = exe.download_asset(asset)
+        inode = path.stat().st_ino
+        assert exe.download_asset(asset).stat().st_ino == inode
+        path.write_text("X.png")
+        assert exe.download_asset(asset) == path
+        assert path.read_text() == "x.png"
+
+
 def test_metadata_files_are_uploaded_at_creation(ml: DerivaML, exe: Execution) -> None:
     """Configuration and environment snapshot are in the store before the run starts."""
     by_type = {asset.asset_types[0]: asset for asset in exe.list_assets("Output")}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -123,6 +126,35 @@ def test_folder_is_refused(exe: Execution, tmp_path: Path) -> None:
     """An existing path must be a file."""
     with pytest.raises(InvalidFileName, match="folder"):
         exe.asset_file_path("Model", tmp_path)
+
+
+@pytest.fixture
+def small_files_only() -> Iterator[None]:
+    """Let this process write no file of more than 16 MiB, so that an endless copy fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 2**20, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.usefixtures("small_files_only")
+def test_special_file_is_refused(exe: Execution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: bool) -> None:
+    """A fifo, a socket, a device, and a link to one cannot be registered, and are not read."""
+    monkeypatch.chdir(tmp_path)  # since the path of a socket is short
+    os.mkfifo("a fifo")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("a socket")
+        (tmp_path / "link").symlink_to("/dev/zero")
+        for path, kind in (
+            (tmp_path / "a fifo", "a fifo"),
+            (tmp_path / "a socket", "a socket"),
+            ("/dev/zero", "a device"),
+            (tmp_path / "link", "a device"),
+        ):
+            with pytest.raises(InvalidFileName, match=rf"{path}' is {kind}.*Write its content to a file"):
+                exe.asset_file_path("Model", path, copy_file=copy)
+    assert exe.staged_assets() == []
 
 
 def test_conflicting_originals_are_refused(exe: Execution, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
-"""Partial files of interrupted downloads, which a later call continues.
+"""Downloaded files: partial ones of interrupted downloads, which a later call continues, and complete ones.
 
-Their names are made from the MD5 of the complete file, not at random as in `atomic`: the next call has to find them.
+The name of a partial file is made from the MD5 of the complete file, not at random as in `atomic`: the next call has to
+find it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from deriva_ml_core._files.locks import try_lock_file
 
-__all__ = ["open_partial_file"]
+__all__ = ["has_bytes", "open_partial_file"]
 
 
 @contextmanager
@@ -35,6 +37,23 @@ def open_partial_file(folder: Path, md5: str) -> Iterator[tuple[FileIO, Path]]:
         file = path.open("xb+", buffering=0)
     with file:
         yield file, path
+
+
+def has_bytes(path: Path, *, length: int, md5: str) -> bool:
+    """Whether a file exists and has the recorded bytes. It is only read if its length is right.
+
+    Args:
+        path: The file.
+        length: Expected number of bytes.
+        md5: Expected MD5, 32 hex digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if not path.is_file() or path.stat().st_size != length:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
 
 
 def _is_at(file: FileIO, path: Path) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
@@ -67,7 +68,7 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
         options: How transfers are retried.
 
     Returns:
-        The file. An existing file of the recorded length is not downloaded again.
+        The file. An existing file is not downloaded again if it has the recorded bytes, and replaced otherwise.
 
     Raises:
         InvalidFileName: The catalog's names of table and row lead out of the folder.
@@ -77,7 +78,7 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
             f"{asset.rid!r} of {asset.table!r} cannot name a folder. Report this to the catalog's owner."
         )
     target = folder / asset.table / asset.rid / _safe_file_name(asset)
-    if not (target.is_file() and target.stat().st_size == asset.length):
+    if not has_bytes(target, length=asset.length, md5=asset.md5):
         target.parent.mkdir(parents=True, exist_ok=True)
         RetryingStore(connection.store).get(
             asset.url, target, length=asset.length, md5=asset.md5, options=options or UploadOptions()

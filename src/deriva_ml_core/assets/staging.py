@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from stat import S_ISREG
+from stat import S_ISFIFO, S_ISREG, S_ISSOCK
 
 from pydantic import JsonValue
 
@@ -249,7 +249,14 @@ class StagingArea:
             return None
         if path.is_dir():
             raise InvalidFileName(f"{name!r} is a folder. Register each of its files.")
-        return path if path.exists() else None
+        if not path.exists():
+            return None
+        if not path.is_file():  # reading it may wait, or never end
+            raise InvalidFileName(
+                f"{name!r} is {_describe_special_file(path.stat().st_mode)}. Write its content to a file, and register "
+                "that."
+            )
+        return path
 
     def _new_file_name(self, table: str, name: str) -> str:
         """Return the name of a new file, also from the path that `stage` returned for it."""
@@ -314,6 +321,10 @@ class StagingArea:
                 f"Another process staged {winner.original or winner.path} as {asset.filename!r} at the same time. "
                 "Use another name."
             )
+
+
+def _describe_special_file(mode: int) -> str:
+    return "a fifo" if S_ISFIFO(mode) else "a socket" if S_ISSOCK(mode) else "a device"
 
 
 def base_key(key: str) -> str:

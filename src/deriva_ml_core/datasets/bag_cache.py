@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from tempfile import mkdtemp
 
 from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core._files.os_errors import translate_os_errors
+from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._files.permissions import create_folder, object_mode
 from deriva_ml_core._progress import progress_reporter
 from deriva_ml_core._retry import RetryingStore
@@ -177,7 +177,4 @@ def _download_file(store: ObjectStore, file: _AssetDownload, time: int, options:
 
 def _has_recorded_bytes(file: _AssetDownload) -> bool:
     """Whether the file has the right bytes but another modification time, as after copying the cache."""
-    if not file.path.is_file() or file.path.stat().st_size != file.length:
-        return False
-    with file.path.open("rb") as bytes_:
-        return hashlib.file_digest(bytes_, "md5").hexdigest() == file.md5
+    return has_bytes(file.path, length=file.length, md5=file.md5)

@@ -268,7 +268,7 @@ class Execution(_ExecutionBase):
             dest_dir: Target folder; ``inputs`` in the working folder by default.
 
         Returns:
-            The file, ``<dest_dir>/<table>/<rid>/<file name>``.
+            The file, ``<dest_dir>/<table>/<rid>/<file name>``. An existing file is replaced if its bytes differ.
 
         Raises:
             UnknownRID, WrongTable: There is no such asset.
@@ -317,7 +317,8 @@ class Execution(_ExecutionBase):
         Raises:
             UnknownTable, UnknownTerm, UnknownColumn: The table, a type or a metadata column is unknown; the message
                 names the known ones.
-            InvalidFileName: The name leaves the staging folder, is absolute and does not exist, or names a folder.
+            InvalidFileName: The name leaves the staging folder, is absolute and does not exist, or names a folder,
+                fifo, socket or device.
             FileConflict: Another file is staged under that name.
         """
         with self._lock:

@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 from pydantic import JsonValue
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
+from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Row
 from deriva_ml_core.definitions import RID, TransferMode
@@ -136,7 +137,7 @@ def _copy_via_temporary_file(
 ) -> StoredObject:
     """Download an object to a temporary file, and upload it from there."""
     file = context.transfer_folder / hashlib.sha256(global_row_id(row).encode()).hexdigest()[:32]
-    if not (file.is_file() and file.stat().st_size == row["Length"]):
+    if not has_bytes(file, length=row["Length"], md5=row["MD5"]):
         if global_row_id(row) in context.ledger.resume_data:
             try:
                 return put(file, handover=TransferMode.move)  # an earlier process may have stored it already

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.assets.staging import check_file_name
@@ -31,7 +32,7 @@ def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "b
     Args:
         execution: The execution, as returned by ``ml.lookup_execution`` or ``ml.find_executions``.
         folder: Destination folder; the path is ``<folder>/<table>/<rid>/<name>``. A file that exists there with its
-            recorded length is not downloaded again.
+            recorded bytes is not downloaded again.
         which: ``best`` or ``last``, by the asset types Best_Checkpoint and Last_Checkpoint, or the name of a file or
             folder. The newest is taken if several match. Without these asset types, both mean the only model file.
 
@@ -54,7 +55,7 @@ def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "b
     target = folder / asset.table / asset.rid
     for part in _folder_files(outputs, asset.table, root):
         path = target / check_file_name(part.filename)
-        if not (path.is_file() and path.stat().st_size == part.length):
+        if not has_bytes(path, length=part.length, md5=part.md5):
             path.parent.mkdir(parents=True, exist_ok=True)
             RetryingStore(execution._connection.store).get(
                 part.url, path, length=part.length, md5=part.md5, options=UploadOptions()
