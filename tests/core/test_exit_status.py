@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from faulty_catalog import make_faulty_client
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import final_status
 from deriva_ml_core.journal.journal import load_state
@@ -178,6 +181,29 @@ def test_row_has_the_end_that_the_journal_lacks(ml: DerivaML, exe: Execution, er
     assert (recorded.status, recorded.status_detail) == (status, detail)
     assert ml.restore_execution(exe.execution_rid).status is status
     assert load_state(exe.working_dir / "journal.jsonl").status is status
+
+
+@needs_full_device
+def test_failed_creation_on_a_full_disk(config: ExecutionConfiguration) -> None:
+    """If a creation fails and the journal cannot be written, the row is Failed with the reason."""
+    ml, catalog = make_faulty_client()
+
+    def fill_disk(table: str) -> None:
+        if table != "Execution":
+            (folder,) = (ml.connection.working_folder("1-AAAA").parent).glob("1-*")
+            for link in Path("/proc/self/fd").iterdir():
+                if os.path.realpath(link) == str(folder / "journal.jsonl"):
+                    full = os.open("/dev/full", os.O_RDWR)
+                    os.dup2(full, int(link.name))
+                    os.close(full)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    catalog.before_insert = fill_disk
+    with pytest.raises((OSError, DerivaMLException)):
+        ml.create_execution(config)
+    (row,) = ml.select_rows("Execution")
+    assert row["Status"] == "Failed"
+    assert row["Status_Detail"].startswith("Creation failed: ")
 
 
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "KeyboardInterrupt")])

@@ -132,8 +132,12 @@ def _mark_failed(connection: Connection, journal: Journal, rid: RID, error: Base
 
     detail = redact_text(f"Creation failed: {type(error).__name__}: {error}")
     update = StatusUpdate(status=Status.failed, time=utc_now(), previous=Status.created, error=detail)
+    row = {"RID": rid, "Status": Status.failed, "Status_Detail": detail}
     try:
-        journal.append(StatusSet(update=update))
-        connection.catalog.update(MLTable.execution, [{"RID": rid, "Status": Status.failed, "Status_Detail": detail}])
+        connection.catalog.update(MLTable.execution, [row])
     except Exception:
         log.warning("Failed to mark the row of execution %s as failed.", rid, exc_info=True)
+    try:
+        journal.append(StatusSet(update=update))
+    except OSError as reason:  # the row has the status
+        log.warning("Failed to write the status of execution %s to %s: %s", rid, journal.path, reason)

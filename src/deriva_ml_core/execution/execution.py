@@ -45,9 +45,6 @@ __all__ = ["Execution"]
 
 log = logging.getLogger(__name__)
 
-JOURNAL_RETRY_SECONDS = 2.0
-"""Maximum seconds for which the end of a run retries to write the journal, for example on a full disk."""
-
 
 class Execution(_ExecutionBase):
     """One run, created by ``DerivaML.create_execution`` or opened again by ``DerivaML.restore_execution``.
@@ -229,7 +226,7 @@ class Execution(_ExecutionBase):
             self._warn_not_uploaded()
         if self._clean_on_exit is not None:
             self._runtime.background.submit(partial(self._runtime.outputs.finalize, clean=self._clean_on_exit))
-        self._runtime.status_tracker.flush(JOURNAL_RETRY_SECONDS)
+        self._runtime.status_tracker.flush()
         self._runtime.background.drain()
 
     # Inputs

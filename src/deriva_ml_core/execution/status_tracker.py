@@ -14,6 +14,9 @@ from deriva_ml_core.models import Progress, StatusUpdate
 
 __all__ = ["StatusTracker"]
 
+JOURNAL_RETRY_SECONDS = 2.0
+"""Maximum seconds for which the end of a run retries to write the journal, for example on a full disk."""
+
 
 class StatusTracker:
     """The statuses of one execution.
@@ -98,7 +101,7 @@ class StatusTracker:
         if self._publish(self._journal.append(*events)):
             self._row_sync.write_in_background()
 
-    def flush(self, timeout: float) -> None:
+    def flush(self, timeout: float = JOURNAL_RETRY_SECONDS) -> None:
         """Write the events that are still buffered, with retries; publish the statuses among them.
 
         Args:

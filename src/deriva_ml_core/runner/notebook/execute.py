@@ -246,3 +246,4 @@ def finish_execution(
             Stopped(monotonic=monotonic()),
         )
     tracker.set(status, reason, error=reason if status is not Status.completed else "", resumed=current.is_terminal)
+    tracker.flush()
