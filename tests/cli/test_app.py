@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -109,8 +110,9 @@ def test_version(cli) -> None:
 def test_readme_commands_exist(cli) -> None:
     """Every command line in the README has an existing command and existing options."""
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    lines = [line.partition("#")[0].split()[1:] for line in text.splitlines() if line.startswith("deriva-ml ")]
-    assert len(lines) >= 7
+    found = re.findall(r"^(?:\$ )?deriva-ml ([^#\n]+)", text, re.MULTILINE)
+    lines = [line.split() for line in found if not line.startswith("--")]
+    assert len(lines) >= 6
     for name, *args in lines:
         options = [arg for arg in args if arg.startswith("--")]
         result = cli(name, "--help", columns=200).stdout

@@ -12,7 +12,7 @@ import pytest
 from deriva_ml_core._files.atomic import copy_atomic
 from deriva_ml_core._files.permissions import create_folder, current_umask, is_shared_with_group
 from deriva_ml_core.backends.embedded import FolderStore, open_catalog
-from deriva_ml_core.backends.folder.digests import copy_with_md5
+from deriva_ml_core.backends.folder.store import copy_with_md5
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.execution import ExecutionConfiguration

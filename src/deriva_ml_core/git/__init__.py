@@ -8,8 +8,15 @@ from __future__ import annotations
 from deriva_ml_core.git.checkout import checkout_commit
 from deriva_ml_core.git.checksum import blob_hash, find_blob, read_without_outputs
 from deriva_ml_core.git.patch import uncommitted_patch
-from deriva_ml_core.git.repository import RepositoryState, repository_state
-from deriva_ml_core.git.source import blob_url, file_source, file_source_with_url, tree_url, web_url
+from deriva_ml_core.git.source import (
+    RepositoryState,
+    blob_url,
+    file_source,
+    file_source_with_url,
+    repository_state,
+    tree_url,
+    web_url,
+)
 
 __all__ = [
     "RepositoryState",

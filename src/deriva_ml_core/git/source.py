@@ -7,7 +7,7 @@ import tomllib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -17,7 +17,17 @@ from deriva_ml_core.git.command import GitResult, run_git
 from deriva_ml_core.models import SourceCode
 from deriva_ml_core.user_warnings import warn_not_reproducible
 
-__all__ = ["blob_url", "file_source", "file_source_with_url", "project_version", "remote_url", "tree_url", "web_url"]
+__all__ = [
+    "RepositoryState",
+    "blob_url",
+    "file_source",
+    "file_source_with_url",
+    "project_version",
+    "remote_url",
+    "repository_state",
+    "tree_url",
+    "web_url",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,3 +299,48 @@ def _scm_version(project: Path) -> str | None:
 
         return _get_version(Configuration.from_file(str(project)), force_write_version_files=False)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryState:
+    """A repository at one moment. HEAD and the uncommitted changes together rebuild the code.
+
+    Args:
+        root: The work tree.
+        head: The commit that is checked out; None before the first commit.
+        branch: The branch that is checked out, or None.
+        dirty: Whether a file differs from that commit, or is untracked and not ignored.
+        remote: The web address of the remote, without user names and tokens, or None.
+        user: The committer in git's settings: ``name`` and ``email``, as far as they are set.
+    """
+
+    root: str
+    head: str | None
+    branch: str | None
+    dirty: bool
+    remote: str | None
+    user: Mapping[str, str] = field(default_factory=dict)
+
+
+def repository_state(root: Path) -> RepositoryState | None:
+    """Return the state of a repository, or None if git fails."""
+    result = run_git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--no-renames")
+    if not result.ok:
+        return None
+    notes = dict(record[2:].split(" ", 1) for record in result.records if record.startswith("# branch."))
+    head, branch = notes.get("branch.oid"), notes.get("branch.head")
+    return RepositoryState(
+        root=str(root),
+        head=None if head == "(initial)" else head,
+        branch=None if branch == "(detached)" else branch,
+        dirty=any(not record.startswith("# ") for record in result.records),
+        remote=remote_url(root),
+        user=_read_user(root),
+    )
+
+
+def _read_user(root: Path) -> dict[str, str]:
+    settings = (
+        each.partition("\n") for each in run_git(root, "config", "-z", "--get-regexp", r"^user\.(name|email)$").records
+    )
+    return {name.removeprefix("user."): value for name, _, value in settings}

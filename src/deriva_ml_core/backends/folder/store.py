@@ -18,11 +18,11 @@ from stat import S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING
 
 from deriva_ml_core._deprecation import deprecated_attributes
+from deriva_ml_core._files.atomic import open_new
 from deriva_ml_core._files.partial_download import open_partial_file
 from deriva_ml_core._files.permissions import create_folder, is_shared_with_group, object_mode
 from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
-from deriva_ml_core.backends.folder.digests import compute_md5, copy_with_md5, has_same_bytes, write_all
 from deriva_ml_core.backends.folder.durability import BackgroundFsync, Disk, make_durable
 from deriva_ml_core.backends.object_names import FOLDER_OBJECT_VERSION, ObjectName, check_filename, parse_object_url
 from deriva_ml_core.definitions import TransferMode
@@ -39,7 +39,8 @@ from deriva_ml_core.models import StoredObject, UploadOptions
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["FolderStore", "fetch_object"]
+
+__all__ = ["FolderStore", "compute_md5", "copy_with_md5", "fetch_object", "has_same_bytes", "write_all"]
 
 CHUNK_SIZE = 2**20
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
@@ -418,6 +419,58 @@ def _resume_copy(path: Path, part: FileIO) -> tuple[str, int]:
             md5.update(piece)
             length += write_all(part, piece)
     return md5.hexdigest(), length
+
+
+CHUNK_SIZE = 2**20
+
+
+def compute_md5(file: Path | FileIO) -> str:
+    """Return the MD5 of a file, 32 hex digits."""
+    if isinstance(file, Path):
+        with file.open("rb", buffering=0) as opened:
+            return compute_md5(opened)
+    md5 = hashlib.md5(usedforsecurity=False)
+    # hashlib.file_digest allocates a buffer and looks up the algorithm, which costs more than reading a small file
+    while piece := file.read(CHUNK_SIZE):
+        md5.update(piece)
+    return md5.hexdigest()
+
+
+def copy_with_md5(file: Path, destination: Path) -> tuple[str, int]:
+    """Copy a file, and return the MD5 and length of the copy, even if the original is written meanwhile.
+
+    Args:
+        file: The original. Its times are copied too.
+        destination: Path of the copy, which must not exist. Only its owner can read it until its mode is set.
+    """
+    md5, length = hashlib.md5(usedforsecurity=False), 0
+    with file.open("rb", buffering=0) as source, open_new(destination, 0o600) as target:
+        piece = memoryview(bytearray(min(CHUNK_SIZE, os.fstat(source.fileno()).st_size + 1)))
+        while count := source.readinto(piece):
+            md5.update(piece[:count])
+            length += write_all(target, piece[:count])
+        times = os.fstat(source.fileno())
+        os.utime(target.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
+    return md5.hexdigest(), length
+
+
+def write_all(file: FileIO, data: bytes | memoryview) -> int:
+    """Write all bytes, and return their number. A write to a nearly full disk may be partial before it fails."""
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[file.write(remaining) :]
+    return len(data)
+
+
+def has_same_bytes(first: Path, second: Path) -> bool:
+    """Whether two files have the same bytes. Both are read."""
+    if first.stat().st_size != second.stat().st_size:
+        return False
+    with first.open("rb", buffering=0) as one, second.open("rb", buffering=0) as other:
+        while piece := one.read(CHUNK_SIZE):
+            if other.read(len(piece)) != piece:
+                return False
+    return True
 
 
 if TYPE_CHECKING:
