@@ -80,8 +80,8 @@ class ResumeState:
         match state.get("monitor"):
             case {"name": str(name), "final": bool(is_final), "mode": ("min" | "max" | None) as mode}:
                 monitor = (name, is_final, mode)
-            case _ if best is not None:  # an earlier version
-                monitor = (best.name, is_validation(best.name), best.mode)
+            case _ if best is not None:  # an earlier version, whose mode may be a guess
+                monitor = (best.name, is_validation(best.name), None)
         extremes = None
         match state.get("extremes"):
             case [(int() | float()) as smallest, (int() | float()) as largest]:
