@@ -1,12 +1,13 @@
 # Targets for a fresh clone. They need python3 (3.11 or newer), git and make.
 #
-#   make demo       train on real images and print the recorded run
-#   make test       run ruff, mypy and all tests except the long ones
-#   make test-long  run the long tests, with many runs or many gigabytes
-#   make test-live  run the contract tests, the mission document and a training on a real Deriva server
-#   make bench      run the benchmarks, with other trackers for comparison; without them: python -m benchmarks
-#   make docs       build the documentation in site/; a broken link is an error
-#   make lint       run only ruff and mypy
+#   make demo        train on real images and print the recorded run
+#   make test        run ruff, mypy and all tests except the long ones
+#   make test-long   run the long tests, with many runs or many gigabytes
+#   make test-lowest run the tests with the lowest versions that pyproject.toml allows
+#   make test-live   run the contract tests, the mission document and a training on a real Deriva server
+#   make bench       run the benchmarks, with other trackers for comparison; without them: python -m benchmarks
+#   make docs        build the documentation in site/; a broken link is an error
+#   make lint        run only ruff and mypy
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,10 +17,13 @@ LIVE ?= tests/contracts/test_remote_contracts.py tests/remote/test_compatibility
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 TRACKERS := $(VENV)-trackers
+LOWEST := $(VENV)-lowest
+# the extras that users install; their lower bounds and those of the dependencies are what test-lowest tests
+EXTRAS := deriva lightning keras curves run export pandas examples pytest
 
 export KERAS_BACKEND := torch
 
-.PHONY: demo test test-long test-live bench docs lint install
+.PHONY: demo test test-long test-lowest test-live bench docs lint install
 .DEFAULT_GOAL := test
 
 demo: install
@@ -30,6 +34,10 @@ test: lint
 
 test-long: install
 	$(RUN) -m pytest -m long
+
+# ruff, mypy and mkdocs are not installed there, so this neither lints nor builds the documentation.
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 # DERIVA_ML_TEST_HOST is the server. DERIVA_ML_TEST_CATALOG is a catalog on it to which the tests may add rows; without it,
 # the tests create catalogs and delete them. DERIVA_ML_TEST_CREDENTIAL is JSON such as {"cookie": "webauthn=..."}; without
@@ -56,6 +64,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required. Select one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Only the dependencies and $(EXTRAS) are installed with their lowest versions. Tools that only development uses, and
+# packages that pyproject.toml does not name, have the newest version that works with these. torch has the version in
+# constraints.txt. lightning has the version of pytorch-lightning, whose modules it contains under another name.
+$(LOWEST)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install uv
+	$(LOWEST)/bin/uv pip compile --python $(LOWEST)/bin/python --resolution lowest-direct --no-deps --no-header --no-annotate \
+		--no-emit-package torch $(EXTRAS:%=--extra %) -o $(LOWEST)/direct.txt pyproject.toml
+	sed -n 'p; s/^pytorch-lightning==/lightning==/p' $(LOWEST)/direct.txt > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/pip install -c constraints.txt -c $(LOWEST)/lowest.txt -e '.[test]'
 	touch $@
 
 # A separate environment for other trackers and this package. This package is installed in a second step: aim 3.29

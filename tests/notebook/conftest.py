@@ -28,6 +28,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         settings.write_text("[user]\n\tname = Test\n\temail = test@example.org\n")
         patch.setenv("GIT_CONFIG_GLOBAL", str(settings))
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        patch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # ipykernel before 7 prints debugpy's warning to stderr
         patch.setenv("DERIVA_ML_HOME", str(folder / "home"))
         patch.delenv("PYTEST_CURRENT_TEST", raising=False)
         project = Project((folder / "my project").resolve(), folder / "home")
