@@ -13,6 +13,9 @@ for name in ("papermill", "nbconvert", "ipykernel", "typer"):
 
 from notebooks import Project  # noqa: E402 - the module imports these packages
 
+# debugpy, which earlier versions of ipykernel import at once, otherwise prints a warning to stderr
+os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+
 UNSET = ("GIT_", "DERIVA_ML_W", "DERIVA_ML_N", "DERIVA_MCP")
 """Prefixes of the environment variables that are removed for the tests."""
 
@@ -28,7 +31,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         settings.write_text("[user]\n\tname = Test\n\temail = test@example.org\n")
         patch.setenv("GIT_CONFIG_GLOBAL", str(settings))
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-        patch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # ipykernel before 7 prints debugpy's warning to stderr
         patch.setenv("DERIVA_ML_HOME", str(folder / "home"))
         patch.delenv("PYTEST_CURRENT_TEST", raising=False)
         project = Project((folder / "my project").resolve(), folder / "home")
