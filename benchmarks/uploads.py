@@ -13,7 +13,7 @@ from benchmarks.fixtures import execution_configuration, open_catalog, unique_by
 from benchmarks.scale import Scale
 from benchmarks.timing import compare, time_call
 from deriva_ml import DerivaML, Execution
-from deriva_ml_core.backends.folder.durability import make_durable
+from deriva_ml_core.backends.folder.durability import Disk, make_durable
 
 
 def run(scale: Scale, folder: Path) -> Iterator[Figure]:
@@ -54,7 +54,7 @@ def _time_bare_store(folder: Path, scale: Scale) -> float:
 
     def store() -> None:
         objects = [path.rename(folder / hashlib.md5(path.read_bytes()).hexdigest()) for path in paths]
-        make_durable(objects, folder)
+        make_durable(objects, folder, Disk())
 
     seconds = time_call(store)
     shutil.rmtree(folder)

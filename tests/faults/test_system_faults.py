@@ -111,10 +111,10 @@ def folder(ml: DerivaML, home: Path, tmp_path: Path, config: ExecutionConfigurat
     folder = home / "local"
     for part in ("objects", "executions"):
         (folder / part).mkdir()
-    for path in (folder, *folder.iterdir()):
+    for path in (home, folder, *folder.iterdir()):
         path.chmod(0o777 if path.is_dir() else 0o666)
     yield folder
-    for path in (folder, *folder.iterdir()):
+    for path in (home, folder, *folder.iterdir()):
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
@@ -129,6 +129,17 @@ def test_read_only_folder(folder: Path) -> None:
 
     def open_catalog() -> None:
         with pytest.raises(CatalogReadOnly, match=r"catalog\.sqlite cannot be (written|opened).*for this user"):
+            DerivaML()
+
+    run_as_nobody(open_catalog)
+
+
+def test_closed_folder(folder: Path) -> None:
+    """A user who may not enter the catalog's folder gets an error that names it and says whom to ask."""
+    folder.chmod(0o700)
+
+    def open_catalog() -> None:
+        with pytest.raises(CatalogUnavailable, match=r"local/catalog\.sqlite cannot be reached by this user.*owner"):
             DerivaML()
 
     run_as_nobody(open_catalog)

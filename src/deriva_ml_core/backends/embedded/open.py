@@ -69,11 +69,11 @@ def open_catalog(
         CatalogTooNew: A newer version of this software wrote the catalog.
         CatalogCorrupt: The file is damaged or not a catalog, or it is missing and files of SQLite for it are left.
         CatalogReadOnly: There is no catalog, and the folder is read-only.
-        CatalogUnavailable: The folder cannot be created, or its disk is full.
+        CatalogUnavailable: The folder cannot be created or entered, or its disk is full.
     """
     file = folder / CATALOG_FILE_NAME
     journal = _choose_journal_mode(folder, list_mounts() if mounts is None else mounts)
-    if not file.exists():
+    if not _exists(file):
         _create_catalog(folder, journal)
     database = Database(file, journal_mode=journal)
     if (found := _read_version(database)) > version:
@@ -86,6 +86,16 @@ def open_catalog(
         with suppress(CatalogReadOnly):
             _migrate(database, migrations, version)
     return EmbeddedCatalog(CatalogFile(database, folder))
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except PermissionError as error:
+        raise CatalogUnavailable(
+            f"The catalog {file} cannot be reached by this user ({error.strerror}). Ask its owner for access to the "
+            "folder, or use another folder with DERIVA_ML_HOME."
+        ) from error
 
 
 def _choose_journal_mode(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
