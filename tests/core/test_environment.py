@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
-import re
 import socket
 import subprocess
 import sys
@@ -36,12 +34,33 @@ def test_this_process() -> None:
 
 def test_installed_packages() -> None:
     """Names and versions agree with the packages' metadata."""
-    environment = describe_environment({})["packages"]
-    expected = {
-        re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower(): distribution.version
-        for distribution in reversed(list(importlib.metadata.distributions()))
-    }
-    assert environment == expected
+    # a new process, as tests may have imported setuptools, which adds to sys.path
+    code = (
+        "import importlib.metadata, json, re\n"
+        "from deriva_ml_core.plugins.builtin.environment import describe_environment\n"
+        "expected = {\n"
+        "    re.sub(r'[-_.]+', '-', distribution.metadata['Name']).lower(): distribution.version\n"
+        "    for distribution in reversed(list(importlib.metadata.distributions()))\n"
+        "}\n"
+        "print(json.dumps([describe_environment({})['packages'], expected]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    packages, expected = json.loads(done.stdout)
+    assert packages == expected
+    assert "pydantic" in packages
+
+
+def test_vendored_packages() -> None:
+    """The copies of packages that setuptools adds to ``sys.path`` when it is imported are not recorded."""
+    code = (
+        "import json, sys; from deriva_ml_core.plugins.builtin.environment import describe_environment\n"
+        "before = describe_environment({})['packages']\n"
+        "import setuptools\n"
+        "vendored = [folder for folder in sys.path if folder.endswith('/_vendor')]\n"
+        "print(json.dumps([len(vendored), describe_environment({})['packages'] == before]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [1, True]
 
 
 def test_first_package_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +116,20 @@ def test_deleted_working_directory(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+@pytest.mark.parametrize("error", ["SystemError", "FileNotFoundError"])
+def test_undetermined_platform(error: str) -> None:
+    """Where the standard library cannot name the platform, as in Python 3.13.0 in a deleted folder, the kernel does."""
+    code = (
+        "import os, platform; from deriva_ml_core.plugins.builtin.environment import describe_environment\n"
+        f"def fail(): raise {error}\n"
+        "platform.platform = fail\n"
+        "uname = os.uname()\n"
+        "print(describe_environment({})['platform'] == f'{uname.sysname}-{uname.release}-{uname.machine}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -42,7 +42,7 @@ def describe_environment(environ: Mapping[str, str]) -> dict[str, JsonValue]:
             "executable": sys.executable,
             "prefix": sys.prefix,
         },
-        "platform": platform.platform(),
+        "platform": _platform(),
         "machine": platform.machine(),
         "hostname": socket.gethostname(),
         "user": environ.get("USER") or environ.get("LOGNAME"),
@@ -59,10 +59,19 @@ def describe_environment(environ: Mapping[str, str]) -> dict[str, JsonValue]:
     }
 
 
+def _platform() -> str:
+    try:
+        return platform.platform()
+    # it starts a process; in Python 3.13.0 that is a SystemError in a deleted folder if sys.path begins with ""
+    except (OSError, SystemError):
+        uname = os.uname()
+        return f"{uname.sysname}-{uname.release}-{uname.machine}"
+
+
 def _working_directory() -> str | None:
     try:
         return str(Path.cwd())
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
@@ -80,7 +89,8 @@ def _total_memory() -> int | None:
 def _installed_packages() -> dict[str, str]:
     """Return the installed distributions and their versions, from folder names, without reading any file."""
     packages: dict[str, str] = {}
-    for folder in sys.path:
+    # setuptools, once imported, adds a folder with its own copies of packages
+    for folder in (each for each in sys.path if not each.endswith("/setuptools/_vendor")):
         try:
             names = os.listdir(folder or ".")  # noqa: PTH208 - only names are needed, and there are hundreds
         except OSError:
