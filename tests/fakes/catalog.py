@@ -145,6 +145,8 @@ class Catalog:
         ]
 
     def add_column(self, schema: str, table: str, given: Doc) -> Doc:
+        if any(one["name"] == given["name"] for one in self.model.table(schema, table)["column_definitions"]):
+            raise Refused(409, f"Column {given['name']} already exists in table {schema}:{table}.")
         column = self.model._column(given)
         self.model.table(schema, table)["column_definitions"].append(column)
         self.save_model()
@@ -230,4 +232,5 @@ class Past(Catalog):
         return f"{super().changed}-{self.snaptime}"
 
     def rows(self, table: Table, rid: str | None = None) -> list[Row]:
-        return table.at(self._time)
+        # the history does not distinguish an empty array from null
+        return [{name: None if value == [] else value for name, value in row.items()} for row in table.at(self._time)]

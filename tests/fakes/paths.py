@@ -147,24 +147,36 @@ def _matches(by_value: dict[tuple[Any, ...], list[Row]], row: Row | None, own: l
     return [] if None in values else list(by_value.get(values, []))
 
 
-def _filter(query: Query, text: str) -> Callable[[Joined], bool]:
+Holds = Callable[[Joined], bool | None]
+"""Condition of SQL: None if it is unknown, as a comparison with an empty value is."""
+
+
+def _filter(query: Query, text: str) -> Holds:
     parts = split(text, ";")
     if len(parts) > 1:
-        holds = [_filter(query, part) for part in parts]
-        return lambda row: any(one(row) for one in holds)
+        return _combined([_filter(query, part) for part in parts], decisive=True)
     parts = split(text, "&")
     if len(parts) > 1:
-        holds = [_filter(query, part) for part in parts]
-        return lambda row: all(one(row) for one in holds)
+        return _combined([_filter(query, part) for part in parts], decisive=False)
     if text.startswith("!"):
         negated = _filter(query, text[1:])
-        return lambda row: not negated(row)
+        return lambda row: None if (found := negated(row)) is None else not found
     if text.startswith("(") and text.endswith(")"):
         return _filter(query, text[1:-1])
     return _predicate(query, text)
 
 
-def _predicate(query: Query, text: str) -> Callable[[Joined], bool]:
+def _combined(parts: list[Holds], *, decisive: bool) -> Holds:
+    """Return OR of the parts, which True decides, or AND, which False decides."""
+
+    def holds(row: Joined) -> bool | None:
+        found = [part(row) for part in parts]
+        return decisive if decisive in found else None if None in found else not decisive
+
+    return holds
+
+
+def _predicate(query: Query, text: str) -> Holds:
     found = PREDICATE.fullmatch(text)
     if found is None:
         raise Refused(400, f"URL parse error at token: LexToken(STRING,'{text}',1,0)")
@@ -178,9 +190,11 @@ def _predicate(query: Query, text: str) -> Callable[[Joined], bool]:
     test = _test(column, "=" if sign == "=" else operator, value)
     key = column["name"]
 
-    def holds(row: Joined) -> bool:
+    def holds(row: Joined) -> bool | None:
         found = row[context]
-        return found is not None and test(found[key])
+        if found is None or (found[key] is None and operator != "null"):
+            return None
+        return test(found[key])
 
     return holds
 
@@ -189,6 +203,8 @@ def _test(column: dict[str, Any], operator: str, value: str) -> Callable[[Any], 
     if operator == "null":
         return lambda kept: kept is None
     if operator in ("regexp", "ciregexp"):
+        if "$" in value:
+            raise Refused(400, "URL parse error at token: LexToken($,'$',1,49)")
         pattern = re.compile(unquote(value), re.IGNORECASE if operator == "ciregexp" else 0)
         return lambda kept: kept is not None and pattern.search(str(kept)) is not None
     quantified = re.fullmatch(r"any\((.*)\)", value, re.DOTALL)

@@ -21,10 +21,10 @@ Row = dict[str, Any]
 def parse_value(value: Any, column: Doc, *, status_text: str = "Bad JSON array input. ERROR:  ") -> Any:
     """Return a value as it is stored, or refuse one that does not fit its column."""
     kind = base_type(column["type"])
-    if kind.endswith("[]"):
-        return _list(value, status_text)
     if value is None:
         return None
+    if kind.endswith("[]"):
+        return _list(value, status_text)
     try:
         return TAKERS.get(kind, _text)(value)
     except (ValueError, KeyError, TypeError):
@@ -33,9 +33,9 @@ def parse_value(value: Any, column: Doc, *, status_text: str = "Bad JSON array i
 
 
 def _list(value: Any, status_text: str) -> list[Any]:
-    if value is not None and not isinstance(value, list):
+    if not isinstance(value, list):
         raise Refused(400, f"{status_text}expected JSON array\n")
-    return list(value or [])
+    return list(value)
 
 
 def _whole(value: Any) -> int:

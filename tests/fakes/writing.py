@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from fakes.model import SYSTEM
+from fakes.model import SYSTEM, base_type
 from fakes.numbering import stamp
 from fakes.refusals import Refused
 from fakes.tables import Table, format_value, parse_value
@@ -82,7 +82,8 @@ def _new_row(table: Table, given: Row, defaults: list[str]) -> Row:
         elif name in defaults and name not in SYSTEM:
             row[name] = parse_value(column["default"], column)
         else:
-            row[name] = parse_value(given.get(name), column)
+            omitted = [] if base_type(column["type"]).endswith("[]") else None
+            row[name] = parse_value(given.get(name, omitted), column)
         if row[name] is None and not column["nullok"] and name not in SYSTEM:
             values = ", ".join(str(given.get(other) or "null") for other in table.columns)
             raise Refused(
@@ -163,6 +164,9 @@ def _columns(table: Table, text: str) -> list[tuple[str, str]]:
 def update(catalog: Catalog, table: Table, keys: str, targets: str, request: Request) -> list[Row]:
     """Change the rows that the input identifies, and return them."""
     by, to = _columns(table, keys), _columns(table, targets)
+    outputs = [output for output, _ in (*by, *to)]
+    if repeated := next((output for output in outputs if outputs.count(output) > 1), None):
+        raise Refused(409, f'column "{repeated}" specified more than once\n')
     given = _given(request)
     known = [json.dumps([row.get(output) for output, _ in by]) for row in given]
     if len(set(known)) < len(known):

@@ -25,6 +25,7 @@ DIFFERENT_TEXTS = {
         147: "which of PostgreSQL's functions complained",
         **dict.fromkeys((82, 87, 163, 164), "the request does not sort the rows"),
     },
+    "ermrest_2": {},
     "hatrac": {1: "what else there was on that server", 126: "a row of the server's own tables"},
     "techniques": {
         3: "the times of the session",
@@ -56,7 +57,9 @@ def substitute_request(replay: Replay, exchange: Exchange) -> None:
             replay.send_as(exchange, "POST", RUN, rows)
 
 
-@pytest.mark.parametrize(("recording", "first"), [("ermrest", 13), ("hatrac", 1), ("techniques", 28)])
+@pytest.mark.parametrize(
+    ("recording", "first"), [("ermrest", 13), ("ermrest_2", 105), ("hatrac", 1), ("techniques", 28)]
+)
 def test_recording(recording: str, first: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each recorded request gets the status, headers and body of the real server."""
     server = DerivaServer(tmp_path, first_catalog=first)

@@ -194,6 +194,16 @@ class RowContract(CatalogFixtures):
         assert type(row["Truth"]) is bool
         assert type(row["Real"]) is float
 
+    def test_empty_arrays(self, catalog: Catalog, typed_table: str) -> None:
+        """An array that is empty, null or omitted is None, now and at a snapshot, and selected by None."""
+        values: list[dict[str, Any]] = [{"Texts": []}, {"Texts": None}, {"Text": "x"}]
+        rids = [insert_row(catalog, typed_table, row) for row in values]
+        changed = insert_row(catalog, typed_table, {"Texts": ["a"]})
+        catalog.update(typed_table, [{"RID": changed, "Texts": []}])
+        for at in (catalog, catalog.at(catalog.snapshot())):
+            assert [row["Texts"] for row in at.select(typed_table)] == [None] * 4
+        assert {row["RID"] for row in catalog.select(typed_table, {"Texts": None})} == {*rids, changed}
+
     def test_rows_are_complete(self, catalog: Catalog, typed_table: str) -> None:
         """A selected row has all columns, including the system columns, with None for missing values."""
         row = select_row(catalog, typed_table, insert_row(catalog, typed_table, {"Text": "x"}))
@@ -354,6 +364,14 @@ class RowContract(CatalogFixtures):
         rid, other = insert_row(catalog, typed_table, {}), insert_dataset(catalog)
         assert catalog.update(typed_table, [{"RID": one, "Text": "x"} for one in (rid, other)]) == 1
         assert select_row(catalog, MLTable.dataset, other)["Description"] != "x"
+
+    def test_update_without_columns(self, catalog: Catalog, typed_table: str) -> None:
+        """An update with nothing but RIDs changes no value, and returns how many of the rows exist."""
+        rids = [insert_row(catalog, typed_table, {"Text": text}) for text in "ab"]
+        (unused,) = catalog.reserve(1)
+        rows = [{"RID": rid} for rid in (rids[1], unused, rids[0], rids[1])]
+        assert catalog.update(typed_table, rows) == 2
+        assert [select_row(catalog, typed_table, rid)["Text"] for rid in rids] == ["a", "b"]
 
     def test_delete(self, catalog: Catalog, typed_table: str) -> None:
         """A deletion removes the matching rows and returns their number."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from deriva_ml_core.backend import Catalog, ReadOnlyMixin, Row, Where, order_row
 from deriva_ml_core.backends.deriva.ermrest_client import parse_rows, parse_value
 from deriva_ml_core.backends.deriva.ermrest_paths import filter_paths, quote_segment, sort_modifier, table_path
 from deriva_ml_core.backends.deriva.http import Server, retry_after
-from deriva_ml_core.backends.deriva.model import SYSTEM_SCHEMAS, column_document, schema_documents
-from deriva_ml_core.backends.deriva.mutations import insert_rows, prepare_rows
+from deriva_ml_core.backends.deriva.model import SYSTEM_SCHEMAS, column_document, is_array_type, schema_documents
+from deriva_ml_core.backends.deriva.mutations import insert_rows, prepare_rows, select_by_rid
 from deriva_ml_core.backends.deriva.queries import RID_LEASE_TABLE, CatalogReader, ModelCache
 from deriva_ml_core.backends.row_checks import check_row_updates, table_exists
 from deriva_ml_core.definitions import RID_PATTERN
@@ -132,8 +132,14 @@ class DerivaCatalog(CatalogReader):
         if not rows:
             return 0
         columns = check_row_updates(target, rows)
-        latest = list({row["RID"]: dict(row) for row in rows}.values())
-        names = ",".join(quote_segment(column) for column in columns or ["RID"])
+        arrays = {column.name for column in target.columns if is_array_type(column.type)}
+        sent: Iterator[Row] = (
+            {name: (value or None) if name in arrays else value for name, value in row.items()} for row in rows
+        )
+        latest = list({row["RID"]: row for row in sent}.values())
+        if not columns:  # the server rejects a request that names the RID twice
+            return len(select_by_rid(self._client, target, [row["RID"] for row in latest]))
+        names = ",".join(quote_segment(column) for column in columns)
         path = f"/attributegroup/{table_path(target)}/RID;{names}"
         changed = 0
         for start in range(0, len(latest), BATCH_SIZE):

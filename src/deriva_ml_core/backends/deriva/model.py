@@ -17,7 +17,14 @@ from deriva_ml_core.backends.deriva.chaise import (
 from deriva_ml_core.errors import UnknownTable
 from deriva_ml_core.schema import ML_SCHEMA, SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
-__all__ = ["column_document", "SYSTEM_SCHEMAS", "column_converters", "parse_model", "schema_documents"]
+__all__ = [
+    "SYSTEM_SCHEMAS",
+    "column_converters",
+    "column_document",
+    "is_array_type",
+    "parse_model",
+    "schema_documents",
+]
 
 Document = Mapping[str, Any]
 
@@ -90,7 +97,16 @@ def column_converters(table: Table) -> dict[str, Converter]:
     """Return the functions that convert the server's values, for the columns that need one."""
     types = {column.name: column.type for column in table.columns} | {"RCT": "timestamptz", "RMT": "timestamptz"}
     converters = {"timestamptz": _normalize_timestamp, "float8": _convert_float, "float4": _convert_float}
-    return {name: converters[column_type] for name, column_type in types.items() if column_type in converters}
+    return {
+        name: _convert_array if is_array_type(column_type) else converters[column_type]
+        for name, column_type in types.items()
+        if is_array_type(column_type) or column_type in converters
+    }
+
+
+def is_array_type(column_type: str) -> bool:
+    """Whether a column's type is an array."""
+    return column_type.endswith("[]")
 
 
 def _normalize_timestamp(text: Any) -> Any:
@@ -101,6 +117,11 @@ def _normalize_timestamp(text: Any) -> Any:
         return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
     except (ValueError, OverflowError):  # PostgreSQL also has 'infinity' and years that Python has not
         return text
+
+
+def _convert_array(values: Any) -> Any:
+    """Return None for an empty array: the server returns null for it at a snapshot."""
+    return values or None
 
 
 def _convert_float(number: Any) -> Any:
@@ -162,7 +183,7 @@ def _system_column_documents() -> list[dict[str, Any]]:
 def column_document(table: Table, column: Column) -> dict[str, Any]:
     """Return the document that describes a column to ERMrest."""
     kind: dict[str, Any] = {"typename": column.type}
-    if column.type.endswith("[]"):
+    if is_array_type(column.type):
         kind |= {"is_array": True, "base_type": {"typename": column.type[:-2]}}
     return {
         "name": column.name,

@@ -8,6 +8,7 @@ from typing import Any
 from deriva_ml_core.backend import Row
 from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, WriteOutcomeUnknown, parse_rows
 from deriva_ml_core.backends.deriva.ermrest_paths import filter_paths, quote_segment, table_path
+from deriva_ml_core.backends.deriva.model import is_array_type
 from deriva_ml_core.backends.row_checks import check_row_rid, check_writable
 from deriva_ml_core.errors import AccessRefused, ConfigurationError, DuplicateRow
 from deriva_ml_core.schema import Column, Table
@@ -31,7 +32,9 @@ def prepare_rows(table: Table, rows: Sequence[InputRow], reserve_rids: ReserveRi
         ConfigurationError: Only some rows have a value for a column whose default only the server can compute.
     """
     check_writable(table, sorted({column for row in rows for column in row}))
-    sent = [dict(row) for row in rows]
+    # the server stores an omitted array as empty, and a condition for None does not match an empty one
+    arrays = [column.name for column in table.columns if is_array_type(column.type) and column.default is None]
+    sent = [{**row, **{name: row.get(name) or None for name in arrays}} for row in rows]
     with_rid = sum("RID" in row for row in sent)
     for row in sent:
         if "RID" in row:

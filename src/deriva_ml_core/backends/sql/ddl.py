@@ -67,6 +67,16 @@ class JsonText(sa.types.TypeDecorator[Any]):
             return value
 
 
+class ArrayText(JsonText):
+    """Array stored as JSON text. An empty array is null, as at a snapshot of a Deriva server."""
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
+        return super().process_bind_param(None if value == [] else value, dialect)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
+        return super().process_result_value(value, dialect) or None
+
+
 class IntegerBoolean(sa.types.TypeDecorator[bool]):
     """Boolean stored as 1 or 0."""
 
@@ -94,8 +104,10 @@ def _sql_type(column: Column) -> sa.types.TypeEngine[Any]:
             return IntegerBoolean()
         case "date" | "timestamptz":
             return IsoTime()
-        case "jsonb" | "json" | "text[]":
+        case "jsonb" | "json":
             return JsonText()
+        case "text[]":
+            return ArrayText()
         case _:
             return sa.Text()
 

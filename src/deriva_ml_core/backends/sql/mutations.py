@@ -130,8 +130,9 @@ def _claim_rids(
 
 
 def update(connection: sa.Connection, mapped: MappedTable, rows: Sequence[InputRow]) -> int:
-    """Update rows by RID and return how many exist. All rows have the same columns."""
+    """Update rows by RID and return how many exist. All rows have the same columns; of a RID the last row counts."""
     columns = check_row_updates(mapped.table, rows)
+    rows = list({row["RID"]: row for row in rows}.values())
     time = identifiers.advance_clock(connection)
     values: dict[str, Iterable[Any]] = {
         "RMT": repeat(time),
