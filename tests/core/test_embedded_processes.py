@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -119,6 +120,24 @@ def test_child_inherits_no_connection(tmp_path: Path) -> None:
         assert [name for name in opened if "catalog.sqlite" in name] == []
 
     assert run_in_child(check_open_files) == ""
+
+
+def test_databases_share_fork_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a catalog many times registers the fork handlers once, since Python cannot remove them."""
+    registered = []
+    register = os.register_at_fork
+
+    def count(**handlers: Callable[[], None]) -> None:
+        registered.append(handlers)
+        register(**handlers)
+
+    open_catalog(tmp_path)
+    monkeypatch.setattr(os, "register_at_fork", count)
+    catalogs = [open_catalog(tmp_path) for _ in range(20)]
+    assert registered == []
+    catalogs[0].insert("Dataset", [{"Description": "parent"}])
+    assert run_in_child(lambda: catalogs[1].insert("Dataset", [{"Description": "child"}]) and None) == ""
+    assert len(catalogs[2].select("Dataset")) == 2
 
 
 @pytest.mark.parametrize("context", [SPAWN, multiprocessing.get_context("fork")], ids=["spawn", "fork"])

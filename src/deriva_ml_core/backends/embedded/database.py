@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from threading import RLock
+from threading import RLock, local
 from time import monotonic
 from urllib.parse import quote
-from weakref import WeakMethod
+from weakref import WeakSet
 
 import sqlalchemy as sa
 
+from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
 from deriva_ml_core.errors import (
     CatalogCorrupt,
     CatalogReadOnly,
@@ -54,7 +56,7 @@ class Database:
         self._engine: sa.Engine | None = None
         self._open_file_id: tuple[int, int] | None = None
         self._pid = os.getpid()
-        _register_fork_handlers(self)
+        _fork_handlers().add(self)
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
@@ -163,18 +165,39 @@ def _file_id(file: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _register_fork_handlers(database: Database) -> None:
-    before, after = WeakMethod(database.before_fork), WeakMethod(database.after_fork)
-    os.register_at_fork(
-        before=lambda: _call_if_alive(before),
-        after_in_parent=lambda: _call_if_alive(after),
-        after_in_child=lambda: _call_if_alive(after),
-    )
+class _ForkHandlers:
+    """Closes the databases of this process before a fork.
+
+    Python cannot remove a fork handler. All databases share one, so that a process can open many catalogs.
+    """
+
+    def __init__(self) -> None:
+        self._databases: WeakSet[Database] = WeakSet()
+        self._lock = ForkSafeRLock()
+        self._forking = local()
+        os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork)
+
+    def add(self, database: Database) -> None:
+        """Add a database; it is removed when nothing refers to it any more."""
+        with self._lock:
+            self._databases.add(database)
+
+    def _before_fork(self) -> None:
+        with self._lock:
+            self._forking.databases = list(self._databases)
+        for database in self._forking.databases:
+            database.before_fork()
+
+    def _after_fork(self) -> None:
+        for database in self._forking.databases:
+            database.after_fork()
+        self._forking.databases = []
 
 
-def _call_if_alive(method: WeakMethod[Callable[[], None]]) -> None:
-    if (present := method()) is not None:
-        present()
+@cache
+def _fork_handlers() -> _ForkHandlers:
+    """Return the handlers of this process, registered on first use."""
+    return _ForkHandlers()
 
 
 def error_code(error: BaseException | None) -> str:
