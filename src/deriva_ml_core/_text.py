@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 __all__ = [
     "escape_control_characters",
+    "escape_surrogates",
     "format_age",
     "format_count",
     "format_duration",
@@ -35,6 +36,11 @@ def sanitize_line(text: object) -> str:
 def escape_control_characters(text: str) -> str:
     """Return untrusted text with its control characters escaped, except line breaks and tabs."""
     return "\t".join("\n".join(map(_escape, part.split("\n"))) for part in text.split("\t"))
+
+
+def escape_surrogates(text: str) -> str:
+    """Return text that UTF-8 can encode, with lone surrogates escaped; names that are not UTF-8 contain them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _escape(text: str) -> str:

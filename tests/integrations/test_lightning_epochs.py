@@ -227,6 +227,35 @@ def test_settings_are_recorded(execution: Execution, package: ModuleType) -> Non
     assert (fit["epochs"], fit["outcome"]) == (3, "completed")
 
 
+def test_unreadable_settings_cost_no_others(execution: Execution, lightning: ModuleType) -> None:
+    """A hyperparameter without a value and a callback without attributes leave all other settings."""
+    omegaconf = pytest.importorskip("omegaconf", reason="omegaconf is not installed")
+    config = omegaconf.OmegaConf.create({"depth": 2, "data": "???", "path": "${nowhere}"})
+
+    class Slotted(lightning.Callback):
+        @property
+        def __dict__(self) -> Any:
+            raise RuntimeError("no attributes")
+
+    model = create_model(lightning, on_fit_start=lambda self: self.save_hyperparameters({"width": 8, "config": config}))
+    with execution:
+        trainer = create_trainer(
+            lightning, execution_callback(execution, upload="never", checkpoints="none"), Slotted(), max_epochs=1
+        )
+        trainer.fit(model, training_loader())
+    (fit,) = json.loads((execution.working_dir / "training.json").read_text())["fits"]
+    assert fit["settings"]["hyperparameters"] == {
+        "width": 8,
+        "config": {
+            "depth": 2,
+            "data": "<not readable: MissingMandatoryValue>",
+            "path": "<not readable: InterpolationKeyError>",
+        },
+    }
+    assert {"name": "Slotted"} in fit["settings"]["callbacks"]
+    assert "DerivaMLCallback" in [each["name"] for each in fit["settings"]["callbacks"]]
+
+
 # Loops of all kinds
 
 

@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -309,6 +310,87 @@ def test_one_element_arrays_are_numbers(execution: Execution, caplog: pytest.Log
         report.end_epoch(1, {"loss": np.float32(0.5), "one": np.array(2), "matrix": np.eye(2), "word": "high"})
     assert status_messages(execution) == ["Epoch 1: loss=0.5, one=2"]
     assert "matrix, word" in caplog.text
+
+
+class Unreadable:
+    """A value or a name that raises whatever is read of it."""
+
+    def __float__(self) -> float:
+        raise KeyError("value")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+    @property
+    def item(self) -> object:
+        raise RuntimeError("no item")
+
+
+def test_unusual_metrics_do_not_end_the_training(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:
+    """Names that are no text are converted; a value that is no float is skipped, and the others are recorded."""
+    metrics: Any = {
+        "loss": 0.5,
+        3: 0.25,
+        ("fold", 1): 0.75,
+        "caf\udce9": 1.0,
+        Unreadable(): 2.0,
+        "huge": 10**400,
+        "broken": Unreadable(),
+    }
+    with execution, caplog.at_level(logging.WARNING):
+        report = TrainingReporter(execution, upload="never", log_every_n_steps=1, every_n_steps=1)
+        report.end_step(np.int64(7), 1, metrics)
+        report.end_validation(np.int64(8), 1, metrics)
+        report.end_epoch(1, metrics, step=np.int64(9), learning_rates={"Adam": np.float32(0.5), "b": Unreadable()})
+        report.save_checkpoint(1, ".txt", lambda path: path.write_text("weights"), metrics)
+        report.end_stage("test", metrics, seconds=1.0)
+    expected = {"loss": 0.5, "3": 0.25, "('fold', 1)": 0.75, "caf\\udce9": 1.0, "<Unreadable>": 2.0}
+    recorded = [*lines(execution.working_dir / "metrics.jsonl")]
+    assert [(line["stage"], line["step"], line["values"]) for line in recorded] == [
+        ("fit", 7, expected),
+        ("fit", 8, expected),
+        ("fit", 9, expected),
+        ("test", None, expected),
+    ]
+    assert recorded[2]["learning_rates"] == {"Adam": 0.5}
+    assert [status.progress.metrics for status in execution.list_statuses() if status.progress] == [expected] * 3
+    assert "huge, broken" in caplog.text
+    assert [asset.filename for asset in execution.staged_assets() if asset.table == "Model"] == ["epoch-0001.txt"]
+
+
+def test_unreadable_setting_costs_no_other(execution: Execution) -> None:
+    """A setting that JSON cannot hold becomes a text; all other settings are recorded with their values."""
+    omegaconf = pytest.importorskip("omegaconf", reason="omegaconf is not installed")
+    config = omegaconf.OmegaConf.create({"lr": 0.1, "data": "???", "size": "${missing}", "model": {"depth": 3}})
+    settings = {
+        "config": config,
+        "raising": Unreadable(),
+        Unreadable(): 1,
+        "surrogate": "caf\udce9",
+        "folder": Path("caf\udce9"),
+        "digits": 7**6000,
+        "seed": 42,
+    }
+    with execution:
+        report = TrainingReporter(execution, upload="never")
+        report.begin_fit(settings=settings)
+        settings["seed"] = 43  # what is recorded are the values at the start
+    recorded = json.loads((execution.working_dir / "training.json").read_text(encoding="utf-8"))
+    digits = recorded["fits"][0]["settings"].pop("digits")
+    assert recorded["fits"][0]["settings"] == {
+        "config": {
+            "lr": 0.1,
+            "data": "<not readable: MissingMandatoryValue>",
+            "size": "<not readable: InterpolationKeyError>",
+            "model": {"depth": 3},
+        },
+        "raising": "<not readable: RuntimeError>",
+        "<not readable: RuntimeError>": 1,
+        "surrogate": "caf\\udce9",
+        "folder": "caf\\udce9",
+        "seed": 42,
+    }
+    assert digits.startswith("0x") and len(digits) == 1000
 
 
 def test_second_fit_keeps_files_of_first(ml: DerivaML, execution: Execution, catalog_link: CatalogLink) -> None:

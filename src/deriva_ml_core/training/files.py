@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
 from deriva_ml_core._files.atomic import temporary_folder, write_atomic
+from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.definitions import MLAsset
 from deriva_ml_core.errors import DerivaMLException, UnknownTerm
 from deriva_ml_core.execution.html_repr import CURVES_FILE
@@ -39,7 +40,7 @@ class TrainingFiles:
         self._metrics = MetricsFile(folder / METRICS_FILE)
         self._summary = TrainingSummary(folder / TRAINING_SUMMARY_FILE)
         self._plot_path = folder / CURVES_FILE
-        self._pending_updates: list[tuple[int, Mapping[str, object]]] = []
+        self._pending_updates: list[tuple[int, Mapping[str, JsonValue]]] = []
         self._lock = ForkSafeRLock()
         self._staged_stats: dict[Path, tuple[int, int]] = {}
         self._has_write_error = False
@@ -77,9 +78,10 @@ class TrainingFiles:
             self._has_write_error = False
 
     def queue_summary(self, fit: int, fields: Mapping[str, object]) -> None:
-        """Queue fields of a fit's summary; `write_summary` writes them in the background."""
+        """Queue the present values of fields of a fit's summary; `write_summary` writes them in the background."""
+        converted = {name: to_json_value(value) for name, value in fields.items()}
         with self._lock:
-            self._pending_updates.append((fit, fields))
+            self._pending_updates.append((fit, converted))
         if self._summary.path not in self._staged_stats:
             self._stage_if_changed(self._summary.path, "Execution_Config")
 
@@ -144,34 +146,81 @@ MAX_DEPTH = 12
 MAX_LENGTH = 1000
 """Maximum depth of nested settings, and maximum number of list items or characters of a ``repr`` that are stored."""
 
+MAX_INTEGER_BITS = 2000
+"""Maximum size of an integer that is stored as a number: Python refuses to convert more than 4,300 digits, or 640 where
+the limit is lowered."""
+
 
 def to_json_value(value: object, depth: int = 0) -> JsonValue:
-    """Convert settings of any type to a JSON value; other types become their ``repr``, truncated if long."""
+    """Convert settings of any type to a JSON value; other types become their ``repr``, truncated if long.
+
+    A value that cannot be read or represented becomes a text that says so; the values beside it are kept.
+    """
+    try:
+        return _convert_value(value, depth)
+    except Exception as error:  # noqa: BLE001 - the value may be of any class
+        return _unreadable_text(error)
+
+
+def _convert_value(value: object, depth: int) -> JsonValue:
     if value is None:
         return None
     if isinstance(value, (str, bool, int, float)):
-        return value if type(value) in (str, bool, int, float) else _builtin_value(value)
+        return _builtin_value(value)
     if depth < MAX_DEPTH:
         if isinstance(value, Mapping):
-            return {str(name): to_json_value(part, depth + 1) for name, part in value.items()}
+            return {_key_text(name): _convert_item(value, name, depth) for name in value}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [to_json_value(part, depth + 1) for part in list(value)[:MAX_LENGTH]]
     if isinstance(value, Path):
-        return os.fspath(value)
-    return _scalar_value(value) if hasattr(value, "item") and not isinstance(value, type) else repr(value)[:MAX_LENGTH]
+        return escape_surrogates(os.fspath(value))
+    if hasattr(value, "item") and not isinstance(value, type):
+        return _scalar_value(value)
+    return _short_repr(value)
+
+
+def _convert_item(mapping: Mapping[object, object], name: object, depth: int) -> JsonValue:
+    """Convert one value of a mapping; a mapping may compute its values, and raise for one of them."""
+    try:
+        return to_json_value(mapping[name], depth + 1)
+    except Exception as error:  # noqa: BLE001 - the mapping may be of any class
+        return _unreadable_text(error)
+
+
+def _key_text(name: object) -> str:
+    try:
+        return escape_surrogates(str(name))
+    except Exception as error:  # noqa: BLE001 - the key may be of any class
+        return _unreadable_text(error)
+
+
+def _unreadable_text(error: Exception) -> str:
+    return f"<not readable: {type(error).__name__}>"
+
+
+def _short_repr(value: object) -> str:
+    return escape_surrogates(repr(value))[:MAX_LENGTH]
 
 
 def _scalar_value(value: object) -> JsonValue:
     """Return the number in a tensor or an array of one element; the ``repr`` of a larger one."""
     try:
-        return to_json_value(value.item(), MAX_DEPTH)  # type: ignore[attr-defined]
+        return _convert_value(value.item(), MAX_DEPTH)  # type: ignore[attr-defined]
     except Exception:  # noqa: BLE001 - the value may be of any class
-        return repr(value)[:MAX_LENGTH]
+        return _short_repr(value)
 
 
 def _builtin_value(value: str | bool | int | float) -> JsonValue:
-    """Return the built-in value of a subclass, such as a NumPy float or a string enumeration member."""
-    return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
+    """Return the built-in value, also of a subclass, such as a NumPy float or a string enumeration member.
+
+    An integer with more digits than Python converts to text is written in hexadecimal.
+    """
+    plain = next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
+    if isinstance(plain, str):
+        return escape_surrogates(plain)
+    if isinstance(plain, int) and plain.bit_length() > MAX_INTEGER_BITS:
+        return hex(plain)[:MAX_LENGTH]
+    return plain
 
 
 class TrainingSummary:

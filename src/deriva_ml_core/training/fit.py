@@ -166,7 +166,7 @@ class Fit:
         if samples and seconds:
             extra["samples_per_second"] = round(samples / seconds, 3)
         if learning_rates:
-            extra["learning_rates"] = dict(learning_rates)
+            extra["learning_rates"], _ = extract_floats(learning_rates)
         with log_failure(f"log the metrics of epoch {epoch}"):
             self.files.append("fit", "epoch", self.number, epoch, step, values, extra)
         epochs = self.timer.epochs

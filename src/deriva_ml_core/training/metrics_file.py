@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import SupportsFloat
 
 from deriva_ml_core._files.json_lines import open_for_append, parse_object, repair_last_line
+from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.metric_modes import metric_mode
 
 __all__ = [
@@ -48,17 +49,27 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)  # json.dumps would create one f
 def extract_floats(metrics: Mapping[str, SupportsFloat]) -> tuple[dict[str, float], list[str]]:
     """Convert metric values to floats; a value may also be a tensor or an array of one element.
 
+    A name of another type is converted to text.
+
     Returns:
         The floats by name, and the names of the values that are not single numbers.
     """
     values: dict[str, float] = {}
     others = []
     for name, value in metrics.items():
+        text = _name_text(name)
         try:
-            values[name] = float(value)
-        except (TypeError, ValueError, RuntimeError):  # several elements; torch and numpy raise differently
-            others.append(name)
+            values[text] = float(value)
+        except Exception:  # noqa: BLE001 - several elements, a number too large, or a class of the user that raises
+            others.append(text)
     return values, others
+
+
+def _name_text(name: object) -> str:
+    try:
+        return escape_surrogates(str(name))
+    except Exception:  # noqa: BLE001 - the name may be of any class
+        return f"<{type(name).__name__}>"
 
 
 class MetricsFile:

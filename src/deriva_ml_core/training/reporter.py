@@ -231,7 +231,9 @@ class TrainingReporter:
             epoch: Number of the step's epoch, from 1.
             metrics: Metric values by name.
         """
-        self._ensure_fit().end_step(step, epoch, metrics)
+        fit = self._ensure_fit()
+        with log_failure(f"report step {step}"):
+            fit.end_step(int(step), int(epoch), metrics)
 
     def should_report_step(self, step: int) -> bool:
         """Whether `end_step` logs or reports a step; otherwise its metrics need not be read."""
@@ -256,7 +258,9 @@ class TrainingReporter:
             samples: Number of samples in the epoch; None if unknown.
             learning_rates: Learning rates by optimizer.
         """
-        self._ensure_fit().end_epoch(epoch, metrics, step, samples, learning_rates)
+        fit = self._ensure_fit()
+        with log_failure(f"report epoch {epoch}"):
+            fit.end_epoch(int(epoch), metrics, None if step is None else int(step), samples, learning_rates)
 
     def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Log the metrics of a validation within an epoch, which the metrics of the epoch do not include.
@@ -266,7 +270,9 @@ class TrainingReporter:
             epoch: Number of the current epoch, from 1.
             metrics: Metric values by name.
         """
-        self._ensure_fit().end_validation(step, epoch, metrics)
+        fit = self._ensure_fit()
+        with log_failure(f"report the validation at step {step}"):
+            fit.end_validation(int(step), int(epoch), metrics)
 
     def end_stage(
         self, stage: str, metrics: Mapping[str, SupportsFloat], *, seconds: float, step: int | None = None

@@ -39,7 +39,7 @@ def collect_settings(model: Any, params: Mapping[str, Any], context: CallContext
         "compiled": lambda: model.get_compile_config(),
         "model": lambda: _model_settings(model),
         "summary": lambda: _model_summary(model),
-        "callbacks": lambda: [_callback_settings(each) for each in context.callbacks if not _is_own_callback(each)],
+        "callbacks": lambda: [_read_callback(each) for each in context.callbacks if not _is_own_callback(each)],
     }
     settings = {name: _read_or_none(name, part) for name, part in parts.items()}
     return {name: value for name, value in settings.items() if value is not None}
@@ -51,6 +51,12 @@ def _read_or_none(name: str, part: Callable[[], object]) -> object:
     except Exception:  # runs user code, which may raise anything
         log.debug("Failed to read the setting %s of the fit.", name, exc_info=True)
         return None
+
+
+def _read_callback(callback: Any) -> object:
+    """Return the settings of a callback; if it cannot be read, the name of its class."""
+    name = type(callback).__name__
+    return _read_or_none(name, lambda: _callback_settings(callback)) or {"class": name}
 
 
 def _seed() -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,21 +31,28 @@ def collect_settings(trainer: Any, module: Any) -> dict[str, object]:
     parts: dict[str, Callable[[], object]] = {
         "framework": partial(_framework_versions, trainer),
         "model": partial(_model_settings, module),
-        "hyperparameters": lambda: dict(module.hparams),
-        "data_hyperparameters": lambda: dict(trainer.datamodule.hparams) if trainer.datamodule else None,
-        "optimizers": lambda: [_optimizer_settings(each) for each in trainer.optimizers],
-        "schedulers": lambda: [_scheduler_settings(each) for each in trainer.lr_scheduler_configs],
+        "hyperparameters": lambda: module.hparams,
+        "data_hyperparameters": lambda: trainer.datamodule.hparams if trainer.datamodule else None,
+        "optimizers": lambda: _read_each(_optimizer_settings, trainer.optimizers),
+        "schedulers": lambda: _read_each(_scheduler_settings, trainer.lr_scheduler_configs),
         "data": partial(_data_settings, trainer),
         "trainer": partial(_trainer_settings, trainer),
-        "callbacks": lambda: [_callback_settings(each) for each in trainer.callbacks],
+        "callbacks": lambda: _read_each(_callback_settings, trainer.callbacks),
         "seeds": _seeds,
     }
-    return {name: value for name, part in parts.items() if (value := _read_or_none(name, part))}
+    settings = {name: _read_or_none(name, part) for name, part in parts.items()}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _read_each(read: Callable[[Any], dict[str, object]], values: Iterable[Any]) -> list[object]:
+    """Return the settings of each object; of one that cannot be read, the name of its class."""
+    return [_read_or_none(type(each).__name__, partial(read, each)) or {"name": type(each).__name__} for each in values]
 
 
 def _read_or_none(name: str, part: Callable[[], object]) -> object:
+    """Return a setting; None if it is empty or cannot be read."""
     try:
-        return part()
+        return part() or None
     except Exception:
         log.debug("Failed to read the setting %s of the fit.", name, exc_info=True)
         return None
@@ -104,13 +111,14 @@ def _data_settings(trainer: Any) -> dict[str, object]:
         "num_workers": getattr(loader, "num_workers", None),
         "sampler": _type_name(getattr(loader, "sampler", None)),
         "dataset": _type_name(dataset),
-        "samples": len(dataset) if hasattr(dataset, "__len__") else None,
+        "samples": _read_or_none("samples", lambda: len(dataset)) if hasattr(dataset, "__len__") else None,
     }
     return {name: value for name, value in settings.items() if value is not None}
 
 
 def _trainer_settings(trainer: Any) -> dict[str, object]:
-    settings = {name: value for name in TRAINER_ATTRIBUTES if (value := getattr(trainer, name, None)) is not None}
+    read = {name: _read_or_none(name, partial(getattr, trainer, name, None)) for name in TRAINER_ATTRIBUTES}
+    settings = {name: value for name, value in read.items() if value is not None}
     return {**settings, "strategy": _type_name(trainer.strategy), "accelerator": _type_name(trainer.accelerator)}
 
 
