@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Let SIGINT raise KeyboardInterrupt here and in child processes, also if the tests run in the background."""
+    """Set how this process treats SIGINT, and remove the time limits of hypothesis.
+
+    SIGINT raises KeyboardInterrupt here and in child processes, also if the tests run in the background. The limits of
+    hypothesis are for a quiet machine: a deadline for each example, and the speed with which it generates them.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
+    settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any load")
 
 
 @pytest.fixture(autouse=True)

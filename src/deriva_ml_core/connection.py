@@ -77,9 +77,9 @@ def open_connection(
     backend = plugins.hook.connect(address=address)
     if backend is None:
         raise UnknownAddress(
-            f"No backend serves {address.hostname!r}. Use DerivaML() or DerivaML('file:<folder>') for an embedded "
-            "catalog, or DerivaML('server.org', '1') for a catalog on a Deriva server. Other addresses need a plugin; "
-            "list_plugins() lists the installed plugins, and whether 'connect' is disabled."
+            f"No backend serves {address.printable_hostname!r}. Use DerivaML() or DerivaML('file:<folder>') for an "
+            "embedded catalog, or DerivaML('server.org', '1') for a catalog on a Deriva server. Other addresses need a "
+            "plugin; list_plugins() lists the installed plugins, and whether 'connect' is disabled."
         )
     _check_catalog_methods(backend.catalog)
     return Connection(

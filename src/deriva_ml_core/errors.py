@@ -62,10 +62,11 @@ class DerivaMLException(Exception):
     """Base class of all errors. The message states what happened, to what, and what to do next.
 
     The control characters of a server's text or a file name are escaped in it, so that they cannot control a terminal.
+    The logins of URLs are replaced.
     """
 
     def __str__(self) -> str:
-        return escape_control_characters(super().__str__())
+        return _make_printable(super().__str__())
 
 
 class ConfigurationError(DerivaMLException):
@@ -244,7 +245,18 @@ class PluginError(DerivaMLException):
 
 
 class DerivaMLWarning(UserWarning):
-    """Category of all warnings. A warning never stops a run."""
+    """Category of all warnings. A warning never stops a run. Its message is as printable as an error's."""
+
+    def __str__(self) -> str:
+        return _make_printable(super().__str__())
+
+
+def _make_printable(message: str) -> str:
+    if "://" in message and "@" in message:
+        from deriva_ml_core.redaction import redact_url_logins  # many patterns to compile
+
+        message = redact_url_logins(message)
+    return escape_control_characters(message)
 
 
 __getattr__ = deprecated_names(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from inspect import Signature
 from pathlib import Path
@@ -80,6 +80,17 @@ class Address(FrozenModel):
     def is_embedded(self) -> bool:
         """Whether this is the address of an embedded catalog on this machine."""
         return self.hostname is None or self.hostname == "" or self.hostname.startswith("file:")
+
+    @property
+    def printable_hostname(self) -> str:
+        """The host name without a login or other secrets; empty for the default embedded catalog."""
+        from deriva_ml_core.redaction import redact_address  # many patterns to compile
+
+        return redact_address(self.hostname or "")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, self.printable_hostname if name == "hostname" and value else value
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Address.model_validate, (self.model_dump(),)

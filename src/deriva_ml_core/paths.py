@@ -43,8 +43,8 @@ def embedded_catalog_folder(hostname: str | None) -> Path | None:
     scheme = _SCHEME_PATTERN.match(hostname)
     if scheme and scheme[1].lower() not in ("http", "https"):
         raise UnknownAddress(
-            f"No backend serves {hostname!r}. Use a server's host name or https://<host>, file:<folder> for an "
-            "embedded catalog, or no address for the catalog in DERIVA_ML_HOME."
+            f"No backend serves {_redact_address(hostname)!r}. Use a server's host name or https://<host>, "
+            "file:<folder> for an embedded catalog, or no address for the catalog in DERIVA_ML_HOME."
         )
     return None
 
@@ -54,8 +54,16 @@ def _parse_file_address(address: str) -> Path:
     if folder.startswith("//"):
         host, _, path = folder[2:].partition("/")
         if host not in ("", "localhost"):
-            raise UnknownAddress(f"{address!r} names another machine. Use a folder of this machine: file:///<folder>.")
+            raise UnknownAddress(
+                f"{_redact_address(address)!r} names another machine. Use a folder of this machine: file:///<folder>."
+            )
         folder = unquote(f"/{path}")
     if not folder:
         raise UnknownAddress(f"{address!r} names no folder. Use file:<folder>.")
     return Path(os.path.normpath(Path(folder).expanduser().absolute()))
+
+
+def _redact_address(address: str) -> str:
+    from deriva_ml_core.redaction import redact_address  # many patterns to compile
+
+    return redact_address(address)

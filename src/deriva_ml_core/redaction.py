@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["has_secret", "is_secret_file", "is_secret_name", "redact", "redact_text"]
+__all__ = [
+    "has_secret",
+    "is_secret_file",
+    "is_secret_name",
+    "redact",
+    "redact_address",
+    "redact_text",
+    "redact_url_logins",
+]
 
 
 def _split_words(text: str) -> frozenset[str]:
@@ -111,6 +119,8 @@ _URL_PASSWORD = re.compile(
     r"(?<=://)[^\s/?#@:\['\"<>]*:(?!\d{1,5}/)(?P<password>[^\s/?#'\"<>]*(?=@)|[^\s'\"<>]{0,256}(?=@))"
 )
 _URL_USER = re.compile(r"(?i)(?:(?<=http://)|(?<=https://))[^\s/?#@'\"<>]+(?=@)")
+# the login in a whole text that is the address of a catalog, also without a scheme; a folder's name may have an "@"
+_ADDRESS_LOGIN = re.compile(r"(?is)\A(?!file:)((?:[a-z][a-z0-9+.-]*://)?).+@|\A(file://)[^/]+@")
 
 # a text with a secret contains one of these, in lower case; "@" is the marker of a login
 _SECRET_MARKERS = tuple(
@@ -244,12 +254,22 @@ def redact_text(text: str) -> str:
         return text
     for kind, form in _likely_patterns(text):
         text = form.sub(_redaction_mark(kind), text)
-    text = _URL_USER.sub(_redaction_mark("login"), _URL_PASSWORD.sub(_redaction_mark("login"), text))
+    text = redact_url_logins(text)
     for assignment in (
         (_QUOTED_ASSIGNMENT, _UNQUOTED_ASSIGNMENT, _HEADER_ASSIGNMENT) if _can_contain_secret_name(text) else ()
     ):
         text = _redact_assignments(text, assignment)
     return text
+
+
+def redact_url_logins(text: str) -> str:
+    """Replace the logins of the URLs in a text: passwords, and on the web user names."""
+    return _URL_USER.sub(_redaction_mark("login"), _URL_PASSWORD.sub(_redaction_mark("login"), text))
+
+
+def redact_address(address: str) -> str:
+    """Replace the login in the address of a catalog, also in one without a scheme, and other secrets in it."""
+    return redact_text(_ADDRESS_LOGIN.sub(rf"\1\2{_redaction_mark('login')}@", address))
 
 
 def _can_contain_secret(text: str) -> bool:

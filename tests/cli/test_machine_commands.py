@@ -205,6 +205,16 @@ def test_init(cli, tmp_path: Path) -> None:
     assert cli("init", "--host", host, "--project", "x").code == 2
 
 
+@pytest.mark.parametrize("command", ["init", "list", "doctor"])
+@pytest.mark.parametrize("host", ["https://ada:s3cret@x.org", "ada:s3cret@x.org", "postgresql://ada:s3cret@x.org/a"])
+def test_host_with_login(cli, command: str, host: str) -> None:
+    """A login in --host is refused, and is not shown."""
+    result = cli(command, "--host", host)
+    assert result.code in (1, 2)
+    assert "[redacted: login]@x.org" in " ".join((result.stdout + result.stderr).split())
+    assert "s3cret" not in result.stdout + result.stderr
+
+
 def test_config(cli, ml: DerivaML, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The catalog, folders, settings and versions are shown, without secrets."""
     monkeypatch.setenv("DERIVA_ML_WORKFLOW_URL", "https://user:hunter22@example.org/x.py")

@@ -66,6 +66,32 @@ def test_unknown_addresses(hostname: str) -> None:
         connect(Address(hostname=hostname))
 
 
+@pytest.mark.parametrize(
+    "hostname",
+    [
+        *("https://ada:s3cret@x.org", "http://ada:s3cret@x.org:8080", "https://s3cret@x.org", "ada:s3cret@x.org"),
+        *("https://ada:s3/cr@t:s3cret@x.org", "x://ada:s3cret@y", "x://s3cret@y", "file://ada:s3cret@x.org/data"),
+        *("file://s3cret@x.org/data", "x://y?password=s3cret"),
+    ],
+)
+@pytest.mark.parametrize("catalog", [None, "1"])
+def test_logins_in_addresses(hostname: str, catalog: str | None) -> None:
+    """The message about an address with a login does not show the login, nor does the address's repr."""
+    with pytest.raises(UnknownAddress) as raised:
+        connect(Address(hostname=hostname, catalog_id=catalog))
+    assert "s3" not in str(raised.value)
+    assert "[redacted: " in str(raised.value)
+    shown = repr(Address(hostname=hostname, catalog_id=catalog))
+    assert "s3" not in shown
+    assert "[redacted: " in shown
+
+
+@pytest.mark.parametrize("hostname", ["file:/data/a@b", "file:///data/a@b", "file:a@b", "x.org:80", "https://x.org"])
+def test_addresses_without_login(hostname: str) -> None:
+    """The repr of an address without a login shows the address."""
+    assert repr(Address(hostname=hostname)) == (f"Address(hostname='{hostname}', catalog_id=None, working_dir=None)")
+
+
 def test_catalog_id_is_refused(tmp_path: Path) -> None:
     """An embedded catalog has no number."""
     with pytest.raises(ConfigurationError, match="'1'"):

@@ -222,7 +222,9 @@ def test_forget(exe: Execution, tmp_path: Path) -> None:
 _PART = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(parts=st.lists(_PART, min_size=1, max_size=3))
 @example(["epoch=3-step=100.ckpt"])
 @example(["model.weights.h5"])

@@ -51,10 +51,13 @@ def _open_or_create(host: str | None, project: str | None) -> DerivaML:
     from deriva_ml_core.errors import ConfigurationError
     from deriva_ml_core.models import Address
 
-    if Address(hostname=host).is_embedded:
+    address = Address(hostname=host)
+    if address.is_embedded:
         if project is not None:
             raise ConfigurationError("--project is for catalogs on a server; an embedded catalog has no project name.")
         return open_client(host, None, create_missing=True)
     if project is None:
-        raise ConfigurationError(f"{host} is a server; add --project, the name of the schema for your tables.")
+        raise ConfigurationError(
+            f"{address.printable_hostname} is a server; add --project, the name of the schema for your tables."
+        )
     return DerivaML.create(str(host), project)

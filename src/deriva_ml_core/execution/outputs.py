@@ -118,7 +118,7 @@ class Outputs:
                 "DerivaML(%r).restore_execution(%r).upload_execution_outputs()",
                 self._execution,
                 len(staged),
-                self._connection.address.hostname or "",
+                self._connection.address.printable_hostname,
                 self._execution,
             )
 

@@ -118,7 +118,7 @@ class RowSync:
             "DerivaML(%r).restore_execution(%r) writes it to the catalog.",
             self._connection.exit_timeout,
             self._execution,
-            self._connection.address.hostname or "",
+            self._connection.address.printable_hostname,
             self._execution,
         )
 

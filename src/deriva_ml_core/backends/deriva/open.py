@@ -55,13 +55,13 @@ def open_backend(address: Address, home: Path) -> Backend:
         UnknownAddress: There is no such catalog.
         CatalogUnavailable: The server cannot be reached.
     """
+    server = server_from_address(address)
     if not address.catalog_id:
         raise ConfigurationError(
             f"{address.hostname} has several catalogs: pass the number of one, as in "
             f"DerivaML({address.hostname!r}, '1'), or create one with "
             f"DerivaML.create({address.hostname!r}, project_name=...)."
         )
-    server = server_from_address(address)
     number, _, snapshot = address.catalog_id.partition("@")
     catalog = DerivaCatalog(server, quote(number, safe=""))
     adapted = adapt_catalog(catalog)
@@ -101,7 +101,7 @@ def server_from_address(address: Address) -> Server:
     """
     match = HOST_PATTERN.fullmatch(address.hostname or "")
     if match is None:
-        raise UnknownAddress(f"{address.hostname!r} is not a server: use a host name or https://<host>.")
+        raise UnknownAddress(f"{address.printable_hostname!r} is not a server: use a host name or https://<host>.")
     scheme, host = (match["scheme"] or "https").lower(), match["host"].lower()
     if scheme == "http" and host not in LOOPBACK_HOSTS:
         raise UnknownAddress(
