@@ -9,16 +9,32 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from deriva_ml_core.errors import MalformedData
+from deriva_ml_core.definitions import check_rid
+from deriva_ml_core.errors import InvalidRID, MalformedData
 
-__all__ = ["convert_rows", "convert_values", "malformed_value", "parse_row_time"]
+__all__ = ["check_row", "convert_rows", "convert_values", "list_valid_rows", "malformed_value", "parse_row_time"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 MAX_SHOWN_CHARACTERS = 60
 """Characters of a value that an error shows."""
+
+
+def check_row(table: str, row: Row) -> Row:
+    """Return a row unchanged, or raise `MalformedData` if its RID is none."""
+    try:
+        check_rid(row["RID"])
+    except InvalidRID as error:
+        raise malformed_value(table, row["RID"], "RID", row["RID"]) from error
+    return row
+
+
+def list_valid_rows(table: str, rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that have a RID; another one is left out, and a warning names it."""
+    return list(convert_rows(lambda row: check_row(table, row), rows))
 
 
 def parse_row_time(table: str, row: Mapping[str, Any], column: str = "RCT") -> datetime | None:

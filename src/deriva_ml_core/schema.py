@@ -131,7 +131,7 @@ class CatalogModel:
     def table(self, name: str) -> Table:
         """Return a table, or raise `UnknownTable` with the names of the existing tables."""
         if name not in self.tables:
-            raise UnknownTable(f"The catalog has no table {name!r}; it has {_format_names(self.tables)}.")
+            raise UnknownTable(f"The catalog has no table {str(name)!r}; it has {_format_names(self.tables)}.")
         return self.tables[name]
 
     def asset_table(self, name: str) -> Table:
@@ -140,8 +140,8 @@ class CatalogModel:
         if table is None or not table.is_asset:
             existing = (other.name for other in self.tables.values() if other.is_asset)
             raise UnknownTable(
-                f"The catalog has no asset table {name!r}; it has {_format_names(existing)}. "
-                f"Create it with ml.create_asset({name!r})."
+                f"The catalog has no asset table {str(name)!r}; it has {_format_names(existing)}. "
+                f"Create it with ml.create_asset({str(name)!r})."
             )
         return table
 
@@ -151,8 +151,8 @@ class CatalogModel:
         if table is None or not table.is_vocabulary:
             existing = (other.name for other in self.tables.values() if other.is_vocabulary)
             raise UnknownTable(
-                f"The catalog has no vocabulary {name!r}; it has {_format_names(existing)}. "
-                f"Create it with ml.create_vocabulary({name!r})."
+                f"The catalog has no vocabulary {str(name)!r}; it has {_format_names(existing)}. "
+                f"Create it with ml.create_vocabulary({str(name)!r})."
             )
         return table
 

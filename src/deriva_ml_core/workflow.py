@@ -17,6 +17,7 @@ from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
 from deriva_ml_core.errors import CatalogReadOnly, ConfigurationError, PluginError, UnknownRID, UnknownWorkflow
 from deriva_ml_core.models import CheckedRID, FrozenModel, SourceCode
 from deriva_ml_core.plugins import plugin_manager
+from deriva_ml_core.row_values import check_row, convert_rows, convert_values
 from deriva_ml_core.script_detection import running_script
 from deriva_ml_core.user_warnings import warn
 
@@ -191,15 +192,17 @@ _WRITABLE_COLUMNS: Mapping[str, str] = {"description": "Description", "workflow_
 
 
 def _from_row(connection: Connection, row: Mapping[str, Any]) -> CatalogWorkflow:
-    workflow = CatalogWorkflow(
-        name=row["Name"] or "",
-        workflow_type=row["Workflow_Type"],
-        description=row["Description"] or "",
-        url=row["URL"] or "",
-        checksum=row["Checksum"] or "",
-        version=row["Version"],
-        rid=row["RID"],
-    )
+    """Return the workflow of a row; raise `MalformedData` if a value has an unexpected form."""
+    values = {
+        "name": row["Name"] or "",
+        "workflow_type": row["Workflow_Type"] or "",  # newer catalogs have workflows without a type
+        "description": row["Description"] or "",
+        "url": row["URL"] or "",
+        "checksum": row["Checksum"] or "",
+        "version": row["Version"],
+        "rid": check_row(MLTable.workflow, row)["RID"],
+    }
+    workflow = convert_values(MLTable.workflow, row["RID"], lambda: CatalogWorkflow.model_validate(values))
     workflow._connection = connection
     return workflow
 
@@ -319,5 +322,6 @@ def lookup_workflow_by_url(connection: Connection, url_or_checksum: str) -> Cata
 
 
 def find_workflows(connection: Connection) -> list[CatalogWorkflow]:
-    """Return all workflows, the oldest first."""
-    return [_from_row(connection, row) for row in connection.catalog.select(MLTable.workflow, {}, order=("RCT",))]
+    """Return all workflows, the oldest first. A malformed row is left out, and a warning names it."""
+    rows = connection.catalog.select(MLTable.workflow, {}, order=("RCT",))
+    return list(convert_rows(lambda row: _from_row(connection, row), rows))

@@ -13,6 +13,7 @@ import pytest
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import MalformedData
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
 
 NOT_TEXT, NOT_UTF_8, NUL = b"\xff\x00blob", "CAST(x'e9ff' AS TEXT)", "a\0b"
 
@@ -99,6 +100,32 @@ def test_times_in_other_lists(ml: DerivaML, exe: Execution, home: Path, table: s
     )
     assert workflows == ([] if table == "Workflow" else [exe.workflow_rid])
     assert len(ml.list_executions(limit=10, page=1).executions) == 1
+
+
+@pytest.mark.parametrize("table", ["Execution", "Workflow", "Dataset"])
+def test_rid_of_another_shape(
+    ml: DerivaML, config: ExecutionConfiguration, home: Path, caplog: pytest.LogCaptureFixture, table: str
+) -> None:
+    """A row whose RID is none is left out of every list, and a message names it."""
+    exe = ml.create_execution(config)
+    workflow = ml.add_workflow(Workflow(name="other", workflow_type="Training", url="https://example.org/other.py"))
+    datasets = [ml.create_dataset(text).rid for text in ("one", "two")]
+    damaged = {"Execution": ml.create_execution(config).execution_rid, "Workflow": workflow, "Dataset": datasets[0]}
+    write_column(home, table, damaged[table], "RID", "../a")
+    intact = {"Execution": [exe.execution_rid], "Workflow": [exe.workflow_rid], "Dataset": datasets[1:]}
+    with caplog.at_level(logging.WARNING):
+        found = {
+            "Execution": [each.execution_rid for each in ml.find_executions()],
+            "Workflow": [each.rid for each in ml.find_workflows()],
+            "Dataset": [each.rid for each in ml.find_datasets()],
+        }[table]
+        listed = {
+            "Execution": lambda: [each.rid for each in ml.list_executions().executions],
+            "Workflow": lambda: [each.rid for each in ml.list_workflows().workflows],
+            "Dataset": lambda: [each.rid for each in ml.list_datasets().datasets],
+        }[table]()
+    assert found == listed == intact[table]
+    assert caplog.text.count(f"{table} ../a has an unexpected value in RID: '../a'") == 2
 
 
 def test_asset_with_a_foreign_name(ml: DerivaML, config: ExecutionConfiguration, home: Path, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from deriva_ml_core.backends.compatibility import CatalogAdapter
+from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.definitions import Status
-from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.definitions import MLTable, Status
+from deriva_ml_core.errors import ConfigurationError, UnknownTable
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec, Progress
 from deriva_ml_core.workflow import Workflow
@@ -230,6 +231,25 @@ def test_workflows_have_types(ml: DerivaML, config: ExecutionConfiguration) -> N
     assert [row["Workflow_Type"] for row in catalog.select("Workflow", {"RID": rid})] == ["Inference"]
 
 
+def test_workflow_without_type(remote_server: RemoteServer, newer: str) -> None:
+    """A workflow to which another client gave neither type nor name is found, with empty texts."""
+    send(remote_server, newer, "POST", "/entity/deriva-ml:Workflow", [{"URL": "https://example.org/x.py"}])
+    ml = open_client(remote_server, newer)
+    (workflow,) = ml.find_workflows()
+    assert (workflow.name, workflow.workflow_type, workflow.url) == ("", "", "https://example.org/x.py")
+    assert ml.lookup_workflow(str(workflow.rid)).workflow_type == ""
+    (listed,) = ml.list_workflows().workflows
+    assert (listed.name, listed.workflow_type) == ("", "")
+
+
+def test_bag_without_table_of_types(remote_server: RemoteServer, older: str) -> None:
+    """A bag of a dataset can be made in a catalog that has no types of datasets."""
+    send(remote_server, older, "DELETE", "/schema/deriva-ml/table/Dataset_Dataset_Type")
+    dataset = open_client(remote_server, older).create_dataset("empty")
+    assert dataset.dataset_types == ()
+    assert dataset.download_dataset_bag().path.is_dir()
+
+
 @pytest.mark.parametrize("status", [*Status])
 def test_every_status(remote_server: RemoteServer, newer: str, status: Status) -> None:
     """Each status is written as a term of the catalog, and a terminal one is read as terminal."""
@@ -329,6 +349,89 @@ def test_catalog_without_metrics_table(remote_server: RemoteServer, newer: str) 
     assert [execution.execution_rid for execution in execution] == created[::-1]
     ml.restore_execution(early)
     assert [execution.execution_rid for execution in ml.find_executions(sort="loss")] == [*created[::-1], early]
+
+
+REQUIRED_TABLES = {
+    *("Workflow", "Workflow_Type", "Execution", "Asset_Type", "Asset_Role"),
+    *("Execution_Metadata", "Execution_Metadata_Execution", "Execution_Metadata_Asset_Type"),
+}
+
+
+@pytest.fixture
+def minimal(remote_server: RemoteServer, older: str) -> str:
+    """Drop all tables that recording a run does not require, and the link tables of images."""
+    for name in read_tables(remote_server, older):
+        schema, _, table = name.partition(":")
+        if (schema == "deriva-ml" and table not in REQUIRED_TABLES) or table.startswith("Image_"):
+            send(remote_server, older, "DELETE", f"/schema/{schema}/table/{table}")
+    return older
+
+
+@pytest.mark.parametrize("kind", ["older", "minimal"])
+def test_missing_tables_are_empty(
+    remote_server: RemoteServer, request: pytest.FixtureRequest, kind: str, home: Path, tmp_path: Path
+) -> None:
+    """Every question is answered in a catalog that lacks tables: a missing table reads as empty."""
+    ml = open_client(remote_server, request.getfixturevalue(kind))
+    ml.add_term("Workflow_Type", "Training", "To train")
+    workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="7" * 40)
+    runs = []
+    for description in ("first", "second"):
+        with ml.create_execution(ExecutionConfiguration(workflow=workflow, description=description)) as exe:
+            exe.asset_file_path("Model", "m.pt").write_text(description)
+        exe.upload_execution_outputs()
+        runs.append(exe.execution_rid)
+    first, second = runs
+    run = ml.lookup_execution(first)
+    assert (run.list_nested_executions(recurse=True), run.list_parent_executions(), run.list_metrics()) == ([], [], [])
+    assert (run.list_input_datasets(), run.list_output_datasets()) == ([], [])
+    assert "m.pt" in [asset.filename for asset in run.list_assets("Output")]
+    assert ml.describe(first).to_dict()["children"] == []
+    assert "m.pt" in ml.export_prov(first)
+    assert ml.export(first, tmp_path / "crate").is_dir()
+    assert [node.name for node in ml.lineage(first).nodes.values()] == ["first", "m.pt"]
+    assert ml.compare(first, second).left == first
+    assert ml.verify(first).problems == ml.verify().problems == ()
+    assert [each.rid for each in ml.list_executions().executions] == [second, first]
+    assert [each.execution_rid for each in ml.find_executions(status=Status.completed)] == [second, first]
+    assert ml.find_executions(dataset="1-0000") == ml.find_datasets() == []
+    assert ml.list_datasets().datasets == ()
+    assert ml.restore_execution(first).status is Status.completed
+    here = DerivaML()
+    assert here.lookup_execution(ml.push(first, here, make_tables=True).execution).description.startswith("first")
+    snapshot = ml.connection.catalog.at(ml.connection.catalog.snapshot())
+    assert list(snapshot.pages("Execution_Execution")) == snapshot.select("Execution_Execution") == []
+    with pytest.raises(UnknownTable, match=r"no table Execution_Execution.*DerivaML\.create") as raised:
+        exe.add_nested_execution(first)
+    assert "<" not in str(raised.value)
+
+
+def test_unknown_table_in_message(remote_server: RemoteServer, older: str) -> None:
+    """A message names a table as the catalog does, and not as a member of an enum."""
+    with pytest.raises(UnknownTable, match="no table 'Execution_Execution';"):
+        DerivaCatalog(remote_server.connect(), older).select(MLTable.nested_execution)
+    ml = open_client(remote_server, older)
+    with pytest.raises(UnknownTable, match=r"no asset table 'Workflow'.*create_asset\('Workflow'\)"):
+        ml.connection.catalog.model.asset_table(MLTable.workflow)
+    with pytest.raises(UnknownTable, match=r"no vocabulary 'Workflow'.*create_vocabulary\('Workflow'\)"):
+        ml.connection.catalog.model.vocabulary(MLTable.workflow)
+
+
+def test_unknown_term_of_statuses(remote_server: RemoteServer, newer: str) -> None:
+    """A status that only the catalog's vocabulary knows is shown as it is."""
+    send(
+        remote_server,
+        newer,
+        "POST",
+        "/entity/deriva-ml:Execution_Status?defaults=ID,URI",
+        [{"Name": "Archived", "Description": ""}],
+    )
+    send(remote_server, newer, "POST", "/entity/deriva-ml:Execution", [{"Status": "Archived"}])
+    ml = open_client(remote_server, newer)
+    assert [row["Status"] for row in ml.connection.catalog.select("Execution")] == ["Archived"]
+    (run,) = ml.find_executions()
+    assert (run.status, run.status_detail) == (Status.pending, "Unknown status 'Archived'")
+    assert ml.find_executions(status=Status.created) == []
 
 
 @pytest.mark.parametrize("ml", ["newer", drop_optional_tables], indirect=True)

@@ -16,7 +16,7 @@ from deriva_ml_core.execution.query import Ranking, find_executions, resolve_ran
 from deriva_ml_core.execution.recorded import RecordedExecution, load_local_state
 from deriva_ml_core.execution.row_sync import list_metrics
 from deriva_ml_core.models import MetricSummary
-from deriva_ml_core.row_values import convert_rows, parse_row_time
+from deriva_ml_core.row_values import check_row, convert_rows, parse_row_time
 
 __all__ = [
     "DatasetPage",
@@ -64,13 +64,13 @@ class WorkflowSummary:
         """Return the workflow of a row of the table Workflow.
 
         Raises:
-            MalformedData: Its creation time is none.
+            MalformedData: Its RID or its creation time is none.
         """
-        parse_row_time(MLTable.workflow, row)
+        parse_row_time(MLTable.workflow, check_row(MLTable.workflow, row))
         return cls(
             rid=row["RID"],
-            name=row["Name"],
-            workflow_type=row["Workflow_Type"],
+            name=row["Name"] or "",
+            workflow_type=row["Workflow_Type"] or "",
             description=row["Description"] or "",
             url=row["URL"],
             checksum=row["Checksum"],
@@ -367,7 +367,7 @@ def _summarize_datasets(connection: Connection, rows: Sequence[Mapping[str, Any]
 
     def summarize(row: Mapping[str, Any]) -> DatasetSummary:
         version = versions.get(row["Version"] or "", {})
-        parse_row_time(MLTable.dataset, row)
+        parse_row_time(MLTable.dataset, check_row(MLTable.dataset, row))
         parse_row_time(MLTable.dataset_version, version)
         return DatasetSummary(
             rid=row["RID"],

@@ -10,7 +10,17 @@ from deriva_ml_core import default_schema
 from deriva_ml_core.backend import ALL_ROWS, AnyOf, Catalog, Filter, InSubquery, Row, Where, order_rows_by_key
 from deriva_ml_core.default_schema import default_tables
 from deriva_ml_core.definitions import STATUS_TRAITS, MLTable, MLVocab, Status, status_from_row
-from deriva_ml_core.schema import ML_SCHEMA, VOCABULARY_COLUMNS, CatalogModel, Column, ForeignKey, Table
+from deriva_ml_core.errors import UnknownTable
+from deriva_ml_core.schema import (
+    ML_SCHEMA,
+    VOCABULARY_COLUMNS,
+    CatalogModel,
+    Column,
+    ForeignKey,
+    Table,
+    asset_execution_table_name,
+    asset_type_table_name,
+)
 
 __all__ = [
     "WORKFLOW_TYPE_LINK_TABLE",
@@ -124,11 +134,13 @@ class CatalogMapping:
         model: The catalog's tables with standard names.
         table_mappings: The mappings of tables that differ, by name.
         type_link_columns: The columns of `WORKFLOW_TYPE_LINK_TABLE` that refer to workflow and type, if it is used.
+        missing_tables: Standard tables, and link tables of asset tables, that the catalog lacks: they read as empty.
     """
 
     model: CatalogModel
     table_mappings: Mapping[str, TableMapping]
     type_link_columns: tuple[str, str] | None = None
+    missing_tables: frozenset[str] = frozenset()
 
     @classmethod
     def from_model(cls, model: CatalogModel, status_terms: frozenset[str] | None) -> CatalogMapping:
@@ -149,12 +161,22 @@ class CatalogMapping:
             for name, mapping in mappings.items()
         }
         renamed = {name: _rename_foreign_key_targets(table, names) for name, table in tables.items()}
-        return cls(CatalogModel(renamed), mappings, _find_type_link_columns(model))
+        return cls(CatalogModel(renamed), mappings, _find_type_link_columns(model), _find_missing_tables(renamed))
 
     @property
     def is_needed(self) -> bool:
         """Whether the catalog differs from the standard model."""
-        return bool(self.table_mappings) or self.type_link_columns is not None
+        return bool(self.table_mappings or self.missing_tables) or self.type_link_columns is not None
+
+
+def _find_missing_tables(tables: Mapping[str, Table]) -> frozenset[str]:
+    """Return the standard tables of the schema ``deriva-ml`` and the link tables of asset tables that are missing."""
+    standard = {table.name for table in default_tables() if table.schema == ML_SCHEMA}
+    assets = [table.name for table in tables.values() if table.is_asset]
+    links = {
+        name_links(asset) for name_links in (asset_execution_table_name, asset_type_table_name) for asset in assets
+    }
+    return frozenset((standard | links) - tables.keys())
 
 
 def status_vocabulary(model: CatalogModel) -> tuple[str, str] | None:
@@ -183,7 +205,9 @@ def _map_table(table: Table, standard_table: Table | None, status_terms: frozens
         to_catalog["Status"] = {
             status: term for status in Status if (term := _choose_status_term(status, status_terms)) is not None
         }
-        from_catalog["Status"] = {term: status_from_row(term) or Status.created for term in status_terms}
+        from_catalog["Status"] = {
+            term: status for term in status_terms if (status := status_from_row(term)) is not None
+        }
     if not (renamed or missing or to_catalog):
         return None
     columns = {column.name: column for column in standard_table.columns} if standard_table else {}
@@ -268,7 +292,8 @@ def find_missing_columns(model: CatalogModel) -> dict[str, list[Column]]:
 class CatalogAdapter:
     """Catalog with columns, statuses or links that differ from the standard tables.
 
-    Values for missing columns are dropped on writing and empty on reading; the journal contains them.
+    Values for missing columns are dropped on writing and empty on reading; the journal contains them. Missing tables
+    are empty on reading, and cannot be written.
 
     Args:
         catalog: The catalog.
@@ -321,6 +346,8 @@ class CatalogAdapter:
         return self._catalog.reserve(count)
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
+        if not rows and self._is_missing(table):
+            return 0
         mapping = self._table_mapping(table)
         if not self._has_type_links(table) or not any(WORKFLOW_TYPE_COLUMN in row for row in rows):
             return self._catalog.insert(table, [mapping.to_catalog(row) for row in rows], skip_existing=skip_existing)
@@ -365,6 +392,8 @@ class CatalogAdapter:
         return changed
 
     def delete(self, table: str, where: Where) -> int:
+        if self._is_missing(table):
+            return 0
         return self._catalog.delete(
             table, self._table_mapping(table).translate_where(self._resolve_type_filters(table, where))
         )
@@ -378,6 +407,8 @@ class CatalogAdapter:
         descending: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
+        if self._is_missing(table):
+            return []
         mapping = self._table_mapping(table)
         condition = mapping.translate_where(self._resolve_type_filters(table, self._translate_subqueries(where)))
         columns = mapping.translate_order(
@@ -387,11 +418,14 @@ class CatalogAdapter:
         return self._convert_rows(table, rows)
 
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
+        if self._is_missing(table):
+            return iter(())
         condition = self._table_mapping(table).translate_where(self._resolve_type_filters(table, where))
         return (self._convert_rows(table, page) for page in self._catalog.pages(table, condition, size=size))
 
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
-        return self._catalog.locate(rids, tables)
+        existing = [table for table in tables if not self._is_missing(table)]
+        return {} if tables and not existing else self._catalog.locate(rids, existing)
 
     def create_tables(self, tables: Sequence[Table]) -> None:
         self._catalog.create_tables([self._foreign_keys_to_catalog(table) for table in tables])
@@ -405,7 +439,16 @@ class CatalogAdapter:
             return mapping
         if table not in self.model.tables:
             self.refresh()
+        if self._is_missing(table):
+            raise UnknownTable(
+                f"{self.name} has no table {table}. Its owner can add the standard tables, without losing data, by "
+                "DerivaML.create(hostname, project_name, catalog_id=...)."
+            )
         return self.mapping.table_mappings.get(table) or TableMapping(self.model.table(table))
+
+    def _is_missing(self, table: str) -> bool:
+        """Whether a table reads as empty because the catalog lacks it; the model is not read again to find out."""
+        return table in self.mapping.missing_tables
 
     def _foreign_keys_to_catalog(self, table: Table) -> Table:
         """Return a table whose foreign keys use the catalog's column names."""
@@ -420,6 +463,8 @@ class CatalogAdapter:
         """Return a condition with its subqueries translated to the catalog's names and values."""
         if isinstance(where, AnyOf):
             return where
+        if any(isinstance(value, InSubquery) and self._is_missing(value.table) for value in where.values()):
+            return {"RID": ()}
         return {column: self._translate_subquery(value) for column, value in where.items()}
 
     def _translate_subquery(self, value: Any) -> Any:

@@ -105,7 +105,12 @@ class _Payload:
             file.close()
 
     def add_rows(self, name: str, rows: Iterable[Row]) -> None:
-        """Add rows of a table, each once, and collect their references and files."""
+        """Add rows of a table, each once, and collect their references and files.
+
+        A table that the catalog lacks has no rows, and no file.
+        """
+        if name not in self.catalog.model.tables:
+            return
         table = self.catalog.model.table(name)
         new = self._table_file(table).add_rows(rows)
         for key in table.foreign_keys:

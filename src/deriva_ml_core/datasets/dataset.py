@@ -29,7 +29,7 @@ from deriva_ml_core.datasets.versions import (
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
 from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownVersion
 from deriva_ml_core.models import DatasetSpec
-from deriva_ml_core.row_values import convert_rows, convert_values
+from deriva_ml_core.row_values import convert_rows, convert_values, list_valid_rows
 from deriva_ml_core.schema import ForeignKey, association_table, dataset_element_table_name
 
 if TYPE_CHECKING:
@@ -364,9 +364,10 @@ def lookup_dataset(connection: Connection, rid: RID, execution: RID | None = Non
 
 
 def find_datasets(connection: Connection) -> list[Dataset]:
-    """Return all datasets that are not deleted, the oldest first."""
+    """Return all datasets that are not deleted, the oldest first. A malformed row is left out, with a warning."""
     living = AnyOf(({"Deleted": None}, {"Deleted": False}))
-    return _datasets_from_rows(connection, connection.catalog.select(MLTable.dataset, living, order=("RCT", "RID")))
+    rows = connection.catalog.select(MLTable.dataset, living, order=("RCT", "RID"))
+    return _datasets_from_rows(connection, list_valid_rows(MLTable.dataset, rows))
 
 
 def delete_dataset(connection: Connection, rid: RID) -> None:

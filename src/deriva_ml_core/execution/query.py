@@ -13,6 +13,7 @@ from deriva_ml_core.errors import ConfigurationError, UnknownMetric
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.execution.row_sync import has_metrics
 from deriva_ml_core.metric_modes import has_best
+from deriva_ml_core.row_values import list_valid_rows
 
 __all__ = ["Ranking", "find_executions", "resolve_ranking"]
 
@@ -191,7 +192,8 @@ def _take_matching(
     batch_size = limit
     while True:
         rows = query(batch_size)
-        executions = [execution for row in rows if matches(execution := RecordedExecution(connection, row))]
+        valid_rows = list_valid_rows(MLTable.execution, rows)
+        executions = [execution for row in valid_rows if matches(execution := RecordedExecution(connection, row))]
         if batch_size is None or len(rows) < batch_size or len(executions) >= batch_size:
             return executions[:limit]
         batch_size *= 4
