@@ -70,6 +70,8 @@ class JsonText(sa.types.TypeDecorator[Any]):
 class ArrayText(JsonText):
     """Array stored as JSON text. An empty array is null, as at a snapshot of a Deriva server."""
 
+    cache_ok = True
+
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
         return super().process_bind_param(None if value == [] else value, dialect)
 
