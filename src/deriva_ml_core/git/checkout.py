@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deriva_ml_core.errors import NotReproducible
-from deriva_ml_core.git.command import GitResult, run_git
+from deriva_ml_core.git.command import GitResult, disable_filters, run_git
 
 __all__ = ["Checkout", "checkout_commit"]
 
@@ -22,7 +22,6 @@ _NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 _NO_SUBMODULES = ("-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false")
 # the recorded address is a web address; the user's own settings (insteadOf) may replace it by one of another protocol
 _ALLOW_FETCH = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
-_FILTER_SETTING = r"^filter\..*\.(clean|smudge|process|required)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def checkout_commit(
         raise NotReproducible(_explain_not_found(commit, candidates, remote))
     if patch:
         arguments = ("apply", "--binary", "--whitespace=nowarn", "-")
-        applied = run_git(folder, *_NO_HOOKS, *_disable_filters(folder), *arguments, input_bytes=patch)
+        applied = run_git(folder, *_NO_HOOKS, *disable_filters(folder), *arguments, input_bytes=patch)
         if not applied.ok and b"\ndiff --git " in patch:
             raise NotReproducible(f"Cannot apply the uncommitted changes in {folder}: {_error_message(applied)}.")
     return checkout
@@ -110,22 +109,9 @@ def _clone(remote: str, folder: Path, commit: str) -> bool:
         and not run_git(folder, *options, "fetch", "--quiet", "origin", commit, environ=_ALLOW_FETCH).ok
     ):
         return False
-    options = (*options, *_disable_filters(folder))
+    options = (*options, *disable_filters(folder))
     _require_success(run_git(folder, *options, "checkout", "--quiet", "--detach", commit, environ=_ALLOW_FETCH))
     return True
-
-
-def _disable_filters(folder: Path) -> list[str]:
-    """Return the options of git that switch off all filters in its settings, the user's own included.
-
-    The files of a commit choose which of the filters are run on them, and a patch can change that.
-    """
-    settings = run_git(folder, "config", "-z", "--name-only", "--get-regexp", _FILTER_SETTING).records
-    options: list[str] = []
-    for name in dict.fromkeys(setting.rpartition(".")[0] for setting in settings):
-        for setting in ("clean=", "smudge=", "process=", "required=false"):
-            options += ["-c", f"{name}.{setting}"]
-    return options
 
 
 def _list_used_filters(folder: Path) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
-__all__ = ["GitResult", "run_git"]
+__all__ = ["GitResult", "disable_filters", "query_status", "run_git"]
 
 # these point git to another repository than that of the folder; git sets some of them in hooks
 _LOCATION_VARIABLES = (
@@ -45,6 +45,7 @@ _CONFIG_OPTIONS = (
     "-c",
     "color.ui=false",
 )
+_FILTER_SETTING = r"^filter\..*\.(clean|smudge|process|required)$"
 _NOT_FOUND_STATUS = 127
 
 
@@ -122,6 +123,41 @@ def run_git(
     except GitCommandNotFound as error:
         return GitResult(_NOT_FOUND_STATUS, stderr=str(error))
     return GitResult(status, stdout, stderr)
+
+
+def query_status(root: Path, *options: str, excluded: Iterable[str] = ()) -> GitResult:
+    """Run ``git status`` in the format ``porcelain=v2 -z``.
+
+    If it fails because of one file, such as one whose filter is not installed, or because of a damaged submodule, it is
+    repeated without filters and without a look into submodules. The result can then name too many files as changed.
+
+    Args:
+        root: The work tree.
+        options: More options.
+        excluded: Paths in the work tree, with ``/``, to leave out with everything below them.
+    """
+    arguments = ["status", "--porcelain=v2", "-z", "--no-renames", *options]
+    paths = [f":(exclude,top,literal){path}" for path in excluded]
+    environ = {"GIT_LITERAL_PATHSPECS": "0"}  # which would take the excluded paths for file names
+    result = run_git(root, *arguments, "--", *paths, environ=environ)
+    if result.ok:
+        return result
+    arguments = [*disable_filters(root), *arguments, "--ignore-submodules=dirty"]
+    repeated = run_git(root, *arguments, "--", *paths, environ=environ)
+    return repeated if repeated.ok else result
+
+
+def disable_filters(folder: Path) -> list[str]:
+    """Return the options of git that switch off all filters in its settings, the user's own included.
+
+    The files of a commit choose which of the filters are run on them, and a patch can change that.
+    """
+    settings = run_git(folder, "config", "-z", "--name-only", "--get-regexp", _FILTER_SETTING).records
+    options: list[str] = []
+    for name in dict.fromkeys(setting.rpartition(".")[0] for setting in settings):
+        for setting in ("clean=", "smudge=", "process=", "required=false"):
+            options += ["-c", f"{name}.{setting}"]
+    return options
 
 
 def _unset_location_variables() -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from deriva_ml_core.git.checksum import blob_hash, content_hash, is_notebook, strip_notebook
-from deriva_ml_core.git.command import GitResult, run_git
+from deriva_ml_core.git.command import GitResult, query_status, run_git
 from deriva_ml_core.models import SourceCode
 from deriva_ml_core.user_warnings import warn_not_reproducible
 
@@ -324,7 +324,7 @@ class RepositoryState:
 
 def repository_state(root: Path) -> RepositoryState | None:
     """Return the state of a repository, or None if git fails."""
-    result = run_git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--no-renames")
+    result = query_status(root, "--branch", "--untracked-files=normal")
     if not result.ok:
         return None
     notes = dict(record[2:].split(" ", 1) for record in result.records if record.startswith("# branch."))
