@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,4 +100,4 @@ def _check_catalog_exists(host: str) -> None:
 
     folder = embedded_catalog_folder(host)
     if folder is not None and not (folder / CATALOG_FILENAME).exists():
-        raise UnknownAddress(f"{folder} has no catalog; create one with `deriva-ml init --host {host}`.")
+        raise UnknownAddress(f"{folder} has no catalog; create one with `deriva-ml init --host {shlex.quote(host)}`.")

@@ -44,7 +44,7 @@ from deriva_ml_core.models import Asset, MetricSummary, StatusUpdate
 from deriva_ml_core.training.metrics_file import MetricCurve
 
 if TYPE_CHECKING:
-    pass
+    from deriva_ml_core.connection import Connection
 
 __all__ = ["print_description", "sparkline"]
 
@@ -58,16 +58,17 @@ MEDIUM_WIDTH, WIDE_WIDTH = 76, 110
 """Characters of a line from which more columns are shown."""
 
 
-def print_description(description: Description, *, full: bool) -> None:
+def print_description(connection: Connection, description: Description, *, full: bool) -> None:
     """Print a description.
 
     Args:
+        connection: The catalog, which commands in the output name.
         description: The description.
         full: Whether to print every file and status.
     """
     match description:
         case ExecutionDescription():
-            _print_execution(description, full=full)
+            _print_execution(connection, description, full=full)
         case WorkflowDescription():
             _print_workflow(description, full=full)
         case DatasetDescription():
@@ -78,7 +79,7 @@ def print_description(description: Description, *, full: bool) -> None:
             _print_row(description)
 
 
-def _print_execution(execution: ExecutionDescription, *, full: bool) -> None:
+def _print_execution(connection: Connection, execution: ExecutionDescription, *, full: bool) -> None:
     summary = execution.summary
     create_console().print(safe_text("Execution", "dim"), safe_text(summary.rid, "bold"), status_text(summary.status))
     if summary.description:
@@ -87,7 +88,7 @@ def _print_execution(execution: ExecutionDescription, *, full: bool) -> None:
         style = "red" if summary.status is Status.failed else ""
         create_console().print(safe_text(summary.status_detail, style))
     create_console().print()
-    print_fields(_execution_fields(execution))
+    print_fields(_execution_fields(connection, execution))
     _print_inputs(execution, full=full)
     records = [asset for asset in execution.outputs if asset.table == MLAsset.execution_metadata]
     _print_assets("Outputs", [asset for asset in execution.outputs if asset not in records], full=full)
@@ -101,7 +102,7 @@ def _print_execution(execution: ExecutionDescription, *, full: bool) -> None:
     _print_timeline(execution.statuses, full=full)
 
 
-def _execution_fields(execution: ExecutionDescription) -> dict[str, object]:
+def _execution_fields(connection: Connection, execution: ExecutionDescription) -> dict[str, object]:
     environment, summary = execution.environment, execution.summary
     workflow = summary.workflow
     changes = " with uncommitted changes" if environment.repository_changed else ""
@@ -119,7 +120,7 @@ def _execution_fields(execution: ExecutionDescription) -> dict[str, object]:
         "training": "; ".join(map(_format_fit, execution.fits)),
         "folder": execution.working_dir or environment.folder,
         "output datasets": ", ".join(f"{spec.rid} {spec.version}" for spec in execution.output_datasets),
-        "not uploaded": _format_unsent_files(execution.unsent, summary.rid),
+        "not uploaded": _format_unsent_files(connection, execution.unsent, summary.rid),
     }
 
 
@@ -160,8 +161,9 @@ def _format_machine(environment: RunEnvironment) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _format_unsent_files(names: Sequence[str], rid: str) -> str:
-    return f"{format_count(len(names), 'file')}; upload with `deriva-ml upload {rid}`" if names else ""
+def _format_unsent_files(connection: Connection, names: Sequence[str], rid: str) -> str:
+    command = connection.command("upload", rid)
+    return f"{format_count(len(names), 'file')}; upload with `{command}`" if names else ""
 
 
 def _print_inputs(execution: ExecutionDescription, *, full: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,31 @@ class Connection:
     def folder(self) -> Path:
         """Folder for working folders and downloads."""
         return self.backend.folder
+
+    @property
+    def call(self) -> str:
+        """Python call that opens this catalog, for messages. A login that was passed is left out."""
+        arguments = [repr(value) for value in (self._hostname, self.address.catalog_id) if value is not None]
+        if self.address.working_dir is not None:
+            arguments.append(f"working_dir={str(self.address.working_dir)!r}")
+        return f"DerivaML({', '.join(arguments)})"
+
+    def command(self, *words: str) -> str:
+        """Return a command line of ``deriva-ml`` with the options that name this catalog, for messages.
+
+        Args:
+            words: The subcommand and its arguments.
+        """
+        options = {"--host": self._hostname, "--catalog": self.address.catalog_id}
+        named = (part for option, value in options.items() if value is not None for part in (option, value))
+        return shlex.join(["deriva-ml", *words, *named])
+
+    @property
+    def _hostname(self) -> str | None:
+        """The host name, with the absolute path of a folder; None for the default catalog."""
+        if not self.address.hostname:
+            return None
+        return f"file:{self.folder}" if self.address.is_embedded else self.address.printable_hostname
 
     def working_folder(self, rid: str) -> Path:
         """Return the working folder of an execution on this machine.

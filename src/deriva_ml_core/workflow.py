@@ -287,7 +287,7 @@ def _warn_if_different(row: Mapping[str, Any], workflow: Workflow) -> None:
         warn(
             f"This code is already registered as workflow {row['RID']}, {row['Name']!r} ({row['Workflow_Type']}), "
             f"which is used instead of {workflow.name!r} ({workflow.workflow_type}). To change its type, assign "
-            "workflow_type to the result of ml.lookup_workflow()."
+            f"workflow_type to the result of ml.lookup_workflow({row['RID']!r})."
         )
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("deriva", reason="catalogs on a server are reached through deriva-py")
 
 from command_result import CommandResult, run_in_process
+from message_commands import collect_templates, fill_in
 
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.errors import DerivaMLWarning
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer, serving
@@ -100,6 +107,93 @@ def test_parallel_uploads(cli, server: DerivaServer, run, location: tuple[str, .
     (sent,) = cli("upload", "--workers", "3", "--json", *location).json["executions"]
     assert (len(sent["sent"]), sent["error"]) == (4, None)
     assert not met.broken
+
+
+REPLACED = {
+    "DerivaML(...)": "DerivaML()",
+    "DerivaML('file:<folder>')": "DerivaML('file:another')",
+    "DerivaML('server.org', '1')": "DerivaML(hostname, '1')",
+    "DerivaML(..., credential={{'bearer-token': ...}})": "DerivaML(hostname, 1, credential={{'bearer-token': token}})",
+    "DerivaML.create(...)": "DerivaML.create(hostname, project_name)",
+    "DerivaML.create(hostname, project_name, catalog_id=...)": "DerivaML.create(hostname, project_name, catalog_id=1)",
+    "DerivaML.create({address.hostname!r}, project_name=...)": "DerivaML.create(hostname, project_name='demo')",
+    "ml.create_execution(...)": "ml.create_execution(configuration)",
+    "deriva-ml reproduce RID": "deriva-ml reproduce 1-4A2C --help",  # the code of a run, which another test rebuilds
+    "deriva-globus-auth-utils login --host {host}": "deriva-globus-auth-utils login --host {host} --help",
+    "make demo": f"make --dry-run --directory {shlex.quote(str(Path(__file__).parents[2]))} demo",
+    "git add": "git add .",
+    "git commit": "git commit --allow-empty --message x",
+    "git remote add origin <url>": "git remote add origin https://example.org/project.git",
+    "git config --global --add safe.directory <its folder>": "git config --global --add safe.directory /data",
+    "git lfs pull": "git --version",  # an extension that need not be installed
+}
+"""What a reader puts in place of the parts of a command that a message leaves open."""
+
+
+def test_commands_in_messages(
+    server: DerivaServer,
+    ml: DerivaML,
+    run,
+    config: ExecutionConfiguration,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every command and call that a message names works as printed, for a catalog on a server too."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "A")
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@example.org")
+    ended = run("one", ["one.pt"])
+    ended.asset_file_path("Model", "late.pt").write_text("late")
+    unfinished = ml.create_execution(config).execution_rid
+    values = {
+        "DerivaML": DerivaML,
+        "ml": ml,
+        "connection": ml.connection,
+        "source": ml.connection,
+        "self": SimpleNamespace(_connection=ml.connection, _execution=ended.execution_rid),
+        "execution": ended,
+        "configuration": config,
+        "workflow": config.workflow,
+        "row": {"RID": ended.workflow_rid},
+        "rid": unfinished,
+        "host": f"file:{tmp_path / 'a new one'}",
+        "hostname": server.hostname,
+        "project_name": "demo",
+        "token": "test1",
+        "table": "Model",
+        "vocabulary": "Dataset_Type",
+        "workflow_type": "Training",
+        "description": "d",
+        "shlex": shlex,
+        "address": ml.connection.address,
+    }
+    execution = SimpleNamespace(rid=ended.execution_rid)
+    templates = sorted({each.text for each in collect_templates()} - {"DerivaML({', '.join(arguments)})"})
+    assert len(templates) >= 33
+    failures = []
+    for number, template in enumerate(
+        sorted(templates, key=lambda text: text.startswith("git ") and text != "git init")
+    ):
+        names = {**values, "name": f"New_{number}", "execution": execution}
+        text = fill_in(REPLACED.get(template, template), names)
+        try:
+            if re.match(r"deriva-|make |git ", text):
+                answer = subprocess.run(
+                    shlex.split(text), input="y\n", capture_output=True, text=True, timeout=300, check=False
+                )
+                if answer.returncode and answer.stderr:  # the exit code of `deriva-ml status` tells the status
+                    failures.append(f"{template} as {text}: {answer.stderr[-500:]}")
+            else:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DerivaMLWarning)  # where the code of this test is
+                    eval(text, names)
+        except Exception as error:
+            failures.append(f"{template} as {text}: {error!r}")
+    assert not failures, "\n".join(failures)
 
 
 def test_expired_login(cli, server: DerivaServer, location: tuple[str, ...]) -> None:

@@ -77,6 +77,28 @@ def test_outage_at_end_of_run(
     check_recorded(catalog, fake, exe.execution_rid)
 
 
+def test_messages_name_the_catalog(
+    ml: DerivaML,
+    config: ExecutionConfiguration,
+    catalog: DerivaCatalog,
+    fake: DerivaServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The messages at the end of a run name a call and a command with the number of the catalog."""
+    with pytest.raises(ValueError, match="stop"), ml.create_execution(config) as exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+        raise ValueError("stop")
+    call = f"DerivaML('http://localhost:{fake.port}', '{catalog.catalog_id}').restore_execution('{exe.execution_rid}')"
+    assert f"{call}.upload_execution_outputs() or " in caplog.text
+    options = f"--host http://localhost:{fake.port} --catalog {catalog.catalog_id}"
+    assert f" or `deriva-ml upload {exe.execution_rid} {options}`" in caplog.text
+    caplog.clear()
+    with ml.create_execution(config) as exe:
+        fake.faults.add(GONE)
+    assert f"DerivaML('http://localhost:{fake.port}', '{catalog.catalog_id}').restore_execution(" in caplog.text
+    assert exe.execution_rid in caplog.text
+
+
 def test_session_expires_during_creation(
     ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer
 ) -> None:

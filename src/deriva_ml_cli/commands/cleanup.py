@@ -29,6 +29,7 @@ from deriva_ml_core.journal.state import FileStamp, FileState
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.connection import Connection
 
 __all__ = ["KeptFolder", "Removable", "app", "delete_removable", "find_removable"]
 
@@ -160,7 +161,11 @@ def find_removable(
     rows = ml.connection.catalog.select(MLTable.execution, {"RID": [each.rid for each in ended]}) if ended else []
     recorded = {row["RID"] for row in rows}
     for each in ended:
-        reason = _find_reason_to_keep(each) if each.rid in recorded else "its execution is not in this catalog"
+        reason = (
+            _find_reason_to_keep(ml.connection, each)
+            if each.rid in recorded
+            else "its execution is not in this catalog"
+        )
         if reason:
             kept.append(KeptFolder(each.rid, each.folder, reason))
         else:
@@ -218,13 +223,13 @@ def _has_ended_before(execution: LocalExecution, time_limit: datetime) -> bool:
     return max((each for each in times if each is not None), default=datetime.now(UTC)) <= time_limit
 
 
-def _find_reason_to_keep(execution: LocalExecution) -> str:
+def _find_reason_to_keep(connection: Connection, execution: LocalExecution) -> str:
     """Return why a working folder is kept, or an empty text if everything in it is stored elsewhere."""
     state = execution.state
     if state.pending_files() or state.unlinked_keys:
-        return f"files are not uploaded: `deriva-ml upload {execution.rid}`"
+        return f"files are not uploaded: `{connection.command('upload', execution.rid)}`"
     if not state.status.is_terminal:
-        return f"its end is not recorded: `deriva-ml status {execution.rid}`"
+        return f"its end is not recorded: `{connection.command('status', execution.rid)}`"
     if not _is_journal_uploaded(execution):
         return "its journal has not been uploaded"
     unsaved = list(_iter_unsaved_files(execution))

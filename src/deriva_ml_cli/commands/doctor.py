@@ -131,7 +131,7 @@ def _check_plugins() -> Check:
     try:
         plugins = list_plugins()
     except DerivaMLException as error:
-        return Check("plugins", Severity.error, str(error), "see deriva-ml plugins")
+        return Check("plugins", Severity.error, str(error), "see `deriva-ml plugins`")
     installed = [plugin.name for plugin in plugins if plugin.distribution]
     return Check("plugins", Severity.ok, f"{len(plugins)} registered, installed: {', '.join(installed) or 'none'}")
 
@@ -257,7 +257,7 @@ def _check_disk_space(ml: DerivaML) -> Check:
     free, total = free_space(ml.connection.folder)
     message = f"{format_size(free)} of {format_size(total)} are free"
     if free < LOW_DISK_BYTES:
-        return Check("disk", Severity.warning, message, "deriva-ml cleanup")
+        return Check("disk", Severity.warning, message, ml.connection.command("cleanup"))
     return Check("disk", Severity.ok, message)
 
 
@@ -267,5 +267,6 @@ def _check_unsent_files(ml: DerivaML) -> Check:
     rids = [each.rid for each in find_unsent_executions(ml) if not each.is_possibly_running]
     if rids:
         listed = ", ".join(rids[:5]) + (f" and {len(rids) - 5} more" if len(rids) > 5 else "")
-        return Check("unsent files", Severity.warning, f"Files of {listed} are not uploaded.", "deriva-ml upload")
+        message = f"Files of {listed} are not uploaded."
+        return Check("unsent files", Severity.warning, message, ml.connection.command("upload"))
     return Check("unsent files", Severity.ok, "everything is uploaded")

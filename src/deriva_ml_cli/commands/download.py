@@ -60,7 +60,7 @@ def _download(
     if not ml.connection.catalog.model.table(table).is_asset:
         raise WrongTable(
             f"{rid} is a row of {table}, which has no file; use the RID of an asset or a dataset. "
-            f"`deriva-ml show {rid}` lists the assets of an execution."
+            f"`{ml.connection.command('show', rid)}` lists the assets of an execution."
         )
     if version or rows_only:
         raise typer.BadParameter("--version and --rows-only are for datasets, but this is an asset.")

@@ -33,4 +33,4 @@ def app(
     else:
         from deriva_ml_cli.render import print_description
 
-        print_description(description, full=full)
+        print_description(ml.connection, description, full=full)

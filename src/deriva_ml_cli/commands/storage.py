@@ -26,7 +26,7 @@ def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = Non
     if as_json:
         print_json(usage)
     else:
-        _print(usage)
+        _print(usage, ml.connection.command("cleanup"))
 
 
 def _measure_storage(ml: DerivaML) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _measure_storage(ml: DerivaML) -> dict[str, Any]:
     return {"tables": measure_asset_tables(ml), "folders": folders, "free": free, "disk": total}
 
 
-def _print(storage: dict[str, Any]) -> None:
+def _print(storage: dict[str, Any], cleanup_command: str) -> None:
     from deriva_ml_cli.terminal import Column, print_note, print_table, print_title
     from deriva_ml_core._text import format_size
 
@@ -76,4 +76,4 @@ def _print(storage: dict[str, Any]) -> None:
     ]
     print_table(columns, folders, indent=2)
     free, total = format_size(storage["free"]), format_size(storage["disk"])
-    print_note(f"  {free} of {total} are free; `deriva-ml cleanup` frees space.")
+    print_note(f"  {free} of {total} are free; `{cleanup_command}` frees space.")

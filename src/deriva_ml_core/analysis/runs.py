@@ -424,6 +424,7 @@ def lookup_table(connection: Connection, rid: str) -> str:
     tables = connection.catalog.locate([bare_rid])
     if bare_rid not in tables:
         raise UnknownRID(
-            f"{bare_rid} names no row of {connection.catalog.name}; `deriva-ml list` shows the RIDs of executions."
+            f"{bare_rid} names no row of {connection.catalog.name}; `{connection.command('list')}` shows the RIDs of "
+            "executions."
         )
     return tables[bare_rid]

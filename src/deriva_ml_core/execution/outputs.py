@@ -113,13 +113,14 @@ class Outputs:
     def warn_not_uploaded(self) -> None:
         """Log how to upload the files that a failed run left staged."""
         if staged := self._staging.list_staged():
+            call = f"{self._connection.call}.restore_execution({self._execution!r}).upload_execution_outputs()"
+            command = f" or `{self._connection.command('upload', self._execution)}`"
             log.warning(
-                "Execution %s ended with %d staged files that are not uploaded. To upload them: "
-                "DerivaML(%r).restore_execution(%r).upload_execution_outputs()",
+                "Execution %s ended with %d staged files that are not uploaded. To upload them: %s%s",
                 self._execution,
                 len(staged),
-                self._connection.address.printable_hostname,
-                self._execution,
+                call,
+                "" if self._connection.address.working_dir else command,  # the command has no option for that folder
             )
 
     def raise_for_unsent(self, report: UploadReport, *, require_all: bool) -> None:

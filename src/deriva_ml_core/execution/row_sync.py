@@ -115,11 +115,10 @@ class RowSync:
         """Log that the run ended before the row was written."""
         log.warning(
             "After %g seconds the catalog does not have the final state of execution %s. The journal has it; "
-            "DerivaML(%r).restore_execution(%r) writes it to the catalog.",
+            "%s writes it to the catalog.",
             self._connection.exit_timeout,
             self._execution,
-            self._connection.address.printable_hostname,
-            self._execution,
+            f"{self._connection.call}.restore_execution({self._execution!r})",
         )
 
     def _sync(self) -> None:

@@ -56,7 +56,7 @@ def push(
     """Copy an execution to another catalog; see ``DerivaML.push``."""
     rows = _select_executions(source, rid, children=children, lineage=lineage)
     executions = {row["RID"]: RecordedExecution(source, row) for row in rows.values()}
-    _check_not_running(executions)
+    _check_not_running(source, executions)
     unsent = tuple(_find_unsent_files(source, executions))
     plan = build_push_plan(source, rows.values())
     _check_not_original(source, target, plan)
@@ -110,7 +110,7 @@ def _select_executions(source: Connection, rid: RID, *, children: bool, lineage:
     waiting = list(selected)
     while waiting:
         found: set[RID] = set()
-        if children and MLTable.nested_execution in source.catalog.model.tables:
+        if children:
             links = source.catalog.select(MLTable.nested_execution, {"Execution": waiting})
             found |= {link["Nested_Execution"] for link in links}
         if lineage:
@@ -161,13 +161,15 @@ def _check_not_original(source: Connection, target: Connection, plan: PushPlan) 
             )
 
 
-def _check_not_running(executions: ExecutionsByRID) -> None:
+def _check_not_running(source: Connection, executions: ExecutionsByRID) -> None:
     unfinished = {rid: run.status for rid, run in executions.items() if not run.status.is_terminal}
     if unfinished:
         statuses = ", ".join(f"{rid} is {status}" for rid, status in unfinished.items())
+        rid = next(iter(unfinished))
         raise ExecutionRunning(
-            f"Only finished executions can be pushed, but {statuses}. Push again after it ends: `deriva-ml status` "
-            "shows its state, and `deriva-ml abort` ends an abandoned run."
+            f"Only finished executions can be pushed, but {statuses}. Push again after it ends: "
+            f"`{source.command('status', rid)}` shows its state, and `{source.command('abort', rid)}` ends an "
+            "abandoned run."
         )
 
 
@@ -179,11 +181,11 @@ def _find_unsent_files(source: Connection, executions: ExecutionsByRID) -> Itera
         if filenames:
             log.warning(
                 "Execution %s has %d files that are not uploaded and therefore not copied: %s. "
-                "Run `deriva-ml upload %s`, then push again.",
+                "Run %s, then push again.",
                 rid,
                 len(filenames),
                 ", ".join(filenames[:5]),
-                rid,
+                f"`{source.command('upload', rid)}`",
             )
         yield from filenames
 

@@ -46,7 +46,7 @@ def ensure_schema(context: PushContext, plan: PushPlan, *, make_tables: bool) ->
     if missing and not make_tables:
         raise UnknownTable(
             f"{target.name} has no table {', '.join(missing)}, which the copy requires. Create missing tables as in "
-            f"{source.name} with make_tables=True (deriva-ml push --make-tables), or create them yourself."
+            f"{source.name} with make_tables=True (--make-tables on the command line), or create them yourself."
         )
     if missing:
         target.create_tables([_with_target_schema(source.model.table(name)) for name in missing])
