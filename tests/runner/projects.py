@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deriva_ml import DerivaML
 from deriva_ml_core.execution import RecordedExecution
@@ -131,6 +132,12 @@ class Project:
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
+
+    def run_cli(self, *arguments: str) -> Any:
+        """Run ``deriva-ml`` with the project's catalog, and return the JSON that it prints."""
+        command = [sys.executable, "-m", "deriva_ml_cli", *arguments]
+        done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT)
+        return json.loads(done.stdout)
 
     def git(self, *arguments: str) -> str:
         """Run git in the project's folder and return its output."""

@@ -69,9 +69,21 @@ def test_records_of_sweep_and_job(project: Project) -> None:
     assert configuration["config_choices"]["model_config"] == "default_model"
     assert configuration["model_config"]["rate"] == 1
     assert "rate: 1.0\n" in read_record(job, "config.yaml")
-    jobs = json.loads(next((sweep.working_dir / "jobs").glob("000001.json")).read_text())
-    assert (jobs["execution"], jobs["status"], jobs["returned"]) == (job.execution_rid, "Completed", 2)
-    assert "jobs.json" in {asset.filename for asset in sweep.list_assets("Output")}
+    (asset,) = [asset for asset in sweep.list_assets("Output") if asset.filename == "jobs.json"]
+    path = project.run_cli("download", asset.rid, "--into", str(project.root.parent), "--json")["path"]
+    reports = json.loads(Path(path).read_text())
+    assert [report["number"] for report in reports] == [0, 1]
+    report = reports[1]
+    assert (report["execution"], report["status"], report["returned"]) == (job.execution_rid, "Completed", 2)
+
+
+def test_working_folder_of_an_uploaded_sweep_can_be_deleted(project: Project) -> None:
+    """``deriva-ml cleanup`` deletes the working folders of a sweep and its jobs, also of a failed job."""
+    assert project.run("-m", "model_config.action=learn,fail").code == 1
+    rids = sorted(execution.execution_rid for execution in project.executions())
+    found = project.run_cli("cleanup", "--dry-run", "--json")
+    assert [each["name"] for each in found["may_go"] if each["kind"] == "working folder"] == rids
+    assert len(rids) == 3
 
 
 def test_sweep_over_secrets_next_to_a_queue_module(project: Project) -> None:

@@ -114,9 +114,9 @@ def _run_jobs(arguments: Namespace, parser: ArgumentParser, task: ModelTask, fol
                 code = _call_hydra(arguments, parser, replace(task, sweep=sweep.info))
             finally:  # reports the outcome after Ctrl-C too
                 sys.stdout.write(f"Sweep {sweep.info.parent}: {sweep.outcome}\n")
+            return code or (EXIT_OK if sweep.is_complete else EXIT_FAILED)
     except CompactHydraException as error:
         return _report_error(_format_error(error), _exit_code(error))
-    return code or (EXIT_OK if sweep.is_complete else EXIT_FAILED)
 
 
 def _call_hydra(arguments: Namespace, parser: ArgumentParser, task: ModelTask) -> int:

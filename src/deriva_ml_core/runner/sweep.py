@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -175,7 +176,7 @@ def record_sweep(plan: Plan) -> Iterator[Sweep]:
     """Create the execution of a sweep, and update its status while the jobs run.
 
     The execution has the workflow of the first job and no inputs. It ends as Completed if all jobs completed, as
-    Aborted after Ctrl-C or SIGTERM, and otherwise as Failed.
+    Aborted after Ctrl-C or SIGTERM, and otherwise as Failed. After the ``with``, the sweep has no reports.
 
     Args:
         plan: The plan of the sweep.
@@ -251,14 +252,18 @@ def _poll_reports(parent: Execution, sweep: Sweep) -> Iterator[None]:
 
 
 def _upload_reports(parent: Execution, folder: Path) -> None:
-    """Upload the reports of all jobs with the sweep's execution."""
-    reports: list[JsonValue] = [report.model_dump(mode="json") for report in read_reports(folder)]
+    """Upload the reports of all jobs with the sweep's execution, and delete the reports if all jobs have ended."""
+    reports = read_reports(folder)
+    values: list[JsonValue] = [report.model_dump(mode="json") for report in reports]
     try:
         file = parent.asset_file_path(MLAsset.execution_metadata, JOBS_FILE)
-        file.write_text(json.dumps(redact(reports), indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(redact(values), indent=2) + "\n", encoding="utf-8")
         parent.upload_execution_outputs()
     except (DerivaMLException, OSError):
         log.warning("%s of sweep %s was not uploaded.", JOBS_FILE, parent.execution_rid, exc_info=True)
+        return
+    if all(report.status.is_terminal for report in reports):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _format_description(text: str, plan: Plan) -> str:
