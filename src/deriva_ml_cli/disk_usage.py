@@ -160,5 +160,5 @@ def find_unsent_executions(ml: DerivaML) -> list[LocalExecution]:
         each
         for each in iter_local_executions(ml)
         if each.state.is_created
-        and (each.state.unlinked_keys or any(file.asset.path.exists() for file in each.state.pending_files()))
+        and (each.state.unlinked_keys or any(file.is_written for file in each.state.pending_files()))
     ]

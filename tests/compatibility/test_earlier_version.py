@@ -24,6 +24,7 @@ from deriva_ml import AssetSpec, DatasetSpec, DerivaML, DerivaMLConfig, Executio
 from deriva_ml.dataset import DatasetBag
 from deriva_ml_core import Column, ForeignKey, Table, VersionPart, errors
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException
+from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.models import (
     Address,
     Asset,
@@ -353,6 +354,41 @@ def test_staged_files_are_uploaded(ml: DerivaML) -> None:
     assert models[3].asset_types == ("Model_File", "Best_Checkpoint")
     (leaf,) = [asset for asset in execution.list_assets("Output") if asset.table == "Leaf"]
     assert dict(leaf.metadata) == {"Description": "Measured", "Width": 0.125, "Plot": "West"}
+
+
+def test_staged_files_of_a_moved_catalog_are_uploaded(recorded: Path) -> None:
+    """Absolute paths of an earlier version are taken to be in the folder that the journal is in now."""
+    changed = recorded / "home/local/executions" / STAGED / "outputs/Model/changed.bin"
+    (recorded / "home/local").rename(recorded / "moved")
+    ml = DerivaML(f"file:{recorded / 'moved'}")
+    execution = ml.restore_execution(STAGED)
+    sent = execution.upload_execution_outputs()
+    assert {table: [asset.filename for asset in assets] for table, assets in sent.items()} == {
+        "Model": ["new.bin", "sealed.bin", "changed.bin"],
+        "Execution_Asset": ["deep/er/file.txt", "notes.txt", "renamed.csv"],
+        "Leaf": ["measured.txt"],
+    }
+    assert outputs(ml, STAGED, "Execution_Asset")["notes.txt"] == b"a file of the user's own, linked to\n"
+    assert not changed.exists()
+
+
+def test_links_of_a_moved_catalog_lead_to_its_own_files(recorded: Path) -> None:
+    """A link that an earlier version made to a file of the working folder leads to the file's new place."""
+    former = recorded / "home/local/executions" / STAGED
+    (former / "curve.txt").write_text("a file of the working folder")
+    link = former / "outputs/Execution_Asset/curve.txt"
+    link.symlink_to(former / "curve.txt")
+    asset = {"key": "1:Execution_Asset/curve.txt", "table": "Execution_Asset", "filename": "curve.txt"}
+    asset |= {"path": str(link), "original": str(former / "curve.txt"), "asset_types": ["Execution_Asset"]}
+    event = {"event": "staged", "time": "2026-11-01T10:00:00Z", "asset": asset}
+    with (former / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(event) + "\n")
+    (recorded / "home/local").rename(recorded / "moved")
+    ml = DerivaML(f"file:{recorded / 'moved'}")
+    journal = recorded / "moved/executions" / STAGED / "journal.jsonl"
+    assert load_state(journal).files["1:Execution_Asset/curve.txt"].is_written
+    ml.restore_execution(STAGED).upload_execution_outputs()
+    assert outputs(ml, STAGED, "Execution_Asset")["curve.txt"] == b"a file of the working folder"
 
 
 def test_no_file_is_uploaded_twice(ml: DerivaML) -> None:

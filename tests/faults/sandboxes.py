@@ -85,7 +85,6 @@ class EmbeddedSandbox:
         return Path(shutil.copytree(self.copy, saved, symlinks=True))
 
     def restore(self, saved: Path) -> None:
-        # staged paths in the journal are absolute, so the copy stays at the same path
         shutil.rmtree(self.copy, ignore_errors=True)
         shutil.copytree(saved, self.copy, symlinks=True)
 

@@ -193,7 +193,8 @@ class StagingArea:
         self, path: str | os.PathLike[str], candidates: Iterable[FileState], *, include_forgotten: bool = False
     ) -> list[FileState]:
         """Return the newest registered file at a path, or the files in the folder at that path."""
-        target = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link to the original
+        # resolve() would follow the link to the original
+        target = self._respell(Path(os.path.abspath(path)))  # noqa: PTH100
         files = {  # the newest of each name
             base_key(file.asset.key): file
             for file in tuple(candidates)  # other threads may add files meanwhile
@@ -245,6 +246,8 @@ class StagingArea:
         if "/" not in name:
             return None
         path = Path(os.path.abspath(name))  # noqa: PTH100 - the link itself is meant, not what it points to
+        if os.path.lexists(path):
+            path = self._respell(path)
         if path.is_relative_to(self._folder / table):
             return None
         if path.is_dir():
@@ -263,6 +266,8 @@ class StagingArea:
         if "/" not in name:
             return name
         path, own = Path(name), self._folder / table
+        if path.is_absolute():
+            path = self._respell(path)
         return path.relative_to(own).as_posix() if path.is_relative_to(own) else name
 
     @staticmethod
@@ -295,7 +300,37 @@ class StagingArea:
                 f"{asset.path} exists and cannot become a link to {asset.original}. Pass another name as rename_file=."
             )
         else:
-            asset.path.symlink_to(asset.original)
+            asset.path.symlink_to(self._link_target(asset))
+
+    def repair_links(self) -> None:
+        """Let links to files of the working folder lead to their present place.
+
+        Earlier versions made absolute links, which lead to the former place after the working folder was moved.
+        """
+        for file in list(self._journal.state.files.values()):
+            path = file.asset.path
+            if file.asset.record or not path.is_symlink():
+                continue
+            target = self._link_target(file.asset)
+            if not target.is_absolute() and path.readlink() != target:
+                path.unlink()
+                path.symlink_to(target)
+
+    def _link_target(self, asset: StagedAsset) -> Path:
+        """Return where the link to an original leads: a relative path if the original is in the working folder."""
+        assert asset.original is not None
+        if not asset.original.is_relative_to(self._folder.parent):
+            return asset.original
+        return Path(os.path.relpath(asset.original, asset.path.parent))
+
+    def _respell(self, path: Path) -> Path:
+        """Return a path in the working folder as it is spelled here, also if it goes through a link to the folder."""
+        own = self._folder.parent
+        if path.is_relative_to(own):
+            return path
+        folder = Path(os.path.realpath(path.parent))
+        resolved = Path(os.path.realpath(own))
+        return own / folder.relative_to(resolved) / path.name if folder.is_relative_to(resolved) else path
 
     def _clear_path(self, asset: StagedAsset) -> None:
         """Delete an empty folder or a link at a file's path; a written file stays."""

@@ -66,6 +66,7 @@ def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
         if journal.state.metrics:
             row_sync.write_metrics()
     execution = Execution(connection, row, folder, restored=True, resumed=resumed)
+    execution._runtime.staging.repair_links()
     if final_update is not None:
         execution._notify_status(final_update)
     return execution

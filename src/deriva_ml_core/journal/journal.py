@@ -26,16 +26,20 @@ FIRST_RETRY_DELAY = 0.05
 def load_state(path: Path) -> ExecutionState:
     """Load the state from a journal; read access is enough.
 
+    Args:
+        path: The file in the working folder. Paths in that folder are stored relative to it, so the folder can be
+            moved.
+
     Raises:
         OSError: The file cannot be read.
     """
-    return _apply_lines(complete_lines(path.read_bytes()), ExecutionState())
+    return _apply_lines(complete_lines(path.read_bytes()), path.parent, ExecutionState())
 
 
-def _apply_lines(lines: list[bytes], state: ExecutionState) -> ExecutionState:
+def _apply_lines(lines: list[bytes], folder: Path, state: ExecutionState) -> ExecutionState:
     for line in lines:
         if (event := parse_event(line)) is not None:
-            event.apply(state)
+            event.from_stored(folder, state).apply(state)
     return state
 
 
@@ -58,7 +62,7 @@ class Journal:
     def state(self) -> ExecutionState:
         """State of all events written so far by this and other processes."""
         with self._lock:
-            return _apply_lines(self._read_new_lines(), self._state)
+            return _apply_lines(self._read_new_lines(), self.path.parent, self._state)
 
     def append(self, *events: Event) -> None:
         """Write events by one ``write(2)``; a crash of the machine can only leave a torn last line.
@@ -66,7 +70,8 @@ class Journal:
         Raises:
             OSError: The disk is full, or the folder does not exist.
         """
-        text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in events).encode()
+        stored = [event.to_stored(self.path.parent) for event in events]
+        text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in stored).encode()
         with self._lock:
             descriptor = self._open()
             written = append_lines(descriptor, text, known_size=self._read_bytes)

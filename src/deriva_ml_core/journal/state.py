@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,6 +77,13 @@ class FileState:
     """Stamp of the file when it was marked as immutable."""
     added_types: tuple[str, ...] = ()
     """Types added after its registration."""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the file exists. A link may still lead to the former place of a moved original."""
+        asset = self.asset
+        is_moved = asset.original is not None and asset.path.is_symlink() and asset.original.exists()
+        return is_moved or asset.path.exists()
 
     @property
     def is_own_record(self) -> bool:
@@ -192,9 +200,25 @@ class Event(BaseModel):
     def apply(self, state: ExecutionState) -> None:
         """Apply this event to the state."""
 
+    def to_stored(self, folder: Path) -> Event:  # noqa: ARG002
+        """Return the event as the journal in a working folder stores it: with relative paths of files in the folder."""
+        return self
+
+    def from_stored(self, folder: Path, state: ExecutionState) -> Event:  # noqa: ARG002
+        """Return a stored event with absolute paths.
+
+        Args:
+            folder: The working folder. It may have been moved since the event was written.
+            state: The state before the event.
+        """
+        return self
+
 
 class CreationStarted(Event):
-    """The intent to create the execution, with the values of its row."""
+    """The intent to create the execution, with the values of its row.
+
+    The folder is where the execution was created. It only tells people where its files were.
+    """
 
     event: Literal["creating"] = "creating"
     rid: RID
@@ -349,6 +373,35 @@ class Staged(Event):
             state.files[asset.key] = FileState(asset)
             state.latest_keys[asset.table, asset.filename, asset.record] = asset.key
             state.pending_keys[asset.key] = None
+
+    def to_stored(self, folder: Path) -> Staged:
+        return self._map_paths(lambda path: _remove_prefix(path, f"{folder}/"))
+
+    def from_stored(self, folder: Path, state: ExecutionState) -> Staged:
+        # earlier versions stored absolute paths
+        former = self._find_former_folder(state) if self.asset.path.is_absolute() else ""
+        if former == str(folder):
+            return self
+        return self._map_paths(lambda path: folder / (_remove_prefix(path, f"{former}/") if former else path))
+
+    def _map_paths(self, change: Callable[[Path], Path]) -> Staged:
+        asset = self.asset
+        original = None if asset.original is None else change(asset.original)
+        paths = {"path": change(asset.path), "original": original}
+        return self.model_copy(update={"asset": asset.model_copy(update=paths)})
+
+    def _find_former_folder(self, state: ExecutionState) -> str:
+        """Return the working folder in which the absolute path of an event was; empty if it cannot be told."""
+        asset, path = self.asset, str(self.asset.path)
+        end = f"/outputs/{asset.table}/{asset.filename}"
+        if not asset.record and path.endswith(end):
+            return path.removesuffix(end)
+        return state.creation.folder if state.creation else ""
+
+
+def _remove_prefix(path: Path, prefix: str) -> Path:
+    text = str(path)
+    return Path(text.removeprefix(prefix)) if text.startswith(prefix) else path
 
 
 class MarkedImmutable(Event):
