@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,28 @@ def test_failed_upload(cli, ml: DerivaML, config: ExecutionConfiguration) -> Non
     bad, good = result.json["executions"]
     assert "a.pt" in bad["error"]
     assert [file["filename"] for file in good["sent"]] == ["b.pt"]
+
+
+def test_upload_goes_on_after_an_unknown_working_folder(
+    cli, ml: DerivaML, config: ExecutionConfiguration, home: Path, tmp_path: Path
+) -> None:
+    """A working folder whose row a restored catalog lacks is named, and the files of all others are uploaded."""
+    with ml.create_execution(config) as known:
+        known.asset_file_path("Model", "known.pt").write_text("known")
+    ml.close()
+    shutil.copyfile(home / "local/catalog.sqlite", tmp_path / "backup.sqlite")
+    with ml.create_execution(config) as lost:
+        lost.asset_file_path("Model", "lost.pt").write_text("lost")
+    ml.close()
+    lost.working_dir.rename(lost.working_dir.with_name("0-LOST"))  # sorted first
+    shutil.copyfile(tmp_path / "backup.sqlite", home / "local/catalog.sqlite")
+    result = cli("upload", "--json")
+    assert result.code == 1
+    unknown, uploaded = result.json["executions"]
+    assert unknown["rid"] == "0-LOST"
+    assert "No row of" in unknown["error"]
+    assert f"{home}/local/executions/0-LOST" in unknown["error"]
+    assert (uploaded["rid"], [file["filename"] for file in uploaded["sent"]]) == (known.execution_rid, ["known.pt"])
 
 
 def test_unknown_execution(cli, ml: DerivaML) -> None:

@@ -66,9 +66,16 @@ def _upload_executions(ml: DerivaML, rid: str | None, workers: int | None, *, qu
 
 
 def _upload_execution(ml: DerivaML, rid: str, workers: int | None, *, quiet: bool) -> dict[str, Any]:
-    from deriva_ml_core.errors import DerivaMLException
+    from deriva_ml_core.errors import DerivaMLException, UnknownRID
 
-    execution = ml.restore_execution(rid)
+    try:
+        execution = ml.restore_execution(rid)
+    except UnknownRID as error:
+        folder = ml.connection.working_folder(rid)
+        remedy = f"If a restored backup lacks it, restore a newer one, or move {folder} away."
+        return _build_result(rid, error=f"{error} {remedy}")
+    except DerivaMLException as error:
+        return _build_result(rid, error=str(error))
     message, uploaded = "", {}
     try:
         progress_callback = (lambda _: None) if quiet else None

@@ -74,18 +74,32 @@ def create_execution(
 
 def _insert_row(connection: Connection, description: str, workflow_rid: RID) -> tuple[dict[str, Any], Journal]:
     """Insert the row, after the journal has recorded the intent."""
-    (rid,) = connection.catalog.reserve(1)
-    folder = connection.working_folder(rid)
+    rid, folder = _create_working_folder(connection)
     journal = Journal(folder / JOURNAL_FILENAME)
     intent = CreationStarted(rid=rid, description=description, workflow_rid=workflow_rid, folder=str(folder))
-    with translate_os_errors(f"Cannot create the working folder {folder}", folder.parent):
-        create_folder(folder.parent, connection.folder)
-        folder.mkdir()
-        adopt_permissions(folder)
+    with translate_os_errors(f"Cannot create the journal in {folder}", folder):
         journal.append(intent, ProcessAttached(lease=ProcessIdentity.current()))
     values = {"Workflow": workflow_rid, "Description": description, "Status": Status.created, "Status_Detail": ""}
     (row,) = connection.catalog.insert_missing(MLTable.execution, [{"RID": rid, **values}], "RID")
     return row, journal
+
+
+def _create_working_folder(connection: Connection) -> tuple[RID, Path]:
+    """Reserve a RID that no execution on this machine had, and create its working folder.
+
+    A catalog that was restored from a backup may allocate the RID of an execution that it has lost.
+    """
+    while True:
+        (rid,) = connection.catalog.reserve(1)
+        folder = connection.working_folder(rid)
+        with translate_os_errors(f"Cannot create the working folder {folder}", folder.parent):
+            create_folder(folder.parent, connection.folder)
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            adopt_permissions(folder)
+            return rid, folder
 
 
 def _select_workflow(

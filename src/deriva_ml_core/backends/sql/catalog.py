@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -116,7 +117,7 @@ class EmbeddedCatalog(_ReadableCatalog):
         return CatalogSnapshot(self._file, snapshot)
 
     def reserve(self, count: int) -> list[str]:
-        with self._file.database.write_transaction() as connection:
+        with self._numbering_transaction() as connection:
             return identifiers.allocate_rids(connection, count)
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
@@ -125,7 +126,7 @@ class EmbeddedCatalog(_ReadableCatalog):
         for start in range(0, len(rows), BATCH_SIZE):
             batch = rows[start : start + BATCH_SIZE]
             try:
-                with self._file.database.write_transaction() as connection:
+                with self._numbering_transaction() as connection:
                     new = mutations.insert(
                         connection, mapped, self._file.mapped_tables(), batch, skip_existing=skip_existing
                     )
@@ -142,7 +143,7 @@ class EmbeddedCatalog(_ReadableCatalog):
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
         mapped = self._file.mapped_table(table)
         try:
-            with self._file.database.write_transaction() as connection:
+            with self._numbering_transaction() as connection:
                 oldest = queries.select(
                     connection, mapped, queries.current_branches(mapped), where, order=("RCT", "RID"), limit=1
                 )
@@ -183,6 +184,17 @@ class EmbeddedCatalog(_ReadableCatalog):
         with self._file.database.write_transaction() as connection:
             model = add_tables(connection, tables)
         self._file.set_model(model)
+
+    @contextmanager
+    def _numbering_transaction(self) -> Iterator[sa.Connection]:
+        """Open a write transaction that may allocate RIDs: none that was allocated before a restore of the file."""
+        with self._file.database.write_transaction() as connection:
+            before = identifiers.read_next_rid_number(connection)
+            self._file.watermark.advance_counter(connection)
+            yield connection
+            after = identifiers.read_next_rid_number(connection)
+        if after != before:
+            self._file.watermark.record(after)
 
     def _explain_integrity_error(
         self,

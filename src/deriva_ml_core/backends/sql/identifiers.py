@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from deriva_ml_core._files.permissions import adopt_permissions
 from deriva_ml_core.errors import InvalidRID
 
 __all__ = [
     "CLOCK_DDL",
     "FIRST_RID",
+    "WATERMARK_FILE_NAME",
+    "RidWatermark",
     "advance_clock",
     "allocate_rids",
     "current_tick",
@@ -21,6 +28,7 @@ __all__ = [
     "filter_unallocated_rids",
     "mark_rids_used",
     "read_last_tick",
+    "read_next_rid_number",
     "rid_number",
     "snapshot_to_tick",
     "tick_to_iso",
@@ -34,8 +42,13 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 FIRST_RID = 32**4
 """The first allocated number, ``1-0000``. ``0000`` is reserved for dry runs."""
 
+WATERMARK_FILE_NAME = "catalog.rids"
+"""Name of the file with the highest allocated RID, in the catalog's folder."""
+
 _DIGIT_PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
 _CROCKFORD_TO_BASE32HEX = str.maketrans(ALPHABET, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+log = logging.getLogger(__name__)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -137,7 +150,7 @@ def advance_clock(connection: sa.Connection) -> str:
 def allocate_rids(connection: sa.Connection, count: int) -> list[str]:
     """Allocate new RIDs, in ascending order."""
     rids: list[str] = []
-    start = _read_next_rid_number(connection)
+    start = read_next_rid_number(connection)
     while len(rids) < count:
         end = start + count - len(rids)
         used = {encode(number) for number in _read_used_rid_numbers(connection, start, end - 1)}
@@ -149,7 +162,7 @@ def allocate_rids(connection: sa.Connection, count: int) -> list[str]:
 
 def filter_unallocated_rids(connection: sa.Connection, rids: Iterable[str]) -> list[str]:
     """Return those of a caller's RIDs that the counter has not allocated."""
-    next_number = _read_next_rid_number(connection)
+    next_number = read_next_rid_number(connection)
     return [rid for rid in rids if (number := rid_number(rid)) is None or number >= next_number]
 
 
@@ -160,10 +173,93 @@ def mark_rids_used(connection: sa.Connection, rids: Iterable[str]) -> None:
         connection.exec_driver_sql("INSERT INTO _given VALUES (?) ON CONFLICT DO NOTHING", numbers)
 
 
-def _read_next_rid_number(connection: sa.Connection) -> int:
+def read_next_rid_number(connection: sa.Connection) -> int:
+    """Return the first number that the counter has not allocated."""
     return int(connection.exec_driver_sql("SELECT rid FROM _clock").scalar_one())
 
 
 def _read_used_rid_numbers(connection: sa.Connection, first: int, last: int) -> set[int]:
     numbers = connection.exec_driver_sql("SELECT number FROM _given WHERE number BETWEEN ? AND ?", (first, last))
     return set(numbers.scalars())
+
+
+class _Watermark(NamedTuple):
+    next_number: int
+    is_copy: bool
+    """Whether the file was copied: its inode is not the one that it had when it was written."""
+
+
+class RidWatermark:
+    """The highest allocated RID, in a file next to the catalog's.
+
+    After an older catalog file was restored from a backup, its counter is behind. The RIDs of the rows that the restore
+    removed may be cited elsewhere, so they must not be allocated again. The counter then continues in another group of
+    four digits. It does so too if this file was copied: the whole folder may be a restored backup.
+
+    Args:
+        folder: The catalog's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / WATERMARK_FILE_NAME
+        self._executions = folder / "executions"
+        self._has_warned = False
+
+    def advance_counter(self, connection: sa.Connection) -> None:
+        """Move the counter behind all RIDs that may have been allocated, if the catalog's file is older than they are.
+
+        Args:
+            connection: Connection with an open write transaction.
+        """
+        number, highest = read_next_rid_number(connection), 0
+        stored = self._read()
+        if stored is None:  # a catalog of an earlier version, or a restored one
+            highest = self._find_highest_working_folder(connection)
+        elif stored.is_copy or stored.next_number > number:
+            highest = stored.next_number
+        if highest:
+            start = (max(number, highest) // FIRST_RID + 2) * FIRST_RID
+            log.info("%s was restored or copied: new RIDs start at %s.", self._file.parent, encode(start))
+            connection.exec_driver_sql("UPDATE _clock SET rid = ?", (start,))
+
+    def record(self, next_number: int) -> None:
+        """Store the first number that is not allocated.
+
+        The file need not be flushed to disk. If a crash of the machine loses the last numbers, the next group of four
+        digits is far behind them.
+
+        Args:
+            next_number: The number, as committed in the catalog.
+        """
+        try:
+            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                status = os.fstat(descriptor)
+                if not status.st_size:
+                    adopt_permissions(self._file)
+                os.pwrite(descriptor, b"%020d %020d\n" % (next_number, status.st_ino), 0)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                log.warning("Failed to write %s; do not restore the catalog from a backup: %s", self._file, error)
+
+    def _read(self) -> _Watermark | None:
+        try:
+            with self._file.open("rb", buffering=0) as file:
+                next_number, inode = map(int, file.read(64).split())
+                return _Watermark(next_number, is_copy=inode != os.fstat(file.fileno()).st_ino)
+        except (OSError, ValueError):  # missing, not readable for this user, or damaged
+            return None
+
+    def _find_highest_working_folder(self, connection: sa.Connection) -> int:
+        """Return the number after the highest working folder of an execution that the catalog lacks; 0 if none is."""
+        number = read_next_rid_number(connection)
+        try:
+            names = os.listdir(self._executions)  # noqa: PTH208 - names, not paths
+        except OSError:
+            return 0
+        numbers = [each for name in names if (each := rid_number(name)) is not None and number <= each < 2**62]
+        used = _read_used_rid_numbers(connection, min(numbers), max(numbers)) if numbers else set()
+        return max((each + 1 for each in numbers if each not in used), default=0)

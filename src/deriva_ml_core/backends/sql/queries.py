@@ -17,6 +17,7 @@ from deriva_ml_core.backend import NOT_NULL, AnyOf, Filter, InSubquery, Row, Whe
 from deriva_ml_core.backends.embedded.database import Database, corruption_message
 from deriva_ml_core.backends.row_checks import check_columns
 from deriva_ml_core.backends.sql.ddl import VALID_UNTIL, MappedTable, model_from_json
+from deriva_ml_core.backends.sql.identifiers import RidWatermark
 from deriva_ml_core.errors import CatalogCorrupt
 from deriva_ml_core.schema import CatalogModel
 
@@ -52,6 +53,7 @@ class CatalogFile:
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.folder = folder
+        self.watermark = RidWatermark(folder)
         self._model_json = ""
         self._mapped_tables: dict[str, MappedTable] = {}
         self.refresh()
