@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core.definitions import DRY_RUN_RID
+from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
 from deriva_ml_core.journal.journal import load_state
@@ -148,7 +149,7 @@ def iter_local_executions(ml: DerivaML) -> Iterator[LocalExecution]:
         if (folder / JOURNAL_FILENAME).is_file() and folder.name != DRY_RUN_RID:
             try:
                 state = load_state(folder / JOURNAL_FILENAME)
-            except OSError as error:
+            except DerivaMLException as error:
                 log.warning("Failed to read the journal in %s; the execution is left out: %s", folder, error)
             else:
                 yield LocalExecution(folder.name, folder, state)

@@ -51,6 +51,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "ExecutionNotStarted",
             "ExecutionRunning",
             "FileConflict",
+            "FileUnavailable",
             "InvalidBag",
             "InvalidFileName",
             "InvalidRID",

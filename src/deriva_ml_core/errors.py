@@ -27,6 +27,7 @@ __all__ = [
     "ExecutionNotStarted",
     "ExecutionRunning",
     "FileConflict",
+    "FileUnavailable",
     "InvalidBag",
     "InvalidFileName",
     "InvalidRID",
@@ -234,6 +235,10 @@ class StoreUnavailable(DerivaMLException):
 
 class DiskFull(DerivaMLException, OSError):
     """A disk has too little free space for an object. Free some space before you retry."""
+
+
+class FileUnavailable(DerivaMLException, OSError):
+    """A file or lock in a working folder or cache cannot be read or written, for example because the disk failed."""
 
 
 class UploadFailed(DerivaMLException):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.errors import MissingFiles
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.training import TrainingReporter
 
@@ -82,6 +88,112 @@ def test_cleanup_keeps_unsaved_files(cli, ml: DerivaML, run, config: ExecutionCo
     assert "notes.txt" in reasons[changed.execution_rid]
     assert found["may_go"] == []
     assert all(exe.working_dir.is_dir() for exe in (unsent, unregistered, changed, running))
+
+
+READER = """
+import sys
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.workflow import Workflow
+
+ml, dataset = DerivaML(), sys.argv[1]
+if sys.argv[2] == "run":
+    workflow = Workflow(name="Reading", workflow_type="Training", url="https://example.org/r.py", checksum="2" * 40)
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+        path = exe.download_dataset_bag(dataset).path
+        print(path, flush=True)
+        sys.stdin.read()
+else:
+    children = ml.lookup_dataset(dataset).download_dataset_bag().list_dataset_children()
+    print(children[0].path, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("reader", ["run", "script"])
+def test_cleanup_keeps_a_dataset_that_a_process_reads(cli, ml: DerivaML, home: Path, reader: str) -> None:
+    """A downloaded dataset stays while a run, or a script without a run, uses it, and can be deleted afterwards."""
+    dataset, child = ml.create_dataset("Read"), ml.create_dataset("Nested")
+    dataset.add_dataset_members([child.dataset_rid])
+    command = [sys.executable, "-c", READER, dataset.dataset_rid, reader]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().strip())
+        listed = cli("cleanup", "--dry-run", "--json").json
+        assert [each["kind"] for each in listed["may_go"]] == []
+        assert [(each["name"][:6], each["reason"]) for each in listed["stays"]] == [
+            (dataset.dataset_rid, "a process reads it")
+        ]
+        assert cli("cleanup", "--yes").code == 0
+        assert (path / "bagit.txt").is_file()
+        process.stdin.close()
+        assert process.wait(timeout=120) == 0
+    assert cli("cleanup", "--yes").code == 0
+    assert not path.exists()
+
+
+@contextmanager
+def asked_for_confirmation() -> Iterator[subprocess.Popen[str]]:
+    """Start ``deriva-ml cleanup``, and yield its process when it asks."""
+    command = [sys.executable, "-u", "-m", "deriva_ml_cli", "cleanup"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdout is not None
+        output = ""
+        while not output.endswith("[y/N]: "):
+            character = process.stdout.read(1)
+            assert character, output
+            output += character
+        yield process
+
+
+def test_cleanup_looks_again_before_it_deletes(cli, ml: DerivaML, run) -> None:
+    """What came into use while it asked is kept and named; the rest is deleted."""
+    resumed, staged, unused = run("Resumed", ["a.pt"]), run("Staged", ["b.pt"]), run("Unused", ["c.pt"])
+    dataset = ml.create_dataset("Downloaded")
+    dataset.download_dataset_bag()
+    with asked_for_confirmation() as process, ml.resume_execution(resumed.execution_rid) as again:
+        bag = again.download_dataset_bag(dataset.dataset_rid)
+        ml.restore_execution(staged.execution_rid).asset_file_path("Model", "later.pt").write_text("later")
+        output, _ = process.communicate("y\n", timeout=120)
+        assert process.returncode == 0
+        again.asset_file_path("Model", "new.pt").write_text("new")
+    kept = dict(re.findall(r"^  (\S+) {2,}(.*?) *$", output, re.M))
+    assert kept[resumed.execution_rid] == "its run is not finished"
+    assert kept[staged.execution_rid].startswith("files are not uploaded")
+    assert "a process reads it" in kept.values()
+    assert (bag.path / "bagit.txt").is_file()
+    assert not unused.working_dir.exists()
+    assert [asset.filename for asset in again.upload_execution_outputs()["Model"]] == ["new.pt"]
+    assert (staged.working_dir / "outputs/Model/later.pt").read_text() == "later"
+
+
+def test_cleanup_keeps_a_folder_while_it_is_uploaded(cli, run) -> None:
+    """The working folder of a run whose files another process uploads is kept."""
+    exe = run("A run", ["model.pt"])
+    with FileLock(exe.working_dir / "journal.jsonl.lock"):
+        result = cli("cleanup", "--yes")
+        assert exe.working_dir.is_dir()
+    assert "another process works in it" in result.stdout
+    assert cli("cleanup", "--yes").code == 0
+    assert not exe.working_dir.exists()
+
+
+def test_execution_whose_folder_was_cleaned(cli, ml: DerivaML, run) -> None:
+    """An execution that is used after its folder was deleted says so, and makes no folder without a history."""
+    exe = run("A run", ["model.pt"])
+    again = ml.resume_execution(exe.execution_rid)
+    assert cli("cleanup", "--yes").code == 0
+    with pytest.raises(MissingFiles, match=r"journal\.jsonl was deleted.*restore_execution"):
+        exe.asset_file_path("Model", "later.pt")
+    with pytest.raises(MissingFiles, match=r"journal\.jsonl was deleted"), again:
+        pass
+    assert not (exe.working_dir / "journal.jsonl").exists()
+    restored = ml.restore_execution(exe.execution_rid)
+    restored.asset_file_path("Model", "later.pt").write_text("later")
+    assert [asset.filename for asset in restored.upload_execution_outputs()["Model"]] == ["later.pt"]
+    assert restored.status == "Completed"
 
 
 def test_cleanup_older_than(cli, run) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,10 +21,13 @@ from deriva_ml_cli.disk_usage import (
     iter_local_executions,
     measure_disk_usage,
 )
-from deriva_ml_core._files.atomic import delete_leftover, is_leftover, iter_leftovers
+from deriva_ml_core._files.atomic import delete_leftover, is_leftover, iter_leftovers, rename_for_deletion
+from deriva_ml_core._files.locks import is_locked, locked_folder
+from deriva_ml_core.datasets.bag_cache import IN_USE_NAME
 from deriva_ml_core.definitions import MLTable
-from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
-from deriva_ml_core.journal.state import FileStamp, FileState
+from deriva_ml_core.execution.run_lock import RESUME_LOCK_NAME, UPLOAD_LOCK_NAME
+from deriva_ml_core.journal.journal import load_state
+from deriva_ml_core.journal.state import JOURNAL_FILENAME, FileStamp, FileState
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
@@ -51,7 +53,8 @@ def app(
     """Delete local files that are stored in the catalog.
 
     These are working folders of finished, fully uploaded runs, downloaded datasets, and incomplete objects of killed
-    processes. A working folder with a file that is nowhere else is kept. You are asked before anything is deleted.
+    processes. A working folder with a file that is nowhere else is kept, and so is a dataset that a process reads. You
+    are asked before anything is deleted, and what came into use meanwhile is kept.
     """
     from datetime import timedelta
 
@@ -66,10 +69,13 @@ def app(
         if not as_json:
             _print(removable, kept)
         is_confirmed = bool(removable) and not dry_run and (yes or typer.confirm("Delete all of this?"))
-        freed = delete_removable(removable) if is_confirmed else 0
+        freed, in_use = delete_removable(removable) if is_confirmed else (0, [])
     if as_json:
-        print_json({**_to_dict(removable, kept), "freed": freed})
+        still_used = {each.path for each in in_use}
+        deleted = [each for each in removable if each.path not in still_used]
+        print_json({**_to_dict(deleted, [*kept, *in_use]), "freed": freed})
     elif is_confirmed:
+        _print_kept(in_use)
         print_note(f"{format_size(freed)} freed.")
 
 
@@ -79,16 +85,23 @@ def _to_dict(removable: list[Removable], kept: list[KeptFolder]) -> dict[str, ob
     return {"may_go": [asdict(each) for each in removable], "stays": [asdict(each) for each in kept]}
 
 
+def _print_kept(kept: list[KeptFolder]) -> None:
+    from deriva_ml_cli.terminal import Column, print_note, print_table, print_title
+
+    if not kept:
+        return
+    print_title("Kept")
+    columns = Column("Name", style="cyan"), Column("Reason", flexible=True, wrapped=True)
+    print_table(columns, [(each.name, each.reason) for each in kept[:MAX_ROWS]], indent=2)
+    if len(kept) > MAX_ROWS:
+        print_note(f"  and {len(kept) - MAX_ROWS:,} more")
+
+
 def _print(removable: list[Removable], kept: list[KeptFolder]) -> None:
     from deriva_ml_cli.terminal import Column, print_note, print_table, print_title
     from deriva_ml_core._text import format_count, format_size
 
-    if kept:
-        print_title("Kept")
-        columns = Column("Execution", style="cyan"), Column("Reason", flexible=True, wrapped=True)
-        print_table(columns, [(each.name, each.reason) for each in kept[:MAX_ROWS]], indent=2)
-        if len(kept) > MAX_ROWS:
-            print_note(f"  and {len(kept) - MAX_ROWS:,} more")
+    _print_kept(kept)
     if not removable:
         print_note("There is nothing to delete.")
         return
@@ -104,6 +117,8 @@ def _print(removable: list[Removable], kept: list[KeptFolder]) -> None:
     print_note(f"  {format_size(sum(each.bytes for each in removable))} in all")
 
 
+READ_REASON = "a process reads it"
+
 MAX_ROWS = 20
 """Kept folders that are listed."""
 
@@ -111,7 +126,7 @@ ABANDONED_AFTER_SECONDS = 86400.0
 """Age in seconds after which no process still writes an incomplete object."""
 
 INPUTS_FOLDER = "inputs"
-_OWN_NAMES = (INPUTS_FOLDER, JOURNAL_FILENAME, f"{JOURNAL_FILENAME}.lock", f"{JOURNAL_FILENAME}.resume")
+_OWN_NAMES = (INPUTS_FOLDER, JOURNAL_FILENAME, UPLOAD_LOCK_NAME, RESUME_LOCK_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +150,7 @@ class Removable:
 
 @dataclass(frozen=True, slots=True)
 class KeptFolder:
-    """A working folder that is kept, and the reason."""
+    """A working folder or a downloaded dataset that is kept, and the reason."""
 
     name: str
     path: Path
@@ -145,7 +160,7 @@ class KeptFolder:
 def find_removable(
     ml: DerivaML, min_age: timedelta, *, include_downloads: bool
 ) -> tuple[list[Removable], list[KeptFolder]]:
-    """Return what can be deleted, and the working folders of finished runs that are kept.
+    """Return what can be deleted, and what is kept: working folders of finished runs, and datasets in use.
 
     Args:
         ml: The catalog.
@@ -172,9 +187,11 @@ def find_removable(
             removable.append(_measure_removable("working folder", each.rid, each.folder))
     folder = ml.connection.folder
     if include_downloads and (folder / CACHE_FOLDER).is_dir():
-        removable += [
-            _measure_removable("download", each.name, each) for each in sorted((folder / CACHE_FOLDER).iterdir())
-        ]
+        for download in sorted((folder / CACHE_FOLDER).iterdir()):
+            if _is_in_use(download):
+                kept.append(KeptFolder(download.name, download, READ_REASON))
+            else:
+                removable.append(_measure_removable("download", download.name, download))
     removable += [
         _measure_removable("draft", each.name, each) for each in _iter_abandoned_drafts(folder / OBJECTS_FOLDER)
     ]
@@ -187,35 +204,90 @@ def find_removable(
     return removable, kept
 
 
-def delete_removable(removable: Iterable[Removable]) -> int:
-    """Delete files and folders, and return the freed bytes; a download that another process uses is kept."""
-    freed = 0
+def delete_removable(removable: Iterable[Removable]) -> tuple[int, list[KeptFolder]]:
+    """Delete files and folders, each after another look at it.
+
+    Args:
+        removable: What `find_removable` returned, perhaps long ago.
+
+    Returns:
+        The freed bytes, and what came into use meanwhile and is kept.
+    """
+    freed, kept = 0, []
     for each in removable:
-        if each.kind == "draft":
-            each.path.unlink(missing_ok=True)
-        elif each.kind == "partial file":
-            delete_leftover(each.path)
-        elif each.kind == "download":
-            if not _delete_download(each.path):
-                continue
+        if reason := _delete(each):
+            kept.append(KeptFolder(each.name, each.path, reason))
         else:
-            shutil.rmtree(each.path)
-        freed += each.bytes
-    return freed
+            freed += each.bytes
+    return freed, kept
+
+
+def _delete(removable: Removable) -> str:
+    """Delete a file or folder; return why it is kept instead, or an empty text."""
+    if removable.kind == "working folder":
+        return _delete_working_folder(removable.path)
+    if removable.kind == "download":
+        return _delete_download(removable.path)
+    is_leftover_file = removable.kind == "partial file"
+    if not _is_abandoned(removable.path) or (is_leftover_file and _is_written(removable.path)):
+        return "a process writes it"
+    if is_leftover_file:
+        delete_leftover(removable.path)
+    else:
+        removable.path.unlink(missing_ok=True)
+    return ""
+
+
+def _delete_working_folder(folder: Path) -> str:
+    """Delete a working folder unless the run was resumed, or files were staged, since it was listed."""
+    if not (folder / JOURNAL_FILENAME).is_file():  # deleted meanwhile; a lock would create the folder again
+        return ""
+    # the locks of a resume and of an upload; they are held until the folder has another name
+    with (
+        locked_folder(folder / RESUME_LOCK_NAME, f"delete {folder}", blocking=False) as is_not_resuming,
+        locked_folder(folder / UPLOAD_LOCK_NAME, f"delete {folder}", blocking=False) as is_not_uploading,
+    ):
+        if not (is_not_resuming and is_not_uploading):
+            return "another process works in it"
+        execution = LocalExecution(folder.name, folder, load_state(folder / JOURNAL_FILENAME))
+        if not execution.has_ended:
+            return "its run is not finished"
+        if reason := _find_reason_to_keep(execution):
+            return reason
+        renamed = rename_for_deletion(folder)
+    if renamed is not None:
+        shutil.rmtree(renamed)
+    return ""
+
+
+def _delete_download(folder: Path) -> str:
+    """Delete a downloaded dataset unless a process reads or downloads it."""
+    if not folder.is_dir():
+        return ""
+    with locked_folder(folder / "lock", f"delete {folder}", blocking=False) as is_free:
+        if not is_free or _is_in_use(folder):
+            return READ_REASON
+        renamed = rename_for_deletion(folder)
+    if renamed is not None:
+        shutil.rmtree(renamed)
+    return ""
+
+
+def _is_in_use(download: Path) -> bool:
+    return _is_written(download / IN_USE_NAME)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a process has locked a file."""
+    try:
+        return path.is_file() and is_locked(path)
+    except FileNotFoundError:
+        return False
 
 
 def _measure_removable(kind: str, name: str, path: Path) -> Removable:
     usage = measure_disk_usage(path)
     return Removable(kind, name, path, usage.files, usage.bytes)
-
-
-def _delete_download(folder: Path) -> bool:
-    from filelock import FileLock, Timeout
-
-    with suppress(Timeout), FileLock(folder / "lock", timeout=0):
-        shutil.rmtree(folder)
-        return True
-    return False
 
 
 def _has_ended_before(execution: LocalExecution, time_limit: datetime) -> bool:

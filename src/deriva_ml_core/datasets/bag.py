@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._extras import require_extra
+from deriva_ml_core._files.locks import SharedLock
 from deriva_ml_core.backend import Row
 from deriva_ml_core.datasets.bag_build import SCHEMA_FILE, asset_path, table_path
 from deriva_ml_core.datasets.bag_tables import read_table
@@ -37,6 +38,9 @@ class DatasetBag:
         InvalidBag: The folder is not a dataset's bag, or the bag does not contain the dataset.
     """
 
+    _lock: SharedLock | None = None
+    """Lock that keeps a bag of the cache from being deleted while the object exists."""
+
     def __init__(self, path: Path | str, dataset_rid: RID | None = None) -> None:
         self._path = Path(path).absolute()
         try:
@@ -50,6 +54,10 @@ class DatasetBag:
         }
         if self._rid not in self._rows[MLTable.dataset]:
             raise InvalidBag(f"The bag {path} does not contain dataset {self._rid}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a process that unpickles it has no lock of its own
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __repr__(self) -> str:
         return f"<DatasetBag {self.dataset_rid} {self.version} in {self.path}>"
@@ -115,7 +123,10 @@ class DatasetBag:
             The bags. An empty list if there are none.
         """
         nearest = self._children_by_dataset().get(self._rid, [])
-        return [DatasetBag(self._path, rid) for rid in (self._descendants() if recurse else nearest)]
+        children = [DatasetBag(self._path, rid) for rid in (self._descendants() if recurse else nearest)]
+        for child in children:
+            child._lock = self._lock
+        return children
 
     def get_table(self, table: str) -> list[Row]:
         """Return all rows of a table in the bag, including those of nested datasets.

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from deriva_ml_core._files.atomic import write_atomic
+from deriva_ml_core._files.locks import SharedLock
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._files.permissions import create_folder, object_mode
@@ -25,7 +26,10 @@ from deriva_ml_core.datasets.versions import DatasetVersion, lookup_version
 from deriva_ml_core.errors import ChecksumMismatch
 from deriva_ml_core.models import DatasetSpec, UploadOptions, UploadProgress
 
-__all__ = ["download_bag"]
+__all__ = ["IN_USE_NAME", "download_bag"]
+
+IN_USE_NAME = "in-use"
+"""Name of the file that a process keeps locked while it uses a cached bag."""
 
 CACHE_FOLDER, BUILD_FOLDER_PREFIX = "cache", "building-"
 MAX_PARALLEL_DOWNLOADS = 8
@@ -49,8 +53,9 @@ class _AssetDownload:
 def download_bag(connection: Connection, spec: DatasetSpec, options: UploadOptions | None = None) -> DatasetBag:
     """Download a version of a dataset, or return it from the cache.
 
-    The cache identifies a version by its dataset, number and snapshot. For a complete bag, one ``stat`` per file is
-    enough. Files that are missing or were changed are downloaded, and checked by length and MD5.
+    The cache identifies a version by its dataset, number and snapshot. A process keeps the version in the cache while
+    it has the bag. For a complete bag, one ``stat`` per file is enough. Files that are missing or were changed are
+    downloaded, and checked by length and MD5.
 
     Args:
         connection: The catalog and store; the cache is in its folder.
@@ -73,9 +78,11 @@ def download_bag(connection: Connection, spec: DatasetSpec, options: UploadOptio
     with translate_os_errors(f"Cannot download dataset {version.dataset} {version.version}", folder):
         create_folder(folder, connection.folder)
         with FileLock(folder / "lock"):
+            lock = SharedLock(folder / IN_USE_NAME)
             bag, store = _find_or_build(connection, version, folder), RetryingStore(connection.store)
             if spec.materialize:
                 _download_missing(store, bag, version, folder / "incoming", options or UploadOptions())
+    bag._lock = lock
     return bag
 
 

@@ -16,7 +16,7 @@ from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import resolve_version
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, Status
-from deriva_ml_core.errors import ConflictingWorkflow, UploadFailed, WorkflowMissing
+from deriva_ml_core.errors import ConflictingWorkflow, DerivaMLException, UploadFailed, WorkflowMissing
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.execution.inputs import Inputs
@@ -153,5 +153,5 @@ def _mark_failed(connection: Connection, journal: Journal, rid: RID, error: Base
         log.warning("Failed to mark the row of execution %s as failed.", rid, exc_info=True)
     try:
         journal.append(StatusSet(update=update))
-    except OSError as reason:  # the row has the status
+    except DerivaMLException as reason:  # the row has the status
         log.warning("Failed to write the status of execution %s to %s: %s", rid, journal.path, reason)

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from deriva_ml_core.definitions import RID, Status
+from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, RankFailed
 
@@ -185,7 +186,7 @@ def report_failure(folder: Path, rank: int, error: str) -> None:
     try:
         if path.is_file():
             Journal(path).append(failure)
-    except OSError as reason:
+    except DerivaMLException as reason:
         log.warning("Failed to write the failure of rank %d to %s: %s", rank, path, reason)
 
 

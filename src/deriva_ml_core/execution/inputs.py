@@ -34,6 +34,8 @@ class Inputs:
         self._connection = connection
         self._journal = journal
         self._execution = execution
+        self._bags: dict[Path, DatasetBag] = {}
+        """The downloaded bags. They stay in the cache while this object exists."""
 
     def record(self, specs: Sequence[DatasetSpec], assets: Sequence[Asset]) -> None:
         """Record dataset versions and assets as inputs; skip those already recorded."""
@@ -61,7 +63,9 @@ class Inputs:
         spec = datasets.resolve_version(self._connection, self._pin_declared_version(spec))
         self.record([spec], [])
         source = datasets.lookup_dataset(self._connection, spec.rid)
-        return source.download_dataset_bag(spec.version, materialize=spec.materialize)
+        bag = source.download_dataset_bag(spec.version, materialize=spec.materialize)
+        self._bags.setdefault(bag.path, bag)
+        return bag
 
     def _pin_declared_version(self, spec: DatasetSpec) -> DatasetSpec:
         """Set the version recorded at creation on a spec without a version."""

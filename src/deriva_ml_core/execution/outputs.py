@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 
+from deriva_ml_core._files.locks import locked_folder
 from deriva_ml_core._progress import progress_reporter
 from deriva_ml_core.assets.asset_rows import link_asset_types
 from deriva_ml_core.assets.staging import StagingArea, base_key, files_open_for_writing, is_open_file
@@ -14,6 +15,7 @@ from deriva_ml_core.assets.upload import MISSING_FILE_REASON, Upload
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import MissingFiles, UploadFailed
+from deriva_ml_core.execution.run_lock import UPLOAD_LOCK_NAME
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, FileStamp, TypesLinked
 from deriva_ml_core.models import StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
@@ -59,9 +61,8 @@ class Outputs:
             Which of the user's files were uploaded and which were not. A registered file that a running execution has
             not written yet is in neither list.
         """
-        from filelock import FileLock
-
-        with FileLock(f"{self._journal.path}.lock"), progress_reporter(progress_callback) as callback:
+        lock = locked_folder(self._journal.path.with_name(UPLOAD_LOCK_NAME), f"upload execution {self._execution}")
+        with lock, progress_reporter(progress_callback) as callback:
             ended = self._journal.state.status.is_terminal
             keys = None if only is None else self._staging.base_keys(only)
             self._staging.restage_changed(keys)
@@ -78,10 +79,9 @@ class Outputs:
         Args:
             clean: Whether to remove uploaded files.
         """
-        from filelock import FileLock, Timeout
-
-        with suppress(Timeout), FileLock(f"{self._journal.path}.lock", blocking=False):
-            for unsent in self._finalize(clean=clean):
+        marker = self._journal.path.with_name(UPLOAD_LOCK_NAME)
+        with locked_folder(marker, f"upload execution {self._execution}", blocking=False) as is_held:
+            for unsent in self._finalize(clean=clean) if is_held else ():
                 log.warning("The journal of execution %s is not uploaded yet: %s", self._execution, unsent.reason)
 
     def link_types(self) -> None:

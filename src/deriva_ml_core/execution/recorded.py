@@ -17,7 +17,7 @@ from deriva_ml_core.assets.lookup import list_execution_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_from_row
-from deriva_ml_core.errors import ExecutionCycle
+from deriva_ml_core.errors import DerivaMLException, ExecutionCycle
 from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.row_sync import list_metrics
 from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_journal
@@ -266,7 +266,7 @@ def load_local_state(connection: Connection, rid: RID) -> ExecutionState | None:
     path = connection.working_folder(rid) / JOURNAL_FILENAME
     try:
         return load_state(path) if path.is_file() else None
-    except OSError as error:
+    except DerivaMLException as error:
         log.warning("Failed to read %s; the row of execution %s is used instead: %s", path, rid, error)
         return None
 

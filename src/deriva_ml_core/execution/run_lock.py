@@ -6,12 +6,19 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from deriva_ml_core._files.locks import locked_folder
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import ExecutionRunning
 from deriva_ml_core.journal.journal import Journal
-from deriva_ml_core.journal.state import ExecutionState
+from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
 
-__all__ = ["lock_for_resume", "check_not_running"]
+__all__ = ["RESUME_LOCK_NAME", "UPLOAD_LOCK_NAME", "check_not_running", "lock_for_resume"]
+
+RESUME_LOCK_NAME = f"{JOURNAL_FILENAME}.resume"
+"""Name of the lock file of a resume, in the working folder."""
+
+UPLOAD_LOCK_NAME = f"{JOURNAL_FILENAME}.lock"
+"""Name of the lock file of an upload."""
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +47,8 @@ def check_not_running(state: ExecutionState, execution: RID) -> None:
 @contextmanager
 def lock_for_resume(journal: Journal, execution: RID) -> Iterator[None]:
     """Let one of several processes resume an execution; the others get `ExecutionRunning`."""
-    from filelock import FileLock
-
-    with FileLock(f"{journal.path}.resume"):
+    journal.check_not_deleted()  # the lock would create the folder again
+    with locked_folder(journal.path.with_name(RESUME_LOCK_NAME), f"resume execution {execution}"):
+        journal.check_not_deleted()
         check_not_running(journal.state, execution)
         yield

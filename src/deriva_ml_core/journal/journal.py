@@ -11,6 +11,8 @@ from weakref import finalize
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
 from deriva_ml_core._files.json_lines import append_lines, complete_lines, open_for_append
+from deriva_ml_core._files.os_errors import translate_os_errors
+from deriva_ml_core.errors import DerivaMLException, MissingFiles
 from deriva_ml_core.journal.events import parse_event
 from deriva_ml_core.journal.state import Event, ExecutionState, StatusSet
 from deriva_ml_core.models import StatusUpdate
@@ -31,9 +33,11 @@ def load_state(path: Path) -> ExecutionState:
             moved.
 
     Raises:
-        OSError: The file cannot be read.
+        CatalogReadOnly, FileUnavailable: The file cannot be read.
     """
-    return _apply_lines(complete_lines(path.read_bytes()), path.parent, ExecutionState())
+    with translate_os_errors(f"Cannot read {path}", path.parent):
+        lines = complete_lines(path.read_bytes())
+    return _apply_lines(lines, path.parent, ExecutionState())
 
 
 def _apply_lines(lines: list[bytes], folder: Path, state: ExecutionState) -> ExecutionState:
@@ -60,19 +64,25 @@ class Journal:
 
     @property
     def state(self) -> ExecutionState:
-        """State of all events written so far by this and other processes."""
-        with self._lock:
+        """State of all events written so far by this and other processes.
+
+        Raises:
+            CatalogReadOnly, FileUnavailable: The file cannot be read.
+        """
+        with self._lock, translate_os_errors(f"Cannot read {self.path}", self.path.parent):
             return _apply_lines(self._read_new_lines(), self.path.parent, self._state)
 
     def append(self, *events: Event) -> None:
         """Write events by one ``write(2)``; a crash of the machine can only leave a torn last line.
 
         Raises:
-            OSError: The disk is full, or the folder does not exist.
+            DiskFull, CatalogReadOnly, FileUnavailable: The file cannot be written.
+            MissingFiles: The file was deleted since it was read.
         """
         stored = [event.to_stored(self.path.parent) for event in events]
         text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in stored).encode()
-        with self._lock:
+        with self._lock, translate_os_errors(f"Cannot write {self.path}", self.path.parent):
+            self.check_not_deleted()
             descriptor = self._open()
             written = append_lines(descriptor, text, known_size=self._read_bytes)
             # lines that directly follow those read so far need not be read back
@@ -87,6 +97,18 @@ class Journal:
             if self._finalizer is not None:
                 self._finalizer()
                 self._descriptor = self._finalizer = None
+
+    def check_not_deleted(self) -> None:
+        """Raise `MissingFiles` if the file was deleted. A new one in its place would lack all earlier events."""
+        if self._descriptor is not None:
+            is_deleted = os.fstat(self._descriptor).st_nlink == 0
+        else:
+            is_deleted = self._read_bytes > 0 and not self.path.exists()
+        if is_deleted:
+            raise MissingFiles(
+                f"{self.path} was deleted, for example by `deriva-ml cleanup`. Continue with a new object from "
+                f"ml.restore_execution({self.path.parent.name!r}) or ml.resume_execution({self.path.parent.name!r})."
+            )
 
     def _open(self) -> int:
         if self._descriptor is None:
@@ -136,7 +158,7 @@ class BufferedJournal:
                     self._journal.append(self._buffer[0])
                     written.append(self._buffer.pop(0))
                 self._is_failing = False
-            except OSError as error:
+            except DerivaMLException as error:
                 if not self._is_failing:
                     log.warning("Failed to write %s; retrying with the next event: %s", self._journal.path, error)
                 self._is_failing = True
