@@ -69,7 +69,7 @@ def app(
         if not as_json:
             _print(removable, kept)
         is_confirmed = bool(removable) and not dry_run and (yes or typer.confirm("Delete all of this?"))
-        freed, in_use = delete_removable(removable) if is_confirmed else (0, [])
+        freed, in_use = delete_removable(ml, removable) if is_confirmed else (0, [])
     if as_json:
         still_used = {each.path for each in in_use}
         deleted = [each for each in removable if each.path not in still_used]
@@ -204,10 +204,11 @@ def find_removable(
     return removable, kept
 
 
-def delete_removable(removable: Iterable[Removable]) -> tuple[int, list[KeptFolder]]:
+def delete_removable(ml: DerivaML, removable: Iterable[Removable]) -> tuple[int, list[KeptFolder]]:
     """Delete files and folders, each after another look at it.
 
     Args:
+        ml: The catalog.
         removable: What `find_removable` returned, perhaps long ago.
 
     Returns:
@@ -215,17 +216,17 @@ def delete_removable(removable: Iterable[Removable]) -> tuple[int, list[KeptFold
     """
     freed, kept = 0, []
     for each in removable:
-        if reason := _delete(each):
+        if reason := _delete(ml, each):
             kept.append(KeptFolder(each.name, each.path, reason))
         else:
             freed += each.bytes
     return freed, kept
 
 
-def _delete(removable: Removable) -> str:
+def _delete(ml: DerivaML, removable: Removable) -> str:
     """Delete a file or folder; return why it is kept instead, or an empty text."""
     if removable.kind == "working folder":
-        return _delete_working_folder(removable.path)
+        return _delete_working_folder(ml, removable.path)
     if removable.kind == "download":
         return _delete_download(removable.path)
     is_leftover_file = removable.kind == "partial file"
@@ -238,7 +239,7 @@ def _delete(removable: Removable) -> str:
     return ""
 
 
-def _delete_working_folder(folder: Path) -> str:
+def _delete_working_folder(ml: DerivaML, folder: Path) -> str:
     """Delete a working folder unless the run was resumed, or files were staged, since it was listed."""
     if not (folder / JOURNAL_FILENAME).is_file():  # deleted meanwhile; a lock would create the folder again
         return ""
@@ -252,7 +253,7 @@ def _delete_working_folder(folder: Path) -> str:
         execution = LocalExecution(folder.name, folder, load_state(folder / JOURNAL_FILENAME))
         if not execution.has_ended:
             return "its run is not finished"
-        if reason := _find_reason_to_keep(execution):
+        if reason := _find_reason_to_keep(ml.connection, execution):
             return reason
         renamed = rename_for_deletion(folder)
     if renamed is not None:
