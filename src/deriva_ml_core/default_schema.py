@@ -17,9 +17,9 @@ from deriva_ml_core.schema import (
     vocabulary_table,
 )
 
-__all__ = ["ADDED_COLUMNS", "SCHEMA_VERSION", "DEFAULT_TERMS", "metrics_table", "default_tables"]
+__all__ = ["ADDED_COLUMNS", "SCHEMA_VERSION", "DEFAULT_TERMS", "metrics_table", "parameters_table", "default_tables"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of `default_tables`. An embedded catalog of an older version is migrated when it is opened."""
 
 ADDED_COLUMNS: frozenset[tuple[str, str]] = frozenset()
@@ -82,6 +82,7 @@ def _execution_tables() -> tuple[Table, ...]:
             Column("Sequence", "int4"),
         ),
         metrics_table(),
+        parameters_table(),
     )
 
 
@@ -101,6 +102,22 @@ def metrics_table() -> Table:
         keys=(("Execution", "Stage", "Name"),),
         foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
         comment="Where each metric of an execution stands, so that executions can be ordered by it",
+    )
+
+
+def parameters_table() -> Table:
+    """Return the table of each execution's parameters."""
+    return Table(
+        MLTable.execution_parameter,
+        (
+            Column("Execution", nullok=False),
+            Column("Name", nullok=False, comment="Nested settings are joined with dots, as in optimizer.lr"),
+            Column("Value", nullok=False, comment="A text as it is, any other value as JSON; cut at 500 characters"),
+            Column("Number", "float8", comment="The value if it is a finite number"),
+        ),
+        keys=(("Execution", "Name"),),
+        foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
+        comment="The settings of each execution, so that executions can be found and compared by them",
     )
 
 

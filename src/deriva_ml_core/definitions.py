@@ -229,6 +229,7 @@ class MLTable(StrEnum):
     execution = "Execution"
     nested_execution = "Execution_Execution"
     execution_metric = "Execution_Metric"
+    execution_parameter = "Execution_Parameter"
     dataset = "Dataset"
     dataset_version = "Dataset_Version"
     nested_dataset = "Dataset_Dataset"

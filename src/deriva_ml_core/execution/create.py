@@ -24,8 +24,9 @@ from deriva_ml_core.execution.outputs import Outputs
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.process_identity import ProcessIdentity
-from deriva_ml_core.journal.state import Created, CreationStarted, ProcessAttached, StatusSet, utc_now
+from deriva_ml_core.journal.state import Created, CreationStarted, ParametersSet, ProcessAttached, StatusSet, utc_now
 from deriva_ml_core.models import Asset, DatasetSpec, StagedAsset, StatusUpdate
+from deriva_ml_core.parameter_values import limit_parameters, select_run_parameters, to_json_value
 from deriva_ml_core.workflow import Workflow, lookup_workflow, register_workflow
 
 __all__ = ["create_execution"]
@@ -65,11 +66,19 @@ def create_execution(
     except BaseException as error:
         _mark_failed(connection, journal, rid, error)
         raise
-    journal.append(Created())
+    journal.append(Created(), *_parameter_events(configuration))
     journal.close()
     execution = Execution(connection, row, folder, configuration=configuration)
     execution._runtime.status_tracker.record_created()
     return execution
+
+
+def _parameter_events(configuration: ExecutionConfiguration) -> list[ParametersSet]:
+    from deriva_ml_core.redaction import redact
+
+    values = redact(to_json_value(configuration.parameters))
+    parameters, _ = limit_parameters(select_run_parameters(values if isinstance(values, dict) else {}), known={})
+    return [ParametersSet(parameters=parameters)] if parameters else []
 
 
 def _insert_row(connection: Connection, description: str, workflow_rid: RID) -> tuple[dict[str, Any], Journal]:

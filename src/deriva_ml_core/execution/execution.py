@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -35,6 +35,7 @@ from deriva_ml_core.models import (
     UploadOptions,
     UploadProgress,
 )
+from deriva_ml_core.parameter_values import flatten_parameters, to_json_value
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -206,6 +207,26 @@ class Execution(_ExecutionBase):
             InvalidTransition: The run has ended, or the status would go back to Created.
         """
         self._runtime.status_tracker.set(Status(status), message, progress=progress, wait=wait)
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record parameters of the run, such as hyperparameters. Callbacks, runners and configurations record theirs.
+
+        Of a name that is recorded twice, the first value counts. Another value is only kept in the journal, and a
+        warning names it. A failure to write is logged, as it must not end a training.
+
+        Args:
+            params: Values by name: text, numbers, bools, None, lists, or mappings, which are flattened: ``lr`` in
+                ``optimizer`` becomes ``optimizer.lr``. Other types are recorded by their ``repr``. Secrets are
+                redacted. In the catalog a value has at most 500 characters, and a run at most 1,000 parameters.
+        """
+        from deriva_ml_core.redaction import redact
+
+        values = redact(to_json_value(params))
+        self._record_parameters(flatten_parameters(values) if isinstance(values, dict) else {})
+
+    def _record_parameters(self, parameters: Mapping[str, JsonValue]) -> None:
+        """Record flattened, redacted parameters: in the journal now, and in the catalog with the next row write."""
+        self._runtime.status_tracker.record_parameters(parameters)
 
     def _record_end(self, error: BaseException | None) -> None:
         from deriva_ml_core.execution.exit_status import report_failure, resolve_final_status

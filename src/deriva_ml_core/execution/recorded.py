@@ -19,13 +19,16 @@ from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_from_row
 from deriva_ml_core.errors import DerivaMLException, ExecutionCycle
 from deriva_ml_core.execution.exit_status import effective_status
-from deriva_ml_core.execution.row_sync import list_metrics
+from deriva_ml_core.execution.row_sync import list_metrics, list_parameters
 from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_journal
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSummary, StatusUpdate, UploadOptions
 from deriva_ml_core.row_values import convert_rows, convert_values, parse_row_time
 from deriva_ml_core.schema import asset_execution_table_name
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +169,15 @@ class RecordedExecution:
             The metrics; empty if the run reported none or if the catalog has no table for metrics.
         """
         return list_metrics(self._connection, [self.execution_rid]).get(self.execution_rid, [])
+
+    @property
+    def params(self) -> dict[str, JsonValue]:
+        """Its parameters by name, such as ``lr`` or ``optimizer.lr``, as recorded in the catalog, else in its journal.
+
+        The values are text, numbers, bools, None and lists. A value over 500 characters is cut in the catalog.
+        """
+        parameters = list_parameters(self._connection, [self.execution_rid]).get(self.execution_rid)
+        return parameters or dict(self._load_state().parameters)
 
     def list_assets(self, asset_role: Role | str | None = None) -> list[Asset]:
         """List the input and output assets.

@@ -63,7 +63,7 @@ def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
         if not _is_row_current(journal, row):
             row_sync.write()
             row = connection.require_row(MLTable.execution, rid)
-        if journal.state.metrics:
+        if journal.state.metrics or journal.state.parameters:
             row_sync.write_metrics()
     execution = Execution(connection, row, folder, restored=True, resumed=resumed)
     execution._runtime.staging.repair_links()

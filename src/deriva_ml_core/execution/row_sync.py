@@ -7,22 +7,35 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
 from deriva_ml_core._retry import ROW_SYNC
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.default_schema import metrics_table
+from deriva_ml_core.default_schema import metrics_table, parameters_table
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable
 from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogUnavailable, DerivaMLException
 from deriva_ml_core.execution.exit_status import format_catalog_duration
 from deriva_ml_core.journal.journal import BufferedJournal, Journal
 from deriva_ml_core.journal.state import ExecutionState
 from deriva_ml_core.models import MetricSummary
+from deriva_ml_core.parameter_values import decode_value, encode_value
 from deriva_ml_core.schema import CatalogModel
 
-__all__ = ["MetricsSync", "RowSync", "has_metrics", "list_metrics", "metric_from_row"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = [
+    "MetricsSync",
+    "ParametersSync",
+    "RowSync",
+    "has_metrics",
+    "has_parameters",
+    "list_metrics",
+    "list_parameters",
+    "metric_from_row",
+]
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +77,9 @@ class RowSync:
         self._has_warned = False
         self._written_row: dict[str, Any] | None = None
         self._metrics = MetricsSync(connection, execution)
-        self._are_metrics_accepted = True
-        """Whether metrics are written; false once the catalog has rejected them."""
+        self._parameters = ParametersSync(connection, execution)
+        self._rejected: set[MetricsSync | ParametersSync] = set()
+        """What is no longer written, since the catalog has rejected it."""
 
     def write(self) -> None:
         """Write the row now.
@@ -94,16 +108,18 @@ class RowSync:
             self._warn_not_written(error)
             self.write_in_background()
         else:
-            if self._are_metrics_accepted and self._metrics.needs_write(self._journal.state):
+            state = self._journal.state
+            if any(details.needs_write(state) for details in self._accepted_details()):
                 self.write_in_background()
 
     def write_metrics(self) -> None:
-        """Write missing metrics now; log a warning if the catalog rejects them."""
-        try:
-            self._metrics.refresh()
-            self._metrics.write(self._journal.state)
-        except DerivaMLException as error:
-            self._warn_metrics_rejected(error)
+        """Write missing metrics and parameters now; log a warning if the catalog rejects them."""
+        for details in (self._metrics, self._parameters):
+            try:
+                details.refresh()
+                details.write(self._journal.state)
+            except DerivaMLException as error:
+                self._warn_rejected(details, error)
 
     def write_in_background(self) -> None:
         """Write the row in the background, with retries until it succeeds; return at once."""
@@ -130,7 +146,7 @@ class RowSync:
                 with self._lock:
                     if self._build_row(self._journal.state) != self._written_row:
                         self._write()
-                self._sync_metrics()
+                self._sync_details()
             except Exception as error:  # noqa: BLE001 - a failing catalog must not stop a training
                 self._warn_not_written(error)
                 if isinstance(error, PERMANENT_ERRORS):
@@ -150,20 +166,22 @@ class RowSync:
             self._written_row = row
         self._has_warned = False
 
-    def _sync_metrics(self) -> None:
-        """Write the metrics; if the catalog rejects them, the row is still written."""
-        if not self._are_metrics_accepted:
-            return
-        try:
-            self._metrics.write(self._journal.state)
-        except CatalogUnavailable:
-            raise
-        except DerivaMLException as error:
-            self._are_metrics_accepted = False
-            self._warn_metrics_rejected(error)
+    def _accepted_details(self) -> list[MetricsSync | ParametersSync]:
+        return [details for details in (self._parameters, self._metrics) if details not in self._rejected]
 
-    def _warn_metrics_rejected(self, error: DerivaMLException) -> None:
-        log.warning("Failed to write the metrics of execution %s to the catalog: %s", self._execution, error)
+    def _sync_details(self) -> None:
+        """Write parameters and metrics; if the catalog rejects them, the row is still written."""
+        for details in self._accepted_details():
+            try:
+                details.write(self._journal.state)
+            except CatalogUnavailable:
+                raise
+            except DerivaMLException as error:
+                self._rejected.add(details)
+                self._warn_rejected(details, error)
+
+    def _warn_rejected(self, details: MetricsSync | ParametersSync, error: DerivaMLException) -> None:
+        log.warning("Failed to write the %s of execution %s to the catalog: %s", details.noun, self._execution, error)
 
     def _build_row(self, state: ExecutionState) -> dict[str, Any] | None:
         if not state.statuses:
@@ -236,6 +254,8 @@ class MetricsSync:
         execution: RID of the execution.
     """
 
+    noun = "metrics"
+
     def __init__(self, connection: Connection, execution: RID) -> None:
         self._connection = connection
         self._execution = execution
@@ -293,3 +313,73 @@ def _metric_columns(metric: MetricSummary) -> dict[str, Any]:
         "Best_At": metric.best_at,
         "Larger_Is_Better": bool(metric.larger_is_better),
     }
+
+
+def has_parameters(model: CatalogModel) -> bool:
+    """Whether a catalog has the table for parameters; an earlier version or another client may have created it."""
+    table = model.tables.get(MLTable.execution_parameter)
+    return table is not None and table.column_names >= parameters_table().column_names
+
+
+def list_parameters(connection: Connection, rids: Iterable[RID]) -> dict[RID, dict[str, JsonValue]]:
+    """Return the parameters of executions by RID and name; empty if the catalog has no table for parameters."""
+    executions = list(rids)
+    parameters: dict[RID, dict[str, JsonValue]] = {}
+    if executions and has_parameters(connection.catalog.model):
+        condition = {"Execution": executions}
+        for row in connection.catalog.select(MLTable.execution_parameter, condition, order=("RCT", "RID")):
+            parameters.setdefault(row["Execution"], {})[row["Name"]] = decode_value(row["Value"])
+    return parameters
+
+
+class ParametersSync:
+    """Writes an execution's parameters to the catalog. A written parameter never changes.
+
+    Args:
+        connection: The catalog.
+        execution: RID of the execution.
+    """
+
+    noun = "parameters"
+
+    def __init__(self, connection: Connection, execution: RID) -> None:
+        self._connection = connection
+        self._execution = execution
+        self._written: set[str] = set()
+        self._has_warned = False
+
+    def needs_write(self, state: ExecutionState) -> bool:
+        """Whether the catalog may lack parameters that are in the journal, and has a table for them."""
+        if state.parameters.keys() <= self._written:
+            return False
+        is_possible = has_parameters(self._connection.catalog.model)
+        if not is_possible and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "%s has no table %s, so the parameters of execution %s are only in its files. The catalog's owner adds "
+                "the table, without losing data, by DerivaML.create(hostname, project_name, catalog_id=...).",
+                self._connection.catalog.name,
+                MLTable.execution_parameter,
+                self._execution,
+            )
+        return is_possible
+
+    def refresh(self) -> None:
+        """Forget what was written; the next write skips the rows that exist."""
+        self._written = set()
+
+    def write(self, state: ExecutionState) -> None:
+        """Write the new parameters by one request.
+
+        Raises:
+            DerivaMLException: The catalog rejects the write or cannot be reached.
+        """
+        if not self.needs_write(state):
+            return
+        new = {name: value for name, value in state.parameters.items() if name not in self._written}
+        rows = []
+        for name, value in new.items():
+            text, number = encode_value(value)
+            rows.append({"Execution": self._execution, "Name": name, "Value": text, "Number": number})
+        self._connection.catalog.insert(MLTable.execution_parameter, rows, skip_existing=True)
+        self._written |= new.keys()

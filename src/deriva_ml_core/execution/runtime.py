@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
@@ -26,6 +26,9 @@ from deriva_ml_core.journal.journal import BufferedJournal, Journal, load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, InputRecorded
 from deriva_ml_core.models import ExecutionInfo, StatusUpdate
 from deriva_ml_core.plugins.notifications import NotificationDispatcher
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["BackgroundTasks", "ExecutionRuntime", "_ExecutionBase"]
 
@@ -154,6 +157,14 @@ class _ExecutionBase(RecordedExecution):
     def info(self) -> ExecutionInfo:
         """The execution as one frozen value."""
         return super().info.model_copy(update={"working_dir": self.working_dir})
+
+    @property
+    def params(self) -> dict[str, JsonValue]:
+        """Its parameters by name, such as ``lr`` or ``optimizer.lr``.
+
+        The values are text, numbers, bools, None and lists.
+        """
+        return dict(self._load_state().parameters) or super().params
 
     def _notify_status(self, update: StatusUpdate) -> None:
         """Notify plugins of a status that is in the journal."""

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
 from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.errors import InvalidTransition
 from deriva_ml_core.execution.row_sync import RowSync
 from deriva_ml_core.journal.journal import BufferedJournal
-from deriva_ml_core.journal.state import Event, StatusSet, utc_now
+from deriva_ml_core.journal.state import Event, ParametersSet, StatusSet, utc_now
 from deriva_ml_core.models import Progress, StatusUpdate
+from deriva_ml_core.parameter_values import MAX_NAME_LENGTH, MAX_PARAMETERS, limit_parameters
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["StatusTracker"]
 
+log = logging.getLogger(__name__)
+
 JOURNAL_RETRY_SECONDS = 2.0
 """Maximum seconds for which the end of a run retries to write the journal, for example on a full disk."""
+
+MAX_LISTED_NAMES = 10
+"""Maximum number of parameters that a warning names."""
 
 
 class StatusTracker:
@@ -101,6 +112,39 @@ class StatusTracker:
         if self._publish(self._journal.append(*events)):
             self._row_sync.write_in_background()
 
+    def record_parameters(self, parameters: Mapping[str, JsonValue]) -> None:
+        """Write parameters to the journal now, and to the catalog with a row write in the background.
+
+        A name that already has this value is left out. Another value is written to the journal, and a warning names it.
+
+        Args:
+            parameters: Values by name, flattened and redacted.
+        """
+        with self._lock:
+            known = self._journal.state.parameters
+            selected, left_out = limit_parameters(parameters, known)
+            changed = sorted(name for name in selected.keys() & known.keys() if selected[name] != known[name])
+            selected = {name: value for name, value in selected.items() if name not in known or name in changed}
+            if selected:
+                self.append(ParametersSet(parameters=selected))
+        if changed:
+            log.warning(
+                "Execution %s has other values of the parameters %s. The first ones stay recorded.",
+                self._execution,
+                _join_names(changed),
+            )
+        if left_out:
+            log.warning(
+                "The parameters %s of execution %s are not recorded: an execution has at most %d, with names of up to "
+                "%d characters.",
+                _join_names(left_out),
+                self._execution,
+                MAX_PARAMETERS,
+                MAX_NAME_LENGTH,
+            )
+        if selected:
+            self._row_sync.write_in_background()
+
     def flush(self, timeout: float = JOURNAL_RETRY_SECONDS) -> None:
         """Write the events that are still buffered, with retries; publish the statuses among them.
 
@@ -115,3 +159,8 @@ class StatusTracker:
         for update in updates:
             self._on_status(update)
         return bool(updates)
+
+
+def _join_names(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:MAX_LISTED_NAMES]))
+    return shown if len(names) <= MAX_LISTED_NAMES else f"{shown} and {len(names) - MAX_LISTED_NAMES} more"

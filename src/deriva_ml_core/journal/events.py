@@ -22,6 +22,7 @@ from deriva_ml_core.journal.state import (
     Forgotten,
     InputRecorded,
     MarkedImmutable,
+    ParametersSet,
     ProcessAttached,
     RankFailed,
     Recorded,
@@ -51,6 +52,7 @@ _AnyEvent = Annotated[
     | RankFailed
     | Stopped
     | StatusSet
+    | ParametersSet
     | Staged
     | MarkedImmutable
     | TypesAdded
@@ -78,7 +80,7 @@ def parse_event(line: bytes) -> Event | None:
     return event
 
 
-PORTABLE_EVENTS = (Created, Restored, ProcessAttached, Started, Resumed, RankFailed, Stopped, StatusSet)
+PORTABLE_EVENTS = (Created, Restored, ProcessAttached, Started, Resumed, RankFailed, Stopped, StatusSet, ParametersSet)
 """Events that mean the same in every catalog and on every machine."""
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Forgotten",
     "InputRecorded",
     "MarkedImmutable",
+    "ParametersSet",
     "ProcessAttached",
     "RankFailed",
     "Recorded",
@@ -129,6 +130,8 @@ class ExecutionState:
     statuses: list[StatusUpdate] = field(default_factory=list)
     metrics: dict[tuple[str, str], MetricSummary] = field(default_factory=dict)
     """The metrics reported with the statuses, by stage and name."""
+    parameters: dict[str, JsonValue] = field(default_factory=dict)
+    """The parameters by name, each with its first value."""
     failures: list[RankFailed] = field(default_factory=list)
     files: dict[str, FileState] = field(default_factory=dict)
     latest_keys: dict[tuple[str, str, bool], str] = field(default_factory=dict)
@@ -359,6 +362,17 @@ class StatusSet(Event):
         if (progress := self.update.progress) is not None and progress.metrics:
             state.metrics |= update_summaries(state.metrics, progress)
         state.is_resumed = state.is_resumed and not self.update.status.is_terminal
+
+
+class ParametersSet(Event):
+    """Parameters were recorded. The first value of a name counts; later ones are only in the journal."""
+
+    event: Literal["parameters"] = "parameters"
+    parameters: dict[str, JsonValue]
+
+    def apply(self, state: ExecutionState) -> None:
+        new = {name: value for name, value in self.parameters.items() if name not in state.parameters}
+        state.parameters = {**state.parameters, **new}
 
 
 class Staged(Event):

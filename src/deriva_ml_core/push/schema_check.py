@@ -40,8 +40,8 @@ def ensure_schema(context: PushContext, plan: PushPlan, *, make_tables: bool) ->
     """
     source, target = context.source, context.target
     model = target.refresh()
-    if MLTable.execution_metric not in model.tables and not make_tables:
-        _drop_metrics(context, plan)
+    if not make_tables:
+        _drop_summaries(context, plan, model)
     missing = [table for table in _required_tables(source.model, plan) if table not in model.tables]
     if missing and not make_tables:
         raise UnknownTable(
@@ -59,12 +59,18 @@ def ensure_schema(context: PushContext, plan: PushPlan, *, make_tables: bool) ->
     return tuple(missing)
 
 
-def _drop_metrics(context: PushContext, plan: PushPlan) -> None:
-    """Leave out the rows of the metrics table; the journal and the files contain the metrics too."""
-    if plan.rows.pop(MLTable.execution_metric, None):
-        context.notes[
-            f"{context.target.name} has no table {MLTable.execution_metric}, so runs cannot be sorted by metrics there."
-        ] = None
+_SUMMARY_TABLES = {
+    MLTable.execution_metric: "runs cannot be sorted by metrics there",
+    MLTable.execution_parameter: "runs cannot be found by parameters there",
+}
+"""Tables whose rows repeat what the journal and the files of a run contain, and what a catalog lacks without them."""
+
+
+def _drop_summaries(context: PushContext, plan: PushPlan, model: CatalogModel) -> None:
+    """Leave out the rows of metrics and parameters if the target has no table for them."""
+    for table, consequence in _SUMMARY_TABLES.items():
+        if table not in model.tables and plan.rows.pop(table, {}):
+            context.notes[f"{context.target.name} has no table {table}, so {consequence}."] = None
 
 
 def _required_tables(model: CatalogModel, plan: PushPlan) -> list[str]:

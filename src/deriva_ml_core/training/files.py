@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
 from deriva_ml_core._files.atomic import temporary_folder, write_atomic
-from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.definitions import MLAsset
 from deriva_ml_core.errors import DerivaMLException, UnknownTerm
 from deriva_ml_core.execution.html_repr import CURVES_FILE
+from deriva_ml_core.parameter_values import select_fit_parameters, to_json_value
 from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricsFile
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from deriva_ml_core.execution import Execution
 
-__all__ = ["TRAINING_SUMMARY_FILE", "TrainingFiles", "TrainingSummary", "to_json_value"]
+__all__ = ["TRAINING_SUMMARY_FILE", "TrainingFiles", "TrainingSummary"]
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,9 @@ class TrainingFiles:
         with self._lock:
             updates, self._pending_updates = self._pending_updates, []
         for fit, fields in updates:
-            self._summary.update(fit, fields)
+            redacted = self._summary.update(fit, fields)
+            if isinstance(settings := redacted.get("settings"), dict):
+                self.execution._record_parameters(select_fit_parameters(settings))
 
     def stage_files(self, *, curves: bool) -> None:
         """Stage the files that have changed since they were last staged.
@@ -142,86 +143,6 @@ TRAINING_SUMMARY_FILE = "training.json"
 """Name of the file: an object with ``fits``, a list of objects, each with the fit's number, its settings (what the
 framework provides about model, optimizer and the like), the input datasets, the start and end time, and the outcome."""
 
-MAX_DEPTH = 12
-MAX_LENGTH = 1000
-"""Maximum depth of nested settings, and maximum number of list items or characters of a ``repr`` that are stored."""
-
-MAX_INTEGER_BITS = 2000
-"""Maximum size of an integer that is stored as a number: Python refuses to convert more than 4,300 digits, or 640 where
-the limit is lowered."""
-
-
-def to_json_value(value: object, depth: int = 0) -> JsonValue:
-    """Convert settings of any type to a JSON value; other types become their ``repr``, truncated if long.
-
-    A value that cannot be read or represented becomes a text that says so; the values beside it are kept.
-    """
-    try:
-        return _convert_value(value, depth)
-    except Exception as error:  # noqa: BLE001 - the value may be of any class
-        return _unreadable_text(error)
-
-
-def _convert_value(value: object, depth: int) -> JsonValue:
-    if value is None:
-        return None
-    if isinstance(value, (str, bool, int, float)):
-        return _builtin_value(value)
-    if depth < MAX_DEPTH:
-        if isinstance(value, Mapping):
-            return {_key_text(name): _convert_item(value, name, depth) for name in value}
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [to_json_value(part, depth + 1) for part in list(value)[:MAX_LENGTH]]
-    if isinstance(value, Path):
-        return escape_surrogates(os.fspath(value))
-    if hasattr(value, "item") and not isinstance(value, type):
-        return _scalar_value(value)
-    return _short_repr(value)
-
-
-def _convert_item(mapping: Mapping[object, object], name: object, depth: int) -> JsonValue:
-    """Convert one value of a mapping; a mapping may compute its values, and raise for one of them."""
-    try:
-        return to_json_value(mapping[name], depth + 1)
-    except Exception as error:  # noqa: BLE001 - the mapping may be of any class
-        return _unreadable_text(error)
-
-
-def _key_text(name: object) -> str:
-    try:
-        return escape_surrogates(str(name))
-    except Exception as error:  # noqa: BLE001 - the key may be of any class
-        return _unreadable_text(error)
-
-
-def _unreadable_text(error: Exception) -> str:
-    return f"<not readable: {type(error).__name__}>"
-
-
-def _short_repr(value: object) -> str:
-    return escape_surrogates(repr(value))[:MAX_LENGTH]
-
-
-def _scalar_value(value: object) -> JsonValue:
-    """Return the number in a tensor or an array of one element; the ``repr`` of a larger one."""
-    try:
-        return _convert_value(value.item(), MAX_DEPTH)  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - the value may be of any class
-        return _short_repr(value)
-
-
-def _builtin_value(value: str | bool | int | float) -> JsonValue:
-    """Return the built-in value, also of a subclass, such as a NumPy float or a string enumeration member.
-
-    An integer with more digits than Python converts to text is written in hexadecimal.
-    """
-    plain = next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
-    if isinstance(plain, str):
-        return escape_surrogates(plain)
-    if isinstance(plain, int) and plain.bit_length() > MAX_INTEGER_BITS:
-        return hex(plain)[:MAX_LENGTH]
-    return plain
-
 
 class TrainingSummary:
     """File with the summaries of an execution's fits; secrets are redacted.
@@ -239,8 +160,11 @@ class TrainingSummary:
         self._reload()
         return max((number for each in self._fits if isinstance(number := each.get("fit"), int)), default=0)
 
-    def update(self, fit: int, fields: Mapping[str, object]) -> None:
+    def update(self, fit: int, fields: Mapping[str, object]) -> dict[str, JsonValue]:
         """Add fields to a fit's summary and rewrite the file.
+
+        Returns:
+            The fields as written, with secrets redacted.
 
         Raises:
             OSError: The file cannot be written.
@@ -253,9 +177,11 @@ class TrainingSummary:
             summary = {"fit": fit}
             self._fits.append(summary)
         redacted = redact(to_json_value(fields))
-        summary.update(redacted if isinstance(redacted, dict) else {})
+        values = redacted if isinstance(redacted, dict) else {}
+        summary.update(values)
         text = json.dumps({"fits": self._fits}, indent=1, ensure_ascii=False) + "\n"
         write_atomic(self.path, text)
+        return values
 
     def _reload(self) -> None:
         """Read the file again: an earlier process or another reporter of the execution may have written it."""

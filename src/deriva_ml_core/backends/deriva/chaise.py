@@ -39,6 +39,7 @@ ROW_NAME_PATTERNS: Mapping[str, str] = {
     MLTable.workflow: "{{{Name}}}",
     MLTable.execution: "Execution {{{RID}}}",
     MLTable.execution_metric: "{{{Name}}} ({{{Stage}}})",
+    MLTable.execution_parameter: "{{{Name}}}",
     MLTable.dataset: "Dataset {{{RID}}}",
     MLTable.dataset_version: "{{{Dataset}}}:{{{Version}}}",
 }
@@ -47,6 +48,7 @@ DISPLAYED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     MLTable.workflow: ("Name", "Workflow_Type", "Description", "URL", "Version", "Checksum"),
     MLTable.execution: ("Workflow", "Description", "Status", "Status_Detail", "Duration"),
     MLTable.execution_metric: ("Execution", "Stage", "Name", "Last", "Best", "Best_At"),
+    MLTable.execution_parameter: ("Execution", "Name", "Value"),
     MLTable.dataset: ("Description", "Version", "Deleted"),
     MLTable.dataset_version: ("Dataset", "Version", "Description", "Execution", "Snapshot", "Minid"),
 }
@@ -54,7 +56,12 @@ DISPLAYED_COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 CITABLE_TABLES = (MLTable.execution, MLTable.dataset)
 
-GENERATED_TABLES = (MLTable.execution, MLTable.execution_metric, MLTable.dataset_version)
+GENERATED_TABLES = (
+    MLTable.execution,
+    MLTable.execution_metric,
+    MLTable.execution_parameter,
+    MLTable.dataset_version,
+)
 """Tables whose rows are not created by hand."""
 
 IMMUTABLE_COLUMNS = frozenset({(MLTable.workflow, column) for column in ("URL", "Checksum", "Version")})

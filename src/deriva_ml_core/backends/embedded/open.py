@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
 
 from deriva_ml_core import default_schema
 from deriva_ml_core._files.atomic import sync_path
@@ -22,11 +27,12 @@ from deriva_ml_core.backends.embedded.database import (
     list_mounts,
 )
 from deriva_ml_core.backends.sql import identifiers, migrations, mutations
-from deriva_ml_core.backends.sql.catalog import EmbeddedCatalog
+from deriva_ml_core.backends.sql.catalog import BATCH_SIZE, EmbeddedCatalog
 from deriva_ml_core.backends.sql.ddl import MappedTable, compile_replaced_triggers
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS, Migration, add_columns
-from deriva_ml_core.backends.sql.queries import CatalogFile
-from deriva_ml_core.default_schema import DEFAULT_TERMS, SCHEMA_VERSION, default_tables
+from deriva_ml_core.backends.sql.queries import CatalogFile, read_model
+from deriva_ml_core.default_schema import DEFAULT_TERMS, SCHEMA_VERSION, default_tables, parameters_table
+from deriva_ml_core.definitions import MLAsset, MLTable, Role
 from deriva_ml_core.errors import (
     CatalogCorrupt,
     CatalogReadOnly,
@@ -35,7 +41,12 @@ from deriva_ml_core.errors import (
     DerivaMLException,
     DerivaMLWarning,
 )
+from deriva_ml_core.parameter_values import encode_value, limit_parameters, select_fit_parameters, select_run_parameters
 from deriva_ml_core.paths import CATALOG_FILENAME
+from deriva_ml_core.schema import asset_execution_table_name
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["APPLICATION_ID", "CATALOG_FILE_NAME", "open_catalog"]
 
@@ -46,6 +57,12 @@ APPLICATION_ID = 0x6472766D
 
 SIDE_FILE_SUFFIXES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite keeps next to a database (https://www.sqlite.org/tempfiles.html)."""
+
+PARAMETERS_VERSION = 4
+"""The version that has the table of parameters."""
+
+MAX_RECORD_BYTES = 16 * 2**20
+"""Maximum size of a file from which parameters are read."""
 
 log = logging.getLogger(__name__)
 
@@ -221,9 +238,62 @@ def _migrate(database: Database, migrations: Sequence[Migration], version: int) 
         found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
         for migration in migrations[found - 1 : version - 1]:
             migration(connection)
+        if found < PARAMETERS_VERSION <= version:
+            _fill_parameters(connection, database.file.parent)
         model = add_columns(connection, default_tables(), default_schema.ADDED_COLUMNS)
         for table in model.tables.values():
             for statement in compile_replaced_triggers(table):
                 connection.exec_driver_sql(statement)
         connection.exec_driver_sql(f"PRAGMA user_version = {version}")
     log.info("Migrated the catalog %s from version %d to %d.", database.file, found, version)
+
+
+def _fill_parameters(connection: sa.Connection, folder: Path) -> None:
+    """Add the parameters of earlier executions, from their configuration and training files in the store.
+
+    A file that is missing or damaged is left out.
+    """
+    tables = {name: MappedTable(table) for name, table in read_model(connection).tables.items()}
+    table = tables.get(MLTable.execution_parameter)
+    metadata = tables.get(MLAsset.execution_metadata)
+    links = tables.get(asset_execution_table_name(MLAsset.execution_metadata))
+    if table is None or metadata is None or links is None or table.table.column_names < parameters_table().column_names:
+        return
+    query = (
+        sa.select(links.rows.c.Execution, metadata.rows.c.Filename, metadata.rows.c.MD5)
+        .join(metadata.rows, links.rows.c[MLAsset.execution_metadata] == metadata.rows.c.RID)
+        .where(links.rows.c.Asset_Role == Role.output, metadata.rows.c.Filename.in_(_PARAMETER_FILES))
+        .order_by(metadata.rows.c.Filename, metadata.rows.c.RCT.desc())  # the newest training.json has all fits
+    )
+    parameters: dict[str, dict[str, JsonValue]] = {}
+    for rid, filename, md5 in connection.execute(query):
+        known = parameters.setdefault(rid, {})
+        found = _read_parameters(folder / "objects", str(md5), filename)
+        known |= {name: value for name, value in limit_parameters(found, known)[0].items() if name not in known}
+    rows = [
+        {"Execution": rid, "Name": name, "Value": text, "Number": number}
+        for rid, values in parameters.items()
+        for name, value in values.items()
+        for text, number in (encode_value(value),)
+    ]
+    for start in range(0, len(rows), BATCH_SIZE):
+        mutations.insert(connection, table, tables, rows[start : start + BATCH_SIZE], skip_existing=True)
+
+
+_PARAMETER_FILES = ("configuration.json", "training.json")
+
+
+def _read_parameters(objects: Path, md5: str, filename: str) -> dict[str, JsonValue]:
+    if not re.fullmatch("[0-9a-f]{32}", md5):  # a row is data, and must not name a path elsewhere
+        return {}
+    file = objects / md5[:2] / md5
+    try:
+        if file.stat().st_size > MAX_RECORD_BYTES:
+            return {}
+        document = json.loads(file.read_bytes())
+        if filename == "configuration.json":
+            return select_run_parameters(document["parameters"])
+        settings = [fit["settings"] for fit in document["fits"] if "settings" in fit]
+        return {name: value for each in reversed(settings) for name, value in select_fit_parameters(each).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}

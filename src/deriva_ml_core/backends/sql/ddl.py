@@ -227,7 +227,8 @@ _INDEXED_COLUMNS: Mapping[MLTable, tuple[str, ...]] = {
 
 
 _COMPOSITE_INDEXES: Mapping[MLTable, tuple[tuple[str, ...], ...]] = {
-    MLTable.execution_metric: (("Name", "Stage", "Best"), ("Name", "Stage", "Last"))
+    MLTable.execution_metric: (("Name", "Stage", "Best"), ("Name", "Stage", "Last")),
+    MLTable.execution_parameter: (("Name", "Number"), ("Name", "Value")),
 }
 """Columns of lookups, followed by the column that the rows are sorted by."""
 

@@ -158,5 +158,26 @@ def _migrate_to_3(connection: sa.Connection) -> None:
         add_tables(connection, [VERSION_3_METRICS_TABLE])
 
 
-MIGRATIONS: tuple[Migration, ...] = (_migrate_to_2, _migrate_to_3)
+VERSION_4_PARAMETERS_TABLE = Table(
+    MLTable.execution_parameter,
+    (
+        Column("Execution", nullok=False),
+        Column("Name", nullok=False, comment="Nested settings are joined with dots, as in optimizer.lr"),
+        Column("Value", nullok=False, comment="A text as it is, any other value as JSON; cut at 500 characters"),
+        Column("Number", "float8", comment="The value if it is a finite number"),
+    ),
+    keys=(("Execution", "Name"),),
+    foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
+    comment="The settings of each execution, so that executions can be found and compared by them",
+)
+"""The table in version 4. Later versions may change it."""
+
+
+def _migrate_to_4(connection: sa.Connection) -> None:
+    """Add the table of parameters. A user's table of that name stays unchanged."""
+    with suppress(DuplicateRow):
+        add_tables(connection, [VERSION_4_PARAMETERS_TABLE])
+
+
+MIGRATIONS: tuple[Migration, ...] = (_migrate_to_2, _migrate_to_3, _migrate_to_4)
 """Migrations from version 1 to 2, from 2 to 3, and so on: one per version before the current one."""
