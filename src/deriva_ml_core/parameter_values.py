@@ -222,7 +222,8 @@ def select_run_parameters(recorded: Mapping[str, JsonValue]) -> dict[str, JsonVa
     parts: list[Mapping[str, JsonValue]] = [
         _as_mapping(recorded.get("parameters")),
         _as_mapping(settings),
-        {} if isinstance(settings, dict) else dict(_parse_overrides(overrides)),
+        # the overrides of a sweep name several values for its jobs
+        {} if isinstance(settings, dict) or "sweep" in recorded else dict(_parse_overrides(overrides)),
         _as_mapping(recorded.get("config_choices")),
     ]
     parameters: dict[str, JsonValue] = {}

@@ -1064,3 +1064,37 @@ def called(program: str, *words: object) -> subprocess.CompletedProcess[str]:
     """Call one of our commands."""
     command = [Path(sysconfig.get_path("scripts")) / program, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=240)
+
+
+def test_parameters_of_earlier_runs(ml: DerivaML) -> None:
+    """The migration adds the parameters of earlier runs from their configuration and training files."""
+    choices = {
+        "assets": "default_asset",
+        "datasets": "default_dataset",
+        "workflow": "default_workflow",
+        "deriva_ml": "default_deriva",
+        "model_config": "default_model",
+    }
+    found = {rid: ml.lookup_execution(rid).params for rid in (TRAIN, SCRIPT, SWEEP, JOB_0, JOB_1, LIGHTNING, STAGED)}
+    sgd = {"lr": 0.01, "momentum": 0, "dampening": 0, "weight_decay": 0}
+    sgd |= {"nesterov": False, "maximize": False, "differentiable": False}
+    assert found == {
+        TRAIN: {"rate": 0.1, "layers": [8, 1], "api_token": "[redacted: api_token]"},
+        SCRIPT: {"rate": 0.2},
+        SWEEP: choices,
+        JOB_0: {"rate": 0.5, **choices},
+        JOB_1: {"rate": 2.0, **choices},
+        LIGHTNING: {
+            "optimizer": "SGD",
+            "batch_size": 4,
+            "epochs": 2,
+            "precision": "32-true",
+            "accumulate_grad_batches": 1,
+            **{f"optimizer.{name}": value for name, value in sgd.items()},
+        },
+        STAGED: {},
+    }
+    rows = ml.connection.catalog.select("Execution_Parameter", {"Name": "rate"}, order=("Execution",))
+    assert [(row["Execution"], row["Number"]) for row in rows] == [
+        *((TRAIN, 0.1), (SCRIPT, 0.2), (JOB_0, 0.5), (JOB_1, 2.0))
+    ]
