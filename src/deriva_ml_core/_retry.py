@@ -1,15 +1,19 @@
 """How often a failed call is repeated, and how long the pauses are: named settings, and the ways to apply them.
 
-`call_with_retries` runs on stamina, which logs a warning before each repeat; `RetryingStore` uses it for transfers of
-files. `Attempts` counts the failures of a loop that recovers from each one in its own way, such as by looking for the
-rows that a lost write may have added. It logs nothing: ERMrest aborts half of the calls of four concurrent writers, and
-stamina could be silenced only for the whole process.
+`Attempts` counts the failures of a loop that recovers from each one in its own way, such as by looking for the rows
+that a lost write may have added. `call_with_retries` repeats a call, and `RetryingStore` the transfers of files. One
+message is logged if the repeats take long. Libraries for retries log a line before each repeat, and can be silenced
+only for the whole process: ERMrest aborts half of the calls of four concurrent writers.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.models import StoredObject, UploadOptions
 
 __all__ = [
+    "ABORTED_TRANSACTION",
     "BUSY_SERVER",
     "CONCURRENT_OBJECT",
     "CONCURRENT_WRITE",
@@ -36,8 +41,11 @@ __all__ = [
     "RetrySettings",
     "RetryingStore",
     "call_with_retries",
+    "limit_repeats",
     "transfer_settings",
 ]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,12 +59,14 @@ class RetrySettings:
 
     Args:
         attempts: Number of calls in total, the first included; None for no limit.
+        time_limit: Seconds after the first failure in which repeats are started; None for no limit.
         wait_initial: Seconds before the first repeat; each later pause is twice as long.
         wait_max: Longest pause in seconds, before jitter.
         jitter: Share by which a pause varies at random, up or down, so that clients that collided do not meet again.
     """
 
     attempts: int | None
+    time_limit: float | None = None
     wait_initial: float = 0.0
     wait_max: float = 0.0
     jitter: float = 0.5
@@ -71,8 +81,15 @@ class RetrySettings:
             yield wait * uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - not for cryptography
 
 
+ABORTED_TRANSACTION = RetrySettings(attempts=None, time_limit=300.0, wait_initial=0.1, wait_max=10.0)
+"""An ERMrest request whose transaction was aborted because of another one; nothing was written.
+
+With 4 writers, half of the calls are aborted. A long transaction was aborted 12 times in 18 seconds while 118 short
+ones passed, so the pauses grow and the number of repeats is not limited.
+"""
+
 BUSY_SERVER = RetrySettings(attempts=12, wait_initial=0.1, wait_max=2.0)
-"""An ERMrest request that the server refused for now: with 4 writers, half of the calls are aborted."""
+"""An ERMrest request that the server refused for another reason that may pass."""
 
 LOST_RESPONSE = RetrySettings(attempts=3, wait_initial=0.2, wait_max=2.0)
 """An ERMrest request that got no response and can safely be repeated."""
@@ -90,23 +107,51 @@ ROW_SYNC = RetrySettings(attempts=None, wait_initial=0.2, wait_max=10.0, jitter=
 """The background write of an execution's row, until the catalog accepts it or the process ends."""
 
 
+REPORTED_AFTER = 10.0
+"""Seconds of repeats after which a message is logged."""
+
+_time_limit: ContextVar[float | None] = ContextVar("_time_limit", default=None)
+
+
+@contextmanager
+def limit_repeats(seconds: float) -> Iterator[None]:
+    """Start no repeat later than so many seconds after a first failure, in this thread, while the block runs.
+
+    Args:
+        seconds: The limit, in addition to those of the settings.
+    """
+    token = _time_limit.set(seconds)
+    try:
+        yield
+    finally:
+        _time_limit.reset(token)
+
+
 class Attempts:
     """Counts the failures of one call and pauses between its repeats.
 
     Args:
         settings: How often and how long.
         sleep: Function that waits a number of seconds.
+        subject: What is repeated, for the message about long repeats.
     """
 
-    def __init__(self, settings: RetrySettings, sleep: Callable[[float], None]) -> None:
+    def __init__(self, settings: RetrySettings, sleep: Callable[[float], None], subject: str = "") -> None:
         self._waits = settings.waits()
         self._sleep = sleep
+        self._subject = subject
+        limits = [limit for limit in (settings.time_limit, _time_limit.get()) if limit is not None]
+        self._time_limit = min(limits, default=None)
+        self._first_failure: float | None = None
+        self._slept = 0.0
+        self._is_reported = False
 
-    def wait(self, min_seconds: float = 0.0) -> bool:
+    def wait(self, min_seconds: float = 0.0, reason: object = "") -> bool:
         """Count a failure, and wait if a repeat is left.
 
         Args:
             min_seconds: Shortest pause, such as the one that the server asked for.
+            reason: The failure, for the message about long repeats.
 
         Returns:
             Whether to repeat the call.
@@ -114,55 +159,56 @@ class Attempts:
         seconds = next(self._waits, None)
         if seconds is None:
             return False
-        self._sleep(max(seconds, min_seconds))
+        seconds = max(seconds, min_seconds)
+        if self._first_failure is None:
+            self._first_failure = time.monotonic()
+        passed = max(self._slept, time.monotonic() - self._first_failure)
+        if self._time_limit is not None and passed + seconds > self._time_limit:
+            return False
+        if passed >= REPORTED_AFTER and self._subject and not self._is_reported:
+            self._is_reported = True
+            until = "" if self._time_limit is None else f" for up to {self._time_limit:.0f} seconds"
+            log.warning("%s failed for %.0f seconds; repeating it%s: %s", self._subject, passed, until, reason)
+        self._sleep(seconds)
+        self._slept += seconds
         return True
 
 
 def transfer_settings(options: UploadOptions) -> RetrySettings:
-    """Return the settings for the transfer of one file, as the user chose them."""
-    retries, delay = options.max_retries, options.retry_delay
-    return RetrySettings(attempts=retries + 1, wait_initial=delay, wait_max=max(delay * 2**retries, delay), jitter=0.25)
+    """Return the settings for the transfer of one file, as the user chose them.
+
+    A pause is as long as the user chose, or up to a quarter longer.
+    """
+    retries, delay = options.max_retries, options.retry_delay * 1.125
+    return RetrySettings(attempts=retries + 1, wait_initial=delay, wait_max=delay * 2.0**retries, jitter=1 / 9)
 
 
-def call_with_retries(function: Callable[[], T], on: tuple[type[Exception], ...], settings: RetrySettings) -> T:
+def call_with_retries(
+    function: Callable[[], T],
+    on: tuple[type[Exception], ...],
+    settings: RetrySettings,
+    subject: str = "",
+    sleep: Callable[[float], None] | None = None,
+) -> T:
     """Call a function, and call it again when it raises one of the errors.
 
     Args:
         function: What to call.
         on: Errors after which a repeat may succeed.
         settings: How often and how long.
+        subject: What the function does, for the message about long repeats.
+        sleep: Function that waits a number of seconds; `time.sleep` by default.
 
     Raises:
         Exception: The error of the last attempt.
     """
-    try:
-        return function()
-    except on as error:
-        return _repeat_after(error, function, on, settings)
-
-
-def _repeat_after(
-    first: Exception, function: Callable[[], T], on: tuple[type[Exception], ...], settings: RetrySettings
-) -> T:
-    # stamina is imported only after a failure: loading it takes longer than most calls
-    import stamina
-
-    failures = [first]
-
-    def attempt() -> T:
-        if failures:
-            raise failures.pop()
-        return function()
-
-    caller = stamina.RetryingCaller(
-        attempts=settings.attempts,
-        timeout=None,
-        wait_initial=settings.wait_initial,
-        wait_max=settings.wait_max,
-        wait_jitter=settings.wait_initial * settings.jitter,
-        wait_exp_base=2,
-    )
-    return caller(on, attempt)
+    attempts = Attempts(settings, sleep or time.sleep, subject)
+    while True:
+        try:
+            return function()
+        except on as error:
+            if not attempts.wait(reason=error):
+                raise
 
 
 class RetryingStore:
@@ -207,7 +253,7 @@ class RetryingStore:
                 table, filename, file, handover=handover, options=options, resume=last, note=record_progress
             )
 
-        return call_with_retries(attempt, TRANSIENT_ERRORS, transfer_settings(options))
+        return call_with_retries(attempt, TRANSIENT_ERRORS, transfer_settings(options), f"The upload of {filename}")
 
     def sync(self) -> None:
         """Call the store's `sync`."""
@@ -219,7 +265,7 @@ class RetryingStore:
         def attempt() -> None:
             self._store.get(url, target, length=length, md5=md5, options=options)
 
-        call_with_retries(attempt, TRANSIENT_ERRORS, transfer_settings(options))
+        call_with_retries(attempt, TRANSIENT_ERRORS, transfer_settings(options), f"The download of {target.name}")
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
         """Call the store's `verify`."""

@@ -164,6 +164,8 @@ def test_commands_in_messages(
         "hostname": server.hostname,
         "project_name": "demo",
         "token": "test1",
+        "server": SimpleNamespace(url=server.hostname),
+        "number": 1,
         "table": "Model",
         "vocabulary": "Dataset_Type",
         "workflow_type": "Training",

@@ -64,7 +64,7 @@ def test_opening_loads_few_modules(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from deriva_ml_core.backends.embedded import open_backend; "
         "open_backend(Path(sys.argv[1])).catalog.select('Workflow'); "
-        "print({'filelock', 'psutil', 'git', 'ctypes', 'stamina', 'pandas'} & set(sys.modules))"
+        "print({'filelock', 'psutil', 'git', 'ctypes', 'pandas'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stamina
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
@@ -533,12 +532,15 @@ def test_failed_run_logs_how_to_upload(exe: Execution, caplog: pytest.LogCapture
     assert list(exe.upload_execution_outputs()) == ["Model"]
 
 
-def test_failed_metadata_upload_fails_the_creation(ml: DerivaML, config: ExecutionConfiguration, home: Path) -> None:
+def test_failed_metadata_upload_fails_the_creation(
+    ml: DerivaML, config: ExecutionConfiguration, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A failed creation marks its row as failed, with the reason."""
     objects = home / "local" / "objects"
     moved = objects.rename(objects.with_name("moved")) if objects.exists() else None
     objects.write_text("in the way")
-    with stamina.set_testing(True, attempts=2), pytest.raises(DerivaMLException):
+    with monkeypatch.context() as patch, pytest.raises(DerivaMLException):
+        patch.setattr("time.sleep", lambda _: None)
         ml.create_execution(config)
     objects.unlink()
     if moved:

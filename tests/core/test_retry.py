@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from deriva_ml_core._retry import BUSY_SERVER, ROW_SYNC, Attempts, RetryingStore, RetrySettings, call_with_retries
+from deriva_ml_core._retry import (
+    ABORTED_TRANSACTION,
+    BUSY_SERVER,
+    ROW_SYNC,
+    Attempts,
+    RetryingStore,
+    RetrySettings,
+    call_with_retries,
+    limit_repeats,
+    transfer_settings,
+)
+from deriva_ml_core.models import UploadOptions
 
 THREE_TIMES = RetrySettings(attempts=3)
 
@@ -73,14 +83,46 @@ def test_other_errors_are_not_repeated() -> None:
     assert len(calls) == 1
 
 
-def test_success_loads_no_stamina() -> None:
-    """A call that succeeds does not load stamina."""
-    code = (
-        "from deriva_ml_core._retry import RetrySettings, call_with_retries; import sys; "
-        "call_with_retries(list, (OSError,), RetrySettings(attempts=3)); print('stamina' in sys.modules)"
+def test_time_limit(caplog: pytest.LogCaptureFixture) -> None:
+    """Repeats of an aborted transaction end after 5 minutes, with pauses up to 10 seconds, and one message."""
+    slept: list[float] = []
+    attempts = Attempts(ABORTED_TRANSACTION, slept.append, "A request to x for Execution")
+    while attempts.wait(reason="Transaction aborted."):
+        assert bool(caplog.records) == (sum(slept[:-1]) >= 10)
+    assert 285 < sum(slept) <= 300
+    assert max(slept) <= 15
+    (record,) = caplog.records
+    assert re.fullmatch(
+        r"A request to x for Execution failed for \d\d seconds; repeating it for up to 300 seconds: "
+        r"Transaction aborted\.",
+        record.getMessage(),
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert run.stdout == "False\n"
+
+
+def test_limit_of_repeats() -> None:
+    """Within `limit_repeats` the repeats end earlier, whatever the settings; outside of it nothing changes."""
+    slept: list[float] = []
+    with limit_repeats(10):
+        attempts = Attempts(ABORTED_TRANSACTION, slept.append)
+    while attempts.wait():
+        pass
+    assert sum(slept) <= 10
+    assert Attempts(ABORTED_TRANSACTION, slept.append).wait(min_seconds=60)
+
+
+def test_retry_delay_doubles_with_jitter() -> None:
+    """The pauses of a transfer are retry_delay, twice that, and so on, each up to a quarter longer."""
+    for _ in range(50):
+        first, second, third = transfer_settings(UploadOptions(max_retries=3, retry_delay=4)).waits()
+        assert (4 <= first <= 5, 8 <= second <= 10, 16 <= third <= 20) == (True, True, True)
+
+
+def test_repeats_log_nothing_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
+    """Short repeats log nothing, on any logger."""
+    function, _ = fail_times(2, ConnectionError("reset"))
+    with caplog.at_level(0):
+        assert call_with_retries(function, (ConnectionError,), THREE_TIMES, "The upload of m.pt") == "done"
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

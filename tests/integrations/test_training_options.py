@@ -541,7 +541,7 @@ def test_failed_stream_upload(
         catalog_link.is_down = True
         train_epoch(report, 1, loss=1.0)
         assert report._worker.drain(60)
-        assert "retrying at the end of the fit" in caplog.text
+        assert "it is uploaded at the end of the fit" in caplog.text
         report.end_fit()
     catalog_link.is_down = False
     ml.restore_execution(execution.execution_rid).upload_execution_outputs()

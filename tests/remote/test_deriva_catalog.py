@@ -63,6 +63,37 @@ def test_retry_after_is_respected(writer_catalog: DerivaCatalog, fake: DerivaSer
     assert waits == [7]
 
 
+def test_aborted_transaction_is_repeated_for_minutes(
+    writer_catalog: DerivaCatalog, fake: DerivaServer, waits: list, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A write whose transaction is aborted 30 times is repeated, with growing pauses and a message after 10 seconds."""
+    fake.faults.add(fault(Harm.answer, "POST", 30))
+    writer_catalog.insert("Dataset_Type", [{"Name": "late", "Description": ""}])
+    assert len(waits) == 30
+    assert sum(waits[:10]) < sum(waits[10:20]) < sum(waits) < 300
+    (record,) = caplog.records
+    assert "repeating it for up to 300 seconds: Transaction aborted." in record.getMessage()
+    waits.clear()
+    fake.faults.add(fault(Harm.answer, "POST", 10_000))
+    with pytest.raises(CatalogUnavailable, match="Transaction aborted"):
+        writer_catalog.insert("Dataset_Type", [{"Name": "later", "Description": ""}])
+    assert 285 < sum(waits) <= 300
+    waits.clear()
+    with pytest.raises(CatalogUnavailable, match="Transaction aborted"):
+        writer_catalog.insert_unless("Workflow", {"URL": "x"}, {"URL": "x"})
+    assert 285 < sum(waits) <= 300
+    fake.faults.clear()
+    assert writer_catalog.select("Workflow") == []
+
+
+def test_other_failures_are_repeated_briefly(writer_catalog: DerivaCatalog, fake: DerivaServer, waits: list) -> None:
+    """A server that is unavailable for another reason is asked 12 times."""
+    fake.faults.add(fault(Harm.answer, "GET", 10_000, reply=Answer.text(503, "Maintenance", "text/html")))
+    with pytest.raises(CatalogUnavailable):
+        writer_catalog.select("Workflow")
+    assert len(waits) == 11
+
+
 def test_writers_of_different_tables(catalog: DerivaCatalog, writer_catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """Concurrent writers to different tables each write once, although many requests are refused."""
     fake.faults.add(fault(Harm.answer, "POST|PUT", BUSY_SERVER.attempts - 1))  # one of them may meet them all

@@ -137,6 +137,16 @@ def test_user_without_access(fake: DerivaServer, connect) -> None:
         DerivaML(fake.hostname, number, credential=fake.credential("test2"))
 
 
+def test_user_may_not_create_catalogs(fake: DerivaServer) -> None:
+    """The error for a user who may not create catalogs says whom to ask for what, and how to open an existing one."""
+    message = (
+        rf"This user may not create catalogs on localhost:{fake.port} \(catalog\)\. Ask its administrator for that "
+        rf"right, or .* call DerivaML\('http://localhost:{fake.port}', number\)"
+    )
+    with pytest.raises(AccessRefused, match=message):
+        DerivaML.create(fake.hostname, "demo", credential=fake.credential("test2"))
+
+
 def test_unreachable_server() -> None:
     """The error for an unreachable server has the reason, without names of Python objects."""
     with pytest.raises(CatalogUnavailable, match=r"localhost:9 cannot be reached \(Failed to establish"):

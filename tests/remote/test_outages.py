@@ -99,6 +99,27 @@ def test_messages_name_the_catalog(
     assert exe.execution_rid in caplog.text
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_login_is_not_repeated(
+    ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer, status: int
+) -> None:
+    """A login that ends, or rights that are taken, during a run cost a few requests, however many statuses are set."""
+    with ml.create_execution(config) as exe:
+        fake.faults.add(Fault(Harm.answer, times=10_000, reply=Answer.text(status, "Access refused.")))
+        exe._runtime.background.drain()
+        fake.requests.clear()
+        for number in range(60):
+            exe.update_status(Status.running, str(number), wait=number % 3 == 0)
+        exe._runtime.background.drain()
+        assert 1 <= len(fake.requests) <= 3
+        fake.requests.clear()
+    assert 1 <= len(fake.requests) <= 3  # the end of the run tries again
+    fake.faults.clear()
+    exe.upload_execution_outputs()
+    (row,) = catalog.select("Execution")
+    assert row["Status"] == "Completed"
+
+
 def test_session_expires_during_creation(
     ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer
 ) -> None:

@@ -238,7 +238,7 @@ class Execution(_ExecutionBase):
         elif status is Status.failed:
             report_failure(self._folder, self.rank, reason)
         if self.status.is_terminal:
-            self._runtime.background.row_sync.write_in_background()
+            self._runtime.background.row_sync.write_in_background(is_final=True)
         else:
             self._runtime.status_tracker.set(
                 status, reason, error=reason if status is not Status.completed else "", wait=False

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
-from deriva_ml_core._retry import ROW_SYNC
+from deriva_ml_core._retry import ROW_SYNC, limit_repeats
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.default_schema import metrics_table, parameters_table
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable
-from deriva_ml_core.errors import CatalogCorrupt, CatalogReadOnly, CatalogUnavailable, DerivaMLException
+from deriva_ml_core.errors import (
+    AccessRefused,
+    CatalogCorrupt,
+    CatalogReadOnly,
+    CatalogUnavailable,
+    DerivaMLException,
+    LoginRequired,
+)
 from deriva_ml_core.execution.exit_status import format_catalog_duration
 from deriva_ml_core.journal.journal import BufferedJournal, Journal
 from deriva_ml_core.journal.state import ExecutionState
@@ -47,6 +54,15 @@ WRITE_INTERVAL = 0.25
 PERMANENT_ERRORS = (CatalogCorrupt, CatalogReadOnly)
 """Errors that a retry cannot fix."""
 
+REFUSALS = (LoginRequired, AccessRefused)
+"""Errors that only the user can fix, by a new login or new rights."""
+
+REFUSAL_PAUSE = 60.0
+"""Seconds after a refusal in which only the end of the run writes again."""
+
+MAX_WRITE_SECONDS = 10.0
+"""Seconds in which a write is repeated at once; then the training goes on, and the background repeats it."""
+
 
 class RowSync:
     """Writes the journal's state to the catalog row.
@@ -75,6 +91,8 @@ class RowSync:
         self._scheduled_pid = 0
         """Id of the process that scheduled a write which has not started; 0 if none is scheduled."""
         self._has_warned = False
+        self._refused_until = 0.0
+        """Time of the monotonic clock until which the server is not asked again after a refusal."""
         self._written_row: dict[str, Any] | None = None
         self._metrics = MetricsSync(connection, execution)
         self._parameters = ParametersSync(connection, execution)
@@ -102,8 +120,12 @@ class RowSync:
 
     def try_write(self) -> None:
         """Write the row now, or in the background if the first attempt fails."""
+        if self._is_refused():
+            return
         try:
             self.write()
+        except REFUSALS as error:
+            self._note_refusal(error)
         except Exception as error:  # noqa: BLE001 - a failing catalog must not stop a training
             self._warn_not_written(error)
             self.write_in_background()
@@ -121,9 +143,15 @@ class RowSync:
             except DerivaMLException as error:
                 self._warn_rejected(details, error)
 
-    def write_in_background(self) -> None:
-        """Write the row in the background, with retries until it succeeds; return at once."""
-        if self._execution != DRY_RUN_RID and self._scheduled_pid != os.getpid():
+    def write_in_background(self, *, is_final: bool = False) -> None:
+        """Write the row in the background, with retries until it succeeds; return at once.
+
+        Args:
+            is_final: Whether the run ends, so that the server is asked also if it refused an earlier write.
+        """
+        if self._execution == DRY_RUN_RID or (self._is_refused() and not is_final):
+            return
+        if self._scheduled_pid != os.getpid():
             self._scheduled_pid = os.getpid()
             self._worker.submit(self._sync)
 
@@ -147,6 +175,9 @@ class RowSync:
                     if self._build_row(self._journal.state) != self._written_row:
                         self._write()
                 self._sync_details()
+            except REFUSALS as error:
+                self._note_refusal(error)
+                return
             except Exception as error:  # noqa: BLE001 - a failing catalog must not stop a training
                 self._warn_not_written(error)
                 if isinstance(error, PERMANENT_ERRORS):
@@ -161,10 +192,11 @@ class RowSync:
     def _write(self) -> None:
         """Write until the row equals the journal's state: another process may append and write meanwhile."""
         self._written_row = None
-        while (row := self._build_row(self._journal.state)) is not None and row != self._written_row:
-            self._connection.catalog.update(MLTable.execution, [row])
-            self._written_row = row
-        self._has_warned = False
+        with limit_repeats(MAX_WRITE_SECONDS):
+            while (row := self._build_row(self._journal.state)) is not None and row != self._written_row:
+                self._connection.catalog.update(MLTable.execution, [row])
+                self._written_row = row
+        self._has_warned, self._refused_until = False, 0.0
 
     def _accepted_details(self) -> list[MetricsSync | ParametersSync]:
         return [details for details in (self._parameters, self._metrics) if details not in self._rejected]
@@ -195,6 +227,19 @@ class RowSync:
         if state.start_time is not None:
             row["Duration"] = None if state.stop_time is None else format_catalog_duration(state.run_time)
         return row
+
+    def _is_refused(self) -> bool:
+        return time.monotonic() < self._refused_until
+
+    def _note_refusal(self, error: DerivaMLException) -> None:
+        self._refused_until = time.monotonic() + REFUSAL_PAUSE
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "Failed to write the status of execution %s; the end of the run and the next upload write it: %s",
+                self._execution,
+                error,
+            )
 
     def _warn_not_written(self, error: Exception) -> None:
         if not self._has_warned:

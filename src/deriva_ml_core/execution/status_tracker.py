@@ -105,7 +105,7 @@ class StatusTracker:
         if wait:
             self._row_sync.try_write()
         else:
-            self._row_sync.write_in_background()
+            self._row_sync.write_in_background(is_final=status.is_terminal)
 
     def append(self, *events: Event) -> None:
         """Write events to the journal, after those that are still buffered; publish the statuses among them."""

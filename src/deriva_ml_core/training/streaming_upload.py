@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
-from deriva_ml_core.errors import UploadFailed
+from deriva_ml_core.errors import DerivaMLException, UploadFailed
 from deriva_ml_core.training.options import UploadPolicy
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ __all__ = ["StreamingUploader"]
 
 MAX_QUEUED_FILES = 64
 """Maximum number of files queued for upload during training; further ones are uploaded at the end of the fit."""
+
+PAUSE_AFTER_FAILURE = 60.0
+"""Seconds after a failed upload in which no other one is started: the server may refuse the login until the end."""
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,7 @@ class StreamingUploader:
         self._worker = worker
         self._policy: UploadPolicy = policy or ("end" if execution._connection.address.is_embedded else "stream")
         self._queued_count = 0
+        self._paused_until = 0.0
         self._timeout = timeout
         self._idle = Event()
         """Set while no background upload runs."""
@@ -47,7 +52,8 @@ class StreamingUploader:
 
     def submit(self, path: Path) -> None:
         """Upload a final file or folder in the background, if the policy is ``stream``."""
-        if self._policy == "stream" and self._queued_count < MAX_QUEUED_FILES:
+        is_possible = self._queued_count < MAX_QUEUED_FILES and monotonic() >= self._paused_until
+        if self._policy == "stream" and is_possible:
             self._queued_count += 1
             self._worker.submit(lambda: self._upload(path))
 
@@ -84,8 +90,11 @@ class StreamingUploader:
         try:
             files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
             self._execution.upload_execution_outputs(only=files, progress_callback=_ignore_progress)
+        except DerivaMLException as error:
+            self._paused_until = monotonic() + PAUSE_AFTER_FAILURE
+            log.warning("Failed to upload %s; it is uploaded at the end of the fit: %s", path, error)
         except Exception:
-            log.warning("Failed to upload %s; retrying at the end of the fit.", path, exc_info=True)
+            log.warning("Failed to upload %s; it is uploaded at the end of the fit.", path, exc_info=True)
         finally:
             self._queued_count -= 1
             self._idle.set()

@@ -9,9 +9,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_core._retry import CONCURRENT_WRITE, Attempts
+from deriva_ml_core._retry import ABORTED_TRANSACTION, CONCURRENT_WRITE, Attempts
 from deriva_ml_core.backend import Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
-from deriva_ml_core.backends.deriva.ermrest_client import parse_rows, parse_value
+from deriva_ml_core.backends.deriva.ermrest_client import (
+    error_detail,
+    error_from_response,
+    is_aborted,
+    parse_rows,
+    parse_value,
+)
 from deriva_ml_core.backends.deriva.ermrest_paths import filter_paths, quote_segment, sort_modifier, table_path
 from deriva_ml_core.backends.deriva.http import Server, retry_after
 from deriva_ml_core.backends.deriva.model import SYSTEM_SCHEMAS, column_document, is_array_type, schema_documents
@@ -94,6 +100,7 @@ class DerivaCatalog(CatalogReader):
         sent, parameters = prepare_rows(target, [row], self.reserve)
         path = f"/entity/{table_path(target)}" + (f"?{parameters}" if parameters else "")
         attempts = Attempts(CONCURRENT_WRITE, self._server.sleep)
+        aborted = Attempts(ABORTED_TRANSACTION, self._server.sleep, f"A request to {self._server.host} for {table}")
         repeat = True
         while repeat:
             existing, etag = self._select_oldest(target, filters)
@@ -102,6 +109,10 @@ class DerivaCatalog(CatalogReader):
             response = self._insert_if_unchanged(path, table, sent, etag)
             if response is not None and response.status_code < 400:
                 return self._model_cache.convert_rows(target, parse_rows(response, table))[0], True
+            if response is not None and is_aborted(response):  # no writer changed the catalog, so it is not counted
+                if not aborted.wait(retry_after(response), error_detail(response)):
+                    raise error_from_response(response, self._server.host, table)
+                continue
             repeat = attempts.wait(0.0 if response is None else retry_after(response))
         # with this many writers the catalog never stays unchanged: insert the row, and agree on the oldest match
         new = parse_rows(self._client.request("POST", path, table, payload=sent, idempotent=False), table)

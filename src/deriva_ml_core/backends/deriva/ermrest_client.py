@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deriva_ml_core._retry import BUSY_SERVER, LOST_RESPONSE, Attempts
+from deriva_ml_core._retry import ABORTED_TRANSACTION, BUSY_SERVER, LOST_RESPONSE, Attempts
 from deriva_ml_core._text import sanitize_line
 from deriva_ml_core.backend import Row
 from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server, retry_after
@@ -37,6 +37,7 @@ __all__ = [
     "encode_json",
     "error_detail",
     "error_from_response",
+    "is_aborted",
     "login_required_error",
     "parse_json",
     "parse_rows",
@@ -122,6 +123,7 @@ class ErmrestClient:
         body = None if payload is None or callable(payload) else encode_json(payload, subject)
         lost = Attempts(LOST_RESPONSE, self.server.sleep)
         busy = Attempts(BUSY_SERVER, self.server.sleep)
+        aborted = Attempts(ABORTED_TRANSACTION, self.server.sleep, f"A request to {self.server.host} for {subject}")
         retryable_statuses = RETRYABLE_STATUSES if idempotent else UNPROCESSED_STATUSES
         while True:
             try:
@@ -146,7 +148,10 @@ class ErmrestClient:
                 continue
             if response.status_code < 400 or response.status_code in allowed_statuses:
                 return response
-            if response.status_code not in retryable_statuses or not busy.wait(retry_after(response)):
+            attempts = aborted if is_aborted(response) else busy
+            if response.status_code not in retryable_statuses or not attempts.wait(
+                retry_after(response), error_detail(response)
+            ):
                 raise error_from_response(response, self.server.host, subject)
 
     def request_once(
@@ -169,6 +174,11 @@ class ErmrestClient:
         kind = {} if body is None else {"Content-Type": "application/json"}
         full = f"/ermrest/catalog/{self.catalog_id}{path}"
         return validate_response(self.server.request(method, full, headers={**(headers or {}), **kind}, body=body))
+
+
+def is_aborted(response: Response) -> bool:
+    """Whether the server aborted a transaction because of a concurrent one, so that it wrote nothing."""
+    return response.status_code == 503 and b"Transaction aborted" in response.content
 
 
 def parse_json(response: Response, subject: str) -> Any:

@@ -14,6 +14,7 @@ from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.backends.deriva.ermrest_client import (
     ErmrestClient,
     encode_json,
+    error_detail,
     error_from_response,
     parse_value,
     validate_response,
@@ -23,7 +24,7 @@ from deriva_ml_core.backends.deriva.queries import ModelCache
 from deriva_ml_core.backends.deriva.store import DerivaStore
 from deriva_ml_core.default_schema import DEFAULT_TERMS, default_tables
 from deriva_ml_core.definitions import MLVocab
-from deriva_ml_core.errors import CatalogUnavailable, ConfigurationError, UnknownAddress
+from deriva_ml_core.errors import AccessRefused, CatalogUnavailable, ConfigurationError, UnknownAddress
 from deriva_ml_core.models import Address
 from deriva_ml_core.schema import ASSET_COLUMNS, DOMAIN_SCHEMA, ML_SCHEMA, CatalogModel, Table
 
@@ -202,6 +203,11 @@ def create_catalog(server: Server, project: str, acls: Mapping[str, Sequence[str
         raise CatalogUnavailable(
             f"{server.host} did not confirm that it created a catalog ({event}). Check the server before you try again."
         ) from event
+    if response.status_code == 403:
+        raise AccessRefused(
+            f"This user may not create catalogs on {server.host} ({error_detail(response)}). Ask its administrator for "
+            f"that right, or ask an owner of an existing catalog for access and call DerivaML({server.url!r}, number)."
+        )
     if response.status_code >= 400:
         raise error_from_response(response, server.host, "a new catalog")
     number = str(parse_value(response, "a new catalog", "id"))
