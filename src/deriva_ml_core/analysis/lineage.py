@@ -9,8 +9,10 @@ from typing import Any
 
 from deriva_ml_core._text import sanitize_line
 from deriva_ml_core.analysis.runs import lookup_table, summarize_executions
+from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.members import MemberLink, member_links
+from deriva_ml_core.datasets.versions import drop_creations
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, split_rid
 from deriva_ml_core.errors import WrongTable
 from deriva_ml_core.execution.recorded import RecordedExecution
@@ -231,7 +233,9 @@ def _iter_linked_rids(
 ) -> Iterator[tuple[_Step, Iterator[tuple[str, str]]]]:
     catalog = connection.catalog
     for step in _build_steps(catalog.model, table, direction):
-        pages = catalog.pages(step.link_table, {step.from_column: rids, **step.where})
+        pages: Iterator[list[Row]] = catalog.pages(step.link_table, {step.from_column: rids, **step.where})
+        if step.link_table == MLTable.dataset_execution:
+            pages = (drop_creations(catalog, page) for page in pages)
         yield (
             step,
             ((row[step.from_column], row[step.to_column]) for page in pages for row in page if row[step.to_column]),

@@ -23,6 +23,7 @@ from deriva_ml_core.datasets.versions import (
     VersionPart,
     create_versions,
     current_version,
+    drop_creations,
     lookup_version,
     version_history,
 )
@@ -422,7 +423,7 @@ def record_input(connection: Connection, execution: RID, spec: DatasetSpec) -> D
 def list_input_datasets(connection: Connection, execution: RID) -> list[DatasetSpec]:
     """Return the datasets that an execution read, with their versions, in the order of recording."""
     catalog = connection.catalog
-    inputs = catalog.select(MLTable.dataset_execution, {"Execution": execution})
+    inputs = drop_creations(catalog, catalog.select(MLTable.dataset_execution, {"Execution": execution}))
     versions = catalog.select(MLTable.dataset_version, {"RID": [row["Dataset_Version"] for row in inputs]})
     numbers = {row["RID"]: row["Version"] for row in versions}
 

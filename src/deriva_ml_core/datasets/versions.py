@@ -25,6 +25,7 @@ __all__ = [
     "current_version",
     "lookup_version",
     "create_versions",
+    "drop_creations",
     "parse_version",
     "resolve_version",
     "version_history",
@@ -202,6 +203,26 @@ def _update_current_versions(catalog: Catalog, version_rows: Mapping[RID, Iterab
     """
     highest = {dataset: max(_finished_rows(rows), key=parse_version) for dataset, rows in version_rows.items()}
     catalog.update(MLTable.dataset, [{"RID": dataset, "Version": row["RID"]} for dataset, row in highest.items()])
+
+
+def drop_creations(catalog: Catalog, links: Iterable[Row]) -> list[Row]:
+    """Return the links of datasets to executions that read them.
+
+    Another client also links a dataset to the execution that made its first version, which has not read it.
+
+    Args:
+        catalog: The catalog.
+        links: Rows of the table Dataset_Execution.
+    """
+    listed = list(links)
+    datasets, executions = ({link[column] for link in listed} for column in ("Dataset", "Execution"))
+    versions = {"Dataset": sorted(datasets), "Execution": sorted(executions)}
+    candidates = {row["Dataset"] for row in catalog.select(VERSION_TABLE, versions)} if listed else set()
+    creators: dict[RID, RID | None] = {}
+    if candidates:
+        for row in catalog.select(VERSION_TABLE, {"Dataset": sorted(candidates)}, order=("RCT", "RID")):
+            creators.setdefault(row["Dataset"], row["Execution"])
+    return [link for link in listed if creators.get(link["Dataset"]) != link["Execution"]]
 
 
 def _next_version(rows: Collection[Row], part: VersionPart) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from deriva_ml_core.backend import NOT_NULL, InSubquery
 from deriva_ml_core.connection import Connection
+from deriva_ml_core.datasets.versions import drop_creations
 from deriva_ml_core.definitions import RID, MLTable, Status, row_statuses
 from deriva_ml_core.errors import ConfigurationError, UnknownMetric
 from deriva_ml_core.execution.recorded import RecordedExecution
@@ -138,7 +139,7 @@ def find_executions(
         of_type = {row["RID"] for row in catalog.select(MLTable.workflow, {"Workflow_Type": workflow_type})}
         where["Workflow"] = sorted(of_type.intersection(where.get("Workflow", of_type)))
     if dataset is not None:
-        links = catalog.select(MLTable.dataset_execution, {"Dataset": dataset})
+        links = drop_creations(catalog, catalog.select(MLTable.dataset_execution, {"Dataset": dataset}))
         where["RID"] = sorted({link["Execution"] for link in links})
     if status is not None:
         where["Status"] = _possible_row_statuses(status)

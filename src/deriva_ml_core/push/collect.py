@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.members import descendants, member_links
-from deriva_ml_core.datasets.versions import DatasetVersion, current_version, version_rows_at
+from deriva_ml_core.datasets.versions import DatasetVersion, current_version, drop_creations, version_rows_at
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, MLVocab, Role
 from deriva_ml_core.execution.recorded import list_journal_copies, load_local_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME
@@ -201,7 +201,8 @@ def _add_referenced_rows(catalog: Catalog, plan: PushPlan, rows: RowsByTable) ->
 def _add_datasets(source: Connection, plan: PushPlan) -> None:
     catalog = source.catalog
     executions = list(plan.executions)
-    for row in _select_if_present(catalog, MLTable.dataset_execution, {"Execution": executions}):
+    links = _select_if_present(catalog, MLTable.dataset_execution, {"Execution": executions})
+    for row in drop_creations(catalog, links):
         plan.input_datasets.append((row["Dataset"], row["Execution"], row["Dataset_Version"]))
     recorded = sorted({rid for _, _, rid in plan.input_datasets if rid is not None})
     rows = _select_if_present(catalog, MLTable.dataset_version, {"RID": recorded})
