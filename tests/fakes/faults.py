@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from fakes.web import Answer, Request
 
-__all__ = ["Fault", "Faults", "Harm"]
+__all__ = ["Fault", "Faults", "Harm", "call_between_chunks"]
 
 
 class Harm(StrEnum):
@@ -102,3 +102,27 @@ class Faults:
                 fault.times -= 1
                 return fault
         return None
+
+
+def call_between_chunks(faults: Faults, number: int, call: Callable[[], None], path: str = "") -> None:
+    """Call a function when a chunk and the next one have been sent, before either is processed.
+
+    A client sends two chunks at a time, so it then has the responses to all earlier ones.
+
+    Args:
+        faults: The faults of the server.
+        number: The number of the chunk.
+        call: The function.
+        path: Regular expression of the object's path.
+    """
+    called = threading.Event()
+
+    def call_and_release() -> None:
+        call()
+        called.set()
+
+    def wait() -> None:
+        assert called.wait(60), "the client sends one chunk at a time"
+
+    faults.add(Fault(Harm.call, "PUT", rf"{path};upload/\w+/{number}$", call=wait))
+    faults.add(Fault(Harm.call, "PUT", rf"{path};upload/\w+/{number + 1}$", call=call_and_release))
