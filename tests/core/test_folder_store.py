@@ -368,13 +368,31 @@ def test_concurrent_gets_to_one_target(store: FolderStore, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("count", [1, MAX_SINGLE_FSYNCS, MAX_SINGLE_FSYNCS + 1, 200])
 def test_make_durable(tmp_path: Path, count: int) -> None:
-    """Any number of files can be made durable. Deleted files are skipped."""
+    """Any number of files can be made durable."""
     files = [tmp_path / "a" / f"{number % 7}" / f"{number}" for number in range(count)]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
-    files[0].unlink()
     make_durable(files, tmp_path, Disk())
+    files[0].unlink()
+    with pytest.raises(FileNotFoundError, match=r"a/0/0"):
+        make_durable(files, tmp_path, Disk())
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_lost_object_is_not_durable(tmp_path: Path, count: int) -> None:
+    """An object that was deleted before it was flushed is named, once, and the others are flushed."""
+    store = FolderStore(tmp_path / "local")
+    objects = []
+    for number in range(count):
+        file = tmp_path / f"{number}.bin"
+        file.write_bytes(b"%d" % number)
+        md5 = store.put("Image", file.name, file, handover=TransferMode.copy, options=UploadOptions()).md5
+        objects.append(tmp_path / "local/objects" / md5[:2] / md5)
+    objects[0].unlink()
+    with pytest.raises(ChecksumMismatch, match=rf"{objects[0]} was deleted .*[Uu]pload .* again"):
+        store.sync()
+    store.sync()
 
 
 def test_disk_full_on_put(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from deriva_ml_core.errors import (
     CatalogUnavailable,
     ChecksumMismatch,
     DerivaMLException,
+    DiskFull,
     UnknownAddress,
     UploadFailed,
 )
@@ -248,12 +249,77 @@ def check_upload_fails(exe: Execution, disk: Path, clean_folder: bool | None = N
 def test_registration_on_a_full_disk(disk: Path, config: ExecutionConfiguration) -> None:
     """Registering raises a DerivaMLException and registers nothing; with space it works."""
     with DerivaML().create_execution(config) as exe:
-        with fill_disk(disk), pytest.raises(DerivaMLException, match=r"Cannot register .+: the disk of .+ is full"):
+        full = r"Cannot (register|write) .+: the disk of .+ is full"
+        with fill_disk(disk), pytest.raises(DerivaMLException, match=full):
             for number in range(10_000):  # the journal's last block has room for some
                 exe.asset_file_path("Model", f"{number}.pt")
         registered = len(exe.staged_assets())
         assert exe.asset_file_path("Model", f"{registered}.pt").parent.is_dir()
         assert len(exe.staged_assets()) == registered + 1
+
+
+def fill_last_block(journal: Path) -> None:
+    """Add empty lines to a journal up to the end of its last block, so that a full disk has no room for a line."""
+    with journal.open("ab") as file:
+        file.write(b"\n" * (4096 - file.tell() % 4096))
+
+
+CALLS: dict[str, Callable[[Execution, Path], object]] = {
+    "forget": lambda exe, path: exe.forget(path),
+    "mark_immutable": lambda exe, path: exe.mark_immutable(path),
+    "add_asset_types": lambda exe, path: exe.add_asset_types(path, "Best_Checkpoint"),
+    "drop_asset_types": lambda exe, path: exe.drop_asset_types(path, "Last_Checkpoint"),
+    "upload": lambda exe, path: exe.upload_execution_outputs(only=[path]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_journal_on_a_full_disk(disk: Path, config: ExecutionConfiguration, name: str) -> None:
+    """A call that cannot write to the journal says that the disk is full; with space the same call works."""
+    with DerivaML().create_execution(config) as exe:
+        path = exe.asset_file_path("Model", "m.pt", ["Model"])
+        path.write_bytes(b"m")
+        exe.add_asset_types(path, "Last_Checkpoint")
+        fill_last_block(exe.working_dir / "journal.jsonl")
+        with fill_disk(disk), pytest.raises(DerivaMLException, match=r"the disk .+ is full.*Free some space"):
+            CALLS[name](exe, path)
+        CALLS[name](exe, path)
+
+
+def test_killed_run_on_a_full_disk(disk: Path, config: ExecutionConfiguration) -> None:
+    """That a run was killed is recorded once there is space; before, the error says that the disk is full."""
+    ml = DerivaML()
+    exe = ml.create_execution(config)
+    if (child := os.fork()) == 0:
+        exe.__enter__()
+        os._exit(0)
+    os.waitpid(child, 0)
+    fill_last_block(exe.working_dir / "journal.jsonl")
+    with fill_disk(disk), pytest.raises(DiskFull, match=r"Cannot write .+journal\.jsonl: the disk .+ is full"):
+        DerivaML().restore_execution(exe.execution_rid)
+    assert DerivaML().restore_execution(exe.execution_rid).status is Status.aborted
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "journal.jsonl.lock"])
+def test_unreadable_journal_or_lock(
+    ml: DerivaML, config: ExecutionConfiguration, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal or lock of another user that cannot be opened gives an error that says what to do."""
+    monkeypatch.setenv("DERIVA_ML_HOME", str(folder))
+    ml = DerivaML()
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+    exe.upload_execution_outputs()
+    ml.close()
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777)
+    exe.working_dir.joinpath(name).chmod(0)
+
+    def restore_and_upload() -> None:
+        with pytest.raises(CatalogReadOnly, match=rf"{name}.*Permission denied.*Make .+ writable for this user"):
+            DerivaML().restore_execution(exe.execution_rid).upload_execution_outputs()
+
+    run_as_nobody(restore_and_upload)
 
 
 # Damaged and changed files

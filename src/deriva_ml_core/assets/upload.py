@@ -1,7 +1,8 @@
 """Upload staged files: bytes to the store, several files at once, then rows and links.
 
-The order is: bytes written, flushed to disk, recorded as stored in the journal, rows and links, recorded as uploaded in
-the journal. So no row names an object that a crash of the machine can lose.
+The order is: bytes written and flushed to disk, recorded as stored in the journal, the journal flushed, rows and links,
+recorded as uploaded in the journal. So no row names an object that a crash of the machine can lose, and none is stored
+twice after it.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ class Upload:
         try:
             self.connection.store.sync()
             self.journal.append(*events)
+            self.journal.sync()
         except (DerivaMLException, OSError) as error:
             self._note_fatal_error(error)
             return {event.key: error for event in events}

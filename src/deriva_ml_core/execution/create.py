@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from deriva_ml_core._files.atomic import sync_path
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.permissions import adopt_permissions, create_folder
 from deriva_ml_core.assets.lookup import lookup_assets
@@ -88,6 +89,9 @@ def _insert_row(connection: Connection, description: str, workflow_rid: RID) -> 
     intent = CreationStarted(rid=rid, description=description, workflow_rid=workflow_rid, folder=str(folder))
     with translate_os_errors(f"Cannot create the journal in {folder}", folder):
         journal.append(intent, ProcessAttached(lease=ProcessIdentity.current()))
+        journal.sync()
+        for path in (folder, folder.parent):
+            sync_path(path)
     values = {"Workflow": workflow_rid, "Description": description, "Status": Status.created, "Status_Detail": ""}
     (row,) = connection.catalog.insert_missing(MLTable.execution, [{"RID": rid, **values}], "RID")
     return row, journal

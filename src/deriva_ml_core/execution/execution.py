@@ -247,7 +247,8 @@ class Execution(_ExecutionBase):
             self._warn_not_uploaded()
         if self._clean_on_exit is not None:
             self._runtime.background.submit(partial(self._runtime.outputs.finalize, clean=self._clean_on_exit))
-        self._runtime.status_tracker.flush()
+        if self._runtime.status_tracker.flush():  # the row may be written already
+            self._runtime.background.submit(self._runtime.journal.sync)
         self._runtime.background.drain()
 
     # Inputs

@@ -194,9 +194,18 @@ class RowSync:
         self._written_row = None
         with limit_repeats(MAX_WRITE_SECONDS):
             while (row := self._build_row(self._journal.state)) is not None and row != self._written_row:
+                if row["Status"].is_terminal:
+                    self._sync_journal()
                 self._connection.catalog.update(MLTable.execution, [row])
                 self._written_row = row
         self._has_warned, self._refused_until = False, 0.0
+
+    def _sync_journal(self) -> None:
+        """Let the end of the run be on disk before the catalog names it; a failing disk does not keep the row back."""
+        try:
+            self._journal.sync()
+        except DerivaMLException as error:
+            log.warning("%s", error)
 
     def _accepted_details(self) -> list[MetricsSync | ParametersSync]:
         return [details for details in (self._parameters, self._metrics) if details not in self._rejected]

@@ -145,13 +145,16 @@ class StatusTracker:
         if selected:
             self._row_sync.write_in_background()
 
-    def flush(self, timeout: float = JOURNAL_RETRY_SECONDS) -> None:
+    def flush(self, timeout: float = JOURNAL_RETRY_SECONDS) -> bool:
         """Write the events that are still buffered, with retries; publish the statuses among them.
 
         Args:
             timeout: Maximum seconds to retry.
+
+        Returns:
+            Whether there were statuses among them.
         """
-        self._publish(self._journal.flush(timeout))
+        return self._publish(self._journal.flush(timeout))
 
     def _publish(self, written: Iterable[Event]) -> bool:
         """Call `on_status` with the statuses among written events; return whether there were any."""

@@ -91,6 +91,20 @@ class Journal:
                 for event in events:
                     event.apply(self._state)
 
+    def sync(self) -> None:
+        """Wait until all events written so far, by any process, are on disk. Other threads can write meanwhile.
+
+        Raises:
+            FileUnavailable: The disk failed.
+        """
+        with translate_os_errors(f"Cannot flush {self.path} to disk", self.path.parent):
+            with self._lock:
+                descriptor = os.dup(self._open())
+            try:
+                getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has no fdatasync
+            finally:
+                os.close(descriptor)
+
     def close(self) -> None:
         """Close the file; the next event opens it again."""
         with self._lock:
@@ -198,6 +212,10 @@ class BufferedJournal:
             for event in self._buffer:
                 event.apply(state)
             return state
+
+    def sync(self) -> None:
+        """Wait until all events that could be written are on disk; see `Journal.sync`."""
+        self._journal.sync()
 
     @property
     def last_status(self) -> StatusUpdate | None:

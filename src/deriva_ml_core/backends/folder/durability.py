@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -67,17 +66,22 @@ def make_durable(files: Iterable[Path], folder: Path, disk: Disk) -> None:
     """Wait until files and the folders that contain them are on disk.
 
     Args:
-        files: The written files. Files that no longer exist are skipped.
+        files: The written files.
         folder: Folder that contains all files, on one file system.
         disk: The calls that flush.
+
+    Raises:
+        FileNotFoundError: A file was deleted.
+        OSError: The disk failed.
     """
     paths = list(files)
     if len(paths) > MAX_SINGLE_FSYNCS and disk.sync_file_system(folder):
+        for path in paths:
+            path.stat()
         return
     folders = {parent for path in paths for parent in path.parents if parent.is_relative_to(folder)}
     for path in (*paths, *sorted(folders, reverse=True)):
-        with suppress(FileNotFoundError):
-            disk.sync_path(path)
+        disk.sync_path(path)
 
 
 def _sync_file_system(folder: Path) -> bool:

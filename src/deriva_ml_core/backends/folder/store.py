@@ -124,12 +124,24 @@ class FolderStore:
         return StoredObject(url=url, md5=md5, length=length)
 
     def sync(self) -> None:
-        """Wait until all stored objects are on disk."""
+        """Wait until all stored objects are on disk.
+
+        Raises:
+            ChecksumMismatch: An object was deleted meanwhile. The next call flushes the others.
+            DiskFull, StoreUnavailable: The disk failed. The next call flushes the same objects.
+        """
         unsynced = set(_drain(self._unsynced))
         if not unsynced:
             return
         try:
             make_durable(unsynced, self._folder, self._disk)
+        except FileNotFoundError as error:
+            lost = {path for path in unsynced if not path.exists()}
+            self._unsynced.extend(unsynced - lost)
+            names = ", ".join(map(str, sorted(lost))) or error.filename
+            raise ChecksumMismatch(
+                f"The object {names} was deleted before it was flushed to disk. Write and upload its file again."
+            ) from error
         except OSError as error:
             self._unsynced.extend(unsynced)
             error_class = DiskFull if error.errno in DISK_FULL_ERRNOS else StoreUnavailable
