@@ -50,6 +50,24 @@ def test_catalog_is_created_once(tmp_path: Path) -> None:
     }
 
 
+def test_new_catalog_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is on the disk before it gets its name, then the name, and then the names of the new folders."""
+    flushed = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    folder = tmp_path / "new" / "catalog"
+    open_catalog(folder).close()
+    draft, *folders = flushed
+    assert draft.startswith(f"{folder}/.catalog-")
+    assert draft.endswith(f"/{CATALOG_FILE_NAME}")
+    assert folders == [str(folder), str(folder.parent), str(tmp_path)]
+
+
 def test_sqlite_settings(tmp_path: Path) -> None:
     """Commits are flushed to disk, readers do not wait for a writer, and foreign keys are checked."""
     with open_catalog(tmp_path)._file.database.read_transaction() as connection:

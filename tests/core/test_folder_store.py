@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -16,6 +17,7 @@ from embedded_samples import run_in_child, small_disk, unprivileged_user, world_
 
 from deriva_ml_core.backends.embedded import FolderStore
 from deriva_ml_core.backends.folder.durability import MAX_SINGLE_FSYNCS, Disk, make_durable
+from deriva_ml_core.backends.folder.store import BACKGROUND_FSYNC_SIZE
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, DiskFull, FileConflict, StoreUnavailable
 from deriva_ml_core.models import StoredObject, UploadOptions
@@ -393,6 +395,52 @@ def test_lost_object_is_not_durable(tmp_path: Path, count: int) -> None:
     with pytest.raises(ChecksumMismatch, match=rf"{objects[0]} was deleted .*[Uu]pload .* again"):
         store.sync()
     store.sync()
+
+
+class WatchedDisk(Disk):
+    """Notes what is flushed; a flush of an open file fails."""
+
+    def __init__(self) -> None:
+        self.flushed: list[Path] = []
+
+    def sync_path(self, path: Path) -> None:
+        self.flushed.append(path)
+        super().sync_path(path)
+
+    def sync_descriptor(self, descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_object_of_a_killed_process_is_flushed(store: FolderStore, file: Path, tmp_path: Path) -> None:
+    """A process was killed between move and flush: the next one finds the object, and flushes it and its folders."""
+    stored, disk = put(store, file), WatchedDisk()
+    again = FolderStore(tmp_path / "local", disk=disk)
+    note: dict[str, Any] = {"md5": stored.md5, "length": stored.length}
+    assert again.put("Image", "a.png", file, handover=TransferMode.move, options=OPTIONS, resume=note) == stored
+    again.sync()
+    path = object_path(store, stored)
+    assert disk.flushed == [path, path.parent, path.parent.parent, tmp_path / "local"]
+
+
+@pytest.mark.parametrize("handover", [TransferMode.move, TransferMode.hardlink])
+def test_failed_flush_of_a_large_file(tmp_path: Path, handover: TransferMode) -> None:
+    """A large file is flushed while it is read; if that fails, it counts as not stored."""
+    store, file = FolderStore(tmp_path / "local", disk=WatchedDisk()), tmp_path / "local" / "large"
+    file.parent.mkdir()
+    with file.open("wb") as large:
+        large.truncate(BACKGROUND_FSYNC_SIZE)
+    with pytest.raises(StoreUnavailable, match="Input/output error"):
+        put(store, file, handover)
+    assert list(list_objects(tmp_path / "local")) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux flushes a whole file system")
+def test_failed_flush_of_a_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of syncfs(2) is raised; it refuses a descriptor that only names a path."""
+    open_descriptor = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags: open_descriptor(path, flags | os.O_PATH))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        Disk().sync_file_system(tmp_path)
 
 
 def test_disk_full_on_put(tmp_path: Path) -> None:

@@ -252,6 +252,64 @@ def test_upload_that_outlasts_the_run(config: ExecutionConfiguration) -> None:
     assert not path.exists()
 
 
+class WrittenStore(WaitingStore):
+    """A store after whose reading of a file the program writes it."""
+
+    def put(self, table: str, filename: str, file: Path, **kwargs: Any) -> Any:
+        stored = self._store.put(table, filename, file, **kwargs)
+        if stored.length == len(b"weights"):
+            file.write_bytes(b"other weights")
+        return stored
+
+
+class WritingPlugin:
+    """Wraps the store of each backend in a `WrittenStore`."""
+
+    @hookimpl(wrapper=True)
+    def connect(self, address: Address) -> Any:
+        backend: Backend = yield
+        return replace(backend, store=WrittenStore(backend.store))
+
+
+def test_file_written_while_it_is_stored(config: ExecutionConfiguration) -> None:
+    """The upload after the one that read the old bytes stores the new ones."""
+    plugins = load_plugins({})
+    plugins.register(WritingPlugin())
+    with DerivaML(plugins=plugins).create_execution(config) as exe:
+        write(exe, "m.pt", immutable=False)
+        (first,) = exe.upload_execution_outputs()["Model"]
+        (second,) = exe.upload_execution_outputs()["Model"]
+    assert (first.length, second.length) == (7, 13)
+
+
+def test_open_file_stays_after_the_run(exe: Execution) -> None:
+    """A file that the program still has open is not removed, so that what it writes later is uploaded too."""
+    with exe:
+        path = exe.asset_file_path("Model", "log.txt")
+        log = path.open("ab", buffering=0)
+        log.write(b"one\n")
+        exe.upload_execution_outputs()
+    assert path.read_bytes() == b"one\n"
+    log.write(b"two\n")
+    log.close()
+    (asset,) = exe.upload_execution_outputs()["Model"]
+    assert asset.length == 8
+    assert not path.exists()
+
+
+def test_file_that_is_registered_again_stays(exe: Execution) -> None:
+    """An upload of other files does not remove a file that was uploaded and registered again."""
+    with exe:
+        path, other = write(exe, "a.pt", immutable=False), write(exe, "b.pt", b"b", immutable=False)
+        exe.upload_execution_outputs(clean_folder=False)
+    exe.asset_file_path("Model", "a.pt")
+    exe.upload_execution_outputs(only=[other])
+    assert not other.exists()
+    assert path.read_bytes() == b"weights"
+    exe.upload_execution_outputs()
+    assert not path.exists()
+
+
 # Types added later
 
 

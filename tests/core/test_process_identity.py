@@ -75,6 +75,13 @@ def test_identity_of_an_earlier_version(seconds: float, is_dead: bool) -> None:
     assert ProcessIdentity.model_validate(line).is_dead() is is_dead
 
 
+@pytest.mark.parametrize("part", ["boot", "started"])
+def test_another_process_with_the_id_of_an_earlier_version(part: str) -> None:
+    """Without boot id, a process of another boot, or one that started at another time, has the id by chance."""
+    line = ProcessIdentity.current().model_dump(exclude={"boot_id", "start_ticks"})
+    assert ProcessIdentity.model_validate(line | {part: line[part] - 60}).is_dead() is True
+
+
 def test_identity_of_a_later_version() -> None:
     """Fields of a later version are ignored."""
     line = ProcessIdentity.current().model_dump() | {"from_the_future": 1}

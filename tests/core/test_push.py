@@ -34,6 +34,7 @@ from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import Address, DatasetSpec, UploadProgress
 from deriva_ml_core.plugins import hookimpl, load_plugins
 from deriva_ml_core.push import PushReport
+from deriva_ml_core.push.context import Ledger
 from deriva_ml_core.schema import Column, ForeignKey, Table
 from deriva_ml_core.workflow import Workflow
 from sample_run import WORKFLOW, count_rows, describe_run, make_tables, record_sample_run
@@ -569,3 +570,15 @@ def test_source_record(ml: DerivaML, target: DerivaML, run: RecordedExecution, c
 TRAINING_WORKFLOW = Workflow(
     name="Test", workflow_type="Training", url="https://github.com/org/repo/blob/abc/t.py", checksum="2" * 40
 )
+
+
+def test_damaged_lines_of_a_ledger_are_skipped(tmp_path: Path) -> None:
+    """Torn lines and lines of another shape lose only what they held, and the next line starts on its own."""
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path).record_confirmed({"1-0010@t": "2-0010"})
+    with path.open("ab") as file:
+        file.write(b'{"there": 3}\n{"stored": {"a": {}}}\n[]\n{"there": {"1-0011@t": "2-0')
+    ledger = Ledger(path)
+    assert ledger.confirmed_rids == {"1-0010@t": "2-0010"}
+    ledger.record_confirmed({"1-0012@t": "2-0012"})
+    assert Ledger(path).confirmed_rids == {"1-0010@t": "2-0010", "1-0012@t": "2-0012"}
