@@ -6,10 +6,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dataset_samples import insert_image_rows, insert_subjects, open_embedded
 
+from deriva_ml_core.backend import Catalog
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import (
     Dataset,
@@ -21,6 +23,7 @@ from deriva_ml_core.datasets import (
     record_input,
     resolve_version,
 )
+from deriva_ml_core.datasets.versions import create_versions
 from deriva_ml_core.errors import ConfigurationError, UnknownRID, UnknownVersion, WrongTable
 from deriva_ml_core.models import DatasetSpec
 
@@ -253,6 +256,43 @@ def test_concurrent_threads(connection: Connection, dataset: Dataset) -> None:
     assert {row["RID"] for row in dataset.list_dataset_members()["Image"]} == set(rids)
     # one more where a higher number came between
     assert len({version.version for version in dataset.dataset_history()}) >= 1 + 16 + 4
+
+
+class InterruptedCatalog:
+    """A catalog in which another process makes a major version just before the first call of a method.
+
+    Args:
+        catalog: The wrapped catalog.
+        method: The method.
+        dataset: The dataset of the version.
+    """
+
+    def __init__(self, catalog: Catalog, method: str, dataset: str) -> None:
+        self._catalog, self._method, self._dataset = catalog, method, dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._method:
+            self._method = ""
+            create_versions(self._catalog, {self._dataset: "Of another process"}, "major")
+        return getattr(self._catalog, name)
+
+
+def create_interrupted(connection: Connection, dataset: Dataset, method: str) -> tuple[str, list[str]]:
+    """Return the version that `create_versions` returns, and all versions, with another process in between."""
+    catalog: Any = InterruptedCatalog(connection.catalog, method, dataset.dataset_rid)
+    numbers = create_versions(catalog, {dataset.dataset_rid: "New members"}, "minor")
+    return numbers[dataset.dataset_rid], [version.version for version in dataset.dataset_history()]
+
+
+def test_overtaken_version_is_followed_by_another(connection: Connection, dataset: Dataset) -> None:
+    """A higher number that was reserved first may lack the change, so that a version above it follows."""
+    versions = ["0.1.0", "0.2.0", "1.0.0", "1.1.0"]
+    assert create_interrupted(connection, dataset, "reserve") == ("1.1.0", versions)
+
+
+def test_later_version_of_another_process_has_the_change(connection: Connection, dataset: Dataset) -> None:
+    """A higher number that was reserved afterwards has the change, so that no further version follows."""
+    assert create_interrupted(connection, dataset, "snapshot") == ("0.2.0", ["0.1.0", "0.2.0", "1.0.0"])
 
 
 RACER = """
