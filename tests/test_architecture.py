@@ -24,9 +24,9 @@ PACKAGES = ("deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "
 LAYERS = {
     # names within deriva_ml_core are given without the prefix; all other modules belong to layer 3
     0: {
-        *("models", "definitions", "errors", "paths", "distributed", "user_warnings", "redaction"),
+        *("models", "definitions", "errors", "paths", "distributed", "user_warnings", "redaction", "secret_detection"),
         *("_concurrency", "_files", "_text", "_progress"),
-        *("_deprecation", "_extras", "_frames", "_lazy", "_moved_modules"),
+        *("_deprecation", "_frames", "_lazy", "_moved_modules"),
     },
     1: {
         *("plugins", "hookspecs", "backend", "schema", "default_schema", "git", "script_detection", "metric_modes"),

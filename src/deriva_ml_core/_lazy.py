@@ -1,13 +1,14 @@
-"""Names that a package re-exports and imports on first use, so that importing the package costs little."""
+"""Imports on first use: of the names that a package re-exports, and of optional dependencies."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-__all__ = ["lazy_names"]
+__all__ = ["lazy_names", "require_extra"]
 
 
 def lazy_names(
@@ -35,3 +36,28 @@ def lazy_names(
 
     names = sorted(sources, key=str.casefold)
     return names, resolve, lambda: sorted({*vars(sys.modules[package]), *names})
+
+
+@contextmanager
+def require_extra(extra: str, subject: str) -> Iterator[None]:
+    """Turn a missing package that the block imports into an error that names the extra.
+
+    Args:
+        extra: The extra of this distribution that installs the package: ``deriva``.
+        subject: What needs it, as the subject of the message: ``A catalog on a Deriva server``.
+
+    Raises:
+        MissingDependency: The package is not installed.
+    """
+    from deriva_ml_core._frames import is_own_module
+    from deriva_ml_core.errors import MissingDependency
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or is_own_module(error.name):
+            raise
+        package = error.name.partition(".")[0]
+        raise MissingDependency(
+            f"{subject} needs the package {package!r}: run pip install 'deriva-ml-core[{extra}]'."
+        ) from error

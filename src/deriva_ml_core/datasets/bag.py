@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deriva_ml_core._extras import require_extra
 from deriva_ml_core._files.locks import SharedLock
+from deriva_ml_core._lazy import require_extra
 from deriva_ml_core.backend import Row
 from deriva_ml_core.datasets.bag_build import SCHEMA_FILE, asset_path, table_path
 from deriva_ml_core.datasets.bag_tables import read_table

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from deriva_ml_core._extras import require_extra
+from deriva_ml_core._lazy import require_extra
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.export.contents import DatasetVersion, ExecutionExport
 from deriva_ml_core.models import Asset

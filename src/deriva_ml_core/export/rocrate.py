@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from deriva_ml_core._extras import require_extra
 from deriva_ml_core._files.atomic import atomic_path
+from deriva_ml_core._lazy import require_extra
 from deriva_ml_core._text import format_count, sanitize_line
 from deriva_ml_core.analysis.run_files import safe_file_name
 from deriva_ml_core.assets.lookup import download_asset

@@ -13,7 +13,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 
-from deriva_ml_core._extras import require_extra
+from deriva_ml_core._lazy import require_extra
 from deriva_ml_core.errors import DerivaMLException, MissingDependency
 from deriva_ml_core.runner.configs import CONFIG_GROUPS, MAIN_CONFIG
 from deriva_ml_core.runner.hydra_files import quote_override_value

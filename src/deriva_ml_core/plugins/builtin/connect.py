@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deriva_ml_core._extras import require_extra
+from deriva_ml_core._lazy import require_extra
 from deriva_ml_core.backend import Backend
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.models import Address

@@ -93,16 +93,28 @@ def _iter_secrets(value: JsonValue | Mapping[str, JsonValue], name: str = "") ->
 
 
 def _redact_value(value: Any, secrets: list[str], kind: str = "") -> Any:
-    """Redact a part of a notebook; binary contents such as images are left unchanged."""
+    """Redact a part of a notebook; binary contents such as images are left unchanged.
+
+    Args:
+        value: The part.
+        secrets: Values that are removed wherever they are.
+        kind: The media type of an output, or "code" for the source of a cell.
+    """
     if isinstance(value, Mapping):
-        return {name: _redact_value(part, secrets, name if "/" in name else kind) for name, part in value.items()}
+        is_code = value.get("cell_type") == "code"
+        return {
+            name: _redact_value(
+                part, secrets, "code" if is_code and name == "source" else name if "/" in name else kind
+            )
+            for name, part in value.items()
+        }
     if isinstance(value, list):
         return [_redact_value(part, secrets, kind) for part in value]
     if not isinstance(value, str) or kind.startswith(("image/png", "image/jpeg", "application/pdf")):
         return value
     for secret in secrets:
         value = value.replace(secret, "[redacted]")
-    return redact_text(value)
+    return redact_text(value, "code" if kind == "code" else "text")
 
 
 def _render_parameters(notebook: Notebook, parameters: Mapping[str, Any]) -> str:

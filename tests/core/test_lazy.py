@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core import DerivaML
-from deriva_ml_core._extras import require_extra
+from deriva_ml_core._lazy import require_extra
 from deriva_ml_core.errors import MissingDependency
 
 
