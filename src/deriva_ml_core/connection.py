@@ -14,6 +14,7 @@ from deriva_ml_core.backend import Backend, Catalog, ObjectStore
 from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import PluginError, UnknownAddress, UnknownRID, UnknownTerm, WrongTable
 from deriva_ml_core.models import Address
+from deriva_ml_core.paths import home_folder, list_own_paths
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.plugins.notifications import DEFAULT_EXIT_TIMEOUT
 
@@ -180,6 +181,12 @@ class Connection:
             InvalidRID: A catalog's row names an execution by a text that is not an RID, and may lead elsewhere.
         """
         return (self.address.working_dir or self.folder) / "executions" / check_rid(rid)
+
+    @property
+    def own_paths(self) -> list[Path]:
+        """The files and folders that this software uses: those of the catalog, and the home folder."""
+        folders = dict.fromkeys((self.folder, self.address.working_dir))
+        return [home_folder(), *(path for each in folders if each is not None for path in list_own_paths(each))]
 
     def require_row(self, table: str, rid: str) -> dict[str, object]:
         """Return a row by its RID.

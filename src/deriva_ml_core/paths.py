@@ -9,10 +9,13 @@ from urllib.parse import unquote
 
 from deriva_ml_core.errors import UnknownAddress
 
-__all__ = ["CATALOG_FILENAME", "embedded_catalog_folder", "home_folder"]
+__all__ = ["CATALOG_FILENAME", "embedded_catalog_folder", "home_folder", "list_own_paths"]
 
 CATALOG_FILENAME = "catalog.sqlite"
 """File name of an embedded catalog in its folder."""
+
+_DATABASE_SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")
+_OTHER_NAMES = ("catalog.rids", "cache", "executions", "notebooks", "objects", "pushed", "rendezvous")
 
 HOME_VARIABLE = "DERIVA_ML_HOME"
 """Environment variable with the home folder. Default ``~/.deriva-ml``."""
@@ -23,6 +26,11 @@ _SCHEME_PATTERN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 def home_folder() -> Path:
     """Return the folder of all files that this software stores on this machine."""
     return Path(os.environ.get(HOME_VARIABLE) or "~/.deriva-ml").expanduser().absolute()
+
+
+def list_own_paths(folder: Path) -> list[Path]:
+    """Return the paths that this software uses in the folder of a catalog, which can contain files of the user too."""
+    return [folder / name for name in (*(CATALOG_FILENAME + each for each in _DATABASE_SUFFIXES), *_OTHER_NAMES)]
 
 
 def embedded_catalog_folder(hostname: str | None) -> Path | None:

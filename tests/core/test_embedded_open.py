@@ -43,6 +43,7 @@ def test_catalog_is_created_once(tmp_path: Path) -> None:
     open_catalog(folder).insert("Dataset", [{"RID": "1-ABC"}])
     assert [row["RID"] for row in open_catalog(folder).select("Dataset")] == ["1-ABC"]
     assert {path.name for path in folder.iterdir()} <= {
+        ".gitignore",
         CATALOG_FILE_NAME,
         f"{CATALOG_FILE_NAME}.lock",
         f"{CATALOG_FILE_NAME}-wal",
@@ -393,7 +394,7 @@ def test_nearly_full_disk_on_creation(tmp_path: Path, size: int) -> None:
         try:
             open_catalog(folder).close()
         except CatalogUnavailable:
-            assert sorted(path.name for path in folder.iterdir()) == [f"{CATALOG_FILE_NAME}.lock"]
+            assert {path.name for path in folder.iterdir()} == {".gitignore", f"{CATALOG_FILE_NAME}.lock"}
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
         catalog = open_catalog(folder)
         assert len(catalog.select("Asset_Type")) == 19

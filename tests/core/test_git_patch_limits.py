@@ -1,4 +1,4 @@
-"""The patch of uncommitted changes when git fails for a file, or files are large: the rest is kept, at bounded cost."""
+"""What the patch of uncommitted changes leaves out: files that git cannot take, large files, and our own folders."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import pytest
 from embedded_samples import run_in_child, unprivileged_user, world_writable_folder
 from repositories import Repository, make_repository
 
+from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import DerivaMLWarning, NotReproducible
+from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.git import repository_state, uncommitted_patch
+from deriva_ml_core.workflow import Workflow
 
 MEGABYTE = 2**20
 
@@ -347,3 +350,102 @@ def test_code_is_kept_beside_many_data_files(repository: Repository) -> None:
         '# untracked and left out (untracked files together over 10.5 MB): "data/09.txt"',
         '# untracked and left out (untracked files together over 10.5 MB): "data/10.txt"',
     ]
+
+
+# the catalog in the repository
+
+
+def record_run(ml: DerivaML, script: Path) -> tuple[bytes, dict[str, object]]:
+    """Record a run with an output, and return its patch (empty if there is none) and the state of the repository."""
+    workflow = Workflow(name="Test", workflow_type="Training", script=script)
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+        exe.asset_file_path("Execution_Asset", "result.txt").write_text("1")
+    exe.upload_execution_outputs()
+    records = exe.working_dir / "records"
+    (snapshot,) = records.glob("environment_snapshot_*.json")
+    patch = records / "uncommitted.patch"
+    return patch.read_bytes() if patch.exists() else b"", json.loads(snapshot.read_text())["repository"]
+
+
+@pytest.mark.parametrize("address", ["file:{root}/catalog", "file:{root}/results/catalog", None])
+def test_new_catalog_in_the_repository(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    """Git ignores a new catalog in a repository, and runs leave the repository clean."""
+    script = repository.write("train.py", "1\n")
+    repository.commit()
+    monkeypatch.setenv("DERIVA_ML_HOME", str(repository.root / ".deriva"))
+    ml = DerivaML(address and address.format(root=repository.root))
+    for _ in range(2):
+        patch, state = record_run(ml, script)
+        assert patch == b""
+        assert state["dirty"] is False
+    assert repository.git("status", "--porcelain") == ""
+    if address and "results" in address:
+        repository.write("results/notes.txt", "x")  # the folder above the catalog is the user's
+        assert repository.git("status", "--porcelain") == "?? results/"
+
+
+def test_catalog_in_a_folder_of_the_user(repository: Repository) -> None:
+    """In a folder that existed, only what belongs to the catalog is left out, also if it was committed by mistake."""
+    repository.write("data/lists.txt", "1\n")
+    script = repository.write("train.py", "1\n")
+    repository.commit()
+    ml = DerivaML(f"file:{repository.root}/data")
+    assert not (repository.root / "data" / ".gitignore").exists()
+    record_run(ml, script)
+    patch, state = record_run(ml, script)
+    assert (patch, state["dirty"]) == (b"", False)
+    repository.git("add", "--force", "data")
+    repository.git("commit", "-q", "-m", "catalog")
+    repository.write("data/lists.txt", "2\n")
+    repository.write("data/new.txt", "2\n")
+    patch, state = record_run(ml, script)
+    assert state["dirty"] is True
+    assert sorted(line for line in patch.splitlines() if line.startswith((b"diff", b"# ")))[1:] == [
+        b"diff --git a/data/lists.txt b/data/lists.txt",
+        b"diff --git a/data/new.txt b/data/new.txt",
+    ]
+
+
+def test_catalog_in_the_root_of_the_repository(repository: Repository) -> None:
+    """If the repository itself is the catalog's folder, its code is still recorded."""
+    script = repository.write("train.py", "1\n")
+    repository.write("other.py", "1\n")
+    repository.commit()
+    ml = DerivaML(f"file:{repository.root}")
+    record_run(ml, script)
+    repository.write("other.py", "2\n")
+    patch, _ = record_run(ml, script)
+    assert patch.count(b"diff --git") == 1
+    assert b"+++ b/other.py\n" in patch
+
+
+def test_working_folders_in_the_repository(repository: Repository) -> None:
+    """Working folders in a folder of the repository are no changes of it."""
+    script = repository.write("train.py", "1\n")
+    repository.commit()
+    ml = DerivaML(working_dir=repository.root / "work")
+    patch, state = record_run(ml, script)
+    assert (patch, state["dirty"]) == (b"", False)
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_all_entries_of_a_catalog_are_left_out(tmp_path: Path, workflow: Workflow) -> None:
+    """A catalog's folder has no entries but those that are left out of the patch."""
+    folder = tmp_path / "catalog"
+    folder.mkdir()
+    ml = DerivaML(f"file:{folder}")
+    dataset = ml.create_dataset("A dataset", "Training")
+    dataset.download_dataset_bag()
+    other = DerivaML(f"file:{tmp_path / 'other'}")
+    with other.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+        exe.asset_file_path("Image", "a.png").write_bytes(b"1")
+    exe.upload_execution_outputs()
+    other.push(exe.execution_rid, to=ml)
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+        exe.asset_file_path("Image", "a.png").write_bytes(b"1")
+    exe.upload_execution_outputs()
+    entries = {path.name for path in folder.iterdir()}
+    assert entries >= {"catalog.sqlite", "cache", "executions", "objects", "pushed"}
+    assert entries - {path.name for path in ml.connection.own_paths} == set()

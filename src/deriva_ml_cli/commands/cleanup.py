@@ -187,7 +187,7 @@ def find_removable(
             removable.append(_measure_removable("working folder", each.rid, each.folder))
     folder = ml.connection.folder
     if include_downloads and (folder / CACHE_FOLDER).is_dir():
-        for download in sorted((folder / CACHE_FOLDER).iterdir()):
+        for download in filter(Path.is_dir, sorted((folder / CACHE_FOLDER).iterdir())):
             if _is_in_use(download):
                 kept.append(KeptFolder(download.name, download, READ_REASON))
             else:

@@ -1,4 +1,4 @@
-"""Permissions of files and folders: private by default, and as open as a folder that a group shares."""
+"""Folders and their permissions: private by default, and as open as a folder that a group shares. Git ignores them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["adopt_permissions", "create_folder", "current_umask", "is_shared_with_group", "object_mode"]
+
+GITIGNORE = "*\n"
+"""Text of the file ``.gitignore`` in new folders: git ignores everything in them, and the file itself."""
 
 PRIVATE_FOLDER_MODE = 0o700
 READ_BITS = 0o444
@@ -53,14 +56,17 @@ def create_folder(folder: Path, root: Path) -> None:
     A new folder inside one that a group shares takes its group and mode. Otherwise the root, and new folders above it,
     are private to this user, and folders below the root have the mode that the umask allows.
 
+    Git ignores the new root, or the new folder in an existing root: otherwise a catalog in a repository would be an
+    uncommitted change of the code.
+
     Args:
         folder: The folder.
         root: The outermost folder of a catalog: `folder` itself, or a folder above it.
     """
-    missing = []
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
+    missing, existing = [], folder
+    while not existing.is_dir():
+        missing.append(existing)
+        existing = existing.parent
     for path in reversed(missing):
         mode = 0o777 if path != root and path.is_relative_to(root) else PRIVATE_FOLDER_MODE
         try:
@@ -70,6 +76,24 @@ def create_folder(folder: Path, root: Path) -> None:
                 raise
             continue  # another process created it
         adopt_permissions(path)
+        is_outside = path == folder and not path.is_relative_to(root)
+        if path == root or is_outside or (path.parent == root and not _is_hidden_from_git(root)):
+            _hide_from_git(path)
+
+
+def _is_hidden_from_git(folder: Path) -> bool:
+    try:
+        return (folder / ".gitignore").read_bytes() == GITIGNORE.encode()
+    except OSError:
+        return False
+
+
+def _hide_from_git(folder: Path) -> None:
+    """Write the file ``.gitignore`` into a new folder."""
+    with suppress(OSError):  # the folder can be used without it
+        file = folder / ".gitignore"
+        file.write_text(GITIGNORE, encoding="utf-8")
+        adopt_permissions(file)
 
 
 def adopt_permissions(path: Path) -> None:

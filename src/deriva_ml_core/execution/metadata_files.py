@@ -64,7 +64,7 @@ def write_metadata_files(
         ),
         _write_json(records / name, environment): _select_asset_type(known_types, "Runtime_Env"),
     }
-    for path in _write_code_files(workflow.source.repository, records):
+    for path in _write_code_files(connection, workflow.source.repository, records):
         files[path] = _select_asset_type(known_types)
     return [staging.stage_metadata_file(path.name, path, asset_type) for path, asset_type in files.items()]
 
@@ -90,7 +90,7 @@ def _dump_configuration(
 def _describe_environment(connection: Connection, source: SourceCode, folder: Path) -> Mapping[str, Any]:
     environ = dict(os.environ)
     parts = collect(connection.plugins, "describe_environment", {"environ": environ})
-    repository = git.repository_state(source.repository) if source.repository else None
+    repository = git.repository_state(source.repository, excluded=connection.own_paths) if source.repository else None
     return {
         "time": utc_now().isoformat(),
         "folder": str(folder),
@@ -107,12 +107,12 @@ def _file_checksum(source: SourceCode) -> Mapping[str, str]:
     return {"file_checksum": git.blob_hash(source.path)}
 
 
-def _write_code_files(repository: Path | None, records: Path) -> list[Path]:
+def _write_code_files(connection: Connection, repository: Path | None, records: Path) -> list[Path]:
     """Write the uncommitted changes as a patch and copy the lock files, if there are any."""
     if repository is None:
         return []
     files = []
-    if patch := git.uncommitted_patch(repository, os.environ):
+    if patch := git.uncommitted_patch(repository, os.environ, excluded=connection.own_paths):
         files.append(records / "uncommitted.patch")
         files[-1].write_bytes(patch)
     locks = [name for name in LOCK_FILES if (repository / name).is_file()]

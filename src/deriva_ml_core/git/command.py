@@ -125,7 +125,7 @@ def run_git(
     return GitResult(status, stdout, stderr)
 
 
-def query_status(root: Path, *options: str, excluded: Iterable[str] = ()) -> GitResult:
+def query_status(root: Path, *options: str, excluded: Iterable[Path] = ()) -> GitResult:
     """Run ``git status`` in the format ``porcelain=v2 -z``.
 
     If it fails because of one file, such as one whose filter is not installed, or because of a damaged submodule, it is
@@ -134,10 +134,10 @@ def query_status(root: Path, *options: str, excluded: Iterable[str] = ()) -> Git
     Args:
         root: The work tree.
         options: More options.
-        excluded: Paths in the work tree, with ``/``, to leave out with everything below them.
+        excluded: Paths to leave out with everything below them. Paths outside of the work tree have no effect.
     """
     arguments = ["status", "--porcelain=v2", "-z", "--no-renames", *options]
-    paths = [f":(exclude,top,literal){path}" for path in excluded]
+    paths = [f":(exclude,top,literal){path}" for path in _list_relative(root, excluded)]
     environ = {"GIT_LITERAL_PATHSPECS": "0"}  # which would take the excluded paths for file names
     result = run_git(root, *arguments, "--", *paths, environ=environ)
     if result.ok:
@@ -145,6 +145,13 @@ def query_status(root: Path, *options: str, excluded: Iterable[str] = ()) -> Git
     arguments = [*disable_filters(root), *arguments, "--ignore-submodules=dirty"]
     repeated = run_git(root, *arguments, "--", *paths, environ=environ)
     return repeated if repeated.ok else result
+
+
+def _list_relative(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Return those of these paths that are below the root, relative to it."""
+    root = root.resolve()
+    resolved = {path.resolve() for path in paths} - {root}
+    return sorted(path.relative_to(root).as_posix() for path in resolved if path.is_relative_to(root))
 
 
 def disable_filters(folder: Path) -> list[str]:

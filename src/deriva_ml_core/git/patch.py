@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import re
 import stat
@@ -98,7 +97,7 @@ class _GitFailed(Exception):
     """A git command for the patch failed."""
 
 
-def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> bytes:
+def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None, *, excluded: Iterable[Path] = ()) -> bytes:
     """Return the difference between a repository's work tree and its HEAD as a patch.
 
     The patch holds the output of ``git diff --binary HEAD``, and untracked text files of up to 1 MiB each and 10 MiB
@@ -110,6 +109,7 @@ def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> b
         root: The work tree.
         environ: The environment variables, those of the process by default. ``DERIVA_ML_REQUIRE_CLEAN=1`` makes it an
             error to leave out a file.
+        excluded: Files and folders that are never part of the patch.
 
     Returns:
         A patch that ``git apply`` applies to HEAD, or to an empty folder if there is no commit. Empty if nothing
@@ -120,7 +120,7 @@ def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None) -> b
             ``DERIVA_ML_REQUIRE_CLEAN=1`` is set.
     """
     try:
-        changes = list(_iter_changes(root))
+        changes = list(_iter_changes(root, excluded))
         if not changes:
             return b""
         with TemporaryDirectory(prefix="deriva-ml-") as folder:
@@ -139,10 +139,9 @@ def _require_success(result: GitResult) -> GitResult:
     return result
 
 
-def _iter_changes(root: Path) -> Iterator[_Change]:
-    for record in _require_success(
-        query_status(root, "--untracked-files=all", "--ignore-submodules=untracked")
-    ).records:
+def _iter_changes(root: Path, excluded: Iterable[Path]) -> Iterator[_Change]:
+    status = query_status(root, "--untracked-files=all", "--ignore-submodules=untracked", excluded=excluded)
+    for record in _require_success(status).records:
         if record.startswith("? "):
             yield _Change(record[2:], is_tracked=False)
             continue
@@ -519,18 +518,16 @@ def _diff_texts(
 
 def _iter_parts(diff: Path, entries: Sequence[_DiffEntry]) -> Iterator[tuple[str, bytes]]:
     """Yield the part of each of these entries in a diff."""
-    if not diff.is_file() or not diff.stat().st_size:
-        return
-    with diff.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        starts = [match.start() for match in re.finditer(rb"(?m)^diff --git ", content)]
-        counts = [2 if entry.is_retyped else 1 for entry in entries]
-        if len(starts) != sum(counts):
-            raise _GitFailed(f"git wrote {len(starts)} differences instead of {sum(counts)}")
-        starts.append(len(content))
-        position = 0
-        for entry, count in zip(entries, counts, strict=True):
-            yield entry.path, content[starts[position] : starts[position + count]]
-            position += count
+    content = diff.read_bytes() if diff.is_file() else b""
+    starts = [match.start() for match in re.finditer(rb"(?m)^diff --git ", content)]
+    counts = [2 if entry.is_retyped else 1 for entry in entries]
+    if len(starts) != sum(counts):
+        raise _GitFailed(f"git wrote {len(starts)} differences instead of {sum(counts)}")
+    starts.append(len(content))
+    position = 0
+    for entry, count in zip(entries, counts, strict=True):
+        yield entry.path, content[starts[position] : starts[position + count]]
+        position += count
 
 
 def _describe_blob(entry: _DiffEntry) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -322,9 +322,14 @@ class RepositoryState:
     user: Mapping[str, str] = field(default_factory=dict)
 
 
-def repository_state(root: Path) -> RepositoryState | None:
-    """Return the state of a repository, or None if git fails."""
-    result = query_status(root, "--branch", "--untracked-files=normal")
+def repository_state(root: Path, *, excluded: Iterable[Path] = ()) -> RepositoryState | None:
+    """Return the state of a repository, or None if git fails.
+
+    Args:
+        root: The work tree.
+        excluded: Files and folders whose changes do not count.
+    """
+    result = query_status(root, "--branch", "--untracked-files=normal", excluded=excluded)
     if not result.ok:
         return None
     notes = dict(record[2:].split(" ", 1) for record in result.records if record.startswith("# branch."))
