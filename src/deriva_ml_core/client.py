@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -748,7 +749,12 @@ class DerivaML:
         Raises:
             DuplicateRow: A table of that name exists with other columns.
         """
-        tables = asset_tables(asset_name, *columns, foreign_keys=tuple(foreign_keys), schema=schema, comment=comment)
+        tables = [
+            _redact_comments(table)
+            for table in asset_tables(
+                asset_name, *columns, foreign_keys=tuple(foreign_keys), schema=schema, comment=comment
+            )
+        ]
         self._connection.catalog.create_tables(tables)
         self._add_term(MLVocab.asset_type, asset_name, comment or f"A row of the asset table {asset_name}", ())
         return tables[0]
@@ -767,7 +773,7 @@ class DerivaML:
         Raises:
             DuplicateRow: A table of that name exists and is not a vocabulary.
         """
-        table = vocabulary_table(name, schema=schema, curie_prefix=schema, comment=comment)
+        table = vocabulary_table(name, schema=schema, curie_prefix=schema, comment=_redact(comment))
         self._connection.catalog.create_tables([table])
         return table
 
@@ -780,7 +786,7 @@ class DerivaML:
         Raises:
             DuplicateRow: A table of that name exists with other columns.
         """
-        self._connection.catalog.create_tables([table])
+        self._connection.catalog.create_tables([_redact_comments(table)])
 
     def add_term(self, table: str, term_name: str, description: str = "", synonyms: Iterable[str] = ()) -> RID:
         """Add a term to a vocabulary. A term that already exists stays unchanged.
@@ -801,7 +807,7 @@ class DerivaML:
 
     def _add_term(self, vocabulary: str, name: str, description: str, synonyms: Iterable[str]) -> RID:
         table = self._connection.catalog.model.vocabulary(vocabulary).name
-        row = {"Name": name, "Description": description, "Synonyms": list(synonyms) or None}
+        row = {"Name": name, "Description": _redact(description), "Synonyms": list(synonyms) or None}
         term, _ = self._connection.catalog.insert_unless(table, {"Name": name}, row)
         return str(term["RID"])
 
@@ -871,3 +877,14 @@ def _wrap_credential(credential: Mapping[str, str] | None) -> dict[str, SecretSt
             "{'cookie': 'webauthn=<value>'}."
         )
     return {key: SecretStr(value) for key, value in credential.items()}
+
+
+def _redact_comments(table: Table) -> Table:
+    columns = tuple(replace(column, comment=_redact(column.comment or "") or None) for column in table.columns)
+    return replace(table, columns=columns, comment=_redact(table.comment or "") or None)
+
+
+def _redact(text: str) -> str:
+    from deriva_ml_core.redaction import redact_text  # many patterns to compile
+
+    return redact_text(text)

@@ -92,6 +92,11 @@ def test_recorded_variables() -> None:
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "host",
         "LC_ALL": "C",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_CONFIG": "{}",
+        "TF_XLA_FLAGS": "--tf_xla_auto_jit=2",
+        "TF_DETERMINISTIC_OPS": "1",
+        "TF_DATA_EXPERIMENT_OPT_IN": "x",
         "TZ": "UTC",
     }
     ignored = {
@@ -103,6 +108,17 @@ def test_recorded_variables() -> None:
         "PLAIN": "z",
         "CITY": "z",
         "MY_CUDA_X": "z",
+        # Terraform's
+        "TF_VAR_region": "z",
+        "TF_TOKEN_app_terraform_io": "z",
+        "TF_CLI_ARGS": "z",
+        "TF_CLI_ARGS_plan": "-var db_pw=z",
+        "TF_HTTP_USERNAME": "z",
+        "TF_ENCRYPTION": "z",
+        "TF_WORKSPACE": "z",
+        "TF_DATA_DIR": "z",
+        "TF_LOG": "z",
+        "TF_LOG_PATH": "z",
     }
     assert describe_environment({**recorded, **ignored})["variables"] == dict(sorted(recorded.items()))
 

@@ -194,6 +194,43 @@ def test_no_password_in_a_workflow_url(home: Path, given: str, monkeypatch: pyte
     assert found.url.endswith("@github.com/reader/project/blob/abc/train.py")
 
 
+def test_descriptions_are_redacted(home: Path) -> None:
+    """Descriptions of assets, datasets, versions, terms, tables and workflows lose their secrets, not the rest."""
+    from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.execution import ExecutionConfiguration
+    from deriva_ml_core.schema import Column
+    from deriva_ml_core.workflow import Workflow
+
+    ml, count = DerivaML(), 0
+
+    def text() -> str:
+        nonlocal count
+        count += 1
+        return f"canary {count} from mysql -phunter2zQ runs, password: hunter2zQ"
+
+    ml.create_vocabulary("Colour", comment=text())
+    ml.add_term("Colour", "red", text())
+    ml.create_asset("Scan", columns=[Column("Source"), Column("Api_Key")], comment=text())
+    dataset = ml.create_dataset(text(), ())
+    dataset.increment_version("minor", text())
+    ml.add_dataset_element_type("Colour")
+    members = [row["RID"] for row in ml.select_rows("Colour")]
+    dataset.add_dataset_members(members, text())
+    dataset.delete_dataset_members(members, text())
+    workflow = Workflow(name=text(), workflow_type="Training", url="https://example.org/t.py", checksum="c")
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow, description=text())) as exe:
+        metadata = {"Description": text(), "Source": text(), "Api_Key": "hunter2zQ"}
+        exe.asset_file_path("Scan", "a.png", **metadata).write_bytes(b"a")
+        exe.create_dataset(description=text())
+    exe.upload_execution_outputs()
+    ml.lookup_workflow(exe.workflow_rid).description = text()
+    ml.close()
+    files = all_bytes(home)
+    assert [name for name, content in files.items() if b"hunter2zQ" in content] == []
+    everything = b"\n".join(files.values())
+    assert [number for number in range(1, count + 1) if b"canary %d " % number not in everything] == []
+
+
 def test_failed_creation_is_redacted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason in the row has no password."""
     from deriva_ml_core.client import DerivaML

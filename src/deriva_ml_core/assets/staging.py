@@ -383,6 +383,7 @@ def _remove_empty_folders(top: Path, keep: Set[Path] = frozenset()) -> None:
 
 
 def _validate_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the values of a file's metadata columns, with secrets redacted."""
     allowed = ("Description", *table.metadata_columns)
     if unknown := sorted(set(metadata) - set(allowed)):
         reserved = set(unknown).intersection((*ASSET_COLUMNS, *SYSTEM_COLUMNS))
@@ -390,7 +391,10 @@ def _validate_metadata(table: Table, metadata: Mapping[str, JsonValue]) -> dict[
             f"{table.name} has no metadata column {', '.join(map(repr, unknown))}"
             f"{' (the upload fills it)' if reserved else ''}; it has {', '.join(allowed)}."
         )
-    return dict(metadata)
+    from deriva_ml_core.redaction import redact  # many patterns to compile
+
+    redacted = redact(dict(metadata))
+    return redacted if isinstance(redacted, dict) else {}
 
 
 def _check_no_conflict(

@@ -340,11 +340,13 @@ def create_dataset(
     Raises:
         UnknownTerm: The vocabulary has no such type. The message lists the known ones.
     """
+    from deriva_ml_core.redaction import redact_text  # many patterns to compile
+
     types = sorted({dataset_types} if isinstance(dataset_types, str) else set(dataset_types))
     connection.terms.require(MLVocab.dataset_type, types)
     catalog = connection.catalog
     rid = catalog.reserve(1)[0]
-    catalog.insert(MLTable.dataset, [{"RID": rid, "Description": description, "Deleted": False}])
+    catalog.insert(MLTable.dataset, [{"RID": rid, "Description": redact_text(description), "Deleted": False}])
     catalog.insert(MLTable.dataset_dataset_type, [{"Dataset": rid, "Dataset_Type": name} for name in types])
     create_versions(catalog, {rid: "First version"}, VersionPart.minor, execution)
     return lookup_dataset(connection, rid, execution)

@@ -169,6 +169,8 @@ def create_versions(
     Returns:
         The new version number by dataset.
     """
+    from deriva_ml_core.redaction import redact_text  # many patterns to compile
+
     part = _parse_version_part(part)
     waiting, numbers, limited = dict(descriptions), dict[RID, str](), True
     while waiting:
@@ -178,7 +180,7 @@ def create_versions(
                 "RID": rid,
                 "Dataset": dataset,
                 "Version": _next_version(known.get(dataset, ()), part),
-                "Description": text,
+                "Description": redact_text(text),
             }
             for rid, (dataset, text) in zip(catalog.reserve(len(waiting)), waiting.items(), strict=True)
         ]
