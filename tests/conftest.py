@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -27,6 +28,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any load")
+
+
+def pytest_unconfigure() -> None:
+    """Print nothing about the files that tests leave staged when the interpreter exits."""
+    logging.lastResort = None
 
 
 @pytest.fixture(autouse=True)

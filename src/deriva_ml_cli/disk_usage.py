@@ -156,10 +156,17 @@ def iter_local_executions(ml: DerivaML) -> Iterator[LocalExecution]:
 
 
 def find_unsent_executions(ml: DerivaML) -> list[LocalExecution]:
-    """Return the local executions with staged files that exist, or with stored files that lack a link to their row."""
-    return [
-        each
-        for each in iter_local_executions(ml)
-        if each.state.is_created
-        and (each.state.unlinked_keys or any(file.is_written for file in each.state.pending_files()))
-    ]
+    """Return the local executions that an upload would complete.
+
+    They have staged files that exist, stored files that lack a link to their row, or an end that the stored copy of
+    their journal does not contain.
+    """
+    return [each for each in iter_local_executions(ml) if each.state.is_created and _is_unsent(each)]
+
+
+def _is_unsent(execution: LocalExecution) -> bool:
+    state = execution.state
+    if state.unlinked_keys or any(file.is_written for file in state.pending_files()):
+        return True
+    # a run whose process died is recorded as Aborted by the upload
+    return execution.has_ended and (state.is_journal_copy_outdated or not state.status.is_terminal)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from command_result import CommandResult
 from filelock import FileLock
 
 from deriva_ml_core.client import DerivaML
@@ -133,6 +134,60 @@ def test_cleanup_keeps_a_dataset_that_a_process_reads(cli, ml: DerivaML, home: P
     assert not path.exists()
 
 
+def reason_to_keep(cli, rid: str) -> str:
+    (reason,) = [each["reason"] for each in cli("cleanup", "--dry-run", "--json").json["stays"] if each["name"] == rid]
+    return reason
+
+
+def run_command_in(text: str, cli) -> CommandResult:
+    """Run the command that a text names between backticks."""
+    program, *words = shlex.split(re.search(r"`(.+)`", text)[1])
+    assert program == "deriva-ml"
+    return cli(*words)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_run_without_outputs_is_cleaned(cli, ml: DerivaML, config: ExecutionConfiguration, is_named: bool) -> None:
+    """A run without outputs is deleted after the upload of its journal, by the command that cleanup names."""
+    with ml.create_execution(config) as exe:
+        pass
+    reason = reason_to_keep(cli, exe.execution_rid)
+    assert reason == f"its journal is not uploaded: `deriva-ml upload {exe.execution_rid}`"
+    result = run_command_in(reason, cli) if is_named else cli("upload")
+    assert (result.code, exe.execution_rid in result.stdout) == (0, True)
+    assert cli("upload", "--json").json == {"executions": []}
+    assert cli("cleanup", "--yes").code == 0
+    assert not exe.working_dir.exists()
+    assert [each.status for each in ml.lookup_execution(exe.execution_rid).list_statuses()][-1] == "Completed"
+
+
+def test_run_that_was_killed_after_its_upload_is_cleaned(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The journal is uploaded again if the run was recorded as Aborted after the upload of its files."""
+    exe = ml.create_execution(config)
+    if (child := os.fork()) == 0:
+        exe.__enter__()
+        exe.asset_file_path("Model", "m.pt").write_text("m")
+        exe.upload_execution_outputs()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert [each["rid"] for each in cli("upload", "--json").json["executions"]] == [exe.execution_rid]
+    assert cli("cleanup", "--yes").code == 0
+    assert not exe.working_dir.exists()
+    assert [each.status for each in ml.lookup_execution(exe.execution_rid).list_statuses()][-1] == "Aborted"
+
+
+def test_run_with_a_file_that_was_never_written(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Cleanup names the call that unregisters a file that was never written; an upload could not help."""
+    with ml.create_execution(config) as exe:
+        path = exe.asset_file_path("Model", "never.pt")
+    call = f"DerivaML().restore_execution({exe.execution_rid!r}).forget({str(path)!r})"
+    assert reason_to_keep(cli, exe.execution_rid) == f"never.pt was never written: write it, or {call}"
+    exec(call, {"DerivaML": DerivaML})
+    assert cli("upload").code == 0
+    assert cli("cleanup", "--yes").code == 0
+    assert not exe.working_dir.exists()
+
+
 @contextmanager
 def asked_for_confirmation() -> Iterator[subprocess.Popen[str]]:
     """Start ``deriva-ml cleanup``, and yield its process when it asks."""
@@ -208,7 +263,7 @@ def test_cleanup_keeps_journal_with_new_status(cli, run) -> None:
     assert cli("cleanup", "--dry-run", "--json").json["stays"] == []
     exe.update_status(exe.status, "CommandResult after the upload")
     (stays,) = cli("cleanup", "--dry-run", "--json").json["stays"]
-    assert "journal has not been uploaded" in stays["reason"]
+    assert "journal is not uploaded" in stays["reason"]
 
 
 def test_cleanup_deletes_old_incomplete_objects(cli, ml: DerivaML, run) -> None:

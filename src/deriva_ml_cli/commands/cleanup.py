@@ -299,31 +299,22 @@ def _has_ended_before(execution: LocalExecution, time_limit: datetime) -> bool:
 def _find_reason_to_keep(connection: Connection, execution: LocalExecution) -> str:
     """Return why a working folder is kept, or an empty text if everything in it is stored elsewhere."""
     state = execution.state
-    if state.pending_files() or state.unlinked_keys:
+    pending = state.pending_files()
+    if state.unlinked_keys or any(file.is_written for file in pending):
         return f"files are not uploaded: `{connection.command('upload', execution.rid)}`"
     if not state.status.is_terminal:
         return f"its end is not recorded: `{connection.command('status', execution.rid)}`"
-    if not _is_journal_uploaded(execution):
-        return "its journal has not been uploaded"
+    if pending:
+        asset = pending[0].asset
+        call = f"{connection.call}.restore_execution({execution.rid!r}).forget({str(asset.path)!r})"
+        return f"{asset.filename} was never written: write it, or {call}"
+    if state.is_journal_copy_outdated:
+        return f"its journal is not uploaded: `{connection.command('upload', execution.rid)}`"
     unsaved = list(_iter_unsaved_files(execution))
     if unsaved:
         more = f" and {len(unsaved) - 1} more" if len(unsaved) > 1 else ""
         return f"{unsaved[0]}{more} was never registered, or changed after its upload"
     return ""
-
-
-def _is_journal_uploaded(execution: LocalExecution) -> bool:
-    """Whether the copy of the journal in the catalog has every status."""
-    copies = [file for file in execution.state.files.values() if _is_journal(file) and file.rid and file.stored]
-    if not copies:
-        return False
-    with (execution.folder / JOURNAL_FILENAME).open("rb") as journal:
-        journal.seek(max(file.stored.length for file in copies if file.stored))
-        return b'"event":"status"' not in journal.read()
-
-
-def _is_journal(file: FileState) -> bool:
-    return file.asset.record and file.asset.filename == JOURNAL_FILENAME
 
 
 def _iter_unsaved_files(execution: LocalExecution) -> Iterator[str]:

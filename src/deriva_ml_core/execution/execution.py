@@ -243,8 +243,11 @@ class Execution(_ExecutionBase):
             self._runtime.status_tracker.set(
                 status, reason, error=reason if status is not Status.completed else "", wait=False
             )
-        if error is not None and not self._uploads_after_exit:
-            self._warn_not_uploaded()
+        if not self._uploads_after_exit and self.is_rank_zero and not self.dry_run:
+            if error is None:
+                self._runtime.outputs.remind_at_exit()
+            else:
+                self._warn_not_uploaded()
         if self._clean_on_exit is not None:
             self._runtime.background.submit(partial(self._runtime.outputs.finalize, clean=self._clean_on_exit))
         if self._runtime.status_tracker.flush():  # the row may be written already

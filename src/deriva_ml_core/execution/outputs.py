@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from deriva_ml_core._files.locks import locked_folder
@@ -14,7 +17,7 @@ from deriva_ml_core.assets.staging import StagingArea, base_key, files_open_for_
 from deriva_ml_core.assets.upload import MISSING_FILE_REASON, Upload
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID
-from deriva_ml_core.errors import MissingFiles, UploadFailed
+from deriva_ml_core.errors import DerivaMLException, MissingFiles, UploadFailed
 from deriva_ml_core.execution.run_lock import UPLOAD_LOCK_NAME
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, FileStamp, TypesLinked
@@ -40,6 +43,8 @@ class Outputs:
         self._journal = journal
         self._staging = staging
         self._execution = execution
+        self._reminder: Callable[[], None] | None = None
+        """Called when the interpreter exits; None if files need no upload."""
 
     def upload(
         self,
@@ -49,7 +54,7 @@ class Outputs:
         progress_callback: Callable[[UploadProgress], None] | None,
         only: Iterable[Path] | None = None,
     ) -> UploadReport:
-        """Upload staged files, then a copy of the journal if the run has ended and files were uploaded.
+        """Upload staged files, then a copy of the journal if the run has ended, and it is not uploaded yet.
 
         Args:
             options: Timeouts, chunk size, retries and number of workers.
@@ -70,7 +75,9 @@ class Outputs:
             if not self._journal.state.status.is_terminal:
                 unsent = tuple(asset for asset in report.unsent if asset.reason != MISSING_FILE_REASON)
                 return report.model_copy(update={"unsent": unsent})
-            unsent_files = self._finalize(clean=clean)
+            has_failed = any(asset.reason != MISSING_FILE_REASON for asset in report.unsent) and not report.sent
+            unsent_files = self._finalize(clean=clean, upload_journal=not has_failed)
+            self._cancel_reminder()
             return report.model_copy(update={"unsent": (*report.unsent, *unsent_files)})
 
     def finalize(self, *, clean: bool) -> None:
@@ -92,10 +99,10 @@ class Outputs:
             link_asset_types(self._connection, files)
             self._journal.append(TypesLinked(types={file.asset.key: file.added_types for file in files}))
 
-    def _finalize(self, *, clean: bool) -> tuple[UnsentAsset, ...]:
+    def _finalize(self, *, clean: bool, upload_journal: bool = True) -> tuple[UnsentAsset, ...]:
         """Upload the journal if its copy is outdated and clean up; return what could not be uploaded."""
         unsent: tuple[UnsentAsset, ...] = ()
-        if self._journal.state.is_journal_copy_outdated:
+        if upload_journal and self._journal.state.is_journal_copy_outdated:
             unsent = self.upload_metadata_files(
                 [self._staging.stage_metadata_file(JOURNAL_FILENAME, self._journal.path, "Execution_Metadata")]
             )
@@ -110,8 +117,27 @@ class Outputs:
         upload = Upload(self._connection, self._journal, self._execution, UploadOptions(), move_files=False)
         return upload.run([state.files[file.key] for file in files]).unsent
 
+    def remind_at_exit(self) -> None:
+        """Warn when the interpreter exits, unless the staged files of a completed run are uploaded until then.
+
+        A program usually uploads right after its run.
+        """
+        if self._reminder is None and self._staging.list_staged():
+            self._reminder = partial(self._warn_at_exit, os.getpid())
+            atexit.register(self._reminder)
+
+    def _warn_at_exit(self, pid: int) -> None:
+        if pid == os.getpid():  # not in a forked child
+            with suppress(DerivaMLException):  # a working folder that was deleted
+                self.warn_not_uploaded()
+
+    def _cancel_reminder(self) -> None:
+        if self._reminder is not None and not self._staging.list_staged():
+            atexit.unregister(self._reminder)
+            self._reminder = None
+
     def warn_not_uploaded(self) -> None:
-        """Log how to upload the files that a failed run left staged."""
+        """Log how to upload the files that a run left staged."""
         if staged := self._staging.list_staged():
             call = f"{self._connection.call}.restore_execution({self._execution!r}).upload_execution_outputs()"
             command = f" or `{self._connection.command('upload', self._execution)}`"

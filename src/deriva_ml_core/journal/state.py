@@ -139,7 +139,7 @@ class ExecutionState:
     unlinked_keys: dict[str, None] = field(default_factory=dict)
     """Keys of files with added types that the catalog may not have yet."""
     is_journal_copy_outdated: bool = False
-    """Whether files were recorded that the stored copy of this journal does not contain."""
+    """Whether files were recorded, or the end of the run, that the stored copy of this journal does not contain."""
     unsent_elsewhere: tuple[str, ...] = ()
     """Names of the files that a downloaded journal lists as not uploaded."""
     records_elsewhere: tuple[RID, ...] = ()
@@ -361,7 +361,8 @@ class StatusSet(Event):
         state.statuses.append(self.update)
         if (progress := self.update.progress) is not None and progress.metrics:
             state.metrics |= update_summaries(state.metrics, progress)
-        state.is_resumed = state.is_resumed and not self.update.status.is_terminal
+        if self.update.status.is_terminal:
+            state.is_resumed, state.is_journal_copy_outdated = False, True
 
 
 class ParametersSet(Event):
