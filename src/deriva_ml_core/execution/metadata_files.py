@@ -64,7 +64,7 @@ def write_metadata_files(
         ),
         _write_json(records / name, environment): _select_asset_type(known_types, "Runtime_Env"),
     }
-    for path in _write_code_files(connection, workflow.source.repository, records):
+    for path in _write_code_files(connection, workflow.source, records):
         files[path] = _select_asset_type(known_types)
     return [staging.stage_metadata_file(path.name, path, asset_type) for path, asset_type in files.items()]
 
@@ -107,12 +107,13 @@ def _file_checksum(source: SourceCode) -> Mapping[str, str]:
     return {"file_checksum": git.blob_hash(source.path)}
 
 
-def _write_code_files(connection: Connection, repository: Path | None, records: Path) -> list[Path]:
+def _write_code_files(connection: Connection, source: SourceCode, records: Path) -> list[Path]:
     """Write the uncommitted changes as a patch and copy the lock files, if there are any."""
+    repository = source.repository
     if repository is None:
         return []
     files = []
-    if patch := git.uncommitted_patch(repository, os.environ, excluded=connection.own_paths):
+    if patch := git.uncommitted_patch(repository, os.environ, excluded=connection.own_paths, script=source.path):
         files.append(records / "uncommitted.patch")
         files[-1].write_bytes(patch)
     locks = [name for name in LOCK_FILES if (repository / name).is_file()]

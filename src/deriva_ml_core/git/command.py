@@ -125,7 +125,7 @@ def run_git(
     return GitResult(status, stdout, stderr)
 
 
-def query_status(root: Path, *options: str, excluded: Iterable[Path] = ()) -> GitResult:
+def query_status(root: Path, *options: str, excluded: Iterable[Path] = (), only: Iterable[Path] = ()) -> GitResult:
     """Run ``git status`` in the format ``porcelain=v2 -z``.
 
     If it fails because of one file, such as one whose filter is not installed, or because of a damaged submodule, it is
@@ -135,9 +135,11 @@ def query_status(root: Path, *options: str, excluded: Iterable[Path] = ()) -> Gi
         root: The work tree.
         options: More options.
         excluded: Paths to leave out with everything below them. Paths outside of the work tree have no effect.
+        only: Paths to look at, with everything below them; by default, the whole work tree.
     """
     arguments = ["status", "--porcelain=v2", "-z", "--no-renames", *options]
-    paths = [f":(exclude,top,literal){path}" for path in _list_relative(root, excluded)]
+    paths = [f":(top,literal){path}" for path in _list_relative(root, only)]
+    paths += [f":(exclude,top,literal){path}" for path in _list_relative(root, excluded)]
     environ = {"GIT_LITERAL_PATHSPECS": "0"}  # which would take the excluded paths for file names
     result = run_git(root, *arguments, "--", *paths, environ=environ)
     if result.ok:

@@ -45,6 +45,8 @@ _TEXT_SAMPLE_SIZE = 8000
 _MAX_NOTES = 1000
 _MAX_ATTEMPTS = 200
 _MAX_PATHS_IN_COMMAND = 500
+# a run of characters that may be a text in a binary file; shorter ones are common in random bytes
+_READABLE = re.compile(rb"[\t -~]{12,}")
 _BINARY_PART = re.compile(rb"(?m)^Binary files .* differ$")
 _DIFF_COMMAND = (
     "diff",
@@ -57,6 +59,16 @@ _DIFF_COMMAND = (
     "--src-prefix=a/",
     "--dst-prefix=b/",
 )
+
+
+# files that mark a folder as a project
+_PROJECT_FILES = (
+    *(".dvc", ".project-root", "MLproject", "Makefile", "Pipfile", "conda.yaml", "conda.yml", "dvc.yaml"),
+    *("environment.yaml", "environment.yml", "pixi.toml", "poetry.lock", "pyproject.toml", "requirements.txt"),
+    *("setup.cfg", "setup.py", "tox.ini", "uv.lock"),
+)
+# hidden folders that belong to a project, not to a tool of one user
+_PROJECT_FOLDERS = frozenset({".binder", ".buildkite", ".circleci", ".devcontainer", ".dvc", ".github", ".gitlab"})
 
 
 class _Change(NamedTuple):
@@ -97,7 +109,13 @@ class _GitFailed(Exception):
     """A git command for the patch failed."""
 
 
-def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None, *, excluded: Iterable[Path] = ()) -> bytes:
+def uncommitted_patch(
+    root: Path,
+    environ: Mapping[str, str] | None = None,
+    *,
+    excluded: Iterable[Path] = (),
+    script: Path | None = None,
+) -> bytes:
     """Return the difference between a repository's work tree and its HEAD as a patch.
 
     The patch holds the output of ``git diff --binary HEAD``, and untracked text files of up to 1 MiB each and 10 MiB
@@ -105,11 +123,17 @@ def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None, *, e
     smallest come first. Its header names what is left out, a tracked file with its hash. Notebooks are without outputs.
     A file is left out if its change holds a secret or git cannot read it.
 
+    Untracked files in the folders of tools, such as ``.cache``, are left out. If the work tree is the user's home
+    folder or contains it, untracked files are included only below the script's project: the nearest folder above the
+    script, and below the home folder, with a file such as ``pyproject.toml``. If there is none, only Python files below
+    the script's folder are, or next to a script in the home folder itself.
+
     Args:
         root: The work tree.
         environ: The environment variables, those of the process by default. ``DERIVA_ML_REQUIRE_CLEAN=1`` makes it an
             error to leave out a file.
         excluded: Files and folders that are never part of the patch.
+        script: The file that runs; by default, an unknown file in the working directory.
 
     Returns:
         A patch that ``git apply`` applies to HEAD, or to an empty folder if there is no commit. Empty if nothing
@@ -120,11 +144,12 @@ def uncommitted_patch(root: Path, environ: Mapping[str, str] | None = None, *, e
             ``DERIVA_ML_REQUIRE_CLEAN=1`` is set.
     """
     try:
-        changes = list(_iter_changes(root, excluded))
+        scope = _find_scope(root, script)
+        changes = list(_iter_changes(root, excluded, scope))
         if not changes:
             return b""
         with TemporaryDirectory(prefix="deriva-ml-") as folder:
-            return _build_patch(root, changes, Path(folder), os.environ if environ is None else environ)
+            return _build_patch(root, changes, Path(folder), os.environ if environ is None else environ, scope)
     except (_GitFailed, OSError) as error:
         warn(
             f"Cannot record the uncommitted changes of {root} with the execution: {error}. Commit them before running."
@@ -139,11 +164,17 @@ def _require_success(result: GitResult) -> GitResult:
     return result
 
 
-def _iter_changes(root: Path, excluded: Iterable[Path]) -> Iterator[_Change]:
-    status = query_status(root, "--untracked-files=all", "--ignore-submodules=untracked", excluded=excluded)
-    for record in _require_success(status).records:
+def _iter_changes(root: Path, excluded: Iterable[Path], scope: _Scope) -> Iterator[_Change]:
+    untracked = "no" if scope.is_limited else "all"
+    status = query_status(root, f"--untracked-files={untracked}", "--ignore-submodules=untracked", excluded=excluded)
+    records = _require_success(status).records
+    if scope.is_limited and scope.paths:
+        found = query_status(root, "--untracked-files=all", excluded=excluded, only=scope.paths)
+        records += [record for record in _require_success(found).records if record.startswith("? ")]
+    for record in records:
         if record.startswith("? "):
-            yield _Change(record[2:], is_tracked=False)
+            if not scope.is_python_only or record.endswith(".py"):
+                yield _Change(record[2:], is_tracked=False)
             continue
         # a conflict has the hashes of three versions, of which the second is that of HEAD
         is_conflict = record.startswith("u ")
@@ -157,11 +188,14 @@ def _iter_changes(root: Path, excluded: Iterable[Path]) -> Iterator[_Change]:
         )
 
 
-def _build_patch(root: Path, changes: Sequence[_Change], folder: Path, environ: Mapping[str, str]) -> bytes:
+def _build_patch(
+    root: Path, changes: Sequence[_Change], folder: Path, environ: Mapping[str, str], scope: _Scope
+) -> bytes:
     head = next(iter(run_git(root, "rev-parse", "--verify", "--quiet", "HEAD").lines), None)
     index = _ScratchIndex(root, folder, head)
     tracked = {change.path: change for change in changes if change.is_tracked}
-    untracked, untracked_notes = _select_untracked(root, [change.path for change in changes if not change.is_tracked])
+    places, place_notes = _select_places([change.path for change in changes if not change.is_tracked])
+    untracked, untracked_notes = _select_untracked(root, places)
     compared, too_large = _select_compared(root, list(tracked.values()))
     failed = index.add([*compared, *untracked])
     diff = _diff_by_path(index, tracked.keys())
@@ -178,6 +212,8 @@ def _build_patch(root: Path, changes: Sequence[_Change], folder: Path, environ: 
             for c in changes
             if c.is_dirty_submodule
         ),
+        *scope.notes(root),
+        *place_notes,
         *untracked_notes,
     ]
     return _format_header(root, head, notes) + b"".join(part for name, part in diff.parts.items() if name not in secret)
@@ -212,6 +248,71 @@ def _warn_of_missing(
             f"({too_large[name]}), so only names and hashes are. Commit them before running.",
             environ,
         )
+
+
+# selection by place
+
+
+class _Scope(NamedTuple):
+    """Where untracked files belong to the project.
+
+    Args:
+        paths: Folders, or files, below which they are; with `is_limited`, none means nowhere.
+        is_limited: Whether they are not taken from the whole work tree.
+        is_python_only: Whether only Python files are taken.
+    """
+
+    paths: tuple[Path, ...] = ()
+    is_limited: bool = False
+    is_python_only: bool = False
+
+    def notes(self, root: Path) -> list[str]:
+        """Return the line of the header that says which untracked files are looked at, if not all are."""
+        if not self.is_limited:
+            return []
+        text = "untracked files outside of the project are not part of the patch"
+        folders = [f"{path.relative_to(root).as_posix()}/" for path in self.paths if path.is_dir()]
+        return [f"{text}: only {json.dumps(folders[0])} is" if folders and not self.is_python_only else text]
+
+
+def _find_scope(root: Path, script: Path | None) -> _Scope:
+    """Find the project in a home folder that is a repository; elsewhere, the project is the whole work tree."""
+    root, home = root.resolve(), Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 - raises nothing without a home
+    if not home.is_relative_to(root):
+        return _Scope()
+    folder = (script.parent if script else Path.cwd()).resolve()
+    if not folder.is_relative_to(root):
+        return _Scope(is_limited=True)
+    for parent in (folder, *folder.parents):
+        if parent in (home, root) or home.is_relative_to(parent):
+            break
+        if any((parent / name).exists() for name in _PROJECT_FILES):
+            return _Scope((parent,), is_limited=True)
+    if script is None:
+        return _Scope(is_limited=True)
+    if home.is_relative_to(folder):
+        return _Scope(tuple(sorted(folder.glob("*.py"))), is_limited=True, is_python_only=True)
+    return _Scope((folder,), is_limited=True, is_python_only=True)
+
+
+def _select_places(untracked: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the paths that are in no folder of a tool, and notes on those that are."""
+    included, counts = [], dict[str, int]()
+    for path in untracked:
+        folders = path.split("/")[:-1]
+        hidden = (
+            depth for depth, name in enumerate(folders, 1) if name.startswith(".") and name not in _PROJECT_FOLDERS
+        )
+        if (depth := next(hidden, 0)) == 0:
+            included.append(path)
+        else:
+            folder = "/".join(folders[:depth]) + "/"
+            counts[folder] = counts.get(folder, 0) + 1
+    notes = [
+        f"untracked and left out ({format_count(count, 'file')} in the folder of a tool): {json.dumps(folder)}"
+        for folder, count in sorted(counts.items())
+    ]
+    return included, notes
 
 
 # selection by size
@@ -542,10 +643,16 @@ def _format_header(root: Path, head: str | None, notes: list[str]) -> bytes:
 
 
 def _has_secret(root: Path, name: str, diff: bytes) -> bool:
-    return is_secret_file(name) or any(has_secret(text, name) for text in _iter_texts(root / name, diff))
+    return is_secret_file(name) or any(has_secret(text, name) for text in _iter_texts(root, name, diff))
 
 
-def _iter_texts(file: Path, diff: bytes) -> Iterator[str]:
-    yield diff.decode(errors="replace")
-    if b"\nGIT binary patch\n" in diff and file.is_file():
-        yield file.read_bytes().decode("latin-1")
+def _iter_texts(root: Path, name: str, diff: bytes) -> Iterator[str]:
+    """Yield the texts in which to look for secrets: a diff, or the readable parts of a binary file, old and new."""
+    head, is_binary, _ = diff.partition(b"\nGIT binary patch\n")
+    if not is_binary:
+        yield diff.decode(errors="replace")
+        return
+    yield head.decode(errors="replace")
+    file, committed = root / name, run_git(root, "cat-file", "blob", f"HEAD:{name}")
+    for content in (file.read_bytes() if file.is_file() else b"", committed.stdout if committed.ok else b""):
+        yield "\n".join(match[0].decode("ascii") for match in _READABLE.finditer(content))
