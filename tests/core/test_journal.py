@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.definitions import Status
-from deriva_ml_core.journal.journal import Journal, load_state
+from deriva_ml_core.journal.journal import BufferedJournal, Journal, load_state
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.journal.state import (
     Created,
@@ -193,6 +193,29 @@ def test_full_disk_raises_and_keeps_earlier_events(journal: Journal) -> None:
     assert Journal(journal.path).state.is_created
     journal.append(status_event(Status.completed))
     assert [each.status for each in Journal(journal.path).state.statuses] == [Status.completed]
+
+
+def test_statuses_of_a_long_run(journal: Journal) -> None:
+    """A journal in use holds the newest statuses in memory, and reads all from the file when they are asked for."""
+    buffered = BufferedJournal(journal)
+    for number in range(100):
+        buffered.append(status_event(Status.running, f"{number}"))
+    assert (len(journal.state.statuses), journal.state.status_count) == (32, 100)
+    assert journal.state.statuses[-1].message == "99"
+    expected = [f"{number}" for number in range(100)]
+    assert [update.message for update in buffered.list_statuses()] == expected
+    assert [update.message for update in load_state(journal.path).statuses] == expected
+    assert len(Journal(journal.path).state.statuses) == 32
+
+
+def test_reading_leaves_no_file_open(journal: Journal) -> None:
+    """The state of a journal that was closed is read without opening it for good."""
+    journal.append(status_event(Status.running))
+    journal.close()
+    assert journal.state.status is Status.running
+    assert journal._descriptor is None
+    journal.append(status_event(Status.completed))
+    assert journal.state.status is Status.completed
 
 
 def test_deleted_journal_releases_its_descriptor(journal: Journal) -> None:

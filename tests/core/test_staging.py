@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,35 @@ def test_checked_name_stays_inside(name: str) -> None:
         return
     assert (Path("/srv/of/all") / checked).is_relative_to("/srv/of/all")
     assert os.path.normpath(os.path.join("/srv/of/all", checked)).startswith("/srv/of/all/")
+
+
+def count_calls(act: Callable[[], object]) -> int:
+    """Return the number of calls of Python functions during a call."""
+    count = 0
+
+    def profile(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("what", ["base_keys", "mark_immutable", "find_staged", "forget"])
+def test_path_look_ups_are_linear(exe: Execution, what: str) -> None:
+    """Looking twice as many paths up among twice as many files takes twice as many calls, not four times."""
+    area = exe._runtime.staging
+    calls = []
+    for count in (100, 200):
+        for number in range(count):
+            path = area.stage("Model", f"{count}/{number}.bin")[0].path
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"x")
+        paths = [asset.path for asset in area.list_staged()][-count:]
+        look_up = getattr(area, what)
+        calls.append(count_calls(lambda: look_up(paths) if what == "base_keys" else [look_up(path) for path in paths]))  # noqa: B023
+    assert calls[1] < 2.5 * calls[0]

@@ -393,6 +393,26 @@ def test_unreadable_setting_costs_no_other(execution: Execution) -> None:
     assert digits.startswith("0x") and len(digits) == 1000
 
 
+@pytest.mark.parametrize("is_ended", [True, False], ids=["end_fit", "without end_fit"])
+def test_fits_leave_no_file_open(new_execution: Callable[[], Execution], is_ended: bool) -> None:
+    """Files of executions that have ended are closed, although the reporters and the executions are still in use."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not show open files")
+    reporters = []
+    for _ in range(3):
+        execution = new_execution()
+        with execution:
+            reporter = TrainingReporter(execution, curves=False)
+            reporter.end_epoch(1, {"loss": 0.5})
+            if is_ended:
+                reporter.end_fit()
+        execution.upload_execution_outputs()
+        assert execution.list_statuses()[-1].status is Status.completed
+        reporters.append(reporter)
+    opened = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    assert [path for path in opened if path.endswith(".jsonl")] == []
+
+
 def test_second_fit_keeps_files_of_first(ml: DerivaML, execution: Execution, catalog_link: CatalogLink) -> None:
     """Fits of one execution have separate checkpoints and share the metrics file, with one reporter or two."""
     with execution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -120,3 +121,21 @@ def test_lost_response_of_insert_missing(catalog: DerivaCatalog, fake: DerivaSer
     (row,) = catalog.insert_missing("Workflow", [{"RID": rid, "Name": "w", "Workflow_Type": "Training"}], "RID")
     assert (row["RID"], row["Name"], row["URL"]) == (rid, "w", None)
     assert len(catalog.select("Workflow")) == 1
+
+
+def test_journal_is_fetched_once(ml: DerivaML, exe: Execution, fake: DerivaServer) -> None:
+    """What the journal of a run on another machine says takes one download, however often it is read."""
+    with exe:
+        stage(exe, 1)
+    exe.upload_execution_outputs()
+    shutil.rmtree(exe.working_dir)
+    recorded = ml.lookup_execution(exe.execution_rid)
+    fake.requests.clear()
+    assert recorded.start_time is not None
+    assert recorded.stop_time is not None
+    assert [update.status for update in recorded.list_statuses()] == [Status.created, Status.running, Status.completed]
+    assert recorded.info.stop_time == recorded.stop_time
+    downloads = [
+        request for request in fake.requests if request.path.startswith("/hatrac") and "journal.jsonl" in request.path
+    ]
+    assert len(downloads) == 1

@@ -22,7 +22,7 @@ from deriva_ml_core.datasets import DatasetVersion, lookup_dataset
 from deriva_ml_core.datasets.members import member_links
 from deriva_ml_core.definitions import MLTable, Role, split_rid
 from deriva_ml_core.execution.query import find_executions
-from deriva_ml_core.execution.recorded import RecordedExecution, load_execution_state, lookup_execution
+from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.journal.state import ExecutionState
 from deriva_ml_core.models import Asset, DatasetSpec, MetricSummary, StatusUpdate
 from deriva_ml_core.schema import asset_execution_table_name
@@ -361,7 +361,7 @@ def describe(connection: Connection, rid: str) -> Description:
 def _describe_execution(connection: Connection, rid: str) -> ExecutionDescription:
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
-    state = load_execution_state(connection, rid)
+    state = execution._load_state()
     summary = summarize_execution(connection, execution)
     return ExecutionDescription(
         summary=summary,

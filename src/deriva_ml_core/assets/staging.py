@@ -18,6 +18,7 @@ from deriva_ml_core.definitions import MLVocab
 from deriva_ml_core.errors import FileConflict, InvalidFileName, MissingFiles, UnknownColumn
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import (
+    ExecutionState,
     FileStamp,
     FileState,
     Forgotten,
@@ -143,7 +144,7 @@ class StagingArea:
         Raises:
             InvalidFileName: No staged file has that path.
         """
-        assets = [file.asset for file in self._find_files(path, self._journal.state.pending_files())]
+        assets = [file.asset for file in self._find_files(path, pending_only=True)]
         self._journal.append(*(Forgotten(key=asset.key) for asset in assets))
         for asset in assets:
             if asset.path.is_symlink():
@@ -153,7 +154,7 @@ class StagingArea:
     def mark_immutable(self, path: str | os.PathLike[str]) -> None:
         """Record that staged files are final; see ``Execution.mark_immutable``."""
         events: list[MarkedImmutable] = []
-        for file in self._find_files(path, self._journal.state.pending_files()):
+        for file in self._find_files(path, pending_only=True):
             if (present := FileStamp.from_path(file.asset.path)) is None:
                 raise MissingFiles(f"{file.asset.path} does not exist yet. Write it before marking it immutable.")
             events.append(MarkedImmutable(key=file.asset.key, file_time=present))
@@ -165,8 +166,8 @@ class StagingArea:
         Returns:
             Whether one of the files is uploaded, so that the catalog needs new links.
         """
-        types, state = self._validate_types(asset_types), self._journal.state
-        files = self._find_files(path, state.files.values())
+        types = self._validate_types(asset_types)
+        files = self._find_files(path)
         new = [file for file in files if not set(types).issubset(file.asset.asset_types)]
         if new:
             self._journal.append(*(TypesAdded(key=file.asset.key, types=types) for file in new))
@@ -176,36 +177,76 @@ class StagingArea:
     def drop_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
         """Remove types from registered files that are not uploaded; see ``Execution.drop_asset_types``."""
         dropped = {asset_types} if isinstance(asset_types, str) else set(asset_types)
-        files = self._find_files(path, self._journal.state.pending_files())
+        files = self._find_files(path, pending_only=True)
         removed = {file.asset.key: tuple(each for each in file.added_types if each in dropped) for file in files}
         self._journal.append(*(TypesRemoved(key=key, types=types) for key, types in removed.items() if types))
 
+    def find_staged(self, path: Path) -> list[StagedAsset]:
+        """Return the staged files at a path or with that original, or in the folder at that path; else none."""
+        found = self._find_at_path(os.fspath(path), pending_only=True)
+        return [file.asset for file in found or self._find_in_folder(path, pending_only=True)]
+
     def base_keys(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
         """Return the journal keys, without their counters, of the registered files at these paths."""
-        state = self._journal.state
-        return frozenset(
-            base_key(file.asset.key)
-            for path in paths
-            for file in self._find_files(path, state.files.values(), include_forgotten=True)
-        )
+        keys: set[str] = set()
+        folders: dict[Path, bool] = {}
+        for path in paths:
+            target = self._absolute_path(path)
+            found = self._find_at_path(os.fspath(target), include_forgotten=True)
+            keys.update(base_key(file.asset.key) for file in found)
+            if not found:
+                folders[target] = False
+        for file in self._iter_candidates(include_forgotten=True) if folders else ():
+            for parent in folders.keys() & {*file.asset.path.parents}:
+                folders[parent] = True
+                keys.add(base_key(file.asset.key))
+        if missing := [path for path, has_files in folders.items() if not has_files]:
+            raise _not_staged_error(missing[0])
+        return frozenset(keys)
 
-    def _find_files(
-        self, path: str | os.PathLike[str], candidates: Iterable[FileState], *, include_forgotten: bool = False
-    ) -> list[FileState]:
+    def _find_files(self, path: str | os.PathLike[str], *, pending_only: bool = False) -> list[FileState]:
         """Return the newest registered file at a path, or the files in the folder at that path."""
-        # resolve() would follow the link to the original
-        target = self._respell(Path(os.path.abspath(path)))  # noqa: PTH100
-        files = {  # the newest of each name
-            base_key(file.asset.key): file
-            for file in tuple(candidates)  # other threads may add files meanwhile
-            if not file.asset.record and (include_forgotten or not file.is_forgotten)
-        }
-        found = [file for file in files.values() if target in (file.asset.path, file.asset.original)]
+        target = self._absolute_path(path)
+        found = self._find_at_path(os.fspath(target), pending_only=pending_only) or self._find_in_folder(
+            target, pending_only=pending_only
+        )
         if not found:
-            found = [file for file in files.values() if target in file.asset.path.parents]
-        if not found:
-            raise InvalidFileName(f"{path} is not staged. staged_assets() lists the staged files.")
+            raise _not_staged_error(path)
         return found
+
+    def _find_at_path(
+        self, target: str, *, pending_only: bool = False, include_forgotten: bool = False
+    ) -> list[FileState]:
+        """Return the files at a path or with that original, of each name the newest."""
+        state = self._journal.state
+        found: dict[str, FileState] = {}
+        for key in tuple(state.keys_by_path.get(target, ())):
+            same_place = reversed(tuple(state.keys_by_path[os.fspath(state.files[key].asset.path)]))
+            versions = (state.files[each] for each in same_place if base_key(each) == base_key(key))
+            wanted = (
+                file
+                for file in versions
+                if _is_candidate(file, state, pending_only=pending_only, include_forgotten=include_forgotten)
+            )
+            newest = next(wanted, None)
+            if newest is not None and target in map(
+                os.fspath, filter(None, (newest.asset.path, newest.asset.original))
+            ):
+                found[base_key(key)] = newest
+        return list(found.values())
+
+    def _find_in_folder(self, folder: Path, *, pending_only: bool) -> list[FileState]:
+        candidates = self._iter_candidates(pending_only=pending_only)
+        return [file for file in candidates if folder in file.asset.path.parents]
+
+    def _iter_candidates(self, *, pending_only: bool = False, include_forgotten: bool = False) -> Iterable[FileState]:
+        """Return the registered files, of each name the newest."""
+        state = self._journal.state
+        files: dict[str, FileState] = {}
+        for file in tuple(state.files.values()):  # other threads may add files meanwhile
+            if _is_candidate(file, state, pending_only=pending_only, include_forgotten=include_forgotten):
+                files[base_key(file.asset.key)] = file
+        return files.values()
 
     def restage_changed(self, only: Set[str] | None = None) -> list[StagedAsset]:
         """Stage uploaded files again that changed in place since.
@@ -214,15 +255,14 @@ class StagingArea:
             only: The files to check, as `base_keys` returns them; None for all.
         """
         changed = []
-        for file in list(self._journal.state.files.values()):
-            asset = file.asset
-            if only is not None and base_key(asset.key) not in only:
+        state = self._journal.state
+        for (table, filename, is_record), key in list(state.latest_keys.items()):
+            file = state.files[key]
+            if is_record or (only is not None and base_key(key) not in only) or not _is_modified_since_upload(file):
                 continue
-            is_newest = self._journal.state.find_latest_file(asset.table, asset.filename) is file
-            if not asset.record and is_newest and _is_modified_since_upload(file):
-                again = asset.model_copy(update={"key": self._next_key(asset.table, asset.filename, file)})
-                self._journal.append(Staged(asset=again))
-                changed.append(again)
+            again = file.asset.model_copy(update={"key": self._next_key(table, filename, file)})
+            self._journal.append(Staged(asset=again))
+            changed.append(again)
         return changed
 
     def remove_abandoned_copies(self) -> None:
@@ -323,6 +363,10 @@ class StagingArea:
             return asset.original
         return Path(os.path.relpath(asset.original, asset.path.parent))
 
+    def _absolute_path(self, path: str | os.PathLike[str]) -> Path:
+        # resolve() would follow the link to the original
+        return self._respell(Path(os.path.abspath(path)))  # noqa: PTH100
+
     def _respell(self, path: Path) -> Path:
         """Return a path in the working folder as it is spelled here, also if it goes through a link to the folder."""
         own = self._folder.parent
@@ -360,6 +404,17 @@ class StagingArea:
 
 def _describe_special_file(mode: int) -> str:
     return "a fifo" if S_ISFIFO(mode) else "a socket" if S_ISSOCK(mode) else "a device"
+
+
+def _not_staged_error(path: str | os.PathLike[str]) -> InvalidFileName:
+    return InvalidFileName(f"{path} is not staged. staged_assets() lists the staged files.")
+
+
+def _is_candidate(file: FileState, state: ExecutionState, *, pending_only: bool, include_forgotten: bool) -> bool:
+    """Whether a file is one of the user's that a path may name."""
+    if file.asset.record or (file.is_forgotten and not include_forgotten):
+        return False
+    return not pending_only or file.asset.key in state.pending_keys
 
 
 def base_key(key: str) -> str:

@@ -253,6 +253,7 @@ class Execution(_ExecutionBase):
         if self._runtime.status_tracker.flush():  # the row may be written already
             self._runtime.background.submit(self._runtime.journal.sync)
         self._runtime.background.drain()
+        self._runtime.journal.close()
 
     # Inputs
 
@@ -534,6 +535,7 @@ class Execution(_ExecutionBase):
         if self.status.is_terminal:
             self._runtime.background.row_sync.write()
             self._runtime.background.drain()
+            self._runtime.journal.close()
         require_all = self.status is Status.completed and not self._is_restored
         self._runtime.outputs.raise_for_unsent(report, require_all=require_all)
         return {table: list(assets) for table, assets in report.sent.items()}

@@ -39,7 +39,6 @@ __all__ = [
     "RecordedExecution",
     "download_journal",
     "list_journal_copies",
-    "load_execution_state",
     "load_local_state",
     "lookup_execution",
 ]
@@ -63,6 +62,8 @@ class RecordedExecution:
     def __init__(self, connection: Connection, row: dict[str, Any]) -> None:
         self._connection = connection
         self._row = row
+        self._downloaded_state: ExecutionState | None = None
+        """State of the downloaded journal. It is kept, since the row, which was read before, does not change either."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.execution_rid} {self.status} {self.description!r}>"
@@ -237,7 +238,12 @@ class RecordedExecution:
         return self._connection.catalog.select(table, where)
 
     def _load_state(self) -> ExecutionState:
-        return load_execution_state(self._connection, self.execution_rid)
+        """Load the state from the journal on this machine, else from its copy in the catalog, which names no files."""
+        if (state := load_local_state(self._connection, self.execution_rid)) is not None:
+            return state
+        if self._downloaded_state is None and (journal := download_journal(self._connection, self.execution_rid)):
+            self._downloaded_state = journal.state
+        return self._downloaded_state or ExecutionState()
 
     def _current_status(self) -> tuple[Status, str]:
         """Status and message of the row; of the local journal if the row's status is not terminal."""
@@ -281,14 +287,6 @@ def load_local_state(connection: Connection, rid: RID) -> ExecutionState | None:
     except DerivaMLException as error:
         log.warning("Failed to read %s; the row of execution %s is used instead: %s", path, rid, error)
         return None
-
-
-def load_execution_state(connection: Connection, rid: RID) -> ExecutionState:
-    """Load the state from the journal on this machine, else from its copy in the catalog, which names no files."""
-    if (state := load_local_state(connection, rid)) is not None:
-        return state
-    journal = download_journal(connection, rid)
-    return journal.state if journal is not None else ExecutionState()
 
 
 def download_journal(connection: Connection, rid: RID) -> DownloadedJournal | None:

@@ -166,6 +166,10 @@ class _ExecutionBase(RecordedExecution):
         """
         return dict(self._load_state().parameters) or super().params
 
+    def list_statuses(self) -> list[StatusUpdate]:
+        """List all its statuses in order, from the journal."""
+        return self._runtime.status_tracker.list_all()
+
     def _notify_status(self, update: StatusUpdate) -> None:
         """Notify plugins of a status that is in the journal."""
         self._notify("status_changed", "update", update)

@@ -55,6 +55,10 @@ class StatusTracker:
         last = self._journal.last_status
         return (last.status, last.error or last.message) if last else (Status.created, "")
 
+    def list_all(self) -> list[StatusUpdate]:
+        """Return all statuses in order, also those that a full disk has rejected so far."""
+        return self._journal.list_statuses()
+
     def record_created(self) -> None:
         """Record the first status, with which the catalog row was inserted."""
         update = StatusUpdate(status=Status.created, time=utc_now(), previous=Status.created)

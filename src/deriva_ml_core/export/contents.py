@@ -11,7 +11,7 @@ from typing import Any
 from deriva_ml_core.analysis.run_files import find_local_environment, load_configuration, load_environment
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLAsset, MLTable, Role, Status
-from deriva_ml_core.execution.recorded import RecordedExecution, load_execution_state, lookup_execution
+from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.git import blob_hash, find_blob, read_without_outputs
 from deriva_ml_core.models import Asset, MetricSummary
 from deriva_ml_core.workflow import lookup_workflow
@@ -141,7 +141,7 @@ def collect_execution_export(connection: Connection, rid: str) -> ExecutionExpor
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
     snapshot = load_environment(connection, execution, assets)
-    state = load_execution_state(connection, rid)
+    state = execution._load_state()
     outputs = [asset for asset in assets if asset.role != Role.input]
     parameters = load_configuration(connection, execution, assets).get("parameters")
     return ExecutionExport(

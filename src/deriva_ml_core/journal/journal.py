@@ -21,6 +21,9 @@ __all__ = ["BufferedJournal", "Journal", "load_state"]
 
 log = logging.getLogger(__name__)
 
+MAX_STATUSES_IN_MEMORY = 32
+"""Maximum number of statuses that a journal in use holds in memory; `list_statuses` reads all from the file."""
+
 FIRST_RETRY_DELAY = 0.05
 """Seconds before the first retry of a failed write; the delay doubles with each retry."""
 
@@ -56,7 +59,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._state = ExecutionState()
+        self._state = ExecutionState(max_statuses=MAX_STATUSES_IN_MEMORY)
         self._read_bytes = 0
         self._descriptor: int | None = None
         self._finalizer: finalize[..., Journal] | None = None
@@ -64,7 +67,7 @@ class Journal:
 
     @property
     def state(self) -> ExecutionState:
-        """State of all events written so far by this and other processes.
+        """State of all events written so far by this and other processes; it has the newest statuses only.
 
         Raises:
             CatalogReadOnly, FileUnavailable: The file cannot be read.
@@ -105,6 +108,14 @@ class Journal:
             finally:
                 os.close(descriptor)
 
+    def list_statuses(self) -> list[StatusUpdate]:
+        """Read all statuses from the file; empty if there is none.
+
+        Raises:
+            CatalogReadOnly, FileUnavailable: The file cannot be read.
+        """
+        return load_state(self.path).statuses if self.path.exists() else []
+
     def close(self) -> None:
         """Close the file; the next event opens it again."""
         with self._lock:
@@ -133,9 +144,18 @@ class Journal:
         return self._descriptor
 
     def _read_new_lines(self) -> list[bytes]:
-        if self._descriptor is None and not self.path.exists():
+        if self._descriptor is not None:
+            return self._read_lines(self._descriptor)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
             return []
-        descriptor = self._open()
+        try:
+            return self._read_lines(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _read_lines(self, descriptor: int) -> list[bytes]:
         size = os.fstat(descriptor).st_size
         if size <= self._read_bytes:
             return []
@@ -216,6 +236,16 @@ class BufferedJournal:
     def sync(self) -> None:
         """Wait until all events that could be written are on disk; see `Journal.sync`."""
         self._journal.sync()
+
+    def list_statuses(self) -> list[StatusUpdate]:
+        """Return all statuses, written or buffered.
+
+        Raises:
+            CatalogReadOnly, FileUnavailable: The file cannot be read.
+        """
+        with self._lock:
+            buffered = [event.update for event in self._buffer if isinstance(event, StatusSet)]
+            return self._journal.list_statuses() + buffered
 
     @property
     def last_status(self) -> StatusUpdate | None:

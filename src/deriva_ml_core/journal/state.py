@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -128,6 +129,11 @@ class ExecutionState:
     is_resumed: bool = False
     """Whether it was resumed after its end, so that a terminal status of its row may be outdated."""
     statuses: list[StatusUpdate] = field(default_factory=list)
+    """All statuses; the newest ones if `max_statuses` is set."""
+    status_count: int = 0
+    """Number of all statuses."""
+    max_statuses: int | None = None
+    """Maximum number of statuses to hold, since a long run may report millions; None for all."""
     metrics: dict[tuple[str, str], MetricSummary] = field(default_factory=dict)
     """The metrics reported with the statuses, by stage and name."""
     parameters: dict[str, JsonValue] = field(default_factory=dict)
@@ -135,6 +141,8 @@ class ExecutionState:
     failures: list[RankFailed] = field(default_factory=list)
     files: dict[str, FileState] = field(default_factory=dict)
     latest_keys: dict[tuple[str, str, bool], str] = field(default_factory=dict)
+    keys_by_path: dict[str, list[str]] = field(default_factory=dict)
+    """Keys of the registered files at each path, and of those whose original has it, in order of registration."""
     pending_keys: dict[str, None] = field(default_factory=dict)
     unlinked_keys: dict[str, None] = field(default_factory=dict)
     """Keys of files with added types that the catalog may not have yet."""
@@ -172,7 +180,7 @@ class ExecutionState:
     @property
     def has_local_statuses(self) -> bool:
         """Whether a status was set on this machine, not only downloaded from the catalog."""
-        return len(self.statuses) > self.restored_statuses
+        return self.status_count > self.restored_statuses
 
     def unsent_filenames(self) -> tuple[str, ...]:
         """Return the names of the user's files that are not uploaded, here or where the run was before."""
@@ -261,10 +269,11 @@ class Restored(Event):
 
     def apply(self, state: ExecutionState) -> None:
         state.is_restored = True
-        state.restored_statuses = len(state.statuses)
+        state.restored_statuses = state.status_count
         state.unsent_elsewhere = state.unsent_filenames() if self.unsent is None else self.unsent
         state.records_elsewhere = tuple(dict.fromkeys((*state.own_record_rids(), *(self.records or ()))))
-        state.files, state.latest_keys, state.pending_keys, state.unlinked_keys = {}, {}, {}, {}
+        state.files, state.latest_keys, state.keys_by_path = {}, {}, {}
+        state.pending_keys, state.unlinked_keys = {}, {}
         state.is_journal_copy_outdated = False
         state.process_elsewhere, state.process = state.process or state.process_elsewhere, None
 
@@ -359,6 +368,9 @@ class StatusSet(Event):
 
     def apply(self, state: ExecutionState) -> None:
         state.statuses.append(self.update)
+        state.status_count += 1
+        if state.max_statuses is not None:
+            del state.statuses[: -state.max_statuses]
         if (progress := self.update.progress) is not None and progress.metrics:
             state.metrics |= update_summaries(state.metrics, progress)
         if self.update.status.is_terminal:
@@ -388,6 +400,8 @@ class Staged(Event):
             state.files[asset.key] = FileState(asset)
             state.latest_keys[asset.table, asset.filename, asset.record] = asset.key
             state.pending_keys[asset.key] = None
+            for path in {asset.path, asset.original or asset.path}:
+                state.keys_by_path.setdefault(os.fspath(path), []).append(asset.key)
 
     def to_stored(self, folder: Path) -> Staged:
         return self._map_paths(lambda path: _remove_prefix(path, f"{folder}/"))

@@ -104,6 +104,7 @@ class TrainingFiles:
             curves: Whether to redraw the plot.
         """
         self._metrics.flush()
+        self.close()
         if self._summary.path.exists():
             self._stage_if_changed(self._summary.path, "Execution_Config")
         if not self._metrics.path.exists():
@@ -111,6 +112,10 @@ class TrainingFiles:
         is_new = self._stage_if_changed(self._metrics.path, "Metrics_File")
         if curves and (is_new or not self._plot_path.exists()):
             self._update_plot()
+
+    def close(self) -> None:
+        """Close the metrics file; the next line opens it again."""
+        self._metrics.close()  # a process with hundreds of fits must not run out of descriptors
 
     def _update_plot(self) -> None:
         from deriva_ml_core.training.plot import draw_curves

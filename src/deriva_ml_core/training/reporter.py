@@ -479,6 +479,7 @@ class TrainingReporter:
         """End an open fit when the execution ends; the framework may not have reported its end."""
         self._end_open_fit("the execution ended" if error is None else f"{type(error).__name__}: {error}")
         self._drain()
+        self._require_files().close()
 
     def _end_open_fit(self, outcome: str) -> None:
         if self._fit is not None and self._fit.is_open:
