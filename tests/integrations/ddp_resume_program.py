@@ -17,11 +17,10 @@ if __name__ == "__main__":
     path, rids, folder = None, [], None
     for epochs in (2, 3):
         callback = DerivaMLCallback(ml=ml, configuration=configuration(), resume=sys.argv[2])
-        own = lightning.callbacks.ModelCheckpoint(monitor="val_loss", save_last=True)
         trainer = create_trainer(
-            lightning, callback, own, max_epochs=epochs, devices=2, strategy="ddp", enable_checkpointing=True
+            lightning, callback, max_epochs=epochs, devices=2, strategy="ddp", enable_checkpointing=True
         )
         trainer.fit(create_model(lightning), training_loader(), validation_loader(), ckpt_path=path, weights_only=False)
-        path, folder = own.last_model_path, own.dirpath
+        path, folder = trainer.checkpoint_callback.best_model_path, trainer.checkpoint_callback.dirpath
         rids.append(callback.execution.execution_rid)
     print(f"rank{trainer.global_rank}", *rids, folder, flush=True)

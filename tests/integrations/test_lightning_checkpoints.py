@@ -34,6 +34,13 @@ from deriva_ml_core.execution.execution import Execution  # noqa: E402
 pytestmark = [*IGNORED, pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
 
 
+@pytest.fixture(autouse=True)
+def _root_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Trainers write into a folder of the test, since their default is the current folder."""
+    (tmp_path / "root").mkdir()
+    monkeypatch.chdir(tmp_path / "root")
+
+
 def fit(package: ModuleType, *callbacks: Any, **options: Any) -> Any:
     """Fit four epochs with validation, with the Trainer's own checkpoints enabled, and return the Trainer."""
     ckpt_path = options.pop("ckpt_path", None)
@@ -51,11 +58,11 @@ def recorded_types(ml: DerivaML, execution: Execution) -> dict[str, set[str]]:
 
 
 def test_model_checkpoints_are_recorded(ml: DerivaML, execution: Execution, package: ModuleType) -> None:
-    """A ModelCheckpoint writes into the staging folder; deleted files are not uploaded; best and last have types."""
+    """A ModelCheckpoint writes where Lightning puts its files, which stay; deleted ones are not uploaded."""
     own = package.callbacks.ModelCheckpoint(monitor="val_loss", save_top_k=2, save_last=True, filename="{epoch}")
     with execution:
         fit(package, execution_callback(execution, upload="never"), own)
-        assert Path(own.dirpath) == execution.working_dir / "outputs" / "Model"
+        assert Path(own.dirpath) == Path.cwd() / "checkpoints"
         best_names = {Path(path).name for path in own.best_k_models}
         assert staged_names(execution) == {*best_names, "last.ckpt"}
         execution.upload_execution_outputs()
@@ -64,14 +71,65 @@ def test_model_checkpoints_are_recorded(ml: DerivaML, execution: Execution, pack
         name: {"Best_Checkpoint"} if name == best else {"Last_Checkpoint"} if name == "last.ckpt" else set()
         for name in {*best_names, "last.ckpt"}
     }
+    kept = {path.name: path for path in Path("checkpoints").iterdir()}
+    assert set(kept) == {*best_names, "last.ckpt"}
+    for path in kept.values():
+        assert path.stat().st_nlink == 1  # shared with no object
+        assert torch.load(path, weights_only=False)["state_dict"]
+
+
+def test_files_stay_where_the_framework_names_them(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """After the ``with`` and an upload, the Trainer finds its best and last files, of a relative root folder too."""
+    own = lightning.callbacks.ModelCheckpoint(monitor="val_loss", save_last=True, filename="{epoch}")
+    with execution:
+        trainer = fit(lightning, execution_callback(execution), own, default_root_dir="runs")
+    execution.upload_execution_outputs(clean_folder=True)
+    assert set(recorded_types(ml, execution)) == {Path(own.best_model_path).name, "last.ckpt"}
+    for which in ("best", "last"):
+        trainer.validate(dataloaders=validation_loader(), ckpt_path=which, verbose=False, weights_only=False)
+    assert {path.name for path in Path("runs/checkpoints").iterdir()} == set(recorded_types(ml, execution))
+
+
+def test_superseded_files_are_not_copied(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """Of a ModelCheckpoint's files, the store gets those that it keeps, and no byte of those that it deletes."""
+    own = lightning.callbacks.ModelCheckpoint(monitor="val_loss", save_top_k=1, filename="{epoch}")
+    objects = ml.connection.folder / "objects"
+    before = {path for path in objects.rglob("*") if path.is_file()}
+    saved: list[int] = []
+
+    def on_train_epoch_end(_: Any) -> None:
+        saved.append(len({path for path in objects.rglob("*") if path.is_file()} - before))
+
+    with execution:
+        trainer = create_trainer(lightning, execution_callback(execution), own, enable_checkpointing=True, max_epochs=4)
+        model = create_model(lightning, on_train_epoch_end=on_train_epoch_end)
+        trainer.fit(model, training_loader(), validation_loader())
+    new_bytes = sum(path.stat().st_size for path in objects.rglob("*") if path.is_file() and path not in before)
+    kept_bytes = sum(path.stat().st_size for path in Path("checkpoints").iterdir())
+    records = sum(each.length for each in execution.list_assets("Output") if each.table != "Model")
+    assert saved == [0, 0, 0, 0]
+    assert new_bytes - records <= kept_bytes
+
+
+def test_same_name_in_many_folders(execution: Execution, lightning: ModuleType) -> None:
+    """Files of one name in the folders of several fits are all staged, under names that say the folder."""
+    with execution:
+        for number in range(3):
+            own = lightning.callbacks.ModelCheckpoint(monitor="val_loss", filename="model")
+            one = execution_callback(execution, upload="never")
+            fit(lightning, one, own, default_root_dir=f"fold-{number}", max_epochs=1)
+    assert staged_names(execution) == {"model.ckpt", "checkpoints/model.ckpt", "fold-2/checkpoints/model.ckpt"}
 
 
 def test_default_trainer_checkpoint(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
-    """The one checkpoint of a default Trainer is recorded and not copied."""
+    """The one checkpoint of a default Trainer is recorded and not copied, and stays readable where it is."""
     with execution:
         trainer = fit(lightning, execution_callback(execution))
         path = Path(trainer.checkpoint_callback.best_model_path)
-        assert path.stat().st_nlink == 2  # one name here, one in the store
+        assert path.is_relative_to(execution.working_dir)
+    execution.upload_execution_outputs(clean_folder=True)
+    assert path.stat().st_nlink == 2  # one name here, one in the store
+    assert torch.load(path, weights_only=False)["state_dict"]
     assert recorded_types(ml, execution) == {path.name: {"Last_Checkpoint"}}
 
 
@@ -101,13 +159,13 @@ def test_last_checkpoint_as_link(
 
 
 def test_two_model_checkpoints(ml: DerivaML, execution: Execution, lightning: ModuleType, tmp_path: Path) -> None:
-    """Two ModelCheckpoints with the same file names get separate folders."""
+    """Files of the same name of two ModelCheckpoints in different folders are both recorded."""
     kind = lightning.callbacks.ModelCheckpoint
-    by_loss = kind(monitor="val_loss", filename="model")
-    by_epoch = kind(every_n_epochs=1, filename="model", enable_version_counter=False)
+    by_loss = kind(tmp_path / "one", monitor="val_loss", filename="model")
+    by_epoch = kind(tmp_path / "two", every_n_epochs=1, filename="model", enable_version_counter=False)
     with execution:
         fit(lightning, execution_callback(execution), by_loss, by_epoch)
-    assert set(recorded_types(ml, execution)) == {"checkpoint-1/model.ckpt", "checkpoint-2/model.ckpt"}
+    assert set(recorded_types(ml, execution)) == {"model.ckpt", "two/model.ckpt"}
 
 
 def test_stream_uploads_final_checkpoints(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
@@ -387,7 +445,7 @@ def test_resume_linked(ml: DerivaML, new_execution: Callable[[], Execution], pac
             trainer.fit(
                 worsening_model(package), training_loader(), validation_loader(), ckpt_path=path, weights_only=False
             )
-            assert Path(again.dirpath).is_relative_to(second.working_dir)
+            assert Path(again.dirpath) == Path.cwd() / "checkpoints"
         assert (again.best_model_score, again.best_model_path) == (score, path)
         assert Path(path).is_file()
     assert [asset.filename for asset in second.list_assets("Input")] == [Path(path).name]
@@ -507,7 +565,8 @@ def test_ddp_resume(ml: DerivaML, home: Path, lightning: ModuleType, resume: str
     execution = ml.lookup_execution(second)
     assert folder == str(home / "local" / "executions" / second / "outputs" / "Model")
     assert execution.status is Status.completed
-    assert [asset.filename for asset in execution.list_assets("Input")] == ([] if resume == "same" else ["last.ckpt"])
+    inputs = [asset.filename for asset in execution.list_assets("Input")]
+    assert inputs == ([] if resume == "same" else ["epoch=1-step=4.ckpt"])
     assert any(message.startswith("Epoch 3/3") for message in (each.message for each in execution.list_statuses()))
 
 

@@ -6,8 +6,10 @@ A file is written under a temporary name in the target's folder and then renamed
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -27,9 +29,13 @@ __all__ = [
     "remove_leftovers",
     "rename_for_deletion",
     "sync_path",
+    "try_reflink",
     "temporary_folder",
     "write_atomic",
 ]
+
+FICLONE = 0x40049409
+"""Request to share the bytes of a file: ``_IOW(0x94, 9, int)`` in linux/fs.h, see ioctl_ficlone(2)."""
 
 _PARTIAL_NAME = re.compile(
     r"\.[0-9a-f]{32}\.part(\..*)?"
@@ -101,7 +107,29 @@ def copy_atomic(source: Path, target: Path, *, durable: bool = False) -> None:
     mode = source.stat().st_mode & 0o777 | 0o600
     with atomic_path(target, durable=durable) as partial, open_new(partial, mode) as file:
         lock_file(file)
-        copyfile(source, partial)
+        with source.open("rb", buffering=0) as original:
+            is_cloned = try_reflink(original, file)
+        if not is_cloned:
+            copyfile(source, partial)
+
+
+def try_reflink(source: FileIO, target: FileIO) -> bool:
+    """Let a new file share the bytes of another one on disk, as Btrfs, XFS and others can; each can change later.
+
+    Args:
+        source: The file to clone, open for reading.
+        target: An empty file, open for writing.
+
+    Returns:
+        Whether the target has the bytes of the source now; otherwise it is still empty.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+    except OSError:  # another file system, one without reflinks, or one that refuses this file
+        return False
+    return True
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from deriva_ml_core.journal.state import (
     FileStamp,
     FileState,
     Forgotten,
+    KeptInPlace,
     MarkedImmutable,
     Staged,
     TypesAdded,
@@ -160,6 +161,11 @@ class StagingArea:
             events.append(MarkedImmutable(key=file.asset.key, file_time=present))
         self._journal.append(*events)
 
+    def keep_in_place(self, path: str | os.PathLike[str]) -> None:
+        """Record that staged files stay in their place after the upload; see ``Execution.keep_in_place``."""
+        files = [file for file in self._find_files(path, pending_only=True) if not file.is_kept]
+        self._journal.append(*(KeptInPlace(key=file.asset.key) for file in files))
+
     def add_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> bool:
         """Add types to registered files; see ``Execution.add_asset_types``.
 
@@ -182,9 +188,11 @@ class StagingArea:
         self._journal.append(*(TypesRemoved(key=key, types=types) for key, types in removed.items() if types))
 
     def find_staged(self, path: Path) -> list[StagedAsset]:
-        """Return the staged files at a path or with that original, or in the folder at that path; else none."""
-        found = self._find_at_path(os.fspath(path), pending_only=True)
-        return [file.asset for file in found or self._find_in_folder(path, pending_only=True)]
+        """Return the staged files at a path or with that original; else those in the folder at that path."""
+        if found := self._find_at_path(os.fspath(path), pending_only=True):
+            return [file.asset for file in found]
+        staged = (file.asset for file in self._iter_candidates(pending_only=True))
+        return [asset for asset in staged if path in (*asset.path.parents, *(asset.original or asset.path).parents)]
 
     def base_keys(self, paths: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
         """Return the journal keys, without their counters, of the registered files at these paths."""
@@ -261,7 +269,7 @@ class StagingArea:
             if is_record or (only is not None and base_key(key) not in only) or not _is_modified_since_upload(file):
                 continue
             again = file.asset.model_copy(update={"key": self._next_key(table, filename, file)})
-            self._journal.append(Staged(asset=again))
+            self._journal.append(Staged(asset=again), *([KeptInPlace(key=again.key)] if file.is_kept else []))
             changed.append(again)
         return changed
 

@@ -186,7 +186,7 @@ class Upload:
             raise _UploadStopped
 
     def _transfer_mode(self, file: FileState) -> TransferMode:
-        """Return what the store may do with a file: an immutable, unchanged one is hard-linked."""
+        """Return what the store may do with a file: an immutable, unchanged one is hard-linked, a kept one copied."""
         asset = file.asset
         if asset.record or not self._is_movable(asset.path):
             return TransferMode.copy
@@ -194,7 +194,7 @@ class Upload:
             return (
                 TransferMode.hardlink if FileStamp.from_path(asset.path) == file.immutable_stamp else TransferMode.copy
             )
-        return TransferMode.move if self.move_files else TransferMode.copy
+        return TransferMode.move if self.move_files and not file.is_kept else TransferMode.copy
 
     def _is_movable(self, path: Path) -> bool:
         """Whether a file is not a link, and not open for writing in this process."""

@@ -378,6 +378,10 @@ class Execution(_ExecutionBase):
         """
         return self._runtime.staging.list_staged()
 
+    def _find_staged(self, path: Path) -> list[StagedAsset]:
+        """Return the staged files at an absolute path or with that original, or in the folder at that path."""
+        return self._runtime.staging.find_staged(path)
+
     def forget(self, path: str | os.PathLike[str]) -> None:
         """Unregister a file: it is not uploaded and not reported as missing. The file itself stays where it is.
 
@@ -404,6 +408,20 @@ class Execution(_ExecutionBase):
             MissingFiles: The file is not written yet.
         """
         self._runtime.staging.mark_immutable(path)
+
+    def keep_in_place(self, path: str | os.PathLike[str]) -> None:
+        """Keep a staged file in its place after its upload, since a program may still read it there.
+
+        Without this call, an upload after the end of the run moves the file into the store of an embedded catalog, or
+        removes it. ``deriva-ml cleanup`` removes kept files with the working folder.
+
+        Args:
+            path: The path that ``asset_file_path`` returned; a folder means all staged files in it.
+
+        Raises:
+            InvalidFileName: No staged file has that path.
+        """
+        self._runtime.staging.keep_in_place(path)
 
     def add_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
         """Add types to a registered file, before or after its upload. Types that it already has are ignored.

@@ -201,12 +201,14 @@ class Outputs:
         return report.model_copy(update={"sent": sent})
 
     def _remove_uploaded_files(self) -> None:
-        """Remove links to and copies of stored files, and the folders that this leaves empty."""
+        """Remove links to and copies of stored files, except kept ones, and the folders that this leaves empty."""
         open_files, state = files_open_for_writing(), self._journal.state
         pending_paths = {file.asset.path for file in state.pending_files()}
         for file in list(state.files.values()):
             path = file.asset.path
             if file.rid is None or file.asset.record or path in pending_paths:
+                continue
+            if file.is_kept and not path.is_symlink():
                 continue
             is_stored = file.stored_stamp is not None and FileStamp.from_path(path) == file.stored_stamp
             if path.is_symlink() or (is_stored and not is_open_file(path, open_files)):

@@ -21,6 +21,7 @@ from deriva_ml_core.journal.state import (
     ExecutionState,
     Forgotten,
     InputRecorded,
+    KeptInPlace,
     MarkedImmutable,
     ParametersSet,
     ProcessAttached,
@@ -55,6 +56,7 @@ _AnyEvent = Annotated[
     | ParametersSet
     | Staged
     | MarkedImmutable
+    | KeptInPlace
     | TypesAdded
     | TypesLinked
     | TypesRemoved

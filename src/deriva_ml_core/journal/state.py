@@ -27,6 +27,7 @@ __all__ = [
     "FileState",
     "Forgotten",
     "InputRecorded",
+    "KeptInPlace",
     "MarkedImmutable",
     "ParametersSet",
     "ProcessAttached",
@@ -77,6 +78,8 @@ class FileState:
     is_forgotten: bool = False
     immutable_stamp: FileStamp | None = None
     """Stamp of the file when it was marked as immutable."""
+    is_kept: bool = False
+    """Whether it stays in its place after the upload."""
     added_types: tuple[str, ...] = ()
     """Types added after its registration."""
 
@@ -443,6 +446,17 @@ class MarkedImmutable(Event):
     def apply(self, state: ExecutionState) -> None:
         if (file := state.files.get(self.key)) is not None:
             file.immutable_stamp = self.file_time
+
+
+class KeptInPlace(Event):
+    """A staged file is to stay in its place after the upload."""
+
+    event: Literal["kept"] = "kept"
+    key: str
+
+    def apply(self, state: ExecutionState) -> None:
+        if (file := state.files.get(self.key)) is not None:
+            file.is_kept = True
 
 
 class TypesAdded(Event):

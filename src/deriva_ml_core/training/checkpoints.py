@@ -208,7 +208,7 @@ class Checkpoints:
         """Stage a checkpoint that is complete, and delete those that it supersedes."""
         if path.is_dir():  # sharded: the path was registered as a file and is a folder
             self._execution.forget(path)
-        self.stage_existing(path, is_final=True)
+        self._stage_checkpoint(path, is_final=True)
         checkpoint = self._in_progress.pop(path)
         self._written_paths.add(path)
         previous = {path} | self._current_paths()
@@ -235,18 +235,27 @@ class Checkpoints:
     def stage_existing(self, path: Path, *, is_final: bool) -> None:
         """Stage an existing checkpoint, a file or a folder; files that are already staged stay so.
 
+        It stays where it is, also after its upload, since the framework still names it.
+
         Args:
             path: The checkpoint. In `folder` it is used as it is; elsewhere it is copied on upload.
             is_final: Whether it was written under another name and renamed, so that the file never changes again.
         """
+        for staged in self._stage_checkpoint(path, is_final=is_final):
+            if path.is_relative_to(self.folder):
+                self._execution.keep_in_place(staged)
+
+    def _stage_checkpoint(self, path: Path, *, is_final: bool) -> list[Path]:
+        """Stage the files of a checkpoint; returns their staged paths."""
         own = path.is_relative_to(self.folder)
         files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        assets = self._execution.staged_assets()
-        staged_paths = {place: asset.path for asset in assets for place in (asset.path, asset.original)}
+        staged_paths = []
         for file in files:
-            staged = staged_paths.get(file) or self._stage_file(path, file, own=own)
+            staged = next((asset.path for asset in self._execution._find_staged(file)), None)
+            staged_paths.append(staged or self._stage_file(path, file, own=own))
             if own and is_final:
-                self._execution.mark_immutable(staged)
+                self._execution.mark_immutable(staged_paths[-1])
+        return staged_paths
 
     def remove(self, path: Path) -> None:
         """Unstage and delete a superseded checkpoint."""
@@ -256,11 +265,9 @@ class Checkpoints:
 
     def unstage(self, path: Path) -> None:
         """Unstage all files of a deleted checkpoint, so that they are not uploaded."""
-        for asset in self._execution.staged_assets():
-            places = [place for place in (asset.path, asset.original) if place is not None]
-            if path in places or any(path in place.parents for place in places):
-                with suppress(InvalidFileName):  # uploaded in the meantime
-                    self._execution.forget(asset.path)
+        for asset in self._execution._find_staged(path):
+            with suppress(InvalidFileName):  # uploaded in the meantime
+                self._execution.forget(asset.path)
 
     def set_framework_checkpoints(self, best: Path | None, last: Path | None) -> None:
         """Set the best and the last of the checkpoints that a framework keeps."""
@@ -319,10 +326,14 @@ class Checkpoints:
         if own:
             return self._stage(str(file))
         name = Path(path.name) / file.relative_to(path)
-        try:
-            return self._stage(str(file), name.as_posix())
-        except FileConflict:  # a file of the same name in another folder is staged
-            return self._stage(str(file), (path.parent.name / name).as_posix())
+        folders = list(path.parent.parts[1:])
+        while True:
+            try:
+                return self._stage(str(file), name.as_posix())
+            except FileConflict:  # a file of the same name in another folder is staged
+                if not folders:
+                    raise
+                name = folders.pop() / name
 
     def _modes_won(self, checkpoint: _SavedCheckpoint, values: Iterable[MonitoredValue]) -> list[MetricMode | None]:
         """Return the modes by which a checkpoint is better than the values of all others.

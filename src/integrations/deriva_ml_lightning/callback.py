@@ -126,7 +126,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
     # Hooks, in the order in which a Trainer calls them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._checkpoints.remember_missing_dirpaths(trainer)
+        self._checkpoints.remember_default_checkpoints(trainer)
         self._is_recording = self._duplicate_guard.check_trainer(
             trainer, [each._duplicate_guard for each in find_callbacks(trainer, DerivaMLCallback)]
         )

@@ -17,6 +17,7 @@ __all__ = [
     "RecordedCheckpointIO",
     "install_checkpoint_io",
     "is_local",
+    "to_absolute_path",
     "uninstall_checkpoint_io",
     "wait_for_saves",
 ]
@@ -64,18 +65,18 @@ class RecordedCheckpointIO:
         if self.listener is None or not is_local(path):
             self._save(checkpoint, path, storage_options)
             return
-        with self.listener.around_save(_absolute_path(path), is_final=self._should_write_directly()):
+        with self.listener.around_save(to_absolute_path(path), is_final=self._should_write_directly()):
             self._save(checkpoint, path, storage_options)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint, see Lightning's CheckpointIO."""
         self.inner.remove_checkpoint(path)
         if self.listener is not None and is_local(path):
-            self.listener.on_removed(_absolute_path(path))
+            self.listener.on_removed(to_absolute_path(path))
 
     def _save(self, checkpoint: dict[str, Any], path: Any, storage_options: Any) -> None:
         if storage_options is None and self._should_write_directly() and is_local(path):
-            _write_atomic(checkpoint, _absolute_path(path))
+            _write_atomic(checkpoint, to_absolute_path(path))
         else:  # also arguments that Lightning's default refuses
             self.inner.save_checkpoint(checkpoint, path, storage_options=storage_options)
 
@@ -144,7 +145,8 @@ def is_local(path: Any) -> bool:
     return "://" not in os.fspath(path)
 
 
-def _absolute_path(path: Any) -> Path:
+def to_absolute_path(path: Any) -> Path:
+    """Return a path from the root; links stay as they are."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - does not resolve a link
 
 

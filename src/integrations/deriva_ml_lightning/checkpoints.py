@@ -14,9 +14,15 @@ from deriva_ml_lightning.checkpoint_io import (
     RecordedCheckpointIO,
     install_checkpoint_io,
     is_local,
+    to_absolute_path,
     uninstall_checkpoint_io,
 )
-from deriva_ml_lightning.compat import find_callbacks, find_checkpoint_callbacks, find_classes
+from deriva_ml_lightning.compat import (
+    find_callbacks,
+    find_checkpoint_callbacks,
+    find_classes,
+    is_default_checkpoint_callback,
+)
 
 __all__ = ["DefaultCheckpoints", "TrainerCheckpoints", "add_callback_monitor"]
 
@@ -30,6 +36,9 @@ HPC_CHECKPOINT_PREFIX = "hpc_ckpt_"
 class TrainerCheckpoints:
     """Records the checkpoints of one Trainer.
 
+    A ModelCheckpoint that the user configured works unchanged: its files are recorded from where it writes them, and
+    stay there. Only one without arguments, as Lightning adds it by default, writes into the staging folder.
+
     Args:
         reporter: Reporter of the training, used on rank 0.
         write_directly: Whether to write checkpoints in place of Lightning's default CheckpointIO.
@@ -42,7 +51,8 @@ class TrainerCheckpoints:
         self._write_directly = write_directly
         self._checkpoint_io: RecordedCheckpointIO | None = None
         self._model_checkpoints: list[Any] = []
-        self._without_dirpath: list[Any] = []
+        self._default_checkpoints: list[Any] = []
+        """ModelCheckpoints without arguments."""
         self._root_dir: Path | None = None
         self._recorded_paths: dict[Path, None] = {}
         self._removed_while_writing: set[Path] = set()
@@ -53,11 +63,12 @@ class TrainerCheckpoints:
         """Whether the Trainer's own ModelCheckpoints decide which checkpoints are kept."""
         return bool(self._model_checkpoints)
 
-    def remember_missing_dirpaths(self, trainer: Any) -> None:
-        """Remember the ModelCheckpoints without a ``dirpath``, before the Trainer sets it."""
-        remembered = {id(each) for each in self._without_dirpath}
-        self._without_dirpath += [
-            each for each in find_checkpoint_callbacks(trainer) if each.dirpath is None and id(each) not in remembered
+    def remember_default_checkpoints(self, trainer: Any) -> None:
+        """Remember the ModelCheckpoints without arguments, before the Trainer sets their folder."""
+        self._default_checkpoints += [
+            each
+            for each in find_checkpoint_callbacks(trainer)
+            if not self._is_default(each) and is_default_checkpoint_callback(each)
         ]
 
     def begin(self, trainer: Any) -> None:
@@ -75,25 +86,25 @@ class TrainerCheckpoints:
         self._checkpoint_io = install_checkpoint_io(trainer.strategy, listener, write_directly=self._write_directly)
 
     def set_dirpaths(self, folder: Path | None) -> None:
-        """Set the ``dirpath`` of the ModelCheckpoints without one to the staging folder.
+        """Set the ``dirpath`` of Lightning's default ModelCheckpoint to the staging folder.
 
         Args:
             folder: The staging folder; None in a process that does not record, which gets it from rank 0.
         """
-        for number, each in enumerate(self._model_checkpoints, 1):
-            if folder is not None and any(each is one for one in self._without_dirpath):
-                each.dirpath = str(folder / f"checkpoint-{number}" if len(self._model_checkpoints) > 1 else folder)
+        for each in self._model_checkpoints:
+            if folder is not None and self._is_default(each):
+                each.dirpath = str(folder)
 
     def share_dirpaths(self, trainer: Any) -> None:
         """Broadcast the ``dirpath`` to all ranks if it was set after the ModelCheckpoints' own ``setup``."""
-        for each in self._without_dirpath:
-            if any(each is one for one in self._model_checkpoints):
+        for each in self._model_checkpoints:
+            if self._is_default(each):
                 each.setup(trainer, trainer.lightning_module, "fit")
 
     def update_loaded_dirpaths(self, checkpoint: Mapping[str, Any]) -> None:
         """Set the new ``dirpath`` in a loaded checkpoint; with another one, ModelCheckpoints drop their best score."""
         for each in self._model_checkpoints:
-            if any(each is one for one in self._without_dirpath) and each.state_key in checkpoint.get("callbacks", {}):
+            if self._is_default(each) and each.state_key in checkpoint.get("callbacks", {}):
                 checkpoint["callbacks"][each.state_key]["dirpath"] = each.dirpath
 
     def end(self, trainer: Any) -> None:
@@ -136,7 +147,7 @@ class TrainerCheckpoints:
             self.on_removed(path)
         for each in self._model_checkpoints:
             names = (*each.best_k_models, each.best_model_path, each.last_model_path)
-            for path in {Path(name) for name in names if name and is_local(name)}:
+            for path in {self._find_path(name) for name in names if name and is_local(name)}:
                 if (
                     path not in self._recorded_paths
                     and path.exists()
@@ -154,18 +165,35 @@ class TrainerCheckpoints:
         self.rescan()
         if not self._recorded_paths:
             return
-        last_paths = {Path(each.last_model_path).resolve() for each in self._model_checkpoints if each.last_model_path}
+        names = [each.last_model_path for each in self._model_checkpoints if each.last_model_path]
+        last_paths = {_follow_link(self._find_path(name)) for name in names if is_local(name)}
         last = [path for path in self._recorded_paths if path in last_paths] or list(self._recorded_paths)
-        best_paths = [Path(each.best_model_path) for each in self._model_checkpoints if each.monitor is not None]
+        best_paths = [
+            self._find_path(each.best_model_path)
+            for each in self._model_checkpoints
+            if each.monitor is not None and each.best_model_path
+        ]
         best = next((path for path in best_paths if path in self._recorded_paths), None)
         self._reporter.checkpoints.set_framework_checkpoints(best, last[-1])
 
     def _find_model_checkpoint(self, path: Path) -> Any | None:
         """Return the ModelCheckpoint whose folder contains a path."""
         for each in self._model_checkpoints:
-            if each.dirpath and is_local(each.dirpath) and path.is_relative_to(each.dirpath):
+            if each.dirpath and is_local(each.dirpath) and path.is_relative_to(to_absolute_path(each.dirpath)):
                 return each
         return None
+
+    def _find_path(self, name: str) -> Path:
+        """Return the absolute path of a file that a ModelCheckpoint names.
+
+        A relative name, as below a relative ``default_root_dir``, is relative to the folder in which it was written.
+        """
+        parts = Path(name).parts
+        recorded = (path for path in reversed(self._recorded_paths) if path.parts[-len(parts) :] == parts)
+        return next(recorded, to_absolute_path(name))
+
+    def _is_default(self, checkpoint: Any) -> bool:
+        return any(checkpoint is each for each in self._default_checkpoints)
 
     def _stage_existing(self, path: Path, *, is_final: bool) -> None:
         self._recorded_paths.pop(path, None)
@@ -180,6 +208,11 @@ class TrainerCheckpoints:
             task()
         except Exception:
             log.warning("Failed to record the checkpoints at %s; training continues.", path, exc_info=True)
+
+
+def _follow_link(path: Path) -> Path:
+    """Return the path that a link points to, without resolving links in its folders; other paths as they are."""
+    return to_absolute_path(path.parent / path.readlink()) if path.is_symlink() else path
 
 
 class DefaultCheckpoints:

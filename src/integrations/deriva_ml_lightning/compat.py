@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ __all__ = [
     "find_callbacks",
     "find_checkpoint_callbacks",
     "find_classes",
+    "is_default_checkpoint_callback",
     "restore_callback_order",
     "move_callback_last",
 ]
@@ -50,6 +52,18 @@ def find_callbacks(trainer: Any, *kinds: type[C]) -> list[C]:
 def find_checkpoint_callbacks(trainer: Any) -> list[Any]:
     """Return the ModelCheckpoints of a Trainer."""
     return find_callbacks(trainer, *find_classes("callbacks", "ModelCheckpoint"))
+
+
+def is_default_checkpoint_callback(callback: Any) -> bool:
+    """Whether a ModelCheckpoint that no Trainer has used is one without arguments, as a Trainer adds it by default."""
+    if type(callback) not in find_classes("callbacks", "ModelCheckpoint"):
+        return False
+    return _plain_attributes(callback) == _plain_attributes(type(callback)())
+
+
+def _plain_attributes(callback: Any) -> dict[str, object]:
+    plain = (str, int, float, bool, timedelta, type(None))
+    return {name: value for name, value in vars(callback).items() if isinstance(value, plain)}
 
 
 def move_callback_last(trainer: Any, callback: object) -> list[Any]:

@@ -17,7 +17,7 @@ __all__ = ["DuplicateGuard", "StartPolicy", "is_tuner_checkpoint"]
 
 
 class StartPolicy:
-    """Decides when the execution is created, and passes its folder to the Trainer's ModelCheckpoints.
+    """Decides when the execution is created, and passes its folder to Lightning's default ModelCheckpoint.
 
     Args:
         reporter: Reporter of the training, which creates the execution.

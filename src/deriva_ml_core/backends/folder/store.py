@@ -11,14 +11,14 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from io import FileIO
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING
 
 from deriva_ml_core._deprecation import deprecated_attributes
-from deriva_ml_core._files.atomic import open_new
+from deriva_ml_core._files.atomic import open_new, try_reflink
 from deriva_ml_core._files.partial_download import open_partial_file
 from deriva_ml_core._files.permissions import create_folder, is_shared_with_group, object_mode
 from deriva_ml_core._text import format_size
@@ -451,16 +451,20 @@ def compute_md5(file: Path | FileIO) -> str:
 def copy_with_md5(file: Path, destination: Path) -> tuple[str, int]:
     """Copy a file, and return the MD5 and length of the copy, even if the original is written meanwhile.
 
+    A file system that can share the bytes of two files on disk does so.
+
     Args:
         file: The original. Its times are copied too.
         destination: Path of the copy, which must not exist. Only its owner can read it until its mode is set.
     """
     md5, length = hashlib.md5(usedforsecurity=False), 0
     with file.open("rb", buffering=0) as source, open_new(destination, 0o600) as target:
+        is_cloned = try_reflink(source, target)
         piece = memoryview(bytearray(min(CHUNK_SIZE, os.fstat(source.fileno()).st_size + 1)))
-        while count := source.readinto(piece):
-            md5.update(piece[:count])
-            length += write_all(target, piece[:count])
+        with destination.open("rb", buffering=0) if is_cloned else nullcontext(source) as content:
+            while count := content.readinto(piece):
+                md5.update(piece[:count])
+                length += count if is_cloned else write_all(target, piece[:count])
         times = os.fstat(source.fileno())
         os.utime(target.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
     return md5.hexdigest(), length
