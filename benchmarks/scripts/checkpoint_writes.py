@@ -1,7 +1,8 @@
 """Checkpoints of one fit: ``python -m benchmarks.scripts.checkpoint_writes <tracker> <folder> <epochs> <bytes>``.
 
 For each epoch after the warm-up, it measures how long the training's thread was blocked between two steps, and how much
-memory was allocated meanwhile. At the end it measures how many bytes are stored twice on disk.
+memory was allocated meanwhile. At the end it measures how many bytes are stored twice on disk, and how many the user's
+own ModelCheckpoint keeps.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from benchmarks.scripts.model import Tiny, batches, create_trainer, write_figures
-from benchmarks.scripts.recorders import NOTHING, OWN, PLAIN, RECORDERS
+from benchmarks.scripts.recorders import KEPT, NOTHING, OWN, PLAIN, RECORDERS
 
 WARM_UP_EPOCHS = 2
 """Epochs that are not counted: the first files use new page cache, later ones that of deleted files."""
@@ -75,10 +77,13 @@ def _reset_peak() -> None:
 
 def _duplicate_bytes(folder: Path, length: int) -> int:
     """Return the bytes of large files that a folder contains more than once."""
-    large = (path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= length)
-    files = {path.stat().st_ino: path for path in large}
+    files = {path.stat().st_ino: path for path in _large_files(folder, length)}
     contents = {hashlib.md5(path.read_bytes()).digest() for path in files.values()}
     return (len(files) - len(contents)) * length
+
+
+def _large_files(folder: Path, length: int) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= length]
 
 
 def main(tracker: str, folder: Path, epochs: int, length: int) -> None:
@@ -88,15 +93,18 @@ def main(tracker: str, folder: Path, epochs: int, length: int) -> None:
         extra = {"callbacks": [SaveByHand()]} if tracker == PLAIN else {}
         recorder, checkpointing = RECORDERS["deriva-ml" if tracker == OWN else "bare"], False
     else:
-        extra, recorder, checkpointing = {}, RECORDERS[tracker], True
+        extra, recorder, checkpointing = {}, RECORDERS["deriva-ml" if tracker == KEPT else tracker], True
     with recorder(folder, True) as arguments:
         options = {"enable_checkpointing": checkpointing, **extra, **arguments}
+        if tracker == KEPT:
+            options["callbacks"] = [*options["callbacks"], ModelCheckpoint(folder / "mine", filename="{epoch}")]
         create_trainer(folder, max_epochs=epochs, **options).fit(module, batches(1))
     write_figures(
         folder,
         blocked=module.blocked[WARM_UP_EPOCHS:],
         memory=module.memory[WARM_UP_EPOCHS:],
         duplicates=_duplicate_bytes(folder, length),
+        kept=len(_large_files(folder / "mine", length)) * length,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "KEPT",
     "MODULES",
     "NOTHING",
     "OWN",
@@ -24,6 +25,9 @@ __all__ = [
 
 NOTHING, PLAIN, OWN = "nothing", "torch.save", "deriva-ml, best+last"
 """Kinds of checkpoints: none; saved by hand; saved by this software, with a Trainer without ModelCheckpoint."""
+
+KEPT = "deriva-ml, ModelCheckpoint"
+"""Checkpoints of a ModelCheckpoint in the user's folder, recorded by this software."""
 
 Arguments = dict[str, Any]
 """Arguments of a Trainer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from embedded_samples import run_in_child, small_disk, unprivileged_user, world_writable_folder
 
+from deriva_ml_core._files.atomic import copy_atomic
 from deriva_ml_core.backends.embedded import FolderStore
 from deriva_ml_core.backends.folder.durability import MAX_SINGLE_FSYNCS, Disk, make_durable
 from deriva_ml_core.backends.folder.store import BACKGROUND_FSYNC_SIZE
@@ -48,6 +50,56 @@ def object_path(store: FolderStore, stored: StoredObject) -> Path:
 
 def list_objects(folder: Path) -> Iterator[Path]:
     return (path for path in (folder / "objects").rglob("*") if path.is_file() and path.name != ".gitignore")
+
+
+# Reflinks ------------------------------------------------------------------------------------------------------------
+
+
+def clone(target: int, request: int, source: int) -> int:
+    """Do what ioctl_ficlone(2) does on a file system with reflinks."""
+    assert request == 0x40049409
+    os.pwrite(target, os.pread(source, os.fstat(source).st_size, 0), 0)
+    return 0
+
+
+def test_copy_is_a_reflink_where_possible(
+    store: FolderStore, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy shares the bytes on disk, and its MD5 is that of the clone, even if the original changes meanwhile."""
+
+    def clone_and_change(target: int, request: int, source: int) -> int:
+        clone(target, request, source)
+        (tmp_path / "local" / "staged.bin").write_bytes(b"other bytes, written meanwhile")
+        return 0
+
+    monkeypatch.setattr(fcntl, "ioctl", clone_and_change)
+    stored = put(store, file, TransferMode.copy)
+    assert object_path(store, stored).read_bytes() == b"some bytes"
+    assert (stored.md5, stored.length) == (hashlib.md5(b"some bytes").hexdigest(), 10)
+    assert object_path(store, stored).stat().st_mode & 0o222 == 0
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM])
+def test_copy_without_reflinks(store: FolderStore, file: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Where the file system refuses a reflink, the bytes are copied once."""
+
+    def refuse(*_: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    stored = put(store, file, TransferMode.copy)
+    assert object_path(store, stored).read_bytes() == file.read_bytes() == b"some bytes"
+    assert stored.md5 == hashlib.md5(b"some bytes").hexdigest()
+    assert not object_path(store, stored).samefile(file)
+
+
+def test_copy_atomic_is_a_reflink_where_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An original that is copied when it is registered shares its bytes on disk too."""
+    requests = []
+    monkeypatch.setattr(fcntl, "ioctl", lambda *args: requests.append(args[1]) or clone(*args))
+    (tmp_path / "original").write_bytes(b"content")
+    copy_atomic(tmp_path / "original", tmp_path / "copy")
+    assert ((tmp_path / "copy").read_bytes(), requests) == (b"content", [0x40049409])
 
 
 # Moves, hard links and copies ----------------------------------------------------------------------------------------

@@ -67,6 +67,29 @@ def test_immutable_file_is_linked_after_the_run(ml: DerivaML, exe: Execution) ->
         ml.verify_asset(asset)
 
 
+@pytest.mark.parametrize("during_the_run", [True, False])
+def test_kept_file_stays_in_place(ml: DerivaML, exe: Execution, during_the_run: bool) -> None:
+    """A kept file is stored as a copy of its own and stays; a later version of it is uploaded and stays too."""
+    with exe:
+        path = exe.asset_file_path("Model", "kept.bin")
+        path.write_bytes(b"first")
+        exe.keep_in_place(path)
+        moved = exe.asset_file_path("Model", "moved.bin")
+        moved.write_bytes(b"moved")
+        if during_the_run:
+            exe.upload_execution_outputs()
+    exe.upload_execution_outputs(clean_folder=True)
+    assert (path.read_bytes(), path.stat().st_nlink) == (b"first", 1)
+    path.write_bytes(b"second version")
+    restored = ml.restore_execution(exe.execution_rid)
+    restored.upload_execution_outputs(clean_folder=True)
+    assert path.read_bytes() == b"second version"
+    assert not moved.exists()
+    assert sorted(asset.length for asset in exe.list_assets("Output") if asset.table == "Model") == [5, 5, 14]
+    with pytest.raises(InvalidFileName, match="not staged"):
+        exe.keep_in_place(path.parent / "other.bin")
+
+
 def test_equal_files_are_stored_once(ml: DerivaML, exe: Execution, home: Path) -> None:
     """Best and last checkpoint with equal content are one object under two names."""
     before = count_objects(home)

@@ -171,7 +171,7 @@ def test_checkpoints_option_ignores_user_checkpoints(execution: Execution, tmp_p
 
 
 def test_user_checkpoint_in_staging_folder(ml: DerivaML, execution: Execution) -> None:
-    """A path from ``asset_file_path`` works; two fits that write to it in place upload their own content."""
+    """A path from ``asset_file_path`` works and stays; two fits that write to it in place upload their own content."""
     model, recorded = compile_model(), DerivaMLCallback(execution)
     with execution:
         path = execution.asset_file_path("Model", "mine.keras", asset_types=["Model_File", "Derived"])
@@ -186,6 +186,9 @@ def test_user_checkpoint_in_staging_folder(ml: DerivaML, execution: Execution) -
     assert assets[0].md5 != assets[1].md5
     for each in assets:
         ml.verify_asset(each)
+    execution.upload_execution_outputs(clean_folder=True)
+    assert path.stat().st_nlink == 1
+    assert keras.models.load_model(path).count_params() == model.count_params()
 
 
 def test_two_files_with_one_name(execution: Execution, tmp_path: Path) -> None:
