@@ -275,6 +275,28 @@ def test_later_files_are_copied(ml: DerivaML, target: DerivaML, run: RecordedExe
     assert describe_run(target, second.execution) == describe_run(ml, run.execution_rid)
 
 
+def test_later_version_of_a_training_file_is_copied(ml: DerivaML, target: DerivaML, exe: Execution) -> None:
+    """The copy of a training file gets the new bytes of its source, keeps its RID, and is sent once."""
+    path = exe.working_dir / "metrics.jsonl"
+    seen = []
+    for text in ("one line\n", "one line\nanother line\n"):
+        path.write_text(text)
+        exe.asset_file_path("Execution_Metadata", path)
+        exe.update_status(Status.completed) if exe.status is not Status.completed else None
+        exe.upload_execution_outputs()
+        report = ml.push(exe.execution_rid, target)
+        again = ml.push(exe.execution_rid, target)
+        (copy,) = [
+            each for each in target.lookup_execution(report.execution).list_assets() if each.filename == path.name
+        ]
+        target.verify_asset(copy)
+        assert again.files == 0
+        seen.append((copy.rid, copy.length, copy.md5))
+    assert seen[0][0] == seen[1][0]
+    assert [length for _, length, _ in seen] == [9, 22]
+    assert seen[1][2] == hashlib.md5(b"one line\nanother line\n").hexdigest()
+
+
 def test_lineage(ml: DerivaML, target: DerivaML, run: RecordedExecution, copied: PushReport) -> None:
     """Without lineage inputs are copied alone; with it the runs that created them are copied and linked."""
     descriptions = [run.description.partition("\n")[0] for run in target.find_executions()]

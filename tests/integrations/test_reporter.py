@@ -30,7 +30,7 @@ from deriva_ml_core.errors import (
     UploadFailed,
 )
 from deriva_ml_core.execution import Execution
-from deriva_ml_core.models import Progress
+from deriva_ml_core.models import Asset, Progress
 from deriva_ml_core.training import TrainingOptions, TrainingReporter, fit
 from deriva_ml_core.training.fit import epoch_message, format_duration
 
@@ -426,10 +426,61 @@ def test_second_fit_keeps_files_of_first(ml: DerivaML, execution: Execution, cat
         "fit-2-epoch-0001.txt",
         "fit-3-epoch-0001.txt",
     ]
-    versions = [asset for asset in execution.list_assets("Output") if asset.filename == "metrics.jsonl"]
-    newest = max(versions, key=lambda asset: asset.length)
-    recorded = [(line["fit"], line["epoch"]) for line in lines(execution.download_asset(newest))]
+    (metrics,) = [asset for asset in execution.list_assets("Output") if asset.filename == "metrics.jsonl"]
+    recorded = [(line["fit"], line["epoch"]) for line in lines(execution.download_asset(metrics))]
     assert recorded == [(1, 1), (1, 2), (2, 1), (3, 1)]
+
+
+def training_files(ml: DerivaML, execution: Execution) -> dict[str, Asset]:
+    """Return the training files in the catalog by name; each name has one row, whose bytes are verified."""
+    names = {"metrics.jsonl", "training.json", "training_curves.png"}
+    assets = [each for each in execution.list_assets("Output") if each.filename in names]
+    assert len(assets) == len({each.filename for each in assets})
+    for asset in assets:
+        ml.verify_asset(asset)
+    return {each.filename: each for each in assets}
+
+
+def test_training_files_have_one_row(ml: DerivaML, execution: Execution) -> None:
+    """The row of a training file keeps its RID and gets the new bytes of each fit; a snapshot has the earlier ones."""
+    catalog = ml.connection.catalog
+    with execution:
+        train(execution, 2)
+        first = training_files(ml, execution)
+        snapshot = catalog.snapshot()
+        train(execution, 2)
+    restored = ml.restore_execution(execution.execution_rid)
+    reporter = TrainingReporter(restored)
+    reporter.end_stage("test", {"loss": 0.5}, seconds=1.0)
+    reporter.end_fit()
+    last = training_files(ml, restored)
+    assert {"metrics.jsonl", "training.json"} <= set(first)
+    assert {name: asset.rid for name, asset in last.items()} == {name: asset.rid for name, asset in first.items()}
+    for name in ("metrics.jsonl", "training.json"):
+        assert last[name].length > first[name].length
+        assert last[name].asset_types == first[name].asset_types
+    (row,) = catalog.at(snapshot).select("Execution_Metadata", {"RID": first["metrics.jsonl"].rid})
+    assert (row["URL"], row["MD5"]) == (first["metrics.jsonl"].url, first["metrics.jsonl"].md5)
+    downloaded = execution.download_asset(last["metrics.jsonl"])
+    assert [line["fit"] for line in lines(downloaded)] == [1, 1, 2, 2, 2]
+
+
+def test_training_file_that_is_an_input_keeps_its_row(
+    ml: DerivaML, execution: Execution, new_execution: Callable[[], Execution]
+) -> None:
+    """The metrics that another execution read stay as they were; the next fit's file has a row of its own."""
+    with execution:
+        train(execution, 1)
+        read = training_files(ml, execution)["metrics.jsonl"]
+        other = new_execution()
+        other.record_input(read)
+        train(execution, 1)
+        train(execution, 1)
+    assert [(asset.rid, asset.md5) for asset in other.list_assets("Input")] == [(read.rid, read.md5)]
+    metrics = [each for each in execution.list_assets("Output") if each.filename == "metrics.jsonl"]
+    assert len(metrics) == 2
+    newest = next(each for each in metrics if each.rid != read.rid)
+    assert [line["fit"] for line in lines(execution.download_asset(newest))] == [1, 2, 3]
 
 
 def test_partial_checkpoint_is_discarded(execution: Execution, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, Role
-from deriva_ml_core.errors import MetadataConflict
+from deriva_ml_core.errors import AccessRefused, DuplicateRow, MetadataConflict
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import FileState, Recorded
 from deriva_ml_core.models import Asset
@@ -39,6 +39,8 @@ class AssetRowWriter:
     def write(self, files: Iterable[FileState]) -> Iterator[tuple[list[Asset], list[tuple[FileState, Exception]]]]:
         """Write rows and links, table by table, the rows in the files' order.
 
+        A new version of a training file gets the row of the version before, with its new URL, length and digest.
+
         Returns:
             For each table, the assets that have rows now, and the files whose existing rows have other metadata.
 
@@ -49,23 +51,67 @@ class AssetRowWriter:
             yield self._write_table(table, of_table)
 
     def _write_table(self, table: str, files: list[FileState]) -> tuple[list[Asset], list[tuple[FileState, Exception]]]:
-        rows = self._insert_missing_rows(table, files)
+        replaced = self._replace_rows(table, files)
+        new_files = [file for file in files if file.asset.key not in replaced]
+        rows = self._insert_missing_rows(table, new_files)
         recorded: list[tuple[FileState, RID]] = []
         refused: list[tuple[FileState, Exception]] = []
-        for file in files:
+        for file in new_files:
             row = rows[_stored_object(file).url]
             if differing := _differing_columns(file, row):
                 refused.append((file, MetadataConflict(_conflict_message(file, row, differing))))
             else:
                 recorded.append((file, row["RID"]))
-        self._link_assets(table, recorded)
+        if recorded:
+            self._link_assets(table, recorded)
+        recorded += [(file, replaced[file.asset.key]) for file in files if file.asset.key in replaced]
         self.journal.append(Recorded(rids={file.asset.key: rid for file, rid in recorded}))
         for file, rid in recorded:
             file.rid = rid
         return [_recorded_asset(file, rid) for file, rid in recorded], refused
 
+    def _replace_rows(self, table: str, files: list[FileState]) -> dict[str, RID]:
+        """Update the rows of training files that were uploaded before; returns their RIDs by key.
+
+        A row that another execution shares or has as an input stays as it is, and the file gets a new one.
+        """
+        state = self.journal.state
+        found = {file.asset.key: (file, state.find_recorded_version(file)) for file in files if file.has_one_row}
+        previous = {key: (file, old) for key, (file, old) in found.items() if old is not None and old.rid is not None}
+        if not previous:
+            return {}
+        rids = [old.rid for _, old in previous.values()]
+        links = self.connection.catalog.select(asset_execution_table_name(table), {table: rids})
+        shared = {
+            link[table] for link in links if (link["Execution"], link["Asset_Role"]) != (self.execution, Role.output)
+        }
+        replaced = {
+            key: old.rid
+            for key, (file, old) in previous.items()
+            if old.rid is not None and old.rid not in shared and self._update_row(table, file, old.rid)
+        }
+        typed = [(previous[key], rid) for key, rid in replaced.items()]
+        new_types = [
+            (file, rid) for (file, old), rid in typed if set(file.asset.asset_types) - set(old.asset.asset_types)
+        ]
+        if new_types:
+            _insert_type_links(self.connection, table, new_types)
+        return replaced
+
+    def _update_row(self, table: str, file: FileState, rid: RID) -> bool:
+        """Update the row of a file to its new version; returns false if that is not allowed or the row is gone."""
+        stored = _stored_object(file)
+        row = {"RID": rid, "URL": stored.url, "Length": stored.length, "MD5": stored.md5}
+        try:
+            return self.connection.catalog.update(table, [row]) == 1
+        except (AccessRefused, DuplicateRow) as error:
+            log.info("%s of %s is recorded in a new row: %s", file.asset.filename, self.execution, error)
+            return False
+
     def _insert_missing_rows(self, table: str, files: list[FileState]) -> dict[str, dict[str, Any]]:
         """Return the row of each URL; insert those that are missing."""
+        if not files:
+            return {}
         new_rows: dict[str, dict[str, Any]] = {}
         for file in files:
             stored = _stored_object(file)

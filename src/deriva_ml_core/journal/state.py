@@ -66,6 +66,10 @@ class FileStamp(BaseModel):
         return cls(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
 
+TRAINING_FILES = frozenset({"metrics.jsonl", "training.json", "training_curves.png"})
+"""Names of the files that describe all trainings of an execution."""
+
+
 @dataclass
 class FileState:
     """State of one registered file."""
@@ -97,6 +101,11 @@ class FileState:
         folders = asset.path.parents  # <working folder>/outputs/<table>/<name>
         is_in_working_folder = asset.original is not None and len(folders) > 2 and asset.original.parent == folders[2]
         return asset.record or (asset.table == MLAsset.execution_metadata and is_in_working_folder)
+
+    @property
+    def has_one_row(self) -> bool:
+        """Whether one row describes all versions of it: a training file, which grows with each fit."""
+        return not self.asset.record and self.asset.filename in TRAINING_FILES and self.is_own_record
 
 
 JOURNAL_FILENAME = "journal.jsonl"
@@ -198,6 +207,21 @@ class ExecutionState:
         """Return the file last registered under a name; None if there is none."""
         key = self.latest_keys.get((table, filename, record))
         return None if key is None else self.files[key]
+
+    def find_recorded_version(self, file: FileState) -> FileState | None:
+        """Return the newest other version of a file that has a row; None if there is none."""
+        versions = (self.files[key] for key in reversed(self.keys_by_path.get(os.fspath(file.asset.path), ())))
+        name = (file.asset.table, file.asset.filename, file.asset.record)
+        return next(
+            (
+                each
+                for each in versions
+                if each.rid is not None
+                and each.asset.key != file.asset.key
+                and (each.asset.table, each.asset.filename, each.asset.record) == name
+            ),
+            None,
+        )
 
 
 class Event(BaseModel):

@@ -57,7 +57,7 @@ def copy_rows(
         rid: (table, row)
         for table, copies in existing.items()
         for rid, row in assets[table].items()
-        if rid not in copies
+        if rid not in copies or _is_outdated(context, row, copies[rid])
     }
     stored = copy_objects(context, files, options, progress_callback)
     for table in _sort_by_dependency(model, [table for table, table_rows in rows.items() if table_rows]):
@@ -136,9 +136,25 @@ def _copy_assets(
         created = {row["URL"]: row for row in target_rows}
     context.record_copy(table.name, new, {rid: created[stored[rid].url]["RID"] for rid in new}, new=True)
     context.record_copy(table.name, rows, {rid: row["RID"] for rid, row in existing.items()}, new=False)
+    _update_files(context, table, {existing[rid]["RID"]: stored[rid] for rid in existing if rid in stored})
     if update_existing:
         columns = ("Description", *table.metadata_columns)
         _update_copies(context, table, rows, existing, columns, on_conflict=_raise_metadata_conflict)
+
+
+def _is_outdated(context: PushContext, row: Row, copy: Row) -> bool:
+    """Whether a copy that a push from this machine created has the bytes of an earlier version of its source."""
+    is_own = global_row_id(row) in context.ledger.stored_objects
+    return is_own and (copy["MD5"], copy["Length"]) != (row["MD5"], row["Length"])
+
+
+def _update_files(context: PushContext, table: Table, objects: Mapping[RID, StoredObject]) -> None:
+    """Update copies whose source has a newer version, as the training files of an execution have."""
+    changes = [
+        {"RID": rid, "URL": stored.url, "Length": stored.length, "MD5": stored.md5} for rid, stored in objects.items()
+    ]
+    if changes:
+        context.target.update(table.name, changes)
 
 
 def _raise_metadata_conflict(

@@ -97,9 +97,10 @@ def _record_stored(context: PushContext, objects: Mapping[str, StoredObject]) ->
 
 
 def _find_stored_object(context: PushContext, row: Row) -> StoredObject | None:
-    """Return a file's object from the ledger if its row was not created yet."""
+    """Return a file's object from the ledger if its row was not created yet, and has not changed since."""
     name = global_row_id(row)
-    return None if name in context.ledger.confirmed_rids else context.ledger.stored_objects.get(name)
+    stored = None if name in context.ledger.confirmed_rids else context.ledger.stored_objects.get(name)
+    return stored if stored is not None and (stored.md5, stored.length) == (row["MD5"], row["Length"]) else None
 
 
 def _copy_object(context: PushContext, options: UploadOptions, stop: Event, file: tuple[RID, str, Row]) -> StoredObject:
