@@ -44,6 +44,7 @@ LIVE_NAMES = {
     "dry_run",
     "forget",
     "is_rank_zero",
+    "keep_in_place",
     "mark_immutable",
     "rank",
     "record_input",

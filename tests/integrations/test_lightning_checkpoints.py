@@ -111,6 +111,31 @@ def test_superseded_files_are_not_copied(ml: DerivaML, execution: Execution, lig
     assert new_bytes - records <= kept_bytes
 
 
+def test_best_of_all_folds(ml: DerivaML, execution: Execution, lightning: ModuleType) -> None:
+    """Of the files of all folds, the one with the best score is the best, and that of the last fold is the last."""
+    scores, names = [], []
+    with execution:
+        for number, start in enumerate((0.5, 3.0, 5.0)):
+
+            def on_train_start(self: Any, start: float = start) -> None:
+                for each in self.parameters():
+                    each.data.fill_(start)
+
+            own = lightning.callbacks.ModelCheckpoint(monitor="val_loss", filename=f"fold-{number}")
+            trainer = create_trainer(
+                lightning, execution_callback(execution), own, enable_checkpointing=True, max_epochs=1
+            )
+            trainer.fit(create_model(lightning, on_train_start=on_train_start), training_loader(), validation_loader())
+            scores.append(float(own.best_model_score))
+            names.append(Path(own.best_model_path).name)
+    assert scores == sorted(scores)
+    assert recorded_types(ml, execution) == {
+        names[0]: {"Best_Checkpoint"},
+        names[1]: set(),
+        names[2]: {"Last_Checkpoint"},
+    }
+
+
 def test_same_name_in_many_folders(execution: Execution, lightning: ModuleType) -> None:
     """Files of one name in the folders of several fits are all staged, under names that say the folder."""
     with execution:

@@ -32,6 +32,7 @@ from deriva_ml_core.errors import (
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.models import Asset, Progress
 from deriva_ml_core.training import TrainingOptions, TrainingReporter, fit
+from deriva_ml_core.training.checkpoint_download import fetch_checkpoint
 from deriva_ml_core.training.fit import epoch_message, format_duration
 
 
@@ -429,6 +430,80 @@ def test_second_fit_keeps_files_of_first(ml: DerivaML, execution: Execution, cat
     (metrics,) = [asset for asset in execution.list_assets("Output") if asset.filename == "metrics.jsonl"]
     recorded = [(line["fit"], line["epoch"]) for line in lines(execution.download_asset(metrics))]
     assert recorded == [(1, 1), (1, 2), (2, 1), (3, 1)]
+
+
+def best_and_last(ml: DerivaML, execution: Execution) -> dict[str, set[str]]:
+    """Return the types of the checkpoints in the catalog, without those that every checkpoint has."""
+    marks = {"Best_Checkpoint", "Last_Checkpoint"}
+    types = {name: marks & {*each.asset_types} for name, each in outputs(ml, execution, "Model").items()}
+    return {name: marked for name, marked in types.items() if marked}
+
+
+def fit_with(reporter: TrainingReporter, *epochs: dict[str, float]) -> None:
+    """Fit with these metrics of the epochs."""
+    reporter.begin_fit(epochs=len(epochs))
+    for epoch, metrics in enumerate(epochs, 1):
+        reporter.save_checkpoint(epoch, ".txt", lambda path: path.write_text(f"{path}{metrics}"), metrics)  # noqa: B023
+        reporter.end_epoch(epoch, metrics)
+    reporter.end_fit()
+
+
+@pytest.mark.parametrize("upload", ["end", "never"])
+@pytest.mark.parametrize("is_shared", [True, False], ids=["one reporter", "a reporter for each fit"])
+def test_best_over_all_fits(ml: DerivaML, execution: Execution, upload: str, is_shared: bool) -> None:
+    """Of all fits of an execution, one checkpoint is the best and one the last, also if they are uploaded before."""
+    reporter = TrainingReporter(execution, upload=upload)
+    marked = []
+    with execution:
+        for values in ([0.5, 0.7], [0.2, 0.3], [0.4, 0.6]):
+            fit_with(reporter, *({"val_loss": value} for value in values))
+            reporter._worker.drain(60)
+            marked.append(best_and_last(ml, execution))
+            reporter = reporter if is_shared else TrainingReporter(execution, upload=upload)
+    execution.upload_execution_outputs()
+    best, last = {"Best_Checkpoint"}, {"Last_Checkpoint"}
+    after_all = {"fit-2-epoch-0001.txt": best, "fit-3-epoch-0002.txt": last}
+    if upload == "end":
+        assert marked == [
+            {"epoch-0001.txt": best, "epoch-0002.txt": last},
+            {"fit-2-epoch-0001.txt": best, "fit-2-epoch-0002.txt": last},
+            after_all,
+        ]
+    assert best_and_last(ml, execution) == after_all
+    assert fetch_checkpoint(ml.lookup_execution(execution.execution_rid), execution.working_dir / "best").name == (
+        "fit-2-epoch-0001.txt"
+    )
+
+
+def test_provisional_metric_takes_no_best(ml: DerivaML, execution: Execution) -> None:
+    """A fit that is judged by its loss until it is validated leaves the best to the earlier fit, and gets it later."""
+    with execution:
+        fit_with(TrainingReporter(execution), {"loss": 0.9, "val_loss": 0.5})
+        first = best_and_last(ml, execution)
+        fit_with(TrainingReporter(execution), {"loss": 0.1})
+        second = best_and_last(ml, execution)
+        fit_with(TrainingReporter(execution), {"loss": 0.1}, {"loss": 0.1, "val_loss": 0.4})
+    assert first == {"epoch-0001.txt": {"Best_Checkpoint", "Last_Checkpoint"}}
+    assert second == {"epoch-0001.txt": {"Best_Checkpoint"}, "fit-2-epoch-0001.txt": {"Last_Checkpoint"}}
+    assert best_and_last(ml, execution) == {"fit-3-epoch-0002.txt": {"Best_Checkpoint", "Last_Checkpoint"}}
+
+
+def test_other_executions_keep_their_best(
+    ml: DerivaML, execution: Execution, new_execution: Callable[[], Execution]
+) -> None:
+    """A file that two executions uploaded stays the best of one if a later fit of the other is better."""
+    other = new_execution()
+    for each in (execution, other):
+        with each:
+            reporter = TrainingReporter(each, checkpoints="best", filename="same")
+            reporter.begin_fit()
+            reporter.save_checkpoint(1, ".txt", lambda path: path.write_text("equal"), {"val_loss": 0.5})
+            reporter.end_epoch(1, {"val_loss": 0.5})
+            reporter.end_fit()
+            if each is other:
+                fit_with(reporter, {"val_loss": 0.4})
+    assert best_and_last(ml, execution) == {"same.txt": {"Best_Checkpoint"}}
+    assert best_and_last(ml, other)["fit-2-same.txt"] == {"Best_Checkpoint"}
 
 
 def training_files(ml: DerivaML, execution: Execution) -> dict[str, Asset]:

@@ -17,7 +17,7 @@ from deriva_ml_core.journal.state import FileState, Recorded
 from deriva_ml_core.models import Asset
 from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
-__all__ = ["AssetRowWriter", "link_asset_types"]
+__all__ = ["AssetRowWriter", "link_asset_types", "unlink_asset_types"]
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +143,26 @@ def link_asset_types(connection: Connection, files: Iterable[FileState]) -> None
     """Link files that have rows to all of their asset types."""
     for table, of_table in _group_by_table(files):
         _insert_type_links(connection, table, [(file, file.rid) for file in of_table if file.rid is not None])
+
+
+def unlink_asset_types(connection: Connection, execution: RID, files: Iterable[FileState]) -> None:
+    """Remove the links of files with rows to types that were removed from them.
+
+    A row that another execution uploaded too keeps its types.
+    """
+    catalog = connection.catalog
+    for table, of_table in _group_by_table(files):
+        types = {file.rid: list(file.removed_types) for file in of_table if file.rid is not None and file.removed_types}
+        if not types:
+            continue
+        where = {table: list(types), "Asset_Role": Role.output}
+        links = catalog.select(asset_execution_table_name(table), where)
+        shared = {link[table] for link in links if link["Execution"] != execution}
+        for rid in types.keys() - shared:
+            try:
+                catalog.delete(asset_type_table_name(table), {table: rid, "Asset_Type": types[rid]})
+            except AccessRefused as error:
+                log.warning("%s %s keeps the types %s: %s", table, rid, ", ".join(types[rid]), error)
 
 
 def _group_by_table(files: Iterable[FileState]) -> Iterator[tuple[str, list[FileState]]]:

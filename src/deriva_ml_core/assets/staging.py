@@ -180,6 +180,27 @@ class StagingArea:
         unlinked = self._journal.state.unlinked_keys  # read now: an upload may have recorded the file meanwhile
         return any(file.rid is not None and file.asset.key in unlinked for file in files)
 
+    def is_registered(self, path: Path) -> bool:
+        """Whether a file, or files in a folder, were registered and not forgotten."""
+        return bool(self._find_at_path(os.fspath(path)) or self._find_in_folder(path, pending_only=False))
+
+    def move_type(self, asset_type: str, paths: Iterable[Path]) -> bool:
+        """Remove a type that was added to files, and add it to others; see ``Execution._move_asset_type``.
+
+        Returns:
+            Whether the catalog needs changes.
+        """
+        self._validate_types(asset_type)
+        wanted = {file.asset.key: file for path in paths for file in self._find_files(path)}
+        typed = tuple(self._journal.state.keys_by_added_type.get(asset_type, ()))
+        added = [key for key, file in wanted.items() if asset_type not in file.asset.asset_types]
+        self._journal.append(
+            *(TypesAdded(key=key, types=(asset_type,)) for key in added),
+            *(TypesRemoved(key=key, types=(asset_type,)) for key in typed if key not in wanted),
+        )
+        state = self._journal.state  # read now: an upload may have recorded a file meanwhile
+        return any(state.files[key].rid is not None for key in tuple(state.unlinked_keys))
+
     def drop_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
         """Remove types from registered files that are not uploaded; see ``Execution.drop_asset_types``."""
         dropped = {asset_types} if isinstance(asset_types, str) else set(asset_types)

@@ -439,6 +439,32 @@ class Execution(_ExecutionBase):
         if self._runtime.staging.add_types(path, asset_types) and self.is_rank_zero and not self.dry_run:
             self._runtime.outputs.link_types()
 
+    def _move_asset_type(self, asset_type: str, paths: Iterable[Path]) -> bool:
+        """Add a type to registered files, and remove it from all others to which it was added.
+
+        This writes to the journal only. `_link_asset_types` writes to the catalog, as does the next upload.
+
+        Args:
+            asset_type: Term of the vocabulary Asset_Type.
+            paths: Paths that ``asset_file_path`` returned, or original paths.
+
+        Returns:
+            Whether the catalog needs changes, since some of the files are uploaded.
+
+        Raises:
+            UnknownTerm: The type is unknown.
+            InvalidFileName: No registered file has one of the paths.
+        """
+        return self._runtime.staging.move_type(asset_type, paths) and self.is_rank_zero and not self.dry_run
+
+    def _is_registered(self, path: Path) -> bool:
+        """Whether a file, or files in a folder, were registered and not forgotten, uploaded or not."""
+        return self._runtime.staging.is_registered(path)
+
+    def _link_asset_types(self) -> None:
+        """Write the types that were added to and removed from uploaded files to the catalog."""
+        self._runtime.outputs.link_types()
+
     def drop_asset_types(self, path: str | os.PathLike[str], asset_types: str | Iterable[str]) -> None:
         """Remove types that ``add_asset_types`` added to a registered file, while it is not uploaded yet.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deriva_ml_core._files.locks import locked_folder
 from deriva_ml_core._progress import progress_reporter
-from deriva_ml_core.assets.asset_rows import link_asset_types
+from deriva_ml_core.assets.asset_rows import link_asset_types, unlink_asset_types
 from deriva_ml_core.assets.staging import StagingArea, base_key, files_open_for_writing, is_open_file
 from deriva_ml_core.assets.upload import MISSING_FILE_REASON, Upload
 from deriva_ml_core.connection import Connection
@@ -92,12 +92,15 @@ class Outputs:
                 log.warning("The journal of execution %s is not uploaded yet: %s", self._execution, unsent.reason)
 
     def link_types(self) -> None:
-        """Link added types in the catalog, for the files that are already uploaded."""
+        """Link added types in the catalog and unlink removed ones, for the files that are already uploaded."""
         state = self._journal.state
         files = [file for key in list(state.unlinked_keys) if (file := state.files[key]).rid is not None]
         if files:
+            added = {file.asset.key: file.added_types for file in files}
+            removed = {file.asset.key: file.removed_types for file in files if file.removed_types}
             link_asset_types(self._connection, files)
-            self._journal.append(TypesLinked(types={file.asset.key: file.added_types for file in files}))
+            unlink_asset_types(self._connection, self._execution, files)
+            self._journal.append(TypesLinked(types=added, removed=removed))
 
     def _finalize(self, *, clean: bool, upload_journal: bool = True) -> tuple[UnsentAsset, ...]:
         """Upload the journal if its copy is outdated and clean up; return what could not be uploaded."""

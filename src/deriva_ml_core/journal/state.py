@@ -86,6 +86,8 @@ class FileState:
     """Whether it stays in its place after the upload."""
     added_types: tuple[str, ...] = ()
     """Types added after its registration."""
+    removed_types: tuple[str, ...] = ()
+    """Types that were removed, and that the catalog may still have."""
 
     @property
     def is_written(self) -> bool:
@@ -157,7 +159,9 @@ class ExecutionState:
     """Keys of the registered files at each path, and of those whose original has it, in order of registration."""
     pending_keys: dict[str, None] = field(default_factory=dict)
     unlinked_keys: dict[str, None] = field(default_factory=dict)
-    """Keys of files with added types that the catalog may not have yet."""
+    """Keys of files with added or removed types, of which the catalog may not know yet."""
+    keys_by_added_type: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Keys of the files to which a type was added after their registration, by type."""
     is_journal_copy_outdated: bool = False
     """Whether files were recorded, or the end of the run, that the stored copy of this journal does not contain."""
     unsent_elsewhere: tuple[str, ...] = ()
@@ -300,7 +304,7 @@ class Restored(Event):
         state.unsent_elsewhere = state.unsent_filenames() if self.unsent is None else self.unsent
         state.records_elsewhere = tuple(dict.fromkeys((*state.own_record_rids(), *(self.records or ()))))
         state.files, state.latest_keys, state.keys_by_path = {}, {}, {}
-        state.pending_keys, state.unlinked_keys = {}, {}
+        state.pending_keys, state.unlinked_keys, state.keys_by_added_type = {}, {}, {}
         state.is_journal_copy_outdated = False
         state.process_elsewhere, state.process = state.process or state.process_elsewhere, None
 
@@ -496,11 +500,14 @@ class TypesAdded(Event):
         added = tuple(name for name in self.types if name not in file.asset.asset_types)
         file.asset = file.asset.model_copy(update={"asset_types": (*file.asset.asset_types, *added)})
         file.added_types += added
+        file.removed_types = tuple(name for name in file.removed_types if name not in self.types)
+        for name in added:
+            state.keys_by_added_type.setdefault(name, {})[self.key] = None
         state.unlinked_keys[self.key] = None
 
 
 class TypesRemoved(Event):
-    """Added types were removed from a file that is not uploaded yet."""
+    """Added types were removed from a file."""
 
     event: Literal["untyped"] = "untyped"
     key: str
@@ -512,18 +519,26 @@ class TypesRemoved(Event):
         remaining = tuple(name for name in file.asset.asset_types if name not in self.types)
         file.asset = file.asset.model_copy(update={"asset_types": remaining})
         file.added_types = tuple(name for name in file.added_types if name not in self.types)
+        for name in self.types:
+            state.keys_by_added_type.get(name, {}).pop(self.key, None)
+        if file.stored is not None or file.rid is not None:  # its row may have the types
+            file.removed_types += self.types
+            state.unlinked_keys[self.key] = None
 
 
 class TypesLinked(Event):
-    """Types that were added to files are in the catalog."""
+    """Types that were added to files are in the catalog, and removed ones are not."""
 
     event: Literal["types_linked"] = "types_linked"
     types: dict[str, tuple[str, ...]]
+    removed: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     def apply(self, state: ExecutionState) -> None:
         for key, types in self.types.items():
-            file = state.files.get(key)
-            if file is not None and file.added_types == types:  # more may have been added meanwhile
+            if (file := state.files.get(key)) is None:
+                continue
+            file.removed_types = tuple(name for name in file.removed_types if name not in self.removed.get(key, ()))
+            if file.added_types == types and not file.removed_types:  # more may have been added meanwhile
                 state.unlinked_keys.pop(key, None)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from deriva_ml_core.execution import Execution
 
-__all__ = ["Checkpoints", "CheckpointInfo"]
+__all__ = ["BestCheckpoint", "Checkpoints", "CheckpointInfo"]
 
 BEST_CHECKPOINT, LAST_CHECKPOINT = "Best_Checkpoint", "Last_Checkpoint"
 
@@ -61,6 +61,19 @@ class _SavedCheckpoint:
     in_step: bool = False
 
 
+@dataclass(frozen=True)
+class BestCheckpoint:
+    """The best checkpoint of a fit.
+
+    Args:
+        path: The file or folder.
+        monitored: Its monitored value; None if it has none.
+    """
+
+    path: Path
+    monitored: MonitoredValue | None = None
+
+
 class Checkpoints:
     """Checkpoints of one fit.
 
@@ -73,7 +86,8 @@ class Checkpoints:
             ``options.checkpoints`` asks for them.
         monitor: The metric that decides which checkpoint is the best; the fits of a training share it.
         best: Best monitored values of the earlier part of a resumed training.
-        submit: Runs a function in the background; deleting a file of many gigabytes takes time.
+        earlier_bests: Best checkpoints of the earlier fits of the execution, in their order.
+        submit: Runs a function in the background: deleting a file of many gigabytes, and writing to the catalog.
     """
 
     def __init__(
@@ -84,6 +98,7 @@ class Checkpoints:
         managed: bool = False,
         monitor: Monitor | None = None,
         best: Iterable[MonitoredValue] = (),
+        earlier_bests: Iterable[BestCheckpoint] = (),
         submit: Callable[[Callable[[], object]], object],
     ) -> None:
         which = options.checkpoints or ("none" if managed else "best+last")
@@ -98,8 +113,10 @@ class Checkpoints:
         self._bests: dict[MetricMode | None, _SavedCheckpoint] = {}
         """Best checkpoint by mode: both modes while the mode is unknown, None for checkpoints without a value."""
         self._last: _SavedCheckpoint | None = None
-        self._framework_best_last: tuple[Path | None, Path | None] = (None, None)
-        self._assigned_types: set[tuple[str, Path]] = set()
+        self._framework_best: BestCheckpoint | None = None
+        self._framework_last: Path | None = None
+        self._earlier_bests = tuple(earlier_bests)
+        self._assigned_types: dict[str, Path | None] = {}
         self._missing_terms: set[str] = set()
         self._in_progress: dict[Path, _SavedCheckpoint] = {}
         self._written_paths: set[Path] = set()
@@ -269,9 +286,18 @@ class Checkpoints:
             with suppress(InvalidFileName):  # uploaded in the meantime
                 self._execution.forget(asset.path)
 
-    def set_framework_checkpoints(self, best: Path | None, last: Path | None) -> None:
-        """Set the best and the last of the checkpoints that a framework keeps."""
-        self._framework_best_last = (best, last)
+    def set_framework_checkpoints(
+        self, best: Path | None, last: Path | None, value: MonitoredValue | None = None
+    ) -> None:
+        """Set the best and the last of the checkpoints that a framework keeps.
+
+        Args:
+            best: The best; None if there is none.
+            last: The last; None if there is none.
+            value: Monitored value of the best; None if unknown.
+        """
+        self._framework_best = None if best is None else BestCheckpoint(best, value)
+        self._framework_last = last
         self._update_best_last_types()
 
     @property
@@ -280,32 +306,74 @@ class Checkpoints:
         if self._last is not None:
             return self._last.path
         bests = sorted(self._bests.values(), key=lambda each: each.epoch)
-        return self._framework_best_last[1] or (bests[-1].path if bests else None)
+        return self._framework_last or (bests[-1].path if bests else None)
 
     def finish(self) -> None:
         """Give the best and the last checkpoint their asset types."""
         self._update_best_last_types()
 
     def _update_best_last_types(self) -> None:
-        """Give the best and the last checkpoint their types after every change, since the training may be killed."""
-        own_best_last = (self._best.path if self._best else None, self._last.path if self._last else None)
-        pairs = [
-            (term, path)
-            for best_last in (own_best_last, self._framework_best_last)
-            for term, path in zip((BEST_CHECKPOINT, LAST_CHECKPOINT), best_last, strict=True)
-        ]
-        present = {(term, path) for term, path in pairs if path is not None}
+        """Give the best and the last checkpoint their types after every change, since the training may be killed.
+
+        Of all fits of the execution, one checkpoint is the best and one is the last.
+        """
+        own_last = None if self._last is None else self._last.path
+        present = {BEST_CHECKPOINT: self._find_best_of_all_fits(), LAST_CHECKPOINT: own_last or self._framework_last}
         try:
-            for term, path in self._assigned_types - present:
-                with suppress(InvalidFileName):  # unstaged or uploaded in the meantime
-                    self._execution.drop_asset_types(path, term)
-            for term, path in present - self._assigned_types:
-                self.add_best_last_types(
-                    path if term == BEST_CHECKPOINT else None, path if term == LAST_CHECKPOINT else None
-                )
-            self._assigned_types = present
+            for term, path in present.items():
+                if path != self._assigned_types.get(term) and term not in self._missing_terms:
+                    self._move_type(term, path)
         except Exception:  # only the types are missing; the next change tries again
             log.warning("Failed to mark the best and the last checkpoint.", exc_info=True)
+
+    def _move_type(self, term: str, path: Path | None) -> None:
+        try:
+            is_unlinked = self._execution._move_asset_type(term, [] if path is None else [path])
+        except UnknownTerm:  # this catalog has another vocabulary
+            self._missing_terms.add(term)
+            return
+        self._assigned_types[term] = path
+        if is_unlinked:
+            self._submit(self._execution._link_asset_types)
+
+    def _find_best_of_all_fits(self) -> Path | None:
+        """Return the best checkpoint of this and the earlier fits; None if this fit has none and has marked none."""
+        own = self.best_checkpoint
+        if own is None and self._assigned_types.get(BEST_CHECKPOINT) is None:
+            return None
+        value = None if own is None else own.monitored
+        if value is not None:
+            earlier = self._find_best_earlier(value)
+            is_provisional = own is not self._framework_best and not self._monitor.is_final
+            if earlier is None and is_provisional:
+                earlier = self._find_last_earlier()
+            elif earlier is not None and value.is_better_than(earlier.monitored):
+                earlier = None
+        else:
+            earlier = self._find_last_earlier()
+        best = earlier or own
+        return None if best is None else best.path
+
+    def _find_best_earlier(self, value: MonitoredValue) -> BestCheckpoint | None:
+        """Return the best of the earlier fits' checkpoints by the metric of a value."""
+        best: BestCheckpoint | None = None
+        for each in self._earlier_bests:
+            is_comparable = each.monitored is not None and each.monitored.name == value.name
+            if is_comparable and each.monitored and (best is None or each.monitored.is_better_than(best.monitored)):
+                best = each if self._execution._is_registered(each.path) else best
+        return best
+
+    def _find_last_earlier(self) -> BestCheckpoint | None:
+        """Return the newest of the earlier fits' checkpoints that has a value."""
+        valued = (each for each in reversed(self._earlier_bests) if each.monitored is not None)
+        return next((each for each in valued if self._execution._is_registered(each.path)), None)
+
+    @property
+    def best_checkpoint(self) -> BestCheckpoint | None:
+        """The best checkpoint of this fit, of this class or of the framework; None before there is one."""
+        if (own := self._best) is not None:
+            return BestCheckpoint(own.path, None if self.best is None else self.best[1])
+        return self._framework_best
 
     def add_best_last_types(self, best: Path | None, last: Path | None) -> None:
         """Give checkpoints their types, if the catalog's vocabulary has them."""

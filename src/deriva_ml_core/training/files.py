@@ -13,7 +13,9 @@ from deriva_ml_core._files.atomic import temporary_folder, write_atomic
 from deriva_ml_core.definitions import MLAsset
 from deriva_ml_core.errors import DerivaMLException, UnknownTerm
 from deriva_ml_core.execution.html_repr import CURVES_FILE
+from deriva_ml_core.metric_modes import MonitoredValue
 from deriva_ml_core.parameter_values import select_fit_parameters, to_json_value
+from deriva_ml_core.training.checkpoints import BestCheckpoint
 from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricsFile
 
 if TYPE_CHECKING:
@@ -48,6 +50,34 @@ class TrainingFiles:
     def next_fit_number(self) -> int:
         """Return the number of the next fit, from 1."""
         return max(self._metrics.last_fit(), self._summary.last_fit()) + 1
+
+    def best_checkpoints(self) -> list[BestCheckpoint]:
+        """Return the best checkpoint of each fit that has ended, in the order of the fits."""
+        with self._lock:
+            updates = list(self._pending_updates)
+        pending = {fit: fields["best_checkpoint"] for fit, fields in updates if "best_checkpoint" in fields}
+        bests = self._summary.best_checkpoints() | pending
+        return [best for _, fields in sorted(bests.items()) if (best := self._parse_best(fields)) is not None]
+
+    def describe_best(self, best: BestCheckpoint | None) -> dict[str, JsonValue] | None:
+        """Return the best checkpoint of a fit for its summary; a path in the working folder is relative to it."""
+        if best is None:
+            return None
+        folder, value = self.execution.working_dir, best.monitored
+        path = best.path.relative_to(folder) if best.path.is_relative_to(folder) else best.path
+        fields: dict[str, JsonValue] = {"path": str(path)}
+        if value is not None:
+            fields |= {"metric": value.name, "value": value.value, "larger": value.larger_is_better}
+        return fields
+
+    def _parse_best(self, fields: JsonValue) -> BestCheckpoint | None:
+        """Read what `describe_best` returned; None for a value of another form."""
+        match fields:
+            case {"path": str(path), "metric": str(name), "value": (int() | float()) as value, "larger": bool(larger)}:
+                return BestCheckpoint(self.execution.working_dir / path, MonitoredValue(name, value, larger))
+            case {"path": str(path)}:
+                return BestCheckpoint(self.execution.working_dir / path)
+        return None
 
     def append(
         self,
@@ -164,6 +194,15 @@ class TrainingSummary:
         """Return the number of the last fit in the file; 0 if there is none."""
         self._reload()
         return max((number for each in self._fits if isinstance(number := each.get("fit"), int)), default=0)
+
+    def best_checkpoints(self) -> dict[int, JsonValue]:
+        """Return what the file has of the best checkpoint of each fit, by the fit's number."""
+        self._reload()
+        return {
+            number: each["best_checkpoint"]
+            for each in self._fits
+            if isinstance(number := each.get("fit"), int) and "best_checkpoint" in each
+        }
 
     def update(self, fit: int, fields: Mapping[str, object]) -> dict[str, JsonValue]:
         """Add fields to a fit's summary and rewrite the file.

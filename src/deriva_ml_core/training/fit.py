@@ -226,6 +226,7 @@ class Fit:
             "outcome": outcome,
             "epochs_done": self.timer.epochs_done,
             "best": best and {"epoch": best[0], "metric": best[1].name, "value": best[1].value},
+            "best_checkpoint": self.files.describe_best(self.checkpoints.best_checkpoint),
             "monitor": self.monitor.to_summary(),
         }
         with log_failure("record the outcome of the fit"):

@@ -16,7 +16,7 @@ from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core.metric_modes import Monitor
 from deriva_ml_core.models import Progress
-from deriva_ml_core.training.checkpoints import CheckpointInfo, Checkpoints
+from deriva_ml_core.training.checkpoints import BestCheckpoint, CheckpointInfo, Checkpoints
 from deriva_ml_core.training.execution_handle import ExecutionFactory, ExecutionHandle
 from deriva_ml_core.training.files import TrainingFiles
 from deriva_ml_core.training.fit import Fit, FitTimer, log_failure, stage_message
@@ -202,12 +202,16 @@ class TrainingReporter:
         with log_failure("number the fit"):
             number = max(number, files.next_fit_number())  # the previous fit counts even without a line in a file
         self._resume_state.restore_monitor(self._monitor)
+        earlier_bests: list[BestCheckpoint] = []
+        with log_failure("read the best checkpoints of earlier fits"):
+            earlier_bests = files.best_checkpoints()
         checkpoints = Checkpoints(
             execution,
             self.options,
             managed=managed,
             monitor=self._monitor,
             best=self._resume_state.best_values,
+            earlier_bests=earlier_bests,
             submit=self._worker.submit,
         )
         timer = FitTimer(self.options, epochs)

@@ -89,7 +89,9 @@ class UserCheckpoints:
         for path in self._recorded_files.keys() - present.keys():
             del self._recorded_files[path]
             checkpoints.unstage(path)
-        checkpoints.set_framework_checkpoints(self._find_best(), next(reversed(self._recorded_files), None))
+        best = self._find_best()
+        value = None if best is None else self._recorded_files[best].monitored
+        checkpoints.set_framework_checkpoints(best, next(reversed(self._recorded_files), None), value)
 
     def scan_within_epoch(self, reporter: TrainingReporter) -> None:
         """Scan within an epoch if the content of a folder has changed."""

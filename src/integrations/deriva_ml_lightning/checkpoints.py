@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, SupportsFloat
 
+from deriva_ml_core.metric_modes import MonitoredValue
 from deriva_ml_core.training import TrainingReporter
 from deriva_ml_lightning.checkpoint_io import (
     RecordedCheckpointIO,
@@ -168,13 +169,15 @@ class TrainerCheckpoints:
         names = [each.last_model_path for each in self._model_checkpoints if each.last_model_path]
         last_paths = {_follow_link(self._find_path(name)) for name in names if is_local(name)}
         last = [path for path in self._recorded_paths if path in last_paths] or list(self._recorded_paths)
-        best_paths = [
-            self._find_path(each.best_model_path)
+        bests = [
+            (path, _best_value(each))
             for each in self._model_checkpoints
-            if each.monitor is not None and each.best_model_path
+            if each.monitor is not None
+            and each.best_model_path
+            and (path := self._find_path(each.best_model_path)) in self._recorded_paths
         ]
-        best = next((path for path in best_paths if path in self._recorded_paths), None)
-        self._reporter.checkpoints.set_framework_checkpoints(best, last[-1])
+        best, value = bests[0] if bests else (None, None)
+        self._reporter.checkpoints.set_framework_checkpoints(best, last[-1], value)
 
     def _find_model_checkpoint(self, path: Path) -> Any | None:
         """Return the ModelCheckpoint whose folder contains a path."""
@@ -208,6 +211,13 @@ class TrainerCheckpoints:
             task()
         except Exception:
             log.warning("Failed to record the checkpoints at %s; training continues.", path, exc_info=True)
+
+
+def _best_value(checkpoint: Any) -> MonitoredValue | None:
+    """Return the value of a ModelCheckpoint's best file."""
+    if checkpoint.best_model_score is None:
+        return None
+    return MonitoredValue(checkpoint.monitor, float(checkpoint.best_model_score), checkpoint.mode == "max")
 
 
 def _follow_link(path: Path) -> Path:
