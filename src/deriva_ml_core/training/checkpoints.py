@@ -318,8 +318,9 @@ class Checkpoints:
         Of all fits of the execution, one checkpoint is the best and one is the last.
         """
         own_last = None if self._last is None else self._last.path
-        present = {BEST_CHECKPOINT: self._find_best_of_all_fits(), LAST_CHECKPOINT: own_last or self._framework_last}
         try:
+            best = self._find_best_of_all_fits()
+            present = {BEST_CHECKPOINT: best, LAST_CHECKPOINT: own_last or self._framework_last}
             for term, path in present.items():
                 if path != self._assigned_types.get(term) and term not in self._missing_terms:
                     self._move_type(term, path)

@@ -176,7 +176,8 @@ class TrainingFiles:
 
 TRAINING_SUMMARY_FILE = "training.json"
 """Name of the file: an object with ``fits``, a list of objects, each with the fit's number, its settings (what the
-framework provides about model, optimizer and the like), the input datasets, the start and end time, and the outcome."""
+framework provides about model, optimizer and the like), the input datasets, the start and end time, the outcome, and
+the best checkpoint with its value."""
 
 
 class TrainingSummary:

@@ -221,15 +221,15 @@ class Fit:
         with log_failure("mark the best and the last checkpoint"):
             self.checkpoints.finish()
         best = self.checkpoints.best
-        fields = {
-            "ended": datetime.now(UTC).isoformat(),
-            "outcome": outcome,
-            "epochs_done": self.timer.epochs_done,
-            "best": best and {"epoch": best[0], "metric": best[1].name, "value": best[1].value},
-            "best_checkpoint": self.files.describe_best(self.checkpoints.best_checkpoint),
-            "monitor": self.monitor.to_summary(),
-        }
         with log_failure("record the outcome of the fit"):
+            fields = {
+                "ended": datetime.now(UTC).isoformat(),
+                "outcome": outcome,
+                "epochs_done": self.timer.epochs_done,
+                "best": best and {"epoch": best[0], "metric": best[1].name, "value": best[1].value},
+                "best_checkpoint": self.files.describe_best(self.checkpoints.best_checkpoint),
+                "monitor": self.monitor.to_summary(),
+            }
             self.files.queue_summary(self.number, fields)
 
     def _log_step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
