@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from deriva_ml_core._deprecation import deprecated_attributes, deprecated_names
 from deriva_ml_core.errors import CatalogReadOnly, DuplicateRow
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_ROWS",
     "NOT_NULL",
+    "AllOf",
     "AnyOf",
     "Backend",
     "Catalog",
+    "Comparison",
     "Filter",
     "InSubquery",
     "ObjectStore",
@@ -45,7 +47,8 @@ Filter = Mapping[str, Any]
 """A condition on columns. All columns must match.
 
 A value matches equal values, and a tuple, list, set or frozenset each of its values. None matches empty columns, and
-`NOT_NULL` all others. `InSubquery` is allowed for one column, in `Catalog.select` only.
+`NOT_NULL` all others. A `Comparison` matches values with an order. `InSubquery`, alone or in an `AllOf`, is allowed for
+one column, in `Catalog.select` only.
 """
 
 
@@ -60,16 +63,38 @@ NOT_NULL = NotNull.not_null
 
 
 @dataclass(frozen=True, slots=True)
-class InSubquery:
-    """Value in a condition that matches the RIDs of matching rows of another table.
+class Comparison:
+    """Value in a condition that compares a column with a value. Empty columns never match.
 
     Args:
-        table: The table that the column refers to.
+        operator: How the column relates to the value.
+        value: The value, of the column's type.
+    """
+
+    operator: Literal["<", "<=", ">", ">=", "!="]
+    value: str | float
+
+
+@dataclass(frozen=True, slots=True)
+class InSubquery:
+    """Value in a condition that matches the RIDs of matching rows of another table, or values of another column there.
+
+    Args:
+        table: The other table.
         where: Condition on the rows of that table, without another `InSubquery`.
+        column: The column of that table whose values match.
     """
 
     table: str
     where: Filter
+    column: str = "RID"
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Value in a condition that matches what all of these subqueries match."""
+
+    subqueries: tuple[InSubquery, ...]
 
 
 @dataclass(frozen=True, slots=True)

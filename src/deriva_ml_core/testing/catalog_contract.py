@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from deriva_ml_core.backend import NOT_NULL, AnyOf, Catalog, InSubquery, Row
+from deriva_ml_core.backend import NOT_NULL, AllOf, AnyOf, Catalog, Comparison, InSubquery, Row
 from deriva_ml_core.default_schema import DEFAULT_TERMS, default_tables
 from deriva_ml_core.definitions import RID_PATTERN, MLAsset, MLTable, MLVocab
 from deriva_ml_core.errors import CatalogReadOnly, DuplicateRow, UnknownColumn, UnknownRID, UnknownTable
@@ -130,6 +130,46 @@ class QueryContract(CatalogFixtures):
         assert len(found({})) == 6
         assert found({"RID": [one, third], "Text": "a"}) == [(one, 2.0), (one, 1.0)]
         assert found({"Text": "none"}) == found({"Text": []}) == []
+
+    def test_comparisons(self, catalog: Catalog, typed_table: str) -> None:
+        """A `Comparison` matches numbers and texts by their order, and never an empty column."""
+        for text, number in (("a", 0.5), ("b", -1.0), ("c", None), (None, 2.0)):
+            insert_row(catalog, typed_table, {"Text": text, "Real": number})
+
+        def found(where: Mapping[str, Any]) -> list[tuple[str | None, float | None]]:
+            return [(row["Text"], row["Real"]) for row in catalog.select(typed_table, where, order=("RID",))]
+
+        assert found({"Real": Comparison(">", 0.5)}) == [(None, 2.0)]
+        assert found({"Real": Comparison(">=", 0.5)}) == [("a", 0.5), (None, 2.0)]
+        assert found({"Real": Comparison("<", 0.5)}) == [("b", -1.0)]
+        assert found({"Real": Comparison("<=", 0.5)}) == [("a", 0.5), ("b", -1.0)]
+        assert found({"Real": Comparison("!=", 0.5)}) == [("b", -1.0), (None, 2.0)]
+        assert found({"Text": Comparison("!=", "a")}) == [("b", -1.0), ("c", None)]
+        assert found({"Text": Comparison(">", "a"), "Real": Comparison("<", 0)}) == [("b", -1.0)]
+
+    def test_subqueries_of_other_columns(self, catalog: Catalog, typed_table: str, notes: str) -> None:
+        """`InSubquery` matches values of any column, and `AllOf` what all of its subqueries match, each row once."""
+        one, other, third = (insert_row(catalog, typed_table, {"Whole": n}) for n in range(3))
+        catalog.insert(notes, [{"Thing": rid, "Real": n} for rid in (one, other) for n in (1.0, 2.0, None)])
+        catalog.insert(notes, [{"Thing": third, "Real": 3.0}])
+
+        def noted(where: Mapping[str, Any]) -> InSubquery:
+            return InSubquery(notes, where, column="Thing")
+
+        def found(condition: Any, limit: int | None = None, **where: Any) -> list[str]:
+            rows = catalog.select(
+                typed_table, {"RID": condition, **where}, order=("Whole",), descending=True, limit=limit
+            )
+            return [row["RID"] for row in rows]
+
+        assert found(noted({"Real": Comparison(">", 1.0)})) == [third, other, one]
+        assert found(noted({"Real": Comparison(">", 1.0)}), 2) == [third, other]
+        assert found(noted({"Real": Comparison(">", 1.0)}), Whole=[0, 2]) == [third, one]
+        assert found(AllOf((noted({"Real": 1.0}), noted({"Real": 2.0})))) == [other, one]
+        assert found(AllOf((noted({"Real": 1.0}), noted({"Real": 3.0})))) == []
+        in_table = InSubquery(typed_table, {"Whole": Comparison("<", 1)})
+        rows = catalog.select(notes, {"Thing": AllOf((in_table, noted({"Real": 2.0}))), "Real": NOT_NULL})
+        assert [(row["Thing"], row["Real"]) for row in rows] == [(one, 1.0), (one, 2.0)]
 
     def test_in_subquery_with_many_values(self, catalog: Catalog, typed_table: str, notes: str) -> None:
         """The condition of an `InSubquery` can list many thousand values."""

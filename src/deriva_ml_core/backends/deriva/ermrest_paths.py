@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 from urllib.parse import quote
 
-from deriva_ml_core.backend import NOT_NULL, AnyOf, Filter, Where
+from deriva_ml_core.backend import NOT_NULL, AnyOf, Comparison, Filter, Where
 from deriva_ml_core.backends.row_checks import check_columns
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.schema import Table
@@ -20,6 +20,9 @@ MAX_FILTER_LENGTH = 3000
 
 MAX_QUOTED_FILTER_LENGTH = 6000
 """Bytes of an encoded filter; Apache accepts request lines of at most 8,190 bytes."""
+
+_OPERATORS = {"<": "lt", "<=": "leq", ">": "gt", ">=": "geq"}
+"""Operators of ERMrest; see its documentation of resource names."""
 
 EMPTY_TEXT_PREDICATE = "::regexp::%5E%24"
 """Predicate for an empty text, since ``=`` requires a value."""
@@ -81,8 +84,16 @@ def _equality_predicate(column: str, value: object) -> str:
         return f"{quote_segment(column)}::null::"
     if value is NOT_NULL:
         return f"!({quote_segment(column)}::null::)"
+    if isinstance(value, Comparison):
+        return _comparison_predicate(column, value)
     text = _quote_value(value)
     return f"{quote_segment(column)}={text}" if text else f"{quote_segment(column)}{EMPTY_TEXT_PREDICATE}"
+
+
+def _comparison_predicate(column: str, comparison: Comparison) -> str:
+    if comparison.operator == "!=":  # of an empty column it is neither true nor false, so that does not match
+        return f"!({_equality_predicate(column, comparison.value)})"
+    return f"{quote_segment(column)}::{_OPERATORS[comparison.operator]}::{_quote_value(comparison.value)}"
 
 
 def _quote_value(value: object) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
-from deriva_ml_core.backend import ALL_ROWS, AnyOf, InSubquery, Row, Where
+from deriva_ml_core.backend import ALL_ROWS, AllOf, AnyOf, InSubquery, Row, Where
 from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, error_from_response, parse_value
 from deriva_ml_core.backends.deriva.ermrest_paths import (
     filter_paths,
@@ -144,18 +145,27 @@ class CatalogReader:
         return rows[:limit]
 
     def _resolve_subquery(self, table: Table, where: Where) -> tuple[list[str], Where]:
-        """Return the paths to a table's rows, through the linked table of a subquery, and the remaining conditions."""
+        """Return the paths to a table's rows, through the tables of subqueries, and the remaining conditions."""
         if isinstance(where, AnyOf):
             return [table_path(table)], where
-        subqueries = {column: value for column, value in where.items() if isinstance(value, InSubquery)}
+        subqueries = {
+            column: value.subqueries if isinstance(value, AllOf) else (value,)
+            for column, value in where.items()
+            if isinstance(value, (AllOf, InSubquery))
+        }
         if not subqueries:
             return [table_path(table)], where
-        ((linked_column, subquery),) = subqueries.items()
+        ((column, linked),) = subqueries.items()
+        steps = [self._subquery_steps(column, subquery) for subquery in linked]
+        paths = ["/".join((f"T:={table_path(table)}", *path)) for path in product(*steps)]
+        return paths, {name: value for name, value in where.items() if name != column}
+
+    def _subquery_steps(self, column: str, subquery: InSubquery) -> list[str]:
+        """Return paths from the table ``T`` to the rows of a subquery and back, which together match all of them."""
         linked = self._model_cache.lookup_table(subquery.table)
-        step = f"(RID)=({table_path(table)}:{quote_segment(linked_column)})"
-        conditions = filter_paths(linked, subquery.where)
-        paths = ["/".join(filter(None, (table_path(linked), condition, step))) for condition in conditions]
-        return paths, {column: value for column, value in where.items() if column != linked_column}
+        check_columns(linked, (subquery.column,))
+        link = f"({quote_segment(column)})=({table_path(linked)}:{quote_segment(subquery.column)})"
+        return ["/".join(filter(None, (link, part, "$T"))) for part in filter_paths(linked, subquery.where)]
 
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
         if size < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
-from deriva_ml_core.backend import NOT_NULL, AnyOf, Filter, InSubquery, Row, Where
+from deriva_ml_core.backend import NOT_NULL, AllOf, AnyOf, Comparison, Filter, InSubquery, Row, Where
 from deriva_ml_core.backends.embedded.database import Database, corruption_message
 from deriva_ml_core.backends.row_checks import check_columns
 from deriva_ml_core.backends.sql.ddl import VALID_UNTIL, MappedTable, model_from_json
@@ -112,7 +113,7 @@ def snapshot_branches(mapped: MappedTable, time: str) -> tuple[UnionBranch, ...]
 def resolve_subqueries(
     where: Where, find_table: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[UnionBranch]]
 ) -> Where:
-    """Replace each `InSubquery` of a condition by a SQL subquery.
+    """Replace each `InSubquery` and `AllOf` of a condition by a list of SQL subqueries.
 
     Args:
         where: The condition.
@@ -121,10 +122,15 @@ def resolve_subqueries(
     """
     if isinstance(where, AnyOf):
         return where
-    return {
-        name: _build_subquery(value, find_table, branches) if isinstance(value, InSubquery) else value
-        for name, value in where.items()
-    }
+    resolved: dict[str, Any] = {}
+    for name, value in where.items():
+        if isinstance(value, AllOf):
+            resolved[name] = [_build_subquery(subquery, find_table, branches) for subquery in value.subqueries]
+        elif isinstance(value, InSubquery):
+            resolved[name] = [_build_subquery(value, find_table, branches)]
+        else:
+            resolved[name] = value
+    return resolved
 
 
 def _build_subquery(
@@ -134,7 +140,7 @@ def _build_subquery(
 ) -> sa.SelectBase:
     mapped = find_table(linked.table)
     parts = [
-        sa.select(rows.c["RID"]).where(condition, build_where_clause(mapped, rows, linked.where))
+        sa.select(rows.c[linked.column]).where(condition, build_where_clause(mapped, rows, linked.where))
         for rows, condition in branches(mapped)
     ]
     return parts[0] if len(parts) == 1 else sa.union_all(*parts)
@@ -255,12 +261,23 @@ def _build_column_clause(
         return column.is_(None)
     if value is NOT_NULL:
         return column.is_not(None)
-    if isinstance(value, sa.SelectBase):
-        return column.in_(value)
+    if isinstance(value, list) and value and isinstance(value[0], sa.SelectBase):
+        return sa.and_(*(column.in_(subquery) for subquery in value))
+    if isinstance(value, Comparison):
+        return COMPARISONS[value.operator](column, value.value)
     if not isinstance(value, (tuple, list, set, frozenset)):
         return column == value
     values = build_in_clause(column, list(_bind_values(mapped, name, value)))
     return sa.or_(values, column.is_(None)) if None in value else values
+
+
+COMPARISONS: Mapping[str, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "!=": operator.ne,
+}
 
 
 def _bind_values(mapped: MappedTable, name: str, values: Collection[Any]) -> Iterator[Any]:
