@@ -34,6 +34,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         ),
         "deriva_ml_core.errors": (
             "AccessRefused",
+            "AmbiguousName",
             "CatalogCorrupt",
             "CatalogReadOnly",
             "CatalogTooNew",
@@ -53,6 +54,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "FileConflict",
             "FileUnavailable",
             "InvalidBag",
+            "InvalidCondition",
             "InvalidFileName",
             "InvalidRID",
             "InvalidTransition",
@@ -72,6 +74,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "UnknownCheckpoint",
             "UnknownColumn",
             "UnknownMetric",
+            "UnknownParameter",
             "UnknownRID",
             "UnknownTable",
             "UnknownTerm",

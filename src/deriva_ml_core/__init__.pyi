@@ -5,6 +5,7 @@ from deriva_ml_core.datasets import Dataset, DatasetBag, DatasetVersion, Version
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, MLVocab, Role, Status, TransferMode
 from deriva_ml_core.errors import (
     AccessRefused,
+    AmbiguousName,
     CatalogCorrupt,
     CatalogReadOnly,
     CatalogTooNew,
@@ -24,6 +25,7 @@ from deriva_ml_core.errors import (
     FileConflict,
     FileUnavailable,
     InvalidBag,
+    InvalidCondition,
     InvalidFileName,
     InvalidRID,
     InvalidTransition,
@@ -43,6 +45,7 @@ from deriva_ml_core.errors import (
     UnknownCheckpoint,
     UnknownColumn,
     UnknownMetric,
+    UnknownParameter,
     UnknownRID,
     UnknownTable,
     UnknownTerm,
@@ -77,6 +80,7 @@ from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 __all__ = [
     "AccessRefused",
     "Address",
+    "AmbiguousName",
     "Asset",
     "AssetSpec",
     "Backend",
@@ -111,6 +115,8 @@ __all__ = [
     "FileConflict",
     "FileUnavailable",
     "ForeignKey",
+    "InvalidCondition",
+    "UnknownParameter",
     "hookimpl",
     "InvalidBag",
     "InvalidFileName",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import pluggy
@@ -23,6 +24,8 @@ from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asse
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from deriva_ml_core.analysis.compare import Comparison
     from deriva_ml_core.analysis.describe import Description
     from deriva_ml_core.analysis.lineage import Lineage
@@ -298,6 +301,9 @@ class DerivaML:
         limit: int | None = None,
         sort: str | None = None,
         stage: str | None = None,
+        *,
+        where: str | Sequence[str] = (),
+        params: Mapping[str, JsonValue] = MappingProxyType({}),
     ) -> list[RecordedExecution]:
         """Return the matching executions, newest first.
 
@@ -312,17 +318,27 @@ class DerivaML:
                 a finite value are left out.
             stage: Stage of the metric: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``. None for the first
                 stage that has the metric.
+            where: Conditions on parameters and metrics, such as ``"lr > 0.001"`` or ``"val_loss < 0.3"``; all must
+                hold. The operators are ``=``, ``!=``, ``<``, ``<=``, ``>`` and ``>=``. A metric means its best value,
+                ``"last(val_loss) < 0.3"`` its last. ``params.`` or ``metrics.`` before a name tells which it is.
+            params: Values of parameters, such as ``{"optimizer": "Adam"}``; all must be equal.
 
         Returns:
             The recorded executions. An empty list if none matches.
 
         Raises:
+            InvalidCondition: A condition cannot be parsed. The message shows where.
+            UnknownParameter: No execution has a parameter or metric of that name. The message names similar ones.
+            AmbiguousName: A name is that of a parameter and of a metric.
             UnknownMetric: No execution has reported the metric. The message names the existing metrics.
             ConfigurationError: The catalog has no table for metrics, the stage is unknown, or the metric has no best
                 value.
         """
+        from deriva_ml_core.execution.conditions import resolve_conditions
         from deriva_ml_core.execution.query import find_executions, resolve_ranking
 
+        texts = [where] if isinstance(where, str) else where
+        conditions = resolve_conditions(self._connection, texts, params, stage)
         ranking = None if sort is None else resolve_ranking(self._connection, sort, stage)
         rid = workflow.rid if isinstance(workflow, Workflow) else workflow
         if isinstance(workflow, Workflow) and rid is None:
@@ -335,6 +351,7 @@ class DerivaML:
             dataset=dataset.rid if isinstance(dataset, datasets.Dataset) else dataset,
             limit=limit,
             ranking=ranking,
+            conditions=conditions,
         )
 
     # Questions about recorded runs
@@ -349,6 +366,8 @@ class DerivaML:
         text: str | None = None,
         sort: str | None = None,
         stage: str | None = None,
+        where: str | Sequence[str] = (),
+        params: Mapping[str, JsonValue] = MappingProxyType({}),
         limit: int = 20,
         page: int = 1,
     ) -> ExecutionPage:
@@ -365,6 +384,8 @@ class DerivaML:
                 the metric are left out.
             stage: The stage of that metric: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``; by default the
                 first stage that has it.
+            where: Conditions on parameters and metrics, such as ``"lr > 0.001"``; see ``find_executions``.
+            params: Values of parameters, such as ``{"optimizer": "Adam"}``.
             limit: Executions on a page.
             page: The page, from 1.
 
@@ -372,12 +393,15 @@ class DerivaML:
             The page, and whether another one follows.
 
         Raises:
-            InvalidRID, UnknownRID, WrongTable, UnknownTerm, UnknownMetric: A filter names what does not exist.
+            InvalidRID, UnknownRID, WrongTable, UnknownTerm, UnknownMetric, UnknownParameter: A filter names what does
+                not exist.
+            InvalidCondition: A condition cannot be parsed. The message shows where.
             ConfigurationError: There is no such stage, or the catalog has no table for metrics.
         """
         from deriva_ml_core.analysis.runs import ExecutionFilters, list_executions
 
-        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage)
+        conditions = (where,) if isinstance(where, str) else tuple(where)
+        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, conditions, params)
         return list_executions(self._connection, filters, limit=limit, page=page)
 
     def list_workflows(

@@ -154,6 +154,18 @@ class UnknownMetric(DerivaMLException):
     """No execution has reported this metric."""
 
 
+class UnknownParameter(DerivaMLException):
+    """No execution has recorded this parameter or metric."""
+
+
+class AmbiguousName(ConfigurationError):
+    """A name is that of a parameter and of a metric."""
+
+
+class InvalidCondition(ConfigurationError):
+    """A condition on parameters or metrics cannot be parsed."""
+
+
 class UnknownWorkflow(DerivaMLException):
     """No workflow has this URL or checksum."""
 

@@ -434,6 +434,36 @@ def test_unknown_term_of_statuses(remote_server: RemoteServer, newer: str) -> No
     assert ml.find_executions(status=Status.created) == []
 
 
+def test_catalog_without_parameters_table(
+    remote_server: RemoteServer, newer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a table of parameters, one warning names the remedy, and a run's parameters are read from its journal."""
+    workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="7" * 40)
+
+    def record_run(ml: DerivaML, lr: float) -> str:
+        with ml.create_execution(ExecutionConfiguration(workflow=workflow, parameters={"lr": lr})) as exe:
+            exe.log_params({"seed": 1})
+        exe.upload_execution_outputs()
+        return exe.execution_rid
+
+    ml = open_client(remote_server, newer)
+    ml.add_term("Workflow_Type", "Training", "To train")
+    early = record_run(ml, 0.5)
+    warnings = [record.getMessage() for record in caplog.records if "Execution_Parameter" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "DerivaML.create(" in warnings[0]
+    assert ml.lookup_execution(early).params == {"lr": 0.5, "seed": 1}
+    shutil.rmtree(ml.lookup_execution(early).working_dir)
+    assert ml.lookup_execution(early).params == {"lr": 0.5, "seed": 1}
+    with pytest.raises(ConfigurationError, match=r"Execution_Parameter.*DerivaML\.create"):
+        ml.find_executions(where="lr > 0.1")
+    ml = DerivaML.create(remote_server.hostname, "demo-schema", catalog_id=newer, credential=remote_server.login)
+    late = record_run(ml, 0.25)
+    assert [execution.execution_rid for execution in ml.find_executions(where=["lr < 1", "seed = 1"])] == [late]
+    ml.restore_execution(early)
+    assert ml.lookup_execution(late).params == {"lr": 0.25, "seed": 1}
+
+
 @pytest.mark.parametrize("ml", ["newer", drop_optional_tables], indirect=True)
 def test_push_there_and_back(ml: DerivaML, home: Path, tmp_path: Path) -> None:
     """A run is pushed to another client's catalog, and from there to a standard one."""

@@ -27,6 +27,7 @@ MAX_NAME_LENGTH = 20
     "deriva-ml list",
     "deriva-ml list --status failed --limit 5",
     "deriva-ml list --sort val_loss --type Training",
+    "deriva-ml list --where 'lr > 0.001' --where 'optimizer = Adam'",
     "deriva-ml list --text 'learning rate' --json",
 )
 def app(
@@ -52,6 +53,14 @@ def app(
     stage: Annotated[
         str | None, typer.Option(metavar="STAGE", help="The metric's stage: fit, validate, test or predict.")
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only runs with these values of parameters or metrics, such as 'lr > 0.001', 'optimizer = Adam', "
+            "'val_loss < 0.3' (its best value) or 'last(val_loss) < 0.3'. Repeat it for several conditions.",
+        ),
+    ] = None,
     limit: Limit = 20,
     page: PageNumber = 1,
     as_json: AsJson = False,
@@ -76,6 +85,7 @@ def app(
         "text": text,
         "sort": sort,
         "stage": stage,
+        "where": where or (),
     }
     with open_client(host, catalog) as ml:
         result = ml.list_executions(**filters, limit=limit, page=page)
@@ -86,7 +96,7 @@ def app(
     elif result.executions:
         _print(result, page)
     else:
-        is_empty = page == 1 and all(value is None for value in filters.values())
+        is_empty = page == 1 and not any(filters.values())
         _print_nothing_found(name if is_empty else None, page)
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._text import parse_duration
-from deriva_ml_core.backend import AnyOf, Where
+from deriva_ml_core.backend import AnyOf, InSubquery, Where
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid, split_rid
 from deriva_ml_core.errors import ConfigurationError, UnknownRID
+from deriva_ml_core.execution.conditions import resolve_conditions
 from deriva_ml_core.execution.query import Ranking, find_executions, resolve_ranking
 from deriva_ml_core.execution.recorded import RecordedExecution, load_local_state
 from deriva_ml_core.execution.row_sync import list_metrics
 from deriva_ml_core.models import MetricSummary
 from deriva_ml_core.row_values import check_row, convert_rows, parse_row_time
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = [
     "DatasetPage",
@@ -203,6 +207,8 @@ class ExecutionFilters:
         sort: The metric to sort by, best value first; ``"<metric>:last"`` sorts by its last value, ``"<metric>:min"``
             and ``"<metric>:max"`` by the smallest or the largest last value.
         stage: The stage of that metric: ``fit``, ``validate``, ``test`` or ``predict``.
+        where: Conditions on parameters and metrics, such as ``lr > 0.001``.
+        params: Values of parameters.
     """
 
     workflow: str | None = None
@@ -212,20 +218,23 @@ class ExecutionFilters:
     text: str | None = None
     sort: str | None = None
     stage: str | None = None
+    where: tuple[str, ...] = ()
+    params: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 def list_executions(connection: Connection, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
     """Return one page of executions; see ``DerivaML.list_executions``."""
-    if filters.stage is not None and filters.sort is None:
-        raise ConfigurationError("A stage (--stage) needs a metric to sort by (--sort).")
+    if filters.stage is not None and filters.sort is None and not filters.where:
+        raise ConfigurationError("A stage (--stage) needs a metric to sort by (--sort) or a condition (--where).")
     for table, rid in ((MLTable.workflow, filters.workflow), (MLTable.dataset, filters.dataset)):
         if rid is not None:
             connection.require_row(table, check_rid(rid))
     if filters.workflow_type is not None:
         connection.terms.require(MLVocab.workflow_type, [filters.workflow_type])
     ranking = None if filters.sort is None else resolve_ranking(connection, filters.sort, filters.stage)
+    conditions = resolve_conditions(connection, filters.where, filters.params, filters.stage)
     end = limit * page
-    executions = _find_matching(connection, filters, ranking, end + 1)
+    executions = _find_matching(connection, filters, ranking, conditions, end + 1)
     summaries = summarize_executions(connection, executions[end - limit : end])
     if ranking is not None:
         summaries = _add_metrics(connection, summaries, ranking)
@@ -240,7 +249,11 @@ def _add_metrics(
 
 
 def _find_matching(
-    connection: Connection, filters: ExecutionFilters, ranking: Ranking | None, count: int
+    connection: Connection,
+    filters: ExecutionFilters,
+    ranking: Ranking | None,
+    conditions: Sequence[InSubquery],
+    count: int,
 ) -> list[RecordedExecution]:
     """Return the first executions that match.
 
@@ -256,6 +269,7 @@ def _find_matching(
             dataset=filters.dataset,
             limit=row_limit,
             ranking=ranking,
+            conditions=conditions,
         )
         matching = executions if filters.text is None else _filter_by_text(connection, executions, filters.text)
         if len(executions) < row_limit or len(matching) >= count:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deriva_ml_core.backend import NOT_NULL, InSubquery
+from deriva_ml_core.backend import NOT_NULL, AllOf, InSubquery
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.versions import drop_creations
 from deriva_ml_core.definitions import RID, MLTable, Status, row_statuses
 from deriva_ml_core.errors import ConfigurationError, UnknownMetric
+from deriva_ml_core.execution.conditions import STAGES, missing_table_error
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.execution.row_sync import has_metrics
 from deriva_ml_core.metric_modes import has_best
 from deriva_ml_core.row_values import list_valid_rows
 
 __all__ = ["Ranking", "find_executions", "resolve_ranking"]
-
-STAGES = ("fit", "validate", "test", "predict")
-"""Stages in the order in which a metric without a stage is looked up."""
 
 MAX_METRIC_ROWS = 2000
 """Maximum number of metric rows read to list the known names."""
@@ -69,15 +67,7 @@ def resolve_ranking(connection: Connection, sort: str, stage: str | None) -> Ran
     if stage is not None and stage not in STAGES:
         raise ConfigurationError(f"Unknown stage {stage!r}: use one of {', '.join(STAGES)}.")
     if not has_metrics(connection.catalog.model):
-        remedy = (
-            "To add it, open the catalog once with this version and write access."
-            if connection.address.is_embedded
-            else "Its owner can add it, without losing data, by DerivaML.create(hostname, project_name, "
-            "catalog_id=...)."
-        )
-        raise ConfigurationError(
-            f"{connection.catalog.name} has no table {MLTable.execution_metric} with metrics to sort by. {remedy}"
-        )
+        raise missing_table_error(connection, MLTable.execution_metric, "metrics to sort by")
     base, _, suffix = sort.rpartition(":")
     name, order = (base, suffix) if base and suffix in ("last", "best", "min", "max") else (sort, "best")
     for candidate in STAGES if stage is None else (stage,):
@@ -129,6 +119,7 @@ def find_executions(
     dataset: RID | None = None,
     limit: int | None = None,
     ranking: Ranking | None = None,
+    conditions: Sequence[InSubquery] = (),
 ) -> list[RecordedExecution]:
     """Return matching executions, newest or best first; see ``DerivaML.find_executions``."""
     catalog = connection.catalog
@@ -145,7 +136,10 @@ def find_executions(
         where["Status"] = _possible_row_statuses(status)
     if any(value == [] for value in where.values()):
         return []
-    rows = _newest_first(connection, where) if ranking is None else _best_first(connection, where, ranking)
+    if ranking is None:
+        rows = _newest_first(connection, where, conditions)
+    else:
+        rows = _best_first(connection, where, ranking, conditions)
     return _take_matching(connection, rows, limit, lambda execution: status is None or execution.status is status)
 
 
@@ -161,19 +155,28 @@ RowQuery = Callable[[int | None], list[dict[str, Any]]]
 """Function of a limit that returns the first rows of the table Execution."""
 
 
-def _newest_first(connection: Connection, where: Mapping[str, Any]) -> RowQuery:
+def _newest_first(connection: Connection, where: Mapping[str, Any], conditions: Sequence[InSubquery]) -> RowQuery:
+    if conditions:
+        subqueries = tuple(conditions)
+        if "RID" in where:
+            subqueries = (InSubquery(MLTable.execution, {"RID": where["RID"]}), *subqueries)
+        where = {**where, "RID": AllOf(subqueries)}
+
     def rows(limit: int | None) -> list[dict[str, Any]]:
         return connection.catalog.select(MLTable.execution, where, order=("RCT", "RID"), descending=True, limit=limit)
 
     return rows
 
 
-def _best_first(connection: Connection, where: Mapping[str, Any], ranking: Ranking) -> RowQuery:
+def _best_first(
+    connection: Connection, where: Mapping[str, Any], ranking: Ranking, conditions: Sequence[InSubquery]
+) -> RowQuery:
     """Return a query that the catalog sorts and limits; executions without a finite value are left out."""
     catalog = connection.catalog
     metric_filter = {**ranking.where, ranking.column: NOT_NULL}
-    if where:
-        metric_filter["Execution"] = InSubquery(MLTable.execution, where)
+    subqueries = (*([InSubquery(MLTable.execution, where)] if where else []), *conditions)
+    if subqueries:
+        metric_filter["Execution"] = AllOf(subqueries)
 
     def rows(limit: int | None) -> list[dict[str, Any]]:
         order = (ranking.column, "RID")

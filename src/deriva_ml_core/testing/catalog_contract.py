@@ -156,15 +156,14 @@ class QueryContract(CatalogFixtures):
         def noted(where: Mapping[str, Any]) -> InSubquery:
             return InSubquery(notes, where, column="Thing")
 
-        def found(condition: Any, limit: int | None = None, **where: Any) -> list[str]:
-            rows = catalog.select(
-                typed_table, {"RID": condition, **where}, order=("Whole",), descending=True, limit=limit
-            )
+        def found(condition: Any, limit: int | None = None, whole: Sequence[int] = (0, 1, 2)) -> list[str]:
+            where = {"RID": condition, "Whole": list(whole)}
+            rows = catalog.select(typed_table, where, order=("Whole",), descending=True, limit=limit)
             return [row["RID"] for row in rows]
 
         assert found(noted({"Real": Comparison(">", 1.0)})) == [third, other, one]
         assert found(noted({"Real": Comparison(">", 1.0)}), 2) == [third, other]
-        assert found(noted({"Real": Comparison(">", 1.0)}), Whole=[0, 2]) == [third, one]
+        assert found(noted({"Real": Comparison(">", 1.0)}), whole=(0, 2)) == [third, one]
         assert found(AllOf((noted({"Real": 1.0}), noted({"Real": 2.0})))) == [other, one]
         assert found(AllOf((noted({"Real": 1.0}), noted({"Real": 3.0})))) == []
         in_table = InSubquery(typed_table, {"Whole": Comparison("<", 1)})
