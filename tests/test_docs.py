@@ -392,7 +392,7 @@ def test_command_is_documented(site: Path, line: str) -> None:
         option for param in command.params for option in param.opts if option[0] == "-" and option not in section
     ] == []
     assert "\\" not in section
-    examples = re.findall(rf"^(?:\$ )?{line}\b(?! \[)([^|>&\n]*)", section, re.MULTILINE)
+    examples = re.findall(rf"^(?:\$ )?{line}\b(?! \[)((?:'[^'\n]*'|[^|>&\n'])*)", section, re.MULTILINE)
     assert examples
     for arguments in examples:
         command.make_context(line, shlex.split(arguments))

@@ -49,10 +49,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 USAGE_ERRORS = (
+    "AmbiguousName",
     "ConfigurationError",
+    "InvalidCondition",
     "InvalidRID",
     "UnknownAddress",
     "UnknownMetric",
+    "UnknownParameter",
     "UnknownRID",
     "UnknownTable",
     "UnknownTerm",

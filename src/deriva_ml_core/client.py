@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import pluggy
 from pydantic import SecretStr
 
 from deriva_ml_core import datasets, workflow
 from deriva_ml_core._deprecation import deprecated_keywords
+from deriva_ml_core._extras import require_extra
 from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.definitions import RID, MLVocab, Status
@@ -24,6 +25,7 @@ from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asse
 from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 
 if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
     from pydantic import JsonValue
 
     from deriva_ml_core.analysis.compare import Comparison
@@ -38,6 +40,21 @@ if TYPE_CHECKING:
     from deriva_ml_core.push import PushReport
 
 __all__ = ["DerivaML"]
+
+
+class ExecutionRowFilters(TypedDict, total=False):
+    """Arguments of ``DerivaML.execution_rows``."""
+
+    workflow: RID | None
+    workflow_type: str | None
+    status: Status | None
+    dataset: RID | None
+    text: str | None
+    sort: str | None
+    stage: str | None
+    where: str | Sequence[str]
+    params: Mapping[str, JsonValue]
+    limit: int | None
 
 
 class DerivaML:
@@ -403,6 +420,65 @@ class DerivaML:
         conditions = (where,) if isinstance(where, str) else tuple(where)
         filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, conditions, params)
         return list_executions(self._connection, filters, limit=limit, page=page)
+
+    def execution_rows(
+        self,
+        *,
+        workflow: RID | None = None,
+        workflow_type: str | None = None,
+        status: Status | None = None,
+        dataset: RID | None = None,
+        text: str | None = None,
+        sort: str | None = None,
+        stage: str | None = None,
+        where: str | Sequence[str] = (),
+        params: Mapping[str, JsonValue] = MappingProxyType({}),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return one flat row for each execution, with its parameters and metrics.
+
+        Args:
+            workflow: The RID of their workflow.
+            workflow_type: The type of their workflow.
+            status: Their status.
+            dataset: The RID of a dataset that they used as input.
+            text: A text in their description or in their workflow's name, upper or lower case.
+            sort: The metric to sort by; see ``list_executions``.
+            stage: The stage of that metric and of metrics in `where`.
+            where: Conditions on parameters and metrics; see ``find_executions``.
+            params: Values of parameters.
+            limit: Maximum number of executions; None for all.
+
+        Returns:
+            Dictionaries with the same keys: ``rid``, ``workflow``, ``status``, ``status_detail``, ``created``,
+            ``duration_seconds``, ``description``, ``params.NAME`` and ``metrics.NAME``. A metric's value is its best
+            one, or its last one if it has no best value. A missing value is None.
+
+        Raises:
+            DerivaMLException: As ``list_executions``.
+        """
+        from deriva_ml_core.analysis.runs import ExecutionFilters, list_execution_rows
+
+        conditions = (where,) if isinstance(where, str) else tuple(where)
+        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, conditions, params)
+        return list_execution_rows(self._connection, filters, limit)
+
+    def executions_dataframe(self, **filters: Unpack[ExecutionRowFilters]) -> pd.DataFrame:
+        """Return one row for each execution, with its parameters and metrics, as a pandas DataFrame.
+
+        Args:
+            **filters: Arguments of ``execution_rows``.
+
+        Returns:
+            The rows of ``execution_rows``; a missing value is NaN.
+
+        Raises:
+            MissingDependency: pandas is not installed: the extra is ``pandas``.
+            DerivaMLException: As ``list_executions``.
+        """
+        with require_extra("pandas", "A DataFrame"):
+            import pandas as pd
+        return pd.DataFrame(self.execution_rows(**filters))
 
     def list_workflows(
         self, *, workflow_type: str | None = None, text: str | None = None, limit: int = 20, page: int = 1

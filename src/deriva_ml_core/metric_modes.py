@@ -19,6 +19,7 @@ __all__ = [
     "MetricMode",
     "Monitor",
     "MonitoredValue",
+    "choose_metric",
     "has_best",
     "is_loss",
     "is_validation",
@@ -212,13 +213,28 @@ class Monitor:
         """Return the framework's metric if it is logged, else the validation metric that decides, if any."""
         if self._framework_name is not None and self._framework_name in metrics:
             return self._framework_name
-        names = [name for name in metrics if is_validation(name) and has_best(name)]
-        return min(names, key=self._precedence, default=None)
+        return _find_validation(metrics, self._framework_modes)
 
-    def _precedence(self, name: str) -> tuple[bool, bool, int, str]:
-        """Return the sort key: losses first, then known metrics, then the rest; the shortest name first."""
-        is_known = name in self._framework_modes or metric_mode(name) is not None
+
+def choose_metric(names: Iterable[str]) -> str | None:
+    """Return the metric that decides which run is the best, by the rule for checkpoints; None if there is none."""
+    metrics = dict.fromkeys(names, 0.0)
+    return _find_validation(metrics, {}) or _find_loss(metrics)
+
+
+def _find_validation(metrics: Mapping[str, float], modes: Mapping[str, MetricMode]) -> str | None:
+    """Return the validation metric that decides: a loss before a known metric before others, the shortest name first.
+
+    Args:
+        metrics: Values by name.
+        modes: Modes that the framework knows.
+    """
+
+    def precedence(name: str) -> tuple[bool, bool, int, str]:
+        is_known = name in modes or metric_mode(name) is not None
         return (not is_loss(name), not is_known, len(split_name(name)), name)
+
+    return min((name for name in metrics if is_validation(name) and has_best(name)), key=precedence, default=None)
 
 
 def metric_mode(name: str) -> MetricMode | None:

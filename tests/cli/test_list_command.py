@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.models import Progress
 from deriva_ml_core.workflow import Workflow
 
 
@@ -145,3 +147,92 @@ def test_headings(cli, run) -> None:
     assert cli("list", columns=200).stdout.splitlines()[0].split() == [
         *("RID", "Status", "Created", "Duration", "Workflow", "Description", "Message")
     ]
+
+
+def record(ml: DerivaML, config: ExecutionConfiguration, params: dict[str, object], **metrics: float) -> str:
+    """Record a run with parameters and the metrics of one epoch, and return its RID."""
+    with ml.create_execution(config) as exe:
+        exe.log_params(params)
+        exe.update_status(Status.running, "", progress=Progress(epoch=1, metrics=metrics))
+    return exe.execution_rid
+
+
+def test_ten_runs_of_a_sweep(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """At 80 columns, ten runs are told apart by the parameters that differ, and the best one is named."""
+    rids = [
+        record(ml, config, {"lr": rate / 100, "batch_size": 32}, loss=9.0, val_loss=abs(rate - 4) / 2)
+        for rate in range(1, 11)
+    ]
+    header, *lines, note = cli("list", columns=80).stdout.splitlines()
+    assert header.split()[:6] == ["RID", "Status", "Created", "val_loss", "lr", "Duration"]
+    assert [line.split()[0] for line in lines] == rids[::-1]
+    assert [line.split()[5] for line in lines[:2]] == ["0.1", "0.09"]
+    assert note == f"Best val_loss of these: 0 by {rids[3]}"
+
+
+def test_chosen_columns(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Parameters and metrics that are named are shown, also if they are equal or unknown."""
+    for lr in (1, 2):
+        record(ml, config, {"lr": lr, "batch_size": 32}, loss=lr + 0.5, accuracy=lr / 4)
+    header, *lines = cli(
+        "list", "--params", "batch_size, none", "--metrics", "accuracy,loss", columns=100
+    ).stdout.splitlines()
+    assert header.split()[3:7] == ["accuracy", "loss", "batch_size", "none"]
+    assert lines[0].split()[4:7] == ["0.5", "2.5", "32"]
+
+
+def test_csv(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """``--csv`` prints all parameters and metrics, one row for each run."""
+    first = record(ml, config, {"lr": 1, "text": 'a "b", c'}, loss=0.5)
+    second = record(ml, config, {"lr": 2}, gain=3)
+    rows = list(csv.DictReader(cli("list", "--csv").stdout.splitlines()))
+    assert [(row["rid"], row["params.lr"], row["params.text"], row["metrics.loss"]) for row in rows] == [
+        (second, "2", "", ""),
+        (first, "1", 'a "b", c', "0.5"),
+    ]
+    assert rows[0]["metrics.gain"] == "3.0"
+
+
+def test_conditions(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """``--where`` selects by parameters and metrics; an invalid one exits with 2 and shows where."""
+    first, second = (record(ml, config, {"lr": lr, "optimizer": "Adam"}, loss=lr) for lr in (0.5, 0.25))
+    where = ("--where", "lr > 0.1", "--where", "loss <= 0.25")
+    assert rids(cli("list", "--json", *where)) == [second]
+    assert rids(cli("list", "--json", "--where", "optimizer=Adam", "--sort", "loss")) == [second, first]
+    assert "No execution matches" in cli("list", "--where", "lr > 1").stdout
+    invalid = cli("list", "--where", "lr >")
+    assert (invalid.code, "at character 5: expected a value" in " ".join(invalid.stderr.split())) == (2, True)
+
+
+def test_untrusted_parameters(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Names and values of parameters are shown escaped and cut."""
+    for text in ("\x1b[31mred", "b" * 400):
+        record(ml, config, {"odd\x1bname": text})
+    out = cli("list", columns=120).stdout
+    assert "\x1b" not in out
+    assert r"odd\x1bname" in out
+    assert "bbbbbbbbbbbbb..." in out
+
+
+def test_reason_of_failures(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Without descriptions, the reason of a failure is shown at 80 columns."""
+    with pytest.raises(ValueError), ml.create_execution(config.model_copy(update={"description": ""})):
+        raise ValueError("too deep")
+    assert "ValueError: too deep" in cli("list", columns=80).stdout
+
+
+def test_rows_of_executions(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """`execution_rows` and `executions_dataframe` have the same columns for all runs, those of each kind together."""
+    first = record(ml, config, {"lr": 1}, loss=0.5)
+    with ml.create_execution(config) as exe:
+        exe.log_params({"seed": 2})
+        exe.update_status(Status.running, "", progress=Progress(stage="test", metrics={"loss": 4}))
+    rows = ml.execution_rows()
+    base = ["rid", "workflow", "status", "status_detail", "created", "duration_seconds", "description"]
+    assert [list(row) for row in rows] == [
+        [*base, "params.seed", "params.lr", "metrics.loss (test)", "metrics.loss"]
+    ] * 2
+    values = [(row["rid"], row["params.lr"], row["params.seed"], row["metrics.loss"]) for row in rows]
+    assert values == [(exe.execution_rid, None, 2, None), (first, 1, None, 0.5)]
+    frame = ml.executions_dataframe(where="lr = 1", limit=1)
+    assert (list(frame["rid"]), frame["metrics.loss"].tolist()) == ([first], [0.5])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.analysis.runs import ExecutionPage, ExecutionSummary
     from deriva_ml_core.definitions import Status
     from deriva_ml_core.execution.query import Ranking
+    from deriva_ml_core.models import MetricSummary
 
 __all__ = ["app"]
 
@@ -20,7 +23,13 @@ MEDIUM_WIDTH, WIDE_WIDTH = 76, 120
 """Characters of a line from which more columns are shown."""
 
 MAX_NAME_LENGTH = 20
-"""Characters of a metric's name in a heading; twice as many on a wide terminal."""
+"""Characters of a metric's or a parameter's name in a heading; twice as many on a wide terminal."""
+
+MAX_VALUE_LENGTH = 16
+"""Characters of a parameter's value; more are cut."""
+
+MIN_DESCRIPTION_WIDTH = 12
+"""Characters of the description that chosen columns leave."""
 
 
 @command(
@@ -61,6 +70,17 @@ def app(
             "'val_loss < 0.3' (its best value) or 'last(val_loss) < 0.3'. Repeat it for several conditions.",
         ),
     ] = None,
+    params: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Show these parameters, separated by commas, instead of those that differ."),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Show these metrics of fits, separated by commas: their best values."),
+    ] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print all parameters and metrics of the page as CSV, one row for each run.")
+    ] = False,
     limit: Limit = 20,
     page: PageNumber = 1,
     as_json: AsJson = False,
@@ -70,6 +90,9 @@ def app(
     """List executions, newest first or best first.
 
     A run whose process was killed on this machine is shown as Aborted, even if the catalog still has it as Running.
+
+    Parameters that differ between the listed runs are shown as far as the terminal is wide enough, and the metric that
+    decides the best checkpoint.
 
     With --sort only runs that have the metric are listed. The training, or the name of a known metric, decides whether
     smaller or larger values are better. A metric without a best value, such as a learning rate, needs :min or :max.
@@ -90,11 +113,13 @@ def app(
     with open_client(host, catalog) as ml:
         result = ml.list_executions(**filters, limit=limit, page=page)
         name = ml.connection.catalog.name
-    if as_json:
+    if as_csv:
+        _print_csv(result)
+    elif as_json:
         executions = [execution.to_dict() for execution in result.executions]
         print_json({"executions": executions, "page": page, "more": result.has_more})
     elif result.executions:
-        _print(result, page)
+        _print(result, page, _split_names(params), _split_names(metrics))
     else:
         is_empty = page == 1 and not any(filters.values())
         _print_nothing_found(name if is_empty else None, page)
@@ -122,21 +147,161 @@ def _print_nothing_found(empty_catalog: str | None, page: int) -> None:
         print_note("No execution matches." if page == 1 else f"There is no page {page}.")
 
 
-def _print(result: ExecutionPage, page: int) -> None:
-    from deriva_ml_cli.terminal import Column, create_console, print_note, print_table
+def _print_csv(result: ExecutionPage) -> None:
+    import csv
+    import sys
 
-    width = create_console().width
-    columns = [Column("RID", style="bold"), Column("Status"), Column("Created")]
-    columns += _metric_columns(result.ranking, width) if result.ranking else []
-    if width >= MEDIUM_WIDTH:
-        columns += [Column("Duration", align_right=True), Column("Workflow", flexible=True)]
-    columns += [Column("Description", flexible=True)]
-    columns += [Column("Message", flexible=True, style="dim")] if width >= WIDE_WIDTH else []
-    print_table(columns, [_execution_row(execution, width, result.ranking) for execution in result.executions])
+    rows = [execution.to_row() for execution in result.executions]
+    writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(column for row in rows for column in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _split_names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+@dataclass(frozen=True, slots=True)
+class _ListColumn:
+    """A column of the list.
+
+    Args:
+        column: Its heading and form.
+        cell: Function that returns its cell for an execution.
+    """
+
+    column: Column
+    cell: Callable[[ExecutionSummary], object]
+
+    def width(self, executions: Sequence[ExecutionSummary]) -> int:
+        """Return the characters of its widest cell, with the gap to the next column."""
+        from deriva_ml_cli.terminal import COLUMN_GAP
+
+        cells = (str(self.cell(execution) or "") for execution in executions)
+        return max([len(self.column.title), *map(len, cells)]) + COLUMN_GAP
+
+
+def _print(result: ExecutionPage, page: int, params: list[str] | None, metrics: list[str] | None) -> None:
+    from deriva_ml_cli.terminal import create_console, print_note, print_table
+
+    columns = _choose_columns(result, create_console().width, params, metrics)
+    rows = [[column.cell(execution) for column in columns] for execution in result.executions]
+    print_table([column.column for column in columns], rows)
     if result.ranking:
         print_note(_describe_ranking(result.ranking))
+    elif len(result.executions) > 1:
+        for name in _choose_metrics(result, metrics):
+            _print_best(name, result.executions)
     if result.has_more:
         print_note(f"There are more: --page {page + 1}")
+
+
+def _choose_columns(
+    result: ExecutionPage, width: int, params: list[str] | None, metrics: list[str] | None
+) -> list[_ListColumn]:
+    """Return the columns that fit: those that differ come before those that every list has."""
+    from deriva_ml_cli.terminal import Column, status_text
+    from deriva_ml_core._text import format_age, format_duration, format_time
+
+    executions = result.executions
+    is_wide = width >= WIDE_WIDTH
+    columns = [
+        _ListColumn(Column("RID", style="bold"), lambda each: each.rid),
+        _ListColumn(Column("Status"), lambda each: status_text(each.status)),
+        _ListColumn(Column("Created"), lambda each: (format_time if is_wide else format_age)(each.created)),
+    ]
+    columns += _ranking_columns(result.ranking, width) if result.ranking else []
+    columns += [_metric_column(name, width) for name in _choose_metrics(result, metrics)]
+    description = _ListColumn(Column("Description", flexible=True), lambda each: each.description)
+    message = _ListColumn(Column("Message", flexible=True, style="dim"), lambda each: each.status_detail)
+    free = width - sum(column.width(executions) for column in columns) - MIN_DESCRIPTION_WIDTH
+    for name in _varying_parameters(executions) if params is None else params:
+        column = _parameter_column(name, width)
+        if params is not None or (free := free - column.width(executions)) >= 0:
+            columns.append(column)
+        else:
+            free += column.width(executions)
+    duration = _ListColumn(Column("Duration", align_right=True), lambda each: format_duration(each.duration_seconds))
+    if width >= MEDIUM_WIDTH and (free := free - duration.width(executions)) >= 0:
+        columns.append(duration)
+    workflow = _ListColumn(
+        Column("Workflow", flexible=True), lambda each: each.workflow.name if each.workflow else None
+    )
+    if width >= MEDIUM_WIDTH and free >= MIN_DESCRIPTION_WIDTH:
+        columns.append(workflow)
+    has_failure = any(each.status_detail and str(each.status) in ("Failed", "Aborted") for each in executions)
+    is_message_next = is_wide or (has_failure and not any(each.description for each in executions))
+    return [*columns, description, message] if is_message_next else [*columns, description]
+
+
+def _varying_parameters(executions: Sequence[ExecutionSummary]) -> list[str]:
+    """Return the parameters that differ between executions, in the order in which they were recorded."""
+    names = dict.fromkeys(name for execution in reversed(executions) for name in execution.params)
+    return [name for name in names if len({repr(execution.params.get(name)) for execution in executions}) > 1]
+
+
+def _parameter_column(name: str, width: int) -> _ListColumn:
+    from deriva_ml_cli.terminal import Column
+
+    def cell(execution: ExecutionSummary) -> str:
+        from deriva_ml_core._text import sanitize_line
+
+        value = execution.params.get(name)
+        text = sanitize_line(str(value) if name in execution.params else "")
+        return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}..."
+
+    return _ListColumn(Column(_short_title(name, width)), cell)
+
+
+def _choose_metrics(result: ExecutionPage, names: list[str] | None) -> list[str]:
+    """Return the metrics to show: the given ones, else the one that decides which checkpoint is the best."""
+    from deriva_ml_core.metric_modes import choose_metric
+
+    if names is not None:
+        return names
+    if result.ranking is not None:
+        return []
+    fits = (metric.name for each in result.executions for metric in each.metrics if metric.stage == "fit")
+    name = choose_metric(fits)
+    return [] if name is None else [name]
+
+
+def _metric_column(name: str, width: int) -> _ListColumn:
+    from deriva_ml_cli.terminal import Column
+    from deriva_ml_core._text import format_number
+
+    def cell(execution: ExecutionSummary) -> str:
+        metric: MetricSummary | None = next(
+            (each for each in execution.metrics if each.stage == "fit" and each.name == name), None
+        )
+        return "" if metric is None else format_number(metric.last if metric.best is None else metric.best)
+
+    return _ListColumn(Column(_short_title(name, width), align_right=True), cell)
+
+
+def _print_best(name: str, executions: Sequence[ExecutionSummary]) -> None:
+    """Print which of the listed runs has the best value of a metric, if any has one."""
+    from deriva_ml_cli.terminal import print_note
+    from deriva_ml_core._text import format_number, sanitize_line
+
+    values = [
+        (metric.best, metric.larger_is_better, execution.rid)
+        for execution in executions
+        for metric in execution.metrics
+        if metric.stage == "fit" and metric.name == name and metric.best is not None
+    ]
+    if values:
+        choose = max if values[0][1] else min
+        best, _, rid = choose(values, key=lambda value: value[0])
+        print_note(f"Best {sanitize_line(name)} of these: {format_number(best)} by {rid}")
+
+
+def _short_title(name: str, width: int) -> str:
+    from deriva_ml_core._text import sanitize_line
+
+    name = sanitize_line(name)
+    max_length = MAX_NAME_LENGTH if width < WIDE_WIDTH else 2 * MAX_NAME_LENGTH
+    return name if len(name) <= max_length else f"{name[: max_length - 3]}..."
 
 
 def _describe_ranking(ranking: Ranking) -> str:
@@ -146,38 +311,22 @@ def _describe_ranking(ranking: Ranking) -> str:
     return f"Sorted by the {value} value of {ranking.name}{stage}, {order} first; runs without it are not listed."
 
 
-def _metric_columns(ranking: Ranking, width: int) -> list[Column]:
+def _ranking_columns(ranking: Ranking, width: int) -> list[_ListColumn]:
     """Return the column of the sorted value; on a wide terminal also its other value and the epoch of the best."""
     from deriva_ml_cli.terminal import Column
-    from deriva_ml_core._text import sanitize_line
-
-    name = sanitize_line(ranking.name)
-    max_length = MAX_NAME_LENGTH if width < WIDE_WIDTH else 2 * MAX_NAME_LENGTH
-    title = name if len(name) <= max_length else f"{name[: max_length - 3]}..."
-    columns = [Column(f"{title}, last" if ranking.by_last_value else title, align_right=True)]
-    if width >= WIDE_WIDTH:
-        other = "best" if ranking.by_last_value else "last"
-        columns += [Column(other, align_right=True), Column("at epoch", align_right=True)]
-    return columns
-
-
-def _metric_cells(execution: ExecutionSummary, ranking: Ranking, width: int) -> list[object]:
     from deriva_ml_core._text import format_number
 
-    metric = execution.metric
-    last, best, best_at = (metric.last, metric.best, metric.best_at) if metric else (None, None, None)
-    first, second = (last, best) if ranking.by_last_value else (best, last)
-    return [format_number(first), format_number(second), best_at] if width >= WIDE_WIDTH else [format_number(first)]
+    def value(name: str) -> Callable[[ExecutionSummary], object]:
+        return lambda each: format_number(getattr(each.metric, name)) if each.metric else ""
 
-
-def _execution_row(execution: ExecutionSummary, width: int, ranking: Ranking | None) -> list[object]:
-    from deriva_ml_cli.terminal import status_text
-    from deriva_ml_core._text import format_age, format_duration, format_time
-
-    row: list[object] = [execution.rid, status_text(execution.status)]
-    row += [format_time(execution.created) if width >= WIDE_WIDTH else format_age(execution.created)]
-    row += _metric_cells(execution, ranking, width) if ranking else []
-    if width >= MEDIUM_WIDTH:
-        workflow = execution.workflow.name if execution.workflow else None
-        row += [format_duration(execution.duration_seconds), workflow]
-    return [*row, execution.description, *([execution.status_detail] if width >= WIDE_WIDTH else [])]
+    first, second = ("last", "best") if ranking.by_last_value else ("best", "last")
+    title = _short_title(ranking.name, width)
+    columns = [_ListColumn(Column(f"{title}, last" if first == "last" else title, align_right=True), value(first))]
+    if width >= WIDE_WIDTH:
+        columns += [
+            _ListColumn(Column(second, align_right=True), value(second)),
+            _ListColumn(
+                Column("at epoch", align_right=True), lambda each: each.metric.best_at if each.metric else None
+            ),
+        ]
+    return columns

@@ -15,7 +15,7 @@ from deriva_ml_core.errors import ConfigurationError, UnknownRID
 from deriva_ml_core.execution.conditions import resolve_conditions
 from deriva_ml_core.execution.query import Ranking, find_executions, resolve_ranking
 from deriva_ml_core.execution.recorded import RecordedExecution, load_local_state
-from deriva_ml_core.execution.row_sync import list_metrics
+from deriva_ml_core.execution.row_sync import list_metrics, list_parameters
 from deriva_ml_core.models import MetricSummary
 from deriva_ml_core.row_values import check_row, convert_rows, parse_row_time
 
@@ -30,7 +30,9 @@ __all__ = [
     "ExecutionSummary",
     "WorkflowPage",
     "WorkflowSummary",
+    "label_metric",
     "list_datasets",
+    "list_execution_rows",
     "list_executions",
     "list_workflows",
     "lookup_table",
@@ -101,6 +103,8 @@ class ExecutionSummary:
         duration_seconds: How long it ran, or has run so far; None if unknown.
         workflow: Its workflow; None if it has none.
         metric: The metric that the list is sorted by; None in other lists.
+        params: Its parameters by name.
+        metrics: Its metrics, in the order in which it first reported them.
     """
 
     rid: str
@@ -111,6 +115,8 @@ class ExecutionSummary:
     duration_seconds: float | None
     workflow: WorkflowSummary | None
     metric: MetricSummary | None = None
+    params: Mapping[str, JsonValue] = field(default_factory=dict)
+    metrics: tuple[MetricSummary, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the execution as ``deriva-ml list --json`` prints it."""
@@ -122,8 +128,36 @@ class ExecutionSummary:
             "created": self.created,
             "duration_seconds": self.duration_seconds,
             "workflow": self.workflow.to_dict() if self.workflow else None,
+            "params": dict(self.params),
+            "metrics": [metric.model_dump() for metric in self.metrics],
         }
         return values if self.metric is None else {**values, "metric": self.metric.model_dump()}
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the execution as one flat row of a table.
+
+        A metric of a fit is in the column ``metrics.NAME``, one of another stage in ``metrics.NAME (STAGE)``. Its value
+        is the best one, or the last one if it has no best value.
+        """
+        row: dict[str, Any] = {
+            "rid": self.rid,
+            "workflow": self.workflow.name if self.workflow else None,
+            "status": str(self.status),
+            "status_detail": self.status_detail,
+            "created": self.created,
+            "duration_seconds": self.duration_seconds,
+            "description": self.description,
+        }
+        row |= {f"params.{name}": value for name, value in self.params.items()}
+        return row | {
+            f"metrics.{label_metric(metric)}": metric.last if metric.best is None else metric.best
+            for metric in self.metrics
+        }
+
+
+def label_metric(metric: MetricSummary) -> str:
+    """Return the name of a metric, with its stage if that is not the fit."""
+    return metric.name if metric.stage == "fit" else f"{metric.name} ({metric.stage})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +269,32 @@ def list_executions(connection: Connection, filters: ExecutionFilters, *, limit:
     conditions = resolve_conditions(connection, filters.where, filters.params, filters.stage)
     end = limit * page
     executions = _find_matching(connection, filters, ranking, conditions, end + 1)
-    summaries = summarize_executions(connection, executions[end - limit : end])
+    summaries = _add_values(connection, summarize_executions(connection, executions[end - limit : end]))
     if ranking is not None:
         summaries = _add_metrics(connection, summaries, ranking)
     return ExecutionPage(summaries, has_more=len(executions) > end, ranking=ranking)
+
+
+def list_execution_rows(connection: Connection, filters: ExecutionFilters, limit: int | None) -> list[dict[str, Any]]:
+    """Return one flat row for each execution; see ``DerivaML.execution_rows``."""
+    ranking = None if filters.sort is None else resolve_ranking(connection, filters.sort, filters.stage)
+    conditions = resolve_conditions(connection, filters.where, filters.params, filters.stage)
+    executions = _find_matching(connection, filters, ranking, conditions, limit)
+    rows = [each.to_row() for each in _add_values(connection, summarize_executions(connection, executions))]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    order = {"params": 1, "metrics": 2}  # the columns of each kind stand together
+    columns.sort(key=lambda column: order.get(column.partition(".")[0], 0) if "." in column else 0)
+    return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def _add_values(connection: Connection, summaries: Sequence[ExecutionSummary]) -> tuple[ExecutionSummary, ...]:
+    """Add parameters and metrics; they are read with two queries."""
+    rids = [summary.rid for summary in summaries]
+    params, metrics = list_parameters(connection, rids), list_metrics(connection, rids)
+    return tuple(
+        replace(summary, params=params.get(summary.rid, {}), metrics=tuple(metrics.get(summary.rid, ())))
+        for summary in summaries
+    )
 
 
 def _add_metrics(
@@ -253,7 +309,7 @@ def _find_matching(
     filters: ExecutionFilters,
     ranking: Ranking | None,
     conditions: Sequence[InSubquery],
-    count: int,
+    count: int | None,
 ) -> list[RecordedExecution]:
     """Return the first executions that match.
 
@@ -272,7 +328,7 @@ def _find_matching(
             conditions=conditions,
         )
         matching = executions if filters.text is None else _filter_by_text(connection, executions, filters.text)
-        if len(executions) < row_limit or len(matching) >= count:
+        if row_limit is None or count is None or len(executions) < row_limit or len(matching) >= count:
             return matching[:count]
         row_limit *= 4
 
