@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from deriva_ml_core import datasets, workflow
 from deriva_ml_core._deprecation import deprecated_keywords
-from deriva_ml_core._extras import require_extra
+from deriva_ml_core._lazy import require_extra
 from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.definitions import RID, MLVocab, Status
