@@ -119,7 +119,7 @@ def run_script(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]
     variables = {"DERIVA_ML_HOME": str(folder.parent / "home"), "COLUMNS": "80", **environ}
     command = [sys.executable, "train.py"]
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=280
+        command, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, check=False
     )
 
 

@@ -302,7 +302,7 @@ def run_script(script: Path | str, cwd: Path) -> tuple[str, str]:
     removed = ("DERIVA_ML_WORKFLOW_URL", "DERIVA_ML_WORKFLOW_CHECKSUM", "PYTEST_CURRENT_TEST")
     environ = {name: value for name, value in os.environ.items() if name not in removed}
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, str(script)], cwd=cwd, env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.removeprefix("Execution complete: ").strip(), done.stderr
@@ -475,7 +475,7 @@ def test_environment_variables(tmp_path: Path) -> None:
         "from deriva_ml import Workflow; w = Workflow(name='x', workflow_type='Training'); print(w.url, w.checksum)"
     )
     shell = f'{exports}\n"{sys.executable}" -c "{program}"'
-    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "https://github.com/org/repo/blob/main/pipeline.py abc123def456\n"
 
 

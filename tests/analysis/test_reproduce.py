@@ -36,12 +36,11 @@ def test_reproduce(ml: DerivaML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (repository / "run.py").write_text(SCRIPT)
     identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
     for args in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "First")):
-        subprocess.run(["git", *args], cwd=repository, check=True, timeout=60)
+        subprocess.run(["git", *args], cwd=repository, check=True)
     process = subprocess.run(
         [sys.executable, "run.py"],
         cwd=repository,
         check=True,
-        timeout=250,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

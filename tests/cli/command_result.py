@@ -27,7 +27,5 @@ class CommandResult:
 def run_in_process(*args: str, **environ: str) -> CommandResult:
     """Run ``deriva-ml`` in a process of its own, without a terminal."""
     command = [sys.executable, "-m", "deriva_ml_cli", *args]
-    process = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environ}, timeout=120, check=False
-    )
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, check=False)
     return CommandResult(process.returncode, process.stdout, process.stderr)

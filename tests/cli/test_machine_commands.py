@@ -129,7 +129,7 @@ def test_cleanup_keeps_a_dataset_that_a_process_reads(cli, ml: DerivaML, home: P
         assert cli("cleanup", "--yes").code == 0
         assert (path / "bagit.txt").is_file()
         process.stdin.close()
-        assert process.wait(timeout=120) == 0
+        assert process.wait() == 0
     assert cli("cleanup", "--yes").code == 0
     assert not path.exists()
 
@@ -211,7 +211,7 @@ def test_cleanup_looks_again_before_it_deletes(cli, ml: DerivaML, run) -> None:
     with asked_for_confirmation() as process, ml.resume_execution(resumed.execution_rid) as again:
         bag = again.download_dataset_bag(dataset.dataset_rid)
         ml.restore_execution(staged.execution_rid).asset_file_path("Model", "later.pt").write_text("later")
-        output, _ = process.communicate("y\n", timeout=120)
+        output, _ = process.communicate("y\n")
         assert process.returncode == 0
         again.asset_file_path("Model", "new.pt").write_text("new")
     kept = dict(re.findall(r"^  (\S+) {2,}(.*?) *$", output, re.M))
@@ -355,7 +355,7 @@ def test_doctor_tightens_permissions(cli, home: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_doctor_checks_the_repository(cli, ml: DerivaML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repository without a commit is a warning with a fix."""
-    subprocess.run(["git", "init", "-q", str(tmp_path / "repo")], check=True, timeout=60)
+    subprocess.run(["git", "init", "-q", str(tmp_path / "repo")], check=True)
     monkeypatch.chdir(tmp_path / "repo")
     (code,) = [each for each in cli("doctor", "--json").json["findings"] if each["name"] == "code"]
     assert (code["verdict"], code["remedy"]) == ("doubtful", "git add and git commit")

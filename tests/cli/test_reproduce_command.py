@@ -83,13 +83,11 @@ class Project:
     root: Path
 
     def git(self, *args: str) -> str:
-        return subprocess.run(
-            ["git", *args], cwd=self.root, capture_output=True, text=True, check=True, timeout=60
-        ).stdout
+        return subprocess.run(["git", *args], cwd=self.root, capture_output=True, text=True, check=True).stdout
 
     def run(self, *args: str) -> str:
         """Run a script in the repository, and return the RID of its execution."""
-        subprocess.run([sys.executable, *args], cwd=self.root, check=True, timeout=250, stderr=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *args], cwd=self.root, check=True, stderr=subprocess.DEVNULL)
         with DerivaML() as ml:
             return ml.find_executions(limit=1)[0].execution_rid
 

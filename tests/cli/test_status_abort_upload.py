@@ -36,7 +36,7 @@ def test_status_records_killed_process(cli, ml: DerivaML, home: Path) -> None:
     with start_waiting_run(home) as (rid, process):
         assert cli("status", rid).code == 0
         process.kill()
-        process.wait(timeout=120)
+        process.wait()
     assert row_status(ml, rid) == "Running"
     result = cli("status", rid, "--json")
     assert (result.code, result.json["status"]) == (1, "Aborted")
@@ -54,7 +54,7 @@ def test_watch(home: Path) -> None:
             second = json.loads(watching.stdout.readline())
             process.stdin.close()
             *_, last = [json.loads(line) for line in watching.stdout]
-            assert watching.wait(timeout=120) == 0
+            assert watching.wait() == 0
     assert [each["status"] for each in (first, second, last)] == ["Running", "Running", "Completed"]
     assert second["status_detail"] == "Epoch 1 is done"
 
@@ -63,7 +63,7 @@ def test_abort_stops_the_process(cli, ml: DerivaML, home: Path) -> None:
     """The process of a run is stopped, and its staged files are kept."""
     with start_waiting_run(home) as (rid, process):
         result = cli("abort", rid, "--yes", "--wait", "100")
-        assert (result.code, process.wait(timeout=120) != 0) == (0, True)
+        assert (result.code, process.wait() != 0) == (0, True)
     assert row_status(ml, rid) == "Aborted"
     assert [asset.filename for asset in ml.restore_execution(rid).staged_assets()] == ["half.pt"]
 
@@ -117,7 +117,7 @@ def test_upload_skips_running_executions(cli, ml: DerivaML, home: Path) -> None:
         assert (found["running"], found["sent"]) == (True, [])
         assert "still running" in cli("upload").stdout
         process.kill()
-        process.wait(timeout=120)
+        process.wait()
     (found,) = cli("upload", "--json").json["executions"]
     assert (found["rid"], [file["filename"] for file in found["sent"]]) == (rid, ["half.pt"])
     assert row_status(ml, rid) == "Aborted"

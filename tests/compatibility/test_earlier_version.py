@@ -1063,7 +1063,7 @@ def test_a_script_is_rebuilt(ml: DerivaML, recorded: Path) -> None:
 def called(program: str, *words: object) -> subprocess.CompletedProcess[str]:
     """Call one of our commands."""
     command = [Path(sysconfig.get_path("scripts")) / program, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
 
 
 def test_parameters_of_earlier_runs(ml: DerivaML) -> None:

@@ -129,7 +129,7 @@ with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow)) as e
 def test_sigterm_aborts(ml: DerivaML, before: str, code: int) -> None:
     """SIGTERM leaves the block, through the user's handler if there is one; the exit code is not 0."""
     script = SIGTERM_SCRIPT.format(before=before)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert ml.lookup_execution(done.stdout.strip()).status is Status.aborted
 

@@ -129,7 +129,7 @@ with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
 
 def test_restore_writes_missing_metrics(ml: DerivaML) -> None:
     """Metrics that a killed process did not write are written once by the next restore."""
-    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     rid = done.stdout.strip()
     assert ml.lookup_execution(rid).list_metrics() == []

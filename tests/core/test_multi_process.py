@@ -105,7 +105,7 @@ def read_lines(process: subprocess.Popen[str], lines: int = 1) -> list[str]:
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Let a process exit and return its error output."""
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate()
     assert process.returncode == 0, errors
     return errors
 

@@ -90,7 +90,7 @@ def wait_for(client: BlockingKernelClient) -> None:
     end = time.monotonic() + 120
     while True:
         try:
-            client.wait_for_ready(timeout=120)
+            client.wait_for_ready()
         except RuntimeError:
             if time.monotonic() > end:
                 raise
@@ -106,7 +106,7 @@ def run(client: BlockingKernelClient, code: str) -> str:
         if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
             printed.append(message["content"]["text"])
 
-    reply = client.execute_interactive(code, timeout=120, output_hook=note)
+    reply = client.execute_interactive(code, output_hook=note)
     assert reply["content"]["status"] == "ok", reply["content"]
     return "".join(printed)
 

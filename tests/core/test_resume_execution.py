@@ -104,7 +104,7 @@ def test_resume_of_a_living_run_raises(ml: DerivaML, exe: Execution) -> None:
             ml.resume_execution(exe.execution_rid)
         code = "import sys; from deriva_ml_core import DerivaML; DerivaML().resume_execution(sys.argv[1])"
         command = [sys.executable, "-c", code, exe.execution_rid]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert "ExecutionRunning" in done.stderr
         assert f"process {os.getpid()} on " in done.stderr
     assert ml.resume_execution(exe.execution_rid).status is Status.completed

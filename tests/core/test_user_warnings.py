@@ -16,7 +16,7 @@ def run_python(code: str, *folders: Path) -> str:
     """Run code in a new process that finds packages in these folders first; returns its stderr."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     command = [sys.executable, "-c", code]
-    process = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=120)
+    process = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
     return process.stderr
 
 

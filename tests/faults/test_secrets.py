@@ -133,7 +133,7 @@ class SecretProject:
         command = [sys.executable, "train.py", *self.arguments()]
         planted = json.dumps(self.planted_values()).encode()
         return subprocess.run(
-            command, cwd=self.project, env=self.environ(), input=planted, capture_output=True, check=False, timeout=120
+            command, cwd=self.project, env=self.environ(), input=planted, capture_output=True, check=False
         )
 
 

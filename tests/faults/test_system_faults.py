@@ -429,7 +429,7 @@ def test_ctrl_c(ml: DerivaML, where: str) -> None:
         rid = child.stdout.readline().strip()
         assert child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=60)
+        _, errors = child.communicate()
     assert child.returncode == -signal.SIGINT
     assert errors.rstrip().endswith("KeyboardInterrupt")
     exe = ml.restore_execution(rid)

@@ -29,7 +29,6 @@ def run_example(example: str, home: Path, *options: str) -> str:
         env={**os.environ, "PYTHONWARNINGS": "default"},
         capture_output=True,
         text=True,
-        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

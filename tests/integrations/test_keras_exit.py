@@ -59,7 +59,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
     folder = tmp_path_factory.mktemp("endings")
     environ = {**os.environ, "KERAS_BACKEND": "torch", "DERIVA_ML_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, SCRIPT, folder, *NAMES], env=environ, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, SCRIPT, folder, *NAMES], env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     codes = {name: int(code) for name, _, code in (line.partition(" ") for line in done.stdout.splitlines())}

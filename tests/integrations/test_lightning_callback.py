@@ -305,7 +305,6 @@ def test_ddp_spawn_records_once(ml: DerivaML, home: Path, lightning: ModuleType)
         env={**os.environ, "DERIVA_ML_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     execution = ml.lookup_execution(done.stdout.split()[-1])

@@ -580,7 +580,6 @@ def test_ddp_resume(ml: DerivaML, home: Path, lightning: ModuleType, resume: str
         env={**os.environ, "DERIVA_ML_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=250,
     )
     assert done.returncode == 0, done.stderr
     told_by = dict(line.partition(" ")[::2] for line in done.stdout.splitlines() if line.startswith("rank"))

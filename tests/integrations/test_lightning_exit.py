@@ -89,7 +89,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
     script = Path(__file__).with_name("lightning_exit_program.py")
     package = "lightning.pytorch" if _is_installed("lightning") else "pytorch_lightning"
     command = [sys.executable, script, package, folder, *ENDINGS, "requeued"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return EndedTrainings(DerivaML(f"file:{home / 'local'}"), json.loads(done.stdout.splitlines()[-1]), folder)
 

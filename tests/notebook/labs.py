@@ -35,7 +35,7 @@ class Lab:
 
     def request(self, method: str, path: str, content: object = None) -> Any:
         """Send a request to the server's REST interface."""
-        response = self.session.request(method, f"{self.url}{path}", json=content, timeout=60)
+        response = self.session.request(method, f"{self.url}{path}", json=content)
         response.raise_for_status()
         return response.json() if response.content else None
 
@@ -64,9 +64,9 @@ class Lab:
         address = f"ws{self.url.removeprefix('http')}api/kernels/{kernel}/channels"
         headers = {name: str(value) for name, value in self.session.headers.items()}
         headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.session.cookies.items())
-        socket = await websocket_connect(HTTPRequest(address, headers=headers, connect_timeout=60))
+        socket = await websocket_connect(HTTPRequest(address, headers=headers, connect_timeout=600))
         try:
-            return [await asyncio.wait_for(_run_cell(socket, cell), timeout=200) for cell in cells]
+            return [await _run_cell(socket, cell) for cell in cells]
         finally:
             socket.close()
 
@@ -113,8 +113,8 @@ def connect_lab(process: subprocess.Popen[bytes], folder: Path, name: str) -> La
     if token := server["token"]:
         lab.session.headers["Authorization"] = f"token {token}"
         return lab
-    page = lab.session.get(f"{lab.url}login", timeout=60)
+    page = lab.session.get(f"{lab.url}login")
     xsrf = re.findall(r'name="_xsrf" value="([^"]+)"', page.text)[0]
-    lab.session.post(f"{lab.url}login", data={"password": PASSWORD, "_xsrf": xsrf}, timeout=60).raise_for_status()
+    lab.session.post(f"{lab.url}login", data={"password": PASSWORD, "_xsrf": xsrf}).raise_for_status()
     lab.session.headers["X-XSRFToken"] = lab.session.cookies["_xsrf"]
     return lab

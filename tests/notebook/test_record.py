@@ -136,7 +136,7 @@ def test_sigterm(project: Project, before: set[str]) -> None:
     while not marker.exists():
         assert process.poll() is None, process.communicate()
     process.terminate()
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate()
     execution = new_execution(project, before)
     assert (process.returncode, execution.status) == (143, Status.aborted), stderr
     assert output_names(execution) == {"long.ipynb", "long.html"}
@@ -152,7 +152,7 @@ def test_next_run_deletes_the_folder_of_a_killed_one(project: Project) -> None:
     while not marker.exists():
         assert process.poll() is None, process.communicate()
     process.kill()
-    process.communicate(timeout=120)
+    process.communicate()
     assert len(set(folder.iterdir()) - existing) == 1
     short = write_notebook(project.root / "short.ipynb", "1")
     project.commit()

@@ -30,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("hatchling", reason="pip builds the plugin with the hatchling of this environment")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--target", folder, PLUGIN], check=True, timeout=250)
+    subprocess.run([*command, "--target", folder, PLUGIN], check=True)
     return folder
 
 
@@ -38,7 +38,7 @@ def run(site: Path, **environ: str) -> Path:
     """Run an execution in a new process with the plugin installed; returns its working folder."""
     command = [sys.executable, "-c", RUN]
     environ = {**os.environ, "PYTHONPATH": str(site), **environ}
-    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True, timeout=250)
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
     return Path(done.stdout.strip())
 
 

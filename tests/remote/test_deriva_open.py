@@ -178,7 +178,7 @@ def test_import_loads_no_client_library() -> None:
     code = (
         "import deriva_ml_core.plugins.builtin.connect, sys; print('deriva' in sys.modules, 'requests' in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False False\n"
 
 

@@ -48,7 +48,6 @@ def run_live(server: Server, *tests: str, home: Path, **environ: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=250,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

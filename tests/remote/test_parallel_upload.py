@@ -187,7 +187,7 @@ class UploadProcess:
 
     def go(self) -> tuple[int, str]:
         """Start the upload; return the exit status and standard error."""
-        stderr = self.process.communicate("go\n", timeout=120)[1]
+        stderr = self.process.communicate("go\n")[1]
         return self.process.returncode, stderr
 
     def signal(self, number: int) -> None:

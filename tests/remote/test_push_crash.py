@@ -55,9 +55,9 @@ def test_push_killed_at_request(fake: DerivaServer, catalog: DerivaCatalog, ml: 
     command = [sys.executable, "-c", PUSH, fake.hostname, catalog.catalog_id, exe.execution_rid]
     run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
-    assert run.stdout.readline() == "ready\n", run.communicate(timeout=120)
+    assert run.stdout.readline() == "ready\n", run.communicate()
     fake.faults.add(Fault(Harm.lose_after, skip=at, call=lambda: os.kill(run.pid, signal.SIGKILL)))
-    _, stderr = run.communicate("go\n", timeout=120)
+    _, stderr = run.communicate("go\n")
     assert run.returncode == -signal.SIGKILL, stderr
 
     report = local.push(exe.execution_rid, ml, options=OPTIONS)

@@ -230,7 +230,7 @@ def test_concurrent_pushes(
         )
         for home in homes
     ]
-    outputs = [push.communicate(timeout=120) for push in pushes]
+    outputs = [push.communicate() for push in pushes]
     assert [push.returncode for push in pushes] == [0, 0], outputs
     (copy,) = {out.strip() for out, _ in outputs}
     assert describe_run(ml, copy) == describe_run(local, exe.execution_rid)

@@ -43,7 +43,7 @@ def test_upload_killed_at_request(fake: DerivaServer, catalog: DerivaCatalog, at
     assert run.stdout is not None
     rid = run.stdout.readline().strip()
     fake.faults.add(Fault(Harm.lose_after, skip=at, call=lambda: os.kill(run.pid, signal.SIGKILL)))
-    _, stderr = run.communicate("go\n", timeout=120)
+    _, stderr = run.communicate("go\n")
     assert run.returncode == -signal.SIGKILL, stderr
 
     ml = DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"))

@@ -20,9 +20,6 @@ REMOTE = "git@github.com:org/digits.git"
 COMMAND = Path(sysconfig.get_path("scripts")) / "deriva-ml-run"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hydra_project"
 
-TIMEOUT = 240
-"""Seconds after which a command is considered to hang."""
-
 IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
 
 MODEL = '''\
@@ -117,7 +114,7 @@ class Project:
     def run(self, *arguments: str) -> Result:
         """Run ``deriva-ml-run`` in the project's folder."""
         done = subprocess.run(
-            [COMMAND, *arguments], cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT
+            [COMMAND, *arguments], cwd=self.root, env=self.environment, capture_output=True, text=True
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
@@ -136,14 +133,12 @@ class Project:
     def run_cli(self, *arguments: str) -> Any:
         """Run ``deriva-ml`` with the project's catalog, and return the JSON that it prints."""
         command = [sys.executable, "-m", "deriva_ml_cli", *arguments]
-        done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT)
+        done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, check=True)
         return json.loads(done.stdout)
 
     def git(self, *arguments: str) -> str:
         """Run git in the project's folder and return its output."""
-        done = subprocess.run(
-            ["git", *IDENTITY, *arguments], cwd=self.root, capture_output=True, text=True, check=True, timeout=60
-        )
+        done = subprocess.run(["git", *IDENTITY, *arguments], cwd=self.root, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     def executions(self) -> list[RecordedExecution]:
@@ -198,7 +193,6 @@ def run_in_one_process(project: Project, *lines: list[str]) -> list[Result]:
         env=project.environment,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr
     return [Result(*json.loads(line)) for line in done.stdout.splitlines()]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from projects import TIMEOUT, Project
+from projects import Project
 
 from deriva_ml import Status
 from deriva_ml_core.execution import RecordedExecution
@@ -27,7 +27,7 @@ def test_reproduce_one_job_from_another_clone(project: Project, tmp_path: Path) 
     project.git("clone", "-q", ".", str(clone))
     project.root.rename(tmp_path / "gone")
     command = [sys.executable, "-m", "deriva_ml_cli", "reproduce", job.execution_rid, "--into", "again", "--run"]
-    done = subprocess.run(command, cwd=clone, env=project.environment, capture_output=True, text=True, timeout=TIMEOUT)
+    done = subprocess.run(command, cwd=clone, env=project.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     reproduced = project.newest()
     assert reproduced.execution_rid != job.execution_rid
