@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
+    "MAX_FILE_BYTES",
     "MAX_NAME_LENGTH",
     "MAX_PARAMETERS",
     "MAX_VALUE_LENGTH",
+    "PARAMETER_FILES",
     "decode_value",
     "encode_value",
     "flatten_parameters",
     "limit_parameters",
+    "read_parameter_file",
     "select_fit_parameters",
     "select_run_parameters",
     "to_json_value",
@@ -232,6 +235,30 @@ def select_run_parameters(recorded: Mapping[str, JsonValue]) -> dict[str, JsonVa
             if not any(key.startswith(("_", "zen_")) for key in name.split(".")):  # directives of Hydra and hydra-zen
                 parameters.setdefault(name, value)
     return parameters
+
+
+PARAMETER_FILES = ("configuration.json", "training.json")
+"""Names of the files that contain an execution's parameters."""
+
+MAX_FILE_BYTES = 16 * 2**20
+"""Maximum size of such a file; a larger one is not read."""
+
+
+def read_parameter_file(filename: str, content: bytes) -> dict[str, JsonValue]:
+    """Return the parameters in a file of an execution; none if the file is damaged.
+
+    Args:
+        filename: One of `PARAMETER_FILES`.
+        content: Content of the file.
+    """
+    try:
+        document = json.loads(content)
+        if filename == "configuration.json":
+            return select_run_parameters(document["parameters"])
+        settings = [fit["settings"] for fit in document["fits"] if "settings" in fit]
+        return {name: value for each in reversed(settings) for name, value in select_fit_parameters(each).items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def _parse_overrides(overrides: Sequence[JsonValue]) -> Iterator[tuple[str, JsonValue]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from deriva_ml_core.definitions import MLTable, Status
 from deriva_ml_core.errors import ConfigurationError, UnknownTable
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec, Progress
+from deriva_ml_core.training import TrainingReporter
 from deriva_ml_core.workflow import Workflow
 from fakes.replay import RECORDINGS
 from remote_server import RemoteServer
@@ -435,14 +437,17 @@ def test_unknown_term_of_statuses(remote_server: RemoteServer, newer: str) -> No
 
 
 def test_catalog_without_parameters_table(
-    remote_server: RemoteServer, newer: str, caplog: pytest.LogCaptureFixture
+    remote_server: RemoteServer, newer: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a table of parameters, one warning names the remedy, and a run's parameters are read from its journal."""
+    """Without a table of parameters, one warning names the remedy; parameters are read from journal or files."""
     workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="7" * 40)
 
     def record_run(ml: DerivaML, lr: float) -> str:
         with ml.create_execution(ExecutionConfiguration(workflow=workflow, parameters={"lr": lr})) as exe:
             exe.log_params({"seed": 1})
+            reporter = TrainingReporter(exe, curves=False, checkpoints="none")
+            reporter.begin_fit(1, settings={"depth": 3})
+            reporter.end_fit()
         exe.upload_execution_outputs()
         return exe.execution_rid
 
@@ -452,16 +457,21 @@ def test_catalog_without_parameters_table(
     warnings = [record.getMessage() for record in caplog.records if "Execution_Parameter" in record.getMessage()]
     assert len(warnings) == 1
     assert "DerivaML.create(" in warnings[0]
-    assert ml.lookup_execution(early).params == {"lr": 0.5, "seed": 1}
-    shutil.rmtree(ml.lookup_execution(early).working_dir)
-    assert ml.lookup_execution(early).params == {"lr": 0.5, "seed": 1}
+    assert ml.lookup_execution(early).params == {"lr": 0.5, "seed": 1, "depth": 3}
+    os.rename(ml.lookup_execution(early).working_dir, tmp_path / "aside")
+    assert ml.lookup_execution(early).params == {"lr": 0.5, "seed": 1, "depth": 3}
+    links = ml.connection.catalog.select("Execution_Metadata", {"Filename": "journal.jsonl"})
+    ml.connection.catalog.update("Execution_Metadata", [{"RID": row["RID"], "Filename": "other"} for row in links])
+    assert ml.lookup_execution(early).params == {"lr": 0.5, "depth": 3}
+    os.rename(tmp_path / "aside", ml.lookup_execution(early).working_dir)
     with pytest.raises(ConfigurationError, match=r"Execution_Parameter.*DerivaML\.create"):
         ml.find_executions(where="lr > 0.1")
     ml = DerivaML.create(remote_server.hostname, "demo-schema", catalog_id=newer, credential=remote_server.login)
     late = record_run(ml, 0.25)
     assert [execution.execution_rid for execution in ml.find_executions(where=["lr < 1", "seed = 1"])] == [late]
     ml.restore_execution(early)
-    assert ml.lookup_execution(late).params == {"lr": 0.25, "seed": 1}
+    assert ml.lookup_execution(late).params == {"lr": 0.25, "seed": 1, "depth": 3}
+    assert [execution.execution_rid for execution in ml.find_executions(where="seed = 1")] == [late, early]
 
 
 @pytest.mark.parametrize("ml", ["newer", drop_optional_tables], indirect=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
@@ -19,11 +19,12 @@ from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_from_row
 from deriva_ml_core.errors import DerivaMLException, ExecutionCycle
 from deriva_ml_core.execution.exit_status import effective_status
-from deriva_ml_core.execution.row_sync import list_metrics, list_parameters
+from deriva_ml_core.execution.row_sync import has_parameters, list_metrics, list_parameters
 from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_journal
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
 from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSummary, StatusUpdate, UploadOptions
+from deriva_ml_core.parameter_values import MAX_FILE_BYTES, PARAMETER_FILES, read_parameter_file
 from deriva_ml_core.row_values import convert_rows, convert_values, parse_row_time
 from deriva_ml_core.schema import asset_execution_table_name
 
@@ -173,12 +174,16 @@ class RecordedExecution:
 
     @property
     def params(self) -> dict[str, JsonValue]:
-        """Its parameters by name, such as ``lr`` or ``optimizer.lr``, as recorded in the catalog, else in its journal.
+        """Its parameters by name, such as ``lr`` or ``optimizer.lr``.
 
-        The values are text, numbers, bools, None and lists. A value over 500 characters is cut in the catalog.
+        The values are text, numbers, bools, None and lists. A value over 500 characters is cut in the catalog. If the
+        catalog has no table for parameters, they are read from the journal, else from the run's files.
         """
         parameters = list_parameters(self._connection, [self.execution_rid]).get(self.execution_rid)
-        return parameters or dict(self._load_state().parameters)
+        parameters = parameters or dict(self._load_state().parameters)
+        if parameters or has_parameters(self._connection.catalog.model):
+            return parameters
+        return _load_parameters(self._connection, self.execution_rid)
 
     def list_assets(self, asset_role: Role | str | None = None) -> list[Asset]:
         """List the input and output assets.
@@ -299,22 +304,42 @@ def list_journal_copies(connection: Connection, rid: RID) -> Iterator[tuple[RID,
 
     An input, or another output of the same name, is no copy: the journal of an execution names it in its first event.
     """
-    import tempfile
+    for row in _select_metadata(connection, rid, (JOURNAL_FILENAME,)):
+        journal = read_downloaded_journal(complete_lines(_download_bytes(connection, row)), rid)
+        if journal is not None:
+            yield row["RID"], journal
 
+
+def _select_metadata(connection: Connection, rid: RID, filenames: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of an execution's metadata files with one of these names, newest first."""
     catalog, table = connection.catalog, MLAsset.execution_metadata.value
     links = catalog.select(asset_execution_table_name(table), {"Execution": rid, "Asset_Role": Role.output})
     if not links:
-        return
-    where = {"RID": [link[table] for link in links], "Filename": JOURNAL_FILENAME}
-    for row in catalog.select(table, where, order=("RCT", "RID"), descending=True):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / JOURNAL_FILENAME
-            RetryingStore(connection.store).get(
-                row["URL"], path, length=row["Length"], md5=row["MD5"], options=UploadOptions()
-            )
-            journal = read_downloaded_journal(complete_lines(path.read_bytes()), rid)
-        if journal is not None:
-            yield row["RID"], journal
+        return []
+    where = {"RID": [link[table] for link in links], "Filename": list(filenames)}
+    return catalog.select(table, where, order=("RCT", "RID"), descending=True)
+
+
+def _download_bytes(connection: Connection, row: Mapping[str, Any]) -> bytes:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        RetryingStore(connection.store).get(
+            row["URL"], path, length=row["Length"], md5=row["MD5"], options=UploadOptions()
+        )
+        return path.read_bytes()
+
+
+def _load_parameters(connection: Connection, rid: RID) -> dict[str, JsonValue]:
+    """Return the parameters in the files of an execution; the newest file of a name counts."""
+    newest = {row["Filename"]: row for row in reversed(_select_metadata(connection, rid, PARAMETER_FILES))}
+    parameters: dict[str, JsonValue] = {}
+    for filename in PARAMETER_FILES:
+        row = newest.get(filename)
+        if row is not None and row["Length"] <= MAX_FILE_BYTES:
+            parameters = {**read_parameter_file(filename, _download_bytes(connection, row)), **parameters}
+    return parameters
 
 
 def nest_execution(

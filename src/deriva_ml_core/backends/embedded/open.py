@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import re
@@ -41,7 +40,13 @@ from deriva_ml_core.errors import (
     DerivaMLException,
     DerivaMLWarning,
 )
-from deriva_ml_core.parameter_values import encode_value, limit_parameters, select_fit_parameters, select_run_parameters
+from deriva_ml_core.parameter_values import (
+    MAX_FILE_BYTES,
+    PARAMETER_FILES,
+    encode_value,
+    limit_parameters,
+    read_parameter_file,
+)
 from deriva_ml_core.paths import CATALOG_FILENAME
 from deriva_ml_core.schema import asset_execution_table_name
 
@@ -60,9 +65,6 @@ SIDE_FILE_SUFFIXES = ("-wal", "-shm", "-journal")
 
 PARAMETERS_VERSION = 4
 """The version that has the table of parameters."""
-
-MAX_RECORD_BYTES = 16 * 2**20
-"""Maximum size of a file from which parameters are read."""
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +264,7 @@ def _fill_parameters(connection: sa.Connection, folder: Path) -> None:
     query = (
         sa.select(links.rows.c.Execution, metadata.rows.c.Filename, metadata.rows.c.MD5)
         .join(metadata.rows, links.rows.c[MLAsset.execution_metadata] == metadata.rows.c.RID)
-        .where(links.rows.c.Asset_Role == Role.output, metadata.rows.c.Filename.in_(_PARAMETER_FILES))
+        .where(links.rows.c.Asset_Role == Role.output, metadata.rows.c.Filename.in_(PARAMETER_FILES))
         .order_by(metadata.rows.c.Filename, metadata.rows.c.RCT.desc())  # the newest training.json has all fits
     )
     parameters: dict[str, dict[str, JsonValue]] = {}
@@ -280,20 +282,11 @@ def _fill_parameters(connection: sa.Connection, folder: Path) -> None:
         mutations.insert(connection, table, tables, rows[start : start + BATCH_SIZE], skip_existing=True)
 
 
-_PARAMETER_FILES = ("configuration.json", "training.json")
-
-
 def _read_parameters(objects: Path, md5: str, filename: str) -> dict[str, JsonValue]:
     if not re.fullmatch("[0-9a-f]{32}", md5):  # a row is data, and must not name a path elsewhere
         return {}
     file = objects / md5[:2] / md5
     try:
-        if file.stat().st_size > MAX_RECORD_BYTES:
-            return {}
-        document = json.loads(file.read_bytes())
-        if filename == "configuration.json":
-            return select_run_parameters(document["parameters"])
-        settings = [fit["settings"] for fit in document["fits"] if "settings" in fit]
-        return {name: value for each in reversed(settings) for name, value in select_fit_parameters(each).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return read_parameter_file(filename, file.read_bytes()) if file.stat().st_size <= MAX_FILE_BYTES else {}
+    except OSError:
         return {}
