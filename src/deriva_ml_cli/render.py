@@ -106,13 +106,14 @@ def _execution_fields(connection: Connection, execution: ExecutionDescription) -
     environment, summary = execution.environment, execution.summary
     workflow = summary.workflow
     changes = " with uncommitted changes" if environment.repository_changed else ""
+    unpushed = ", not pushed" if environment.repository_pushed is False else ""
     branch = f" on {environment.branch}" if environment.branch else ""
     created = f"{format_time(summary.created, show_seconds=True)} UTC ({format_age(summary.created)})"
     return {
         "workflow": _format_workflow(workflow) if workflow else "none",
         "code": environment.code_url or (workflow.url if workflow else None),
         "checksum": environment.code_checksum or (workflow.checksum if workflow else None),
-        "commit": f"{environment.head[:12]}{branch}{changes}" if environment.head else None,
+        "commit": f"{environment.head[:12]}{branch}{changes}{unpushed}" if environment.head else None,
         "created": created,
         "ran": _format_run_time(execution),
         "on": _format_machine(environment),

@@ -447,3 +447,18 @@ def test_export_opens_no_path_of_the_catalog(
     assert not marker.exists()
     assert [name.name for name in (tmp_path / "local").rglob("run.py")] == ["run.py"]
     assert list((tmp_path / "downloaded").rglob("run.py")) == []
+
+
+def test_unpushed_commit_is_shown(cli, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``show`` and ``doctor`` name a commit that no remote branch contains."""
+    project.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    assert "not pushed" not in cli("show", project.run("run.py", "x")).stdout
+    project.git("add", ".")
+    project.git("commit", "-q", "-m", "more")
+    rid = project.run("run.py", "x")
+    head = project.git("rev-parse", "HEAD").strip()
+    assert f"{head[:12]} on main, not pushed" in " ".join(cli("show", rid, columns=200).stdout.split())
+    monkeypatch.chdir(project.root)
+    (found,) = [each for each in cli("doctor", "--json").json["findings"] if each["name"] == "code"]
+    assert found["verdict"] == "doubtful"
+    assert found["said"].startswith(f"No remote branch contains commit {head[:12]} of {project.root}")

@@ -23,6 +23,11 @@ from deriva_ml_core.models import SourceCode
 WEB = "https://github.com/org/repo"
 
 
+def push(repository: Repository, commit: str = "HEAD", branch: str = "origin/main") -> None:
+    """Record a commit as that of a remote branch, as ``git push`` does."""
+    repository.git("update-ref", f"refs/remotes/{branch}", commit)
+
+
 @contextmanager
 def no_warnings() -> Iterator[None]:
     """Turn every warning into an error."""
@@ -289,6 +294,55 @@ def test_other_files_do_not_make_it_dirty(repository: Repository) -> None:
     assert not source_without_warnings(script).dirty
 
 
+def test_unpushed_commit(repository: Repository) -> None:
+    """A commit that no remote branch contains causes one warning, until it is pushed to any branch."""
+    script = repository.write("train.py", "1")
+    first = repository.commit()
+    push(repository, branch="origin/dev")
+    assert source_without_warnings(script).url == f"{WEB}/blob/{first}/train.py"
+    repository.write("other.py", "1")
+    head = repository.commit()
+    with pytest.warns(DerivaMLWarning, match=rf"No remote branch contains the commit {head[:12]} .*git push") as caught:
+        source = file_source(script, "script", {})
+    assert len(caught) == 1
+    assert source.url == f"{WEB}/blob/{first}/train.py"
+    state = repository_state(repository.root)
+    assert state
+    assert (state.pushed, state.dirty) == (False, False)
+    repository.git("branch", "local")
+    repository.git("tag", "v1")
+    with pytest.raises(NotReproducible, match="git push"):
+        file_source(script, "script", {"DERIVA_ML_REQUIRE_CLEAN": "1"})
+    push(repository, branch="backup/topic")
+    source_without_warnings(script)
+    repository.git("checkout", "-q", "--detach", first)
+    source_without_warnings(script)
+    assert (repository_state(repository.root) or state).pushed is True
+
+
+def test_amended_commit_is_unpushed(repository: Repository, tmp_path: Path) -> None:
+    """After a real push, an amended commit is unpushed."""
+    server = tmp_path / "server.git"
+    subprocess.run(["git", "init", "-q", "--bare", str(server)], check=True)
+    repository.git("remote", "set-url", "--push", "origin", str(server))
+    script = repository.write("train.py", "1")
+    repository.commit()
+    repository.git("push", "-q", "origin", "main")
+    assert source_without_warnings(script).dirty is False
+    repository.git("commit", "-q", "--amend", "-m", "other")
+    with pytest.warns(DerivaMLWarning, match="git push"):
+        file_source(script, "script", {})
+
+
+def test_repository_without_remote_branches(repository: Repository) -> None:
+    """Without any remote-tracking branch, as in a checkout of a tag, it is unknown whether a commit is pushed."""
+    script = repository.write("train.py", "1")
+    assert (repository_state(repository.root) or 1).pushed is None  # type: ignore[union-attr]
+    repository.commit()
+    source_without_warnings(script)
+    assert (repository_state(repository.root) or 1).pushed is None  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("ignored", [True, False])
 def test_untracked_script(repository: Repository, ignored: bool) -> None:
     """A file in no commit is recorded by its path, with one warning that says how to commit it."""
@@ -393,7 +447,7 @@ def test_git_is_not_installed(repository: Repository, tmp_path: Path) -> None:
     assert done.stdout.startswith(f"{script.as_uri()} {expected} 1 git is not on the PATH")
 
 
-@pytest.mark.parametrize("trouble", ["dirty", "untracked", "no remote", "no repository"])
+@pytest.mark.parametrize("trouble", ["dirty", "untracked", "unpushed", "no remote", "no repository"])
 def test_require_clean(repository: Repository, tmp_path: Path, trouble: str) -> None:
     """``DERIVA_ML_REQUIRE_CLEAN=1`` turns each warning into an error."""
     script = repository.write("train.py", "1")
@@ -403,6 +457,9 @@ def test_require_clean(repository: Repository, tmp_path: Path, trouble: str) -> 
         script.write_text("2")
     elif trouble == "untracked":
         script = repository.write("new.py", "2")
+    elif trouble == "unpushed":
+        push(repository)
+        repository.git("commit", "-q", "--allow-empty", "-m", "more")
     elif trouble == "no remote":
         repository.git("remote", "remove", "origin")
     else:
@@ -530,11 +587,12 @@ def read_all_files(root: Path) -> dict[str, bytes]:
 
 
 def test_number_of_git_commands(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clean script of a project with a declared version takes four git commands."""
+    """A clean script of a project with a declared version takes five git commands."""
     repository.write("pyproject.toml", '[project]\nname = "p"\nversion = "1"\n')
     script = repository.write("train.py", "1")
     repository.commit()
+    push(repository)
     source_without_warnings(script)
     monkeypatch.setenv("GIT_TRACE2_EVENT", str(tmp_path / "trace"))
     source_without_warnings(script)
-    assert (tmp_path / "trace").read_text().count('"event":"start"') == 4
+    assert (tmp_path / "trace").read_text().count('"event":"start"') == 5

@@ -162,6 +162,9 @@ def _check_git(folder: Path) -> Iterator[Check]:
     elif state.dirty:
         message = f"{state.root} has uncommitted changes; each run records them as a patch."
         yield Check("code", Severity.warning, message, "commit before you run")
+    elif state.pushed is False:
+        message = f"No remote branch contains commit {state.head[:12]} of {state.root}, so others cannot find the code."
+        yield Check("code", Severity.warning, message, "git push")
     else:
         yield Check("code", Severity.ok, f"{state.root} at {state.head[:12]}, {state.remote}")
 

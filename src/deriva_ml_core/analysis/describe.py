@@ -79,6 +79,7 @@ class RunEnvironment:
         head: The commit of the repository.
         branch: The branch of the repository.
         repository_changed: Whether the repository had uncommitted changes.
+        repository_pushed: Whether a remote branch contained the commit, as far as the repository knew.
         folder: The working folder on that host.
     """
 
@@ -94,6 +95,7 @@ class RunEnvironment:
     head: str | None
     branch: str | None
     repository_changed: bool | None
+    repository_pushed: bool | None
     folder: str | Path | None
 
 
@@ -407,6 +409,7 @@ def _describe_environment(snapshot: Mapping[str, Any], state: ExecutionState) ->
         head=repository.get("head"),
         branch=repository.get("branch"),
         repository_changed=repository.get("dirty"),
+        repository_pushed=repository.get("pushed"),
         folder=snapshot.get("folder") or (state.creation.folder if state.creation else None),
     )
 

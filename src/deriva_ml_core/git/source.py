@@ -22,6 +22,7 @@ __all__ = [
     "blob_url",
     "file_source",
     "file_source_with_url",
+    "is_pushed",
     "project_version",
     "remote_url",
     "repository_state",
@@ -151,6 +152,12 @@ def _find_url(file: Path, location: _FileLocation | None, environ: Mapping[str, 
             environ,
         )
         return None
+    if is_pushed(location.root) is False:
+        warn_not_reproducible(
+            f"No remote branch contains the commit {str(location.head)[:12]} of {location.root}, so this run cannot be "
+            "repeated elsewhere. Run `git push` first.",
+            environ,
+        )
     # a treeless clone does not know which commit changed a file
     commits = run_git(location.root, "rev-list", "-1", "HEAD", "--", location.path).lines or [str(location.head)]
     return blob_url(remote, commits[0], location.path)
@@ -301,6 +308,20 @@ def _scm_version(project: Path) -> str | None:
     return None
 
 
+def is_pushed(root: Path) -> bool | None:
+    """Whether a remote-tracking branch contains the commit that is checked out.
+
+    Returns:
+        None if this is unknown: there is no commit, or no remote-tracking branch, as in some clones for tests of a tag.
+    """
+    result = run_git(root, "rev-list", "--max-count=1", "HEAD", "--not", "--remotes")
+    if not result.ok:
+        return None
+    if not result.lines:
+        return True
+    return False if run_git(root, "for-each-ref", "--count=1", "refs/remotes").lines else None
+
+
 @dataclass(frozen=True, slots=True)
 class RepositoryState:
     """A repository at one moment. HEAD and the uncommitted changes together rebuild the code.
@@ -311,6 +332,7 @@ class RepositoryState:
         branch: The branch that is checked out, or None.
         dirty: Whether a file differs from that commit, or is untracked and not ignored.
         remote: The web address of the remote, without user names and tokens, or None.
+        pushed: Whether a remote-tracking branch contains HEAD; None if unknown.
         user: The committer in git's settings: ``name`` and ``email``, as far as they are set.
     """
 
@@ -319,6 +341,7 @@ class RepositoryState:
     branch: str | None
     dirty: bool
     remote: str | None
+    pushed: bool | None = None
     user: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -340,6 +363,7 @@ def repository_state(root: Path, *, excluded: Iterable[Path] = ()) -> Repository
         branch=None if branch == "(detached)" else branch,
         dirty=any(not record.startswith("# ") for record in result.records),
         remote=remote_url(root),
+        pushed=is_pushed(root),
         user=_read_user(root),
     )
 
