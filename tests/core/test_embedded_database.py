@@ -1,12 +1,15 @@
-"""Detection of network file systems."""
+"""The database file: one that vanishes or is replaced while it is open, and detection of network file systems."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.embedded.database import detect_network_file_system, list_mounts
+from deriva_ml_core.backends.embedded.database import Database, detect_network_file_system, list_mounts
+from deriva_ml_core.errors import CatalogUnavailable
 
 MOUNTS = [("/", "ext4"), ("/home", "nfs4"), ("/home/local", "xfs"), ("/scratch", "lustre"), ("/net/a b", "fuse.sshfs")]
 
@@ -55,3 +58,30 @@ def test_list_mounts_on_linux(tmp_path: Path) -> None:
 def test_list_mounts_without_linux(tmp_path: Path) -> None:
     """Without Linux's list, psutil returns the mount points."""
     assert "/" in dict(list_mounts(tmp_path / "none"))
+
+
+def test_vanished_file_is_not_written(tmp_path: Path) -> None:
+    """A file that was moved away while it was open is not written any more; another one in its place is."""
+    file, moved = tmp_path / "catalog.sqlite", tmp_path / "moved.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE word (text)")
+    database = Database(file, journal_mode="DELETE")
+
+    def insert(text: str) -> None:
+        with database.write_transaction() as connection:
+            connection.exec_driver_sql("INSERT INTO word VALUES (?)", (text,))
+
+    def words(path: Path) -> list[str]:
+        with closing(sqlite3.connect(path)) as connection:
+            return [text for (text,) in connection.execute("SELECT text FROM word")]
+
+    insert("first")
+    file.rename(moved)
+    with pytest.raises(CatalogUnavailable, match="Check that it exists"):
+        insert("second")
+    assert not file.exists()
+    file.write_bytes(moved.read_bytes())
+    insert("third")
+    assert words(moved) == ["first"]
+    assert words(file) == ["first", "third"]
+    database.close()

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Schedule:
         kind: The kind of fault.
         number: The number of the call, from 1.
         existing: Whether the catalog exists before the program opens it.
+        path: A part of the paths of the calls that count; empty for all.
     """
 
     layer: str
@@ -65,6 +66,7 @@ class Schedule:
     kind: str
     number: int
     existing: bool = True
+    path: str = ""
 
     @classmethod
     def from_seed(cls, layer: str, seed: int, counts: dict[str, dict[str, int]]) -> Schedule:
@@ -128,20 +130,21 @@ class FaultRunner:
 
     def run(self, schedule: Schedule) -> Outcome:
         """Run the program with a fault, and let another process repair."""
-        return self._request(schedule.operation, schedule.kind, schedule.number, existing=schedule.existing)
+        request = asdict(schedule)
+        del request["layer"]
+        return self._request(request)
 
     def schedule(self, seed: int) -> Schedule:
         """Return the schedule of a seed."""
         return Schedule.from_seed(self.layer, seed, self.counts)
 
     def _count_calls(self, *, existing: bool) -> dict[str, dict[str, int]]:
-        outcome = self._request("", "none", 0, existing=existing)
+        outcome = self._request({"operation": "", "kind": "none", "number": 0, "existing": existing, "path": ""})
         assert list(find_violations(outcome)) == []
         (counts,) = [note["counts"] for note in outcome.notes if note["what"] == "counts"]
         return dict(counts)
 
-    def _request(self, operation: str, kind: str, number: int, *, existing: bool) -> Outcome:
-        request = {"operation": operation, "kind": kind, "number": number, "existing": existing}
+    def _request(self, request: dict[str, Any]) -> Outcome:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -201,6 +204,8 @@ def _find_wrong_records(notes: list[dict[str, Any]], found: dict[str, Any]) -> I
         yield f"lost executions: {missing}"
     for rid, execution in executions.items():
         steps = [note["what"] for note in notes] if rid in created or not created else []
+        if created and rid not in created and execution["shown"] != "Failed":
+            yield f"the creation of {rid} was refused, and its status is {execution['shown']}"
         yield from _find_wrong_statuses(execution, steps)
         # a creation that was refused left another execution, without files
         yield from _find_wrong_files(notes if rid in created else [], execution)

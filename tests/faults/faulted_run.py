@@ -41,10 +41,13 @@ class Run:
         operation: The operation; empty to count the calls of all operations.
         kind: The kind of fault.
         number: The number of the call in the operation.
+        path: A part of the paths of the calls that count; empty for all.
     """
 
-    def __init__(self, layer: Layer, folder: Path, notes: Path, operation: str, kind: str, number: int) -> None:
-        self._layer, self._folder, self._notes = layer, folder, notes
+    def __init__(
+        self, layer: Layer, folder: Path, notes: Path, operation: str, kind: str, number: int, path: str = ""
+    ) -> None:
+        self._layer, self._folder, self._notes, self._path = layer, folder, notes, path
         self._operation, self._kind, self._number = operation, kind, number
         self._counts: dict[str, dict[int, int]] = {name: {WRITE: 0, CREATE: 0, OTHER: 0} for name in OPERATIONS}
         self._is_over = False
@@ -61,7 +64,7 @@ class Run:
 
         if self._is_over or self._operation not in ("", operation):
             return call()
-        self._layer.arm(self._kind, self._number)
+        self._layer.arm(self._kind, self._number, self._path)
         try:
             result = call()
         except Exception as error:
@@ -246,7 +249,7 @@ def _prepare(work: Path, template: Path | None) -> None:
 
 def _run_and_repair(layer: Layer, work: Path, request: dict[str, Any]) -> dict[str, Any]:
     catalog, notes, answer = work / "catalog", work / "notes", work / "answer"
-    run = Run(layer, catalog, notes, request["operation"], request["kind"], request["number"])
+    run = Run(layer, catalog, notes, request["operation"], request["kind"], request["number"], request["path"])
     run.note("begun")
     how = _in_child(run.run, work / "output")
     repaired = _in_child(lambda: _write(answer, repair(catalog)), work / "repair output")

@@ -23,14 +23,15 @@ enum verdict { PASS, FAIL, HALF };
     static __typeof__(name) *real; \
     if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
-static char folder[PATH_SIZE];
+static char folder[PATH_SIZE], part[PATH_SIZE];
 static char hit[PATH_SIZE + 64];
 static volatile int armed, kind, categories;
 static volatile long number, taken, counts[5];
 
 void fault_set_folder(const char *path) { snprintf(folder, sizeof folder, "%s", path); }
 
-void fault_arm(int new_kind, int new_categories, long new_number) {
+void fault_arm(int new_kind, int new_categories, long new_number, const char *new_part) {
+    snprintf(part, sizeof part, "%s", new_part);
     kind = new_kind;
     categories = new_categories;
     number = new_number;
@@ -55,7 +56,7 @@ static void descriptor_path(int descriptor, char *path) {
 }
 
 static enum verdict judge(const char *call, int category, const char *path) {
-    if (strncmp(path, folder, strlen(folder)) != 0) return PASS;
+    if (strncmp(path, folder, strlen(folder)) != 0 || !strstr(path, part)) return PASS;
     __sync_fetch_and_add(&counts[category], 1);
     if (!(category & categories) || number == 0) return PASS;
     long own = __sync_add_and_fetch(&taken, 1);

@@ -41,12 +41,13 @@ NO_COMPILER = "there is no C compiler (cc) for the layer that sees SQLite's call
 class Layer(Protocol):
     """A layer below which calls are counted and one of them fails."""
 
-    def arm(self, kind: str, number: int) -> None:
+    def arm(self, kind: str, number: int, path: str = "") -> None:
         """Count from 1 again, and let a call fail; number 0 only counts.
 
         Args:
             kind: One of `KINDS`.
             number: The number of the call among those that the kind concerns.
+            path: A part of the paths that count; empty for all.
         """
 
     def disarm(self) -> dict[int, int]:
@@ -66,14 +67,14 @@ class PythonLayer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = f"{folder}/"
-        self._kind, self._number, self._taken = "none", 0, 0
+        self._kind, self._number, self._taken, self._path = "none", 0, 0, ""
         self._is_armed = False
         self._counts = {WRITE: 0, CREATE: 0, OTHER: 0}
         self.hit = ""
         self._install()
 
-    def arm(self, kind: str, number: int) -> None:
-        self._kind, self._number, self._taken, self.hit = kind, number, 0, ""
+    def arm(self, kind: str, number: int, path: str = "") -> None:
+        self._kind, self._number, self._taken, self.hit, self._path = kind, number, 0, "", path
         self._counts = {WRITE: 0, CREATE: 0, OTHER: 0}
         self._is_armed = True
 
@@ -87,7 +88,7 @@ class PythonLayer:
         Raises:
             OSError: The call is the one to fail.
         """
-        if not (self._is_armed and path.startswith(self._folder)):
+        if not (self._is_armed and path.startswith(self._folder) and self._path in path):
             return False
         self._counts[category] += 1
         if not category & KINDS[self._kind] or not self._number:
@@ -236,8 +237,8 @@ class SharedLibraryLayer:
         self._library.fault_hit.restype = ctypes.c_char_p
         self._library.fault_set_folder(os.fsencode(f"{folder}/"))
 
-    def arm(self, kind: str, number: int) -> None:
-        self._library.fault_arm(list(KINDS).index(kind), KINDS[kind], number)
+    def arm(self, kind: str, number: int, path: str = "") -> None:
+        self._library.fault_arm(list(KINDS).index(kind), KINDS[kind], number, os.fsencode(path))
 
     def disarm(self) -> dict[int, int]:
         counts = (ctypes.c_long * 5)()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fail_points import MEMORY
-from fault_schedules import FaultRunner, find_violations, serve_runs
+from fault_schedules import FaultRunner, Schedule, find_violations, serve_runs
 from file_faults import NO_COMPILER, compile_library
 
 LAYERS = ("python", "library")
@@ -47,6 +47,27 @@ def run_seeds(runner: FaultRunner, seeds: Iterable[int]) -> None:
         outcome = runner.run(schedule)
         failures += [f"{runner.layer}:{seed} {schedule} {outcome.hit}\n  {each}" for each in find_violations(outcome)]
     assert not failures, "\n".join(failures)
+
+
+FOUND = [
+    ("create", "ENOSPC", "/records/configuration.json"),
+    ("create", "EIO", "/records/environment_snapshot"),
+    ("create", "EIO", "/executions"),
+    ("create", "short", "/journal.jsonl"),
+    ("create", "full", "/journal.jsonl"),
+    ("stage", "EIO", "/outputs"),
+    ("stage", "ENOSPC", ".part"),
+    ("stage", "short", "/journal.jsonl"),
+]
+"""Operation, kind and path of faults that have shown mistakes."""
+
+
+@pytest.mark.parametrize(("operation", "kind", "path"), FOUND)
+def test_fault_that_has_shown_a_mistake(runner: FaultRunner, operation: str, kind: str, path: str) -> None:
+    """The first call on a path of that kind fails."""
+    outcome = runner.run(Schedule(runner.layer, operation, kind, 1, path=path))
+    assert path in outcome.hit
+    assert list(find_violations(outcome)) == []
 
 
 def test_sample(runner: FaultRunner) -> None:

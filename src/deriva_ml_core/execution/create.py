@@ -54,20 +54,21 @@ def create_execution(
     try:
         Inputs(connection, journal, rid).record(datasets, assets)
         staging = StagingArea(connection, journal, folder / "outputs")
-        files = write_metadata_files(
-            connection,
-            staging,
-            folder,
-            configuration=configuration,
-            workflow=selected,
-            workflow_rid=workflow_rid,
-            datasets=datasets,
-        )
+        with translate_os_errors(f"Cannot write the records of execution {rid}", folder):
+            files = write_metadata_files(
+                connection,
+                staging,
+                folder,
+                configuration=configuration,
+                workflow=selected,
+                workflow_rid=workflow_rid,
+                datasets=datasets,
+            )
         _upload_metadata_files(Outputs(connection, journal, staging, rid), files, rid)
+        journal.append(Created(), *_parameter_events(configuration))
     except BaseException as error:
         _mark_failed(connection, journal, rid, error)
         raise
-    journal.append(Created(), *_parameter_events(configuration))
     journal.close()
     execution = Execution(connection, row, folder, configuration=configuration)
     execution._runtime.status_tracker.record_created()
