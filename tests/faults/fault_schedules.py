@@ -204,7 +204,13 @@ def _find_wrong_records(notes: list[dict[str, Any]], found: dict[str, Any]) -> I
         yield f"lost executions: {missing}"
     for rid, execution in executions.items():
         steps = [note["what"] for note in notes] if rid in created or not created else []
-        if created and rid not in created and execution["shown"] != "Failed":
+        # a disk that stays full takes neither the row nor the journal; the next process tells that the creation ended
+        stays_full = any(note["what"] == "hit" and note["kind"] == "full" for note in notes)
+        if (
+            created
+            and rid not in created
+            and execution["shown"] not in ("Failed", "Aborted" if stays_full else "Failed")
+        ):
             yield f"the creation of {rid} was refused, and its status is {execution['shown']}"
         yield from _find_wrong_statuses(execution, steps)
         # a creation that was refused left another execution, without files

@@ -83,7 +83,7 @@ class Run:
             self._number -= count if category & KINDS[self._kind] else 0
         if self._layer.hit:
             self._is_over = True
-            self.note("hit", call=self._layer.hit.replace(str(self._folder), "…"))
+            self.note("hit", call=self._layer.hit.replace(str(self._folder), "…"), kind=self._kind)
 
     def write(self, path: Path, table: str, name: str, content: bytes) -> None:
         """Write a file completely or not at all, and tell so."""
