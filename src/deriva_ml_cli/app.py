@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "show": (RUNS, "Show an execution, workflow, dataset or asset."),
         "status": (RUNS, "Show the status of an execution."),
         "abort": (RUNS, "Stop a run and record it as Aborted."),
-        "diff": (RUNS, "Show what differs between two executions."),
+        "diff": (RUNS, "Show what differs between executions."),
         "lineage": (RUNS, "Show what a row is derived from and what used it."),
         "upload": (RUNS, "Upload staged files."),
         "push": (RUNS, "Copy an execution to another catalog."),

@@ -555,12 +555,15 @@ class DerivaML:
 
         return find_lineage(self._connection, rid, depth=depth, limit=limit, siblings=siblings)
 
-    def compare(self, left: RID, right: RID) -> Comparison:
-        """Compare two executions: outcome, code, configuration, inputs, environment, packages and metrics.
+    def compare(self, left: RID, right: RID, *others: RID) -> Comparison:
+        """Compare executions: outcome, code, configuration, inputs, environment, packages and metrics.
+
+        The items of a list are compared by name. An execution's own RID in a text, such as a path, is no difference.
 
         Args:
             left: The RID of the first execution.
             right: The RID of the second execution.
+            *others: The RIDs of further executions.
 
         Returns:
             The values that differ, and the number of equal ones.
@@ -570,7 +573,7 @@ class DerivaML:
         """
         from deriva_ml_core.analysis.compare import compare_executions
 
-        return compare_executions(self._connection, left, right)
+        return compare_executions(self._connection, left, right, *others)
 
     def verify(
         self, rid: RID | None = None, *, progress_callback: Callable[[VerificationProgress], None] | None = None

@@ -9,6 +9,7 @@ import pytest
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.training import TrainingReporter
 from deriva_ml_core.workflow import Workflow
 
 
@@ -82,3 +83,65 @@ def test_invalid_usage(cli, run) -> None:
     exe = run()
     assert cli("diff", exe.execution_rid).code == 2
     assert cli("diff", exe.execution_rid, exe.workflow_rid).code == 2
+
+
+def test_ten_runs_of_a_sweep(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Of many runs, each value of a difference is listed with the runs that have it; equal values need ``--all``."""
+    rids = []
+    for number in range(10):
+        parameters = {"lr": 0.1 if number < 9 else 0.2, "depth": 3, "folder": "x"}
+        with ml.create_execution(config.model_copy(update={"parameters": parameters})) as exe:
+            pass
+        rids.append(exe.execution_rid)
+    found = cli("diff", *rids, "--json").json
+    assert found["executions"] == rids
+    configuration = [each for each in found["differences"] if each["section"] == "configuration"]
+    assert configuration == [
+        {"section": "configuration", "name": "lr", "values": {**dict.fromkeys(rids[:9], 0.1), rids[9]: 0.2}}
+    ]
+    assert {each["section"] for each in found["differences"]} <= {"outcome", "configuration"}
+    assert "equal_values" not in found
+    result = cli("diff", *rids, columns=80).stdout
+    assert max(map(len, result.splitlines())) <= 80
+    (line,) = [line for line in result.splitlines() if rids[9] in line and "0.2" in line]
+    assert rids[0] not in line
+    assert "depth" not in result
+    complete = cli("diff", *rids, "--all")
+    assert "depth" in complete.stdout
+    assert cli("diff", *rids, "--all", "--json").json["equal_values"]["configuration"] == {"depth": 3, "folder": "x"}
+
+
+def test_three_runs(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """Three runs have a column each."""
+    rids = []
+    for lr in (1, 2, 3):
+        with ml.create_execution(config.model_copy(update={"parameters": {"lr": lr}})) as exe:
+            pass
+        rids.append(exe.execution_rid)
+    lines = cli("diff", *rids, columns=80).stdout.splitlines()
+    assert any(line.split() == ["lr", "1", "2", "3"] for line in lines)
+    assert any(line.split() == rids for line in lines)
+
+
+def test_one_run(cli, run) -> None:
+    """A single execution is an error of usage."""
+    result = cli("diff", run("One").execution_rid)
+    assert (result.code, "at least two" in result.stderr) == (2, True)
+
+
+def test_lists_are_compared_by_name(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """An item that is added to a list of settings is one difference, and own RIDs in texts are none."""
+    stop, save = {"name": "Stop", "patience": 3}, {"name": "Save", "every": 1}
+    made = []
+    for callbacks in ([stop, save, save], [{"name": "Log"}, stop, {**save, "every": 2}, save]):
+        exe = ml.create_execution(config)
+        with exe:
+            reporter = TrainingReporter(exe, curves=False, checkpoints="none")
+            reporter.begin_fit(1, settings={"callbacks": callbacks, "folder": f"/x/{exe.execution_rid}/y"})
+            reporter.end_fit()
+        made.append(exe.execution_rid)
+    found = by_name(cli("diff", *made, "--json"))
+    assert {name: values for (section, name), values in found.items() if section == "configuration"} == {
+        "fit.callbacks.Log": (None, True),
+        "fit.callbacks.Save.every": (1, 2),
+    }

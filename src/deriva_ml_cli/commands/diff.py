@@ -1,4 +1,4 @@
-"""``deriva-ml diff``: the differences between two executions."""
+"""``deriva-ml diff``: the differences between executions."""
 
 from __future__ import annotations
 
@@ -9,57 +9,106 @@ import typer
 from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, command
 
 if TYPE_CHECKING:
-    from deriva_ml_core.analysis.compare import Comparison
+    from collections.abc import Sequence
+
+    from deriva_ml_core.analysis.compare import Comparison, Difference
 
 __all__ = ["app"]
 
-ExecutionRid = Annotated[str, typer.Argument(metavar="RID", help="The RID of an execution.")]
+MAX_COLUMNS = 3
+"""Maximum number of executions that have a column each. Of more, the executions of each value are listed."""
 
 
-@command("deriva-ml diff 1-4A2C 1-4B7E", "deriva-ml diff 1-4A2C 1-4B7E --json | jq '.differences[].name'")
+STYLES = ("red", "green", "yellow")
+"""Styles of the columns."""
+
+
+@command(
+    "deriva-ml diff 1-4A2C 1-4B7E",
+    "deriva-ml diff 1-4A2C 1-4B7E 1-4C8A 1-4D0F",
+    "deriva-ml diff 1-4A2C 1-4B7E --json | jq '.differences[].name'",
+)
 def app(
-    left: ExecutionRid,
-    right: ExecutionRid,
+    rids: Annotated[list[str], typer.Argument(metavar="RID RID...", help="The RIDs of two or more executions.")],
+    show_all: Annotated[bool, typer.Option("--all", help="Show the equal values too.")] = False,
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
 ) -> None:
-    """Show what differs between two executions.
+    """Show what differs between executions.
 
     It compares outcome, code, configuration, inputs, environment, packages and metrics. Equal values are counted.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
 
+    if len(rids) < 2:
+        raise typer.BadParameter("Name at least two executions.")
     with open_client(host, catalog) as ml:
-        comparison = ml.compare(left, right)
+        comparison = ml.compare(*rids)
     if as_json:
-        print_json(comparison.to_dict())
+        print_json(comparison.to_dict(include_equal=show_all))
     else:
-        _print(comparison)
+        _print(comparison, show_all=show_all)
 
 
-def _print(comparison: Comparison) -> None:
-    from deriva_ml_cli.terminal import Column, create_console, print_note, print_table, print_title, safe_text
+def _print(comparison: Comparison, *, show_all: bool) -> None:
+    from deriva_ml_cli.terminal import create_console, print_fields, print_note, print_title, safe_text
 
+    rids = comparison.executions
     create_console().print(
         safe_text("Executions", "dim"),
-        safe_text(comparison.left, "bold"),
+        safe_text(", ".join(rids[:-1]), "bold"),
         safe_text("and", "dim"),
-        safe_text(comparison.right, "bold"),
+        safe_text(rids[-1], "bold"),
     )
     for section, equal_count in comparison.equal_counts.items():
-        rows = [
-            (each.name, safe_text(_format_value(each.left), "red"), safe_text(_format_value(each.right), "green"))
-            for each in comparison.differences
-            if each.section == section
-        ]
-        if rows:
-            print_title(section.capitalize(), safe_text(f"{equal_count:,} equal" if equal_count else "", "dim"))
-            columns = Column("", flexible=True, style="dim"), Column(comparison.left, flexible=True, wrapped=True)
-            print_table([*columns, Column(comparison.right, flexible=True, wrapped=True)], rows, indent=2)
+        differences = [each for each in comparison.differences if each.section == section]
+        equal = comparison.equal_values[section] if show_all else {}
+        if not differences and not equal:
+            continue
+        print_title(section.capitalize(), safe_text(f"{equal_count:,} equal" if equal_count else "", "dim"))
+        if differences and len(rids) <= MAX_COLUMNS:
+            _print_columns(rids, differences)
+        elif differences:
+            _print_groups(rids, differences)
+        print_fields({name: _format_value(value) for name, value in equal.items()})
     if not comparison.differences:
         print_note("They do not differ.")
+
+
+def _print_columns(rids: Sequence[str], differences: Sequence[Difference]) -> None:
+    """Print one line for each difference, with one column for each execution."""
+    from deriva_ml_cli.terminal import Column, print_table, safe_text
+
+    rows = [
+        (
+            each.name,
+            *(safe_text(_format_value(value), style) for value, style in zip(each.values, STYLES, strict=False)),
+        )
+        for each in differences
+    ]
+    columns = [Column(rid, flexible=True, wrapped=True) for rid in rids]
+    print_table([Column("", flexible=True, style="dim"), *columns], rows, indent=2)
+
+
+def _print_groups(rids: Sequence[str], differences: Sequence[Difference]) -> None:
+    """Print one line for each value of a difference, with the executions that have it."""
+    from deriva_ml_cli.terminal import Column, print_table
+
+    rows = []
+    for each in differences:
+        by_value: dict[str, list[str]] = {}
+        for rid, value in zip(rids, each.values, strict=True):
+            by_value.setdefault(_format_value(value), []).append(rid)
+        for number, (text, of_value) in enumerate(by_value.items()):
+            rows.append((each.name if number == 0 else "", text, " ".join(of_value)))
+    columns = [
+        Column("", flexible=True, style="dim"),
+        Column("value", flexible=True, wrapped=True),
+        Column("executions", flexible=True, wrapped=True),
+    ]
+    print_table(columns, rows, indent=2)
 
 
 def _format_value(value: Any) -> str:

@@ -1,9 +1,10 @@
-"""Differences between two executions: code, configuration, environment, inputs and metrics."""
+"""Differences between executions: code, configuration, environment, inputs and metrics."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deriva_ml_core._text import parse_duration
@@ -35,72 +36,109 @@ Sections = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A value that differs between two executions.
+    """A value that differs between executions.
 
     Args:
         section: One of `SECTIONS`.
         name: The value's name in its section.
         left: The value of the first execution; None if it has none.
         right: The value of the second execution; None if it has none.
+        others: The values of further executions.
     """
 
     section: str
     name: str
     left: Any
     right: Any
+    others: tuple[Any, ...] = ()
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values of all executions, in their order."""
+        return (self.left, self.right, *self.others)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the difference as ``deriva-ml diff --json`` prints it."""
-        return asdict(self)
+        """Return the difference as ``deriva-ml diff --json`` prints it for two executions."""
+        return {"section": self.section, "name": self.name, "left": self.left, "right": self.right}
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The result of comparing two executions.
+    """The result of comparing executions.
 
     Args:
         left: The RID of the first execution.
         right: The RID of the second execution.
         differences: What differs, in the order of `SECTIONS`.
         equal_counts: The number of equal values by section.
+        others: The RIDs of further executions.
+        equal_values: The equal values by section and name.
     """
 
     left: str
     right: str
     differences: tuple[Difference, ...]
     equal_counts: Mapping[str, int]
+    others: tuple[str, ...] = ()
+    equal_values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as ``deriva-ml diff --json`` prints it."""
-        return {
-            "left": self.left,
-            "right": self.right,
-            "differences": [difference.to_dict() for difference in self.differences],
-            "equal": dict(self.equal_counts),
-        }
+    @property
+    def executions(self) -> tuple[str, ...]:
+        """The RIDs of all executions."""
+        return (self.left, self.right, *self.others)
+
+    def to_dict(self, *, include_equal: bool = False) -> dict[str, Any]:
+        """Return the comparison as ``deriva-ml diff --json`` prints it.
+
+        Args:
+            include_equal: Whether to include the equal values.
+        """
+        if self.others:
+            differences: list[dict[str, Any]] = [
+                {
+                    "section": each.section,
+                    "name": each.name,
+                    "values": dict(zip(self.executions, each.values, strict=True)),
+                }
+                for each in self.differences
+            ]
+            values: dict[str, Any] = {"executions": list(self.executions), "differences": differences}
+        else:
+            differences = [difference.to_dict() for difference in self.differences]
+            values = {"left": self.left, "right": self.right, "differences": differences}
+        values["equal"] = dict(self.equal_counts)
+        return values | ({"equal_values": {**self.equal_values}} if include_equal else {})
 
 
-def compare_executions(connection: Connection, left: str, right: str) -> Comparison:
-    """Compare two executions; see ``DerivaML.compare``."""
-    values = _collect_sections(connection, left), _collect_sections(connection, right)
+def compare_executions(connection: Connection, left: str, right: str, *others: str) -> Comparison:
+    """Compare executions; see ``DerivaML.compare``."""
+    values = [_collect_sections(connection, rid) for rid in (left, right, *others)]
     differences = find_differences(*values)
-    equal_counts = {
-        section: len(values[0][section].keys() | values[1][section].keys())
-        - sum(difference.section == section for difference in differences)
+    differing = {(each.section, each.name) for each in differences}
+    equal = {
+        section: {
+            name: values[0][section].get(name)
+            for name in dict.fromkeys(name for run in values for name in run[section])
+            if (section, name) not in differing
+        }
         for section in SECTIONS
     }
-    return Comparison(left, right, tuple(differences), equal_counts)
+    counts = {section: len(of_section) for section, of_section in equal.items()}
+    return Comparison(left, right, tuple(differences), counts, others, equal)
 
 
-def find_differences(left: Sections, right: Sections) -> list[Difference]:
-    """Return what differs in the sections that both have, in the order of `SECTIONS`."""
-    return [
-        Difference(section, name, left[section].get(name), right[section].get(name))
-        for section in SECTIONS
-        if section in left and section in right
-        for name in dict.fromkeys((*left[section], *right[section]))
-        if not _is_same(left[section].get(name), right[section].get(name))
-    ]
+def find_differences(left: Sections, right: Sections, *others: Sections) -> list[Difference]:
+    """Return what differs in the sections that all have, in the order of `SECTIONS`."""
+    runs = (left, right, *others)
+    differences = []
+    for section in SECTIONS:
+        if not all(section in run for run in runs):
+            continue
+        for name in dict.fromkeys(name for run in runs for name in run[section]):
+            first, second, *rest = (run[section].get(name) for run in runs)
+            if not all(_is_same(first, value) for value in (second, *rest)):
+                differences.append(Difference(section, name, first, second, tuple(rest)))
+    return differences
 
 
 def _is_same(left: Any, right: Any) -> bool:
@@ -111,7 +149,7 @@ def _collect_sections(connection: Connection, rid: str) -> Sections:
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
     snapshot = load_environment(connection, execution, assets)
-    return {
+    sections: Sections = {
         "outcome": _outcome_section(execution),
         "code": _code_section(connection, execution, assets, snapshot),
         "configuration": _configuration_section(connection, execution, assets),
@@ -119,6 +157,18 @@ def _collect_sections(connection: Connection, rid: str) -> Sections:
         **environment_sections(snapshot.get("environment") or {}),
         "metrics": _metrics_section(connection, execution, assets),
     }
+    own_rid = re.compile(rf"(?<![A-Za-z0-9-]){re.escape(rid)}(?![A-Za-z0-9-])")
+    return {
+        section: {name: _mask_rid(value, own_rid) for name, value in values.items()}
+        for section, values in sections.items()
+    }
+
+
+def _mask_rid(value: Any, own_rid: re.Pattern[str]) -> Any:
+    """Replace the execution's own RID in texts, such as paths of its working folder, which differ in every run."""
+    if isinstance(value, str):
+        return own_rid.sub("<RID>", value)
+    return [_mask_rid(part, own_rid) for part in value] if isinstance(value, list) else value
 
 
 def _outcome_section(execution: RecordedExecution) -> dict[str, Any]:
@@ -159,11 +209,26 @@ def _configuration_section(connection: Connection, execution: RecordedExecution,
 
 def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Yield nested values by dotted names."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        value = _name_items(value)
     if isinstance(value, dict) and (value or not prefix):
         for key, part in value.items():
             yield from _flatten(part, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
+
+
+def _name_items(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the items of a list by name, so that an added item does not shift the others; else by position."""
+    named: dict[str, Any] = {}
+    for position, item in enumerate(items):
+        key = next((key for key in ("name", "class", "class_name", "type") if isinstance(item.get(key), str)), None)
+        name = str(position) if key is None else str(item[key])
+        count = 2
+        while name in named:
+            name, count = f"{name.partition('#')[0]}#{count}", count + 1
+        named[name] = {part: value for part, value in item.items() if part != key} or True
+    return named
 
 
 def _inputs_section(execution: RecordedExecution, assets: list[Asset]) -> dict[str, Any]:
