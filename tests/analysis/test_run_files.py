@@ -59,7 +59,8 @@ def test_inputs_are_not_shown_as_records(ml: DerivaML, evaluation: RecordedExecu
     assert names >= {"metrics.jsonl", "training.json", "configuration.json", "journal.jsonl", "uncommitted.patch"}
     description = ml.describe(evaluation.execution_rid)
     assert (description.curves, description.fits) == ((), ())
-    assert description.statuses == ()
+    assert [str(each.status) for each in description.statuses] == ["Created", "Running", "Completed"]
+    assert {each.progress for each in description.statuses} == {None}  # the training reported epochs
     differences = ml.compare(training.execution_rid, evaluation.execution_rid).differences
     changed = {each.name: (each.left, each.right) for each in differences}
     assert changed["lr"] == (0.5, None)
