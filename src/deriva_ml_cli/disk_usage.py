@@ -146,13 +146,14 @@ def iter_local_executions(ml: DerivaML) -> Iterator[LocalExecution]:
     """
     parent = executions_folder(ml)
     for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-        if (folder / JOURNAL_FILENAME).is_file() and folder.name != DRY_RUN_RID:
-            try:
-                state = load_state(folder / JOURNAL_FILENAME)
-            except DerivaMLException as error:
-                log.warning("Failed to read the journal in %s; the execution is left out: %s", folder, error)
-            else:
-                yield LocalExecution(folder.name, folder, state)
+        try:
+            if not (folder / JOURNAL_FILENAME).is_file() or folder.name == DRY_RUN_RID:
+                continue
+            state = load_state(folder / JOURNAL_FILENAME)
+        except (DerivaMLException, OSError) as error:
+            log.warning("Failed to read the journal in %s; the execution is left out: %s", folder, error)
+        else:
+            yield LocalExecution(folder.name, folder, state)
 
 
 def find_unsent_executions(ml: DerivaML) -> list[LocalExecution]:

@@ -19,6 +19,7 @@ from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.definitions import RID, MLVocab, Status
 from deriva_ml_core.errors import ConfigurationError, UnknownColumn
 from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
+from deriva_ml_core.paths import expand_home
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.plugins.notifications import DEFAULT_EXIT_TIMEOUT
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
@@ -89,7 +90,7 @@ class DerivaML:
         address = Address(
             hostname=hostname,
             catalog_id=None if catalog_id is None else str(catalog_id),
-            working_dir=None if working_dir is None else Path(working_dir).expanduser().absolute(),
+            working_dir=None if working_dir is None else expand_home(Path(working_dir)).absolute(),
             credential=_wrap_credential(credential),
         )
         self._connection = open_connection(
@@ -626,7 +627,7 @@ class DerivaML:
         """
         from deriva_ml_core.analysis.reproduce import reproduce_execution
 
-        folder = Path(into or f"reproduce-{rid}").expanduser()
+        folder = expand_home(Path(into or f"reproduce-{rid}"))
         clone = None if repository is None else Path(repository)
         return reproduce_execution(self._connection, rid, folder, clone, download_inputs=download_inputs)
 
@@ -665,7 +666,7 @@ class DerivaML:
         return export_execution(
             self._connection,
             rid,
-            Path(path).expanduser(),
+            expand_home(Path(path)),
             format_=format,
             include=include,
             license_=license,

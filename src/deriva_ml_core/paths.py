@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from deriva_ml_core.errors import UnknownAddress
+from deriva_ml_core.errors import ConfigurationError, UnknownAddress
 
-__all__ = ["CATALOG_FILENAME", "embedded_catalog_folder", "home_folder", "list_own_paths"]
+__all__ = ["CATALOG_FILENAME", "embedded_catalog_folder", "expand_home", "home_folder", "list_own_paths"]
 
 CATALOG_FILENAME = "catalog.sqlite"
 """File name of an embedded catalog in its folder."""
@@ -24,8 +24,27 @@ _SCHEME_PATTERN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def home_folder() -> Path:
-    """Return the folder of all files that this software stores on this machine."""
-    return Path(os.environ.get(HOME_VARIABLE) or "~/.deriva-ml").expanduser().absolute()
+    """Return the folder of all files that this software stores on this machine.
+
+    Raises:
+        ConfigurationError: The default is used, and this user has no home folder.
+    """
+    return expand_home(Path(os.environ.get(HOME_VARIABLE) or "~/.deriva-ml")).absolute()
+
+
+def expand_home(path: Path) -> Path:
+    """Return a path with ``~`` or ``~user`` at its start replaced by the home folder.
+
+    Raises:
+        ConfigurationError: The user has no home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"The folder {path} is not known: HOME is not set, and the system has no entry for this user. Set "
+            f"{HOME_VARIABLE} to a folder that this user may write, or name a folder without ~."
+        ) from error
 
 
 def list_own_paths(folder: Path) -> list[Path]:
@@ -68,7 +87,7 @@ def _parse_file_address(address: str) -> Path:
         folder = unquote(f"/{path}")
     if not folder:
         raise UnknownAddress(f"{address!r} names no folder. Use file:<folder>.")
-    return Path(os.path.normpath(Path(folder).expanduser().absolute()))
+    return Path(os.path.normpath(expand_home(Path(folder)).absolute()))
 
 
 def _redact_address(address: str) -> str:

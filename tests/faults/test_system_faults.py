@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from system_faults import fill_disk, mount_small_disk, run_as_nobody
@@ -123,16 +126,111 @@ def make_read_only(path: Path) -> None:
     path.chmod(0o555 if path.is_dir() else 0o444)
 
 
-def test_read_only_folder(folder: Path) -> None:
-    """Opening the catalog raises an error with a remedy."""
-    for path in (*folder.iterdir(), folder):
+@pytest.fixture
+def readable(folder: Path, config: ExecutionConfiguration) -> Iterator[str]:
+    """A catalog that other users can only read; yields the RID of its run."""
+    with DerivaML() as ml:
+        with ml.create_execution(config) as exe:
+            exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+        exe.upload_execution_outputs()
+        cli("list", "--json")  # imports what another user may not be able to import
+        cli("show", exe.execution_rid, "--json")
+    for path in (*folder.rglob("*"), folder):
         make_read_only(path)
+    yield exe.execution_rid
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
-    def open_catalog() -> None:
-        with pytest.raises(CatalogReadOnly, match=r"catalog\.sqlite cannot be (written|opened).*for this user"):
-            DerivaML()
 
-    run_as_nobody(open_catalog)
+def cli(*arguments: str) -> Any:
+    """Call ``deriva-ml`` in this process; return its JSON."""
+    from typer.testing import CliRunner
+
+    from deriva_ml_cli.app import app
+
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("are_journals_readable", [True, False])
+def test_read_only_catalog(
+    readable: str, home: Path, config: ExecutionConfiguration, are_journals_readable: bool
+) -> None:
+    """A catalog that may only be read is listed and shown, and a write says what to do."""
+    if not are_journals_readable:
+        (home / "local/executions" / readable).chmod(0o700)
+
+    def read() -> None:
+        assert [each["rid"] for each in cli("list", "--json")["executions"]] == [readable]
+        assert cli("show", readable, "--json")["status"] == "Completed"
+        with DerivaML() as client:
+            found = client.lookup_execution(readable)
+            assert [update.status for update in found.list_statuses()][-1] is Status.completed
+            assert [asset.filename for asset in found.list_assets("Output") if asset.table == "Model"] == ["m.pt"]
+            with pytest.raises(CatalogReadOnly, match=r"catalog\.sqlite cannot be written.*for this user"):
+                client.create_execution(config)
+
+    run_as_nobody(read)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from deriva_ml_core.client import DerivaML
+
+folder = Path(sys.argv[1])
+with DerivaML() as ml:
+    ml.create_dataset("Written before")
+    (folder / "open").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    ml.create_dataset("Written meanwhile")
+(folder / "done").touch()
+"""
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.usefixtures("readable")
+def test_read_only_catalog_while_its_owner_writes(home: Path, is_open: bool) -> None:
+    """A reader sees what the owner writes meanwhile, whether the owner has the catalog open or opens it later."""
+    signals = home.parent / "signals"
+    signals.mkdir()
+    signals.chmod(0o777)
+    writer = [sys.executable, "-c", WRITER if is_open else LATE_WRITER, str(signals)]
+
+    with subprocess.Popen(writer) as process:
+        while is_open and not (signals / "open").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+
+        def read() -> None:
+            with DerivaML() as client:
+                catalog = client.connection.catalog
+                before = ["Written before"] if is_open else []
+                assert [row["Description"] for row in catalog.select("Dataset")] == before
+                (signals / "go").touch()
+                while not (signals / "done").exists():
+                    assert Path(f"/proc/{process.pid}").exists()
+                    time.sleep(0.01)
+                assert [row["Description"] for row in catalog.select("Dataset")] == [*before, "Written meanwhile"]
+
+        run_as_nobody(read)
+        assert process.wait(timeout=120) == 0
+
+
+LATE_WRITER = """
+import sys, time
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+while not (folder / "go").exists():
+    time.sleep(0.01)
+from deriva_ml_core.client import DerivaML
+with DerivaML() as ml:
+    ml.create_dataset("Written meanwhile")
+(folder / "done").touch()
+"""
 
 
 def test_closed_folder(folder: Path) -> None:

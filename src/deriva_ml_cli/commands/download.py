@@ -38,9 +38,10 @@ def app(
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import create_console, print_json, safe_text
+    from deriva_ml_core.paths import expand_home
 
     with open_client(host, catalog) as ml:
-        result = _download(ml, rid, into.expanduser(), version, rows_only=rows_only, force=force)
+        result = _download(ml, rid, expand_home(into), version, rows_only=rows_only, force=force)
     if as_json:
         print_json(result)
     else:

@@ -17,6 +17,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from deriva_ml_core._files.locks import is_locked, lock_file
+from deriva_ml_core._files.os_errors import translate_os_errors
 
 __all__ = [
     "atomic_path",
@@ -28,6 +29,7 @@ __all__ = [
     "partial_path",
     "remove_leftovers",
     "rename_for_deletion",
+    "scratch_folder",
     "sync_path",
     "try_reflink",
     "temporary_folder",
@@ -141,6 +143,33 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         delete_leftover(folder)
+
+
+@contextmanager
+def scratch_folder(fallback: Path) -> Iterator[Path]:
+    """Yield a new folder for files that are needed for a moment; it is deleted afterwards.
+
+    Args:
+        fallback: The folder to create it in if the system has no folder for temporary files that this user may write.
+
+    Raises:
+        FileUnavailable, CatalogReadOnly: The fallback cannot be written either.
+    """
+    import tempfile
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        with translate_os_errors(f"Cannot create a temporary folder in {fallback}", fallback):
+            folder = partial_path(fallback / "folder")
+            folder.mkdir()
+        try:
+            yield folder
+        finally:
+            delete_leftover(folder)
+    else:
+        with tempfile.TemporaryDirectory(prefix="deriva-ml-") as name:
+            yield Path(name)
 
 
 def rename_for_deletion(path: Path) -> Path | None:

@@ -6,12 +6,13 @@ Each is read from the working folder on this machine if it is there, since that 
 from __future__ import annotations
 
 import json
-import tempfile
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deriva_ml_core._files.atomic import scratch_folder
 from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLAsset, Role
@@ -72,7 +73,10 @@ def load_environment(
 
 def find_local_environment(execution: RecordedExecution) -> Path | None:
     """Return an execution's newest environment snapshot in the working folder on this machine, or None."""
-    local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
+    try:
+        local = sorted((execution.working_dir / "records").glob(f"{ENVIRONMENT_SNAPSHOT_PREFIX}*.json"))
+    except OSError:  # another user's folder
+        return None
     return local[-1] if local else None
 
 
@@ -118,15 +122,16 @@ def fetch_metadata_file(
     Yields:
         The file, valid inside the ``with`` block; None if there is no such file or it is over `MAX_DOWNLOAD_BYTES`.
     """
-    if local_path is not None and local_path.is_file():
+    # another user's file may not be readable; its copy in the store is
+    if local_path is not None and os.access(local_path, os.R_OK):
         yield local_path
         return
     matching = select_metadata_assets(execution, assets, name, types, is_prefix=is_prefix)
     if not matching or matching[-1].length > MAX_DOWNLOAD_BYTES:
         yield None
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield download_asset(connection, matching[-1], Path(folder))
+    with scratch_folder(connection.folder) as folder:
+        yield download_asset(connection, matching[-1], folder)
 
 
 def select_metadata_assets(

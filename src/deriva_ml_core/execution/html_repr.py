@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from deriva_ml_core._files.atomic import scratch_folder
 from deriva_ml_core._text import format_duration, format_size
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_traits
@@ -219,12 +220,10 @@ def _load_curves_image(execution: ExecutionView, state: ExecutionState, assets: 
 
 
 def _download_image(connection: Connection, asset: Asset) -> bytes:
-    import tempfile
-
     if asset.length > MAX_IMAGE_BYTES:
         return b""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / CURVES_FILE
+    with scratch_folder(connection.folder) as folder:
+        file = folder / CURVES_FILE
         connection.store.get(asset.url, file, length=asset.length, md5=asset.md5, options=UploadOptions())
         return _read_png(file)
 

@@ -113,7 +113,11 @@ def _write_code_files(connection: Connection, source: SourceCode, records: Path)
     if repository is None:
         return []
     files = []
-    if patch := git.uncommitted_patch(repository, os.environ, excluded=connection.own_paths, script=source.path):
+    own_paths = connection.own_paths
+    patch = git.uncommitted_patch(
+        repository, os.environ, excluded=own_paths, script=source.path, fallback_folder=records
+    )
+    if patch:
         files.append(records / "uncommitted.patch")
         files[-1].write_bytes(patch)
     locks = [name for name in LOCK_FILES if (repository / name).is_file()]

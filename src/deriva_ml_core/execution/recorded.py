@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._deprecation import deprecated_attributes
+from deriva_ml_core._files.atomic import scratch_folder
 from deriva_ml_core._files.json_lines import complete_lines
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.assets.lookup import list_execution_assets
@@ -289,7 +290,7 @@ def load_local_state(connection: Connection, rid: RID) -> ExecutionState | None:
     path = connection.working_folder(rid) / JOURNAL_FILENAME
     try:
         return load_state(path) if path.is_file() else None
-    except DerivaMLException as error:
+    except (DerivaMLException, OSError) as error:
         log.warning("Failed to read %s; the row of execution %s is used instead: %s", path, rid, error)
         return None
 
@@ -321,10 +322,8 @@ def _select_metadata(connection: Connection, rid: RID, filenames: Sequence[str])
 
 
 def _download_bytes(connection: Connection, row: Mapping[str, Any]) -> bytes:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
+    with scratch_folder(connection.folder) as folder:
+        path = folder / "file"
         RetryingStore(connection.store).get(
             row["URL"], path, length=row["Length"], md5=row["MD5"], options=UploadOptions()
         )

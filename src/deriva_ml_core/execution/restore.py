@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deriva_ml_core._files.atomic import scratch_folder
+from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core.assets.lookup import download_asset, list_execution_assets
 from deriva_ml_core.connection import Connection
@@ -53,7 +55,9 @@ def restore_execution(connection: Connection, rid: RID) -> Execution:
 def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
     row: dict[str, Any] = connection.require_row(MLTable.execution, rid)
     folder = connection.working_folder(rid)
-    if not (folder / JOURNAL_FILENAME).is_file():
+    with translate_os_errors(f"Cannot read {folder / JOURNAL_FILENAME}", folder):
+        is_here = (folder / JOURNAL_FILENAME).is_file()
+    if not is_here:
         create_folder(folder, connection.folder)
         _rebuild_journal(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL_FILENAME)
@@ -152,15 +156,13 @@ def _journal_from_catalog(connection: Connection, recorded: RecordedExecution) -
 
 def _recorded_location(connection: Connection, rid: RID) -> str:
     """Return host and folder of a run from its environment snapshot."""
-    import tempfile
-
     snapshots = [
         asset for asset in list_execution_assets(connection, rid, Role.output) if "Runtime_Env" in asset.asset_types
     ]
     if not snapshots:
         return "an unknown location"
-    with tempfile.TemporaryDirectory() as folder:
-        path = download_asset(connection, snapshots[-1], Path(folder))
+    with scratch_folder(connection.folder) as folder:
+        path = download_asset(connection, snapshots[-1], folder)
         try:
             snapshot = json.loads(path.read_bytes())
         except ValueError:

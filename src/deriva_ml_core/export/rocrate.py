@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from deriva_ml_core._files.atomic import atomic_path
+from deriva_ml_core._files.atomic import atomic_path, scratch_folder
 from deriva_ml_core._lazy import require_extra
 from deriva_ml_core._text import format_count, sanitize_line
 from deriva_ml_core.analysis.run_files import safe_file_name
@@ -89,16 +89,14 @@ def write_crate(
     Returns:
         The folder or archive.
     """
-    import tempfile
-
     with require_extra("export", "An RO-Crate"):
         from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
 
     crate = ROCrate(version="1.1")  # the version that the profiles are based on
     crate.metadata.extra_terms.update(EXTRA_TERMS)
-    with tempfile.TemporaryDirectory() as download_folder:
+    with scratch_folder(connection.folder) as download_folder:
         builder = CrateBuilder(crate)
-        files = CrateFiles(connection, builder, Path(download_folder), included_roles)
+        files = CrateFiles(connection, builder, download_folder, included_roles)
         run = CrateRun(export, builder)
         action, code = _add_run_entities(export, run, files)
         _describe_root(crate, export, run, license_, action, code)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import BinaryIO, cast
 
 __all__ = ["GitResult", "disable_filters", "query_status", "run_git"]
 
@@ -108,7 +109,7 @@ def run_git(
     program = Git.GIT_PYTHON_GIT_EXECUTABLE or "git"
     command = [program, "--no-pager", "-C", str(folder), *_CONFIG_OPTIONS, *arguments]
     try:
-        with TemporaryFile() as stdin:
+        with _open_memory_file() as stdin:
             stdin.write(input_bytes)
             stdin.seek(0)
             status, stdout, stderr = Git().execute(
@@ -123,6 +124,13 @@ def run_git(
     except GitCommandNotFound as error:
         return GitResult(_NOT_FOUND_STATUS, stderr=str(error))
     return GitResult(status, stdout, stderr)
+
+
+def _open_memory_file() -> BinaryIO:
+    """Open a file in memory; where the system has none, one in its folder for temporary files."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("deriva-ml"), "w+b")
+    return cast(BinaryIO, TemporaryFile())
 
 
 def query_status(root: Path, *options: str, excluded: Iterable[Path] = (), only: Iterable[Path] = ()) -> GitResult:

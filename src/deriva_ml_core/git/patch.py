@@ -8,9 +8,9 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from deriva_ml_core._files.atomic import scratch_folder
 from deriva_ml_core._text import format_count, format_size
 from deriva_ml_core.git.checksum import is_notebook, strip_notebook
 from deriva_ml_core.git.command import GitResult, query_status, run_git
@@ -115,6 +115,7 @@ def uncommitted_patch(
     *,
     excluded: Iterable[Path] = (),
     script: Path | None = None,
+    fallback_folder: Path | None = None,
 ) -> bytes:
     """Return the difference between a repository's work tree and its HEAD as a patch.
 
@@ -134,6 +135,7 @@ def uncommitted_patch(
             error to leave out a file.
         excluded: Files and folders that are never part of the patch.
         script: The file that runs; by default, an unknown file in the working directory.
+        fallback_folder: Folder for temporary files if the system has none; the work tree by default.
 
     Returns:
         A patch that ``git apply`` applies to HEAD, or to an empty folder if there is no commit. Empty if nothing
@@ -148,8 +150,8 @@ def uncommitted_patch(
         changes = list(_iter_changes(root, excluded, scope))
         if not changes:
             return b""
-        with TemporaryDirectory(prefix="deriva-ml-") as folder:
-            return _build_patch(root, changes, Path(folder), os.environ if environ is None else environ, scope)
+        with scratch_folder(fallback_folder or root) as folder:
+            return _build_patch(root, changes, folder, os.environ if environ is None else environ, scope)
     except (_GitFailed, OSError) as error:
         warn(
             f"Cannot record the uncommitted changes of {root} with the execution: {error}. Commit them before running."

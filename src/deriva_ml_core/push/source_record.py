@@ -6,13 +6,12 @@ import hashlib
 import json
 import platform
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
+from deriva_ml_core._files.atomic import scratch_folder
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Catalog, Row
 from deriva_ml_core.connection import Connection
@@ -96,8 +95,8 @@ def read_source_record(connection: Connection, row: Row) -> SourceRecord:
     """
     if row["Length"] > MAX_RECORD_BYTES:
         return SourceRecord()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "record"
+    with scratch_folder(connection.folder) as folder:
+        file = folder / "record"
         RetryingStore(connection.store).get(
             row["URL"], file, length=row["Length"], md5=row["MD5"], options=UploadOptions()
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.paths import expand_home
 from deriva_ml_core.runner.connection_config import DerivaMLConfig
 from deriva_ml_core.runner.model_run import run_model
 
@@ -114,7 +115,7 @@ def find_config_folder(path: Path | None = None) -> Path:
     Raises:
         ConfigurationError: The folder does not exist, or none was named and there is no default folder.
     """
-    for folder in CONFIG_FOLDERS if path is None else (path.expanduser(),):
+    for folder in CONFIG_FOLDERS if path is None else (expand_home(path),):
         if folder.is_dir():
             return folder.absolute()
     if path is not None:

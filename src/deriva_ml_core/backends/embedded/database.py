@@ -42,6 +42,9 @@ class Database:
     until no connection is open: a connection that crosses a fork shares its locks with the parent
     (https://www.sqlite.org/howtocorrupt.html, 2.6).
 
+    A user who may only read the file and its folder can read the database. SQLite cannot create its side files there.
+    It then reads the file as it is, and opens it again when someone has written it.
+
     Args:
         file: The file. Opening never creates it.
         journal_mode: SQLite's journal mode: ``WAL``, or ``DELETE`` if the file system cannot share memory.
@@ -55,6 +58,8 @@ class Database:
         self._lock = RLock()
         self._engine: sa.Engine | None = None
         self._open_file_id: tuple[int, int] | None = None
+        self._read_stamp: FileStamp | None = None
+        """Stamp of the file when it was opened as one that nobody writes; None if it was opened normally."""
         self._pid = os.getpid()
         _fork_handlers().add(self)
 
@@ -89,6 +94,7 @@ class Database:
     def _acquire_connection(self) -> Iterator[sa.Connection]:
         with self._lock, self._translate_errors(), self._get_engine().connect() as connection:
             yield connection
+            self._check_unchanged()
 
     def _begin_immediate(self, connection: sa.Connection) -> None:
         # Waits for a lock, so no retry settings apply. SQLite itself would retry less often the longer it waits, so
@@ -110,32 +116,51 @@ class Database:
         except sa.exc.IntegrityError:
             raise  # the catalog knows the rows and explains the error
         except (sa.exc.StatementError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+            self._check_unchanged()
             raise _translate_error(error, self.file) from error
 
     def _get_engine(self) -> sa.Engine:
         if self._engine is None or self._pid != os.getpid():
             self._engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool)
             self._pid = os.getpid()
-        elif self._open_file_id not in (None, _file_id(self.file)):
+        elif self._open_file_id not in (None, _file_id(self.file)) or self._is_changed():
             # SQLite would keep writing to a file that was deleted or moved away
             self._engine.dispose()
             self._open_file_id = None
         return self._engine
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"file:{quote(os.fsencode(self.file))}?mode=rw",
+        self._read_stamp = None
+        connection = self._open("mode=rw")
+        if not os.access(self.file.parent, os.W_OK) and not _can_read(connection):
+            # without a log next to it, the file has everything; the log of a running writer is read with it
+            self._read_stamp = _read_stamp(self.file)
+            if self._read_stamp is not None:
+                connection.close()
+                connection = self._open("immutable=1")
+        self._open_file_id = _file_id(self.file)
+        if self._journal_mode != "WAL" and self._read_stamp is None:
+            connection.execute(f"PRAGMA journal_mode = {self._journal_mode}")
+        for setting in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -16384", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {setting}")
+        return connection
+
+    def _open(self, option: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file:{quote(os.fsencode(self.file))}?{option}",
             uri=True,
             timeout=self._busy_timeout,
             isolation_level=None,
             check_same_thread=False,
         )
-        self._open_file_id = _file_id(self.file)
-        if self._journal_mode != "WAL":
-            connection.execute(f"PRAGMA journal_mode = {self._journal_mode}")
-        for setting in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -16384", "temp_store = MEMORY"):
-            connection.execute(f"PRAGMA {setting}")
-        return connection
+
+    def _is_changed(self) -> bool:
+        """Whether someone has written the file since it was opened as one that nobody writes."""
+        return self._read_stamp is not None and self._read_stamp != _read_stamp(self.file)
+
+    def _check_unchanged(self) -> None:
+        if self._is_changed():
+            raise CatalogUnavailable(f"The catalog {self.file} was written while it was read. Try again.")
 
     def before_fork(self) -> None:
         """Wait until no call is running, and close the connection."""
@@ -145,6 +170,30 @@ class Database:
     def after_fork(self) -> None:
         """Allow calls again."""
         self._lock.release()
+
+
+FileStamp = tuple[int, int, int]
+"""Inode, size, and modification time in nanoseconds of a file."""
+
+
+def _read_stamp(file: Path) -> FileStamp | None:
+    """Return the stamp of a database file; None if there is a log of changes that are not in the file."""
+    try:
+        if (log := file.with_name(f"{file.name}-wal")).exists() and log.stat().st_size:
+            return None
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _can_read(connection: sqlite3.Connection) -> bool:
+    """Whether a database can be read; not if SQLite can neither create nor read the files next to it."""
+    try:
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    except sqlite3.OperationalError as error:
+        return not error_code(error).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+    return True
 
 
 def _try_begin_immediate(connection: sqlite3.Connection, *, is_last_attempt: bool) -> bool:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from deriva_ml_core.git import file_source
 from deriva_ml_core.models import SourceCode
+from deriva_ml_core.paths import expand_home
 from deriva_ml_core.plugins.manager import hookimpl
 from deriva_ml_core.user_warnings import warn_not_reproducible
 
@@ -68,7 +69,7 @@ def _candidate_paths(kernel: Any, environ: Mapping[str, str]) -> Iterator[str | 
 
 
 def _existing_notebook(name: str | None) -> Path | None:
-    file = Path(name).expanduser().absolute() if name else None
+    file = expand_home(Path(name)).absolute() if name else None
     return file if file and file.suffix == ".ipynb" and file.is_file() else None
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.paths import expand_home
 
 __all__ = ["Kernel", "Notebook", "read_notebook"]
 
@@ -105,7 +106,7 @@ def read_notebook(file: Path, kernel: str | None = None) -> Notebook:
     Raises:
         ConfigurationError: The file is not a valid notebook, or the kernel is not installed.
     """
-    path = file.expanduser().absolute()
+    path = expand_home(file).absolute()
     content = _load_notebook(path)
     spec = content["metadata"].get("kernelspec")
     own = str(spec.get("name") or "") if isinstance(spec, dict) else ""

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.paths import expand_home
 from deriva_ml_core.runner.notebook.notebook_file import Notebook
 
 __all__ = ["Parameter", "find_parameters", "resolve_parameters"]
@@ -191,7 +192,7 @@ def _read_parameters_file(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = file.expanduser().read_text(encoding="utf-8")
+        text = expand_home(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The parameters file {file} cannot be read: {error}.") from error
     try:
