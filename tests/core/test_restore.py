@@ -140,8 +140,10 @@ def test_restore_takes_no_path_from_the_catalog(forged: str, caller_files: dict[
     assert {path: path.read_bytes() for path in caller_files.values()} == before
     names = {asset.filename for asset in restored.list_assets(Role.output)}
     assert names.isdisjoint({"id_rsa", "notes.txt", "training_curves.png", "stored.pt"})
-    events = [json.loads(line)["event"] for line in (restored.working_dir / "journal.jsonl").open()]
-    assert set(events) <= {"creating", "status", "lease", "start", "restored"}
+    events = [json.loads(line) for line in (restored.working_dir / "journal.jsonl").open()]
+    last = max(number for number, event in enumerate(events) if event["event"] == "restored")
+    assert {event["event"] for event in events[:last]} <= {"creating", "status", "lease", "start"}
+    assert [event["asset"]["filename"] for event in events if event["event"] == "staged"] == ["journal.jsonl"]
 
 
 def test_files_named_before_a_restoration_are_ignored(

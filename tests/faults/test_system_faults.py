@@ -529,7 +529,8 @@ def test_ctrl_c(ml: DerivaML, where: str) -> None:
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate()
     assert child.returncode == -signal.SIGINT
-    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert "\nKeyboardInterrupt\n" in errors
+    assert errors.count("staged files that are not uploaded") == 1
     exe = ml.restore_execution(rid)
     assert exe.status is (Status.aborted if where == "training" else Status.completed)
     assert exe.stop_time is not None
