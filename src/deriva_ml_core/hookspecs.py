@@ -41,7 +41,7 @@ class FirstResultHooks:
 
         Args:
             script: The running file, as an absolute path with symlinks unresolved; None in an interactive session or a
-                notebook.
+                notebook, and for a program that is in no file.
             environ: The environment variables; the result must depend on nothing else of the process.
         """
 

@@ -19,6 +19,9 @@ WORKFLOW_TYPE = "Training"
 INTERACTIVE_WORKFLOW_NAME = "Interactive training"
 """Name of the workflow if no file is running."""
 
+WORKFLOW_NAMES = {"command": "python -c", "stdin": "Program from the standard input"}
+"""Name of the workflow of a program without a file, by the kind of its source."""
+
 _CURRENT_EXECUTION: ContextVar[Execution | None] = ContextVar("deriva_ml_called_in", default=None)
 """The execution in which a runner called the current code; it is not visible to other threads."""
 
@@ -76,4 +79,5 @@ def _open_execution(
 def _detect_workflow(ml: DerivaML) -> Workflow:
     workflow = ml.create_workflow(INTERACTIVE_WORKFLOW_NAME, WORKFLOW_TYPE)
     path = workflow.source.path or Path(workflow.url.partition("@")[0])
-    return workflow.model_copy(update={"name": path.name or INTERACTIVE_WORKFLOW_NAME})
+    name = path.name or WORKFLOW_NAMES.get(workflow.source.kind, INTERACTIVE_WORKFLOW_NAME)
+    return workflow.model_copy(update={"name": name})

@@ -100,13 +100,15 @@ class SourceCode(FrozenModel):
     """Location and version of the source code that runs.
 
     Args:
-        url: A blob URL with the commit, a container image, or a ``file:`` URI. Empty for an interactive session.
+        url: A blob URL with the commit, a container image, a package URL, or a ``file:`` URI. Empty for an interactive
+            session, and for a program without a file.
         checksum: Git blob hash of the file (40 hex digits), or the image's digest. Empty if there is none.
         version: Version of the project, or None.
         path: Absolute path of the file, or None.
         repository: Root of the git work tree that HEAD and the uncommitted changes are taken from, or None.
         dirty: Whether the file differs from its last commit, or is untracked.
         kind: How the source was detected: ``explicit``, ``environment``, ``container``, ``notebook``, ``script``,
+            ``distribution`` (an installed program), ``zipapp``, ``command`` (``python -c``), ``stdin``,
             ``interactive``, or a name that a plugin defines.
     """
 

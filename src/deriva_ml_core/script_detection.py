@@ -1,18 +1,19 @@
-"""Detect which of the user's files is running."""
+"""Detect which of the user's files is running, or which program if it is none of these."""
 
 from __future__ import annotations
 
 import os
 import site
+import stat
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 
 from deriva_ml_core._frames import is_own_module
 
-__all__ = ["running_script"]
+__all__ = ["is_installed_file", "read_program_text", "running_script"]
 
 
 def running_script(environ: Mapping[str, str]) -> Path | None:
@@ -24,8 +25,9 @@ def running_script(environ: Mapping[str, str]) -> Path | None:
     Returns:
         The file of ``python x.py`` or ``python -m package.x``; under pytest, the test file. Otherwise, as with a
         console script, the outermost file in the call stack that belongs to the user: not to the standard library,
-        site-packages or this project. The path is absolute, with symlinks unresolved. None in an interactive session
-        or a notebook.
+        site-packages or this project. If there is none, the file of an installed program, the archive of a zipapp, or
+        the file that is the standard input of ``python``. The path is absolute, with symlinks unresolved. None in an
+        interactive session or a notebook, and for a program that is in no file.
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -38,7 +40,95 @@ def running_script(environ: Mapping[str, str]) -> Path | None:
     test = environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
     if test and "pytest" in sys.modules:
         return _find_test_file(test, files) or next(iter(files), None)
-    return next(iter(files), None)
+    return next(iter(files), None) or _program_file(main)
+
+
+def is_installed_file(file: Path) -> bool:
+    """Whether a file belongs to an installed package, or is an installed program."""
+    return bool({"site-packages", "dist-packages"}.intersection(file.parts)) or _is_program_stub(file)
+
+
+def read_program_text() -> tuple[str, bytes | None]:
+    """Return what a program without a file is, and its text if that can still be read.
+
+    Returns:
+        ``command`` for ``python -c``, ``stdin`` for a program from the standard input, or else ``interactive``; and the
+        text, which is None for a session or a pipe.
+    """
+    option, value = _parse_python_options(sys.orig_argv)
+    if _is_interactive() or option not in ("-c", "-"):
+        return "interactive", None
+    if option == "-c":
+        return "command", os.fsencode(value)
+    try:
+        status = os.fstat(0)
+        return "stdin", os.pread(0, status.st_size, 0) if stat.S_ISREG(status.st_mode) else None
+    except OSError:
+        return "stdin", None
+
+
+def _parse_python_options(arguments: list[str]) -> tuple[str, str]:
+    """Return how a command line of Python names the program, and its name or text.
+
+    Returns:
+        ``-c`` and the text, ``-m`` and the module, an empty text and the file, or ``-`` for the standard input.
+    """
+    rest = iter(arguments[1:])
+    for argument in rest:
+        if argument == "-":
+            break
+        if not argument.startswith("-"):
+            return "", argument
+        if argument.startswith("--"):
+            if argument == "--check-hash-based-pycs":
+                next(rest, None)
+            continue
+        for end, letter in enumerate(argument[1:], 2):
+            if letter in "cm":
+                return f"-{letter}", argument[end:] or next(rest, "")
+            if letter in "WX":  # their values can have any letters
+                if end == len(argument):
+                    next(rest, None)
+                break
+    return "-", ""
+
+
+def _program_file(main: ModuleType | None) -> Path | None:
+    """Return the file of a program that is no file of the user."""
+    name = getattr(main, "__file__", None)
+    if not isinstance(name, str) or name == "<stdin>":
+        return _stdin_file()
+    path = Path(os.path.abspath(name))  # noqa: PTH100 - links stay unresolved
+    if not path.exists():
+        return next((parent for parent in path.parents if parent.is_file()), None)  # the archive of a zipapp
+    spec = getattr(main, "__spec__", None)
+    if is_own_module(spec.name if spec else "__main__"):
+        return None
+    if _is_program_stub(path):
+        return _entry_point_file(path)
+    return path if is_installed_file(path) else None
+
+
+def _entry_point_file(stub: Path) -> Path | None:
+    """Return the file of the module that an installed command calls; the command itself if it calls none."""
+    from importlib.metadata import entry_points
+
+    for entry_point in entry_points(group="console_scripts", name=stub.name):
+        if is_own_module(entry_point.module):
+            return None
+        return _existing_file(getattr(sys.modules.get(entry_point.module), "__file__", None)) or stub
+    return stub
+
+
+def _stdin_file() -> Path | None:
+    """Return the file that Python reads the program from as its standard input."""
+    if _parse_python_options(sys.orig_argv)[0] != "-":
+        return None
+    try:
+        file = Path("/proc/self/fd/0").readlink()  # on systems without it, only the text is known
+        return file if stat.S_ISREG(file.stat().st_mode) and os.path.samestat(file.stat(), os.fstat(0)) else None
+    except OSError:
+        return None
 
 
 def _is_interactive() -> bool:
@@ -72,11 +162,13 @@ def _find_test_file(test: str, files: list[Path]) -> Path | None:
 
 
 def _is_user_file(file: Path, module: str) -> bool:
-    if is_own_module(module) or {"site-packages", "dist-packages"}.intersection(file.parts):
-        return False
-    if file.parent in _script_folders() and file.suffix != ".py":
+    if is_own_module(module) or is_installed_file(file):
         return False
     return not any(file.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+
+
+def _is_program_stub(file: Path) -> bool:
+    return file.parent in _script_folders() and file.suffix != ".py"
 
 
 def _script_folders() -> set[Path]:

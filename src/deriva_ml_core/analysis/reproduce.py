@@ -190,6 +190,8 @@ def _explain_missing_commit(snapshot: Mapping[str, Any]) -> str:
         return "has no environment snapshot"
     if kind == "container":
         return f"ran in the container {snapshot['source'].get('url')}"
+    if kind == "distribution":
+        return f"ran an installed program, {snapshot['source'].get('url')}"
     return "ran in a repository without a commit" if snapshot.get("repository") else "ran outside of any git repository"
 
 
