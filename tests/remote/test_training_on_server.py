@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.training import TrainingReporter
+from deriva_ml_core.workflow import Workflow
 from remote_server import RemoteServer
 
 pytest.importorskip("numpy", reason="numpy is not installed")
@@ -31,3 +34,28 @@ def test_training_on_a_server(
     monkeypatch.setattr(events_test, "DerivaML", partial(remote_server.open, number))
     make, callback = framework
     events_test.test_events_of_a_training((make, partial(callback, upload="end")))
+
+
+def test_two_fits_on_a_server(remote_server: RemoteServer, number: str) -> None:
+    """A further fit updates the rows of the training files, and takes the type of the best file from the first fit."""
+    ml = remote_server.open(number)
+    workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/fits.py", checksum="0" * 40)
+    recorded = []
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as execution:
+        reporter = TrainingReporter(execution, curves=False, upload="end")
+        for value in (0.5, 0.2):
+            reporter.begin_fit(epochs=1)
+            reporter.save_checkpoint(1, ".txt", lambda path: path.write_text(f"{value}"), {"val_loss": value})  # noqa: B023
+            reporter.end_epoch(1, {"val_loss": value})
+            reporter.end_fit()
+            recorded.append({each.filename: each for each in execution.list_assets("Output")})
+            assert len([each for each in execution.list_assets("Output") if each.filename == "metrics.jsonl"]) == 1
+    first, second = (assets["metrics.jsonl"] for assets in recorded)
+    assert first.rid == second.rid
+    assert first.url != second.url
+    assert second.length > first.length
+    ml.verify_asset(second)
+    reporter._worker.drain(60)
+    types = {each.filename: set(each.asset_types) - {"Model_File"} for each in execution.list_assets("Output")}
+    assert types["epoch-0001.txt"] == set()
+    assert types["fit-2-epoch-0001.txt"] == {"Best_Checkpoint", "Last_Checkpoint"}
