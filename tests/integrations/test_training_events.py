@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -244,7 +243,8 @@ class RecordWatcher:
     suffix: str
     statuses: int = 0
     notifications: int = 0
-    recorded: Counter[str] = field(default_factory=Counter)
+    recorded: set[tuple[str, str]] = field(default_factory=set)
+    """RID and MD5 of each file, since a further version of a training file has the same row."""
 
     def new_statuses(self) -> tuple[str, ...]:
         statuses = self.execution.list_statuses()
@@ -253,11 +253,11 @@ class RecordWatcher:
 
     def new_outputs(self) -> dict[str, set[str]]:
         recorded = self.ml.lookup_execution(self.execution.execution_rid).list_assets("Output")
-        new = {asset.rid: asset for asset in recorded if asset.rid not in self.recorded}
-        self.recorded.update(new.keys())
-        for asset in new.values():
+        new = [asset for asset in recorded if (asset.rid, asset.md5) not in self.recorded]
+        self.recorded.update((asset.rid, asset.md5) for asset in new)
+        for asset in new:
             self.ml.verify_asset(asset)
-        return {self._short(asset.filename): set(asset.asset_types) for asset in new.values()}
+        return {self._short(asset.filename): set(asset.asset_types) for asset in new}
 
     def new_notifications(self) -> tuple[str, ...]:
         new, self.notifications = self.recorder.calls[self.notifications :], len(self.recorder.calls)
