@@ -37,6 +37,30 @@ def test_exception_after_sigterm_is_in_the_reason() -> None:
     assert final_status(SystemExit(0), terminated=False) == (Status.completed, "")
 
 
+class TrialPruned(Exception):
+    """The exception of Optuna, which is not installed here."""
+
+    __module__ = "optuna.exceptions"
+
+
+class PrunedByMedian(TrialPruned):
+    """A subclass of a user."""
+
+
+def test_pruned_trial_is_aborted(exe: Execution) -> None:
+    """A trial that Optuna prunes is Aborted with the reason, since pruning is no failure; the exception propagates."""
+    with pytest.raises(TrialPruned), exe:
+        raise TrialPruned("Trial was pruned at epoch 3.")
+    assert (exe.status, exe.status_detail) == (Status.aborted, "TrialPruned: Trial was pruned at epoch 3.")
+    assert final_status(PrunedByMedian("at 4"), terminated=False) == (Status.aborted, "PrunedByMedian: at 4")
+
+
+def test_other_exception_of_that_name_fails() -> None:
+    """An exception of another package with the name TrialPruned is a failure."""
+    other = type("TrialPruned", (Exception,), {"__module__": "trials"})
+    assert final_status(other("early"), terminated=False) == (Status.failed, "TrialPruned: early")
+
+
 def test_ignored_sigterm_does_not_abort(exe: Execution) -> None:
     """If the user ignores SIGTERM, a later exception fails the run."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

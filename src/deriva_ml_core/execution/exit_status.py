@@ -34,6 +34,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+PRUNED_EXCEPTION = ("optuna.exceptions", "TrialPruned")
+"""Module and name of the exception with which a program ends a trial of Optuna, see optuna.TrialPruned."""
+
 
 class ExitCallbacks:
     """Callbacks that run when the ``with`` block of an execution is left, before its end is recorded.
@@ -133,8 +136,9 @@ def final_status(error: BaseException | None, *, terminated: bool) -> tuple[Stat
         terminated: Whether SIGTERM was received.
 
     Returns:
-        Completed, also for SystemExit(0). Aborted for Ctrl-C, also if a framework converts it to SystemExit, and for
-        SIGTERM. Otherwise Failed. The text holds the exception's type and message, for SIGTERM as well.
+        Completed, also for SystemExit(0). Aborted for Ctrl-C, also if a framework converts it to SystemExit, for
+        SIGTERM, and for ``optuna.TrialPruned``, which ends a trial that is not promising. Otherwise Failed. The text
+        holds the exception's type and message, for SIGTERM as well.
     """
     if error is None:
         return Status.completed, ""
@@ -145,7 +149,7 @@ def final_status(error: BaseException | None, *, terminated: bool) -> tuple[Stat
         return Status.aborted, f"SIGTERM{suffix}"
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Status.completed, ""
-    return Status.failed, f"{type(error).__name__}: {error}"
+    return Status.aborted if _is_pruned(error) else Status.failed, f"{type(error).__name__}: {error}"
 
 
 def _is_interrupt(error: BaseException) -> bool:
@@ -153,6 +157,11 @@ def _is_interrupt(error: BaseException) -> bool:
         return True
     earlier = error.__cause__ or error.__context__
     return isinstance(error, SystemExit) and earlier is not None and _is_interrupt(earlier)
+
+
+def _is_pruned(error: BaseException) -> bool:
+    """Whether an exception is Optuna's TrialPruned or a subclass; Optuna need not be installed."""
+    return any((kind.__module__, kind.__name__) == PRUNED_EXCEPTION for kind in type(error).__mro__)
 
 
 def format_catalog_duration(duration: timedelta) -> str:
