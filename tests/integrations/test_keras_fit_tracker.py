@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -431,3 +432,64 @@ def test_unreadable_settings_are_left_out(execution: Execution) -> None:
         fit(model, DerivaMLCallback(execution, checkpoints="none"), epochs=1)
     assert "model" not in fit_summaries(execution)[0]["settings"]
     assert fit_summaries(execution)[0]["settings"]["summary"]["parameters"] == 4
+
+
+# Fits that an exception ends
+
+
+@pytest.mark.parametrize("callback_first", [True, False])
+@pytest.mark.parametrize("caught", [True, False])
+def test_validation_of_interrupted_epoch(
+    ml: DerivaML, execution: Execution, callback_first: bool, caught: bool
+) -> None:
+    """If an exception ends an epoch after its validation, as a pruner does, the validation is recorded."""
+    seen: list[float] = []
+
+    class Pruner(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                seen.append(float(logs["val_loss"]))
+                raise RuntimeError("pruned")
+
+    recorded = DerivaMLCallback(execution, upload="never", checkpoints="none")
+    callbacks = [recorded, Pruner()] if callback_first else [Pruner(), recorded]
+    with suppress(RuntimeError), execution:
+        try:
+            fit(compile_model(), *callbacks, validation_data=(POINTS, SUMS))
+        except RuntimeError:
+            if not caught:
+                raise
+            fit(compile_model(), recorded, epochs=1)
+    lines = [line for line in metrics_lines(execution) if line["fit"] == 1]
+    by, training_names = ("epoch", {"loss", "mae"}) if callback_first else ("step", set())
+    assert [(line["by"], line["epoch"], line["step"]) for line in lines] == [("epoch", 1, 4), (by, 2, 8)]
+    assert (set(lines[1]["values"]), lines[1]["values"]["val_loss"]) == (
+        training_names | {"val_loss", "val_mae"},
+        seen[0],
+    )
+    outcome = "interrupted by another fit" if caught else "RuntimeError: pruned"
+    assert fit_summaries(execution)[0]["outcome"] == outcome
+    (row,) = ml.select_rows("Execution_Metric", {"Execution": execution.execution_rid, "Name": "val_loss"})
+    assert row["Last"] == seen[0]
+
+
+def test_unfinished_validation_is_not_recorded(execution: Execution) -> None:
+    """A validation that an exception interrupts has no metrics, and that of an earlier epoch is not repeated."""
+
+    class Failing(keras.callbacks.Callback):
+        batches = 0
+
+        def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.batches += 1
+            if self.batches == 2:
+                raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), execution:
+        fit(
+            compile_model(),
+            DerivaMLCallback(execution, upload="never"),
+            Failing(),
+            validation_data=(POINTS, SUMS),
+            validation_batch_size=32,
+        )
+    assert [(line["by"], line["epoch"]) for line in metrics_lines(execution)] == [("epoch", 1)]

@@ -50,7 +50,7 @@ def message_heads(execution: Execution) -> list[str]:
 
 
 def test_callback_without_arguments(ml: DerivaML, package: ModuleType) -> None:
-    """It creates its execution, ends and uploads it with the fit; later stages are added and keep the status."""
+    """It creates its execution, ends and uploads it with the fit; later stages are added, a later fit is a new one."""
     one = own_callback(ml)
     with pytest.raises(ExecutionNotStarted):
         _ = one.execution
@@ -60,11 +60,13 @@ def test_callback_without_arguments(ml: DerivaML, package: ModuleType) -> None:
     execution = one.execution
     assert (execution.status, execution.staged_assets()) == (Status.completed, [])
     trainer.validate(model, validation_loader(), verbose=False)
-    trainer.fit(create_model(package), training_loader())
     assert one.execution is execution
+    create_trainer(package, one, max_epochs=1).fit(create_model(package), training_loader())
+    assert one.execution.execution_rid != execution.execution_rid
     assert message_heads(execution) == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3", "Validation"]
-    assert execution.status is Status.completed
-    assert execution.staged_assets() == []
+    assert message_heads(one.execution) == ["Epoch 1/1"]
+    assert [each.status for each in (execution, one.execution)] == [Status.completed, Status.completed]
+    assert [each.staged_assets() for each in (execution, one.execution)] == [[], []]
 
 
 def test_callback_as_context_manager(ml: DerivaML, lightning: ModuleType) -> None:

@@ -225,3 +225,104 @@ def test_fit_after_failure_is_new_execution(ml: DerivaML, lightning: ModuleType)
     assert first.status is Status.failed
     assert (one.execution.status, one.execution.execution_rid != first.execution_rid) == (Status.completed, True)
     assert [len(outputs(ml, each, "Model")) for each in (first, one.execution)] == [1, 3]
+
+
+def prune(trainer: Any) -> None:
+    """Raise after the validation of the third epoch, as a pruner does."""
+    if trainer.current_epoch == 2 and not trainer.sanity_checking:
+        raise RuntimeError(f"pruned at {float(trainer.callback_metrics['val_loss']):.6f}")
+
+
+def values_of_validation(execution: Execution) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the last two lines of the metrics file without times, and the values of the last progress."""
+    lines = [json.loads(line) for line in (execution.working_dir / "metrics.jsonl").read_text().splitlines()]
+    progress = [status.progress for status in execution.list_statuses() if status.progress][-1]
+    keys = ("stage", "by", "epoch", "step")
+    return [{key: line[key] for key in keys} | {"names": set(line["values"])} for line in lines[-2:]], dict(
+        progress.metrics
+    )
+
+
+@pytest.mark.parametrize("where", ["other callback", "module", "mid-epoch"])
+def test_validation_of_interrupted_epoch(ml: DerivaML, execution: Execution, package: ModuleType, where: str) -> None:
+    """If an exception ends an epoch after its validation, the validation is recorded, also in the catalog."""
+
+    class Pruner(package.Callback):
+        def on_validation_end(self, trainer: Any, *_: Any) -> None:
+            prune(trainer)
+
+    pruners = [] if where == "module" else [Pruner()]
+    hooks = {"on_validation_end": lambda self: prune(self.trainer)} if where == "module" else {}
+    options = {"val_check_interval": 0.5} if where == "mid-epoch" else {}
+    trainer = create_trainer(package, *pruners, execution_callback(execution, upload="never"), **options)
+    model = create_model(package, **hooks)
+    with pytest.raises(RuntimeError, match="pruned at") as raised, execution:
+        trainer.fit(model, training_loader(), validation_loader())
+    lines, metrics = values_of_validation(execution)
+    step = 10 if where == "mid-epoch" else 12
+    assert lines[-1] == {"stage": "fit", "by": "step", "epoch": 3, "step": step, "names": {"val_loss"}}
+    assert lines[0] == {"stage": "fit", "by": "epoch", "epoch": 2, "step": 8, "names": {"loss", "val_loss"}}
+    assert str(raised.value) == f"pruned at {metrics['val_loss']:.6f}"
+    (row,) = ml.select_rows("Execution_Metric", {"Execution": execution.execution_rid, "Name": "val_loss"})
+    assert f"{row['Last']:.6f}" == str(raised.value).removeprefix("pruned at ")
+    assert status_messages(execution)[-2] == f"Epoch 3/3, step {step}: val_loss={metrics['val_loss']:.4g}"
+
+
+def test_unfinished_validation_is_not_recorded(execution: Execution, lightning: ModuleType) -> None:
+    """A validation that an exception interrupts has no metrics; the sanity check never has."""
+
+    def validation_step(self: Any, batch: Any, number: int) -> None:
+        self.log("val_loss", batch[0].mean(), on_step=True, on_epoch=True)
+        if not self.trainer.sanity_checking and number == 1:
+            raise RuntimeError("stop")
+
+    trainer = create_trainer(lightning, execution_callback(execution, upload="never"))
+    with pytest.raises(RuntimeError, match="stop"), execution:
+        trainer.fit(create_model(lightning, validation_step=validation_step), training_loader(), validation_loader())
+    assert not (execution.working_dir / "metrics.jsonl").exists()
+
+
+def test_second_fit_is_new_execution(ml: DerivaML, package: ModuleType) -> None:
+    """Without a ``with`` block, each fit of a callback is a run of its own; a failing one is Failed and uploaded."""
+
+    def on_train_epoch_start(self: Any) -> None:
+        if self.current_epoch == 2:
+            raise RuntimeError("stop")
+
+    one = own_callback(ml, curves=False)
+    create_trainer(package, one, max_epochs=1).fit(create_model(package), training_loader())
+    first = one.execution
+    with pytest.raises(RuntimeError, match="stop"):
+        create_trainer(package, one).fit(
+            create_model(package, on_train_epoch_start=on_train_epoch_start), training_loader()
+        )
+    second = one.execution
+    assert (first.status, second.status, second.status_detail) == (
+        Status.completed,
+        Status.failed,
+        "RuntimeError: stop",
+    )
+    heads = [[message.partition(":")[0] for message in status_messages(each)] for each in (first, second)]
+    assert heads == [["Epoch 1/1"], ["Epoch 1/3", "Epoch 2/3", "RuntimeError"]]
+    assert second.staged_assets() == []
+    assert list(outputs(ml, second, "Model")) == ["epoch-0002.ckpt"]
+
+
+def test_failed_stage_after_the_end_is_in_the_record(ml: DerivaML, package: ModuleType) -> None:
+    """A test that fails after its run has completed leaves it Completed, and its error is a status message."""
+
+    def test_step(self: Any, *_: Any) -> None:
+        raise RuntimeError("no labels")
+
+    one = own_callback(ml, curves=False)
+    model = create_model(package, test_step=test_step)
+    trainer = create_trainer(package, one, max_epochs=1)
+    trainer.fit(model, training_loader())
+    with pytest.raises(RuntimeError, match="no labels"):
+        trainer.test(model, validation_loader(), verbose=False)
+    assert (one.execution.status, status_messages(one.execution)[-1]) == (
+        Status.completed,
+        "Failed after the end of the run: RuntimeError: no labels",
+    )
+    (row,) = ml.select_rows("Execution", {"RID": one.execution.execution_rid})
+    assert row["Status_Detail"] == "Failed after the end of the run: RuntimeError: no labels"

@@ -202,3 +202,41 @@ def test_forked_child_does_not_end_the_training(ml: DerivaML) -> None:
             os._exit(0)
     assert report.execution.status is Status.completed
     assert staged_types(report.execution) == {}
+
+
+def test_each_fit_is_an_execution(ml: DerivaML) -> None:
+    """A reporter without a ``with`` block begins a new execution for each fit; stages belong to the last."""
+    report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False)
+    executions = []
+    for failure in (None, ValueError("no data"), None):
+        report.begin_fit(epochs=1)
+        executions.append(report.execution)
+        assert report.execution.status is Status.running
+        train_epoch(report, 1, loss=1.0)
+        report.end_fit() if failure is None else report.fail(failure)
+    report.end_stage("test", {"test_loss": 1.0}, seconds=1.0)
+    assert report.execution is executions[-1]
+    assert [(each.status, each.status_detail) for each in executions[:2]] == [
+        (Status.completed, ""),
+        (Status.failed, "ValueError: no data"),
+    ]
+    assert executions[2].status_detail == "Test: test_loss=1 (1.0 s)"
+    assert len({each.execution_rid for each in executions}) == 3
+    assert [len(lines(each.working_dir / "metrics.jsonl")) for each in executions] == [1, 1, 2]
+    assert [each.staged_assets() for each in executions] == [[], [], []]
+
+
+@pytest.mark.parametrize("upload", ["end", "never"])
+def test_fit_that_fails_after_the_with(execution: Execution, caplog: pytest.LogCaptureFixture, upload: str) -> None:
+    """A fit that fails in an execution that has ended is named in its record, and its files are uploaded or named."""
+    with execution:
+        report = TrainingReporter(execution, curves=False, upload=upload)  # type: ignore[arg-type]
+    report.begin_fit(epochs=2)
+    train_epoch(report, 1, loss=1.0)
+    report.fail(ValueError("no data"))
+    assert (execution.status, execution.status_detail) == (
+        Status.completed,
+        "Failed after the end of the run: ValueError: no data",
+    )
+    assert (staged_types(execution) == {}) is (upload == "end")
+    assert ("staged files that are not uploaded" in caplog.text) is (upload == "never")

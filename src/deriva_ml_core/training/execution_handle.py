@@ -40,7 +40,7 @@ class ExecutionHandle:
             self._execution = execution
         self._is_entered = False
         self.is_in_with_block = False
-        """Whether the user's ``with`` block ends the execution; otherwise the end of the first fit does."""
+        """Whether the user's ``with`` block ends the execution; otherwise the end of a fit or stage does."""
 
     @property
     def is_owned(self) -> bool:
@@ -65,18 +65,33 @@ class ExecutionHandle:
             )
         return self._execution
 
-    def begin(self, resume_rid: RID | None = None, check: Callable[[Execution], None] | None = None) -> Execution:
+    def begin(
+        self,
+        resume_rid: RID | None = None,
+        check: Callable[[Execution], None] | None = None,
+        *,
+        for_fit: bool = False,
+    ) -> Execution:
         """Create and enter an owned execution, unless that is done.
+
+        A fit after the end of the execution needs a new one, since an execution that has ended cannot fail. Stages
+        belong to the execution that has completed.
 
         Args:
             resume_rid: RID of the execution to continue; None for a new one.
             check: Called with the restored execution before it is entered; raises to refuse it.
+            for_fit: Whether a fit begins.
         """
         if self._factory is None:
             return self.execution
         execution = self._execution
-        if execution is None or (not self._is_entered and execution.status is not Status.completed):
-            execution = self._factory(resume_rid)  # also after a failure: a second attempt is a new execution
+        if for_fit and not self.is_in_with_block and execution is not None and not execution.is_rank_zero:
+            self.end()  # rank 0 has ended it; the framework's last callbacks may run on rank 0 only
+        is_usable = execution is not None and (
+            self._is_entered or (execution.status is Status.completed and not for_fit)
+        )
+        if execution is None or not is_usable:
+            execution = self._factory(resume_rid)
             if resume_rid is not None and check is not None:
                 check(execution)
             execution.__enter__()
@@ -111,3 +126,8 @@ class ExecutionHandle:
     def is_entered(self) -> bool:
         """Whether the handle has entered the execution and not ended it."""
         return self._is_entered
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is an execution that has ended."""
+        return self._execution is not None and self._execution.status.is_terminal

@@ -123,6 +123,8 @@ class Fit:
     is_open: bool = True
     """Whether the fit has not ended."""
     _pending_status: Callable[[], None] | None = field(default=None, repr=False)
+    _pending_validation: Callable[[], None] | None = field(default=None, repr=False)
+    """Reports the last validation of an epoch that has not ended."""
     _unreported_metrics: dict[tuple[str, str], MetricSummary] = field(default_factory=dict, repr=False)
     """Summaries of the metrics of the epochs since the last status."""
 
@@ -147,6 +149,9 @@ class Fit:
         values, _ = extract_floats(metrics)
         self.monitor.observe(values)
         self._log_step(step, epoch, values)
+        fields = self._extra_progress_fields(values)
+        progress = Progress(epoch=epoch, epochs=self.timer.epochs, step=step, metrics=values, **fields)
+        self._pending_validation = lambda: self.report_status(step_message(progress), progress)
 
     def end_epoch(
         self,
@@ -173,7 +178,7 @@ class Fit:
         fields = self._extra_progress_fields(values)
         progress = Progress(epoch=epoch, epochs=epochs, step=step, metrics=values, seconds=seconds, left=left, **fields)
         message = epoch_message(progress, seconds, left)
-        self._pending_status = None
+        self._pending_status = self._pending_validation = None
         if self.timer.should_report_epoch(epoch):
             self._unreported_metrics = {}
             self.report_status(message, progress)
@@ -216,8 +221,8 @@ class Fit:
             return
         self.is_open = False
         self.monitor.log_choice()
-        if self._pending_status is not None:
-            self._pending_status()
+        for report in filter(None, (self._pending_status, self._pending_validation)):
+            report()
         with log_failure("mark the best and the last checkpoint"):
             self.checkpoints.finish()
         best = self.checkpoints.best

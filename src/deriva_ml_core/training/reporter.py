@@ -61,7 +61,7 @@ class TrainingReporter:
 
     Args:
         execution: An execution that the user has entered, or a factory that creates one. The reporter itself enters,
-            ends and uploads an execution from a factory: at the end of the first fit, or of its own ``with`` block.
+            ends and uploads an execution from a factory: at the end of each fit, or of its own ``with`` block.
         **options: Fields of `TrainingOptions`.
 
     Raises:
@@ -159,14 +159,19 @@ class TrainingReporter:
 
     # Fits and stages
 
-    def begin(self) -> Execution:
+    def begin(self, *, for_fit: bool = False) -> Execution:
         """Create the execution if the reporter owns it and it does not exist; an error is raised, not logged.
+
+        Args:
+            for_fit: Whether a fit begins, which needs a new execution if the last one has ended.
 
         Returns:
             Execution of the training.
         """
         execution = self._handle.begin(
-            self._resume_state.execution_to_resume(self.options.resume), self._resume_state.check_catalog
+            self._resume_state.execution_to_resume(self.options.resume),
+            self._resume_state.check_catalog,
+            for_fit=for_fit,
         )
         if self._files is None or self._files.execution is not execution:
             try:
@@ -187,7 +192,7 @@ class TrainingReporter:
         settings: Mapping[str, object] | None = None,
         managed: bool = False,
     ) -> None:
-        """Begin a fit; an execution may have several.
+        """Begin a fit; an execution that a ``with`` block ends may have several.
 
         Args:
             epochs: Total number of epochs, or None if unknown.
@@ -195,7 +200,7 @@ class TrainingReporter:
             managed: Whether the framework's own callbacks keep checkpoints. Then the reporter keeps no others, unless
                 the option ``checkpoints`` asks for them.
         """
-        execution = self.begin()
+        execution = self.begin(for_fit=True)
         files = self._require_files()
         self._end_open_fit("interrupted by another fit")
         number = self._fit.number + 1 if self._fit else 1
@@ -269,6 +274,8 @@ class TrainingReporter:
     def end_validation(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Log the metrics of a validation within an epoch, which the metrics of the epoch do not include.
 
+        If the fit ends before that epoch does, the last such validation is also reported as a status.
+
         Args:
             step: Optimizer steps since training began.
             epoch: Number of the current epoch, from 1.
@@ -318,15 +325,25 @@ class TrainingReporter:
             self._drain_and_upload()
 
     def fail(self, error: BaseException) -> None:
-        """End a fit after an exception; an execution that the reporter owns ends too, and its files are uploaded.
+        """End a fit or stage after an exception; an execution that the reporter owns ends too, and is uploaded.
+
+        An execution that has ended before keeps its status; the exception becomes a status message.
 
         Args:
             error: The exception.
         """
-        self._end_open_fit(f"{type(error).__name__}: {error}")
-        if not self._handle.is_in_with_block and self._handle.is_entered:
+        text = f"{type(error).__name__}: {error}"
+        self._end_open_fit(text)
+        if self._handle.is_in_with_block:
+            return
+        if self._handle.is_entered:
             with log_failure("end the execution"):
                 self._finish_execution(error)
+        elif self._handle.has_ended:
+            self._report_status(f"Failed after the end of the run: {text}")
+            with log_failure("upload the files of the training"):
+                self._drain_and_upload()
+            self.execution._warn_not_uploaded()
 
     # Checkpoints
 

@@ -100,11 +100,16 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
 
     def _on_exit(self, error: BaseException | None) -> None:
         """End an open fit when the ``with`` block of the callback or the execution ends."""
-        if (fit := self._fit) is not None:
-            self._fit = None
-            fit.scan_callbacks()
-            if error is not None:
-                self._reporter.fail(error)
+        if self._interrupt_fit() and error is not None:
+            self._reporter.fail(error)
+
+    def _interrupt_fit(self) -> bool:
+        """Report what is left of a fit that an exception has ended, if there is one; return whether there is."""
+        if (fit := self._fit) is None:
+            return False
+        self._fit = None
+        fit.interrupt()
+        return True
 
     def set_params(self, params: dict[str, object]) -> None:
         super().set_params(params)
@@ -112,7 +117,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         self._is_new_call = True
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        self._fit = None
+        self._interrupt_fit()
         context = self._begin_call()
         if context is None:
             return
@@ -152,6 +157,8 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         self._begin_stage()
 
     def on_test_end(self, logs: Logs = None) -> None:
+        if self._fit is not None and self._stage_started_at is None:
+            self._fit.end_validation(logs or {})
         self._end_stage("test", logs or {})
 
     def on_predict_begin(self, logs: Logs = None) -> None:

@@ -54,6 +54,8 @@ class FitTracker:
         self._previous_batches = 0
         """Batches of the previous epochs."""
         self._epoch_batches = 0
+        self._validation: Mapping[str, SupportsFloat] | None = None
+        """Metrics of the validation of an epoch that has not ended."""
 
     @property
     def is_managed(self) -> bool:
@@ -67,7 +69,7 @@ class FitTracker:
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, from 1."""
         self.scan_callbacks()
-        self._epoch, self._epoch_batches = epoch, 0
+        self._epoch, self._epoch_batches, self._validation = epoch, 0, None
         steps = count_optimizer_steps(self._model)
         self._previous_batches = self._previous_batches if steps is None else steps * self._accumulation_steps
 
@@ -93,6 +95,7 @@ class FitTracker:
 
     def end_epoch(self, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Report an epoch and save its checkpoint."""
+        self._validation = None
         steps = count_optimizer_steps(self._model)
         if steps is None:
             steps = self._previous_batches = self._previous_batches + self._epoch_batches
@@ -108,6 +111,20 @@ class FitTracker:
         self._loss = metrics.get("loss")
         self._user_checkpoints.end_epoch(metrics)
         self.scan_callbacks()
+
+    def end_validation(self, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Keep the metrics of a validation until the epoch ends, whose metrics include them."""
+        self._validation = {f"val_{name}": value for name, value in metrics.items()}
+
+    def interrupt(self) -> None:
+        """Report what is left of a fit that an exception has ended."""
+        self.scan_callbacks()
+        if self._validation is not None:
+            steps = count_optimizer_steps(self._model)
+            add_framework_knowledge(self._reporter, self._model, self._context.callbacks)
+            self._reporter.end_validation(
+                self._previous_batches + self._epoch_batches if steps is None else steps, self._epoch, self._validation
+            )
 
     def end(self) -> None:
         """Report the end of the fit."""

@@ -43,7 +43,8 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
 
     With an execution, the callback records in it, and the user's ``with`` block begins and ends it. Without one, the
     callback creates its own when a Trainer is set up. That execution ends, and its files are uploaded, at the end of
-    the first fit, or of the ``with`` block in which the callback is used. Later stages are added to it.
+    the fit, or of the ``with`` block in which the callback is used. Later stages are added to it; without ``with``, a
+    later fit is a new execution.
 
     Args:
         execution: Execution of the training, entered by ``with``; None to create one.
@@ -173,6 +174,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_recording:
             self._report_epoch(trainer)
+            self._stage_tracker.end_epoch()
             self._checkpoints.default_checkpoints.end_epoch(trainer, self._epoch_tracker.end_epoch(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -183,6 +185,10 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_recording:
             self._stage_tracker.begin(trainer)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_recording:
+            self._stage_tracker.end_batches(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_recording:
@@ -218,6 +224,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         if not self._is_recording:
             return
         self._epoch_tracker.report(trainer, read_late_metrics=False)
+        self._stage_tracker.report_interrupted(trainer)
         if isinstance(exception, SystemExit) and exception.code is None and trainer.received_sigterm:
             exception.code = SIGTERM_EXIT_CODE  # without a code, the process would exit with 0
         wait_for_saves(trainer.strategy, self._reporter.options.exit_timeout)

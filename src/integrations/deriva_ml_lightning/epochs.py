@@ -170,25 +170,52 @@ class StageTracker:
         self._previous_metrics: Mapping[str, object] = {}
         self._started_at = 0.0
         self._ended_stage: tuple[str, float, dict[str, SupportsFloat]] | None = None
+        self._is_unreported = False
+        """Whether a validation within a fit has run to its end, and its metrics are not reported."""
 
     def begin(self, trainer: Any) -> None:
         """Begin a stage."""
         self._previous_metrics, self._started_at, self._ended_stage = dict(trainer.callback_metrics), monotonic(), None
+        self._is_unreported = False
+
+    def end_batches(self, trainer: Any) -> None:
+        """End the last batch of a validation; callbacks that are called before this one may raise in its end."""
+        self._is_unreported = trainer.state.fn == "fit" and not trainer.sanity_checking
+
+    def end_epoch(self) -> None:
+        """End an epoch, whose metrics include those of its last validation."""
+        self._is_unreported = False
 
     def end(self, trainer: Any, stage: str) -> None:
         """End a stage: ``validate``, ``test`` or ``predict``; the sanity check is ignored."""
         if trainer.sanity_checking:
             return
-        metrics = trainer.callback_metrics
-        new_metrics = drop_step_and_epoch_duplicates(
-            {name: value for name, value in metrics.items() if value is not self._previous_metrics.get(name)}
-        )
+        new_metrics = self._new_metrics(trainer.callback_metrics)
         if trainer.state.fn != "fit":
             self._ended_stage = (stage, monotonic() - self._started_at, new_metrics)
-        elif trainer.is_global_zero and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        elif not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._report_validation(trainer, new_metrics)  # the metrics of the epoch include only its last validation
+
+    def report_interrupted(self, trainer: Any) -> None:
+        """Report the last validation of an epoch that an exception ends, such as that of a pruner.
+
+        The metrics are those that the Trainer has computed. To compute others may hang, since another rank may have
+        exited.
+        """
+        if self._is_unreported:
+            self._report_validation(trainer, self._new_metrics(trainer._logger_connector._callback_metrics))
+
+    def _report_validation(self, trainer: Any, metrics: Mapping[str, SupportsFloat]) -> None:
+        self._is_unreported = False
+        if trainer.is_global_zero:
             add_metric_modes(self._reporter, trainer)
-            # the metrics of the epoch include only its last validation
-            self._reporter.end_validation(trainer.global_step, trainer.current_epoch + 1, new_metrics)
+            self._reporter.end_validation(trainer.global_step, trainer.current_epoch + 1, metrics)
+
+    def _new_metrics(self, metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:
+        """Return the metrics that were logged since the stage began."""
+        return drop_step_and_epoch_duplicates(
+            {name: value for name, value in metrics.items() if value is not self._previous_metrics.get(name)}
+        )
 
     def report(self, trainer: Any) -> None:
         """Report the stage that ended outside a fit, if there is one."""

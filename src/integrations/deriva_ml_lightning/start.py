@@ -44,7 +44,7 @@ class StartPolicy:
         self._has_begun = True
         # a rank above 0 that only the Trainer knows would create an execution of its own, so it does not begin
         if trainer.is_global_zero or current_rank(os.environ):
-            self._reporter.begin()
+            self._reporter.begin(for_fit=trainer.state.fn == "fit")
         if trainer.state.fn == "fit":
             self._checkpoints.set_dirpaths(self._reporter.checkpoint_folder if trainer.is_global_zero else None)
             if self._is_deferred:
