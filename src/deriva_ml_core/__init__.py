@@ -70,6 +70,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "RankZeroRequired",
             "RowInUse",
             "StoreUnavailable",
+            "TrainingInterrupted",
             "UnknownAddress",
             "UnknownCheckpoint",
             "UnknownColumn",

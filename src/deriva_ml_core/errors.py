@@ -46,6 +46,7 @@ __all__ = [
     "RankZeroRequired",
     "RowInUse",
     "StoreUnavailable",
+    "TrainingInterrupted",
     "UnknownAddress",
     "UnknownCheckpoint",
     "UnknownColumn",
@@ -187,6 +188,10 @@ class ExecutionNotStarted(DerivaMLException):
 
 class ExecutionRunning(DerivaMLException):
     """A living process is still running the execution, so no other process can continue it."""
+
+
+class TrainingInterrupted(DerivaMLException):
+    """A training ended early, and the program handled its exception. It is not raised, but the reason of a status."""
 
 
 class WorkflowMissing(DerivaMLException):

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,15 @@ def compiled() -> Any:
 
 
 def train(folder: Path, ending: str) -> None:
-    """Run a training until it ends; with the suffix ``-own``, the callback owns the execution."""
+    """Run a training until it ends; with a suffix, the callback owns the execution, with ``-bare`` without a with."""
     name, _, own = ending.partition("-")
     ml = DerivaML()
     workflow = Workflow(name="Endings", workflow_type="Training", url="https://example.org/end.py", checksum="e")
     configuration = ExecutionConfiguration(workflow=workflow)
     within: AbstractContextManager[Any]
     if own:
-        within = recorded = DerivaMLCallback(ml=ml, configuration=configuration, log_every_n_steps=1, curves=False)
+        recorded = DerivaMLCallback(ml=ml, configuration=configuration, log_every_n_steps=1, curves=False)
+        within = nullcontext() if own == "bare" else recorded
     else:
         within = ml.create_execution(configuration)
         recorded = DerivaMLCallback(within, log_every_n_steps=1, curves=False)

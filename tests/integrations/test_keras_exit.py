@@ -41,7 +41,7 @@ ENDINGS = (
     Ending("SIGKILL", Status.aborted, "", (-9,), (), "epoch-0002.keras"),
     Ending("twice", Status.completed, "", (0,), ("completed", "completed"), "fit-2-epoch-0004.keras"),
 )
-NAMES = [f"{each.name}{own}" for each in ENDINGS for own in ("", "-own")]
+NAMES = [f"{each.name}{own}" for each in ENDINGS for own in ("", "-own", "-bare")]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
     return EndedTrainings(folder, folder / "home", codes)
 
 
-@pytest.mark.parametrize("own", ["", "-own"], ids=["with", "own"])
+@pytest.mark.parametrize("own", ["", "-own", "-bare"], ids=["with", "own", "bare"])
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
 def test_ending_is_recorded(ended: EndedTrainings, ending: Ending, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Status, exit code, every metric, the outcome of each fit and the last complete checkpoint are recorded."""
@@ -78,12 +78,61 @@ def test_ending_is_recorded(ended: EndedTrainings, ending: Ending, own: str, mon
     assert ending.detail in execution.status_detail
     assert ended.codes[name] in ending.codes
     emitted = (ended.folder / f"{name}.points").read_text().splitlines()
+    outcomes, last = ending.outcomes, ending.last
+    if name == "twice-bare":  # without a ``with`` block, the second fit is another execution
+        emitted, outcomes, last = emitted[len(emitted) // 2 :], ("completed",), "epoch-0004.keras"
     recorded = metrics_lines(execution, stage="fit")
     assert [(each["by"], each["epoch"]) for each in recorded] == [
         (by, int(epoch)) for by, epoch, _ in (point.split(" ", 2) for point in emitted)
     ]
     assert len(metrics_lines(execution, stage="test")) == (ending.name == "twice")
-    assert tuple(fit["outcome"] for fit in fit_summaries(execution) if "outcome" in fit) == ending.outcomes
+    if own and ending.name != "SIGKILL":  # the callback uploads at the end of its execution
+        assert [each for each in execution.staged_assets() if each.table == "Model"] == []
+    assert tuple(fit["outcome"] for fit in fit_summaries(execution) if "outcome" in fit) == outcomes
     execution.upload_execution_outputs()
-    assert "Last_Checkpoint" in outputs(ml, execution, "Model")[ending.last].asset_types
+    assert "Last_Checkpoint" in outputs(ml, execution, "Model")[last].asset_types
     assert "metrics.jsonl" in outputs(ml, execution, "Execution_Metadata")
+
+
+CALL_PROGRAM = Path(__file__).parent / "keras_call_program.py"
+NO_MORE_DATA = (Status.failed, "ValueError: no more data")
+HANDLED = (
+    Status.failed,
+    "TrainingInterrupted: The training ended before its last epoch, and the program handled the exception that ended "
+    "it.",
+)
+COMPLETED = (Status.completed, "")
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        ("nothing", [NO_MORE_DATA]),
+        ("excepthook of the user", [NO_MORE_DATA]),
+        ("thread", [NO_MORE_DATA]),
+        ("other thread", [COMPLETED]),
+        ("cell", [NO_MORE_DATA]),
+        ("program in a cell", [HANDLED]),
+        ("next use", [HANDLED, COMPLETED]),
+        ("next use in except", [NO_MORE_DATA, COMPLETED]),
+    ],
+)
+def test_exception_of_hand_written_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: str, expected: list[tuple[Status, str]]
+) -> None:
+    """An exception that Keras does not report is recorded where it ends up, or by the next use of the callback."""
+    environ = {**os.environ, "KERAS_BACKEND": "torch", "DERIVA_ML_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, CALL_PROGRAM, handler], env=environ, capture_output=True, text=True, timeout=280, check=False
+    )
+    failed = handler in ("nothing", "excepthook of the user")
+    assert done.returncode == failed, done.stderr
+    assert ("seen no more data" in done.stdout) is (handler == "excepthook of the user")
+    assert ("no more data" in done.stdout + done.stderr) is (expected[0] == NO_MORE_DATA and "next" not in handler)
+    monkeypatch.setenv("DERIVA_ML_HOME", str(tmp_path))
+    ml = DerivaML()
+    rids = [line for line in done.stdout.splitlines() if line[:2] == "1-"]
+    executions = [ml.lookup_execution(rid) for rid in rids]
+    assert [(each.status, each.status_detail) for each in executions] == expected
+    for each in executions:
+        assert "metrics.jsonl" in outputs(ml, each, "Execution_Metadata")

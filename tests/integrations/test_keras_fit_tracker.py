@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pytest
 from keras_helpers import (
     NUMPY_2,
@@ -85,16 +86,144 @@ def test_own_execution_ends_with_exception(ml: DerivaML, own_callback: Make, err
     assert type(error).__name__ in fit_summaries(execution)[0]["outcome"]
 
 
-@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
-def test_own_execution_requires_with_block(ml: DerivaML, own_callback: Make, call: str) -> None:
-    """Without an execution and a ``with`` block nothing is trained or created; the error has the line to write."""
-    model = compile_model()
-    before = model.get_weights()
+def call_model(model: Any, call: str, *callbacks: Any) -> None:
     data = [POINTS] if call == "predict" else [POINTS, SUMS]
-    with pytest.raises(ConfigurationError, match=r"with DerivaMLCallback\(\) as recorded: .*autolog\(\)"):
-        getattr(model, call)(*data, verbose=0, callbacks=[own_callback()])
-    assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
-    assert ml.find_executions() == []
+    getattr(model, call)(*data, verbose=0, callbacks=list(callbacks))
+
+
+@pytest.mark.parametrize(
+    ("call", "stage"), [("fit", "Epoch 1/1"), ("evaluate", "Test"), ("predict", "Prediction")], ids=lambda each: each
+)
+def test_without_a_with_block(ml: DerivaML, own_callback: Make, call: str, stage: str) -> None:
+    """Without a ``with`` block, a call is an execution, which ends and is uploaded at its end."""
+    recorded = own_callback()
+    call_model(compile_model(), call, recorded)
+    assert recorded.execution.status is Status.completed
+    (message,) = status_messages(recorded.execution)
+    assert message.partition(":")[0] == stage
+    assert recorded.execution.staged_assets() == []
+    assert len(ml.find_executions()) == 1
+
+
+def test_later_calls_without_a_with_block(ml: DerivaML, own_callback: Make) -> None:
+    """An evaluation after a fit is added to its execution; a second fit is a new one."""
+    recorded, model = own_callback(), compile_model()
+    call_model(model, "fit", recorded)
+    first = recorded.execution
+    call_model(model, "evaluate", recorded)
+    assert recorded.execution is first
+    assert [message.partition(":")[0] for message in status_messages(first)] == ["Epoch 1/1", "Test"]
+    call_model(model, "fit", recorded)
+    assert recorded.execution.execution_rid != first.execution_rid
+    assert [each.status for each in ml.find_executions()] == [Status.completed, Status.completed]
+
+
+class TrialPruned(Exception):
+    """The exception of Optuna, which is not installed here."""
+
+    __module__ = "optuna.exceptions"
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("no data"), Status.failed), (TrialPruned("no data"), Status.aborted)],
+    ids=["failed", "pruned"],
+)
+def test_exception_without_a_with_block(
+    ml: DerivaML, own_callback: Make, call: str, error: Exception, status: Status
+) -> None:
+    """An exception that the program handles, as a tuner does, is recorded when it leaves the call."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    hooks = {"fit": "on_epoch_end", "evaluate": "on_test_batch_end", "predict": "on_predict_batch_end"}
+    recorded = own_callback()
+    hook = keras.callbacks.Callback()
+    setattr(hook, hooks[call], fail)
+    with pytest.raises(type(error), match="no data"):
+        call_model(compile_model(), call, recorded, hook)
+    assert (recorded.execution.status, recorded.execution.status_detail) == (status, f"{type(error).__name__}: no data")
+    assert recorded.execution.staged_assets() == []
+    if call == "fit":
+        assert list(outputs(ml, recorded.execution, "Model")) == ["epoch-0001.keras"]
+
+
+def test_interrupt_without_a_with_block(own_callback: Make) -> None:
+    """Ctrl-C is recorded when it leaves the fit."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    recorded = own_callback()
+    with pytest.raises(KeyboardInterrupt):
+        fit(compile_model(), recorded, CallAtEpoch(1, interrupt))
+    assert (recorded.execution.status, recorded.execution.status_detail) == (Status.aborted, "KeyboardInterrupt")
+
+
+def test_failing_evaluation_within_a_fit(own_callback: Make) -> None:
+    """An evaluation in a callback of the fit fails on its own; if the callback handles that, the fit completes."""
+    recorded, model = own_callback(), compile_model()
+
+    def evaluate() -> None:
+        with suppress(ZeroDivisionError):
+            model.evaluate(POINTS, SUMS, verbose=0, callbacks=[CallAtTest()])
+
+    class CallAtTest(keras.callbacks.Callback):
+        def on_test_begin(self, logs: Any = None) -> None:
+            _ = 1 / 0
+
+    fit(model, recorded, CallAtEpoch(1, evaluate))
+    assert recorded.execution.status is Status.completed
+    assert fit_summaries(recorded.execution)[0]["outcome"] == "completed"
+
+
+def test_evaluation_within_a_fit(own_callback: Make) -> None:
+    """An evaluation with the same callback, in a callback of its fit, does not end the execution."""
+    recorded, model = own_callback(), compile_model()
+    fit(model, recorded, CallAtEpoch(1, lambda: call_model(model, "evaluate", recorded)))
+    assert recorded.execution.status is Status.completed
+    assert [message.partition(":")[0] for message in status_messages(recorded.execution)] == [
+        "Epoch 1/3",
+        "Test",
+        "Epoch 2/3",
+        "Epoch 3/3",
+    ]
+
+
+def test_keras_is_wrapped_once(own_callback: Make) -> None:
+    """Callbacks without an execution wrap each method of Keras once, and Keras' signature stays."""
+    own_callback()
+    methods = [keras.Model.fit, keras.Model.evaluate, keras.Model.predict]
+    own_callback()
+    assert methods == [keras.Model.fit, keras.Model.evaluate, keras.Model.predict]
+    assert [each.__name__ for each in methods] == ["fit", "evaluate", "predict"]
+    assert "validation_data" in inspect.signature(keras.Model.fit).parameters
+    assert not hasattr(keras.Model.fit.__wrapped__, "reports_exceptions")
+
+
+def test_failing_fit_in_a_thread(own_callback: Make) -> None:
+    """Concurrent fits end on their own: one fails, the other completes."""
+    callbacks = [own_callback(), own_callback()]
+    together = threading.Barrier(2, timeout=60)
+
+    def train(number: int) -> None:
+        def act() -> None:
+            together.wait()
+            if number == 0:
+                raise ValueError("no data")
+
+        with suppress(ValueError):
+            fit(models[number], callbacks[number], CallAtEpoch(1, act))
+
+    models = [compile_model(), compile_model()]
+    threads = [threading.Thread(target=train, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert [each.execution.status for each in callbacks] == [Status.failed, Status.completed]
 
 
 def test_execution_and_configuration_are_exclusive(execution: Execution, configuration: ExecutionConfiguration) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -326,3 +327,46 @@ def test_failed_stage_after_the_end_is_in_the_record(ml: DerivaML, package: Modu
     )
     (row,) = ml.select_rows("Execution", {"RID": one.execution.execution_rid})
     assert row["Status_Detail"] == "Failed after the end of the run: RuntimeError: no labels"
+
+
+def test_failing_exception_hook_of_another_callback(ml: DerivaML, package: ModuleType) -> None:
+    """If another callback's ``on_exception`` raises, this one's is not called; the next fit records the failure."""
+
+    class Failing(package.Callback):
+        def on_exception(self, *_: Any) -> None:
+            raise RuntimeError("the second")
+
+    def on_train_epoch_start(self: Any) -> None:
+        if self.current_epoch == 1:
+            raise ValueError("the first")
+
+    before = sys.excepthook, threading.excepthook
+    one = own_callback(ml)
+    model = create_model(package, on_train_epoch_start=on_train_epoch_start)
+    try:
+        create_trainer(package, Failing(), one).fit(model, training_loader())
+    except RuntimeError:
+        first = one.execution
+        assert first.status is Status.running
+        create_trainer(package, one, max_epochs=1).fit(create_model(package), training_loader())
+    assert (first.status, first.status_detail) == (Status.failed, "RuntimeError: the second")
+    assert (one.execution.status, one.execution.execution_rid != first.execution_rid) == (Status.completed, True)
+    assert (sys.excepthook, threading.excepthook) == before
+
+
+def test_uncaught_failure_of_another_exception_hook(ml: DerivaML, lightning: ModuleType) -> None:
+    """A failure that Lightning reports to no callback is recorded when it ends the program."""
+
+    class Failing(lightning.Callback):
+        def on_exception(self, *_: Any) -> None:
+            raise RuntimeError("the second")
+
+    def on_train_epoch_start(self: Any) -> None:
+        raise ValueError("the first")
+
+    one = own_callback(ml)
+    model = create_model(lightning, on_train_epoch_start=on_train_epoch_start)
+    with pytest.raises(RuntimeError, match="the second") as raised:
+        create_trainer(lightning, Failing(), one).fit(model, training_loader())
+    sys.excepthook(raised.type, raised.value, raised.tb)  # as Python calls it
+    assert (one.execution.status, one.execution.status_detail) == (Status.failed, "RuntimeError: the second")

@@ -303,7 +303,8 @@ class TrainingReporter:
             self._require_files().append(stage, "epoch", fit, None, step, values, {"seconds": round(seconds, 6)})
         progress = Progress(step=step, metrics=values, stage=stage, seconds=seconds)
         self._report_status(stage_message(progress, seconds), progress)
-        if not self._handle.is_in_with_block:
+        is_within_fit = self._fit is not None and self._fit.is_open
+        if not self._handle.is_in_with_block and not is_within_fit:
             self._finish_execution(None)
 
     def end_fit(self, outcome: str = "") -> None:

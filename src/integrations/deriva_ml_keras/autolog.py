@@ -57,7 +57,13 @@ def autolog(
             model.fit(x, y, epochs=10)
     """
     TrainingOptions.from_kwargs(options)  # raises here instead of in the first fit
-    return Autolog(lambda: DerivaMLCallback(ml=ml, configuration=configuration, description=description, **options))
+    return Autolog(lambda: _AutologCallback(ml=ml, configuration=configuration, description=description, **options))
+
+
+class _AutologCallback(DerivaMLCallback):
+    """Callback added by `autolog`."""
+
+    _is_autolog = True
 
 
 class Autolog:

@@ -1,14 +1,22 @@
-"""Context of a Keras call: the other callbacks and the data, which Keras does not pass to a callback."""
+"""Context of a Keras call, which Keras does not pass to a callback: other callbacks, the data, and its exception."""
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import keras
 
-__all__ = ["CallContext"]
+from deriva_ml_core.implicit_execution import ExceptionWatch, interruption
+
+__all__ = ["CallContext", "CallWatch", "report_exceptions"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -58,3 +66,70 @@ class CallContext:
         except Exception:  # noqa: BLE001 - an adapter raises if it does not know, and may call the user's dataset
             return None
         return value if isinstance(value, int) else None
+
+
+class CallWatch:
+    """Learns of the exception that ends a call of Keras, as early as possible.
+
+    Args:
+        on_exception: Called with the exception, at most once for each call.
+    """
+
+    def __init__(self, on_exception: Callable[[BaseException], object]) -> None:
+        self._on_exception = on_exception
+        self._watch = ExceptionWatch(self.end_with)
+        self.is_open = False
+        """Whether a call has begun and not ended."""
+
+    def begin(self) -> None:
+        """Begin a call, in one of its callbacks."""
+        self.is_open = True
+        if (watches := _WATCHES.get()) is None:  # a loop that calls neither fit nor evaluate nor predict
+            self._watch.install()
+        else:
+            watches.append(self)
+
+    def end(self) -> None:
+        """End a call that has reported its end."""
+        self.is_open = False
+        self._watch.uninstall()
+
+    def end_with(self, error: BaseException) -> None:
+        """End a call with an exception, unless it has ended."""
+        if self.is_open:
+            self.end()
+            self._on_exception(error)
+
+    def end_unreported(self) -> None:
+        """End a call that another one follows, if nothing has reported its end."""
+        self._watch.report(interruption())
+
+
+_WATCHES: ContextVar[list[CallWatch] | None] = ContextVar("deriva_ml_keras_watches", default=None)
+"""The watches of the current call of Keras; None outside a call that reports exceptions."""
+
+
+def report_exceptions() -> None:
+    """Let Keras' fit, evaluate and predict report their exceptions to `CallWatch`; repeated calls have no effect."""
+    for name in ("fit", "evaluate", "predict"):
+        kind = next(kind for kind in keras.Model.__mro__ if name in vars(kind))
+        if not getattr(method := vars(kind)[name], "reports_exceptions", False):
+            setattr(kind, name, _add_report(method))
+
+
+def _add_report(method: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(method)
+    def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
+        watches: list[CallWatch] = []
+        token = _WATCHES.set(watches)
+        try:
+            return method(*args, **kwargs)
+        except BaseException as error:
+            for watch in watches:
+                watch.end_with(error)
+            raise
+        finally:
+            _WATCHES.reset(token)
+
+    reporting.reports_exceptions = True  # type: ignore[attr-defined]
+    return reporting

@@ -13,7 +13,7 @@ from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.implicit_execution import resolve_execution
 from deriva_ml_core.training import TrainingKwargs, TrainingReporter
 from deriva_ml_core.user_warnings import warn
-from deriva_ml_keras.call_context import CallContext
+from deriva_ml_keras.call_context import CallContext, CallWatch, report_exceptions
 from deriva_ml_keras.fit_tracker import FitTracker, count_optimizer_steps
 from deriva_ml_keras.settings import collect_settings
 
@@ -30,7 +30,13 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
     """Records Keras fits, evaluations and predictions in an execution: status, metrics, settings and checkpoints.
 
     With an execution, the callback records in it, and the user's ``with`` block begins and ends it. Without one, the
-    callback creates its own and must be used as a context manager, since Keras does not notify callbacks of exceptions.
+    callback creates its own. That execution ends, and its files are uploaded, at the end of the fit, or of the ``with``
+    block in which the callback is used. Later evaluations and predictions are added to it; without ``with``, a later
+    fit is a new execution.
+
+    Keras does not notify callbacks of exceptions. A callback without an execution therefore wraps Keras' ``fit``,
+    ``evaluate`` and ``predict``. An exception of a loop that calls none of them is recorded when it ends the program,
+    the thread or the notebook cell, or when the callback is used again.
 
     Args:
         execution: Execution of the training; None to create one.
@@ -48,10 +54,13 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
     Example:
         ::
 
-            with DerivaMLCallback() as recorded:
-                model.fit(x, y, epochs=10, callbacks=[recorded])
-                model.evaluate(x_test, y_test, callbacks=[recorded])
+            recorded = DerivaMLCallback()
+            model.fit(x, y, epochs=10, callbacks=[recorded])
+            model.evaluate(x_test, y_test, callbacks=[recorded])
     """
+
+    _is_autolog = False
+    """Whether `autolog` created the callback, in whose ``with`` block the fit runs."""
 
     def __init__(
         self,
@@ -69,6 +78,9 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
             )
         target = resolve_execution(ml, configuration, description) if execution is None else execution
         self._reporter = TrainingReporter(target, **options)
+        self._watch = CallWatch(self._fail_call)
+        if self._reporter.has_own_execution and not self._is_autolog:
+            report_exceptions()
         self._fit: FitTracker | None = None
         self._stage_started_at: float | None = None
         self._is_new_call = True
@@ -88,6 +100,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         return self._reporter.execution
 
     def __enter__(self) -> Self:
+        self._watch.end_unreported()
         self._reporter.__enter__()
         return self
 
@@ -103,6 +116,12 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         if self._interrupt_fit() and error is not None:
             self._reporter.fail(error)
 
+    def _fail_call(self, error: BaseException) -> None:
+        """End a call after an exception that Keras does not report."""
+        self._interrupt_fit()
+        self._stage_started_at = None
+        self._reporter.fail(error)
+
     def _interrupt_fit(self) -> bool:
         """Report what is left of a fit that an exception has ended, if there is one; return whether there is."""
         if (fit := self._fit) is None:
@@ -117,19 +136,21 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         self._is_new_call = True
 
     def on_train_begin(self, logs: Logs = None) -> None:
+        self._watch.end_unreported()
         self._interrupt_fit()
         context = self._begin_call()
         if context is None:
             return
         params = self.params or {}
         epochs = params.get("epochs")
-        self._fit = fit = FitTracker(self.model, self._reporter, context, epochs)
+        fit = FitTracker(self.model, self._reporter, context, epochs)
         fit.resume_from_backup()
         settings = collect_settings(self.model, params, context)
         self._reporter.begin_fit(epochs, settings=settings, managed=fit.is_managed)
         if not self.execution.is_rank_zero:
-            self._fit = None  # rank 0 records for all processes
-        elif not self._reporter.has_own_execution:
+            return  # rank 0 records for all processes
+        self._fit = fit
+        if not self._reporter.has_own_execution:
             self.execution.add_exit_callback(self._on_exit)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -149,6 +170,7 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
             self._fit.end_epoch(epoch + 1, logs or {})
 
     def on_train_end(self, logs: Logs = None) -> None:
+        self._watch.end()
         if (fit := self._fit) is not None:
             self._fit = None
             fit.end()
@@ -168,12 +190,15 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         self._end_stage("predict", {})
 
     def _begin_stage(self) -> None:
+        self._stage_started_at = None
         if self._is_new_call and self._begin_call() is not None and self._reporter.begin().is_rank_zero:
             self._stage_started_at = monotonic()
 
     def _end_stage(self, stage: str, metrics: Mapping[str, SupportsFloat]) -> None:
         if (started_at := self._stage_started_at) is not None:
             self._stage_started_at = None
+            if self._fit is None:
+                self._watch.end()
             self._reporter.end_stage(
                 stage, metrics, seconds=monotonic() - started_at, step=count_optimizer_steps(self.model)
             )
@@ -181,15 +206,12 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
     def _begin_call(self) -> CallContext | None:
         """Return the context of a Keras call that begins; None if another callback records the call."""
         self._is_new_call = False
-        if self._reporter.has_own_execution and not self._reporter.is_in_with_block:
-            raise ConfigurationError(
-                "Keras does not notify callbacks of exceptions, so use DerivaMLCallback without an execution as a "
-                "context manager: 'with DerivaMLCallback() as recorded: model.fit(..., callbacks=[recorded])'. Or call "
-                "deriva_ml_keras.autolog() once to record every fit."
-            )
         context = CallContext.from_callback(self)
         earlier = context.callbacks[: context.callbacks.index(self)] if context.callbacks else ()
         if not any(isinstance(each, DerivaMLCallback) and self._is_duplicate_of(each) for each in earlier):
+            is_watched = self._reporter.has_own_execution and not self._reporter.is_in_with_block
+            if is_watched and not self._watch.is_open:  # within a fit, the fit handles the exception of an evaluation
+                self._watch.begin()
             return context
         if not self._has_warned:
             self._has_warned = True

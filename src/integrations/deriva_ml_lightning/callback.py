@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.implicit_execution import resolve_execution
+from deriva_ml_core.implicit_execution import ExceptionWatch, interruption, resolve_execution
 from deriva_ml_core.training import TrainingKwargs, TrainingReporter
 from deriva_ml_lightning.checkpoint_io import wait_for_saves
 from deriva_ml_lightning.checkpoints import TrainerCheckpoints, add_callback_monitor
@@ -94,6 +94,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         self._outcome = ""
         self._duplicate_guard = DuplicateGuard(self._reporter, is_autolog=self._is_autolog)
         self._start_policy = StartPolicy(self._reporter, self._checkpoints)
+        self._watch = ExceptionWatch(self._reporter.fail)
         self._is_recording = False
         self._original_callbacks: list[Any] = []
 
@@ -131,8 +132,13 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         self._is_recording = self._duplicate_guard.check_trainer(
             trainer, [each._duplicate_guard for each in find_callbacks(trainer, DerivaMLCallback)]
         )
-        if self._is_recording:
-            self._start_policy.set_up(trainer)
+        if not self._is_recording:
+            return
+        if trainer.state.fn == "fit":
+            self._watch.report(interruption())  # the exception hook of another callback has failed
+        if self._reporter.has_own_execution and not self._reporter.is_in_with_block:
+            self._watch.install()
+        self._start_policy.set_up(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._is_recording:
@@ -241,6 +247,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
 
     def _restore_trainer(self, trainer: Trainer) -> None:
         """Undo all changes to the Trainer."""
+        self._watch.uninstall()
         self._is_recording = False
         self._checkpoints.end(trainer)
         restore_callback_order(trainer, self._original_callbacks)
