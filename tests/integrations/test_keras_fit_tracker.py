@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+import pickle
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -622,3 +624,44 @@ def test_unfinished_validation_is_not_recorded(execution: Execution) -> None:
             validation_batch_size=32,
         )
     assert [(line["by"], line["epoch"]) for line in metrics_lines(execution)] == [("epoch", 1)]
+
+
+# Copies
+
+
+def copy_by_pickle(callback: Any) -> Any:
+    return pickle.loads(pickle.dumps(callback))
+
+
+def copy_by_cloudpickle(callback: Any) -> Any:
+    return pickle.loads(pytest.importorskip("cloudpickle").dumps(callback))
+
+
+@pytest.mark.parametrize("copy_callback", [copy.deepcopy, copy_by_pickle, copy_by_cloudpickle])
+def test_copies_within_the_with_block(ml: DerivaML, own_callback: Make, copy_callback: Callable[[Any], Any]) -> None:
+    """Each copy, as a tuner makes it for each trial, records its own execution, which ends with the trial."""
+    with own_callback(log_every_n_steps=2) as recorded:
+        for fails in (False, True):
+            (copied,) = copy_callback([recorded])
+            with suppress(ZeroDivisionError):
+                fit(compile_model(), copied, CallAtEpoch(1 if fails else 9, lambda: 1 / 0))
+            assert [line["step"] for line in metrics_lines(copied.execution, by="step")] == [
+                *(2, 4, 6),
+                *(() if fails else (8, 10, 12)),
+            ][: 2 if fails else 6]
+    assert [each.status for each in ml.find_executions()] == [Status.failed, Status.completed]
+    with pytest.raises(ExecutionNotStarted):
+        recorded.execution  # noqa: B018
+
+
+def test_copy_during_a_fit(ml: DerivaML, execution: Execution) -> None:
+    """A copy that is made during a fit neither ends nor continues it."""
+    with execution:
+        recorded = DerivaMLCallback(execution, upload="never")
+        copies: list[DerivaMLCallback] = []
+        fit(compile_model(), recorded, CallAtEpoch(1, lambda: copies.append(copy.copy(recorded))))
+        copies += [copy.deepcopy(recorded)]
+        for each in copies:
+            assert each.execution is execution
+            fit(compile_model(), each, epochs=1)
+    assert [fit["outcome"] for fit in fit_summaries(execution)] == ["completed"] * 3

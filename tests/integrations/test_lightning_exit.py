@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +33,7 @@ from lightning_helpers import (  # noqa: E402
 
 from deriva_ml import DerivaML  # noqa: E402
 from deriva_ml_core.definitions import Status  # noqa: E402
+from deriva_ml_core.errors import DerivaMLWarning  # noqa: E402
 from deriva_ml_core.execution.execution import Execution  # noqa: E402
 
 pytestmark = IGNORED
@@ -370,3 +373,47 @@ def test_uncaught_failure_of_another_exception_hook(ml: DerivaML, lightning: Mod
         create_trainer(lightning, Failing(), one).fit(model, training_loader())
     sys.excepthook(raised.type, raised.value, raised.tb)  # as Python calls it
     assert (one.execution.status, one.execution.status_detail) == (Status.failed, "RuntimeError: the second")
+
+
+def copy_by_pickle(callback: Any) -> Any:
+    return pickle.loads(pickle.dumps(callback))
+
+
+@pytest.mark.parametrize("copy_callback", [copy.deepcopy, copy_by_pickle], ids=["deepcopy", "pickle"])
+def test_copies_within_the_with_block(ml: DerivaML, package: ModuleType, copy_callback: Callable[[Any], Any]) -> None:
+    """Each copy, as a tuner makes it for each trial, records its own execution, which ends with the trial."""
+
+    def on_train_epoch_start(self: Any) -> None:
+        if self.current_epoch == 1:
+            raise RuntimeError("stop")
+
+    with own_callback(ml, log_every_n_steps=2) as one:
+        create_trainer(package, copy_callback(one), max_epochs=1).fit(create_model(package), training_loader())
+        failing = copy_callback(one)
+        with pytest.raises(RuntimeError, match="stop"):
+            create_trainer(package, failing).fit(
+                create_model(package, on_train_epoch_start=on_train_epoch_start), training_loader()
+            )
+    assert [each.status for each in ml.find_executions()] == [Status.failed, Status.completed]
+    assert failing.execution.status_detail == "RuntimeError: stop"
+
+
+def test_copy_during_a_fit(ml: DerivaML, execution: Execution, package: ModuleType) -> None:
+    """A copy that is made during a fit records its own fits; original and copy work in one Trainer."""
+    copies: list[Any] = []
+
+    def on_train_epoch_start(self: Any) -> None:
+        if not copies:
+            copies.append(copy.deepcopy(one))
+
+    with execution:
+        one = execution_callback(execution, upload="never")
+        create_trainer(package, one, max_epochs=1).fit(
+            create_model(package, on_train_epoch_start=on_train_epoch_start), training_loader()
+        )
+        assert copies[0].execution is execution
+        create_trainer(package, copies[0], max_epochs=1).fit(create_model(package), training_loader())
+        with pytest.warns(DerivaMLWarning, match="two DerivaMLCallbacks for one execution"):
+            create_trainer(package, one, copy.deepcopy(one), max_epochs=1).fit(create_model(package), training_loader())
+    fits = json.loads((execution.working_dir / "training.json").read_text())["fits"]
+    assert [fit["outcome"] for fit in fits] == ["completed"] * 3

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import json
 import logging
 import os
+import pickle
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -240,3 +244,86 @@ def test_fit_that_fails_after_the_with(execution: Execution, caplog: pytest.LogC
     )
     assert (staged_types(execution) == {}) is (upload == "end")
     assert ("staged files that are not uploaded" in caplog.text) is (upload == "never")
+
+
+def copy_by_pickle(report: TrainingReporter) -> TrainingReporter:
+    copied: TrainingReporter = pickle.loads(pickle.dumps(report))
+    return copied
+
+
+COPIES = pytest.mark.parametrize("copy_reporter", [copy.deepcopy, copy_by_pickle], ids=["deepcopy", "pickle"])
+
+
+@COPIES
+@pytest.mark.parametrize("begun", [False, True])
+def test_copy_within_the_with_block(
+    ml: DerivaML, copy_reporter: Callable[[TrainingReporter], TrainingReporter], begun: bool
+) -> None:
+    """A copy of a reporter in its ``with`` block, as tuners make them, ends an execution of its own with each fit."""
+    report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False)
+    with report:
+        if begun:
+            report.begin_fit(epochs=1)
+            train_epoch(report, 1, loss=1.0)
+        for failure in (None, ValueError("no data")):
+            copied = copy_reporter(report)
+            copied.begin_fit(epochs=1)
+            train_epoch(copied, 1, loss=1.0)
+            copied.end_fit() if failure is None else copied.fail(failure)
+            assert (copied.execution.status, staged_types(copied.execution)) == (
+                Status.completed if failure is None else Status.failed,
+                {},
+            )
+    expected = [Status.failed, Status.completed] + [Status.completed] * begun
+    assert [each.status for each in ml.find_executions()] == expected
+    if begun:
+        assert report.execution.status is Status.completed
+        assert [line["epoch"] for line in lines(report.execution.working_dir / "metrics.jsonl")] == [1]
+
+
+def test_copy_with_the_execution_of_the_user(execution: Execution) -> None:
+    """A copy of a reporter with the user's execution records in it, and the ``with`` block ends its open fit."""
+    with pytest.raises(ValueError, match="no data"), execution:
+        report = TrainingReporter(execution, curves=False, upload="never")
+        copied = copy.deepcopy(report)
+        assert copied.execution is execution
+        for each in (report, copied):
+            each.begin_fit(epochs=1)
+            train_epoch(each, 1, loss=1.0)
+        raise ValueError("no data")
+    assert [fit["outcome"] for fit in json.loads((execution.working_dir / "training.json").read_text())["fits"]] == [
+        "ValueError: no data",
+        "ValueError: no data",
+    ]
+    assert [line["fit"] for line in lines(execution.working_dir / "metrics.jsonl")] == [1, 2]
+
+
+def test_execution_is_copied_as_itself(execution: Execution) -> None:
+    """A copy of an object that holds an execution, such as a callback, has the same execution."""
+    assert copy.deepcopy({"execution": execution})["execution"] is execution
+    assert copy.copy(execution) is execution
+
+
+def test_fit_in_a_forked_child(ml: DerivaML) -> None:
+    """A fit in a process forked in the ``with`` block is an execution of its own, which ends with the fit."""
+    report = TrainingReporter(resolve_execution(ml, ExecutionConfiguration(workflow=WORKFLOW)), curves=False)
+    child = 1
+    try:
+        with report:
+            report.begin_fit(epochs=1)
+            train_epoch(report, 1, loss=1.0)
+            child = os.fork()
+            if child == 0:
+                report.begin_fit(epochs=1)
+                train_epoch(report, 1, loss=2.0)
+                report.end_fit()
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            own, other = report.execution, next(iter(ml.find_executions()))
+            assert other.execution_rid != own.execution_rid
+            assert (own.status, other.status) == (Status.running, Status.completed)
+    finally:
+        if child == 0:
+            os._exit(1)
+    assert report.execution.status is Status.completed
+    assert [line["values"] for line in lines(report.execution.working_dir / "metrics.jsonl")] == [{"loss": 1.0}]

@@ -51,7 +51,8 @@ class Execution(_ExecutionBase):
     """One run, created by ``DerivaML.create_execution`` or opened again by ``DerivaML.restore_execution``.
 
     Use it as a context manager: the status is Running inside the ``with`` block and terminal after it. An execution can
-    be pickled and survives fork and spawn: the other process opens it again by its RID.
+    be pickled and survives fork and spawn: the other process opens it again by its RID. A copy in the same process is
+    the same object.
 
     Args:
         connection: Catalog and store of the execution.
@@ -88,6 +89,12 @@ class Execution(_ExecutionBase):
         self._uploads_after_exit = False
         """Whether the caller uploads right after the ``with`` block and reports itself what was not uploaded."""
         self.configuration = configuration
+
+    def __copy__(self) -> Self:
+        return self  # one run has one object in a process
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
 
     def __reduce__(self) -> tuple[Callable[..., Execution], tuple[Address, dict[str, Any], Path, dict[str, Any]]]:
         arguments = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ExecutionNotStarted
@@ -26,6 +27,9 @@ ExecutionFactory = Callable[["RID | None"], "Execution"]
 class ExecutionHandle:
     """Execution of a training.
 
+    A copy, and a forked child, use the execution of the user. Of an owned one they know nothing, nor of the ``with``
+    block: each creates its own executions, which end with their fits.
+
     Args:
         execution: An execution that the user has entered, or a factory; an execution from a factory is owned, so
             this handle enters and ends it.
@@ -38,9 +42,37 @@ class ExecutionHandle:
             self._factory = execution
         else:
             self._execution = execution
-        self._is_entered = False
-        self.is_in_with_block = False
+        self._entered_pid: int | None = None
+        """Id of the process that entered the execution."""
+        self._block_pid: int | None = None
+        """Id of the process that entered the ``with`` block."""
+
+    def __getstate__(self) -> dict[str, object]:
+        state = self.__dict__ | {"_entered_pid": None, "_block_pid": None}
+        return state if self._factory is None else state | {"_execution": None}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__getstate__())  # the client and the user's execution are shared
+        return copied
+
+    def enter_block(self) -> None:
+        """Enter a ``with`` block, whose end ends the execution."""
+        self._block_pid = os.getpid()
+
+    def leave_block(self) -> None:
+        """Leave the ``with`` block."""
+        self._block_pid = None
+
+    @property
+    def is_in_with_block(self) -> bool:
         """Whether the user's ``with`` block ends the execution; otherwise the end of a fit or stage does."""
+        return self._block_pid == os.getpid()
+
+    @property
+    def is_in_forked_child(self) -> bool:
+        """Whether another process entered the ``with`` block."""
+        return self._block_pid not in (None, os.getpid())
 
     @property
     def is_owned(self) -> bool:
@@ -88,7 +120,7 @@ class ExecutionHandle:
         if for_fit and not self.is_in_with_block and execution is not None and not execution.is_rank_zero:
             self.end()  # rank 0 has ended it; the framework's last callbacks may run on rank 0 only
         is_usable = execution is not None and (
-            self._is_entered or (execution.status is Status.completed and not for_fit)
+            self.is_entered or (execution.status is Status.completed and not for_fit)
         )
         if execution is None or not is_usable:
             execution = self._factory(resume_rid)
@@ -96,7 +128,7 @@ class ExecutionHandle:
                 check(execution)
             execution.__enter__()
             execution._uploads_after_exit = True
-            self._execution, self._is_entered = execution, True
+            self._execution, self._entered_pid = execution, os.getpid()
         return execution
 
     def report_status(self, message: str, progress: Progress | None = None) -> None:
@@ -108,8 +140,8 @@ class ExecutionHandle:
 
     def end(self, error: BaseException | None = None) -> None:
         """End an owned execution, as the end of a ``with`` block would."""
-        if self._execution is not None and self._is_entered:
-            self._is_entered = False
+        if self._execution is not None and self.is_entered:
+            self._entered_pid = None
             kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
             self._execution.__exit__(kind, error, trace)
 
@@ -124,8 +156,8 @@ class ExecutionHandle:
 
     @property
     def is_entered(self) -> bool:
-        """Whether the handle has entered the execution and not ended it."""
-        return self._is_entered
+        """Whether this process has entered the execution by this handle, and has not ended it."""
+        return self._entered_pid == os.getpid()
 
     @property
     def has_ended(self) -> bool:

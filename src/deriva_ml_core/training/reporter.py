@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -61,7 +60,8 @@ class TrainingReporter:
 
     Args:
         execution: An execution that the user has entered, or a factory that creates one. The reporter itself enters,
-            ends and uploads an execution from a factory: at the end of each fit, or of its own ``with`` block.
+            ends and uploads an execution from a factory: at the end of each fit, or of its own ``with`` block. A copy
+            of the reporter is outside of that block.
         **options: Fields of `TrainingOptions`.
 
     Raises:
@@ -96,7 +96,6 @@ class TrainingReporter:
         self._exit_deadline: float | None = None
         """Time by the monotonic clock at which the end of an owned execution stops waiting."""
         self._resume_state = ResumeState()
-        self._entered_pid: int | None = None
         if not self._handle.is_owned:  # finds wrong options before a long training
             self.begin()
 
@@ -112,20 +111,17 @@ class TrainingReporter:
         )
 
     def __getstate__(self) -> dict[str, object]:
-        # a spawned process opens the files itself
-        return self.__dict__ | dict.fromkeys(("_files", "_uploader", "_fit"))
+        # a copy, in this or a spawned process, opens the files itself
+        return self.__dict__ | dict.fromkeys(("_files", "_uploader", "_fit", "_exit_deadline"))
 
     def __enter__(self) -> Self:
-        self._handle.is_in_with_block = True
-        self._entered_pid = os.getpid()
+        self._handle.enter_block()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_in_forked_child:
-            return
-        self._handle.is_in_with_block = False
+        self._handle.leave_block()
         self._exit_context(error)
 
     @property
@@ -155,7 +151,7 @@ class TrainingReporter:
     @property
     def is_in_forked_child(self) -> bool:
         """Whether another process entered the ``with`` block; that process records the end of the training."""
-        return self._entered_pid is not None and self._entered_pid != os.getpid()
+        return self._handle.is_in_forked_child
 
     # Fits and stages
 

@@ -78,17 +78,31 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
             )
         target = resolve_execution(ml, configuration, description) if execution is None else execution
         self._reporter = TrainingReporter(target, **options)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Set what belongs to this object and not to its copies."""
         self._watch = CallWatch(self._fail_call)
-        if self._reporter.has_own_execution and not self._is_autolog:
-            report_exceptions()
         self._fit: FitTracker | None = None
         self._stage_started_at: float | None = None
         self._is_new_call = True
         self._has_warned = False
-        training_options = self._reporter.options
-        if training_options.log_every_n_steps or training_options.every_n_steps or training_options.save_every_n_steps:
+        if self._reporter.has_own_execution and not self._is_autolog:
+            report_exceptions()
+        options = self._reporter.options
+        if options.log_every_n_steps or options.every_n_steps or options.save_every_n_steps:
             # set only on demand: with this hook, Keras reads the metrics of each step on the training thread
             self.on_train_batch_end = self._end_step
+
+    def __getstate__(self) -> dict[str, object]:
+        # a copy is outside of the calls and of the ``with`` block
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_watch", "_fit", "on_train_batch_end")
+        }
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._reset()
 
     @property
     def execution(self) -> Execution:

@@ -37,6 +37,14 @@ __all__ = ["DerivaMLCallback"]
 SIGTERM_EXIT_CODE = 128 + 15
 """Exit status of a process that SIGTERM has ended, as shells report it."""
 
+RESET_ATTRIBUTES = frozenset(
+    {
+        *("_epoch_tracker", "_stage_tracker", "_checkpoints", "_stop_reason", "_outcome", "_duplicate_guard"),
+        *("_start_policy", "_watch", "_is_recording", "_original_callbacks"),
+    }
+)
+"""Attributes of a callback that belong to the run of a Trainer."""
+
 
 class DerivaMLCallback(Callback):  # type: ignore[misc]
     """Records fits, validations, tests and predictions of Lightning in an execution.
@@ -87,9 +95,14 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
                 "DerivaMLCallback takes either an execution, or ml, configuration and description to create one."
             )
         self._reporter = TrainingReporter(execution or resolve_execution(ml, configuration, description), **options)
+        self._writes_directly = checkpoint_io
+        self._reset()
+
+    def _reset(self) -> None:
+        """Set what belongs to this object and not to its copies."""
         self._epoch_tracker = EpochTracker(self._reporter)
         self._stage_tracker = StageTracker(self._reporter)
-        self._checkpoints = TrainerCheckpoints(self._reporter, write_directly=checkpoint_io)
+        self._checkpoints = TrainerCheckpoints(self._reporter, write_directly=self._writes_directly)
         self._stop_reason = StopReason()
         self._outcome = ""
         self._duplicate_guard = DuplicateGuard(self._reporter, is_autolog=self._is_autolog)
@@ -97,6 +110,15 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         self._watch = ExceptionWatch(self._reporter.fail)
         self._is_recording = False
         self._original_callbacks: list[Any] = []
+
+    def __getstate__(self) -> dict[str, object]:
+        # a copy is outside of the Trainer's run and of the ``with`` block
+        return {name: value for name, value in vars(self).items() if name not in RESET_ATTRIBUTES}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__init__()
+        self.__dict__.update(state)
+        self._reset()
 
     def __enter__(self) -> Self:
         self._reporter.__enter__()
