@@ -41,21 +41,25 @@ ENDINGS = (
     Ending("SIGKILL", Status.aborted, "", (-9,), (), "epoch-0002.keras"),
     Ending("twice", Status.completed, "", (0,), ("completed", "completed"), "fit-2-epoch-0004.keras"),
 )
-NAMES = [f"{each.name}{own}" for each in ENDINGS for own in ("", "-own", "-bare")]
+WAYS = {"with": "", "own": "-own", "bare": "-bare"}
+"""Suffixes of the endings by how the execution ends: the user's ``with`` block, that of the callback, or none."""
 
 
 @dataclass(frozen=True)
 class EndedTrainings:
-    """All trainings, after their end."""
+    """All trainings of one way, after their end."""
 
+    own: str
     folder: Path
     home: Path
     codes: dict[str, int]
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
+@pytest.fixture(scope="module", params=WAYS)
+def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
     """Run each ending in its own process, in one catalog."""
+    own = WAYS[request.param]
+    names = [f"{each.name}{own}" for each in ENDINGS]
     folder = tmp_path_factory.mktemp("endings")
     environ = {**os.environ, "KERAS_BACKEND": "torch", "DERIVA_ML_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -66,11 +70,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
     return EndedTrainings(folder, folder / "home", codes)
 
 
-@pytest.mark.parametrize("own", ["", "-own", "-bare"], ids=["with", "own", "bare"])
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
-def test_ending_is_recorded(ended: EndedTrainings, ending: Ending, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ending_is_recorded(ended: EndedTrainings, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
     """Status, exit code, every metric, the outcome of each fit and the last complete checkpoint are recorded."""
     monkeypatch.setenv("DERIVA_ML_HOME", str(ended.home))
+    own = ended.own
     name = ending.name + own
     ml = DerivaML()
     execution = ml.restore_execution((ended.folder / f"{name}.rid").read_text())
