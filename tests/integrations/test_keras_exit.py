@@ -63,11 +63,11 @@ def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("endings")
     environ = {**os.environ, "KERAS_BACKEND": "torch", "DERIVA_ML_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, SCRIPT, folder, *NAMES], env=environ, capture_output=True, text=True, check=False
+        [sys.executable, SCRIPT, folder, *names], env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     codes = {name: int(code) for name, _, code in (line.partition(" ") for line in done.stdout.splitlines())}
-    return EndedTrainings(folder, folder / "home", codes)
+    return EndedTrainings(own, folder, folder / "home", codes)
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
