@@ -34,6 +34,7 @@ from deriva_ml_core.errors import (
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Asset
 from deriva_ml_core.plugins import load_plugins
+from deriva_ml_core.runner.hydra_files import upload_hydra_files
 
 
 def stored_path(home: Path, asset: Asset) -> Path:
@@ -354,6 +355,49 @@ def test_registration_on_a_full_disk(disk: Path, config: ExecutionConfiguration)
         registered = len(exe.staged_assets())
         assert exe.asset_file_path("Model", f"{registered}.pt").parent.is_dir()
         assert len(exe.staged_assets()) == registered + 1
+
+
+def test_creation_on_an_almost_full_disk(disk: Path, config: ExecutionConfiguration) -> None:
+    """Wherever the space ends, the creation raises an error of this package, and a later one works."""
+    ml = DerivaML()
+    ml.create_execution(config)
+    raised: dict[str, str] = {}
+    for pages in range(64):
+        with fill_disk(disk):
+            filler = disk / "filler"
+            os.truncate(filler, filler.stat().st_size - 4096 * pages)
+            try:
+                ml.create_execution(config)
+            except DerivaMLException as error:
+                raised[type(error).__name__] = str(error)
+                continue
+        break
+    assert "DiskFull" in raised
+    assert all("disk" in message for message in raised.values()), raised
+    assert ml.create_execution(config).status is Status.created
+
+
+@pytest.mark.parametrize("read_only", ["records", "inputs"])
+def test_read_only_folder_in_a_working_folder(folder: Path, config: ExecutionConfiguration, read_only: str) -> None:
+    """A record or an input that cannot be written gives an error of this package that says what to do."""
+    with DerivaML() as ml:
+        exe = ml.create_execution(config)
+        asset = next(asset for asset in exe.list_assets("Output") if asset.filename == "configuration.json")
+    (exe.working_dir / read_only).mkdir(exist_ok=True)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777)
+    make_read_only(exe.working_dir / read_only)
+
+    def write() -> None:
+        with DerivaML() as ml:
+            restored = ml.restore_execution(exe.execution_rid)
+            with pytest.raises(CatalogReadOnly, match=f"{read_only}.*Permission denied.*writable for this user"):
+                if read_only == "records":
+                    upload_hydra_files(restored, {"config.yaml": "a: 1"})
+                else:
+                    restored.download_asset(asset)
+
+    run_as_nobody(write)
 
 
 def fill_last_block(journal: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Row
@@ -72,17 +73,19 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
 
     Raises:
         InvalidFileName: The catalog's names of table and row lead out of the folder.
+        CatalogReadOnly, DiskFull, FileUnavailable: The folder cannot be written.
     """
     if any(PurePosixPath(part).parts != (part,) or part == ".." for part in (asset.table, asset.rid)):
         raise InvalidFileName(
             f"{asset.rid!r} of {asset.table!r} cannot name a folder. Report this to the catalog's owner."
         )
     target = folder / asset.table / asset.rid / _safe_file_name(asset)
-    if not has_bytes(target, length=asset.length, md5=asset.md5):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        RetryingStore(connection.store).get(
-            asset.url, target, length=asset.length, md5=asset.md5, options=options or UploadOptions()
-        )
+    with translate_os_errors(f"Cannot download {asset.table} {asset.rid} to {target}", folder):
+        if not has_bytes(target, length=asset.length, md5=asset.md5):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            RetryingStore(connection.store).get(
+                asset.url, target, length=asset.length, md5=asset.md5, options=options or UploadOptions()
+            )
     return target
 
 

@@ -140,8 +140,9 @@ def _create_dry_run(
     import tempfile
 
     parent = connection.working_folder(DRY_RUN_RID)
-    create_folder(parent, connection.folder)
-    folder = Path(tempfile.mkdtemp(dir=parent))
+    with translate_os_errors(f"Cannot create a folder in {parent}", parent):
+        create_folder(parent, connection.folder)
+        folder = Path(tempfile.mkdtemp(dir=parent))
     journal = Journal(folder / JOURNAL_FILENAME)
     intent = CreationStarted(rid=DRY_RUN_RID, description=description, folder=str(folder), dry_run=True)
     journal.append(intent)

@@ -12,6 +12,7 @@ from weakref import finalize
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
@@ -195,8 +196,9 @@ class _ExecutionBase(RecordedExecution):
         import tempfile
 
         parent = self._connection.working_folder(DRY_RUN_RID)
-        create_folder(parent, self._connection.folder)
-        folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=parent))
+        with translate_os_errors(f"Cannot create a folder in {parent}", parent):
+            create_folder(parent, self._connection.folder)
+            folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=parent))
         finalize(self, _remove_scratch_folder, folder, os.getpid())
         runtime = ExecutionRuntime.open(self._connection, DRY_RUN_RID, folder, self._notify_status)
         if (self._folder / JOURNAL_FILENAME).is_file():

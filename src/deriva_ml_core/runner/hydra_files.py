@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core.definitions import MLAsset, MLVocab
 from deriva_ml_core.execution import Execution
 
@@ -72,13 +73,15 @@ def upload_hydra_files(execution: Execution, texts: Mapping[str, str]) -> None:
         return
     runtime = execution._runtime
     folder = runtime.folder / "records"
-    folder.mkdir(parents=True, exist_ok=True)
+    with translate_os_errors(f"Cannot create {folder}", runtime.folder):
+        folder.mkdir(parents=True, exist_ok=True)
     asset_types = execution._connection.terms.cached_terms(MLVocab.asset_type)
     asset_type = HYDRA_CONFIG if HYDRA_CONFIG in asset_types else MLAsset.execution_metadata.value
     staged = []
     for name, text in texts.items():
         file = folder / name
-        file.write_text(text, encoding="utf-8")
+        with translate_os_errors(f"Cannot write {file}", folder):
+            file.write_text(text, encoding="utf-8")
         staged.append(runtime.staging.stage_metadata_file(name, file, asset_type))
     for failed in runtime.outputs.upload_metadata_files(staged):
         log.warning(
