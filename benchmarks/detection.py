@@ -1,8 +1,10 @@
-"""Time to detect the source of a workflow, compared with one process of Git."""
+"""Time to detect the source of a workflow, compared with one process of Git, and secrets, with one search."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from benchmarks.scale import Scale
 from benchmarks.timing import Trial, compare, time_call
 from deriva_ml import Workflow
 from deriva_ml_core.git import repository_state, uncommitted_patch
+from deriva_ml_core.redaction import has_secret, redact
 
 
 def run(scale: Scale, folder: Path) -> Iterator[Figure]:
@@ -34,3 +37,29 @@ def run(scale: Scale, folder: Path) -> Iterator[Figure]:
     }
     for what, trial in subjects.items():
         yield comparison_figure(what, "one git rev-parse", compare(trial, run_git, scale.rounds))
+    yield from _measure_redaction(scale)
+
+
+def _measure_redaction(scale: Scale) -> Iterator[Figure]:
+    """Compare the search for secrets in a patch and in settings with a plain search and with JSON."""
+    line = "+    loss = model(batch, max_tokens=512, key='label')  # a forward pass of the tokenizer\n"
+    patch = line * (scale.patch_bytes // len(line))
+    words = re.compile("(?i)secret|passwd")
+    names = ("max_tokens", "tokenizer", "pass_through", "rate")
+    settings = {f"layer_{number}.{name}": number for number in range(scale.parameters // len(names)) for name in names}
+    yield comparison_figure(
+        "search a patch for secrets",
+        "one regular expression",
+        compare(
+            lambda: time_call(lambda: has_secret(patch, "train.py")),
+            lambda: time_call(lambda: words.search(patch)),
+            scale.heavy_rounds,
+        ),
+    )
+    yield comparison_figure(
+        "redact the parameters of a run",
+        "json.dumps",
+        compare(
+            lambda: time_call(lambda: redact(settings)), lambda: time_call(lambda: json.dumps(settings)), scale.rounds
+        ),
+    )

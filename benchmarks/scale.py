@@ -28,6 +28,8 @@ class Scale:
         epochs: Number of epochs in a fit whose epochs are timed.
         catalogs: Response times of the catalog during a training, in seconds; None for a catalog that is down.
         terminations: The ways in which trainings end.
+        patch_bytes: Size of a patch that is searched for secrets, in bytes.
+        parameters: Number of parameters that are redacted.
         trackers: Whether to measure the other installed trackers too.
     """
 
@@ -47,6 +49,8 @@ class Scale:
     epochs: int = 200
     catalogs: tuple[float | None, ...] = (0, 0.05, 2, None)
     terminations: tuple[str, ...] = ("normal", "exception", "Ctrl-C", "SIGTERM", "SIGKILL", "fit + fit + test")
+    patch_bytes: int = 5 * 2**20
+    parameters: int = 10_000
     trackers: bool = True
 
     def limit_rounds(self, rounds: int) -> Scale:
@@ -72,5 +76,7 @@ TINY = Scale(
     epochs=4,
     catalogs=(0.05,),
     terminations=("SIGKILL",),
+    patch_bytes=2**10,
+    parameters=8,
     trackers=False,
 )

@@ -44,6 +44,7 @@ def _split_words(text: str) -> frozenset[str]:
 # the login in a whole text that is the address of a catalog, also without a scheme; a folder's name may have an "@"
 _ADDRESS_LOGIN = re.compile(r"(?is)\A(?!file:)((?:[a-z][a-z0-9+.-]*://)?).+@|\A(file://)[^/]+@")
 _HUNK = re.compile(r"(?m)^@@ ")
+_PLAIN_NAME = re.compile(r"(?!eyJ)(?:[A-Za-z0-9]{0,15}[_.]|[A-Za-z0-9]{1,15}\Z)*")
 _OPTION = re.compile(r"--?[A-Za-z][\w.-]*")
 _MAPPING_OVERRIDE = re.compile(r"[+~]{0,2}[\w./@:-]+=[^'\"]*?\{")
 _MAPPING_ENTRY = re.compile(r"(?P<name>(?<=[{,\s])[\w.-]+):\s*(?P<value>[^\s'\"{}\[\],][^{},]*)")
@@ -146,8 +147,13 @@ def redact(value: JsonValue) -> JsonValue:
         return redact_text(value)
     if isinstance(value, dict):
         names = dict(_iter_described_names(value))
-        return {redact_text(name): _redact_entry(names.get(name, name), part) for name, part in value.items()}
+        return {_redact_name(name): _redact_entry(names.get(name, name), part) for name, part in value.items()}
     return _redact_list(value) if isinstance(value, list) else value
+
+
+def _redact_name(name: str) -> str:
+    # settings have thousands of names, and one of short words has the form of no secret
+    return name if _PLAIN_NAME.fullmatch(name) else redact_text(name)
 
 
 def _iter_described_names(value: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
@@ -169,7 +175,7 @@ def _mask_value(name: str, value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
         if name_words(name)[-1] in ("pass", "pw"):  # the settings of a pass
             return redact(value)
-        return {redact_text(key): _mask_value(name, part) for key, part in value.items()}
+        return {_redact_name(key): _mask_value(name, part) for key, part in value.items()}
     if isinstance(value, list):
         return [_mask_value(name, part) for part in value]
     is_kept = value in (None, "") or isinstance(value, bool) or is_plain_value(name, str(value))
@@ -188,7 +194,7 @@ def _mask_tokens(name: str, value: JsonValue) -> JsonValue:
         _redaction_mark(name) if is_secret else redact_text(str(part))
         for part, is_secret in zip(parts, marks, strict=True)
     ]
-    return dict(zip(map(redact_text, value), masked, strict=True)) if isinstance(value, dict) else masked
+    return dict(zip(map(_redact_name, value), masked, strict=True)) if isinstance(value, dict) else masked
 
 
 def _redact_list(values: Sequence[JsonValue]) -> list[JsonValue]:
