@@ -294,6 +294,32 @@ class DerivaML:
 
         return resume_execution(self._connection, execution_rid)
 
+    def correct_status(self, execution_rid: RID, status: Status | str, reason: str) -> RecordedExecution:
+        """Correct the status of an execution that has ended, when the recorded one is wrong.
+
+        The former status stays on record: `list_statuses` returns both. The message of the new one, which is in the
+        catalog's row too, names the reason, the user and the former status. A copy of the journal with the correction
+        is stored in the catalog.
+
+        Args:
+            execution_rid: RID of the execution.
+            status: How the run really ended: ``completed``, ``failed`` or ``aborted``.
+            reason: Why the recorded status is wrong.
+
+        Returns:
+            The recorded execution.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such execution.
+            ConfigurationError: The status is not one of these, or the reason is empty.
+            InvalidTransition: The execution has that status already.
+            ExecutionRunning: A process is running the execution.
+        """
+        from deriva_ml_core.execution.restore import correct_status
+
+        correct_status(self._connection, execution_rid, status, reason)
+        return self.lookup_execution(execution_rid)
+
     def lookup_execution(self, execution_rid: RID) -> RecordedExecution:
         """Return an execution for reading.
 

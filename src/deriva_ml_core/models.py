@@ -204,6 +204,7 @@ class StatusUpdate(FrozenModel):
         previous: The status before. None for the first update.
         error: Type and message of the exception that ended the run, or None.
         progress: Progress as numbers, if a training reports it.
+        corrected_by: The user who corrected the status of the ended run, for the reason in the message; else None.
     """
 
     status: Status
@@ -212,6 +213,7 @@ class StatusUpdate(FrozenModel):
     previous: Status | None = None
     error: str | None = None
     progress: Progress | None = None
+    corrected_by: str | None = None
 
 
 class StagedAsset(FrozenModel):

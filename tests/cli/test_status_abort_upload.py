@@ -183,3 +183,27 @@ def test_damaged_journal_line(cli, run) -> None:
     for args in (("status", rid), ("show", rid), ("upload",), ("upload", rid), ("cleanup", "--yes")):
         assert cli(*args).code == 0, args
     cli("doctor")  # its exit code depends on the machine; an exception would be raised here
+
+
+def test_status_is_corrected(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """--set writes the right status with its reason, and show has the former one too."""
+    with pytest.raises(ValueError), ml.create_execution(config) as failed:
+        raise ValueError("no data")
+    rid = failed.execution_rid
+    result = cli("status", rid, "--set", "completed", "--reason", "Only the clean-up failed")
+    assert result.code == 0, result.stderr
+    assert row_status(ml, rid) == "Completed"
+    shown = cli("show", rid, "--json").json
+    failure, correction = shown["timeline"][-2:]
+    assert (failure["status"], failure["message"]) == ("Failed", "ValueError: no data")
+    assert correction["status"] == "Completed"
+    assert correction["message"].startswith("Only the clean-up failed (corrected from Failed by ")
+    assert correction["corrected_by"]
+
+
+def test_correction_needs_status_and_reason(cli, ml: DerivaML, run) -> None:
+    """--set without --reason, and --reason without --set, change nothing."""
+    rid = run().execution_rid
+    assert cli("status", rid, "--set", "failed").code == 2
+    assert cli("status", rid, "--reason", "why").code == 2
+    assert row_status(ml, rid) == "Completed"

@@ -19,11 +19,17 @@ __all__ = ["app"]
 @command(
     "deriva-ml status 1-4A2C",
     "deriva-ml status 1-4A2C --watch && echo done",
+    "deriva-ml status 1-4A2C --set completed --reason 'Only the clean-up failed'",
 )
 def app(
     rid: Rid,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Print each new status until the run ends.")] = False,
     interval: Annotated[float, typer.Option(min=0.05, metavar="SECONDS", help="The time between two checks.")] = 1.0,
+    new_status: Annotated[
+        str | None,
+        typer.Option("--set", metavar="STATUS", help="How the run really ended: completed, failed or aborted."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why the recorded status is wrong; with --set.")] = "",
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
@@ -32,10 +38,20 @@ def app(
 
     The exit code is 1 if the run failed or was aborted. If its process was killed on this machine, Aborted is written
     to the catalog. With --watch and --json there is one JSON value on a line.
+
+    --set corrects the status of a run that has ended. The former status, the reason, the user and the time stay on
+    record.
     """
     from deriva_ml_cli.command_options import open_client
+    from deriva_ml_core.errors import ConfigurationError
 
+    if reason and new_status is None:
+        raise ConfigurationError("--reason belongs to a correction: give the status with --set.")
     with open_client(host, catalog) as ml:
+        if new_status is not None:
+            ml.correct_status(rid, new_status, reason)
+            _print(_load_execution(ml, rid), as_json=as_json, compact=False)
+            return
         execution = _load_execution(ml, rid)
         _print(execution, as_json=as_json, compact=watch)
         while watch and not execution.status.is_terminal:

@@ -193,7 +193,12 @@ class ExecutionDescription:
             "metrics": [curve.to_dict() for curve in self.curves],
             "metric_values": [metric.model_dump() for metric in self.metrics],
             "timeline": [
-                {"time": update.time, "status": str(update.status), "message": update.error or update.message}
+                {
+                    "time": update.time,
+                    "status": str(update.status),
+                    "message": update.error or update.message,
+                    **({"corrected_by": update.corrected_by} if update.corrected_by else {}),
+                }
                 for update in self.statuses
             ],
         }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,16 @@ from typing import Any
 from deriva_ml_core._files.atomic import scratch_folder
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.permissions import create_folder
+from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.assets.lookup import download_asset, list_execution_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, Role, Status, status_from_row
+from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecution, download_journal
 from deriva_ml_core.execution.row_sync import RowSync
-from deriva_ml_core.execution.run_lock import check_not_running
+from deriva_ml_core.execution.run_lock import check_not_running, lock_for_resume
 from deriva_ml_core.journal.events import DownloadedJournal
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import (
@@ -32,7 +36,7 @@ from deriva_ml_core.journal.state import (
 )
 from deriva_ml_core.models import StatusUpdate
 
-__all__ = ["restore_execution", "resume_execution"]
+__all__ = ["correct_status", "restore_execution", "resume_execution"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,31 @@ def resume_execution(connection: Connection, rid: RID) -> Execution:
 def restore_execution(connection: Connection, rid: RID) -> Execution:
     """Restore an execution; see ``DerivaML.restore_execution``."""
     return _restore(connection, rid, resumed=False)
+
+
+def correct_status(connection: Connection, rid: RID, status: Status | str, reason: str) -> None:
+    """Correct the status of an execution that has ended; see ``DerivaML.correct_status``."""
+    names = {text: each for each in Status if each.is_terminal for text in (each.name, each.value.lower())}
+    if (new_status := names.get(str(status).lower())) is None:
+        known = ", ".join(each.name for each in Status if each.is_terminal)
+        raise ConfigurationError(f"A run cannot end with the status {str(status)!r}; use one of {known}.")
+    reason = " ".join(escape_surrogates(reason).split())
+    if not reason:
+        raise ConfigurationError(f"The correction of execution {rid} needs a reason, which is kept with it.")
+    execution = _restore(connection, rid, resumed=False)
+    runtime = execution._runtime
+    with lock_for_resume(runtime.journal, rid):
+        if runtime.journal.state.running_since is not None:  # it ran on a machine that cannot be asked
+            runtime.journal.append(Stopped(time=max(update.time for update in runtime.journal.state.statuses)))
+        runtime.status_tracker.correct(new_status, reason, _user_name())
+        runtime.outputs.finalize(clean=False)
+
+
+def _user_name() -> str:
+    try:
+        return escape_surrogates(getpass.getuser())
+    except (OSError, KeyError):  # a container without a user database
+        return f"user {os.getuid()}" if hasattr(os, "getuid") else "an unknown user"
 
 
 def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:

@@ -111,6 +111,36 @@ class StatusTracker:
         else:
             self._row_sync.write_in_background(is_final=status.is_terminal)
 
+    def correct(self, status: Status, reason: str, user: str) -> None:
+        """Set another terminal status of a run that has ended, and write the row.
+
+        The message, which is in the row too, says why, who, and what stood before; the journal keeps both statuses.
+
+        Args:
+            status: The terminal status.
+            reason: Why the recorded one is wrong.
+            user: Who corrects it.
+
+        Raises:
+            InvalidTransition: The status is already the current one.
+            DerivaMLException: The catalog rejects the row.
+        """
+        from deriva_ml_core.redaction import redact_text  # many patterns to compile
+
+        with self._lock:
+            previous, _ = self.current
+            if previous is status:
+                raise InvalidTransition(f"Execution {self._execution} is already {status}.")
+            update = StatusUpdate(
+                status=status,
+                message=f"{redact_text(reason)} (corrected from {previous} by {user})",
+                time=utc_now(),
+                previous=previous,
+                corrected_by=user,
+            )
+            self._publish(self._journal.append(StatusSet(update=update)))
+        self._row_sync.write()
+
     def append(self, *events: Event) -> None:
         """Write events to the journal, after those that are still buffered; publish the statuses among them."""
         if self._publish(self._journal.append(*events)):
