@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from deriva_ml_cli.command_options import CONTEXT_SETTINGS
+from deriva_ml_core._progress import replace_missing_streams
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -142,6 +143,7 @@ def _root_callback(
 
 def main() -> None:
     """Run ``deriva-ml`` with the arguments of this process."""
+    replace_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # print a name that the terminal's encoding lacks

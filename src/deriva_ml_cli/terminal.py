@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deriva_ml_core._progress import is_terminal
 from deriva_ml_core._text import sanitize_line
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def create_console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    is_redirected = not stream.isatty() and "COLUMNS" not in os.environ
+    is_redirected = not is_terminal(stream) and "COLUMNS" not in os.environ
     return Console(
         file=stream, width=DEFAULT_WIDTH if is_redirected else None, highlight=False, markup=False, emoji=False
     )

@@ -34,7 +34,12 @@ class DerivaMLDeprecationWarning(DeprecationWarning):
 def warn_deprecated(old: str, new: str) -> None:
     """Warn, at the user's line, that a name was renamed."""
     message = f"{old} is deprecated and will be removed in {REMOVED_IN}; use {new}."
-    warnings.warn(message, DerivaMLDeprecationWarning, stacklevel=user_stacklevel())
+    try:
+        warnings.warn(message, DerivaMLDeprecationWarning, stacklevel=user_stacklevel())
+    except Warning:  # a filter of the user makes it an error
+        raise
+    except Exception:  # noqa: BLE001 - standard error is closed, or an object that raises anything
+        return
 
 
 def deprecated_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:

@@ -25,7 +25,12 @@ REQUIRE_CLEAN_VARIABLE = "DERIVA_ML_REQUIRE_CLEAN"
 
 def warn(message: str) -> None:
     """Issue a `DerivaMLWarning` at the user's line that called this package."""
-    warnings.warn(message, DerivaMLWarning, stacklevel=user_stacklevel())
+    try:
+        warnings.warn(message, DerivaMLWarning, stacklevel=user_stacklevel())
+    except Warning:  # a filter of the user makes it an error
+        raise
+    except Exception:  # noqa: BLE001 - standard error is closed, or an object that raises anything
+        return
 
 
 def warn_not_reproducible(message: str, environ: Mapping[str, str]) -> None:

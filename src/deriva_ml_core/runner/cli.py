@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 
 from deriva_ml_core._lazy import require_extra
+from deriva_ml_core._progress import replace_missing_streams
 from deriva_ml_core.errors import DerivaMLException, MissingDependency
 from deriva_ml_core.runner.configs import CONFIG_GROUPS, MAIN_CONFIG
 from deriva_ml_core.runner.hydra_files import quote_override_value
@@ -56,6 +57,7 @@ def main() -> int:
         The exit code: 0 for success, 1 if a run failed, 2 for an error in the command line or a configuration, 130
         after Ctrl-C.
     """
+    replace_missing_streams()
     install_warning_format()
     try:
         with require_extra("run", "deriva-ml-run"):

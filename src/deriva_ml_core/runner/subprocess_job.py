@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import JsonValue
 
+from deriva_ml_core._progress import replace_missing_streams
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, Status
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, DerivaMLWarning
@@ -153,6 +154,7 @@ def main() -> int:
     Returns:
         The exit code: 0 if the job completed, 130 after Ctrl-C, else 1.
     """
+    replace_missing_streams()
     parts = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the process that started this one
     job = SubprocessJob(**{**parts, "sweep": SweepInfo.model_validate(parts["sweep"])})
     sys.path[:] = job.sys_path

@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +37,6 @@ from deriva_ml_core.errors import (
     CatalogTooNew,
     CatalogUnavailable,
     DerivaMLException,
-    DerivaMLWarning,
 )
 from deriva_ml_core.parameter_values import (
     MAX_FILE_BYTES,
@@ -49,6 +47,7 @@ from deriva_ml_core.parameter_values import (
 )
 from deriva_ml_core.paths import CATALOG_FILENAME
 from deriva_ml_core.schema import asset_execution_table_name
+from deriva_ml_core.user_warnings import warn
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -121,11 +120,9 @@ def _choose_journal_mode(folder: Path, mounts: Iterable[tuple[str, str]]) -> str
     kind = detect_network_file_system(folder, mounts)
     if kind is None:
         return "WAL"
-    warnings.warn(
+    warn(
         f"{folder} is on a network file system ({kind}), where locks are slower and less reliable. "
-        "Set DERIVA_ML_HOME to a folder on a local disk.",
-        DerivaMLWarning,
-        stacklevel=3,
+        "Set DERIVA_ML_HOME to a folder on a local disk."
     )
     return "DELETE"
 

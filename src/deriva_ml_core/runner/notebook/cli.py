@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
+from deriva_ml_core._progress import replace_missing_streams
 from deriva_ml_core._text import sanitize_line
 from deriva_ml_core.errors import DerivaMLException
 
@@ -230,6 +231,7 @@ def build_command() -> TyperCommand:
 
 def main() -> None:
     """Run the command line of this process."""
+    replace_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # escape what the terminal's encoding lacks

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
+from deriva_ml_core._progress import is_terminal
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import NotebookFailed
 from deriva_ml_core.execution import Execution
@@ -109,7 +110,7 @@ def _execute(
         parameters=dict(parameters),
         kernel_name=notebook.kernel.name,
         language=notebook.kernel.language,
-        progress_bar=sys.stderr.isatty(),
+        progress_bar=is_terminal(sys.stderr),
         stdout_file=sys.stdout if show_output else None,
         stderr_file=sys.stderr if show_output else None,
         start_timeout=KERNEL_TIMEOUT,
