@@ -160,9 +160,13 @@ def find_unsent_executions(ml: DerivaML) -> list[LocalExecution]:
     """Return the local executions that an upload would complete.
 
     They have staged files that exist, stored files that lack a link to their row, or an end that the stored copy of
-    their journal does not contain.
+    their journal does not contain. The files that describe an execution count too, also if its creation was interrupted.
     """
-    return [each for each in iter_local_executions(ml) if each.state.is_created and _is_unsent(each)]
+    return [
+        each
+        for each in iter_local_executions(ml)
+        if (each.state.is_created or each.state.pending_files()) and _is_unsent(each)
+    ]
 
 
 def _is_unsent(execution: LocalExecution) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "ReadOnlyMixin",
     "Row",
     "Where",
+    "catalog_transaction",
     "order_rows_by_key",
 ]
 
@@ -313,6 +315,20 @@ class Backend:
     catalog: Catalog
     store: ObjectStore
     folder: Path
+
+
+@contextmanager
+def catalog_transaction(catalog: Catalog) -> Iterator[None]:
+    """Write everything in the block or nothing, if the catalog can.
+
+    A catalog that can has a method `transaction`, which returns such a context manager; an error must leave the block.
+    On others each write in the block is a transaction of its own.
+
+    Args:
+        catalog: The catalog.
+    """
+    with getattr(catalog, "transaction", nullcontext)():
+        yield
 
 
 def order_rows_by_key(table: str, key: str, key_values: Sequence[Any], rows: Iterable[Row]) -> list[Row]:

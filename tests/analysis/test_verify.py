@@ -41,6 +41,33 @@ def test_verify_damaged_object(ml: DerivaML, runs: Runs) -> None:
     assert isinstance(problem, Problem)
 
 
+HALF = "; on the machine of the run, `deriva-ml upload` completes its upload"
+
+
+@pytest.mark.parametrize("table", ["Model", "Execution_Metadata"])
+def test_verify_rows_without_types(ml: DerivaML, runs: Runs, table: str) -> None:
+    """An output without a type is a problem of its execution and of the catalog."""
+    catalog = ml.connection.catalog
+    (asset, *_) = [each for each in ml.lookup_execution(runs.first).list_assets("Output") if each.table == table]
+    catalog.delete(f"{table}_Asset_Type", {table: asset.rid})
+    expected = (Problem("row", table, asset.rid, asset.filename, f"has no asset type{HALF}"),)
+    assert ml.verify(runs.first).problems == ml.verify().problems == expected
+
+
+def test_verify_rows_without_links(ml: DerivaML, runs: Runs) -> None:
+    """A metadata file that no execution is linked to is a problem; a row of another table can be data of a project."""
+    catalog = ml.connection.catalog
+    (metadata, *_) = [
+        each for each in ml.lookup_execution(runs.first).list_assets() if "configuration" in each.filename
+    ]
+    catalog.delete("Execution_Metadata_Execution", {"Execution_Metadata": metadata.rid})
+    catalog.delete("Model_Execution", {"Model": runs.model.rid})
+    (problem,) = ml.verify().problems
+    assert problem == Problem(
+        "row", "Execution_Metadata", metadata.rid, "configuration.json", f"is not linked to an execution{HALF}"
+    )
+
+
 def test_verify_row_without_files(ml: DerivaML, runs: Runs) -> None:
     """A workflow has no files to verify."""
     with pytest.raises(WrongTable):

@@ -207,3 +207,28 @@ def test_correction_needs_status_and_reason(cli, ml: DerivaML, run) -> None:
     assert cli("status", rid, "--set", "failed").code == 2
     assert cli("status", rid, "--reason", "why").code == 2
     assert row_status(ml, rid) == "Completed"
+
+
+def test_upload_after_broken_creation(cli, ml: DerivaML, home: Path) -> None:
+    """The records of a run whose creation was killed are not uploaded; `upload` names the run and uploads them."""
+    program = (
+        "import os\n"
+        "from deriva_ml_core.client import DerivaML\n"
+        "from deriva_ml_core.execution import ExecutionConfiguration\n"
+        "from deriva_ml_core.workflow import Workflow\n"
+        "ml = DerivaML()\n"
+        "workflow = Workflow(name='w', workflow_type='Training', url='https://example.org/w.py', checksum='0' * 40)\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
+        "ml.create_execution(ExecutionConfiguration(workflow=workflow))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=300).returncode == -9
+    (killed,) = [row["RID"] for row in ml.select_rows("Execution")]
+    checks = {check["name"]: check for check in cli("doctor", "--json").json["findings"]}
+    assert killed in checks["unsent files"]["said"]
+    (result,) = cli("upload", "--json").json["executions"]
+    assert (result["rid"], result["records"], result["sent"], result["error"]) == (killed, 2, [], None)
+    assert row_status(ml, killed) == "Aborted"
+    assert "Everything is uploaded." in cli("upload").stdout
+    names = {asset.filename.partition("_2")[0] for asset in ml.lookup_execution(killed).list_assets("Output")}
+    assert names >= {"configuration.json", "environment_snapshot"}
+    assert cli("verify", "--all").code == 0

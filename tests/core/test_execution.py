@@ -532,6 +532,28 @@ def test_failed_run_logs_how_to_upload(exe: Execution, caplog: pytest.LogCapture
     assert list(exe.upload_execution_outputs()) == ["Model"]
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_interrupted_creation_leaves_no_row(
+    ml: DerivaML, config: ExecutionConfiguration, home: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Ctrl-C while the metadata files are stored leaves neither rows nor a working folder."""
+    fsync, calls = os.fsync, []
+
+    def interrupt(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.fsync", interrupt)
+        ml.create_execution(config)
+    for table in ("Execution", "Execution_Metadata", "Execution_Metadata_Execution"):
+        assert ml.select_rows(table) == []
+    assert list((home / "local" / "executions").iterdir()) == []
+    assert ml.create_execution(config).status is Status.created
+
+
 def test_failed_metadata_upload_fails_the_creation(
     ml: DerivaML, config: ExecutionConfiguration, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,16 +121,22 @@ def test_refused_login_is_not_repeated(
 
 
 def test_session_expires_during_creation(
-    ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer
+    ml: DerivaML,
+    config: ExecutionConfiguration,
+    catalog: DerivaCatalog,
+    fake: DerivaServer,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An expired session fails the creation; a row that exists already becomes Failed with the reason."""
+    """A session that expires before the row exists fails the creation; later, the records wait for the next upload."""
     fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/", times=100, reply=Answer.text(401, "")))
-    with pytest.raises(UploadFailed, match="Log in with"):
-        ml.create_execution(config)
+    first = ml.create_execution(config)
+    assert first._runtime.background._records_upload is not None
+    first._runtime.background._records_upload[1].result(timeout=60)
+    assert "Log in with" in caplog.text
+    assert f"DerivaML('http://localhost:{fake.port}', '{catalog.catalog_id}').restore_execution(" in caplog.text
     fake.faults.clear()
-    (row,) = catalog.select("Execution")
-    assert row["Status"] == "Failed"
-    assert "Creation failed" in row["Status_Detail"]
+    first.upload_execution_outputs()
+    assert len(catalog.select("Execution_Metadata_Execution")) >= 2
     fake.faults.add(Fault(Harm.answer, "POST", "ERMrest_RID_Lease", times=100, reply=Answer.text(401, "")))
     with pytest.raises(LoginRequired, match="Log in with"):
         ml.create_execution(config)
@@ -155,6 +161,35 @@ def test_aborted_writes_during_creation(
     assert len(catalog.select("Workflow")) == 1
     filenames = [row["Filename"] for row in catalog.select("Execution_Metadata")]
     assert len(filenames) == len(set(filenames)) == len(catalog.select("Execution_Metadata_Execution"))
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/Model_Execution$|:Model_Execution$", "is not linked to execution"),
+        (":Model_Asset_Type$", "has no asset type"),
+    ],
+    ids=["link", "types"],
+)
+def test_half_rows_are_named_and_completed(
+    ml: DerivaML, config: ExecutionConfiguration, catalog: DerivaCatalog, fake: DerivaServer, path: str, problem: str
+) -> None:
+    """A file whose upload ends between its row, link and types is a problem until the next upload completes it."""
+    with ml.create_execution(config) as exe:
+        exe.asset_file_path("Model", "m.pt").write_bytes(b"m")
+    fake.faults.add(Fault(Harm.answer, "POST", path, times=10_000, reply=Answer.text(403, "Access refused.")))
+    with pytest.raises(UploadFailed):
+        exe.upload_execution_outputs()
+    (row,) = catalog.select("Model")
+    for found in (ml.verify(exe.execution_rid), ml.verify()):
+        (half,) = found.problems
+        assert (half.what, half.table, half.rid, half.name) == ("row", "Model", row["RID"], "m.pt")
+        assert half.problem.startswith(problem)
+        assert f"`deriva-ml upload --host http://localhost:{fake.port} --catalog {catalog.catalog_id}`" in half.problem
+    fake.faults.clear()
+    exe.upload_execution_outputs()
+    assert ml.verify().problems == ()
+    check_recorded(catalog, fake, exe.execution_rid)
 
 
 def test_outage_during_workflow_registration(ml: DerivaML, catalog: DerivaCatalog, fake: DerivaServer) -> None:

@@ -76,23 +76,39 @@ def _upload_execution(ml: DerivaML, rid: str, workers: int | None, *, quiet: boo
         return _build_result(rid, error=f"{error} {remedy}")
     except DerivaMLException as error:
         return _build_result(rid, error=str(error))
-    message, uploaded = "", {}
+    message, uploaded, records = "", {}, _count_pending_records(ml, rid)
     try:
         progress_callback = (lambda _: None) if quiet else None
         uploaded = execution.upload_execution_outputs(progress_callback=progress_callback, upload_workers=workers)
     except DerivaMLException as error:
         message = str(error)
     assets = [asset for table_assets in uploaded.values() for asset in table_assets]
-    return _build_result(rid, assets, [asset.filename for asset in execution.staged_assets()], message)
+    records -= _count_pending_records(ml, rid)
+    remaining = [asset.filename for asset in execution.staged_assets()]
+    return _build_result(rid, assets, remaining, message, records=records)
+
+
+def _count_pending_records(ml: DerivaML, rid: str) -> int:
+    """Return how many of the files that describe an execution are not uploaded."""
+    from deriva_ml_core.execution.recorded import load_local_state
+
+    state = load_local_state(ml.connection, rid)
+    return sum(file.is_pending_record for file in state.pending_files()) if state is not None else 0
 
 
 def _build_result(
-    rid: str, uploaded: Any = (), remaining: Any = (), error: str = "", *, running: bool = False
+    rid: str, uploaded: Any = (), remaining: Any = (), error: str = "", *, running: bool = False, records: int = 0
 ) -> dict[str, Any]:
     from deriva_ml_core.analysis.describe import asset_to_dict
 
-    assets = [asset_to_dict(asset) for asset in uploaded]
-    return {"rid": rid, "sent": assets, "left": list(remaining), "error": error or None, "running": running}
+    return {
+        "rid": rid,
+        "sent": [asset_to_dict(asset) for asset in uploaded],
+        "records": records,
+        "left": list(remaining),
+        "error": error or None,
+        "running": running,
+    }
 
 
 def _print(results: list[dict[str, Any]]) -> None:
@@ -110,6 +126,7 @@ def _print(results: list[dict[str, Any]]) -> None:
             note = safe_text(result["error"], "red")
         elif result["left"]:
             note = f"{format_count(len(result['left']), 'file')} missing: {', '.join(result['left'][:5])}"
-        rows.append([result["rid"], format_count(len(result["sent"]), "file"), format_size(size), note])
+        records = f" and {format_count(result['records'], 'record')}" if result["records"] else ""
+        rows.append([result["rid"], format_count(len(result["sent"]), "file") + records, format_size(size), note])
     columns = Column("Execution", style="cyan"), Column("Uploaded"), Column("Size", align_right=True)
     print_table([*columns, Column("", flexible=True, wrapped=True)], rows)

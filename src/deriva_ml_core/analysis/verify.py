@@ -1,7 +1,11 @@
-"""Verification of stored files and links: bytes against recorded checksums, foreign keys against rows."""
+"""Verification of stored files and links: bytes against recorded checksums, foreign keys against rows.
+
+A row of a file is half if the upload was killed before the file was linked to its execution and its types.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -11,13 +15,16 @@ from deriva_ml_core.analysis.runs import lookup_table
 from deriva_ml_core.assets.lookup import asset_from_row, lookup_asset, verify_asset
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import lookup_dataset
-from deriva_ml_core.definitions import MLTable, split_rid
+from deriva_ml_core.definitions import DRY_RUN_RID, RID_PATTERN, MLAsset, MLTable, Role, split_rid
 from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException, MalformedData, UnknownAddress, WrongTable
-from deriva_ml_core.execution.recorded import lookup_execution
+from deriva_ml_core.execution.recorded import load_local_state, lookup_execution
 from deriva_ml_core.models import Asset
-from deriva_ml_core.schema import asset_execution_table_name
+from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
 __all__ = ["Problem", "VerificationProgress", "VerificationResult", "verify"]
+
+EXECUTION_FILE_TABLES = (MLAsset.execution_metadata, MLAsset.execution_asset)
+"""Asset tables that only have files of executions."""
 
 MAX_PARALLEL_READS = 4
 """Objects that are read at the same time."""
@@ -28,7 +35,8 @@ class Problem:
     """Something that is not as it was recorded.
 
     Args:
-        what: ``object`` for a stored file, ``link`` for a foreign key.
+        what: ``object`` for a stored file, ``link`` for a foreign key, ``row`` for a file's row whose upload is not
+            complete.
         table: The table of the row.
         rid: The RID of the row.
         name: The file's name, or the column of the foreign key.
@@ -107,13 +115,19 @@ class _Verifier:
     links: int = 0
     problems: list[Problem] = field(default_factory=list)
     checked_sources: set[str] = field(default_factory=set)
+    half_rows: set[tuple[str, str]] = field(default_factory=set)
 
     def check_row(self, rid: str) -> None:
         """Check the files and links of an execution, the files of a dataset, or one asset."""
         table, bare_rid = lookup_table(self.connection, rid), split_rid(rid)[0]
         if table == MLTable.execution:
-            self._check_objects(lookup_execution(self.connection, bare_rid).list_assets())
+            assets = lookup_execution(self.connection, bare_rid).list_assets()
+            self._check_objects(assets)
             self._check_execution_links(bare_rid)
+            self._check_pending_files(bare_rid)
+            for asset in assets:
+                if asset.role == Role.output and not asset.asset_types and self._has_types(asset.table):
+                    self._add_half_row(asset.table, asset.rid, asset.filename, "has no asset type")
         elif table == MLTable.dataset:
             for assets in self._iter_member_assets(bare_rid):
                 self._check_objects(assets)
@@ -128,11 +142,64 @@ class _Verifier:
     def check_catalog(self) -> None:
         """Check the object of every asset, and every foreign key."""
         catalog = self.connection.catalog
-        for table in catalog.refresh().tables.values():
+        tables = catalog.refresh().tables
+        parent = self.connection.working_folder(DRY_RUN_RID).parent
+        for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+            if re.fullmatch(RID_PATTERN, folder.name) and folder.name != DRY_RUN_RID:
+                self._check_pending_files(folder.name)
+        for table in tables.values():
             for rows in catalog.pages(table.name):
                 if table.is_asset:
                     self._check_objects(self._convert_assets(table.name, rows))
+                    self._check_asset_links(table.name, rows)
                 self._check_links(table.name, rows)
+
+    def _check_pending_files(self, execution: str) -> None:
+        """Find rows of files that the execution's journal on this machine does not list as recorded."""
+        state, catalog = load_local_state(self.connection, execution), self.connection.catalog
+        urls: dict[str, list[str]] = {}
+        for file in state.pending_files() if state is not None else ():
+            if file.stored is not None and file.asset.table in catalog.model.tables:
+                urls.setdefault(file.asset.table, []).append(file.stored.url)
+        for table, table_urls in urls.items():
+            rows = catalog.select(table, {"URL": table_urls})
+            where = {table: [row["RID"] for row in rows]}
+            links = catalog.select(asset_execution_table_name(table), {**where, "Execution": execution})
+            linked = {link[table] for link in links}
+            typed = {link[table] for link in catalog.select(asset_type_table_name(table), where)}
+            for row in rows:
+                if row["RID"] not in linked:
+                    problem = f"is not linked to execution {execution}"
+                    self._add_half_row(table, row["RID"], row["Filename"], problem)
+                elif row["RID"] not in typed:
+                    self._add_half_row(table, row["RID"], row["Filename"], "has no asset type")
+
+    def _check_asset_links(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Find outputs without a type, and files of executions that no execution is linked to."""
+        catalog = self.connection.catalog
+        link_table = asset_execution_table_name(table)
+        if link_table not in catalog.model.tables:
+            return
+        where = {table: [row["RID"] for row in rows]}
+        roles: dict[str, set[str]] = {}
+        for link in catalog.select(link_table, where):
+            roles.setdefault(link[table], set()).add(link["Asset_Role"])
+        has_types = self._has_types(table)
+        typed = {link[table] for link in catalog.select(asset_type_table_name(table), where)} if has_types else set()
+        for row in rows:
+            if row["RID"] not in roles and table in EXECUTION_FILE_TABLES:
+                self._add_half_row(table, row["RID"], row["Filename"], "is not linked to an execution")
+            elif Role.output in roles.get(row["RID"], ()) and has_types and row["RID"] not in typed:
+                self._add_half_row(table, row["RID"], row["Filename"], "has no asset type")
+
+    def _has_types(self, table: str) -> bool:
+        return asset_type_table_name(table) in self.connection.catalog.model.tables
+
+    def _add_half_row(self, table: str, rid: str, filename: str | None, problem: str) -> None:
+        if (table, rid) not in self.half_rows:
+            self.half_rows.add((table, rid))
+            remedy = f"on the machine of the run, `{self.connection.command('upload')}` completes its upload"
+            self.problems.append(Problem("row", table, rid, filename or "", f"{problem}; {remedy}"))
 
     def _iter_member_assets(self, rid: str) -> Iterator[list[Asset]]:
         model = self.connection.catalog.model

@@ -9,6 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from deriva_ml_core.backend import catalog_transaction
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, Role
 from deriva_ml_core.errors import AccessRefused, DuplicateRow, MetadataConflict
@@ -53,10 +54,22 @@ class AssetRowWriter:
     def _write_table(self, table: str, files: list[FileState]) -> tuple[list[Asset], list[tuple[FileState, Exception]]]:
         replaced = self._replace_rows(table, files)
         new_files = [file for file in files if file.asset.key not in replaced]
-        rows = self._insert_missing_rows(table, new_files)
+        with catalog_transaction(self.connection.catalog):
+            recorded, refused = self._write_new_rows(table, new_files)
+        recorded += [(file, replaced[file.asset.key]) for file in files if file.asset.key in replaced]
+        self.journal.append(Recorded(rids={file.asset.key: rid for file, rid in recorded}))
+        for file, rid in recorded:
+            file.rid = rid
+        return [_recorded_asset(file, rid) for file, rid in recorded], refused
+
+    def _write_new_rows(
+        self, table: str, files: list[FileState]
+    ) -> tuple[list[tuple[FileState, RID]], list[tuple[FileState, Exception]]]:
+        """Write rows and links; return the files with the RIDs of their rows, and the refused ones."""
+        rows = self._insert_missing_rows(table, files)
         recorded: list[tuple[FileState, RID]] = []
         refused: list[tuple[FileState, Exception]] = []
-        for file in new_files:
+        for file in files:
             row = rows[_stored_object(file).url]
             if differing := _differing_columns(file, row):
                 refused.append((file, MetadataConflict(_conflict_message(file, row, differing))))
@@ -64,11 +77,7 @@ class AssetRowWriter:
                 recorded.append((file, row["RID"]))
         if recorded:
             self._link_assets(table, recorded)
-        recorded += [(file, replaced[file.asset.key]) for file in files if file.asset.key in replaced]
-        self.journal.append(Recorded(rids={file.asset.key: rid for file, rid in recorded}))
-        for file, rid in recorded:
-            file.rid = rid
-        return [_recorded_asset(file, rid) for file, rid in recorded], refused
+        return recorded, refused
 
     def _replace_rows(self, table: str, files: list[FileState]) -> dict[str, RID]:
         """Update the rows of training files that were uploaded before; returns their RIDs by key.

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core import default_schema
-from deriva_ml_core.backend import ALL_ROWS, AnyOf, Catalog, Filter, InSubquery, Row, Where, order_rows_by_key
+from deriva_ml_core.backend import (
+    ALL_ROWS,
+    AnyOf,
+    Catalog,
+    Filter,
+    InSubquery,
+    Row,
+    Where,
+    catalog_transaction,
+    order_rows_by_key,
+)
 from deriva_ml_core.default_schema import default_tables
 from deriva_ml_core.definitions import STATUS_TRAITS, MLTable, MLVocab, Status, status_from_row
 from deriva_ml_core.errors import UnknownTable
@@ -341,6 +352,9 @@ class CatalogAdapter:
 
     def cite(self, rid: str, snapshot: str | None = None) -> str:
         return self._catalog.cite(rid, snapshot)
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return catalog_transaction(self._catalog)
 
     def reserve(self, count: int) -> list[str]:
         return self._catalog.reserve(count)

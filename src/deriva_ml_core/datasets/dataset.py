@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from deriva_ml_core.backend import AnyOf, Catalog, Row
+from deriva_ml_core.backend import AnyOf, Catalog, Row, catalog_transaction
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.members import (
     MemberLink,
@@ -346,8 +346,9 @@ def create_dataset(
     connection.terms.require(MLVocab.dataset_type, types)
     catalog = connection.catalog
     rid = catalog.reserve(1)[0]
-    catalog.insert(MLTable.dataset, [{"RID": rid, "Description": redact_text(description), "Deleted": False}])
-    catalog.insert(MLTable.dataset_dataset_type, [{"Dataset": rid, "Dataset_Type": name} for name in types])
+    with catalog_transaction(catalog):
+        catalog.insert(MLTable.dataset, [{"RID": rid, "Description": redact_text(description), "Deleted": False}])
+        catalog.insert(MLTable.dataset_dataset_type, [{"Dataset": rid, "Dataset_Type": name} for name in types])
     create_versions(catalog, {rid: "First version"}, VersionPart.minor, execution)
     return lookup_dataset(connection, rid, execution)
 

@@ -1,22 +1,26 @@
 """Creates an execution: check the configuration, record row and inputs, upload the metadata files.
 
-If a step fails, the row is marked as failed.
+The metadata files are uploaded at once to the store of an embedded catalog. For a server they are flushed to disk and
+uploaded in the background, since a busy server may refuse a write for minutes. If a step fails, the row is marked as
+failed. Ctrl-C deletes it.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 from deriva_ml_core._files.atomic import sync_path
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.permissions import adopt_permissions, create_folder
+from deriva_ml_core._retry import limit_repeats
 from deriva_ml_core.assets.lookup import lookup_assets
 from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import resolve_version
-from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, Status
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLAsset, MLTable, Status
 from deriva_ml_core.errors import ConflictingWorkflow, DerivaMLException, UploadFailed, WorkflowMissing
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.execution import Execution
@@ -28,11 +32,15 @@ from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.journal.state import Created, CreationStarted, ParametersSet, ProcessAttached, StatusSet, utc_now
 from deriva_ml_core.models import Asset, DatasetSpec, StagedAsset, StatusUpdate
 from deriva_ml_core.parameter_values import limit_parameters, select_run_parameters, to_json_value
+from deriva_ml_core.schema import asset_execution_table_name
 from deriva_ml_core.workflow import Workflow, lookup_workflow, register_workflow
 
 __all__ = ["create_execution"]
 
 log = logging.getLogger(__name__)
+
+MAX_UNDO_SECONDS = 10.0
+"""Seconds in which a failed creation tries to delete its row or to mark it as failed."""
 
 
 def create_execution(
@@ -46,12 +54,14 @@ def create_execution(
     selected = _select_workflow(connection, configuration, workflow)
     datasets = [resolve_version(connection, spec) for spec in configuration.datasets]
     assets = lookup_assets(connection, configuration.asset_rids)
+    is_embedded = connection.address.is_embedded
     if dry_run:
         return _create_dry_run(connection, configuration, description, datasets, assets)
     workflow_rid = register_workflow(connection, selected)
-    row, journal = _insert_row(connection, description, workflow_rid)
-    rid, folder = row["RID"], journal.path.parent
+    rid, folder = _create_working_folder(connection)
+    journal = Journal(folder / JOURNAL_FILENAME)
     try:
+        row = _insert_row(connection, journal, rid, description, workflow_rid)
         Inputs(connection, journal, rid).record(datasets, assets)
         staging = StagingArea(connection, journal, folder / "outputs")
         with translate_os_errors(f"Cannot write the records of execution {rid}", folder):
@@ -64,14 +74,22 @@ def create_execution(
                 workflow_rid=workflow_rid,
                 datasets=datasets,
             )
-        _upload_metadata_files(Outputs(connection, journal, staging, rid), files, rid)
+        if is_embedded:
+            _upload_metadata_files(Outputs(connection, journal, staging, rid), files, rid)
         journal.append(Created(), *_parameter_events(configuration))
+        if not is_embedded:
+            _sync_metadata_files(journal, files)
+    except KeyboardInterrupt as error:
+        _discard(connection, journal, rid, error)
+        raise
     except BaseException as error:
         _mark_failed(connection, journal, rid, error)
         raise
     journal.close()
     execution = Execution(connection, row, folder, configuration=configuration)
     execution._runtime.status_tracker.record_created()
+    if not is_embedded:
+        execution._runtime.background.upload_records(execution._runtime.outputs.upload_records)
     return execution
 
 
@@ -83,10 +101,11 @@ def _parameter_events(configuration: ExecutionConfiguration) -> list[ParametersS
     return [ParametersSet(parameters=parameters)] if parameters else []
 
 
-def _insert_row(connection: Connection, description: str, workflow_rid: RID) -> tuple[dict[str, Any], Journal]:
+def _insert_row(
+    connection: Connection, journal: Journal, rid: RID, description: str, workflow_rid: RID
+) -> dict[str, Any]:
     """Insert the row, after the journal has recorded the intent."""
-    rid, folder = _create_working_folder(connection)
-    journal = Journal(folder / JOURNAL_FILENAME)
+    folder = journal.path.parent
     intent = CreationStarted(rid=rid, description=description, workflow_rid=workflow_rid, folder=str(folder))
     with translate_os_errors(f"Cannot create the journal in {folder}", folder):
         journal.append(intent, ProcessAttached(lease=ProcessIdentity.current()))
@@ -95,7 +114,7 @@ def _insert_row(connection: Connection, description: str, workflow_rid: RID) -> 
             sync_path(path)
     values = {"Workflow": workflow_rid, "Description": description, "Status": Status.created, "Status_Detail": ""}
     (row,) = connection.catalog.insert_missing(MLTable.execution, [{"RID": rid, **values}], "RID")
-    return row, journal
+    return row
 
 
 def _create_working_folder(connection: Connection) -> tuple[RID, Path]:
@@ -156,6 +175,40 @@ def _upload_metadata_files(outputs: Outputs, files: list[StagedAsset], rid: RID)
         raise UploadFailed(f"Failed to upload the metadata files of execution {rid}: {unsent[0].reason}")
 
 
+def _sync_metadata_files(journal: Journal, files: list[StagedAsset]) -> None:
+    """Flush the metadata files and the journal that lists them to disk, with the names of both."""
+    folder = journal.path.parent
+    paths = [file.path for file in files]
+    with translate_os_errors(f"Cannot flush the files in {folder} to disk", folder):
+        for path in dict.fromkeys([*paths, *(path.parent for path in paths), journal.path, folder, folder.parent]):
+            sync_path(path)
+
+
+def _discard(connection: Connection, journal: Journal, rid: RID, error: BaseException) -> None:
+    """Delete what an interrupted creation has written; if that fails, mark the row as failed."""
+    stored = [file.stored.url for file in journal.state.files.values() if file.stored is not None]
+    try:
+        with limit_repeats(MAX_UNDO_SECONDS):
+            connection.catalog.delete(MLTable.execution, {"RID": rid})  # with its links
+            _delete_unlinked_files(connection, stored)
+    except Exception:
+        log.warning("Failed to delete the row of execution %s after an interrupt.", rid, exc_info=True)
+        _mark_failed(connection, journal, rid, error)
+    else:
+        journal.close()
+        shutil.rmtree(journal.path.parent, ignore_errors=True)
+
+
+def _delete_unlinked_files(connection: Connection, urls: list[str]) -> None:
+    """Delete the rows of metadata files, except of those that another execution has too."""
+    table = MLAsset.execution_metadata.value
+    rows = connection.catalog.select(table, {"URL": urls}) if urls else []
+    links = asset_execution_table_name(table)
+    linked = {link[table] for link in connection.catalog.select(links, {table: [row["RID"] for row in rows]})}
+    if unlinked := [row["RID"] for row in rows if row["RID"] not in linked]:
+        connection.catalog.delete(table, {"RID": unlinked})
+
+
 def _mark_failed(connection: Connection, journal: Journal, rid: RID, error: BaseException) -> None:
     from deriva_ml_core.redaction import redact_text
 
@@ -163,7 +216,8 @@ def _mark_failed(connection: Connection, journal: Journal, rid: RID, error: Base
     update = StatusUpdate(status=Status.failed, time=utc_now(), previous=Status.created, error=detail)
     row = {"RID": rid, "Status": Status.failed, "Status_Detail": detail}
     try:
-        connection.catalog.update(MLTable.execution, [row])
+        with limit_repeats(MAX_UNDO_SECONDS):
+            connection.catalog.update(MLTable.execution, [row])
     except Exception:
         log.warning("Failed to mark the row of execution %s as failed.", rid, exc_info=True)
     try:

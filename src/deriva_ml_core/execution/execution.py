@@ -260,6 +260,8 @@ class Execution(_ExecutionBase):
         if self._runtime.status_tracker.flush():  # the row may be written already
             self._runtime.background.submit(self._runtime.journal.sync)
         self._runtime.background.drain()
+        if self.is_rank_zero and not self.dry_run:
+            self._runtime.outputs.warn_records_pending()
         self._runtime.journal.close()
 
     # Inputs

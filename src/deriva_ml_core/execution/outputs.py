@@ -139,17 +139,48 @@ class Outputs:
             atexit.unregister(self._reminder)
             self._reminder = None
 
+    def upload_records(self) -> None:
+        """Upload the metadata files that are still pending; log how to upload those that fail."""
+        from filelock import FileLock
+
+        try:
+            with FileLock(f"{self._journal.path}.lock"):
+                pending = [file.asset for file in self._journal.state.pending_files() if file.is_pending_record]
+                unsent = self.upload_metadata_files(pending)
+        except Exception as error:  # noqa: BLE001 - a background task must not end a training
+            self._warn_records_pending(error)
+        else:
+            if unsent:
+                self._warn_records_pending(unsent[0].reason)
+
+    def warn_records_pending(self) -> None:
+        """Log how to upload the metadata files, if the background has not uploaded them yet."""
+        if any(file.is_pending_record for file in self._journal.state.pending_files()):
+            self._warn_records_pending("their upload is not complete")
+
+    def _warn_records_pending(self, reason: object) -> None:
+        log.warning(
+            "The configuration and environment of execution %s are not uploaded yet: %s. To upload them: %s",
+            self._execution,
+            str(reason).rstrip("."),
+            self._upload_hint(),
+        )
+
+    def _upload_hint(self) -> str:
+        """Return a call and a command that upload everything of this execution."""
+        call = f"{self._connection.call}.restore_execution({self._execution!r}).upload_execution_outputs()"
+        command = f" or `{self._connection.command('upload', self._execution)}`"
+        # the command has no option for another working folder
+        return call if self._connection.address.working_dir else call + command
+
     def warn_not_uploaded(self) -> None:
         """Log how to upload the files that a run left staged."""
         if staged := self._staging.list_staged():
-            call = f"{self._connection.call}.restore_execution({self._execution!r}).upload_execution_outputs()"
-            command = f" or `{self._connection.command('upload', self._execution)}`"
             log.warning(
-                "Execution %s ended with %d staged files that are not uploaded. To upload them: %s%s",
+                "Execution %s ended with %d staged files that are not uploaded. To upload them: %s",
                 self._execution,
                 len(staged),
-                call,
-                "" if self._connection.address.working_dir else command,  # the command has no option for that folder
+                self._upload_hint(),
             )
 
     def raise_for_unsent(self, report: UploadReport, *, require_all: bool) -> None:

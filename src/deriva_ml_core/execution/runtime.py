@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from deriva_ml_core._concurrency.background_worker import BackgroundWorker
+from deriva_ml_core._concurrency.background_worker import BackgroundWorker, run_in_background
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.permissions import create_folder
@@ -29,6 +29,8 @@ from deriva_ml_core.models import ExecutionInfo, StatusUpdate
 from deriva_ml_core.plugins.notifications import NotificationDispatcher
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from pydantic import JsonValue
 
 __all__ = ["BackgroundTasks", "ExecutionRuntime", "_ExecutionBase"]
@@ -48,6 +50,16 @@ class BackgroundTasks:
         self._worker = BackgroundWorker("deriva-ml-execution")
         self.notifications = NotificationDispatcher(connection.plugins)
         self.row_sync = RowSync(connection, journal, execution, self._worker)
+        self._records_upload: tuple[int, Future[None]] | None = None
+        """The process that uploads the execution's own records, and the upload."""
+
+    def upload_records(self, task: Callable[[], None]) -> None:
+        """Upload the execution's own records on a thread of its own; the interpreter waits for it on exit.
+
+        Args:
+            task: Function that uploads them.
+        """
+        self._records_upload = os.getpid(), run_in_background("deriva-ml-records", task)
 
     def submit(self, task: Callable[[], object]) -> None:
         """Run a task after the pending row write; return at once."""
@@ -58,6 +70,10 @@ class BackgroundTasks:
         deadline = monotonic() + self._exit_timeout
         if not self._worker.drain(self._exit_timeout):
             self.row_sync.warn_timed_out()
+        if self._records_upload is not None and self._records_upload[0] == os.getpid():
+            from concurrent.futures import wait
+
+            wait([self._records_upload[1]], max(0.0, deadline - monotonic()))
         self.notifications.drain(deadline - monotonic())
 
 

@@ -97,6 +97,11 @@ class FileState:
         return is_moved or asset.path.exists()
 
     @property
+    def is_pending_record(self) -> bool:
+        """Whether it is a metadata file that is not uploaded yet; the journal's own copy follows the last upload."""
+        return self.asset.record and self.rid is None and self.asset.filename != JOURNAL_FILENAME
+
+    @property
     def is_own_record(self) -> bool:
         """Whether it describes the run: a metadata file, or a training file in the top of the working folder."""
         asset = self.asset
@@ -199,8 +204,9 @@ class ExecutionState:
         return self.status_count > self.restored_statuses
 
     def unsent_filenames(self) -> tuple[str, ...]:
-        """Return the names of the user's files that are not uploaded, here or where the run was before."""
-        return (*self.unsent_elsewhere, *(f.asset.filename for f in self.pending_files() if not f.asset.record))
+        """Return the names of the files that are not uploaded, here or where the run was before."""
+        pending = (file for file in self.pending_files() if not file.asset.record or file.is_pending_record)
+        return (*self.unsent_elsewhere, *(file.asset.filename for file in pending))
 
     def own_record_rids(self) -> dict[RID, None]:
         """Return the RIDs of the uploaded files that describe the run, such as its configuration, oldest first."""
@@ -274,7 +280,7 @@ class CreationStarted(Event):
 
 
 class Created(Event):
-    """Row, inputs and metadata files are in the catalog."""
+    """Row and inputs are in the catalog, and the metadata files are staged."""
 
     event: Literal["created"] = "created"
 

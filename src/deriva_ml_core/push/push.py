@@ -177,7 +177,8 @@ def _find_unsent_files(source: Connection, executions: ExecutionsByRID) -> Itera
     """Yield the names of files that were staged on this machine but not uploaded."""
     for rid in executions:
         state = load_local_state(source, rid)
-        filenames = [file.asset.filename for file in state.pending_files() if not file.asset.record] if state else []
+        pending = state.pending_files() if state else []
+        filenames = [file.asset.filename for file in pending if not file.asset.record or file.is_pending_record]
         if filenames:
             log.warning(
                 "Execution %s has %d files that are not uploaded and therefore not copied: %s. "

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from deriva_ml_core.backend import NOT_NULL, AllOf, AnyOf, Catalog, Comparison, InSubquery, Row
+from deriva_ml_core.backend import NOT_NULL, AllOf, AnyOf, Catalog, Comparison, InSubquery, Row, catalog_transaction
 from deriva_ml_core.default_schema import DEFAULT_TERMS, default_tables
 from deriva_ml_core.definitions import RID_PATTERN, MLAsset, MLTable, MLVocab
 from deriva_ml_core.errors import CatalogReadOnly, DuplicateRow, UnknownColumn, UnknownRID, UnknownTable
@@ -403,6 +403,24 @@ class RowContract(CatalogFixtures):
         rid, other = insert_row(catalog, typed_table, {}), insert_dataset(catalog)
         assert catalog.update(typed_table, [{"RID": one, "Text": "x"} for one in (rid, other)]) == 1
         assert select_row(catalog, MLTable.dataset, other)["Description"] != "x"
+
+    def test_transaction(self, catalog: Catalog, open_catalog: CatalogFactory, typed_table: str) -> None:
+        """A catalog with transactions writes everything in the block, or nothing if an error leaves it."""
+        with catalog_transaction(catalog), catalog_transaction(catalog):
+            (row,) = catalog.insert_missing(typed_table, [{"RID": catalog.reserve(1)[0], "Text": "a"}], "RID")
+            assert select_row(catalog, typed_table, row["RID"])["Text"] == "a"
+            catalog.update(typed_table, [{"RID": row["RID"], "Whole": 1}])
+        other = open_catalog()
+        assert select_row(other, typed_table, row["RID"])["Whole"] == 1
+        if not hasattr(catalog, "transaction"):
+            pytest.skip("each write is a transaction of its own")
+        with pytest.raises(UnknownColumn), catalog_transaction(catalog):
+            catalog.insert(typed_table, [{"Text": "b"}])
+            catalog.delete(typed_table, {"RID": row["RID"]})
+            catalog.insert(typed_table, [{"Nonesuch": 1}])
+        assert [each["Text"] for each in other.select(typed_table)] == ["a"]
+        catalog.insert(typed_table, [{"Text": "c"}])
+        assert [each["Text"] for each in other.select(typed_table)] == ["a", "c"]
 
     def test_update_without_columns(self, catalog: Catalog, typed_table: str) -> None:
         """An update with nothing but RIDs changes no value, and returns how many of the rows exist."""

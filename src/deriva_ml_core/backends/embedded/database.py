@@ -61,23 +61,53 @@ class Database:
         self._read_stamp: FileStamp | None = None
         """Stamp of the file when it was opened as one that nobody writes; None if it was opened normally."""
         self._pid = os.getpid()
+        self._joint_connection: sa.Connection | None = None
+        """The connection of a `joint_transaction`, whose thread holds the lock."""
         _fork_handlers().add(self)
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
-        """Open a transaction that reads one consistent state, whatever other processes write."""
-        with self._acquire_connection() as connection:
-            connection.exec_driver_sql("BEGIN")
-            yield connection
+        """Open a transaction that reads one consistent state, whatever other processes write.
+
+        Within a `joint_transaction` it is a part of that one.
+        """
+        with self._lock:
+            if self._joint_connection is not None:
+                with self._translate_errors():
+                    yield self._joint_connection
+                return
+            with self._acquire_connection() as connection:
+                connection.exec_driver_sql("BEGIN")
+                yield connection
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
-        """Open an exclusive write transaction. It is rolled back if the block raises."""
-        with self._acquire_connection() as connection:
-            self._begin_immediate(connection)
-            yield connection
-            # a failed COMMIT leaves the transaction open; as a statement, SQLAlchemy still rolls it back
-            connection.exec_driver_sql("COMMIT")
+        """Open an exclusive write transaction. It is rolled back if the block raises.
+
+        Within a `joint_transaction` it is a part of that one, which an error must then end too.
+        """
+        with self._lock:
+            if self._joint_connection is not None:
+                with self._translate_errors():
+                    yield self._joint_connection
+                return
+            with self._acquire_connection() as connection:
+                self._begin_immediate(connection)
+                yield connection
+                # a failed COMMIT leaves the transaction open; as a statement, SQLAlchemy still rolls it back
+                connection.exec_driver_sql("COMMIT")
+
+    @contextmanager
+    def joint_transaction(self) -> Iterator[None]:
+        """Make all transactions that this thread opens in the block one. It is rolled back if the block raises."""
+        with self.write_transaction() as connection:
+            is_outermost = self._joint_connection is None
+            self._joint_connection = connection
+            try:
+                yield
+            finally:
+                if is_outermost:
+                    self._joint_connection = None
 
     def execute_autocommit(self, statement: str) -> None:
         """Run a statement that SQLite only accepts outside a transaction."""

@@ -186,6 +186,12 @@ class EmbeddedCatalog(_ReadableCatalog):
         self._file.set_model(model)
 
     @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write everything that this thread writes in the block, or nothing if an error leaves it."""
+        with self._file.database.joint_transaction():
+            yield
+
+    @contextmanager
     def _numbering_transaction(self) -> Iterator[sa.Connection]:
         """Open a write transaction that may allocate RIDs: none that was allocated before a restore of the file."""
         with self._file.database.write_transaction() as connection:
