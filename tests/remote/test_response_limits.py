@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
-from deriva_ml_core.backends.deriva.http import ResponseLost, Server
+from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server
 from deriva_ml_core.backends.deriva.store import DerivaStore
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import CatalogUnavailable, ChecksumMismatch, DerivaMLException, StoreUnavailable
@@ -226,3 +230,97 @@ def test_connection_is_reused(connect, fake: DerivaServer) -> None:
         assert server.request("GET", "/authn/session").status_code == 200
         assert server.request("HEAD", "/hatrac/nothing").status_code == 404
     assert len(fake.connections) == 1
+
+
+class RawServer:
+    """A server that sends the same bytes to every client, then a piece again and again until the client leaves.
+
+    Args:
+        start: What it sends first.
+        piece: What it repeats.
+        pause: Seconds before each piece.
+    """
+
+    def __init__(self, start: bytes, piece: bytes, pause: float) -> None:
+        self.start, self.piece, self.pause = start, piece, pause
+        self.sent = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.host = f"localhost:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                with suppress(OSError), client:
+                    client.recv(65536)
+                    client.sendall(self.start)
+                    while True:
+                        time.sleep(self.pause)
+                        client.sendall(self.piece)
+                        self.sent += len(self.piece)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def raw_server() -> Iterator[Callable[..., RawServer]]:
+    servers: list[RawServer] = []
+
+    def start(*arguments: Any) -> RawServer:
+        servers.append(RawServer(*arguments))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"", b"H"),
+        (OK, b"x"),
+        (OK + b"X: ", b"x"),
+        (CHUNKED, b"0"),
+        (CHUNKED + b"2;", b"x"),
+        (CHUNKED + b"0\r\n", b"x"),
+    ],
+    ids=["status", "name", "value", "size of a chunk", "extension", "trailer"],
+)
+def test_dripping_headers(raw_server: Callable[..., RawServer], start: bytes, piece: bytes) -> None:
+    """Whatever arrives more slowly than 1 KiB a second outside of a body fails after the read timeout."""
+    server = raw_server(start, piece, 0.02)
+    with pytest.raises(ResponseLost, match="bytes per second"):
+        Server("http", server.host, {}).request("GET", "/", timeout=(5, 0.5))
+    assert server.sent < 1000
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK, b"X: " + b"x" * 30_000 + b"\r\n"),
+        (CHUNKED + b"0\r\n", b"X: x\r\n"),
+    ],
+    ids=["100", "headers", "trailers"],
+)
+def test_endless_headers(raw_server: Callable[..., RawServer], start: bytes, piece: bytes) -> None:
+    """Headers, interim responses and trailers without an end are read up to 256 KiB, or 1 MiB after a body."""
+    server = raw_server(start, piece, 0.0)
+    with pytest.raises(ResponseRefused, match="headers are larger than"):
+        Server("http", server.host, {}).request("GET", "/", timeout=(5, 60))
+    assert server.sent < 16 * MIB
+
+
+def test_limits_of_another_host(raw_server: Callable[..., RawServer], fake: DerivaServer, connect) -> None:
+    """The limits of headers hold for the host too that a download is redirected to."""
+    server = raw_server(OK, b"X: " + b"x" * 30_000 + b"\r\n", 0.0)
+    answer = Answer(302, b"", {"Location": f"http://{server.host}/x", "Content-Length": "0"})
+    fake.faults.add(Fault(Harm.answer, "GET", reply=answer))
+    with pytest.raises(ResponseRefused, match="headers are larger than"):
+        connect().download("/hatrac/x", headers={}, timeout=(5, 60))

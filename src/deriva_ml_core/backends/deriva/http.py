@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import io
+import math
 import os
 import re
+import socket
 import time
 import zlib
 from collections import deque
@@ -95,6 +99,8 @@ class _PlainSession(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.auth = _add_no_auth
+        for prefix in ("http://", "https://"):
+            self.mount(prefix, SendTimeoutAdapter())
 
     def get_redirect_target(self, resp: Response) -> None:
         return _no_redirect_target(resp)
@@ -321,6 +327,9 @@ def retry_after(response: Response) -> float:
 MAX_DOCUMENT_SIZE = 128 * 2**20
 """Bytes of a decompressed document: 5,000 rows, the largest page, with 26 KiB each."""
 
+MAX_HEADER_SIZE = 256 * 2**10
+"""Bytes of the headers of a response, with interim responses; in a body, those of chunk sizes and trailers."""
+
 MIN_RATE = 1024.0
 """Bytes per second below which a transfer fails."""
 
@@ -358,9 +367,13 @@ def iter_body(response: Response, seconds: float) -> Iterator[bytes]:
         count += len(piece)
         if waited >= seconds:
             if count < MIN_RATE * waited:
-                raise TransferTooSlow(f"it sent {count / waited:.0f} bytes per second, less than {MIN_RATE:.0f}")
+                raise TransferTooSlow(_slow_message(count, waited))
             waited, count = 0.0, 0
         yield piece
+
+
+def _slow_message(count: int, seconds: float) -> str:
+    return f"it sent {count / seconds:.0f} bytes per second, less than {MIN_RATE:.0f}"
 
 
 def _read_document(response: Response, seconds: float) -> None:
@@ -453,10 +466,77 @@ class SendTimeoutAdapter(HTTPAdapter):
         }
 
 
+class _LimitedReader(io.RawIOBase):
+    """Reads a socket within limits of size and rate.
+
+    ``http.client`` reads headers, interim responses, sizes of chunks and trailers as long as the server sends some.
+
+    Args:
+        source: The socket's file.
+        seconds: Seconds after which the rate is checked; None for no check.
+    """
+
+    def __init__(self, source: io.RawIOBase, seconds: float | None) -> None:
+        self._source, self._seconds = source, seconds
+        self.start(MAX_HEADER_SIZE)
+
+    def start(self, size: float) -> None:
+        """Begin a call of the response, which reads at most so many bytes."""
+        self._size_left, self._count, self._first_time = size, 0, 0.0
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = self._source.readinto(buffer)
+        if not count:
+            return count
+        now = time.monotonic()
+        self._first_time = self._first_time or now  # the server may think before its first byte
+        self._count += count
+        self._size_left -= count
+        if self._size_left < 0:
+            raise _BodyRefused(f"its headers are larger than {format_size(MAX_HEADER_SIZE)}")
+        waited = now - self._first_time
+        if self._seconds is not None and waited >= self._seconds and self._count < MIN_RATE * waited:
+            # no TimeoutError, for which urllib3 would substitute one of its own
+            raise OSError(_slow_message(self._count, waited))
+        return count
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._source.fileno()
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+class _LimitedResponse(http.client.HTTPResponse):
+    """Response whose headers and trailers are limited; `iter_body` limits the body."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._limits = _LimitedReader(self.fp.detach(), sock.gettimeout())
+        self.fp = io.BufferedReader(self._limits)
+
+    def begin(self) -> None:
+        self._limits.start(MAX_HEADER_SIZE)
+        super().begin()
+
+    def read(self, amt: int | None = None) -> bytes:
+        self._limits.start(math.inf if amt is None else amt + MAX_HEADER_SIZE)
+        return super().read(amt)
+
+    def read1(self, n: int = -1) -> bytes:
+        self._limits.start((n if n >= 0 else READ_SIZE) + MAX_HEADER_SIZE)
+        return super().read1(n)
+
+
 class _SendTimeoutHTTPConnection(HTTPConnection):
     """Connection that uses its adapter's timeout once it is open, and each time it is reused."""
 
     adapter: ClassVar[SendTimeoutAdapter]
+    response_class = _LimitedResponse
 
     def connect(self) -> None:
         super().connect()
