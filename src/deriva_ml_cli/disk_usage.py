@@ -160,7 +160,7 @@ def find_unsent_executions(ml: DerivaML) -> list[LocalExecution]:
     """Return the local executions that an upload would complete.
 
     They have staged files that exist, stored files that lack a link to their row, or an end that the stored copy of
-    their journal does not contain. The files that describe an execution count too, also if its creation was interrupted.
+    their journal does not contain. The files that describe an execution count too, also if its creation failed.
     """
     return [
         each

@@ -418,6 +418,9 @@ class RowContract(CatalogFixtures):
             catalog.insert(typed_table, [{"Text": "b"}])
             catalog.delete(typed_table, {"RID": row["RID"]})
             catalog.insert(typed_table, [{"Nonesuch": 1}])
+        with pytest.raises(UnknownRID, match="Nonesuch"), catalog_transaction(catalog):
+            catalog.insert(typed_table, [{"Text": "b"}])
+            catalog.insert(MLTable.workflow, [{"Name": "x", "Workflow_Type": "Nonesuch"}])
         assert [each["Text"] for each in other.select(typed_table)] == ["a"]
         catalog.insert(typed_table, [{"Text": "c"}])
         assert [each["Text"] for each in other.select(typed_table)] == ["a", "c"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -97,17 +97,34 @@ class Database:
                 # a failed COMMIT leaves the transaction open; as a statement, SQLAlchemy still rolls it back
                 connection.exec_driver_sql("COMMIT")
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether a `joint_transaction` is open; only the thread that holds the lock of the database may rely on it."""
+        return self._joint_connection is not None
+
     @contextmanager
-    def joint_transaction(self) -> Iterator[None]:
-        """Make all transactions that this thread opens in the block one. It is rolled back if the block raises."""
-        with self.write_transaction() as connection:
-            is_outermost = self._joint_connection is None
-            self._joint_connection = connection
-            try:
+    def joint_transaction(self, explain: Callable[[sa.Connection, sa.exc.IntegrityError], Exception]) -> Iterator[None]:
+        """Make all transactions that this thread opens in the block one. It is rolled back if the block raises.
+
+        Args:
+            explain: Function that returns the error to raise if a row refers to no other row at the end. It can read
+                the rows that are not written then.
+        """
+        with self._lock:
+            if self._joint_connection is not None:
                 yield
-            finally:
-                if is_outermost:
+                return
+            with self._acquire_connection() as connection:
+                self._begin_immediate(connection)
+                self._joint_connection = connection
+                try:
+                    yield
+                finally:
                     self._joint_connection = None
+                try:
+                    connection.exec_driver_sql("COMMIT")
+                except sa.exc.IntegrityError as error:  # which leaves the transaction open
+                    raise explain(connection, error) from error
 
     def execute_autocommit(self, statement: str) -> None:
         """Run a statement that SQLite only accepts outside a transaction."""

@@ -16,7 +16,7 @@ from deriva_ml_core.backends.sql.identifiers import snapshot_to_tick, tick_to_is
 from deriva_ml_core.backends.sql.migrations import add_tables
 from deriva_ml_core.backends.sql.queries import CatalogFile, UnionBranch, build_where_clause
 from deriva_ml_core.definitions import check_rid
-from deriva_ml_core.errors import ConfigurationError, DerivaMLException, UnknownVersion
+from deriva_ml_core.errors import ConfigurationError, DerivaMLException, RowInUse, UnknownRID, UnknownVersion
 from deriva_ml_core.schema import CatalogModel, Table
 
 __all__ = ["BATCH_SIZE", "CatalogSnapshot", "EmbeddedCatalog"]
@@ -96,6 +96,11 @@ class EmbeddedCatalog(_ReadableCatalog):
         file: The open file, migrated to the current version.
     """
 
+    def __init__(self, file: CatalogFile) -> None:
+        super().__init__(file)
+        self._joint_writes: list[tuple[MappedTable, Sequence[Mapping[str, Any]]]] = []
+        """The tables and rows that the open `transaction` has written, to explain an error at its end."""
+
     def snapshot(self) -> str:
         with self._file.database.read_transaction() as connection:
             return tick_to_snapshot(identifiers.read_last_tick(connection))
@@ -130,6 +135,7 @@ class EmbeddedCatalog(_ReadableCatalog):
                     new = mutations.insert(
                         connection, mapped, self._file.mapped_tables(), batch, skip_existing=skip_existing
                     )
+                    self._note_write(mapped, batch)
                 added += new
             except sa.exc.IntegrityError as error:
                 raise self._explain_integrity_error(error, mapped, batch, added) from error
@@ -155,6 +161,7 @@ class EmbeddedCatalog(_ReadableCatalog):
                 added = queries.select(
                     connection, mapped, queries.current_branches(mapped), {"RID": rid}, order=("RID",)
                 )
+                self._note_write(mapped, [new])
         except sa.exc.IntegrityError as error:
             raise self._explain_integrity_error(error, mapped, [row]) from error
         return added[0], True
@@ -165,6 +172,7 @@ class EmbeddedCatalog(_ReadableCatalog):
             return 0
         try:
             with self._file.database.write_transaction() as connection:
+                self._note_write(mapped, rows)
                 return mutations.update(connection, mapped, rows)
         except sa.exc.IntegrityError as error:
             raise self._explain_integrity_error(error, mapped, rows) from error
@@ -188,8 +196,25 @@ class EmbeddedCatalog(_ReadableCatalog):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write everything that this thread writes in the block, or nothing if an error leaves it."""
-        with self._file.database.joint_transaction():
-            yield
+        try:
+            with self._file.database.joint_transaction(self._explain_broken_reference):
+                yield
+        finally:
+            if not self._file.database.is_joint:
+                self._joint_writes = []
+
+    def _note_write(self, mapped: MappedTable, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self._file.database.is_joint:
+            self._joint_writes.append((mapped, rows))
+
+    def _explain_broken_reference(self, connection: sa.Connection, error: sa.exc.IntegrityError) -> DerivaMLException:
+        """Return the error for the first write of a transaction with a row that refers to no other row."""
+        tables = self._file.mapped_tables()
+        for mapped, rows in self._joint_writes:
+            explained = explain_integrity_error(connection, error, mapped, tables, rows)
+            if isinstance(explained, UnknownRID):
+                return explained
+        return RowInUse(f"A row of {self.name} cannot change because other rows refer to it. Change those first.")
 
     @contextmanager
     def _numbering_transaction(self) -> Iterator[sa.Connection]:
