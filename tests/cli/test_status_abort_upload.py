@@ -218,7 +218,9 @@ def test_upload_after_broken_creation(cli, ml: DerivaML, home: Path) -> None:
         "from deriva_ml_core.workflow import Workflow\n"
         "ml = DerivaML()\n"
         "workflow = Workflow(name='w', workflow_type='Training', url='https://example.org/w.py', checksum='0' * 40)\n"
-        "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
+        "def flush(file):\n"
+        "    if '/objects/' in os.readlink(f'/proc/self/fd/{file}'): os.kill(os.getpid(), 9)\n"
+        "os.fsync = flush\n"
         "ml.create_execution(ExecutionConfiguration(workflow=workflow))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=300).returncode == -9

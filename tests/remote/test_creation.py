@@ -61,6 +61,7 @@ def test_records_are_uploaded_in_the_background(
         fault.times = 0
     wait_for_records(exe)
     assert recorded(catalog) == RECORDS
+    exe.upload_execution_outputs()  # the end of the run
     assert find_unsent_executions(ml) == []
     assert ml.describe(exe.execution_rid).unsent == ()
 

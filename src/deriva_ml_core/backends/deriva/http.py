@@ -514,8 +514,10 @@ class _LimitedReader(io.RawIOBase):
 class _LimitedResponse(http.client.HTTPResponse):
     """Response whose headers and trailers are limited; `iter_body` limits the body."""
 
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
+    def __init__(
+        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
         self._limits = _LimitedReader(self.fp.detach(), sock.gettimeout())
         self.fp = io.BufferedReader(self._limits)
 
