@@ -109,6 +109,9 @@ def test_parallel_uploads(cli, server: DerivaServer, run, location: tuple[str, .
     assert not met.broken
 
 
+ORDER = ("git init", "git add", "git commit", "git remote add origin <url>")
+"""Commands that others require."""
+
 REPLACED = {
     "DerivaML(...)": "DerivaML()",
     "DerivaML('file:<folder>')": "DerivaML('file:another')",
@@ -123,7 +126,8 @@ REPLACED = {
     "make demo": f"make --dry-run --directory {shlex.quote(str(Path(__file__).parents[2]))} demo",
     "git add": "git add .",
     "git commit": "git commit --allow-empty --message x",
-    "git remote add origin <url>": "git remote add origin https://example.org/project.git",
+    "git remote add origin <url>": "git remote add origin ../remote.git",
+    "git push": "git push origin HEAD",
     "git config --global --add safe.directory <its folder>": "git config --global --add safe.directory /data",
     "git lfs pull": "git --version",  # an extension that need not be installed
 }
@@ -148,13 +152,20 @@ def test_commands_in_messages(
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@example.org")
     ended = run("one", ["one.pt"])
     ended.asset_file_path("Model", "late.pt").write_text("late")
+    subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "remote.git"], check=True)
     unfinished = ml.create_execution(config).execution_rid
     values = {
         "DerivaML": DerivaML,
         "ml": ml,
         "connection": ml.connection,
         "source": ml.connection,
-        "self": SimpleNamespace(_connection=ml.connection, _execution=ended.execution_rid),
+        "self": SimpleNamespace(
+            _connection=ml.connection,
+            connection=ml.connection,
+            _execution=ended.execution_rid,
+            path=ended.working_dir / "journal.jsonl",
+        ),
+        "asset": SimpleNamespace(path=ended.asset_file_path("Model", "forgotten.pt")),
         "execution": ended,
         "configuration": config,
         "workflow": config.workflow,
@@ -177,9 +188,7 @@ def test_commands_in_messages(
     templates = sorted({each.text for each in collect_templates()} - {"DerivaML({', '.join(arguments)})"})
     assert len(templates) >= 33
     failures = []
-    for number, template in enumerate(
-        sorted(templates, key=lambda text: text.startswith("git ") and text != "git init")
-    ):
+    for number, template in enumerate([*ORDER, *(text for text in templates if text not in ORDER)]):
         names = {**values, "name": f"New_{number}", "execution": execution}
         text = fill_in(REPLACED.get(template, template), names)
         try:
