@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,3 +280,39 @@ def test_callbacks_with_different_monitors(execution: Execution, tmp_path: Path)
     with execution:
         fit(compile_model(), set_metrics(*epochs), first, second, DerivaMLCallback(execution, upload="never"))
     assert [name for name, types in staged_types(execution).items() if BEST in types] == ["a2.keras"]
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 4])
+def test_relative_path_of_a_program_that_changes_its_folder(
+    execution: Execution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_freq: Any
+) -> None:
+    """Files of a relative path are recorded where Keras writes them; a file from before the fit is not."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "models").mkdir(parents=True)
+        (folder / "models" / "9.keras").write_text("an old file")
+        os.utime(folder / "models" / "9.keras", (1_000_000_000, 1_000_000_000))
+    monkeypatch.chdir(first)
+    saving = keras.callbacks.ModelCheckpoint("models/{epoch}.keras", save_freq=save_freq)
+    with execution:
+        recorded = DerivaMLCallback(execution, upload="never")
+        fit(compile_model(), saving, CallAtEpoch(1, lambda: os.chdir(second)), recorded)
+    staged = {each.filename: each.path for each in execution.staged_assets() if each.table == "Model"}
+    assert set(staged) == {"1.keras", "2.keras", "3.keras"}
+    written = [*(first / "models").iterdir(), *(second / "models").iterdir()]
+    assert {str(path.relative_to(tmp_path)) for path in written} == {
+        *("first/models/1.keras", "first/models/9.keras", "second/models/2.keras", "second/models/3.keras"),
+        "second/models/9.keras",
+    }
+
+
+def test_deleted_working_folder(execution: Execution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit in a folder that was deleted goes on; its checkpoints have absolute paths."""
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    saving = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    with execution:
+        history = fit(compile_model(), saving, DerivaMLCallback(execution, upload="never"), epochs=1)
+    assert history.epoch == [0]
+    assert "1.keras" in {each.filename for each in execution.staged_assets()}

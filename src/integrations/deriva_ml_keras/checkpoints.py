@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,9 +130,9 @@ class _CheckpointLocation:
     def __init__(self, checkpoint: Any) -> None:
         self._checkpoint = checkpoint
         self.monitor = str(checkpoint.monitor)
-        parts = Formatter().parse(str(Path.cwd() / checkpoint.filepath))
-        self._pattern = "".join(glob.escape(text) + ("" if field is None else "*") for text, field, _, _ in parts)
-        self._folder = Path(checkpoint.filepath).parent
+        self._began_ns = time.time_ns()
+        self._roots = [_current_folder()]
+        """Working folders so far; Keras resolves a relative path when it writes, and the program may change folders."""
         self.has_step_saves = checkpoint.save_freq != "epoch"
 
     def list_files(self, metrics: Mapping[str, SupportsFloat] | None = None) -> Iterator[tuple[Path, _FileVersion]]:
@@ -143,21 +144,35 @@ class _CheckpointLocation:
         monitored = self._select_monitored(metrics or {})
         best_only = bool(self._checkpoint.save_best_only)
         versions = []
-        for name in glob.glob(self._pattern):  # noqa: PTH207 - the pattern is an absolute path
-            path = Path(name)
+        for root, path in self._find_files():
             try:
                 stat = path.stat()
             except OSError:
                 continue
+            if root is not self._roots[0] and stat.st_mtime_ns < self._began_ns:
+                continue  # from before the fit, in a folder that was not known then
             versions.append((path, _FileVersion(stat.st_ino, stat.st_size, stat.st_mtime_ns, best_only, monitored)))
         yield from sorted(versions, key=lambda pair: pair[1].mtime_ns)
 
     def read_folder_mtime(self) -> int:
         """Return the time in nanoseconds at which a file was last added or removed; 0 if there is no folder."""
         try:
-            return self._folder.stat().st_mtime_ns
+            return (_current_folder() / str(self._checkpoint.filepath)).parent.stat().st_mtime_ns
         except OSError:
             return 0
+
+    def _find_files(self) -> Iterator[tuple[Path, Path]]:
+        """Yield the matching files with the working folder of their path, each once."""
+        if (current := _current_folder()) not in self._roots:
+            self._roots.append(current)
+        found: set[Path] = set()
+        for root in self._roots:
+            parts = Formatter().parse(str(root / self._checkpoint.filepath))
+            pattern = "".join(glob.escape(text) + ("" if field is None else "*") for text, field, _, _ in parts)
+            for path in map(Path, glob.glob(pattern)):  # noqa: PTH207 - the pattern is an absolute path
+                if path not in found:
+                    found.add(path)
+                    yield root, path
 
     def _select_monitored(self, metrics: Mapping[str, SupportsFloat]) -> MonitoredValue | None:
         name, mode = self.monitor, self._checkpoint.mode
@@ -165,6 +180,14 @@ class _CheckpointLocation:
         if mode not in ("min", "max"):
             mode = read_metric_modes(getattr(self._checkpoint, "model", None)).get(name) or metric_mode(name)
         return None if value is None or mode is None else MonitoredValue(name, value, mode == "max")
+
+
+def _current_folder() -> Path:
+    """Return the working folder; the root if it was deleted, since nothing can be written to a relative path then."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")
 
 
 def add_framework_knowledge(reporter: TrainingReporter, model: Any, callbacks: Iterable[Any]) -> None:
