@@ -37,6 +37,45 @@ def test_exception_after_sigterm_is_in_the_reason() -> None:
     assert final_status(SystemExit(0), terminated=False) == (Status.completed, "")
 
 
+@pytest.mark.parametrize("order", ["last first", "first first"])
+def test_handler_is_restored_after_overlapping_runs(ml: DerivaML, config: ExecutionConfiguration, order: str) -> None:
+    """When all runs of a process have ended, SIGTERM does what it did before, in whatever order they end."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    runs = [ml.create_execution(config) for _ in range(3)]
+    for run in runs:
+        run.__enter__()
+    for run in runs if order == "first first" else reversed(runs):
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        run.__exit__(None, None, None)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert [run.status for run in runs] == [Status.completed] * 3
+
+
+def test_handler_of_an_ended_run_passes_on(exe: Execution) -> None:
+    """A handler that a user's handler calls after the run has ended does what the handler before the run does."""
+    calls: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: calls.append("before the run"))
+    with exe:
+        inner = signal.getsignal(signal.SIGTERM)
+        assert callable(inner)
+        signal.signal(signal.SIGTERM, lambda number, frame: (calls.append("outer"), inner(number, frame)))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert calls == ["outer", "before the run"]
+
+
+def test_run_that_ends_in_another_thread(exe: Execution) -> None:
+    """A run that ends in another thread is recorded, and SIGTERM then does what it did before."""
+    calls: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: calls.append("before the run"))
+    exe.__enter__()
+    thread = threading.Thread(target=exe.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
+    assert exe.status is Status.completed
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert calls == ["before the run"]
+
+
 class TrialPruned(Exception):
     """The exception of Optuna, which is not installed here."""
 

@@ -107,15 +107,30 @@ class SigtermHandler:
         self._is_deferring = True
 
     def uninstall(self) -> None:
-        """Restore the previous handler unless another was set meanwhile, then raise a deferred SIGTERM."""
-        if self._is_installed and signal.getsignal(signal.SIGTERM) == self._handle_signal:
-            signal.signal(signal.SIGTERM, self._previous_handler)
-        self._is_installed = self._is_deferring = False
+        """Restore the previous handler unless another was set meanwhile, then raise a deferred SIGTERM.
+
+        A handler that cannot be removed, because another was set on top of it or in another thread than the main one,
+        does what the previous one does. It is removed with the one on top of it.
+        """
+        was_installed, self._is_installed, self._is_deferring = self._is_installed, False, False
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        if was_installed and is_main_thread and signal.getsignal(signal.SIGTERM) == self._handle_signal:
+            signal.signal(signal.SIGTERM, self._find_previous_handler())
         if self._is_pending:
             self._is_pending = False
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def _find_previous_handler(self) -> Any:
+        """Return the handler to restore: the previous one, without those of runs that have ended."""
+        handler = self._previous_handler
+        while isinstance(owner := getattr(handler, "__self__", None), SigtermHandler) and not owner._is_installed:
+            handler = owner._previous_handler
+        return handler
+
     def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_installed:
+            self._pass_on(number, frame)
+            return
         if self._is_deferring and not self._is_pending:
             self._is_pending = True
             return
@@ -126,6 +141,15 @@ class SigtermHandler:
             self._previous_handler(number, frame)
         else:
             raise SystemExit(128 + number)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        """Do what the previous handler does, since the run of this one has ended."""
+        handler = self._find_previous_handler()
+        if callable(handler):
+            handler(number, frame)
+        elif handler != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
 
 def final_status(error: BaseException | None, *, terminated: bool) -> tuple[Status, str]:
