@@ -124,3 +124,43 @@ def test_run_in_background() -> None:
     assert run_in_background("test", lambda: 42).result(60) == 42
     with pytest.raises(ZeroDivisionError):
         run_in_background("test", lambda: 1 // 0).result(60)
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
+    """Let the system refuse to start the next threads, as at a container's limit."""
+    start, left = threading.Thread.start, [times]
+
+    def refuse(thread: threading.Thread) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_refused_thread_is_started_by_the_next_task(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the system once refuses to start the thread, submit does not raise, and the next submit starts it."""
+    worker, done, ran = BackgroundWorker("refused"), [], Event()
+    refuse_threads(monkeypatch, times=2)
+    for number in range(3):
+        worker.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    worker.submit(ran.set)
+    assert ran.wait(60)
+    assert done == [0, 1, 2]
+    assert caplog.text.count("Failed to start the thread refused; its tasks run later: can't start new thread") == 1
+
+
+def test_drain_without_a_thread(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """If the system starts no thread at all, drain runs the tasks in order, and logs those that fail."""
+    worker, done = BackgroundWorker("never"), []
+    refuse_threads(monkeypatch, times=1_000)
+    worker.submit(lambda: done.append(1))
+    worker.submit(lambda: 1 / 0)
+    worker.submit(lambda: done.append(2))
+    assert done == []
+    assert worker.drain(60)
+    assert done == [1, 2]
+    assert "ZeroDivisionError" in caplog.text

@@ -40,7 +40,7 @@ class BackgroundWorker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = ForkSafeRLock()
-        self._is_running = False
+        self._is_running = self._has_warned = False
         self._reset()
 
     def __reduce__(self) -> tuple[type[BackgroundWorker], tuple[str]]:
@@ -56,9 +56,7 @@ class BackgroundWorker:
             if self._pid != os.getpid():
                 self._reset()
             self._tasks.put(task)
-            if not self._is_running:
-                self._is_running = True
-                Thread(target=self._run, args=(self._tasks,), name=self._name, daemon=True).start()
+            self._start_thread()
 
     def drain(self, timeout: float) -> bool:
         """Wait until all tasks submitted so far are done.
@@ -69,8 +67,14 @@ class BackgroundWorker:
         Returns:
             Whether they are done.
         """
-        if self._pid != os.getpid() or not self._is_running:
+        if self._pid != os.getpid():
             return True
+        with self._lock:
+            if not self._is_running and self._tasks.empty():
+                return True
+            has_thread = self._start_thread()
+        if not has_thread:
+            return self._run_here(time.monotonic() + timeout)
         marker, drain_requested = _DrainMarker(), self._drain_requested
         self.submit(marker)
         drain_requested.set()
@@ -91,6 +95,44 @@ class BackgroundWorker:
         if (remaining := min(min_seconds, seconds) - (time.monotonic() - start)) > 0:
             time.sleep(remaining)
 
+    def _start_thread(self) -> bool:
+        """Start the thread unless it runs; return whether it runs.
+
+        If the system refuses to start threads, the tasks wait for the next submit or drain.
+        """
+        if self._is_running:
+            return True
+        thread = Thread(target=self._run, args=(self._tasks,), name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # a container's limit is reached, or the process is exiting
+            if not self._has_warned:
+                log.warning("Failed to start the thread %s; its tasks run later: %s", self._name, error)
+            self._has_warned = True
+            return False
+        self._is_running, self._has_warned = True, False
+        return True
+
+    def _run_here(self, deadline: float) -> bool:
+        """Run the waiting tasks in the calling thread; return whether all have run."""
+        self._drain_requested.set()
+        try:
+            while time.monotonic() < deadline:
+                try:
+                    task = self._tasks.get_nowait()
+                except queue.Empty:
+                    return True
+                self._run_task(task)
+            return self._tasks.empty()
+        finally:
+            self._drain_requested.clear()
+
+    def _run_task(self, task: Callable[[], object]) -> None:
+        try:
+            task()
+        except (Exception, SystemExit):
+            log.warning("A background task of %s failed; the run continues.", self._name, exc_info=True)
+
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._tasks: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -108,10 +150,7 @@ class BackgroundWorker:
                         self._is_running = False
                         return
                 continue
-            try:
-                task()
-            except (Exception, SystemExit):
-                log.warning("A background task of %s failed; the run continues.", self._name, exc_info=True)
+            self._run_task(task)
             # after a drain there is usually nothing more to do
             idle = 0.0 if isinstance(task, _DrainMarker) else IDLE_TIMEOUT
             del task  # an idle thread must not keep objects alive
