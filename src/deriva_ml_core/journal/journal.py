@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from weakref import finalize
 
@@ -59,6 +60,9 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._folder = path.parent
+        self._translate_read_errors = partial(translate_os_errors, f"Cannot read {path}", self._folder)
+        self._translate_write_errors = partial(translate_os_errors, f"Cannot write {path}", self._folder)
         self._state = ExecutionState(max_statuses=MAX_STATUSES_IN_MEMORY)
         self._read_bytes = 0
         self._descriptor: int | None = None
@@ -72,8 +76,8 @@ class Journal:
         Raises:
             CatalogReadOnly, FileUnavailable: The file cannot be read.
         """
-        with self._lock, translate_os_errors(f"Cannot read {self.path}", self.path.parent):
-            return _apply_lines(self._read_new_lines(), self.path.parent, self._state)
+        with self._lock, self._translate_read_errors():
+            return _apply_lines(self._read_new_lines(), self._folder, self._state)
 
     def append(self, *events: Event) -> None:
         """Write events by one ``write(2)``; a crash of the machine can only leave a torn last line.
@@ -82,9 +86,9 @@ class Journal:
             DiskFull, CatalogReadOnly, FileUnavailable: The file cannot be written.
             MissingFiles: The file was deleted since it was read.
         """
-        stored = [event.to_stored(self.path.parent) for event in events]
+        stored = [event.to_stored(self._folder) for event in events]
         text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in stored).encode()
-        with self._lock, translate_os_errors(f"Cannot write {self.path}", self.path.parent):
+        with self._lock, self._translate_write_errors():
             self.check_not_deleted()
             descriptor = self._open()
             written = append_lines(descriptor, text, known_size=self._read_bytes)
@@ -100,7 +104,7 @@ class Journal:
         Raises:
             FileUnavailable: The disk failed.
         """
-        with translate_os_errors(f"Cannot flush {self.path} to disk", self.path.parent):
+        with translate_os_errors(f"Cannot flush {self.path} to disk", self._folder):
             with self._lock:
                 descriptor = os.dup(self._open())
             try:

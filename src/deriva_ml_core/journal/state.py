@@ -441,7 +441,8 @@ class Staged(Event):
                 state.keys_by_path.setdefault(os.fspath(path), []).append(asset.key)
 
     def to_stored(self, folder: Path) -> Staged:
-        return self._map_paths(lambda path: _remove_prefix(path, f"{folder}/"))
+        prefix = f"{folder}/"
+        return self._map_paths(lambda path: _remove_prefix(path, prefix))
 
     def from_stored(self, folder: Path, state: ExecutionState) -> Staged:
         # earlier versions stored absolute paths

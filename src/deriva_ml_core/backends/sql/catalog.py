@@ -220,8 +220,7 @@ class EmbeddedCatalog(_ReadableCatalog):
     def _numbering_transaction(self) -> Iterator[sa.Connection]:
         """Open a write transaction that may allocate RIDs: none that was allocated before a restore of the file."""
         with self._file.database.write_transaction() as connection:
-            before = identifiers.read_next_rid_number(connection)
-            self._file.watermark.advance_counter(connection)
+            before = self._file.watermark.advance_counter(connection)
             yield connection
             after = identifiers.read_next_rid_number(connection)
         if after != before:

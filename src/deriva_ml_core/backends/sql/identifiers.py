@@ -205,11 +205,14 @@ class RidWatermark:
         self._executions = folder / "executions"
         self._has_warned = False
 
-    def advance_counter(self, connection: sa.Connection) -> None:
+    def advance_counter(self, connection: sa.Connection) -> int:
         """Move the counter behind all RIDs that may have been allocated, if the catalog's file is older than they are.
 
         Args:
             connection: Connection with an open write transaction.
+
+        Returns:
+            The counter as it was before.
         """
         number, highest = read_next_rid_number(connection), 0
         stored = self._read()
@@ -221,6 +224,7 @@ class RidWatermark:
             start = (max(number, highest) // FIRST_RID + 2) * FIRST_RID
             log.info("%s was restored or copied: new RIDs start at %s.", self._file.parent, encode(start))
             connection.exec_driver_sql("UPDATE _clock SET rid = ?", (start,))
+        return number
 
     def record(self, next_number: int) -> None:
         """Store the first number that is not allocated.
