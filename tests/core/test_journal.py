@@ -208,6 +208,24 @@ def test_statuses_of_a_long_run(journal: Journal) -> None:
     assert len(Journal(journal.path).state.statuses) == 32
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+def test_line_cut_off_at_its_end(journal: Journal, missing: int) -> None:
+    """An event of which a full disk takes all but the line break is written once."""
+    journal.append(status_event(Status.created, "1"))
+    size = journal.path.stat().st_size
+    buffered = BufferedJournal(journal)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * size - missing, limits[1]))
+    try:
+        assert buffered.append(status_event(Status.running, "2")) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert journal.path.stat().st_size == 2 * size - missing
+    buffered.append(status_event(Status.running, "3"))
+    assert [update.message for update in load_state(journal.path).statuses] == ["1", "2", "3"]
+    assert [update.message for update in Journal(journal.path).state.statuses] == ["1", "2", "3"]
+
+
 def test_reading_leaves_no_file_open(journal: Journal) -> None:
     """The state of a journal that was closed is read without opening it for good."""
     journal.append(status_event(Status.running))

@@ -29,6 +29,14 @@ def test_a_torn_line_is_repaired_by_the_next(tmp_path: Path) -> None:
     assert [parse_object(line) for line in complete_lines(file.read_bytes())] == [{"a": 1}, None, {"a": 3}]
 
 
+def test_a_line_without_its_break_stays_unread(tmp_path: Path) -> None:
+    """A line that lacks only its line break, which no reader has read, is not completed by the next line."""
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"a": 1}\n{"a": 2}')
+    append_line(file, '{"a": 2}')
+    assert [parse_object(line) for line in complete_lines(file.read_bytes())] == [{"a": 1}, None, {"a": 2}]
+
+
 def test_an_unfinished_line_is_not_read(tmp_path: Path) -> None:
     """The last line is read only when it ends with a line break."""
     assert complete_lines(b"") == []

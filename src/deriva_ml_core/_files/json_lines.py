@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+_TORN_LINE_END = b"#\n"
+"""The end of a torn line that its writer may repeat: one that lacks only its line break becomes invalid JSON."""
+
+
 def open_for_append(path: Path, *, mode: int = 0o644) -> int:
     """Open a file for `append_lines`, create it if needed, and return its descriptor."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
@@ -42,7 +46,7 @@ def append_lines(descriptor: int, lines: bytes, *, known_size: int = 0) -> int:
         OSError: Nothing, or only a part, could be written, as on a full disk (``ENOSPC``).
     """
     if _is_torn(descriptor, known_size):
-        lines = b"\n" + lines
+        lines = _TORN_LINE_END + lines
     if os.write(descriptor, lines) < len(lines):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return len(lines)
@@ -67,7 +71,7 @@ def append_line(path: Path, line: str, *, mode: int = 0o644) -> None:
 
 
 def repair_last_line(descriptor: int) -> None:
-    """End a torn last line, so that the next write starts on a new one."""
+    """End a torn last line that its writer does not repeat, so that the next write starts on a new one."""
     if _is_torn(descriptor):
         os.write(descriptor, b"\n")
 
