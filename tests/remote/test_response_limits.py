@@ -89,7 +89,7 @@ def test_compressed_document(connect, fake: DerivaServer, compress) -> None:
     assert connect().request("GET", "/authn/session").json() == [1, 2]
 
 
-@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"[1, 2]")[:-9]])
+@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"[1, 2]")[:-9]], ids=["text", "cut off"])
 def test_damaged_compression(connect, fake: DerivaServer, body: bytes) -> None:
     """A document whose compression is damaged or truncated counts as lost."""
     fake.faults.add(Fault(Harm.answer, "GET", reply=Answer(200, body, {"Content-Encoding": "gzip"})))
