@@ -32,7 +32,7 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     """Print nothing about the files that tests leave staged when the interpreter exits."""
-    logging.lastResort = None
+    logging.lastResort = logging.NullHandler()
 
 
 @pytest.fixture(autouse=True)
