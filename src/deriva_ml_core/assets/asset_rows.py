@@ -51,6 +51,16 @@ class AssetRowWriter:
         for table, of_table in _group_by_table(files):
             yield self._write_table(table, of_table)
 
+    def complete(self, file: FileState) -> None:
+        """Add the link and the types to the row of a stored file, if an interrupted upload left the row without them.
+
+        Raises:
+            DerivaMLException: The catalog refuses the write or cannot be reached.
+        """
+        table = file.asset.table
+        if rows := self.connection.catalog.select(table, {"URL": _stored_object(file).url}):
+            self._link_assets(table, [(file, row["RID"]) for row in rows])
+
     def _write_table(self, table: str, files: list[FileState]) -> tuple[list[Asset], list[tuple[FileState, Exception]]]:
         replaced = self._replace_rows(table, files)
         new_files = [file for file in files if file.asset.key not in replaced]

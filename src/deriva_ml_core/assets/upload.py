@@ -158,7 +158,11 @@ class Upload:
         if self.fatal_error is not None:
             return self.fatal_error
         try:
-            return self._store_file(file) if file.stored is None or _is_rewritten(file) else None
+            if file.stored is not None and not _is_rewritten(file):
+                return None
+            if file.stored is not None and file.asset.record:  # such as the journal, which grows
+                self.row_writer.complete(file)
+            return self._store_file(file)
         except (DerivaMLException, OSError) as error:
             self._note_fatal_error(error)
             return error
