@@ -24,7 +24,7 @@ from file_faults import CREATE, KINDS, OTHER, WRITE, Layer, PythonLayer, SharedL
 OPERATIONS = ("open", "create", "start", "stage", "status", "upload", "end")
 """The operations in which a fault is injected."""
 
-CHILD_TIMEOUT = 240.0
+CHILD_TIMEOUT = 600.0
 """Seconds without an end after which a child counts as hanging; one takes less than a second on a quiet machine."""
 
 ROW_TIMEOUT = 5.0

@@ -17,13 +17,13 @@ from fault_schedules import FaultRunner, Schedule, find_violations, serve_runs
 from file_faults import NO_COMPILER, compile_library
 
 LAYERS = ("python", "library")
-SAMPLE = 25
+SAMPLE = 20
 """Schedules of each layer that `make test` runs."""
 
 LONG = 1000
 """Schedules of each layer that `make test-long` runs."""
 
-CHUNKS = 5
+CHUNKS = 10
 
 
 @pytest.fixture(scope="module", params=LAYERS)
