@@ -183,7 +183,8 @@ def test_user_checkpoint_in_staging_folder(ml: DerivaML, execution: Execution) -
         each for each in ml.lookup_execution(execution.execution_rid).list_assets("Output") if each.table == "Model"
     ]
     assert [each.filename for each in assets] == ["mine.keras", "mine.keras"]
-    assert {"Derived", BEST, LAST} <= set(assets[0].asset_types)
+    assert set(assets[0].asset_types) == {MODEL, "Derived"}
+    assert {BEST, LAST} <= set(assets[1].asset_types)
     assert assets[0].md5 != assets[1].md5
     for each in assets:
         ml.verify_asset(each)

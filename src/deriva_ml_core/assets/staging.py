@@ -182,7 +182,7 @@ class StagingArea:
 
     def is_registered(self, path: Path) -> bool:
         """Whether a file, or files in a folder, were registered and not forgotten."""
-        return bool(self._find_at_path(os.fspath(path)) or self._find_in_folder(path, pending_only=False))
+        return bool(self._find_checkpoint_files(path))
 
     def move_type(self, asset_type: str, paths: Iterable[Path]) -> bool:
         """Remove a type that was added to files, and add it to others; see ``Execution._move_asset_type``.
@@ -191,7 +191,11 @@ class StagingArea:
             Whether the catalog needs changes.
         """
         self._validate_types(asset_type)
-        wanted = {file.asset.key: file for path in paths for file in self._find_files(path)}
+        wanted: dict[str, FileState] = {}
+        for path in paths:
+            if not (files := self._find_checkpoint_files(path)):
+                raise _not_staged_error(path)
+            wanted |= {file.asset.key: file for file in files}
         typed = tuple(self._journal.state.keys_by_added_type.get(asset_type, ()))
         added = [key for key, file in wanted.items() if asset_type not in file.asset.asset_types]
         self._journal.append(
@@ -263,6 +267,15 @@ class StagingArea:
             ):
                 found[base_key(key)] = newest
         return list(found.values())
+
+    def _find_checkpoint_files(self, path: Path) -> list[FileState]:
+        """Return the registered files at a path, or in the folder at that path, there or with an original there."""
+        target = self._absolute_path(path)
+        return self._find_at_path(os.fspath(target)) or [
+            file
+            for file in self._iter_candidates()
+            if target in (*file.asset.path.parents, *(file.asset.original or file.asset.path).parents)
+        ]
 
     def _find_in_folder(self, folder: Path, *, pending_only: bool) -> list[FileState]:
         candidates = self._iter_candidates(pending_only=pending_only)
