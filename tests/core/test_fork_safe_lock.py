@@ -23,8 +23,10 @@ def test_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0 if lock.acquire(timeout=0) and lock.acquire(timeout=0) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert not lock.acquire(timeout=0)
-    is_done.set()
-    thread.join()
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert not lock.acquire(timeout=0)
+    finally:
+        is_done.set()
+        thread.join()
     assert lock.acquire(timeout=0)

@@ -205,6 +205,8 @@ def _find_leftovers(folder: Path) -> list[str]:
         tables = [name[:-10] for name in tables if name.endswith("_Execution") and f"{name[:-10]}_Asset_Type" in tables]
         known = {md5 for table in tables for (md5,) in catalog.execute(f'SELECT MD5 FROM "{table}"')}
     left = [path for path in folder.rglob("*") if path.name.startswith((".catalog-", "draft")) or ".part" in path.name]
+    # killed after the new database got its name, a process leaves the empty folder of its draft
+    left = [path for path in left if not path.is_dir() or any(path.iterdir())]
     for path in (folder / "objects").rglob("*"):
         # a copy of a journal that was stored before a later one took its place is no user's file
         if path.is_file() and path.name not in known and not path.read_bytes().startswith((b'{"time":', b"{")):
