@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.secret_detection import (
     Secret,
     Syntax,
@@ -115,10 +116,13 @@ def _file_syntax(file: str) -> Syntax:
 def redact_text(text: str, syntax: Syntax = "text") -> str:
     """Replace the secrets in a text: known tokens, passwords in URLs, ``api_key=…``, ``"token": "…"``.
 
+    Every recorded text passes through this function. It escapes what UTF-8 cannot encode, which no record could hold.
+
     Args:
         text: The text.
         syntax: What the text is. In a program, a secret is a literal in quotes, or has a known form.
     """
+    text = escape_surrogates(text)
     return _replace(text, find_secrets(text, syntax))
 
 

@@ -579,3 +579,29 @@ def test_duration_is_the_time_in_the_block(exe: Execution) -> None:
     assert exe.start_time is not None
     assert exe.stop_time is not None
     assert (exe.stop_time - exe.start_time).total_seconds() >= 0.05
+
+
+NOT_UTF8 = "caf\udce9 \ud83d"
+
+
+def test_texts_that_utf8_cannot_encode(ml: DerivaML, workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte of another encoding, and half an emoji, are recorded escaped; the run and its end are recorded."""
+    monkeypatch.setattr(sys, "argv", [*sys.argv, NOT_UTF8])
+    config = ExecutionConfiguration(workflow=workflow, description=NOT_UTF8, parameters={"a": NOT_UTF8, NOT_UTF8: 1})
+    with ml.create_execution(config) as exe:
+        exe.update_status(Status.running, NOT_UTF8)
+    found = read_row(ml, exe)
+    assert (found["Status"], found["Description"]) == ("Completed", "caf\\udce9 \\ud83d")
+    stored = json.loads((exe.working_dir / "records" / "configuration.json").read_text())
+    assert stored["parameters"] == {"a": "caf\\udce9 \\ud83d", "caf\\udce9 \\ud83d": 1}
+
+
+def test_end_with_a_message_that_utf8_cannot_encode(ml: DerivaML, workflow: Workflow) -> None:
+    """An exception whose message UTF-8 cannot encode propagates unchanged, and the run is recorded as failed."""
+    with (
+        pytest.raises(ValueError, match=NOT_UTF8),
+        ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe,
+    ):
+        raise ValueError(NOT_UTF8)
+    found = read_row(ml, exe)
+    assert (found["Status"], found["Status_Detail"]) == ("Failed", "ValueError: caf\\udce9 \\ud83d")

@@ -128,7 +128,7 @@ def _copy_lock_file(lock: Path, target: Path) -> Path:
     """Copy a lock file, with credentials in package URLs redacted."""
     content = lock.read_bytes()
     if _URL_WITH_CREDENTIALS.search(content):  # lock files can have megabytes, and few contain credentials
-        content = redact_text(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        content = redact_text(content.decode("latin-1")).encode("latin-1")
     target.write_bytes(content)
     return target
 
