@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -106,6 +108,45 @@ def test_fork_during_write(tmp_path: Path) -> None:
     assert messages == [""] * 10
     assert len(catalog.select("Dataset", {"Description": "child"})) == 10
     assert len(catalog.select("Dataset", {"Description": "parent"})) % 50 == 0
+
+
+HOLD_WRITE_LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("writing", flush=True)
+sys.stdin.read()
+connection.execute("COMMIT")
+"""
+
+
+def test_fork_does_not_wait_for_another_process(tmp_path: Path) -> None:
+    """A fork returns while another process writes and a thread waits for it; the thread then writes."""
+    catalog = open_catalog(tmp_path)
+    command = [sys.executable, "-c", HOLD_WRITE_LOCK, tmp_path / "catalog.sqlite"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "writing\n"
+        waiting = threading.Thread(target=lambda: catalog.insert("Dataset", [{"Description": "waited"}]))
+        waiting.start()
+        while not is_in_function(waiting, "_begin_write"):
+            assert waiting.is_alive()
+        for _ in range(3):
+            assert run_in_child(lambda: catalog.select("Dataset") and None) == ""
+        assert waiting.is_alive()
+        assert catalog.select("Dataset", {"Description": "waited"}) == []
+        other.stdin.close()
+        waiting.join()
+    assert len(catalog.select("Dataset", {"Description": "waited"})) == 1
+
+
+def is_in_function(thread: threading.Thread, name: str) -> bool:
+    """Whether a function of this name is on a thread's stack."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code.co_name != name:
+        frame = frame.f_back
+    return frame is not None
 
 
 def test_child_inherits_no_connection(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from threading import RLock, local
-from time import monotonic
+from threading import RLock, get_ident, local
+from time import monotonic, sleep
 from urllib.parse import quote
 from weakref import WeakSet
 
@@ -56,6 +56,9 @@ class Database:
         self._journal_mode = journal_mode
         self._busy_timeout = busy_timeout
         self._lock = RLock()
+        self._owner: int | None = None
+        """Thread that has a connection."""
+        self._forking_threads: set[int] = set()
         self._engine: sa.Engine | None = None
         self._open_file_id: tuple[int, int] | None = None
         self._read_stamp: FileStamp | None = None
@@ -86,16 +89,14 @@ class Database:
 
         Within a `joint_transaction` it is a part of that one, which an error must then end too.
         """
-        with self._lock:
-            if self._joint_connection is not None:
-                with self._translate_errors():
-                    yield self._joint_connection
-                return
-            with self._acquire_connection() as connection:
-                self._begin_immediate(connection)
-                yield connection
-                # a failed COMMIT leaves the transaction open; as a statement, SQLAlchemy still rolls it back
-                connection.exec_driver_sql("COMMIT")
+        if (joint := self._own_joint_connection()) is not None:
+            with self._translate_errors():
+                yield joint
+            return
+        with self._begin_write() as connection:
+            yield connection
+            # a failed COMMIT leaves the transaction open; as a statement, SQLAlchemy still rolls it back
+            connection.exec_driver_sql("COMMIT")
 
     @property
     def is_joint(self) -> bool:
@@ -110,21 +111,24 @@ class Database:
             explain: Function that returns the error to raise if a row refers to no other row at the end. It can read
                 the rows that are not written then.
         """
-        with self._lock:
-            if self._joint_connection is not None:
+        if self._own_joint_connection() is not None:
+            yield
+            return
+        with self._begin_write() as connection:
+            self._joint_connection = connection
+            try:
                 yield
-                return
-            with self._acquire_connection() as connection:
-                self._begin_immediate(connection)
-                self._joint_connection = connection
-                try:
-                    yield
-                finally:
-                    self._joint_connection = None
-                try:
-                    connection.exec_driver_sql("COMMIT")
-                except sa.exc.IntegrityError as error:  # which leaves the transaction open
-                    raise explain(connection, error) from error
+            finally:
+                self._joint_connection = None
+            try:
+                connection.exec_driver_sql("COMMIT")
+            except sa.exc.IntegrityError as error:  # which leaves the transaction open
+                raise explain(connection, error) from error
+
+    def _own_joint_connection(self) -> sa.Connection | None:
+        """Return the connection of the joint transaction of this thread; that of another thread is waited for."""
+        with self._lock:
+            return self._joint_connection
 
     def execute_autocommit(self, statement: str) -> None:
         """Run a statement that SQLite only accepts outside a transaction."""
@@ -140,19 +144,40 @@ class Database:
     @contextmanager
     def _acquire_connection(self) -> Iterator[sa.Connection]:
         with self._lock, self._translate_errors(), self._get_engine().connect() as connection:
-            yield connection
+            outer, self._owner = self._owner, get_ident()
+            try:
+                yield connection
+            finally:
+                self._owner = outer
             self._check_unchanged()
 
-    def _begin_immediate(self, connection: sa.Connection) -> None:
+    @contextmanager
+    def _begin_write(self) -> Iterator[sa.Connection]:
+        """Begin a write transaction, as soon as no other process writes.
+
+        The lock is free between two attempts, so that a fork waits for no other process.
+        """
+        end = monotonic() + self._busy_timeout
+        is_nested = self._owner == get_ident()
+        with ExitStack() as transaction:
+            while True:
+                with ExitStack() as attempt:
+                    connection = attempt.enter_context(self._acquire_connection())
+                    if self._try_begin_immediate(connection, is_last_attempt=monotonic() > end):
+                        transaction.push(attempt.pop_all())
+                        break
+                while self._forking_threads and not is_nested:  # a waiting fork would rarely get the lock otherwise
+                    sleep(BUSY_RETRY_MS / 1000)
+            yield connection
+
+    def _try_begin_immediate(self, connection: sa.Connection, *, is_last_attempt: bool) -> bool:
         # Waits for a lock, so no retry settings apply. SQLite itself would retry less often the longer it waits, so
         # that some of several writers would starve.
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         driver.execute(f"PRAGMA busy_timeout = {BUSY_RETRY_MS}")
-        end = monotonic() + self._busy_timeout
         try:
-            while not _try_begin_immediate(driver, is_last_attempt=monotonic() > end):
-                pass
+            return _try_begin_immediate(driver, is_last_attempt=is_last_attempt)
         finally:
             driver.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
 
@@ -210,12 +235,18 @@ class Database:
             raise CatalogUnavailable(f"The catalog {self.file} was written while it was read. Try again.")
 
     def before_fork(self) -> None:
-        """Wait until no call is running, and close the connection."""
+        """Wait until no call is running, but not for another process that writes; close the connection."""
+        self._forking_threads.add(get_ident())
         self._lock.acquire()
+        self._fork_pid = os.getpid()
         self.close()
 
     def after_fork(self) -> None:
         """Allow calls again."""
+        if self._fork_pid == os.getpid():
+            self._forking_threads.discard(get_ident())
+        else:
+            self._forking_threads.clear()  # the child has no other thread
         self._lock.release()
 
 
