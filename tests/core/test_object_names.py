@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deriva_ml_core.backends.embedded import FolderStore
-from deriva_ml_core.backends.object_names import FOLDER_OBJECT_VERSION, ObjectName, check_filename, parse_object_url
+from deriva_ml_core.backends.object_names import (
+    FOLDER_OBJECT_VERSION,
+    ObjectName,
+    check_filename,
+    parse_object_path,
+    parse_object_url,
+)
 from deriva_ml_core.errors import DerivaMLException, InvalidFileName, UnknownAddress
 from deriva_ml_core.models import UploadOptions
 
@@ -74,3 +80,10 @@ def test_check_filename(filename: str) -> None:
     assert parts[:2] == ("/", "folder")
     assert len(parts) > 2
     assert ".." not in parts
+
+
+@pytest.mark.parametrize("part", ["..", ".", "%2E%2E", "a%2F..%2Fb"])
+def test_object_path_that_leads_out(part: str) -> None:
+    """A path on a server with a part that leads elsewhere is refused, also if it is quoted."""
+    with pytest.raises(UnknownAddress, match="is not the URL of an object"):
+        parse_object_path(f"/hatrac/Image/{part}/{MD5}.a:1", "https://example.org")
