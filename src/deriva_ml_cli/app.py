@@ -14,7 +14,6 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from deriva_ml_cli.command_options import CONTEXT_SETTINGS
-from deriva_ml_core._progress import replace_missing_streams
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -143,6 +142,8 @@ def _root_callback(
 
 def main() -> None:
     """Run ``deriva-ml`` with the arguments of this process."""
+    from deriva_ml_core._progress import replace_missing_streams
+
     replace_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
