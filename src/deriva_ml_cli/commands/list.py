@@ -227,7 +227,9 @@ def _choose_columns(
     workflow = _ListColumn(
         Column("Workflow", flexible=True), lambda each: each.workflow.name if each.workflow else None
     )
-    if width >= MEDIUM_WIDTH and free >= MIN_DESCRIPTION_WIDTH:
+    names = {each.workflow.name if each.workflow else None for each in executions}
+    all_widths = sum(column.width(executions) for column in (*columns, workflow, description))
+    if width >= MEDIUM_WIDTH and free >= MIN_DESCRIPTION_WIDTH and (len(names) > 1 or all_widths <= width):
         columns.append(workflow)
     has_failure = any(each.status_detail and str(each.status) in ("Failed", "Aborted") for each in executions)
     is_message_next = is_wide or (has_failure and not any(each.description for each in executions))
