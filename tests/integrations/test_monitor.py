@@ -94,8 +94,12 @@ def test_failed_save_does_not_count(execution: Execution) -> None:
         report.end_fit()
 
 
-def test_failure_of_an_earlier_write(execution: Execution) -> None:
-    """If a write fails after the next checkpoint was registered, the next one is compared with what exists."""
+@pytest.mark.parametrize("fails_first", [True, False])
+def test_failure_of_an_earlier_write(execution: Execution, fails_first: bool) -> None:
+    """If a write fails after the next checkpoint was registered, the next one is compared with what exists.
+
+    The write can fail before or after the next one is complete.
+    """
     with execution:
         report = TrainingReporter(execution, upload="never")
         report.begin_fit()
@@ -104,9 +108,12 @@ def test_failure_of_an_earlier_write(execution: Execution) -> None:
         third = report.checkpoint_path(3, ".txt", {"val_loss": 2.0})
         assert second is not None
         assert third is not None
-        report.checkpoints.discard(second)
+        if fails_first:
+            report.checkpoints.discard(second)
         third.write_text("w3")
         report.checkpoints.commit(third)
+        if not fails_first:
+            report.checkpoints.discard(second)
         assert staged_types(execution) == {"epoch-0003.txt": BEST | LAST}
         train(report, {"val_loss": 2.5}, first=4)
         assert staged_types(execution) == {"epoch-0003.txt": BEST, "epoch-0004.txt": LAST}
