@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from datetime import UTC, datetime
 
 __all__ = [
+    "describe_error",
+    "error_message",
     "escape_control_characters",
     "escape_surrogates",
     "format_age",
@@ -16,7 +19,9 @@ __all__ = [
     "format_size",
     "format_time",
     "parse_duration",
+    "parse_path",
     "parse_time",
+    "path_to_json",
     "sanitize_line",
 ]
 
@@ -41,6 +46,36 @@ def escape_control_characters(text: str) -> str:
 def escape_surrogates(text: str) -> str:
     """Return text that UTF-8 can encode, with lone surrogates escaped; names that are not UTF-8 contain them."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def error_message(error: BaseException) -> str:
+    """Return the message of an exception, or what is wrong with it: its class may be of the user, and raise."""
+    try:
+        return str(error)
+    except Exception as reason:  # noqa: BLE001 - the class may be of the user
+        return f"<not readable: {type(reason).__name__}>"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type and message of an exception."""
+    return f"{type(error).__name__}: {error_message(error)}"
+
+
+_SURROGATE = re.compile("[\udc80-\udcff]")
+_ESCAPED_BYTE = re.compile("\0([89a-f][0-9a-f])")
+
+
+def path_to_json(path: str | os.PathLike[str]) -> str:
+    """Return a path as text that UTF-8 can encode: a byte that is not UTF-8 becomes NUL and two hex digits.
+
+    No path contains NUL, so `parse_path` returns the same bytes.
+    """
+    return _SURROGATE.sub(lambda match: f"\0{ord(match[0]) - 0xDC00:02x}", os.fspath(path))
+
+
+def parse_path(text: str) -> str:
+    """Return the path from the text of `path_to_json`."""
+    return _ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), text)
 
 
 def _escape(text: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from deriva_ml_core import datasets, workflow
 from deriva_ml_core._deprecation import deprecated_keywords
 from deriva_ml_core._lazy import require_extra
+from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.definitions import RID, MLVocab, Status
@@ -937,7 +938,9 @@ class DerivaML:
 
     def _add_term(self, vocabulary: str, name: str, description: str, synonyms: Iterable[str]) -> RID:
         table = self._connection.catalog.model.vocabulary(vocabulary).name
-        row = {"Name": name, "Description": _redact(description), "Synonyms": list(synonyms) or None}
+        name = escape_surrogates(name)
+        others = [escape_surrogates(each) for each in synonyms]
+        row = {"Name": name, "Description": _redact(description), "Synonyms": others or None}
         term, _ = self._connection.catalog.insert_unless(table, {"Name": name}, row)
         return str(term["RID"])
 

@@ -9,9 +9,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SecretStr
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    SecretStr,
+)
 
 from deriva_ml_core._deprecation import deprecated_names
+from deriva_ml_core._text import escape_surrogates, parse_path, path_to_json
 from deriva_ml_core.definitions import RID, Status, check_rid
 
 __all__ = [
@@ -34,6 +44,18 @@ __all__ = [
 ]
 
 CheckedRID = Annotated[RID, BeforeValidator(check_rid)]
+
+JsonPath = Annotated[
+    Path,
+    BeforeValidator(lambda value: parse_path(value) if isinstance(value, str) else value),
+    PlainSerializer(path_to_json, return_type=str, when_used="json"),
+]
+"""Path that JSON returns with the same bytes, also if they are not UTF-8."""
+
+TextPath = Annotated[
+    Path, PlainSerializer(lambda path: escape_surrogates(str(path)), return_type=str, when_used="json")
+]
+"""Path that is shown in JSON, with escapes for bytes that are not UTF-8."""
 
 
 class LazySignature:
@@ -73,7 +95,7 @@ class Address(FrozenModel):
 
     hostname: str | None = None
     catalog_id: str | None = None
-    working_dir: Path | None = None
+    working_dir: TextPath | None = None
     credential: Mapping[str, SecretStr] | None = Field(default=None, repr=False, exclude=True)
 
     @property
@@ -115,8 +137,8 @@ class SourceCode(FrozenModel):
     url: str = ""
     checksum: str = ""
     version: str | None = None
-    path: Path | None = None
-    repository: Path | None = None
+    path: TextPath | None = None
+    repository: TextPath | None = None
     dirty: bool = False
     kind: str = "explicit"
 
@@ -222,7 +244,8 @@ class StagedAsset(FrozenModel):
     Args:
         key: Identifier in the execution's journal: how often the name was staged, the table, and the name.
         table: The asset table.
-        filename: The file name that the row will have, with sub-folders separated by ``/``.
+        filename: The file name that the row will have, with sub-folders separated by ``/``. Bytes of the file's name
+            that are not UTF-8 are escaped by backslashes.
         path: Path of the bytes. The file may not exist yet.
         asset_types: Terms of the vocabulary Asset_Type.
         metadata: Values of the table's metadata columns.
@@ -234,10 +257,10 @@ class StagedAsset(FrozenModel):
     key: str
     table: str
     filename: str
-    path: Path
+    path: JsonPath
     asset_types: tuple[str, ...]
     metadata: Mapping[str, JsonValue] = Field(default_factory=dict)
-    original: Path | None = None
+    original: JsonPath | None = None
     record: bool = False
 
 
@@ -367,7 +390,7 @@ class ExecutionInfo(FrozenModel):
     status_detail: str = ""
     datasets: tuple[DatasetSpec, ...] = ()
     assets: tuple[RID, ...] = ()
-    working_dir: Path | None = None
+    working_dir: TextPath | None = None
     created: datetime | None = None
     start_time: datetime | None = None
     stop_time: datetime | None = None

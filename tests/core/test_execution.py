@@ -605,3 +605,30 @@ def test_end_with_a_message_that_utf8_cannot_encode(ml: DerivaML, workflow: Work
         raise ValueError(NOT_UTF8)
     found = read_row(ml, exe)
     assert (found["Status"], found["Status_Detail"]) == ("Failed", "ValueError: caf\\udce9 \\ud83d")
+
+
+class UnreadableError(Exception):
+    """An exception that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_end_with_an_unreadable_exception(ml: DerivaML, workflow: Workflow) -> None:
+    """An exception whose ``__str__`` raises propagates unchanged, and the run is recorded as failed."""
+    error = UnreadableError()
+    with (
+        pytest.raises(UnreadableError) as raised,
+        ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe,
+    ):
+        raise error
+    assert raised.value is error
+    found = read_row(ml, exe)
+    assert (found["Status"], found["Status_Detail"]) == ("Failed", "UnreadableError: <not readable: RuntimeError>")
+
+
+def test_term_that_utf8_cannot_encode(ml: DerivaML) -> None:
+    """A term's name, description and synonyms are recorded escaped, and adding it again finds it."""
+    rid = ml.add_term("Asset_Type", NOT_UTF8, NOT_UTF8, synonyms=[NOT_UTF8])
+    assert ml.add_term("Asset_Type", NOT_UTF8) == rid
+    assert ml.list_terms("Asset_Type")["caf\\udce9 \\ud83d"] == "caf\\udce9 \\ud83d"

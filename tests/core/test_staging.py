@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +18,14 @@ from hypothesis import strategies as st
 
 from deriva_ml_core.assets.staging import check_file_name
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import FileConflict, InvalidFileName, UnknownColumn, UnknownTable, UnknownTerm
-from deriva_ml_core.execution import Execution
+from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.models import Asset
 from deriva_ml_core.schema import Column
+from deriva_ml_core.training.checkpoint_download import fetch_checkpoint
+from deriva_ml_core.training.resume import record_files_as_inputs
+from deriva_ml_core.workflow import Workflow
 
 
 def names(exe: Execution) -> list[str]:
@@ -291,3 +299,186 @@ def test_path_look_ups_are_linear(exe: Execution, what: str) -> None:
         look_up = getattr(area, what)
         calls.append(count_calls(lambda: look_up(paths) if what == "base_keys" else [look_up(path) for path in paths]))  # noqa: B023
     assert calls[1] < 2.5 * calls[0]
+
+
+# Names whose bytes are not UTF-8
+
+NOT_UTF8 = b"caf\xe9.bin"
+"""The bytes of a name in Latin-1; Python spells them with a lone surrogate."""
+
+NOT_UTF8_TEXT = "caf\\udce9.bin"
+"""The same name as the catalog has it."""
+
+
+def spell(name: bytes) -> str:
+    return os.fsdecode(name)
+
+
+def uploaded_names(assets: dict[str, tuple[Asset, ...]]) -> list[str]:
+    return [asset.filename for of_table in assets.values() for asset in of_table]
+
+
+def test_new_file_whose_name_is_not_utf8(ml: DerivaML, exe: Execution) -> None:
+    """Its path has the same bytes, its row an escaped name, and it is found, uploaded and downloaded by them."""
+    with exe:
+        path = exe.asset_file_path("Model", spell(b"r\xfcn/" + NOT_UTF8))
+        assert os.fsencode(path).endswith(b"/outputs/Model/r\xfcn/caf\xe9.bin")
+        path.write_bytes(b"weights")
+        assert exe.asset_file_path("Model", spell(b"r\xfcn/" + NOT_UTF8)) == path
+        assert exe.asset_file_path("Model", path) == path
+        assert names(exe) == ["Model/r\\udcfcn/caf\\udce9.bin"]
+        exe.add_asset_types(path, "Model_File")
+        (asset,) = exe.upload_execution_outputs()["Model"]
+        assert (asset.filename, asset.length) == ("r\\udcfcn/caf\\udce9.bin", 7)
+        path.write_bytes(b"new weights")
+        assert uploaded_names(exe.upload_execution_outputs()) == ["r\\udcfcn/caf\\udce9.bin"]
+    assert ml.lookup_asset(asset.rid).filename == "r\\udcfcn/caf\\udce9.bin"
+    ml.verify_asset(asset)
+    with ml.create_execution(ExecutionConfiguration(workflow=exe.workflow_rid)) as reader:
+        found = reader.download_asset(asset.rid)
+        assert found.parts[-2:] == ("r\\udcfcn", NOT_UTF8_TEXT)
+        assert found.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("copy_file", [False, True])
+@pytest.mark.parametrize("rename_file", [None, b"th\xe9.bin"])
+def test_existing_file_whose_name_is_not_utf8(
+    ml: DerivaML, exe: Execution, tmp_path: Path, copy_file: bool, rename_file: bytes | None
+) -> None:
+    """It is linked or copied under the same bytes, uploaded, and the original stays."""
+    original = tmp_path / spell(NOT_UTF8)
+    original.write_bytes(b"weights")
+    new_name = None if rename_file is None else spell(rename_file)
+    expected = ("caf\\udce9.bin", b"/caf\xe9.bin") if rename_file is None else ("th\\udce9.bin", b"/th\xe9.bin")
+    with exe:
+        path = exe.asset_file_path("Model", original, copy_file=copy_file, rename_file=new_name)
+        assert os.fsencode(path).endswith(expected[1])
+        assert (path.is_symlink(), path.read_bytes()) == (not copy_file, b"weights")
+        assert exe.asset_file_path("Model", original, copy_file=copy_file, rename_file=new_name) == path
+    assert uploaded_names(exe.upload_execution_outputs()) == [expected[0]]
+    assert original.read_bytes() == b"weights"
+    (asset,) = (asset for asset in exe.list_assets() if asset.table == "Model")
+    ml.verify_asset(asset)
+
+
+def test_input_whose_name_is_not_utf8(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """An uploaded file that stayed in its place is recorded as the input of a later run, also as a metadata file."""
+    original = tmp_path / spell(NOT_UTF8)
+    original.write_bytes(b"weights")
+    with exe:
+        exe.asset_file_path("Execution_Metadata", original)
+    assert uploaded_names(exe.upload_execution_outputs()) == [NOT_UTF8_TEXT]
+    with ml.create_execution(ExecutionConfiguration(workflow=exe.workflow_rid)) as later:
+        inputs = record_files_as_inputs(later, exe.execution_rid, original)
+    assert [asset.filename for asset in inputs] == [NOT_UTF8_TEXT]
+    recorded = ml.lookup_execution(exe.execution_rid)
+    assert fetch_checkpoint(recorded, tmp_path / "copy", spell(NOT_UTF8)).read_bytes() == b"weights"
+
+
+KILLED_WITH_STAGED_FILES = """
+import os, signal, sys
+from deriva_ml_core import DerivaML, ExecutionConfiguration
+exe = DerivaML().create_execution(ExecutionConfiguration(workflow=sys.argv[1]))
+exe.__enter__()
+exe.asset_file_path("Model", os.fsdecode(b"caf\\xe9.bin")).write_bytes(b"new")
+exe.asset_file_path("Model", sys.argv[2])
+print(exe.execution_rid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_names_that_are_not_utf8_after_a_crash(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """A new process finds the files of a killed one by the same bytes, and uploads them."""
+    original = tmp_path / spell(b"th\xe9.bin")
+    original.write_bytes(b"existing")
+    command = [sys.executable, "-c", KILLED_WITH_STAGED_FILES, exe.workflow_rid, os.fspath(original)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    restored = ml.restore_execution(done.stdout.strip())
+    new, existing = restored.staged_assets()
+    assert os.fsencode(new.path).endswith(b"/outputs/Model/caf\xe9.bin")
+    assert existing.original == original
+    assert uploaded_names(restored.upload_execution_outputs()) == ["caf\\udce9.bin", "th\\udce9.bin"]
+    assert restored.staged_assets() == []
+
+
+def test_two_names_with_one_escaped_form(exe: Execution) -> None:
+    """A name that spells out the escape is another file: the second of them is refused, not confused."""
+    path = exe.asset_file_path("Model", spell(NOT_UTF8))
+    with pytest.raises(FileConflict, match="Use another name"):
+        exe.asset_file_path("Model", NOT_UTF8_TEXT)
+    assert [asset.path for asset in exe.staged_assets()] == [path]
+
+
+def test_longest_name_that_is_not_utf8(ml: DerivaML, exe: Execution) -> None:
+    """A name of 255 bytes, whose escaped form is longer than file systems allow, is uploaded and downloaded."""
+    with exe:
+        exe.asset_file_path("Model", spell(b"\xe9" * 255)).write_bytes(b"weights")
+    (asset,) = exe.upload_execution_outputs()["Model"]
+    assert asset.filename == "\\udce9" * 255
+    with ml.create_execution(ExecutionConfiguration(workflow=exe.workflow_rid)) as reader:
+        assert reader.download_asset(asset.rid).read_bytes() == b"weights"
+
+
+def test_name_that_no_file_can_have(exe: Execution) -> None:
+    """A surrogate that stands for no byte cannot be in a name of a file."""
+    with pytest.raises(InvalidFileName, match=r"'a\\ud83d' cannot name a file"):
+        exe.asset_file_path("Model", "a\ud83d")
+
+
+def test_journal_of_names_in_utf8_is_unchanged(exe: Execution) -> None:
+    """Paths in UTF-8 are stored as they are, and only others are escaped."""
+    exe.asset_file_path("Model", "caf\u00e9 \\udce9.bin")
+    exe.asset_file_path("Model", spell(NOT_UTF8))
+    lines = [line for line in (exe.working_dir / "journal.jsonl").read_bytes().splitlines() if b"outputs/Model" in line]
+    paths = [line[line.index(b'"path":') :].partition(b",")[0] for line in lines]
+    assert paths == [
+        '"path":"outputs/Model/caf\u00e9 \\\\udce9.bin"'.encode(),
+        b'"path":"outputs/Model/caf\\u0000e9.bin"',
+    ]
+
+
+def test_working_folder_whose_name_is_not_utf8(tmp_path: Path, workflow: Workflow) -> None:
+    """A run in a catalog in a folder of such a name is recorded with its files and its end, and restored."""
+    folder = tmp_path / spell(b"donn\xe9es")
+    folder.mkdir()
+    ml = DerivaML(f"file:{folder}")
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+        exe.asset_file_path("Model", spell(NOT_UTF8)).write_bytes(b"weights")
+    assert uploaded_names(exe.upload_execution_outputs()) == [NOT_UTF8_TEXT]
+    assert ml.lookup_execution(exe.execution_rid).status is Status.completed
+    assert ml.restore_execution(exe.execution_rid).staged_assets() == []
+
+
+RUN_OF_A_SCRIPT = """
+from deriva_ml_core import DerivaML, ExecutionConfiguration
+ml = DerivaML()
+with ml.create_execution(ExecutionConfiguration(workflow=ml.create_workflow("Test", "Training"))) as exe:
+    pass
+print(exe.execution_rid)
+"""
+
+
+def test_script_and_git_names_that_are_not_utf8(ml: DerivaML, tmp_path: Path) -> None:
+    """A run of a script with such a path, on such a branch, by such a user, is recorded with its end."""
+    root = tmp_path / spell(b"d\xe9p\xf4t")
+    root.mkdir()
+    script = root / spell(b"entra\xeenement.py")
+    script.write_text("print(1)\n")
+    for arguments in (
+        [b"init", b"-q", b"-b", b"ma\xeetre"],
+        [b"config", b"user.name", b"Andr\xe9"],
+        [b"config", b"user.email", b"a@example.org"],
+        [b"add", b"."],
+        [b"commit", b"-qm", b"first"],
+    ):
+        subprocess.run([b"git", *arguments], cwd=os.fsencode(root), check=True, capture_output=True)
+    script.write_text(RUN_OF_A_SCRIPT)
+    done = subprocess.run([sys.executable, script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    recorded = ml.lookup_execution(done.stdout.strip())
+    assert recorded.status is Status.completed
+    environment = next(asset for asset in recorded.list_assets() if "Runtime_Env" in asset.asset_types)
+    facts = json.loads(Path(ml.connection.store.source(environment.url).removeprefix("file://")).read_text())
+    assert facts["source"]["path"].endswith("/d\\udce9p\\udcf4t/entra\\udceenement.py")
+    assert facts["repository"]["branch"] == "ma\\udceetre"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from deriva_ml_core.backends.deriva.hatrac_upload import FileSlice
 from deriva_ml_core.backends.deriva.http import Server
 from deriva_ml_core.backends.deriva.store import DerivaStore
 from deriva_ml_core.backends.object_names import HatracObjectName, parse_object_path
+from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import (
     AccessRefused,
@@ -25,7 +27,9 @@ from deriva_ml_core.errors import (
     StoreUnavailable,
     UnknownAddress,
 )
+from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import StoredObject, UploadOptions
+from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer
 from fakes.faults import Fault, Harm, call_between_chunks, unavailable
 from fakes.web import Answer
@@ -485,3 +489,14 @@ def test_invalid_object_urls(url: str) -> None:
 def test_urls_of_other_clients(url: str, path: str) -> None:
     """An object's URL may be absolute, unquoted, or without a version."""
     assert parse_object_path(url, "https://server.org") == path
+
+
+def test_file_whose_name_is_not_utf8(ml: DerivaML) -> None:
+    """It is uploaded to a server during a run, and its row and its downloaded copy have an escaped name."""
+    workflow = Workflow(name="w", workflow_type="Training", url="https://example.org/w.py", checksum="0" * 40)
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow, description="d")) as exe:
+        exe.asset_file_path("Image", os.fsdecode(b"r\xfcn/caf\xe9.png")).write_bytes(b"png")
+        (asset,) = exe.upload_execution_outputs()["Image"]
+        assert asset.filename == "r\\udcfcn/caf\\udce9.png"
+        assert ml.lookup_asset(asset.rid).filename == "r\\udcfcn/caf\\udce9.png"
+        assert exe.download_asset(asset.rid).read_bytes() == b"png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +19,10 @@ from deriva_ml_core.row_values import convert_rows, convert_values, malformed_va
 from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
 __all__ = ["list_execution_assets", "download_asset", "link_inputs", "lookup_asset", "lookup_assets", "verify_asset"]
+
+
+MAX_NAME_BYTES = 255
+"""Maximum bytes of one file name on common file systems."""
 
 
 def lookup_asset(connection: Connection, rid: RID) -> Asset:
@@ -90,11 +95,12 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
 
 
 def _safe_file_name(asset: Asset) -> PurePosixPath:
-    """Return an asset's file name, reduced to its last part if it leads out of the folder."""
+    """Return an asset's file name, reduced to its last part if it leads out of the folder; else its RID."""
     name = PurePosixPath(asset.filename)
     if name.is_absolute() or ".." in name.parts:
         name = PurePosixPath(name.name)
-    is_unusable = name.name in ("", "..") or "\0" in asset.filename
+    is_too_long = any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in name.parts)
+    is_unusable = name.name in ("", "..") or "\0" in asset.filename or is_too_long
     return PurePosixPath(asset.rid) if is_unusable else name
 
 

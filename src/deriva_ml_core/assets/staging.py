@@ -13,6 +13,8 @@ from pydantic import JsonValue
 
 from deriva_ml_core._files.atomic import copy_atomic, remove_leftovers
 from deriva_ml_core._files.os_errors import translate_os_errors
+from deriva_ml_core._text import escape_surrogates
+from deriva_ml_core.assets.lookup import MAX_NAME_BYTES
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import MLVocab
 from deriva_ml_core.errors import FileConflict, InvalidFileName, MissingFiles, UnknownColumn
@@ -34,15 +36,12 @@ from deriva_ml_core.schema import ASSET_COLUMNS, SYSTEM_COLUMNS, Table
 __all__ = ["StagingArea", "base_key", "check_file_name", "files_open_for_writing", "is_open_file"]
 
 
-MAX_NAME_BYTES = 255
-"""Maximum bytes of one file name on common file systems."""
-
-
 def check_file_name(name: str) -> str:
     """Check the name of a new file, and return it with single ``/`` between sub-folders.
 
     Raises:
-        InvalidFileName: The name is empty, absolute, contains ``..``, or has a part longer than 255 bytes.
+        InvalidFileName: The name is empty, absolute, contains ``..``, has a part longer than 255 bytes, or has a
+            surrogate that stands for no byte.
     """
     parts = PurePosixPath(name).parts
     if not parts or name.endswith("/") or "\0" in name:
@@ -53,7 +52,11 @@ def check_file_name(name: str) -> str:
         )
     if ".." in parts:
         raise InvalidFileName(f"{name!r} leads out of its folder. Use a name without '..'.")
-    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
+    try:
+        is_too_long = any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts)
+    except UnicodeEncodeError as error:
+        raise InvalidFileName(f"{name!r} cannot name a file: it has half a character. Use another name.") from error
+    if is_too_long:
         raise InvalidFileName(f"{name!r} is too long: file systems allow {MAX_NAME_BYTES} bytes per part.")
     return "/".join(parts)
 
@@ -93,11 +96,12 @@ class StagingArea:
         path = os.fspath(file_name)
         original = self._find_original(table, path)
         name = check_file_name(rename_file or (original.name if original else self._new_file_name(table, path)))
-        staged = self._journal.state.find_latest_file(table, name)
+        filename = escape_surrogates(name)
+        staged = self._journal.state.find_latest_file(table, filename)
         asset = StagedAsset(
-            key=self._next_key(table, name, staged),
+            key=self._next_key(table, filename, staged),
             table=table,
-            filename=name,
+            filename=filename,
             path=self._folder.joinpath(table, name),
             asset_types=types or (table,),
             metadata=values,
@@ -501,6 +505,11 @@ def _check_no_conflict(
     staged = file.asset
     declared = tuple(each for each in staged.asset_types if each not in file.added_types)
     name = f"{requested.table}/{requested.filename}"
+    depth = len(requested.filename.split("/"))
+    if requested.path.parts[-depth:] != staged.path.parts[-depth:]:  # two names with one escaped form
+        raise FileConflict(
+            f"{requested.path} and the staged file {staged.path} would both be {name} in the catalog. Use another name."
+        )
     if requested.original is None and staged.original is not None:
         raise FileConflict(f"{name} is already staged as a link to {staged.original}. Use another name for a new file.")
     if requested.original is not None and not _is_same_file(requested.original, staged):

@@ -16,6 +16,7 @@ from deriva_ml_core._files.atomic import sync_path
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.permissions import adopt_permissions, create_folder
 from deriva_ml_core._retry import limit_repeats
+from deriva_ml_core._text import describe_error, escape_surrogates
 from deriva_ml_core.assets.lookup import lookup_assets
 from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
@@ -106,7 +107,9 @@ def _insert_row(
 ) -> dict[str, Any]:
     """Insert the row, after the journal has recorded the intent."""
     folder = journal.path.parent
-    intent = CreationStarted(rid=rid, description=description, workflow_rid=workflow_rid, folder=str(folder))
+    intent = CreationStarted(
+        rid=rid, description=description, workflow_rid=workflow_rid, folder=escape_surrogates(str(folder))
+    )
     with translate_os_errors(f"Cannot create the journal in {folder}", folder):
         journal.append(intent, ProcessAttached(lease=ProcessIdentity.current()))
         journal.sync()
@@ -163,7 +166,9 @@ def _create_dry_run(
         create_folder(parent, connection.folder)
         folder = Path(tempfile.mkdtemp(dir=parent))
     journal = Journal(folder / JOURNAL_FILENAME)
-    intent = CreationStarted(rid=DRY_RUN_RID, description=description, folder=str(folder), dry_run=True)
+    intent = CreationStarted(
+        rid=DRY_RUN_RID, description=description, folder=escape_surrogates(str(folder)), dry_run=True
+    )
     journal.append(intent)
     Inputs(connection, journal, DRY_RUN_RID).record(datasets, assets)
     row = {"RID": DRY_RUN_RID, "Description": description, "Status": Status.created}
@@ -212,7 +217,7 @@ def _delete_unlinked_files(connection: Connection, urls: list[str]) -> None:
 def _mark_failed(connection: Connection, journal: Journal, rid: RID, error: BaseException) -> None:
     from deriva_ml_core.redaction import redact_text
 
-    detail = redact_text(f"Creation failed: {type(error).__name__}: {error}")
+    detail = redact_text(f"Creation failed: {describe_error(error)}")
     update = StatusUpdate(status=Status.failed, time=utc_now(), previous=Status.created, error=detail)
     row = {"RID": rid, "Status": Status.failed, "Status_Detail": detail}
     try:

@@ -16,6 +16,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
+from deriva_ml_core._text import describe_error
 from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.journal.journal import Journal
@@ -169,11 +170,11 @@ def final_status(error: BaseException | None, *, terminated: bool) -> tuple[Stat
     if _is_interrupt(error):
         return Status.aborted, "KeyboardInterrupt"
     if terminated:
-        suffix = f", then {type(error).__name__}: {error}" if isinstance(error, Exception) else ""
+        suffix = f", then {describe_error(error)}" if isinstance(error, Exception) else ""
         return Status.aborted, f"SIGTERM{suffix}"
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Status.completed, ""
-    return Status.aborted if _is_pruned(error) else Status.failed, f"{type(error).__name__}: {error}"
+    return Status.aborted if _is_pruned(error) else Status.failed, describe_error(error)
 
 
 def _is_interrupt(error: BaseException) -> bool:

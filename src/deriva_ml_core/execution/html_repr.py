@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from deriva_ml_core._files.atomic import scratch_folder
-from deriva_ml_core._text import format_duration, format_size
+from deriva_ml_core._text import describe_error, format_duration, format_size
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_traits
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, FileState
@@ -82,7 +82,7 @@ def render_html(execution: ExecutionView, load_state: Callable[[], ExecutionStat
         return _render_execution(execution, load_state)
     except Exception as error:
         log.debug("Failed to render the execution as HTML.", exc_info=True)
-        text = escape(_truncate(f"{type(error).__name__}: {error}", MAX_TEXT_LENGTH))
+        text = escape(_truncate(describe_error(error), MAX_TEXT_LENGTH))
         return f'<div style="{FRAME_STYLE}">Execution: {text}</div>'
 
 
@@ -98,7 +98,7 @@ class _CatalogReader:
         try:
             return query()
         except Exception as error:  # noqa: BLE001 - the HTML shows the error
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = describe_error(error)
             return default
 
 

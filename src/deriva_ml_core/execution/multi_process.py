@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from deriva_ml_core import errors
 from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core._files.permissions import create_folder
+from deriva_ml_core._text import error_message
 from deriva_ml_core.assets.lookup import lookup_assets
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import resolve_version
@@ -36,7 +37,7 @@ from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.execution.kernel_registry import register_execution
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.journal.state import utc_now
-from deriva_ml_core.models import DatasetSpec, FrozenModel
+from deriva_ml_core.models import DatasetSpec, FrozenModel, JsonPath
 from deriva_ml_core.user_warnings import warn
 from deriva_ml_core.workflow import Workflow
 
@@ -72,7 +73,7 @@ def create_execution(
     try:
         execution = create.create_execution(connection, configuration, workflow, dry_run=False)
     except Exception as error:
-        call.publish(RankMessage(error=(type(error).__name__, redact_text(str(error)))), rank=rank)
+        call.publish(RankMessage(error=(type(error).__name__, redact_text(error_message(error)))), rank=rank)
         raise
     call.publish(RankMessage(rid=execution.execution_rid, folder=execution.working_dir), rank=rank)
     register_execution(execution, configuration.workflow or workflow, os.environ)
@@ -188,7 +189,7 @@ class RankMessage(FrozenModel):
     """
 
     rid: RID = ""
-    folder: Path | None = None
+    folder: JsonPath | None = None
     error: tuple[str, str] | None = None
     lease: ProcessIdentity | None = None
     time: datetime = Field(default_factory=utc_now)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
+from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.definitions import RID, MLAsset, Status
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.metric_modes import update_summaries
@@ -459,10 +460,10 @@ class Staged(Event):
 
     def _find_former_folder(self, state: ExecutionState) -> str:
         """Return the working folder in which the absolute path of an event was; empty if it cannot be told."""
-        asset, path = self.asset, str(self.asset.path)
-        end = f"/outputs/{asset.table}/{asset.filename}"
-        if not asset.record and path.endswith(end):
-            return path.removesuffix(end)
+        asset, parts = self.asset, self.asset.path.parts
+        end = ("outputs", asset.table, *asset.filename.split("/"))
+        if not asset.record and tuple(map(escape_surrogates, parts[-len(end) :])) == end:
+            return str(Path(*parts[: -len(end)]))
         return state.creation.folder if state.creation else ""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._retry import RetryingStore
+from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.assets.staging import check_file_name
 from deriva_ml_core.definitions import Role
@@ -77,7 +78,7 @@ def _select_checkpoint(outputs: Sequence[Asset], which: str) -> tuple[Asset | No
     """Return the newest file of the requested checkpoint, and the checkpoint's name."""
     term = {"best": BEST_CHECKPOINT, "last": LAST_CHECKPOINT}.get(which)
     if term is None:
-        name = which.rstrip("/")
+        name = escape_surrogates(which.rstrip("/"))
         inside = (asset for asset in outputs if asset.filename.startswith(f"{name}/"))
         exact = (asset for asset in outputs if asset.filename == name)
         return next(exact, None) or next(inside, None), name

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._deprecation import deprecated_attributes
+from deriva_ml_core._text import describe_error
 from deriva_ml_core.metric_modes import Monitor
 from deriva_ml_core.models import Progress
 from deriva_ml_core.training.checkpoints import BestCheckpoint, CheckpointInfo, Checkpoints
@@ -329,7 +330,7 @@ class TrainingReporter:
         Args:
             error: The exception.
         """
-        text = f"{type(error).__name__}: {error}"
+        text = describe_error(error)
         self._end_open_fit(text)
         if self._handle.is_in_with_block:
             return
@@ -495,7 +496,7 @@ class TrainingReporter:
 
     def _on_execution_exit(self, error: BaseException | None) -> None:
         """End an open fit when the execution ends; the framework may not have reported its end."""
-        self._end_open_fit("the execution ended" if error is None else f"{type(error).__name__}: {error}")
+        self._end_open_fit("the execution ended" if error is None else describe_error(error))
         self._drain()
         self._require_files().close()
 

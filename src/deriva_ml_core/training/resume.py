@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, Role
 from deriva_ml_core.errors import ConfigurationError
@@ -208,7 +209,8 @@ def _match_outputs(connection: Connection, producer: RID, files: list[Path]) -> 
     outputs = _list_outputs(connection, producer)
     for file in files:
         size = file.stat().st_size
-        candidates = [asset for asset in outputs if asset.length == size and Path(asset.filename).name == file.name]
+        name = escape_surrogates(file.name)
+        candidates = [asset for asset in outputs if asset.length == size and Path(asset.filename).name == name]
         if candidates:
             with file.open("rb") as opened:
                 md5 = hashlib.file_digest(opened, "md5").hexdigest()
