@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deriva_ml_core._text import (
     format_age,
@@ -15,6 +18,8 @@ from deriva_ml_core._text import (
     format_size,
     format_time,
     parse_duration,
+    parse_path,
+    path_to_json,
     sanitize_line,
 )
 
@@ -98,3 +103,26 @@ def test_sanitize_line() -> None:
     """Untrusted text becomes one line, and control characters are escaped."""
     assert sanitize_line(" a\r\n\tb ") == "a b"
     assert sanitize_line("\x1b[31mred\x9b\u202e\u2028end") == r"\x1b[31mred\x9b\x202e\x2028end"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (b"caf\xe9.bin", "caf\x00e9.bin"),
+        (b"\x80/\xff", "\x0080/\x00ff"),
+        (b"caf\xc3\xa9", "caf\u00e9"),
+        (b"\\xe9 \\udce9 0e9", "\\xe9 \\udce9 0e9"),
+        (b"\xe9e9", "\x00e9e9"),
+    ],
+)
+def test_path_in_json(path: bytes, text: str) -> None:
+    """A path is text in UTF-8 that is read back as the same bytes; only bytes that are not UTF-8 are escaped."""
+    assert path_to_json(os.fsdecode(path)) == text
+    assert os.fsencode(parse_path(text)) == path
+
+
+@given(st.binary(max_size=40).filter(lambda path: b"\0" not in path))
+def test_any_path_in_json(path: bytes) -> None:
+    """Every path that a file can have is read back as the same bytes."""
+    text = path_to_json(os.fsdecode(path)).encode("utf-8").decode("utf-8")
+    assert os.fsencode(parse_path(text)) == path
