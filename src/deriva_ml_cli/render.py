@@ -40,7 +40,7 @@ from deriva_ml_core.analysis.describe import (
 )
 from deriva_ml_core.analysis.runs import ExecutionSummary, WorkflowSummary
 from deriva_ml_core.definitions import MLAsset, Status
-from deriva_ml_core.models import Asset, MetricSummary, StatusUpdate
+from deriva_ml_core.models import Asset, BestCorrection, MetricSummary, StatusUpdate
 from deriva_ml_core.training.metrics_file import MetricCurve
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def _print_execution(connection: Connection, execution: ExecutionDescription, *,
         _print_curves(execution.curves, full=full)
     else:
         _print_metric_values(execution.metrics, full=full)
+    _print_best_corrections(execution.best_corrections)
     _print_timeline(execution.statuses, full=full)
 
 
@@ -295,6 +296,24 @@ def _print_metric_values(metrics: Sequence[MetricSummary], *, full: bool) -> Non
     ]
     print_table([Column("Metric", flexible=True), Column("Stage"), *numbers], rows, indent=2)
     _print_remaining_count(len(metrics), full=full)
+
+
+def _print_best_corrections(corrections: Sequence[BestCorrection]) -> None:
+    if not corrections:
+        return
+    print_title("Corrections of the best checkpoint", safe_text("UTC", "dim"))
+    rows: list[list[object]] = [
+        [
+            format_time(each.time, show_seconds=True),
+            sanitize_line(each.previous or ""),
+            sanitize_line(each.checkpoint),
+            sanitize_line(each.corrected_by),
+            sanitize_line(each.reason),
+        ]
+        for each in corrections
+    ]
+    columns = [Column("Time"), Column("From"), Column("To"), Column("By"), Column("Reason", flexible=True)]
+    print_table(columns, rows, indent=2)
 
 
 def _print_timeline(statuses: Sequence[StatusUpdate], *, full: bool) -> None:

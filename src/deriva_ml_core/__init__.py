@@ -34,6 +34,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         ),
         "deriva_ml_core.errors": (
             "AccessRefused",
+            "AlreadyBestCheckpoint",
             "AmbiguousName",
             "CatalogCorrupt",
             "CatalogReadOnly",
@@ -94,6 +95,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "Address",
             "Asset",
             "AssetSpec",
+            "BestCorrection",
             "DatasetSpec",
             "ExecutionInfo",
             "MetricSummary",

@@ -5,6 +5,7 @@ from deriva_ml_core.datasets import Dataset, DatasetBag, DatasetVersion, Version
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, MLVocab, Role, Status, TransferMode
 from deriva_ml_core.errors import (
     AccessRefused,
+    AlreadyBestCheckpoint,
     AmbiguousName,
     CatalogCorrupt,
     CatalogReadOnly,
@@ -61,6 +62,7 @@ from deriva_ml_core.models import (
     Address,
     Asset,
     AssetSpec,
+    BestCorrection,
     DatasetSpec,
     ExecutionInfo,
     MetricSummary,
@@ -81,10 +83,12 @@ from deriva_ml_core.workflow import CatalogWorkflow, Workflow
 __all__ = [
     "AccessRefused",
     "Address",
+    "AlreadyBestCheckpoint",
     "AmbiguousName",
     "Asset",
     "AssetSpec",
     "Backend",
+    "BestCorrection",
     "Catalog",
     "CatalogCorrupt",
     "CatalogReadOnly",

@@ -321,6 +321,37 @@ class DerivaML:
         correct_status(self._connection, execution_rid, status, reason)
         return self.lookup_execution(execution_rid)
 
+    def correct_best_checkpoint(self, execution_rid: RID, checkpoint: RID | str, reason: str) -> RecordedExecution:
+        """Name another checkpoint of an execution that has ended as the best, when the recorded one is wrong.
+
+        The asset type Best_Checkpoint moves to it. `list_best_corrections` of the execution returns who corrected it,
+        when, why, and which checkpoint was the best before. A copy of the journal with the correction is stored in the
+        catalog. A file that another execution uploaded too keeps its types; for this execution, the correction counts.
+
+        A training that is resumed afterwards chooses the best checkpoint by its metric again.
+
+        Args:
+            execution_rid: RID of the execution.
+            checkpoint: RID of an uploaded file of the checkpoint, or the name of the file or folder.
+            reason: Why the recorded best checkpoint is wrong.
+
+        Returns:
+            The recorded execution.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such execution.
+            UnknownCheckpoint: The execution has uploaded no such checkpoint; the message names the existing ones. Or
+                the RID is that of one of several files in a folder.
+            AlreadyBestCheckpoint: It is the best one already.
+            ConfigurationError: The reason is empty.
+            ExecutionRunning: A process is running the execution.
+            UnknownTerm: The catalog has no asset type Best_Checkpoint.
+        """
+        from deriva_ml_core.training.checkpoint_download import correct_best_checkpoint
+
+        correct_best_checkpoint(self._connection, execution_rid, checkpoint, reason)
+        return self.lookup_execution(execution_rid)
+
     def lookup_execution(self, execution_rid: RID) -> RecordedExecution:
         """Return an execution for reading.
 

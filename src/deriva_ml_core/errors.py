@@ -10,6 +10,7 @@ from deriva_ml_core._text import escape_control_characters
 
 __all__ = [
     "AccessRefused",
+    "AlreadyBestCheckpoint",
     "AmbiguousName",
     "CatalogCorrupt",
     "CatalogReadOnly",
@@ -140,6 +141,10 @@ class UnknownTable(DerivaMLException):
 
 class UnknownCheckpoint(DerivaMLException):
     """The execution did not save this checkpoint, or has not uploaded it yet."""
+
+
+class AlreadyBestCheckpoint(DerivaMLException):
+    """The checkpoint that a correction names is the best one already."""
 
 
 class UnknownColumn(DerivaMLException):

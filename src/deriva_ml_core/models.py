@@ -28,6 +28,7 @@ __all__ = [
     "Address",
     "Asset",
     "AssetSpec",
+    "BestCorrection",
     "DatasetSpec",
     "ExecutionInfo",
     "MetricSummary",
@@ -236,6 +237,28 @@ class StatusUpdate(FrozenModel):
     error: str | None = None
     progress: Progress | None = None
     corrected_by: str | None = None
+
+
+class BestCorrection(FrozenModel):
+    """A correction of the best checkpoint of an execution that has ended.
+
+    Args:
+        checkpoint: Name of the best checkpoint, a file or a folder.
+        assets: RIDs of its files.
+        previous: Name of the checkpoint that was the best before; None if there was none.
+        previous_assets: RIDs of that one's files.
+        reason: Why the record was wrong.
+        corrected_by: The user who corrected it.
+        time: Time of the correction, in UTC.
+    """
+
+    checkpoint: str
+    assets: tuple[RID, ...]
+    previous: str | None = None
+    previous_assets: tuple[RID, ...] = ()
+    reason: str
+    corrected_by: str
+    time: AwareDatetime
 
 
 class StagedAsset(FrozenModel):

@@ -201,6 +201,29 @@ def test_status_is_corrected(cli, ml: DerivaML, config: ExecutionConfiguration) 
     assert correction["corrected_by"]
 
 
+def test_best_checkpoint_is_corrected(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """--best names another checkpoint with its reason, and show has the former one too."""
+    with ml.create_execution(config) as execution:
+        for name, types in (("a.ckpt", ["Best_Checkpoint"]), ("b.ckpt", [])):
+            execution.asset_file_path("Model", name, asset_types=["Model_File", *types]).write_text(name)
+    execution.upload_execution_outputs()
+    rid = execution.execution_rid
+    assert cli("status", rid, "--best", "b.ckpt").code == 2
+    assert cli("status", rid, "--best", "b.ckpt", "--set", "failed", "--reason", "why").code == 2
+    result = cli("status", rid, "--best", "b.ckpt", "--reason", "It has the best test score")
+    assert result.code == 0, result.stderr
+    assert result.stdout.split() == [rid, "best", "checkpoint", "b.ckpt", "instead", "of", "a.ckpt"]
+    shown = cli("show", rid, "--json").json
+    (correction,) = shown["best_corrections"]
+    assert (correction["checkpoint"], correction["previous"]) == ("b.ckpt", "a.ckpt")
+    assert correction["reason"] == "It has the best test score"
+    types = {asset["filename"]: sorted(asset["asset_types"]) for asset in shown["outputs"] if asset["table"] == "Model"}
+    assert types == {"a.ckpt": ["Model_File"], "b.ckpt": ["Best_Checkpoint", "Model_File"]}
+    assert "It has the best test score" in cli("show", rid).stdout
+    again = cli("status", rid, "--best", "a.ckpt", "--reason", "It was right", "--json").json
+    assert (again["checkpoint"], again["previous"]) == ("a.ckpt", "b.ckpt")
+
+
 def test_correction_needs_status_and_reason(cli, ml: DerivaML, run) -> None:
     """--set without --reason, and --reason without --set, change nothing."""
     rid = run().execution_rid

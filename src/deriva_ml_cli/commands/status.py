@@ -20,6 +20,7 @@ __all__ = ["app"]
     "deriva-ml status 1-4A2C",
     "deriva-ml status 1-4A2C --watch && echo done",
     "deriva-ml status 1-4A2C --set completed --reason 'Only the clean-up failed'",
+    "deriva-ml status 1-4A2C --best 1-5B3D --reason 'It has the best test score'",
 )
 def app(
     rid: Rid,
@@ -29,7 +30,11 @@ def app(
         str | None,
         typer.Option("--set", metavar="STATUS", help="How the run really ended: completed, failed or aborted."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why the recorded status is wrong; with --set.")] = "",
+    best: Annotated[
+        str | None,
+        typer.Option(metavar="CHECKPOINT", help="The checkpoint that really is the best: a RID, or a file's name."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why the record is wrong; with --set or --best.")] = "",
     as_json: AsJson = False,
     host: Host = None,
     catalog: CatalogNumber = None,
@@ -39,18 +44,24 @@ def app(
     The exit code is 1 if the run failed or was aborted. If its process was killed on this machine, Aborted is written
     to the catalog. With --watch and --json there is one JSON value on a line.
 
-    --set corrects the status of a run that has ended. The former status, the reason, the user and the time stay on
-    record.
+    --set corrects the status of a run that has ended, and --best names another of its checkpoints as the best. What
+    was recorded before, the reason, the user and the time stay on record.
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_core.errors import ConfigurationError
 
-    if reason and new_status is None:
-        raise ConfigurationError("--reason belongs to a correction: give the status with --set.")
+    if reason and new_status is None and best is None:
+        raise ConfigurationError("--reason belongs to a correction: give the status with --set, or use --best.")
+    if new_status is not None and best is not None:
+        raise ConfigurationError("--set and --best are two corrections: make them one after the other.")
     with open_client(host, catalog) as ml:
         if new_status is not None:
             ml.correct_status(rid, new_status, reason)
             _print(_load_execution(ml, rid), as_json=as_json, compact=False)
+            return
+        if best is not None:
+            ml.correct_best_checkpoint(rid, best, reason)
+            _print_best(ml, rid, as_json=as_json)
             return
         execution = _load_execution(ml, rid)
         _print(execution, as_json=as_json, compact=watch)
@@ -80,6 +91,20 @@ def _is_end_recorded(ml: DerivaML, rid: str) -> bool:
     row = ml.connection.require_row(MLTable.execution, rid)
     status = status_from_row(str(row["Status"] or ""))
     return status is not None and status.is_terminal
+
+
+def _print_best(ml: DerivaML, rid: str, *, as_json: bool) -> None:
+    """Print the last correction of the best checkpoint."""
+    from deriva_ml_cli.terminal import create_console, print_json, safe_text
+
+    correction = ml.lookup_execution(rid).list_best_corrections()[-1]
+    if as_json:
+        print_json({"rid": rid, **correction.model_dump()})
+    else:
+        former = f"instead of {correction.previous}" if correction.previous else ""
+        create_console().print(
+            safe_text(rid, "bold"), "best checkpoint", safe_text(correction.checkpoint, "bold"), safe_text(former)
+        )
 
 
 def _print(execution: ExecutionSummary, *, as_json: bool, compact: bool) -> None:

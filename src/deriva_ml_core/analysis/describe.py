@@ -24,7 +24,7 @@ from deriva_ml_core.definitions import MLTable, Role, split_rid
 from deriva_ml_core.execution.query import find_executions
 from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.journal.state import ExecutionState
-from deriva_ml_core.models import Asset, DatasetSpec, MetricSummary, StatusUpdate
+from deriva_ml_core.models import Asset, BestCorrection, DatasetSpec, MetricSummary, StatusUpdate
 from deriva_ml_core.schema import asset_execution_table_name
 from deriva_ml_core.training.metrics_file import MetricCurve
 
@@ -144,6 +144,7 @@ class ExecutionDescription:
         curves: The values of its metrics by epoch or step.
         metrics: The last and best value of each metric, as the catalog has them.
         statuses: Its statuses, in order.
+        best_corrections: The corrections of its best checkpoint, in order.
     """
 
     kind: ClassVar[str] = "execution"
@@ -164,6 +165,7 @@ class ExecutionDescription:
     curves: tuple[MetricCurve, ...]
     metrics: tuple[MetricSummary, ...]
     statuses: tuple[StatusUpdate, ...]
+    best_corrections: tuple[BestCorrection, ...] = ()
 
     @property
     def rid(self) -> str:
@@ -201,6 +203,7 @@ class ExecutionDescription:
                 }
                 for update in self.statuses
             ],
+            "best_corrections": [each.model_dump() for each in self.best_corrections],
         }
 
 
@@ -388,6 +391,7 @@ def _describe_execution(connection: Connection, rid: str) -> ExecutionDescriptio
         curves=tuple(load_curves(connection, execution, assets)),
         metrics=tuple(execution.list_metrics()),
         statuses=tuple(state.statuses),
+        best_corrections=tuple(state.best_corrections),
     )
 
 

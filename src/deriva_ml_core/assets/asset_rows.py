@@ -18,7 +18,7 @@ from deriva_ml_core.journal.state import FileState, Recorded
 from deriva_ml_core.models import Asset
 from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
-__all__ = ["AssetRowWriter", "link_asset_types", "unlink_asset_types"]
+__all__ = ["AssetRowWriter", "find_shared_rows", "link_asset_types", "move_type_link", "unlink_asset_types"]
 
 log = logging.getLogger(__name__)
 
@@ -169,19 +169,57 @@ def unlink_asset_types(connection: Connection, execution: RID, files: Iterable[F
 
     A row that another execution uploaded too keeps its types.
     """
-    catalog = connection.catalog
     for table, of_table in _group_by_table(files):
         types = {file.rid: list(file.removed_types) for file in of_table if file.rid is not None and file.removed_types}
-        if not types:
-            continue
-        where = {table: list(types), "Asset_Role": Role.output}
-        links = catalog.select(asset_execution_table_name(table), where)
-        shared = {link[table] for link in links if link["Execution"] != execution}
-        for rid in types.keys() - shared:
+        for rid in types.keys() - find_shared_rows(connection, execution, table, types):
             try:
-                catalog.delete(asset_type_table_name(table), {table: rid, "Asset_Type": types[rid]})
+                connection.catalog.delete(asset_type_table_name(table), {table: rid, "Asset_Type": types[rid]})
             except AccessRefused as error:
                 log.warning("%s %s keeps the types %s: %s", table, rid, ", ".join(types[rid]), error)
+
+
+def find_shared_rows(connection: Connection, execution: RID, table: str, rids: Iterable[RID]) -> set[RID]:
+    """Return the RIDs of those rows of files that another execution uploaded too.
+
+    Args:
+        connection: The catalog.
+        execution: The execution whose files they are.
+        table: The asset table.
+        rids: RIDs of the rows.
+    """
+    if not (wanted := list(rids)):
+        return set()
+    where = {table: wanted, "Asset_Role": Role.output}
+    links = connection.catalog.select(asset_execution_table_name(table), where)
+    return {link[table] for link in links if link["Execution"] != execution}
+
+
+def move_type_link(
+    connection: Connection, execution: RID, asset_type: str, *, removed: Iterable[Asset], added: Iterable[Asset]
+) -> None:
+    """Move an asset type from some outputs of an execution to others, in one transaction if the catalog has them.
+
+    A row that another execution uploaded too keeps its types, and gets no new one.
+
+    Raises:
+        DerivaMLException: The catalog refuses a write or cannot be reached.
+    """
+    old, new = _rids_by_table(removed), _rids_by_table(added)
+    with catalog_transaction(connection.catalog):
+        for table, rids in new.items():
+            own = set(rids) - find_shared_rows(connection, execution, table, rids)
+            _insert_links(connection, table, [(rid, asset_type) for rid in rids if rid in own])
+        for table, rids in old.items():
+            if own := set(rids) - find_shared_rows(connection, execution, table, rids):
+                where = {table: sorted(own), "Asset_Type": [asset_type]}
+                connection.catalog.delete(asset_type_table_name(table), where)
+
+
+def _rids_by_table(assets: Iterable[Asset]) -> dict[str, list[RID]]:
+    rids: dict[str, list[RID]] = {}
+    for asset in assets:
+        rids.setdefault(asset.table, []).append(asset.rid)
+    return rids
 
 
 def _group_by_table(files: Iterable[FileState]) -> Iterator[tuple[str, list[FileState]]]:
@@ -190,7 +228,10 @@ def _group_by_table(files: Iterable[FileState]) -> Iterator[tuple[str, list[File
 
 
 def _insert_type_links(connection: Connection, table: str, recorded: Iterable[tuple[FileState, RID]]) -> None:
-    types = {(rid, term): None for file, rid in recorded for term in file.asset.asset_types}
+    _insert_links(connection, table, {(rid, term): None for file, rid in recorded for term in file.asset.asset_types})
+
+
+def _insert_links(connection: Connection, table: str, types: Iterable[tuple[RID, str]]) -> None:
     rows = [{table: rid, "Asset_Type": term} for rid, term in types]
     connection.catalog.insert(asset_type_table_name(table), rows, skip_existing=True)
 

@@ -24,7 +24,15 @@ from deriva_ml_core.execution.row_sync import has_parameters, list_metrics, list
 from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_journal
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
-from deriva_ml_core.models import Asset, DatasetSpec, ExecutionInfo, MetricSummary, StatusUpdate, UploadOptions
+from deriva_ml_core.models import (
+    Asset,
+    BestCorrection,
+    DatasetSpec,
+    ExecutionInfo,
+    MetricSummary,
+    StatusUpdate,
+    UploadOptions,
+)
 from deriva_ml_core.parameter_values import MAX_FILE_BYTES, PARAMETER_FILES, read_parameter_file
 from deriva_ml_core.row_values import convert_rows, convert_values, parse_row_time
 from deriva_ml_core.schema import asset_execution_table_name
@@ -164,6 +172,14 @@ class RecordedExecution:
             The statuses; empty if there is no journal.
         """
         return list(self._load_state().statuses)
+
+    def list_best_corrections(self) -> list[BestCorrection]:
+        """List the corrections of its best checkpoint in order, from the journal here or from the copy in the catalog.
+
+        Returns:
+            The corrections; empty if there are none or there is no journal.
+        """
+        return list(self._load_state().best_corrections)
 
     def list_metrics(self) -> list[MetricSummary]:
         """List the last and the best value of each metric that it reported, as recorded in the catalog.

@@ -6,7 +6,8 @@ import getpass
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from deriva_ml_core.journal.state import (
 )
 from deriva_ml_core.models import StatusUpdate
 
-__all__ = ["correct_status", "restore_execution", "resume_execution"]
+__all__ = ["correct_status", "open_for_correction", "restore_execution", "resume_execution"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,27 @@ def correct_status(connection: Connection, rid: RID, status: Status | str, reaso
     if (new_status := names.get(str(status).lower())) is None:
         known = ", ".join(each.name for each in Status if each.is_terminal)
         raise ConfigurationError(f"A run cannot end with the status {str(status)!r}; use one of {known}.")
+    with open_for_correction(connection, rid, reason) as (execution, reason, user):
+        execution._runtime.status_tracker.correct(new_status, reason, user)
+
+
+@contextmanager
+def open_for_correction(connection: Connection, rid: RID, reason: str) -> Iterator[tuple[Execution, str, str]]:
+    """Open an execution that has ended, to correct a record; then store the copy of its journal again.
+
+    Args:
+        connection: The catalog.
+        rid: RID of the execution.
+        reason: Why the record is wrong.
+
+    Yields:
+        The execution, the reason on one line, and the user who corrects it.
+
+    Raises:
+        UnknownRID, WrongTable: There is no such execution.
+        ConfigurationError: The reason is empty.
+        ExecutionRunning: A process is running the execution.
+    """
     reason = " ".join(escape_surrogates(reason).split())
     if not reason:
         raise ConfigurationError(f"The correction of execution {rid} needs a reason, which is kept with it.")
@@ -70,7 +92,7 @@ def correct_status(connection: Connection, rid: RID, status: Status | str, reaso
     with lock_for_resume(runtime.journal, rid):
         if runtime.journal.state.running_since is not None:  # it ran on a machine that cannot be asked
             runtime.journal.append(Stopped(time=max(update.time for update in runtime.journal.state.statuses)))
-        runtime.status_tracker.correct(new_status, reason, _user_name())
+        yield execution, reason, _user_name()
         runtime.outputs.finalize(clean=False)
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.journal.state import (
+    BestCorrected,
     Created,
     CreationStarted,
     Event,
@@ -54,6 +55,7 @@ _AnyEvent = Annotated[
     | Stopped
     | StatusSet
     | ParametersSet
+    | BestCorrected
     | Staged
     | MarkedImmutable
     | KeptInPlace
@@ -126,7 +128,7 @@ def read_downloaded_journal(lines: Iterable[bytes], execution: RID) -> Downloade
             continue
         if isinstance(event, CreationStarted):
             portable.append(event.model_copy(update={"folder": ""}))
-        elif isinstance(event, (InputRecorded, *PORTABLE_EVENTS)):
+        elif isinstance(event, (InputRecorded, BestCorrected, *PORTABLE_EVENTS)):
             portable.append(event)
     if state.creation is None or state.creation.rid != execution:
         return None

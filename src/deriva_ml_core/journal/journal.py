@@ -231,6 +231,7 @@ class BufferedJournal:
                 statuses=list(state.statuses),
                 metrics=dict(state.metrics),
                 failures=list(state.failures),
+                best_corrections=list(state.best_corrections),
                 files=dict(state.files),
             )
             for event in self._buffer:

@@ -16,10 +16,11 @@ from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.definitions import RID, MLAsset, Status
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.metric_modes import update_summaries
-from deriva_ml_core.models import DatasetSpec, MetricSummary, StagedAsset, StatusUpdate, StoredObject
+from deriva_ml_core.models import BestCorrection, DatasetSpec, MetricSummary, StagedAsset, StatusUpdate, StoredObject
 
 __all__ = [
     "JOURNAL_FILENAME",
+    "BestCorrected",
     "Created",
     "CreationStarted",
     "Event",
@@ -159,6 +160,10 @@ class ExecutionState:
     parameters: dict[str, JsonValue] = field(default_factory=dict)
     """The parameters by name, each with its first value."""
     failures: list[RankFailed] = field(default_factory=list)
+    best_corrections: list[BestCorrection] = field(default_factory=list)
+    """All corrections of the best checkpoint, in order."""
+    valid_best_correction: BestCorrection | None = None
+    """The last correction; None after a resume, since a training that goes on chooses the best checkpoint itself."""
     files: dict[str, FileState] = field(default_factory=dict)
     latest_keys: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     keys_by_path: dict[str, list[str]] = field(default_factory=dict)
@@ -364,7 +369,7 @@ class Resumed(Event):
     event: Literal["resumed"] = "resumed"
 
     def apply(self, state: ExecutionState) -> None:
-        state.is_resumed = True
+        state.is_resumed, state.valid_best_correction = True, None
         state.failures.clear()
 
 
@@ -413,6 +418,17 @@ class StatusSet(Event):
             state.metrics |= update_summaries(state.metrics, progress)
         if self.update.status.is_terminal:
             state.is_resumed, state.is_journal_copy_outdated = False, True
+
+
+class BestCorrected(Event):
+    """Another checkpoint was named as the best, after the run."""
+
+    event: Literal["best_corrected"] = "best_corrected"
+    correction: BestCorrection
+
+    def apply(self, state: ExecutionState) -> None:
+        state.best_corrections.append(self.correction)
+        state.valid_best_correction, state.is_journal_copy_outdated = self.correction, True
 
 
 class ParametersSet(Event):

@@ -20,6 +20,7 @@ from deriva_ml_core.execution.recorded import download_journal
 from deriva_ml_core.journal.events import PORTABLE_EVENTS, parse_event
 from deriva_ml_core.journal.state import (
     JOURNAL_FILENAME,
+    BestCorrected,
     CreationStarted,
     Event,
     InputRecorded,
@@ -158,6 +159,11 @@ def _rewrite_event(event: Event | None, copies: Mapping[RID, RID]) -> Event | No
         return event.model_copy(update={"records": tuple(copies[rid] for rid in event.records if rid in copies)})
     if isinstance(event, PORTABLE_EVENTS):
         return event
+    if isinstance(event, BestCorrected):
+        correction = event.correction
+        fields = {"assets": correction.assets, "previous_assets": correction.previous_assets}
+        mapped = {name: tuple(copies[rid] for rid in rids if rid in copies) for name, rids in fields.items()}
+        return event.model_copy(update={"correction": correction.model_copy(update=mapped)})
     if isinstance(event, CreationStarted) and event.rid in copies:
         workflow = copies.get(event.workflow_rid) if event.workflow_rid else None
         return event.model_copy(update={"rid": copies[event.rid], "workflow_rid": workflow})

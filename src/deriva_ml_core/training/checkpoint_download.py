@@ -1,4 +1,4 @@
-"""Download of a checkpoint, a file or a folder, from a recorded execution."""
+"""Download of a checkpoint, a file or a folder, from a recorded execution, and corrections of which is the best."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core._text import escape_surrogates
+from deriva_ml_core.assets.asset_rows import find_shared_rows, move_type_link
 from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.assets.staging import check_file_name
-from deriva_ml_core.definitions import Role
-from deriva_ml_core.errors import UnknownCheckpoint
-from deriva_ml_core.models import UploadOptions
+from deriva_ml_core.definitions import RID, MLAsset, MLVocab, Role
+from deriva_ml_core.errors import AlreadyBestCheckpoint, UnknownCheckpoint
+from deriva_ml_core.journal.state import BestCorrected, TypesAdded, TypesRemoved, utc_now
+from deriva_ml_core.models import BestCorrection, UploadOptions
 from deriva_ml_core.training.checkpoints import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 if TYPE_CHECKING:
+    from deriva_ml_core.connection import Connection
+    from deriva_ml_core.execution import Execution
     from deriva_ml_core.execution.recorded import RecordedExecution
     from deriva_ml_core.models import Asset
 
-__all__ = ["fetch_checkpoint"]
+__all__ = ["correct_best_checkpoint", "fetch_checkpoint"]
 
 MODEL_FILE = "Model_File"
 MAX_LISTED_FILES = 20
@@ -35,7 +39,8 @@ def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "b
         folder: Destination folder; the path is ``<folder>/<table>/<rid>/<name>``. A file that exists there with its
             recorded bytes is not downloaded again.
         which: ``best`` or ``last``, by the asset types Best_Checkpoint and Last_Checkpoint, or the name of a file or
-            folder. The newest is taken if several match. Without these asset types, both mean the only model file.
+            folder. The newest is taken if several match. A correction of the best checkpoint counts. Without these
+            asset types, both mean the only model file.
 
     Returns:
         The path of the file or, for a sharded checkpoint, of the folder.
@@ -71,23 +76,127 @@ def _list_outputs_newest_first(execution: RecordedExecution) -> list[Asset]:
     for table in dict.fromkeys(asset.table for asset in outputs):
         rids = [asset.rid for asset in outputs if asset.table == table]
         created.update((row["RID"], row["RCT"]) for row in execution._connection.catalog.select(table, {"RID": rids}))
-    return sorted(outputs, key=lambda asset: (created.get(asset.rid, ""), asset.rid), reverse=True)
+    newest_first = sorted(outputs, key=lambda asset: (created.get(asset.rid, ""), asset.rid), reverse=True)
+    return _apply_correction(execution, newest_first)
+
+
+def _apply_correction(execution: RecordedExecution, outputs: list[Asset]) -> list[Asset]:
+    """Return outputs with the best checkpoint of the last correction, also where another execution shares the row.
+
+    In the catalog, a shared row keeps its types.
+    """
+    shared: set[RID] = set()
+    for table in {asset.table for asset in outputs} - {MLAsset.execution_metadata.value}:
+        rids = [asset.rid for asset in outputs if asset.table == table]
+        shared |= find_shared_rows(execution._connection, execution.execution_rid, table, rids)
+    correction = execution._load_state().valid_best_correction if shared else None
+    if correction is None:
+        return outputs
+    return [
+        asset.model_copy(update={"asset_types": _corrected_types(asset, correction)}) if asset.rid in shared else asset
+        for asset in outputs
+    ]
+
+
+def _corrected_types(asset: Asset, correction: BestCorrection) -> tuple[str, ...]:
+    others = tuple(name for name in asset.asset_types if name != BEST_CHECKPOINT)
+    return (*others, BEST_CHECKPOINT) if asset.rid in correction.assets else others
+
+
+def correct_best_checkpoint(connection: Connection, rid: RID, checkpoint: RID | str, reason: str) -> None:
+    """Name another checkpoint as the best; see ``DerivaML.correct_best_checkpoint``."""
+    from deriva_ml_core.execution.recorded import lookup_execution
+    from deriva_ml_core.execution.restore import open_for_correction
+    from deriva_ml_core.redaction import redact_text  # many patterns to compile
+
+    connection.terms.require(MLVocab.asset_type, [BEST_CHECKPOINT])
+    with open_for_correction(connection, rid, reason) as (execution, stated_reason, user):
+        recorded = lookup_execution(connection, rid)
+        outputs = [asset for asset in _list_outputs_newest_first(recorded) if asset.table != MLAsset.execution_metadata]
+        name, files = _find_checkpoint(recorded, outputs, checkpoint)
+        former = [asset for asset in outputs if BEST_CHECKPOINT in asset.asset_types]
+        if {asset.rid for asset in former} == {asset.rid for asset in files}:
+            raise AlreadyBestCheckpoint(f"{name} is already the best checkpoint of execution {rid}.")
+        correction = BestCorrection(
+            checkpoint=name,
+            assets=tuple(asset.rid for asset in files),
+            previous=_checkpoint_root(former[0], former) if former else None,
+            previous_assets=tuple(asset.rid for asset in former),
+            reason=redact_text(stated_reason),
+            corrected_by=user,
+            time=utc_now(),
+        )
+        _move_best_type(execution, correction, former, files)
+
+
+def _move_best_type(
+    execution: Execution, correction: BestCorrection, former: Sequence[Asset], files: Sequence[Asset]
+) -> None:
+    """Write a correction to the journal, and move the type in the catalog."""
+    runtime, connection, rid = execution._runtime, execution._connection, execution.execution_rid
+    kept = {asset.rid for asset in files}
+    removed = [asset for asset in former if asset.rid not in kept]
+    shared: set[RID] = set()
+    for table in {asset.table for asset in files}:
+        shared |= find_shared_rows(connection, rid, table, [each.rid for each in files if each.table == table])
+    # the files' own events: a later upload writes the types that these have
+    local = {key: file for key, file in runtime.journal.state.files.items() if file.rid is not None}
+    former_rids = {asset.rid for asset in removed}
+    types = (BEST_CHECKPOINT,)
+    runtime.journal.append(
+        BestCorrected(time=correction.time, correction=correction),
+        *(TypesRemoved(key=key, types=types) for key, file in local.items() if file.rid in former_rids),
+        *(TypesAdded(key=key, types=types) for key, file in local.items() if file.rid in kept - shared),
+    )
+    move_type_link(connection, rid, BEST_CHECKPOINT, removed=removed, added=files)
+    runtime.outputs.link_types()
+
+
+def _find_checkpoint(
+    execution: RecordedExecution, outputs: Sequence[Asset], checkpoint: RID | str
+) -> tuple[str, list[Asset]]:
+    """Return name and files of the checkpoint that a RID or a name means.
+
+    Raises:
+        UnknownCheckpoint: There is none, or the RID is that of one of several files in a folder.
+    """
+    asset = next((asset for asset in outputs if asset.rid == checkpoint), None)
+    if asset is None:
+        asset, root = _select_by_name(outputs, checkpoint)
+    else:
+        root = _checkpoint_root(asset, [asset])
+    if asset is None:
+        raise UnknownCheckpoint(_not_found_message(execution, outputs, checkpoint))
+    if root != asset.filename:
+        return root, _folder_files(outputs, asset.table, root)
+    folder = str(PurePosixPath(root).parent)
+    if asset.rid == checkpoint and len(_folder_files(outputs, asset.table, folder)) > 1:
+        raise UnknownCheckpoint(
+            f"{asset.rid} is one of several files in the folder {folder!r} of execution {execution.execution_rid}. "
+            f"Name the checkpoint: {folder!r} for all of them, or {root!r} for this one."
+        )
+    return root, [asset]
 
 
 def _select_checkpoint(outputs: Sequence[Asset], which: str) -> tuple[Asset | None, str]:
     """Return the newest file of the requested checkpoint, and the checkpoint's name."""
     term = {"best": BEST_CHECKPOINT, "last": LAST_CHECKPOINT}.get(which)
     if term is None:
-        name = escape_surrogates(which.rstrip("/"))
-        inside = (asset for asset in outputs if asset.filename.startswith(f"{name}/"))
-        exact = (asset for asset in outputs if asset.filename == name)
-        return next(exact, None) or next(inside, None), name
+        return _select_by_name(outputs, which)
     typed = [asset for asset in outputs if term in asset.asset_types]
     if typed:
         return typed[0], _checkpoint_root(typed[0], typed)
     models = [asset for asset in outputs if MODEL_FILE in asset.asset_types]
     roots = {_checkpoint_root(model, models) for model in models}
     return (models[0], roots.pop()) if len(roots) == 1 else (None, "")
+
+
+def _select_by_name(outputs: Sequence[Asset], which: str) -> tuple[Asset | None, str]:
+    """Return the newest file of a name, or in a folder of that name, and the name."""
+    name = escape_surrogates(which.rstrip("/"))
+    inside = (asset for asset in outputs if asset.filename.startswith(f"{name}/"))
+    exact = (asset for asset in outputs if asset.filename == name)
+    return next(exact, None) or next(inside, None), name
 
 
 def _checkpoint_root(asset: Asset, candidates: Iterable[Asset]) -> str:
