@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,21 @@ def remote_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteSe
     is_real = os.environ.get("DERIVA_ML_TEST_HOST")
     with real_server(os.environ) if is_real else fake_server(tmp_path_factory.mktemp("hatrac")) as server:
         yield server
+
+
+@pytest.fixture
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function that lets the system refuse to start the next threads, as at a container's limit."""
+    start, left = threading.Thread.start, [0]
+
+    def refuse(thread: threading.Thread) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return lambda times: left.__setitem__(0, times)
 
 
 @pytest.fixture

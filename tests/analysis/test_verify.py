@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_verify_reports_progress(ml: DerivaML, runs: Runs) -> None:
     result = ml.verify(runs.first, progress_callback=reports.append)
     assert [report.objects for report in reports] == list(range(1, result.objects + 1))
     assert reports[-1].bytes == result.bytes
+
+
+def test_verify_without_threads(ml: DerivaML, runs: Runs, refuse_threads: Callable[[int], None]) -> None:
+    """If the system refuses threads, the objects are read in the calling thread."""
+    refuse_threads(1_000)
+    asset = ml.verify(runs.model.rid)
+    assert (asset.objects, asset.bytes, asset.problems) == (1, 7, ())
+    assert ml.verify().problems == ()
 
 
 def test_verify_damaged_object(ml: DerivaML, runs: Runs) -> None:

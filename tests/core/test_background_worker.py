@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event
 
 import pytest
@@ -126,25 +126,12 @@ def test_run_in_background() -> None:
         run_in_background("test", lambda: 1 // 0).result(60)
 
 
-def refuse_threads(monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
-    """Let the system refuse to start the next threads, as at a container's limit."""
-    start, left = threading.Thread.start, [times]
-
-    def refuse(thread: threading.Thread) -> None:
-        if left[0]:
-            left[0] -= 1
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-
-
 def test_refused_thread_is_started_by_the_next_task(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    refuse_threads: Callable[[int], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the system once refuses to start the thread, submit does not raise, and the next submit starts it."""
     worker, done, ran = BackgroundWorker("refused"), [], Event()
-    refuse_threads(monkeypatch, times=2)
+    refuse_threads(2)
     for number in range(3):
         worker.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     worker.submit(ran.set)
@@ -153,10 +140,10 @@ def test_refused_thread_is_started_by_the_next_task(
     assert caplog.text.count("Failed to start the thread refused; its tasks run later: can't start new thread") == 1
 
 
-def test_drain_without_a_thread(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_drain_without_a_thread(refuse_threads: Callable[[int], None], caplog: pytest.LogCaptureFixture) -> None:
     """If the system starts no thread at all, drain runs the tasks in order, and logs those that fail."""
     worker, done = BackgroundWorker("never"), []
-    refuse_threads(monkeypatch, times=1_000)
+    refuse_threads(1_000)
     worker.submit(lambda: done.append(1))
     worker.submit(lambda: 1 / 0)
     worker.submit(lambda: done.append(2))
@@ -164,3 +151,25 @@ def test_drain_without_a_thread(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert worker.drain(60)
     assert done == [1, 2]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_run_in_background_without_a_thread(
+    refuse_threads: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the system refuses the thread, the task runs before the future is returned, with its result or exception."""
+    refuse_threads(2)
+    assert run_in_background("refused", lambda: 42).result(0) == 42
+    with pytest.raises(ZeroDivisionError):
+        run_in_background("refused", lambda: 1 // 0).result(0)
+    assert caplog.text.count("Failed to start the thread refused; its task runs at once: can't start new thread") == 2
+
+
+def test_interrupt_of_a_task_without_a_thread(refuse_threads: Callable[[int], None]) -> None:
+    """If a task runs in the calling thread, Ctrl-C ends it as any other code there."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    refuse_threads(1)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_background("refused", interrupt)

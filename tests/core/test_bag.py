@@ -12,6 +12,7 @@ import string
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,17 @@ def test_rows_first_files_later(dataset: Dataset, counted: tuple[Connection, Cou
     assert len(store.downloads) == 3
     again = download_bag(connection, spec(dataset, materialize=False))
     assert read_members(again)["a.png"] == b"first"
+
+
+def test_download_without_threads(
+    dataset: Dataset, counted: tuple[Connection, CountingStore], refuse_threads: Callable[[int], None]
+) -> None:
+    """If the system refuses threads, the files of a bag are downloaded in the calling thread."""
+    connection, store = counted
+    refuse_threads(1_000)
+    bag = download_bag(connection, spec(dataset))
+    assert read_members(bag) == {"a.png": b"first", "b.png": b"second", "c.png": b"first"}
+    assert len(store.downloads) == 3
 
 
 def test_second_download_transfers_nothing(

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -485,6 +485,27 @@ def test_failed_flush_of_a_large_file(tmp_path: Path, handover: TransferMode) ->
     with pytest.raises(StoreUnavailable, match="Input/output error"):
         put(store, file, handover)
     assert list(list_objects(tmp_path / "local")) == []
+
+
+class OpenFileDisk(Disk):
+    """Counts the flushes of open files."""
+
+    def __init__(self) -> None:
+        self.flushes = 0
+
+    def sync_descriptor(self, descriptor: int) -> None:
+        super().sync_descriptor(descriptor)
+        self.flushes += 1
+
+
+def test_large_file_is_flushed_without_a_thread(tmp_path: Path, refuse_threads: Callable[[int], None]) -> None:
+    """If the system refuses the thread that flushes a large file, the file is flushed once and stored."""
+    disk, file = OpenFileDisk(), tmp_path / "large"
+    with file.open("wb") as large:
+        large.truncate(BACKGROUND_FSYNC_SIZE)
+    refuse_threads(1)
+    stored = put(FolderStore(tmp_path / "local", disk=disk), file, TransferMode.move)
+    assert (stored.length, disk.flushes) == (8_388_608, 1)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux flushes a whole file system")

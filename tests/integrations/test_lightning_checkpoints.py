@@ -269,6 +269,27 @@ def test_failure_waits_for_async_save(ml: DerivaML, lightning: ModuleType) -> No
     assert recorded_types(ml, one.execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
 
 
+def test_failure_waits_for_async_save_without_a_thread(
+    ml: DerivaML, lightning: ModuleType, refuse_threads: Callable[[int], None]
+) -> None:
+    """If the system refuses the thread that waits for a background save, the checkpoint is completed and uploaded."""
+    one = own_callback(ml)
+
+    class Refusing(lightning.Callback):
+        def on_exception(self, *_: Any) -> None:
+            refuse_threads(1)
+
+    def on_train_epoch_start(self: Any) -> None:
+        if self.current_epoch == 1:
+            raise RuntimeError("stop")
+
+    plugin = lightning.plugins.io.AsyncCheckpointIO()
+    trainer = create_trainer(lightning, Refusing(), one, plugins=[plugin])
+    with pytest.raises(RuntimeError, match="stop"):
+        trainer.fit(create_model(lightning, on_train_epoch_start=on_train_epoch_start), training_loader())
+    assert recorded_types(ml, one.execution) == {"epoch-0001.ckpt": {"Best_Checkpoint", "Last_Checkpoint"}}
+
+
 def test_checkpoint_removed_before_async_write(execution: Execution, lightning: ModuleType) -> None:
     """A file that a ModelCheckpoint removes before its background write begins is not uploaded."""
     removed = Event()

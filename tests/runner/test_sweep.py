@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import pytest
 from projects import Project
 
 from deriva_ml import Status
-from deriva_ml_core.execution import RecordedExecution
-from deriva_ml_core.runner.sweep import JobReport, summarize_reports
+from deriva_ml_core.execution import Execution, RecordedExecution
+from deriva_ml_core.runner.sweep import JobReport, Sweep, SweepInfo, _track_status, summarize_reports, write_report
 
 SECRET = "correct-horse-battery"
 
@@ -165,6 +167,16 @@ def test_killed_sweep_is_aborted_and_its_job_completes(waiting: Project) -> None
     assert "0 of 2 jobs" in sweep.status_detail
     assert get_job(sweep, 0).execution_rid == rid_file.read_text()
     assert [execution.status for execution in sweep.list_nested_executions()] == [Status.completed]
+
+
+def test_sweep_without_a_thread(exe: Execution, tmp_path: Path, refuse_threads: Callable[[int], None]) -> None:
+    """If the system refuses the thread that reads the reports, the jobs run and the end of the sweep is recorded."""
+    sweep = Sweep(SweepInfo(parent=exe.execution_rid, catalog="local", folder=tmp_path), 1)
+    with exe:
+        refuse_threads(1)
+        with contextmanager(_track_status)(exe, sweep):
+            write_report(tmp_path, JobReport(number=0, status=Status.completed))
+    assert (exe.status, exe.status_detail) == (Status.completed, "1 of 1 jobs ended: 1 completed")
 
 
 def test_summary_of_reports() -> None:

@@ -167,10 +167,28 @@ class _DrainMarker:
 
 
 def run_in_background(name: str, task: Callable[[], T]) -> Future[T]:
-    """Run a task on its own thread; the interpreter waits for it on exit."""
+    """Run a task on its own thread; the interpreter waits for it on exit.
+
+    If the system refuses to start the thread, the task runs in the calling thread before this returns.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-    future = thread.submit(task)
+    try:
+        future = thread.submit(task)
+    except RuntimeError as error:  # a container's limit is reached, or the process is exiting
+        log.warning("Failed to start the thread %s; its task runs at once: %s", name, error)
+        return _run_in_calling_thread(task)
     thread.shutdown(wait=False)
+    return future
+
+
+def _run_in_calling_thread(task: Callable[[], T]) -> Future[T]:
+    from concurrent.futures import Future
+
+    future: Future[T] = Future()
+    try:
+        future.set_result(task())
+    except Exception as error:  # noqa: BLE001 - raised again where the result is read
+        future.set_exception(error)
     return future

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deriva_ml_core._concurrency.thread_pool import map_unordered
 from deriva_ml_core.analysis.runs import lookup_table
 from deriva_ml_core.assets.lookup import asset_from_row, lookup_asset, verify_asset
 from deriva_ml_core.connection import Connection
@@ -226,13 +227,19 @@ class _Verifier:
             if (source := self._source_of(asset)) not in self.checked_sources:
                 unread[source] = asset
         self.checked_sources.update(unread)
-        with ThreadPoolExecutor(MAX_PARALLEL_READS) as threads:
-            for asset, problem in zip(unread.values(), threads.map(self._find_problem, unread.values()), strict=True):
+        found: dict[str, str] = {}
+        read = map_unordered(self._find_problem, [*unread.values()], MAX_PARALLEL_READS, name="deriva-ml-verify")
+        with closing(read) as results:
+            for asset, problem in results:
                 self.objects += 1
                 self.bytes += asset.length
-                if problem:
-                    self.problems.append(Problem("object", asset.table, asset.rid, asset.filename, problem))
+                found[asset.rid] = problem
                 self.progress_callback(VerificationProgress(self.objects, self.bytes))
+        self.problems.extend(
+            Problem("object", asset.table, asset.rid, asset.filename, found[asset.rid])
+            for asset in unread.values()
+            if found[asset.rid]
+        )
 
     def _source_of(self, asset: Asset) -> str:
         try:

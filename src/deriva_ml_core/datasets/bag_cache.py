@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+from deriva_ml_core._concurrency.thread_pool import map_unordered
 from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core._files.locks import SharedLock
 from deriva_ml_core._files.os_errors import translate_os_errors
@@ -143,18 +144,20 @@ def _download_all(
 ) -> list[str]:
     """Download files in parallel; returns messages for those with wrong bytes, and raises any other error."""
     size, done, wrong = sum(file.length for file in missing), 0, []
-    with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
-        downloads = {pool.submit(_download_file, store, file, time, options): file for file in missing}
+
+    def download(file: _AssetDownload) -> str:
         try:
-            for count, future in enumerate(as_completed(downloads), 1):
-                if isinstance(error := future.exception(), ChecksumMismatch):
-                    wrong.append(f"{downloads[future].url}: {error}")
-                else:
-                    future.result()
-                done += downloads[future].length
-                progress_callback(UploadProgress(files_done=count, files=len(missing), bytes_done=done, bytes=size))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            _download_file(store, file, time, options)
+        except ChecksumMismatch as error:
+            return f"{file.url}: {error}"
+        return ""
+
+    with closing(map_unordered(download, missing, MAX_PARALLEL_DOWNLOADS, name="deriva-ml-download")) as results:
+        for count, (file, problem) in enumerate(results, 1):
+            if problem:
+                wrong.append(problem)
+            done += file.length
+            progress_callback(UploadProgress(files_done=count, files=len(missing), bytes_done=done, bytes=size))
     return wrong
 
 

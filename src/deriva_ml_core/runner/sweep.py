@@ -231,7 +231,10 @@ def _track_status(parent: Execution, sweep: Sweep) -> Iterator[Sweep]:
 
 @contextmanager
 def _poll_reports(parent: Execution, sweep: Sweep) -> Iterator[None]:
-    """Update the status of a sweep in the background whenever a job starts or ends."""
+    """Update the status of a sweep in the background whenever a job starts or ends.
+
+    If the system refuses to start the thread, only the end of the sweep updates the status.
+    """
     stop = threading.Event()
 
     def poll() -> None:
@@ -243,7 +246,12 @@ def _poll_reports(parent: Execution, sweep: Sweep) -> Iterator[None]:
                 reported = summary
 
     thread = threading.Thread(target=poll, name="deriva-ml-sweep", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # a container's limit is reached, or the process is exiting
+        log.warning("The status of sweep %s is not updated before its end: %s", parent.execution_rid, error)
+        yield
+        return
     try:
         yield
     finally:

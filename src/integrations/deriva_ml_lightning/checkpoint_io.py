@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
@@ -123,6 +123,8 @@ def uninstall_checkpoint_io(strategy: Any, installed: RecordedCheckpointIO) -> N
 def wait_for_saves(strategy: Any, seconds: float) -> bool:
     """Wait for checkpoints that an asynchronous CheckpointIO writes in the background.
 
+    If the system refuses to start the thread that waits, the wait has no limit, as that of the Trainer afterwards.
+
     Args:
         strategy: Strategy of the Trainer.
         seconds: Maximum seconds to wait.
@@ -135,7 +137,12 @@ def wait_for_saves(strategy: Any, seconds: float) -> bool:
     waiting = Thread(
         target=_teardown_ignoring_errors, args=(strategy.checkpoint_io,), name="deriva-ml-saves", daemon=True
     )
-    waiting.start()
+    try:
+        waiting.start()
+    except RuntimeError:  # a container's limit is reached, or the process is exiting
+        with suppress(Exception):  # the Trainer calls teardown too and raises the error
+            strategy.checkpoint_io.teardown()
+        return True
     waiting.join(seconds)
     return not waiting.is_alive()
 

@@ -35,6 +35,8 @@ class Disk:
 class BackgroundFsync:
     """Background thread that flushes a file while its digest is computed.
 
+    If the system refuses to start the thread, the file is flushed before this returns.
+
     Args:
         descriptor: Descriptor of the open file. The caller may close it before the flush ends.
         disk: The calls that flush.
@@ -44,8 +46,12 @@ class BackgroundFsync:
         self._disk = disk
         self._descriptor = os.dup(descriptor)
         self._error: OSError | None = None
-        self._thread = Thread(target=self._run, name="deriva-ml-sync", daemon=True)
-        self._thread.start()
+        self._thread: Thread | None = Thread(target=self._run, name="deriva-ml-sync", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # a container's limit is reached, or the process is exiting
+            self._thread = None
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -57,7 +63,8 @@ class BackgroundFsync:
 
     def wait(self) -> None:
         """Wait until the file is on disk, or raise the error of the flush."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         if self._error is not None:
             raise self._error
 
