@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("deriva", reason="catalogs on a server are reached through deriva-py")
 
 from command_result import CommandResult, run_in_process
+from deriva.core import get_credential
 from message_commands import collect_templates, fill_in
 
 from deriva_ml_core.client import DerivaML
@@ -38,6 +39,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DerivaSe
         host = found.hostname.removeprefix("http://")
         (folder / "credential.json").write_text(json.dumps({host: found.credential()}))
         monkeypatch.setenv("HOME", str(tmp_path / "user"))
+        # deriva-py has read the home folder at its import, which an earlier test of this process may have caused
+        defaults = (str(folder / "credential.json"), *(get_credential.__defaults__ or ())[1:])
+        monkeypatch.setattr(get_credential, "__defaults__", defaults)
         yield found
 
 

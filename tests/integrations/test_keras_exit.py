@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from keras_helpers import fit_summaries, metrics_lines
+from keras_helpers import NUMPY_2, CallAtEpoch, compile_model, fit, fit_summaries, metrics_lines
 from training_helpers import outputs
 
-from deriva_ml import DerivaML
+from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 from deriva_ml_core.definitions import Status
+from deriva_ml_keras import DerivaMLCallback
 
+WORKFLOW = Workflow(name="Ends", workflow_type="Training", url="https://example.org/e.py", checksum="5" * 40)
 SCRIPT = Path(__file__).parent / "keras_exit_program.py"
 
 
@@ -96,6 +98,33 @@ def test_ending_is_recorded(ended: EndedTrainings, ending: Ending, monkeypatch: 
     execution.upload_execution_outputs()
     assert "Last_Checkpoint" in outputs(ml, execution, "Model")[last].asset_types
     assert "metrics.jsonl" in outputs(ml, execution, "Execution_Metadata")
+
+
+@NUMPY_2
+def test_forked_child_does_not_end_the_training(ml: DerivaML) -> None:
+    """A child that is forked in a fit and leaves the callback's ``with`` by an exception ends neither fit nor run."""
+    configuration = ExecutionConfiguration(workflow=WORKFLOW)
+    recorder = DerivaMLCallback(ml=ml, configuration=configuration, curves=False, checkpoints="none")
+    children = []
+
+    def fork_once() -> None:
+        children.append(os.fork())
+        if children[-1] == 0:
+            raise RuntimeError("of the child")
+        assert os.waitstatus_to_exitcode(os.waitpid(children[-1], 0)[1]) == 7
+        assert ml.lookup_execution(recorder.execution.execution_rid).status is Status.running
+
+    try:
+        with recorder:
+            fit(compile_model(), recorder, CallAtEpoch(1, fork_once))
+    finally:
+        if children[-1:] == [0]:
+            os._exit(7)
+    execution = recorder.execution
+    assert ml.lookup_execution(execution.execution_rid).status is Status.completed
+    assert [each["outcome"] for each in fit_summaries(execution)] == ["completed"]
+    assert [line["epoch"] for line in metrics_lines(execution, by="epoch")] == [1, 2, 3]
+    assert [str(each.status) for each in execution.list_statuses() if each.error] == []
 
 
 CALL_PROGRAM = Path(__file__).parent / "keras_call_program.py"
