@@ -11,6 +11,7 @@ CLIENT_NAMES = {
     *("close", "connection", "create"),
     *("create_workflow", "add_workflow", "lookup_workflow", "lookup_workflow_by_url", "find_workflows"),
     *("create_execution", "restore_execution", "resume_execution", "lookup_execution", "find_executions", "push"),
+    *("correct_status", "correct_best_checkpoint", "execution_rows", "executions_dataframe"),
     *("list_executions", "list_workflows", "list_datasets"),
     *("describe", "lineage", "compare", "verify", "reproduce", "export", "export_prov"),
     *("create_dataset", "lookup_dataset", "find_datasets", "delete_dataset", "add_dataset_element_type"),
@@ -23,7 +24,17 @@ PACKAGE_NAMES = {
     *("DerivaML", "Connection", "Execution", "RecordedExecution", "ExecutionConfiguration", "Workflow"),
     *("CatalogWorkflow", "Dataset", "DatasetBag", "DatasetVersion", "VersionPart"),
     # values
-    *("Address", "Asset", "AssetSpec", "DatasetSpec", "ExecutionInfo", "MetricSummary", "Progress", "SourceCode"),
+    *(
+        "Address",
+        "Asset",
+        "AssetSpec",
+        "BestCorrection",
+        "DatasetSpec",
+        "ExecutionInfo",
+        "MetricSummary",
+        "Progress",
+        "SourceCode",
+    ),
     *("StagedAsset", "StatusUpdate", "StoredObject", "UnsentAsset", "UploadOptions", "UploadProgress", "UploadReport"),
     # definitions
     *("MLAsset", "MLTable", "MLVocab", "RID", "Role", "Status", "TransferMode"),
