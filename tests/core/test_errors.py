@@ -26,7 +26,7 @@ def test_messages_of_system_errors() -> None:
     [
         (
             "No workflow has the URL 'https://ada:s3cret@x.org/run.py'.",
-            "No workflow has the URL 'https://[redacted: login]@x.org/run.py'.",
+            "No workflow has the URL 'https://ada:[redacted: login]@x.org/run.py'.",
         ),
         (
             "cannot be fetched from https://t0ken@x.org/a.git.",
@@ -34,7 +34,7 @@ def test_messages_of_system_errors() -> None:
         ),
         (
             "No backend serves 'postgresql://ada:s3/cret@x.org/db'.",
-            "No backend serves 'postgresql://[redacted: login]@x.org/db'.",
+            "No backend serves 'postgresql://ada:[redacted: login]@x.org/db'.",
         ),
         ("https://x.org/id/1/1-ABC@2Y-0000 ends", "https://x.org/id/1/1-ABC@2Y-0000 ends"),
         ("http://localhost:8080/id/1/1-ABC@2Y-0000 ends", "http://localhost:8080/id/1/1-ABC@2Y-0000 ends"),
@@ -42,6 +42,6 @@ def test_messages_of_system_errors() -> None:
     ],
 )
 def test_messages_without_logins(message: str, shown: str) -> None:
-    """A message shows no login of a URL, and keeps snapshots and paths with ``@``."""
+    """A message shows no password or token of a URL, and keeps snapshots and paths with ``@``."""
     assert str(UnknownTerm(message)) == shown
     assert str(DerivaMLWarning(message)) == shown

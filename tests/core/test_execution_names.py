@@ -15,6 +15,7 @@ RECORDED_NAMES = {
     "execution_rid",
     "info",
     "list_assets",
+    "list_best_corrections",
     "list_input_datasets",
     "list_metrics",
     "list_nested_executions",
