@@ -286,6 +286,7 @@ def test_events_of_a_training(framework: tuple[Callable[[Any], Training], Any]) 
     ml = DerivaML(plugins=plugins)
     workflow = Workflow(name="Events", workflow_type="Training", url="https://example.org/events.py", checksum="5")
     execution = ml.create_execution(ExecutionConfiguration(workflow=workflow))
+    execution._runtime.background.drain()  # a server gets the configuration and the environment in the background
     with pytest.raises(ValueError, match="the data are wrong"), execution:
         training = make(callback_class(execution))
         watcher = RecordWatcher(ml, execution, recorder, training.suffix)
