@@ -322,7 +322,7 @@ def catalog_transaction(catalog: Catalog) -> Iterator[None]:
     """Write everything in the block or nothing, if the catalog can.
 
     A catalog that can has a method `transaction`, which returns such a context manager; an error must leave the block.
-    On others each write in the block is a transaction of its own.
+    On others each write in the block is a separate transaction.
 
     Args:
         catalog: The catalog.

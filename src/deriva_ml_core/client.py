@@ -413,8 +413,7 @@ class DerivaML:
         from deriva_ml_core.execution.conditions import resolve_conditions
         from deriva_ml_core.execution.query import find_executions, resolve_ranking
 
-        texts = [where] if isinstance(where, str) else where
-        conditions = resolve_conditions(self._connection, texts, params, stage)
+        conditions = resolve_conditions(self._connection, where, params, stage)
         ranking = None if sort is None else resolve_ranking(self._connection, sort, stage)
         rid = workflow.rid if isinstance(workflow, Workflow) else workflow
         if isinstance(workflow, Workflow) and rid is None:
@@ -476,8 +475,7 @@ class DerivaML:
         """
         from deriva_ml_core.analysis.runs import ExecutionFilters, list_executions
 
-        conditions = (where,) if isinstance(where, str) else tuple(where)
-        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, conditions, params)
+        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, where, params)
         return list_executions(self._connection, filters, limit=limit, page=page)
 
     def execution_rows(
@@ -518,8 +516,7 @@ class DerivaML:
         """
         from deriva_ml_core.analysis.runs import ExecutionFilters, list_execution_rows
 
-        conditions = (where,) if isinstance(where, str) else tuple(where)
-        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, conditions, params)
+        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, where, params)
         return list_execution_rows(self._connection, filters, limit)
 
     def executions_dataframe(self, **filters: Unpack[ExecutionRowFilters]) -> pd.DataFrame:

@@ -217,10 +217,11 @@ def _choose_columns(
     free = width - sum(column.width(executions) for column in columns) - MIN_DESCRIPTION_WIDTH
     for name in _varying_parameters(executions) if params is None else params:
         column = _parameter_column(name, width)
-        if params is not None or (free := free - column.width(executions)) >= 0:
+        if params is not None:
             columns.append(column)
-        else:
-            free += column.width(executions)
+        elif column.width(executions) <= free:
+            columns.append(column)
+            free -= column.width(executions)
     duration = _ListColumn(Column("Duration", align_right=True), lambda each: format_duration(each.duration_seconds))
     if width >= MEDIUM_WIDTH and (free := free - duration.width(executions)) >= 0:
         columns.append(duration)

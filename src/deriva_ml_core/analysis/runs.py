@@ -252,12 +252,32 @@ class ExecutionFilters:
     text: str | None = None
     sort: str | None = None
     stage: str | None = None
-    where: tuple[str, ...] = ()
+    where: str | Sequence[str] = ()
     params: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 def list_executions(connection: Connection, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
     """Return one page of executions; see ``DerivaML.list_executions``."""
+    end = limit * page
+    executions, ranking = _find_executions(connection, filters, end + 1)
+    summaries = _add_values(connection, summarize_executions(connection, executions[end - limit : end]), ranking)
+    return ExecutionPage(summaries, has_more=len(executions) > end, ranking=ranking)
+
+
+def list_execution_rows(connection: Connection, filters: ExecutionFilters, limit: int | None) -> list[dict[str, Any]]:
+    """Return one flat row for each execution; see ``DerivaML.execution_rows``."""
+    executions, ranking = _find_executions(connection, filters, limit)
+    rows = [each.to_row() for each in _add_values(connection, summarize_executions(connection, executions), ranking)]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    order = {"params": 1, "metrics": 2}  # the columns of each kind stand together
+    columns.sort(key=lambda column: order.get(column.partition(".")[0], 0))
+    return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def _find_executions(
+    connection: Connection, filters: ExecutionFilters, count: int | None
+) -> tuple[list[RecordedExecution], Ranking | None]:
+    """Check the filters, and return the first executions that match and the metric that they are sorted by."""
     if filters.stage is not None and filters.sort is None and not filters.where:
         raise ConfigurationError("A stage (--stage) needs a metric to sort by (--sort) or a condition (--where).")
     for table, rid in ((MLTable.workflow, filters.workflow), (MLTable.dataset, filters.dataset)):
@@ -267,41 +287,29 @@ def list_executions(connection: Connection, filters: ExecutionFilters, *, limit:
         connection.terms.require(MLVocab.workflow_type, [filters.workflow_type])
     ranking = None if filters.sort is None else resolve_ranking(connection, filters.sort, filters.stage)
     conditions = resolve_conditions(connection, filters.where, filters.params, filters.stage)
-    end = limit * page
-    executions = _find_matching(connection, filters, ranking, conditions, end + 1)
-    summaries = _add_values(connection, summarize_executions(connection, executions[end - limit : end]))
-    if ranking is not None:
-        summaries = _add_metrics(connection, summaries, ranking)
-    return ExecutionPage(summaries, has_more=len(executions) > end, ranking=ranking)
+    return _find_matching(connection, filters, ranking, conditions, count), ranking
 
 
-def list_execution_rows(connection: Connection, filters: ExecutionFilters, limit: int | None) -> list[dict[str, Any]]:
-    """Return one flat row for each execution; see ``DerivaML.execution_rows``."""
-    ranking = None if filters.sort is None else resolve_ranking(connection, filters.sort, filters.stage)
-    conditions = resolve_conditions(connection, filters.where, filters.params, filters.stage)
-    executions = _find_matching(connection, filters, ranking, conditions, limit)
-    rows = [each.to_row() for each in _add_values(connection, summarize_executions(connection, executions))]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    order = {"params": 1, "metrics": 2}  # the columns of each kind stand together
-    columns.sort(key=lambda column: order.get(column.partition(".")[0], 0) if "." in column else 0)
-    return [{column: row.get(column) for column in columns} for row in rows]
-
-
-def _add_values(connection: Connection, summaries: Sequence[ExecutionSummary]) -> tuple[ExecutionSummary, ...]:
-    """Add parameters and metrics; they are read with two queries."""
+def _add_values(
+    connection: Connection, summaries: Sequence[ExecutionSummary], ranking: Ranking | None
+) -> tuple[ExecutionSummary, ...]:
+    """Add parameters and metrics, among them the one of the ranking; they are read with two queries."""
     rids = [summary.rid for summary in summaries]
     params, metrics = list_parameters(connection, rids), list_metrics(connection, rids)
+
+    def ranked(own: Sequence[MetricSummary]) -> MetricSummary | None:
+        key = ranking and (ranking.name, ranking.stage)
+        return next((metric for metric in own if (metric.name, metric.stage) == key), None)
+
     return tuple(
-        replace(summary, params=params.get(summary.rid, {}), metrics=tuple(metrics.get(summary.rid, ())))
+        replace(
+            summary,
+            params=params.get(summary.rid, {}),
+            metrics=tuple(metrics.get(summary.rid, ())),
+            metric=ranked(metrics.get(summary.rid, ())),
+        )
         for summary in summaries
     )
-
-
-def _add_metrics(
-    connection: Connection, summaries: Sequence[ExecutionSummary], ranking: Ranking
-) -> tuple[ExecutionSummary, ...]:
-    metrics = list_metrics(connection, [summary.rid for summary in summaries], ranking.where)
-    return tuple(replace(summary, metric=next(iter(metrics.get(summary.rid, ())), None)) for summary in summaries)
 
 
 def _find_matching(

@@ -56,7 +56,7 @@ class DatasetBag:
             raise InvalidBag(f"The bag {path} does not contain dataset {self._rid}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        # a process that unpickles it has no lock of its own
+        # a process that unpickles it has not locked the files
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __repr__(self) -> str:

@@ -134,13 +134,13 @@ def _syntax_error(text: str, position: int, expected: str) -> InvalidCondition:
 
 
 def resolve_conditions(
-    connection: Connection, where: Sequence[str], params: Mapping[str, JsonValue], stage: str | None
+    connection: Connection, where: str | Sequence[str], params: Mapping[str, JsonValue], stage: str | None
 ) -> list[InSubquery]:
     """Return subqueries, each of which matches the executions that fulfil one condition.
 
     Args:
         connection: The catalog.
-        where: Conditions on parameters and metrics.
+        where: Conditions on parameters and metrics, or a single one.
         params: Values of parameters.
         stage: Stage of the metrics; None for the first that has a metric.
 
@@ -151,7 +151,7 @@ def resolve_conditions(
         ConfigurationError: The catalog has no table for parameters or metrics.
     """
     conditions = [Condition(name, "=", value, "params") for name, value in params.items()]
-    conditions += [parse_condition(text) for text in where]
+    conditions += [parse_condition(text) for text in ([where] if isinstance(where, str) else where)]
     return [_resolve(connection, condition, stage) for condition in conditions]
 
 

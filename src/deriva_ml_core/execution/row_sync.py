@@ -61,7 +61,7 @@ REFUSAL_PAUSE = 60.0
 """Seconds after a refusal in which only the end of the run writes again."""
 
 MAX_WRITE_SECONDS = 10.0
-"""Seconds in which a write is repeated at once; then the training goes on, and the background repeats it."""
+"""Seconds for which a call repeats its write. Then it returns, and a background thread repeats the write."""
 
 
 class RowSync:

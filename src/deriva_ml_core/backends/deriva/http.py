@@ -496,7 +496,7 @@ class _LimitedReader(io.RawIOBase):
             raise _BodyRefused(f"its headers are larger than {format_size(MAX_HEADER_SIZE)}")
         waited = now - self._first_time
         if self._seconds is not None and waited >= self._seconds and self._count < MIN_RATE * waited:
-            # no TimeoutError, for which urllib3 would substitute one of its own
+            # no TimeoutError, which urllib3 would replace
             raise OSError(_slow_message(self._count, waited))
         return count
 

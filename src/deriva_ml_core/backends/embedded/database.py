@@ -43,7 +43,7 @@ class Database:
     (https://www.sqlite.org/howtocorrupt.html, 2.6).
 
     A user who may only read the file and its folder can read the database. SQLite cannot create its side files there.
-    It then reads the file as it is, and opens it again when someone has written it.
+    It then reads the file as it is, and opens it again after another process has written it.
 
     Args:
         file: The file. Opening never creates it.
@@ -62,7 +62,7 @@ class Database:
         self._engine: sa.Engine | None = None
         self._open_file_id: tuple[int, int] | None = None
         self._read_stamp: FileStamp | None = None
-        """Stamp of the file when it was opened as one that nobody writes; None if it was opened normally."""
+        """Stamp of the file when it was opened as immutable; None if it was opened normally."""
         self._pid = os.getpid()
         self._joint_connection: sa.Connection | None = None
         """The connection of a `joint_transaction`, whose thread holds the lock."""
@@ -227,7 +227,7 @@ class Database:
         )
 
     def _is_changed(self) -> bool:
-        """Whether someone has written the file since it was opened as one that nobody writes."""
+        """Whether another process has written the file since it was opened as immutable."""
         return self._read_stamp is not None and self._read_stamp != _read_stamp(self.file)
 
     def _check_unchanged(self) -> None:
