@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pluggy
 
@@ -31,22 +31,39 @@ REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/")
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
+class Step(NamedTuple):
+    """A step of a kind, which is the same step in each run, also where threads take their steps in another order.
+
+    Args:
+        kind: What the step is, as in `Steps.steps_taken`.
+        number: Which one of the steps of this kind, from 1.
+    """
+
+    kind: str
+    number: int = 1
+
+    @classmethod
+    def last(cls, kind: str, steps: list[str]) -> Step:
+        """Return the last step of a kind in an undisturbed run."""
+        return cls(kind, steps.count(kind))
+
+
 @dataclass
 class Steps:
     """Counts the steps of a process and kills the process at one of them.
 
     Args:
         folder: Changes to files below this folder are steps.
-        last: Number of the step, from 1, before which the process is killed; None for never.
+        last: The step before which the process is killed, or its number from 1; None for never.
     """
 
     folder: Path
-    last: int | None = None
+    last: Step | int | None = None
     steps_taken: list[str] = field(default_factory=list)
 
     def take(self, what: str) -> None:
         self.steps_taken.append(what)
-        if len(self.steps_taken) == self.last:
+        if self.last in (len(self.steps_taken), Step(what, self.steps_taken.count(what))):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def handle_audit_event(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -134,7 +151,7 @@ def in_child(
     work: Callable[[DerivaML], None],
     folder: Path,
     open_catalog: Callable[[pluggy.PluginManager], DerivaML],
-    last: int | None = None,
+    last: Step | int | None = None,
 ) -> list[str] | None:
     """Run a function in a forked child, with a client of a catalog.
 
@@ -142,7 +159,7 @@ def in_child(
         work: The function.
         folder: Changes to files below this folder are steps.
         open_catalog: Opens the catalog with plugins.
-        last: Number of the step before which the child is killed; None for never.
+        last: The step before which the child is killed, or its number from 1; None for never.
 
     Returns:
         The steps that the child took; None if it was killed.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pluggy
-from fail_points import in_child
+from fail_points import Step, in_child
 from filelock import FileLock
 
 from deriva_ml_core.client import DerivaML
@@ -49,7 +49,7 @@ class Sandbox(Protocol):
     def check_locks(self, rid: str) -> None:
         """Fail if a process holds a lock on the journal or the catalog."""
 
-    def run(self, work: Work, last: int | None = None) -> list[str] | None:
+    def run(self, work: Work, last: Step | int | None = None) -> list[str] | None:
         """Run a function in a child; see `fail_points.in_child`."""
 
 
@@ -97,7 +97,7 @@ class EmbeddedSandbox:
         with sqlite3.connect(self.copy / "catalog.sqlite", timeout=0) as catalog:
             catalog.execute("BEGIN IMMEDIATE")
 
-    def run(self, work: Work, last: int | None = None) -> list[str] | None:
+    def run(self, work: Work, last: Step | int | None = None) -> list[str] | None:
         return in_child(work, self.copy, self.open, last)
 
 
@@ -170,7 +170,7 @@ class ServerSandbox:
         with FileLock(self.copy / "executions" / rid / "journal.jsonl.lock", timeout=0):
             pass
 
-    def run(self, work: Work, last: int | None = None) -> list[str] | None:
+    def run(self, work: Work, last: Step | int | None = None) -> list[str] | None:
         steps = in_child(work, self.copy, self.open, last)
         self._fake.wait_until_idle()
         return steps

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from fail_points import first_of_each_kind, in_child
+from fail_points import Step, first_of_each_kind, in_child
 from sandboxes import Sandbox, ServerSandbox
 
 from deriva_ml_core.client import DerivaML
@@ -194,13 +194,13 @@ def check_objects(program: Program, stored: set[str]) -> None:
         assert hashlib.md5(objects[name]).hexdigest() == name
 
 
-def kill(program: Program, work: Callable[[DerivaML], None], point: int) -> None:
+def kill(program: Program, work: Callable[[DerivaML], None], point: Step | int) -> None:
     """Kill a child before a step.
 
-    The step may not be reached: the number of store steps depends on the journal's digest.
+    A number may not be reached: the number of store steps depends on the journal's digest.
     """
     steps = program.sandbox.run(work, point)
-    assert steps is None or point > len(steps)
+    assert steps is None or (isinstance(point, int) and point > len(steps))
 
 
 def kill_and_recover(program: Program, points: Sequence[int], clean: bool) -> None:
@@ -230,7 +230,7 @@ def test_kill_without_clean_folder(program: Program) -> None:
     kill_and_recover(program, program.points(clean=False)[::9], clean=False)
 
 
-def kill_twice(program: Program, first: int, stride: int) -> None:
+def kill_twice(program: Program, first: Step | int, stride: int) -> None:
     """Kill the run, then kill the process that restores it, at one step after another."""
     program.sandbox.reset()
     kill(program, program.run_function(clean=True), first)
@@ -249,14 +249,9 @@ def kill_twice(program: Program, first: int, stride: int) -> None:
         recover(program, clean=True)
 
 
-def last_step(steps: list[str], step: str) -> int:
-    """Return the number, from 1, of the last step with that name."""
-    return len(steps) - steps[::-1].index(step)
-
-
 def test_kill_during_recovery(program: Program) -> None:
     """A second crash during the upload after the first has the same result."""
-    kill_twice(program, last_step(program.steps(), "before sync"), stride=5 * program.sandbox.stride)
+    kill_twice(program, Step.last("before sync", program.steps()), stride=5 * program.sandbox.stride)
 
 
 @pytest.mark.long
@@ -318,11 +313,10 @@ def test_kill_while_a_server_catalog_is_created(program: Program) -> None:
             assert ml.lookup_execution(exe.execution_rid).status is Status.running
 
 
-def kill_before(program: Program, step: str) -> str:
-    """Kill the program before the first step with that name, and return its execution."""
-    point = program.steps().index(step) + 1
+def kill_before(program: Program, kind: str) -> str:
+    """Kill the program before the first step of a kind, and return its execution."""
     program.sandbox.reset()
-    kill(program, program.run_function(clean=True), point)
+    kill(program, program.run_function(clean=True), Step(kind))
     with program.sandbox.open() as ml:
         (found,) = ml.find_executions()
     return found.execution_rid
@@ -351,7 +345,7 @@ def test_created_execution_can_run_in_another_process(program: Program) -> None:
 
 def test_journal_is_uploaded_after_a_kill(program: Program) -> None:
     """If the process died after the last file, the next upload only uploads the journal."""
-    point = last_step(program.steps(), "before put Execution_Metadata")
+    point = Step.last("before put Execution_Metadata", program.steps())
     program.sandbox.reset()
     kill(program, program.run_function(clean=True), point)
     ml = program.sandbox.open()
