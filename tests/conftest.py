@@ -43,6 +43,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "DERIVA_ML_WORKFLOW_URL",
         "DERIVA_ML_WORKFLOW_CHECKSUM",
         "DERIVA_ML_REQUIRE_CLEAN",
+        "DERIVA_ML_QUIET",
         "DERIVA_ML_DISABLED_PLUGINS",
         "DERIVA_ML_EXECUTIONS",  # executions of an earlier test in this process
     ):

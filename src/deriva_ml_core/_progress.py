@@ -1,4 +1,4 @@
-"""A progress bar for transfers, shown on terminals only, and what the standard streams are."""
+"""A progress bar for transfers, what the standard streams are, and whether to write to them unasked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._text import parse_flag
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from deriva_ml_core.models import UploadProgress
 
-__all__ = ["is_terminal", "progress_reporter", "replace_missing_streams"]
+__all__ = [
+    "QUIET_VARIABLE",
+    "is_kernel",
+    "is_quiet",
+    "is_terminal",
+    "is_watched",
+    "progress_reporter",
+    "replace_missing_streams",
+]
+
+QUIET_VARIABLE = "DERIVA_ML_QUIET"
+"""Environment variable that silences progress bars and the lines about runs."""
 
 MIN_VISIBLE_FILES, MIN_VISIBLE_BYTES = 50, 16 * 2**20
 """The bar stays hidden for transfers with fewer files and fewer bytes, which take no time."""
@@ -31,9 +44,10 @@ def progress_reporter(
         label: The verb before the number of files.
 
     Yields:
-        The caller's callback, one that updates a progress bar, or None if standard error is no terminal.
+        The caller's callback, one that updates a progress bar, or None if standard error is no terminal or
+            ``DERIVA_ML_QUIET=1`` is set.
     """
-    bar = _start_bar(label) if callback is None and is_terminal(sys.stderr) else None
+    bar = _start_bar(label) if callback is None and is_terminal(sys.stderr) and not is_quiet() else None
     if bar is None:
         yield callback
         return
@@ -64,6 +78,25 @@ def _start_bar(label: str) -> Progress | None:
     except Exception:  # noqa: BLE001 - a program can replace the stream by any object
         return None
     return bar
+
+
+def is_watched() -> bool:
+    """Whether somebody sees standard error, a terminal or the output of a notebook's cell, and wants to see more on it.
+
+    ``DERIVA_ML_QUIET=1`` says no.
+    """
+    return not is_quiet() and (is_terminal(sys.stderr) or is_kernel())
+
+
+def is_quiet() -> bool:
+    """Whether ``DERIVA_ML_QUIET`` is ``1``, ``true``, ``yes`` or ``on``: no progress bars, no lines about runs."""
+    return parse_flag(os.environ.get(QUIET_VARIABLE))
+
+
+def is_kernel() -> bool:
+    """Whether this process is the kernel of a notebook, and not only a program that a notebook started."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 def is_terminal(stream: object) -> bool:

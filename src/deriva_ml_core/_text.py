@@ -19,6 +19,7 @@ __all__ = [
     "format_size",
     "format_time",
     "parse_duration",
+    "parse_flag",
     "parse_path",
     "parse_time",
     "path_to_json",
@@ -80,6 +81,11 @@ def parse_path(text: str) -> str:
 
 def _escape(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def parse_flag(text: str | None) -> bool:
+    """Whether the value of an environment variable switches something on: ``1``, ``true``, ``yes`` or ``on``."""
+    return (text or "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def parse_duration(text: str | None) -> float | None:

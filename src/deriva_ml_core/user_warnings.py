@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from deriva_ml_core._frames import user_stacklevel
+from deriva_ml_core._text import parse_flag
 from deriva_ml_core.errors import DerivaMLWarning, NotReproducible
 
 __all__ = [
@@ -39,7 +40,7 @@ def warn_not_reproducible(message: str, environ: Mapping[str, str]) -> None:
     Raises:
         NotReproducible: The environment variable is set.
     """
-    if environ.get(REQUIRE_CLEAN_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on"):
+    if parse_flag(environ.get(REQUIRE_CLEAN_VARIABLE)):
         raise NotReproducible(f"{message} ({REQUIRE_CLEAN_VARIABLE} makes this an error.)")
     warn(message)
 

@@ -12,6 +12,7 @@ import pytest
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
+from pseudo_terminal import run_in_terminal
 
 RUN = """
 import sys
@@ -80,3 +81,13 @@ def test_command_with_closed_streams(ml: DerivaML, workflow: Workflow, tmp_path:
     ]
     assert statuses[0] == statuses[1]
     assert (statuses[0] == 0) == (command != "nonsense")
+
+
+@pytest.mark.parametrize(("quiet", "shows_bar"), [("", True), ("0", True), ("1", False), ("yes", False)])
+def test_quiet_progress_bar(tmp_path: Path, quiet: str, shows_bar: bool) -> None:
+    """A terminal shows the progress of an upload, unless DERIVA_ML_QUIET is set."""
+    script = tmp_path / "train.py"
+    script.write_text(RUN)
+    code, text = run_in_terminal([sys.executable, script, "own"], cwd=tmp_path, env={"DERIVA_ML_QUIET": quiet})
+    assert code == 0, text
+    assert ("Uploading 60 files" in text) == shows_bar, text

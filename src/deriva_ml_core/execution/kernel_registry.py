@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from deriva_ml_core._files.json_lines import append_line, complete_lines, parse_object
+from deriva_ml_core._progress import is_kernel
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.models import Address, FrozenModel
@@ -47,7 +47,7 @@ def register_execution(execution: Execution, workflow: Workflow | RID | None, en
         workflow: The workflow that it runs.
         environ: The environment variables.
     """
-    if not (file := environ.get(REGISTRY_VARIABLE)) or not _is_kernel():
+    if not (file := environ.get(REGISTRY_VARIABLE)) or not is_kernel():
         return
     entry = KernelExecution(
         rid=execution.execution_rid,
@@ -74,8 +74,3 @@ def _absolute_address(execution: Execution) -> Address:
         return connection.address
     # a relative folder and DERIVA_ML_HOME can mean another place in another process
     return connection.address.model_copy(update={"hostname": f"file:{connection.folder}"})
-
-
-def _is_kernel() -> bool:
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None
