@@ -47,7 +47,7 @@ ALONE = {2}
 HEAVY = {
     *("torch", "lightning", "pytorch_lightning", "keras", "tensorflow", "numpy", "pandas", "PIL", "sklearn"),
     *("git", "deriva", "sqlalchemy", "bdbag", "nbstripout", "setuptools_scm", "hydra", "hydra_zen", "rich", "filelock"),
-    *("psutil", "semver", "yaml", "requests", "matplotlib"),
+    *("psutil", "packaging", "yaml", "requests", "matplotlib"),
 }
 LATER = {
     "asyncio",

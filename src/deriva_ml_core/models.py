@@ -149,13 +149,14 @@ class DatasetSpec(FrozenModel):
 
     Args:
         rid: RID of the dataset.
-        version: Semantic version such as ``1.2.0``. None for the version that is current when the execution is
-            created.
+        version: Version such as ``1.2.0``. None for the release that is current when the execution is created. A
+            development version of another client, such as ``1.2.0.post1.dev3``, has the members that the dataset has
+            when it is read, so the execution is not reproducible.
         materialize: Whether a download includes the files, not only their rows.
     """
 
     rid: CheckedRID
-    version: str | None = Field(default=None, pattern=r"^\d+\.\d+\.\d+$")
+    version: str | None = Field(default=None, pattern=r"^\d+\.\d+\.\d+((\.post\d+)?\.dev\d+)?$")
     materialize: bool = True
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from dataset_samples import insert_image_rows, insert_subjects, open_embedded
 
+from deriva_ml_core.analysis.runs import list_datasets
 from deriva_ml_core.backend import Catalog
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import (
@@ -24,7 +25,7 @@ from deriva_ml_core.datasets import (
     resolve_version,
 )
 from deriva_ml_core.datasets.versions import create_versions
-from deriva_ml_core.errors import ConfigurationError, UnknownRID, UnknownVersion, WrongTable
+from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, UnknownRID, UnknownVersion, WrongTable
 from deriva_ml_core.models import DatasetSpec
 
 
@@ -337,3 +338,92 @@ def test_long_history(connection: Connection, dataset: Dataset) -> None:
         catalog.insert("Dataset_Version", [row])
     assert dataset.current_version == "0.1999.0"
     assert dataset.increment_version("minor") == "0.2000.0"
+
+
+def insert_development_version(connection: Connection, dataset: Dataset, version: str) -> str:
+    """Insert the row of a development version, as another client does at each change of members."""
+    (rid,) = connection.catalog.reserve(1)
+    row = {"RID": rid, "Dataset": dataset.rid, "Version": version, "Description": "", "Snapshot": None}
+    connection.catalog.insert("Dataset_Version", [row])
+    return rid
+
+
+IN_DEVELOPMENT = "is in a development period of another client"
+
+
+def test_changes_beside_a_development_version(connection: Connection, dataset: Dataset) -> None:
+    """The first change makes a release above the development version, with a warning; its row stays as it is."""
+    first, second, third = insert_image_rows(connection, 3)
+    dataset.add_dataset_members([first])
+    development = insert_development_version(connection, dataset, "0.2.0.post1.dev7")
+    before = connection.catalog.select("Dataset_Version", {"RID": development})
+    with pytest.warns(DerivaMLWarning, match=f"Dataset {dataset.rid} {IN_DEVELOPMENT}"):
+        dataset.add_dataset_members([second, third])
+    dataset.delete_dataset_members([first])
+    assert dataset.increment_version("patch") == "0.4.1"
+    assert [version.version for version in dataset.dataset_history()] == ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.4.1"]
+    assert connection.catalog.select("Dataset_Version", {"RID": development}) == before
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_development_versions_count_only_when_named(connection: Connection, dataset: Dataset, count: int) -> None:
+    """The current version is the newest release, also after many development versions."""
+    (image,) = insert_image_rows(connection, 1)
+    for number in range(count):
+        insert_development_version(connection, dataset, f"0.1.0.post1.dev{number + 1}")
+    connection.catalog.update(
+        "Dataset",
+        [{"RID": dataset.rid, "Version": insert_development_version(connection, dataset, "0.1.0.post1.dev99")}],
+    )
+    assert dataset.current_version == "0.1.0"
+    assert [version.version for version in dataset.dataset_history()] == ["0.1.0"]
+    assert resolve_version(connection, DatasetSpec(rid=dataset.rid)).version == "0.1.0"
+    (summary,) = list_datasets(connection, text=None, include_deleted=False, limit=10, page=1).datasets
+    assert summary.version == "0.1.0"
+    connection.catalog.insert("Dataset_Image", [{"Dataset": dataset.rid, "Image": image}])
+    assert dataset.list_dataset_members()["Image"] == []
+
+
+def test_named_development_version(connection: Connection, dataset: Dataset) -> None:
+    """It has the present members, and the user is warned that a run that reads it cannot be reproduced."""
+    first, second = insert_image_rows(connection, 2)
+    dataset.add_dataset_members([first])
+    insert_development_version(connection, dataset, "0.2.0.post1.dev1")
+    connection.catalog.insert("Dataset_Image", [{"Dataset": dataset.rid, "Image": second}])
+    spec = DatasetSpec(rid=dataset.rid, version="0.2.0.post1.dev1")
+    with pytest.warns(DerivaMLWarning, match=r"0\.2\.0\.post1\.dev1 .* can change, .* not reproducible"):
+        members = dataset.list_dataset_members(spec.version)
+    assert [row["RID"] for row in members["Image"]] == [first, second]
+    assert [row["RID"] for row in dataset.list_dataset_members()["Image"]] == [first]
+    execution = insert_execution(connection)
+    with pytest.warns(DerivaMLWarning, match="not reproducible"):
+        assert record_input(connection, execution, spec) == spec
+    assert list_input_datasets(connection, execution) == [spec]
+    with pytest.warns(DerivaMLWarning, match="not reproducible"):
+        bag = dataset.download_dataset_bag(spec.version, materialize=False)
+    assert bag.version == "0.2.0.post1.dev1"
+    assert sorted(row["RID"] for row in bag.iterate_table("Image")) == sorted([first, second])
+    connection.catalog.delete("Dataset_Image", {"Image": first})
+    with pytest.warns(DerivaMLWarning, match="not reproducible"):
+        again = dataset.download_dataset_bag(spec.version, materialize=False)
+    assert [row["RID"] for row in again.iterate_table("Image")] == [second]
+
+
+def test_development_version_without_release(connection: Connection, dataset: Dataset) -> None:
+    """The first release of ours is above the development version."""
+    connection.catalog.update("Dataset", [{"RID": dataset.rid, "Version": None}])
+    connection.catalog.delete("Dataset_Version", {"Dataset": dataset.rid})
+    insert_development_version(connection, dataset, "1.0.0.post1.dev2")
+    with pytest.raises(UnknownVersion, match="no version"):
+        _ = dataset.current_version
+    with pytest.warns(DerivaMLWarning, match=IN_DEVELOPMENT):
+        assert dataset.increment_version("minor") == "1.1.0"
+
+
+@pytest.mark.parametrize(
+    "version", ["1.2", "1.2.0.dev", "1.2.0.post1.dev1/../x", "1.2.0a1", "v1.2.0", "1.2.0.post.dev1"]
+)
+def test_version_of_a_spec_is_checked(version: str) -> None:
+    """A spec names a release or a development version."""
+    with pytest.raises(ValueError, match="version"):
+        DatasetSpec(rid="1-000A", version=version)

@@ -15,7 +15,7 @@ from deriva_ml_core.backends.compatibility import CatalogAdapter
 from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import MLTable, Status
-from deriva_ml_core.errors import ConfigurationError, UnknownTable
+from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, UnknownTable
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.models import DatasetSpec, Progress
 from deriva_ml_core.training import TrainingReporter
@@ -503,3 +503,22 @@ def test_push_of_metrics(remote_server: RemoteServer, older: str, home: Path) ->
     assert ml.lookup_execution(report.execution).list_metrics() == []
     assert here.push(exe.execution_rid, ml, make_tables=True).tables == ("Execution_Metric",)
     assert ml.lookup_execution(report.execution).list_metrics() == exe.list_metrics() != []
+
+
+def test_development_versions(remote_server: RemoteServer, newer: str) -> None:
+    """A dataset in a development period of another client is changed, read and used as an input; its row stays."""
+    with open_client(remote_server, newer) as ml:
+        ml.add_dataset_element_type("Image")
+        dataset = ml.create_dataset(description="Labelled", dataset_types=[])
+        row = {"Dataset": dataset.rid, "Version": "0.1.0.post1.dev4", "Description": "changed", "Snapshot": None}
+        (development,) = ml.connection.catalog.reserve(1)
+        ml.connection.catalog.insert("Dataset_Version", [{"RID": development, **row}])
+        child = ml.create_dataset(description="Part", dataset_types=[])
+        with pytest.warns(DerivaMLWarning, match="in a development period of another client"):
+            dataset.add_dataset_members({"Dataset": [child.rid]})
+        assert [version.version for version in dataset.dataset_history()] == ["0.1.0", "0.2.0"]
+        with pytest.warns(DerivaMLWarning, match="not reproducible"):
+            named = dataset.list_dataset_members("0.1.0.post1.dev4")
+        assert [member["RID"] for member in named["Dataset"]] == [child.rid]
+        (kept,) = ml.select_rows("Dataset_Version", {"RID": development})
+        assert {name: kept[name] for name in row} == row

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deriva_ml_core._text import parse_duration
 from deriva_ml_core.backend import AnyOf, InSubquery, Where
 from deriva_ml_core.connection import Connection
+from deriva_ml_core.datasets.versions import current_version_rows, is_release
 from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid, split_rid
 from deriva_ml_core.errors import ConfigurationError, UnknownRID
 from deriva_ml_core.execution.conditions import resolve_conditions
@@ -439,12 +440,15 @@ def _summarize_datasets(connection: Connection, rows: Sequence[Mapping[str, Any]
     catalog = connection.catalog
     version_rids = [row["Version"] for row in rows if row["Version"]]
     versions = {row["RID"]: row for row in catalog.select(MLTable.dataset_version, {"RID": version_rids})}
+    # another client names its development version there
+    in_development = [row["Dataset"] for row in versions.values() if not is_release(row)]
+    releases = current_version_rows(catalog, in_development)
     types: dict[str, list[str]] = {}
     for link in catalog.select(MLTable.dataset_dataset_type, {"Dataset": [row["RID"] for row in rows]}):
         types.setdefault(link["Dataset"], []).append(link["Dataset_Type"])
 
     def summarize(row: Mapping[str, Any]) -> DatasetSummary:
-        version = versions.get(row["Version"] or "", {})
+        version = releases.get(row["RID"]) or versions.get(row["Version"] or "", {})
         parse_row_time(MLTable.dataset, check_row(MLTable.dataset, row))
         parse_row_time(MLTable.dataset_version, version)
         return DatasetSummary(
