@@ -68,6 +68,7 @@ def test_ending_is_recorded(home: Path, ending: str) -> None:
         stderr=subprocess.DEVNULL,
         env={**os.environ, "DERIVA_ML_HOME": str(home)},
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # `nohup make test` ignores it
     ) as process:
         assert process.stdout is not None
         rid = process.stdout.readline().strip()
