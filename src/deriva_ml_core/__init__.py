@@ -99,6 +99,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "DatasetSpec",
             "ExecutionInfo",
             "MetricSummary",
+            "MetricValue",
             "Progress",
             "SourceCode",
             "StagedAsset",

@@ -32,6 +32,7 @@ __all__ = [
     "DatasetSpec",
     "ExecutionInfo",
     "MetricSummary",
+    "MetricValue",
     "Progress",
     "SourceCode",
     "StagedAsset",
@@ -216,6 +217,25 @@ class MetricSummary(FrozenModel):
     best: float | None
     best_at: int | None
     larger_is_better: bool | None
+
+    @property
+    def label(self) -> str:
+        """The name, with the stage in brackets if that is not the fit."""
+        return self.name if self.stage == "fit" else f"{self.name} ({self.stage})"
+
+
+class MetricValue(MetricSummary):
+    """Latest and best value of a metric of an execution, with their epochs and steps.
+
+    Args:
+        last_at: Epoch of the latest value, from 1. None if it is unknown.
+        last_step: Optimizer steps at the latest value. None if they are unknown.
+        best_step: Optimizer steps at the best value. None if they are unknown.
+    """
+
+    last_at: int | None = None
+    last_step: int | None = None
+    best_step: int | None = None
 
 
 class StatusUpdate(FrozenModel):

@@ -32,6 +32,7 @@ PACKAGE_NAMES = {
         "DatasetSpec",
         "ExecutionInfo",
         "MetricSummary",
+        "MetricValue",
         "Progress",
         "SourceCode",
     ),

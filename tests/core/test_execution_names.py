@@ -9,6 +9,9 @@ from deriva_ml_core.errors import DerivaMLDeprecationWarning
 from deriva_ml_core.execution import Execution, RecordedExecution
 
 RECORDED_NAMES = {
+    "metric_rows",
+    "metrics",
+    "metrics_dataframe",
     "created",
     "description",
     "duration",

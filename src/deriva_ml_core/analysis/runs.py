@@ -158,7 +158,7 @@ class ExecutionSummary:
 
 def label_metric(metric: MetricSummary) -> str:
     """Return the name of a metric, with its stage if that is not the fit."""
-    return metric.name if metric.stage == "fit" else f"{metric.name} ({metric.stage})"
+    return metric.label
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.partial_download import has_bytes
+from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
@@ -18,8 +19,19 @@ from deriva_ml_core.models import Asset, UploadOptions
 from deriva_ml_core.row_values import convert_rows, convert_values, malformed_value
 from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
-__all__ = ["list_execution_assets", "download_asset", "link_inputs", "lookup_asset", "lookup_assets", "verify_asset"]
+__all__ = [
+    "cache_asset",
+    "list_execution_assets",
+    "download_asset",
+    "link_inputs",
+    "lookup_asset",
+    "lookup_assets",
+    "verify_asset",
+]
 
+
+FILE_CACHE = Path("cache", "files")
+"""Folder of downloaded files in the catalog's folder; ``deriva-ml cleanup --downloads`` removes it."""
 
 MAX_NAME_BYTES = 255
 """Maximum bytes of one file name on common file systems."""
@@ -92,6 +104,14 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
                 asset.url, target, length=asset.length, md5=asset.md5, options=options or UploadOptions()
             )
     return target
+
+
+def cache_asset(connection: Connection, asset: Asset) -> Path:
+    """Return a local copy of an asset in the cache, which has the recorded length and MD5; see `download_asset`."""
+    folder = connection.folder / FILE_CACHE
+    with translate_os_errors(f"Cannot create {folder}", folder):
+        create_folder(folder, connection.folder)
+    return download_asset(connection, asset, folder)
 
 
 def _safe_file_name(asset: Asset) -> PurePosixPath:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
@@ -30,6 +30,7 @@ from deriva_ml_core.models import (
     DatasetSpec,
     ExecutionInfo,
     MetricSummary,
+    MetricValue,
     StatusUpdate,
     UploadOptions,
 )
@@ -38,7 +39,10 @@ from deriva_ml_core.row_values import convert_rows, convert_values, parse_row_ti
 from deriva_ml_core.schema import asset_execution_table_name
 
 if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
     from pydantic import JsonValue
+
+    from deriva_ml_core.training.metric_rows import MetricRow
 
 log = logging.getLogger(__name__)
 
@@ -188,6 +192,84 @@ class RecordedExecution:
             The metrics; empty if the run reported none or if the catalog has no table for metrics.
         """
         return list_metrics(self._connection, [self.execution_rid]).get(self.execution_rid, [])
+
+    @property
+    def metrics(self) -> dict[str, MetricValue]:
+        """Its metrics by name: last and best value, each with epoch and step.
+
+        A metric of another stage than the fit has the stage in brackets, as in ``loss (test)``. Epochs and steps are
+        read from the journal and ``metrics.jsonl``; they are None if these are not available.
+        """
+        from deriva_ml_core.execution.metric_history import locate_metrics
+
+        return locate_metrics(self, self._summarize_metrics())
+
+    def metric_rows(
+        self,
+        metrics: str | Iterable[str] | None = None,
+        *,
+        stage: str | None = None,
+        by: str | None = None,
+        max_points: int | None = None,
+    ) -> list[MetricRow]:
+        """Return every value of its metrics, from ``metrics.jsonl``, as one dictionary each.
+
+        The file is read from the working folder on this machine, or else downloaded to the cache. While the run goes
+        on, the rows are those so far.
+
+        Args:
+            metrics: Names of the metrics; None for all.
+            stage: ``fit``, ``validate``, ``test`` or ``predict``; None for all.
+            by: ``epoch`` or ``step``, the unit that a value describes; None for both.
+            max_points: Maximum number of rows of each metric in each stage and fit, at least 4. Of a longer curve, the
+                first and the last value and the extremes of equal intervals are returned. None for all values.
+
+        Returns:
+            Dictionaries with the keys ``stage``, ``fit`` (from 1), ``by``, ``epoch`` (from 1), ``step``, ``time`` (ISO
+            8601 in UTC), ``metric`` and ``value``. An unknown epoch or step is None. The list is empty if the run
+            reported no metrics.
+
+        Raises:
+            ConfigurationError: An argument has another value than these.
+            StoreUnavailable, ChecksumMismatch: The file cannot be downloaded.
+        """
+        from deriva_ml_core.execution.metric_history import load_metric_rows
+
+        return load_metric_rows(self, metrics, stage=stage, by=by, max_points=max_points)
+
+    def metrics_dataframe(
+        self,
+        metrics: str | Iterable[str] | None = None,
+        *,
+        stage: str | None = None,
+        by: str | None = None,
+        max_points: int | None = None,
+    ) -> pd.DataFrame:
+        """Return the rows of `metric_rows` as a pandas DataFrame with one row for each value.
+
+        ``frame.pivot_table(index="epoch", columns="metric", values="value")`` has one column for each metric.
+
+        Args:
+            metrics: Names of the metrics; None for all.
+            stage: ``fit``, ``validate``, ``test`` or ``predict``; None for all.
+            by: ``epoch`` or ``step``; None for both.
+            max_points: Maximum number of rows of each metric in each stage and fit; None for all.
+
+        Returns:
+            The columns ``stage``, ``fit``, ``by``, ``epoch``, ``step``, ``time``, ``metric`` and ``value``. Times are
+            in UTC. An unknown epoch, step or time is NA.
+
+        Raises:
+            MissingDependency: pandas is not installed: the extra is ``pandas``.
+            DerivaMLException: As for `metric_rows`.
+        """
+        from deriva_ml_core.execution.metric_history import build_dataframe
+
+        return build_dataframe(lambda: self.metric_rows(metrics, stage=stage, by=by, max_points=max_points))
+
+    def _summarize_metrics(self) -> list[MetricSummary]:
+        """Return its metrics in the catalog; from the journal if the catalog has no table for them."""
+        return self.list_metrics() or list(self._load_state().metrics.values())
 
     @property
     def params(self) -> dict[str, JsonValue]:

@@ -25,7 +25,7 @@ from deriva_ml_core.execution.row_sync import RowSync
 from deriva_ml_core.execution.status_tracker import StatusTracker
 from deriva_ml_core.journal.journal import BufferedJournal, Journal, load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, InputRecorded
-from deriva_ml_core.models import ExecutionInfo, StatusUpdate
+from deriva_ml_core.models import ExecutionInfo, MetricSummary, StatusUpdate
 from deriva_ml_core.plugins.notifications import NotificationDispatcher
 
 if TYPE_CHECKING:
@@ -182,6 +182,9 @@ class _ExecutionBase(RecordedExecution):
         The values are text, numbers, bools, None and lists.
         """
         return dict(self._load_state().parameters) or super().params
+
+    def _summarize_metrics(self) -> list[MetricSummary]:
+        return list(self._load_state().metrics.values()) or super()._summarize_metrics()
 
     def list_statuses(self) -> list[StatusUpdate]:
         """List all its statuses in order, from the journal."""
