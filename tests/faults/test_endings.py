@@ -16,9 +16,10 @@ from deriva_ml_core.client import DerivaML
 PAGE = Path(__file__).parents[2] / "docs" / "how-a-run-can-end.md"
 
 PROGRAM = """
-import os, sys, types
+import os, signal, sys, types
 from deriva_ml import DerivaML, ExecutionConfiguration, Workflow
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored in all children of nohup
 optuna = types.ModuleType("optuna.exceptions")
 optuna.TrialPruned = type("TrialPruned", (Exception,), {"__module__": "optuna.exceptions"})
 workflow = Workflow(name="T", workflow_type="Training", url="https://example.org/t.py", checksum="c")
