@@ -20,7 +20,7 @@ from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.definitions import RID, MLVocab, Status
 from deriva_ml_core.errors import ConfigurationError, UnknownColumn
 from deriva_ml_core.models import Address, Asset, UploadOptions, UploadProgress
-from deriva_ml_core.paths import expand_home
+from deriva_ml_core.paths import expand_home, to_absolute_path
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.plugins.notifications import DEFAULT_EXIT_TIMEOUT
 from deriva_ml_core.schema import DOMAIN_SCHEMA, Column, ForeignKey, Table, asset_tables, vocabulary_table
@@ -91,7 +91,7 @@ class DerivaML:
         address = Address(
             hostname=hostname,
             catalog_id=None if catalog_id is None else str(catalog_id),
-            working_dir=None if working_dir is None else expand_home(Path(working_dir)).absolute(),
+            working_dir=None if working_dir is None else to_absolute_path(expand_home(Path(working_dir))),
             credential=_wrap_credential(credential),
         )
         self._connection = open_connection(

@@ -9,7 +9,17 @@ from urllib.parse import unquote
 
 from deriva_ml_core.errors import ConfigurationError, UnknownAddress
 
-__all__ = ["CATALOG_FILENAME", "embedded_catalog_folder", "expand_home", "home_folder", "list_own_paths"]
+__all__ = [
+    "CATALOG_FILENAME",
+    "embedded_catalog_folder",
+    "expand_home",
+    "find_current_folder",
+    "home_folder",
+    "leads_nowhere",
+    "list_own_paths",
+    "require_current_folder",
+    "to_absolute_path",
+]
 
 CATALOG_FILENAME = "catalog.sqlite"
 """File name of an embedded catalog in its folder."""
@@ -27,9 +37,10 @@ def home_folder() -> Path:
     """Return the folder of all files that this software stores on this machine.
 
     Raises:
-        ConfigurationError: The default is used, and this user has no home folder.
+        ConfigurationError: The default is used, and this user has no home folder; or the folder is relative, and the
+            current folder was deleted.
     """
-    return expand_home(Path(os.environ.get(HOME_VARIABLE) or "~/.deriva-ml")).absolute()
+    return to_absolute_path(expand_home(Path(os.environ.get(HOME_VARIABLE) or "~/.deriva-ml")))
 
 
 def expand_home(path: Path) -> Path:
@@ -45,6 +56,42 @@ def expand_home(path: Path) -> Path:
             f"The folder {path} is not known: HOME is not set, and the system has no entry for this user. Set "
             f"{HOME_VARIABLE} to a folder that this user may write, or name a folder without ~."
         ) from error
+
+
+def find_current_folder() -> Path | None:
+    """Return the current folder of this process; None if it was deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def leads_nowhere(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is relative, and the current folder was deleted."""
+    return not Path(path).is_absolute() and find_current_folder() is None
+
+
+def require_current_folder(path: str | os.PathLike[str]) -> None:
+    """Raise if a path leads nowhere.
+
+    Raises:
+        ConfigurationError: The path is relative, and the current folder was deleted.
+    """
+    if leads_nowhere(path):
+        raise ConfigurationError(
+            f"The path {os.fspath(path)} leads nowhere, since the current folder was deleted. Change to another "
+            "folder, or name an absolute path."
+        )
+
+
+def to_absolute_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path from the root; links stay as they are.
+
+    Raises:
+        ConfigurationError: The path is relative, and the current folder was deleted.
+    """
+    require_current_folder(path)
+    return Path(path).absolute()
 
 
 def list_own_paths(folder: Path) -> list[Path]:
@@ -87,7 +134,7 @@ def _parse_file_address(address: str) -> Path:
         folder = unquote(f"/{path}")
     if not folder:
         raise UnknownAddress(f"{address!r} names no folder. Use file:<folder>.")
-    return Path(os.path.normpath(expand_home(Path(folder)).absolute()))
+    return Path(os.path.normpath(to_absolute_path(expand_home(Path(folder)))))
 
 
 def _redact_address(address: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from deriva_ml_core._frames import is_own_module
+from deriva_ml_core.paths import find_current_folder, leads_nowhere
 
 __all__ = ["is_installed_file", "read_program_text", "running_script"]
 
@@ -98,6 +99,8 @@ def _program_file(main: ModuleType | None) -> Path | None:
     name = getattr(main, "__file__", None)
     if not isinstance(name, str) or name == "<stdin>":
         return _stdin_file()
+    if leads_nowhere(name):
+        return None
     path = Path(os.path.abspath(name))  # noqa: PTH100 - links stay unresolved
     if not path.exists():
         return next((parent for parent in path.parents if parent.is_file()), None)  # the archive of a zipapp
@@ -137,8 +140,10 @@ def _is_interactive() -> bool:
 
 
 def _existing_file(name: object) -> Path | None:
-    file = Path(os.path.abspath(name)) if isinstance(name, str) else None  # noqa: PTH100 - links stay unresolved
-    return file if file and file.is_file() else None
+    if not isinstance(name, str) or leads_nowhere(name):
+        return None
+    file = Path(os.path.abspath(name))  # noqa: PTH100 - links stay unresolved
+    return file if file.is_file() else None
 
 
 def _user_files_in_stack(frame: FrameType | None) -> Iterator[Path]:
@@ -155,7 +160,8 @@ def _user_files_in_stack(frame: FrameType | None) -> Iterator[Path]:
 
 def _find_test_file(test: str, files: list[Path]) -> Path | None:
     # the name is relative to pytest's root folder, which is the current folder or one of its parents
-    candidates = (folder / test for folder in (Path.cwd(), *Path.cwd().parents))
+    here = find_current_folder()
+    candidates = (folder / test for folder in (here, *here.parents)) if here else ()
     return next((file for file in files if file.as_posix().endswith(f"/{test}")), None) or next(
         filter(Path.is_file, candidates), None
     )

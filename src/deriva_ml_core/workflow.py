@@ -16,7 +16,7 @@ from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
 from deriva_ml_core.errors import CatalogReadOnly, ConfigurationError, PluginError, UnknownRID, UnknownWorkflow
 from deriva_ml_core.models import CheckedRID, FrozenModel, SourceCode
-from deriva_ml_core.paths import expand_home
+from deriva_ml_core.paths import expand_home, to_absolute_path
 from deriva_ml_core.plugins import plugin_manager
 from deriva_ml_core.row_values import check_row, convert_rows, convert_values
 from deriva_ml_core.script_detection import running_script
@@ -99,7 +99,7 @@ class Workflow(FrozenModel):
 
 def _detect_source(script: Path | None, context: _DetectionContext) -> SourceCode:
     environ = context.environ
-    file = expand_home(script).absolute() if script else None
+    file = to_absolute_path(expand_home(script)) if script else None
     if (source := _source_from_environ(file, environ)) is not None:
         return source
     file = file or running_script(environ)

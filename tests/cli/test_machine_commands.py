@@ -317,6 +317,21 @@ def test_doctor_without_problems(cli, run, tmp_path: Path, monkeypatch: pytest.M
     assert "Fix: git init" in cli("doctor").stdout
 
 
+def test_doctor_in_a_deleted_folder(cli, ml: DerivaML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor checks everything but the code of the current folder, and says why."""
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    found = {each["name"]: each for each in cli("doctor", "--json").json["findings"]}
+    assert found["code"] == {
+        "name": "code",
+        "verdict": "doubtful",
+        "said": "The current folder was deleted.",
+        "remedy": "change to the project's folder",
+    }
+    assert found["catalog"]["verdict"] == "good"
+
+
 def test_doctor_with_problems(cli, ml: DerivaML, config: ExecutionConfiguration, home: Path, tmp_path: Path) -> None:
     """Unsent files are a warning; a damaged catalog is an error and exits with 1."""
     with ml.create_execution(config) as exe:

@@ -243,6 +243,17 @@ def test_deleted_folder_can_be_rebuilt(cli, project: Project, in_project: None, 
         shutil.rmtree(tmp_path / "again")
 
 
+def test_deleted_current_folder(cli, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a deleted folder, a run is rebuilt at an absolute path only."""
+    rid = project.run("run.py", "x")
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    assert "current folder was deleted" in cli("reproduce", rid).stderr
+    root = str(project.root)
+    assert cli("reproduce", rid, "--into", str(tmp_path / "again"), "--repository", root).code == 0
+
+
 def test_run_outside_of_git(cli, run, tmp_path: Path) -> None:
     """A run outside of a repository is an error."""
     result = cli("reproduce", run().execution_rid, "--into", str(tmp_path / "again"))

@@ -38,8 +38,9 @@ def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = Non
     check fails.
     """
     from deriva_ml_cli.terminal import Column, can_print_unicode, create_console, print_json, print_table, safe_text
+    from deriva_ml_core.paths import find_current_folder
 
-    checks = list(run_checks(host, catalog, Path.cwd(), tighten=tighten))
+    checks = list(run_checks(host, catalog, find_current_folder(), tighten=tighten))
     if as_json:
         print_json({"findings": [check.to_dict() for check in checks]})
     else:
@@ -89,13 +90,13 @@ class Check:
         return {"name": self.name, "verdict": self.severity, "said": self.message, "remedy": self.remedy}
 
 
-def run_checks(host: str | None, catalog: str | None, folder: Path, *, tighten: bool = False) -> Iterator[Check]:
+def run_checks(host: str | None, catalog: str | None, folder: Path | None, *, tighten: bool = False) -> Iterator[Check]:
     """Check everything that a run needs.
 
     Args:
         host: The catalog's host, as on the command line.
         catalog: The catalog's number.
-        folder: The current folder; its Git repository is checked.
+        folder: The current folder, whose Git repository is checked; None if it was deleted.
         tighten: Whether to remove the access of other users to the catalog's folder.
     """
     yield _check_installation()
@@ -136,17 +137,20 @@ def _check_plugins() -> Check:
     return Check("plugins", Severity.ok, f"{len(plugins)} registered, installed: {', '.join(installed) or 'none'}")
 
 
-def _check_git(folder: Path) -> Iterator[Check]:
+def _check_git(folder: Path | None) -> Iterator[Check]:
     from deriva_ml_core.git import repository_state
     from deriva_ml_core.git.command import run_git
 
-    version = run_git(folder, "version")
+    version = run_git(folder or Path("/"), "version")
     if not version.ok:
         yield Check(
             "git", Severity.error, "git is not on the PATH, so runs cannot record where their code is.", "install git"
         )
         return
     yield Check("git", Severity.ok, version.lines[0])
+    if folder is None:
+        yield Check("code", Severity.warning, "The current folder was deleted.", "change to the project's folder")
+        return
     top = run_git(folder, "rev-parse", "--show-toplevel")
     if not top.ok:
         remedy = "git config --global --add safe.directory <folder>" if top.is_untrusted else "git init, commit, push"

@@ -38,10 +38,12 @@ def app(
     """
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import create_console, print_json, safe_text
-    from deriva_ml_core.paths import expand_home
+    from deriva_ml_core.paths import expand_home, require_current_folder
 
+    target_folder = expand_home(into)
+    require_current_folder(target_folder)
     with open_client(host, catalog) as ml:
-        result = _download(ml, rid, expand_home(into), version, rows_only=rows_only, force=force)
+        result = _download(ml, rid, target_folder, version, rows_only=rows_only, force=force)
     if as_json:
         print_json(result)
     else:

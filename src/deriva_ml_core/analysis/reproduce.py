@@ -29,6 +29,7 @@ from deriva_ml_core.errors import FileConflict, NotReproducible
 from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.git import checkout_commit
 from deriva_ml_core.models import Asset
+from deriva_ml_core.paths import find_current_folder, require_current_folder
 from deriva_ml_core.plugins.manager import collect
 from deriva_ml_core.redaction import redact
 
@@ -142,6 +143,7 @@ def reproduce_execution(
             f"Execution {rid} {_explain_missing_commit(snapshot)}, so its code cannot be checked "
             f"out.{_suggest_container_command(snapshot)}"
         )
+    require_current_folder(folder)
     if folder.exists():
         raise FileConflict(f"{folder} already exists; choose another folder (--into).")
     folder.mkdir(parents=True)
@@ -153,7 +155,7 @@ def reproduce_execution(
             commit,
             folder / "code",
             patch=patch,
-            repositories=[each for each in (repository, Path.cwd()) if each is not None],
+            repositories=[each for each in (repository, find_current_folder()) if each is not None],
             remote=None if remote is None else str(remote),
         )
     except NotReproducible:

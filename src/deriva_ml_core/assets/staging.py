@@ -31,6 +31,7 @@ from deriva_ml_core.journal.state import (
     TypesRemoved,
 )
 from deriva_ml_core.models import StagedAsset
+from deriva_ml_core.paths import leads_nowhere, to_absolute_path
 from deriva_ml_core.schema import ASSET_COLUMNS, SYSTEM_COLUMNS, Table
 
 __all__ = ["StagingArea", "base_key", "check_file_name", "files_open_for_writing", "is_open_file"]
@@ -329,7 +330,7 @@ class StagingArea:
 
     def _find_original(self, table: str, name: str) -> Path | None:
         """Return the existing file that a path with a folder names; None for the name of a new file."""
-        if "/" not in name:
+        if "/" not in name or leads_nowhere(name):
             return None
         path = Path(os.path.abspath(name))  # noqa: PTH100 - the link itself is meant, not what it points to
         if os.path.lexists(path):
@@ -411,7 +412,7 @@ class StagingArea:
 
     def _absolute_path(self, path: str | os.PathLike[str]) -> Path:
         # resolve() would follow the link to the original
-        return self._respell(Path(os.path.abspath(path)))  # noqa: PTH100
+        return self._respell(Path(os.path.normpath(to_absolute_path(path))))
 
     def _respell(self, path: Path) -> Path:
         """Return a path in the working folder as it is spelled here, also if it goes through a link to the folder."""

@@ -15,6 +15,7 @@ from deriva_ml_core.datasets.bag_build import SCHEMA_FILE, asset_path, table_pat
 from deriva_ml_core.datasets.bag_tables import read_table
 from deriva_ml_core.definitions import RID, MLTable
 from deriva_ml_core.errors import ChecksumMismatch, InvalidBag, UnknownTable, UnknownVersion
+from deriva_ml_core.paths import to_absolute_path
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -42,7 +43,7 @@ class DatasetBag:
     """Lock that keeps a bag of the cache from being deleted while the object exists."""
 
     def __init__(self, path: Path | str, dataset_rid: RID | None = None) -> None:
-        self._path = Path(path).absolute()
+        self._path = to_absolute_path(path)
         try:
             self._schema: dict[str, Any] = json.loads((self._path / SCHEMA_FILE).read_text(encoding="utf-8"))
             self._rid: RID = dataset_rid or self._schema["dataset"]["RID"]

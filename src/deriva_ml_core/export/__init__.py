@@ -11,6 +11,7 @@ from deriva_ml_core._files.atomic import write_atomic
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.errors import ConfigurationError, FileConflict
 from deriva_ml_core.export.contents import collect_execution_export
+from deriva_ml_core.paths import require_current_folder
 
 __all__ = ["ExportFormat", "IncludedFiles", "export_execution", "export_prov"]
 
@@ -42,6 +43,7 @@ def export_execution(
     for name, value, choices in (("format", format_, get_args(ExportFormat)), ("include", include, INCLUDED_ROLES)):
         if value not in choices:
             raise ConfigurationError(f"{name}={value!r} is not one of {', '.join(choices)}.")
+    require_current_folder(path)
     if path.exists():
         raise FileConflict(f"{path} already exists; choose another path (--into).")
     if format_ == "prov-json":

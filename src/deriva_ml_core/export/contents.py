@@ -14,6 +14,7 @@ from deriva_ml_core.definitions import MLAsset, MLTable, Role, Status
 from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.git import blob_hash, find_blob, read_without_outputs
 from deriva_ml_core.models import Asset, MetricSummary
+from deriva_ml_core.paths import find_current_folder
 from deriva_ml_core.workflow import lookup_workflow
 
 __all__ = ["Agent", "Code", "DatasetVersion", "ExecutionExport", "collect_execution_export"]
@@ -212,7 +213,7 @@ def _read_code(path: str, root: str, checksum: str) -> bytes | None:
     file = Path(path)
     if path and file.is_file() and blob_hash(file) == checksum:
         return read_without_outputs(file)
-    return find_blob(checksum, [Path(root), Path.cwd()] if root else [Path.cwd()])
+    return find_blob(checksum, [each for each in (Path(root) if root else None, find_current_folder()) if each])
 
 
 def _iter_dataset_versions(connection: Connection, specs: Sequence[tuple[str, str | None]]) -> Iterator[DatasetVersion]:

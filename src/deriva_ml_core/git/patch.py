@@ -14,6 +14,7 @@ from deriva_ml_core._files.atomic import scratch_folder
 from deriva_ml_core._text import format_count, format_size
 from deriva_ml_core.git.checksum import is_notebook, strip_notebook
 from deriva_ml_core.git.command import GitResult, query_status, run_git
+from deriva_ml_core.paths import find_current_folder
 from deriva_ml_core.redaction import has_secret, is_secret_file
 from deriva_ml_core.user_warnings import warn, warn_not_reproducible
 
@@ -282,8 +283,8 @@ def _find_scope(root: Path, script: Path | None) -> _Scope:
     root, home = root.resolve(), Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 - raises nothing without a home
     if not home.is_relative_to(root):
         return _Scope()
-    folder = (script.parent if script else Path.cwd()).resolve()
-    if not folder.is_relative_to(root):
+    folder = script.parent.resolve() if script else find_current_folder()
+    if folder is None or not folder.is_relative_to(root):
         return _Scope(is_limited=True)
     for parent in (folder, *folder.parents):
         if parent in (home, root) or home.is_relative_to(parent):

@@ -11,7 +11,7 @@ from typing import Any
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.paths import expand_home
+from deriva_ml_core.paths import expand_home, find_current_folder, to_absolute_path
 from deriva_ml_core.runner.connection_config import DerivaMLConfig
 from deriva_ml_core.runner.model_run import run_model
 
@@ -117,12 +117,13 @@ def find_config_folder(path: Path | None = None) -> Path:
     """
     for folder in CONFIG_FOLDERS if path is None else (expand_home(path),):
         if folder.is_dir():
-            return folder.absolute()
+            return to_absolute_path(folder)
     if path is not None:
         raise ConfigurationError(f"The config folder {path} does not exist. Pass an existing one with --config-dir.")
+    here = find_current_folder() or "The current folder, which was deleted,"
     raise ConfigurationError(
-        f"{Path.cwd()} contains neither {' nor '.join(map(str, CONFIG_FOLDERS))}. Change to the project's folder, or "
-        "pass the config folder with --config-dir."
+        f"{here} contains neither {' nor '.join(map(str, CONFIG_FOLDERS))}. Change to the project's folder, or pass "
+        "the config folder with --config-dir."
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.paths import to_absolute_path
 
 __all__ = ["INJECTED_ARGUMENTS", "check_function", "function_file", "function_name", "is_model_function"]
 
@@ -68,7 +69,7 @@ def function_file(function: object) -> Path | None:
         file = inspect.getsourcefile(inspect.unwrap(_unwrap_partial(function)))
     except TypeError:
         return None
-    return Path(file).absolute() if file else None
+    return to_absolute_path(file) if file else None
 
 
 def function_name(function: object) -> str:

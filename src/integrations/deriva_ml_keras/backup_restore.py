@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from deriva_ml_core._files.atomic import write_atomic
+from deriva_ml_core.paths import find_current_folder
 from deriva_ml_core.training import TrainingReporter
 
 __all__ = ["RUN_FILE", "Backups"]
@@ -35,7 +36,7 @@ class Backups:
     def __init__(self, callbacks: Iterable[Any]) -> None:
         kind = keras.callbacks.BackupAndRestore
         local = [each for each in callbacks if isinstance(each, kind) and "://" not in str(each.backup_dir)]
-        self._folders = [Path.cwd() / each.backup_dir for each in local]
+        self._folders = [(find_current_folder() or Path("/")) / each.backup_dir for each in local]
         self._backup_mtimes: dict[Path, int] = {}
         self.has_step_saves = any(each.save_freq != "epoch" for each in local)
         """Whether a callback saves within epochs."""

@@ -14,6 +14,7 @@ from typing import Any, SupportsFloat
 import keras
 
 from deriva_ml_core.metric_modes import MetricMode, MonitoredValue, metric_mode
+from deriva_ml_core.paths import find_current_folder
 from deriva_ml_core.training import Checkpoints, TrainingReporter
 from deriva_ml_core.training.metrics_file import extract_floats
 
@@ -184,10 +185,7 @@ class _CheckpointLocation:
 
 def _current_folder() -> Path:
     """Return the working folder; the root if it was deleted, since nothing can be written to a relative path then."""
-    try:
-        return Path.cwd()
-    except OSError:
-        return Path("/")
+    return find_current_folder() or Path("/")
 
 
 def add_framework_knowledge(reporter: TrainingReporter, model: Any, callbacks: Iterable[Any]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deriva_ml_core.paths import find_current_folder
 from deriva_ml_core.plugins.manager import hookimpl
 
 if TYPE_CHECKING:
@@ -72,10 +73,8 @@ def _platform() -> str:
 
 
 def _working_directory() -> str | None:
-    try:
-        return str(Path.cwd())
-    except OSError:
-        return None
+    folder = find_current_folder()
+    return None if folder is None else str(folder)
 
 
 def _usable_processors() -> int | None:

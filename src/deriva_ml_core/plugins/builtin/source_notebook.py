@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from deriva_ml_core.git import file_source
 from deriva_ml_core.models import SourceCode
-from deriva_ml_core.paths import expand_home
+from deriva_ml_core.paths import expand_home, leads_nowhere
 from deriva_ml_core.plugins.manager import hookimpl
 from deriva_ml_core.user_warnings import warn_not_reproducible
 
@@ -69,8 +69,10 @@ def _candidate_paths(kernel: Any, environ: Mapping[str, str]) -> Iterator[str | 
 
 
 def _existing_notebook(name: str | None) -> Path | None:
-    file = expand_home(Path(name)).absolute() if name else None
-    return file if file and file.suffix == ".ipynb" and file.is_file() else None
+    if not name or leads_nowhere(file := expand_home(Path(name))):
+        return None
+    file = file.absolute()
+    return file if file.suffix == ".ipynb" and file.is_file() else None
 
 
 def _session_paths(environ: Mapping[str, str]) -> Iterator[str]:

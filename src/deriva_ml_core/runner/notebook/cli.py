@@ -117,10 +117,11 @@ def _run_notebook(
 
 def _resolve_cwd(path: Path) -> Path:
     from deriva_ml_core.errors import ConfigurationError
+    from deriva_ml_core.paths import to_absolute_path
 
     if not path.is_dir():
         raise ConfigurationError(f"The working folder {path} does not exist. Pass an existing one with --cwd.")
-    return path.absolute()
+    return to_absolute_path(path)
 
 
 def _add_catalog_overrides(

@@ -14,6 +14,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.kernel_registry import REGISTRY_VARIABLE
+from deriva_ml_core.paths import to_absolute_path
 from deriva_ml_core.runner.configs import CONFIG_FOLDERS, CONFIG_GROUPS, find_config_folder, load_config_folder
 from deriva_ml_core.runner.connection_config import DerivaMLConfig
 from deriva_ml_core.runner.notebook.execute import start_execution
@@ -143,7 +144,7 @@ def _find_notebook_config_folder() -> Path:
     """Return the config folder that the command names, or else the nearest one above the notebook."""
     if path := os.environ.get(CONFIG_FOLDER_VARIABLE):
         return find_config_folder(Path(path))
-    notebook = Path(os.environ.get("DERIVA_ML_NOTEBOOK_PATH") or Path.cwd() / "notebook").absolute()
+    notebook = to_absolute_path(os.environ.get("DERIVA_ML_NOTEBOOK_PATH") or "notebook")
     for parent in notebook.parents:
         for folder in CONFIG_FOLDERS:
             if (parent / folder).is_dir():

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.paths import expand_home
+from deriva_ml_core.paths import expand_home, to_absolute_path
 
 __all__ = ["Kernel", "Notebook", "read_notebook"]
 
@@ -106,7 +106,7 @@ def read_notebook(file: Path, kernel: str | None = None) -> Notebook:
     Raises:
         ConfigurationError: The file is not a valid notebook, or the kernel is not installed.
     """
-    path = expand_home(file).absolute()
+    path = to_absolute_path(expand_home(file))
     content = _load_notebook(path)
     spec = content["metadata"].get("kernelspec")
     own = str(spec.get("name") or "") if isinstance(spec, dict) else ""

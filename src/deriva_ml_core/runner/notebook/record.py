@@ -21,6 +21,7 @@ from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import SigtermHandler
 from deriva_ml_core.execution.kernel_registry import REGISTRY_VARIABLE, KernelExecution, read_registry
 from deriva_ml_core.journal.process_identity import ProcessIdentity
+from deriva_ml_core.paths import find_current_folder
 from deriva_ml_core.runner.notebook.archive import redact_error, redact_notebook, render_ipynb, upload_notebook
 from deriva_ml_core.runner.notebook.execute import finish_execution, patch_environ, run_cells, start_execution
 from deriva_ml_core.runner.notebook.kernel_api import CONFIG_FOLDER_VARIABLE, OVERRIDES_VARIABLE
@@ -187,7 +188,8 @@ def _kernel_environ(workflow: Workflow, run: NotebookRun) -> dict[str, str]:
 
 
 def _command_environ(run: NotebookRun) -> dict[str, str]:
-    return {COMMAND_VARIABLE: json.dumps({"argv": list(run.command), "working_directory": str(Path.cwd())})}
+    folder = find_current_folder()
+    return {COMMAND_VARIABLE: json.dumps({"argv": list(run.command), "working_directory": folder and str(folder)})}
 
 
 @contextmanager
