@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/installed
 TRACKERS := $(VENV)-trackers
 LOWEST := $(VENV)-lowest
 # the extras that users install; their lower bounds and those of the dependencies are what test-lowest tests
-EXTRAS := deriva lightning keras curves run export pandas examples pytest
+EXTRAS := deriva lightning keras curves run export pandas examples pytest ui
 
 export KERAS_BACKEND := torch
 

@@ -1,4 +1,4 @@
-"""The wheel: it contains five typed packages and nothing else, and they can be imported from it."""
+"""The wheel: it contains six typed packages and nothing else, and they can be imported from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("hatchling", reason="the wheel is built with this environment's hatchling, which is not installed")
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning"}
+PACKAGES = {"deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning", "deriva_ml_ui"}
 FACTORY = "deriva_ml_lightning_factory.py"
 """Module that Lightning loads whenever a Trainer is created; outside of the packages, which take longer to load."""
 
@@ -37,6 +37,7 @@ def test_wheel_contains_the_packages(wheel: Path) -> None:
     sources = {
         file.relative_to(root) for root in (ROOT / "src" / "integrations", ROOT / "src") for file in module_files(root)
     }
+    assert {name.name for name in names if name.parent == Path("deriva_ml_ui/static")} == {"page.css", "page.js"}
     assert {name for name in names if name.suffix == ".py"} == sources | {Path(FACTORY)}
 
 

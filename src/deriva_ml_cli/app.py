@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "export": (RUNS, "Export a run as RO-Crate or PROV-JSON."),
         "download": (RUNS, "Download an asset or a version of a dataset."),
         "workflows": (CATALOG, "List workflows, newest first."),
+        "ui": (CATALOG, "Show the catalog as a web page, until Ctrl-C."),
         "datasets": (CATALOG, "List datasets, newest first."),
         "vocabulary": (CATALOG, "List the terms of vocabularies."),
         "storage": (MACHINE, "Show disk usage by table and by folder."),
