@@ -26,6 +26,8 @@ from deriva_ml_core.execution.run_lock import lock_for_resume
 from deriva_ml_core.execution.runtime import _ExecutionBase
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.journal.state import Event, ProcessAttached, Resumed, Started, Stopped
+from deriva_ml_core.media.logger import LoggedMedia, MediaLogger
+from deriva_ml_core.media.recorder import DEFAULT_MAX_MEDIA, MediaRecorder
 from deriva_ml_core.models import (
     Address,
     Asset,
@@ -47,7 +49,7 @@ __all__ = ["Execution"]
 log = logging.getLogger(__name__)
 
 
-class Execution(_ExecutionBase):
+class Execution(_ExecutionBase, MediaLogger):
     """One run, created by ``DerivaML.create_execution`` or opened again by ``DerivaML.restore_execution``.
 
     Use it as a context manager: the status is Running inside the ``with`` block and terminal after it. An execution can
@@ -82,6 +84,8 @@ class Execution(_ExecutionBase):
         self._is_resumed = resumed
         self._sigterm_handler = SigtermHandler()
         self._exit_callbacks = ExitCallbacks(self.execution_rid)
+        self._media: MediaRecorder | None = None
+        """Recorder of logged images, figures and tables; None if there are none."""
         self._entered_pid: int | None = None
         """Id of the process that entered the ``with`` block; a forked child does not end the run."""
         self._clean_on_exit: bool | None = None
@@ -366,6 +370,25 @@ class Execution(_ExecutionBase):
             self._notify("asset_registered", "asset", asset)
         return asset.path
 
+    def _log_media(self, media: LoggedMedia, limit: int = DEFAULT_MAX_MEDIA) -> None:
+        if not self.is_rank_zero:
+            return
+        if self._media is None:
+            self._media = MediaRecorder(self.execution_rid, self.working_dir, self.asset_file_path)
+            self.add_exit_callback(lambda _: self._end_media())
+        self._media.add(media, limit)
+
+    def _drain_media(self, timeout: float | None = None) -> None:
+        """Wait until logged images, figures and tables are written, by default at most ``exit_timeout``."""
+        if self._media is not None:
+            self._media.drain(self._connection.exit_timeout if timeout is None else timeout)
+
+    def _end_media(self) -> None:
+        """Complete the files of logged images, figures and tables when the ``with`` block is left."""
+        if self._media is not None:
+            self._media.drain(self._connection.exit_timeout - self._exit_elapsed)
+            self._media.report_omitted()
+
     def _check_asset_table(self, asset_name: str, asset_types: Iterable[str] = ()) -> None:
         """Check a table and types as `asset_file_path` does, for example before a long training.
 
@@ -579,6 +602,9 @@ class Execution(_ExecutionBase):
             log.info("Dry run: %d staged files are not uploaded.", len(self.staged_assets()))
             return {}
         clean = self._connection.clean_execution_dir if clean is None else clean
+        self._drain_media()
+        if self._media is not None and self.status.is_terminal:
+            self._media.report_omitted()
         self._runtime.status_tracker.append()
         if not self.status.is_terminal:
             self._clean_on_exit = clean
