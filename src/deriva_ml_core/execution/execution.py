@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -22,6 +23,7 @@ from deriva_ml_core.errors import InvalidTransition, NotInDryRun, RankZeroRequir
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import ExitCallbacks, SigtermHandler, final_status
 from deriva_ml_core.execution.recorded import DEPRECATED_ATTRIBUTES, RecordedExecution, nest_execution
+from deriva_ml_core.execution.run_lines import RunLines
 from deriva_ml_core.execution.run_lock import lock_for_resume
 from deriva_ml_core.execution.runtime import _ExecutionBase
 from deriva_ml_core.journal.process_identity import ProcessIdentity
@@ -92,6 +94,9 @@ class Execution(_ExecutionBase, MediaLogger):
         """Whether uploaded files are removed when the run ends; None if nothing was uploaded during the run."""
         self._uploads_after_exit = False
         """Whether the caller uploads right after the ``with`` block and reports itself what was not uploaded."""
+        self._lines = RunLines(connection, self.execution_rid)
+        self._workflow_name = ""
+        """Name of the workflow for the line about the begin; empty if this process does not know it."""
         self.configuration = configuration
 
     def __copy__(self) -> Self:
@@ -133,6 +138,7 @@ class Execution(_ExecutionBase, MediaLogger):
             InvalidTransition: The execution has already ended.
             ExecutionRunning: The execution is to be resumed, and another process already runs it.
         """
+        is_resumed = self._is_resumed
         try:
             if self._is_resumed:
                 self._is_resumed = False
@@ -147,6 +153,8 @@ class Execution(_ExecutionBase, MediaLogger):
             else:
                 self._record_start()
                 self.update_status(Status.running)
+            if self.is_rank_zero:
+                self._lines.begin(self._workflow_name, resumed=is_resumed)
         except BaseException as error:
             # a signal, or a failure while the start is recorded: Python calls __exit__ only after __enter__
             if self._entered_pid == os.getpid():
@@ -176,9 +184,25 @@ class Execution(_ExecutionBase, MediaLogger):
         except Exception:
             log.warning("Failed to record the end of execution %s.", self.execution_rid, exc_info=True)
         finally:
+            self._print_end()
             self._sigterm_handler.uninstall()
         if interrupt is not None:
             raise interrupt
+
+    def _print_end(self) -> None:
+        """Print the line about the end of the run, if this process printed the one about its begin."""
+        with suppress(Exception):  # a journal that cannot be read
+            self._lines.end(self._runtime.status_tracker.load_state())
+
+    @contextmanager
+    def _upload_before_last_line(self) -> Iterator[None]:
+        """Print the line about the end of the run, if it ends in the block, after the block, which uploads."""
+        try:
+            with self._lines.deferred():
+                yield
+        finally:
+            if self._lines.is_due:
+                self._print_end()
 
     @property
     def _exit_elapsed(self) -> float:

@@ -512,6 +512,7 @@ class TrainingReporter(MediaLogger):
     def _end_open_fit(self, outcome: str) -> None:
         if self._fit is not None and self._fit.is_open:
             self._fit.end(outcome)
+            self.execution._lines.metric = self._monitor.name
             self._worker.submit(self._fit.files.write_summary)
 
     def _finish_execution(self, error: BaseException | None) -> None:
@@ -520,7 +521,7 @@ class TrainingReporter(MediaLogger):
             self._drain_and_upload()
             return
         self._exit_deadline = monotonic() + self.options.exit_timeout
-        with self._handle.warn_if_not_uploaded():
+        with self._handle.uploading():
             try:
                 self._drain_and_stage_files()
             except BaseException as interrupt:  # Ctrl-C while waiting: the status of the run is recorded all the same
