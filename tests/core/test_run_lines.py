@@ -91,7 +91,7 @@ reporter.end_fit()
 """
     begin, end = run_program(tmp_path, code)
     assert begin == BEGIN
-    assert re.sub(r"\(\d+ B\)", "(SIZE)", end) == (
+    assert re.sub(r"\([\d.]+ k?B\)", "(SIZE)", end) == (
         "Execution RID1 completed after TIME, best val_acc 0.75 in epoch 2; 2 files (SIZE) sent. "
         "Details: deriva-ml show RID1"
     )
