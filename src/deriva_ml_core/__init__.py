@@ -98,7 +98,6 @@ __all__, __getattr__, __dir__ = lazy_names(
             "BestCorrection",
             "DatasetSpec",
             "ExecutionInfo",
-            "MediaFile",
             "MetricSummary",
             "MetricValue",
             "Progress",

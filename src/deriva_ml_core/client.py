@@ -15,6 +15,7 @@ from deriva_ml_core import datasets, workflow
 from deriva_ml_core._deprecation import deprecated_keywords
 from deriva_ml_core._lazy import require_extra
 from deriva_ml_core._text import escape_surrogates
+from deriva_ml_core._views import Grid, Presentable, View
 from deriva_ml_core.assets import lookup as assets
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.definitions import RID, MLVocab, Status
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.analysis.describe import Description
     from deriva_ml_core.analysis.lineage import Lineage
     from deriva_ml_core.analysis.reproduce import Reproduction
-    from deriva_ml_core.analysis.runs import DatasetPage, ExecutionPage, WorkflowPage
+    from deriva_ml_core.analysis.runs import DatasetPage, ExecutionList, ExecutionPage, WorkflowPage
     from deriva_ml_core.analysis.verify import VerificationProgress, VerificationResult
     from deriva_ml_core.datasets import Dataset
     from deriva_ml_core.execution import Execution, ExecutionConfiguration, RecordedExecution
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from deriva_ml_core.push import PushReport
 
 __all__ = ["DerivaML"]
+
+NEWEST_LIMIT = 5
+"""Executions that a notebook shows for a client."""
 
 
 class ExecutionRowFilters(TypedDict, total=False):
@@ -59,7 +63,7 @@ class ExecutionRowFilters(TypedDict, total=False):
     limit: int | None
 
 
-class DerivaML:
+class DerivaML(Presentable):
     """Client for a catalog of machine-learning runs.
 
     Args:
@@ -138,6 +142,15 @@ class DerivaML:
 
     def __repr__(self) -> str:
         return f"<DerivaML {self._connection.catalog.name}>"
+
+    def _view(self) -> View:
+        from deriva_ml_core.analysis.runs import ExecutionFilters, build_execution_grid, list_executions
+
+        page = list_executions(self._connection, ExecutionFilters(), limit=NEWEST_LIMIT, page=1)
+        newest = build_execution_grid(page.executions, title="Newest executions")
+        fields = Grid([("working folders and downloads", str(self._connection.folder))])
+        is_empty = "The catalog has no executions yet."
+        return View(f"DerivaML {self._connection.catalog.name}", [fields, newest if page.executions else is_empty])
 
     def __enter__(self) -> Self:
         return self
@@ -347,7 +360,7 @@ class DerivaML:
             ExecutionRunning: A process is running the execution.
             UnknownTerm: The catalog has no asset type Best_Checkpoint.
         """
-        from deriva_ml_core.training.checkpoint_download import correct_best_checkpoint
+        from deriva_ml_core.training.best_correction import correct_best_checkpoint
 
         correct_best_checkpoint(self._connection, execution_rid, checkpoint, reason)
         return self.lookup_execution(execution_rid)
@@ -380,7 +393,7 @@ class DerivaML:
         *,
         where: str | Sequence[str] = (),
         params: Mapping[str, JsonValue] = MappingProxyType({}),
-    ) -> list[RecordedExecution]:
+    ) -> ExecutionList:
         """Return the matching executions, newest first.
 
         Args:
@@ -400,7 +413,7 @@ class DerivaML:
             params: Values of parameters, such as ``{"optimizer": "Adam"}``; all must be equal.
 
         Returns:
-            The recorded executions. An empty list if none matches.
+            The recorded executions, a list that notebooks show as a table. An empty list if none matches.
 
         Raises:
             InvalidCondition: A condition cannot be parsed. The message shows where.
@@ -410,6 +423,7 @@ class DerivaML:
             ConfigurationError: The catalog has no table for metrics, the stage is unknown, or the metric has no best
                 value.
         """
+        from deriva_ml_core.analysis.runs import ExecutionList
         from deriva_ml_core.execution.conditions import resolve_conditions
         from deriva_ml_core.execution.query import find_executions, resolve_ranking
 
@@ -417,8 +431,8 @@ class DerivaML:
         ranking = None if sort is None else resolve_ranking(self._connection, sort, stage)
         rid = workflow.rid if isinstance(workflow, Workflow) else workflow
         if isinstance(workflow, Workflow) and rid is None:
-            return []
-        return find_executions(
+            return ExecutionList(self._connection)
+        found = find_executions(
             self._connection,
             workflow=rid,
             workflow_type=workflow_type,
@@ -428,6 +442,7 @@ class DerivaML:
             ranking=ranking,
             conditions=conditions,
         )
+        return ExecutionList(self._connection, found)
 
     # Questions about recorded runs
 
@@ -611,25 +626,25 @@ class DerivaML:
 
         return find_lineage(self._connection, rid, depth=depth, limit=limit, siblings=siblings)
 
-    def compare(self, left: RID, right: RID, *others: RID) -> Comparison:
+    def compare(self, rids: RID | Iterable[RID], *others: RID) -> Comparison:
         """Compare executions: outcome, code, configuration, inputs, environment, packages and metrics.
 
         The items of a list are compared by name. An execution's own RID in a text, such as a path, is no difference.
 
         Args:
-            left: The RID of the first execution.
-            right: The RID of the second execution.
+            rids: The RIDs of two or more executions, or the RID of the first one.
             *others: The RIDs of further executions.
 
         Returns:
             The values that differ, and the number of equal ones.
 
         Raises:
+            ConfigurationError: These are fewer than two RIDs.
             InvalidRID, UnknownRID, WrongTable: A RID is not that of an execution.
         """
         from deriva_ml_core.analysis.compare import compare_executions
 
-        return compare_executions(self._connection, left, right, *others)
+        return compare_executions(self._connection, *([rids] if isinstance(rids, str) else rids), *others)
 
     def verify(
         self, rid: RID | None = None, *, progress_callback: Callable[[VerificationProgress], None] | None = None
@@ -659,11 +674,12 @@ class DerivaML:
         *,
         repository: str | Path | None = None,
         download_inputs: bool = True,
+        run: bool = False,
     ) -> Reproduction:
         """Rebuild a run in a new folder: the commit with its uncommitted changes, the inputs and the metadata files.
 
-        Nothing of the run is executed; call ``run()`` on the result for that. What the catalog names is not trusted: a
-        clone of the recorded remote is checked out without hooks and filters.
+        Nothing of the run is executed unless `run` is set; ``run()`` of the result does it later. What the catalog
+        names is not trusted: a clone of the recorded remote is checked out without hooks and filters.
 
         Args:
             rid: The RID of the execution.
@@ -671,6 +687,7 @@ class DerivaML:
             repository: A clone that has the commit, and whose filters may be run. The repository of the current folder
                 is tried too, and then the recorded remote.
             download_inputs: Whether to download the inputs.
+            run: Whether to run the recorded command then; its exit code is in the result.
 
         Returns:
             Where everything is, the command to run, and what differs between the recorded and this environment.
@@ -678,13 +695,15 @@ class DerivaML:
         Raises:
             InvalidRID, UnknownRID, WrongTable: The RID is not that of an execution.
             FileConflict: The folder exists.
-            NotReproducible: It ran outside of a Git repository, or its commit is in no repository that was tried.
+            NotReproducible: It ran outside of a Git repository, or its commit is in no repository that was tried. Or
+                the command is to be run and is not recorded, or a secret in it was not.
         """
         from deriva_ml_core.analysis.reproduce import reproduce_execution
 
         folder = expand_home(Path(into or f"reproduce-{rid}"))
         clone = None if repository is None else Path(repository)
-        return reproduce_execution(self._connection, rid, folder, clone, download_inputs=download_inputs)
+        rebuilt = reproduce_execution(self._connection, rid, folder, clone, download_inputs=download_inputs)
+        return replace(rebuilt, exit_code=rebuilt.run()) if run else rebuilt
 
     def export(
         self,
@@ -870,6 +889,28 @@ class DerivaML:
             UnknownRID, WrongTable: There is no such asset.
         """
         return assets.lookup_asset(self._connection, rid)
+
+    def download_asset(self, asset: Asset | RID, into: str | Path | None = None, *, overwrite: bool = False) -> Path:
+        """Download an asset and check its length and MD5. It is not recorded as an input of a run.
+
+        Args:
+            asset: The asset or its RID.
+            into: The folder for the file, which keeps its name. None for the cache, where a file that was downloaded
+                before is only checked.
+            overwrite: Whether to replace an existing file in the folder.
+
+        Returns:
+            The file.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such asset.
+            FileConflict: The file exists in the folder, and `overwrite` is not set.
+            ChecksumMismatch: The bytes in the store differ from the recorded checksum.
+        """
+        asset = self.lookup_asset(asset) if isinstance(asset, str) else asset
+        if into is None:
+            return assets.cache_asset(self._connection, asset)
+        return assets.save_asset(self._connection, asset, expand_home(Path(into)), overwrite=overwrite)
 
     def verify_asset(self, asset: Asset | RID) -> None:
         """Read an asset's bytes in the store and compare them with the recorded length and MD5.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from hashlib import md5
 from inspect import Signature
 from pathlib import Path
 from types import MappingProxyType
@@ -17,11 +18,13 @@ from pydantic import (
     Field,
     JsonValue,
     PlainSerializer,
+    PrivateAttr,
     SecretStr,
 )
 
 from deriva_ml_core._deprecation import deprecated_names
-from deriva_ml_core._text import escape_surrogates, parse_path, path_to_json
+from deriva_ml_core._text import escape_surrogates, format_size, parse_path, path_to_json
+from deriva_ml_core._views import Cell, Grid, Picture, Presentable, View, image_html
 from deriva_ml_core.definitions import RID, Status, check_rid
 
 __all__ = [
@@ -31,7 +34,6 @@ __all__ = [
     "BestCorrection",
     "DatasetSpec",
     "ExecutionInfo",
-    "MediaFile",
     "MetricSummary",
     "MetricValue",
     "Progress",
@@ -323,7 +325,7 @@ class StoredObject(FrozenModel):
     length: int
 
 
-class Asset(FrozenModel):
+class Asset(Presentable, FrozenModel):
     """A stored file with a row in the catalog.
 
     Args:
@@ -347,39 +349,67 @@ class Asset(FrozenModel):
     asset_types: tuple[str, ...] = ()
     metadata: Mapping[str, JsonValue] = Field(default_factory=dict)
     role: str | None = None
+    _copies: _LocalCopies = PrivateAttr(default_factory=lambda: _LocalCopies())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state.get("__pydantic_private__") is None:  # an earlier version pickled it
+            state = {**state, "__pydantic_private__": {"_copies": _LocalCopies()}}
+        super().__setstate__(state)
+
+    def _view(self) -> View:
+        fields: list[tuple[str, Cell]] = [
+            ("table", self.table),
+            ("types", ", ".join(self.asset_types)),
+            ("size", format_size(self.length)),
+            ("MD5", self.md5),
+            ("role", self.role),
+            *((name, str(value)) for name, value in self.metadata.items()),
+        ]
+        image = image_html(self._read_thumbnail(), self.filename, max_width="240px")
+        return View(
+            f"{self.filename} ({self.rid})",
+            [Grid([field for field in fields if field[1]]), *([Picture(image)] if image else [])],
+        )
+
+    def _read_thumbnail(self) -> bytes:
+        """Return the bytes of a small file that is on this machine; empty if it is not."""
+        if self.length <= MAX_THUMBNAIL_BYTES:
+            for path in self._copies.paths:
+                content = _read_file(path, self.length)
+                if md5(content, usedforsecurity=False).hexdigest() == self.md5:
+                    return content
+        return b""
 
 
-MediaKind = Literal["image", "figure", "table"]
+MAX_THUMBNAIL_BYTES = 256 * 2**10
+"""Maximum size of an image that notebooks show, in bytes: the notebook file stores its outputs."""
 
 
-class MediaFile(FrozenModel):
-    """A logged image, figure or table of an execution.
+def _read_file(path: Path, length: int) -> bytes:
+    try:
+        return path.read_bytes() if path.stat().st_size == length else b""
+    except OSError:
+        return b""
+
+
+class _LocalCopies:
+    """Paths at which the bytes of an asset may be on this machine. They are no part of its value.
 
     Args:
-        kind: ``image``, ``figure`` or ``table``.
-        name: The name that it was logged under.
-        fit: Number of the fit in its execution, from 1; None outside of a fit.
-        epoch: Number of the epoch, from 1; None if unknown.
-        step: Optimizer steps so far; None if unknown.
-        time: When it was logged, in UTC.
-        filename: Name of the file in its asset table; the suffix is ``.png``, ``.svg`` or ``.csv``.
-        length: Number of bytes.
-        md5: MD5 of the bytes, 32 hex digits.
-        path: The file in the working folder; None if it is not there, as after its upload.
-        asset: The stored file; None before its upload.
+        paths: The paths.
     """
 
-    kind: MediaKind
-    name: str
-    fit: int | None = None
-    epoch: int | None = None
-    step: int | None = None
-    time: AwareDatetime
-    filename: str
-    length: int
-    md5: str
-    path: Path | None = None
-    asset: Asset | None = None
+    def __init__(self, paths: tuple[Path, ...] = ()) -> None:
+        self.paths = paths
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _LocalCopies)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __reduce__(self) -> tuple[type[_LocalCopies], tuple[()]]:
+        return _LocalCopies, ()
 
 
 class UploadOptions(FrozenModel):

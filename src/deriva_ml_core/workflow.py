@@ -11,6 +11,7 @@ from typing import Any
 import pluggy
 from pydantic import ConfigDict, PrivateAttr
 
+from deriva_ml_core._views import Grid, Link, Presentable, View
 from deriva_ml_core.backend import AnyOf
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
@@ -46,7 +47,7 @@ class _DetectionContext:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-class Workflow(FrozenModel):
+class Workflow(Presentable, FrozenModel):
     """The code that an execution runs. The constructor detects where that code is.
 
     An explicit `url` or `rid` disables detection. Otherwise the variables ``DERIVA_ML_WORKFLOW_URL`` and
@@ -82,6 +83,15 @@ class Workflow(FrozenModel):
         self._source = self._find_source(context)
         for name in ("url", "checksum", "version"):
             object.__setattr__(self, name, getattr(self._source, name))
+
+    def _view(self) -> View:
+        title = f"Workflow {self.rid}: {self.name}" if self.rid else f"Workflow {self.name}"
+        fields = [("type", self.workflow_type), ("version", self.version), ("checksum", self.checksum)]
+        if not self.url.startswith("https://"):
+            fields.insert(0, ("source", self.url))
+        if self.rid is None:
+            fields.append(("catalog", "not registered yet"))
+        return View(Link(title, self.url), [self.description, Grid([field for field in fields if field[1]])])
 
     @property
     def source(self) -> SourceCode:

@@ -7,7 +7,7 @@ from recorded_runs import Runs
 
 from deriva_ml_core.analysis.compare import Difference
 from deriva_ml_core.client import DerivaML
-from deriva_ml_core.errors import WrongTable
+from deriva_ml_core.errors import ConfigurationError, WrongTable
 
 
 def test_compare(ml: DerivaML, runs: Runs) -> None:
@@ -34,3 +34,14 @@ def test_compare_needs_executions(ml: DerivaML, runs: Runs) -> None:
     """The RID of another row is an error."""
     with pytest.raises(WrongTable):
         ml.compare(runs.first, runs.dataset)
+
+
+def test_compare_a_list(ml: DerivaML, runs: Runs) -> None:
+    """A list of RIDs means the same as single RIDs; fewer than two are an error."""
+    comparison = ml.compare([runs.first, runs.second])
+    assert comparison == ml.compare(runs.first, runs.second)
+    assert ml.compare(iter([runs.first]), runs.second) == comparison
+    assert ml.compare([runs.first, runs.second, runs.first]).executions == (runs.first, runs.second, runs.first)
+    for rids in ([], [runs.first], runs.first):
+        with pytest.raises(ConfigurationError, match="two or more executions"):
+            ml.compare(rids)

@@ -57,6 +57,9 @@ def test_reproduce(ml: DerivaML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(ml.find_executions()) == 2
     with pytest.raises(FileConflict):
         ml.reproduce(rid)
+    again = ml.reproduce(rid, "again", repository=repository, run=True)
+    assert (reproduction.exit_code, again.exit_code) == (None, 0)
+    assert len(ml.find_executions()) == 3
 
 
 def test_reproduce_run_outside_of_git(ml: DerivaML, runs: Runs, tmp_path: Path) -> None:

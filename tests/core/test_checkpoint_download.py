@@ -150,3 +150,27 @@ def test_damaged_bytes_raise(ml: DerivaML, exe: Execution, tmp_path: Path, home:
     with pytest.raises(ChecksumMismatch):
         fetch_checkpoint(recorded, tmp_path / "here")
     assert "e3.ckpt/x" not in tree(tmp_path / "here").values()
+
+
+def test_method_of_a_recorded_execution(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """`exe.fetch_checkpoint` returns best, last and named checkpoints from the cache, which is used again."""
+    recorded = upload_files(ml, exe, {"a.ckpt": ["Model_File"], "b.ckpt": BEST, "c.ckpt": LAST})
+    best = recorded.fetch_checkpoint()
+    assert (best.name, best.read_text()) == ("b.ckpt", "b.ckpt")
+    assert best.is_relative_to(ml.connection.folder / "cache" / "files" / "Model")
+    assert recorded.fetch_checkpoint("last").name == "c.ckpt"
+    assert exe.fetch_checkpoint("a.ckpt", tmp_path / "here").parents[2] == tmp_path / "here"
+    inode = best.stat().st_ino
+    assert recorded.fetch_checkpoint("best").stat().st_ino == inode
+    with pytest.raises(UnknownCheckpoint, match="no checkpoint named 'd'"):
+        recorded.fetch_checkpoint("d")
+
+
+def test_method_with_a_folder(ml: DerivaML, exe: Execution) -> None:
+    """A sharded checkpoint is returned as a folder; a damaged file in the cache is downloaded again."""
+    files = {f"m.ckpt/{name}": BEST for name in ("0", "1")}
+    folder = upload_files(ml, exe, files).fetch_checkpoint()
+    assert tree(folder) == {"0": "m.ckpt/0", "1": "m.ckpt/1"}
+    (folder / "1").chmod(0o600)
+    (folder / "1").write_text("m.ckpt/9")
+    assert tree(ml.lookup_execution(exe.execution_rid).fetch_checkpoint()) == {"0": "m.ckpt/0", "1": "m.ckpt/1"}

@@ -15,7 +15,7 @@ CLIENT_NAMES = {
     *("list_executions", "list_workflows", "list_datasets"),
     *("describe", "lineage", "compare", "verify", "reproduce", "export", "export_prov"),
     *("create_dataset", "lookup_dataset", "find_datasets", "delete_dataset", "add_dataset_element_type"),
-    *("lookup_asset", "verify_asset"),
+    *("lookup_asset", "verify_asset", "download_asset"),
     *("create_asset", "create_vocabulary", "create_table", "add_term", "list_terms", "insert_rows", "select_rows"),
 }
 
@@ -31,7 +31,6 @@ PACKAGE_NAMES = {
         "BestCorrection",
         "DatasetSpec",
         "ExecutionInfo",
-        "MediaFile",
         "MetricSummary",
         "MetricValue",
         "Progress",

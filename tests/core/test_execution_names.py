@@ -9,6 +9,7 @@ from deriva_ml_core.errors import DerivaMLDeprecationWarning
 from deriva_ml_core.execution import Execution, RecordedExecution
 
 RECORDED_NAMES = {
+    "fetch_checkpoint",
     "metric_rows",
     "metrics",
     "metrics_dataframe",
@@ -20,7 +21,6 @@ RECORDED_NAMES = {
     "list_assets",
     "list_best_corrections",
     "list_input_datasets",
-    "list_media",
     "list_metrics",
     "list_nested_executions",
     "list_output_datasets",
@@ -51,10 +51,7 @@ LIVE_NAMES = {
     "forget",
     "is_rank_zero",
     "keep_in_place",
-    "log_figure",
-    "log_image",
     "log_params",
-    "log_table",
     "mark_immutable",
     "rank",
     "record_input",

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import md5
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,39 +20,9 @@ from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.workflow import Workflow
+from html_reader import text_of
 
 PNG = b"\x89PNG\r\n\x1a\nnot more than its head"
-
-
-class HtmlText(HTMLParser):
-    """Collects the text of a page; every tag must be closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self.tags: set[str] = set()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        assert not any(name.startswith("on") for name, _ in attrs)
-        if tag not in ("br", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.parts.append(data.strip())
-
-
-def text_of(html: str) -> list[str]:
-    """Return the text parts of the HTML and check that it is well-formed."""
-    parser = HtmlText()
-    parser.feed(html)
-    assert parser.open == []
-    assert parser.tags <= {"div", "b", "span", "table", "tr", "td", "br", "a", "img"}
-    return [part for part in parser.parts if part]
 
 
 def embedded_image(html: str) -> bytes | None:

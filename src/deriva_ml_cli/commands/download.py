@@ -71,19 +71,11 @@ def _download(
 
 
 def _download_file(ml: DerivaML, rid: str, target_folder: Path, *, force: bool) -> dict[str, Any]:
-    from deriva_ml_core._files.atomic import sync_path, temporary_folder
     from deriva_ml_core.analysis.run_files import safe_file_name
-    from deriva_ml_core.assets.lookup import download_asset
 
     asset = ml.lookup_asset(rid)
-    target = target_folder / safe_file_name(asset)
-    _check_target(target, force=force)
-    target_folder.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(target_folder) as folder:
-        path = download_asset(ml.connection, asset, folder)
-        sync_path(path)
-        path.replace(target)
-    sync_path(target_folder)
+    _check_target(target_folder / safe_file_name(asset), force=force)
+    target = ml.download_asset(asset, target_folder, overwrite=force)
     return {"rid": rid, "path": target.absolute(), "length": asset.length, "md5": asset.md5}
 
 

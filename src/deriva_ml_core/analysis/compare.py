@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deriva_ml_core._text import parse_duration
+from deriva_ml_core._views import Cell, Grid, Presentable, View
 from deriva_ml_core.analysis.run_files import (
     PATCH_FILE,
     load_configuration,
@@ -18,6 +19,7 @@ from deriva_ml_core.analysis.run_files import (
 )
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import Role
+from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution.recorded import RecordedExecution, lookup_execution
 from deriva_ml_core.models import Asset
 from deriva_ml_core.workflow import lookup_workflow
@@ -63,7 +65,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Presentable):
     """The result of comparing executions.
 
     Args:
@@ -109,10 +111,33 @@ class Comparison:
         values["equal"] = dict(self.equal_counts)
         return values | ({"equal_values": {**self.equal_values}} if include_equal else {})
 
+    def _view(self) -> View:
+        grids = []
+        for section in SECTIONS:
+            rows = [[each.name, *map(_show, each.values)] for each in self.differences if each.section == section]
+            equal = self.equal_counts.get(section, 0)
+            if rows or equal:
+                title = section.capitalize() + (f" ({equal:,} equal)" if equal else "")
+                grids.append(Grid(rows, ("", *self.executions) if rows else (), title=title))
+        is_equal = [] if self.differences else ["They do not differ."]
+        return View(f"Executions {', '.join(self.executions)}", [*is_equal, *grids])
 
-def compare_executions(connection: Connection, left: str, right: str, *others: str) -> Comparison:
+
+def _show(value: Any) -> Cell:
+    """Return a value of a comparison for a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str | int | float) else str(value)
+
+
+def compare_executions(connection: Connection, *rids: str) -> Comparison:
     """Compare executions; see ``DerivaML.compare``."""
-    values = [_collect_sections(connection, rid) for rid in (left, right, *others)]
+    if len(rids) < 2:
+        raise ConfigurationError(f"A comparison needs two or more executions, and this is {len(rids)}. Name more RIDs.")
+    left, right, *others = rids
+    values = [_collect_sections(connection, rid) for rid in rids]
     differences = find_differences(*values)
     differing = {(each.section, each.name) for each in differences}
     equal = {
@@ -124,7 +149,7 @@ def compare_executions(connection: Connection, left: str, right: str, *others: s
         for section in SECTIONS
     }
     counts = {section: len(of_section) for section, of_section in equal.items()}
-    return Comparison(left, right, tuple(differences), counts, others, equal)
+    return Comparison(left, right, tuple(differences), counts, tuple(others), equal)
 
 
 def find_differences(left: Sections, right: Sections, *others: Sections) -> list[Difference]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
+from deriva_ml_core._text import format_duration, format_size, format_time
+from deriva_ml_core._views import Badge, Cell, Grid, Link, Presentable, View
 from deriva_ml_core.analysis.run_files import load_curves, load_environment, load_fits
 from deriva_ml_core.analysis.runs import (
     ExecutionSummary,
     WorkflowSummary,
+    build_execution_grid,
     lookup_table,
     summarize_execution,
     summarize_executions,
@@ -123,11 +126,11 @@ class FitDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionDescription:
+class ExecutionDescription(Presentable):
     """Everything that is recorded about an execution.
 
     Args:
-        summary: Its status, description, duration and workflow.
+        summary: Its status, description, duration, workflow, parameters and metrics.
         start_time: When it started, in UTC; None before that, and if its journal is not available.
         stop_time: When it stopped, in UTC; None before that, and if its journal is not available.
         citation: The URL that identifies it outside the catalog.
@@ -206,9 +209,44 @@ class ExecutionDescription:
             "best_corrections": [each.model_dump() for each in self.best_corrections],
         }
 
+    def _view(self) -> View:
+        summary, workflow = self.summary, self.summary.workflow
+        datasets = (f"{each.rid} {each.version or ''}".strip() for each in self.input_datasets)
+        inputs = (*datasets, *(f"{each.filename} ({each.rid})" for each in self.input_assets))
+        made = (f"{each.rid} {each.version or ''}".strip() for each in self.output_datasets)
+        fields: list[tuple[str, Cell]] = [
+            ("workflow", Link(workflow.name or workflow.rid, workflow.url or "") if workflow else None),
+            ("host", self.environment.host),
+            ("command", " ".join(self.environment.command)),
+            ("inputs", ", ".join(inputs)),
+            ("datasets made", ", ".join(made)),
+            ("not uploaded", ", ".join(self.unsent)),
+            ("parents", ", ".join(each.rid for each in self.parents)),
+            ("children", ", ".join(each.rid for each in self.children)),
+        ]
+        metrics = [(each.label, each.last, each.best, each.best_at) for each in self.metrics]
+        outputs = [(each.filename, ", ".join(each.asset_types), format_size(each.length)) for each in self.outputs]
+        statuses = [
+            (format_time(each.time, show_seconds=True), Badge(str(each.status)), each.error or each.message)
+            for each in self.statuses
+        ]
+        grids = [
+            Grid([field for field in fields if field[1]]),
+            Grid([(name, str(value)) for name, value in summary.params.items()], title="Parameters"),
+            Grid(metrics, ("", "last", "best", "at epoch"), title="Metrics"),
+            Grid(outputs, title="Outputs"),
+            Grid(statuses, title="Statuses"),
+        ]
+        return View(
+            Link(f"Execution {self.rid}", self.citation),
+            [summary.description, summary.status_detail, *(grid for grid in grids if grid.rows)],
+            status=str(summary.status),
+            note=format_duration(summary.duration_seconds),
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class WorkflowDescription:
+class WorkflowDescription(Presentable):
     """Everything that is recorded about a workflow.
 
     Args:
@@ -233,9 +271,18 @@ class WorkflowDescription:
             "newest_executions": [execution.to_dict() for execution in self.newest_executions],
         }
 
+    def _view(self) -> View:
+        workflow = self.workflow
+        fields = [("type", workflow.workflow_type), ("version", workflow.version), ("checksum", workflow.checksum)]
+        runs = build_execution_grid(self.newest_executions, title="Newest executions")
+        return View(
+            Link(f"Workflow {workflow.rid}: {workflow.name or ''}", workflow.url or ""),
+            [workflow.description, Grid([field for field in fields if field[1]]), *([runs] if runs.rows else [])],
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class DatasetDescription:
+class DatasetDescription(Presentable):
     """Everything that is recorded about a dataset.
 
     Args:
@@ -279,6 +326,18 @@ class DatasetDescription:
             "newest_executions": [execution.to_dict() for execution in self.newest_executions],
         }
 
+    def _view(self) -> View:
+        members = [(table, f"{count:,}") for table, count in self.members.items()]
+        versions = [(each.version, format_time(each.created), each.description) for each in reversed(self.versions)]
+        grids = [
+            Grid(members, title="Members"),
+            Grid(versions, title="Versions, newest first"),
+            build_execution_grid(self.newest_executions, title="Newest executions that used it"),
+        ]
+        note = ", ".join(self.types) + (" (deleted)" if self.deleted else "")
+        title = f"Dataset {self.rid}, version {self.version}" if self.version else f"Dataset {self.rid}"
+        return View(title, [self.description, *(grid for grid in grids if grid.rows)], note=note)
+
 
 @dataclass(frozen=True, slots=True)
 class AssetUse:
@@ -298,7 +357,7 @@ class AssetUse:
 
 
 @dataclass(frozen=True, slots=True)
-class AssetDescription:
+class AssetDescription(Presentable):
     """Everything that is recorded about an asset.
 
     Args:
@@ -329,9 +388,17 @@ class AssetDescription:
             "executions": [use.to_dict() for use in self.uses],
         }
 
+    def _view(self) -> View:
+        uses = [
+            (use.role, use.execution.rid, Badge(str(use.execution.status)), use.execution.description)
+            for use in self.uses
+        ]
+        view = self.asset._view()
+        return replace(view, parts=[*view.parts, *([Grid(uses, title="Executions")] if uses else [])])
+
 
 @dataclass(frozen=True, slots=True)
-class RowDescription:
+class RowDescription(Presentable):
     """A row of any other table.
 
     Args:
@@ -348,6 +415,10 @@ class RowDescription:
     def to_dict(self) -> dict[str, Any]:
         """Return the description as ``deriva-ml show --json`` prints it."""
         return {"kind": self.kind, "rid": self.rid, "table": self.table, "columns": dict(self.columns)}
+
+    def _view(self) -> View:
+        rows = [(name, None if value is None else str(value)) for name, value in self.columns.items()]
+        return View(f"{self.table} {self.rid}", [Grid(rows)])
 
 
 Description = ExecutionDescription | WorkflowDescription | DatasetDescription | AssetDescription | RowDescription
@@ -374,7 +445,7 @@ def _describe_execution(connection: Connection, rid: str) -> ExecutionDescriptio
     state = execution._load_state()
     summary = summarize_execution(connection, execution)
     return ExecutionDescription(
-        summary=summary,
+        summary=replace(summary, params=execution.params, metrics=tuple(execution.list_metrics())),
         start_time=state.start_time,
         stop_time=state.stop_time,
         citation=execution.url,

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from deriva_ml_core._text import sanitize_line
+from deriva_ml_core._views import MAX_ROWS, Picture, Presentable, View
+from deriva_ml_core.analysis.lineage_picture import MAX_PICTURE_NODES, render_svg
 from deriva_ml_core.analysis.runs import lookup_table, summarize_executions
 from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
@@ -81,7 +83,7 @@ class OmittedNodes:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
+class Lineage(Presentable):
     """The nodes around a start node.
 
     Args:
@@ -125,6 +127,34 @@ class Lineage:
             "left_out": [asdict(omitted) for omitted in self.omitted],
             "cut": self.is_truncated,
         }
+
+    def to_svg(self, max_nodes: int = MAX_PICTURE_NODES) -> str:
+        """Return a picture with sources on the left and products on the right, as an SVG element.
+
+        It has no scripts and no references, and all texts are escaped.
+
+        Args:
+            max_nodes: Maximum number of nodes, nearest to the start first.
+        """
+        return render_svg(self.start, self.nodes, self.upstream, self.downstream, max_nodes)
+
+    def _view(self) -> View:
+        start = self.nodes[self.start]
+        hidden = max(0, len(self.nodes) - MAX_PICTURE_NODES) + sum(each.count for each in self.omitted)
+        notes = [f"{hidden:,} more nodes are not shown."] if hidden else []
+        notes += ["The search stopped at its depth or limit."] if self.is_truncated else []
+        picture = f'<div style="overflow-x:auto;margin-top:6px">{self.to_svg()}</div>'
+        return View(f"Lineage of {start.table} {start.rid}", [Picture(picture, "\n".join(self._tree_lines())), *notes])
+
+    def _tree_lines(self) -> Iterator[str]:
+        """Yield the nodes in each direction for a terminal, nearest first."""
+        for title, rids in (
+            ("Derived from", dict.fromkeys(edge.source for edge in self.upstream)),
+            ("Used by", dict.fromkeys(edge.product for edge in self.downstream)),
+        ):
+            yield f"{title}: {'' if rids else 'nothing'}".rstrip()
+            nodes = [self.nodes[rid] for rid in list(rids)[:MAX_ROWS] if rid in self.nodes]
+            yield from (f"  {' '.join(_label_lines(node))}" for node in nodes)
 
 
 @dataclass(frozen=True, slots=True)

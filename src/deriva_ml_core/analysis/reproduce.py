@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+from deriva_ml_core._views import Grid, Presentable, View
 from deriva_ml_core.analysis.compare import Difference, environment_sections, find_differences
 from deriva_ml_core.analysis.run_files import (
     PATCH_FILE,
@@ -45,7 +46,7 @@ MACHINE_SPECIFIC_NAMES = ("command", "hostname", "user", "working directory", "p
 
 
 @dataclass(frozen=True, slots=True)
-class Reproduction:
+class Reproduction(Presentable):
     """A run that is rebuilt in a folder and can be run again.
 
     Args:
@@ -64,6 +65,7 @@ class Reproduction:
         environment_differences: What differs between the recorded environment (left) and this one (right).
         inputs: The input files, and the folders of the dataset bags.
         records: The metadata files of the run.
+        exit_code: The exit code of the command, if it was run at once.
     """
 
     rid: str
@@ -80,6 +82,7 @@ class Reproduction:
     environment_differences: tuple[Difference, ...]
     inputs: tuple[Path, ...]
     records: tuple[Path, ...]
+    exit_code: int | None = None
 
     @property
     def shell_command(self) -> str:
@@ -127,7 +130,28 @@ class Reproduction:
             "records": list(self.records),
             "line": self.shell_command,
             "differing": [difference.to_dict() for difference in self.environment_differences],
+            "exit_code": self.exit_code,
         }
+
+    def _view(self) -> View:
+        fields = [
+            ("folder", str(self.folder)),
+            ("code", f"{self.commit[:12]} of {self.source}"),
+            ("uncommitted", "applied" if self.is_patched else "nothing"),
+            ("not recorded", "; ".join(self.missing_changes)),
+            ("inputs", "; ".join(map(str, self.inputs))),
+            ("secrets", ", ".join(self.redacted)),
+            ("exit code", None if self.exit_code is None else str(self.exit_code)),
+            ("command", self.shell_command or "not recorded"),
+        ]
+        differences = [
+            (each.name, *("-" if value is None else str(value) for value in each.values))
+            for each in self.environment_differences
+        ]
+        grids = [Grid([field for field in fields if field[1]])]
+        if differences:
+            grids.append(Grid(differences, ("", "Recorded", "Here"), title="Environment"))
+        return View(f"Reproduction of execution {self.rid}", grids)
 
 
 def reproduce_execution(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
-from deriva_ml_core._text import parse_duration
+from deriva_ml_core._text import format_count, format_duration, format_time, parse_duration
+from deriva_ml_core._views import Badge, Cell, Grid, Link, Presentable, View
 from deriva_ml_core.backend import AnyOf, InSubquery, Where
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.versions import current_version_rows, is_release
@@ -27,10 +28,12 @@ __all__ = [
     "DatasetPage",
     "DatasetSummary",
     "ExecutionFilters",
+    "ExecutionList",
     "ExecutionPage",
     "ExecutionSummary",
     "WorkflowPage",
     "WorkflowSummary",
+    "build_execution_grid",
     "label_metric",
     "list_datasets",
     "list_execution_rows",
@@ -39,7 +42,12 @@ __all__ = [
     "lookup_table",
     "summarize_execution",
     "summarize_executions",
+    "summarize_with_values",
 ]
+
+
+MAX_LISTED, MAX_PARAMETERS, MAX_METRICS = 50, 8, 6
+"""Maximum executions of a list in its table, and maximum parameters and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +197,7 @@ class DatasetSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionPage:
+class ExecutionPage(Presentable):
     """One page of a list of executions.
 
     Args:
@@ -202,9 +210,43 @@ class ExecutionPage:
     has_more: bool
     ranking: Ranking | None = None
 
+    def _view(self) -> View:
+        more = ["There is another page."] if self.has_more else []
+        return View(format_count(len(self.executions), "execution"), [build_execution_grid(self.executions), *more])
+
+
+class ExecutionList(list[RecordedExecution], Presentable):
+    """Recorded executions: a list that notebooks show as a table. A slice of it is one too.
+
+    Args:
+        connection: Their catalog.
+        executions: The executions.
+    """
+
+    def __init__(self, connection: Connection, executions: Iterable[RecordedExecution] = ()) -> None:
+        super().__init__(executions)
+        self._connection = connection
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> RecordedExecution: ...
+    @overload
+    def __getitem__(self, index: slice) -> ExecutionList: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> RecordedExecution | ExecutionList:
+        if isinstance(index, slice):
+            return ExecutionList(self._connection, super().__getitem__(index))
+        return super().__getitem__(index)
+
+    def __reduce__(self) -> tuple[type[list[RecordedExecution]], tuple[list[RecordedExecution]]]:
+        return list, (list(self),)  # a connection cannot be pickled
+
+    def _view(self) -> View:
+        summaries = summarize_with_values(self._connection, self[:MAX_LISTED])
+        grid = build_execution_grid(summaries, omitted=len(self) - len(summaries))
+        return View(format_count(len(self), "execution"), [grid] if self else [])
+
 
 @dataclass(frozen=True, slots=True)
-class WorkflowPage:
+class WorkflowPage(Presentable):
     """One page of a list of workflows.
 
     Args:
@@ -215,9 +257,17 @@ class WorkflowPage:
     workflows: tuple[WorkflowSummary, ...]
     has_more: bool
 
+    def _view(self) -> View:
+        rows = [
+            [Link(each.rid, each.url or ""), each.name, each.workflow_type, each.version, each.description]
+            for each in self.workflows
+        ]
+        grid = Grid(rows, ("RID", "Name", "Type", "Version", "Description"))
+        return View(format_count(len(rows), "workflow"), [grid, *(["There is another page."] if self.has_more else [])])
+
 
 @dataclass(frozen=True, slots=True)
-class DatasetPage:
+class DatasetPage(Presentable):
     """One page of a list of datasets.
 
     Args:
@@ -227,6 +277,14 @@ class DatasetPage:
 
     datasets: tuple[DatasetSummary, ...]
     has_more: bool
+
+    def _view(self) -> View:
+        rows = [
+            [each.rid, each.version, ", ".join(each.types), "deleted" if each.deleted else "", each.description]
+            for each in self.datasets
+        ]
+        grid = Grid(rows, ("RID", "Version", "Types", "", "Description"))
+        return View(format_count(len(rows), "dataset"), [grid, *(["There is another page."] if self.has_more else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +369,44 @@ def _add_values(
         )
         for summary in summaries
     )
+
+
+def summarize_with_values(
+    connection: Connection, executions: Iterable[RecordedExecution]
+) -> tuple[ExecutionSummary, ...]:
+    """Return the summaries of executions with their parameters and metrics."""
+    return _add_values(connection, summarize_executions(connection, executions), None)
+
+
+def build_execution_grid(executions: Sequence[ExecutionSummary], *, omitted: int = 0, title: str = "") -> Grid:
+    """Return a table of executions with the parameters that differ and their metrics.
+
+    Args:
+        executions: The executions, with parameters and metrics.
+        omitted: The number of further executions.
+        title: The title above the table.
+    """
+    names = dict.fromkeys(name for each in executions for name in each.params)
+    varying = [name for name in names if len({repr(each.params.get(name)) for each in executions}) > 1]
+    params = varying[:MAX_PARAMETERS]
+    metrics = list(dict.fromkeys(metric.label for each in executions for metric in each.metrics))[:MAX_METRICS]
+    rows: list[list[Cell]] = []
+    for each in executions:
+        values = {metric.label: metric.last if metric.best is None else metric.best for metric in each.metrics}
+        rows.append(
+            [
+                each.rid,
+                Badge(str(each.status)),
+                format_time(each.created),
+                *(str(each.params[name]) if name in each.params else None for name in params),
+                *(values.get(name) for name in metrics),
+                format_duration(each.duration_seconds),
+                each.workflow.name if each.workflow else None,
+                each.description or each.status_detail,
+            ]
+        )
+    header = ["RID", "Status", "Created", *params, *metrics, "Duration", "Workflow", "Description"]
+    return Grid(rows, header, title=title, omitted=omitted)
 
 
 def _find_matching(

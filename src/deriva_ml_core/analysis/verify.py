@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
+from deriva_ml_core._text import format_count, format_size
+from deriva_ml_core._views import Grid, Presentable, View
 from deriva_ml_core.analysis.runs import lookup_table
 from deriva_ml_core.assets.lookup import asset_from_row, lookup_asset, verify_asset
 from deriva_ml_core.connection import Connection
@@ -65,7 +67,7 @@ class VerificationProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class VerificationResult:
+class VerificationResult(Presentable):
     """What a verification read and found.
 
     Args:
@@ -88,6 +90,13 @@ class VerificationResult:
             "links": self.links,
             "problems": [asdict(problem) for problem in self.problems],
         }
+
+    def _view(self) -> View:
+        links = f", {format_count(self.links, 'link')}" if self.links else ""
+        checked = f"{format_count(self.objects, 'object')}, {format_size(self.bytes)}{links}"
+        title = f"{format_count(len(self.problems), 'problem') if self.problems else 'No problems'} in {checked}"
+        rows = [[each.table, each.rid, each.name, each.problem] for each in self.problems]
+        return View(title, [Grid(rows, ("Table", "RID", "Name", "Problem"))] if rows else [])
 
 
 def verify(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from deriva_ml_core._files.atomic import sync_path, temporary_folder
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._files.permissions import create_folder
@@ -14,18 +17,20 @@ from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLVocab, Role
-from deriva_ml_core.errors import InvalidFileName, UnknownRID, WrongTable
+from deriva_ml_core.errors import DerivaMLException, FileConflict, InvalidFileName, UnknownRID, WrongTable
 from deriva_ml_core.models import Asset, UploadOptions
 from deriva_ml_core.row_values import convert_rows, convert_values, malformed_value
 from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
 __all__ = [
     "cache_asset",
-    "list_execution_assets",
     "download_asset",
+    "list_execution_assets",
     "link_inputs",
     "lookup_asset",
     "lookup_assets",
+    "make_file_cache",
+    "save_asset",
     "verify_asset",
 ]
 
@@ -108,10 +113,37 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
 
 def cache_asset(connection: Connection, asset: Asset) -> Path:
     """Return a local copy of an asset in the cache, which has the recorded length and MD5; see `download_asset`."""
+    return download_asset(connection, asset, make_file_cache(connection))
+
+
+def make_file_cache(connection: Connection) -> Path:
+    """Return the cache folder of files, created if need be.
+
+    Raises:
+        CatalogReadOnly, DiskFull, FileUnavailable: The folder cannot be created.
+    """
     folder = connection.folder / FILE_CACHE
     with translate_os_errors(f"Cannot create {folder}", folder):
         create_folder(folder, connection.folder)
-    return download_asset(connection, asset, folder)
+    return folder
+
+
+def save_asset(connection: Connection, asset: Asset, folder: Path, *, overwrite: bool = False) -> Path:
+    """Download an asset into a folder under its own name; see ``DerivaML.download_asset``.
+
+    The file appears in the folder when it is complete.
+    """
+    target = folder / _safe_file_name(asset).name
+    if target.exists() and not overwrite:
+        raise FileConflict(f"{target} already exists. Choose another folder, or replace the file with overwrite=True.")
+    with translate_os_errors(f"Cannot download {asset.table} {asset.rid} to {target}", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder) as temporary:
+            path = download_asset(connection, asset, temporary)
+            sync_path(path)
+            path.replace(target)
+        sync_path(folder)
+    return target
 
 
 def _safe_file_name(asset: Asset) -> PurePosixPath:
@@ -194,4 +226,15 @@ def asset_from_row(
         "metadata": {column: row[column] for column in columns if row.get(column) is not None},
         "role": role,
     }
-    return convert_values(table, row["RID"], lambda: Asset.model_validate(values))
+    asset = convert_values(table, row["RID"], lambda: Asset.model_validate(values))
+    asset._copies.paths = tuple(_local_copies(connection, asset))
+    return asset
+
+
+def _local_copies(connection: Connection, asset: Asset) -> Iterator[Path]:
+    """Yield where an asset's bytes may be on this machine: in the store, and in the cache."""
+    with suppress(DerivaMLException, ValueError):
+        source = urlsplit(connection.store.source(asset.url))
+        if source.scheme == "file":
+            yield Path(unquote(source.path))
+    yield connection.folder / FILE_CACHE / asset.table / asset.rid / _safe_file_name(asset)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._files.locks import SharedLock
 from deriva_ml_core._lazy import require_extra
+from deriva_ml_core._views import Grid, Presentable, View
 from deriva_ml_core.backend import Row
 from deriva_ml_core.datasets.bag_build import SCHEMA_FILE, asset_path, table_path
 from deriva_ml_core.datasets.bag_tables import read_table
@@ -26,7 +27,7 @@ MAX_LISTED_FILES = 5
 """Number of wrong files that an error names."""
 
 
-class DatasetBag:
+class DatasetBag(Presentable):
     """A version of a dataset as a BDBag on this machine.
 
     A bag can be opened from its folder alone, copied, pickled, and read in any process.
@@ -62,6 +63,11 @@ class DatasetBag:
 
     def __repr__(self) -> str:
         return f"<DatasetBag {self.dataset_rid} {self.version} in {self.path}>"
+
+    def _view(self) -> View:
+        fields = [("folder", str(self._path)), ("tables", ", ".join(self.list_tables()))]
+        title = f"Bag of dataset {self._rid}, version {self.version}"
+        return View(title, [self.description, Grid(fields)], note=", ".join(self.dataset_types))
 
     @property
     def path(self) -> Path:

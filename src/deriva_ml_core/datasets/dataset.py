@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from deriva_ml_core._text import format_time
+from deriva_ml_core._views import Grid, Link, Presentable, View
 from deriva_ml_core.backend import AnyOf, Catalog, Row, catalog_transaction
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.members import (
@@ -50,7 +52,7 @@ __all__ = [
 MemberRIDs = Sequence[RID] | Mapping[str, Sequence[RID]]
 
 
-class Dataset:
+class Dataset(Presentable):
     """A dataset in a catalog.
 
     Every version is a snapshot: it always lists the same members with the same values, even if they change later.
@@ -73,6 +75,20 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"<Dataset {self.rid}: {self.description!r}>"
+
+    def _view(self) -> View:
+        members = [(table, f"{count:,}") for table, count in self._count_members().items()]
+        history = self.dataset_history()[::-1]
+        versions = [(each.version, format_time(each.created), each.description) for each in history]
+        grids = [Grid(members, title="Members"), Grid(versions, title="Versions, newest first")]
+        return View(
+            Link(f"Dataset {self.rid}, version {self.current_version}", self._connection.catalog.cite(self.rid)),
+            [self.description, *(grid for grid in grids if grid.rows)],
+            note=", ".join(self.dataset_types),
+        )
+
+    def _count_members(self) -> dict[str, int]:
+        return {table: len(rows) for table, rows in self.list_dataset_members().items() if rows}
 
     @property
     def rid(self) -> RID:

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from deriva_ml_core._files.atomic import scratch_folder
-from deriva_ml_core._text import describe_error, format_duration, format_size
+from deriva_ml_core._text import describe_error, format_duration, format_number, format_size, sanitize_line
+from deriva_ml_core._views import FRAME_STYLE, image_html, render_cell, render_link, render_muted, truncate
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_traits
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState, FileState
-from deriva_ml_core.models import Asset, DatasetSpec, UploadOptions
+from deriva_ml_core.models import Asset, DatasetSpec, MetricSummary, UploadOptions
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["render_html"]
 
@@ -27,16 +31,8 @@ MAX_IMAGE_BYTES = 512 * 2**10
 """Maximum size of the image, in bytes: the notebook file stores its outputs."""
 
 MAX_ITEMS = 10
-MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 100, 600
-"""Maximum lengths, in characters."""
-
-BORDER_STYLE = "1px solid rgba(127,127,127,.35)"
-FRAME_STYLE = (
-    f"border:{BORDER_STYLE};border-radius:6px;padding:10px 14px;margin:2px "
-    f"0;max-width:960px;font-size:13px;line-height:1.5;"
-    "text-align:left;overflow-x:auto"
-)
-CELL_STYLE = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;background:none;border:0;font-size:13px"
+MAX_TEXT_LENGTH = 600
+"""Maximum length of a text, in characters."""
 
 T = TypeVar("T")
 
@@ -67,6 +63,10 @@ class ExecutionView(Protocol):
     @property
     def url(self) -> str: ...
 
+    @property
+    def params(self) -> dict[str, JsonValue]: ...
+
+    def _summarize_metrics(self) -> list[MetricSummary]: ...
     def list_assets(self) -> list[Asset]: ...
     def list_input_datasets(self) -> list[DatasetSpec]: ...
 
@@ -82,7 +82,7 @@ def render_html(execution: ExecutionView, load_state: Callable[[], ExecutionStat
         return _render_execution(execution, load_state)
     except Exception as error:
         log.debug("Failed to render the execution as HTML.", exc_info=True)
-        text = escape(_truncate(describe_error(error), MAX_TEXT_LENGTH))
+        text = escape(truncate(describe_error(error), MAX_TEXT_LENGTH))
         return f'<div style="{FRAME_STYLE}">Execution: {text}</div>'
 
 
@@ -113,8 +113,10 @@ class _File:
 
 @dataclass(frozen=True)
 class _Contents:
-    """Inputs, outputs, metadata files, curves and workflow of an execution."""
+    """Parameters, metrics, inputs, outputs, metadata files, curves and workflow of an execution."""
 
+    params: Mapping[str, JsonValue] = field(default_factory=dict)
+    metrics: Sequence[MetricSummary] = ()
     inputs: Sequence[str] = ()
     outputs: Sequence[_File] = ()
     metadata_files: Sequence[str] = ()
@@ -128,22 +130,24 @@ def _render_execution(execution: ExecutionView, load_state: Callable[[], Executi
     contents = _collect_contents(execution, state, reader)
     rows = [
         ("Workflow", _render_workflow(execution.workflow_rid, contents.workflow)),
+        ("Parameters", _render_params(contents.params)),
+        ("Metrics", _render_metrics(contents.metrics)),
         ("Inputs", _render_lines(map(escape, contents.inputs))),
         ("Outputs", _render_files(contents.outputs)),
         ("Records", _render_lines(map(escape, contents.metadata_files)) if contents.metadata_files else ""),
     ]
     parts = [_render_header(execution, state), *_render_texts(execution)]
     body = "".join(
-        f"<tr style='background:none'>{_render_cell(_render_muted(name))}{_render_cell(html)}</tr>"
+        f"<tr style='background:none'>{render_cell(render_muted(name))}{render_cell(html)}</tr>"
         for name, html in rows
         if html
     )
     parts.append(f'<table style="border-collapse:collapse;margin:6px 0 0 0">{body}</table>')
     if reader.error:
-        text = _truncate(reader.error, MAX_TEXT_LENGTH)
+        text = truncate(reader.error, MAX_TEXT_LENGTH)
         parts.append(f"<div>The catalog cannot be read, so this may be incomplete: {escape(text)}</div>")
     if contents.image:
-        parts.append(_render_image(contents.image))
+        parts.append(image_html(contents.image, "Training curves"))
     return f'<div style="{FRAME_STYLE}">{"".join(parts)}</div>'
 
 
@@ -157,6 +161,8 @@ def _collect_contents(execution: ExecutionView, state: ExecutionState, reader: _
         workflow = reader.read(lambda: catalog.select(MLTable.workflow, {"RID": rid}), [])
     datasets = reader.read(execution.list_input_datasets, list(state.datasets.values()))
     assets = reader.read(execution.list_assets, None)
+    params = reader.read(lambda: execution.params, dict(state.parameters))
+    metrics = reader.read(execution._summarize_metrics, list(state.metrics.values()))
     metadata_rids = state.own_record_rids()
     inputs = [f"Dataset {spec.rid}{f', version {spec.version}' if spec.version else ''}" for spec in datasets]
     if assets is None:  # fall back to the journal
@@ -169,7 +175,7 @@ def _collect_contents(execution: ExecutionView, state: ExecutionState, reader: _
         metadata_files = [file.asset.filename for file in state.files.values() if file.asset.record]
     else:
         inputs += [
-            f"{_truncate(asset.filename)} ({asset.table} {asset.rid})" for asset in assets if asset.role == Role.input
+            f"{truncate(asset.filename)} ({asset.table} {asset.rid})" for asset in assets if asset.role == Role.input
         ]
         outputs = [asset for asset in assets if asset.role != Role.input]
         metadata = [asset for asset in outputs if asset.rid in metadata_rids or _is_journal(asset)]
@@ -178,7 +184,9 @@ def _collect_contents(execution: ExecutionView, state: ExecutionState, reader: _
     pending = [_file_from_state(file) for file in state.pending_files() if not file.asset.record]
     uploaded.sort(key=lambda file: PRIORITY_TYPES.isdisjoint(file.types))
     image = _load_curves_image(execution, state, [] if assets is None else assets)
-    return _Contents(inputs, [*pending, *uploaded], list(dict.fromkeys(metadata_files)), image, dict(*workflow))
+    files = [*pending, *uploaded]
+    records = list(dict.fromkeys(metadata_files))
+    return _Contents(params, metrics, inputs, files, records, image, dict(*workflow))
 
 
 def _is_journal(asset: Asset) -> bool:
@@ -243,16 +251,16 @@ def _render_header(execution: ExecutionView, state: ExecutionState) -> str:
     status = execution.status
     colour = status_traits(status).html_colour
     badge = f'<span style="background:{colour};color:#fff;border-radius:10px;padding:1px 9px">{escape(status)}</span>'
-    name = _render_link(f"Execution {execution.execution_rid}", execution.url)
+    name = render_link(f"Execution {execution.execution_rid}", execution.url)
     since = state.start_time or execution.created
     times = [f"{since.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if since else "", _run_time_text(execution, state)]
-    return f"<div><b>{name}</b> &nbsp;{badge} &nbsp;{_render_muted(escape(' · '.join(filter(None, times))))}</div>"
+    return f"<div><b>{name}</b> &nbsp;{badge} &nbsp;{render_muted(escape(' · '.join(filter(None, times))))}</div>"
 
 
 def _render_texts(execution: ExecutionView) -> Iterable[str]:
     for text in (execution.description, execution.status_detail):
         if text:
-            yield f'<div style="white-space:pre-wrap">{escape(_truncate(text, MAX_TEXT_LENGTH))}</div>'
+            yield f'<div style="white-space:pre-wrap">{escape(truncate(text, MAX_TEXT_LENGTH))}</div>'
 
 
 def _run_time_text(execution: ExecutionView, state: ExecutionState) -> str:
@@ -266,57 +274,57 @@ def _run_time_text(execution: ExecutionView, state: ExecutionState) -> str:
 def _render_workflow(rid: RID | None, row: Mapping[str, Any]) -> str:
     if rid is None:
         return ""
-    name = _render_link(_truncate(row.get("Name") or f"Workflow {rid}"), row.get("URL") or "")
-    return name + _render_muted(escape(f" {row['Version']}" if row.get("Version") else ""))
+    name = render_link(truncate(row.get("Name") or f"Workflow {rid}"), row.get("URL") or "")
+    return name + render_muted(escape(f" {row['Version']}" if row.get("Version") else ""))
+
+
+def _render_params(params: Mapping[str, JsonValue]) -> str:
+    rows = [
+        f"{render_cell(escape(truncate(sanitize_line(name))))}{render_cell(escape(truncate(sanitize_line(value))))}"
+        for name, value in list(params.items())[:MAX_ITEMS]
+    ]
+    return _render_table(rows, len(params))
+
+
+def _render_metrics(metrics: Sequence[MetricSummary]) -> str:
+    rows = []
+    for metric in metrics[:MAX_ITEMS]:
+        best = "" if metric.best is None else f"best {format_number(metric.best)}"
+        best += f" at {metric.best_at}" if best and metric.best_at is not None else ""
+        last = "not finite" if metric.last is None else format_number(metric.last)
+        cells = escape(truncate(sanitize_line(metric.label))), escape(last), render_muted(escape(best))
+        rows.append("".join(map(render_cell, cells)))
+    return _render_table(rows, len(metrics))
+
+
+def _render_table(rows: Sequence[str], count: int) -> str:
+    """Render rows of cells, and how many there are beyond them; empty without rows."""
+    more = render_muted(f"and {count - len(rows)} more") if count > len(rows) else ""
+    body = "".join(f'<tr style="background:none">{row}</tr>' for row in rows)
+    return f'<table style="border-collapse:collapse;margin:0">{body}</table>{more}' if rows else ""
 
 
 def _render_files(files: Sequence[_File]) -> str:
     if not files:
-        return _render_muted("none")
+        return render_muted("none")
     rows = [_render_file(file) for file in files[:MAX_ITEMS]]
-    more = _render_muted(f"and {len(files) - MAX_ITEMS} more") if len(files) > MAX_ITEMS else ""
+    more = render_muted(f"and {len(files) - MAX_ITEMS} more") if len(files) > MAX_ITEMS else ""
     return f'<table style="border-collapse:collapse;margin:0">{"".join(rows)}</table>{more}'
 
 
 def _render_file(file: _File) -> str:
-    types, state = escape(_truncate(", ".join(file.types))), "staged" if file.is_pending else escape(file.md5[:8])
+    types, state = escape(truncate(", ".join(file.types))), "staged" if file.is_pending else escape(file.md5[:8])
     cells = (
-        escape(_truncate(file.name)),
-        _render_muted(types),
-        format_size(file.size) or _render_muted("not written"),
-        _render_muted(state),
+        escape(truncate(file.name)),
+        render_muted(types),
+        format_size(file.size) or render_muted("not written"),
+        render_muted(state),
     )
-    return f'<tr style="background:none">{"".join(map(_render_cell, cells))}</tr>'
+    return f'<tr style="background:none">{"".join(map(render_cell, cells))}</tr>'
 
 
 def _render_lines(lines: Iterable[str]) -> str:
     """Render the first ten lines of HTML."""
     items = list(lines)
-    more = [_render_muted(f"and {len(items) - MAX_ITEMS} more")] if len(items) > MAX_ITEMS else []
-    return "<br>".join([*items[:MAX_ITEMS], *more]) or _render_muted("none")
-
-
-def _render_image(content: bytes) -> str:
-    from base64 import b64encode
-
-    style = "max-width:100%;margin-top:8px;background:#fff;border-radius:4px"
-    return f'<img alt="Training curves" style="{style}" src="data:image/png;base64,{b64encode(content).decode()}">'
-
-
-def _render_link(text: str, url: str) -> str:
-    """Render a text, as a link if the URL is a web page."""
-    if not url.startswith("https://"):
-        return escape(text)
-    return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{escape(text)}</a>'
-
-
-def _render_cell(html: str) -> str:
-    return f'<td style="{CELL_STYLE}">{html}</td>'
-
-
-def _render_muted(html: str) -> str:
-    return f'<span style="opacity:.65">{html}</span>' if html else ""
-
-
-def _truncate(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
-    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+    more = [render_muted(f"and {len(items) - MAX_ITEMS} more")] if len(items) > MAX_ITEMS else []
+    return "<br>".join([*items[:MAX_ITEMS], *more]) or render_muted("none")

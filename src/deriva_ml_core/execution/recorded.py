@@ -14,7 +14,7 @@ from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core._files.atomic import scratch_folder
 from deriva_ml_core._files.json_lines import complete_lines
 from deriva_ml_core._retry import RetryingStore
-from deriva_ml_core.assets.lookup import list_execution_assets
+from deriva_ml_core.assets.lookup import list_execution_assets, make_file_cache
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_from_row
@@ -24,25 +24,18 @@ from deriva_ml_core.execution.row_sync import has_parameters, list_metrics, list
 from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_journal
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
-from deriva_ml_core.media.manifest import (
-    MAX_MANIFEST_BYTES,
-    MEDIA_FILE,
-    MediaManifest,
-    locate_media,
-    parse_manifest,
-)
 from deriva_ml_core.models import (
     Asset,
     BestCorrection,
     DatasetSpec,
     ExecutionInfo,
-    MediaFile,
     MetricSummary,
     MetricValue,
     StatusUpdate,
     UploadOptions,
 )
 from deriva_ml_core.parameter_values import MAX_FILE_BYTES, PARAMETER_FILES, read_parameter_file
+from deriva_ml_core.paths import expand_home
 from deriva_ml_core.row_values import convert_rows, convert_values, parse_row_time
 from deriva_ml_core.schema import asset_execution_table_name
 
@@ -302,29 +295,25 @@ class RecordedExecution:
             self._connection, self.execution_rid, None if asset_role is None else Role(asset_role)
         )
 
-    def list_media(self) -> list[MediaFile]:
-        """List the images, figures and tables that the run logged, in order.
+    def fetch_checkpoint(self, which: str = "best", into: str | Path | None = None) -> Path:
+        """Download a checkpoint of the run, and check each file by length and MD5.
+
+        Args:
+            which: ``best`` or ``last``, or the name of a file or folder. The newest is taken if several match.
+            into: Target folder; the path is ``<into>/<table>/<rid>/<name>``. None for the cache. A file that exists
+                there with its recorded bytes is not downloaded again.
 
         Returns:
-            The files with name, fit, epoch and step. A file in the working folder on this machine has a path, and an
-            uploaded file has an asset.
-        """
-        return locate_media(*self._load_media())
+            The path of the file or, for a sharded checkpoint, of the folder.
 
-    def _load_media(self) -> tuple[MediaManifest, list[Asset], Path | None]:
-        """Return the list of logged media, the assets, and the folder of the list if that is on this machine."""
-        path = self.working_dir / MEDIA_FILE
-        try:
-            content, folder = path.read_bytes(), self.working_dir
-        except OSError:  # it is on another machine, or belongs to another user
-            rows = _select_metadata(self._connection, self.execution_rid, (MEDIA_FILE,))
-            rows = [row for row in rows if row["Length"] <= MAX_MANIFEST_BYTES]
-            return (
-                parse_manifest(_download_bytes(self._connection, rows[0]) if rows else b""),
-                self.list_assets(Role.output) if rows else [],
-                None,
-            )
-        return parse_manifest(content), self.list_assets(Role.output), folder
+        Raises:
+            UnknownCheckpoint: The execution has uploaded no such checkpoint. The message names the existing ones.
+            ChecksumMismatch: The bytes in the store differ from the recorded ones.
+        """
+        from deriva_ml_core.training.checkpoint_download import fetch_checkpoint
+
+        folder = make_file_cache(self._connection) if into is None else expand_home(Path(into))
+        return fetch_checkpoint(self, folder, which)
 
     def list_input_datasets(self) -> list[DatasetSpec]:
         """List the input datasets, each with the version that was used."""

@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from deriva_ml_core._progress import is_quiet, is_watched
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
@@ -127,17 +126,13 @@ def run_job(
             configuration = arguments.build_configuration(context.format_description(arguments.description))
             execution = create_execution(ml, configuration, texts, dry_run=arguments.dry_run)
             context.register_execution(ml, execution)
-        has_lines = is_watched() or is_quiet()
-        if not has_lines:
-            log.info("Execution %s started: %s", execution.execution_rid, execution.url)
+        log.info("Execution %s started: %s", execution.execution_rid, execution.url)
         try:
-            with execution._upload_before_last_line():
-                returned = call_model(ml, execution, arguments.function)
-                with translate_errors():
-                    execution.upload_execution_outputs()
+            returned = call_model(ml, execution, arguments.function)
+            with translate_errors():
+                execution.upload_execution_outputs()
         finally:
-            if not has_lines:
-                log.info("Execution %s: %s", execution.execution_rid, execution.status)
+            log.info("Execution %s: %s", execution.execution_rid, execution.status)
         return returned
 
 

@@ -75,9 +75,8 @@ def run_model(
     )
     with deriva_ml.connect(ml_class) as ml:
         execution = create_execution(ml, configuration, _read_hydra_files(hydra), dry_run=dry_run)
-        with execution._upload_before_last_line():
-            returned = call_model(ml, execution, model_config)
-            execution.upload_execution_outputs()
+        returned = call_model(ml, execution, model_config)
+        execution.upload_execution_outputs()
         return returned
 
 

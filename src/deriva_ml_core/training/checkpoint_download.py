@@ -1,4 +1,4 @@
-"""Download of a checkpoint, a file or a folder, from a recorded execution, and corrections of which is the best."""
+"""Download of a checkpoint, a file or a folder, from a recorded execution."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from typing import TYPE_CHECKING
 from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core._text import escape_surrogates
-from deriva_ml_core.assets.asset_rows import find_shared_rows, move_type_link
+from deriva_ml_core.assets.asset_rows import find_shared_rows
 from deriva_ml_core.assets.lookup import download_asset
 from deriva_ml_core.assets.staging import check_file_name
-from deriva_ml_core.definitions import RID, MLAsset, MLVocab, Role
-from deriva_ml_core.errors import AlreadyBestCheckpoint, UnknownCheckpoint
-from deriva_ml_core.journal.state import BestCorrected, TypesAdded, TypesRemoved, utc_now
+from deriva_ml_core.definitions import RID, MLAsset, Role
+from deriva_ml_core.errors import UnknownCheckpoint
 from deriva_ml_core.models import BestCorrection, UploadOptions
 from deriva_ml_core.training.checkpoints import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 if TYPE_CHECKING:
-    from deriva_ml_core.connection import Connection
-    from deriva_ml_core.execution import Execution
-    from deriva_ml_core.execution.recorded import RecordedExecution
+    from deriva_ml_core.execution import RecordedExecution
     from deriva_ml_core.models import Asset
 
-__all__ = ["correct_best_checkpoint", "fetch_checkpoint"]
+__all__ = [
+    "checkpoint_root",
+    "fetch_checkpoint",
+    "folder_files",
+    "list_outputs_newest_first",
+    "not_found_message",
+    "select_by_name",
+]
 
 MODEL_FILE = "Model_File"
 MAX_LISTED_FILES = 20
@@ -50,16 +54,16 @@ def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "b
         InvalidFileName: A recorded name points outside its folder.
         ChecksumMismatch: The bytes in the store differ from the recorded ones.
     """
-    outputs = _list_outputs_newest_first(execution)
+    outputs = list_outputs_newest_first(execution)
     asset, root = _select_checkpoint(outputs, which)
     if asset is None:
-        raise UnknownCheckpoint(_not_found_message(execution, outputs, which))
+        raise UnknownCheckpoint(not_found_message(execution, outputs, which))
     for name in (asset.filename, root):
         check_file_name(name)
     if root == asset.filename:
         return download_asset(execution._connection, asset, folder)
     target = folder / asset.table / asset.rid
-    for part in _folder_files(outputs, asset.table, root):
+    for part in folder_files(outputs, asset.table, root):
         path = target / check_file_name(part.filename)
         if not has_bytes(path, length=part.length, md5=part.md5):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +73,7 @@ def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "b
     return target / root
 
 
-def _list_outputs_newest_first(execution: RecordedExecution) -> list[Asset]:
+def list_outputs_newest_first(execution: RecordedExecution) -> list[Asset]:
     """Return the outputs of an execution by creation time, newest first."""
     outputs = execution.list_assets(Role.output)
     created: dict[str, str] = {}
@@ -103,95 +107,20 @@ def _corrected_types(asset: Asset, correction: BestCorrection) -> tuple[str, ...
     return (*others, BEST_CHECKPOINT) if asset.rid in correction.assets else others
 
 
-def correct_best_checkpoint(connection: Connection, rid: RID, checkpoint: RID | str, reason: str) -> None:
-    """Name another checkpoint as the best; see ``DerivaML.correct_best_checkpoint``."""
-    from deriva_ml_core.execution.recorded import lookup_execution
-    from deriva_ml_core.execution.restore import open_for_correction
-    from deriva_ml_core.redaction import redact_text  # many patterns to compile
-
-    connection.terms.require(MLVocab.asset_type, [BEST_CHECKPOINT])
-    with open_for_correction(connection, rid, reason) as (execution, stated_reason, user):
-        recorded = lookup_execution(connection, rid)
-        outputs = [asset for asset in _list_outputs_newest_first(recorded) if asset.table != MLAsset.execution_metadata]
-        name, files = _find_checkpoint(recorded, outputs, checkpoint)
-        former = [asset for asset in outputs if BEST_CHECKPOINT in asset.asset_types]
-        if {asset.rid for asset in former} == {asset.rid for asset in files}:
-            raise AlreadyBestCheckpoint(f"{name} is already the best checkpoint of execution {rid}.")
-        correction = BestCorrection(
-            checkpoint=name,
-            assets=tuple(asset.rid for asset in files),
-            previous=_checkpoint_root(former[0], former) if former else None,
-            previous_assets=tuple(asset.rid for asset in former),
-            reason=redact_text(stated_reason),
-            corrected_by=user,
-            time=utc_now(),
-        )
-        _move_best_type(execution, correction, former, files)
-
-
-def _move_best_type(
-    execution: Execution, correction: BestCorrection, former: Sequence[Asset], files: Sequence[Asset]
-) -> None:
-    """Write a correction to the journal, and move the type in the catalog."""
-    runtime, connection, rid = execution._runtime, execution._connection, execution.execution_rid
-    kept = {asset.rid for asset in files}
-    removed = [asset for asset in former if asset.rid not in kept]
-    shared: set[RID] = set()
-    for table in {asset.table for asset in files}:
-        shared |= find_shared_rows(connection, rid, table, [each.rid for each in files if each.table == table])
-    # the files' own events: a later upload writes the types that these have
-    local = {key: file for key, file in runtime.journal.state.files.items() if file.rid is not None}
-    former_rids = {asset.rid for asset in removed}
-    types = (BEST_CHECKPOINT,)
-    runtime.journal.append(
-        BestCorrected(time=correction.time, correction=correction),
-        *(TypesRemoved(key=key, types=types) for key, file in local.items() if file.rid in former_rids),
-        *(TypesAdded(key=key, types=types) for key, file in local.items() if file.rid in kept - shared),
-    )
-    move_type_link(connection, rid, BEST_CHECKPOINT, removed=removed, added=files)
-    runtime.outputs.link_types()
-
-
-def _find_checkpoint(
-    execution: RecordedExecution, outputs: Sequence[Asset], checkpoint: RID | str
-) -> tuple[str, list[Asset]]:
-    """Return name and files of the checkpoint that a RID or a name means.
-
-    Raises:
-        UnknownCheckpoint: There is none, or the RID is that of one of several files in a folder.
-    """
-    asset = next((asset for asset in outputs if asset.rid == checkpoint), None)
-    if asset is None:
-        asset, root = _select_by_name(outputs, checkpoint)
-    else:
-        root = _checkpoint_root(asset, [asset])
-    if asset is None:
-        raise UnknownCheckpoint(_not_found_message(execution, outputs, checkpoint))
-    if root != asset.filename:
-        return root, _folder_files(outputs, asset.table, root)
-    folder = str(PurePosixPath(root).parent)
-    if asset.rid == checkpoint and len(_folder_files(outputs, asset.table, folder)) > 1:
-        raise UnknownCheckpoint(
-            f"{asset.rid} is one of several files in the folder {folder!r} of execution {execution.execution_rid}. "
-            f"Name the checkpoint: {folder!r} for all of them, or {root!r} for this one."
-        )
-    return root, [asset]
-
-
 def _select_checkpoint(outputs: Sequence[Asset], which: str) -> tuple[Asset | None, str]:
     """Return the newest file of the requested checkpoint, and the checkpoint's name."""
     term = {"best": BEST_CHECKPOINT, "last": LAST_CHECKPOINT}.get(which)
     if term is None:
-        return _select_by_name(outputs, which)
+        return select_by_name(outputs, which)
     typed = [asset for asset in outputs if term in asset.asset_types]
     if typed:
-        return typed[0], _checkpoint_root(typed[0], typed)
+        return typed[0], checkpoint_root(typed[0], typed)
     models = [asset for asset in outputs if MODEL_FILE in asset.asset_types]
-    roots = {_checkpoint_root(model, models) for model in models}
+    roots = {checkpoint_root(model, models) for model in models}
     return (models[0], roots.pop()) if len(roots) == 1 else (None, "")
 
 
-def _select_by_name(outputs: Sequence[Asset], which: str) -> tuple[Asset | None, str]:
+def select_by_name(outputs: Sequence[Asset], which: str) -> tuple[Asset | None, str]:
     """Return the newest file of a name, or in a folder of that name, and the name."""
     name = escape_surrogates(which.rstrip("/"))
     inside = (asset for asset in outputs if asset.filename.startswith(f"{name}/"))
@@ -199,7 +128,7 @@ def _select_by_name(outputs: Sequence[Asset], which: str) -> tuple[Asset | None,
     return next(exact, None) or next(inside, None), name
 
 
-def _checkpoint_root(asset: Asset, candidates: Iterable[Asset]) -> str:
+def checkpoint_root(asset: Asset, candidates: Iterable[Asset]) -> str:
     """Return the name of the checkpoint that a file belongs to: the file's own name, or a folder's.
 
     The folder is the first one whose name has a suffix; without one, the longest folder that all candidates in the
@@ -222,7 +151,7 @@ def _common_prefix(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, .
     return one[:same]
 
 
-def _folder_files(outputs: Iterable[Asset], table: str, root: str) -> list[Asset]:
+def folder_files(outputs: Iterable[Asset], table: str, root: str) -> list[Asset]:
     """Return the newest file of each name in a folder."""
     files: dict[str, Asset] = {}
     for asset in outputs:
@@ -231,7 +160,8 @@ def _folder_files(outputs: Iterable[Asset], table: str, root: str) -> list[Asset
     return list(files.values())
 
 
-def _not_found_message(execution: RecordedExecution, outputs: Sequence[Asset], which: str) -> str:
+def not_found_message(execution: RecordedExecution, outputs: Sequence[Asset], which: str) -> str:
+    """Return the message of `UnknownCheckpoint`, which names what the execution has uploaded."""
     checkpoint = f"{which} checkpoint" if which in ("best", "last") else f"checkpoint named {which!r}"
     models = sorted(
         {
