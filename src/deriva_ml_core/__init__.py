@@ -98,6 +98,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "BestCorrection",
             "DatasetSpec",
             "ExecutionInfo",
+            "MediaFile",
             "MetricSummary",
             "MetricValue",
             "Progress",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "QUIET_VARIABLE",
+    "REGISTRY_VARIABLE",
     "is_kernel",
     "is_quiet",
     "is_terminal",
@@ -28,6 +29,9 @@ __all__ = [
 
 QUIET_VARIABLE = "DERIVA_ML_QUIET"
 """Environment variable that silences progress bars and the lines about runs."""
+
+REGISTRY_VARIABLE = "DERIVA_ML_NOTEBOOK_RUN"
+"""Environment variable with the path of the file in which a kernel registers its executions, one per line."""
 
 MIN_VISIBLE_FILES, MIN_VISIBLE_BYTES = 50, 16 * 2**20
 """The bar stays hidden for transfers with fewer files and fewer bytes, which take no time."""
@@ -81,11 +85,11 @@ def _start_bar(label: str) -> Progress | None:
 
 
 def is_watched() -> bool:
-    """Whether somebody sees standard error, a terminal or the output of a notebook's cell, and wants to see more on it.
+    """Whether somebody sees standard error, a terminal or the output of a cell, and ``DERIVA_ML_QUIET`` is unset.
 
-    ``DERIVA_ML_QUIET=1`` says no.
+    Nobody sees the kernel of ``deriva-ml-run-notebook``, which itself says on the terminal what the kernel runs.
     """
-    return not is_quiet() and (is_terminal(sys.stderr) or is_kernel())
+    return not is_quiet() and (is_terminal(sys.stderr) or (is_kernel() and REGISTRY_VARIABLE not in os.environ))
 
 
 def is_quiet() -> bool:

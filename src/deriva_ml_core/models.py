@@ -34,6 +34,7 @@ __all__ = [
     "BestCorrection",
     "DatasetSpec",
     "ExecutionInfo",
+    "MediaFile",
     "MetricSummary",
     "MetricValue",
     "Progress",
@@ -410,6 +411,39 @@ class _LocalCopies:
 
     def __reduce__(self) -> tuple[type[_LocalCopies], tuple[()]]:
         return _LocalCopies, ()
+
+
+MediaKind = Literal["image", "figure", "table"]
+
+
+class MediaFile(FrozenModel):
+    """A logged image, figure or table of an execution.
+
+    Args:
+        kind: ``image``, ``figure`` or ``table``.
+        name: The name that it was logged under.
+        fit: Number of the fit in its execution, from 1; None outside of a fit.
+        epoch: Number of the epoch, from 1; None if unknown.
+        step: Optimizer steps so far; None if unknown.
+        time: When it was logged, in UTC.
+        filename: Name of the file in its asset table; the suffix is ``.png``, ``.svg`` or ``.csv``.
+        length: Number of bytes.
+        md5: MD5 of the bytes, 32 hex digits.
+        path: The file in the working folder; None if it is not there, as after its upload.
+        asset: The stored file; None before its upload.
+    """
+
+    kind: MediaKind
+    name: str
+    fit: int | None = None
+    epoch: int | None = None
+    step: int | None = None
+    time: AwareDatetime
+    filename: str
+    length: int
+    md5: str
+    path: Path | None = None
+    asset: Asset | None = None
 
 
 class UploadOptions(FrozenModel):

@@ -31,6 +31,7 @@ PACKAGE_NAMES = {
         "BestCorrection",
         "DatasetSpec",
         "ExecutionInfo",
+        "MediaFile",
         "MetricSummary",
         "MetricValue",
         "Progress",

@@ -10,7 +10,7 @@ from embedded_samples import count_sqlite_steps
 
 from deriva_ml_core.backend import Where
 from deriva_ml_core.backends.embedded import EmbeddedCatalog, open_catalog
-from deriva_ml_core.backends.sql import identifiers
+from deriva_ml_core.backends.sql import ddl, identifiers
 from deriva_ml_core.backends.sql.identifiers import encode, rid_number, snapshot_to_tick, tick_to_iso, tick_to_snapshot
 from deriva_ml_core.errors import (
     ConfigurationError,
@@ -361,3 +361,18 @@ def test_rolled_back_allocation(catalog: EmbeddedCatalog) -> None:
     with catalog._file.database.read_transaction() as connection:
         following = identifiers.allocate_rids(connection, 1)
     assert catalog.reserve(1) == following
+
+
+def test_statements_of_new_catalogs_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that creates several catalogs compiles the statements for the first one only, and they are equal."""
+    texts = [dump_schema(open_catalog(tmp_path / "first"))]
+    monkeypatch.setattr(ddl, "CreateTable", None)  # which compiles a statement
+    texts.append(dump_schema(open_catalog(tmp_path / "second")))
+    assert texts[0] == texts[1]
+    assert "CREATE TABLE \"Execution\"" in texts[0]
+
+
+def dump_schema(catalog: EmbeddedCatalog) -> str:
+    with catalog._file.database.read_transaction() as connection:
+        rows = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY sql")
+        return "\n".join(row[0] for row in rows)

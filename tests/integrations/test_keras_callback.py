@@ -14,7 +14,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 pytest.importorskip("torch", reason="torch, the backend that these tests run Keras on, is not installed")
 keras = pytest.importorskip("keras", reason="keras is not installed")
 
-from deriva_ml import DerivaML  # noqa: E402
+from deriva_ml import DerivaML, ExecutionConfiguration, Workflow  # noqa: E402
 from deriva_ml_core.definitions import Status  # noqa: E402
 from deriva_ml_core.errors import UploadFailed  # noqa: E402
 from deriva_ml_core.execution.execution import Execution  # noqa: E402
@@ -234,6 +234,39 @@ def test_training_survives_failed_save(
 
 
 def test_public_names(execution: Execution) -> None:
-    """The callback adds only ``execution`` to the public names of a Keras callback."""
+    """The callback adds ``execution`` and the calls that log media to the public names of a Keras callback."""
     callback, base = DerivaMLCallback(execution), keras.callbacks.Callback()
-    assert {name for name in dir(callback) if not name.startswith("_")} - set(dir(base)) == {"execution"}
+    assert {name for name in dir(callback) if not name.startswith("_")} - set(dir(base)) == {
+        "execution",
+        "log_figure",
+        "log_image",
+        "log_table",
+    }
+
+
+def test_media_have_the_position_of_the_model(ml: DerivaML) -> None:
+    """Images that hooks log through the callback have fit, epoch and step; outside of a fit only the step."""
+    workflow = Workflow(name="Own", workflow_type="Training", url="https://example.org/own.py", checksum="o1")
+    configuration = ExecutionConfiguration(workflow=workflow)
+    callback = DerivaMLCallback(ml=ml, configuration=configuration, checkpoints="none")
+    pixels = np.zeros((4, 4, 3), np.uint8)
+
+    class Images(keras.callbacks.Callback):  # type: ignore[misc,name-defined]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            callback.log_image("epoch", pixels)
+
+        def on_test_end(self, logs: Any = None) -> None:
+            callback.log_table("test", {"a": [1]})
+
+    model = compile_model()
+    callback.log_image("too early", pixels)  # only a warning: there is no execution yet
+    fit(model, callback, Images(), epochs=2)
+    rid = callback.execution.execution_rid
+    model.evaluate(POINTS, SUMS, verbose=0, callbacks=[Images(), callback])
+    media = ml.lookup_execution(rid).list_media()
+    assert [(each.name, each.fit, each.epoch, each.step) for each in media] == [
+        ("epoch", 1, 1, 4),
+        ("epoch", 1, 2, 8),
+        ("test", None, None, 8),
+    ]
+    assert all(each.asset for each in media[:2])

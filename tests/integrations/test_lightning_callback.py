@@ -327,6 +327,61 @@ import deriva_ml_lightning
 
 
 def test_public_names(execution: Execution, package: ModuleType) -> None:
-    """The callback adds only ``execution`` to the public names of a Lightning callback."""
+    """The callback adds ``execution`` and the calls that log media to the public names of a Lightning callback."""
     callback, base = execution_callback(execution), package.Callback()
-    assert {name for name in dir(callback) if not name.startswith("_")} - set(dir(base)) == {"execution"}
+    assert {name for name in dir(callback) if not name.startswith("_")} - set(dir(base)) == {
+        "execution",
+        "log_figure",
+        "log_image",
+        "log_table",
+    }
+
+
+def test_media_have_the_position_of_the_trainer(ml: DerivaML, execution: Execution, package: ModuleType) -> None:
+    """Images that hooks log through the callback have fit, epoch and step; outside of a fit only the step."""
+    callback = execution_callback(execution, checkpoints="none")
+    pixels = torch.zeros(3, 4, 4)
+
+    class Images(package.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, *_: Any) -> None:
+            callback.log_image("batch", pixels)
+
+        def on_validation_epoch_end(self, *_: Any) -> None:
+            callback.log_image("validation", pixels)
+
+        def on_train_end(self, *_: Any) -> None:
+            callback.log_table("end", [{"a": 1}])
+
+        def on_test_end(self, *_: Any) -> None:
+            callback.log_image("test", pixels)
+            callback.log_image("explicit", pixels, 70, epoch=7)
+
+    model = create_model(package, test_step=lambda self, batch, index: None)
+    with execution:
+        trainer = create_trainer(package, callback, Images(), max_epochs=2, limit_train_batches=1)
+        trainer.fit(model, training_loader(), validation_loader())
+        trainer.test(model, validation_loader(), verbose=False)
+    media = ml.lookup_execution(execution.execution_rid).list_media()
+    assert [(each.name, each.fit, each.epoch, each.step) for each in media] == [
+        ("validation", None, 1, 0),  # the sanity check before the fit
+        ("batch", 1, 1, 1),
+        ("validation", 1, 1, 1),
+        ("batch", 1, 2, 2),
+        ("validation", 1, 2, 2),
+        ("end", 1, 2, 2),
+        ("test", None, None, 2),
+        ("explicit", None, 7, 70),
+    ]
+    assert all(each.asset for each in media[:6])  # uploaded at the end of the fit
+
+
+def test_media_of_a_copied_callback(ml: DerivaML, execution: Execution, package: ModuleType) -> None:
+    """A copy of a callback knows no Trainer, and logging before any training is only a warning."""
+    import copy
+
+    callback = execution_callback(execution)
+    create_trainer(package, callback, max_epochs=1).fit(create_model(package), training_loader())
+    copied = copy.deepcopy(callback)
+    with execution:
+        copied.log_image("i", torch.zeros(2, 2))
+    assert [(each.name, each.step) for each in execution.list_media()] == [("i", None)]

@@ -57,7 +57,9 @@ def create_execution(
     assets = lookup_assets(connection, configuration.asset_rids)
     is_embedded = connection.address.is_embedded
     if dry_run:
-        return _create_dry_run(connection, configuration, description, datasets, assets)
+        execution = _create_dry_run(connection, configuration, description, datasets, assets)
+        execution._workflow_name = selected.name
+        return execution
     workflow_rid = register_workflow(connection, selected)
     rid, folder = _create_working_folder(connection)
     journal = Journal(folder / JOURNAL_FILENAME)
@@ -88,6 +90,7 @@ def create_execution(
         raise
     journal.close()
     execution = Execution(connection, row, folder, configuration=configuration)
+    execution._workflow_name = selected.name
     execution._runtime.status_tracker.record_created()
     if not is_embedded:
         execution._runtime.background.upload_records(execution._runtime.outputs.upload_records)

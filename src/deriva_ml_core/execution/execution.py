@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -22,10 +23,13 @@ from deriva_ml_core.errors import InvalidTransition, NotInDryRun, RankZeroRequir
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import ExitCallbacks, SigtermHandler, final_status
 from deriva_ml_core.execution.recorded import DEPRECATED_ATTRIBUTES, RecordedExecution, nest_execution
+from deriva_ml_core.execution.run_lines import RunLines
 from deriva_ml_core.execution.run_lock import lock_for_resume
 from deriva_ml_core.execution.runtime import _ExecutionBase
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.journal.state import Event, ProcessAttached, Resumed, Started, Stopped
+from deriva_ml_core.media.logger import LoggedMedia, MediaLogger
+from deriva_ml_core.media.recorder import DEFAULT_MAX_MEDIA, MediaRecorder
 from deriva_ml_core.models import (
     Address,
     Asset,
@@ -47,7 +51,7 @@ __all__ = ["Execution"]
 log = logging.getLogger(__name__)
 
 
-class Execution(_ExecutionBase):
+class Execution(_ExecutionBase, MediaLogger):
     """One run, created by ``DerivaML.create_execution`` or opened again by ``DerivaML.restore_execution``.
 
     Use it as a context manager: the status is Running inside the ``with`` block and terminal after it. An execution can
@@ -82,12 +86,17 @@ class Execution(_ExecutionBase):
         self._is_resumed = resumed
         self._sigterm_handler = SigtermHandler()
         self._exit_callbacks = ExitCallbacks(self.execution_rid)
+        self._media: MediaRecorder | None = None
+        """Recorder of logged images, figures and tables; None if there are none."""
         self._entered_pid: int | None = None
         """Id of the process that entered the ``with`` block; a forked child does not end the run."""
         self._clean_on_exit: bool | None = None
         """Whether uploaded files are removed when the run ends; None if nothing was uploaded during the run."""
         self._uploads_after_exit = False
         """Whether the caller uploads right after the ``with`` block and reports itself what was not uploaded."""
+        self._lines = RunLines(connection, self.execution_rid)
+        self._workflow_name = ""
+        """Name of the workflow for the line about the begin; empty if this process does not know it."""
         self.configuration = configuration
 
     def __copy__(self) -> Self:
@@ -129,6 +138,7 @@ class Execution(_ExecutionBase):
             InvalidTransition: The execution has already ended.
             ExecutionRunning: The execution is to be resumed, and another process already runs it.
         """
+        is_resumed = self._is_resumed
         try:
             if self._is_resumed:
                 self._is_resumed = False
@@ -143,6 +153,8 @@ class Execution(_ExecutionBase):
             else:
                 self._record_start()
                 self.update_status(Status.running)
+            if self.is_rank_zero:
+                self._lines.begin(self._workflow_name, resumed=is_resumed)
         except BaseException as error:
             # a signal, or a failure while the start is recorded: Python calls __exit__ only after __enter__
             if self._entered_pid == os.getpid():
@@ -172,9 +184,25 @@ class Execution(_ExecutionBase):
         except Exception:
             log.warning("Failed to record the end of execution %s.", self.execution_rid, exc_info=True)
         finally:
+            self._print_end()
             self._sigterm_handler.uninstall()
         if interrupt is not None:
             raise interrupt
+
+    def _print_end(self) -> None:
+        """Print the line about the end of the run, if this process printed the one about its begin."""
+        with suppress(Exception):  # a journal that cannot be read
+            self._lines.end(self._runtime.status_tracker.load_state())
+
+    @contextmanager
+    def _upload_before_last_line(self) -> Iterator[None]:
+        """Print the line about the end of the run, if it ends in the block, after the block, which uploads."""
+        try:
+            with self._lines.deferred():
+                yield
+        finally:
+            if self._lines.is_due:
+                self._print_end()
 
     @property
     def _exit_elapsed(self) -> float:
@@ -365,6 +393,25 @@ class Execution(_ExecutionBase):
         if is_new:
             self._notify("asset_registered", "asset", asset)
         return asset.path
+
+    def _log_media(self, media: LoggedMedia, limit: int = DEFAULT_MAX_MEDIA) -> None:
+        if not self.is_rank_zero:
+            return
+        if self._media is None:
+            self._media = MediaRecorder(self.execution_rid, self.working_dir, self.asset_file_path)
+            self.add_exit_callback(lambda _: self._end_media())
+        self._media.add(media, limit)
+
+    def _drain_media(self, timeout: float | None = None) -> None:
+        """Wait until logged images, figures and tables are written, by default at most ``exit_timeout``."""
+        if self._media is not None:
+            self._media.drain(self._connection.exit_timeout if timeout is None else timeout)
+
+    def _end_media(self) -> None:
+        """Complete the files of logged images, figures and tables when the ``with`` block is left."""
+        if self._media is not None:
+            self._media.drain(self._connection.exit_timeout - self._exit_elapsed)
+            self._media.report_omitted()
 
     def _check_asset_table(self, asset_name: str, asset_types: Iterable[str] = ()) -> None:
         """Check a table and types as `asset_file_path` does, for example before a long training.
@@ -579,6 +626,9 @@ class Execution(_ExecutionBase):
             log.info("Dry run: %d staged files are not uploaded.", len(self.staged_assets()))
             return {}
         clean = self._connection.clean_execution_dir if clean is None else clean
+        self._drain_media()
+        if self._media is not None and self.status.is_terminal:
+            self._media.report_omitted()
         self._runtime.status_tracker.append()
         if not self.status.is_terminal:
             self._clean_on_exit = clean

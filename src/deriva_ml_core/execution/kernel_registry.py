@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from deriva_ml_core._files.json_lines import append_line, complete_lines, parse_object
-from deriva_ml_core._progress import is_kernel
+from deriva_ml_core._progress import REGISTRY_VARIABLE, is_kernel
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.models import Address, FrozenModel
@@ -16,9 +16,6 @@ from deriva_ml_core.workflow import Workflow
 __all__ = ["REGISTRY_VARIABLE", "KernelExecution", "register_execution", "read_registry"]
 
 log = logging.getLogger(__name__)
-
-REGISTRY_VARIABLE = "DERIVA_ML_NOTEBOOK_RUN"
-"""Environment variable with the path of the file in which a kernel registers its executions, one per line."""
 
 
 class KernelExecution(FrozenModel):

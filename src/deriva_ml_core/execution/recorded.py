@@ -24,11 +24,19 @@ from deriva_ml_core.execution.row_sync import has_parameters, list_metrics, list
 from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_journal
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
+from deriva_ml_core.media.manifest import (
+    MAX_MANIFEST_BYTES,
+    MEDIA_FILE,
+    MediaManifest,
+    locate_media,
+    parse_manifest,
+)
 from deriva_ml_core.models import (
     Asset,
     BestCorrection,
     DatasetSpec,
     ExecutionInfo,
+    MediaFile,
     MetricSummary,
     MetricValue,
     StatusUpdate,
@@ -294,6 +302,30 @@ class RecordedExecution:
         return list_execution_assets(
             self._connection, self.execution_rid, None if asset_role is None else Role(asset_role)
         )
+
+    def list_media(self) -> list[MediaFile]:
+        """List the images, figures and tables that the run logged, in order.
+
+        Returns:
+            The files with name, fit, epoch and step. A file in the working folder on this machine has a path, and an
+            uploaded file has an asset.
+        """
+        return locate_media(*self._load_media())
+
+    def _load_media(self) -> tuple[MediaManifest, list[Asset], Path | None]:
+        """Return the list of logged media, the assets, and the folder of the list if that is on this machine."""
+        path = self.working_dir / MEDIA_FILE
+        try:
+            content, folder = path.read_bytes(), self.working_dir
+        except OSError:  # it is on another machine, or belongs to another user
+            rows = _select_metadata(self._connection, self.execution_rid, (MEDIA_FILE,))
+            rows = [row for row in rows if row["Length"] <= MAX_MANIFEST_BYTES]
+            return (
+                parse_manifest(_download_bytes(self._connection, rows[0]) if rows else b""),
+                self.list_assets(Role.output) if rows else [],
+                None,
+            )
+        return parse_manifest(content), self.list_assets(Role.output), folder
 
     def fetch_checkpoint(self, which: str = "best", into: str | Path | None = None) -> Path:
         """Download a checkpoint of the run, and check each file by length and MD5.

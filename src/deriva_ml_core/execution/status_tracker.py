@@ -11,7 +11,7 @@ from deriva_ml_core.definitions import RID, Status
 from deriva_ml_core.errors import InvalidTransition
 from deriva_ml_core.execution.row_sync import RowSync
 from deriva_ml_core.journal.journal import BufferedJournal
-from deriva_ml_core.journal.state import Event, ParametersSet, StatusSet, utc_now
+from deriva_ml_core.journal.state import Event, ExecutionState, ParametersSet, StatusSet, utc_now
 from deriva_ml_core.models import Progress, StatusUpdate
 from deriva_ml_core.parameter_values import MAX_NAME_LENGTH, MAX_PARAMETERS, limit_parameters
 
@@ -54,6 +54,10 @@ class StatusTracker:
         """The current status and its message."""
         last = self._journal.last_status
         return (last.status, last.error or last.message) if last else (Status.created, "")
+
+    def load_state(self) -> ExecutionState:
+        """Return the state of all events, also of those that a full disk has rejected so far."""
+        return self._journal.state
 
     def list_all(self) -> list[StatusUpdate]:
         """Return all statuses in order, also those that a full disk has rejected so far."""

@@ -68,7 +68,7 @@ class FileStamp(BaseModel):
         return cls(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
 
-TRAINING_FILES = frozenset({"metrics.jsonl", "training.json", "training_curves.png"})
+TRAINING_FILES = frozenset({"media.jsonl", "metrics.jsonl", "training.json", "training_curves.png"})
 """Names of the files that describe all trainings of an execution."""
 
 

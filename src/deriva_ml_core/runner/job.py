@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from deriva_ml_core._progress import is_quiet, is_watched
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import DerivaMLException
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
@@ -126,13 +127,17 @@ def run_job(
             configuration = arguments.build_configuration(context.format_description(arguments.description))
             execution = create_execution(ml, configuration, texts, dry_run=arguments.dry_run)
             context.register_execution(ml, execution)
-        log.info("Execution %s started: %s", execution.execution_rid, execution.url)
+        has_lines = is_watched() or is_quiet()
+        if not has_lines:
+            log.info("Execution %s started: %s", execution.execution_rid, execution.url)
         try:
-            returned = call_model(ml, execution, arguments.function)
-            with translate_errors():
-                execution.upload_execution_outputs()
+            with execution._upload_before_last_line():
+                returned = call_model(ml, execution, arguments.function)
+                with translate_errors():
+                    execution.upload_execution_outputs()
         finally:
-            log.info("Execution %s: %s", execution.execution_rid, execution.status)
+            if not has_lines:
+                log.info("Execution %s: %s", execution.execution_rid, execution.status)
         return returned
 
 

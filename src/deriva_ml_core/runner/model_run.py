@@ -75,8 +75,9 @@ def run_model(
     )
     with deriva_ml.connect(ml_class) as ml:
         execution = create_execution(ml, configuration, _read_hydra_files(hydra), dry_run=dry_run)
-        returned = call_model(ml, execution, model_config)
-        execution.upload_execution_outputs()
+        with execution._upload_before_last_line():
+            returned = call_model(ml, execution, model_config)
+            execution.upload_execution_outputs()
         return returned
 
 

@@ -209,11 +209,12 @@ def record_sweep(plan: Plan) -> Iterator[Sweep]:
         )
         info.folder.mkdir(exist_ok=True)
         sweep = Sweep(info, plan.job_count)
-        try:
-            with parent:
-                yield from _track_status(parent, sweep)
-        finally:
-            _upload_reports(parent, info.folder)
+        with parent._upload_before_last_line():
+            try:
+                with parent:
+                    yield from _track_status(parent, sweep)
+            finally:
+                _upload_reports(parent, info.folder)
 
 
 def _track_status(parent: Execution, sweep: Sweep) -> Iterator[Sweep]:

@@ -146,13 +146,17 @@ class ExecutionHandle:
             self._execution.__exit__(kind, error, trace)
 
     @contextmanager
-    def warn_if_not_uploaded(self) -> Iterator[None]:
-        """Warn after the block about staged files if the execution did not complete."""
-        try:
-            yield
-        finally:
-            if self.execution.status is not Status.completed:
-                self.execution._warn_not_uploaded()
+    def uploading(self) -> Iterator[None]:
+        """End and upload the execution in the block; then warn about staged files if it did not complete.
+
+        The line about the end of the run is printed after that.
+        """
+        with self.execution._upload_before_last_line():
+            try:
+                yield
+            finally:
+                if self.execution.status is not Status.completed:
+                    self.execution._warn_not_uploaded()
 
     @property
     def is_entered(self) -> bool:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from deriva_ml_core._deprecation import warn_deprecated
 from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.media.recorder import DEFAULT_MAX_MEDIA
 from deriva_ml_core.models import FrozenModel
 
 __all__ = ["TrainingKwargs", "TrainingOptions"]
@@ -41,6 +42,7 @@ class TrainingKwargs(TypedDict, total=False):
     resume: ResumePolicy
     curves: bool
     exit_timeout: float
+    max_media: int
 
 
 class TrainingOptions(FrozenModel):
@@ -76,6 +78,7 @@ class TrainingOptions(FrozenModel):
             own).
         curves: Whether to draw ``training_curves.png`` at the end of a fit, if matplotlib is installed.
         exit_timeout: Maximum seconds to wait for background work at the end of a fit.
+        max_media: Maximum number of logged images, figures and tables that a run keeps; further ones are counted.
     """
 
     checkpoints: CheckpointPolicy | None = None
@@ -95,6 +98,7 @@ class TrainingOptions(FrozenModel):
     resume: ResumePolicy = "linked"
     curves: bool = True
     exit_timeout: float = Field(default=30.0, ge=0)
+    max_media: PositiveInt = DEFAULT_MAX_MEDIA
 
     _renamed_fields: ClassVar[Mapping[str, str]] = MappingProxyType({"drain": "exit_timeout"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Self, SupportsFloat, Unpack
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker
 from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core._text import describe_error
+from deriva_ml_core.media.logger import LoggedMedia, MediaLogger
 from deriva_ml_core.metric_modes import Monitor
 from deriva_ml_core.models import Progress
 from deriva_ml_core.training.checkpoints import BestCheckpoint, CheckpointInfo, Checkpoints
@@ -35,7 +37,7 @@ __all__ = ["TrainingReporter"]
 log = logging.getLogger(__name__)
 
 
-class TrainingReporter:
+class TrainingReporter(MediaLogger):
     """Records a training in an execution: status, metrics and checkpoints during training, an upload at the end.
 
     A failure to record is logged as a warning and never ends the training. Only the upload at the end of a fit may
@@ -49,6 +51,7 @@ class TrainingReporter:
       `has_own_execution` and `is_in_with_block` describe which execution is used and what ends it.
       `is_in_forked_child` is true in a forked process, which does not end the execution. The reporter is a context
       manager, in which several fits and stages share an execution. `options` are the validated options.
+    - Images, figures and tables: `log_image`, `log_figure` and `log_table` record the current fit with them.
     - Metrics: `end_validation` for a validation within an epoch, `end_stage` for a stage outside a fit.
       `should_report_step` shows whether the metrics of a step need to be read at all.
     - Checkpoints that the framework writes to a path chosen by the reporter: `is_checkpoint_due`, `checkpoint_path`,
@@ -469,6 +472,12 @@ class TrainingReporter:
 
     # Private
 
+    def _log_media(self, media: LoggedMedia) -> None:
+        with log_failure(f"log the {media.kind}"):
+            execution = self._handle.execution
+            fit = self._fit.number if self._fit is not None and self._fit.is_open else None
+            execution._log_media(replace(media, fit=fit), self.options.max_media)
+
     def _requeue(self, checkpoint: Path) -> None:
         self.checkpoints.stage_existing(checkpoint, is_final=False)
         self._report_status(f"The cluster requeues the job; it will resume from {checkpoint.name}")
@@ -503,6 +512,7 @@ class TrainingReporter:
     def _end_open_fit(self, outcome: str) -> None:
         if self._fit is not None and self._fit.is_open:
             self._fit.end(outcome)
+            self.execution._lines.metric = self._monitor.name
             self._worker.submit(self._fit.files.write_summary)
 
     def _finish_execution(self, error: BaseException | None) -> None:
@@ -511,7 +521,7 @@ class TrainingReporter:
             self._drain_and_upload()
             return
         self._exit_deadline = monotonic() + self.options.exit_timeout
-        with self._handle.warn_if_not_uploaded():
+        with self._handle.uploading():
             try:
                 self._drain_and_stage_files()
             except BaseException as interrupt:  # Ctrl-C while waiting: the status of the run is recorded all the same
@@ -523,8 +533,11 @@ class TrainingReporter:
 
     def _drain(self) -> bool:
         """Wait for background work; all waits of one exit share ``exit_timeout``."""
+        return self._worker.drain(self._seconds_left())
+
+    def _seconds_left(self) -> float:
         left = self.options.exit_timeout if self._exit_deadline is None else self._exit_deadline - monotonic()
-        return self._worker.drain(left - self._handle.execution._exit_elapsed)
+        return left - self._handle.execution._exit_elapsed
 
     def _exit_context(self, error: BaseException | None) -> None:
         """End an owned execution at the end of a ``with`` block; an error of the upload never hides an exception."""
@@ -543,6 +556,7 @@ class TrainingReporter:
         """Wait for background work, at most ``exit_timeout``, and stage the training files."""
         if not self._drain():
             log.warning("Background work did not finish within %g s; the rest is skipped.", self.options.exit_timeout)
+        self._handle.execution._drain_media(self._seconds_left())
         with log_failure("stage the training files"):
             self._require_files().stage_files(curves=self.options.curves)
 

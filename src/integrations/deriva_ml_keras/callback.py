@@ -11,6 +11,7 @@ import keras
 
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.implicit_execution import resolve_execution
+from deriva_ml_core.media.logger import LoggedMedia, MediaLogger
 from deriva_ml_core.training import TrainingKwargs, TrainingReporter
 from deriva_ml_core.user_warnings import warn
 from deriva_ml_keras.call_context import CallContext, CallWatch, report_exceptions
@@ -26,7 +27,7 @@ __all__ = ["DerivaMLCallback"]
 Logs = Mapping[str, SupportsFloat] | None
 
 
-class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras publishes no types
+class DerivaMLCallback(keras.callbacks.Callback, MediaLogger):  # type: ignore[misc]  # Keras publishes no types
     """Records Keras fits, evaluations and predictions in an execution: status, metrics, settings and checkpoints.
 
     With an execution, the callback records in it, and the user's ``with`` block begins and ends it. Without one, the
@@ -37,6 +38,9 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
     Keras does not notify callbacks of exceptions. A callback without an execution therefore wraps Keras' ``fit``,
     ``evaluate`` and ``predict``. An exception of a loop that calls none of them is recorded when it ends the program,
     the thread or the notebook cell, or when the callback is used again.
+
+    ``log_image``, ``log_figure`` and ``log_table`` record the current fit, epoch and step of the model. They can be
+    called from a hook of another callback.
 
     Args:
         execution: Execution of the training; None to create one.
@@ -202,6 +206,11 @@ class DerivaMLCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
 
     def on_predict_end(self, logs: Logs = None) -> None:
         self._end_stage("predict", {})
+
+    def _log_media(self, media: LoggedMedia) -> None:
+        step = None if self.model is None else count_optimizer_steps(self.model)
+        epoch = None if self._fit is None else self._fit.epoch
+        self._reporter._log_media(media.with_defaults(step=step, epoch=epoch))
 
     def _begin_stage(self) -> None:
         self._stage_started_at = None

@@ -62,6 +62,11 @@ class FitTracker:
         """Whether the user's callbacks keep checkpoints."""
         return self._user_checkpoints.has_callbacks
 
+    @property
+    def epoch(self) -> int | None:
+        """Number of the current epoch, from 1; None before the first one."""
+        return self._epoch or None
+
     def resume_from_backup(self) -> None:
         """Resume the run of a backup, if there is one."""
         self._backups.resume_from_backup(self._reporter)

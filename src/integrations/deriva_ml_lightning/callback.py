@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
+from weakref import ref
 
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.implicit_execution import ExceptionWatch, interruption, resolve_execution
+from deriva_ml_core.media.logger import LoggedMedia, MediaLogger
 from deriva_ml_core.training import TrainingKwargs, TrainingReporter
 from deriva_ml_lightning.checkpoint_io import wait_for_saves
 from deriva_ml_lightning.checkpoints import TrainerCheckpoints, add_callback_monitor
 from deriva_ml_lightning.compat import callback_classes, find_callbacks, move_callback_last, restore_callback_order
-from deriva_ml_lightning.epochs import EpochTracker, StageTracker
+from deriva_ml_lightning.epochs import EpochTracker, StageTracker, find_position
 from deriva_ml_lightning.settings import collect_settings
 from deriva_ml_lightning.start import DuplicateGuard, StartPolicy
 from deriva_ml_lightning.stop_reason import StopReason
@@ -40,19 +43,22 @@ SIGTERM_EXIT_CODE = 128 + 15
 RESET_ATTRIBUTES = frozenset(
     {
         *("_epoch_tracker", "_stage_tracker", "_checkpoints", "_stop_reason", "_outcome", "_duplicate_guard"),
-        *("_start_policy", "_watch", "_is_recording", "_original_callbacks"),
+        *("_start_policy", "_watch", "_is_recording", "_original_callbacks", "_find_trainer"),
     }
 )
 """Attributes of a callback that belong to the run of a Trainer."""
 
 
-class DerivaMLCallback(Callback):  # type: ignore[misc]
+class DerivaMLCallback(Callback, MediaLogger):  # type: ignore[misc]
     """Records fits, validations, tests and predictions of Lightning in an execution.
 
     With an execution, the callback records in it, and the user's ``with`` block begins and ends it. Without one, the
     callback creates its own when a Trainer is set up. That execution ends, and its files are uploaded, at the end of
     the fit, or of the ``with`` block in which the callback is used. Later stages are added to it; without ``with``, a
     later fit is a new execution.
+
+    ``log_image``, ``log_figure`` and ``log_table`` record the current fit, epoch and step of the Trainer. They can be
+    called from a hook of the module or of another callback.
 
     Args:
         execution: Execution of the training, entered by ``with``; None to create one.
@@ -110,6 +116,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
         self._watch = ExceptionWatch(self._reporter.fail)
         self._is_recording = False
         self._original_callbacks: list[Any] = []
+        self._find_trainer: Callable[[], Any] = lambda: None
 
     def __getstate__(self) -> dict[str, object]:
         # a copy is outside of the Trainer's run and of the ``with`` block
@@ -150,6 +157,7 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
     # Hooks, in the order in which a Trainer calls them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._find_trainer = ref(trainer)
         self._checkpoints.remember_default_checkpoints(trainer)
         self._is_recording = self._duplicate_guard.check_trainer(
             trainer, [each._duplicate_guard for each in find_callbacks(trainer, DerivaMLCallback)]
@@ -260,6 +268,11 @@ class DerivaMLCallback(Callback):  # type: ignore[misc]
             self._checkpoints.finish()
         self._reporter.fail(exception)  # on every rank: the failure of any rank fails the run
         self._restore_trainer(trainer)
+
+    def _log_media(self, media: LoggedMedia) -> None:
+        trainer = self._find_trainer()
+        position = {} if trainer is None else find_position(trainer)
+        self._reporter._log_media(media.with_defaults(**position))
 
     def _report_epoch(self, trainer: Trainer) -> None:
         if (ended := self._epoch_tracker.report(trainer)) is not None:

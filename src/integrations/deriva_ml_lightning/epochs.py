@@ -12,7 +12,7 @@ from deriva_ml_core.metric_modes import MetricMode
 from deriva_ml_core.training import TrainingReporter
 from deriva_ml_core.training.metrics_file import extract_floats
 
-__all__ = ["EpochTracker", "StageTracker", "drop_step_and_epoch_duplicates"]
+__all__ = ["EpochTracker", "StageTracker", "find_position", "drop_step_and_epoch_duplicates"]
 
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,16 @@ class EpochTracker:
         return drop_step_and_epoch_duplicates(
             {name: value for name, value in metrics.items() if value is not self._reported_metrics.get(name)}
         )
+
+
+def find_position(trainer: Any) -> dict[str, int | None]:
+    """Return the step of a Trainer, and the number of its epoch within a fit, from 1."""
+    step = int(trainer.global_step)
+    if trainer.state.fn != "fit":
+        return {"step": step, "epoch": None}
+    epoch = int(trainer.current_epoch) + 1
+    is_past_end = trainer.max_epochs is not None and 0 < trainer.max_epochs < epoch  # at the end of the fit
+    return {"step": step, "epoch": epoch - is_past_end}
 
 
 def drop_step_and_epoch_duplicates(metrics: Mapping[str, SupportsFloat]) -> dict[str, SupportsFloat]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -251,17 +251,26 @@ def _build_indexes(table: Table, rows: sa.Table) -> Iterator[sa.Index]:
         yield sa.Index(f"{rows.name}__RCT", rows.c.RCT)
 
 
-def compile_ddl(tables: Sequence[Table], existing: CatalogModel) -> Iterator[str]:
-    """Yield the statements that create tables with their indexes, histories and triggers.
+def compile_ddl(tables: Sequence[Table], existing: CatalogModel) -> tuple[str, ...]:
+    """Return the statements that create tables with their indexes, histories and triggers.
 
     Args:
         tables: The new tables.
         existing: Existing tables that the new ones may refer to.
     """
+    return _compile_tables(tuple(tables), tuple(existing.tables.values()))
+
+
+@lru_cache(maxsize=4)  # all new catalogs of a process have the same tables
+def _compile_tables(tables: tuple[Table, ...], existing: tuple[Table, ...]) -> tuple[str, ...]:
+    return tuple(_iter_statements(tables, existing))
+
+
+def _iter_statements(tables: tuple[Table, ...], existing: tuple[Table, ...]) -> Iterator[str]:
     metadata = sa.MetaData()
     declared = {
         table.name: sa.Table(table.name, metadata, *_build_columns(table, for_history=False), sqlite_with_rowid=False)
-        for table in (*existing.tables.values(), *tables)
+        for table in (*existing, *tables)
     }
     for table in tables:
         rows = declared[table.name]

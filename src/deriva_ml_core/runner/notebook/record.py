@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from pydantic import JsonValue
 from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import DRY_RUN_RID, MLTable, MLVocab
+from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLTable, MLVocab
 from deriva_ml_core.errors import UnknownWorkflow
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import SigtermHandler
 from deriva_ml_core.execution.kernel_registry import REGISTRY_VARIABLE, KernelExecution, read_registry
+from deriva_ml_core.execution.run_lines import print_begin, print_end
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.paths import find_current_folder
 from deriva_ml_core.runner.notebook.archive import redact_error, redact_notebook, render_ipynb, upload_notebook
@@ -36,6 +38,9 @@ COMMAND_VARIABLE = "DERIVA_ML_NOTEBOOK_COMMAND"
 
 OWNER_FILE = ".lease.json"
 """File that identifies the process that uses a scratch folder."""
+
+POLL_INTERVAL = 0.5
+"""Seconds between two looks at the executions that the kernel has created."""
 
 DEFAULT_WORKFLOW_TYPE = "Evaluation"
 
@@ -105,8 +110,12 @@ def run_and_record(ml: DerivaML, run: NotebookRun) -> NotebookRunResult:
         parent = None if run.notebook.can_create_execution else _create_execution(ml, workflow, run)
         if parent is not None:
             start_execution(parent)
+            print_begin(ml.connection.catalog.name, parent.execution_rid, workflow.name)
         environ = {**_kernel_environ(workflow, run), REGISTRY_VARIABLE: str(registry)}
-        outcome = run_cells(run.notebook, run.parameters, scratch, environ, cwd=run.cwd, show_output=run.show_output)
+        with _print_begins(registry):
+            outcome = run_cells(
+                run.notebook, run.parameters, scratch, environ, cwd=run.cwd, show_output=run.show_output
+            )
         watch.defer()
         executed = redact_notebook(outcome.executed_notebook, run.notebook, run.parameters)
         error = redact_error(outcome.error, run.parameters)
@@ -117,16 +126,58 @@ def run_and_record(ml: DerivaML, run: NotebookRun) -> NotebookRunResult:
             recorded = created if parent is None else [parent]
             if not (recorded or _is_dry_run(registry)):
                 recorded = [_create_execution(ml, workflow, run)]
-            for execution in {id(each): each for each in (*created, *recorded)}.values():
+                print_begin(ml.connection.catalog.name, recorded[0].execution_rid, workflow.name)
+            executions = {id(each): each for each in (*created, *recorded)}.values()
+            for execution in executions:
                 finish_execution(execution, outcome.started_at, error, terminated=watch.terminated)
             for execution in recorded:
                 upload_notebook(execution, executed, run.notebook.path)
             if parent is not None:
                 _nest_executions(parent, created)
+            for execution in executions:
+                print_end(execution._connection, execution.execution_rid, execution._load_state())
         except Exception as reason:
             reason.add_note(f"The executed notebook is in {file}.")
             raise
     return NotebookRunResult(tuple(recorded), error)
+
+
+@contextmanager
+def _print_begins(registry: Path) -> Iterator[None]:
+    """Print a line about each execution that the kernel creates, when it does; the kernel's own output is kept.
+
+    If the system refuses to start the thread, the lines come after the notebook.
+    """
+    stop = threading.Event()
+    printed: set[tuple[RID, Path]] = set()
+
+    def poll(*, over_bar: bool = True) -> None:
+        with suppress(Exception):  # the kernel is writing the file
+            for each in read_registry(registry):
+                if (each.rid, each.folder) not in printed:
+                    printed.add((each.rid, each.folder))
+                    name = "" if each.code is None else each.code.name
+                    print_begin(_printable_name(each), each.rid, name, over_bar=over_bar)
+
+    def run() -> None:
+        while not stop.wait(POLL_INTERVAL):
+            poll()
+
+    thread = threading.Thread(target=run, name="deriva-ml-notebook", daemon=True)
+    with suppress(RuntimeError):  # a container's limit is reached
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if thread.ident is not None:
+            thread.join()
+        poll(over_bar=False)
+
+
+def _printable_name(created: KernelExecution) -> str:
+    address = created.address
+    return "/".join(filter(None, (address.printable_hostname.removeprefix("file:"), address.catalog_id)))
 
 
 def _detect_workflow(ml: DerivaML, run: NotebookRun) -> Workflow:
