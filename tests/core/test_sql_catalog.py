@@ -369,7 +369,7 @@ def test_statements_of_new_catalogs_are_compiled_once(tmp_path: Path, monkeypatc
     monkeypatch.setattr(ddl, "CreateTable", None)  # which compiles a statement
     texts.append(dump_schema(open_catalog(tmp_path / "second")))
     assert texts[0] == texts[1]
-    assert "CREATE TABLE \"Execution\"" in texts[0]
+    assert 'CREATE TABLE "Execution"' in texts[0]
 
 
 def dump_schema(catalog: EmbeddedCatalog) -> str:

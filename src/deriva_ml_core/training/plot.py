@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["PlotLine", "PlotPanel", "PlotPlan", "draw_curves", "plan_plot"]
+__all__ = ["PlotLine", "PlotPanel", "PlotPlan", "draw_curves", "format_tick", "plan_from_file", "plan_plot"]
 
 
 DPI = 120
@@ -65,7 +65,7 @@ def draw_curves(metrics: Path, target: Path, title: str = "") -> bool:
     Raises:
         OSError: The metrics cannot be read, or the plot cannot be written.
     """
-    if not metrics.exists() or (plan := _plan_from_file(metrics)) is None:
+    if not metrics.exists() or (plan := plan_from_file(metrics)) is None:
         return False
     try:
         figure = _draw_figure(plan, title)
@@ -76,7 +76,7 @@ def draw_curves(metrics: Path, target: Path, title: str = "") -> bool:
     return True
 
 
-def _plan_from_file(metrics: Path) -> PlotPlan | None:
+def plan_from_file(metrics: Path) -> PlotPlan | None:
     """Plan the plot by epoch, or by step if there are fewer than two epochs."""
     epochs = list(iter_metrics(metrics, "epoch"))
     if len({(line.fit, line.epoch) for line in epochs if line.stage == "fit" and line.values}) > 1:
@@ -219,7 +219,7 @@ def _set_y_axis(axes: Axes, values: Sequence[float], text_style: _TextStyle, *, 
     places = [float(place) for place in ticks if low <= place <= high]
     axes.set_ylim(low, high)
     step = places[1] - places[0] if len(places) > 1 else high - low
-    labels = [_format_tick(place, step, max(map(abs, places))) for place in places]
+    labels = [format_tick(place, step, max(map(abs, places))) for place in places]
     axes.yaxis.set_ticks(places, labels=labels, **text_style.text_options(7.5, MUTED_COLOUR))
     axes.yaxis.set_ticks([], minor=True)
 
@@ -240,7 +240,7 @@ def _set_log_y_axis(axes: Axes, low: float, high: float, text_style: _TextStyle)
     axes.yaxis.set_ticks(inside if between else [], minor=True, labels=[""] * len(inside) if between else [])
 
 
-def _format_tick(value: float, step: float, largest: float) -> str:
+def format_tick(value: float, step: float, largest: float) -> str:
     """Format a tick with as many digits as the distance between ticks needs."""
     fine, large = (math.floor(math.log10(size) + 1e-9) for size in (step, largest))
     if abs(value) < 1e-9 * step:
