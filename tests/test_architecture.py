@@ -221,7 +221,7 @@ def test_size_limits() -> None:
 
 MIRRORED = {
     # modules of the backends, of the integrations, of commands and their core modules, and re-exported paths
-    *("catalog", "mutations", "open", "queries", "store"),
+    *("catalog", "database", "dialect", "mutations", "open", "queries", "store"),
     *("autolog", "callback", "checkpoints", "settings", "stop_reason"),
     *("datasets", "lineage", "push", "reproduce", "upload", "verify"),
     *("cli", "definitions"),
@@ -233,7 +233,7 @@ def test_module_names() -> None:
     names = [name.rpartition(".")[2] for name, file in MODULES.items() if file.name != "__init__.py"]
     assert [name for name in names if name.endswith("ing") and name not in {"staging", "training", "testing"}] == []
     assert {name for name in names if names.count(name) > 1} - MIRRORED == set()
-    assert len(names) <= 229
+    assert len(names) <= 232
 
 
 def test_every_module_has_a_docstring() -> None:

@@ -104,12 +104,12 @@ def test_untrusted_description(cli, run) -> None:
 
 def test_number_of_queries(cli, run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of twenty executions takes as many queries as a list of two."""
-    from deriva_ml_core.backends.sql.catalog import EmbeddedCatalog
+    from deriva_ml_core.backends.sql.catalog import SqlCatalog
 
     queries = []
-    original = EmbeddedCatalog.select
+    original = SqlCatalog.select
     monkeypatch.setattr(
-        EmbeddedCatalog, "select", lambda *args, **kwargs: queries.append(args[1]) or original(*args, **kwargs)
+        SqlCatalog, "select", lambda *args, **kwargs: queries.append(args[1]) or original(*args, **kwargs)
     )
     for _ in range(2):
         run()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.backends.embedded import EmbeddedCatalog
+from deriva_ml_core.backends.embedded import SqlCatalog
 
 NOBODY = 65534
 
@@ -79,7 +79,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def count_sqlite_steps(catalog: EmbeddedCatalog, act: Callable[[], object]) -> int:
+def count_sqlite_steps(catalog: SqlCatalog, act: Callable[[], object]) -> int:
     """Return the approximate number of SQLite virtual machine instructions of a function."""
     count = 0
 
@@ -88,7 +88,7 @@ def count_sqlite_steps(catalog: EmbeddedCatalog, act: Callable[[], object]) -> i
         count += 1
         return 0
 
-    database = catalog._file.database
+    database = catalog._source.database
     with database.read_transaction() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None

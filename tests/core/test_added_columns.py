@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from embedded_samples import run_in_child, unprivileged_user, world_writable_folder
 
 from deriva_ml_core import DerivaML, default_schema
+from deriva_ml_core.backends.embedded.dialect import SQLITE
 from deriva_ml_core.backends.embedded.open import CATALOG_FILE_NAME, open_catalog
+from deriva_ml_core.backends.sql.dialect import SqlDialect
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS, add_columns
 from deriva_ml_core.default_schema import SCHEMA_VERSION, default_tables
 from deriva_ml_core.schema import Column, Table
@@ -24,7 +26,7 @@ ADDED = frozenset({("Execution", "Host"), ("Execution", "Seconds")})
 NEXT_VERSION = SCHEMA_VERSION + 1
 
 
-def do_nothing(connection: sa.Connection) -> None:
+def do_nothing(connection: sa.Connection, dialect: SqlDialect) -> None:
     """Migrate nothing but the columns, which every migration adds."""
 
 
@@ -90,16 +92,16 @@ def test_user_table_stays(tmp_path: Path) -> None:
     catalog = open_catalog(tmp_path)
     catalog.create_tables([Table("Sample", (Column("Name"),))])
     declared = Table("Sample", (Column("Name"), Column("Kind"), HOST))
-    with catalog._file.database.write_transaction() as connection:
-        model = add_columns(connection, [declared], {("Sample", "Host")})
+    with catalog._source.database.write_transaction() as connection:
+        model = add_columns(connection, [declared], {("Sample", "Host")}, SQLITE)
     assert model.table("Sample").column_names == {"Name"}
 
 
 def test_current_catalog_stays(tmp_path: Path) -> None:
     """A catalog that has all declared columns stays as it is."""
     catalog = open_catalog(tmp_path)
-    with catalog._file.database.write_transaction() as connection:
-        assert add_columns(connection, default_tables(), ADDED).tables == catalog.model.tables
+    with catalog._source.database.write_transaction() as connection:
+        assert add_columns(connection, default_tables(), ADDED, SQLITE).tables == catalog.model.tables
 
 
 KILLED = """
@@ -115,11 +117,12 @@ default_schema._execution_tables = lambda: tuple(
 )
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS, add_columns
 default_schema.ADDED_COLUMNS = frozenset({("Execution", "Host")})
-def add_and_die(connection, tables, added):
-    assert "Host" in add_columns(connection, tables, added).table("Execution").column_names
+def add_and_die(connection, tables, added, dialect):
+    assert "Host" in add_columns(connection, tables, added, dialect).table("Execution").column_names
     os.kill(os.getpid(), signal.SIGKILL)
 opening.add_columns = add_and_die
-opening.open_catalog(Path(sys.argv[1]), migrations=(*MIGRATIONS, lambda connection: None), version=len(MIGRATIONS) + 2)
+nothing = lambda connection, dialect: None
+opening.open_catalog(Path(sys.argv[1]), migrations=(*MIGRATIONS, nothing), version=len(MIGRATIONS) + 2)
 """
 
 

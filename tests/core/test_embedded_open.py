@@ -20,6 +20,7 @@ from embedded_samples import run_in_child, small_disk, unprivileged_user, world_
 from deriva_ml_core.backends.embedded import open_catalog
 from deriva_ml_core.backends.embedded.open import CATALOG_FILE_NAME
 from deriva_ml_core.backends.sql import migrations
+from deriva_ml_core.backends.sql.dialect import SqlDialect
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.default_schema import SCHEMA_VERSION
@@ -71,7 +72,7 @@ def test_new_catalog_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_sqlite_settings(tmp_path: Path) -> None:
     """Commits are flushed to disk, readers do not wait for a writer, and foreign keys are checked."""
-    with open_catalog(tmp_path)._file.database.read_transaction() as connection:
+    with open_catalog(tmp_path)._source.database.read_transaction() as connection:
         asked = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in asked]
     assert found == ["wal", 2, 1, 30_000]
@@ -137,17 +138,17 @@ def test_newer_catalog(tmp_path: Path) -> None:
         open_catalog(tmp_path)
 
 
-def migrate_to_2(connection: sa.Connection) -> None:
-    migrations.add_tables(connection, [Table("Second", (Column("A"),))])
+def migrate_to_2(connection: sa.Connection, dialect: SqlDialect) -> None:
+    migrations.add_tables(connection, [Table("Second", (Column("A"),))], dialect)
 
 
-def migrate_to_3(connection: sa.Connection) -> None:
-    migrations.add_tables(connection, [Table("Third", (Column("A"),))])
+def migrate_to_3(connection: sa.Connection, dialect: SqlDialect) -> None:
+    migrations.add_tables(connection, [Table("Third", (Column("A"),))], dialect)
     connection.exec_driver_sql("INSERT INTO Second SELECT RID, RCT, RMT, RCB, RMB, 'moved' FROM Dataset")
 
 
-def fail_in_migration(connection: sa.Connection) -> None:
-    migrate_to_3(connection)
+def fail_in_migration(connection: sa.Connection, dialect: SqlDialect) -> None:
+    migrate_to_3(connection, dialect)
     raise RuntimeError("the power went")
 
 
@@ -192,12 +193,12 @@ def test_concurrent_migrations(version_1_folder: Path) -> None:
     tmp_path = version_1_folder
     upgrades: list[str] = []
 
-    def second(_: sa.Connection) -> None:
+    def second(_: sa.Connection, dialect: SqlDialect) -> None:
         upgrades.append("second")
 
     other = threading.Thread(target=lambda: open_catalog(tmp_path, migrations=(second,), version=2))
 
-    def first(connection: sa.Connection) -> None:
+    def first(connection: sa.Connection, dialect: SqlDialect) -> None:
         upgrades.append("first")
         other.start()
         other.join(0.5)  # it has seen the old version and cannot go on
@@ -287,7 +288,7 @@ def test_killed_during_migration(version_1_folder: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from deriva_ml_core.backends.embedded import open_catalog; "
         "from deriva_ml_core.backends.sql.migrations import MIGRATIONS; "
-        "die = lambda connection: (MIGRATIONS[0](connection), os.kill(os.getpid(), signal.SIGKILL)); "
+        "die = lambda connection, dialect: (MIGRATIONS[0](connection, dialect), os.kill(os.getpid(), signal.SIGKILL)); "
         "open_catalog(Path(sys.argv[1]), migrations=(die,))"
     )
     done = subprocess.run([sys.executable, "-c", code, version_1_folder], capture_output=True, text=True)
@@ -536,7 +537,7 @@ def test_network_file_system(tmp_path: Path) -> None:
         with pytest.warns(DerivaMLWarning, match=r"network file system \(nfs4\).*DERIVA_ML_HOME"):
             catalog = open_catalog(folder, mounts=[("/", "ext4"), (str(tmp_path), "nfs4")])
         catalog.insert("Dataset", [{"Description": "x"}])
-        with catalog._file.database.read_transaction() as connection:
+        with catalog._source.database.read_transaction() as connection:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "delete"
         assert not (folder / f"{CATALOG_FILE_NAME}-shm").exists()
         assert len(catalog.select("Dataset")) == 1

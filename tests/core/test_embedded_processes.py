@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from embedded_samples import run_in_child
 
-from deriva_ml_core.backends.embedded import EmbeddedCatalog, FolderStore, open_catalog
+from deriva_ml_core.backends.embedded import FolderStore, SqlCatalog, open_catalog
 from deriva_ml_core.backends.embedded.database import Database
-from deriva_ml_core.backends.sql.queries import CatalogFile
+from deriva_ml_core.backends.sql.queries import CatalogDatabase
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import CatalogUnavailable
 from deriva_ml_core.models import UploadOptions
@@ -78,8 +78,8 @@ def test_concurrent_puts_of_same_bytes(tmp_path: Path) -> None:
 def test_writer_timeout(tmp_path: Path) -> None:
     """A call waits for another writer. After the timeout it raises and has written nothing."""
     catalog = open_catalog(tmp_path)
-    short_timeout = EmbeddedCatalog(CatalogFile(Database(tmp_path / "catalog.sqlite", busy_timeout=0.05), tmp_path))
-    with catalog._file.database.write_transaction():
+    short_timeout = SqlCatalog(CatalogDatabase(Database(tmp_path / "catalog.sqlite", busy_timeout=0.05)))
+    with catalog._source.database.write_transaction():
         assert len(short_timeout.select("Workflow_Type")) > 0
         with pytest.raises(CatalogUnavailable, match="Another process"):
             short_timeout.insert("Dataset", [{}])

@@ -9,10 +9,10 @@ from deriva_ml_core import default_schema
 from deriva_ml_core.backend import Backend, Catalog
 from deriva_ml_core.backends.embedded.open import open_catalog
 from deriva_ml_core.backends.folder.store import FolderStore
-from deriva_ml_core.backends.sql.catalog import CatalogSnapshot, EmbeddedCatalog
+from deriva_ml_core.backends.sql.catalog import CatalogSnapshot, SqlCatalog
 from deriva_ml_core.schema import CatalogModel, Table
 
-__all__ = ["CatalogSnapshot", "EmbeddedCatalog", "FolderStore", "open_backend", "open_catalog"]
+__all__ = ["CatalogSnapshot", "SqlCatalog", "FolderStore", "open_backend", "open_catalog"]
 
 
 def open_backend(folder: Path) -> Backend:

@@ -17,6 +17,7 @@ from weakref import WeakSet
 import sqlalchemy as sa
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core.backends.embedded.dialect import SQLITE, error_code
 from deriva_ml_core.errors import (
     CatalogCorrupt,
     CatalogReadOnly,
@@ -25,7 +26,7 @@ from deriva_ml_core.errors import (
     DerivaMLException,
 )
 
-__all__ = ["BUSY_TIMEOUT", "Database", "detect_network_file_system", "error_code", "list_mounts"]
+__all__ = ["BUSY_TIMEOUT", "Database", "corruption_message", "detect_network_file_system", "list_mounts"]
 
 
 BUSY_TIMEOUT = 30.0
@@ -51,8 +52,12 @@ class Database:
         busy_timeout: Seconds to wait for another process that is writing.
     """
 
+    dialect = SQLITE
+
     def __init__(self, file: Path, *, journal_mode: str = "WAL", busy_timeout: float = BUSY_TIMEOUT) -> None:
         self.file = file
+        self.name = str(file.parent)
+        self.uri = file.absolute().as_uri()
         self._journal_mode = journal_mode
         self._busy_timeout = busy_timeout
         self._lock = RLock()
@@ -104,7 +109,7 @@ class Database:
         return self._joint_connection is not None
 
     @contextmanager
-    def joint_transaction(self, explain: Callable[[sa.Connection, sa.exc.IntegrityError], Exception]) -> Iterator[None]:
+    def joint_transaction(self, explain: Callable[[sa.Connection, sa.exc.DBAPIError], Exception]) -> Iterator[None]:
         """Make all transactions that this thread opens in the block one. It is rolled back if the block raises.
 
         Args:
@@ -134,6 +139,9 @@ class Database:
         """Run a statement that SQLite only accepts outside a transaction."""
         with self._acquire_connection() as connection:
             connection.exec_driver_sql(statement)
+
+    def corruption(self, detail: str) -> CatalogCorrupt:
+        return CatalogCorrupt(corruption_message(self.file, detail))
 
     def close(self) -> None:
         """Close the connection. The next call opens it again."""
@@ -325,13 +333,6 @@ class _ForkHandlers:
 def _fork_handlers() -> _ForkHandlers:
     """Return the handlers of this process, registered on first use."""
     return _ForkHandlers()
-
-
-def error_code(error: BaseException | None) -> str:
-    """Return SQLite's name of an error, such as ``SQLITE_BUSY``, or an empty text if there is none."""
-    while error is not None and not hasattr(error, "sqlite_errorname"):
-        error = getattr(error, "orig", None)
-    return str(getattr(error, "sqlite_errorname", ""))
 
 
 def _translate_error(error: Exception, file: Path) -> DerivaMLException:

@@ -24,11 +24,12 @@ from deriva_ml_core.backends.embedded.database import (
     detect_network_file_system,
     list_mounts,
 )
+from deriva_ml_core.backends.embedded.dialect import SQLITE
 from deriva_ml_core.backends.sql import identifiers, migrations, mutations
-from deriva_ml_core.backends.sql.catalog import BATCH_SIZE, EmbeddedCatalog
-from deriva_ml_core.backends.sql.ddl import MappedTable, compile_replaced_triggers
+from deriva_ml_core.backends.sql.catalog import BATCH_SIZE, SqlCatalog
+from deriva_ml_core.backends.sql.ddl import compile_replaced_triggers
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS, Migration, add_columns
-from deriva_ml_core.backends.sql.queries import CatalogFile, read_model
+from deriva_ml_core.backends.sql.queries import CatalogDatabase, map_tables, read_model
 from deriva_ml_core.default_schema import DEFAULT_TERMS, SCHEMA_VERSION, default_tables, parameters_table
 from deriva_ml_core.definitions import MLAsset, MLTable, Role
 from deriva_ml_core.errors import (
@@ -74,7 +75,7 @@ def open_catalog(
     migrations: Sequence[Migration] = MIGRATIONS,
     version: int = SCHEMA_VERSION,
     mounts: Iterable[tuple[str, str]] | None = None,
-) -> EmbeddedCatalog:
+) -> SqlCatalog:
     """Open the catalog in a folder. It is created if missing, and migrated if it is older and writable.
 
     Args:
@@ -103,7 +104,7 @@ def open_catalog(
         # a read-only catalog is read as it is: no version removed what an earlier one had
         with suppress(CatalogReadOnly):
             _migrate(database, migrations, version)
-    return EmbeddedCatalog(CatalogFile(database, folder))
+    return SqlCatalog(CatalogDatabase(database, identifiers.RidWatermark(folder)))
 
 
 def _exists(file: Path) -> bool:
@@ -214,8 +215,8 @@ def _initialize_schema(file: Path, journal_mode: str) -> None:
     with database.write_transaction() as connection:
         for statement in (*identifiers.CLOCK_DDL, *migrations.MODEL_DDL):
             connection.exec_driver_sql(statement)
-        model = migrations.add_tables(connection, default_tables())
-        tables = {name: MappedTable(table) for name, table in model.tables.items()}
+        model = migrations.add_tables(connection, default_tables(), SQLITE)
+        tables = map_tables(model, SQLITE)
         for vocabulary, terms in DEFAULT_TERMS.items():
             rows = [{"Name": name, "Description": description} for name, description in terms.items()]
             mutations.insert(connection, tables[vocabulary], tables, rows, skip_existing=False)
@@ -236,12 +237,12 @@ def _migrate(database: Database, migrations: Sequence[Migration], version: int) 
         # another process may have migrated it while this one waited for the lock
         found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
         for migration in migrations[found - 1 : version - 1]:
-            migration(connection)
+            migration(connection, SQLITE)
         if found < PARAMETERS_VERSION <= version:
             _fill_parameters(connection, database.file.parent)
-        model = add_columns(connection, default_tables(), default_schema.ADDED_COLUMNS)
+        model = add_columns(connection, default_tables(), default_schema.ADDED_COLUMNS, SQLITE)
         for table in model.tables.values():
-            for statement in compile_replaced_triggers(table):
+            for statement in compile_replaced_triggers(table, SQLITE):
                 connection.exec_driver_sql(statement)
         connection.exec_driver_sql(f"PRAGMA user_version = {version}")
     log.info("Migrated the catalog %s from version %d to %d.", database.file, found, version)
@@ -252,7 +253,7 @@ def _fill_parameters(connection: sa.Connection, folder: Path) -> None:
 
     A file that is missing or damaged is left out.
     """
-    tables = {name: MappedTable(table) for name, table in read_model(connection).tables.items()}
+    tables = map_tables(read_model(connection), SQLITE)
     table = tables.get(MLTable.execution_parameter)
     metadata = tables.get(MLAsset.execution_metadata)
     links = tables.get(asset_execution_table_name(MLAsset.execution_metadata))

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from deriva_ml_core.backend import ALL_ROWS, Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
-from deriva_ml_core.backends.embedded.integrity_errors import explain_integrity_error, explain_row_in_use
 from deriva_ml_core.backends.sql import identifiers, mutations, queries
 from deriva_ml_core.backends.sql.ddl import MappedTable
 from deriva_ml_core.backends.sql.identifiers import snapshot_to_tick, tick_to_iso, tick_to_snapshot
+from deriva_ml_core.backends.sql.integrity_errors import explain_integrity_error, explain_row_in_use
 from deriva_ml_core.backends.sql.migrations import add_tables
-from deriva_ml_core.backends.sql.queries import CatalogFile, UnionBranch, build_where_clause
+from deriva_ml_core.backends.sql.queries import CatalogDatabase, UnionBranch, build_where_clause
 from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, RowInUse, UnknownRID, UnknownVersion
 from deriva_ml_core.schema import CatalogModel, Table
 
-__all__ = ["BATCH_SIZE", "CatalogSnapshot", "EmbeddedCatalog"]
+__all__ = ["BATCH_SIZE", "CatalogSnapshot", "SqlCatalog"]
 
 BATCH_SIZE = 10_000
 """Rows per transaction."""
@@ -31,23 +32,23 @@ class _ReadableCatalog:
     _snapshot_time: str | None = None
     """Time of the snapshot, or None for now."""
 
-    def __init__(self, file: CatalogFile) -> None:
-        self._file = file
+    def __init__(self, source: CatalogDatabase) -> None:
+        self._source = source
 
     @property
     def name(self) -> str:
-        return str(self._file.folder)
+        return self._source.database.name
 
     @property
     def model(self) -> CatalogModel:
-        return self._file.model
+        return self._source.model
 
     def refresh(self) -> CatalogModel:
-        return self._file.refresh()
+        return self._source.refresh()
 
     def cite(self, rid: str, snapshot: str | None = None) -> str:
-        """Return the URI of the catalog's file with the RID as its fragment: ``file:///…/catalog.sqlite#1-4A2C@…``."""
-        return f"{self._file.database.file.absolute().as_uri()}#{check_rid(rid)}" + (f"@{snapshot}" if snapshot else "")
+        """Return the URI of the catalog with the RID as its fragment: ``file:///…/catalog.sqlite#1-4A2C@…``."""
+        return f"{self._source.database.uri}#{check_rid(rid)}" + (f"@{snapshot}" if snapshot else "")
 
     def select(
         self,
@@ -58,28 +59,28 @@ class _ReadableCatalog:
         descending: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
-        mapped = self._file.mapped_table(table)
-        where = queries.resolve_subqueries(where, self._file.mapped_table, self._union_branches)
-        with self._file.database.read_transaction() as connection:
+        mapped = self._source.mapped_table(table)
+        where = queries.resolve_subqueries(where, self._source.mapped_table, self._union_branches)
+        with self._source.database.read_transaction() as connection:
             return queries.select(
                 connection, mapped, self._union_branches(mapped), where, order=order, descending=descending, limit=limit
             )
 
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
-        mapped = self._file.mapped_table(table)
+        mapped = self._source.mapped_table(table)
         if size < 1:
             raise ConfigurationError(f"A page must have at least one row, not {size}.")
-        return queries.iter_pages(self._file, mapped, self._union_branches(mapped), where, size)
+        return queries.iter_pages(self._source, mapped, self._union_branches(mapped), where, size)
 
     def locate(self, rids: Sequence[str], tables: Sequence[str] = ()) -> dict[str, str]:
         if not tables:
-            self._file.refresh()
-        searched = [self._file.mapped_table(name) for name in tables or self._file.mapped_tables()]
-        with self._file.database.read_transaction() as connection:
+            self._source.refresh()
+        searched = [self._source.mapped_table(name) for name in tables or self._source.mapped_tables()]
+        with self._source.database.read_transaction() as connection:
             return queries.locate(connection, searched, rids, self._snapshot_time)
 
     def close(self) -> None:
-        self._file.database.close()
+        self._source.database.close()
 
     def _union_branches(self, mapped: MappedTable) -> Sequence[UnionBranch]:
         return (
@@ -89,20 +90,27 @@ class _ReadableCatalog:
         )
 
 
-class EmbeddedCatalog(_ReadableCatalog):
-    """Catalog in a SQLite file.
+class _JointWrites(local):
+    """The tables and rows that this thread's open `transaction` has written, to explain an error at its end."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[MappedTable, Sequence[Mapping[str, Any]]]] = []
+
+
+class SqlCatalog(_ReadableCatalog):
+    """Catalog in a SQL database.
 
     Args:
-        file: The open file, migrated to the current version.
+        source: The open database, migrated to the current version.
     """
 
-    def __init__(self, file: CatalogFile) -> None:
-        super().__init__(file)
-        self._joint_writes: list[tuple[MappedTable, Sequence[Mapping[str, Any]]]] = []
-        """The tables and rows that the open `transaction` has written, to explain an error at its end."""
+    def __init__(self, source: CatalogDatabase) -> None:
+        super().__init__(source)
+        self._write_errors = source.database.dialect.write_errors
+        self._joint_writes = _JointWrites()
 
     def snapshot(self) -> str:
-        with self._file.database.read_transaction() as connection:
+        with self._source.database.read_transaction() as connection:
             return tick_to_snapshot(identifiers.read_last_tick(connection))
 
     def at(self, snapshot: str) -> CatalogSnapshot:
@@ -113,31 +121,31 @@ class EmbeddedCatalog(_ReadableCatalog):
             UnknownVersion: The snapshot is later than the last change, so its contents may still change.
         """
         tick = snapshot_to_tick(snapshot)
-        with self._file.database.read_transaction() as connection:
+        with self._source.database.read_transaction() as connection:
             if tick > (latest := identifiers.read_last_tick(connection)):
                 raise UnknownVersion(
                     f"The catalog {self.name} has no snapshot {snapshot!r}: its latest is "
                     f"{tick_to_snapshot(latest)!r}. Check whether the snapshot belongs to another catalog."
                 )
-        return CatalogSnapshot(self._file, snapshot)
+        return CatalogSnapshot(self._source, snapshot)
 
     def reserve(self, count: int) -> list[str]:
         with self._numbering_transaction() as connection:
             return identifiers.allocate_rids(connection, count)
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False) -> int:
-        mapped = self._file.mapped_table(table)
+        mapped = self._source.mapped_table(table)
         added = 0
         for start in range(0, len(rows), BATCH_SIZE):
             batch = rows[start : start + BATCH_SIZE]
             try:
                 with self._numbering_transaction() as connection:
                     new = mutations.insert(
-                        connection, mapped, self._file.mapped_tables(), batch, skip_existing=skip_existing
+                        connection, mapped, self._source.mapped_tables(), batch, skip_existing=skip_existing
                     )
                     self._note_write(mapped, batch)
                 added += new
-            except sa.exc.IntegrityError as error:
+            except self._write_errors as error:
                 raise self._explain_integrity_error(error, mapped, batch, added) from error
         return added
 
@@ -147,7 +155,7 @@ class EmbeddedCatalog(_ReadableCatalog):
         return order_rows_by_key(table, key, key_values, self.select(table, {key: key_values}))
 
     def insert_unless(self, table: str, where: Where, row: Mapping[str, Any]) -> tuple[Row, bool]:
-        mapped = self._file.mapped_table(table)
+        mapped = self._source.mapped_table(table)
         try:
             with self._numbering_transaction() as connection:
                 oldest = queries.select(
@@ -157,60 +165,60 @@ class EmbeddedCatalog(_ReadableCatalog):
                     return oldest[0], False
                 rid = row["RID"] if "RID" in row else identifiers.allocate_rids(connection, 1)[0]
                 new = {**row, "RID": rid}
-                mutations.insert(connection, mapped, self._file.mapped_tables(), [new], skip_existing=False)
+                mutations.insert(connection, mapped, self._source.mapped_tables(), [new], skip_existing=False)
                 added = queries.select(
                     connection, mapped, queries.current_branches(mapped), {"RID": rid}, order=("RID",)
                 )
                 self._note_write(mapped, [new])
-        except sa.exc.IntegrityError as error:
+        except self._write_errors as error:
             raise self._explain_integrity_error(error, mapped, [row]) from error
         return added[0], True
 
     def update(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
-        mapped = self._file.mapped_table(table)
+        mapped = self._source.mapped_table(table)
         if not rows:
             return 0
         try:
-            with self._file.database.write_transaction() as connection:
+            with self._source.database.write_transaction() as connection:
                 self._note_write(mapped, rows)
                 return mutations.update(connection, mapped, rows)
-        except sa.exc.IntegrityError as error:
+        except self._write_errors as error:
             raise self._explain_integrity_error(error, mapped, rows) from error
 
     def delete(self, table: str, where: Where) -> int:
-        mapped = self._file.mapped_table(table)
+        mapped = self._source.mapped_table(table)
         try:
-            with self._file.database.write_transaction() as connection:
+            with self._source.database.write_transaction() as connection:
                 identifiers.advance_clock(connection)
                 matching = build_where_clause(mapped, mapped.rows, where)
                 return int(connection.execute(sa.delete(mapped.rows).where(matching)).rowcount)
-        except sa.exc.IntegrityError as error:
-            with self._file.database.read_transaction() as connection:
-                raise explain_row_in_use(connection, mapped, self._file.mapped_tables(), where) from error
+        except self._write_errors as error:
+            with self._source.database.read_transaction() as connection:
+                raise explain_row_in_use(connection, mapped, self._source.mapped_tables(), where) from error
 
     def create_tables(self, tables: Sequence[Table]) -> None:
-        with self._file.database.write_transaction() as connection:
-            model = add_tables(connection, tables)
-        self._file.set_model(model)
+        with self._source.database.write_transaction() as connection:
+            model = add_tables(connection, tables, self._source.database.dialect)
+        self._source.set_model(model)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write everything that this thread writes in the block, or nothing if an error leaves it."""
         try:
-            with self._file.database.joint_transaction(self._explain_broken_reference):
+            with self._source.database.joint_transaction(self._explain_broken_reference):
                 yield
         finally:
-            if not self._file.database.is_joint:
-                self._joint_writes = []
+            if not self._source.database.is_joint:
+                self._joint_writes.rows = []
 
     def _note_write(self, mapped: MappedTable, rows: Sequence[Mapping[str, Any]]) -> None:
-        if self._file.database.is_joint:
-            self._joint_writes.append((mapped, rows))
+        if self._source.database.is_joint:
+            self._joint_writes.rows.append((mapped, rows))
 
-    def _explain_broken_reference(self, connection: sa.Connection, error: sa.exc.IntegrityError) -> DerivaMLException:
+    def _explain_broken_reference(self, connection: sa.Connection, error: sa.exc.DBAPIError) -> DerivaMLException:
         """Return the error for the first write of a transaction with a row that refers to no other row."""
-        tables = self._file.mapped_tables()
-        for mapped, rows in self._joint_writes:
+        tables = self._source.mapped_tables()
+        for mapped, rows in self._joint_writes.rows:
             explained = explain_integrity_error(connection, error, mapped, tables, rows)
             if isinstance(explained, UnknownRID):
                 return explained
@@ -219,22 +227,25 @@ class EmbeddedCatalog(_ReadableCatalog):
     @contextmanager
     def _numbering_transaction(self) -> Iterator[sa.Connection]:
         """Open a write transaction that may allocate RIDs: none that was allocated before a restore of the file."""
-        with self._file.database.write_transaction() as connection:
-            before = self._file.watermark.advance_counter(connection)
+        with self._source.database.write_transaction() as connection:
+            if self._source.watermark is None:
+                yield connection
+                return
+            before = self._source.watermark.advance_counter(connection)
             yield connection
             after = identifiers.read_next_rid_number(connection)
         if after != before:
-            self._file.watermark.record(after)
+            self._source.watermark.record(after)
 
     def _explain_integrity_error(
         self,
-        error: sa.exc.IntegrityError,
+        error: sa.exc.DBAPIError,
         mapped: MappedTable,
         rows: Sequence[Mapping[str, Any]],
         added: int = 0,
     ) -> DerivaMLException:
-        with self._file.database.read_transaction() as connection:
-            explained = explain_integrity_error(connection, error, mapped, self._file.mapped_tables(), rows)
+        with self._source.database.read_transaction() as connection:
+            explained = explain_integrity_error(connection, error, mapped, self._source.mapped_tables(), rows)
         return type(explained)(f"{explained} The {added} rows before this batch were added.") if added else explained
 
 
@@ -242,12 +253,12 @@ class CatalogSnapshot(_ReadableCatalog, ReadOnlyMixin):
     """Read-only catalog at a snapshot. Tables that were created later are empty.
 
     Args:
-        file: The catalog's file.
+        source: The catalog's database.
         snapshot: The snapshot.
     """
 
-    def __init__(self, file: CatalogFile, snapshot: str) -> None:
-        super().__init__(file)
+    def __init__(self, source: CatalogDatabase, snapshot: str) -> None:
+        super().__init__(source)
         self._snapshot = snapshot
         self._snapshot_time = tick_to_iso(snapshot_to_tick(snapshot))
 
@@ -263,9 +274,9 @@ class CatalogSnapshot(_ReadableCatalog, ReadOnlyMixin):
         return self._snapshot
 
     def at(self, snapshot: str) -> CatalogSnapshot:
-        return EmbeddedCatalog(self._file).at(snapshot)
+        return SqlCatalog(self._source).at(snapshot)
 
 
 if TYPE_CHECKING:
-    _catalog_protocol_check: type[Catalog] = EmbeddedCatalog
+    _catalog_protocol_check: type[Catalog] = SqlCatalog
     _snapshot_protocol_check: type[Catalog] = CatalogSnapshot

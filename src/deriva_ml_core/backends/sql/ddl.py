@@ -1,25 +1,24 @@
-"""Convert tables of the schema to SQLAlchemy tables and SQLite statements."""
+"""Convert tables of the schema to SQLAlchemy tables and statements."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
 from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
+from deriva_ml_core.backends.sql.dialect import VALID_UNTIL, SqlDialect, StoredTable
 from deriva_ml_core.definitions import MLTable
-from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
 __all__ = [
-    "VALID_UNTIL",
+    "SYSTEM_TIMES",
     "MappedTable",
+    "build_rows_table",
     "compile_added_columns",
     "compile_ddl",
     "compile_replaced_triggers",
@@ -27,141 +26,67 @@ __all__ = [
     "model_to_json",
 ]
 
-VALID_UNTIL = "__until"
-"""Column of a history table with the time until which the row was valid."""
-
-DIALECT = sqlite.dialect(paramstyle="qmark")
+SYSTEM_TIMES = ("RCT", "RMT")
+"""The times at which a row was created and changed."""
 
 BindProcessor = Callable[[Any], Any]
 StatementCompiler = Callable[[tuple[str, ...]], str]
 
 
-class IsoTime(sa.types.TypeDecorator[str]):
-    """ISO 8601 text. Dates and times are accepted, and times are stored in UTC."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
-        if isinstance(value, datetime):
-            return value.astimezone(UTC).isoformat(timespec="microseconds")
-        return value.isoformat() if isinstance(value, date) else value
-
-
-class JsonText(sa.types.TypeDecorator[Any]):
-    """Value stored as JSON text."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
-        try:
-            return None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"{value!r} cannot be stored as JSON: {error}.") from error
-
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
-        try:
-            return None if value is None else json.loads(value)
-        except ValueError:  # written by another program; the row must stay readable
-            return value
-
-
-class ArrayText(JsonText):
-    """Array stored as JSON text. An empty array is null, as at a snapshot of a Deriva server."""
-
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
-        return super().process_bind_param(None if value == [] else value, dialect)
-
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
-        return super().process_result_value(value, dialect) or None
-
-
-class IntegerBoolean(sa.types.TypeDecorator[bool]):
-    """Boolean stored as 1 or 0."""
-
-    impl = sa.Integer
-    cache_ok = True
-
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> bool | None:  # noqa: ARG002
-        return None if value is None else bool(value)
-
-
-class UnconvertedReal(sa.REAL[float]):
-    """Number without conversion by SQLAlchemy. A check constraint refuses other types."""
-
-    def bind_processor(self, dialect: sa.Dialect) -> None:  # noqa: ARG002
-        return None
-
-
-def _sql_type(column: Column) -> sa.types.TypeEngine[Any]:
-    match column.type:
-        case "int4" | "int8" | "int2":
-            return sa.Integer()
-        case "float8" | "float4":
-            return UnconvertedReal()
-        case "boolean":
-            return IntegerBoolean()
-        case "date" | "timestamptz":
-            return IsoTime()
-        case "jsonb" | "json":
-            return JsonText()
-        case "text[]":
-            return ArrayText()
-        case _:
-            return sa.Text()
-
-
-_STORAGE_CLASSES: Mapping[str, str] = {"INTEGER": "integer", "REAL": "real"}
-
-
-def _type_check(column: Column) -> sa.CheckConstraint | None:
-    # SQLite columns accept any value; STRICT tables need SQLite 3.37 to be read
-    kind = _STORAGE_CLASSES.get(_sql_type(column).compile(DIALECT))
-    if kind is None:
-        return None
-    name = quote_name(column.name)
-    allowed = f"{name} IN (0, 1)" if column.type == "boolean" else f"typeof({name}) = '{kind}'"
-    return sa.CheckConstraint(sa.text(f"{name} IS NULL OR {allowed}"), name=column.name)
-
-
-def _build_columns(table: Table, *, for_history: bool) -> Iterator[sa.Column[Any]]:
+def _build_columns(table: Table, dialect: SqlDialect, *, for_history: bool) -> Iterator[sa.Column[Any]]:
     for name in SYSTEM_COLUMNS:
-        yield sa.Column(name, sa.Text(), primary_key=name == "RID", nullable=False)
+        type_ = dialect.time_type() if name in SYSTEM_TIMES else dialect.text_type()
+        yield sa.Column(name, type_, primary_key=name == "RID", nullable=False)
     for column in table.columns:
-        yield sa.Column(column.name, _sql_type(column), nullable=for_history or column.nullok)
+        name = dialect.identifier(column.name)
+        type_ = dialect.column_type(column.type)
+        yield sa.Column(name, type_, key=column.name, nullable=for_history or column.nullok)
+
+
+def build_rows_table(table: Table, dialect: SqlDialect, metadata: sa.MetaData) -> sa.Table:
+    """Return the SQL table of the current rows, without constraints."""
+    columns = _build_columns(table, dialect, for_history=False)
+    return sa.Table(dialect.identifier(table.name), metadata, *columns, **dialect.table_options)
 
 
 @dataclass(frozen=True)
 class MappedTable:
-    """A table with its SQLAlchemy tables and compiled statements."""
+    """A table with its SQLAlchemy tables and compiled statements.
+
+    Args:
+        table: The table.
+        dialect: The SQL of its database.
+    """
 
     table: Table
+    dialect: SqlDialect
 
     @cached_property
     def rows(self) -> sa.Table:
-        """SQLite table of the current rows."""
-        return sa.Table(
-            self.table.name, sa.MetaData(), *_build_columns(self.table, for_history=False), sqlite_with_rowid=False
-        )
+        """SQL table of the current rows."""
+        return build_rows_table(self.table, self.dialect, sa.MetaData())
 
     @cached_property
     def history(self) -> sa.Table:
-        """SQLite table of the rows before each update and deletion."""
+        """SQL table of the rows before each update and deletion."""
         return sa.Table(
-            f"{self.table.name}__history",
+            self.dialect.identifier(f"{self.table.name}__history"),
             sa.MetaData(),
-            *_build_columns(self.table, for_history=True),
-            sa.Column(VALID_UNTIL, sa.Text(), primary_key=True),
-            sqlite_with_rowid=False,
+            *_build_columns(self.table, self.dialect, for_history=True),
+            sa.Column(VALID_UNTIL, self.dialect.time_type(), primary_key=True),
+            **self.dialect.table_options,
         )
+
+    @property
+    def stored(self) -> StoredTable:
+        """The SQL tables under the name of the table."""
+        return StoredTable(self.table.name, self.rows, self.history)
 
     @cached_property
     def bind_processors(self) -> dict[str, BindProcessor]:
-        """Functions that convert values for SQLite, for the columns that need it."""
-        processors = {column.name: column.type.dialect_impl(DIALECT).bind_processor(DIALECT) for column in self.rows.c}
+        """Functions that convert values for the database, for the columns that need it."""
+        dialect = self.dialect.sqlalchemy
+        processors = {column.key: column.type.dialect_impl(dialect).bind_processor(dialect) for column in self.rows.c}
         return {name: processor for name, processor in processors.items() if processor is not None}
 
     @cached_property
@@ -171,14 +96,14 @@ class MappedTable:
 
     def sort_columns(self, names: Collection[str]) -> tuple[str, ...]:
         """Return columns in the order of the table."""
-        return tuple(column.name for column in self.rows.c if column.name in names)
+        return tuple(column.key for column in self.rows.c if column.key in names)
 
     @cached_property
     def compile_insert(self) -> StatementCompiler:
         """Function that compiles an INSERT for columns in the order of the table."""
 
         def compile_statement(names: tuple[str, ...]) -> str:
-            return str(sqlite.insert(self.rows).compile(dialect=DIALECT, column_keys=list(names)))
+            return str(sa.insert(self.rows).compile(dialect=self.dialect.sqlalchemy, column_keys=list(names)))
 
         return cache(compile_statement)
 
@@ -188,36 +113,9 @@ class MappedTable:
 
         def compile_statement(names: tuple[str, ...]) -> str:
             statement = sa.update(self.rows).where(self.rows.c["RID"] == sa.bindparam(None))
-            return str(statement.compile(dialect=DIALECT, column_keys=list(names)))
+            return str(statement.compile(dialect=self.dialect.sqlalchemy, column_keys=list(names)))
 
         return cache(compile_statement)
-
-    @cached_property
-    def lookup_sql(self) -> str:
-        """Statement that selects the RIDs of the JSON list ``?1`` that exist in this table."""
-        return f"SELECT RID, {quote_string(self.table.name)} FROM {quote_name(self.table.name)} {_RID_IN_LIST}"  # noqa: S608
-
-    @cached_property
-    def snapshot_lookup_sql(self) -> str:
-        """Statement that selects the RIDs of the JSON list ``?1`` that existed at the time ``?2``."""
-        history = quote_name(self.history.name)
-        return (
-            f"{self.lookup_sql} AND RMT <= ?2 UNION ALL SELECT RID, {quote_string(self.table.name)} FROM {history} "  # noqa: S608
-            f"{_RID_IN_LIST} AND RMT <= ?2 AND {VALID_UNTIL} > ?2"
-        )
-
-
-_RID_IN_LIST = "WHERE RID IN (SELECT value FROM json_each(?1))"
-
-
-def quote_name(name: str) -> str:
-    """Quote the name of a table or column for SQL."""
-    return DIALECT.identifier_preparer.quote_identifier(name)
-
-
-def quote_string(text: str) -> str:
-    """Quote a text for SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 _INDEXED_COLUMNS: Mapping[MLTable, tuple[str, ...]] = {
@@ -233,7 +131,7 @@ _COMPOSITE_INDEXES: Mapping[MLTable, tuple[tuple[str, ...], ...]] = {
 """Columns of lookups, followed by the column that the rows are sorted by."""
 
 
-def _build_indexes(table: Table, rows: sa.Table) -> Iterator[sa.Index]:
+def _build_indexes(table: Table, rows: sa.Table, dialect: SqlDialect) -> Iterator[sa.Index]:
     """Yield an index for each lookup column. Tables that are not associations are also indexed by creation time."""
     is_association = sum(key.cascade for key in table.foreign_keys) > 1
     indexed = dict.fromkeys(key.column for key in table.foreign_keys)
@@ -241,49 +139,49 @@ def _build_indexes(table: Table, rows: sa.Table) -> Iterator[sa.Index]:
         indexed.update(dict.fromkeys(_INDEXED_COLUMNS.get(MLTable(table.name), ())))
         for names in _COMPOSITE_INDEXES.get(MLTable(table.name), ()):
             if table.column_names.issuperset(names):  # a user's table of that name may lack them
-                yield sa.Index(f"{rows.name}__{names[-1]}", *(rows.c[name] for name in names))
+                yield sa.Index(dialect.identifier(f"{table.name}__{names[-1]}"), *(rows.c[name] for name in names))
     if table.is_asset:
         indexed["MD5"] = None
     for name in indexed:
         columns = (rows.c[name],) if is_association else (rows.c[name], rows.c.RCT)
-        yield sa.Index(f"{rows.name}__{name}", *columns)
+        yield sa.Index(dialect.identifier(f"{table.name}__{name}"), *columns)
     if not is_association:
-        yield sa.Index(f"{rows.name}__RCT", rows.c.RCT)
+        yield sa.Index(dialect.identifier(f"{table.name}__RCT"), rows.c.RCT)
 
 
-def compile_ddl(tables: Sequence[Table], existing: CatalogModel) -> tuple[str, ...]:
+def compile_ddl(tables: Sequence[Table], existing: CatalogModel, dialect: SqlDialect) -> tuple[str, ...]:
     """Return the statements that create tables with their indexes, histories and triggers.
 
     Args:
         tables: The new tables.
         existing: Existing tables that the new ones may refer to.
+        dialect: The SQL of the database.
     """
-    return _compile_tables(tuple(tables), tuple(existing.tables.values()))
+    return _compile_tables(tuple(tables), tuple(existing.tables.values()), dialect)
 
 
 @lru_cache(maxsize=4)  # all new catalogs of a process have the same tables
-def _compile_tables(tables: tuple[Table, ...], existing: tuple[Table, ...]) -> tuple[str, ...]:
-    return tuple(_iter_statements(tables, existing))
+def _compile_tables(tables: tuple[Table, ...], existing: tuple[Table, ...], dialect: SqlDialect) -> tuple[str, ...]:
+    return tuple(_iter_statements(tables, existing, dialect))
 
 
-def _iter_statements(tables: tuple[Table, ...], existing: tuple[Table, ...]) -> Iterator[str]:
+def _iter_statements(tables: tuple[Table, ...], existing: tuple[Table, ...], dialect: SqlDialect) -> Iterator[str]:
     metadata = sa.MetaData()
-    declared = {
-        table.name: sa.Table(table.name, metadata, *_build_columns(table, for_history=False), sqlite_with_rowid=False)
-        for table in (*existing, *tables)
-    }
+    declared = {table.name: build_rows_table(table, dialect, metadata) for table in (*existing, *tables)}
     for table in tables:
         rows = declared[table.name]
-        for constraint in _build_constraints(table, declared):
+        for constraint in _build_constraints(table, declared, dialect):
             rows.append_constraint(constraint)
-        yield str(CreateTable(rows).compile(dialect=DIALECT))
-        yield from (str(CreateIndex(index).compile(dialect=DIALECT)) for index in _build_indexes(table, rows))
-        yield from _compile_history_ddl(table)
+        yield str(CreateTable(rows).compile(dialect=dialect.sqlalchemy))
+        for index in _build_indexes(table, rows, dialect):
+            yield str(CreateIndex(index).compile(dialect=dialect.sqlalchemy))
+        yield from _compile_history_ddl(table, dialect)
 
 
-def _build_constraints(table: Table, declared: dict[str, sa.Table]) -> Iterator[sa.Constraint]:
-    yield from (sa.UniqueConstraint(*key) for key in table.keys)
-    yield from (check for column in table.columns if (check := _type_check(column)) is not None)
+def _build_constraints(table: Table, declared: dict[str, sa.Table], dialect: SqlDialect) -> Iterator[sa.Constraint]:
+    for columns in table.keys:
+        yield sa.UniqueConstraint(*columns, name=dialect.key_name(table, columns))
+    yield from (check for column in table.columns if (check := dialect.type_check(column)) is not None)
     for key in table.foreign_keys:
         yield sa.ForeignKeyConstraint(
             [key.column],
@@ -294,57 +192,37 @@ def _build_constraints(table: Table, declared: dict[str, sa.Table]) -> Iterator[
         )
 
 
-def _compile_history_ddl(table: Table) -> Iterator[str]:
-    history = MappedTable(table).history
-    yield str(CreateTable(history).compile(dialect=DIALECT))
+def _compile_history_ddl(table: Table, dialect: SqlDialect) -> Iterator[str]:
+    history = MappedTable(table, dialect).history
+    yield str(CreateTable(history).compile(dialect=dialect.sqlalchemy))
     for key in table.foreign_keys:
-        index = sa.Index(f"{history.name}__{key.column}", history.c[key.column])
-        yield str(CreateIndex(index).compile(dialect=DIALECT))
-    yield from _compile_triggers(table)
+        index = sa.Index(dialect.identifier(f"{table.name}__history__{key.column}"), history.c[key.column])
+        yield str(CreateIndex(index).compile(dialect=dialect.sqlalchemy))
+    yield from dialect.compile_triggers(MappedTable(table, dialect).stored)
 
 
-def _compile_triggers(table: Table) -> Iterator[str]:
-    """Yield the statements that create the triggers which copy changed rows to the history."""
-    history = MappedTable(table).history
-    names = [quote_name(column.name) for column in history.c if column.name != VALID_UNTIL]
-    target = f"{quote_name(history.name)} ({', '.join((*names, quote_name(VALID_UNTIL)))})"
-    old = ", ".join(f"OLD.{name}" for name in names)
-    # triggers also record rows that are deleted by cascade
-    for event, condition, until in (
-        ("UPDATE", "OLD.RMT <> NEW.RMT", "NEW.RMT"),
-        ("DELETE", "OLD.RMT < (SELECT time FROM _clock)", "(SELECT time FROM _clock)"),
-    ):
-        yield (
-            f"CREATE TRIGGER {_trigger_name(table, event)} AFTER {event} ON {quote_name(table.name)} "  # noqa: S608
-            f"WHEN {condition} BEGIN INSERT INTO {target} VALUES ({old}, {until}); END"
-        )
-
-
-def _trigger_name(table: Table, event: str) -> str:
-    return quote_name(f"{table.name}__{event.lower()}")
-
-
-def compile_replaced_triggers(table: Table) -> Iterator[str]:
+def compile_replaced_triggers(table: Table, dialect: SqlDialect) -> Iterator[str]:
     """Yield the statements that replace the triggers of an existing table."""
-    for event in ("UPDATE", "DELETE"):
-        yield f"DROP TRIGGER IF EXISTS {_trigger_name(table, event)}"
-    yield from _compile_triggers(table)
+    yield from dialect.compile_dropped_triggers(table)
+    yield from dialect.compile_triggers(MappedTable(table, dialect).stored)
 
 
-def compile_added_columns(table: Table, columns: Sequence[Column]) -> Iterator[str]:
+def compile_added_columns(table: Table, columns: Sequence[Column], dialect: SqlDialect) -> Iterator[str]:
     """Yield the statements that add columns to an existing table and its history; its triggers must be replaced.
 
     Args:
         table: The table as it is.
         columns: New columns. They are empty in existing rows.
+        dialect: The SQL of the database.
     """
-    mapped = MappedTable(table)
+    mapped = MappedTable(table, dialect)
     for column in columns:
-        definition = str(CreateColumn(sa.Column(column.name, _sql_type(column))).compile(dialect=DIALECT))
-        check = _type_check(column)
-        constraint = "" if check is None else f" CONSTRAINT {quote_name(column.name)} CHECK ({check.sqltext})"
-        yield f"ALTER TABLE {quote_name(mapped.rows.name)} ADD COLUMN {definition}{constraint}"
-        yield f"ALTER TABLE {quote_name(mapped.history.name)} ADD COLUMN {definition}"
+        new = sa.Column(dialect.identifier(column.name), dialect.column_type(column.type))
+        definition = str(CreateColumn(new).compile(dialect=dialect.sqlalchemy))
+        check = dialect.type_check(column)
+        constraint = "" if check is None else f" CONSTRAINT {dialect.quote(column.name)} CHECK ({check.sqltext})"
+        yield f"ALTER TABLE {dialect.quote(mapped.rows.name)} ADD COLUMN {definition}{constraint}"
+        yield f"ALTER TABLE {dialect.quote(mapped.history.name)} ADD COLUMN {definition}"
 
 
 def model_to_json(model: CatalogModel) -> str:

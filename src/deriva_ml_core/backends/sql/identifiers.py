@@ -1,4 +1,4 @@
-"""RIDs and snapshots of the embedded catalog: numbers in Crockford's base 32, in groups of four digits."""
+"""RIDs and snapshots of a SQL catalog: numbers in Crockford's base 32, in groups of four digits."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def snapshot_to_tick(snapshot: str) -> int:
         tick_to_iso(tick)
     except (InvalidRID, OverflowError):
         raise InvalidRID(
-            f"{snapshot!r} is not a snapshot of an embedded catalog: use the text after '@' in a RID or a citation."
+            f"{snapshot!r} is not a snapshot of this catalog: use the text after '@' in a RID or a citation."
         ) from None
     return tick
 
@@ -136,14 +136,14 @@ CLOCK_DDL = (
 
 def read_last_tick(connection: sa.Connection) -> int:
     """Return the tick of the last write."""
-    return int(connection.exec_driver_sql("SELECT tick FROM _clock").scalar_one())
+    return int(connection.execute(_READ_TICK).scalar_one())
 
 
 def advance_clock(connection: sa.Connection) -> str:
     """Advance the clock, even if the machine's clock went back, and return the time of this transaction."""
     tick = max(read_last_tick(connection) + 1, current_tick())
     time = tick_to_iso(tick)
-    connection.exec_driver_sql("UPDATE _clock SET tick = ?, time = ?", (tick, time))
+    connection.execute(_SET_CLOCK, {"tick": tick, "time": time})
     return time
 
 
@@ -156,7 +156,7 @@ def allocate_rids(connection: sa.Connection, count: int) -> list[str]:
         used = {encode(number) for number in _read_used_rid_numbers(connection, start, end - 1)}
         rids += (rid for rid in encode_range(start, end) if rid not in used)
         start = end
-    connection.exec_driver_sql("UPDATE _clock SET rid = ?", (start,))
+    _set_next_rid_number(connection, start)
     return rids
 
 
@@ -168,19 +168,30 @@ def filter_unallocated_rids(connection: sa.Connection, rids: Iterable[str]) -> l
 
 def mark_rids_used(connection: sa.Connection, rids: Iterable[str]) -> None:
     """Exclude RIDs from future allocations."""
-    numbers = [(number,) for rid in rids if (number := rid_number(rid)) is not None and number < 2**63]
+    numbers = [{"number": number} for rid in rids if (number := rid_number(rid)) is not None and number < 2**63]
     if numbers:
-        connection.exec_driver_sql("INSERT INTO _given VALUES (?) ON CONFLICT DO NOTHING", numbers)
+        connection.execute(_MARK_USED, numbers)
 
 
 def read_next_rid_number(connection: sa.Connection) -> int:
     """Return the first number that the counter has not allocated."""
-    return int(connection.exec_driver_sql("SELECT rid FROM _clock").scalar_one())
+    return int(connection.execute(_READ_RID).scalar_one())
+
+
+def _set_next_rid_number(connection: sa.Connection, number: int) -> None:
+    connection.execute(_SET_RID, {"rid": number})
 
 
 def _read_used_rid_numbers(connection: sa.Connection, first: int, last: int) -> set[int]:
-    numbers = connection.exec_driver_sql("SELECT number FROM _given WHERE number BETWEEN ? AND ?", (first, last))
-    return set(numbers.scalars())
+    return set(connection.execute(_READ_USED, {"first": first, "last": last}).scalars())
+
+
+_READ_TICK = sa.text("SELECT tick FROM _clock")
+_SET_CLOCK = sa.text("UPDATE _clock SET tick = :tick, time = :time")
+_READ_RID = sa.text("SELECT rid FROM _clock")
+_SET_RID = sa.text("UPDATE _clock SET rid = :rid")
+_MARK_USED = sa.text("INSERT INTO _given VALUES (:number) ON CONFLICT DO NOTHING")
+_READ_USED = sa.text("SELECT number FROM _given WHERE number BETWEEN :first AND :last")
 
 
 class _Watermark(NamedTuple):
@@ -223,7 +234,7 @@ class RidWatermark:
         if highest:
             start = (max(number, highest) // FIRST_RID + 2) * FIRST_RID
             log.info("%s was restored or copied: new RIDs start at %s.", self._file.parent, encode(start))
-            connection.exec_driver_sql("UPDATE _clock SET rid = ?", (start,))
+            _set_next_rid_number(connection, start)
         return number
 
     def record(self, next_number: int) -> None:

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from deriva_ml_core.backends.row_checks import table_exists
 from deriva_ml_core.backends.sql import identifiers, mutations
-from deriva_ml_core.backends.sql.ddl import MappedTable, compile_added_columns, compile_ddl, model_to_json
-from deriva_ml_core.backends.sql.queries import read_model
+from deriva_ml_core.backends.sql.ddl import compile_added_columns, compile_ddl, model_to_json
+from deriva_ml_core.backends.sql.dialect import SqlDialect
+from deriva_ml_core.backends.sql.queries import map_tables, read_model
 from deriva_ml_core.definitions import MLTable, MLVocab
 from deriva_ml_core.errors import ConfigurationError, DuplicateRow, UnknownTable
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
@@ -26,12 +27,13 @@ MODEL_DDL = (
 """Statements that create the table that stores the model."""
 
 
-def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogModel:
+def add_tables(connection: sa.Connection, tables: Sequence[Table], dialect: SqlDialect) -> CatalogModel:
     """Create those tables that do not exist.
 
     Args:
         connection: Connection with an open write transaction.
         tables: Tables to create. They may refer to each other.
+        dialect: The SQL of the database.
 
     Returns:
         All tables of the catalog.
@@ -42,7 +44,7 @@ def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogMod
         ConfigurationError: A name is invalid, or a foreign key refers to columns that are not a key.
     """
     existing = read_model(connection)
-    # SQLite does not distinguish names by case
+    # SQLite does not distinguish names by case, and a catalog can move from one database to another
     new = [table for table in tables if not table_exists(existing, table, ignore_case=True)]
     model = CatalogModel({**existing.tables, **{table.name: table for table in new}})
     if not new:
@@ -51,14 +53,14 @@ def add_tables(connection: sa.Connection, tables: Sequence[Table]) -> CatalogMod
         _check_names(table)
         _check_references(model, table)
     identifiers.advance_clock(connection)
-    for statement in compile_ddl(new, existing):
+    for statement in compile_ddl(new, existing, dialect):
         connection.exec_driver_sql(statement)
-    connection.exec_driver_sql("UPDATE _model SET tables = ?", (model_to_json(model),))
+    write_model(connection, model)
     return model
 
 
 def add_columns(
-    connection: sa.Connection, declared: Sequence[Table], added: Collection[tuple[str, str]]
+    connection: sa.Connection, declared: Sequence[Table], added: Collection[tuple[str, str]], dialect: SqlDialect
 ) -> CatalogModel:
     """Add the columns of later versions that existing tables lack.
 
@@ -68,6 +70,7 @@ def add_columns(
         connection: Connection with an open write transaction.
         declared: Standard tables with all their columns.
         added: Columns, as table and name, that later versions added.
+        dialect: The SQL of the database.
 
     Returns:
         All tables of the catalog.
@@ -80,14 +83,19 @@ def add_columns(
             continue
         new = tuple(column for column in table.columns if column.name not in current.column_names)
         if new and all((table.name, column.name) in added for column in new):
-            for statement in compile_added_columns(current, new):
+            for statement in compile_added_columns(current, new, dialect):
                 connection.exec_driver_sql(statement)
             changed[table.name] = replace(current, columns=(*current.columns, *new))
     if not changed:
         return existing
     model = CatalogModel({**existing.tables, **changed})
-    connection.exec_driver_sql("UPDATE _model SET tables = ?", (model_to_json(model),))
+    write_model(connection, model)
     return model
+
+
+def write_model(connection: sa.Connection, model: CatalogModel) -> None:
+    """Write the model to the catalog."""
+    connection.execute(sa.text("UPDATE _model SET tables = :tables"), {"tables": model_to_json(model)})
 
 
 def _check_names(table: Table) -> None:
@@ -117,7 +125,7 @@ def _check_references(model: CatalogModel, table: Table) -> None:
             raise ConfigurationError(f"{table.name}.{key.column} refers to {key.table}.{key.to}, which is not unique.")
 
 
-Migration = Callable[[sa.Connection], None]
+Migration = Callable[[sa.Connection, SqlDialect], None]
 """Migrates a catalog to the next version, within the transaction of the connection."""
 
 VERSION_2_ASSET_TYPES: Mapping[str, str] = {
@@ -127,9 +135,9 @@ VERSION_2_ASSET_TYPES: Mapping[str, str] = {
 }
 
 
-def _migrate_to_2(connection: sa.Connection) -> None:
+def _migrate_to_2(connection: sa.Connection, dialect: SqlDialect) -> None:
     """Add the asset types of checkpoints and curves. Existing terms stay unchanged."""
-    tables = {name: MappedTable(table) for name, table in read_model(connection).tables.items()}
+    tables = map_tables(read_model(connection), dialect)
     rows = [{"Name": name, "Description": description} for name, description in VERSION_2_ASSET_TYPES.items()]
     mutations.insert(connection, tables[MLVocab.asset_type], tables, rows, skip_existing=True)
 
@@ -152,10 +160,10 @@ VERSION_3_METRICS_TABLE = Table(
 """The table in version 3. Later versions may change it."""
 
 
-def _migrate_to_3(connection: sa.Connection) -> None:
+def _migrate_to_3(connection: sa.Connection, dialect: SqlDialect) -> None:
     """Add the table of metrics. A user's table of that name stays unchanged."""
     with suppress(DuplicateRow):
-        add_tables(connection, [VERSION_3_METRICS_TABLE])
+        add_tables(connection, [VERSION_3_METRICS_TABLE], dialect)
 
 
 VERSION_4_PARAMETERS_TABLE = Table(
@@ -173,10 +181,10 @@ VERSION_4_PARAMETERS_TABLE = Table(
 """The table in version 4. Later versions may change it."""
 
 
-def _migrate_to_4(connection: sa.Connection) -> None:
+def _migrate_to_4(connection: sa.Connection, dialect: SqlDialect) -> None:
     """Add the table of parameters. A user's table of that name stays unchanged."""
     with suppress(DuplicateRow):
-        add_tables(connection, [VERSION_4_PARAMETERS_TABLE])
+        add_tables(connection, [VERSION_4_PARAMETERS_TABLE], dialect)
 
 
 MIGRATIONS: tuple[Migration, ...] = (_migrate_to_2, _migrate_to_3, _migrate_to_4)

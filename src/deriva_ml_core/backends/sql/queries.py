@@ -2,66 +2,59 @@
 
 from __future__ import annotations
 
-import json
 import operator
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.sql.elements import UnaryExpression
-from sqlalchemy.sql.operators import custom_op
 
 from deriva_ml_core.backend import NOT_NULL, AllOf, AnyOf, Comparison, Filter, InSubquery, Row, Where
-from deriva_ml_core.backends.embedded.database import Database, corruption_message
 from deriva_ml_core.backends.row_checks import check_columns
-from deriva_ml_core.backends.sql.ddl import VALID_UNTIL, MappedTable, model_from_json
+from deriva_ml_core.backends.sql.database import SqlDatabase
+from deriva_ml_core.backends.sql.ddl import MappedTable, model_from_json
+from deriva_ml_core.backends.sql.dialect import VALID_UNTIL, SqlDialect
 from deriva_ml_core.backends.sql.identifiers import RidWatermark
-from deriva_ml_core.errors import CatalogCorrupt
 from deriva_ml_core.schema import CatalogModel
 
 __all__ = [
-    "CatalogFile",
+    "CatalogDatabase",
     "UnionBranch",
-    "build_in_clause",
     "build_where_clause",
     "current_branches",
     "iter_pages",
     "locate",
+    "map_tables",
+    "read_model",
     "resolve_subqueries",
     "select",
     "snapshot_branches",
 ]
 
 
-MAX_TABLES_PER_QUERY = 200
-"""Tables in one statement, each with its history. SQLite allows 500 terms (https://www.sqlite.org/limits.html)."""
-
 UnionBranch = tuple[sa.Table, sa.ColumnElement[bool]]
-"""A SQLite table, and the condition for its rows."""
+"""A SQL table, and the condition for its rows."""
 
 
-class CatalogFile:
+class CatalogDatabase:
     """A catalog's database and its cached model.
 
     Args:
         database: The database.
-        folder: The catalog's folder, which names the catalog in messages.
+        watermark: The highest allocated RID of a catalog in a file, which may be restored from a backup.
     """
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: SqlDatabase, watermark: RidWatermark | None = None) -> None:
         self.database = database
-        self.folder = folder
-        self.watermark = RidWatermark(folder)
+        self.watermark = watermark
         self._model_json = ""
         self._mapped_tables: dict[str, MappedTable] = {}
         self.refresh()
 
     def set_model(self, model: CatalogModel) -> None:
         """Replace the cached model."""
-        self.model, self._mapped_tables = model, {name: MappedTable(table) for name, table in model.tables.items()}
+        self.model = model
+        self._mapped_tables = map_tables(model, self.database.dialect)
 
     def refresh(self) -> CatalogModel:
         """Read the model again. Compiled statements are reused if the model has not changed."""
@@ -71,7 +64,7 @@ class CatalogFile:
             try:
                 self.set_model(model_from_json(description))
             except ValueError as error:
-                raise CatalogCorrupt(corruption_message(self.database.file, str(error))) from error
+                raise self.database.corruption(str(error)) from error
             self._model_json = description
         return self.model
 
@@ -84,6 +77,11 @@ class CatalogFile:
     def mapped_tables(self) -> Mapping[str, MappedTable]:
         """Return all tables of the cached model."""
         return MappingProxyType(self._mapped_tables)
+
+
+def map_tables(model: CatalogModel, dialect: SqlDialect) -> dict[str, MappedTable]:
+    """Return all tables of a model by name."""
+    return {name: MappedTable(table, dialect) for name, table in model.tables.items()}
 
 
 def read_model(connection: sa.Connection) -> CatalogModel:
@@ -159,7 +157,7 @@ def select(
 ) -> list[Row]:
     """Return the matching rows in order. Rows with a RID up to and including `after_rid` are left out."""
     check_columns(mapped.table, order)
-    names = [column.name for column in mapped.rows.c]
+    names = [column.key for column in mapped.rows.c]
     parts = [
         sa.select(*(rows.c[name] for name in names))
         .where(condition, build_where_clause(mapped, rows, where))
@@ -169,36 +167,16 @@ def select(
     query: sa.Select[Any] | sa.CompoundSelect[Any] = parts[0] if len(parts) == 1 else sa.union_all(*parts)
     keys = [query.selected_columns[name] for name in order]
     query = query.order_by(*(key.desc() if descending else key for key in keys)).limit(limit)
-    return [dict(zip(names, row, strict=True)) for row in _fetch_rows(connection, query)]
-
-
-def _fetch_rows(connection: sa.Connection, query: sa.Select[Any] | sa.CompoundSelect[Any]) -> Iterator[Sequence[Any]]:
-    """Yield rows. SQLite stores bytes in columns of any type; they are decoded, so that one value breaks no list."""
-    try:
-        rows = connection.execute(query).all()
-    except sa.exc.OperationalError as error:
-        if "Could not decode to UTF-8" not in str(error):
-            raise
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        driver.text_factory = _decode  # only now, since it is much slower than SQLite's own decoding
-        rows = connection.execute(query).all()
-    for row in rows:
-        has_bytes = bytes in map(type, row)
-        yield [_decode(value) if isinstance(value, bytes) else value for value in row] if has_bytes else row
-
-
-def _decode(content: bytes) -> str:
-    return content.decode("utf-8", "backslashreplace")
+    return [dict(zip(names, row, strict=True)) for row in mapped.dialect.fetch_rows(connection, query)]
 
 
 def iter_pages(
-    file: CatalogFile, mapped: MappedTable, branches: Sequence[UnionBranch], where: Where, size: int
+    source: CatalogDatabase, mapped: MappedTable, branches: Sequence[UnionBranch], where: Where, size: int
 ) -> Iterator[list[Row]]:
     """Yield the matching rows by RID, in pages of at most `size`. Each page is a query of its own."""
     after: str | None = None
     while True:
-        with file.database.read_transaction() as connection:
+        with source.database.read_transaction() as connection:
             page = select(connection, mapped, branches, where, order=("RID",), limit=size, after_rid=after)
         if page:
             yield page
@@ -218,13 +196,11 @@ def locate(
         rids: The RIDs.
         time: Time of the snapshot, or None for now.
     """
-    table_names: dict[str, str] = {}
-    lookups = [mapped.lookup_sql if time is None else mapped.snapshot_lookup_sql for mapped in tables]
-    for start in range(0, len(lookups) if rids else 0, MAX_TABLES_PER_QUERY):
-        query = " UNION ALL ".join(lookups[start : start + MAX_TABLES_PER_QUERY])
-        parameters = (json.dumps(list(rids)),) if time is None else (json.dumps(list(rids)), time)
-        table_names.update((row[0], row[1]) for row in connection.exec_driver_sql(query, parameters))
-    return table_names
+    searched = list(tables)
+    if not rids or not searched:
+        return {}
+    found = searched[0].dialect.locate(connection, [mapped.stored for mapped in searched], rids, time)
+    return {row[0]: row[1] for row in found}
 
 
 def build_where_clause(mapped: MappedTable, rows: sa.FromClause, where: Where) -> sa.ColumnElement[bool]:
@@ -232,7 +208,7 @@ def build_where_clause(mapped: MappedTable, rows: sa.FromClause, where: Where) -
 
     Args:
         mapped: The table.
-        rows: SQLite table of the rows: the current ones, or the history.
+        rows: SQL table of the rows: the current ones, or the history.
         where: The condition.
     """
     if isinstance(where, AnyOf):
@@ -243,15 +219,10 @@ def build_where_clause(mapped: MappedTable, rows: sa.FromClause, where: Where) -
 def _build_filter_clause(mapped: MappedTable, rows: sa.FromClause, condition: Filter) -> sa.ColumnElement[bool]:
     check_columns(mapped.table, condition.keys())
     terms = {key.column for key in mapped.table.foreign_keys if key.to != "RID"} if len(condition) > 1 else set()
-    columns = {name: _disable_index(rows.c[name]) if name in terms else rows.c[name] for name in condition}
+    columns = {name: mapped.dialect.avoid_index(rows.c[name]) if name in terms else rows.c[name] for name in condition}
     return sa.and_(
         sa.true(), *(_build_column_clause(mapped, columns[name], name, value) for name, value in condition.items())
     )
-
-
-def _disable_index(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Hide the index of a column of terms from SQLite: many rows share a term, so other indexes are better."""
-    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
 def _build_column_clause(
@@ -267,7 +238,7 @@ def _build_column_clause(
         return COMPARISONS[value.operator](column, value.value)
     if not isinstance(value, (tuple, list, set, frozenset)):
         return column == value
-    values = build_in_clause(column, list(_bind_values(mapped, name, value)))
+    values = mapped.dialect.in_values(column, list(_bind_values(mapped, name, value)))
     return sa.or_(values, column.is_(None)) if None in value else values
 
 
@@ -285,9 +256,3 @@ def _bind_values(mapped: MappedTable, name: str, values: Collection[Any]) -> Ite
     for value in values:
         if value is not None:
             yield processor(value) if processor else value
-
-
-def build_in_clause(column: sa.ColumnElement[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
-    """Build ``IN`` for any number of values. They are one JSON parameter, because SQLite limits parameters."""
-    listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
-    return column.in_(sa.select(listed.c.value))

@@ -1,4 +1,4 @@
-"""Explain SQLite's integrity errors: the row, column and value, and the remedy."""
+"""Explain why a database refused rows: the row, column and value, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from deriva_ml_core.backend import Where
-from deriva_ml_core.backends.embedded.database import error_code
 from deriva_ml_core.backends.sql.ddl import MappedTable
-from deriva_ml_core.backends.sql.queries import build_in_clause, build_where_clause, locate
+from deriva_ml_core.backends.sql.queries import build_where_clause, locate
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, DuplicateRow, RowInUse, UnknownRID
 from deriva_ml_core.schema import ForeignKey
 
@@ -22,38 +21,39 @@ MappedTables = Mapping[str, MappedTable]
 
 def explain_integrity_error(
     connection: sa.Connection,
-    error: sa.exc.IntegrityError,
+    error: sa.exc.DBAPIError,
     mapped: MappedTable,
     tables: MappedTables,
     rows: Sequence[InputRow],
 ) -> DerivaMLException:
     """Return an error that explains why rows could not be written. The failed transaction has ended."""
-    code, detail = error_code(error), str(error.orig).partition(": ")[2]
-    if code in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"):
-        return _duplicate_row_error(connection, mapped, detail, rows)
-    if code == "SQLITE_CONSTRAINT_FOREIGNKEY":
-        return _find_unknown_reference(connection, mapped, tables, rows) or RowInUse(
-            f"The key of a row of {mapped.table.name} cannot change because other rows refer to it. Change them first."
-        )
-    if code == "SQLITE_CONSTRAINT_NOTNULL":
-        return ConfigurationError(
-            f"A row of {mapped.table.name} has no value for {detail.removeprefix(mapped.table.name + '.')}, "
-            "which is required. Add a value."
-        )
-    return _type_mismatch_error(mapped, detail, rows)
+    fault = mapped.dialect.describe_fault(error, mapped.table)
+    match fault.kind:
+        case "duplicate":
+            return _duplicate_row_error(connection, mapped, fault.columns, rows)
+        case "unknown reference":
+            return _find_unknown_reference(connection, mapped, tables, rows) or RowInUse(
+                f"The key of a row of {mapped.table.name} cannot change because other rows refer to it. Change them "
+                "first."
+            )
+        case "missing value":
+            return ConfigurationError(
+                f"A row of {mapped.table.name} has no value for {', '.join(fault.columns)}, which is required. Add a "
+                "value."
+            )
+        case "wrong type":
+            return _type_mismatch_error(mapped, fault.columns, rows)
 
 
 def _duplicate_row_error(
-    connection: sa.Connection, mapped: MappedTable, detail: str, rows: Sequence[InputRow]
+    connection: sa.Connection, mapped: MappedTable, key: Sequence[str], rows: Sequence[InputRow]
 ) -> DuplicateRow:
     name = mapped.table.name
-    keys = {", ".join(f"{name}.{column}" for column in key): key for key in (("RID",), *mapped.table.keys)}
-    key = keys.get(detail, ())
     new = [tuple(row.get(column) for column in key) for row in rows]
     columns = mapped.rows.c
     query = sa.select(columns.RID, *(columns[column] for column in key))
     if key:
-        query = query.where(build_in_clause(columns[key[0]], list({values[0] for values in new})))
+        query = query.where(mapped.dialect.in_values(columns[key[0]], list({values[0] for values in new})))
     existing = {tuple(row[1:]): row[0] for row in connection.execute(query.limit(None if key else 0))}
     for values in new:
         if values in existing:
@@ -62,7 +62,7 @@ def _duplicate_row_error(
                 "Use that row, or another value."
             )
     return DuplicateRow(
-        f"Two new rows of {name} have the same {' and '.join(key) or detail}. Use a different value for each."
+        f"Two new rows of {name} have the same {' and '.join(key) or 'key'}. Use a different value for each."
     )
 
 
@@ -76,7 +76,9 @@ def _find_unknown_reference(
     for key in mapped.table.foreign_keys:
         values = dict.fromkeys(row[key.column] for row in rows if row.get(key.column) is not None)
         target = tables[key.table].rows.c[key.to]
-        existing = set(connection.execute(sa.select(target).where(build_in_clause(target, list(values)))).scalars())
+        existing = set(
+            connection.execute(sa.select(target).where(mapped.dialect.in_values(target, list(values)))).scalars()
+        )
         for value in values:
             if value not in existing:
                 return UnknownRID(_format_unknown_reference(connection, mapped, tables, key, value))
@@ -94,11 +96,12 @@ def _format_unknown_reference(
     return f"{message}{actual}. Use the RID of a row of {key.table}."
 
 
-def _type_mismatch_error(mapped: MappedTable, column_name: str, rows: Sequence[InputRow]) -> ConfigurationError:
+def _type_mismatch_error(mapped: MappedTable, columns: Sequence[str], rows: Sequence[InputRow]) -> ConfigurationError:
     types = {column.name: column.type for column in mapped.table.columns}
-    values = list(dict.fromkeys(repr(row[column_name]) for row in rows if row.get(column_name) is not None))[:5]
+    name = next(iter(columns), "")
+    values = list(dict.fromkeys(repr(row[name]) for row in rows if row.get(name) is not None))[:5]
     return ConfigurationError(
-        f"{mapped.table.name}.{column_name} has the type {types.get(column_name, 'unknown')}. These values do not fit: "
+        f"{mapped.table.name}.{name} has the type {types.get(name, 'unknown')}. These values do not fit: "
         f"{', '.join(values)}. Convert them."
     )
 
