@@ -590,11 +590,12 @@ class DerivaML(Presentable):
 
         return list_datasets(self._connection, text=text, include_deleted=include_deleted, limit=limit, page=page)
 
-    def describe(self, rid: RID) -> Description:
+    def describe(self, rid: RID, *, include_curves: bool = True) -> Description:
         """Return everything that is recorded about a row.
 
         Args:
             rid: The RID of an execution, a workflow, a dataset, an asset or any other row.
+            include_curves: Whether to read the values of an execution's metrics, which may take long.
 
         Returns:
             A frozen value: `ExecutionDescription`, `WorkflowDescription`, `DatasetDescription`, `AssetDescription` or
@@ -605,7 +606,7 @@ class DerivaML(Presentable):
         """
         from deriva_ml_core.analysis.describe import describe
 
-        return describe(self._connection, rid)
+        return describe(self._connection, rid, include_curves=include_curves)
 
     def lineage(self, rid: RID, *, depth: int = 20, limit: int = 300, siblings: int = 10) -> Lineage:
         """Return what a row is derived from and what used it.

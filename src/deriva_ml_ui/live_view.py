@@ -82,6 +82,13 @@ class LiveView(Generic[T]):
         await asyncio.wait([first], timeout=FIRST_ANSWER_SECONDS)
         self._timer = ui.timer(REFRESH_SECONDS, lambda: self._continue(first), immediate=not first.done())
 
+    async def ask_other(self, key: Hashable, question: Callable[[DerivaML], T]) -> None:
+        """Ask another question in place of the first, and show its answer."""
+        self._key, self._question = key, question
+        await self._refresh()
+        if self._timer is not None:
+            self._timer.activate()
+
     async def _continue(self, first: asyncio.Future[None]) -> None:
         if first.done():
             await self._refresh()
@@ -92,8 +99,9 @@ class LiveView(Generic[T]):
         loop = asyncio.get_running_loop()
         began = loop.time()
         slow = loop.call_later(SLOW_SECONDS, self._report_slow)
+        asked = self._key
         try:
-            answer = await self._answers.ask(self._key, self._question, max_age=SHARE_SECONDS)
+            answer = await self._answers.ask(asked, self._question, max_age=SHARE_SECONDS)
         except asyncio.CancelledError:
             raise
         except (DerivaMLException, TooManyQuestions, OSError) as error:
@@ -105,6 +113,8 @@ class LiveView(Generic[T]):
             return
         finally:
             slow.cancel()
+        if asked != self._key:  # another question was asked meanwhile
+            return
         await self._present(answer)
         if (timer := self._timer) is not None:
             timer.interval = max(REFRESH_SECONDS, BUSY_FACTOR * (loop.time() - began))

@@ -32,6 +32,7 @@ __all__ = [
     "add_section",
     "address",
     "age_cell",
+    "is_dark",
     "is_web_address",
     "node",
     "set_class",
@@ -90,7 +91,23 @@ class Attributes(TypedDict, total=False):
     value: str | None
 
 
-def node(tag: str, text: object = None, classes: str = "", **attributes: Unpack[Attributes]) -> TextElement:
+class PlainText(TextElement):
+    """An HTML element with a text.
+
+    Args:
+        tag: Its tag.
+        text: Its text.
+    """
+
+    def __init__(self, tag: str, text: str) -> None:
+        super().__init__(tag=tag, text=text)
+
+    def say(self, text: str) -> None:
+        """Show another text."""
+        self.text = text
+
+
+def node(tag: str, text: object = None, classes: str = "", **attributes: Unpack[Attributes]) -> PlainText:
     """Add an HTML element to the current one.
 
     Args:
@@ -99,7 +116,7 @@ def node(tag: str, text: object = None, classes: str = "", **attributes: Unpack[
         classes: Its CSS classes.
         **attributes: Its attributes.
     """
-    element = TextElement(tag=tag, text="" if text is None else clean(text))
+    element = PlainText(tag, "" if text is None else clean(text))
     if classes:
         element.classes(classes)
     for name, value in attributes.items():
@@ -138,12 +155,17 @@ def is_web_address(text: str) -> bool:
         return False
 
 
+async def is_dark() -> bool:
+    """Return whether the page is dark in the browser, which has to be connected."""
+    return bool(await ui.run_javascript("document.body.classList.contains('body--dark')", timeout=10))
+
+
 def status_class(status: Status) -> str:
     """Return the CSS class of a status."""
     return f"status status-{status.name}"
 
 
-def add_link(text: object, target: str, classes: str = "") -> TextElement:
+def add_link(text: object, target: str, classes: str = "") -> PlainText:
     """Add a link to an address on this server."""
     return node("a", text, classes, href=target)
 
@@ -271,7 +293,7 @@ class LiveTable:
         self._selected = set(selected)
         self._columns: tuple[Column, ...] | None = None
         self._rows: dict[str, _RowView] = {}
-        self._frame = node("div", None, "table-frame", role="region", aria_label=caption, tabindex="0")
+        self._frame = node("div", None, "table-frame", role="region", aria_label=f"Table: {caption}", tabindex="0")
         with self._frame, node("table"):
             node("caption", caption, "hidden")
             self._head = node("thead")

@@ -146,9 +146,9 @@ class RunTable:
             [
                 Column("rid", "RID"),
                 Column("status", "Status"),
-                self._created_column(),
                 *(self._metric_column(name) for name in metrics),
                 *(Column(f"param {name}", name) for name in params),
+                self._created_column(),
                 Column("duration", "Duration", is_number=True),
                 Column("workflow", "Workflow"),
                 Column("description", "Description"),
@@ -195,9 +195,9 @@ def _run_cells(run: ExecutionSummary, params: Sequence[str], metrics: Sequence[s
     return [
         Cell(run.rid, run_address(run.rid), copied=run.rid),
         Cell(str(run.status), classes=status_class(run.status), title=run.status_detail or None),
-        age_cell(run.created),
         *(_metric_cell(values.get(name)) for name in metrics),
         *(_short_cell(run.params.get(name, "")) for name in params),
+        age_cell(run.created),
         Cell(format_duration(run.duration_seconds)),
         Cell(workflow.name or workflow.rid, address(f"/workflows/{workflow.rid}")) if workflow else Cell(""),
         _short_cell(run.description, 2 * MAX_CELL_LENGTH),

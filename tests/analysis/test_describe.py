@@ -15,6 +15,8 @@ from deriva_ml_core.analysis.describe import (
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import InvalidRID, UnknownRID
+from deriva_ml_core.execution import ExecutionConfiguration
+from deriva_ml_core.training import TrainingReporter
 
 
 def test_describe_execution(ml: DerivaML, runs: Runs) -> None:
@@ -73,3 +75,17 @@ def test_describe_row(ml: DerivaML, runs: Runs) -> None:
         ml.describe("9-ZZZZ")
     with pytest.raises(InvalidRID):
         ml.describe("no rid")
+
+
+def test_describe_without_curves(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The values of metrics, which may take long to read, can be left out."""
+    with ml.create_execution(config) as exe:
+        reporter = TrainingReporter(exe, checkpoints="none", curves=False)
+        reporter.begin_fit(epochs=1)
+        reporter.end_epoch(1, {"loss": 0.5})
+        reporter.end_fit()
+    with_curves, without = ml.describe(exe.execution_rid), ml.describe(exe.execution_rid, include_curves=False)
+    assert isinstance(with_curves, ExecutionDescription)
+    assert isinstance(without, ExecutionDescription)
+    assert ([curve.name for curve in with_curves.curves], without.curves) == (["loss"], ())
+    assert without.metrics == with_curves.metrics

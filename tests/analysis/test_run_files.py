@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deriva_ml_core.analysis.run_files import select_metadata_assets
+from deriva_ml_core.analysis.run_files import load_epoch_costs, select_metadata_assets
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import Execution, ExecutionConfiguration, RecordedExecution
@@ -157,3 +157,15 @@ def test_configuration_of_an_input_is_not_loaded(ml: DerivaML, evaluation: Recor
 
     configuration = load_configuration(ml.connection, evaluation, evaluation.list_assets())
     assert json.loads(json.dumps(configuration["parameters"])) == {}
+
+
+def test_epoch_costs(ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """What the epochs cost is read in order, at most so many; a run without metrics has none."""
+    exe = train(ml, config, [3.0, 2.0, 1.0])
+    recorded = ml.lookup_execution(exe.execution_rid)
+    costs = load_epoch_costs(ml.connection, recorded, recorded.list_assets())
+    assert [(cost.fit, cost.epoch) for cost in costs] == [(1, 1), (1, 2), (1, 3)]
+    assert all(cost.seconds is not None and cost.seconds >= 0 for cost in costs)
+    assert len(load_epoch_costs(ml.connection, recorded, recorded.list_assets(), limit=2)) == 2
+    other = ml.lookup_execution(ml.create_execution(config).execution_rid)
+    assert load_epoch_costs(ml.connection, other, []) == []

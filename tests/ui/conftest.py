@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,50 @@ from page_server import PageServer, page_server
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.execution import ExecutionConfiguration
 from deriva_ml_core.workflow import Workflow
+
+if TYPE_CHECKING:
+    from page_browser import Opened
+    from page_catalog import Recorded
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Return a real browser; without one, the test is skipped."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from page_browser import ARGUMENTS, find_browser
+
+    path = find_browser()
+    if path is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Return a catalog with runs of every kind."""
+    from page_catalog import record_catalog
+
+    return record_catalog(tmp_path_factory.mktemp("recorded"))
+
+
+@pytest.fixture(scope="module")
+def recorded_server(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    """Return a server for that catalog."""
+    with page_server(recorded.home, tmp_path_factory.mktemp("started-here")) as running:
+        yield running
+
+
+@pytest.fixture
+def opened(browser: Browser, recorded_server: PageServer) -> Iterator[Opened]:
+    """Return a logged-in browser; it fails the test if the console has an error or another host is asked."""
+    from page_browser import open_page
+
+    with open_page(browser, recorded_server) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")

@@ -424,11 +424,11 @@ class RowDescription(Presentable):
 Description = ExecutionDescription | WorkflowDescription | DatasetDescription | AssetDescription | RowDescription
 
 
-def describe(connection: Connection, rid: str) -> Description:
+def describe(connection: Connection, rid: str, *, include_curves: bool = True) -> Description:
     """Return everything that is recorded about a row; see ``DerivaML.describe``."""
     table, bare_rid = lookup_table(connection, rid), split_rid(rid)[0]
     if table == MLTable.execution:
-        return _describe_execution(connection, bare_rid)
+        return _describe_execution(connection, bare_rid, include_curves=include_curves)
     if table == MLTable.workflow:
         return _describe_workflow(connection, bare_rid)
     if table == MLTable.dataset:
@@ -439,7 +439,7 @@ def describe(connection: Connection, rid: str) -> Description:
     return RowDescription(bare_rid, table, row)
 
 
-def _describe_execution(connection: Connection, rid: str) -> ExecutionDescription:
+def _describe_execution(connection: Connection, rid: str, *, include_curves: bool) -> ExecutionDescription:
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
     state = execution._load_state()
@@ -459,7 +459,7 @@ def _describe_execution(connection: Connection, rid: str) -> ExecutionDescriptio
         children=summarize_executions(connection, execution.list_nested_executions()),
         environment=_describe_environment(load_environment(connection, execution, assets), state),
         fits=tuple(map(_describe_fit, load_fits(connection, execution, assets))),
-        curves=tuple(load_curves(connection, execution, assets)),
+        curves=tuple(load_curves(connection, execution, assets)) if include_curves else (),
         metrics=tuple(execution.list_metrics()),
         statuses=tuple(state.statuses),
         best_corrections=tuple(state.best_corrections),

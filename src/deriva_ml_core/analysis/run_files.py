@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +17,7 @@ from deriva_ml_core.execution.record_files import METRICS_TYPES, fetch_metadata_
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.models import Asset
 from deriva_ml_core.training.files import TRAINING_SUMMARY_FILE
-from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricCurve, read_curves
+from deriva_ml_core.training.metrics_file import METRICS_FILE, MetricCurve, iter_metrics, read_curves
 
 __all__ = [
     "fetch_metadata_file",
@@ -23,6 +25,7 @@ __all__ = [
     "load_configuration",
     "load_curves",
     "load_environment",
+    "load_epoch_costs",
     "load_fits",
     "safe_file_name",
     "select_metadata_assets",
@@ -87,6 +90,47 @@ def load_curves(connection: Connection, execution: RecordedExecution, assets: Se
     local_path = execution.working_dir / METRICS_FILE
     with fetch_metadata_file(connection, execution, assets, METRICS_FILE, METRICS_TYPES, local_path=local_path) as file:
         return read_curves(file, {metric.name: metric.larger_is_better for metric in execution.list_metrics()})
+
+
+@dataclass(frozen=True, slots=True)
+class EpochCost:
+    """What an epoch of a fit cost; None is unknown.
+
+    Args:
+        fit: The number of the fit in its execution, from 1.
+        epoch: The number of the epoch, from 1.
+        seconds: How long it took.
+        samples_per_second: Its throughput.
+        peak_memory: The peak memory so far, in bytes.
+    """
+
+    fit: int
+    epoch: int
+    seconds: float | None
+    samples_per_second: float | None
+    peak_memory: int | None
+
+
+def load_epoch_costs(
+    connection: Connection, execution: RecordedExecution, assets: Sequence[Asset], *, limit: int = 5_000
+) -> list[EpochCost]:
+    """Return what the epochs of an execution cost, in order.
+
+    Args:
+        connection: The catalog.
+        execution: The execution.
+        assets: The execution's assets.
+        limit: The maximum number of epochs.
+    """
+    local_path = execution.working_dir / METRICS_FILE
+    with fetch_metadata_file(connection, execution, assets, METRICS_FILE, METRICS_TYPES, local_path=local_path) as file:
+        lines = (line for line in iter_metrics(file, "epoch") if line.stage == "fit") if file else iter(())
+        costs = (
+            EpochCost(line.fit, line.epoch, line.seconds, line.samples_per_second, line.peak_memory)
+            for line in lines
+            if line.epoch is not None
+        )
+        return list(islice(costs, limit))
 
 
 def safe_file_name(asset: Asset) -> str:
