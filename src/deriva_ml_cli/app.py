@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "push": (RUNS, "Copy an execution to another catalog."),
         "verify": (RUNS, "Verify stored files against their recorded checksums."),
         "reproduce": (RUNS, "Rebuild a run: its code, inputs and metadata files."),
-        "export": (RUNS, "Export a run as RO-Crate or PROV-JSON."),
+        "export": (RUNS, "Export a run as RO-Crate, PROV-JSON or HTML."),
         "download": (RUNS, "Download an asset or a version of a dataset."),
         "workflows": (CATALOG, "List workflows, newest first."),
         "ui": (CATALOG, "Show the catalog as a web page, until Ctrl-C."),

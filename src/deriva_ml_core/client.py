@@ -706,22 +706,29 @@ class DerivaML(Presentable):
         rebuilt = reproduce_execution(self._connection, rid, folder, clone, download_inputs=download_inputs)
         return replace(rebuilt, exit_code=rebuilt.run()) if run else rebuilt
 
+    @deprecated_keywords({"path": "into"})
     def export(
         self,
-        rid: RID,
-        path: str | Path,
+        rid: RID | Sequence[RID],
+        into: str | Path | None = None,
         *,
         format: ExportFormat = "ro-crate",  # noqa: A002 - the name of the option of the command
         include: IncludedFiles = "records",
         license: str = "",  # noqa: A002 - as above
         as_zip: bool = False,
     ) -> Path:
-        """Export a run to a file or folder for other software; needs the extra ``export``.
+        """Export a run to a file or folder for other software, or to a page of HTML for people.
+
+        RO-Crate and PROV-JSON need the extra ``export``. The page is one file without scripts, which opens from disk:
+        parameters, metrics, curves, images, lineage, code with its uncommitted changes, files and environment. Several
+        runs are compared, with their curves in the same pictures.
 
         Args:
-            rid: The RID of the execution.
-            path: The folder to create for an RO-Crate; the file to create for a ZIP archive or for PROV-JSON.
-            format: ``"ro-crate"``, a Workflow Run RO-Crate, or ``"prov-json"``, W3C PROV.
+            rid: The RID of the execution; for ``"html"`` also a sequence of at most 50 RIDs.
+            into: The folder to create for an RO-Crate; the file to create for a ZIP archive, PROV-JSON or HTML. By
+                default ``crate-<RID>``, ``crate-<RID>.zip``, ``prov-<RID>.json`` or ``run-<RID>.html`` in the current
+                folder.
+            format: ``"ro-crate"``, a Workflow Run RO-Crate; ``"prov-json"``, W3C PROV; or ``"html"``.
             include: The files in an RO-Crate: ``"none"``, ``"records"`` (metadata files), ``"outputs"`` (those and the
                 outputs) or ``"all"`` (the inputs too). Other files are referenced by URL.
             license: The licence of an RO-Crate's content, as a URL or a text.
@@ -733,15 +740,15 @@ class DerivaML(Presentable):
         Raises:
             InvalidRID, UnknownRID, WrongTable: The RID is not that of an execution.
             FileConflict: The path exists.
-            ConfigurationError: There is no such format.
+            ConfigurationError: There is no such format, or it holds only one execution.
             MissingDependency: The extra is not installed.
         """
         from deriva_ml_core.export import export_execution
 
         return export_execution(
             self._connection,
-            rid,
-            expand_home(Path(path)),
+            [rid] if isinstance(rid, str) else list(rid),
+            None if into is None else expand_home(Path(into)),
             format_=format,
             include=include,
             license_=license,
