@@ -111,6 +111,7 @@ def _execution_fields(connection: Connection, execution: ExecutionDescription) -
     branch = f" on {environment.branch}" if environment.branch else ""
     created = f"{format_time(summary.created, show_seconds=True)} UTC ({format_age(summary.created)})"
     return {
+        "tags": ", ".join(summary.tags),
         "workflow": _format_workflow(workflow) if workflow else "none",
         "code": environment.code_url or (workflow.url if workflow else None),
         "checksum": environment.code_checksum or (workflow.checksum if workflow else None),

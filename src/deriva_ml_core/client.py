@@ -60,6 +60,7 @@ class ExecutionRowFilters(TypedDict, total=False):
     stage: str | None
     where: str | Sequence[str]
     params: Mapping[str, JsonValue]
+    tags: str | Sequence[str]
     limit: int | None
 
 
@@ -393,6 +394,7 @@ class DerivaML(Presentable):
         *,
         where: str | Sequence[str] = (),
         params: Mapping[str, JsonValue] = MappingProxyType({}),
+        tags: str | Sequence[str] = (),
     ) -> ExecutionList:
         """Return the matching executions, newest first.
 
@@ -411,6 +413,7 @@ class DerivaML(Presentable):
                 hold. The operators are ``=``, ``!=``, ``<``, ``<=``, ``>`` and ``>=``. A metric means its best value,
                 ``"last(val_loss) < 0.3"`` its last. ``params.`` or ``metrics.`` before a name tells which it is.
             params: Values of parameters, such as ``{"optimizer": "Adam"}``; all must be equal.
+            tags: Tags; an execution must have all of them.
 
         Returns:
             The recorded executions, a list that notebooks show as a table. An empty list if none matches.
@@ -426,6 +429,7 @@ class DerivaML(Presentable):
         from deriva_ml_core.analysis.runs import ExecutionList
         from deriva_ml_core.execution.conditions import resolve_conditions
         from deriva_ml_core.execution.query import find_executions, resolve_ranking
+        from deriva_ml_core.execution.tags import as_tags
 
         conditions = resolve_conditions(self._connection, where, params, stage)
         ranking = None if sort is None else resolve_ranking(self._connection, sort, stage)
@@ -441,8 +445,58 @@ class DerivaML(Presentable):
             limit=limit,
             ranking=ranking,
             conditions=conditions,
+            tags=as_tags(tags),
         )
         return ExecutionList(self._connection, found)
+
+    def set_baseline(self, execution_rid: RID, name: str = "baseline") -> RecordedExecution:
+        """Make an execution the baseline that others are compared with.
+
+        A name has one baseline: the execution gets the tag ``baseline``, or ``baseline:NAME`` for another name, and the
+        former one loses it. `RecordedExecution.remove_tags` removes it without a successor.
+
+        Args:
+            execution_rid: RID of the execution.
+            name: Name of the baseline.
+
+        Returns:
+            The execution.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such execution.
+            InvalidTag: The name makes no valid tag.
+            ConfigurationError: The catalog has no table for tags; the message names who adds it.
+        """
+        from deriva_ml_core.execution.tags import set_baseline
+
+        set_baseline(self._connection, execution_rid, name)
+        return self.lookup_execution(execution_rid)
+
+    def lookup_baseline(self, name: str = "baseline") -> RecordedExecution:
+        """Return the execution that is the baseline of a name.
+
+        Args:
+            name: Name of the baseline.
+
+        Returns:
+            The execution.
+
+        Raises:
+            UnknownBaseline: No execution is the baseline of that name. The message names the existing ones.
+        """
+        from deriva_ml_core.execution.tags import lookup_baseline
+
+        return self.lookup_execution(lookup_baseline(self._connection, name))
+
+    def list_baselines(self) -> dict[str, RID]:
+        """Return all baselines.
+
+        Returns:
+            The RID of the execution by the name of the baseline. Empty if there is none.
+        """
+        from deriva_ml_core.execution.tags import list_baselines
+
+        return list_baselines(self._connection)
 
     # Questions about recorded runs
 
@@ -458,6 +512,7 @@ class DerivaML(Presentable):
         stage: str | None = None,
         where: str | Sequence[str] = (),
         params: Mapping[str, JsonValue] = MappingProxyType({}),
+        tags: str | Sequence[str] = (),
         limit: int = 20,
         page: int = 1,
     ) -> ExecutionPage:
@@ -476,6 +531,7 @@ class DerivaML(Presentable):
                 first stage that has it.
             where: Conditions on parameters and metrics, such as ``"lr > 0.001"``; see ``find_executions``.
             params: Values of parameters, such as ``{"optimizer": "Adam"}``.
+            tags: Tags; an execution must have all of them.
             limit: Executions on a page.
             page: The page, from 1.
 
@@ -490,7 +546,7 @@ class DerivaML(Presentable):
         """
         from deriva_ml_core.analysis.runs import ExecutionFilters, list_executions
 
-        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, where, params)
+        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, where, params, tags)
         return list_executions(self._connection, filters, limit=limit, page=page)
 
     def execution_rows(
@@ -505,6 +561,7 @@ class DerivaML(Presentable):
         stage: str | None = None,
         where: str | Sequence[str] = (),
         params: Mapping[str, JsonValue] = MappingProxyType({}),
+        tags: str | Sequence[str] = (),
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """Return one flat row for each execution, with its parameters and metrics.
@@ -519,19 +576,20 @@ class DerivaML(Presentable):
             stage: The stage of that metric and of metrics in `where`.
             where: Conditions on parameters and metrics; see ``find_executions``.
             params: Values of parameters.
+            tags: Tags; an execution must have all of them.
             limit: Maximum number of executions; None for all.
 
         Returns:
             Dictionaries with the same keys: ``rid``, ``workflow``, ``status``, ``status_detail``, ``created``,
-            ``duration_seconds``, ``description``, ``params.NAME`` and ``metrics.NAME``. A metric's value is its best
-            one, or its last one if it has no best value. A missing value is None.
+            ``duration_seconds``, ``description``, ``tags`` (separated by commas), ``params.NAME`` and ``metrics.NAME``.
+            A metric's value is its best one, or its last one if it has no best value. A missing value is None.
 
         Raises:
             DerivaMLException: As ``list_executions``.
         """
         from deriva_ml_core.analysis.runs import ExecutionFilters, list_execution_rows
 
-        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, where, params)
+        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, where, params, tags)
         return list_execution_rows(self._connection, filters, limit)
 
     def executions_dataframe(self, **filters: Unpack[ExecutionRowFilters]) -> pd.DataFrame:

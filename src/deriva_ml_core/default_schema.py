@@ -17,9 +17,17 @@ from deriva_ml_core.schema import (
     vocabulary_table,
 )
 
-__all__ = ["ADDED_COLUMNS", "SCHEMA_VERSION", "DEFAULT_TERMS", "metrics_table", "parameters_table", "default_tables"]
+__all__ = [
+    "ADDED_COLUMNS",
+    "SCHEMA_VERSION",
+    "DEFAULT_TERMS",
+    "metrics_table",
+    "parameters_table",
+    "tags_table",
+    "default_tables",
+]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Version of `default_tables`. An embedded catalog of an older version is migrated when it is opened."""
 
 ADDED_COLUMNS: frozenset[tuple[str, str]] = frozenset()
@@ -83,6 +91,7 @@ def _execution_tables() -> tuple[Table, ...]:
         ),
         metrics_table(),
         parameters_table(),
+        tags_table(),
     )
 
 
@@ -118,6 +127,20 @@ def parameters_table() -> Table:
         keys=(("Execution", "Name"),),
         foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
         comment="The settings of each execution, so that executions can be found and compared by them",
+    )
+
+
+def tags_table() -> Table:
+    """Return the table of each execution's tags."""
+    return Table(
+        MLTable.execution_tag,
+        (
+            Column("Execution", nullok=False),
+            Column("Tag", nullok=False, comment="One line without commas, of at most 100 characters"),
+        ),
+        keys=(("Execution", "Tag"),),
+        foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
+        comment="Words that users attach to executions, so that these can be found by them",
     )
 
 

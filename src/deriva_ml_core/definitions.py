@@ -230,6 +230,7 @@ class MLTable(StrEnum):
     nested_execution = "Execution_Execution"
     execution_metric = "Execution_Metric"
     execution_parameter = "Execution_Parameter"
+    execution_tag = "Execution_Tag"
     dataset = "Dataset"
     dataset_version = "Dataset_Version"
     nested_dataset = "Dataset_Dataset"

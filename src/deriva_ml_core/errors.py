@@ -34,6 +34,7 @@ __all__ = [
     "InvalidCondition",
     "InvalidFileName",
     "InvalidRID",
+    "InvalidTag",
     "InvalidTransition",
     "LoginRequired",
     "MalformedData",
@@ -49,6 +50,7 @@ __all__ = [
     "StoreUnavailable",
     "TrainingInterrupted",
     "UnknownAddress",
+    "UnknownBaseline",
     "UnknownCheckpoint",
     "UnknownColumn",
     "UnknownMetric",
@@ -173,6 +175,14 @@ class AmbiguousName(ConfigurationError):
 
 class InvalidCondition(ConfigurationError):
     """A condition on parameters or metrics cannot be parsed."""
+
+
+class InvalidTag(ConfigurationError):
+    """A tag of an execution, or the name of a baseline, is empty, too long, or has characters that tags cannot have."""
+
+
+class UnknownBaseline(DerivaMLException):
+    """No execution is the baseline of this name."""
 
 
 class UnknownWorkflow(DerivaMLException):

@@ -45,3 +45,15 @@ def test_unknown_format(ml: DerivaML, runs: Runs, tmp_path: Path) -> None:
     """An unknown format is an error that names the formats."""
     with pytest.raises(ConfigurationError, match="ro-crate, prov-json"):
         ml.export(runs.first, tmp_path / "run", format="bagit")
+
+
+def test_tags_are_keywords(ml: DerivaML, runs: Runs, tmp_path: Path) -> None:
+    """The tags of a run are keywords of its RO-Crate, of its action, and of its activity in PROV."""
+    ml.lookup_execution(runs.first).add_tags("paper", "two words")
+    path = ml.export(runs.first, tmp_path / "crate", include="none")
+    graph = json.loads((path / "ro-crate-metadata.json").read_text())["@graph"]
+    (root,) = [entity for entity in graph if entity["@id"] == "./"]
+    (action,) = [entity for entity in graph if entity["@type"] == "CreateAction"]
+    assert (root["keywords"], action["keywords"]) == ("paper, two words", "paper, two words")
+    activity = json.loads(ml.export_prov(runs.first))["activity"][f"run:{runs.first}"]
+    assert sorted(activity["schema:keywords"]) == ["paper", "two words"]

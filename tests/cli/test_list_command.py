@@ -228,7 +228,7 @@ def test_rows_of_executions(ml: DerivaML, config: ExecutionConfiguration) -> Non
         exe.log_params({"seed": 2})
         exe.update_status(Status.running, "", progress=Progress(stage="test", metrics={"loss": 4}))
     rows = ml.execution_rows()
-    base = ["rid", "workflow", "status", "status_detail", "created", "duration_seconds", "description"]
+    base = ["rid", "workflow", "status", "status_detail", "created", "duration_seconds", "description", "tags"]
     assert [list(row) for row in rows] == [
         [*base, "params.seed", "params.lr", "metrics.loss (test)", "metrics.loss"]
     ] * 2

@@ -12,6 +12,7 @@ CLIENT_NAMES = {
     *("create_workflow", "add_workflow", "lookup_workflow", "lookup_workflow_by_url", "find_workflows"),
     *("create_execution", "restore_execution", "resume_execution", "lookup_execution", "find_executions", "push"),
     *("correct_status", "correct_best_checkpoint", "execution_rows", "executions_dataframe"),
+    *("set_baseline", "lookup_baseline", "list_baselines"),
     *("list_executions", "list_workflows", "list_datasets"),
     *("describe", "lineage", "compare", "verify", "reproduce", "export", "export_prov"),
     *("create_dataset", "lookup_dataset", "find_datasets", "delete_dataset", "add_dataset_element_type"),

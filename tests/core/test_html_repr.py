@@ -209,3 +209,11 @@ def test_dry_run(ml: DerivaML, config: ExecutionConfiguration) -> None:
     """A dry run is in no catalog and has a representation."""
     with ml.create_execution(config, dry_run=True) as exe:
         assert text_of(exe._repr_html_())[:2] == ["Execution 0000", "Running"]
+
+
+def test_tags_are_shown_as_text(ml: DerivaML, exe: Execution) -> None:
+    """Tags are listed, escaped; a run without tags has no line for them."""
+    assert "Tags" not in text_of(exe._repr_html_())
+    exe.add_tags("<b>good", "paper")
+    parts = text_of(exe._repr_html_())
+    assert parts[parts.index("Tags") + 1] == "<b>good, paper"

@@ -604,3 +604,18 @@ def test_damaged_lines_of_a_ledger_are_skipped(tmp_path: Path) -> None:
     assert ledger.confirmed_rids == {"1-0010@t": "2-0010"}
     ledger.record_confirmed({"1-0012@t": "2-0012"})
     assert Ledger(path).confirmed_rids == {"1-0010@t": "2-0010", "1-0012@t": "2-0012"}
+
+
+def test_tags_are_copied(ml: DerivaML, target: DerivaML, exe: Execution) -> None:
+    """A push copies the tags, also later ones, and leaves out those of baselines: the target has its own."""
+    with exe:
+        pass
+    exe.upload_execution_outputs()
+    exe.add_tags("paper")
+    ml.set_baseline(exe.execution_rid)
+    copy = ml.push(exe.execution_rid, target).execution
+    assert target.lookup_execution(copy).tags == ("paper",)
+    target.set_baseline(copy, "theirs")
+    exe.add_tags("later")
+    assert ml.push(exe.execution_rid, target).execution == copy
+    assert target.lookup_execution(copy).tags == ("baseline:theirs", "later", "paper")

@@ -474,6 +474,39 @@ def test_catalog_without_parameters_table(
     assert [execution.execution_rid for execution in ml.find_executions(where="seed = 1")] == [late, early]
 
 
+def test_catalog_without_tags_table(remote_server: RemoteServer, newer: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a table of tags, there are none, and a write names the owner's command, which adds the table."""
+    ml = open_client(remote_server, newer)
+    ml.add_term("Workflow_Type", "Training", "To train")
+    workflow = Workflow(name="W", workflow_type="Training", url="https://example.org/w.py", checksum="7" * 40)
+    with ml.create_execution(ExecutionConfiguration(workflow=workflow, tags=["planned"])) as exe:
+        exe.add_tags("live")
+    messages = [record.getMessage() for record in caplog.records if "Execution_Tag" in record.getMessage()]
+    assert len(messages) == 2
+    assert all("DerivaML.create(" in message for message in messages)
+    run = ml.lookup_execution(exe.execution_rid)
+    run.description = "Changed"
+    assert (run.tags, ml.find_executions(tags=["live"]), ml.list_baselines()) == ((), [], {})
+    assert [each.tags for each in ml.list_executions().executions] == [()]
+    for write in (
+        lambda: run.add_tags("a"),
+        lambda: run.remove_tags("a"),
+        lambda: ml.set_baseline(run.execution_rid),
+    ):
+        with pytest.raises(ConfigurationError, match=r"Execution_Tag.*DerivaML\.create"):
+            write()
+    DerivaML.create(remote_server.hostname, "demo-schema", catalog_id=newer, credential=remote_server.login)
+    run.add_tags("paper", "good")  # the client reads the tables again
+    ml.set_baseline(run.execution_rid)
+    assert run.tags == ("baseline", "good", "paper")
+    assert [each.execution_rid for each in ml.find_executions(tags=["paper", "good"])] == [run.execution_rid]
+    assert ml.find_executions(tags=["paper", "none"]) == []
+    assert ml.list_baselines() == {"baseline": run.execution_rid}
+    run.remove_tags("baseline", "good")
+    assert ml.lookup_execution(run.execution_rid).tags == ("paper",)
+    assert ml.lookup_execution(run.execution_rid).description == "Changed"
+
+
 @pytest.mark.parametrize("ml", ["newer", drop_optional_tables], indirect=True)
 def test_push_there_and_back(ml: DerivaML, home: Path, tmp_path: Path) -> None:
     """A run is pushed to another client's catalog, and from there to a standard one."""

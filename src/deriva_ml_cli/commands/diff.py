@@ -9,7 +9,7 @@ import typer
 from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from deriva_ml_core.analysis.compare import Comparison, Difference
 
@@ -26,10 +26,22 @@ STYLES = ("red", "green", "yellow")
 @command(
     "deriva-ml diff 1-4A2C 1-4B7E",
     "deriva-ml diff 1-4A2C 1-4B7E 1-4C8A 1-4D0F",
+    "deriva-ml diff 1-4A2C --baseline",
     "deriva-ml diff 1-4A2C 1-4B7E --json | jq '.differences[].name'",
 )
 def app(
-    rids: Annotated[list[str], typer.Argument(metavar="RID RID...", help="The RIDs of two or more executions.")],
+    rids: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RID RID...", help="The RIDs of two or more executions; with --baseline, of one or more."
+        ),
+    ],
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Compare with the baseline, which `deriva-ml baseline` sets.")
+    ] = False,
+    baseline_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Compare with the baseline of this name.")
+    ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show the equal values too.")] = False,
     as_json: AsJson = False,
     host: Host = None,
@@ -42,25 +54,39 @@ def app(
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_cli.terminal import print_json
 
-    if len(rids) < 2:
-        raise typer.BadParameter("Name at least two executions.")
+    is_compared = baseline or baseline_name is not None
+    if len(rids) < 2 and not is_compared:
+        raise typer.BadParameter("Name at least two executions, or one and --baseline.")
     with open_client(host, catalog) as ml:
+        if is_compared:
+            name = "baseline" if baseline_name is None else baseline_name
+            rids = _add_baseline(ml.lookup_baseline(name).execution_rid, rids)
         comparison = ml.compare(*rids)
+        baselines = set(ml.list_baselines().values())
     if as_json:
         print_json(comparison.to_dict(include_equal=show_all))
     else:
-        _print(comparison, show_all=show_all)
+        _print(comparison, baselines, show_all=show_all)
 
 
-def _print(comparison: Comparison, *, show_all: bool) -> None:
+def _add_baseline(baseline: str, rids: Sequence[str]) -> list[str]:
+    """Return the baseline, followed by the other executions."""
+    others = [rid for rid in rids if rid != baseline]
+    if not others:
+        raise typer.BadParameter(f"{baseline} is the baseline itself. Name another execution.")
+    return [baseline, *others]
+
+
+def _print(comparison: Comparison, baselines: Collection[str], *, show_all: bool) -> None:
     from deriva_ml_cli.terminal import create_console, print_fields, print_note, print_title, safe_text
 
     rids = comparison.executions
+    names = [f"{rid} (baseline)" if rid in baselines else rid for rid in rids]
     create_console().print(
         safe_text("Executions", "dim"),
-        safe_text(", ".join(rids[:-1]), "bold"),
+        safe_text(", ".join(names[:-1]), "bold"),
         safe_text("and", "dim"),
-        safe_text(rids[-1], "bold"),
+        safe_text(names[-1], "bold"),
     )
     for section, equal_count in comparison.equal_counts.items():
         differences = [each for each in comparison.differences if each.section == section]

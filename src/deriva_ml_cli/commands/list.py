@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, Limit, Pa
 if TYPE_CHECKING:
     from deriva_ml_cli.terminal import Column
     from deriva_ml_core.analysis.runs import ExecutionPage, ExecutionSummary
+    from deriva_ml_core.client import DerivaML
     from deriva_ml_core.definitions import Status
     from deriva_ml_core.execution.query import Ranking
     from deriva_ml_core.models import MetricSummary
@@ -27,6 +28,9 @@ MAX_NAME_LENGTH = 20
 
 MAX_VALUE_LENGTH = 16
 """Characters of a parameter's value; more are cut."""
+
+MAX_TAGS_LENGTH = 24
+"""Characters of the tags of a run; more are cut."""
 
 MIN_DESCRIPTION_WIDTH = 12
 """Characters of the description that chosen columns leave."""
@@ -70,6 +74,10 @@ def app(
             "'val_loss < 0.3' (its best value) or 'last(val_loss) < 0.3'. Repeat it for several conditions.",
         ),
     ] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="Only runs with this tag. Repeat it: a run must have all of them."),
+    ] = None,
     params: Annotated[
         str | None,
         typer.Option(metavar="NAMES", help="Show these parameters, separated by commas, instead of those that differ."),
@@ -109,10 +117,12 @@ def app(
         "sort": sort,
         "stage": stage,
         "where": where or (),
+        "tags": tags or (),
     }
     with open_client(host, catalog) as ml:
         result = ml.list_executions(**filters, limit=limit, page=page)
         name = ml.connection.catalog.name
+        similar = {} if result.executions else _find_similar_tags(ml, tags or ())
     if as_csv:
         _print_csv(result)
     elif as_json:
@@ -122,7 +132,7 @@ def app(
         _print(result, page, _split_names(params), _split_names(metrics))
     else:
         is_empty = page == 1 and not any(filters.values())
-        _print_nothing_found(name if is_empty else None, page)
+        _print_nothing_found(name if is_empty else None, page, similar)
 
 
 def _parse_status(text: str | None) -> Status | None:
@@ -135,7 +145,14 @@ def _parse_status(text: str | None) -> Status | None:
     return None if text is None else statuses[text.lower()]
 
 
-def _print_nothing_found(empty_catalog: str | None, page: int) -> None:
+def _find_similar_tags(ml: DerivaML, tags: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the tags that no run has, each with similar ones."""
+    from deriva_ml_core.execution.tags import find_similar_tags
+
+    return find_similar_tags(ml.connection, tags)
+
+
+def _print_nothing_found(empty_catalog: str | None, page: int, similar_tags: Mapping[str, Sequence[str]]) -> None:
     from deriva_ml_cli.terminal import print_note
 
     if empty_catalog is not None:
@@ -145,6 +162,9 @@ def _print_nothing_found(empty_catalog: str | None, page: int) -> None:
         )
     else:
         print_note("No execution matches." if page == 1 else f"There is no page {page}.")
+    for tag, others in similar_tags.items():
+        hint = f" Did you mean {' or '.join(map(repr, others))}?" if others else ""
+        print_note(f"No execution has the tag {tag!r}.{hint}")
 
 
 def _print_csv(result: ExecutionPage) -> None:
@@ -192,6 +212,7 @@ def _print(result: ExecutionPage, page: int, params: list[str] | None, metrics: 
     elif len(result.executions) > 1:
         for name in _choose_metrics(result, metrics):
             _print_best(name, result.executions)
+    _print_baselines(result.executions)
     if result.has_more:
         print_note(f"There are more: --page {page + 1}")
 
@@ -215,6 +236,10 @@ def _choose_columns(
     description = _ListColumn(Column("Description", flexible=True), lambda each: each.description)
     message = _ListColumn(Column("Message", flexible=True, style="dim"), lambda each: each.status_detail)
     free = width - sum(column.width(executions) for column in columns) - MIN_DESCRIPTION_WIDTH
+    tags = _ListColumn(Column("Tags"), lambda each: _cut(", ".join(each.tags), MAX_TAGS_LENGTH))
+    if any(each.tags for each in executions) and tags.width(executions) <= free:
+        columns.append(tags)
+        free -= tags.width(executions)
     for name in _varying_parameters(executions) if params is None else params:
         column = _parameter_column(name, width)
         if params is not None:
@@ -247,13 +272,16 @@ def _parameter_column(name: str, width: int) -> _ListColumn:
     from deriva_ml_cli.terminal import Column
 
     def cell(execution: ExecutionSummary) -> str:
-        from deriva_ml_core._text import sanitize_line
-
-        value = execution.params.get(name)
-        text = sanitize_line(str(value) if name in execution.params else "")
-        return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}..."
+        return _cut(str(execution.params.get(name)) if name in execution.params else "", MAX_VALUE_LENGTH)
 
     return _ListColumn(Column(_short_title(name, width)), cell)
+
+
+def _cut(text: str, max_length: int) -> str:
+    from deriva_ml_core._text import sanitize_line
+
+    text = sanitize_line(text)
+    return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
 
 
 def _choose_metrics(result: ExecutionPage, names: list[str] | None) -> list[str]:
@@ -299,12 +327,20 @@ def _print_best(name: str, executions: Sequence[ExecutionSummary]) -> None:
         print_note(f"Best {sanitize_line(name)} of these: {format_number(best)} by {rid}")
 
 
-def _short_title(name: str, width: int) -> str:
+def _print_baselines(executions: Sequence[ExecutionSummary]) -> None:
+    """Print which of the listed runs are baselines."""
+    from deriva_ml_cli.terminal import print_note
     from deriva_ml_core._text import sanitize_line
+    from deriva_ml_core.execution.tags import is_baseline_tag
 
-    name = sanitize_line(name)
-    max_length = MAX_NAME_LENGTH if width < WIDE_WIDTH else 2 * MAX_NAME_LENGTH
-    return name if len(name) <= max_length else f"{name[: max_length - 3]}..."
+    for execution in executions:
+        for tag in filter(is_baseline_tag, execution.tags):
+            _, _, name = tag.partition(":")
+            print_note(f"Baseline{f' {sanitize_line(name)}' if name else ''}: {execution.rid}")
+
+
+def _short_title(name: str, width: int) -> str:
+    return _cut(name, MAX_NAME_LENGTH if width < WIDE_WIDTH else 2 * MAX_NAME_LENGTH)
 
 
 def _describe_ranking(ranking: Ranking) -> str:

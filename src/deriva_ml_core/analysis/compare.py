@@ -197,8 +197,10 @@ def _mask_rid(value: Any, own_rid: re.Pattern[str]) -> Any:
 
 
 def _outcome_section(execution: RecordedExecution) -> dict[str, Any]:
+    tags = execution.tags
     return {
         "description": execution.description,
+        **({"tags": ", ".join(tags)} if tags else {}),
         "status": str(execution.status),
         "status detail": execution.status_detail,
         "duration in seconds": parse_duration(execution.duration),

@@ -443,7 +443,7 @@ def _describe_execution(connection: Connection, rid: str, *, include_curves: boo
     execution = lookup_execution(connection, rid)
     assets = execution.list_assets()
     state = execution._load_state()
-    summary = summarize_execution(connection, execution)
+    summary = replace(summarize_execution(connection, execution), tags=execution.tags)
     return ExecutionDescription(
         summary=replace(summary, params=execution.params, metrics=tuple(execution.list_metrics())),
         start_time=state.start_time,

@@ -18,6 +18,7 @@ from deriva_ml_core.execution.conditions import resolve_conditions
 from deriva_ml_core.execution.query import Ranking, find_executions, resolve_ranking
 from deriva_ml_core.execution.recorded import RecordedExecution, load_local_state
 from deriva_ml_core.execution.row_sync import list_metrics, list_parameters
+from deriva_ml_core.execution.tags import as_tags, list_tags
 from deriva_ml_core.models import MetricSummary
 from deriva_ml_core.row_values import check_row, convert_rows, parse_row_time
 
@@ -114,6 +115,7 @@ class ExecutionSummary:
         metric: The metric that the list is sorted by; None in other lists.
         params: Its parameters by name.
         metrics: Its metrics, in the order in which it first reported them.
+        tags: Its tags, sorted.
     """
 
     rid: str
@@ -126,6 +128,7 @@ class ExecutionSummary:
     metric: MetricSummary | None = None
     params: Mapping[str, JsonValue] = field(default_factory=dict)
     metrics: tuple[MetricSummary, ...] = ()
+    tags: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the execution as ``deriva-ml list --json`` prints it."""
@@ -137,6 +140,7 @@ class ExecutionSummary:
             "created": self.created,
             "duration_seconds": self.duration_seconds,
             "workflow": self.workflow.to_dict() if self.workflow else None,
+            "tags": list(self.tags),
             "params": dict(self.params),
             "metrics": [metric.model_dump() for metric in self.metrics],
         }
@@ -156,6 +160,7 @@ class ExecutionSummary:
             "created": self.created,
             "duration_seconds": self.duration_seconds,
             "description": self.description,
+            "tags": ", ".join(self.tags),
         }
         row |= {f"params.{name}": value for name, value in self.params.items()}
         return row | {
@@ -302,6 +307,7 @@ class ExecutionFilters:
         stage: The stage of that metric: ``fit``, ``validate``, ``test`` or ``predict``.
         where: Conditions on parameters and metrics, such as ``lr > 0.001``.
         params: Values of parameters.
+        tags: Their tags; all must be there.
     """
 
     workflow: str | None = None
@@ -313,6 +319,7 @@ class ExecutionFilters:
     stage: str | None = None
     where: str | Sequence[str] = ()
     params: Mapping[str, JsonValue] = field(default_factory=dict)
+    tags: str | Sequence[str] = ()
 
 
 def list_executions(connection: Connection, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
@@ -352,9 +359,10 @@ def _find_executions(
 def _add_values(
     connection: Connection, summaries: Sequence[ExecutionSummary], ranking: Ranking | None
 ) -> tuple[ExecutionSummary, ...]:
-    """Add parameters and metrics, among them the one of the ranking; they are read with two queries."""
+    """Add tags, parameters and metrics, among them the one of the ranking; they are read with three queries."""
     rids = [summary.rid for summary in summaries]
     params, metrics = list_parameters(connection, rids), list_metrics(connection, rids)
+    tags = list_tags(connection, rids)
 
     def ranked(own: Sequence[MetricSummary]) -> MetricSummary | None:
         key = ranking and (ranking.name, ranking.stage)
@@ -364,6 +372,7 @@ def _add_values(
         replace(
             summary,
             params=params.get(summary.rid, {}),
+            tags=tags.get(summary.rid, ()),
             metrics=tuple(metrics.get(summary.rid, ())),
             metric=ranked(metrics.get(summary.rid, ())),
         )
@@ -431,6 +440,7 @@ def _find_matching(
             limit=row_limit,
             ranking=ranking,
             conditions=conditions,
+            tags=as_tags(filters.tags),
         )
         matching = executions if filters.text is None else _filter_by_text(connection, executions, filters.text)
         if row_limit is None or count is None or len(executions) < row_limit or len(matching) >= count:

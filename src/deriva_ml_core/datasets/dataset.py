@@ -30,6 +30,7 @@ from deriva_ml_core.datasets.versions import (
     version_history,
 )
 from deriva_ml_core.definitions import RID, MLTable, MLVocab, split_rid
+from deriva_ml_core.descriptions import write_description
 from deriva_ml_core.errors import ConfigurationError, DatasetCycle, UnknownVersion
 from deriva_ml_core.models import DatasetSpec
 from deriva_ml_core.row_values import convert_rows, convert_values, list_valid_rows
@@ -102,8 +103,16 @@ class Dataset(Presentable):
 
     @property
     def description(self) -> str:
-        """The description, as of when this object was created."""
+        """The description, as of this object's last read or change. Assigning it updates the catalog at once.
+
+        Existing versions keep the description that the dataset had then.
+        """
         return self._row["Description"] or ""
+
+    @description.setter
+    def description(self, text: str) -> None:
+        written = write_description(self._connection, MLTable.dataset, self.rid, text)
+        self._row = {**self._row, "Description": written}
 
     @property
     def dataset_types(self) -> tuple[str, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from deriva_ml_core.definitions import RID
-from deriva_ml_core.errors import ConfigurationError
+from deriva_ml_core.errors import ConfigurationError, InvalidTag
 from deriva_ml_core.models import AssetSpec, CheckedRID, DatasetSpec, LazySignature
 from deriva_ml_core.workflow import Workflow
 
@@ -25,6 +25,14 @@ def _coerce_asset_specs(assets: Sequence[AssetSpec | RID]) -> tuple[AssetSpec, .
     return tuple(AssetSpec(rid=asset) if isinstance(asset, str) else asset for asset in assets)
 
 
+def _check_tags(tags: Any) -> tuple[str, ...]:
+    from deriva_ml_core.execution.tags import check_tags
+
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise InvalidTag(f"The tags of a configuration must be a list of texts, not {type(tags).__name__}.")
+    return check_tags(tags)
+
+
 class ExecutionConfiguration(BaseModel):
     """The configuration of an execution.
 
@@ -34,6 +42,7 @@ class ExecutionConfiguration(BaseModel):
         datasets: Input datasets; a bare RID means the current version.
         assets: Input assets, as RIDs or `AssetSpec`.
         parameters: Other values to record with the run, such as hyperparameters, as JSON values.
+        tags: Tags of the run, as for `RecordedExecution.add_tags`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -46,6 +55,7 @@ class ExecutionConfiguration(BaseModel):
     ] = ()
     assets: Annotated[Sequence[AssetSpec | CheckedRID], AfterValidator(_coerce_asset_specs)] = ()
     parameters: Mapping[str, JsonValue] = Field(default_factory=dict)
+    tags: Annotated[Sequence[str], BeforeValidator(_check_tags)] = ()
 
     @classmethod
     def load_configuration(cls, path: str | Path) -> ExecutionConfiguration:
@@ -59,6 +69,7 @@ class ExecutionConfiguration(BaseModel):
 
         Raises:
             ConfigurationError: The file does not exist, cannot be read, or has an unknown key.
+            InvalidTag: A tag is invalid.
         """
         path = Path(path)
         try:

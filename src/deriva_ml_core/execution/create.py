@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,19 @@ from deriva_ml_core.assets.staging import StagingArea
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import resolve_version
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLAsset, MLTable, Status
-from deriva_ml_core.errors import ConflictingWorkflow, DerivaMLException, UploadFailed, WorkflowMissing
+from deriva_ml_core.errors import (
+    ConfigurationError,
+    ConflictingWorkflow,
+    DerivaMLException,
+    UploadFailed,
+    WorkflowMissing,
+)
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.execution import Execution
 from deriva_ml_core.execution.inputs import Inputs
 from deriva_ml_core.execution.outputs import Outputs
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
+from deriva_ml_core.execution.tags import add_tags
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.process_identity import ProcessIdentity
 from deriva_ml_core.journal.state import Created, CreationStarted, ParametersSet, ProcessAttached, StatusSet, utc_now
@@ -66,6 +74,7 @@ def create_execution(
     try:
         row = _insert_row(connection, journal, rid, description, workflow_rid)
         Inputs(connection, journal, rid).record(datasets, assets)
+        _add_tags(connection, rid, configuration.tags)
         staging = StagingArea(connection, journal, folder / "outputs")
         with translate_os_errors(f"Cannot write the records of execution {rid}", folder):
             files = write_metadata_files(
@@ -95,6 +104,15 @@ def create_execution(
     if not is_embedded:
         execution._runtime.background.upload_records(execution._runtime.outputs.upload_records)
     return execution
+
+
+def _add_tags(connection: Connection, rid: RID, tags: Sequence[str]) -> None:
+    """Write the tags of the configuration; a catalog without a table for them is no reason not to run."""
+    if tags:
+        try:
+            add_tags(connection, rid, tags)
+        except ConfigurationError as error:
+            log.warning("Execution %s has its tags only in configuration.json: %s", rid, error)
 
 
 def _parameter_events(configuration: ExecutionConfiguration) -> list[ParametersSet]:

@@ -19,7 +19,7 @@ from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core.connection import Connection, open_connection
 from deriva_ml_core.datasets import Dataset, create_dataset
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
-from deriva_ml_core.errors import InvalidTransition, NotInDryRun, RankZeroRequired
+from deriva_ml_core.errors import DerivaMLException, InvalidTransition, NotInDryRun, RankZeroRequired
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
 from deriva_ml_core.execution.exit_status import ExitCallbacks, SigtermHandler, final_status
 from deriva_ml_core.execution.recorded import DEPRECATED_ATTRIBUTES, RecordedExecution, nest_execution
@@ -262,6 +262,22 @@ class Execution(_ExecutionBase, MediaLogger):
     def _record_parameters(self, parameters: Mapping[str, JsonValue]) -> None:
         """Record flattened, redacted parameters: in the journal now, and in the catalog with the next row write."""
         self._runtime.status_tracker.record_parameters(parameters)
+
+    def _annotate(self, write: Callable[[], None], action: str, command: str, *arguments: str) -> None:
+        if not self.is_rank_zero or self.dry_run:
+            return
+        try:
+            write()
+        except DerivaMLException as error:
+            if self._entered_pid != os.getpid():
+                raise
+            log.warning(
+                "Failed to %s of execution %s: %s Later, use `%s`.",
+                action,
+                self.execution_rid,
+                error,
+                self._connection.command(command, self.execution_rid, *arguments),
+            )
 
     def _record_end(self, error: BaseException | None) -> None:
         from deriva_ml_core.execution.exit_status import report_failure, resolve_final_status

@@ -62,6 +62,8 @@ class ExecutionView(Protocol):
     def created(self) -> datetime | None: ...
     @property
     def url(self) -> str: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
 
     @property
     def params(self) -> dict[str, JsonValue]: ...
@@ -128,7 +130,10 @@ def _render_execution(execution: ExecutionView, load_state: Callable[[], Executi
     reader = _CatalogReader()
     state = reader.read(load_state, ExecutionState())
     contents = _collect_contents(execution, state, reader)
+    no_tags: tuple[str, ...] = ()
+    tags = reader.read(lambda: execution.tags, no_tags)
     rows = [
+        ("Tags", escape(truncate(", ".join(tags), MAX_TEXT_LENGTH))),
         ("Workflow", _render_workflow(execution.workflow_rid, contents.workflow)),
         ("Parameters", _render_params(contents.params)),
         ("Metrics", _render_metrics(contents.metrics)),

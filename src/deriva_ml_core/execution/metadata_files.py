@@ -84,6 +84,7 @@ def _dump_configuration(
         "datasets": [spec.model_dump() for spec in datasets],
         "assets": [{"rid": rid} for rid in configuration.asset_rids],
         "parameters": dict(configuration.parameters),
+        **({"tags": list(configuration.tags)} if configuration.tags else {}),
     }
 
 

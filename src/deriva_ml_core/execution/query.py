@@ -14,6 +14,7 @@ from deriva_ml_core.errors import ConfigurationError, UnknownMetric
 from deriva_ml_core.execution.conditions import STAGES, missing_table_error
 from deriva_ml_core.execution.recorded import RecordedExecution
 from deriva_ml_core.execution.row_sync import has_metrics
+from deriva_ml_core.execution.tags import has_tags
 from deriva_ml_core.metric_modes import has_best
 from deriva_ml_core.row_values import list_valid_rows
 
@@ -120,6 +121,7 @@ def find_executions(
     limit: int | None = None,
     ranking: Ranking | None = None,
     conditions: Sequence[InSubquery] = (),
+    tags: Sequence[str] = (),
 ) -> list[RecordedExecution]:
     """Return matching executions, newest or best first; see ``DerivaML.find_executions``."""
     catalog = connection.catalog
@@ -134,8 +136,9 @@ def find_executions(
         where["RID"] = sorted({link["Execution"] for link in links})
     if status is not None:
         where["Status"] = _possible_row_statuses(status)
-    if any(value == [] for value in where.values()):
+    if any(value == [] for value in where.values()) or (tags and not has_tags(catalog.model)):
         return []
+    conditions = [*conditions, *(InSubquery(MLTable.execution_tag, {"Tag": tag}, column="Execution") for tag in tags)]
     if ranking is None:
         rows = _newest_first(connection, where, conditions)
     else:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from deriva_ml_core.assets.lookup import list_execution_assets, make_file_cache
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_from_row
+from deriva_ml_core.descriptions import write_description
 from deriva_ml_core.errors import DerivaMLException, ExecutionCycle
 from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.row_sync import has_parameters, list_metrics, list_parameters
+from deriva_ml_core.execution.tags import add_tags, list_tags, remove_tags
 from deriva_ml_core.journal.events import DownloadedJournal, read_downloaded_journal
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, ExecutionState
@@ -75,7 +77,7 @@ DEPRECATED_ATTRIBUTES = {
 
 
 class RecordedExecution:
-    """A recorded execution; reading it changes nothing.
+    """A recorded execution. Its description and its tags can be changed; what was run cannot.
 
     Args:
         connection: Catalog and store of the execution.
@@ -111,8 +113,59 @@ class RecordedExecution:
 
     @property
     def description(self) -> str:
-        """Description of the run."""
+        """Description of the run. Assigning it updates the catalog at once."""
         return self._row.get("Description") or ""
+
+    @description.setter
+    def description(self, text: str) -> None:
+        def write() -> None:
+            written = write_description(self._connection, MLTable.execution, self.execution_rid, text)
+            self._row = {**self._row, "Description": written}
+
+        self._annotate(write, "change the description", "note", str(text))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its tags, sorted, as they are in the catalog now; none if the catalog has no table for tags."""
+        return list_tags(self._connection, [self.execution_rid]).get(self.execution_rid, ())
+
+    def add_tags(self, *tags: str) -> None:
+        """Add tags, by which `DerivaML.find_executions` finds the run. Tags that it already has are ignored.
+
+        Args:
+            *tags: Texts of one line, without commas, of at most 100 characters. White space around a tag is dropped,
+                and a secret is redacted. Upper and lower case differ.
+
+        Raises:
+            InvalidTag: A tag has another form, or is that of a baseline. None is added.
+            ConfigurationError: The catalog has no table for tags; the message names who adds it.
+            UnknownRID: The execution was deleted.
+        """
+        write = partial(add_tags, self._connection, self.execution_rid, tags)
+        self._annotate(write, "add the tags", "tag", *map(str, tags))
+
+    def remove_tags(self, *tags: str) -> None:
+        """Remove tags. Tags that it does not have are ignored.
+
+        Args:
+            *tags: The tags, also those of a baseline.
+
+        Raises:
+            ConfigurationError: The catalog has no table for tags; the message names who adds it.
+        """
+        write = partial(remove_tags, self._connection, self.execution_rid, tags)
+        self._annotate(write, "remove the tags", "tag", "--remove", *map(str, tags))
+
+    def _annotate(self, write: Callable[[], None], action: str, command: str, *arguments: str) -> None:  # noqa: ARG002
+        """Write a description or tags; a running execution logs a failure instead of raising it.
+
+        Args:
+            write: Function that writes them.
+            action: What it does, for messages.
+            command: Subcommand of ``deriva-ml`` that does the same.
+            arguments: Arguments of the command, after the RID.
+        """
+        write()
 
     @property
     def working_dir(self) -> Path:

@@ -105,6 +105,7 @@ class ExecutionExport:
         output_datasets: The dataset versions that it created.
         metrics: The last and best value of each metric.
         parents: The citations of the executions that it is nested in.
+        tags: Its tags, sorted.
     """
 
     rid: str
@@ -126,6 +127,7 @@ class ExecutionExport:
     output_datasets: tuple[DatasetVersion, ...]
     metrics: tuple[MetricSummary, ...]
     parents: tuple[str, ...]
+    tags: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -169,6 +171,7 @@ def collect_execution_export(connection: Connection, rid: str) -> ExecutionExpor
         ),
         metrics=tuple(execution.list_metrics()),
         parents=tuple(parent.url for parent in execution.list_parent_executions()),
+        tags=execution.tags,
     )
 
 

@@ -66,6 +66,8 @@ def _iter_activity_attributes(export: ExecutionExport) -> Iterator[tuple[str, An
     yield "prov:label", export.title
     yield "schema:actionStatus", str(export.status)
     yield "schema:disambiguatingDescription", export.status_detail
+    for tag in export.tags:
+        yield "schema:keywords", tag
     for metric in export.metrics:
         for kind, value in (("last", metric.last), ("best", metric.best)):
             if value is not None and math.isfinite(value):

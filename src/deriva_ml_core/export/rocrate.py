@@ -134,6 +134,8 @@ def _describe_root(crate: Any, export: ExecutionExport, run: CrateRun, license_:
         license_id, "CreativeWork", {"name": license_, "description": "The licence"}
     )
     root["identifier"] = export.citation
+    if export.tags:
+        root["keywords"] = ", ".join(export.tags)
     root["mentions"] = action
     if (person := run.add_agent()) is not None:
         root["author"] = person
@@ -352,6 +354,7 @@ class CrateRun:
             "name": export.title,
             "description": f"{outcome}, {export.status_detail}" if export.status_detail else outcome,
             "identifier": export.rid,
+            "keywords": ", ".join(export.tags),
             "instrument": instrument,
             "agent": self.add_agent(),
             "startTime": _format_iso_time(export.started),

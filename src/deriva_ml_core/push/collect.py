@@ -12,6 +12,7 @@ from deriva_ml_core.datasets.members import descendants, member_links
 from deriva_ml_core.datasets.versions import DatasetVersion, current_version, drop_creations, version_rows_at
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, MLVocab, Role
 from deriva_ml_core.execution.recorded import list_journal_copies, load_local_state
+from deriva_ml_core.execution.tags import is_baseline_tag
 from deriva_ml_core.journal.state import JOURNAL_FILENAME
 from deriva_ml_core.schema import CatalogModel, asset_execution_table_name, asset_type_table_name
 
@@ -164,7 +165,7 @@ def _find_journals(
 
 
 def _add_referring_rows(catalog: Catalog, plan: PushPlan) -> None:
-    """Add rows of other tables that refer to the executions: metrics and feature values."""
+    """Add rows of other tables that refer to the executions: metrics, parameters, tags and feature values."""
     model = catalog.model
     handled = {MLTable.dataset_execution.value, *CORE_TABLES, *map(asset_execution_table_name, _asset_tables(model))}
     for table in model.tables.values():
@@ -172,6 +173,8 @@ def _add_referring_rows(catalog: Catalog, plan: PushPlan) -> None:
         if table.name not in handled and not table.is_asset:
             for column in columns:
                 rows = catalog.select(table.name, {column: list(plan.executions)})
+                if table.name == MLTable.execution_tag:  # the target has baselines of its own
+                    rows = [row for row in rows if not is_baseline_tag(str(row.get("Tag")))]
                 if rows:
                     plan.rows[table.name] |= {row["RID"]: row for row in rows}
 

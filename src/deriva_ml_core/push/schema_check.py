@@ -62,12 +62,13 @@ def ensure_schema(context: PushContext, plan: PushPlan, *, make_tables: bool) ->
 _SUMMARY_TABLES = {
     MLTable.execution_metric: "runs cannot be sorted by metrics there",
     MLTable.execution_parameter: "runs cannot be found by parameters there",
+    MLTable.execution_tag: "the tags of the runs are not copied",
 }
-"""Tables whose rows repeat what the journal and the files of a run contain, and what a catalog lacks without them."""
+"""Tables that a catalog of an earlier version lacks, and the consequence: a copy is complete enough without them."""
 
 
 def _drop_summaries(context: PushContext, plan: PushPlan, model: CatalogModel) -> None:
-    """Leave out the rows of metrics and parameters if the target has no table for them."""
+    """Leave out metrics, parameters and tags if the target has no table for them."""
     for table, consequence in _SUMMARY_TABLES.items():
         if table not in model.tables and plan.rows.pop(table, {}):
             context.notes[f"{context.target.name} has no table {table}, so {consequence}."] = None

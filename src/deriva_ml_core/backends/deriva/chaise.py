@@ -40,6 +40,7 @@ ROW_NAME_PATTERNS: Mapping[str, str] = {
     MLTable.execution: "Execution {{{RID}}}",
     MLTable.execution_metric: "{{{Name}}} ({{{Stage}}})",
     MLTable.execution_parameter: "{{{Name}}}",
+    MLTable.execution_tag: "{{{Tag}}}",
     MLTable.dataset: "Dataset {{{RID}}}",
     MLTable.dataset_version: "{{{Dataset}}}:{{{Version}}}",
 }
@@ -49,6 +50,7 @@ DISPLAYED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     MLTable.execution: ("Workflow", "Description", "Status", "Status_Detail", "Duration"),
     MLTable.execution_metric: ("Execution", "Stage", "Name", "Last", "Best", "Best_At"),
     MLTable.execution_parameter: ("Execution", "Name", "Value"),
+    MLTable.execution_tag: ("Execution", "Tag"),
     MLTable.dataset: ("Description", "Version", "Deleted"),
     MLTable.dataset_version: ("Dataset", "Version", "Description", "Execution", "Snapshot", "Minid"),
 }

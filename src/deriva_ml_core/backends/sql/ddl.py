@@ -121,6 +121,7 @@ class MappedTable:
 _INDEXED_COLUMNS: Mapping[MLTable, tuple[str, ...]] = {
     MLTable.workflow: ("URL", "Checksum"),
     MLTable.execution: ("Status",),
+    MLTable.execution_tag: ("Tag",),
 }
 
 

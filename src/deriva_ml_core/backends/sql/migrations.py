@@ -187,5 +187,24 @@ def _migrate_to_4(connection: sa.Connection, dialect: SqlDialect) -> None:
         add_tables(connection, [VERSION_4_PARAMETERS_TABLE], dialect)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_migrate_to_2, _migrate_to_3, _migrate_to_4)
+VERSION_5_TAGS_TABLE = Table(
+    MLTable.execution_tag,
+    (
+        Column("Execution", nullok=False),
+        Column("Tag", nullok=False, comment="One line without commas, of at most 100 characters"),
+    ),
+    keys=(("Execution", "Tag"),),
+    foreign_keys=(ForeignKey("Execution", MLTable.execution, cascade=True),),
+    comment="Words that users attach to executions, so that these can be found by them",
+)
+"""The table in version 5. Later versions may change it."""
+
+
+def _migrate_to_5(connection: sa.Connection, dialect: SqlDialect) -> None:
+    """Add the table of tags. A user's table of that name stays unchanged."""
+    with suppress(DuplicateRow):
+        add_tables(connection, [VERSION_5_TAGS_TABLE], dialect)
+
+
+MIGRATIONS: tuple[Migration, ...] = (_migrate_to_2, _migrate_to_3, _migrate_to_4, _migrate_to_5)
 """Migrations from version 1 to 2, from 2 to 3, and so on: one per version before the current one."""
