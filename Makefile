@@ -18,8 +18,11 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 TRACKERS := $(VENV)-trackers
 LOWEST := $(VENV)-lowest
+LOWEST_UI := $(VENV)-lowest-ui
 # the extras that users install; their lower bounds and those of the dependencies are what test-lowest tests
-EXTRAS := deriva lightning keras curves run export pandas examples pytest ui
+EXTRAS := deriva lightning keras curves run export pandas examples pytest
+# these need a newer pydantic than the core does, so their lower bounds are tested in an environment of their own
+UI_EXTRAS := ui
 
 export KERAS_BACKEND := torch
 
@@ -36,8 +39,9 @@ test-long: install
 	$(RUN) -m pytest -m long
 
 # ruff, mypy and mkdocs are not installed there, so this neither lints nor builds the documentation.
-test-lowest: $(LOWEST)/installed
+test-lowest: $(LOWEST)/installed $(LOWEST_UI)/installed
 	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal
+	$(LOWEST_UI)/bin/python -m pytest tests/ui
 
 # DERIVA_ML_TEST_HOST is the server. DERIVA_ML_TEST_CATALOG is a catalog on it to which the tests may add rows; without it,
 # the tests create catalogs and delete them. DERIVA_ML_TEST_CREDENTIAL is JSON such as {"cookie": "webauthn=..."}; without
@@ -66,17 +70,24 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(VENV)/bin/pip install -c constraints.txt -e '.[dev]'
 	touch $@
 
-# Only the dependencies and $(EXTRAS) are installed with their lowest versions. Tools that only development uses, and
-# packages that pyproject.toml does not name, have the newest version that works with these. torch has the version in
+# Only the dependencies and the named extras are installed with their lowest versions. Tools that only development uses,
+# and packages that pyproject.toml does not name, have the newest version that works with these. torch has the version in
 # constraints.txt. lightning has the version of pytorch-lightning, whose modules it contains under another name.
+define install_lowest
+$(PYTHON) -m venv $(1)
+$(1)/bin/pip install uv
+$(1)/bin/uv pip compile --python $(1)/bin/python --resolution lowest-direct --no-deps --no-header --no-annotate \
+	--no-emit-package torch $(2:%=--extra %) -o $(1)/direct.txt pyproject.toml
+sed -n 'p; s/^pytorch-lightning==/lightning==/p' $(1)/direct.txt > $(1)/lowest.txt
+$(1)/bin/pip install -c constraints.txt -c $(1)/lowest.txt -e '.[$(3)]'
+touch $(1)/installed
+endef
+
 $(LOWEST)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/pip install uv
-	$(LOWEST)/bin/uv pip compile --python $(LOWEST)/bin/python --resolution lowest-direct --no-deps --no-header --no-annotate \
-		--no-emit-package torch $(EXTRAS:%=--extra %) -o $(LOWEST)/direct.txt pyproject.toml
-	sed -n 'p; s/^pytorch-lightning==/lightning==/p' $(LOWEST)/direct.txt > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/pip install -c constraints.txt -c $(LOWEST)/lowest.txt -e '.[test]'
-	touch $@
+	$(call install_lowest,$(LOWEST),$(EXTRAS),test)
+
+$(LOWEST_UI)/installed: pyproject.toml constraints.txt
+	$(call install_lowest,$(LOWEST_UI),$(UI_EXTRAS) pytest,test-ui)
 
 # A separate environment for other trackers and this package. This package is installed in a second step: aim 3.29
 # requires filelock below 4 although it works with 4, so no single resolution satisfies both.
