@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 __all__ = ["text_of"]
 
 HTML_TAGS = {"div", "b", "span", "table", "tr", "td", "br", "a", "img"}
-SVG_TAGS = {"svg", "g", "title", "rect", "circle", "path", "polyline", "line", "text"}
+SVG_TAGS = {"svg", "g", "title", "rect", "circle", "path", "polyline", "line", "text", "tspan"}
 EMPTY_TAGS = {"br", "img"}
 
 

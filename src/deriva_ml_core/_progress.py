@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from html import escape
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from deriva_ml_core._text import parse_flag
+from deriva_ml_core._cell_display import CellDisplay
+from deriva_ml_core._text import format_count, format_size, parse_flag, sanitize_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -36,6 +40,9 @@ REGISTRY_VARIABLE = "DERIVA_ML_NOTEBOOK_RUN"
 MIN_VISIBLE_FILES, MIN_VISIBLE_BYTES = 50, 16 * 2**20
 """The bar stays hidden for transfers with fewer files and fewer bytes, which take no time."""
 
+MIN_CELL_INTERVAL = 0.25
+"""Minimum seconds between two updates of a bar in a notebook, which the notebook's file stores."""
+
 
 @contextmanager
 def progress_reporter(
@@ -48,19 +55,30 @@ def progress_reporter(
         label: The verb before the number of files.
 
     Yields:
-        The caller's callback, one that updates a progress bar, or None if standard error is no terminal or
-            ``DERIVA_ML_QUIET=1`` is set.
+        The caller's callback, or one that updates a progress bar on a terminal or in a notebook's cell. None if nobody
+            watches, or ``DERIVA_ML_QUIET=1`` is set.
     """
-    bar = _start_bar(label) if callback is None and is_terminal(sys.stderr) and not is_quiet() else None
-    if bar is None:
+    if callback is not None or is_quiet():
         yield callback
-        return
-    task = bar.add_task("upload", total=None, visible=False, files=0)
+    elif is_kernel():
+        yield _CellBar(label).update
+    elif is_terminal(sys.stderr) and (bar := _start_bar(label)) is not None:
+        with _terminal_bar(bar) as update:
+            yield update
+    else:
+        yield None
+
+
+@contextmanager
+def _terminal_bar(bar: Progress) -> Iterator[Callable[[UploadProgress], None]]:
+    task = bar.add_task("transfer", total=None, visible=False, files="")
 
     def update_bar(progress: UploadProgress) -> None:
-        is_long = progress.files >= MIN_VISIBLE_FILES or progress.bytes >= MIN_VISIBLE_BYTES
+        files = format_count(progress.files, "file")
         with suppress(Exception):  # the terminal may be gone
-            bar.update(task, total=progress.bytes, completed=progress.bytes_done, files=progress.files, visible=is_long)
+            bar.update(
+                task, total=progress.bytes, completed=progress.bytes_done, files=files, visible=_is_long(progress)
+            )
 
     try:
         yield update_bar
@@ -69,12 +87,16 @@ def progress_reporter(
             bar.stop()
 
 
+def _is_long(progress: UploadProgress) -> bool:
+    return progress.files >= MIN_VISIBLE_FILES or progress.bytes >= MIN_VISIBLE_BYTES
+
+
 def _start_bar(label: str) -> Progress | None:
     """Start a progress bar on standard error; None if that fails."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    text = TextColumn(f"{label} {{task.fields[files]}} files")
+    text = TextColumn(f"{label} {{task.fields[files]}}", markup=False)
     columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     try:
@@ -82,6 +104,36 @@ def _start_bar(label: str) -> Progress | None:
     except Exception:  # noqa: BLE001 - a program can replace the stream by any object
         return None
     return bar
+
+
+class _CellBar:
+    """A progress bar in the output of a notebook's cell.
+
+    Args:
+        label: The verb before the number of files.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._display = CellDisplay()
+        self._shown_at = -math.inf
+
+    def update(self, progress: UploadProgress) -> None:
+        """Show the progress, at most every `MIN_CELL_INTERVAL` seconds and at the end."""
+        now, is_done = monotonic(), progress.files_done >= progress.files
+        if not _is_long(progress) or (now - self._shown_at < MIN_CELL_INTERVAL and not is_done):
+            return
+        self._shown_at = now
+        part = progress.bytes_done / progress.bytes if progress.bytes else float(is_done)
+        text = (
+            f"{sanitize_line(self._label)} {format_count(progress.files, 'file')}: {format_size(progress.bytes_done)} "
+            f"of {format_size(progress.bytes)}"
+        )
+        bar = (
+            '<div style="width:240px;height:8px;border-radius:4px;background:rgba(127,127,127,.25);margin-top:3px">'
+            f'<div style="width:{100 * part:.1f}%;height:8px;border-radius:4px;background:#0072B2"></div></div>'
+        )
+        self._display.show(f'<div style="font-size:13px">{escape(text)}{bar}</div>', text)
 
 
 def is_watched() -> bool:

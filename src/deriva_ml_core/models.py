@@ -86,6 +86,11 @@ class FrozenModel(BaseModel):
             values = {new.get(name, name): value for name, value in state["__dict__"].items()}
             fields_set = {new.get(name, name) for name in state["__pydantic_fields_set__"]}
             state = {**state, "__dict__": values, "__pydantic_fields_set__": fields_set}
+        missing = type(self).model_fields.keys() - state["__dict__"].keys()  # fields that a later version added
+        if missing:
+            fields = type(self).model_fields
+            defaults = {name: fields[name].get_default(call_default_factory=True) for name in missing}
+            state = {**state, "__dict__": {**state["__dict__"], **defaults}}
         super().__setstate__(state)
 
 

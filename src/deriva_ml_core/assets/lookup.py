@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,18 +13,21 @@ from deriva_ml_core._files.atomic import sync_path, temporary_folder
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.partial_download import has_bytes
 from deriva_ml_core._files.permissions import create_folder
+from deriva_ml_core._progress import progress_reporter
 from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core.backend import Row
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import RID, MLVocab, Role
 from deriva_ml_core.errors import DerivaMLException, FileConflict, InvalidFileName, UnknownRID, WrongTable
-from deriva_ml_core.models import Asset, UploadOptions
+from deriva_ml_core.models import Asset, UploadOptions, UploadProgress
 from deriva_ml_core.row_values import convert_rows, convert_values, malformed_value
 from deriva_ml_core.schema import asset_execution_table_name, asset_type_table_name
 
 __all__ = [
+    "asset_target",
     "cache_asset",
     "download_asset",
+    "download_assets",
     "list_execution_assets",
     "link_inputs",
     "lookup_asset",
@@ -97,18 +100,74 @@ def download_asset(connection: Connection, asset: Asset, folder: Path, options: 
         InvalidFileName: The catalog's names of table and row lead out of the folder.
         CatalogReadOnly, DiskFull, FileUnavailable: The folder cannot be written.
     """
+    target = asset_target(asset, folder)
+    with translate_os_errors(f"Cannot download {asset.table} {asset.rid} to {target}", folder):
+        if not has_bytes(target, length=asset.length, md5=asset.md5):
+            with _download_progress([asset]) as finish:
+                _get_object(connection, asset, target, options)
+                finish(asset)
+    return target
+
+
+def asset_target(asset: Asset, folder: Path) -> Path:
+    """Return the path of an asset's file below a folder, as for `download_asset`.
+
+    Raises:
+        InvalidFileName: The catalog's names of table and row lead out of the folder.
+    """
     if any(PurePosixPath(part).parts != (part,) or part == ".." for part in (asset.table, asset.rid)):
         raise InvalidFileName(
             f"{asset.rid!r} of {asset.table!r} cannot name a folder. Report this to the catalog's owner."
         )
-    target = folder / asset.table / asset.rid / _safe_file_name(asset)
-    with translate_os_errors(f"Cannot download {asset.table} {asset.rid} to {target}", folder):
-        if not has_bytes(target, length=asset.length, md5=asset.md5):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            RetryingStore(connection.store).get(
-                asset.url, target, length=asset.length, md5=asset.md5, options=options or UploadOptions()
-            )
-    return target
+    return folder / asset.table / asset.rid / _safe_file_name(asset)
+
+
+def download_assets(connection: Connection, assets: Sequence[Asset], target: Callable[[Asset], Path]) -> None:
+    """Download assets one after another, with one progress bar; files with the recorded bytes stay.
+
+    Args:
+        connection: The catalog and store.
+        assets: The assets.
+        target: Function that returns the path of an asset's file.
+
+    Raises:
+        ChecksumMismatch: The bytes in the store differ from the recorded ones.
+        CatalogReadOnly, DiskFull, FileUnavailable: A folder cannot be written.
+    """
+    with _download_progress(assets) as finish:
+        for asset in assets:
+            path = target(asset)
+            with translate_os_errors(f"Cannot download {asset.table} {asset.rid} to {path}", path.parent):
+                if not has_bytes(path, length=asset.length, md5=asset.md5):
+                    _get_object(connection, asset, path)
+            finish(asset)
+
+
+def _get_object(connection: Connection, asset: Asset, path: Path, options: UploadOptions | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    RetryingStore(connection.store).get(
+        asset.url, path, length=asset.length, md5=asset.md5, options=options or UploadOptions()
+    )
+
+
+@contextmanager
+def _download_progress(assets: Sequence[Asset]) -> Iterator[Callable[[Asset], None]]:
+    """Show a progress bar for a download, and yield a function to call after each asset."""
+    size, done = sum(asset.length for asset in assets), [0, 0]
+    with progress_reporter(None, "Downloading") as report:
+
+        def show() -> None:
+            if report is not None:
+                files_done, bytes_done = done
+                report(UploadProgress(files_done=files_done, files=len(assets), bytes_done=bytes_done, bytes=size))
+
+        def finish(asset: Asset) -> None:
+            done[0] += 1
+            done[1] += asset.length
+            show()
+
+        show()
+        yield finish
 
 
 def cache_asset(connection: Connection, asset: Asset) -> Path:

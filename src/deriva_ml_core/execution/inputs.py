@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deriva_ml_core import datasets
-from deriva_ml_core.assets.lookup import download_asset, link_inputs, lookup_asset, lookup_assets
+from deriva_ml_core.assets.lookup import (
+    asset_target,
+    download_asset,
+    download_assets,
+    link_inputs,
+    lookup_asset,
+    lookup_assets,
+)
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.definitions import DRY_RUN_RID, RID
 from deriva_ml_core.journal.journal import Journal
@@ -82,7 +89,9 @@ class Inputs:
 
     def download_all_files(self, folder: Path) -> dict[str, list[Path]]:
         """Download all input assets recorded so far and return their paths by table."""
+        assets = lookup_assets(self._connection, list(self._journal.state.assets))
+        download_assets(self._connection, assets, lambda asset: asset_target(asset, folder))
         paths: dict[str, list[Path]] = {}
-        for asset in lookup_assets(self._connection, list(self._journal.state.assets)):
-            paths.setdefault(asset.table, []).append(self.download_file(asset, folder))
+        for asset in assets:
+            paths.setdefault(asset.table, []).append(asset_target(asset, folder))
         return paths

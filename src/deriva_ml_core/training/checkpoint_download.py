@@ -6,15 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from deriva_ml_core._files.partial_download import has_bytes
-from deriva_ml_core._retry import RetryingStore
 from deriva_ml_core._text import escape_surrogates
 from deriva_ml_core.assets.asset_rows import find_shared_rows
-from deriva_ml_core.assets.lookup import download_asset
+from deriva_ml_core.assets.lookup import download_asset, download_assets
 from deriva_ml_core.assets.staging import check_file_name
 from deriva_ml_core.definitions import RID, MLAsset, Role
 from deriva_ml_core.errors import UnknownCheckpoint
-from deriva_ml_core.models import BestCorrection, UploadOptions
+from deriva_ml_core.models import BestCorrection
 from deriva_ml_core.training.checkpoints import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 if TYPE_CHECKING:
@@ -63,13 +61,8 @@ def fetch_checkpoint(execution: RecordedExecution, folder: Path, which: str = "b
     if root == asset.filename:
         return download_asset(execution._connection, asset, folder)
     target = folder / asset.table / asset.rid
-    for part in folder_files(outputs, asset.table, root):
-        path = target / check_file_name(part.filename)
-        if not has_bytes(path, length=part.length, md5=part.md5):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            RetryingStore(execution._connection.store).get(
-                part.url, path, length=part.length, md5=part.md5, options=UploadOptions()
-            )
+    parts = folder_files(outputs, asset.table, root)
+    download_assets(execution._connection, parts, lambda part: target / check_file_name(part.filename))
     return target / root
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from deriva_ml_core.execution import Execution
+    from deriva_ml_core.training.live_curve import LiveCurve
 
 __all__ = ["TRAINING_SUMMARY_FILE", "TrainingFiles", "TrainingSummary"]
 
@@ -42,6 +43,8 @@ class TrainingFiles:
         self._summary = TrainingSummary(folder / TRAINING_SUMMARY_FILE)
         self._plot_path = folder / CURVES_FILE
         self._pending_updates: list[tuple[int, Mapping[str, JsonValue]]] = []
+        self.live: LiveCurve | None = None
+        """The curves in a notebook's cell, which get each line of a fit too."""
         self._lock = ForkSafeRLock()
         self._staged_stats: dict[Path, tuple[int, int]] = {}
         self._has_write_error = False
@@ -93,6 +96,8 @@ class TrainingFiles:
 
         A line that cannot be written is held in memory and written by a later call.
         """
+        if self.live is not None and stage == "fit":
+            self.live.add(fit, by, epoch, step, values)
         try:
             try:
                 if self._metrics.path not in self._staged_stats:  # staged with its first line: no line, no file

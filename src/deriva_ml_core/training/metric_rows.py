@@ -10,7 +10,7 @@ from typing import NamedTuple, TypedDict
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.training.metrics_file import MetricsLine, iter_metrics
 
-__all__ = ["MetricRow", "check_row_filters", "read_metric_rows"]
+__all__ = ["DecimatedCurve", "MetricPoint", "MetricRow", "check_row_filters", "read_metric_rows"]
 
 STAGES, UNITS = ("fit", "validate", "test", "predict"), ("epoch", "step")
 MIN_POINTS = 4
@@ -41,7 +41,9 @@ class MetricRow(TypedDict):
     value: float
 
 
-class _Point(NamedTuple):
+class MetricPoint(NamedTuple):
+    """One value of a curve; `number` orders the points."""
+
     number: int
     epoch: int | None
     step: int | None
@@ -91,14 +93,14 @@ def read_metric_rows(
     Raises:
         OSError: The file cannot be read.
     """
-    curves: dict[tuple[str, int, str, str], _Curve] = {}
+    curves: dict[tuple[str, int, str, str], DecimatedCurve] = {}
     for number, line in enumerate(iter_metrics(file, by)):
         if stage in (None, line.stage):
             for name, value in _select(line, metrics):
                 key = (line.stage, line.fit, line.by, name)
                 if (curve := curves.get(key)) is None:
-                    curve = curves[key] = _Curve(max_points)
-                curve.add(_Point(number, line.epoch, line.step, line.time, value))
+                    curve = curves[key] = DecimatedCurve(max_points)
+                curve.add(MetricPoint(number, line.epoch, line.step, line.time, value))
     return [
         MetricRow(
             stage=key[0],
@@ -121,7 +123,7 @@ def _select(line: MetricsLine, metrics: Collection[str] | None) -> Iterable[tupl
     return ((name, line.values[name]) for name in metrics if name in line.values)
 
 
-class _Curve:
+class DecimatedCurve:
     """The points of a curve; beyond the maximum, the extremes of intervals that grow with the curve.
 
     Args:
@@ -130,15 +132,16 @@ class _Curve:
 
     def __init__(self, max_points: int | None) -> None:
         self._max_points = max_points
-        self._points: list[_Point] = []
-        self._last: _Point | None = None
+        self._points: list[MetricPoint] = []
+        self._last: MetricPoint | None = None
         """The newest point, once there are intervals; `_points` then has the first one only."""
-        self._intervals: list[tuple[_Point, _Point]] = []
+        self._intervals: list[tuple[MetricPoint, MetricPoint]] = []
         """The smallest and the largest value of each interval."""
         self._interval_size, self._newest_size = 0, 0
         """Number of points in each interval, and so far in the newest one."""
 
-    def add(self, point: _Point) -> None:
+    def add(self, point: MetricPoint) -> None:
+        """Add the next point."""
         if self._interval_size:
             self._add_to_interval(point)
             return
@@ -149,14 +152,14 @@ class _Curve:
                 self._add_to_interval(each)
             del self._points[1:]
 
-    def points(self) -> list[_Point]:
+    def points(self) -> list[MetricPoint]:
         """Return the points in their order."""
         if self._last is None:
             return self._points
         extremes = (point for interval in self._intervals for point in interval)
         return sorted({*self._points, *extremes, self._last}, key=lambda point: point.number)
 
-    def _add_to_interval(self, point: _Point) -> None:
+    def _add_to_interval(self, point: MetricPoint) -> None:
         self._last = point
         if self._intervals and self._newest_size < self._interval_size:
             self._intervals[-1] = _extremes((*self._intervals[-1], point))
@@ -178,12 +181,12 @@ class _Curve:
         self._interval_size *= 2
 
 
-def _merge(intervals: list[tuple[_Point, _Point]]) -> Iterator[tuple[_Point, _Point]]:
+def _merge(intervals: list[tuple[MetricPoint, MetricPoint]]) -> Iterator[tuple[MetricPoint, MetricPoint]]:
     for start in range(0, len(intervals), 2):
         yield _extremes([point for interval in intervals[start : start + 2] for point in interval])
 
 
-def _extremes(points: Collection[_Point]) -> tuple[_Point, _Point]:
+def _extremes(points: Collection[MetricPoint]) -> tuple[MetricPoint, MetricPoint]:
     """Return the points with the smallest and the largest value; the first point if all are NaN."""
     numbers = [point for point in points if not math.isnan(point.value)] or list(points)[:1]
     return min(numbers, key=lambda point: point.value), max(numbers, key=lambda point: point.value)

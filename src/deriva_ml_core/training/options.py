@@ -41,6 +41,7 @@ class TrainingKwargs(TypedDict, total=False):
     upload: UploadPolicy | None
     resume: ResumePolicy
     curves: bool
+    live: bool
     exit_timeout: float
     max_media: int
 
@@ -77,6 +78,8 @@ class TrainingOptions(FrozenModel):
             checkpoint as its input (``"linked"``), or in the same execution (``"same"``, if the callback creates its
             own).
         curves: Whether to draw ``training_curves.png`` at the end of a fit, if matplotlib is installed.
+        live: Whether to draw the metrics in the notebook's cell while the fit runs, at most once a second. Outside a
+            notebook it has no effect.
         exit_timeout: Maximum seconds to wait for background work at the end of a fit.
         max_media: Maximum number of logged images, figures and tables that a run keeps; further ones are counted.
     """
@@ -97,6 +100,7 @@ class TrainingOptions(FrozenModel):
     upload: UploadPolicy | None = None
     resume: ResumePolicy = "linked"
     curves: bool = True
+    live: bool = False
     exit_timeout: float = Field(default=30.0, ge=0)
     max_media: PositiveInt = DEFAULT_MAX_MEDIA
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from deriva_ml_core._files.atomic import atomic_path
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["PlotLine", "PlotPanel", "PlotPlan", "draw_curves", "format_tick", "plan_from_file", "plan_plot"]
+__all__ = [
+    "PlotLine",
+    "PlotPanel",
+    "PlotPlan",
+    "draw_curves",
+    "format_tick",
+    "plan_from_file",
+    "plan_plot",
+    "plan_series",
+]
 
 
 DPI = 120
@@ -412,10 +422,24 @@ def plan_plot(epochs: Sequence[MetricsLine], steps: Iterable[MetricsLine] = ()) 
     """
     by_step = collect_series(steps, "step")
     by = "step" if by_step else "epoch"
-    metrics = _drop_duplicate_metrics(collect_series(epochs, by) | by_step)
+    rates = collect_series((replace(line, values=line.learning_rates) for line in epochs), by)
+    return plan_series(collect_series(epochs, by) | by_step, by, rates)
+
+
+def plan_series(series: SeriesByMetric, by: str, rates: SeriesByMetric = MappingProxyType({})) -> PlotPlan | None:
+    """Plan the plot of metrics.
+
+    Args:
+        series: The values of each metric by fit.
+        by: ``epoch`` or ``step``: the unit of their positions.
+        rates: The learning rates of each optimizer by fit, at such positions too.
+
+    Returns:
+        The plan; None if there is nothing to draw.
+    """
+    metrics = _drop_duplicate_metrics(series)
     if not metrics:
         return None
-    rates = collect_series((replace(line, values=line.learning_rates) for line in epochs), by)
     offsets, fit_starts = _offset_fits(chain(metrics.values(), rates.values()))
     panels = list(_build_panels(metrics, offsets))
     if any(len(set(series.values)) > 1 for by_fit in rates.values() for series in by_fit.values()):

@@ -97,6 +97,8 @@ class TrainingReporter(MediaLogger):
         self._uploader: StreamingUploader | None = None
         self._fit: Fit | None = None
         self._monitor = Monitor(self._options.monitor, self._options.mode)
+        self._is_live = self._options.live
+        """Whether fits draw their metrics in a notebook's cell; false once that turned out to be impossible."""
         self._exit_deadline: float | None = None
         """Time by the monotonic clock at which the end of an owned execution stops waiting."""
         self._resume_state = ResumeState()
@@ -231,6 +233,17 @@ class TrainingReporter(MediaLogger):
             self._fit.begin(fields)
             self._worker.submit(files.write_summary)
         self._record_resumed_checkpoint(execution)
+        self._start_live_curve(execution)
+
+    def _start_live_curve(self, execution: Execution) -> None:
+        """Draw the metrics in the notebook's cell from now on, if the option ``live`` asks for it."""
+        files = self._require_files()
+        if self._is_live and files.live is None and execution.is_rank_zero:
+            from deriva_ml_core.training.live_curve import open_live_curve
+
+            with log_failure("show the live curve"):
+                files.live = open_live_curve(execution.execution_rid)
+            self._is_live = files.live is not None
 
     def end_step(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Report a step: log its metrics, update the status, or both, according to the options.
@@ -512,6 +525,9 @@ class TrainingReporter(MediaLogger):
     def _end_open_fit(self, outcome: str) -> None:
         if self._fit is not None and self._fit.is_open:
             self._fit.end(outcome)
+            if self._fit.files.live is not None:
+                self._fit.files.live.stop()
+                self._fit.files.live = None
             self.execution._lines.metric = self._monitor.name
             self._worker.submit(self._fit.files.write_summary)
 
