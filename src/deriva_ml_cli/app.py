@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "list": (RUNS, "List executions, newest first or best first."),
         "show": (RUNS, "Show an execution, workflow, dataset or asset."),
         "status": (RUNS, "Show the status of an execution."),
+        "logs": (RUNS, "Show what a run printed."),
         "abort": (RUNS, "Stop a run and record it as Aborted."),
         "tag": (RUNS, "Add tags to an execution, or remove them."),
         "note": (RUNS, "Show or change the description of an execution, dataset or workflow."),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.models import UploadProgress
 
 __all__ = [
+    "COPIED_ATTRIBUTE",
     "QUIET_VARIABLE",
     "REGISTRY_VARIABLE",
     "is_kernel",
@@ -33,6 +34,9 @@ __all__ = [
 
 QUIET_VARIABLE = "DERIVA_ML_QUIET"
 """Environment variable that silences progress bars and the lines about runs."""
+
+COPIED_ATTRIBUTE = "deriva_ml_shows_copy"
+"""Attribute of a standard stream that is a file now, whose text is copied to a terminal."""
 
 REGISTRY_VARIABLE = "DERIVA_ML_NOTEBOOK_RUN"
 """Environment variable with the path of the file in which a kernel registers its executions, one per line."""
@@ -141,7 +145,8 @@ def is_watched() -> bool:
 
     Nobody sees the kernel of ``deriva-ml-run-notebook``, which itself says on the terminal what the kernel runs.
     """
-    return not is_quiet() and (is_terminal(sys.stderr) or (is_kernel() and REGISTRY_VARIABLE not in os.environ))
+    is_shown = is_terminal(sys.stderr) or getattr(sys.stderr, COPIED_ATTRIBUTE, False) is True
+    return not is_quiet() and (is_shown or (is_kernel() and REGISTRY_VARIABLE not in os.environ))
 
 
 def is_quiet() -> bool:

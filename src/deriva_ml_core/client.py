@@ -251,6 +251,7 @@ class DerivaML(Presentable):
         configuration: ExecutionConfiguration,
         workflow: Workflow | RID | None = None,
         dry_run: bool = False,
+        console: bool = False,
     ) -> Execution:
         """Create an execution and record its inputs. Nothing is downloaded.
 
@@ -258,6 +259,9 @@ class DerivaML(Presentable):
             configuration: Inputs, description and parameters of the execution.
             workflow: The workflow or its RID, if the configuration has none.
             dry_run: Whether to write nothing to the catalog and the store. The execution's RID is then ``0000``.
+            console: Whether to keep what the program and its child processes print in the ``with`` block, as
+                ``console.txt``. Within the block, standard output and standard error are then files, so that
+                ``isatty()`` is False; the terminal still shows everything.
 
         Returns:
             The execution, to be entered by ``with``.
@@ -269,7 +273,9 @@ class DerivaML(Presentable):
         """
         from deriva_ml_core.execution.multi_process import create_execution
 
-        return create_execution(self._connection, configuration, workflow, dry_run=dry_run)
+        execution = create_execution(self._connection, configuration, workflow, dry_run=dry_run)
+        execution._has_console = console
+        return execution
 
     def restore_execution(self, execution_rid: RID) -> Execution:
         """Restore an execution with its inputs, staged files, statuses and timings.
@@ -290,13 +296,15 @@ class DerivaML(Presentable):
 
         return restore_execution(self._connection, execution_rid)
 
-    def resume_execution(self, execution_rid: RID) -> Execution:
+    def resume_execution(self, execution_rid: RID, console: bool = False) -> Execution:
         """Restore an execution to continue it: its ``with`` can be entered again, even if the execution has ended.
 
         On entry the status is Running again. Start time, inputs, files and statuses stay, and the duration adds up.
 
         Args:
             execution_rid: RID of the execution.
+            console: Whether to keep what the program prints, as in `create_execution`. It is added to the output of
+                earlier parts of the run.
 
         Returns:
             The execution, not entered yet.
@@ -307,7 +315,9 @@ class DerivaML(Presentable):
         """
         from deriva_ml_core.execution.multi_process import resume_execution
 
-        return resume_execution(self._connection, execution_rid)
+        execution = resume_execution(self._connection, execution_rid)
+        execution._has_console = console
+        return execution
 
     def correct_status(self, execution_rid: RID, status: Status | str, reason: str) -> RecordedExecution:
         """Correct the status of an execution that has ended, when the recorded one is wrong.

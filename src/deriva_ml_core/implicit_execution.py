@@ -49,7 +49,11 @@ def use_execution(execution: Execution) -> Iterator[None]:
 
 
 def resolve_execution(
-    ml: DerivaML | None = None, configuration: ExecutionConfiguration | None = None, description: str = ""
+    ml: DerivaML | None = None,
+    configuration: ExecutionConfiguration | None = None,
+    description: str = "",
+    *,
+    console: bool = False,
 ) -> Execution | Callable[[RID | None], Execution]:
     """Return the execution of a training that was not passed one.
 
@@ -61,27 +65,34 @@ def resolve_execution(
         configuration: Configuration of the new execution. Without a workflow, the running script or notebook becomes
             one, named after its file, of type Training.
         description: Description of the run, if the configuration has none.
+        console: Whether the execution keeps what the program prints, from now on if it is running.
 
     Returns:
         A running execution; or a function that creates a new execution when called with None, and resumes an
         execution when called with its RID.
     """
     if (execution := _CURRENT_EXECUTION.get()) is not None and ml is None and configuration is None and not description:
+        if console:
+            execution._begin_console()
         return execution
-    return partial(_open_execution, ml, configuration, description)  # unlike a closure, it can be pickled
+    return partial(_open_execution, ml, configuration, description, console)  # unlike a closure, it can be pickled
 
 
 def _open_execution(
-    ml: DerivaML | None, configuration: ExecutionConfiguration | None, description: str, resume_rid: RID | None
+    ml: DerivaML | None,
+    configuration: ExecutionConfiguration | None,
+    description: str,
+    console: bool,
+    resume_rid: RID | None,
 ) -> Execution:
     catalog = ml or DerivaML()
     if resume_rid is not None:
-        return catalog.resume_execution(resume_rid)
+        return catalog.resume_execution(resume_rid, console=console)
     configuration = configuration or ExecutionConfiguration()
     if description and not configuration.description:
         configuration = configuration.model_copy(update={"description": description})
     workflow = None if configuration.workflow else _detect_workflow(catalog)
-    return catalog.create_execution(configuration, workflow=workflow)
+    return catalog.create_execution(configuration, workflow=workflow, console=console)
 
 
 def _detect_workflow(ml: DerivaML) -> Workflow:

@@ -21,6 +21,7 @@ from deriva_ml_core.datasets import Dataset, create_dataset
 from deriva_ml_core.definitions import DRY_RUN_RID, RID, MLVocab, Status
 from deriva_ml_core.errors import DerivaMLException, InvalidTransition, NotInDryRun, RankZeroRequired
 from deriva_ml_core.execution.configuration import ExecutionConfiguration
+from deriva_ml_core.execution.console import Console
 from deriva_ml_core.execution.exit_status import ExitCallbacks, SigtermHandler, final_status
 from deriva_ml_core.execution.recorded import DEPRECATED_ATTRIBUTES, RecordedExecution, nest_execution
 from deriva_ml_core.execution.run_lines import RunLines
@@ -67,6 +68,7 @@ class Execution(_ExecutionBase, MediaLogger):
         resumed: Whether the ``with`` block may be entered although the execution has ended.
         rank: Rank of this process. Ranks above 0 write nothing; rank 0 records the run.
         creator_pid: Id of the process that created the object; by default the current process.
+        console: Whether to record what the run prints while the ``with`` block runs.
     """
 
     def __init__(
@@ -80,8 +82,12 @@ class Execution(_ExecutionBase, MediaLogger):
         resumed: bool = False,
         rank: int = 0,
         creator_pid: int | None = None,
+        console: bool = False,
     ) -> None:
         super().__init__(connection, row, folder, rank=rank, creator_pid=creator_pid)
+        self._has_console = console
+        self._console: Console | None = None
+        """The console output of the run that this process has entered; None if it is not recorded."""
         self._is_restored = restored
         self._is_resumed = resumed
         self._sigterm_handler = SigtermHandler()
@@ -111,6 +117,7 @@ class Execution(_ExecutionBase, MediaLogger):
             "creator_pid": self._creator_pid,
             "restored": self._is_restored,
             "resumed": self._is_resumed,
+            "console": self._has_console,
         }
         return _unpickle_execution, (self._connection.address, self._row, self._folder, arguments)
 
@@ -155,6 +162,8 @@ class Execution(_ExecutionBase, MediaLogger):
                 self.update_status(Status.running)
             if self.is_rank_zero:
                 self._lines.begin(self._workflow_name, resumed=is_resumed)
+            if self._has_console:
+                self._begin_console()
         except BaseException as error:
             # a signal, or a failure while the start is recorded: Python calls __exit__ only after __enter__
             if self._entered_pid == os.getpid():
@@ -179,8 +188,11 @@ class Execution(_ExecutionBase, MediaLogger):
         self._entered_pid = None
         self._sigterm_handler.defer()
         interrupt = self._exit_callbacks.run(error)
+        console, self._console = self._console, None
+        if console is not None:
+            console.end(error)
         try:
-            self._record_end(error or interrupt)
+            self._record_end(error or interrupt, has_console=console is not None)
         except Exception:
             log.warning("Failed to record the end of execution %s.", self.execution_rid, exc_info=True)
         finally:
@@ -188,6 +200,13 @@ class Execution(_ExecutionBase, MediaLogger):
             self._sigterm_handler.uninstall()
         if interrupt is not None:
             raise interrupt
+
+    def _begin_console(self) -> None:
+        """Record what the run prints from now on; other ranks add to the files of rank 0."""
+        if self._console is not None or self.dry_run:
+            return
+        self._console = Console(self._folder / "records")
+        (self._console.begin if self.is_rank_zero else self._console.join)()
 
     def _print_end(self) -> None:
         """Print the line about the end of the run, if this process printed the one about its begin."""
@@ -279,7 +298,7 @@ class Execution(_ExecutionBase, MediaLogger):
                 self._connection.command(command, self.execution_rid, *arguments),
             )
 
-    def _record_end(self, error: BaseException | None) -> None:
+    def _record_end(self, error: BaseException | None, *, has_console: bool) -> None:
         from deriva_ml_core.execution.exit_status import report_failure, resolve_final_status
 
         self._runtime.status_tracker.append(Stopped(monotonic=monotonic()))
@@ -299,6 +318,8 @@ class Execution(_ExecutionBase, MediaLogger):
                 self._runtime.outputs.remind_at_exit()
             else:
                 self._warn_not_uploaded()
+        if has_console and self.is_rank_zero:
+            self._runtime.background.submit(self._runtime.outputs.upload_records)
         if self._clean_on_exit is not None:
             self._runtime.background.submit(partial(self._runtime.outputs.finalize, clean=self._clean_on_exit))
         if self._runtime.status_tracker.flush():  # the row may be written already

@@ -16,8 +16,9 @@ from deriva_ml_core.assets.asset_rows import link_asset_types, unlink_asset_type
 from deriva_ml_core.assets.staging import StagingArea, base_key, files_open_for_writing, is_open_file
 from deriva_ml_core.assets.upload import MISSING_FILE_REASON, Upload
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.definitions import RID
+from deriva_ml_core.definitions import RID, MLAsset
 from deriva_ml_core.errors import DerivaMLException, MissingFiles, UploadFailed
+from deriva_ml_core.execution.console_text import keep_console, list_raw_files
 from deriva_ml_core.execution.run_lock import UPLOAD_LOCK_NAME
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, FileStamp, TypesLinked
@@ -43,6 +44,7 @@ class Outputs:
         self._journal = journal
         self._staging = staging
         self._execution = execution
+        self._records = journal.path.parent / "records"
         self._reminder: Callable[[], None] | None = None
         """Called when the interpreter exits; None if files need no upload."""
 
@@ -69,6 +71,7 @@ class Outputs:
         lock = locked_folder(self._journal.path.with_name(UPLOAD_LOCK_NAME), f"upload execution {self._execution}")
         with lock, progress_reporter(progress_callback) as callback:
             ended = self._journal.state.status.is_terminal
+            self._stage_console()
             keys = None if only is None else self._staging.base_keys(only)
             self._staging.restage_changed(keys)
             report = self._upload(options, move=ended and clean, progress_callback=callback, only=keys)
@@ -90,6 +93,30 @@ class Outputs:
         with locked_folder(marker, f"upload execution {self._execution}", blocking=False) as is_held:
             for unsent in self._finalize(clean=clean) if is_held else ():
                 log.warning("The journal of execution %s is not uploaded yet: %s", self._execution, unsent.reason)
+
+    def stage_console(self) -> None:
+        """Stage the console output of a run that has ended, unless an upload is in progress, which stages it itself."""
+        marker = self._journal.path.with_name(UPLOAD_LOCK_NAME)
+        if list_raw_files(self._records):
+            with locked_folder(marker, f"upload execution {self._execution}", blocking=False) as is_held:
+                if is_held:
+                    self._stage_console()
+
+    def _stage_console(self) -> None:
+        """Stage the console output of a run that has ended; a failure is logged, as it prevents no upload."""
+        if not self._journal.state.status.is_terminal:
+            return
+        try:
+            keep_console(self._records, self._stage_record)
+        except (DerivaMLException, OSError) as error:
+            log.warning("The console output of execution %s is not kept yet: %s", self._execution, error)
+
+    def _stage_record(self, path: Path) -> None:
+        """Stage one of the execution's own records, unless it is staged and not uploaded yet."""
+        table = MLAsset.execution_metadata.value
+        staged = self._journal.state.find_latest_file(table, path.name, record=True)
+        if staged is None or staged.rid is not None:
+            self._staging.stage_metadata_file(path.name, path, table)
 
     def link_types(self) -> None:
         """Link added types in the catalog and unlink removed ones, for the files that are already uploaded."""
@@ -145,6 +172,7 @@ class Outputs:
 
         try:
             with FileLock(f"{self._journal.path}.lock"):
+                self._stage_console()
                 pending = [file.asset for file in self._journal.state.pending_files() if file.is_pending_record]
                 unsent = self.upload_metadata_files(pending)
         except Exception as error:  # noqa: BLE001 - a background task must not end a training
@@ -160,7 +188,7 @@ class Outputs:
 
     def _warn_records_pending(self, reason: object) -> None:
         log.warning(
-            "The configuration and environment of execution %s are not uploaded yet: %s. To upload them: %s",
+            "Records of execution %s, such as its configuration, are not uploaded yet: %s. To upload them: %s",
             self._execution,
             str(reason).rstrip("."),
             self._upload_hint(),

@@ -20,6 +20,7 @@ from deriva_ml_core.datasets import list_input_datasets
 from deriva_ml_core.definitions import RID, MLAsset, MLTable, Role, Status, status_from_row
 from deriva_ml_core.descriptions import write_description
 from deriva_ml_core.errors import DerivaMLException, ExecutionCycle
+from deriva_ml_core.execution.console_text import CONSOLE_FILES, MAX_KEPT_BYTES, read_local_console
 from deriva_ml_core.execution.exit_status import effective_status
 from deriva_ml_core.execution.row_sync import has_parameters, list_metrics, list_parameters
 from deriva_ml_core.execution.tags import add_tags, list_tags, remove_tags
@@ -346,6 +347,24 @@ class RecordedExecution:
             return parameters
         return _load_parameters(self._connection, self.execution_rid)
 
+    def read_console(self) -> str | None:
+        """Return what the run printed, so far if it is running on this machine; see ``DerivaML.create_execution``.
+
+        Progress bars are as at their end, secrets are redacted, and of more than 10 MiB the middle is left out. If
+        standard error went elsewhere than standard output, it follows after a line that says so.
+
+        Returns:
+            The text; None if the execution did not record it.
+        """
+        records = self.working_dir / "records"
+        parts = [
+            read_local_console(records, name) or _download_newest_text(self._connection, self.execution_rid, name)
+            for name in CONSOLE_FILES
+        ]
+        if parts[1] is None:
+            return parts[0]
+        return f"{parts[0] or ''}Standard error:\n{parts[1]}"
+
     def list_assets(self, asset_role: Role | str | None = None) -> list[Asset]:
         """List the input and output assets.
 
@@ -532,6 +551,14 @@ def _download_bytes(connection: Connection, row: Mapping[str, Any]) -> bytes:
             row["URL"], path, length=row["Length"], md5=row["MD5"], options=UploadOptions()
         )
         return path.read_bytes()
+
+
+def _download_newest_text(connection: Connection, rid: RID, filename: str) -> str | None:
+    """Return the text of the newest metadata file of a name; None if there is none, or if it is no text of ours."""
+    rows = _select_metadata(connection, rid, (filename,))
+    if not rows or rows[0]["Length"] > 2 * MAX_KEPT_BYTES:
+        return None
+    return _download_bytes(connection, rows[0]).decode("utf-8", "replace")
 
 
 def _load_parameters(connection: Connection, rid: RID) -> dict[str, JsonValue]:

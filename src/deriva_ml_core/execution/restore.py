@@ -122,6 +122,7 @@ def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
             row_sync.write_metrics()
     execution = Execution(connection, row, folder, restored=True, resumed=resumed)
     execution._runtime.staging.repair_links()
+    execution._runtime.outputs.stage_console()
     if final_update is not None:
         execution._notify_status(final_update)
     return execution

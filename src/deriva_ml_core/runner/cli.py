@@ -94,7 +94,7 @@ def _dispatch(arguments: Namespace, parser: ArgumentParser) -> int:
         print_configs(folder, arguments.config_name)
         return EXIT_OK
     arguments.config_dir, arguments.config_path = str(folder), None  # Hydra requires both attributes
-    arguments.overrides.extend(_catalog_overrides(arguments))
+    arguments.overrides.extend(_option_overrides(arguments))
     task = ModelTask(_base_command(arguments, config_dir))
     if any(getattr(arguments, name) for name in ("cfg", "info", "shell_completion", "hydra_help")):
         return _call_hydra(arguments, parser, task)
@@ -158,7 +158,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def _build_parser() -> ArgumentParser:
-    """Return Hydra's own parser, extended by four options."""
+    """Return Hydra's own parser, extended by five options."""
     from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 
     from hydra._internal.utils import get_args_parser
@@ -206,12 +206,16 @@ def _add_own_options(group: _ArgumentGroup) -> None:
         "--host", metavar="HOST", help="Server of the catalog, or file:<folder>; overrides deriva_ml.hostname"
     )
     group.add_argument("--catalog", metavar="ID", help="Catalog ID on the server; overrides deriva_ml.catalog_id")
+    group.add_argument(
+        "--console", action="store_true", help="Keep what each run prints, as console.txt; overrides console"
+    )
 
 
-def _catalog_overrides(arguments: Namespace) -> list[str]:
-    """Return --host and --catalog as Hydra overrides."""
+def _option_overrides(arguments: Namespace) -> list[str]:
+    """Return --host, --catalog and --console as Hydra overrides."""
     values = {"hostname": arguments.host, "catalog_id": arguments.catalog}
-    return [f"++deriva_ml.{key}={quote_override_value(value)}" for key, value in values.items() if value is not None]
+    named = [f"++deriva_ml.{key}={quote_override_value(value)}" for key, value in values.items() if value is not None]
+    return [*named, *(["++console=true"] if arguments.console else [])]
 
 
 def _base_command(arguments: Namespace, folder: Path | None) -> tuple[str, ...]:

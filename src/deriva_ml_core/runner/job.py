@@ -68,6 +68,11 @@ class JobArguments:
         return bool(self.values["dry_run"])
 
     @property
+    def console(self) -> bool:
+        """Whether to keep what the run prints."""
+        return bool(self.values["console"])
+
+    @property
     def description(self) -> str:
         """The description of the run."""
         return str(self.values["description"] or "")
@@ -125,7 +130,7 @@ def run_job(
         with translate_errors():
             context.check_catalog(ml)
             configuration = arguments.build_configuration(context.format_description(arguments.description))
-            execution = create_execution(ml, configuration, texts, dry_run=arguments.dry_run)
+            execution = create_execution(ml, configuration, texts, dry_run=arguments.dry_run, console=arguments.console)
             context.register_execution(ml, execution)
         has_lines = is_watched() or is_quiet()
         if not has_lines:
@@ -166,8 +171,9 @@ def instantiate_arguments(config: DictConfig, hydra: DictConfig) -> JobArguments
         raise JobError(f"The configuration lacks {', '.join(missing)}. Build it with create_model_config().")
     if not isinstance(values["deriva_ml"], DerivaMLConfig):
         raise JobError(f"The config {_config_name('deriva_ml', chosen)} does not build a DerivaMLConfig.")
-    if not isinstance(values["dry_run"], bool):
-        raise JobError(f"dry_run must be true or false, not {values['dry_run']!r}.")
+    for name in ("dry_run", "console"):
+        if not isinstance(values[name], bool):
+            raise JobError(f"{name} must be true or false, not {values[name]!r}.")
     with translate_errors():
         check_function(values["model_config"], _config_name("model_config", chosen))
     return JobArguments(values, {**run_parameters(hydra), "model_config": settings})

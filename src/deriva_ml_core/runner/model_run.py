@@ -34,6 +34,7 @@ def run_model(
     model_config: Callable[..., Any],
     dry_run: bool = False,
     ml_class: type[DerivaML] | None = None,
+    console: bool = False,
 ) -> Any:
     """Run a model function as an execution.
 
@@ -55,6 +56,7 @@ def run_model(
         dry_run: Whether to write nothing to the catalog and the store; the function is called either way. False by
             default.
         ml_class: The class of the client: `DerivaML` (the default) or a subclass of it.
+        console: Whether to keep what the run prints; see ``DerivaML.create_execution``. False by default.
 
     Returns:
         The return value of the model function. Hydra's optimizing sweepers use it as the objective.
@@ -74,7 +76,7 @@ def run_model(
         parameters={} if hydra is None else run_parameters(hydra),
     )
     with deriva_ml.connect(ml_class) as ml:
-        execution = create_execution(ml, configuration, _read_hydra_files(hydra), dry_run=dry_run)
+        execution = create_execution(ml, configuration, _read_hydra_files(hydra), dry_run=dry_run, console=console)
         with execution._upload_before_last_line():
             returned = call_model(ml, execution, model_config)
             execution.upload_execution_outputs()
@@ -82,7 +84,12 @@ def run_model(
 
 
 def create_execution(
-    ml: DerivaML, configuration: ExecutionConfiguration, texts: Mapping[str, str], *, dry_run: bool = False
+    ml: DerivaML,
+    configuration: ExecutionConfiguration,
+    texts: Mapping[str, str],
+    *,
+    dry_run: bool = False,
+    console: bool = False,
 ) -> Execution:
     """Create an execution and upload Hydra's files as its metadata.
 
@@ -91,11 +98,12 @@ def create_execution(
         configuration: The configuration of the execution.
         texts: The texts of Hydra's files by name.
         dry_run: Whether to write nothing to the catalog and the store.
+        console: Whether to keep what the run prints.
 
     Returns:
         The execution, not entered yet.
     """
-    execution = ml.create_execution(configuration, dry_run=dry_run)
+    execution = ml.create_execution(configuration, dry_run=dry_run, console=console)
     upload_hydra_files(execution, texts)
     return execution
 

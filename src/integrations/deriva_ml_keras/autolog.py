@@ -28,6 +28,7 @@ def autolog(
     ml: DerivaML | None = None,
     configuration: ExecutionConfiguration | None = None,
     description: str = "",
+    console: bool = False,
     **options: Unpack[TrainingKwargs],
 ) -> Autolog:
     """Record each following ``fit`` in its own execution, until recording is disabled.
@@ -42,6 +43,7 @@ def autolog(
         configuration: Configuration of the executions; by default a workflow of type Training for the running script
             or notebook.
         description: Description of the executions.
+        console: Whether the executions keep what the program prints; see ``DerivaML.create_execution``.
         **options: Fields of ``deriva_ml_core.training.TrainingOptions``.
 
     Returns:
@@ -57,7 +59,11 @@ def autolog(
             model.fit(x, y, epochs=10)
     """
     TrainingOptions.from_kwargs(options)  # raises here instead of in the first fit
-    return Autolog(lambda: _AutologCallback(ml=ml, configuration=configuration, description=description, **options))
+    return Autolog(
+        lambda: _AutologCallback(
+            ml=ml, configuration=configuration, description=description, console=console, **options
+        )
+    )
 
 
 class _AutologCallback(DerivaMLCallback):

@@ -48,11 +48,12 @@ class DerivaMLCallback(keras.callbacks.Callback, MediaLogger):  # type: ignore[m
         configuration: Configuration of the new execution; by default a workflow of type Training for the running
             script or notebook.
         description: Description of the new execution.
+        console: Whether the new execution keeps what the program prints; see ``DerivaML.create_execution``.
         **options: Fields of ``deriva_ml_core.training.TrainingOptions``.
 
     Raises:
-        ConfigurationError: An execution is combined with ml, configuration or description, or an option is unknown or
-            has an invalid value.
+        ConfigurationError: An execution is combined with ml, configuration, description or console, or an option is
+            unknown or has an invalid value.
         UnknownTable, UnknownTerm: The catalog does not have the asset table or asset type.
 
     Example:
@@ -73,14 +74,16 @@ class DerivaMLCallback(keras.callbacks.Callback, MediaLogger):  # type: ignore[m
         ml: DerivaML | None = None,
         configuration: ExecutionConfiguration | None = None,
         description: str = "",
+        console: bool = False,
         **options: Unpack[TrainingKwargs],
     ) -> None:
         super().__init__()
-        if execution is not None and (ml is not None or configuration is not None or description):
+        if execution is not None and (ml is not None or configuration is not None or description or console):
             raise ConfigurationError(
-                "DerivaMLCallback takes either an execution, or ml, configuration and description to create one."
+                "DerivaMLCallback takes either an execution, or ml, configuration, description and console to create "
+                "one."
             )
-        target = resolve_execution(ml, configuration, description) if execution is None else execution
+        target = resolve_execution(ml, configuration, description, console=console) if execution is None else execution
         self._reporter = TrainingReporter(target, **options)
         self._reset()
 

@@ -23,6 +23,7 @@ class Autolog:
         ml: Client that creates the executions.
         configuration: Configuration of the executions.
         description: Description of the executions.
+        console: Whether the executions keep what the program prints.
         options: Options of the callbacks.
     """
 
@@ -31,11 +32,13 @@ class Autolog:
         ml: DerivaML | None,
         configuration: ExecutionConfiguration | None,
         description: str,
+        console: bool,
         options: TrainingKwargs,
     ) -> None:
         self._ml = ml
         self._configuration = configuration
         self._description = description
+        self._console = console
         self._options = options
         self._is_enabled = True
         self._previous = _ACTIVE.get()
@@ -60,7 +63,11 @@ class Autolog:
         if not self._is_enabled:
             return None if self._previous is None else self._previous._create_callback()
         return _AutologCallback(
-            ml=self._ml, configuration=self._configuration, description=self._description, **self._options
+            ml=self._ml,
+            configuration=self._configuration,
+            description=self._description,
+            console=self._console,
+            **self._options,
         )
 
 
@@ -78,6 +85,7 @@ def autolog(
     ml: DerivaML | None = None,
     configuration: ExecutionConfiguration | None = None,
     description: str = "",
+    console: bool = False,
     **options: Unpack[TrainingKwargs],
 ) -> Autolog:
     """Record each Trainer created from now on in this thread, in its own execution.
@@ -88,6 +96,7 @@ def autolog(
         ml: Client that creates the executions; ``DerivaML()`` by default.
         configuration: Configuration of the executions; by default a workflow for the running script or notebook.
         description: Description of the executions.
+        console: Whether the executions keep what the program prints; see ``DerivaML.create_execution``.
         **options: Fields of ``deriva_ml_core.training.TrainingOptions``.
 
     Returns:
@@ -103,7 +112,7 @@ def autolog(
             Trainer(max_epochs=10).fit(model, data)
     """
     TrainingOptions.from_kwargs(options)
-    return Autolog(ml, configuration, description, options)
+    return Autolog(ml, configuration, description, console, options)
 
 
 def added_callbacks() -> list[DerivaMLCallback]:

@@ -66,14 +66,15 @@ class DerivaMLCallback(Callback, MediaLogger):  # type: ignore[misc]
         configuration: Configuration of the new execution; by default a workflow of type Training for the running
             script or notebook.
         description: Description of the new execution.
+        console: Whether the new execution keeps what the program prints; see ``DerivaML.create_execution``.
         checkpoint_io: Whether to replace Lightning's default CheckpointIO by one that writes straight into a file,
             without a copy in memory; any other CheckpointIO stays.
         **options: Fields of ``deriva_ml_core.training.TrainingOptions``. With ``checkpoints``, the Trainer's own
             ModelCheckpoints work unchanged and are not recorded.
 
     Raises:
-        ConfigurationError: An execution is combined with ml, configuration or description, or an option is unknown or
-            has an invalid value.
+        ConfigurationError: An execution is combined with ml, configuration, description or console, or an option is
+            unknown or has an invalid value.
         UnknownTable, UnknownTerm: The catalog does not have the asset table or asset type.
 
     Example:
@@ -92,15 +93,19 @@ class DerivaMLCallback(Callback, MediaLogger):  # type: ignore[misc]
         ml: DerivaML | None = None,
         configuration: ExecutionConfiguration | None = None,
         description: str = "",
+        console: bool = False,
         checkpoint_io: bool = True,
         **options: Unpack[TrainingKwargs],
     ) -> None:
         super().__init__()
-        if execution is not None and not (ml is None and configuration is None and not description):
+        if execution is not None and not (ml is None and configuration is None and not description and not console):
             raise ConfigurationError(
-                "DerivaMLCallback takes either an execution, or ml, configuration and description to create one."
+                "DerivaMLCallback takes either an execution, or ml, configuration, description and console to create "
+                "one."
             )
-        self._reporter = TrainingReporter(execution or resolve_execution(ml, configuration, description), **options)
+        self._reporter = TrainingReporter(
+            execution or resolve_execution(ml, configuration, description, console=console), **options
+        )
         self._writes_directly = checkpoint_io
         self._reset()
 
