@@ -17,6 +17,7 @@ import socket
 import sys
 from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 __all__ = ["END_REQUEST", "KEPT_BYTES", "COPIED", "main"]
 
@@ -105,7 +106,7 @@ class _Run:
 
     def wait(self, seconds: float) -> None:
         """Wait for a message of the run or for its death."""
-        watched = [self._control, *([] if self._pidfd is None else [self._pidfd])]
+        watched: list[Any] = [self._control, *([] if self._pidfd is None else [self._pidfd])]
         readable = select.select([] if self.is_dead else watched, [], [], seconds)[0]
         if self._control in readable:
             message = self._receive()
