@@ -29,6 +29,7 @@ RECORDED_NAMES = {
     "list_parent_executions",
     "list_statuses",
     "params",
+    "read_console",
     "remove_tags",
     "start_time",
     "status",
