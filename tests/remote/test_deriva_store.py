@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from deriva_ml_core._retry import RetryingStore
-from deriva_ml_core.backends.deriva.hatrac_upload import FileSlice
 from deriva_ml_core.backends.deriva.http import Server
 from deriva_ml_core.backends.deriva.store import DerivaStore
+from deriva_ml_core.backends.file_content import FileSlice
 from deriva_ml_core.backends.object_names import HatracObjectName, parse_object_path
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import TransferMode

@@ -2,129 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import errno
-import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
 from deriva_ml_core._retry import CONCURRENT_OBJECT, UPLOAD_JOB, Attempts
 from deriva_ml_core.backends.deriva.ermrest_client import parse_json
 from deriva_ml_core.backends.deriva.hatrac_client import MAX_REQUEST_SIZE, ConcurrentRequest, HatracClient, NameLocks
+from deriva_ml_core.backends.file_content import FileChanged, FileContent, FileSlice
 from deriva_ml_core.backends.object_names import HatracObjectName
-from deriva_ml_core.errors import InvalidFileName, StoreUnavailable
+from deriva_ml_core.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
     from requests import Response
 
-__all__ = ["FileChanged", "FileContent", "FileSlice", "HatracUpload"]
-
-
-READ_SIZE = 2**20
-
-
-class FileChanged(Exception):
-    """A file changed while it was uploaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileContent:
-    """Digest and length of a file when it was read.
-
-    Args:
-        file: The file.
-        md5: MD5 of its bytes, 32 hex digits.
-        length: Number of bytes.
-        stamp: The file's inode, size and modification time in nanoseconds; the bytes are the same while it is.
-    """
-
-    file: Path
-    md5: str
-    length: int
-    stamp: tuple[int, ...]
-
-    @classmethod
-    def read(cls, file: Path, resume: JsonValue = None) -> FileContent:
-        """Compute a file's digest, or take it from the saved progress if the file has not changed since.
-
-        Raises:
-            FileNotFoundError: The file does not exist.
-            InvalidFileName: The path is not a regular file.
-        """
-        stamp = _read_stamp(file)
-        match resume:
-            case {"md5": str(digest), "stamp": list(saved)} if saved == list(stamp):
-                return cls(file, digest, stamp[1], stamp)
-        md5 = hashlib.md5(usedforsecurity=False)
-        length = 0
-        with file.open("rb", buffering=0) as stream:
-            while block := stream.read(READ_SIZE):
-                md5.update(block)
-                length += len(block)
-        return cls(file, md5.hexdigest(), length, stamp)
-
-    @property
-    def md5_header(self) -> str:
-        """The MD5 in base64, as in Hatrac's headers."""
-        return base64.b64encode(bytes.fromhex(self.md5)).decode()
-
-    def has_changed(self) -> bool:
-        """Whether the file has changed since."""
-        return _read_stamp(self.file) != self.stamp
-
-    def is_identical_to(self, md5_header: str | None, length: str | None) -> bool:
-        """Whether an object with these headers has the same bytes."""
-        return md5_header == self.md5_header and length == str(self.length)
-
-
-def _read_stamp(file: Path) -> tuple[int, ...]:
-    try:
-        status = file.stat()
-    except NotADirectoryError as error:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file)) from error
-    if not file.is_file():
-        raise InvalidFileName(f"{file} is not a regular file; only regular files can be stored.")
-    return (status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-class FileSlice:
-    """Part of a file as a request body, read block by block while it is sent.
-
-    Args:
-        file: The file, opened for this slice only.
-        start: Offset of the first byte.
-        length: Number of bytes.
-    """
-
-    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
-        file.seek(start)
-        self._read: Callable[[int], bytes] = file.read
-        self._length = self._remaining = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes.
-
-        Raises:
-            FileChanged: The file has fewer bytes than the slice.
-        """
-        wanted = self._remaining if size < 0 else min(size, self._remaining)
-        piece = self._read(wanted)
-        if len(piece) < wanted:
-            raise FileChanged
-        self._remaining -= len(piece)
-        return piece
-
+__all__ = ["HatracUpload"]
 
 CHECK_FIRST_SIZE = 5 * 2**20
 """Bytes from which the object is looked up before it is sent, since sending a body that is rejected takes long."""

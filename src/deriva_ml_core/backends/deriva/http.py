@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
-import io
-import math
 import os
-import re
-import socket
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -22,18 +17,24 @@ from deriva.core.deriva_binding import DerivaBinding
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from deriva_ml_core._text import format_size, sanitize_line
+from deriva_ml_core.backends.http_connection import (
+    BLOCK_SIZE,
+    BodyRefused,
+    SendTimeoutHTTPConnection,
+    SendTimeoutHTTPSConnection,
+    iter_body,
+    make_pool_class,
+    root_cause_message,
+)
 
 __all__ = [
     "ResponseLost",
     "ResponseRefused",
     "SendTimeoutAdapter",
     "Server",
-    "TransferTooSlow",
-    "iter_body",
     "retry_after",
 ]
 
@@ -286,33 +287,20 @@ def _get_without_login(url: str, headers: Mapping[str, str], timeout: tuple[floa
 def _translate_connection_errors() -> Iterator[None]:
     try:
         yield
-    except _BodyRefused as error:
+    except BodyRefused as error:
         raise ResponseRefused(str(error)) from error
     except zlib.error as error:
         raise ResponseLost(f"it is not completely compressed ({error})", unprocessed=False) from error
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         unprocessed = isinstance(error, requests.exceptions.ConnectTimeout) or _is_connect_failure(error)
-        raise ResponseLost(_root_cause_message(error), unprocessed=unprocessed) from error
+        raise ResponseLost(root_cause_message(error), unprocessed=unprocessed) from error
     except (requests.exceptions.RequestException, HTTPError, OSError) as error:
-        raise ResponseLost(_root_cause_message(error), unprocessed=False) from error
+        raise ResponseLost(root_cause_message(error), unprocessed=False) from error
 
 
 def _is_connect_failure(error: Exception) -> bool:
     reason: Any = error.args[0] if error.args else None
     return isinstance(getattr(reason, "reason", reason), NewConnectionError)
-
-
-def _root_cause_message(error: BaseException) -> str:
-    """Return the message of the innermost error, without names and addresses of Python objects."""
-    inner: Any = error
-    while True:
-        cause = getattr(inner, "reason", None) or next(
-            (part for part in reversed(inner.args) if isinstance(part, BaseException)), None
-        )
-        if not isinstance(cause, BaseException):
-            break
-        inner = cause
-    return sanitize_line(re.sub(r"^\w+\(host=.*?\): ", "", str(inner).rpartition(">: ")[2])) or type(inner).__name__
 
 
 def retry_after(response: Response) -> float:
@@ -327,53 +315,8 @@ def retry_after(response: Response) -> float:
 MAX_DOCUMENT_SIZE = 128 * 2**20
 """Bytes of a decompressed document: 5,000 rows, the largest page, with 26 KiB each."""
 
-MAX_HEADER_SIZE = 256 * 2**10
-"""Bytes of the headers of a response, with interim responses; in a body, those of chunk sizes and trailers."""
-
-MIN_RATE = 1024.0
-"""Bytes per second below which a transfer fails."""
-
-READ_SIZE = 2**20
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 """Format of compressed data for zlib: gzip or zlib, by their headers."""
-
-
-class _BodyRefused(Exception):
-    """A body is too large or its compression is unknown; a repeat would return it again."""
-
-
-class TransferTooSlow(TimeoutError):
-    """A body arrives below `MIN_RATE`."""
-
-
-def iter_body(response: Response, seconds: float) -> Iterator[bytes]:
-    """Yield the bytes of a body as they arrive, still compressed.
-
-    Args:
-        response: A response whose body is not read yet.
-        seconds: Seconds of waiting after each of which the rate is checked. Time between the reads does not count.
-
-    Raises:
-        TransferTooSlow: Less than `MIN_RATE` arrived.
-    """
-    waited, count = 0.0, 0
-    while True:
-        start = time.monotonic()
-        # read1 returns the bytes received so far, so that an interrupted block is not lost
-        piece = response.raw.read1(READ_SIZE, decode_content=False)
-        if not piece:
-            return
-        waited += time.monotonic() - start
-        count += len(piece)
-        if waited >= seconds:
-            if count < MIN_RATE * waited:
-                raise TransferTooSlow(_slow_message(count, waited))
-            waited, count = 0.0, 0
-        yield piece
-
-
-def _slow_message(count: int, seconds: float) -> str:
-    return f"it sent {count / seconds:.0f} bytes per second, less than {MIN_RATE:.0f}"
 
 
 def _read_document(response: Response, seconds: float) -> None:
@@ -384,12 +327,12 @@ def _read_document(response: Response, seconds: float) -> None:
         seconds: As for `iter_body`.
 
     Raises:
-        _BodyRefused: The body has more than `MAX_DOCUMENT_SIZE` bytes, or its compression is unknown.
+        BodyRefused: The body has more than `MAX_DOCUMENT_SIZE` bytes, or its compression is unknown.
         TransferTooSlow: As for `iter_body`.
         zlib.error: The compression is damaged or truncated.
     """
     try:
-        pieces = iter_body(response, seconds)
+        pieces = iter_body(response.raw, seconds)
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding in ("gzip", "x-gzip", "deflate"):
             content = _decompress(pieces)
@@ -399,7 +342,7 @@ def _read_document(response: Response, seconds: float) -> None:
                 content += piece
                 _check_size(content)
         else:
-            raise _BodyRefused(f"its compression {encoding[:20]!r} is unknown")
+            raise BodyRefused(f"its compression {encoding[:20]!r} is unknown")
     except BaseException:
         response.close()
         raise
@@ -426,11 +369,7 @@ def _decompress(pieces: Iterator[bytes]) -> bytearray:
 
 def _check_size(content: bytearray) -> None:
     if len(content) > MAX_DOCUMENT_SIZE:
-        raise _BodyRefused(f"it is larger than {format_size(MAX_DOCUMENT_SIZE)}")
-
-
-BLOCK_SIZE = 2**18
-"""Bytes of a body in one block; the timeout applies to each block."""
+        raise BodyRefused(f"it is larger than {format_size(MAX_DOCUMENT_SIZE)}")
 
 
 class SendTimeoutAdapter(HTTPAdapter):
@@ -461,102 +400,6 @@ class SendTimeoutAdapter(HTTPAdapter):
     ) -> None:
         self.poolmanager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, blocksize=BLOCK_SIZE)
         self.poolmanager.pool_classes_by_scheme = {
-            "http": _make_pool_class(HTTPConnectionPool, _SendTimeoutHTTPConnection, self),
-            "https": _make_pool_class(HTTPSConnectionPool, _SendTimeoutHTTPSConnection, self),
+            "http": make_pool_class(HTTPConnectionPool, SendTimeoutHTTPConnection, self),
+            "https": make_pool_class(HTTPSConnectionPool, SendTimeoutHTTPSConnection, self),
         }
-
-
-class _LimitedReader(io.RawIOBase):
-    """Reads a socket within limits of size and rate.
-
-    ``http.client`` reads headers, interim responses, sizes of chunks and trailers as long as the server sends some.
-
-    Args:
-        source: The socket's file.
-        seconds: Seconds after which the rate is checked; None for no check.
-    """
-
-    def __init__(self, source: io.RawIOBase, seconds: float | None) -> None:
-        self._source, self._seconds = source, seconds
-        self.start(MAX_HEADER_SIZE)
-
-    def start(self, size: float) -> None:
-        """Begin a call of the response, which reads at most so many bytes."""
-        self._size_left, self._count, self._first_time = size, 0, 0.0
-
-    def readinto(self, buffer: Any) -> int | None:
-        count = self._source.readinto(buffer)
-        if not count:
-            return count
-        now = time.monotonic()
-        self._first_time = self._first_time or now  # the server may think before its first byte
-        self._count += count
-        self._size_left -= count
-        if self._size_left < 0:
-            raise _BodyRefused(f"its headers are larger than {format_size(MAX_HEADER_SIZE)}")
-        waited = now - self._first_time
-        if self._seconds is not None and waited >= self._seconds and self._count < MIN_RATE * waited:
-            # no TimeoutError, which urllib3 would replace
-            raise OSError(_slow_message(self._count, waited))
-        return count
-
-    def readable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._source.fileno()
-
-    def close(self) -> None:
-        self._source.close()
-        super().close()
-
-
-class _LimitedResponse(http.client.HTTPResponse):
-    """Response whose headers and trailers are limited; `iter_body` limits the body."""
-
-    def __init__(
-        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
-    ) -> None:
-        super().__init__(sock, debuglevel, method, url)
-        self._limits = _LimitedReader(self.fp.detach(), sock.gettimeout())
-        self.fp = io.BufferedReader(self._limits)
-
-    def begin(self) -> None:
-        self._limits.start(MAX_HEADER_SIZE)
-        super().begin()
-
-    def read(self, amt: int | None = None) -> bytes:
-        self._limits.start(math.inf if amt is None else amt + MAX_HEADER_SIZE)
-        return super().read(amt)
-
-    def read1(self, n: int = -1) -> bytes:
-        self._limits.start((n if n >= 0 else READ_SIZE) + MAX_HEADER_SIZE)
-        return super().read1(n)
-
-
-class _SendTimeoutHTTPConnection(HTTPConnection):
-    """Connection that uses its adapter's timeout once it is open, and each time it is reused."""
-
-    adapter: ClassVar[SendTimeoutAdapter]
-    response_class = _LimitedResponse
-
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(self.adapter.send_timeout)
-
-    def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
-        if self.sock is not None:  # urllib3 sets the connect timeout again on a reused connection
-            self.sock.settimeout(self.adapter.send_timeout)
-        super().putrequest(method, url, skip_host, skip_accept_encoding)
-
-
-class _SendTimeoutHTTPSConnection(_SendTimeoutHTTPConnection, HTTPSConnection):
-    """Encrypted variant."""
-
-
-def _make_pool_class(
-    pool: type[HTTPConnectionPool], connection: type[_SendTimeoutHTTPConnection], adapter: SendTimeoutAdapter
-) -> type[HTTPConnectionPool]:
-    """Return a pool class whose connections use one adapter's timeout."""
-    connection_class = type(connection.__name__, (connection,), {"adapter": adapter})
-    return type(pool.__name__, (pool,), {"ConnectionCls": connection_class})

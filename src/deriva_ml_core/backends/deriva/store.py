@@ -17,8 +17,10 @@ from deriva_ml_core._files.partial_download import open_partial_file
 from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.deriva.hatrac_client import HatracClient, NameLocks
-from deriva_ml_core.backends.deriva.hatrac_upload import FileChanged, FileContent, HatracUpload
-from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server, TransferTooSlow, iter_body
+from deriva_ml_core.backends.deriva.hatrac_upload import HatracUpload
+from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server
+from deriva_ml_core.backends.file_content import FileChanged, FileContent
+from deriva_ml_core.backends.http_connection import TransferTooSlow, iter_body
 from deriva_ml_core.backends.object_names import HatracObjectName, check_filename, parse_object_path
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import ChecksumMismatch, DiskFull, FileConflict, StoreUnavailable
@@ -177,7 +179,7 @@ class DerivaStore:
                 self._check_response(response, path, start, options)
                 if start and response.status_code != 206:
                     return
-                yield from iter_body(response, options.timeout[1])
+                yield from iter_body(response.raw, options.timeout[1])
         except ResponseRefused as error:
             raise StoreUnavailable(
                 f"The response of {self._server.host} for {path} cannot be used ({error}). Report this to the "
