@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution import Execution, ExecutionConfiguration
     from deriva_ml_core.workflow import Workflow
+    from engines.s3 import S3Service
+    from engines.s3_proxy import S3Proxy
     from remote_server import RemoteServer
 
 
@@ -111,3 +113,44 @@ def config(workflow: Workflow) -> ExecutionConfiguration:
 def exe(ml: DerivaML, config: ExecutionConfiguration) -> Execution:
     """Return a new execution that is not running."""
     return ml.create_execution(config)
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Service]:
+    """Return an S3 service that honours conditions."""
+    from engines.s3 import seaweedfs
+
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Service]:
+    """Return an S3 service that ignores conditions."""
+    from engines.s3 import rclone
+
+    with rclone(tmp_path_factory.mktemp("rclone")) as service:
+        yield service
+
+
+@pytest.fixture
+def s3_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Set the credentials of the engines, and remove the caller's AWS configuration."""
+    from engines.s3 import ACCESS_KEY, SECRET_KEY
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
+
+
+@pytest.fixture
+def s3_proxy(seaweedfs: S3Service) -> Iterator[S3Proxy]:
+    """Return a proxy in front of SeaweedFS that counts requests and injects faults."""
+    from engines.s3_proxy import running_proxy
+
+    with running_proxy(seaweedfs.port) as proxy:
+        yield proxy

@@ -6,7 +6,7 @@ import base64
 import errno
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -59,6 +59,21 @@ class FileContent:
                 md5.update(block)
                 length += len(block)
         return cls(file, md5.hexdigest(), length, stamp)
+
+    @classmethod
+    def stat(cls, file: Path) -> FileContent:
+        """Return a file's length and stamp, without its digest.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+            InvalidFileName: The path is not a regular file.
+        """
+        stamp = _read_stamp(file)
+        return cls(file, "", stamp[1], stamp)
+
+    def with_md5(self, md5: str) -> FileContent:
+        """Return the content with its digest."""
+        return replace(self, md5=md5)
 
     @property
     def md5_header(self) -> str:

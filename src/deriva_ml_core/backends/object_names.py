@@ -15,14 +15,16 @@ __all__ = [
     "FOLDER_OBJECT_VERSION",
     "HatracObjectName",
     "ObjectName",
+    "S3ObjectName",
     "check_filename",
     "parse_object_path",
     "parse_object_url",
+    "parse_s3_url",
 ]
 
 
 FOLDER_OBJECT_VERSION = "1"
-"""Version of every object in a folder store. The name contains the digest, so there is never a second version."""
+"""Version of every object in a folder or S3 store. The name contains the digest, so there is never a second version."""
 
 MAX_QUOTED_NAME_LENGTH = 180
 """Bytes of a quoted file name. With digest and version, a server accepted 240 bytes and refused 260."""
@@ -35,6 +37,10 @@ UNQUOTED_CHARACTERS = "/:%!$&'()*+,=@~"
 
 _FOLDER_OBJECT_URL = re.compile(
     rf"/hatrac/([^/:.]+|[^/:]*[^/:.][^/:]*)/([0-9a-f]{{32}})\.([^/:]+):{FOLDER_OBJECT_VERSION}"
+)
+
+_S3_OBJECT_URL = re.compile(
+    rf"(/hatrac/(?!\.\.?/)[A-Za-z0-9_.~%-]+/[0-9a-f]{{32}}\.[A-Za-z0-9_.~%-]+):{FOLDER_OBJECT_VERSION}"
 )
 
 
@@ -93,7 +99,7 @@ class HatracObjectName(ObjectName):
     def content_disposition(self) -> str:
         """Header that gives a browser the file's name, without folders."""
         name = self.filename.rpartition("/")[2].replace("\\", "_")  # Windows separates folders by backslashes
-        return f"filename*=UTF-8''{quote(name, safe='')}"
+        return f"filename*=UTF-8''{_quote(name)}"
 
     @property
     def media_type(self) -> str:
@@ -109,15 +115,31 @@ class HatracObjectName(ObjectName):
 
     @property
     def _quoted_filename(self) -> str:
-        """The quoted name, shortened if the server's disk would refuse its length. The row has the whole name."""
-        whole = _quote(self.filename)
-        if len(whole) <= MAX_QUOTED_NAME_LENGTH:
-            return whole
-        digest = hashlib.sha256(self.filename.encode()).hexdigest()[:16]
-        suffix = _quote(self.filename[self.filename.rindex(".") :]) if "." in self.filename else ""
-        suffix = suffix if len(suffix) <= 20 else ""
-        length = MAX_QUOTED_NAME_LENGTH - len(digest) - len(suffix) - 1
-        return re.sub(r"%[0-9A-F]?$", "", whole[:length]) + f"~{digest}{suffix}"
+        return _quote_shortened(self.filename)
+
+
+@dataclass(frozen=True, slots=True)
+class S3ObjectName(HatracObjectName):
+    """Name of an object in an S3 store, which limits the length of names.
+
+    Raises:
+        InvalidFileName: The name leaves its folder.
+    """
+
+    def __post_init__(self) -> None:
+        check_filename(self.filename)  # the quoted name is ASCII, also if the file name is not Unicode
+
+
+def _quote_shortened(filename: str) -> str:
+    """Quote a name, and shorten it if the server's disk would refuse its length. The row has the whole name."""
+    whole = _quote(filename)
+    if len(whole) <= MAX_QUOTED_NAME_LENGTH:
+        return whole
+    digest = hashlib.sha256(os.fsencode(filename)).hexdigest()[:16]
+    suffix = _quote(filename[filename.rindex(".") :]) if "." in filename else ""
+    suffix = suffix if len(suffix) <= 20 else ""
+    length = MAX_QUOTED_NAME_LENGTH - len(digest) - len(suffix) - 1
+    return re.sub(r"%[0-9A-F]?$", "", whole[:length]) + f"~{digest}{suffix}"
 
 
 def _quote(text: str) -> str:
@@ -155,6 +177,17 @@ def parse_object_url(url: str) -> ObjectName:
     if not name or name.url(FOLDER_OBJECT_VERSION) != url:
         raise _unknown_object_error(url, "a folder store", FOLDER_OBJECT_VERSION)
     return name
+
+
+def parse_s3_url(url: str) -> str:
+    """Return the path of an object in an S3 store, without its version.
+
+    Raises:
+        UnknownAddress: The text is not the URL of an object in an S3 store.
+    """
+    if (match := _S3_OBJECT_URL.fullmatch(url)) is None:
+        raise _unknown_object_error(url, "an S3 store", FOLDER_OBJECT_VERSION)
+    return match[1]
 
 
 def _unknown_object_error(url: str, store: str, version: str) -> UnknownAddress:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from os import getpid
 from typing import IO, TYPE_CHECKING
 
 from deriva_ml_core.backends.deriva.ermrest_client import login_required_error
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 
     from deriva_ml_core.models import UploadOptions
 
-__all__ = ["HatracClient", "NameLocks", "ConcurrentRequest"]
+__all__ = ["ConcurrentRequest", "HatracClient"]
 
 MAX_REQUEST_SIZE = 100 * 2**20
 """Bytes of one request's body; a server accepts at most 128 MiB."""
@@ -34,43 +31,6 @@ MAX_REQUEST_SIZE = 100 * 2**20
 
 class ConcurrentRequest(StoreUnavailable):
     """A request collided with another one for the same name; it can be repeated immediately."""
-
-
-class NameLocks:
-    """Locks that let one thread at a time upload a name, or the first object of a namespace."""
-
-    def __init__(self) -> None:
-        self._existing_namespaces: set[str] = set()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._pid = getpid()
-        self._condition = threading.Condition()
-        self._locked_names: set[str] = set()
-
-    @contextmanager
-    def lock(self, namespace: str, path: str) -> Iterator[None]:
-        """Lock a name, and also its namespace until that is known to exist."""
-        if getpid() != self._pid:  # a forked process may have inherited the lock locked
-            self._reset()
-        with self._condition:
-            while {path, *self._unknown_namespaces(namespace)} & self._locked_names:
-                self._condition.wait()
-            taken = {path, *self._unknown_namespaces(namespace)}
-            self._locked_names |= taken
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._locked_names -= taken
-                self._condition.notify_all()
-
-    def _unknown_namespaces(self, namespace: str) -> set[str]:
-        return {namespace} - self._existing_namespaces
-
-    def add_namespace(self, namespace: str) -> None:
-        """Note that a namespace exists."""
-        self._existing_namespaces.add(namespace)
 
 
 @dataclass(frozen=True)

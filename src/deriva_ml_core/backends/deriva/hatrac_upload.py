@@ -12,8 +12,9 @@ from urllib.parse import unquote
 from deriva_ml_core._concurrency.thread_pool import map_unordered
 from deriva_ml_core._retry import CONCURRENT_OBJECT, UPLOAD_JOB, Attempts
 from deriva_ml_core.backends.deriva.ermrest_client import parse_json
-from deriva_ml_core.backends.deriva.hatrac_client import MAX_REQUEST_SIZE, ConcurrentRequest, HatracClient, NameLocks
+from deriva_ml_core.backends.deriva.hatrac_client import MAX_REQUEST_SIZE, ConcurrentRequest, HatracClient
 from deriva_ml_core.backends.file_content import FileChanged, FileContent, FileSlice
+from deriva_ml_core.backends.name_locks import NameLocks
 from deriva_ml_core.backends.object_names import HatracObjectName
 from deriva_ml_core.errors import StoreUnavailable
 

@@ -16,11 +16,12 @@ from deriva_ml_core._deprecation import deprecated_attributes
 from deriva_ml_core._files.partial_download import open_partial_file
 from deriva_ml_core._text import format_size
 from deriva_ml_core.backend import ObjectStore
-from deriva_ml_core.backends.deriva.hatrac_client import HatracClient, NameLocks
+from deriva_ml_core.backends.deriva.hatrac_client import HatracClient
 from deriva_ml_core.backends.deriva.hatrac_upload import HatracUpload
 from deriva_ml_core.backends.deriva.http import ResponseLost, ResponseRefused, Server
 from deriva_ml_core.backends.file_content import FileChanged, FileContent
 from deriva_ml_core.backends.http_connection import TransferTooSlow, iter_body
+from deriva_ml_core.backends.name_locks import NameLocks
 from deriva_ml_core.backends.object_names import HatracObjectName, check_filename, parse_object_path
 from deriva_ml_core.definitions import TransferMode
 from deriva_ml_core.errors import ChecksumMismatch, DiskFull, FileConflict, StoreUnavailable

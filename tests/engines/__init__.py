@@ -1,0 +1,1 @@
+"""Real engines that tests start on loopback and stop."""
