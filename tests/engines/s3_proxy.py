@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -143,6 +144,10 @@ class S3Proxy:
     requests: list[Request] = field(default_factory=list)
     faults: list[tuple[Callable[[Request], bool], Fault]] = field(default_factory=list)
     on_request: Callable[[Request], None] = lambda request: None
+    pause_before_body: float = 0.0
+    """Seconds in which the proxy does not read a body that the client sends."""
+    bytes_per_tick: int = 0
+    """Bytes of an object that are sent each 10 milliseconds; 0 for all at once."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add_fault(self, operation: str, fault: Fault, *, times: int = 1, part: int = 0) -> None:
@@ -176,6 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: S3Proxy
 
     def handle_request(self) -> None:
+        time.sleep(self.proxy.pause_before_body)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
@@ -218,8 +224,14 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.sent is not None:
             self.close_connection = True
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body[: answer.sent])
+        if self.command == "HEAD":
+            return
+        body, step = answer.body[: answer.sent], self.proxy.bytes_per_tick if self.command == "GET" else 0
+        for start in range(0, len(body), step) if step else ():
+            self.wfile.write(body[start : start + step])
+            time.sleep(0.01)
+        if not step:
+            self.wfile.write(body)
 
     def log_message(self, *arguments: Any) -> None:
         pass

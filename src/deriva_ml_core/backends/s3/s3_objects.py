@@ -54,18 +54,18 @@ class S3Objects:
         """
         with self._lock:
             if self._honours_conditions is None:
-                # only the second creation must be refused, but that of an earlier process counts
-                self._honours_conditions = self._is_refused(timeout) or self._is_refused(timeout)
+                self._honours_conditions = self._is_second_creation_refused(timeout)
             return self._honours_conditions
 
-    def _is_refused(self, timeout: tuple[float, float]) -> bool:
-        try:
-            self._put_probe(timeout, {"IfNoneMatch": "*"})
-        except ServiceRefusal as refusal:
-            if refusal.code in _UNSUPPORTED_CODES:
+    def _is_second_creation_refused(self, timeout: tuple[float, float]) -> bool:
+        for _ in range(2):  # the first creation may be that of an earlier process
+            try:
+                self._put_probe(timeout, {"IfNoneMatch": "*"})
+            except ServiceRefusal as refusal:
+                if refusal.code not in _UNSUPPORTED_CODES:
+                    return True
                 self._put_probe(timeout, {})
                 return False
-            return True
         return False
 
     def _put_probe(self, timeout: tuple[float, float], condition: Mapping[str, str]) -> None:

@@ -41,6 +41,9 @@ UPLOAD_ID_PATTERN = re.compile(r"[\x21-\x7e]{1,2048}")
 CONFLICT_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "OperationAborted")
 NO_PARAMETERS: Mapping[str, object] = MappingProxyType({})
 
+UNLISTABLE_CODES = ("InvalidRequest", "InvalidArgument", "AccessDenied")
+"""Refusals to list parts: the id has another form than those of the service, or the user lacks that right."""
+
 BAD_DIGEST_CODES = ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch")
 
 
@@ -330,7 +333,11 @@ class _Multipart:
     def _iter_listed_parts(self) -> Iterator[dict[str, Any]]:
         marker = 0
         while True:
-            response = self._request("list_parts", self.upload.subject, {"PartNumberMarker": marker})
+            parameters = {"PartNumberMarker": marker}
+            try:
+                response = self._request("list_parts", self.upload.subject, parameters, UNLISTABLE_CODES)
+            except ServiceRefusal as refusal:
+                raise _UploadLost from refusal
             yield from response.get("Parts", ())
             next_marker = int(response.get("NextPartNumberMarker") or 0)
             if not response.get("IsTruncated") or next_marker <= marker:

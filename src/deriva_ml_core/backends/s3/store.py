@@ -201,9 +201,16 @@ class S3Store:
         markers: dict[str, str] = {}
         while True:
             parameters = {"Prefix": self.address.key("/hatrac/"), **markers}
-            response = self._client.request(
-                "list_multipart_uploads", "the incomplete uploads", UploadOptions().timeout, parameters
-            )
+            try:
+                response = self._client.request(
+                    "list_multipart_uploads",
+                    "the incomplete uploads",
+                    UploadOptions().timeout,
+                    parameters,
+                    allowed=("NoSuchUpload",),
+                )
+            except ServiceRefusal:  # rclone's answer if there are none
+                return
             for upload in response.get("Uploads", ()):
                 if upload["Initiated"] <= newest:
                     yield IncompleteUpload(str(upload["Key"]), str(upload["UploadId"]), upload["Initiated"])
