@@ -59,6 +59,8 @@ USAGE_ERRORS = (
     "InvalidCondition",
     "InvalidRID",
     "InvalidTag",
+    "StoreConflict",
+    "UnconfirmedStore",
     "UnknownAddress",
     "UnknownBaseline",
     "UnknownMetric",

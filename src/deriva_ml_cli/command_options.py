@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ __all__ = [
     "Limit",
     "PageNumber",
     "Rid",
+    "Store",
     "Yes",
     "command",
     "join_paragraphs",
@@ -41,6 +43,15 @@ Host = Annotated[
 ]
 CatalogNumber = Annotated[
     str | None, typer.Option("--catalog", metavar="ID", help="The number of the catalog on the server.")
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="ADDRESS",
+        help="Where the files are: s3://<bucket>/<prefix>?endpoint=https://<host>&region=<region>.",
+        show_default="where the catalog says",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Rid = Annotated[str, typer.Argument(metavar="RID", help="A RID, such as 1-4A2C.")]
@@ -74,23 +85,43 @@ def join_paragraphs(function: Callable[..., None]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def open_client(host: str | None, catalog: str | None, *, create_missing: bool = False) -> DerivaML:
-    """Open the catalog that the options name.
+def open_client(
+    host: str | None, catalog: str | None, *, create_missing: bool = False, store: str | None = None
+) -> DerivaML:
+    """Open the catalog that the options name. On a terminal, ask before the first use of its store.
 
     Args:
         host: A server's host name, or ``file:<folder>``; None for the default embedded catalog, which is created on
             first use.
         catalog: The number of the catalog on the server.
         create_missing: Whether to create a catalog in a folder that has none.
+        store: Address of the catalog's store, which confirms its first use.
 
     Raises:
         UnknownAddress: No backend handles the address, or the folder has no catalog.
+        UnconfirmedStore: The user has not confirmed the catalog's store.
     """
     from deriva_ml_core.client import DerivaML
+    from deriva_ml_core.errors import UnconfirmedStore
 
     if host and not create_missing:
         _check_catalog_exists(host)
-    return DerivaML(host, catalog)
+    try:
+        return DerivaML(host, catalog, store=store)
+    except UnconfirmedStore as error:
+        if not _is_confirmed(error.store):
+            raise
+        return DerivaML(host, catalog, store=error.store)
+
+
+def _is_confirmed(store: str) -> bool:
+    """Whether the user confirms a store on the terminal. Without a terminal, nobody does."""
+    from deriva_ml_cli.terminal import safe_text
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    question = f"This catalog has its files in {safe_text(store)}, which you have not used before. Use it?"
+    return typer.confirm(question, err=True)
 
 
 def _check_catalog_exists(host: str) -> None:

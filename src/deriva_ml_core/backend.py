@@ -33,8 +33,10 @@ __all__ = [
     "ObjectStore",
     "ReadOnlyMixin",
     "Row",
+    "StoreCheck",
     "Where",
     "catalog_transaction",
+    "check_store",
     "order_rows_by_key",
 ]
 
@@ -310,11 +312,39 @@ class Backend:
         store: The object store.
         folder: Folder for working folders and the cache of downloads. If the store is on this machine, use the same
             file system, so that files can be moved into the store.
+        has_remote_store: Whether files are sent over a network, so that a run must not wait for them. The store of a
+            server counts as remote in any case.
     """
 
     catalog: Catalog
     store: ObjectStore
     folder: Path
+    has_remote_store: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCheck:
+    """Result of one check of a store.
+
+    Args:
+        message: What was found.
+        remedy: What to do. Empty if nothing is wrong.
+        is_error: Whether the store cannot be used as it is.
+    """
+
+    message: str
+    remedy: str = ""
+    is_error: bool = False
+
+
+def check_store(store: ObjectStore) -> list[StoreCheck]:
+    """Check that a store can be used, if the store can be checked: whether it has a method ``check``.
+
+    Args:
+        store: The store.
+    """
+    check: Callable[[], list[StoreCheck]] = getattr(store, "check", list)
+    return check()
 
 
 @contextmanager

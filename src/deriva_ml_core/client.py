@@ -76,9 +76,13 @@ class DerivaML(Presentable):
         plugins: Plugin manager to use instead of the process's own.
         clean_execution_dir: Whether uploads remove uploaded files from the staging folders.
         exit_timeout: Maximum seconds to wait at the end of a run for background writes and plugins. Default 30.
+        store: Address of the catalog's object store, such as ``s3://bucket/prefix``. It confirms the first use of a
+            store; by default only stores that this user has confirmed are used.
 
     Raises:
         UnknownAddress: No backend serves this address.
+        UnconfirmedStore: The catalog has its files in a store that this user has not confirmed.
+        StoreConflict: The catalog has its files in another store than `store`.
     """
 
     @deprecated_keywords({"patience": "exit_timeout"})
@@ -92,12 +96,14 @@ class DerivaML(Presentable):
         plugins: pluggy.PluginManager | None = None,
         clean_execution_dir: bool = True,
         exit_timeout: float = DEFAULT_EXIT_TIMEOUT,
+        store: str | None = None,
     ) -> None:
         address = Address(
             hostname=hostname,
             catalog_id=None if catalog_id is None else str(catalog_id),
             working_dir=None if working_dir is None else to_absolute_path(expand_home(Path(working_dir))),
             credential=_wrap_credential(credential),
+            store=store,
         )
         self._connection = open_connection(
             address, plugins, clean_execution_dir=clean_execution_dir, exit_timeout=exit_timeout
@@ -107,19 +113,20 @@ class DerivaML(Presentable):
     def create(
         cls,
         hostname: str,
-        project_name: str,
+        project_name: str | None = None,
         *,
         catalog_id: str | int | None = None,
         acls: Mapping[str, Sequence[str]] | None = None,
         credential: Mapping[str, str] | None = None,
         working_dir: str | Path | None = None,
         plugins: pluggy.PluginManager | None = None,
+        store: str | None = None,
     ) -> Self:
-        """Create a catalog on a server, with the standard tables and terms, and return a client for it.
+        """Create a catalog with the standard tables and terms, and return a client for it.
 
         Args:
-            hostname: Host name of the server.
-            project_name: Name of the schema for the project's tables.
+            hostname: Host name of a server, or ``file:<folder>`` for an embedded catalog with its files in `store`.
+            project_name: Name of the schema for the project's tables. Required on a server.
             catalog_id: Number of an existing catalog. Missing tables and terms are added, and nothing is removed. By
                 default a new catalog is created.
             acls: Users and groups by right: ``enumerate``, ``select``, ``write`` and the other rights of ERMrest. By
@@ -127,19 +134,27 @@ class DerivaML(Presentable):
             credential: Login, as for `DerivaML`. By default the stored login.
             working_dir: Parent folder of the executions' working folders. By default the catalog's own folder.
             plugins: Plugin manager to use instead of the process's own.
+            store: Address of the object store of a new embedded catalog:
+                ``s3://bucket/prefix?endpoint=https://s3.example.org&region=eu-central-1``. The catalog keeps it.
 
         Returns:
             A client for the catalog.
 
         Raises:
-            LoginRequired: The server does not know the user.
-            AccessRefused: The user is not allowed to create catalogs.
+            LoginRequired: The server or the store does not know the user.
+            AccessRefused: The user is not allowed to create catalogs, or to write to the store.
+            ConfigurationError: The server needs a project name, or an embedded catalog a store.
+            StoreConflict: There is an embedded catalog with another store.
         """
         existing = None if catalog_id is None else str(catalog_id)
-        address = Address(hostname=hostname, catalog_id=existing, credential=_wrap_credential(credential))
+        address = Address(hostname=hostname, catalog_id=existing, credential=_wrap_credential(credential), store=store)
+        if project_name is None and not address.is_embedded:
+            raise ConfigurationError(
+                f"{address.printable_hostname} is a server; add project_name, the name of the schema for your tables."
+            )
         create_catalog = (plugins or plugin_manager()).hook.create_catalog
-        number = create_catalog(address=address, project_name=project_name, acls=acls)
-        return cls(hostname, number, working_dir=working_dir, credential=credential, plugins=plugins)
+        number = create_catalog(address=address, project_name=project_name or "", acls=acls)
+        return cls(hostname, number or None, working_dir=working_dir, credential=credential, plugins=plugins)
 
     def __repr__(self) -> str:
         return f"<DerivaML {self._connection.catalog.name}>"

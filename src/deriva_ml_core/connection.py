@@ -145,6 +145,11 @@ class Connection:
         return self.backend.store
 
     @property
+    def has_remote_store(self) -> bool:
+        """Whether files are sent over a network, so that a run must not wait for them."""
+        return self.backend.has_remote_store or not self.address.is_embedded
+
+    @property
     def folder(self) -> Path:
         """Folder for working folders and downloads."""
         return self.backend.folder

@@ -47,8 +47,10 @@ __all__ = [
     "PluginError",
     "RankZeroRequired",
     "RowInUse",
+    "StoreConflict",
     "StoreUnavailable",
     "TrainingInterrupted",
+    "UnconfirmedStore",
     "UnknownAddress",
     "UnknownBaseline",
     "UnknownCheckpoint",
@@ -262,6 +264,25 @@ class MissingFiles(DerivaMLException):
 
 class ChecksumMismatch(DerivaMLException):
     """Bytes differ from the recorded length or checksum."""
+
+
+class StoreConflict(ConfigurationError):
+    """A catalog keeps its files in another store than the one that was named."""
+
+
+class UnconfirmedStore(ConfigurationError):
+    """A catalog keeps its files in a store that this user has not used before. Confirm it, or use another catalog.
+
+    Attributes:
+        store: Address of the store.
+    """
+
+    def __init__(self, message: str, store: str) -> None:
+        super().__init__(message, store)
+        self.store = store
+
+    def __str__(self) -> str:
+        return _make_printable(str(self.args[0]))
 
 
 class StoreUnavailable(DerivaMLException):

@@ -59,11 +59,12 @@ class FirstResultHooks:
     ) -> str | None:
         """Create a catalog on a server, or add missing standard tables and terms to one, and return its id.
 
-        Called by ``DerivaML.create``.
+        The id is empty for an embedded catalog. Called by ``DerivaML.create``.
 
         Args:
-            address: The server, and the id of an existing catalog; None as id creates a catalog.
-            project_name: Name of the schema for the project's own tables.
+            address: The server, and the id of an existing catalog; None as id creates a catalog. For an embedded
+                catalog, its folder and its store.
+            project_name: Name of the schema for the project's own tables. Empty for an embedded catalog.
             acls: Access rights by ERMrest's names; None gives all rights to the caller only.
         """
 

@@ -102,12 +102,15 @@ class Address(FrozenModel):
         catalog_id: Number of the catalog on the server. None for an embedded catalog.
         working_dir: Parent folder of the executions' working folders. None for the backend's default.
         credential: Login for the server. It is excluded from ``repr``, serialization and pickles.
+        store: Address of the object store: of a new catalog's, or of the one that an existing catalog is expected to
+            have. None for the catalog's own.
     """
 
     hostname: str | None = None
     catalog_id: str | None = None
     working_dir: TextPath | None = None
     credential: Mapping[str, SecretStr] | None = Field(default=None, repr=False, exclude=True)
+    store: str | None = None
 
     @property
     def is_embedded(self) -> bool:
@@ -122,8 +125,10 @@ class Address(FrozenModel):
         return redact_address(self.hostname or "")
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        from deriva_ml_core.redaction import redact_address  # many patterns to compile
+
         for name, value in super().__repr_args__():
-            yield name, self.printable_hostname if name == "hostname" and value else value
+            yield name, redact_address(value) if name in ("hostname", "store") and value else value
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Address.model_validate, (self.model_dump(),)

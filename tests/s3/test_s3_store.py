@@ -79,7 +79,7 @@ def prefix() -> str:
 def store(s3_proxy: S3Proxy, seaweedfs: S3Service, prefix: str) -> S3Store:
     """Return a store behind the proxy, which knows already that conditions are honoured."""
     store = S3Store(seaweedfs.address(prefix, s3_proxy.port))
-    assert store._objects.honours_conditions((6, 60))
+    assert store.objects.honours_conditions((6, 60))
     s3_proxy.requests.clear()
     return store
 

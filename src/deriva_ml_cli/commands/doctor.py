@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, command
+from deriva_ml_cli.command_options import AsJson, CatalogNumber, Host, Store, command
 from deriva_ml_core.errors import DerivaMLException, DerivaMLWarning
 
 if TYPE_CHECKING:
@@ -31,16 +31,22 @@ Tighten = Annotated[
 
 
 @command("deriva-ml doctor", "deriva-ml doctor --host file:/data/my-catalog", "deriva-ml doctor --tighten")
-def app(as_json: AsJson = False, host: Host = None, catalog: CatalogNumber = None, tighten: Tighten = False) -> None:
+def app(
+    as_json: AsJson = False,
+    host: Host = None,
+    catalog: CatalogNumber = None,
+    store: Store = None,
+    tighten: Tighten = False,
+) -> None:
     """Check the installation and suggest fixes.
 
-    It checks the installation, plugins, Git, notebooks, the catalog, its folder and the disk. The exit code is 1 if a
-    check fails.
+    It checks the installation, plugins, Git, notebooks, the catalog, its store, its folder and the disk. With --store,
+    you confirm the first use of the catalog's store. The exit code is 1 if a check fails.
     """
     from deriva_ml_cli.terminal import Column, can_print_unicode, create_console, print_json, print_table, safe_text
     from deriva_ml_core.paths import find_current_folder
 
-    checks = list(run_checks(host, catalog, find_current_folder(), tighten=tighten))
+    checks = list(run_checks(host, catalog, find_current_folder(), store=store, tighten=tighten))
     if as_json:
         print_json({"findings": [check.to_dict() for check in checks]})
     else:
@@ -90,13 +96,16 @@ class Check:
         return {"name": self.name, "verdict": self.severity, "said": self.message, "remedy": self.remedy}
 
 
-def run_checks(host: str | None, catalog: str | None, folder: Path | None, *, tighten: bool = False) -> Iterator[Check]:
+def run_checks(
+    host: str | None, catalog: str | None, folder: Path | None, *, store: str | None = None, tighten: bool = False
+) -> Iterator[Check]:
     """Check everything that a run needs.
 
     Args:
         host: The catalog's host, as on the command line.
         catalog: The catalog's number.
         folder: The current folder, whose Git repository is checked; None if it was deleted.
+        store: Address of the catalog's store, which confirms its first use.
         tighten: Whether to remove the access of other users to the catalog's folder.
     """
     yield _check_installation()
@@ -104,7 +113,7 @@ def run_checks(host: str | None, catalog: str | None, folder: Path | None, *, ti
     yield _check_plugins()
     yield from _check_git(folder)
     yield from _check_notebooks()
-    yield from _check_catalog(host, catalog, tighten=tighten)
+    yield from _check_catalog(host, catalog, store, tighten=tighten)
 
 
 def _check_installation() -> Check:
@@ -189,14 +198,14 @@ def _check_notebooks() -> Iterator[Check]:
     yield Check("notebooks", Severity.ok, f"Running Jupyter servers: {', '.join(urls) or 'none'}.")
 
 
-def _check_catalog(host: str | None, catalog: str | None, *, tighten: bool) -> Iterator[Check]:
+def _check_catalog(host: str | None, catalog: str | None, store: str | None, *, tighten: bool) -> Iterator[Check]:
     from deriva_ml_cli.command_options import open_client
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DerivaMLWarning)
         ml: DerivaML | Check
         try:
-            ml = open_client(host, catalog)
+            ml = open_client(host, catalog, store=store)
         except (DerivaMLException, OSError) as error:
             ml = Check("catalog", Severity.error, str(error), "see the message")
     for each in caught:
@@ -219,6 +228,15 @@ def _check_catalog(host: str | None, catalog: str | None, *, tighten: bool) -> I
                 yield check(ml)
             except (DerivaMLException, OSError) as error:
                 yield Check(name, Severity.error, str(error), "see the message")
+        yield from _check_store(ml)
+
+
+def _check_store(ml: DerivaML) -> Iterator[Check]:
+    from deriva_ml_core.backend import check_store
+
+    for check in check_store(ml.connection.store):
+        severity = Severity.error if check.is_error else Severity.warning if check.remedy else Severity.ok
+        yield Check("store", severity, check.message, check.remedy)
 
 
 def _check_catalog_rows(ml: DerivaML) -> Check:

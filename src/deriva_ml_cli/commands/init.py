@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deriva_ml_cli.command_options import AsJson, Host, command
+from deriva_ml_cli.command_options import AsJson, Host, Store, command
 
 if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
@@ -17,23 +17,25 @@ __all__ = ["app"]
 @command(
     "deriva-ml init",
     "deriva-ml init --host file:/data/my-catalog",
+    "deriva-ml init --host file:/data/my-catalog --store s3://bucket/my-catalog",
     "deriva-ml init --host deriva.example.org --project digits",
 )
 def app(
     project: Annotated[
         str | None, typer.Option(metavar="NAME", help="The schema for the project's tables; required on a server.")
     ] = None,
+    store: Store = None,
     as_json: AsJson = False,
     host: Host = None,
 ) -> None:
     """Create a catalog.
 
-    An embedded catalog is created on first use, so this command is optional for it; an existing one stays as it is. On
-    a server each call creates a new catalog.
+    An embedded catalog is created on first use, so this command is optional for it, except to keep its files in another
+    store; an existing one stays as it is. On a server each call creates a new catalog.
     """
     from deriva_ml_cli.terminal import create_console, print_json, safe_text
 
-    with _open_or_create(host, project) as ml:
+    with _open_or_create(host, project, store) as ml:
         catalog = ml.connection.catalog
         name, number, tables = catalog.name, ml.connection.address.catalog_id, sorted(catalog.model.tables)
     if as_json:
@@ -45,7 +47,7 @@ def app(
         )
 
 
-def _open_or_create(host: str | None, project: str | None) -> DerivaML:
+def _open_or_create(host: str | None, project: str | None, store: str | None) -> DerivaML:
     from deriva_ml_cli.command_options import open_client
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.errors import ConfigurationError
@@ -55,9 +57,9 @@ def _open_or_create(host: str | None, project: str | None) -> DerivaML:
     if address.is_embedded:
         if project is not None:
             raise ConfigurationError("--project is for catalogs on a server; an embedded catalog has no project name.")
-        return open_client(host, None, create_missing=True)
+        return DerivaML.create(host or "", store=store) if store else open_client(host, None, create_missing=True)
     if project is None:
         raise ConfigurationError(
             f"{address.printable_hostname} is a server; add --project, the name of the schema for your tables."
         )
-    return DerivaML.create(str(host), project)
+    return DerivaML.create(str(host), project, store=store)

@@ -63,7 +63,7 @@ def create_execution(
     selected = _select_workflow(connection, configuration, workflow)
     datasets = [resolve_version(connection, spec) for spec in configuration.datasets]
     assets = lookup_assets(connection, configuration.asset_rids)
-    is_embedded = connection.address.is_embedded
+    is_local = not connection.has_remote_store
     if dry_run:
         execution = _create_dry_run(connection, configuration, description, datasets, assets)
         execution._workflow_name = selected.name
@@ -86,10 +86,10 @@ def create_execution(
                 workflow_rid=workflow_rid,
                 datasets=datasets,
             )
-        if is_embedded:
+        if is_local:
             _upload_metadata_files(Outputs(connection, journal, staging, rid), files, rid)
         journal.append(Created(), *_parameter_events(configuration))
-        if not is_embedded:
+        if not is_local:
             _sync_metadata_files(journal, files)
     except KeyboardInterrupt as error:
         _discard(connection, journal, rid, error)
@@ -101,7 +101,7 @@ def create_execution(
     execution = Execution(connection, row, folder, configuration=configuration)
     execution._workflow_name = selected.name
     execution._runtime.status_tracker.record_created()
-    if not is_embedded:
+    if not is_local:
         execution._runtime.background.upload_records(execution._runtime.outputs.upload_records)
     return execution
 

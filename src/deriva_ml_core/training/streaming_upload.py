@@ -33,7 +33,7 @@ class StreamingUploader:
     Args:
         execution: The execution.
         worker: Background worker that uploads during training.
-        policy: ``stream``, ``end`` or ``never``; None for ``end`` on an embedded catalog and ``stream`` on a server.
+        policy: ``stream``, ``end`` or ``never``; None for ``end`` if the store is on this machine, else ``stream``.
         timeout: Seconds without progress after which `upload_all` no longer waits for a background upload.
     """
 
@@ -42,7 +42,7 @@ class StreamingUploader:
     ) -> None:
         self._execution = execution
         self._worker = worker
-        self._policy: UploadPolicy = policy or ("end" if execution._connection.address.is_embedded else "stream")
+        self._policy: UploadPolicy = policy or ("stream" if execution._connection.has_remote_store else "end")
         self._queued_count = 0
         self._paused_until = 0.0
         self._timeout = timeout

@@ -30,6 +30,7 @@ from deriva_ml_core.backends.sql.catalog import BATCH_SIZE, SqlCatalog
 from deriva_ml_core.backends.sql.ddl import compile_replaced_triggers
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS, Migration, add_columns
 from deriva_ml_core.backends.sql.queries import CatalogDatabase, map_tables, read_model
+from deriva_ml_core.backends.sql.store_address import write_store_address
 from deriva_ml_core.default_schema import DEFAULT_TERMS, SCHEMA_VERSION, default_tables, parameters_table
 from deriva_ml_core.definitions import MLAsset, MLTable, Role
 from deriva_ml_core.errors import (
@@ -75,6 +76,7 @@ def open_catalog(
     migrations: Sequence[Migration] = MIGRATIONS,
     version: int = SCHEMA_VERSION,
     mounts: Iterable[tuple[str, str]] | None = None,
+    store: str | None = None,
 ) -> SqlCatalog:
     """Open the catalog in a folder. It is created if missing, and migrated if it is older and writable.
 
@@ -83,6 +85,7 @@ def open_catalog(
         migrations: One function per version before `version`, from 1, that migrates to the next version.
         version: The version that this software writes.
         mounts: Mount points and types of file systems. None to read them from this machine.
+        store: Address of the object store that a new catalog gets. None for the folder itself.
 
     Raises:
         CatalogTooNew: A newer version of this software wrote the catalog.
@@ -93,7 +96,7 @@ def open_catalog(
     file = folder / CATALOG_FILE_NAME
     journal = _choose_journal_mode(folder, list_mounts() if mounts is None else mounts)
     if not _exists(file):
-        _create_catalog(folder, journal)
+        _create_catalog(folder, journal, store)
     database = Database(file, journal_mode=journal)
     if (found := _read_version(database)) > version:
         raise CatalogTooNew(
@@ -137,7 +140,7 @@ def _read_version(database: Database) -> int:
     return version
 
 
-def _create_catalog(folder: Path, journal_mode: str) -> None:
+def _create_catalog(folder: Path, journal_mode: str, store: str | None) -> None:
     """Create the catalog under a temporary name and rename it, so that no process sees an incomplete file.
 
     Raises:
@@ -158,7 +161,7 @@ def _create_catalog(folder: Path, journal_mode: str) -> None:
             with TemporaryDirectory(prefix=".catalog-", dir=folder) as temporary:
                 draft = Path(temporary) / CATALOG_FILE_NAME
                 draft.touch()
-                _initialize_schema(draft, journal_mode)
+                _initialize_schema(draft, journal_mode, store)
                 _share_with_group(draft, folder)
                 sync_path(draft)
                 draft.replace(folder / CATALOG_FILE_NAME)
@@ -203,7 +206,7 @@ def _list_side_files(file: Path) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _initialize_schema(file: Path, journal_mode: str) -> None:
+def _initialize_schema(file: Path, journal_mode: str, store: str | None) -> None:
     """Write tables and terms to an empty file. All of it is in that file afterwards.
 
     Raises:
@@ -220,6 +223,8 @@ def _initialize_schema(file: Path, journal_mode: str) -> None:
         for vocabulary, terms in DEFAULT_TERMS.items():
             rows = [{"Name": name, "Description": description} for name, description in terms.items()]
             mutations.insert(connection, tables[vocabulary], tables, rows, skip_existing=False)
+        if store is not None:
+            write_store_address(connection, store)
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
     # the file stores the mode, and the log is still empty

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -46,6 +48,8 @@ CREDENTIAL_HELP = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a profile of ~/.aws with AWS_PROFILE, or run on a machine "
     "with a role."
 )
+
+_AMAZON_PATTERN = re.compile(r"https://[a-z0-9.-]+\.(?:amazonaws\.com(?:\.cn)?|api\.aws|amazonaws\.eu)/*")
 
 _CREDENTIAL_ERRORS = (
     boto.NoCredentialsError,
@@ -199,6 +203,21 @@ class S3Client:
         url: str = self._client((6.0, 60.0)).meta.endpoint_url
         return url
 
+    def complete_address(self) -> S3Address:
+        """Return the address with the endpoint and the region that the user's configuration has for it."""
+        session = _create_session()
+        try:
+            region = self.address.region or session.get_config_variable("region") or ""
+            if self.address.endpoint:
+                return replace(self.address, region=region)
+            config = Config(region_name=region or DEFAULT_REGION)
+            endpoint = session.create_client("s3", config=config).meta.endpoint_url
+        except boto.BotoCoreError as error:
+            raise self.translate(error, "the endpoint") or error from error
+        if _AMAZON_PATTERN.fullmatch(endpoint):
+            return replace(self.address, region=region or DEFAULT_REGION)
+        return S3Address.parse(str(replace(self.address, endpoint=endpoint, region=region)))
+
     def close(self) -> None:
         """Close idle connections. The next request opens new ones."""
         with self._lock:
@@ -244,8 +263,7 @@ class S3Client:
             return self._clients[name][0]
 
     def _create_client(self, timeout: tuple[float, float]) -> tuple[Any, LimitedSession]:
-        session = botocore.session.Session()
-        session.register_component("data_loader", _data_loader())
+        session = _create_session()
         region = self.address.region or session.get_config_variable("region") or DEFAULT_REGION
         config = Config(
             region_name=region,
@@ -310,6 +328,12 @@ class S3Client:
                 "objects, and to list the bucket, without which a missing object looks like a forbidden one."
             )
         return ConfigurationError(f"{self._subject} rejects the request for {subject} ({code or status}).")
+
+
+def _create_session() -> botocore.session.Session:
+    session = botocore.session.Session()
+    session.register_component("data_loader", _data_loader())
+    return session
 
 
 @cache

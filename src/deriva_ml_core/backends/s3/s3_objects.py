@@ -16,7 +16,7 @@ from deriva_ml_core.backends.s3.part_digests import encode_md5
 from deriva_ml_core.backends.s3.s3_client import S3Client, ServiceRefusal
 from deriva_ml_core.errors import StoreUnavailable
 
-__all__ = ["PROBE_NAME", "S3Objects"]
+__all__ = ["PROBE_CONTENT", "PROBE_NAME", "S3Objects"]
 
 READ_SIZE = 2**20
 

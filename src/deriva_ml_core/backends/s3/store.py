@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from deriva_ml_core._files.partial_download import open_partial_file
 from deriva_ml_core._text import format_size
-from deriva_ml_core.backend import ObjectStore
+from deriva_ml_core.backend import ObjectStore, StoreCheck
 from deriva_ml_core.backends.file_content import FileChanged, FileContent
 from deriva_ml_core.backends.name_locks import NameLocks
 from deriva_ml_core.backends.object_names import FOLDER_OBJECT_VERSION, S3ObjectName, check_filename, parse_s3_url
@@ -77,12 +77,16 @@ class S3Store:
 
     Args:
         address: The bucket, or its text, as `S3Address.parse` accepts it.
+
+    Attributes:
+        address: The bucket.
+        objects: Its objects, by key.
     """
 
     def __init__(self, address: S3Address | str) -> None:
         self.address = S3Address.parse(address) if isinstance(address, str) else address
         self._client = S3Client(self.address)
-        self._objects = S3Objects(self._client)
+        self.objects = S3Objects(self._client)
         self._name_locks = NameLocks()
         self._digests: dict[tuple[str, tuple[int, ...], int], PartDigests] = {}
 
@@ -127,7 +131,7 @@ class S3Store:
                 digests = self._read_digests(file, options)
                 name = S3ObjectName(table, digests.content.md5, filename)
                 with self._name_locks.lock(None, name.path):
-                    S3Upload(self._objects, name, digests, options, save_progress, last).run()
+                    S3Upload(self.objects, name, digests, options, save_progress, last).run()
             except FileChanged:
                 continue
             content = digests.content
@@ -165,7 +169,7 @@ class S3Store:
 
         An object that is longer than expected is read for at most one block more.
         """
-        received = self._objects.compute_md5(self._key(url), length, UploadOptions().timeout)
+        received = self.objects.compute_md5(self._key(url), length, UploadOptions().timeout)
         if received != (md5, length):
             raise _checksum_mismatch(url, received, length, md5)
 
@@ -237,6 +241,26 @@ class S3Store:
                 "abort_multipart_upload", upload.key, UploadOptions().timeout, parameters, allowed=allowed
             )
 
+    def check(self) -> list[StoreCheck]:
+        """Check that the store can be written and read, and how its bucket is configured."""
+        from deriva_ml_core.backends.s3.s3_check import check_s3_store
+
+        return check_s3_store(self)
+
+    def check_writable(self) -> None:
+        """Write an object for tests, unless it exists.
+
+        Raises:
+            UnknownAddress: The bucket does not exist.
+            LoginRequired, AccessRefused: The user has no access.
+            StoreUnavailable: The service cannot be reached.
+        """
+        self.objects.honours_conditions(UploadOptions().timeout)
+
+    def complete_address(self) -> S3Address:
+        """Return the address with the endpoint and the region that the user's configuration has for it."""
+        return self._client.complete_address()
+
     def close(self) -> None:
         self._client.close()
 
@@ -265,7 +289,7 @@ class S3Store:
             digest.update(piece)
             count += len(piece)
         if count < length or not count:
-            for piece in self._objects.iter_bytes(key, count, options.timeout):
+            for piece in self.objects.iter_bytes(key, count, options.timeout):
                 digest.update(piece)
                 count += len(piece)
                 left = memoryview(piece)

@@ -16,6 +16,7 @@ from deriva_ml_core.backends.sql.identifiers import snapshot_to_tick, tick_to_is
 from deriva_ml_core.backends.sql.integrity_errors import explain_integrity_error, explain_row_in_use
 from deriva_ml_core.backends.sql.migrations import add_tables
 from deriva_ml_core.backends.sql.queries import CatalogDatabase, UnionBranch, build_where_clause
+from deriva_ml_core.backends.sql.store_address import read_store_address
 from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, RowInUse, UnknownRID, UnknownVersion
 from deriva_ml_core.schema import CatalogModel, Table
@@ -108,6 +109,12 @@ class SqlCatalog(_ReadableCatalog):
         super().__init__(source)
         self._write_errors = source.database.dialect.write_errors
         self._joint_writes = _JointWrites()
+
+    @property
+    def store_address(self) -> str | None:
+        """Address of the object store that the catalog keeps; None if its backend decides."""
+        with self._source.database.read_transaction() as connection:
+            return read_store_address(connection)
 
     def snapshot(self) -> str:
         with self._source.database.read_transaction() as connection:

@@ -25,6 +25,7 @@ def connect(address: Address) -> Backend | None:
     """
     folder = embedded_catalog_folder(address.hostname)
     if folder is None:
+        _refuse_store(address)
         with require_extra("deriva", "A catalog on a Deriva server"):
             from deriva_ml_core.backends.deriva import open_backend as open_remote
 
@@ -36,23 +37,40 @@ def connect(address: Address) -> Backend | None:
         )
     from deriva_ml_core.backends.embedded import open_backend
 
-    return open_backend(folder)
+    return open_backend(folder, address.store)
 
 
 @hookimpl(trylast=True)
 def create_catalog(address: Address, project_name: str, acls: Mapping[str, Sequence[str]] | None) -> str:
-    """Create a catalog on a Deriva server.
+    """Create a catalog on a Deriva server, or an embedded catalog that has its files in another store.
+
+    Returns:
+        The catalog's number. Empty for an embedded catalog, which has none.
 
     Raises:
-        ConfigurationError: The address names an embedded catalog, which is created when it is opened.
+        ConfigurationError: The address names an embedded catalog without a store, which is created when it is opened.
+        StoreConflict: There is an embedded catalog with another store.
     """
     folder = embedded_catalog_folder(address.hostname)
+    if folder is not None and address.store is not None:
+        from deriva_ml_core.backends.embedded import create_with_store
+
+        create_with_store(folder, address.store)
+        return ""
     if folder is not None:
         raise ConfigurationError(
             f"The embedded catalog in {folder} is created when DerivaML(...) first opens it. To create a catalog on a "
-            "server, name the server."
+            "server, name the server; to keep the files of a new embedded catalog elsewhere, name the store."
         )
+    _refuse_store(address)
     with require_extra("deriva", "A catalog on a Deriva server"):
         from deriva_ml_core.backends.deriva import create_or_extend_catalog
 
     return create_or_extend_catalog(address, project_name, acls)
+
+
+def _refuse_store(address: Address) -> None:
+    if address.store is not None:
+        raise ConfigurationError(
+            f"{address.printable_hostname} is a Deriva server, which has its own object store. Leave the store out."
+        )
