@@ -47,7 +47,7 @@ ALONE = {2}
 HEAVY = {
     *("torch", "lightning", "pytorch_lightning", "keras", "tensorflow", "numpy", "pandas", "PIL", "sklearn"),
     *("git", "deriva", "sqlalchemy", "bdbag", "nbstripout", "setuptools_scm", "hydra", "hydra_zen", "rich", "filelock"),
-    *("psutil", "packaging", "yaml", "requests", "matplotlib"),
+    *("psutil", "packaging", "yaml", "requests", "matplotlib", "botocore"),
 }
 LATER = {
     "asyncio",
@@ -233,7 +233,7 @@ def test_module_names() -> None:
     names = [name.rpartition(".")[2] for name, file in MODULES.items() if file.name != "__init__.py"]
     assert [name for name in names if name.endswith("ing") and name not in {"staging", "training", "testing"}] == []
     assert {name for name in names if names.count(name) > 1} - MIRRORED == set()
-    assert len(names) <= 252
+    assert len(names) <= 265
 
 
 def test_every_module_has_a_docstring() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,10 @@ class S3Service:
 
 
 def _program(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
+    folders = (str(Path(sys.executable).parent), os.environ.get("PATH", ""))
+    program = shutil.which(name, path=os.pathsep.join(folders))
+    assert program is not None, f"{name} is not installed; pip install '.[test]' installs it"
+    return program
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -228,13 +228,15 @@ def test_requests_of_an_upload(
         assert [path for path, count in paths.items() if count > 1] == []
 
 
+@pytest.mark.long
 def test_run_without_its_store(
     folder: str, seaweedfs: S3Service, s3_proxy: S3Proxy, config: ExecutionConfiguration
 ) -> None:
     """A run starts, records and ends while its store refuses everything; the upload says so and succeeds later."""
     from deriva_ml_core.errors import UploadFailed
 
-    with DerivaML.create(folder, store=seaweedfs.address(f"down-{os.urandom(4).hex()}", s3_proxy.port)) as ml:
+    DerivaML.create(folder, store=seaweedfs.address(f"down-{os.urandom(4).hex()}", s3_proxy.port)).close()
+    with DerivaML(folder, exit_timeout=0.1) as ml:
         for operation in ("PutObject", "HeadObject"):
             s3_proxy.add_fault(operation, refuse(503, "SlowDown"), times=10_000)
         with ml.create_execution(config) as exe:
@@ -246,7 +248,7 @@ def test_run_without_its_store(
         assert [asset.filename for asset in exe.upload_execution_outputs()["Model"]] == ["a.txt"]
 
 
-@pytest.mark.parametrize("engine", ["seaweedfs", "rclone"])
+@pytest.mark.parametrize("engine", ["seaweedfs", pytest.param("rclone", marks=pytest.mark.long)])
 def test_story(
     request: pytest.FixtureRequest, engine: str, folder: str, tmp_path: Path, config: ExecutionConfiguration
 ) -> None:
@@ -293,7 +295,6 @@ def test_doctor(foreign: str, address: str) -> None:
         ("good", "no upload was abandoned"),
         ("doubtful", "the bucket has no lifecycle rules"),
     ]
-    assert [each["name"] for each in doctor(foreign)[1]].count("store") == 4
 
 
 def test_doctor_without_conditions(folder: str, rclone: S3Service) -> None:

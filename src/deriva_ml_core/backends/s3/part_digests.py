@@ -15,13 +15,16 @@ from deriva_ml_core.backends.file_content import FileChanged, FileContent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pydantic import JsonValue
+
 __all__ = ["MIN_PART_SIZE", "PartDigests", "choose_part_size", "encode_md5"]
 
 MIN_PART_SIZE = 5 * 2**20
 """Bytes of the smallest part, except the last (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
 
+MAX_PART_SIZE = 5 * 2**30
 MAX_PARTS = 10_000
-"""Most parts of an object, from the same page."""
+"""Bytes of the largest part, and most parts of an object, from the same page."""
 
 READ_SIZE = 2**20
 CHUNK_BYTES = 4 * READ_SIZE
@@ -97,13 +100,17 @@ class PartDigests:
         return start, min(self.part_size, self.content.length - start)
 
 
-def choose_part_size(length: int, chunk_size: int) -> int:
-    """Return the bytes of a part: the chosen ones, within the limits of the service.
+def choose_part_size(length: int, chunk_size: int, resume: JsonValue = None) -> int:
+    """Return the bytes of a part: those of the interrupted upload or the chosen ones, within the service's limits.
 
     Args:
         length: Bytes of the file.
         chunk_size: Bytes of a part that the user chose.
+        resume: Saved progress of an interrupted upload, whose parts can be used only with their size.
     """
+    match resume:
+        case {"upload": str(), "part_size": int(part_size)} if MIN_PART_SIZE <= part_size <= MAX_PART_SIZE:
+            chunk_size = part_size
     smallest = -(-length // MAX_PARTS)
     return max(chunk_size, MIN_PART_SIZE, -(-smallest // 2**20) * 2**20)
 

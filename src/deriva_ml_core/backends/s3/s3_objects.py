@@ -77,7 +77,7 @@ class S3Objects:
             **condition,
         }
         allowed = ("PreconditionFailed", "ConditionalRequestConflict", *(_UNSUPPORTED_CODES if condition else ()))
-        self.client.request("put_object", PROBE_NAME, timeout, parameters, allowed=allowed)
+        self.client.request("put_object", "the check of the store", timeout, parameters, allowed=allowed)
 
     def is_expected_etag(
         self, response: Mapping[str, Any], expected: frozenset[str], timeout: tuple[float, float]

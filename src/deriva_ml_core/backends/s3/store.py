@@ -128,7 +128,7 @@ class S3Store:
 
         for _ in range(MAX_READ_ATTEMPTS):
             try:
-                digests = self._read_digests(file, options)
+                digests = self._read_digests(file, options, last)
                 name = S3ObjectName(table, digests.content.md5, filename)
                 with self._name_locks.lock(None, name.path):
                     S3Upload(self.objects, name, digests, options, save_progress, last).run()
@@ -267,10 +267,10 @@ class S3Store:
     def _key(self, url: str) -> str:
         return self.address.key(parse_s3_url(url))
 
-    def _read_digests(self, file: Path, options: UploadOptions) -> PartDigests:
+    def _read_digests(self, file: Path, options: UploadOptions, resume: JsonValue) -> PartDigests:
         """Read a file, or return the digests of an earlier attempt if the file has not changed since."""
         status = FileContent.stat(file)
-        name = (str(file), status.stamp, choose_part_size(status.length, options.chunk_size))
+        name = (str(file), status.stamp, choose_part_size(status.length, options.chunk_size, resume))
         if (known := self._digests.pop(name, None)) is None:
             known = PartDigests.read(file, name[2])
         self._digests[name] = known
