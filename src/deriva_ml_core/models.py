@@ -128,7 +128,8 @@ class Address(FrozenModel):
         from deriva_ml_core.redaction import redact_address  # many patterns to compile
 
         for name, value in super().__repr_args__():
-            yield name, redact_address(value) if name in ("hostname", "store") and value else value
+            if name != "store" or value is not None:
+                yield name, redact_address(value) if name in ("hostname", "store") and value else value
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Address.model_validate, (self.model_dump(),)

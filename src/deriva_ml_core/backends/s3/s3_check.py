@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deriva_ml_core.backend import StoreCheck
 from deriva_ml_core.backends.s3.s3_client import ServiceRefusal
-from deriva_ml_core.backends.s3.s3_objects import PROBE_CONTENT, PROBE_NAME
+from deriva_ml_core.backends.s3.s3_objects import PROBE_CONTENT, PROBE_NAME, S3Objects
 from deriva_ml_core.errors import ChecksumMismatch, DerivaMLException
-
-if TYPE_CHECKING:
-    from deriva_ml_core.backends.s3.store import S3Store
 
 __all__ = ["check_s3_store"]
 
@@ -21,32 +19,39 @@ ABANDONED_AFTER = timedelta(days=7)
 LIFECYCLE_REMEDY = "let a lifecycle rule of the bucket abort incomplete multipart uploads after 7 days"
 
 
-def check_s3_store(store: S3Store) -> list[StoreCheck]:
-    """Check a store with a few requests. Its object for tests is created if it does not exist."""
+def check_s3_store(
+    objects: S3Objects, find_incomplete_uploads: Callable[[timedelta], Iterable[object]]
+) -> list[StoreCheck]:
+    """Check a store with a few requests. Its object for tests is created if it does not exist.
+
+    Args:
+        objects: The objects of the store.
+        find_incomplete_uploads: Function that yields the incomplete uploads from an age.
+    """
     try:
-        is_conditional = store.objects.honours_conditions(TIMEOUT)
-        _read_probe(store)
+        is_conditional = objects.honours_conditions(TIMEOUT)
+        _read_probe(objects)
     except DerivaMLException as error:
         return [StoreCheck(str(error), "see the message", is_error=True)]
-    checks = [StoreCheck(f"{store.address} can be written and read")]
+    checks = [StoreCheck(f"{objects.client.address} can be written and read")]
     if is_conditional:
         checks.append(StoreCheck("the service refuses to overwrite an object"))
     else:
         message = "the service overwrites objects although it is told not to; each file is looked up before and after"
         checks.append(StoreCheck(message, "turn on the bucket's versioning, or use a service with conditional writes"))
-    return [*checks, _check_incomplete_uploads(store), _check_lifecycle(store)]
+    return [*checks, _check_incomplete_uploads(find_incomplete_uploads), _check_lifecycle(objects)]
 
 
-def _read_probe(store: S3Store) -> None:
+def _read_probe(objects: S3Objects) -> None:
     digest = hashlib.md5(PROBE_CONTENT, usedforsecurity=False).hexdigest()
-    key = store.address.key(PROBE_NAME)
-    if store.objects.compute_md5(key, len(PROBE_CONTENT), TIMEOUT) != (digest, len(PROBE_CONTENT)):
+    key = objects.client.address.key(PROBE_NAME)
+    if objects.compute_md5(key, len(PROBE_CONTENT), TIMEOUT) != (digest, len(PROBE_CONTENT)):
         raise ChecksumMismatch(f"The object {key} has other bytes than those that were written. Delete it.")
 
 
-def _check_incomplete_uploads(store: S3Store) -> StoreCheck:
+def _check_incomplete_uploads(find_incomplete_uploads: Callable[[timedelta], Iterable[object]]) -> StoreCheck:
     try:
-        count = sum(1 for _ in store.find_incomplete_uploads(ABANDONED_AFTER))
+        count = sum(1 for _ in find_incomplete_uploads(ABANDONED_AFTER))
     except DerivaMLException as error:
         return StoreCheck(f"incomplete uploads cannot be listed: {error}", "allow s3:ListBucketMultipartUploads")
     if count:
@@ -54,10 +59,10 @@ def _check_incomplete_uploads(store: S3Store) -> StoreCheck:
     return StoreCheck("no upload was abandoned")
 
 
-def _check_lifecycle(store: S3Store) -> StoreCheck:
+def _check_lifecycle(objects: S3Objects) -> StoreCheck:
     allowed = ("NoSuchLifecycleConfiguration", "NotFound", "NotImplemented", "AccessDenied", "MethodNotAllowed")
     try:
-        response = store.objects.client.request(
+        response = objects.client.request(
             "get_bucket_lifecycle_configuration", "the lifecycle of the bucket", TIMEOUT, {}, allowed=allowed
         )
     except ServiceRefusal as refusal:

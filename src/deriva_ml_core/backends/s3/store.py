@@ -21,6 +21,7 @@ from deriva_ml_core.backends.name_locks import NameLocks
 from deriva_ml_core.backends.object_names import FOLDER_OBJECT_VERSION, S3ObjectName, check_filename, parse_s3_url
 from deriva_ml_core.backends.s3.part_digests import PartDigests, choose_part_size
 from deriva_ml_core.backends.s3.s3_address import S3Address
+from deriva_ml_core.backends.s3.s3_check import check_s3_store
 from deriva_ml_core.backends.s3.s3_client import S3Client, ServiceRefusal
 from deriva_ml_core.backends.s3.s3_objects import S3Objects
 from deriva_ml_core.backends.s3.s3_upload import S3Upload
@@ -243,9 +244,7 @@ class S3Store:
 
     def check(self) -> list[StoreCheck]:
         """Check that the store can be written and read, and how its bucket is configured."""
-        from deriva_ml_core.backends.s3.s3_check import check_s3_store
-
-        return check_s3_store(self)
+        return check_s3_store(self.objects, self.find_incomplete_uploads)
 
     def check_writable(self) -> None:
         """Write an object for tests, unless it exists.
