@@ -28,6 +28,7 @@ from deriva_ml_cli.app import COMMANDS
 from deriva_ml_core import _deprecation, errors
 from deriva_ml_core.backends.deriva import create_or_extend_catalog
 from deriva_ml_core.models import Address
+from engines.s3 import ACCESS_KEY, SECRET_KEY, S3Service
 from fakes.deriva_server import serving
 from page_program import TRAINING_PRELUDE, PageRun, install_plugin, run_blocks
 from pages import Block, blocks, split_console
@@ -58,6 +59,7 @@ PRELUDES: dict[tuple[str, ...], str] = {
     ("quick-start.md",): "",
     ("renamed.md",): "",
     ("running-models-and-notebooks.md",): "",
+    ("s3-store.md",): "",
     ("servers.md",): "",
     ("sharing-and-backup.md",): "",
     ("sweeps.md",): "",
@@ -150,11 +152,43 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield {"LOCAL_SERVER": fake.hostname, "HOME": str(tmp_path / "user")}
 
 
+S3_PLUGIN = """\
+import os
+
+from deriva_ml_core.plugins import hookimpl
+
+
+@hookimpl(tryfirst=True)
+def create_catalog(address, project_name, acls):
+    if "https://s3.example.org" not in (address.store or ""):
+        return None
+    from deriva_ml_core.backends.embedded import create_with_store
+    from deriva_ml_core.paths import embedded_catalog_folder
+
+    store = address.store.replace("https://s3.example.org", os.environ["LOCAL_S3"])
+    create_with_store(embedded_catalog_folder(address.hostname), store)
+    return ""
+"""
+"""A plugin that maps the endpoint on a page to a service on this machine."""
+
+
+@pytest.fixture
+def s3_service(tmp_path: Path, seaweedfs: S3Service) -> dict[str, str]:
+    """A service with the bucket of the page; the environment that maps the page's endpoint to it."""
+    project = {"name": "s3", "version": "1", "entry-points": {"deriva_ml": {"s3": "local_s3"}}}
+    install_plugin(tmp_path / "installed", project, S3_PLUGIN)
+    seaweedfs.client().create_bucket(Bucket="runs")
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    return {"LOCAL_S3": seaweedfs.endpoint, "HOME": str(tmp_path / "user"), **keys}
+
+
 @pytest.mark.parametrize("pages", PRELUDES, ids=" ".join)
 def test_page_runs(pages: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """All blocks of a page run in order without our warnings, and each prints what the page shows."""
     program = [block for page in pages for block in blocks(DOCS / page)]
     environ = request.getfixturevalue("server") if any("server.org" in block.code for block in program) else {}
+    if any("s3.example.org" in block.code for block in program):
+        environ = request.getfixturevalue("s3_service")
     page_run = run_blocks(program, PRELUDES[pages], tmp_path, **environ)
     assert page_run.code == 0, page_run.stderr
     assert not re.search(r"DerivaMLWarning|^warning: ", page_run.stderr, re.MULTILINE), page_run.stderr

@@ -126,6 +126,10 @@ REPLACED = {
     "DerivaML.create(...)": "DerivaML.create(hostname, project_name)",
     "DerivaML.create(hostname, project_name, catalog_id=...)": "DerivaML.create(hostname, project_name, catalog_id=1)",
     "DerivaML.create({address.hostname!r}, project_name=...)": "DerivaML.create(hostname, project_name='demo')",
+    # tests/s3 run these with a store
+    "DerivaML.create({address!r}, store=...)": "DerivaML.create(hostname, project_name)",
+    "DerivaML({catalog!r}, store={address!r})": "DerivaML()",
+    "deriva-ml init --host {shlex.quote(address)} --store ADDRESS": "deriva-ml init --help",
     "ml.create_execution(...)": "ml.create_execution(configuration)",
     "deriva-ml reproduce RID": "deriva-ml reproduce 1-4A2C --help",  # the code of a run, which another test rebuilds
     "deriva-globus-auth-utils login --host {host}": "deriva-globus-auth-utils login --host {host} --help",

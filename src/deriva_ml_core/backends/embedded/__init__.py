@@ -36,9 +36,10 @@ def open_backend(folder: Path, store: str | None = None) -> Backend:
         StoreConflict: The catalog has its objects elsewhere than in `store`.
     """
     if store is not None and not (folder / CATALOG_FILE_NAME).exists():
+        address = f"file:{folder}"
         raise UnknownAddress(
-            f"{folder} has no catalog; create one with DerivaML.create({f'file:{folder}'!r}, store=...) or "
-            f"`deriva-ml init --host {shlex.quote(f'file:{folder}')} --store STORE`."
+            f"{folder} has no catalog; create one with DerivaML.create({address!r}, store=...) or "
+            f"`deriva-ml init --host {shlex.quote(address)} --store ADDRESS`."
         )
     embedded = open_catalog(folder)
     catalog: Catalog = embedded
@@ -46,12 +47,12 @@ def open_backend(folder: Path, store: str | None = None) -> Backend:
         from deriva_ml_core.backends.compatibility import adapt_catalog  # a read-only catalog of an earlier version
 
         catalog = adapt_catalog(catalog)
-    address = embedded.store_address
-    if address is None and store is None:
+    kept = embedded.store_address
+    if kept is None and store is None:
         return Backend(catalog, FolderStore(folder), folder)
     from deriva_ml_core.backends.named_store import open_named_store
 
-    named_store = open_named_store(address, f"file:{folder}", store)
+    named_store = open_named_store(kept, f"file:{folder}", store)
     return Backend(catalog, named_store, folder, has_remote_store=True)
 
 
