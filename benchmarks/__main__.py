@@ -32,6 +32,7 @@ BENCHMARKS = (
     "members",
     "bags",
     "remote",
+    "s3",
     "concurrency",
     "training",
     "trackers",

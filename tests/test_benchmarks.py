@@ -23,6 +23,7 @@ NAMES = (
     "imports",
     "members",
     "remote",
+    "s3",
     "startup",
     "uploads",
 )
@@ -35,6 +36,7 @@ COUNTED = {
     "execution": ("calls",),
     "imports": ("modules",),
     "remote": ("requests",),
+    "s3": ("requests",),
     "uploads": ("copies",),
 }
 """The units of figures that are counted and not timed; their targets hold on any machine."""

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -275,6 +276,59 @@ def test_story(
                 options = UploadOptions()
                 client.connection.store.get(asset.url, target, length=asset.length, md5=asset.md5, options=options)
                 assert target.read_bytes() == files[filename]
+
+
+def test_dataset(folder: str, address: str, config: ExecutionConfiguration, tmp_path: Path) -> None:
+    """A dataset of files in the store is downloaded and verified, and a run reads a file of another run."""
+    with DerivaML.create(folder, store=address) as ml:
+        with ml.create_execution(config) as exe:
+            for name in ("a.png", "b.png"):
+                exe.asset_file_path("Image", name).write_bytes(name.encode())
+        images = exe.upload_execution_outputs()["Image"]
+        ml.add_dataset_element_type("Image")
+        with ml.create_execution(config) as exe:
+            dataset = exe.create_dataset(description="Photographs", dataset_types=["Training"])
+            dataset.add_dataset_members([image.rid for image in images])
+        bag = ml.lookup_dataset(dataset.dataset_rid).download_dataset_bag()
+        found = {file.name: file.read_bytes() for file in (bag.path / "data").rglob("*.png")}
+        assert found == {"a.png": b"a.png", "b.png": b"b.png"}
+        with ml.create_execution(config) as exe:
+            assert exe.download_asset(images[0].rid, tmp_path / "input").read_bytes() == images[0].filename.encode()
+
+
+SCRIPT = """
+import sys
+from deriva_ml_core.client import DerivaML
+from deriva_ml_core.execution import ExecutionConfiguration
+
+ml = DerivaML(sys.argv[1])
+workflow = ml.create_workflow("Scaling", "Training")
+with ml.create_execution(ExecutionConfiguration(workflow=workflow)) as exe:
+    exe.asset_file_path("Model", "model.txt").write_text("weights")
+exe.upload_execution_outputs()
+print(exe.execution_rid)
+"""
+
+
+def test_reproduce(folder: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is rebuilt from its records in the store, and its command records a second run there."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "none"))
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "run.py").write_text(SCRIPT)
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    for args in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "First")):
+        subprocess.run(["git", *args], cwd=repository, check=True)
+    DerivaML.create(folder, store=address).close()
+    command = [sys.executable, "run.py", folder]
+    rid = subprocess.run(command, cwd=repository, check=True, text=True, capture_output=True).stdout.strip()
+    monkeypatch.chdir(tmp_path)
+    with DerivaML(folder) as ml:
+        reproduction = ml.reproduce(rid, repository=repository)
+        assert Path(f"reproduce-{rid}") / "records" / "configuration.json" in reproduction.records
+        assert reproduction.run() == 0
+        assert len(ml.find_executions()) == 2
+        assert ml.verify().problems == ()
 
 
 def doctor(catalog: str, *options: str) -> tuple[int, list[dict[str, str]]]:

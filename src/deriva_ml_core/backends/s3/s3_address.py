@@ -50,6 +50,8 @@ class S3Address:
         """
         if not text.startswith("s3://"):
             raise _malformed("it does not start with s3://")
+        if not text.isprintable():
+            raise _malformed("it has a character that cannot be printed")
         try:
             parts = urlsplit(text)
             settings = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
