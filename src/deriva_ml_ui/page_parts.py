@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 from urllib.parse import quote, urlencode, urlsplit
 
 from nicegui import ui
@@ -348,8 +348,7 @@ class LiveTable:
                     box.on("change", lambda event: on_select(row.key, bool(event.args)), js_handler=_EMIT_CHECKED)
             views = []
             for column, cell in zip(self._columns or (), row.cells, strict=True):
-                with node("td", None, "number" if column.is_number else ""):
-                    views.append(_CellView(cell))
+                views.append(_CellView(cell, is_number=column.is_number))
         return _RowView(element, views)
 
 
@@ -371,17 +370,23 @@ class _RowView:
 class _CellView:
     """The elements of a cell; its text, its classes and its title change in place."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, *, is_number: bool) -> None:
         self._cell = cell
-        tag = "span" if cell.target is None else "a"
-        self._text: Any = node(tag, cell.text, cell.classes, href=cell.target, title=cell.title and clean(cell.title))
-        if cell.copied is not None:
-            add_copy_button(cell.copied, f"RID {cell.copied}")
+        title = cell.title and clean(cell.title)
+        kind = "number" if is_number else ""
+        if cell.target is None and cell.copied is None and not cell.classes:  # most cells, as one element
+            self._text = node("td", cell.text, kind, title=title)
+            return
+        with node("td", None, kind):
+            tag = "span" if cell.target is None else "a"
+            self._text = node(tag, cell.text, cell.classes, href=cell.target, title=title)
+            if cell.copied is not None:
+                add_copy_button(cell.copied, f"RID {cell.copied}")
 
     def update(self, cell: Cell) -> None:
         if cell == self._cell:
             return
-        self._text.text = clean(cell.text)
+        self._text.say(clean(cell.text))
         set_class(self._text, self._cell.classes, cell.classes)
         for name, value in (("title", cell.title and clean(cell.title)), ("href", cell.target)):
             if value is not None:

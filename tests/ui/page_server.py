@@ -94,16 +94,19 @@ class PageServer:
 
 
 @contextmanager
-def page_server(home: Path, folder: Path, *arguments: str) -> Iterator[PageServer]:
+def page_server(home: Path, folder: Path, *arguments: str, user_home: Path | None = None) -> Iterator[PageServer]:
     """Start ``deriva-ml ui`` on a free port, and end it afterwards.
 
     Args:
         home: DERIVA_ML_HOME of the server.
         folder: The folder to start it in.
         arguments: Further arguments.
+        user_home: HOME of the server; None for that of the test.
     """
     temporary = Path(tempfile.mkdtemp(prefix="page-"))
     environment = {**os.environ, "DERIVA_ML_HOME": str(home), "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
+    if user_home is not None:
+        environment["HOME"] = str(user_home)
     environment.pop("PYTEST_CURRENT_TEST", None)  # NiceGUI behaves otherwise in tests
     command = [sys.executable, "-m", "deriva_ml_cli", "ui", "--port", "0", *arguments]
     process = subprocess.Popen(

@@ -367,8 +367,8 @@ def _parse_line(text: bytes) -> MetricsLine | None:
         epoch=_get_int(record, "epoch"),
         step=_get_int(record, "step"),
         time=_get_str(record, "time", ""),
-        seconds=_get_floats(record).get("seconds"),
-        samples_per_second=_get_floats(record).get("samples_per_second"),
+        seconds=_get_float(record, "seconds"),
+        samples_per_second=_get_float(record, "samples_per_second"),
         learning_rates=_get_floats(record.get("learning_rates")),
         peak_memory=_get_int(record, "peak_memory"),
         values=_get_floats(record.get("values")),
@@ -383,6 +383,13 @@ def _get_str(record: Mapping[str, object], name: str, default: str) -> str:
 def _get_int(record: Mapping[str, object], name: str) -> int | None:
     value = record.get(name)
     return value if isinstance(value, int) and abs(value) < MAX_INTEGER else None
+
+
+def _get_float(record: Mapping[str, object], name: str) -> float | None:
+    """Return a number of a line; the others are not looked at, since files have millions of lines."""
+    value = record.get(name)
+    is_number = isinstance(value, float) or (isinstance(value, int) and abs(value) < MAX_INTEGER)
+    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _get_floats(record: object) -> dict[str, float]:
