@@ -393,6 +393,13 @@ def test_pictures_are_portable() -> None:
         assert not re.search(r"(?<!\S)/(?:home|root|tmp|Users|work)\b", text)
 
 
+def test_screenshots() -> None:
+    """The five pages of the web page have a picture, which is as wide as the browser that took it."""
+    pictures = {picture.stem: picture.read_bytes() for picture in (DOCS / "images").glob("page-*.png")}
+    assert set(pictures) == {"page-runs", "page-run", "page-compare", "page-dataset", "page-workflow"}
+    assert {int.from_bytes(content[16:20], "big") for content in pictures.values()} == {1280}
+
+
 def test_search_works_from_a_folder(site: Path) -> None:
     """The index is also a script, and each page loads the worker that browsers need for local files."""
     assert (site / "search" / "search_index.js").is_file()

@@ -14,12 +14,13 @@ from deriva_ml_core.analysis.run_files import PATCH_FILE, EpochCost, load_epoch_
 from deriva_ml_core.analysis.runs import label_metric
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.errors import WrongTable
-from deriva_ml_core.models import Asset, StatusUpdate
+from deriva_ml_core.models import Asset, MediaFile, StatusUpdate
 from deriva_ml_ui.answers import Answers
 from deriva_ml_ui.charts import Series, draw_curves
 from deriva_ml_ui.file_list import FileList, add_command, asset_address, show_preview
 from deriva_ml_ui.lineage_graph import LineageGraph
 from deriva_ml_ui.live_view import LiveView
+from deriva_ml_ui.media_gallery import MediaGallery
 from deriva_ml_ui.metric_panels import MetricPanels, set_options
 from deriva_ml_ui.page_parts import (
     Cell,
@@ -67,11 +68,13 @@ class RunAnswer:
         description: What is recorded.
         params: Its parameters.
         costs: What its epochs cost.
+        media: The images, figures and tables that it logged.
     """
 
     description: ExecutionDescription
     params: Mapping[str, Any]
     costs: tuple[EpochCost, ...]
+    media: tuple[MediaFile, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -91,7 +94,7 @@ def load_run(ml: DerivaML, rid: str) -> RunAnswer:
     execution = ml.lookup_execution(description.rid)
     assets = (*description.input_assets, *description.outputs)
     costs = load_epoch_costs(ml.connection, execution, assets)
-    return RunAnswer(description, execution.params, tuple(costs))
+    return RunAnswer(description, execution.params, tuple(costs), tuple(execution.list_media()))
 
 
 class RunPage:
@@ -136,6 +139,9 @@ class RunPage:
         with add_section(PARTS["curves"], "curves"):
             MetricPanels(self._answers, [self._rid], lambda: not self._is_over)
             self._costs: Any = node("div", None, "panels")
+        with add_section("Images, figures and tables", "media") as self._media_section:
+            self._media = MediaGallery(self._answers)
+        self._media_section.set_visibility(False)
         with add_section(PARTS["parameters"], "parameters"):
             self._params = SearchableTable("Parameters", ("Name", "Value"))
         with add_section(PARTS["metrics"], "metrics"):
@@ -171,6 +177,8 @@ class RunPage:
             _fill(self._facts, lambda: _add_facts(description))
         self._params.show([(name, _value_text(value)) for name, value in answer.params.items()])
         self._metrics.show(list(_metric_rows(description)))
+        self._media_section.set_visibility(bool(answer.media))
+        self._media.show(answer.media)
         self._show_files(description)
         _fill(self._timeline, lambda: _add_statuses(description.statuses))
         environment = (description.environment, tuple(description.outputs))

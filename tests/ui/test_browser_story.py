@@ -135,6 +135,20 @@ def test_preview_and_download(opened: Opened, recorded: Recorded) -> None:
     assert Path(download.value.path()).read_text() == '{"rate": 0.1, "layers": [1, 2]}'
 
 
+def test_logged_images(opened: Opened, recorded: Recorded) -> None:
+    """Logged images and tables are shown with a slider over their steps."""
+    page = opened.go(f"/runs/{recorded.sweep[0]}")
+    mask = page.get_by_role("figure", name="Image mask")
+    expect(mask.get_by_role("status")).to_have_text("fit 1, epoch 6, step 6")
+    mask.get_by_label("Step of mask").fill("1")
+    expect(mask.get_by_role("status")).to_have_text("fit 1, epoch 2, step 2")
+    picture = mask.get_by_role("img", name="mask, fit 1, epoch 2, step 2")
+    expect(picture).to_be_visible()
+    page.wait_for_function("(picture) => picture.naturalWidth === 2", arg=picture.element_handle())
+    table = page.get_by_role("figure", name="Table worst")
+    expect(table.locator("tbody td")).to_have_text(["6.png", "0.1176"])
+
+
 def test_names_with_markup(opened: Opened, recorded: Recorded) -> None:
     """Names with HTML, escape codes and the marks of NiceGUI and ECharts are shown as text and run nothing."""
     page = opened.go("/")
