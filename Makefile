@@ -79,7 +79,7 @@ $(1)/bin/pip install uv
 $(1)/bin/uv pip compile --python $(1)/bin/python --resolution lowest-direct --no-deps --no-header --no-annotate \
 	--no-emit-package torch $(2:%=--extra %) -o $(1)/direct.txt pyproject.toml
 sed -n 'p; s/^pytorch-lightning==/lightning==/p' $(1)/direct.txt > $(1)/lowest.txt
-$(1)/bin/pip install -c constraints.txt -c $(1)/lowest.txt -e '.[$(3)]'
+$(1)/bin/uv pip install --python $(1)/bin/python -c constraints.txt -c $(1)/lowest.txt -e '.[$(3)]'
 touch $(1)/installed
 endef
 
