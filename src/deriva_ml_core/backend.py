@@ -51,8 +51,8 @@ Filter = Mapping[str, Any]
 """A condition on columns. All columns must match.
 
 A value matches equal values, and a tuple, list, set or frozenset each of its values. None matches empty columns, and
-`NOT_NULL` all others. A `Comparison` matches values with an order. `InSubquery`, alone or in an `AllOf`, is allowed for
-one column, in `Catalog.select` only.
+`NOT_NULL` all others. A `Comparison` matches values with an order, and an `AllOf` what all of its conditions match.
+`InSubquery`, alone or in an `AllOf`, is allowed in `Catalog.select` only.
 """
 
 
@@ -85,20 +85,20 @@ class InSubquery:
 
     Args:
         table: The other table.
-        where: Condition on the rows of that table, without another `InSubquery`.
+        where: Condition on the rows of that table. It may have another `InSubquery`.
         column: The column of that table whose values match.
     """
 
     table: str
-    where: Filter
+    where: Filter | AnyOf
     column: str = "RID"
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Value in a condition that matches what all of these subqueries match."""
+    """Value in a condition that matches what all of these conditions match."""
 
-    subqueries: tuple[InSubquery, ...]
+    conditions: tuple[InSubquery | Comparison, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +203,18 @@ class Catalog(Protocol):
         order: Sequence[str] = ("RID",),
         descending: bool = False,
         limit: int | None = None,
+        after: Sequence[Any] = (),
     ) -> list[Row]:
         """Return the matching rows with all columns, in order. A condition can list many thousand values.
 
         Args:
             table: Name of the table.
             where: Condition on the rows.
-            order: Columns to sort by. The backend decides whether empty values come first or last.
+            order: Columns to sort by. The backend decides whether empty values come first or last. Empty for any order.
             descending: Whether to sort in descending order.
             limit: Maximum number of rows. None for all.
+            after: Values of the columns of `order`. Only rows that follow them in that order are returned, so that a
+                next page begins where the last one ended. Empty for all rows.
         """
 
     def pages(self, table: str, where: Where = ..., *, size: int = 2000) -> Iterator[list[Row]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deriva_ml_core import default_schema
 from deriva_ml_core.backend import (
     ALL_ROWS,
+    AllOf,
     AnyOf,
     Catalog,
     Filter,
@@ -420,15 +421,18 @@ class CatalogAdapter:
         order: Sequence[str] = ("RID",),
         descending: bool = False,
         limit: int | None = None,
+        after: Sequence[Any] = (),
     ) -> list[Row]:
         if self._is_missing(table):
             return []
         mapping = self._table_mapping(table)
-        condition = mapping.translate_where(self._resolve_type_filters(table, self._translate_subqueries(where)))
+        condition = self._translate_where(table, where)
         columns = mapping.translate_order(
             column for column in order if not (column == WORKFLOW_TYPE_COLUMN and self._has_type_links(table))
-        ) or ("RID",)
-        rows = self._catalog.select(table, condition, order=columns, descending=descending, limit=limit)
+        )
+        columns = columns or (("RID",) if order else ())
+        begin = {"after": after} if after else {}
+        rows = self._catalog.select(table, condition, order=columns, descending=descending, limit=limit, **begin)
         return self._convert_rows(table, rows)
 
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
@@ -473,20 +477,34 @@ class CatalogAdapter:
         )
         return replace(table, foreign_keys=keys)
 
-    def _translate_subqueries(self, where: Where) -> Where:
-        """Return a condition with its subqueries translated to the catalog's names and values."""
-        if isinstance(where, AnyOf):
-            return where
-        if any(isinstance(value, InSubquery) and self._is_missing(value.table) for value in where.values()):
-            return {"RID": ()}
-        return {column: self._translate_subquery(value) for column, value in where.items()}
+    def _translate_where(self, table: str, where: Where) -> Where:
+        """Return a condition on a table, with its subqueries, in the catalog's names and values."""
+        resolved = self._resolve_type_filters(table, where)
+        filters = resolved.filters if isinstance(resolved, AnyOf) else (resolved,)
+        translated = tuple(self._translate_subqueries(each) for each in filters)
+        condition = AnyOf(translated) if isinstance(resolved, AnyOf) else translated[0]
+        return self._table_mapping(table).translate_where(condition)
+
+    def _translate_subqueries(self, where: Filter) -> Filter:
+        values = {column: self._translate_subquery(value) for column, value in where.items()}
+        return (
+            {"RID": ()}
+            if any(value is None and where[column] is not None for column, value in values.items())
+            else values
+        )
 
     def _translate_subquery(self, value: Any) -> Any:
+        """Return a value of a condition in the catalog's names and values; None if it matches nothing."""
+        if isinstance(value, AllOf):
+            parts = tuple(self._translate_subquery(each) for each in value.conditions)
+            return None if None in parts else AllOf(parts)
         if not isinstance(value, InSubquery):
             return value
-        condition = self._table_mapping(value.table).translate_where(value.where)
-        assert not isinstance(condition, AnyOf)
-        return InSubquery(value.table, condition)
+        if self._is_missing(value.table):
+            return None
+        names = self._table_mapping(value.table).catalog_names
+        where = self._translate_where(value.table, value.where)
+        return InSubquery(value.table, where, column=names.get(value.column, value.column))
 
     # the type of a workflow, if the catalog stores it in a link table
 

@@ -172,7 +172,7 @@ def _resolve(connection: Connection, condition: Condition, stage: str | None) ->
 
 def _is_known(connection: Connection, table: str, name: str) -> bool:
     is_present = has_parameters(connection.catalog.model)
-    return is_present and bool(connection.catalog.select(table, {"Name": name}, limit=1))
+    return is_present and bool(connection.catalog.select(table, {"Name": name}, order=(), limit=1))
 
 
 def _find_stages(connection: Connection, name: str, stage: str | None) -> Sequence[str]:
@@ -180,7 +180,8 @@ def _find_stages(connection: Connection, name: str, stage: str | None) -> Sequen
     if not has_metrics(connection.catalog.model):
         return ()
     for candidate in STAGES if stage is None else (stage,):
-        if connection.catalog.select(MLTable.execution_metric, {"Name": name, "Stage": candidate}, limit=1):
+        where = {"Name": name, "Stage": candidate}
+        if connection.catalog.select(MLTable.execution_metric, where, order=(), limit=1):
             return (candidate,)
     return ()
 
@@ -203,7 +204,7 @@ def _metric_subquery(connection: Connection, condition: Condition, stage: str) -
     where = {"Name": condition.name, "Stage": stage}
     column = condition.value_column or "Best"
     if column == "Best" and not connection.catalog.select(
-        MLTable.execution_metric, {**where, "Best": NOT_NULL}, limit=1
+        MLTable.execution_metric, {**where, "Best": NOT_NULL}, order=(), limit=1
     ):
         raise ConfigurationError(
             f"The metric {condition.name!r} has no best value: it is unknown whether larger values are better. Compare "

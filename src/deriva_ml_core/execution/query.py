@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deriva_ml_core.backend import NOT_NULL, AllOf, InSubquery
+from deriva_ml_core.backend import NOT_NULL, AllOf, AnyOf, Comparison, InSubquery
 from deriva_ml_core.connection import Connection
-from deriva_ml_core.datasets.versions import drop_creations
 from deriva_ml_core.definitions import RID, MLTable, Status, row_statuses
 from deriva_ml_core.errors import ConfigurationError, UnknownMetric
 from deriva_ml_core.execution.conditions import STAGES, missing_table_error
@@ -73,7 +72,7 @@ def resolve_ranking(connection: Connection, sort: str, stage: str | None) -> Ran
     name, order = (base, suffix) if base and suffix in ("last", "best", "min", "max") else (sort, "best")
     for candidate in STAGES if stage is None else (stage,):
         where = {"Name": name, "Stage": candidate}
-        if connection.catalog.select(MLTable.execution_metric, where, limit=1):
+        if connection.catalog.select(MLTable.execution_metric, where, order=(), limit=1):
             if order in ("min", "max"):
                 return Ranking(name, candidate, by_last_value=True, larger_is_better=order == "max")
             larger = _find_direction(connection, where)
@@ -124,26 +123,37 @@ def find_executions(
     tags: Sequence[str] = (),
 ) -> list[RecordedExecution]:
     """Return matching executions, newest or best first; see ``DerivaML.find_executions``."""
-    catalog = connection.catalog
     where: dict[str, Any] = {}
     if workflow is not None:
-        where["Workflow"] = [workflow]
+        where["Workflow"] = workflow
     if workflow_type is not None:
-        of_type = {row["RID"] for row in catalog.select(MLTable.workflow, {"Workflow_Type": workflow_type})}
-        where["Workflow"] = sorted(of_type.intersection(where.get("Workflow", of_type)))
-    if dataset is not None:
-        links = drop_creations(catalog, catalog.select(MLTable.dataset_execution, {"Dataset": dataset}))
-        where["RID"] = sorted({link["Execution"] for link in links})
+        of_type = {"Workflow_Type": workflow_type} | ({} if workflow is None else {"RID": workflow})
+        where["Workflow"] = InSubquery(MLTable.workflow, of_type)
     if status is not None:
         where["Status"] = _possible_row_statuses(status)
-    if any(value == [] for value in where.values()) or (tags and not has_tags(catalog.model)):
+    if tags and not has_tags(connection.catalog.model):
         return []
-    conditions = [*conditions, *(InSubquery(MLTable.execution_tag, {"Tag": tag}, column="Execution") for tag in tags)]
+    tagged = [InSubquery(MLTable.execution_tag, {"Tag": tag}, column="Execution") for tag in tags]
+    used = [] if dataset is None else [_used_dataset(connection, dataset)]
+    subqueries = [*used, *tagged, *conditions]
     if ranking is None:
-        rows = _newest_first(connection, where, conditions)
+        rows = _newest_first(connection, where, subqueries)
     else:
-        rows = _best_first(connection, where, ranking, conditions)
+        rows = _best_first(connection, where, ranking, subqueries)
     return _take_matching(connection, rows, limit, lambda execution: status is None or execution.status is status)
+
+
+def _used_dataset(connection: Connection, dataset: RID) -> InSubquery:
+    """Return the subquery for the executions that read a dataset.
+
+    Another client also links a dataset to the execution that made its first version, which has not read it.
+    """
+    versions = connection.catalog.select(MLTable.dataset_version, {"Dataset": dataset}, order=("RCT", "RID"), limit=1)
+    creator = versions[0]["Execution"] if versions else None
+    where: dict[str, Any] = {"Dataset": dataset}
+    if creator is not None:
+        where["Execution"] = Comparison("!=", creator)
+    return InSubquery(MLTable.dataset_execution, where, column="Execution")
 
 
 def _possible_row_statuses(status: Status) -> list[str]:
@@ -158,12 +168,9 @@ RowQuery = Callable[[int | None], list[dict[str, Any]]]
 """Function of a limit that returns the first rows of the table Execution."""
 
 
-def _newest_first(connection: Connection, where: Mapping[str, Any], conditions: Sequence[InSubquery]) -> RowQuery:
-    if conditions:
-        subqueries = tuple(conditions)
-        if "RID" in where:
-            subqueries = (InSubquery(MLTable.execution, {"RID": where["RID"]}), *subqueries)
-        where = {**where, "RID": AllOf(subqueries)}
+def _newest_first(connection: Connection, where: Mapping[str, Any], subqueries: Sequence[InSubquery]) -> RowQuery:
+    if subqueries:
+        where = {**where, "RID": AllOf(tuple(subqueries))}
 
     def rows(limit: int | None) -> list[dict[str, Any]]:
         return connection.catalog.select(MLTable.execution, where, order=("RCT", "RID"), descending=True, limit=limit)
@@ -172,14 +179,17 @@ def _newest_first(connection: Connection, where: Mapping[str, Any], conditions: 
 
 
 def _best_first(
-    connection: Connection, where: Mapping[str, Any], ranking: Ranking, conditions: Sequence[InSubquery]
+    connection: Connection, where: Mapping[str, Any], ranking: Ranking, subqueries: Sequence[InSubquery]
 ) -> RowQuery:
     """Return a query that the catalog sorts and limits; executions without a finite value are left out."""
     catalog = connection.catalog
-    metric_filter = {**ranking.where, ranking.column: NOT_NULL}
-    subqueries = (*([InSubquery(MLTable.execution, where)] if where else []), *conditions)
-    if subqueries:
-        metric_filter["Execution"] = AllOf(subqueries)
+    bounds = [bound for each in subqueries if (bound := _find_bound(each, ranking)) is not None]
+    others = [each for each in subqueries if _find_bound(each, ranking) is None]
+    metric_filter = {**ranking.where, ranking.column: AllOf(tuple(bounds)) if bounds else NOT_NULL}
+    if where:
+        others.insert(0, InSubquery(MLTable.execution, where))
+    if others:
+        metric_filter["Execution"] = AllOf(tuple(others))
 
     def rows(limit: int | None) -> list[dict[str, Any]]:
         order = (ranking.column, "RID")
@@ -191,6 +201,15 @@ def _best_first(
         return [by_rid[rid] for rid in rids if rid in by_rid]
 
     return rows
+
+
+def _find_bound(subquery: InSubquery, ranking: Ranking) -> Comparison | None:
+    """Return the comparison of a condition on the value that executions are ordered by; None for another condition."""
+    if subquery.table != MLTable.execution_metric or isinstance(subquery.where, AnyOf):
+        return None
+    value = subquery.where.get(ranking.column)
+    is_of_ranking = {**subquery.where, ranking.column: None} == {**ranking.where, ranking.column: None}
+    return value if is_of_ranking and isinstance(value, Comparison) else None
 
 
 def _take_matching(

@@ -170,6 +170,56 @@ class QueryContract(CatalogFixtures):
         rows = catalog.select(notes, {"Thing": AllOf((in_table, noted({"Real": 2.0}))), "Real": NOT_NULL})
         assert [(row["Thing"], row["Real"]) for row in rows] == [(one, 1.0), (one, 2.0)]
 
+    def test_nested_subqueries(self, catalog: Catalog, typed_table: str, notes: str) -> None:
+        """The condition of an `InSubquery` can have alternatives and an `InSubquery` of its own."""
+        one, other, third = (
+            insert_row(catalog, typed_table, {"Text": text, "Whole": n}) for n, text in enumerate("aab")
+        )
+        catalog.insert(notes, [{"Thing": rid, "Real": float(n)} for n, rid in enumerate((one, other, third))])
+        with_a = InSubquery(notes, {"Thing": InSubquery(typed_table, {"Text": "a"})}, column="Thing")
+        real_1 = InSubquery(notes, {"Real": 1.0, "Thing": InSubquery(typed_table, {"Whole": [0, 1]})}, column="Thing")
+        either = InSubquery(typed_table, AnyOf(({"Text": "b"}, {"Whole": 0})))
+
+        def found(condition: Any, limit: int | None = None) -> list[str]:
+            rows = catalog.select(typed_table, {"RID": condition}, order=("Whole",), descending=True, limit=limit)
+            return [row["RID"] for row in rows]
+
+        assert found(with_a) == [other, one]
+        assert found(with_a, 1) == [other]
+        assert found(AllOf((with_a, real_1))) == [other]
+        assert found(either) == [third, one]
+        assert found(AllOf((with_a, either)), 2) == [one]
+
+    def test_all_of_comparisons(self, catalog: Catalog, typed_table: str) -> None:
+        """`AllOf` bounds a column from both sides."""
+        catalog.insert(typed_table, [{"Whole": n, "Text": str(n)} for n in range(6)])
+
+        def found(column: str, *comparisons: Comparison, limit: int | None = None) -> list[int]:
+            rows = catalog.select(typed_table, {column: AllOf(comparisons)}, order=("Whole",), limit=limit)
+            return [row["Whole"] for row in rows]
+
+        assert found("Whole", Comparison(">", 1), Comparison("<=", 4)) == [2, 3, 4]
+        assert found("Whole", Comparison(">", 1), Comparison("!=", 3), limit=2) == [2, 4]
+        assert found("Text", Comparison(">=", "4"), Comparison("<", "4")) == []
+
+    def test_after(self, catalog: Catalog, typed_table: str) -> None:
+        """A page begins after a row, also if rows before it were added meanwhile."""
+        rids = [insert_row(catalog, typed_table, {"Whole": n // 2, "Text": "a"}) for n in range(6)]
+        for descending, expected in ((False, rids), (True, rids[::-1])):
+            order: Any = {"order": ("Whole", "RID"), "descending": descending, "limit": 4}
+            where = {"Text": "a", "RID": rids} if descending else {"Text": "a"}
+            first = catalog.select(typed_table, where, **order)
+            last = first[-1]
+            insert_row(catalog, typed_table, {"Whole": -9, "Text": "a"})
+            second = catalog.select(typed_table, where, **order, after=(last["Whole"], last["RID"]))
+            assert [row["RID"] for row in (*first, *second)] == expected
+
+    def test_no_order(self, catalog: Catalog, typed_table: str) -> None:
+        """Without columns to sort by, the rows have any order."""
+        catalog.insert(typed_table, [{"Whole": n} for n in range(3)])
+        assert {row["Whole"] for row in catalog.select(typed_table, order=())} == {0, 1, 2}
+        assert [row["Whole"] for row in catalog.select(typed_table, {"Whole": 1}, order=(), limit=1)] == [1]
+
     def test_in_subquery_with_many_values(self, catalog: Catalog, typed_table: str, notes: str) -> None:
         """The condition of an `InSubquery` can list many thousand values."""
         rids = [insert_row(catalog, typed_table, {"Whole": n}) for n in range(3)]

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 from urllib.parse import quote
 
-from deriva_ml_core.backend import NOT_NULL, AnyOf, Comparison, Filter, Where
+from deriva_ml_core.backend import NOT_NULL, AllOf, AnyOf, Comparison, Filter, Where
 from deriva_ml_core.backends.row_checks import check_columns
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.schema import Table
@@ -41,10 +41,11 @@ def table_path(table: Table) -> str:
     return f"{quote_segment(table.schema)}:{quote_segment(table.name)}"
 
 
-def sort_modifier(order: Sequence[str], *, descending: bool = False) -> str:
-    """Return the part of a path that sorts the rows."""
+def sort_modifier(order: Sequence[str], *, descending: bool = False, after: Sequence[Any] = ()) -> str:
+    """Return the part of a path that sorts the rows, and begins after a row with certain values of these columns."""
     keys = ",".join(quote_segment(column) + ("::desc::" if descending else "") for column in order)
-    return f"@sort({keys})" if keys else ""
+    begin = f"@after({','.join(_quote_value(value) for value in after)})" if after else ""
+    return f"@sort({keys}){begin}" if keys else ""
 
 
 def filter_paths(table: Table, where: Where) -> list[str]:
@@ -86,6 +87,8 @@ def _equality_predicate(column: str, value: object) -> str:
         return f"!({quote_segment(column)}::null::)"
     if isinstance(value, Comparison):
         return _comparison_predicate(column, value)
+    if isinstance(value, AllOf):
+        return "&".join(_equality_predicate(column, each) for each in value.conditions)
     text = _quote_value(value)
     return f"{quote_segment(column)}={text}" if text else f"{quote_segment(column)}{EMPTY_TEXT_PREDICATE}"
 

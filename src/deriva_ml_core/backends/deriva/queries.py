@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+from itertools import count, product
 from typing import Any
 
-from deriva_ml_core.backend import ALL_ROWS, AllOf, AnyOf, InSubquery, Row, Where
+from deriva_ml_core.backend import ALL_ROWS, AllOf, AnyOf, Filter, InSubquery, Row, Where
 from deriva_ml_core.backends.deriva.ermrest_client import ErmrestClient, error_from_response, parse_value
 from deriva_ml_core.backends.deriva.ermrest_paths import (
     filter_paths,
@@ -129,6 +129,7 @@ class CatalogReader:
         order: Sequence[str] = ("RID",),
         descending: bool = False,
         limit: int | None = None,
+        after: Sequence[Any] = (),
     ) -> list[Row]:
         target = self._model_cache.lookup_table(table)
         check_columns(target, order)
@@ -136,7 +137,8 @@ class CatalogReader:
         filters = filter_paths(target, where)
         if limit == 0:
             return []
-        modifiers = sort_modifier(order, descending=descending) + ("" if limit is None else f"?limit={limit}")
+        modifiers = sort_modifier(order, descending=descending, after=after)
+        modifiers += "" if limit is None else f"?limit={limit}"
         parts = [self._fetch_rows(target, condition + modifiers, path) for path in paths for condition in filters]
         if len(parts) == 1:
             return parts[0]
@@ -148,24 +150,38 @@ class CatalogReader:
         """Return the paths to a table's rows, through the tables of subqueries, and the remaining conditions."""
         if isinstance(where, AnyOf):
             return [table_path(table)], where
-        subqueries = {
-            column: value.subqueries if isinstance(value, AllOf) else (value,)
-            for column, value in where.items()
-            if isinstance(value, (AllOf, InSubquery))
-        }
+        own, subqueries = _split_filter(where)
         if not subqueries:
             return [table_path(table)], where
-        ((column, linked),) = subqueries.items()
-        steps = [self._subquery_steps(column, subquery) for subquery in linked]
+        aliases = (f"S{number}" for number in count(1))
+        steps = [[f"{step}/$T" for step in self._subquery_steps(column, each, aliases)] for column, each in subqueries]
         paths = ["/".join((f"T:={table_path(table)}", *path)) for path in product(*steps)]
-        return paths, {name: value for name, value in where.items() if name != column}
+        return paths, own
 
-    def _subquery_steps(self, column: str, subquery: InSubquery) -> list[str]:
-        """Return paths from the table ``T`` to the rows of a subquery and back, which together match all of them."""
+    def _subquery_steps(self, column: str, subquery: InSubquery, aliases: Iterator[str]) -> list[str]:
+        """Return paths from a table to the rows of a subquery, which together match all of them.
+
+        Args:
+            column: The column of the table.
+            subquery: The subquery.
+            aliases: New names for tables in the path.
+        """
         linked = self._model_cache.lookup_table(subquery.table)
         check_columns(linked, (subquery.column,))
         link = f"({quote_segment(column)})=({table_path(linked)}:{quote_segment(subquery.column)})"
-        return ["/".join(filter(None, (link, part, "$T"))) for part in filter_paths(linked, subquery.where)]
+        paths: list[str] = []
+        for where in subquery.where.filters if isinstance(subquery.where, AnyOf) else (subquery.where,):
+            own, nested = _split_filter(where)
+            parts = filter_paths(linked, own)
+            if not nested:
+                paths += ["/".join(filter(None, (link, part))) for part in parts]
+                continue
+            inner = next(aliases)
+            steps = [
+                [f"{step}/${inner}" for step in self._subquery_steps(name, each, aliases)] for name, each in nested
+            ]
+            paths += ["/".join(filter(None, (f"{inner}:={link}", *parts))) for parts in product(parts, *steps)]
+        return paths
 
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
         if size < 1:
@@ -244,6 +260,19 @@ class CatalogReader:
 
     def close(self) -> None:
         self._server.close()
+
+
+def _split_filter(where: Filter) -> tuple[dict[str, Any], list[tuple[str, InSubquery]]]:
+    """Return the conditions of a filter without subqueries, and the subqueries with their columns."""
+    own: dict[str, Any] = {}
+    subqueries: list[tuple[str, InSubquery]] = []
+    for name, value in where.items():
+        conditions = value.conditions if isinstance(value, AllOf) else (value,)
+        subqueries += [(name, each) for each in conditions if isinstance(each, InSubquery)]
+        kept = tuple(each for each in conditions if not isinstance(each, InSubquery))
+        if kept:
+            own[name] = AllOf(kept) if isinstance(value, AllOf) else value
+    return own, subqueries
 
 
 def _sort_by_likelihood(tables: Iterable[Table]) -> list[Table]:

@@ -17,7 +17,7 @@ from weakref import WeakSet
 import sqlalchemy as sa
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
-from deriva_ml_core.backends.embedded.dialect import SQLITE, error_code
+from deriva_ml_core.backends.embedded.dialect import SQLITE, HintCompiler, error_code
 from deriva_ml_core.errors import (
     CatalogCorrupt,
     CatalogReadOnly,
@@ -202,6 +202,7 @@ class Database:
     def _get_engine(self) -> sa.Engine:
         if self._engine is None or self._pid != os.getpid():
             self._engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.QueuePool)
+            self._engine.dialect.statement_compiler = HintCompiler
             self._pid = os.getpid()
         elif self._open_file_id not in (None, _file_id(self.file)) or self._is_changed():
             # SQLite would keep writing to a file that was deleted or moved away

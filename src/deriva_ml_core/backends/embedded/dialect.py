@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
@@ -23,7 +24,7 @@ from deriva_ml_core.backends.sql.dialect import (
 )
 from deriva_ml_core.schema import Column, Table
 
-__all__ = ["SQLITE", "SqliteDialect", "error_code"]
+__all__ = ["SQLITE", "HintCompiler", "SqliteDialect", "error_code"]
 
 MAX_TABLES_PER_QUERY = 200
 """Tables in one statement, each with its history. SQLite allows 500 terms (https://www.sqlite.org/limits.html)."""
@@ -84,6 +85,13 @@ class UnconvertedReal(sa.REAL[float]):
 
     def bind_processor(self, dialect: sa.Dialect) -> None:  # noqa: ARG002
         return None
+
+
+class HintCompiler(SQLiteCompiler):
+    """Compiler that writes the hint of a table, such as ``INDEXED BY``, after its name."""
+
+    def get_from_hint_text(self, table: sa.FromClause, text: str | None) -> str | None:  # noqa: ARG002
+        return text
 
 
 class SqliteDialect(SqlDialect):
@@ -198,6 +206,10 @@ class SqliteDialect(SqlDialect):
         for row in rows:
             has_bytes = bytes in map(type, row)
             yield [_decode(value) if isinstance(value, bytes) else value for value in row] if has_bytes else row
+
+    def list_index_names(self, connection: sa.Connection) -> frozenset[str]:
+        query = "SELECT name FROM sqlite_schema WHERE type = 'index'"
+        return frozenset(connection.exec_driver_sql(query).scalars())
 
     def describe_fault(self, error: sa.exc.DBAPIError, table: Table) -> IntegrityFault:
         code, detail = error_code(error), str(error.orig).partition(": ")[2]

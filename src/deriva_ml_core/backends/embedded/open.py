@@ -27,7 +27,12 @@ from deriva_ml_core.backends.embedded.database import (
 from deriva_ml_core.backends.embedded.dialect import SQLITE
 from deriva_ml_core.backends.sql import identifiers, migrations, mutations
 from deriva_ml_core.backends.sql.catalog import BATCH_SIZE, SqlCatalog
-from deriva_ml_core.backends.sql.ddl import compile_replaced_triggers
+from deriva_ml_core.backends.sql.ddl import (
+    REPLACED_INDEXES,
+    compile_index,
+    compile_replaced_triggers,
+    list_indexes,
+)
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS, Migration, add_columns
 from deriva_ml_core.backends.sql.queries import CatalogDatabase, map_tables, read_model
 from deriva_ml_core.backends.sql.store_address import write_store_address
@@ -48,7 +53,7 @@ from deriva_ml_core.parameter_values import (
     read_parameter_file,
 )
 from deriva_ml_core.paths import CATALOG_FILENAME
-from deriva_ml_core.schema import asset_execution_table_name
+from deriva_ml_core.schema import Table, asset_execution_table_name
 from deriva_ml_core.user_warnings import warn
 
 if TYPE_CHECKING:
@@ -107,7 +112,37 @@ def open_catalog(
         # a read-only catalog is read as it is: no version removed what an earlier one had
         with suppress(CatalogReadOnly):
             _migrate(database, migrations, version)
-    return SqlCatalog(CatalogDatabase(database, identifiers.RidWatermark(folder)))
+    catalog_database = CatalogDatabase(database, identifiers.RidWatermark(folder))
+    if missing := _list_missing_indexes(catalog_database):
+        with suppress(CatalogReadOnly, CatalogUnavailable):  # searches then take longer
+            _add_indexes(catalog_database, missing)
+    return SqlCatalog(catalog_database)
+
+
+def _list_missing_indexes(catalog: CatalogDatabase) -> list[tuple[Table, str]]:
+    """Return the indexes of this version that a catalog of an earlier one lacks, each with its table."""
+    return [
+        (table, name)
+        for table in catalog.model.tables.values()
+        if table.name in set(MLTable)
+        for name in list_indexes(table)
+        if name not in catalog.index_names
+    ]
+
+
+def _add_indexes(catalog: CatalogDatabase, missing: Sequence[tuple[Table, str]]) -> None:
+    """Add indexes, each in a transaction of its own, and drop those that they replace.
+
+    SQLite itself keeps indexes complete, so that earlier versions go on reading and writing.
+    """
+    log.info("Adding %d indexes to the catalog %s, once.", len(missing), catalog.database.name)
+    for table, name in missing:
+        with catalog.database.write_transaction() as connection:
+            connection.exec_driver_sql(compile_index(table, name, SQLITE))
+    with catalog.database.write_transaction() as connection:
+        for name in sorted({name for table, _ in missing for name in REPLACED_INDEXES.get(table.name, ())}):
+            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {SQLITE.quote(name)}")
+    catalog.read_index_names()
 
 
 def _exists(file: Path) -> bool:

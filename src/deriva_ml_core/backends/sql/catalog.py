@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from deriva_ml_core.backend import ALL_ROWS, Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
+from deriva_ml_core.backend import ALL_ROWS, AnyOf, Catalog, ReadOnlyMixin, Row, Where, order_rows_by_key
 from deriva_ml_core.backends.sql import identifiers, mutations, queries
 from deriva_ml_core.backends.sql.ddl import MappedTable
 from deriva_ml_core.backends.sql.identifiers import snapshot_to_tick, tick_to_iso, tick_to_snapshot
 from deriva_ml_core.backends.sql.integrity_errors import explain_integrity_error, explain_row_in_use
 from deriva_ml_core.backends.sql.migrations import add_tables
+from deriva_ml_core.backends.sql.planner import FirstRows, Planner
 from deriva_ml_core.backends.sql.queries import CatalogDatabase, UnionBranch, build_where_clause
 from deriva_ml_core.backends.sql.store_address import read_store_address
 from deriva_ml_core.definitions import check_rid
@@ -59,13 +60,30 @@ class _ReadableCatalog:
         order: Sequence[str] = ("RID",),
         descending: bool = False,
         limit: int | None = None,
+        after: Sequence[Any] = (),
     ) -> list[Row]:
         mapped = self._source.mapped_table(table)
-        where = queries.resolve_subqueries(where, self._source.mapped_table, self._union_branches)
         with self._source.database.read_transaction() as connection:
+            if limit is not None and where and not isinstance(where, AnyOf) and self._can_plan:
+                planner = Planner(self._source.mapped_table, self._source.index_names)
+                first = FirstRows(tuple(order), descending, limit, tuple(after))
+                if (rows := planner.select(connection, mapped, where, first)) is not None:
+                    return rows
             return queries.select(
-                connection, mapped, self._union_branches(mapped), where, order=order, descending=descending, limit=limit
+                connection,
+                mapped,
+                self._union_branches(mapped),
+                queries.resolve_subqueries(where, self._source.mapped_table, self._union_branches),
+                order=order,
+                descending=descending,
+                limit=limit,
+                after=after,
             )
+
+    @property
+    def _can_plan(self) -> bool:
+        """Whether queries for the first rows choose their index."""
+        return self._snapshot_time is None and bool(self._source.index_names)
 
     def pages(self, table: str, where: Where = ALL_ROWS, *, size: int = 2000) -> Iterator[list[Row]]:
         mapped = self._source.mapped_table(table)

@@ -16,12 +16,15 @@ from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Column, ForeignKey, Table
 
 __all__ = [
+    "REPLACED_INDEXES",
     "SYSTEM_TIMES",
     "MappedTable",
     "build_rows_table",
     "compile_added_columns",
     "compile_ddl",
+    "compile_index",
     "compile_replaced_triggers",
+    "list_indexes",
     "model_from_json",
     "model_to_json",
 ]
@@ -120,34 +123,70 @@ class MappedTable:
 
 _INDEXED_COLUMNS: Mapping[MLTable, tuple[str, ...]] = {
     MLTable.workflow: ("URL", "Checksum"),
-    MLTable.execution: ("Status",),
+    MLTable.execution: ("Status", "RCB"),
     MLTable.execution_tag: ("Tag",),
 }
 
 
 _COMPOSITE_INDEXES: Mapping[MLTable, tuple[tuple[str, ...], ...]] = {
-    MLTable.execution_metric: (("Name", "Stage", "Best"), ("Name", "Stage", "Last")),
-    MLTable.execution_parameter: (("Name", "Number"), ("Name", "Value")),
+    MLTable.execution: (("RID", "Status", "Workflow", "RCT", "RCB"),),
+    MLTable.execution_metric: (
+        ("Name", "Stage", "Best", "RID", "Execution"),
+        ("Name", "Stage", "Last", "RID", "Execution"),
+        ("Name", "Stage", "Execution", "Best", "Last"),
+        ("Name", "Stage", "RCT"),
+    ),
+    MLTable.execution_parameter: (
+        ("Name", "Number", "Execution"),
+        ("Name", "Value", "Execution"),
+        ("Name", "Execution", "Number", "Value"),
+    ),
+    MLTable.execution_tag: (("Tag", "Execution"),),
 }
-"""Columns of lookups, followed by the column that the rows are sorted by."""
+"""Columns of lookups, followed by those that rows are sorted by, and by all others that a search reads.
+
+A search for the first executions then reads no rows but theirs.
+"""
+
+REPLACED_INDEXES: Mapping[str, tuple[str, ...]] = {
+    MLTable.execution_metric: ("Execution_Metric__Best", "Execution_Metric__Last"),
+    MLTable.execution_parameter: ("Execution_Parameter__Number", "Execution_Parameter__Value"),
+}
+"""Names of indexes that earlier versions created, by table; those of this version replace them."""
 
 
-def _build_indexes(table: Table, rows: sa.Table, dialect: SqlDialect) -> Iterator[sa.Index]:
-    """Yield an index for each lookup column. Tables that are not associations are also indexed by creation time."""
+def list_indexes(table: Table) -> dict[str, tuple[str, ...]]:
+    """Return the columns of a table's indexes by the name of the index.
+
+    There is one for each lookup column. Tables that are not associations are also indexed by creation time.
+    """
     is_association = sum(key.cascade for key in table.foreign_keys) > 1
     indexed = dict.fromkeys(key.column for key in table.foreign_keys)
+    indexes: dict[str, tuple[str, ...]] = {}
     if table.name in set(MLTable):
         indexed.update(dict.fromkeys(_INDEXED_COLUMNS.get(MLTable(table.name), ())))
         for names in _COMPOSITE_INDEXES.get(MLTable(table.name), ()):
-            if table.column_names.issuperset(names):  # a user's table of that name may lack them
-                yield sa.Index(dialect.identifier(f"{table.name}__{names[-1]}"), *(rows.c[name] for name in names))
+            if table.column_names.union(SYSTEM_COLUMNS).issuperset(names):  # a user's table of that name may lack them
+                indexes[f"{table.name}__{'_'.join(names)}"] = names
     if table.is_asset:
         indexed["MD5"] = None
     for name in indexed:
-        columns = (rows.c[name],) if is_association else (rows.c[name], rows.c.RCT)
-        yield sa.Index(dialect.identifier(f"{table.name}__{name}"), *columns)
+        indexes[f"{table.name}__{name}"] = (name,) if is_association else (name, "RCT")
     if not is_association:
-        yield sa.Index(dialect.identifier(f"{table.name}__RCT"), rows.c.RCT)
+        indexes[f"{table.name}__RCT"] = ("RCT",)
+    return indexes
+
+
+def _build_indexes(table: Table, rows: sa.Table, dialect: SqlDialect) -> Iterator[sa.Index]:
+    for name, columns in list_indexes(table).items():
+        yield sa.Index(dialect.identifier(name), *(rows.c[column] for column in columns))
+
+
+def compile_index(table: Table, name: str, dialect: SqlDialect) -> str:
+    """Return the statement that adds an index of `list_indexes` to an existing table, unless it exists."""
+    rows = MappedTable(table, dialect).rows
+    index = sa.Index(dialect.identifier(name), *(rows.c[column] for column in list_indexes(table)[name]))
+    return str(CreateIndex(index, if_not_exists=True).compile(dialect=dialect.sqlalchemy))
 
 
 def compile_ddl(tables: Sequence[Table], existing: CatalogModel, dialect: SqlDialect) -> tuple[str, ...]:

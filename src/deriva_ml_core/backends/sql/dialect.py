@@ -115,6 +115,10 @@ class SqlDialect(ABC):
     def describe_fault(self, error: sa.exc.DBAPIError, table: Table) -> IntegrityFault:
         """Return why the database refused rows of a table."""
 
+    def list_index_names(self, connection: sa.Connection) -> frozenset[str]:  # noqa: ARG002
+        """Return the names of the existing indexes if queries choose among them; empty if the database chooses."""
+        return frozenset()
+
     def quote(self, name: str) -> str:
         """Quote the name of a table or column for SQL."""
         return self.sqlalchemy.identifier_preparer.quote_identifier(self.identifier(name))

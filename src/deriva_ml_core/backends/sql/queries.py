@@ -20,6 +20,7 @@ from deriva_ml_core.schema import CatalogModel
 __all__ = [
     "CatalogDatabase",
     "UnionBranch",
+    "build_after_clause",
     "build_where_clause",
     "current_branches",
     "iter_pages",
@@ -49,12 +50,20 @@ class CatalogDatabase:
         self.watermark = watermark
         self._model_json = ""
         self._mapped_tables: dict[str, MappedTable] = {}
+        self.index_names: frozenset[str] = frozenset()
+        """Names of the indexes that queries choose from; a catalog of an earlier version may lack some."""
         self.refresh()
+        self.read_index_names()
 
     def set_model(self, model: CatalogModel) -> None:
         """Replace the cached model."""
         self.model = model
         self._mapped_tables = map_tables(model, self.database.dialect)
+
+    def read_index_names(self) -> None:
+        """Read which indexes exist, after some were added."""
+        with self.database.read_transaction() as connection:
+            self.index_names = self.database.dialect.list_index_names(connection)
 
     def refresh(self) -> CatalogModel:
         """Read the model again. Compiled statements are reused if the model has not changed."""
@@ -108,10 +117,14 @@ def snapshot_branches(mapped: MappedTable, time: str) -> tuple[UnionBranch, ...]
     )
 
 
+class _Resolved(tuple[Any, ...]):
+    """Conditions of one column, all of which must match: SQL subqueries and comparisons."""
+
+
 def resolve_subqueries(
     where: Where, find_table: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[UnionBranch]]
 ) -> Where:
-    """Replace each `InSubquery` and `AllOf` of a condition by a list of SQL subqueries.
+    """Replace each `InSubquery` of a condition by a SQL subquery.
 
     Args:
         where: The condition.
@@ -119,15 +132,25 @@ def resolve_subqueries(
         branches: Function that returns the branches of a table, now or at a snapshot.
     """
     if isinstance(where, AnyOf):
-        return where
+        return AnyOf(tuple(_resolve_filter(each, find_table, branches) for each in where.filters))
+    return _resolve_filter(where, find_table, branches)
+
+
+def _resolve_filter(
+    where: Filter, find_table: Callable[[str], MappedTable], branches: Callable[[MappedTable], Sequence[UnionBranch]]
+) -> Filter:
     resolved: dict[str, Any] = {}
     for name, value in where.items():
-        if isinstance(value, AllOf):
-            resolved[name] = [_build_subquery(subquery, find_table, branches) for subquery in value.subqueries]
-        elif isinstance(value, InSubquery):
-            resolved[name] = [_build_subquery(value, find_table, branches)]
-        else:
-            resolved[name] = value
+        conditions = value.conditions if isinstance(value, AllOf) else (value,)
+        is_resolved = any(isinstance(each, InSubquery) for each in conditions)
+        resolved[name] = (
+            _Resolved(
+                _build_subquery(each, find_table, branches) if isinstance(each, InSubquery) else each
+                for each in conditions
+            )
+            if is_resolved
+            else value
+        )
     return resolved
 
 
@@ -137,8 +160,9 @@ def _build_subquery(
     branches: Callable[[MappedTable], Sequence[UnionBranch]],
 ) -> sa.SelectBase:
     mapped = find_table(linked.table)
+    where = resolve_subqueries(linked.where, find_table, branches)
     parts = [
-        sa.select(rows.c[linked.column]).where(condition, build_where_clause(mapped, rows, linked.where))
+        sa.select(rows.c[linked.column]).where(condition, build_where_clause(mapped, rows, where))
         for rows, condition in branches(mapped)
     ]
     return parts[0] if len(parts) == 1 else sa.union_all(*parts)
@@ -153,15 +177,15 @@ def select(
     order: Sequence[str],
     descending: bool = False,
     limit: int | None = None,
-    after_rid: str | None = None,
+    after: Sequence[Any] = (),
 ) -> list[Row]:
-    """Return the matching rows in order. Rows with a RID up to and including `after_rid` are left out."""
+    """Return the matching rows in order; see `Catalog.select`."""
     check_columns(mapped.table, order)
     names = [column.key for column in mapped.rows.c]
     parts = [
         sa.select(*(rows.c[name] for name in names))
         .where(condition, build_where_clause(mapped, rows, where))
-        .where(sa.true() if after_rid is None else rows.c["RID"] > after_rid)
+        .where(build_after_clause(rows, order, after, descending=descending))
         for rows, condition in branches
     ]
     query: sa.Select[Any] | sa.CompoundSelect[Any] = parts[0] if len(parts) == 1 else sa.union_all(*parts)
@@ -170,19 +194,29 @@ def select(
     return [dict(zip(names, row, strict=True)) for row in mapped.dialect.fetch_rows(connection, query)]
 
 
+def build_after_clause(
+    rows: sa.FromClause, order: Sequence[str], after: Sequence[Any], *, descending: bool
+) -> sa.ColumnElement[bool]:
+    """Build the SQL expression that matches the rows after one, by its values of the columns of the order."""
+    if not after:
+        return sa.true()
+    columns, values = sa.tuple_(*(rows.c[name] for name in order)), sa.tuple_(*after)
+    return columns < values if descending else columns > values
+
+
 def iter_pages(
     source: CatalogDatabase, mapped: MappedTable, branches: Sequence[UnionBranch], where: Where, size: int
 ) -> Iterator[list[Row]]:
     """Yield the matching rows by RID, in pages of at most `size`. Each page is a query of its own."""
-    after: str | None = None
+    after: tuple[str, ...] = ()
     while True:
         with source.database.read_transaction() as connection:
-            page = select(connection, mapped, branches, where, order=("RID",), limit=size, after_rid=after)
+            page = select(connection, mapped, branches, where, order=("RID",), limit=size, after=after)
         if page:
             yield page
         if len(page) < size:
             return
-        after = page[-1]["RID"]
+        after = (page[-1]["RID"],)
 
 
 def locate(
@@ -203,22 +237,29 @@ def locate(
     return {row[0]: row[1] for row in found}
 
 
-def build_where_clause(mapped: MappedTable, rows: sa.FromClause, where: Where) -> sa.ColumnElement[bool]:
+def build_where_clause(
+    mapped: MappedTable, rows: sa.FromClause, where: Where, *, avoid_terms: bool = True
+) -> sa.ColumnElement[bool]:
     """Build the SQL expression of a condition.
 
     Args:
         mapped: The table.
         rows: SQL table of the rows: the current ones, or the history.
         where: The condition.
+        avoid_terms: Whether to prefer the indexes of other columns to those of columns of terms.
     """
     if isinstance(where, AnyOf):
-        return sa.or_(sa.false(), *(_build_filter_clause(mapped, rows, condition) for condition in where.filters))
-    return _build_filter_clause(mapped, rows, where)
+        clauses = (_build_filter_clause(mapped, rows, each, avoid_terms=avoid_terms) for each in where.filters)
+        return sa.or_(sa.false(), *clauses)
+    return _build_filter_clause(mapped, rows, where, avoid_terms=avoid_terms)
 
 
-def _build_filter_clause(mapped: MappedTable, rows: sa.FromClause, condition: Filter) -> sa.ColumnElement[bool]:
+def _build_filter_clause(
+    mapped: MappedTable, rows: sa.FromClause, condition: Filter, *, avoid_terms: bool
+) -> sa.ColumnElement[bool]:
     check_columns(mapped.table, condition.keys())
-    terms = {key.column for key in mapped.table.foreign_keys if key.to != "RID"} if len(condition) > 1 else set()
+    is_avoided = avoid_terms and len(condition) > 1
+    terms = {key.column for key in mapped.table.foreign_keys if key.to != "RID"} if is_avoided else set()
     columns = {name: mapped.dialect.avoid_index(rows.c[name]) if name in terms else rows.c[name] for name in condition}
     return sa.and_(
         sa.true(), *(_build_column_clause(mapped, columns[name], name, value) for name, value in condition.items())
@@ -232,8 +273,11 @@ def _build_column_clause(
         return column.is_(None)
     if value is NOT_NULL:
         return column.is_not(None)
-    if isinstance(value, list) and value and isinstance(value[0], sa.SelectBase):
-        return sa.and_(*(column.in_(subquery) for subquery in value))
+    if isinstance(value, sa.SelectBase):
+        return column.in_(value)
+    if isinstance(value, (_Resolved, AllOf)):
+        conditions = value.conditions if isinstance(value, AllOf) else value
+        return sa.and_(sa.true(), *(_build_column_clause(mapped, column, name, each) for each in conditions))
     if isinstance(value, Comparison):
         return COMPARISONS[value.operator](column, value.value)
     if not isinstance(value, (tuple, list, set, frozenset)):
