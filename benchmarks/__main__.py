@@ -33,6 +33,7 @@ BENCHMARKS = (
     "bags",
     "remote",
     "s3",
+    "searches",
     "concurrency",
     "training",
     "trackers",

@@ -24,6 +24,7 @@ NAMES = (
     "members",
     "remote",
     "s3",
+    "searches",
     "startup",
     "uploads",
 )
