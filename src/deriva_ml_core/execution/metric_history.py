@@ -19,7 +19,7 @@ from deriva_ml_core.errors import CatalogReadOnly, DerivaMLException
 from deriva_ml_core.execution.record_files import METRICS_TYPES, WithState, select_metadata_assets
 from deriva_ml_core.models import Asset, MetricSummary, MetricValue
 from deriva_ml_core.training.metric_rows import MetricRow, check_row_filters, read_metric_rows
-from deriva_ml_core.training.metrics_file import METRICS_FILE, iter_metrics
+from deriva_ml_core.training.metrics_file import METRICS_FILE, iter_values
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -130,7 +130,7 @@ def _iter_reported(execution: WithMetrics) -> Iterator[tuple[str, str, _Position
 
 def _iter_logged(execution: WithMetrics) -> Iterator[tuple[str, str, _Position]]:
     with _open_metrics_file(execution) as file:
-        for line in iter_metrics(file, "epoch") if file else ():
+        for line in iter_values(file, "epoch") if file else ():
             for name, value in line.values.items():
                 yield line.stage, name, _Position(value, line.epoch, line.step)
 

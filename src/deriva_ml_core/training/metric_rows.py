@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from deriva_ml_core.errors import ConfigurationError
-from deriva_ml_core.training.metrics_file import MetricsLine, iter_metrics
+from deriva_ml_core.training.metrics_file import MetricValues, iter_values
 
 __all__ = ["DecimatedCurve", "MetricPoint", "MetricRow", "check_row_filters", "read_metric_rows"]
 
@@ -94,7 +94,7 @@ def read_metric_rows(
         OSError: The file cannot be read.
     """
     curves: dict[tuple[str, int, str, str], DecimatedCurve] = {}
-    for number, line in enumerate(iter_metrics(file, by)):
+    for number, line in enumerate(iter_values(file, by)):
         if stage in (None, line.stage):
             for name, value in _select(line, metrics):
                 key = (line.stage, line.fit, line.by, name)
@@ -117,7 +117,7 @@ def read_metric_rows(
     ]
 
 
-def _select(line: MetricsLine, metrics: Collection[str] | None) -> Iterable[tuple[str, float]]:
+def _select(line: MetricValues, metrics: Collection[str] | None) -> Iterable[tuple[str, float]]:
     if metrics is None:
         return line.values.items()
     return ((name, line.values[name]) for name in metrics if name in line.values)
@@ -162,7 +162,7 @@ class DecimatedCurve:
     def _add_to_interval(self, point: MetricPoint) -> None:
         self._last = point
         if self._intervals and self._newest_size < self._interval_size:
-            self._intervals[-1] = _extremes((*self._intervals[-1], point))
+            self._widen_interval(point)
             self._newest_size += 1
             return
         assert self._max_points is not None
@@ -172,6 +172,11 @@ class DecimatedCurve:
         else:
             self._intervals.append((point, point))
             self._newest_size = 1
+
+    def _widen_interval(self, point: MetricPoint) -> None:
+        low, high = self._intervals[-1]
+        if not low.value <= point.value <= high.value:  # NaN too
+            self._intervals[-1] = _extremes((low, high, point))
 
     def _double_intervals(self) -> None:
         """Merge the intervals by two; of an odd number, the last one has room for more points."""

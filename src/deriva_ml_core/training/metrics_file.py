@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import SupportsFloat
+from typing import NamedTuple, SupportsFloat
 
 from deriva_ml_core._files.json_lines import open_for_append, parse_object, repair_last_line
 from deriva_ml_core._text import escape_surrogates
@@ -23,11 +23,13 @@ __all__ = [
     "read_curves",
     "METRICS_FILE",
     "MetricSeries",
+    "MetricValues",
     "MetricsFile",
     "MetricsLine",
     "collect_series",
     "extract_floats",
     "iter_metrics",
+    "iter_values",
     "read_metrics",
 ]
 
@@ -192,6 +194,18 @@ class MetricsLine:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
+class MetricValues(NamedTuple):
+    """The values of one line of ``metrics.jsonl``, with the fields of `MetricsLine` that place them."""
+
+    stage: str
+    fit: int
+    by: str
+    epoch: int | None
+    step: int | None
+    time: str
+    values: Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class MetricSeries:
     """Values of one metric in one fit, 16 bytes each.
@@ -230,14 +244,45 @@ def iter_metrics(file: Path, by: str | None = None) -> Iterator[MetricsLine]:
     Raises:
         OSError: The file cannot be read.
     """
+    for line in _iter_lines(file, by):
+        parsed = _parse_line(line)
+        if parsed is not None and by in (None, parsed.by):
+            yield parsed
+
+
+def iter_values(file: Path, by: str | None = None) -> Iterator[MetricValues]:
+    """Iterate over the values of a metrics file, which takes half the time of `iter_metrics`.
+
+    Args:
+        file: The file, as for `read_metrics`.
+        by: ``epoch`` or ``step`` for these lines only; None for all.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    for line in _iter_lines(file, by):
+        if (record := parse_object(line)) is None:
+            continue
+        unit = _get_str(record, "by", "epoch")
+        if by in (None, unit):
+            yield MetricValues(
+                _get_str(record, "stage", "fit"),
+                _get_int(record, "fit") or 1,
+                unit,
+                _get_int(record, "epoch"),
+                _get_int(record, "step"),
+                _get_str(record, "time", ""),
+                _get_floats(record.get("values")),
+            )
+
+
+def _iter_lines(file: Path, by: str | None) -> Iterator[bytes]:
+    """Yield the lines of a file, without most of those of another unit."""
     with file.open("rb") as lines:
         for line in lines:
             match = _BY_PATTERN.search(line) if by is not None else None
-            if match is not None and match[1].decode() != by:
-                continue
-            parsed = _parse_line(line)
-            if parsed is not None and by in (None, parsed.by):
-                yield parsed
+            if match is None or match[1].decode() == by:
+                yield line
 
 
 def collect_series(
