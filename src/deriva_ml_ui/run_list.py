@@ -53,6 +53,7 @@ class RunFilters:
         text: A text in the description or the workflow's name.
         where: Conditions on parameters and metrics, separated by commas.
         status: The name of a status; empty for all.
+        tags: Tags, separated by commas; a run must have all of them.
         workflow: The RID of a workflow.
         dataset: The RID of an input dataset.
         sort: The metric to sort by, as for ``DerivaML.list_executions``; empty for newest first.
@@ -63,6 +64,7 @@ class RunFilters:
     text: str = ""
     where: str = ""
     status: str = ""
+    tags: str = ""
     workflow: str = ""
     dataset: str = ""
     sort: str = ""
@@ -103,6 +105,7 @@ class RunFilters:
             text=self.text or None,
             where=split_list(self.where),
             status=statuses.get(self.status),
+            tags=split_list(self.tags),
             workflow=self.workflow or None,
             dataset=self.dataset or None,
             sort=self.sort or None,
@@ -142,6 +145,7 @@ class RunTable:
     def show(self, runs: Sequence[ExecutionSummary]) -> None:
         """Show these runs."""
         params, metrics = self._choose_names(runs)
+        has_tags = any(run.tags for run in runs)
         self._table.show(
             [
                 Column("rid", "RID"),
@@ -150,10 +154,11 @@ class RunTable:
                 *(Column(f"param {name}", name) for name in params),
                 self._created_column(),
                 Column("duration", "Duration", is_number=True),
+                *([Column("tags", "Tags")] if has_tags else []),
                 Column("workflow", "Workflow"),
                 Column("description", "Description"),
             ],
-            [TableRow(run.rid, tuple(_run_cells(run, params, metrics))) for run in runs],
+            [TableRow(run.rid, tuple(_run_cells(run, params, metrics, has_tags=has_tags))) for run in runs],
         )
 
     def _choose_names(self, runs: Sequence[ExecutionSummary]) -> tuple[list[str], list[str]]:
@@ -189,7 +194,7 @@ class RunTable:
         )
 
 
-def _run_cells(run: ExecutionSummary, params: Sequence[str], metrics: Sequence[str]) -> list[Cell]:
+def _run_cells(run: ExecutionSummary, params: Sequence[str], metrics: Sequence[str], *, has_tags: bool) -> list[Cell]:
     values = {label_metric(metric): metric for metric in run.metrics}
     workflow = run.workflow
     return [
@@ -199,6 +204,7 @@ def _run_cells(run: ExecutionSummary, params: Sequence[str], metrics: Sequence[s
         *(_short_cell(run.params.get(name, "")) for name in params),
         age_cell(run.created),
         Cell(format_duration(run.duration_seconds)),
+        *([_short_cell(", ".join(run.tags))] if has_tags else []),
         Cell(workflow.name or workflow.rid, address(f"/workflows/{workflow.rid}")) if workflow else Cell(""),
         _short_cell(run.description, 2 * MAX_CELL_LENGTH),
     ]
@@ -279,6 +285,7 @@ def _add_filter_form(filters: RunFilters) -> Any:
             with node("select", None, name="status"):
                 for value, title in [("", "All"), *((status.name, str(status)) for status in Status)]:
                     node("option", title, value=value, selected=True if value == filters.status else None)
+        _add_field("Tags", "tags", filters.tags, "all of them")
         _add_field("Sort by", "sort", filters.sort, "a metric", suggestions="metric-names")
         _add_field("Columns", "columns", filters.columns, "those that differ", suggestions="column-names")
         for name in ("workflow", "dataset"):

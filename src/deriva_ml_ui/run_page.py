@@ -17,7 +17,7 @@ from deriva_ml_core.errors import WrongTable
 from deriva_ml_core.models import Asset, MediaFile, StatusUpdate
 from deriva_ml_ui.answers import Answers
 from deriva_ml_ui.charts import Series, draw_curves
-from deriva_ml_ui.file_list import FileList, add_command, asset_address, show_preview
+from deriva_ml_ui.file_list import FileList, add_command, asset_address, show_preview, visible_text
 from deriva_ml_ui.lineage_graph import LineageGraph
 from deriva_ml_ui.live_view import LiveView
 from deriva_ml_ui.media_gallery import MediaGallery
@@ -46,7 +46,8 @@ ROWS_SHOWN = 100
 """Parameters, and metrics, that are shown without a search."""
 
 MAX_STATUSES = 60
-CONSOLE_FILES = ("console.log", "console.txt")
+MAX_CONSOLE_CHARACTERS = 60_000
+"""The end of the console output that is shown."""
 
 PARTS: Mapping[str, str] = {
     "curves": "Curves",
@@ -97,6 +98,14 @@ def load_run(ml: DerivaML, rid: str) -> RunAnswer:
     return RunAnswer(description, execution.params, tuple(costs), tuple(execution.list_media()))
 
 
+def read_console_end(ml: DerivaML, rid: str) -> str | None:
+    """Return the end of what a run printed; None if it was not recorded."""
+    text = ml.lookup_execution(rid).read_console()
+    if text is None or len(text) <= MAX_CONSOLE_CHARACTERS:
+        return text
+    return "…" + text[-MAX_CONSOLE_CHARACTERS:].partition("\n")[2]
+
+
 class RunPage:
     """Everything that is recorded about a run; a run that trains is followed.
 
@@ -110,7 +119,6 @@ class RunPage:
         self._is_over = False
         self._answer: RunAnswer | None = None
         self._patch: str | None = None
-        self._console: str | None = None
         self._environment: object = None
         self._shown_facts: object = None
         self._status_class = ""
@@ -157,7 +165,7 @@ class RunPage:
         with add_section(PARTS["timeline"], "timeline"):
             self._timeline: Any = node("ol", None, "timeline")
         with add_section("Console", "console") as self._console_section:
-            self._console_place: Any = node("div")
+            self._add_console()
         self._console_section.set_visibility(False)
         with add_section(PARTS["code"], "code"):
             self._code: Any = node("dl", None, "facts")
@@ -171,7 +179,14 @@ class RunPage:
         description, summary = answer.description, answer.description.summary
         self._answer, self._is_over = answer, answer.is_over
         self._show_status(description)
-        facts = (summary.rid, summary.workflow, description.parents, description.children)
+        facts = (
+            summary.rid,
+            summary.description,
+            summary.tags,
+            summary.workflow,
+            description.parents,
+            description.children,
+        )
         if facts != self._shown_facts:  # focus stays where it is while a run trains
             self._shown_facts = facts
             _fill(self._facts, lambda: _add_facts(description))
@@ -215,13 +230,24 @@ class RunPage:
             with self._patch_place:
                 node("h3", "Uncommitted changes")
                 self._load_preview(patch)
-        console = next((asset for asset in reversed(outputs) if asset.filename in CONSOLE_FILES), None)
-        if console is not None and console.rid != self._console:
-            self._console = console.rid
-            self._console_section.set_visibility(True)
-            self._console_place.clear()
-            with self._console_place:
-                self._load_preview(console)
+
+    def _add_console(self) -> None:
+        """Add what the run prints, which is loaded after the rest of the page; the section is hidden without it."""
+        view: LiveView[str | None] = LiveView(
+            self._answers,
+            ("console", self._rid),
+            lambda ml: read_console_end(ml, self._rid),
+            is_live=lambda _: not self._is_over,
+        )
+        with view.content:
+            block = node("pre", None, "text", tabindex="0", role="region", aria_label="Console output")
+
+        def show(text: str | None) -> None:
+            self._console_section.set_visibility(text is not None)
+            block.say(visible_text(text or ""))
+
+        view.on_answer(show)
+        ui.timer(0, view.start, once=True)
 
     def _load_preview(self, asset: Asset) -> None:
         place = node("div")
@@ -272,6 +298,11 @@ def _add_facts(description: ExecutionDescription) -> None:
     if summary.workflow is not None:
         workflow = summary.workflow
         _add_fact("Workflow", workflow.name or workflow.rid, address(f"/workflows/{workflow.rid}"))
+    if summary.tags:
+        node("dt", "Tags")
+        with node("dd"):
+            for tag in summary.tags:
+                add_link(tag, address("/", {"tags": tag}), "tag")
     _add_fact("Created", summary.created and f"{format_time(summary.created, show_seconds=True)} UTC")
     for name, runs in (("Part of", description.parents), ("Nested runs", description.children)):
         if runs:

@@ -47,6 +47,20 @@ def test_token_and_filter(browser: Browser, recorded_server: PageServer, recorde
     page.close()
 
 
+def test_tags(opened: Opened, recorded: Recorded) -> None:
+    """Tags are a column and a filter, and lead from a run to the others that have them."""
+    page = opened.go("/?tags=published")
+    rids = page.locator("tbody tr td:nth-child(2) a")
+    expect(rids).to_have_text([recorded.sweep[1], recorded.sweep[0]])
+    expect(page.get_by_role("cell", name="<b>tag</b>, published")).to_be_visible()
+    page.get_by_label("Tags").fill("published, <b>tag</b>")
+    page.get_by_role("button", name="Apply").click()
+    expect(rids).to_have_text([recorded.sweep[0]])
+    opened.go(f"/runs/{recorded.sweep[0]}")
+    page.get_by_role("link", name="published").click()
+    expect(rids).to_have_count(2)
+
+
 def test_filter_that_does_not_parse(opened: Opened) -> None:
     """A condition that cannot be parsed is an error that shows where."""
     page = opened.go("/?where=lr+%3E%3E+1")
@@ -94,6 +108,7 @@ def test_watch_a_training(opened: Opened, recorded: Recorded) -> None:
             curves = opened.wait_for_points("loss", epoch)
             assert [curve["name"] for curve in curves] == ["loss", "val_loss"]
             assert [value for _, value in curves[1]["values"]] == [1.5 / done for done in range(1, epoch + 1)]
+            expect(page.locator("#console pre")).to_contain_text(f"epoch {epoch}")
         training.stdin.close()
         expect(page.locator(".headline .status")).to_have_text("Completed")
         assert page.evaluate("window.notReloaded") is True

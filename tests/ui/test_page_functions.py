@@ -47,11 +47,11 @@ def test_split_list() -> None:
 
 def test_filters_are_the_address() -> None:
     """Filters are written into the address and read from it; another order begins on the first page."""
-    filters = RunFilters(text="a&b", where="lr > 0.1", status="failed", page=3)
-    assert filters.address() == "/?text=a%26b&where=lr+%3E+0.1&status=failed&page=3"
-    assert RunFilters.from_query(QueryParams("text=a%26b&where=lr+%3E+0.1&status=failed&page=3")) == filters
-    assert filters.sorted_address("loss") == "/?text=a%26b&where=lr+%3E+0.1&status=failed&sort=loss"
-    assert filters.page_address(1) == "/?text=a%26b&where=lr+%3E+0.1&status=failed"
+    filters = RunFilters(text="a&b", where="lr > 0.1", status="failed", tags="x", page=3)
+    assert filters.address() == "/?text=a%26b&where=lr+%3E+0.1&status=failed&tags=x&page=3"
+    assert RunFilters.from_query(QueryParams("text=a%26b&where=lr+%3E+0.1&status=failed&tags=x&page=3")) == filters
+    assert filters.sorted_address("loss") == "/?text=a%26b&where=lr+%3E+0.1&status=failed&tags=x&sort=loss"
+    assert filters.page_address(1) == "/?text=a%26b&where=lr+%3E+0.1&status=failed&tags=x"
 
 
 @pytest.mark.parametrize(("text", "page"), [("2", 2), ("0", 1), ("-1", 1), ("x", 1), ("", 1), ("9" * 30, 1), ("²", 1)])

@@ -9,7 +9,7 @@ from deriva_ml_core.workflow import Workflow
 EPOCHS = 5
 
 workflow = Workflow(name="Watched", workflow_type="Training", url="https://example.org/blob/a/w.py", checksum="2" * 40)
-with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow, description="Watched")) as exe:
+with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow, description="Watched"), console=True) as exe:
     reporter = TrainingReporter(exe, checkpoints="none", curves=False)
     reporter.begin_fit(epochs=EPOCHS, settings={"lr": 0.5})
     print(exe.execution_rid, flush=True)
