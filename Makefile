@@ -22,7 +22,7 @@ LOWEST_UI := $(VENV)-lowest-ui
 # the extras that users install; their lower bounds and those of the dependencies are what test-lowest tests
 EXTRAS := deriva lightning keras curves run export pandas examples pytest s3
 # these need a newer pydantic than the core does, so their lower bounds are tested in an environment of their own
-UI_EXTRAS := ui
+UI_EXTRAS := ui mcp
 
 export KERAS_BACKEND := torch
 
@@ -41,7 +41,7 @@ test-long: install
 # ruff, mypy and mkdocs are not installed there, so this neither lints nor builds the documentation.
 test-lowest: $(LOWEST)/installed $(LOWEST_UI)/installed
 	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal
-	$(LOWEST_UI)/bin/python -m pytest tests/ui
+	$(LOWEST_UI)/bin/python -m pytest tests/ui tests/agents
 
 # DERIVA_ML_TEST_HOST is the server. DERIVA_ML_TEST_CATALOG is a catalog on it to which the tests may add rows; without it,
 # the tests create catalogs and delete them. DERIVA_ML_TEST_CREDENTIAL is JSON such as {"cookie": "webauthn=..."}; without

@@ -1,4 +1,4 @@
-"""mkdocs hook: builds the command-line page, and adds pages that are in other folders of the repository."""
+"""mkdocs hook: builds the command-line page and llms.txt, and adds pages of other folders of the repository."""
 
 from __future__ import annotations
 
@@ -58,6 +58,57 @@ def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
         markdown,
     )
     return text.replace("<!-- options of a training -->", training_options())
+
+
+def on_env(env: Any, config: MkDocsConfig, files: Files) -> Any:
+    """Add ``llms.txt``; mkdocs calls this when the titles and texts of all pages are known."""
+    files.append(
+        File.generated(config, "llms.txt", content=list_pages(config, files))
+    )
+    return env
+
+
+def list_pages(config: MkDocsConfig, files: Files) -> str:
+    """Return the list of pages for language models, in the form of https://llmstxt.org: titles with a sentence each."""
+    lines = [f"# {config.site_name}", "", f"> {config.site_description}"]
+    pages, sections = _split_nav(config.nav or [])
+    for title, names in [("Pages", pages), *sections]:
+        lines += ["", f"## {title}", ""]
+        for name in names:
+            file = files.get_file_from_path(name)
+            if file is not None and file.page is not None:
+                sentence = first_sentence(file.page.markdown or "")
+                lines.append(f"- [{file.page.title}]({file.url}): {sentence}")
+    return "\n".join(lines) + "\n"
+
+
+def _split_nav(nav: list[Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the pages of a navigation that are in no section, and the sections with theirs."""
+    pages: list[str] = []
+    sections: list[tuple[str, list[str]]] = []
+    for entry in nav:
+        if isinstance(entry, str):
+            pages.append(entry)
+            continue
+        for title, content in entry.items():
+            inner, deeper = _split_nav(content)
+            sections += [(title, inner), *deeper]
+    return pages, sections
+
+
+def first_sentence(markdown: str) -> str:
+    """Return the first sentence of a page's first paragraph, without Markdown."""
+    text = re.sub(r"<!--.*?-->|```.*?```", "", markdown, flags=re.DOTALL)
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph.strip() and not re.match(
+            r"\s*(#|:::|!\[|\||[-*] |\d+\. )", paragraph
+        ):
+            plain = re.sub(
+                r"!?\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(paragraph.split())
+            )
+            plain = re.sub(r"[`*]", "", plain)
+            return re.split(r"(?<=[.:])\s", plain, maxsplit=1)[0]
+    return ""
 
 
 def training_options() -> str:

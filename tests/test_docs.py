@@ -50,6 +50,7 @@ with DerivaML().create_execution(ExecutionConfiguration(workflow=workflow)) as e
 """
 
 PRELUDES: dict[tuple[str, ...], str] = {
+    ("agents.md",): "",
     ("coming-from.md",): "",
     ("comparing-runs.md",): "",
     ("how-it-works.md",): "",
@@ -185,6 +186,8 @@ def s3_service(tmp_path: Path, seaweedfs: S3Service) -> dict[str, str]:
 @pytest.mark.parametrize("pages", PRELUDES, ids=" ".join)
 def test_page_runs(pages: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """All blocks of a page run in order without our warnings, and each prints what the page shows."""
+    if "agents.md" in pages:
+        pytest.importorskip("mcp", reason="the extra mcp is not installed")
     program = [block for page in pages for block in blocks(DOCS / page)]
     environ = request.getfixturevalue("server") if any("server.org" in block.code for block in program) else {}
     if any("s3.example.org" in block.code for block in program):
@@ -372,6 +375,32 @@ def test_site_builds(site: Path) -> None:
     assert {page.name for page in site.glob("*.html")} >= {f"{page.stem}.html" for page in DOCS.glob("*.md")}
     assert "Configuring and Running Executions" in (site / "executions.html").read_text(encoding="utf-8")
     assert (site / "plugins" / "index.html").is_file()
+
+
+def test_llms_txt_lists_every_page(site: Path) -> None:
+    """The file names the project, and each page with its title and a sentence about it."""
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    assert text.startswith("# deriva-ml-core\n\n> Provenance for machine-learning runs\n")
+    lines = re.findall(r"^- \[([^\]]+)\]\((\S+)\): (.+)$", text, re.MULTILINE)
+    listed = {url: (title, sentence) for title, url, sentence in lines}
+    built = {str(page.relative_to(site)) for page in site.rglob("*.html")} - {"404.html"}
+    assert set(listed) == built
+    assert listed["servers.html"] == ("Deriva servers", "The embedded catalog is for one machine.")
+    assert listed["index.html"][0] == "deriva-ml-core"
+    for title, sentence in listed.values():
+        assert len(title) > 2
+        assert sentence.endswith((".", ":"))
+        assert 15 < len(sentence) <= 300
+        assert not re.search(r"[\[\]`*]|:::", sentence)
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [
+        "Pages",
+        "Recording runs",
+        "Using the record",
+        "Extending",
+        "Reference",
+        "API",
+        "Background",
+    ]
 
 
 def test_site_loads_nothing_from_other_hosts(site: Path) -> None:

@@ -37,6 +37,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "reproduce": (RUNS, "Rebuild a run: its code, inputs and metadata files."),
         "export": (RUNS, "Export a run as RO-Crate, PROV-JSON or HTML."),
         "download": (RUNS, "Download an asset or a version of a dataset."),
+        "mcp": (
+            RUNS,
+            "Offer the catalog to an agent, as tools of the Model Context Protocol on standard input and output.",
+        ),
         "workflows": (CATALOG, "List workflows, newest first."),
         "ui": (CATALOG, "Show the catalog as a web page, until Ctrl-C."),
         "datasets": (CATALOG, "List datasets, newest first."),
