@@ -98,6 +98,7 @@ PUBLIC_MODULES = (
 """The modules whose ``__all__`` is documented under docs/reference."""
 
 RESULT_MODULES = (
+    "deriva_ml_core.deletion",
     "deriva_ml_core.push",
     *(f"deriva_ml_core.analysis.{name}" for name in ("compare", "describe", "lineage", "reproduce", "runs", "verify")),
 )

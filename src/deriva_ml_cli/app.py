@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "reproduce": (RUNS, "Rebuild a run: its code, inputs and metadata files."),
         "export": (RUNS, "Export a run as RO-Crate, PROV-JSON or HTML."),
         "download": (RUNS, "Download an asset or a version of a dataset."),
+        "delete": (RUNS, "Delete an execution, or restore a deleted one."),
         "mcp": (
             RUNS,
             "Offer the catalog to an agent, as tools of the Model Context Protocol on standard input and output.",
@@ -63,6 +64,7 @@ USAGE_ERRORS = (
     "InvalidCondition",
     "InvalidRID",
     "InvalidTag",
+    "NotInTrash",
     "StoreConflict",
     "UnconfirmedStore",
     "UnknownAddress",

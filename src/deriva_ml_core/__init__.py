@@ -67,6 +67,7 @@ __all__, __getattr__, __dir__ = lazy_names(
             "MissingFiles",
             "NotebookFailed",
             "NotInDryRun",
+            "NotInTrash",
             "NotReproducible",
             "PluginError",
             "RankZeroRequired",

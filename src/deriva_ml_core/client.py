@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.analysis.runs import DatasetPage, ExecutionList, ExecutionPage, WorkflowPage
     from deriva_ml_core.analysis.verify import VerificationProgress, VerificationResult
     from deriva_ml_core.datasets import Dataset
+    from deriva_ml_core.deletion import DeletedExecution, Deletion
     from deriva_ml_core.execution import Execution, ExecutionConfiguration, RecordedExecution
     from deriva_ml_core.export import ExportFormat, IncludedFiles
     from deriva_ml_core.push import PushReport
@@ -522,6 +523,67 @@ class DerivaML(Presentable):
         from deriva_ml_core.execution.tags import list_baselines
 
         return list_baselines(self._connection)
+
+    def delete_execution(
+        self, execution_rid: RID, outputs: bool = True, *, dry_run: bool = False, expected: Deletion | None = None
+    ) -> Deletion:
+        """Delete an execution that has ended, with its details, links, metadata files and output files.
+
+        Nothing else is deleted. The deletion is refused while anything else refers to the execution or its files: a
+        dataset with a present or past version, a value of a feature, another execution, or a row of any other table.
+
+        In an embedded catalog, `restore_deleted_execution` restores it for 30 days; its objects and its working folder
+        are kept for that time. On a server only rows are deleted, at once and for good: the files stay in Hatrac, where
+        a name is never given again.
+
+        Args:
+            execution_rid: RID of the execution.
+            outputs: Whether to delete its output files too. Its metadata files are deleted in any case. A file that
+                another execution has as an output too stays.
+            dry_run: Whether to list only what would be deleted.
+            expected: The result of a dry run that the user has seen: if other rows would be deleted, none is.
+
+        Returns:
+            The deleted rows.
+
+        Raises:
+            UnknownRID, WrongTable: There is no such execution.
+            RowInUse: Something else refers to it or its files, or other rows than expected would be deleted.
+            ExecutionRunning: It has not ended, or another process uploads its files.
+        """
+        from deriva_ml_core.deletion import delete_execution
+
+        return delete_execution(self._connection, execution_rid, outputs=outputs, dry_run=dry_run, expected=expected)
+
+    def list_deleted_executions(self) -> list[DeletedExecution]:
+        """Return the executions in the trash, the newest deletion first.
+
+        Returns:
+            The executions with the time until which each can be restored. An empty list for a server, which has no
+            trash.
+        """
+        from deriva_ml_core.deletion import list_deleted_executions
+
+        return list_deleted_executions(self._connection)
+
+    def restore_deleted_execution(self, execution_rid: RID) -> RecordedExecution:
+        """Restore an execution from the trash, with the same RIDs, files and working folder.
+
+        A file that was recorded again meanwhile keeps its newer row, and a baseline that moved stays where it is.
+
+        Args:
+            execution_rid: RID of the execution.
+
+        Returns:
+            The execution.
+
+        Raises:
+            NotInTrash: It is not in the trash, its time is over, or a row that it refers to was deleted too.
+        """
+        from deriva_ml_core.deletion import restore_deleted_execution
+
+        restore_deleted_execution(self._connection, execution_rid)
+        return self.lookup_execution(execution_rid)
 
     # Questions about recorded runs
 

@@ -42,6 +42,7 @@ __all__ = [
     "MissingDependency",
     "MissingFiles",
     "NotInDryRun",
+    "NotInTrash",
     "NotReproducible",
     "NotebookFailed",
     "PluginError",
@@ -236,6 +237,10 @@ class InvalidTransition(DerivaMLException):
 
 class NotInDryRun(DerivaMLException):
     """The operation is not available in a dry run, which writes nothing."""
+
+
+class NotInTrash(DerivaMLException):
+    """A deleted execution cannot be restored: it is not in the trash any more, or a row that it needs is gone."""
 
 
 class RankZeroRequired(DerivaMLException):

@@ -25,7 +25,7 @@ CATALOG_FILENAME = "catalog.sqlite"
 """File name of an embedded catalog in its folder."""
 
 _DATABASE_SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")
-_OTHER_NAMES = ("catalog.rids", "cache", "executions", "notebooks", "objects", "pushed", "rendezvous")
+_OTHER_NAMES = ("catalog.rids", "cache", "executions", "notebooks", "objects", "pushed", "rendezvous", "trash")
 
 HOME_VARIABLE = "DERIVA_ML_HOME"
 """Environment variable with the home folder. Default ``~/.deriva-ml``."""

@@ -13,6 +13,7 @@ CLIENT_NAMES = {
     *("create_execution", "restore_execution", "resume_execution", "lookup_execution", "find_executions", "push"),
     *("correct_status", "correct_best_checkpoint", "execution_rows", "executions_dataframe"),
     *("set_baseline", "lookup_baseline", "list_baselines"),
+    *("delete_execution", "list_deleted_executions", "restore_deleted_execution"),
     *("list_executions", "list_workflows", "list_datasets"),
     *("describe", "lineage", "compare", "verify", "reproduce", "export", "export_prov"),
     *("create_dataset", "lookup_dataset", "find_datasets", "delete_dataset", "add_dataset_element_type"),

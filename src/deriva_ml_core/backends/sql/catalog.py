@@ -20,7 +20,7 @@ from deriva_ml_core.backends.sql.queries import CatalogDatabase, UnionBranch, bu
 from deriva_ml_core.backends.sql.store_address import read_store_address
 from deriva_ml_core.definitions import check_rid
 from deriva_ml_core.errors import ConfigurationError, DerivaMLException, RowInUse, UnknownRID, UnknownVersion
-from deriva_ml_core.schema import CatalogModel, Table
+from deriva_ml_core.schema import SYSTEM_COLUMNS, CatalogModel, Table
 
 __all__ = ["BATCH_SIZE", "CatalogSnapshot", "SqlCatalog"]
 
@@ -221,6 +221,41 @@ class SqlCatalog(_ReadableCatalog):
             with self._source.database.read_transaction() as connection:
                 raise explain_row_in_use(connection, mapped, self._source.mapped_tables(), where) from error
 
+    def restore(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Insert rows that were deleted, with the RIDs, creation times and creators that they had.
+
+        Args:
+            table: Name of the table.
+            rows: The complete rows, as `select` returned them. A row whose key exists is left out.
+
+        Returns:
+            Number of inserted rows.
+
+        Raises:
+            UnknownTable, UnknownColumn: The table or a column does not exist any more.
+            UnknownRID: A row refers to a row that does not exist any more.
+        """
+        mapped = self._source.mapped_table(table)
+        try:
+            with self._source.database.write_transaction() as connection:
+                self._note_write(mapped, rows)
+                return mutations.restore(connection, mapped, rows)
+        except self._write_errors as error:
+            raise self._explain_integrity_error(error, mapped, rows) from error
+
+    def iter_texts(self) -> Iterator[tuple[str, bool, str]]:
+        """Yield the texts of all present and past rows, to find out what names an object.
+
+        Yields:
+            RID of the row, whether the row is a present one, and the texts of its columns, joined.
+        """
+        self._source.refresh()
+        for mapped in self._source.mapped_tables().values():
+            for rows, is_present in ((mapped.rows, True), (mapped.history, False)):
+                with self._source.database.read_transaction() as connection:
+                    for row in connection.execute(_select_texts(rows)):
+                        yield row[0], is_present, row[1]
+
     def create_tables(self, tables: Sequence[Table]) -> None:
         with self._source.database.write_transaction() as connection:
             model = add_tables(connection, tables, self._source.database.dialect)
@@ -272,6 +307,15 @@ class SqlCatalog(_ReadableCatalog):
         with self._source.database.read_transaction() as connection:
             explained = explain_integrity_error(connection, error, mapped, self._source.mapped_tables(), rows)
         return type(explained)(f"{explained} The {added} rows before this batch were added.") if added else explained
+
+
+def _select_texts(rows: sa.Table) -> sa.Select[Any]:
+    """Return the query for the RID and all other values of each row, as one text."""
+    values = [sa.cast(column, sa.Text) for column in rows.c if column.name not in SYSTEM_COLUMNS]
+    text: sa.ColumnElement[str] = sa.literal("")
+    for value in values:
+        text = text.concat(" ").concat(sa.func.coalesce(value, ""))
+    return sa.select(rows.c.RID, text)
 
 
 class CatalogSnapshot(_ReadableCatalog, ReadOnlyMixin):

@@ -11,13 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from deriva_ml_core.backends.row_checks import check_row_rid, check_row_updates, check_writable
+from deriva_ml_core.backends.row_checks import check_columns, check_row_rid, check_row_updates, check_writable
 from deriva_ml_core.backends.sql import identifiers
 from deriva_ml_core.backends.sql.ddl import MappedTable
 from deriva_ml_core.backends.sql.queries import locate
 from deriva_ml_core.errors import DuplicateRow
 
-__all__ = ["current_user", "insert", "update"]
+__all__ = ["current_user", "insert", "restore", "update"]
 
 InputRow = Mapping[str, Any]
 
@@ -58,6 +58,34 @@ def insert(
         _insert_group(connection, mapped, time, rids, group, skip_existing=skip_existing)
         for rids, group in _group_by_columns(rows, _assign_rids(rows, new_rids) if existing_rids else new_rids)
     )
+
+
+def restore(connection: sa.Connection, mapped: MappedTable, rows: Sequence[InputRow]) -> int:
+    """Insert rows that were deleted, with the RIDs, creation times and creators that they had.
+
+    A row whose key exists is left out. The snapshots between deletion and restoration stay without the rows.
+
+    Args:
+        connection: Connection with an open write transaction.
+        mapped: The table.
+        rows: Complete rows of the table, as `queries.select` returned them.
+
+    Returns:
+        Number of inserted rows.
+    """
+    if not rows:
+        return 0
+    check_columns(mapped.table, rows[0])
+    time = identifiers.advance_clock(connection)
+    kept = [name for name in rows[0] if name not in ("RMT", "RMB")]
+    values: dict[str, Iterable[Any]] = {
+        "RMT": repeat(time),
+        "RMB": repeat(current_user()),
+        **{name: _bind_values(mapped, name, [row[name] for row in rows]) for name in kept},
+    }
+    order = mapped.sort_columns(values.keys())
+    statement = mapped.compile_insert(order) + " ON CONFLICT DO NOTHING"
+    return _executemany(connection, statement, zip(*(values[name] for name in order), strict=False))
 
 
 def _assign_rids(rows: Sequence[InputRow], new_rids: list[str]) -> list[str]:
