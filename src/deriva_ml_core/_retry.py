@@ -267,6 +267,14 @@ class RetryingStore:
 
         call_with_retries(attempt, TRANSIENT_ERRORS, transfer_settings(options), f"The download of {target.name}")
 
+    def renew(self, url: str) -> bool:
+        """Whether the store still has an object that was stored earlier; it then keeps it for the rows to come.
+
+        A store that never deletes objects has no such method, and keeps them.
+        """
+        renew = getattr(self._store, "renew", None)
+        return renew is None or bool(renew(url))
+
     def verify(self, url: str, *, length: int, md5: str) -> None:
         """Call the store's `verify`."""
         self._store.verify(url, length=length, md5=md5)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from deriva_ml_cli.commands.cleanup import delete_removable, find_removable
 from deriva_ml_core.client import DerivaML
+from deriva_ml_core.definitions import TransferMode
+from deriva_ml_core.models import UploadOptions
 
 
 def test_delete_and_restore(cli, ml: DerivaML, run) -> None:
@@ -74,3 +81,33 @@ def test_wrong_usage(cli, run) -> None:
     assert cli("delete", "--trash", rid).code == 2
     assert cli("delete", "1-ZZZZ", "--yes").code == 2
     assert cli("delete", "--restore", "1-ZZZZ").code == 2
+
+
+def test_cleanup_of_objects_and_expired_runs(cli, ml: DerivaML, run, tmp_path: Path) -> None:
+    """Cleanup lists expired deletions and objects that nothing names, deletes them, and keeps what is too young."""
+    rid = run("To go", ["model.pt"]).execution_rid
+    lost = tmp_path / "lost.pt"
+    lost.write_text("lost")
+    ml.connection.store.put("Model", "lost.pt", lost, handover=TransferMode.copy, options=UploadOptions())
+    ml.delete_execution(rid)
+    before = {path.name for path in (ml.connection.folder / "objects").glob("??/*")}
+    assert cli("cleanup", "--dry-run", "--json").json["may_go"] == []
+
+    def find(days: int, include_objects: bool = True) -> list[tuple[str, str]]:
+        later = datetime.now(UTC) + timedelta(days=days)
+        removable, _ = find_removable(
+            ml, timedelta(0), include_downloads=True, include_objects=include_objects, now=later
+        )
+        return [(each.kind, each.name) for each in removable]
+
+    md5 = hashlib.md5(b"lost", usedforsecurity=False).hexdigest()
+    assert find(8) == [("object", md5)]
+    assert find(31, include_objects=False) == []
+    assert sorted(find(31)) == sorted([("deleted run", rid), *(("object", name) for name in before)])
+    later = datetime.now(UTC) + timedelta(days=31)
+    removable, _ = find_removable(ml, timedelta(0), include_downloads=True, now=later)
+    freed, kept = delete_removable(ml, removable, later)
+    assert (freed > 0, kept) == (True, [])
+    assert list((ml.connection.folder / "objects").glob("??/*")) == []
+    assert cli("delete", "--restore", rid).code == 2
+    assert find(400) == []

@@ -25,6 +25,14 @@ from deriva_ml_core._files.atomic import delete_leftover, is_leftover, iter_left
 from deriva_ml_core._files.locks import is_locked, locked_folder
 from deriva_ml_core.datasets.bag_cache import IN_USE_NAME
 from deriva_ml_core.definitions import MLTable
+from deriva_ml_core.deletion.objects import (
+    UnusedObject,
+    delete_unused_objects,
+    expire_deletions,
+    find_expired_deletions,
+    find_unused_objects,
+)
+from deriva_ml_core.deletion.trash import Trash
 from deriva_ml_core.execution.run_lock import RESUME_LOCK_NAME, UPLOAD_LOCK_NAME
 from deriva_ml_core.journal.journal import load_state
 from deriva_ml_core.journal.state import JOURNAL_FILENAME, FileStamp, FileState
@@ -44,6 +52,9 @@ def app(
     downloads: Annotated[
         bool, typer.Option("--downloads/--no-downloads", help="Delete downloaded datasets too.")
     ] = True,
+    objects: Annotated[
+        bool, typer.Option("--objects/--no-objects", help="Delete objects that nothing in the catalog names.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what can be deleted.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -55,6 +66,9 @@ def app(
     These are working folders of finished, fully uploaded runs, downloaded datasets, and incomplete objects of killed
     processes. A working folder with a file that is nowhere else is kept, and so is a dataset that a process reads. You
     are asked before anything is deleted, and what came into use meanwhile is kept.
+
+    In the store of an embedded catalog, these are also deleted runs whose 30 days in the trash are over, and objects
+    that no present or past row names, if they were stored or used at least 7 days ago.
     """
     from datetime import timedelta
 
@@ -65,7 +79,9 @@ def app(
     if as_json and not (yes or dry_run):
         raise typer.BadParameter("--json cannot ask for confirmation: add --yes or --dry-run.")
     with open_client(host, catalog) as ml:
-        removable, kept = find_removable(ml, timedelta(days=older_than), include_downloads=downloads)
+        removable, kept = find_removable(
+            ml, timedelta(days=older_than), include_downloads=downloads, include_objects=objects
+        )
         if not as_json:
             _print(removable, kept)
         is_confirmed = bool(removable) and not dry_run and (yes or typer.confirm("Delete all of this?"))
@@ -134,8 +150,8 @@ class Removable:
     """A file or folder that can be deleted.
 
     Args:
-        kind: ``working folder``, ``download``, ``draft`` or ``partial file``.
-        name: An execution's RID, a dataset's version, or a file's name.
+        kind: ``working folder``, ``download``, ``draft``, ``partial file``, ``deleted run`` or ``object``.
+        name: An execution's RID, a dataset's version, an object's digest, or a file's name.
         path: Its path.
         files: The number of its files.
         bytes: Their size.
@@ -158,7 +174,12 @@ class KeptFolder:
 
 
 def find_removable(
-    ml: DerivaML, min_age: timedelta, *, include_downloads: bool
+    ml: DerivaML,
+    min_age: timedelta,
+    *,
+    include_downloads: bool,
+    include_objects: bool = True,
+    now: datetime | None = None,
 ) -> tuple[list[Removable], list[KeptFolder]]:
     """Return what can be deleted, and what is kept: working folders of finished runs, and datasets in use.
 
@@ -166,6 +187,8 @@ def find_removable(
         ml: The catalog.
         min_age: The minimum time since the end of a run.
         include_downloads: Whether downloaded datasets can be deleted.
+        include_objects: Whether objects that nothing names, and expired deletions, can be deleted.
+        now: The time from which the age of objects and deletions counts, by default the present one.
     """
     removable, kept = [], []
     ended = [
@@ -201,26 +224,54 @@ def find_removable(
         for path in _iter_abandoned_partial_files(folder)
         if listed.isdisjoint(path.parents)
     ]
+    if include_objects:
+        removable += _find_unused(ml, now)
     return removable, kept
 
 
-def delete_removable(ml: DerivaML, removable: Iterable[Removable]) -> tuple[int, list[KeptFolder]]:
+def _find_unused(ml: DerivaML, now: datetime | None) -> Iterator[Removable]:
+    """Yield the deleted runs that cannot be restored any more, and the objects that nothing names."""
+    for record in find_expired_deletions(ml.connection, now):
+        path = Trash(ml.connection).working_path(record.execution)
+        usage = measure_disk_usage(path)
+        yield Removable("deleted run", record.execution, path, usage.files, usage.bytes)
+    for each in find_unused_objects(ml.connection, now):
+        yield Removable("object", each.md5, each.path, 1, each.bytes)
+
+
+def delete_removable(
+    ml: DerivaML, removable: Iterable[Removable], now: datetime | None = None
+) -> tuple[int, list[KeptFolder]]:
     """Delete files and folders, each after another look at it.
 
     Args:
         ml: The catalog.
         removable: What `find_removable` returned, perhaps long ago.
+        now: The time from which the age of objects and deletions counts, by default the present one.
 
     Returns:
         The freed bytes, and what came into use meanwhile and is kept.
     """
     freed, kept = 0, []
-    for each in removable:
-        if reason := _delete(ml, each):
+    listed = list(removable)
+    reasons = _delete_unused(ml, listed, now)
+    for each in listed:
+        reason = reasons[each.path] if each.kind in ("deleted run", "object") else _delete(ml, each)
+        if reason:
             kept.append(KeptFolder(each.name, each.path, reason))
         else:
             freed += each.bytes
     return freed, kept
+
+
+def _delete_unused(ml: DerivaML, removable: list[Removable], now: datetime | None) -> dict[Path, str]:
+    """Delete expired deletions and unused objects; return for each path why it is kept, or an empty text."""
+    runs = [each for each in removable if each.kind == "deleted run"]
+    objects = [UnusedObject(each.name, each.path, each.bytes) for each in removable if each.kind == "object"]
+    given_up = set(expire_deletions(ml.connection, [each.name for each in runs], now))
+    _, kept = delete_unused_objects(ml.connection, objects, now)
+    reasons = {each.path: "" if each.name in given_up else "it was restored" for each in runs}
+    return reasons | {each.path: "" for each in objects} | {each.path: "it is in use" for each in kept}
 
 
 def _delete(ml: DerivaML, removable: Removable) -> str:

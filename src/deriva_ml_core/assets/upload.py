@@ -26,7 +26,15 @@ from deriva_ml_core.definitions import RID, TransferMode
 from deriva_ml_core.errors import CatalogReadOnly, CatalogUnavailable, DerivaMLException
 from deriva_ml_core.journal.journal import Journal
 from deriva_ml_core.journal.state import FileStamp, FileState, Stored, TransferNoted
-from deriva_ml_core.models import Asset, StagedAsset, UnsentAsset, UploadOptions, UploadProgress, UploadReport
+from deriva_ml_core.models import (
+    Asset,
+    StagedAsset,
+    StoredObject,
+    UnsentAsset,
+    UploadOptions,
+    UploadProgress,
+    UploadReport,
+)
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -158,7 +166,7 @@ class Upload:
         if self.fatal_error is not None:
             return self.fatal_error
         try:
-            if file.stored is not None and not _is_rewritten(file):
+            if file.stored is not None and not _is_rewritten(file) and self._is_kept(file.stored):
                 return None
             if file.stored is not None and file.asset.record:  # such as the journal, which grows
                 self.row_writer.complete(file)
@@ -166,6 +174,10 @@ class Upload:
         except (DerivaMLException, OSError) as error:
             self._note_fatal_error(error)
             return error
+
+    def _is_kept(self, stored: StoredObject) -> bool:
+        """Whether the store still has what an interrupted upload stored; a clean-up may have deleted it since."""
+        return RetryingStore(self.connection.store).renew(stored.url)
 
     def _store_file(self, file: FileState) -> Stored:
         asset = file.asset

@@ -6,6 +6,7 @@ An object is never more readable than its original and the umask allow.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -176,6 +177,48 @@ class FolderStore:
     def close(self) -> None:
         """Do nothing: no file stays open."""
 
+    @property
+    def folder(self) -> Path:
+        """The catalog's folder."""
+        return self._folder
+
+    def renew(self, url: str) -> bool:
+        """Mark an object as used now, so that `delete_if_unused_since` keeps it until a row names it.
+
+        Returns:
+            Whether the store has the object.
+        """
+        with _held_object(self._object_path(parse_object_url(url).md5)) as path:
+            return path is not None and _renew(path)
+
+    def delete_if_unused_since(self, md5: str, time: float) -> bool:
+        """Delete an object that no call uses and that was neither stored nor used since a time.
+
+        Args:
+            md5: Digest of the object.
+            time: Seconds since 1970, by the clock of the file system.
+
+        Returns:
+            Whether the object is gone.
+        """
+        path = self._object_path(md5)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return True
+        except OSError:  # another user's object, or no file
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_file_at(path, descriptor) or os.fstat(descriptor).st_ctime >= time:
+                return False
+            path.unlink()
+        except OSError:  # it is in use, or the folder is read-only
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
     def _object_path(self, md5: str) -> Path:
         return self._objects.joinpath(md5[:2], md5)
 
@@ -237,11 +280,15 @@ class FolderStore:
     def _move_into_place(self, file: Path, md5: str) -> None:
         """Move a file to the path of its digest, or delete it if the store already has its bytes."""
         path = self._object_path(md5)
-        if path.exists() and not self._is_damaged(path, file, md5):
-            _widen_mode(path, file.stat().st_mode)
-            file.unlink()
-        else:
-            self._rename_creating_parent(file, path)
+        with _held_object(path) as present:
+            if present is None or self._is_damaged(present, file, md5):
+                self._rename_creating_parent(file, path)
+            else:
+                _widen_mode(present, file.stat().st_mode)
+                if _renew(present) or present.samefile(file):
+                    file.unlink()
+                else:  # another user's object, which a clean-up might delete
+                    self._rename_creating_parent(file, path)
         self._unsynced.append(path)
 
     def _rename_creating_parent(self, file: Path, path: Path) -> None:
@@ -264,6 +311,7 @@ class FolderStore:
     def _find_moved_object(self, file: Path, resume: JsonValue | None) -> tuple[str, int]:
         match resume:
             case {"md5": str(md5), "length": int(length)} if self._has_object(md5, length):
+                _renew(self._object_path(md5))
                 self._unsynced.append(self._object_path(md5))
                 return md5, length
         raise FileNotFoundError(errno.ENOENT, "The file does not exist, and was not stored before", str(file))
@@ -316,6 +364,43 @@ def _file_mode(file: Path) -> int | None:
         return mode if not S_ISLNK(mode) or file.exists() else None
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+@contextmanager
+def _held_object(path: Path) -> Iterator[Path | None]:
+    """Keep an object from being deleted as unused; yields its path, or None if it does not exist."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    except PermissionError:  # another user's object, which only that user deletes
+        yield path
+        return
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield path if _is_file_at(path, descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
+def _is_file_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _renew(path: Path) -> bool:
+    """Renew the time at which the status of a file changed; its other times stay. Returns whether that was allowed."""
+    try:
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except (PermissionError, FileNotFoundError):
+        return False
+    return True
 
 
 def _widen_mode(path: Path, mode: int) -> None:
