@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Return a real browser; without one, the test is skipped."""
+    """Return a real browser; without one, the test is skipped.
+
+    Playwright's event loop counts as running in this thread until it is stopped, and other modules have their own.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     from page_browser import ARGUMENTS, find_browser
 
