@@ -12,7 +12,10 @@ import pytest
 pytest.importorskip("hatchling", reason="the wheel is built with this environment's hatchling, which is not installed")
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning", "deriva_ml_ui"}
+PACKAGES = {
+    *("deriva_ml", "deriva_ml_cli", "deriva_ml_core", "deriva_ml_keras", "deriva_ml_lightning", "deriva_ml_mcp"),
+    "deriva_ml_ui",
+}
 FACTORY = "deriva_ml_lightning_factory.py"
 """Module that Lightning loads whenever a Trainer is created; outside of the packages, which take longer to load."""
 
