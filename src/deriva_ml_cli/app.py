@@ -69,6 +69,7 @@ USAGE_ERRORS = (
     "UnconfirmedStore",
     "UnknownAddress",
     "UnknownBaseline",
+    "UnknownColumn",
     "UnknownMetric",
     "UnknownParameter",
     "UnknownRID",

@@ -117,6 +117,7 @@ def _execution_fields(connection: Connection, execution: ExecutionDescription) -
         "checksum": environment.code_checksum or (workflow.checksum if workflow else None),
         "commit": f"{environment.head[:12]}{branch}{changes}{unpushed}" if environment.head else None,
         "created": created,
+        "by": summary.user,
         "ran": _format_run_time(execution),
         "on": _format_machine(environment),
         "command": " ".join(map(str, environment.command)),

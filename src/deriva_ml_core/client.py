@@ -62,6 +62,8 @@ class ExecutionRowFilters(TypedDict, total=False):
     where: str | Sequence[str]
     params: Mapping[str, JsonValue]
     tags: str | Sequence[str]
+    user: str | None
+    parent: RID | None
     limit: int | None
 
 
@@ -421,6 +423,8 @@ class DerivaML(Presentable):
         where: str | Sequence[str] = (),
         params: Mapping[str, JsonValue] = MappingProxyType({}),
         tags: str | Sequence[str] = (),
+        user: str | None = None,
+        parent: RID | None = None,
     ) -> ExecutionList:
         """Return the matching executions, newest first.
 
@@ -440,6 +444,8 @@ class DerivaML(Presentable):
                 ``"last(val_loss) < 0.3"`` its last. ``params.`` or ``metrics.`` before a name tells which it is.
             params: Values of parameters, such as ``{"optimizer": "Adam"}``; all must be equal.
             tags: Tags; an execution must have all of them.
+            user: User who created them, as ``RecordedExecution.user`` names it.
+            parent: RID of the execution that they are nested in, such as that of a sweep.
 
         Returns:
             The recorded executions, a list that notebooks show as a table. An empty list if none matches.
@@ -472,6 +478,8 @@ class DerivaML(Presentable):
             ranking=ranking,
             conditions=conditions,
             tags=as_tags(tags),
+            user=user,
+            parent=parent,
         )
         return ExecutionList(self._connection, found)
 
@@ -600,6 +608,8 @@ class DerivaML(Presentable):
         where: str | Sequence[str] = (),
         params: Mapping[str, JsonValue] = MappingProxyType({}),
         tags: str | Sequence[str] = (),
+        user: str | None = None,
+        parent: RID | None = None,
         limit: int = 20,
         page: int = 1,
     ) -> ExecutionPage:
@@ -619,6 +629,8 @@ class DerivaML(Presentable):
             where: Conditions on parameters and metrics, such as ``"lr > 0.001"``; see ``find_executions``.
             params: Values of parameters, such as ``{"optimizer": "Adam"}``.
             tags: Tags; an execution must have all of them.
+            user: User who created them, as ``RecordedExecution.user`` names it.
+            parent: RID of the execution that they are nested in, such as that of a sweep.
             limit: Executions on a page.
             page: The page, from 1.
 
@@ -633,7 +645,9 @@ class DerivaML(Presentable):
         """
         from deriva_ml_core.analysis.runs import ExecutionFilters, list_executions
 
-        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, where, params, tags)
+        filters = ExecutionFilters(
+            workflow, workflow_type, status, dataset, text, sort, stage, where, params, tags, user, parent
+        )
         return list_executions(self._connection, filters, limit=limit, page=page)
 
     def execution_rows(
@@ -649,6 +663,8 @@ class DerivaML(Presentable):
         where: str | Sequence[str] = (),
         params: Mapping[str, JsonValue] = MappingProxyType({}),
         tags: str | Sequence[str] = (),
+        user: str | None = None,
+        parent: RID | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """Return one flat row for each execution, with its parameters and metrics.
@@ -664,11 +680,14 @@ class DerivaML(Presentable):
             where: Conditions on parameters and metrics; see ``find_executions``.
             params: Values of parameters.
             tags: Tags; an execution must have all of them.
+            user: User who created them, as ``RecordedExecution.user`` names it.
+            parent: RID of the execution that they are nested in, such as that of a sweep.
             limit: Maximum number of executions; None for all.
 
         Returns:
             Dictionaries with the same keys: ``rid``, ``workflow``, ``status``, ``status_detail``, ``created``,
-            ``duration_seconds``, ``description``, ``tags`` (separated by commas), ``params.NAME`` and ``metrics.NAME``.
+            ``duration_seconds``, ``description``, ``tags`` (separated by commas), ``user``, ``params.NAME`` and
+            ``metrics.NAME``.
             A metric's value is its best one, or its last one if it has no best value. A missing value is None.
 
         Raises:
@@ -676,7 +695,9 @@ class DerivaML(Presentable):
         """
         from deriva_ml_core.analysis.runs import ExecutionFilters, list_execution_rows
 
-        filters = ExecutionFilters(workflow, workflow_type, status, dataset, text, sort, stage, where, params, tags)
+        filters = ExecutionFilters(
+            workflow, workflow_type, status, dataset, text, sort, stage, where, params, tags, user, parent
+        )
         return list_execution_rows(self._connection, filters, limit)
 
     def executions_dataframe(self, **filters: Unpack[ExecutionRowFilters]) -> pd.DataFrame:

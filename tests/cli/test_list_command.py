@@ -228,7 +228,7 @@ def test_rows_of_executions(ml: DerivaML, config: ExecutionConfiguration) -> Non
         exe.log_params({"seed": 2})
         exe.update_status(Status.running, "", progress=Progress(stage="test", metrics={"loss": 4}))
     rows = ml.execution_rows()
-    base = ["rid", "workflow", "status", "status_detail", "created", "duration_seconds", "description", "tags"]
+    base = ["rid", "workflow", "status", "status_detail", "created", "duration_seconds", "description", "tags", "user"]
     assert [list(row) for row in rows] == [
         [*base, "params.seed", "params.lr", "metrics.loss (test)", "metrics.loss"]
     ] * 2
@@ -236,3 +236,75 @@ def test_rows_of_executions(ml: DerivaML, config: ExecutionConfiguration) -> Non
     assert values == [(exe.execution_rid, None, 2, None), (first, 1, None, 0.5)]
     frame = ml.executions_dataframe(where="lr = 1", limit=1)
     assert (list(frame["rid"]), frame["metrics.loss"].tolist()) == ([first], [0.5])
+
+
+def test_chosen_columns_in_order(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """``--columns`` chooses and orders the columns, also of ``--csv``; for an unknown one, similar ones are named."""
+    first = record(ml, config, {"lr": 1, "seed": 5}, loss=0.5)
+    second = record(ml, config, {"lr": 2, "seed": 6}, loss=0.25)
+    names = "params.lr,rid,metrics.loss"
+    header, *lines = cli("list", "--columns", names).stdout.splitlines()
+    assert header.split() == ["params.lr", "rid", "metrics.loss"]
+    assert [line.split() for line in lines] == [["2", second, "0.25"], ["1", first, "0.5"]]
+    assert cli("list", "--columns", names, "--csv").stdout.splitlines() == [
+        names,
+        f"2,{second},0.25",
+        f"1,{first},0.5",
+    ]
+    unknown = cli("list", "--columns", "rid,params.rl")
+    assert (unknown.code, "Did you mean 'params.lr'" in " ".join(unknown.stderr.split())) == (2, True)
+
+
+def test_csv_has_the_columns_of_the_rows(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """``--csv`` has the columns of `execution_rows`, in the same order."""
+    record(ml, config, {"lr": 1}, loss=0.5)
+    record(ml, config, {"seed": 1}, gain=0.5)
+    header = cli("list", "--csv").stdout.splitlines()[0]
+    assert header.split(",") == [
+        *("rid", "workflow", "status", "status_detail", "created", "duration_seconds", "description", "tags", "user"),
+        *("params.seed", "params.lr", "metrics.gain", "metrics.loss"),
+    ]
+    assert header.split(",") == list(ml.execution_rows()[0])
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_many_parameters_fit_the_terminal(cli, ml: DerivaML, config: ExecutionConfiguration, columns: int) -> None:
+    """Named parameters that do not fit the terminal are listed below the table, with those of ``--columns``."""
+    names = [f"parameter_{number:02}" for number in range(20)]
+    record(ml, config, dict.fromkeys(names, "a value of it"))
+    by_params = cli("list", "--params", ",".join(names), columns=columns).stdout
+    by_columns = cli("list", "--columns", ",".join(f"params.{name}" for name in names), columns=columns).stdout
+    for out in (by_params, by_columns):
+        assert max(map(len, out.splitlines())) <= columns
+        assert out.splitlines()[1].count("a value of it") >= 1
+        assert "Too narrow for " in out
+        assert all(name in out for name in names)
+
+
+def test_user(cli, ml: DerivaML, config: ExecutionConfiguration, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ran it is shown and filtered; the list has a column for it if several users did."""
+    monkeypatch.setenv("LOGNAME", "ada")
+    first = record(ml, config, {})
+    assert "User" not in cli("list").stdout
+    monkeypatch.setenv("LOGNAME", "grace")
+    second = record(ml, config, {})
+    assert [each["user"] for each in cli("list", "--json").json["executions"]] == ["grace", "ada"]
+    header, *lines = cli("list", columns=120).stdout.splitlines()
+    assert "User" in header.split()
+    assert ["grace" in lines[0], "ada" in lines[1]] == [True, True]
+    assert rids(cli("list", "--json", "--user", "ada")) == [first]
+    assert [each.execution_rid for each in ml.find_executions(user="grace")] == [second]
+    assert [row["user"] for row in ml.execution_rows(user="ada")] == ["ada"]
+    assert ml.lookup_execution(first).user == "ada"
+    assert "ada" in cli("show", first).stdout
+
+
+def test_parent(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
+    """The runs that are nested in a run, such as the jobs of a sweep, are found by it."""
+    rid = record(ml, config, {})
+    with ml.create_execution(config) as parent:
+        parent.add_nested_execution(rid)
+    assert rids(cli("list", "--json", "--parent", parent.execution_rid)) == [rid]
+    assert [each.execution_rid for each in ml.find_executions(parent=parent.execution_rid)] == [rid]
+    assert ml.find_executions(parent=rid) == []
+    assert cli("list", "--parent", "9-ZZZZ").code == 2

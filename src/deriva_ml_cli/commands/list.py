@@ -32,6 +32,9 @@ MAX_VALUE_LENGTH = 16
 MAX_TAGS_LENGTH = 24
 """Characters of the tags of a run; more are cut."""
 
+FLEXIBLE_COLUMNS = frozenset({"description", "status_detail", "workflow", "tags"})
+"""Chosen columns that shrink on a narrow terminal."""
+
 MIN_DESCRIPTION_WIDTH = 12
 """Characters of the description that chosen columns leave."""
 
@@ -78,6 +81,18 @@ def app(
         list[str] | None,
         typer.Option("--tag", metavar="TAG", help="Only runs with this tag. Repeat it: a run must have all of them."),
     ] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this user.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(metavar="RID", help="Only runs nested in this one, such as the jobs of a sweep.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Show these columns of --csv, separated by commas, in this order, such as "
+            "'rid,user,params.lr,metrics.loss'.",
+        ),
+    ] = None,
     params: Annotated[
         str | None,
         typer.Option(metavar="NAMES", help="Show these parameters, separated by commas, instead of those that differ."),
@@ -118,16 +133,20 @@ def app(
         "stage": stage,
         "where": where or (),
         "tags": tags or (),
+        "user": user,
+        "parent": parent,
     }
     with open_client(host, catalog) as ml:
         result = ml.list_executions(**filters, limit=limit, page=page)
         name = ml.connection.catalog.name
         similar = {} if result.executions else _find_similar_tags(ml, tags or ())
     if as_csv:
-        _print_csv(result)
+        _print_csv(result, _split_names(columns))
     elif as_json:
         executions = [execution.to_dict() for execution in result.executions]
         print_json({"executions": executions, "page": page, "more": result.has_more})
+    elif result.executions and columns is not None:
+        _print_columns(result, page, _split_names(columns))
     elif result.executions:
         _print(result, page, _split_names(params), _split_names(metrics))
     else:
@@ -167,14 +186,52 @@ def _print_nothing_found(empty_catalog: str | None, page: int, similar_tags: Map
         print_note(f"No execution has the tag {tag!r}.{hint}")
 
 
-def _print_csv(result: ExecutionPage) -> None:
+def _print_csv(result: ExecutionPage, columns: list[str] | None) -> None:
     import csv
     import sys
 
-    rows = [execution.to_row() for execution in result.executions]
-    writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(column for row in rows for column in row)))
+    from deriva_ml_core.analysis.runs import tabulate_executions
+
+    rows = tabulate_executions(result.executions, columns)
+    writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else columns or [])
     writer.writeheader()
     writer.writerows(rows)
+
+
+def _print_columns(result: ExecutionPage, page: int, names: list[str] | None) -> None:
+    """Print the chosen columns; those that do not fit the terminal are named."""
+    from datetime import datetime
+
+    from deriva_ml_cli.terminal import COLUMN_GAP, Column, create_console, print_note, print_table
+    from deriva_ml_core._text import format_number, format_time
+    from deriva_ml_core.analysis.runs import tabulate_executions
+
+    def format_cell(name: str, value: object) -> str:
+        if isinstance(value, datetime):
+            return format_time(value)
+        is_measured = isinstance(value, float) and (name.startswith("metrics.") or name == "duration_seconds")
+        text = format_number(value) if is_measured and isinstance(value, float) else "" if value is None else str(value)
+        return _cut(text, MAX_VALUE_LENGTH) if name.startswith("params.") else text
+
+    rows = tabulate_executions(result.executions, names)
+    shown: list[str] = []
+    free = create_console().width
+    for name in rows[0]:
+        is_flexible = name in FLEXIBLE_COLUMNS
+        cells = [len(name), *(len(format_cell(name, row[name])) for row in rows)]
+        width = MIN_DESCRIPTION_WIDTH if is_flexible else max(cells)
+        if shown and width > free:
+            break
+        shown.append(name)
+        free -= width + COLUMN_GAP
+    print_table(
+        [Column(name, flexible=name in FLEXIBLE_COLUMNS) for name in shown],
+        [[format_cell(name, row[name]) for name in shown] for row in rows],
+    )
+    if hidden := list(rows[0])[len(shown) :]:
+        print_note(f"Too narrow for {', '.join(map(_one_line, hidden))}; --csv prints all.")
+    if result.has_more:
+        print_note(f"There are more: --page {page + 1}")
 
 
 def _split_names(text: str | None) -> list[str] | None:
@@ -207,6 +264,9 @@ def _print(result: ExecutionPage, page: int, params: list[str] | None, metrics: 
     columns = _choose_columns(result, create_console().width, params, metrics)
     rows = [[column.cell(execution) for column in columns] for execution in result.executions]
     print_table([column.column for column in columns], rows)
+    titles = [column.column.title for column in columns]
+    if hidden := [name for name in params or () if _short_title(name, create_console().width) not in titles]:
+        print_note(f"Too narrow for {', '.join(map(_one_line, hidden))}; --csv prints all.")
     if result.ranking:
         print_note(_describe_ranking(result.ranking))
     elif len(result.executions) > 1:
@@ -237,14 +297,13 @@ def _choose_columns(
     message = _ListColumn(Column("Message", flexible=True, style="dim"), lambda each: each.status_detail)
     free = width - sum(column.width(executions) for column in columns) - MIN_DESCRIPTION_WIDTH
     tags = _ListColumn(Column("Tags"), lambda each: _cut(", ".join(each.tags), MAX_TAGS_LENGTH))
-    if any(each.tags for each in executions) and tags.width(executions) <= free:
-        columns.append(tags)
-        free -= tags.width(executions)
-    for name in _varying_parameters(executions) if params is None else params:
-        column = _parameter_column(name, width)
-        if params is not None:
-            columns.append(column)
-        elif column.width(executions) <= free:
+    user = _ListColumn(Column("User"), lambda each: _cut(each.user, MAX_VALUE_LENGTH))
+    optional = [tags] if any(each.tags for each in executions) else []
+    optional += [user] if len({each.user for each in executions}) > 1 else []
+    names_of_parameters = _varying_parameters(executions) if params is None else params
+    optional += [_parameter_column(name, width) for name in names_of_parameters]
+    for column in optional:
+        if column.width(executions) <= free:
             columns.append(column)
             free -= column.width(executions)
     duration = _ListColumn(Column("Duration", align_right=True), lambda each: format_duration(each.duration_seconds))
@@ -275,6 +334,12 @@ def _parameter_column(name: str, width: int) -> _ListColumn:
         return _cut(str(execution.params.get(name)) if name in execution.params else "", MAX_VALUE_LENGTH)
 
     return _ListColumn(Column(_short_title(name, width)), cell)
+
+
+def _one_line(text: str) -> str:
+    from deriva_ml_core._text import sanitize_line
+
+    return sanitize_line(text)
 
 
 def _cut(text: str, max_length: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -13,7 +14,7 @@ from deriva_ml_core.backend import AnyOf, InSubquery, Where
 from deriva_ml_core.connection import Connection
 from deriva_ml_core.datasets.versions import current_version_rows, is_release
 from deriva_ml_core.definitions import MLTable, MLVocab, Status, check_rid, split_rid
-from deriva_ml_core.errors import ConfigurationError, UnknownRID
+from deriva_ml_core.errors import ConfigurationError, UnknownColumn, UnknownRID
 from deriva_ml_core.execution.conditions import resolve_conditions
 from deriva_ml_core.execution.query import Ranking, find_executions, resolve_ranking
 from deriva_ml_core.execution.recorded import RecordedExecution, load_local_state
@@ -44,6 +45,7 @@ __all__ = [
     "summarize_execution",
     "summarize_executions",
     "summarize_with_values",
+    "tabulate_executions",
 ]
 
 
@@ -116,6 +118,7 @@ class ExecutionSummary:
         params: Its parameters by name.
         metrics: Its metrics, in the order in which it first reported them.
         tags: Its tags, sorted.
+        user: The user who created it.
     """
 
     rid: str
@@ -129,6 +132,7 @@ class ExecutionSummary:
     params: Mapping[str, JsonValue] = field(default_factory=dict)
     metrics: tuple[MetricSummary, ...] = ()
     tags: tuple[str, ...] = ()
+    user: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the execution as ``deriva-ml list --json`` prints it."""
@@ -141,6 +145,7 @@ class ExecutionSummary:
             "duration_seconds": self.duration_seconds,
             "workflow": self.workflow.to_dict() if self.workflow else None,
             "tags": list(self.tags),
+            "user": self.user,
             "params": dict(self.params),
             "metrics": [metric.model_dump() for metric in self.metrics],
         }
@@ -161,6 +166,7 @@ class ExecutionSummary:
             "duration_seconds": self.duration_seconds,
             "description": self.description,
             "tags": ", ".join(self.tags),
+            "user": self.user,
         }
         row |= {f"params.{name}": value for name, value in self.params.items()}
         return row | {
@@ -308,6 +314,8 @@ class ExecutionFilters:
         where: Conditions on parameters and metrics, such as ``lr > 0.001``.
         params: Values of parameters.
         tags: Their tags; all must be there.
+        user: The user who created them.
+        parent: The RID of the execution that they are nested in.
     """
 
     workflow: str | None = None
@@ -320,6 +328,8 @@ class ExecutionFilters:
     where: str | Sequence[str] = ()
     params: Mapping[str, JsonValue] = field(default_factory=dict)
     tags: str | Sequence[str] = ()
+    user: str | None = None
+    parent: str | None = None
 
 
 def list_executions(connection: Connection, filters: ExecutionFilters, *, limit: int, page: int) -> ExecutionPage:
@@ -333,11 +343,30 @@ def list_executions(connection: Connection, filters: ExecutionFilters, *, limit:
 def list_execution_rows(connection: Connection, filters: ExecutionFilters, limit: int | None) -> list[dict[str, Any]]:
     """Return one flat row for each execution; see ``DerivaML.execution_rows``."""
     executions, ranking = _find_executions(connection, filters, limit)
-    rows = [each.to_row() for each in _add_values(connection, summarize_executions(connection, executions), ranking)]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    order = {"params": 1, "metrics": 2}  # the columns of each kind stand together
-    columns.sort(key=lambda column: order.get(column.partition(".")[0], 0))
-    return [{column: row.get(column) for column in columns} for row in rows]
+    return tabulate_executions(_add_values(connection, summarize_executions(connection, executions), ranking))
+
+
+def tabulate_executions(
+    executions: Iterable[ExecutionSummary], columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return one flat row for each execution, all with the same columns.
+
+    Args:
+        executions: The executions, with parameters and metrics.
+        columns: The columns, in order; None for all, where those of parameters and of metrics stand together.
+
+    Raises:
+        UnknownColumn: No execution has a column; the message names similar ones.
+    """
+    rows = [each.to_row() for each in executions]
+    known = list(dict.fromkeys(column for row in rows for column in row))
+    order = {"params": 1, "metrics": 2}
+    known.sort(key=lambda column: order.get(column.partition(".")[0], 0))
+    unknown = [column for column in columns or () if rows and column not in known]
+    if unknown:
+        similar = difflib.get_close_matches(unknown[0], known, n=5, cutoff=0.5) or known[:10]
+        raise UnknownColumn(f"The list has no column {unknown[0]!r}. Did you mean {' or '.join(map(repr, similar))}?")
+    return [{column: row.get(column) for column in (known if columns is None else columns)} for row in rows]
 
 
 def _find_executions(
@@ -346,7 +375,12 @@ def _find_executions(
     """Check the filters, and return the first executions that match and the metric that they are sorted by."""
     if filters.stage is not None and filters.sort is None and not filters.where:
         raise ConfigurationError("A stage (--stage) needs a metric to sort by (--sort) or a condition (--where).")
-    for table, rid in ((MLTable.workflow, filters.workflow), (MLTable.dataset, filters.dataset)):
+    rids = {
+        MLTable.workflow: filters.workflow,
+        MLTable.dataset: filters.dataset,
+        MLTable.execution: filters.parent,
+    }
+    for table, rid in rids.items():
         if rid is not None:
             connection.require_row(table, check_rid(rid))
     if filters.workflow_type is not None:
@@ -441,6 +475,8 @@ def _find_matching(
             ranking=ranking,
             conditions=conditions,
             tags=as_tags(filters.tags),
+            user=filters.user,
+            parent=filters.parent,
         )
         matching = executions if filters.text is None else _filter_by_text(connection, executions, filters.text)
         if row_limit is None or count is None or len(executions) < row_limit or len(matching) >= count:
@@ -505,6 +541,7 @@ def _summarize_execution(
         created=execution.created,
         duration_seconds=_compute_duration(connection, execution, status),
         workflow=workflow,
+        user=execution.user,
     )
 
 

@@ -121,6 +121,8 @@ def find_executions(
     ranking: Ranking | None = None,
     conditions: Sequence[InSubquery] = (),
     tags: Sequence[str] = (),
+    user: str | None = None,
+    parent: RID | None = None,
 ) -> list[RecordedExecution]:
     """Return matching executions, newest or best first; see ``DerivaML.find_executions``."""
     where: dict[str, Any] = {}
@@ -131,16 +133,24 @@ def find_executions(
         where["Workflow"] = InSubquery(MLTable.workflow, of_type)
     if status is not None:
         where["Status"] = _possible_row_statuses(status)
+    if user is not None:
+        where["RCB"] = user
     if tags and not has_tags(connection.catalog.model):
         return []
     tagged = [InSubquery(MLTable.execution_tag, {"Tag": tag}, column="Execution") for tag in tags]
     used = [] if dataset is None else [_used_dataset(connection, dataset)]
-    subqueries = [*used, *tagged, *conditions]
+    nested = [] if parent is None else [_nested_in(parent)]
+    subqueries = [*used, *nested, *tagged, *conditions]
     if ranking is None:
         rows = _newest_first(connection, where, subqueries)
     else:
         rows = _best_first(connection, where, ranking, subqueries)
     return _take_matching(connection, rows, limit, lambda execution: status is None or execution.status is status)
+
+
+def _nested_in(parent: RID) -> InSubquery:
+    """Return the subquery for the executions that are nested in an execution."""
+    return InSubquery(MLTable.nested_execution, {"Execution": parent}, column="Nested_Execution")
 
 
 def _used_dataset(connection: Connection, dataset: RID) -> InSubquery:

@@ -169,6 +169,11 @@ class RecordedExecution:
         write()
 
     @property
+    def user(self) -> str:
+        """User who created it: the name on this machine, or the server's ID of the user."""
+        return self._row.get("RCB") or ""
+
+    @property
     def working_dir(self) -> Path:
         """Its working folder on this machine, whether or not the folder exists."""
         return self._connection.working_folder(self.execution_rid)
