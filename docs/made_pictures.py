@@ -59,7 +59,7 @@ def draw(home: Path, folder: Path, *arguments: str) -> str:
         color_system="truecolor",
     )
     console.print(Text(f"$ deriva-ml {' '.join(arguments)}", "bold"))
-    for line in _without_facts(output.splitlines(), "created", "on", "folder"):
+    for line in _without_facts(output.splitlines(), "created", "by", "on", "folder"):
         console.print(Text.from_ansi(line))
     svg = console.export_svg(title="deriva-ml", theme=MONOKAI)
     # the fonts of rich's template are on another host; the viewer's own monospace font replaces them

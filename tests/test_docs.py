@@ -217,6 +217,7 @@ def mask(text: str) -> str:
         (r"code +\S+( *\n {12}\S+)*", "code URL"),
         (r"folder +\S+( *\n {12}\S+)*", "folder FOLDER"),
         (r"on +\S+(?=, process)", "on HOST"),
+        (r"(?m)^ +by +\S+ *$", "by USER"),
         (r"(?<=row of )\S+(?=;| has )", "FOLDER"),
         (r"just now|\d+ \w+ ago", "AGO"),
         (r"\d+(\.\d+)*", "0"),
