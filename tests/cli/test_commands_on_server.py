@@ -133,6 +133,7 @@ REPLACED = {
     "ml.create_execution(...)": "ml.create_execution(configuration)",
     "deriva-ml reproduce RID": "deriva-ml reproduce 1-4A2C --help",  # the code of a run, which another test rebuilds
     "deriva-globus-auth-utils login --host {host}": "deriva-globus-auth-utils login --host {host} --help",
+    "deriva-ml baseline RID": "deriva-ml baseline",
     "make demo": f"make --dry-run --directory {shlex.quote(str(Path(__file__).parents[2]))} demo",
     "git add": "git add .",
     "git commit": "git commit --allow-empty --message x",
@@ -142,6 +143,14 @@ REPLACED = {
     "git lfs pull": "git --version",  # an extension that need not be installed
 }
 """What a reader puts in place of the parts of a command that a message leaves open."""
+
+
+class NamedExecution(str):
+    """The RID of an execution, and an object that has it: messages name an execution by either."""
+
+    @property
+    def rid(self) -> str:
+        return str(self)
 
 
 def test_commands_in_messages(
@@ -173,10 +182,14 @@ def test_commands_in_messages(
             _connection=ml.connection,
             connection=ml.connection,
             _execution=ended.execution_rid,
+            execution_rid=ended.execution_rid,
             path=ended.working_dir / "journal.jsonl",
         ),
         "asset": SimpleNamespace(path=ended.asset_file_path("Model", "forgotten.pt")),
         "execution": ended,
+        "selection": SimpleNamespace(execution=run("two", ["two.pt"]).execution_rid),
+        "command": "tag",
+        "arguments": ("paper",),
         "configuration": config,
         "workflow": config.workflow,
         "row": {"RID": ended.workflow_rid},
@@ -194,7 +207,7 @@ def test_commands_in_messages(
         "shlex": shlex,
         "address": ml.connection.address,
     }
-    execution = SimpleNamespace(rid=ended.execution_rid)
+    execution = NamedExecution(ended.execution_rid)
     templates = sorted({each.text for each in collect_templates()} - {"DerivaML({', '.join(arguments)})"})
     assert len(templates) >= 33
     # a user has activated the environment of these tests
