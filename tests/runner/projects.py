@@ -36,6 +36,8 @@ def train(action: str = "learn", rate: float = 0.1, token: str = "", *, ml_insta
     execution.asset_file_path("Model", "model.txt").write_text(f"{action} {rate}")
     if action == "fail":
         raise ValueError("the test asked for a failure")
+    if action == "print":
+        print("learning")
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "exit":

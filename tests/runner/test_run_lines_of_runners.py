@@ -66,3 +66,15 @@ def test_notebook(project: Project) -> None:
     cells = nbformat.read(download_asset(run._connection, executed, project.root / "kept"), as_version=4).cells
     assert [output["text"] for each in cells for output in each.outputs if output["name"] == "stdout"] == ["inside\n"]
     assert not [output for each in cells for output in each.outputs if "Execution" in output["text"]]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--console",), ("console=true",), ("--console", "--multirun", "model_config.rate=0.1,0.2")]
+)
+def test_console_option(project: Project, arguments: tuple[str, ...]) -> None:
+    """``--console`` keeps what each run prints, also in the jobs of a sweep; the lines about runs stay the same."""
+    code, lines = run_lines(project, COMMAND, "model_config.action=print", *arguments)
+    runs = [run for run in project.executions() if not run.list_nested_executions()][: 2 if len(arguments) > 1 else 1]
+    assert code == 0
+    assert [run.read_console() for run in runs] == ["learning\n"] * len(runs)
+    assert len(lines) == (6 if len(arguments) > 1 else 2)

@@ -74,7 +74,7 @@ class Console:
             else:
                 self._capture()
         except Exception as error:  # noqa: BLE001 - a run does not depend on its console output
-            self._close()
+            self._undo()
             log.warning("The console output of the run is not recorded: %s", error)
 
     def join(self) -> None:
@@ -87,6 +87,7 @@ class Console:
                 if name is not None:
                     self._redirect(number, _open_raw(self._records / f"{name}{RAW_SUFFIX}"))
         except Exception as error:  # noqa: BLE001 - a run does not depend on its console output
+            self._undo()
             log.warning("The console output of a rank is not recorded: %s", error)
 
     def end(self, error: BaseException | None) -> None:
@@ -180,6 +181,11 @@ class Console:
         for number, saved in self._saved.items():
             if number in self._raw and self._is_current(number):
                 os.dup2(saved, number)
+
+    def _undo(self) -> None:
+        with suppress(Exception):
+            self._restore()
+        self._close()
 
     def _await_copy(self) -> None:
         """Wait until the rest of the output is on the terminal, as long as the other process shows signs of life."""
