@@ -134,6 +134,7 @@ REPLACED = {
     "deriva-ml reproduce RID": "deriva-ml reproduce 1-4A2C --help",  # the code of a run, which another test rebuilds
     "deriva-globus-auth-utils login --host {host}": "deriva-globus-auth-utils login --host {host} --help",
     "deriva-ml baseline RID": "deriva-ml baseline",
+    "{connection.command('abort', rid)}": "{connection.command('abort', rid)} --help",  # another message aborts the run
     "make demo": f"make --dry-run --directory {shlex.quote(str(Path(__file__).parents[2]))} demo",
     "git add": "git add .",
     "git commit": "git commit --allow-empty --message x",
