@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deriva_ml_core.workflow import Workflow
     from engines.s3 import S3Service
     from engines.s3_proxy import S3Proxy
+    from engines.postgres import PostgresServer
     from remote_server import RemoteServer
 
 
@@ -154,3 +155,11 @@ def s3_proxy(seaweedfs: S3Service) -> Iterator[S3Proxy]:
 
     with running_proxy(seaweedfs.port) as proxy:
         yield proxy
+
+
+def postgres() -> Iterator[PostgresServer]:
+    """Return a running PostgreSQL server."""
+    from engines.postgres import run_postgres
+
+    with run_postgres() as server:
+        yield server

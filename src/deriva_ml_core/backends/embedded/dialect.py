@@ -99,6 +99,7 @@ class SqliteDialect(SqlDialect):
 
     sqlalchemy = sqlite.dialect(paramstyle="qmark")
     table_options: Mapping[str, Any] = {"sqlite_with_rowid": False}
+    adds_references = False
     write_errors = (sa.exc.IntegrityError,)
 
     def identifier(self, name: str) -> str:

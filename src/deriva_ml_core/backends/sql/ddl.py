@@ -9,7 +9,7 @@ from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
+from sqlalchemy.schema import AddConstraint, CreateColumn, CreateIndex, CreateTable
 
 from deriva_ml_core.backends.sql.dialect import VALID_UNTIL, SqlDialect, StoredTable
 from deriva_ml_core.definitions import MLTable
@@ -210,18 +210,28 @@ def _iter_statements(tables: tuple[Table, ...], existing: tuple[Table, ...], dia
     declared = {table.name: build_rows_table(table, dialect, metadata) for table in (*existing, *tables)}
     for table in tables:
         rows = declared[table.name]
-        for constraint in _build_constraints(table, declared, dialect):
+        for constraint in _build_keys(table, dialect):
             rows.append_constraint(constraint)
+        for reference in () if dialect.adds_references else _build_references(table, declared):
+            rows.append_constraint(reference)
         yield str(CreateTable(rows).compile(dialect=dialect.sqlalchemy))
         for index in _build_indexes(table, rows, dialect):
             yield str(CreateIndex(index).compile(dialect=dialect.sqlalchemy))
         yield from _compile_history_ddl(table, dialect)
+    if dialect.adds_references:
+        for table in tables:
+            for reference in _build_references(table, declared):
+                declared[table.name].append_constraint(reference)
+                yield str(AddConstraint(reference).compile(dialect=dialect.sqlalchemy))
 
 
-def _build_constraints(table: Table, declared: dict[str, sa.Table], dialect: SqlDialect) -> Iterator[sa.Constraint]:
+def _build_keys(table: Table, dialect: SqlDialect) -> Iterator[sa.Constraint]:
     for columns in table.keys:
         yield sa.UniqueConstraint(*columns, name=dialect.key_name(table, columns))
     yield from (check for column in table.columns if (check := dialect.type_check(column)) is not None)
+
+
+def _build_references(table: Table, declared: dict[str, sa.Table]) -> Iterator[sa.ForeignKeyConstraint]:
     for key in table.foreign_keys:
         yield sa.ForeignKeyConstraint(
             [key.column],

@@ -56,6 +56,9 @@ class SqlDialect(ABC):
     table_options: Mapping[str, Any]
     """Arguments of each ``sqlalchemy.Table``."""
 
+    adds_references: bool
+    """Whether foreign keys are added after all tables, since a table cannot refer to one that does not exist yet."""
+
     write_errors: tuple[type[sa.exc.DBAPIError], ...]
     """What SQLAlchemy raises for rows that the database refuses; `describe_fault` explains it."""
 

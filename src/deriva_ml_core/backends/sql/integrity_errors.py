@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -98,12 +100,49 @@ def _format_unknown_reference(
 
 def _type_mismatch_error(mapped: MappedTable, columns: Sequence[str], rows: Sequence[InputRow]) -> ConfigurationError:
     types = {column.name: column.type for column in mapped.table.columns}
-    name = next(iter(columns), "")
+    name = next(iter(columns), None) or _find_misfit(types, rows)
     values = list(dict.fromkeys(repr(row[name]) for row in rows if row.get(name) is not None))[:5]
     return ConfigurationError(
         f"{mapped.table.name}.{name} has the type {types.get(name, 'unknown')}. These values do not fit: "
         f"{', '.join(values)}. Convert them."
     )
+
+
+def _find_misfit(types: Mapping[str, str], rows: Sequence[InputRow]) -> str:
+    """Return the first column with a value that does not fit its type; the database does not tell."""
+    for row in rows:
+        for name, value in row.items():
+            if value is not None and name in types and not _fits(types[name], value):
+                return name
+    return next((name for name in types if any(name in row for row in rows)), "")
+
+
+def _fits(type_: str, value: object) -> bool:
+    match type_:
+        case "int2" | "int4" | "int8":
+            return (isinstance(value, int) and -(2**63) <= value < 2**63) or (
+                isinstance(value, float) and value.is_integer()
+            )
+        case "float4" | "float8":
+            return isinstance(value, int | float)
+        case "boolean":
+            return value in (0, 1)
+        case "date" | "timestamptz":
+            return isinstance(value, date) or (isinstance(value, str) and _is_iso_time(value))
+        case "text[]":
+            return isinstance(value, list) and all(isinstance(item, str) and "\0" not in item for item in value)
+        case "json" | "jsonb":
+            return "\\u0000" not in json.dumps(value, default=str)
+        case _:
+            return isinstance(value, str) and "\0" not in value
+
+
+def _is_iso_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def explain_row_in_use(connection: sa.Connection, mapped: MappedTable, tables: MappedTables, where: Where) -> RowInUse:
