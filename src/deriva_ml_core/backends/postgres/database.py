@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ LOCK_CLOCK = f"SELECT tick FROM {SCHEMA}._clock FOR UPDATE"  # noqa: S608
 
 MISFIT_CODES = ("42804", "42846", "42883")
 """Codes of values whose type cannot be converted to that of their column."""
+
+REFUSED_LOGIN = r'role ".*" does not exist|authentication failed|no password supplied|no pg_hba\.conf entry'
+UNKNOWN_DATABASE = r'FATAL: +database ".*" does not exist'
 
 MAX_CONNECTIONS = 10
 """Connections of a process that stay open; each thread that reads or writes uses one."""
@@ -222,14 +226,15 @@ def _is_refused_row(error: Exception) -> bool:
 def _roll_back(connection: sa.Connection) -> None:
     try:
         connection.exec_driver_sql("ROLLBACK")
-    except (sa.exc.DBAPIError, psycopg.Error):
+    except (sa.exc.SQLAlchemyError, psycopg.Error):
         connection.invalidate()  # the server is gone, and has rolled back
 
 
 def _translate_error(error: Exception, name: str) -> DerivaMLException:
     code, detail = error_code(error), str(getattr(error, "orig", None) or error).strip()
     first_line = detail.partition("\n")[0]
-    if code.startswith("28") or "no password supplied" in detail:
+    # before a login, the driver has only the text
+    if code.startswith("28") or re.search(REFUSED_LOGIN, detail):
         return LoginRequired(
             f"The server of the catalog {name} refused the login ({first_line}). Check the user, and its password in "
             "~/.pgpass or PGPASSFILE."
@@ -244,7 +249,7 @@ def _translate_error(error: Exception, name: str) -> DerivaMLException:
         return CatalogUnavailable(
             f"Another process is still writing to the catalog {name}. Try again when it has ended."
         )
-    if code == "3D000":
+    if code == "3D000" or re.search(UNKNOWN_DATABASE, detail):
         return ConfigurationError(f"The server of {name} has no such database ({first_line}).")
     if code and not code.startswith(("08", "25", "40", "53", "57", "58")):
         return ConfigurationError(f"The catalog {name} cannot do this: {first_line}.")

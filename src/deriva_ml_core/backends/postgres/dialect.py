@@ -78,8 +78,8 @@ class TextArray(sa.types.TypeDecorator[list[str]]):
     impl = ARRAY(sa.Text())
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
-        return None if value == [] else value
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any]:  # noqa: ARG002
+        return lambda value: None if value == [] else value
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
         return value or None
@@ -182,11 +182,16 @@ class PostgresDialect(SqlDialect):
             'ELSIF OLD."RMT" < (SELECT time FROM _clock) THEN '
             f"INSERT INTO {target} SELECT {old}, time FROM _clock; END IF; "
             "RETURN NULL; END $$"
-        ).replace("%", "%%")
+        )
+        # who wrote a row is the user of the server, whatever the client says
+        yield (
+            f"CREATE OR REPLACE TRIGGER {self.quote('deriva_ml_user')} BEFORE INSERT OR UPDATE ON "
+            f"{self.quote(table.rows.name)} FOR EACH ROW EXECUTE FUNCTION _set_user()"
+        )
         yield (
             f"CREATE OR REPLACE TRIGGER {self.quote('deriva_ml_history')} AFTER UPDATE OR DELETE ON "
             f"{self.quote(table.rows.name)} FOR EACH ROW EXECUTE FUNCTION {function}()"
-        ).replace("%", "%%")
+        )
 
     def compile_dropped_triggers(self, table: Table) -> Iterator[str]:  # noqa: ARG002
         yield from ()  # those that exist are replaced
@@ -210,7 +215,7 @@ class PostgresDialect(SqlDialect):
     def _lookup_sql(self, table: StoredTable, *, at_snapshot: bool) -> str:
         """Return the statement that selects the existing RIDs of an array, now or at a time."""
         name = quote_text(table.name).replace("%", "%%")
-        rows, history = (self.quote(each.name).replace("%", "%%") for each in (table.rows, table.history))
+        rows, history = self.quote(table.rows.name), self.quote(table.history.name)
         now = f'SELECT "RID", {name} FROM {rows} WHERE "RID" = ANY(%(rids)s)'  # noqa: S608
         if not at_snapshot:
             return now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -37,8 +38,12 @@ STATE_DDL = (
     "CREATE TABLE _given (number bigint PRIMARY KEY)",
     "CREATE TABLE _model (id integer PRIMARY KEY CHECK (id = 1), tables text NOT NULL)",
     "INSERT INTO _model VALUES (1, '[]')",
+    """CREATE FUNCTION _set_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    NEW."RMB" := session_user;
+    IF TG_OP = 'INSERT' THEN NEW."RCB" := session_user; ELSE NEW."RCB" := OLD."RCB"; NEW."RCT" := OLD."RCT"; END IF;
+    RETURN NEW; END $$""",
 )
-"""Statements that create the schema, and the tables with the state of the catalog."""
+"""Statements that create the schema, the tables with the state of the catalog, and a function for its triggers."""
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +119,7 @@ def open_catalog(
     if state is None:
         raise UnknownAddress(
             f"The database {address.printable} has no catalog. Create one with DerivaML.create({address.printable!r}, "
-            f"store=...) or `deriva-ml init --host {address.printable} --store STORE`."
+            f"store=...) or `deriva-ml init --host {shlex.quote(address.printable)} --store STORE`."
         )
     if version < max(state.min_reader, state.min_writer):
         raise CatalogTooNew(
