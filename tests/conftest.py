@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from deriva_ml_core.client import DerivaML
     from deriva_ml_core.execution import Execution, ExecutionConfiguration
     from deriva_ml_core.workflow import Workflow
+    from engines.postgres import PostgresServer
     from engines.s3 import S3Service
     from engines.s3_proxy import S3Proxy
-    from engines.postgres import PostgresServer
     from remote_server import RemoteServer
 
 
@@ -157,6 +157,7 @@ def s3_proxy(seaweedfs: S3Service) -> Iterator[S3Proxy]:
         yield proxy
 
 
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """Return a running PostgreSQL server."""
     from engines.postgres import run_postgres

@@ -128,7 +128,8 @@ class DerivaML(Presentable):
         """Create a catalog with the standard tables and terms, and return a client for it.
 
         Args:
-            hostname: Host name of a server, or ``file:<folder>`` for an embedded catalog with its files in `store`.
+            hostname: Host name of a Deriva server, ``postgresql://<user>@<host>/<database>`` for an existing database,
+                or ``file:<folder>`` for an embedded catalog with its files in `store`.
             project_name: Name of the schema for the project's tables. Required on a server.
             catalog_id: Number of an existing catalog. Missing tables and terms are added, and nothing is removed. By
                 default a new catalog is created.
@@ -137,8 +138,9 @@ class DerivaML(Presentable):
             credential: Login, as for `DerivaML`. By default the stored login.
             working_dir: Parent folder of the executions' working folders. By default the catalog's own folder.
             plugins: Plugin manager to use instead of the process's own.
-            store: Address of the object store of a new embedded catalog:
-                ``s3://bucket/prefix?endpoint=https://s3.example.org&region=eu-central-1``. The catalog keeps it.
+            store: Address of the object store of a new embedded catalog or one in PostgreSQL:
+                ``s3://bucket/prefix?endpoint=https://s3.example.org&region=eu-central-1``, or ``file:<folder>`` for a
+                folder that all users share. The catalog keeps it.
 
         Returns:
             A client for the catalog.
@@ -151,7 +153,7 @@ class DerivaML(Presentable):
         """
         existing = None if catalog_id is None else str(catalog_id)
         address = Address(hostname=hostname, catalog_id=existing, credential=_wrap_credential(credential), store=store)
-        if project_name is None and not address.is_embedded:
+        if project_name is None and address.is_on_server:
             raise ConfigurationError(
                 f"{address.printable_hostname} is a server; add project_name, the name of the schema for your tables."
             )

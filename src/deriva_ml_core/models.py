@@ -98,7 +98,8 @@ class Address(FrozenModel):
     """Address of a catalog, with an optional credential.
 
     Args:
-        hostname: A server's host name, ``https://…``, ``file:<folder>``, or None for the default embedded catalog.
+        hostname: A server's host name, ``https://…``, ``postgresql://<user>@<host>/<database>``, ``file:<folder>``, or
+            None for the default embedded catalog.
         catalog_id: Number of the catalog on the server. None for an embedded catalog.
         working_dir: Parent folder of the executions' working folders. None for the backend's default.
         credential: Login for the server. It is excluded from ``repr``, serialization and pickles.
@@ -116,6 +117,13 @@ class Address(FrozenModel):
     def is_embedded(self) -> bool:
         """Whether this is the address of an embedded catalog on this machine."""
         return self.hostname is None or self.hostname == "" or self.hostname.startswith("file:")
+
+    @property
+    def is_on_server(self) -> bool:
+        """Whether this is the address of a catalog on a Deriva server, whose project has a schema of its own."""
+        from deriva_ml_core.paths import is_postgres_address
+
+        return not self.is_embedded and not is_postgres_address(self.hostname)
 
     @property
     def printable_hostname(self) -> str:

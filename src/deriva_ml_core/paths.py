@@ -15,6 +15,7 @@ __all__ = [
     "expand_home",
     "find_current_folder",
     "home_folder",
+    "is_postgres_address",
     "leads_nowhere",
     "list_own_paths",
     "require_current_folder",
@@ -30,7 +31,13 @@ _OTHER_NAMES = ("catalog.rids", "cache", "executions", "notebooks", "objects", "
 HOME_VARIABLE = "DERIVA_ML_HOME"
 """Environment variable with the home folder. Default ``~/.deriva-ml``."""
 
+_POSTGRES_PATTERN = re.compile(r"(?i)postgres(?:ql)?://")
 _SCHEME_PATTERN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def is_postgres_address(hostname: str | None) -> bool:
+    """Whether an address names a PostgreSQL database."""
+    return hostname is not None and _POSTGRES_PATTERN.match(hostname) is not None
 
 
 def home_folder() -> Path:
@@ -115,10 +122,11 @@ def embedded_catalog_folder(hostname: str | None) -> Path | None:
     if hostname.startswith("file:"):
         return _parse_file_address(hostname)
     scheme = _SCHEME_PATTERN.match(hostname)
-    if scheme and scheme[1].lower() not in ("http", "https"):
+    if scheme and scheme[1].lower() not in ("http", "https", "postgres", "postgresql"):
         raise UnknownAddress(
             f"No backend serves {_redact_address(hostname)!r}. Use a server's host name or https://<host>, "
-            "file:<folder> for an embedded catalog, or no address for the catalog in DERIVA_ML_HOME."
+            "postgresql://<host>/<database>, file:<folder> for an embedded catalog, or no address for the catalog in "
+            "DERIVA_ML_HOME."
         )
     return None
 

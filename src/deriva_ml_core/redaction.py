@@ -131,8 +131,13 @@ def redact_url_logins(text: str) -> str:
     return _replace(text, find_url_logins(text))
 
 
+_DATABASE_USER = re.compile(r"(?i)postgres(?:ql)?://[^:@/?]*@")
+
+
 def redact_address(address: str) -> str:
     """Replace the login in the address of a catalog, also in one without a scheme, and other secrets in it."""
+    if _DATABASE_USER.match(address):  # a user without a password
+        return redact_text(address)
     return redact_text(_ADDRESS_LOGIN.sub(rf"\1\2{_redaction_mark('login')}@", address))
 
 

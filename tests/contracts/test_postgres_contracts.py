@@ -15,11 +15,11 @@ from engines.postgres import PostgresServer
 def uri(postgres: PostgresServer) -> str:
     """Create a catalog that the tests of this module share."""
     uri = postgres.uri(postgres.create_database())
-    create_catalog(parse_address(uri), store=None).close()
+    create_catalog(parse_address(uri), store="file:/unused")
     return uri
 
 
 class TestPostgresCatalog(CatalogContract):
     @pytest.fixture
     def open_catalog(self, uri: str) -> CatalogFactory:
-        return lambda: open_catalog(parse_address(uri))[0]
+        return lambda: open_catalog(parse_address(uri))

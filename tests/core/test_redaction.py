@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deriva_ml_core.redaction import has_secret, is_secret_file, is_secret_name, redact, redact_text
+from deriva_ml_core.redaction import has_secret, is_secret_file, is_secret_name, redact, redact_address, redact_text
 
 SECRET_NAMES = [
     *("password", "PASSWORD", "db_password", "PGPASSWORD", "userPassword", "passwd", "passphrase", "MYSQL_PWD"),
@@ -317,3 +317,16 @@ def test_mapping_in_an_override(word: str, shown: str) -> None:
     assert redact([word]) == [shown]
     assert redact([shown]) == [shown]
     assert redact_text("call({token: value})") == "call({token: value})"
+
+
+@pytest.mark.parametrize(
+    ("address", "printed"),
+    [
+        ("postgresql://ada@db.example.org/runs", "postgresql://ada@db.example.org/runs"),
+        ("postgresql://ada:secret@db.example.org/runs", "postgresql://[redacted: login]@db.example.org/runs"),
+        ("postgresql://ada@db/runs?password=hunter22", "postgresql://ada@db/runs?password=[redacted: password]"),
+    ],
+)
+def test_user_of_a_database_stays(address: str, printed: str) -> None:
+    """The user of a database is no secret; its password is."""
+    assert redact_address(address) == printed

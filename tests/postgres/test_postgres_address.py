@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from deriva_ml_core.backends.postgres.address import is_postgres_address, parse_address
+from deriva_ml_core.backends.postgres.address import parse_address
 from deriva_ml_core.errors import ConfigurationError, UnknownAddress
+from deriva_ml_core.paths import is_postgres_address
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ from engines.postgres import PostgresServer
 def template(postgres: PostgresServer) -> str:
     """Create a database with a catalog and return its name."""
     name = postgres.create_database()
-    create_catalog(parse_address(postgres.uri(name)), store=None).close()
+    create_catalog(parse_address(postgres.uri(name)), store="file:/unused")
     return name
 
 
@@ -48,7 +48,7 @@ def catalog(postgres: PostgresServer, database: str) -> SqlCatalog:
 
 
 def open_at(postgres: PostgresServer, database: str, user: str = "postgres") -> SqlCatalog:
-    return open_catalog(parse_address(postgres.uri(database, user)))[0]
+    return open_catalog(parse_address(postgres.uri(database, user)))
 
 
 def test_rows_have_the_user_of_the_server(postgres: PostgresServer, database: str, catalog: SqlCatalog) -> None:
@@ -232,14 +232,14 @@ def test_snapshots_while_others_write(catalog: SqlCatalog) -> None:
 
 
 def create(_: int, uri: str) -> None:
-    create_catalog(parse_address(uri), store=None)
+    create_catalog(parse_address(uri), store="file:/unused")
 
 
 def test_created_once(postgres: PostgresServer) -> None:
     """Processes that create the catalog of a database at once create one."""
     uri = postgres.uri(postgres.create_database())
     in_processes(4, create, uri)
-    catalog, _ = open_catalog(parse_address(uri))
+    catalog = open_catalog(parse_address(uri))
     assert {row["Name"] for row in catalog.select("Workflow_Type")} >= {"Training"}
 
 

@@ -18,6 +18,7 @@ __all__ = ["app"]
     "deriva-ml init",
     "deriva-ml init --host file:/data/my-catalog",
     "deriva-ml init --host file:/data/my-catalog --store s3://bucket/my-catalog",
+    "deriva-ml init --host postgresql://db.example.org/runs --store s3://bucket/runs",
     "deriva-ml init --host deriva.example.org --project digits",
 )
 def app(
@@ -58,6 +59,10 @@ def _open_or_create(host: str | None, project: str | None, store: str | None) ->
         if project is not None:
             raise ConfigurationError("--project is for catalogs on a server; an embedded catalog has no project name.")
         return DerivaML.create(host or "", store=store) if store else open_client(host, None, create_missing=True)
+    if not address.is_on_server:
+        if project is not None:
+            raise ConfigurationError("--project is for catalogs on a Deriva server; one in PostgreSQL has none.")
+        return DerivaML.create(str(host), store=store)
     if project is None:
         raise ConfigurationError(
             f"{address.printable_hostname} is a server; add --project, the name of the schema for your tables."

@@ -12,12 +12,17 @@ import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from deriva_ml_core._files.json_lines import append_line, complete_lines, parse_object
+from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core._lazy import require_extra
-from deriva_ml_core.errors import StoreConflict, UnconfirmedStore, UnknownAddress
-from deriva_ml_core.paths import home_folder
+from deriva_ml_core.backend import ObjectStore
+from deriva_ml_core.backends.folder.store import FolderStore
+from deriva_ml_core.errors import AccessRefused, StoreConflict, UnconfirmedStore, UnknownAddress
+from deriva_ml_core.paths import embedded_catalog_folder, home_folder
+from deriva_ml_core.redaction import redact_address
 
 if TYPE_CHECKING:
     from deriva_ml_core.backends.s3 import S3Store
@@ -30,7 +35,7 @@ STORE_VARIABLE = "DERIVA_ML_STORE"
 CONFIRMED_STORES_FILENAME = "confirmed-stores.jsonl"
 
 
-def open_named_store(address: str | None, catalog: str, named: str | None) -> S3Store:
+def open_named_store(address: str | None, catalog: str, named: str | None) -> ObjectStore:
     """Open the store that a catalog names.
 
     Args:
@@ -45,14 +50,14 @@ def open_named_store(address: str | None, catalog: str, named: str | None) -> S3
     if named is not None:
         check_same_store(address, prepare_address(named), catalog)
     assert address is not None
-    store = _load_store(address)
     if named is not None:
         confirm_store(address)
-    elif store.address.place not in _confirmed_places():
+    elif _place(address) not in _confirmed_places():
         if not _is_named_by_environment(address):
             raise _unconfirmed(address, catalog)
         confirm_store(address)
-    return store
+    folder = _folder(address)
+    return _load_s3_store(address) if folder is None else FolderStore(folder)
 
 
 def prepare_store(address: str) -> str:
@@ -61,14 +66,30 @@ def prepare_store(address: str) -> str:
     Args:
         address: The address, without the endpoint or region if they are those of the user's configuration.
     """
-    complete = prepare_address(address)
-    _load_store(complete).check_writable()
+    complete, folder = prepare_address(address), _folder(address)
+    if folder is None:
+        _load_s3_store(complete).check_writable()
+    else:
+        _check_writable(folder)
     return complete
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        create_folder(folder, root=folder)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise AccessRefused(
+            f"Files cannot be written to the store {folder} ({error.strerror}). Use a folder that every user of the "
+            "catalog may write to."
+        ) from error
 
 
 def prepare_address(address: str) -> str:
     """Return an address with the endpoint and region that the user's configuration has for it."""
-    return str(_load_store(address).complete_address())
+    folder = _folder(address)
+    return str(_load_s3_store(address).complete_address()) if folder is None else f"file:{folder}"
 
 
 def check_same_store(address: str | None, named: str, catalog: str) -> None:
@@ -93,7 +114,7 @@ def check_same_store(address: str | None, named: str, catalog: str) -> None:
 
 def confirm_store(address: str) -> None:
     """Remember that this user has confirmed a store. If the home folder cannot be written, it is asked for again."""
-    endpoint, bucket = place = _load_store(address).address.place
+    endpoint, bucket = place = _place(address)
     if place not in _confirmed_places():
         line = json.dumps({"endpoint": endpoint, "bucket": bucket})
         with suppress(OSError):
@@ -101,11 +122,10 @@ def confirm_store(address: str) -> None:
             append_line(_file(), line, mode=0o600)
 
 
-def _load_store(address: str) -> S3Store:
+def _load_s3_store(address: str) -> S3Store:
     if not address.startswith("s3://"):
         raise UnknownAddress(
-            "The address of the store is not known: only s3://<bucket>/<prefix> names a store. A folder store needs no "
-            "address: it is in the catalog's folder."
+            f"The store {redact_address(address)!r} is not known: use s3://<bucket>/<prefix>, or file:<folder>."
         )
     with require_extra("s3", "A store on S3"):
         from deriva_ml_core.backends.s3 import S3Store
@@ -113,9 +133,19 @@ def _load_store(address: str) -> S3Store:
         return S3Store(address)
 
 
-def _location(address: str) -> tuple[str, str, str]:
-    parsed = _load_store(address).address
-    return (*parsed.place, parsed.prefix)
+def _folder(address: str) -> Path | None:
+    """Return the folder of a store in a folder, or None for another store."""
+    return embedded_catalog_folder(address) if address.startswith("file:") else None
+
+
+def _place(address: str) -> tuple[str, str]:
+    """Return what a user confirms: endpoint and bucket, or a folder."""
+    folder = _folder(address)
+    return _load_s3_store(address).address.place if folder is None else ("file:", str(folder))
+
+
+def _location(address: str) -> tuple[str, ...]:
+    return _place(address) if _folder(address) else (*_place(address), _load_s3_store(address).address.prefix)
 
 
 def _is_named_by_environment(address: str) -> bool:

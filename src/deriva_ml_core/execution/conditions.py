@@ -237,7 +237,7 @@ def missing_table_error(connection: Connection, table: str, purpose: str) -> Con
     """
     remedy = (
         "To add it, open the catalog once with this version and write access."
-        if connection.address.is_embedded
+        if not connection.address.is_on_server
         else "Its owner can add it, without losing data, by DerivaML.create(hostname, project_name, catalog_id=...)."
     )
     return ConfigurationError(f"{connection.catalog.name} has no table {table} with {purpose}. {remedy}")

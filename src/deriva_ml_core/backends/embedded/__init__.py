@@ -53,7 +53,7 @@ def open_backend(folder: Path, store: str | None = None) -> Backend:
     from deriva_ml_core.backends.named_store import open_named_store
 
     named_store = open_named_store(kept, f"file:{folder}", store)
-    return Backend(catalog, named_store, folder, has_remote_store=True)
+    return Backend(catalog, named_store, folder, has_remote_store=not str(kept).startswith("file:"))
 
 
 def create_with_store(folder: Path, store: str) -> None:

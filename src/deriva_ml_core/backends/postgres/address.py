@@ -13,9 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from deriva_ml_core.errors import ConfigurationError, UnknownAddress
 
-__all__ = ["PostgresAddress", "is_postgres_address", "parse_address"]
+__all__ = ["PostgresAddress", "parse_address"]
 
-SCHEME_PATTERN = re.compile(r"(?i)postgres(?:ql)?://")
 LOOPBACK_HOST = re.compile(r"localhost|127(\.\d+){3}|::1|/.*|@.*|")
 """Names of this machine, and folders of Unix sockets."""
 
@@ -35,11 +34,6 @@ class PostgresAddress:
     conninfo: str
     printable: str
     folder_name: str
-
-
-def is_postgres_address(hostname: str | None) -> bool:
-    """Whether an address names a PostgreSQL database."""
-    return hostname is not None and SCHEME_PATTERN.match(hostname) is not None
 
 
 def parse_address(uri: str) -> PostgresAddress:

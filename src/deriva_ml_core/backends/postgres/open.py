@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from deriva_ml_core.backends.sql.ddl import compile_replaced_triggers
 from deriva_ml_core.backends.sql.identifiers import FIRST_RID, tick_to_iso
 from deriva_ml_core.backends.sql.migrations import MIGRATIONS, Migration, add_columns, add_tables
 from deriva_ml_core.backends.sql.queries import CatalogDatabase, map_tables
+from deriva_ml_core.backends.sql.store_address import write_store_address
 from deriva_ml_core.default_schema import DEFAULT_TERMS, SCHEMA_VERSION, default_tables
 from deriva_ml_core.errors import AccessRefused, CatalogTooNew, UnknownAddress
 
@@ -31,7 +32,7 @@ OLDEST_WRITER = 4
 STATE_DDL = (
     f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
     "CREATE TABLE _catalog (id integer PRIMARY KEY CHECK (id = 1), version integer NOT NULL, "
-    "min_reader integer NOT NULL, min_writer integer NOT NULL, store text)",
+    "min_reader integer NOT NULL, min_writer integer NOT NULL)",
     "CREATE TABLE _clock (id integer PRIMARY KEY CHECK (id = 1), tick bigint NOT NULL, time timestamptz NOT NULL, "
     "rid bigint NOT NULL)",
     f"INSERT INTO _clock VALUES (1, 0, '{tick_to_iso(0)}', {FIRST_RID})",  # noqa: S608
@@ -49,22 +50,20 @@ log = logging.getLogger(__name__)
 
 
 class CatalogState(NamedTuple):
-    """The version of a catalog, and where its objects are.
+    """The version of a catalog, and of the software that can use it.
 
     Args:
         version: The version of its tables.
         min_reader: The oldest version of this software that can read it.
         min_writer: The oldest version of this software that may write to it.
-        store: Address of its object store.
     """
 
     version: int
     min_reader: int
     min_writer: int
-    store: str | None
 
 
-def create_catalog(address: PostgresAddress, store: str | None) -> Database:
+def create_catalog(address: PostgresAddress, store: str) -> None:
     """Create the tables and terms of a catalog in an empty database. An existing catalog stays as it is.
 
     Args:
@@ -75,12 +74,9 @@ def create_catalog(address: PostgresAddress, store: str | None) -> Database:
         AccessRefused: The user may not create a schema in the database.
         CatalogUnavailable: The server cannot be reached.
     """
-    database = Database(address)
-    if read_state(database) is not None:
-        return database
-    with database.schema_transaction() as connection:
+    with closing(Database(address)) as database, database.schema_transaction() as connection:
         if _read_state(connection) is not None:
-            return database
+            return
         for statement in STATE_DDL:
             connection.exec_driver_sql(statement)
         model = add_tables(connection, default_tables(), POSTGRES)
@@ -89,24 +85,21 @@ def create_catalog(address: PostgresAddress, store: str | None) -> Database:
             rows = [{"Name": name, "Description": description} for name, description in terms.items()]
             mutations.insert(connection, tables[vocabulary], tables, rows, skip_existing=False)
         connection.execute(
-            sa.text("INSERT INTO _catalog VALUES (1, :version, :oldest, :oldest, :store)"),
-            {"version": SCHEMA_VERSION, "oldest": OLDEST_WRITER, "store": store},
+            sa.text("INSERT INTO _catalog VALUES (1, :version, :oldest, :oldest)"),
+            {"version": SCHEMA_VERSION, "oldest": OLDEST_WRITER},
         )
-    return database
+        write_store_address(connection, store)
 
 
 def open_catalog(
     address: PostgresAddress, *, migrations: Sequence[Migration] = MIGRATIONS, version: int = SCHEMA_VERSION
-) -> tuple[SqlCatalog, str | None]:
+) -> SqlCatalog:
     """Open the catalog in a database. It is migrated if it is older, and the user may do that.
 
     Args:
         address: The database.
         migrations: One function per version before `version`, from 1, that migrates to the next version.
         version: The version that this software writes.
-
-    Returns:
-        The catalog, and the address of its object store.
 
     Raises:
         CatalogTooNew: A newer version of this software has changed it, so that this one cannot read it.
@@ -115,7 +108,8 @@ def open_catalog(
         UnknownAddress: The database has no catalog.
     """
     database = Database(address)
-    state = read_state(database)
+    with database.read_transaction() as connection:
+        state = _read_state(connection)
     if state is None:
         raise UnknownAddress(
             f"The database {address.printable} has no catalog. Create one with DerivaML.create({address.printable!r}, "
@@ -130,19 +124,14 @@ def open_catalog(
         # the owner migrates it; others read and write it as it is, since no version removed what an earlier one had
         with suppress(AccessRefused):
             _migrate(database, migrations, version)
-    return SqlCatalog(CatalogDatabase(database)), state.store
-
-
-def read_state(database: Database) -> CatalogState | None:
-    """Return the state of the catalog in a database; None if it has no catalog."""
-    with database.read_transaction() as connection:
-        return _read_state(connection)
+    return SqlCatalog(CatalogDatabase(database))
 
 
 def _read_state(connection: sa.Connection) -> CatalogState | None:
+    """Return the state of the catalog in a database; None if it has no catalog."""
     if connection.exec_driver_sql(f"SELECT to_regclass('{SCHEMA}._catalog')").scalar_one() is None:
         return None
-    row = connection.exec_driver_sql(f"SELECT version, min_reader, min_writer, store FROM {SCHEMA}._catalog").one()  # noqa: S608
+    row = connection.exec_driver_sql(f"SELECT version, min_reader, min_writer FROM {SCHEMA}._catalog").one()  # noqa: S608
     return CatalogState(*row)
 
 
