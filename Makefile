@@ -20,7 +20,7 @@ TRACKERS := $(VENV)-trackers
 LOWEST := $(VENV)-lowest
 LOWEST_UI := $(VENV)-lowest-ui
 # the extras that users install; their lower bounds and those of the dependencies are what test-lowest tests
-EXTRAS := deriva lightning keras curves run export pandas examples pytest s3
+EXTRAS := deriva lightning keras curves run export pandas examples pytest s3 postgres
 # these need a newer pydantic than the core does, so their lower bounds are tested in an environment of their own
 UI_EXTRAS := ui mcp
 
