@@ -15,6 +15,7 @@ from deriva_ml_core.backends.postgres.open import create_catalog, open_catalog
 from deriva_ml_core.backends.sql.catalog import SqlCatalog
 from deriva_ml_core.default_schema import SCHEMA_VERSION
 from deriva_ml_core.errors import (
+    AccessRefused,
     CatalogTooNew,
     CatalogUnavailable,
     ConfigurationError,
@@ -61,6 +62,37 @@ def test_rows_have_the_user_of_the_server(postgres: PostgresServer, database: st
     (changed,) = catalog.select("Dataset")
     assert (row["RCB"], row["RMB"], changed["RCB"], changed["RMB"]) == ("postgres", "postgres", "postgres", "ada")
     assert changed["RCT"] == row["RCT"] < changed["RMT"]
+
+
+def test_team(postgres: PostgresServer) -> None:
+    """Members of the database's owner record together, each under the own name; a reader reads, and cannot write."""
+    for statement in (
+        "DROP DATABASE IF EXISTS of_team",
+        *(f"DROP ROLE IF EXISTS {name}" for name in ("bob", "carol", "dan", "team")),
+        "CREATE ROLE team",
+        *(f"CREATE ROLE {name} LOGIN" for name in ("bob", "carol", "dan")),
+        "GRANT team TO bob, carol",
+        "CREATE DATABASE of_team OWNER team",
+    ):
+        postgres.run(statement)
+    create_catalog(parse_address(postgres.uri("of_team", "bob")), store="file:/unused")
+    bob, carol = open_at(postgres, "of_team", "bob"), open_at(postgres, "of_team", "carol")
+    bob.create_tables([Table("Thing", (Column("A"),))])
+    carol.insert("Thing", [{"A": "hers"}])
+    (row,) = bob.select("Thing")
+    bob.update("Thing", [{"RID": row["RID"], "A": "his"}])
+    assert [(row["RCB"], row["RMB"]) for row in carol.select("Thing")] == [("carol", "bob")]
+    with pytest.raises(AccessRefused, match="permission denied"):
+        open_at(postgres, "of_team", "dan")
+    postgres.run("GRANT USAGE ON SCHEMA deriva_ml TO dan", "of_team")
+    postgres.run("GRANT SELECT ON ALL TABLES IN SCHEMA deriva_ml TO dan", "of_team")
+    reader = open_at(postgres, "of_team", "dan")
+    assert [row["A"] for row in reader.select("Thing")] == ["his"]
+    for write in (lambda: reader.insert("Thing", [{}]), lambda: reader.delete("Thing", {})):
+        with pytest.raises(AccessRefused, match="permission denied"):
+            write()
+    for catalog in (bob, carol, reader):
+        catalog.close()
 
 
 @pytest.mark.parametrize(

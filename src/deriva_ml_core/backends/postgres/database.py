@@ -8,9 +8,11 @@ import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock, local
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 
 from deriva_ml_core.backends.postgres.address import PostgresAddress
 from deriva_ml_core.backends.postgres.dialect import POSTGRES, error_code
@@ -40,6 +42,12 @@ IDLE_TIMEOUT = 60
 
 LOCK_CLOCK = f"SELECT tick FROM {SCHEMA}._clock FOR UPDATE"  # noqa: S608
 """Statement that lets one transaction write at a time."""
+
+FIND_OWNER = (
+    "SELECT r.rolname FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba "
+    "WHERE d.datname = current_database() AND r.rolname <> session_user AND pg_has_role(session_user, r.oid, 'MEMBER')"
+)
+"""Query for the owner of the database, if the user may act as that role."""
 
 MISFIT_CODES = ("42804", "42846", "42883")
 """Codes of values whose type cannot be converted to that of their column."""
@@ -186,20 +194,24 @@ class Database:
                 self._pid = os.getpid()
             return self._engine
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         options = {
             "search_path": SCHEMA,
             "TimeZone": "UTC",
             "lock_timeout": f"{LOCK_TIMEOUT}s",
             "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT}s",
         }
-        return psycopg.connect(
+        connection = psycopg.connect(
             self.address.conninfo,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT,
             application_name="deriva-ml",
             options=" ".join(f"-c {name}={value}" for name, value in options.items()),
         )
+        # tables of one user then belong to all who may act as the owner; the session keeps the user's own name
+        if owner := connection.execute(FIND_OWNER).fetchone():
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner[0])))
+        return connection
 
     @contextmanager
     def _translate_errors(self, *, is_write: bool = False) -> Iterator[None]:
