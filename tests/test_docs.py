@@ -28,6 +28,7 @@ from deriva_ml_cli.app import COMMANDS
 from deriva_ml_core import _deprecation, errors
 from deriva_ml_core.backends.deriva import create_or_extend_catalog
 from deriva_ml_core.models import Address
+from engines.postgres import PostgresServer
 from engines.s3 import ACCESS_KEY, SECRET_KEY, S3Service
 from fakes.deriva_server import serving
 from page_program import TRAINING_PRELUDE, PageRun, install_plugin, run_blocks
@@ -60,6 +61,7 @@ PRELUDES: dict[tuple[str, ...], str] = {
     ("quick-start.md",): "",
     ("renamed.md",): "",
     ("running-models-and-notebooks.md",): "",
+    ("postgresql.md",): "",
     ("s3-store.md",): "",
     ("servers.md",): "",
     ("sharing-and-backup.md",): "",
@@ -184,6 +186,44 @@ def s3_service(tmp_path: Path, seaweedfs: S3Service) -> dict[str, str]:
     return {"LOCAL_S3": seaweedfs.endpoint, "HOME": str(tmp_path / "user"), **keys}
 
 
+POSTGRES_PLUGIN = """\
+import os
+
+from deriva_ml_core.plugins import hookimpl
+
+
+def local(address):
+    store = address.store and address.store.replace("/srv/runs", os.environ["LOCAL_STORE"])
+    return os.environ["LOCAL_POSTGRES"], store
+
+
+@hookimpl(tryfirst=True)
+def create_catalog(address, project_name, acls):
+    from deriva_ml_core.backends.postgres import create_backend
+
+    create_backend(*local(address))
+    return ""
+
+
+@hookimpl(tryfirst=True)
+def connect(address):
+    from deriva_ml_core.backends.postgres import open_backend
+    from deriva_ml_core.paths import home_folder
+
+    uri, store = local(address)
+    return open_backend(uri, home_folder(), store)
+"""
+"""A plugin that maps the database and the folder on a page to those on this machine."""
+
+
+@pytest.fixture
+def postgres_service(tmp_path: Path, postgres: PostgresServer) -> dict[str, str]:
+    """A database; the environment that maps the page's address to it."""
+    project = {"name": "pg", "version": "1", "entry-points": {"deriva_ml": {"pg": "local_postgres"}}}
+    install_plugin(tmp_path / "installed", project, POSTGRES_PLUGIN)
+    return {"LOCAL_POSTGRES": postgres.uri(postgres.create_database()), "LOCAL_STORE": str(tmp_path / "store")}
+
+
 @pytest.mark.parametrize("pages", PRELUDES, ids=" ".join)
 def test_page_runs(pages: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """All blocks of a page run in order without our warnings, and each prints what the page shows."""
@@ -193,6 +233,8 @@ def test_page_runs(pages: tuple[str, ...], tmp_path: Path, request: pytest.Fixtu
     environ = request.getfixturevalue("server") if any("server.org" in block.code for block in program) else {}
     if any("s3.example.org" in block.code for block in program):
         environ = request.getfixturevalue("s3_service")
+    if any("db.example.org" in block.code for block in program if block.language == "python"):
+        environ = request.getfixturevalue("postgres_service")
     page_run = run_blocks(program, PRELUDES[pages], tmp_path, **environ)
     assert page_run.code == 0, page_run.stderr
     assert not re.search(r"DerivaMLWarning|^warning: ", page_run.stderr, re.MULTILINE), page_run.stderr

@@ -39,6 +39,44 @@ MIN_DESCRIPTION_WIDTH = 12
 """Characters of the description that chosen columns leave."""
 
 
+SortMetric = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METRIC",
+        help="Sort by a metric: METRIC by its best value, METRIC:last by its last, METRIC:min or "
+        ":max by the smallest or the largest last value.",
+    ),
+]
+Conditions = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Only runs with these values of parameters or metrics, such as 'lr > 0.001', 'optimizer = Adam', "
+        "'val_loss < 0.3' (its best value) or 'last(val_loss) < 0.3'. Repeat it for several conditions.",
+    ),
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="TAG", help="Only runs with this tag. Repeat it: a run must have all of them."),
+]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Show these columns of --csv, separated by commas, in this order, such as "
+        "'rid,user,params.lr,metrics.loss'.",
+    ),
+]
+ParameterNames = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Show these parameters, separated by commas, instead of those that differ."),
+]
+MetricNames = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Show these metrics of fits, separated by commas: their best values."),
+]
+
+
 @command(
     "deriva-ml list",
     "deriva-ml list --status failed --limit 5",
@@ -58,49 +96,19 @@ def app(
     text: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Only with this text in the description or workflow name.")
     ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="METRIC",
-            help="Sort by a metric: METRIC by its best value, METRIC:last by its last, METRIC:min or "
-            ":max by the smallest or the largest last value.",
-        ),
-    ] = None,
+    sort: SortMetric = None,
     stage: Annotated[
         str | None, typer.Option(metavar="STAGE", help="The metric's stage: fit, validate, test or predict.")
     ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="Only runs with these values of parameters or metrics, such as 'lr > 0.001', 'optimizer = Adam', "
-            "'val_loss < 0.3' (its best value) or 'last(val_loss) < 0.3'. Repeat it for several conditions.",
-        ),
-    ] = None,
-    tags: Annotated[
-        list[str] | None,
-        typer.Option("--tag", metavar="TAG", help="Only runs with this tag. Repeat it: a run must have all of them."),
-    ] = None,
+    where: Conditions = None,
+    tags: Tags = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this user.")] = None,
     parent: Annotated[
         str | None, typer.Option(metavar="RID", help="Only runs nested in this one, such as the jobs of a sweep.")
     ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Show these columns of --csv, separated by commas, in this order, such as "
-            "'rid,user,params.lr,metrics.loss'.",
-        ),
-    ] = None,
-    params: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Show these parameters, separated by commas, instead of those that differ."),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Show these metrics of fits, separated by commas: their best values."),
-    ] = None,
+    columns: ColumnNames = None,
+    params: ParameterNames = None,
+    metrics: MetricNames = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print all parameters and metrics of the page as CSV, one row for each run.")
     ] = False,
