@@ -276,7 +276,7 @@ ALL_PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", *(ROOT / "plugins")
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_can_be_read(page: Path) -> None:
     """Each block has a known language, data parses, no block is in a list, and lines fit the page."""
-    languages = {"", "python", "bash", "console", "text", *PARSERS}
+    languages = {"", "python", "bash", "console", "sql", "text", *PARSERS}
     assert {block.language for block in blocks(page)} <= languages
     assert page.read_text(encoding="utf-8").count("```") == 2 * len(blocks(page))
     for block in blocks(page):
