@@ -1,13 +1,18 @@
 """Program of a test: Keras trainings that nothing but their callback records, and that an exception ends.
 
-The argument says who handles the exception. The RIDs of the executions are printed.
+The arguments are a folder and who handles each exception. Each training runs in a forked process, with a catalog in
+``<folder>/<handler>``, and prints the RIDs of its executions. Its output is in the files ``out`` and ``err`` there. The
+parent prints the exit codes as JSON.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,7 +23,6 @@ from deriva_ml_keras import DerivaMLCallback
 
 POINTS = np.linspace(-1, 1, 24, dtype="float32").reshape(8, 3)
 WORKFLOW = Workflow(name="Calls", workflow_type="Training", url="https://example.org/calls.py", checksum="c")
-handler = sys.argv[1]
 
 
 class Loop(keras.Sequential):  # type: ignore[misc]
@@ -57,32 +61,56 @@ def run_cell(code: str) -> None:
     InteractiveShell.instance(user_ns=globals()).run_cell(code, store_history=False)
 
 
-callback = DerivaMLCallback(ml=DerivaML(), configuration=ExecutionConfiguration(workflow=WORKFLOW), checkpoints="none")
-before = sys.excepthook, threading.excepthook
-match handler:
-    case "nothing":
-        train(callback)
-    case "excepthook of the user":
-        sys.excepthook = lambda kind, error, trace: print(f"seen {error}")
-        train(callback)
-    case "thread":
-        thread = threading.Thread(target=train, args=(callback,))
-        thread.start()
-        thread.join()
-    case "other thread":
-        train(callback, fails=False, fails_elsewhere=True)
-    case "cell":
-        run_cell("train(callback)")
-    case "program in a cell":
-        run_cell("try:\n    train(callback)\nexcept ValueError:\n    pass")
-    case "next use":
-        with suppress(ValueError):
+def start_child(folder: Path) -> int:
+    """Fork; the child has a catalog and output files in the folder. Return its process id, 0 in the child."""
+    if (child := os.fork()) == 0:
+        folder.mkdir()
+        os.environ["DERIVA_ML_HOME"] = str(folder)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(
+                os.open(folder / stream.name.strip("<>").removeprefix("std"), os.O_CREAT | os.O_WRONLY), stream.fileno()
+            )
+    return child
+
+
+loading = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+loading.compile("sgd", "mse")
+loading.train_on_batch(POINTS, POINTS.sum(1, keepdims=True))  # loads modules before the forks
+codes = {}
+for handler in sys.argv[2:]:
+    if child := start_child(Path(sys.argv[1]) / handler):
+        codes[handler] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        continue
+    callback = DerivaMLCallback(
+        ml=DerivaML(), configuration=ExecutionConfiguration(workflow=WORKFLOW), checkpoints="none"
+    )
+    before = sys.excepthook, threading.excepthook
+    match handler:
+        case "nothing":
             train(callback)
-        train(callback, fails=False)
-    case "next use in except":
-        try:
+        case "excepthook of the user":
+            sys.excepthook = lambda kind, error, trace: print(f"seen {error}")
             train(callback)
-        except ValueError:
+        case "thread":
+            thread = threading.Thread(target=train, args=(callback,))
+            thread.start()
+            thread.join()
+        case "other thread":
+            train(callback, fails=False, fails_elsewhere=True)
+        case "cell":
+            run_cell("train(callback)")
+        case "program in a cell":
+            run_cell("try:\n    train(callback)\nexcept ValueError:\n    pass")
+        case "next use":
+            with suppress(ValueError):
+                train(callback)
             train(callback, fails=False)
-if handler not in ("nothing", "excepthook of the user"):
-    assert (sys.excepthook, threading.excepthook) == before
+        case "next use in except":
+            try:
+                train(callback)
+            except ValueError:
+                train(callback, fails=False)
+    if handler not in ("nothing", "excepthook of the user"):
+        assert (sys.excepthook, threading.excepthook) == before
+    sys.exit()
+print(json.dumps(codes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -57,19 +58,24 @@ class EndedTrainings:
     codes: dict[str, int]
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EndedTrainings:
-    """Run each ending in its own process, in one catalog."""
-    own = WAYS[request.param]
-    names = [f"{each.name}{own}" for each in ENDINGS]
+@pytest.fixture(scope="module")
+def all_ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Run each ending of each way, all in one catalog; the folder of the trainings, and their exit codes."""
+    names = [f"{each.name}{own}" for own in WAYS.values() for each in ENDINGS]
     folder = tmp_path_factory.mktemp("endings")
     environ = {**os.environ, "KERAS_BACKEND": "torch", "DERIVA_ML_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, SCRIPT, folder, *names], env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    codes = {name: int(code) for name, _, code in (line.partition(" ") for line in done.stdout.splitlines())}
-    return EndedTrainings(own, folder, folder / "home", codes)
+    return folder, {name: int(code) for name, _, code in (line.partition(" ") for line in done.stdout.splitlines())}
+
+
+@pytest.fixture(params=WAYS)
+def ended(request: pytest.FixtureRequest, all_ended: tuple[Path, dict[str, int]]) -> EndedTrainings:
+    """The trainings of one way."""
+    folder, codes = all_ended
+    return EndedTrainings(WAYS[request.param], folder, folder / "home", codes)
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
@@ -137,35 +143,44 @@ HANDLED = (
 COMPLETED = (Status.completed, "")
 
 
-@pytest.mark.parametrize(
-    ("handler", "expected"),
-    [
-        ("nothing", [NO_MORE_DATA]),
-        ("excepthook of the user", [NO_MORE_DATA]),
-        ("thread", [NO_MORE_DATA]),
-        ("other thread", [COMPLETED]),
-        ("cell", [NO_MORE_DATA]),
-        ("program in a cell", [HANDLED]),
-        ("next use", [HANDLED, COMPLETED]),
-        ("next use in except", [NO_MORE_DATA, COMPLETED]),
-    ],
-)
+HANDLERS = {
+    "nothing": [NO_MORE_DATA],
+    "excepthook of the user": [NO_MORE_DATA],
+    "thread": [NO_MORE_DATA],
+    "other thread": [COMPLETED],
+    "cell": [NO_MORE_DATA],
+    "program in a cell": [HANDLED],
+    "next use": [HANDLED, COMPLETED],
+    "next use in except": [NO_MORE_DATA, COMPLETED],
+}
+"""The executions' statuses by what handles the exception."""
+
+
+@pytest.fixture(scope="module")
+def handled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Run all trainings; the folder with their catalogs and outputs, and their exit codes."""
+    folder = tmp_path_factory.mktemp("handled")
+    environ = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, CALL_PROGRAM, folder, *HANDLERS], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
 def test_exception_of_hand_written_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: str, expected: list[tuple[Status, str]]
+    handled: tuple[Path, dict[str, int]], monkeypatch: pytest.MonkeyPatch, handler: str
 ) -> None:
     """An exception that Keras does not report is recorded where it ends up, or by the next use of the callback."""
-    environ = {**os.environ, "KERAS_BACKEND": "torch", "DERIVA_ML_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, CALL_PROGRAM, handler], env=environ, capture_output=True, text=True, check=False
-    )
-    failed = handler in ("nothing", "excepthook of the user")
-    assert done.returncode == failed, done.stderr
-    assert ("seen no more data" in done.stdout) is (handler == "excepthook of the user")
-    assert ("no more data" in done.stdout + done.stderr) is (expected[0] == NO_MORE_DATA and "next" not in handler)
-    monkeypatch.setenv("DERIVA_ML_HOME", str(tmp_path))
+    home, expected = handled[0] / handler, HANDLERS[handler]
+    out, error = (home / "out").read_text(), (home / "err").read_text()
+    assert handled[1][handler] == (handler in ("nothing", "excepthook of the user")), error
+    assert ("seen no more data" in out) is (handler == "excepthook of the user")
+    assert ("no more data" in out + error) is (expected[0] == NO_MORE_DATA and "next" not in handler)
+    monkeypatch.setenv("DERIVA_ML_HOME", str(home))
     ml = DerivaML()
-    rids = [line for line in done.stdout.splitlines() if line[:2] == "1-"]
-    executions = [ml.lookup_execution(rid) for rid in rids]
+    executions = [ml.lookup_execution(line) for line in out.splitlines() if line[:2] == "1-"]
     assert [(each.status, each.status_detail) for each in executions] == expected
     for each in executions:
         assert "metrics.jsonl" in outputs(ml, each, "Execution_Metadata")
