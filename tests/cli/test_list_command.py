@@ -193,6 +193,26 @@ def test_csv(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
     assert rows[0]["metrics.gain"] == "3.0"
 
 
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=HYPERLINK(A1)", "'=HYPERLINK(A1)"),
+        ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("-0.5", "-0.5"),
+        ("+1e3", "+1e3"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_csv_has_no_formulas(cli, ml: DerivaML, config: ExecutionConfiguration, text: str, cell: str) -> None:
+    """A text that a spreadsheet would run as a formula has an apostrophe before it; a number has none."""
+    record(ml, config, {"text": text}, loss=-0.5)
+    (row,) = csv.DictReader(cli("list", "--csv").stdout.splitlines())
+    assert (row["params.text"], row["metrics.loss"]) == (cell, "-0.5")
+
+
 def test_conditions(cli, ml: DerivaML, config: ExecutionConfiguration) -> None:
     """``--where`` selects by parameters and metrics; an invalid one exits with 2 and shows where."""
     first, second = (record(ml, config, {"lr": lr, "optimizer": "Adam"}, loss=lr) for lr in (0.5, 0.25))

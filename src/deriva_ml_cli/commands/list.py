@@ -203,7 +203,22 @@ def _print_csv(result: ExecutionPage, columns: list[str] | None) -> None:
     rows = tabulate_executions(result.executions, columns)
     writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else columns or [])
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: _escape_formula(value) for column, value in row.items()} for row in rows)
+
+
+def _escape_formula(value: object) -> object:
+    """Return a text that a spreadsheet would run as a formula with an apostrophe before it; others as they are.
+
+    Whoever may write to a shared catalog chooses descriptions and parameters. Source of the characters: OWASP, CSV
+    Injection.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _print_columns(result: ExecutionPage, page: int, names: list[str] | None) -> None:
