@@ -12,7 +12,9 @@ from notebooks import OWN, Project, run_command, start_command, write_notebook
 
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status
+from deriva_ml_core.errors import FileUnavailable
 from deriva_ml_core.execution import RecordedExecution
+from deriva_ml_core.runner.notebook.record import _scratch_folder
 
 pytestmark = pytest.mark.usefixtures("project_home")
 
@@ -158,6 +160,13 @@ def test_next_run_deletes_the_folder_of_a_killed_one(project: Project) -> None:
     project.commit()
     assert run_command(short).code == 0
     assert set(folder.iterdir()) - existing == set()
+
+
+def test_scratch_folder_that_cannot_be_created(ml: DerivaML) -> None:
+    """A file in the place of the folder is an error that names it."""
+    (ml.connection.folder / "notebooks").write_text("")
+    with pytest.raises(FileUnavailable, match=r"Cannot create a folder in .*/notebooks"), _scratch_folder(ml):
+        pass
 
 
 def test_failed_upload(project: Project, before: set[str]) -> None:

@@ -6,6 +6,7 @@ A file is written under a temporary name in the target's folder and then renamed
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -27,6 +28,7 @@ __all__ = [
     "iter_leftovers",
     "open_new",
     "partial_path",
+    "publish_new",
     "remove_leftovers",
     "rename_for_deletion",
     "scratch_folder",
@@ -92,6 +94,24 @@ def write_atomic(target: Path, content: str | bytes, *, durable: bool = False) -
     """
     with atomic_path(target, durable=durable) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def publish_new(draft: Path, target: Path) -> None:
+    """Rename a complete file to a new name; a file that exists there stays, and the draft is deleted.
+
+    A file system without hard links replaces a file that appears in the same moment.
+    """
+    try:
+        target.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if not target.exists():
+            draft.replace(target)
+    draft.unlink(missing_ok=True)
+    sync_path(target.parent)
 
 
 def copy_atomic(source: Path, target: Path, *, durable: bool = False) -> None:

@@ -25,7 +25,7 @@ from deriva_ml_core.execution.recorded import JOURNAL_FILENAME, RecordedExecutio
 from deriva_ml_core.execution.row_sync import RowSync
 from deriva_ml_core.execution.run_lock import check_not_running, lock_for_resume
 from deriva_ml_core.journal.events import DownloadedJournal
-from deriva_ml_core.journal.journal import Journal
+from deriva_ml_core.journal.journal import Journal, create_journal
 from deriva_ml_core.journal.state import (
     CreationStarted,
     ExecutionState,
@@ -109,7 +109,8 @@ def _restore(connection: Connection, rid: RID, *, resumed: bool) -> Execution:
     with translate_os_errors(f"Cannot read {folder / JOURNAL_FILENAME}", folder):
         is_here = (folder / JOURNAL_FILENAME).is_file()
     if not is_here:
-        create_folder(folder, connection.folder)
+        with translate_os_errors(f"Cannot create {folder}", folder.parent):
+            create_folder(folder, connection.folder)
         _rebuild_journal(connection, RecordedExecution(connection, row), folder)
     journal = Journal(folder / JOURNAL_FILENAME)
     final_update = _abort_if_dead(journal, row)
@@ -163,7 +164,7 @@ def _rebuild_journal(connection: Connection, recorded: RecordedExecution, folder
     if not state.statuses or _status_text(state.statuses[-1]) != (recorded.status, recorded.status_detail):
         # the row is newer: the run was resumed on another machine, or was corrected
         events.append(_status_from_row(recorded, state))
-    Journal(folder / JOURNAL_FILENAME).append(*events, restored)
+    create_journal(folder / JOURNAL_FILENAME, [*events, restored])
     log.warning(
         "Execution %s was restored from the catalog. %s may still be in %s.",
         rid,

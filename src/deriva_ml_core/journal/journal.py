@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from weakref import finalize
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core._files.atomic import delete_leftover, partial_path, publish_new, sync_path
 from deriva_ml_core._files.json_lines import append_lines, complete_lines, open_for_append
 from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core.errors import DerivaMLException, MissingFiles
@@ -18,7 +20,7 @@ from deriva_ml_core.journal.events import parse_event
 from deriva_ml_core.journal.state import Event, ExecutionState, StatusSet
 from deriva_ml_core.models import StatusUpdate
 
-__all__ = ["BufferedJournal", "Journal", "load_state"]
+__all__ = ["BufferedJournal", "Journal", "create_journal", "load_state"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,31 @@ def load_state(path: Path) -> ExecutionState:
     with translate_os_errors(f"Cannot read {path}", path.parent):
         lines = complete_lines(path.read_bytes())
     return _apply_lines(lines, path.parent, ExecutionState())
+
+
+def create_journal(path: Path, events: Iterable[Event]) -> None:
+    """Create a journal with all of the events; an interruption leaves no part of it.
+
+    Args:
+        path: The file; its folder must exist. A journal that another process created meanwhile stays.
+        events: The events.
+
+    Raises:
+        DiskFull, CatalogReadOnly, FileUnavailable: The file cannot be written.
+    """
+    draft = partial_path(path)
+    with translate_os_errors(f"Cannot write {path}", path.parent):
+        try:
+            draft.write_bytes(_to_lines(events, path.parent))
+            sync_path(draft)
+            publish_new(draft, path)
+        finally:
+            delete_leftover(draft)
+
+
+def _to_lines(events: Iterable[Event], folder: Path) -> bytes:
+    stored = (event.to_stored(folder) for event in events)
+    return "".join(event.model_dump_json(exclude_none=True) + "\n" for event in stored).encode()
 
 
 def _apply_lines(lines: list[bytes], folder: Path, state: ExecutionState) -> ExecutionState:
@@ -86,8 +113,7 @@ class Journal:
             DiskFull, CatalogReadOnly, FileUnavailable: The file cannot be written.
             MissingFiles: The file was deleted since it was read.
         """
-        stored = [event.to_stored(self._folder) for event in events]
-        text = "".join(event.model_dump_json(exclude_none=True) + "\n" for event in stored).encode()
+        text = _to_lines(events, self._folder)
         with self._lock, self._translate_write_errors():
             self.check_not_deleted()
             descriptor = self._open()

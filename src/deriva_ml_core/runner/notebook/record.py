@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from deriva_ml_core._files.os_errors import translate_os_errors
 from deriva_ml_core._files.permissions import create_folder
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.connection import Connection
@@ -247,11 +248,12 @@ def _command_environ(run: NotebookRun) -> dict[str, str]:
 def _scratch_folder(ml: DerivaML) -> Iterator[Path]:
     """Create a folder that only this user can read; it is deleted at the end, unless something was not recorded."""
     parent = ml.connection.folder / "notebooks"
-    create_folder(parent, ml.connection.folder)
-    _remove_stale_folders(parent)
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    owner = folder / OWNER_FILE
-    owner.write_text(ProcessIdentity.current().model_dump_json(), encoding="utf-8")
+    with translate_os_errors(f"Cannot create a folder in {parent}", ml.connection.folder):
+        create_folder(parent, ml.connection.folder)
+        _remove_stale_folders(parent)
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        owner = folder / OWNER_FILE
+        owner.write_text(ProcessIdentity.current().model_dump_json(), encoding="utf-8")
     try:
         yield folder
     except BaseException:
