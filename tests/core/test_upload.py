@@ -7,6 +7,7 @@ import io
 import logging
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import Status, TransferMode
 from deriva_ml_core.errors import CatalogUnavailable, MissingFiles, StoreUnavailable, UploadFailed
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from deriva_ml_core.execution.recorded import list_journal_copies
 from deriva_ml_core.journal import Journal
 from deriva_ml_core.models import Address, StoredObject, UploadOptions, UploadProgress
 from deriva_ml_core.plugins import hookimpl, load_plugins
@@ -250,16 +252,18 @@ def count_journal_copies(exe: Execution) -> int:
 
 
 def test_journal_is_uploaded(exe: Execution) -> None:
-    """Each upload after the end that sent a file adds a copy of the journal; others do not."""
+    """The first upload after the end sends the journal; a later one that sent a file replaces that copy."""
     with exe:
         exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
     assert count_journal_copies(exe) == 0
     for _ in range(2):
         exe.upload_execution_outputs()
         assert count_journal_copies(exe) == 1
+    ((_, before),) = journal_rows(exe)
     exe.asset_file_path("Model", "b.pt").write_bytes(b"b")
     exe.upload_execution_outputs()
-    assert count_journal_copies(exe) == 2
+    ((_, after),) = journal_rows(exe)
+    assert after > before
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -275,9 +279,10 @@ def test_exit_completes_uploads_of_the_run(ml: DerivaML, exe: Execution, clean: 
         assert count_journal_copies(exe) == 0
     assert path.exists() is not clean
     assert later.exists()
-    assert count_journal_copies(exe) == 1
+    ((_, before),) = journal_rows(exe)
     assert list(exe.upload_execution_outputs()) == ["Model"]
-    assert count_journal_copies(exe) == 2
+    ((_, after),) = journal_rows(exe)
+    assert after > before
 
 
 def test_background_upload(exe: Execution) -> None:
@@ -575,3 +580,45 @@ def test_upload_does_not_change_the_status(exe: Execution) -> None:
         assert exe.status is Status.running
     exe.upload_execution_outputs()
     assert exe.status is Status.completed
+
+
+def journal_rows(execution: Execution) -> list[tuple[str, int]]:
+    """Return RID and length of each copy of the journal in the catalog."""
+    return [(asset.rid, asset.length) for asset in execution.list_assets() if asset.filename == "journal.jsonl"]
+
+
+def test_journal_has_one_row(ml: DerivaML, exe: Execution) -> None:
+    """Uploads after the end replace the copy of the journal: its row keeps the RID, and a snapshot has the old one."""
+    with exe:
+        exe.asset_file_path("Model", "first.pt").write_text("first")
+    exe.upload_execution_outputs()
+    ((rid, length),) = journal_rows(exe)
+    before = ml.connection.catalog.snapshot()
+    for name in ("second.pt", "third.pt"):
+        exe.asset_file_path("Model", name).write_text(name)
+        exe.upload_execution_outputs()
+    ((same, longer),) = journal_rows(exe)
+    assert (same, longer > length) == (rid, True)
+    (old,) = ml.connection.catalog.at(before).select("Execution_Metadata", {"RID": rid})
+    assert old["Length"] == length
+
+
+def test_newest_journal_is_the_one_written_last(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
+    """Of the journals of two machines, the one that was replaced last is read, although its row is the older one."""
+    with exe:
+        exe.asset_file_path("Model", "first.pt").write_text("first")
+    exe.upload_execution_outputs()
+    ((rid, _),) = journal_rows(exe)
+    folder, here = exe.working_dir, tmp_path / "here"
+    folder.rename(here)
+    elsewhere = ml.restore_execution(exe.execution_rid)
+    elsewhere.asset_file_path("Model", "second.pt").write_text("second")
+    elsewhere.upload_execution_outputs()
+    assert len(journal_rows(exe)) == 2
+    shutil.rmtree(folder)
+    here.rename(folder)
+    again = ml.restore_execution(exe.execution_rid)
+    again.asset_file_path("Model", "third.pt").write_text("third")
+    again.upload_execution_outputs()
+    newest, _ = next(list_journal_copies(ml.connection, exe.execution_rid))
+    assert newest == rid

@@ -546,7 +546,8 @@ def _select_metadata(connection: Connection, rid: RID, filenames: Sequence[str])
     if not links:
         return []
     where = {"RID": [link[table] for link in links], "Filename": list(filenames)}
-    return catalog.select(table, where, order=("RCT", "RID"), descending=True)
+    # a row is updated when its file is replaced
+    return catalog.select(table, where, order=("RMT", "RID"), descending=True)
 
 
 def _download_bytes(connection: Connection, row: Mapping[str, Any]) -> bytes:

@@ -113,8 +113,10 @@ class FileState:
 
     @property
     def has_one_row(self) -> bool:
-        """Whether one row describes all versions of it: a training file, which grows with each fit."""
-        return not self.asset.record and self.asset.filename in TRAINING_FILES and self.is_own_record
+        """Whether one row describes all versions of it: the journal, or a training file, which grows with each fit."""
+        if self.asset.record:
+            return self.asset.filename == JOURNAL_FILENAME
+        return self.asset.filename in TRAINING_FILES and self.is_own_record
 
 
 JOURNAL_FILENAME = "journal.jsonl"
