@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from deriva.core import get_credential
 
 from deriva_ml_core.backends.deriva.catalog import DerivaCatalog
 from deriva_ml_core.backends.deriva.open import create_catalog, server_from_address
@@ -202,3 +205,52 @@ def test_server_with_other_clock(ml: DerivaML, fake: DerivaServer, catalog: Deri
     assert (found.execution_rid, found.status) == (exe.execution_rid, Status.completed)
     assert found.duration is not None
     assert ml.add_workflow(workflow) == found.workflow_rid
+
+
+@pytest.fixture
+def stored_login(tmp_path: Path, fake: DerivaServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that stores the cookie of a session as the user's login."""
+    file = tmp_path / "user" / ".deriva" / "credential.json"
+    file.parent.mkdir(parents=True)
+    # deriva-py has read the home folder at its import, which an earlier test of this process may have caused
+    monkeypatch.setattr(get_credential, "__defaults__", (str(file), *(get_credential.__defaults__ or ())[1:]))
+    host = fake.hostname.removeprefix("http://")
+
+    def store(session: str) -> None:
+        file.write_text(json.dumps({host: {"cookie": f"webauthn={session}"}}))
+
+    return store
+
+
+def test_renewed_login_is_used(
+    catalog: DerivaCatalog, fake: DerivaServer, stored_login: Callable[[str], None], workflow: Workflow, tmp_path: Path
+) -> None:
+    """A running process whose session has expired uses the login that the user has stored meanwhile."""
+    stored_login("test1")
+    ml = DerivaML(fake.hostname, catalog.catalog_id)
+    exe = ml.create_execution(ExecutionConfiguration(workflow=workflow))
+    fake.sessions["renewed"] = fake.sessions.pop("test1")
+    fake.requests.clear()
+    with pytest.raises(LoginRequired):
+        ml.select_rows("Execution")
+    assert len(fake.requests) == 1  # the stored login is the one that has expired
+    stored_login("renewed")
+    assert [row["RID"] for row in ml.select_rows("Execution")] == [exe.execution_rid]
+    with exe:
+        exe.asset_file_path("Model", "model.pt").write_bytes(bytes(range(256)) * 400)
+    fake.sessions["third"] = fake.sessions.pop("renewed")
+    stored_login("third")
+    exe.upload_execution_outputs()
+    (row,) = ml.select_rows("Model")
+    assert ml.download_asset(row["RID"], tmp_path).read_bytes() == bytes(range(256)) * 400
+
+
+def test_given_login_is_not_replaced(
+    catalog: DerivaCatalog, fake: DerivaServer, stored_login: Callable[[str], None]
+) -> None:
+    """A login that the program gave is not replaced by the stored one, which may be another user's."""
+    ml = DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential())
+    fake.sessions["renewed"] = fake.sessions.pop("test1")
+    stored_login("renewed")
+    with pytest.raises(LoginRequired):
+        ml.select_rows("Execution")

@@ -29,6 +29,7 @@ from deriva_ml_core.backends.http_connection import (
     make_pool_class,
     root_cause_message,
 )
+from deriva_ml_core.errors import ConfigurationError
 
 __all__ = [
     "ResponseLost",
@@ -136,13 +137,21 @@ class Server:
         host: Host name, with the port unless it is the scheme's default.
         credential: The login as ``bearer-token`` or ``cookie``; empty for anonymous access.
         sleep: Function that waits a number of seconds between repeats.
+        reload_credential: Function that returns the login that the user has stored now. After a refusal for lack of a
+            login, a request is repeated once if that is another one than before. None if the program gave the login.
     """
 
     def __init__(
-        self, scheme: str, host: str, credential: Mapping[str, str], sleep: Callable[[float], None] = time.sleep
+        self,
+        scheme: str,
+        host: str,
+        credential: Mapping[str, str],
+        sleep: Callable[[float], None] = time.sleep,
+        reload_credential: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self.scheme, self.host, self.sleep = scheme, host, sleep
         self._credential = dict(credential)
+        self._reload_credential = reload_credential
         self._session_pool = _SessionPool(os.getpid())
 
     def __repr__(self) -> str:
@@ -178,6 +187,41 @@ class Server:
             ResponseLost: There is no response, or it arrives too slowly.
             ResponseRefused: The response is too large.
         """
+        used = self._credential
+        response = self._send(method, path, headers, body, timeout, stream=stream)
+        if response.status_code == 401 and self._has_new_credential(used):
+            response.close()
+            if body is not None and not isinstance(body, bytes):
+                body.seek(0)
+            response = self._send(method, path, headers, body, timeout, stream=stream)
+        return response
+
+    def _has_new_credential(self, used: Mapping[str, str]) -> bool:
+        """Whether the user has logged in again since a login was used; later requests use the new one."""
+        if self._credential is not used:  # another thread has reloaded it
+            return True
+        if self._reload_credential is None:
+            return False
+        try:
+            credential = dict(self._reload_credential())
+        except (ConfigurationError, OSError, ValueError):  # it is just being written, or has another form
+            return False
+        if credential == used:
+            return False
+        self._credential = credential
+        self._session_pool = _SessionPool(os.getpid())
+        return True
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None,
+        body: RequestBody,
+        timeout: tuple[float, float],
+        *,
+        stream: bool,
+    ) -> Response:
         with _translate_connection_errors(), self._borrow_session() as binding:
             context = {"deriva-client-context": binding.client_context()}
             response = binding.session.request(

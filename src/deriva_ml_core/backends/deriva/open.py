@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -110,7 +111,8 @@ def server_from_address(address: Address) -> Server:
         )
     host_and_port = host + (match["port"] or "")
     if address.credential is None:
-        return Server(scheme, host_and_port, _check_credential(_load_credential(host_and_port)))
+        load = partial(_load_checked_credential, host_and_port)
+        return Server(scheme, host_and_port, load(), reload_credential=load)
     credential = {key: secret.get_secret_value() for key, secret in address.credential.items()}
     return Server(scheme, host_and_port, _check_credential(credential))
 
@@ -129,6 +131,10 @@ def _check_credential(credential: Mapping[str, str]) -> Mapping[str, str]:
         "The login has another form than expected. Pass credential={'bearer-token': '<token>'} or "
         "{'cookie': 'webauthn=<value>'}, or log in with deriva-globus-auth-utils and pass no credential."
     )
+
+
+def _load_checked_credential(host: str) -> Mapping[str, str]:
+    return _check_credential(_load_credential(host))
 
 
 def _load_credential(host: str) -> Mapping[str, str]:
