@@ -31,6 +31,7 @@ from deriva_ml.dataset.aux_classes import DatasetSpec
 from deriva_ml_core.errors import DerivaMLWarning, UploadFailed
 from deriva_ml_core.execution import Execution
 from pages import code_blocks
+from waits import HANG
 
 torch = pytest.importorskip("torch", reason="the document's examples save models of torch")
 
@@ -615,7 +616,7 @@ def test_asynchronous_upload(ml: DerivaML, config: ExecutionConfiguration) -> No
     with ml.create_execution(config) as exe:
         exe.asset_file_path("Model", "large.pt").write_bytes(b"large")
     sent = exe.upload_execution_outputs(wait=False)
-    assert [asset.filename for asset in sent.result(60)["Model"]] == ["large.pt"]
+    assert [asset.filename for asset in sent.result(HANG)["Model"]] == ["large.pt"]
 
 
 def test_inspect_outputs(ml: DerivaML, config: ExecutionConfiguration) -> None:

@@ -26,6 +26,7 @@ from deriva_ml_core.models import (
     UploadReport,
 )
 from deriva_ml_core.plugins import hookimpl, load_plugins
+from waits import HANG
 
 SOURCE = SourceCode(url="https://forge.example.org/train.py", checksum="c0ffee", version="1.2.3", kind="forge")
 
@@ -257,7 +258,7 @@ def test_run_does_not_wait_for_a_plugin(config: ExecutionConfiguration) -> None:
     plugin = Hanging()
 
     def release(_: Execution) -> None:
-        assert plugin.entered.wait(60)
+        assert plugin.entered.wait(HANG)
         assert not plugin.released.is_set()
         plugin.released.set()
 

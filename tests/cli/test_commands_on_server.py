@@ -16,6 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from waits import HANG
+
 pytest.importorskip("deriva", reason="catalogs on a server are reached through deriva-py")
 
 from command_result import CommandResult, run_in_process
@@ -107,7 +109,7 @@ def test_parallel_uploads(cli, server: DerivaServer, run, location: tuple[str, .
     exe = run("one", ["one.pt"])
     for name in "abcd":
         exe.asset_file_path("Model", f"{name}.pt").write_text(name)
-    met = Barrier(3, timeout=60)
+    met = Barrier(3, timeout=HANG)
     server.faults.add(Fault(Harm.call, "PUT", "/hatrac/Model/", times=3, skip=1, call=met.wait))  # the first goes alone
     assert cli("upload", "--workers", "0", *location).code == 2
     (sent,) = cli("upload", "--workers", "3", "--json", *location).json["executions"]

@@ -15,6 +15,7 @@ from waiting_run import start_waiting_run
 from deriva_ml_core.client import DerivaML
 from deriva_ml_core.definitions import MLTable
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
+from waits import HANG
 
 
 def row_status(ml: DerivaML, rid: str) -> str:
@@ -246,7 +247,7 @@ def test_upload_after_broken_creation(cli, ml: DerivaML, home: Path) -> None:
         "os.fsync = flush\n"
         "ml.create_execution(ExecutionConfiguration(workflow=workflow))\n"
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=300).returncode == -9
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=HANG).returncode == -9
     (killed,) = [row["RID"] for row in ml.select_rows("Execution")]
     checks = {check["name"]: check for check in cli("doctor", "--json").json["findings"]}
     assert killed in checks["unsent files"]["said"]

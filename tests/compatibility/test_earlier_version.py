@@ -39,6 +39,7 @@ from deriva_ml_core.models import (
     UploadReport,
 )
 from deriva_ml_core.training import TrainingOptions, fetch_checkpoint
+from waits import HANG
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),  # Lightning, for eight rows
@@ -657,9 +658,9 @@ def test_an_upload_to_a_server_is_resumed(remote_server: Any, tmp_path: Path) ->
     login, upload = {"webauthn": "test1"}, {"chunk-length": 4096, "content-length": 10240}
     upload |= {"content-md5": "w80m4H5VXAEW2yN/vAbZnA==", "content-type": "application/octet-stream"}
     path = f"{remote_server.hostname}/hatrac/Model/c3cd26e07e555c0116db237fbc06d99c.big.bin;upload"
-    begun = requests.post(f"{path}?parents=true", json=upload, cookies=login, timeout=60)
+    begun = requests.post(f"{path}?parents=true", json=upload, cookies=login, timeout=HANG)
     job = begun.text.strip().rpartition("/")[2]
-    assert requests.put(f"{path}/{job}/0", chunks[0], cookies=login, timeout=60).status_code == 204
+    assert requests.put(f"{path}/{job}/0", chunks[0], cookies=login, timeout=HANG).status_code == 204
 
     # the working folder as it was, of an execution that this server knows
     folder = ml.lookup_execution(rid).working_dir

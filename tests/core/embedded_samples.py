@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.backends.embedded import SqlCatalog
+from waits import HANG
 
 NOBODY = 65534
 
@@ -40,7 +41,7 @@ def run_in_child(act: Callable[[], None], *, user: int | None = None) -> str:
 
     child = context.Process(target=run)
     child.start()
-    child.join(60)
+    child.join(HANG)
     if child.is_alive():
         child.kill()
         child.join()

@@ -11,6 +11,7 @@ from threading import Event
 import pytest
 
 from deriva_ml_core._concurrency.background_worker import BackgroundWorker, run_in_background
+from waits import HANG
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_thread_ends_after_a_drain() -> None:
         worker.submit(lambda number=number: done.append(number))  # type: ignore[misc]
         assert worker.drain(60)
         for thread in threads("again"):
-            thread.join(60)
+            thread.join(HANG)
         assert threads("again") == []
     assert done == [0, 1, 2]
 
@@ -115,15 +116,15 @@ def test_forked_child_has_its_own_tasks(gate: Event) -> None:
     child = context.Process(target=_in_child, args=(worker, results))
     child.start()
     assert results.get() == ["True", "True", "child's"]
-    child.join(60)
+    child.join(HANG)
     assert child.exitcode == 0
 
 
 def test_run_in_background() -> None:
     """The future has the task's result or exception."""
-    assert run_in_background("test", lambda: 42).result(60) == 42
+    assert run_in_background("test", lambda: 42).result(HANG) == 42
     with pytest.raises(ZeroDivisionError):
-        run_in_background("test", lambda: 1 // 0).result(60)
+        run_in_background("test", lambda: 1 // 0).result(HANG)
 
 
 def test_refused_thread_is_started_by_the_next_task(
@@ -135,7 +136,7 @@ def test_refused_thread_is_started_by_the_next_task(
     for number in range(3):
         worker.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     worker.submit(ran.set)
-    assert ran.wait(60)
+    assert ran.wait(HANG)
     assert done == [0, 1, 2]
     assert caplog.text.count("Failed to start the thread refused; its tasks run later: can't start new thread") == 1
 

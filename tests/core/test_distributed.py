@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import pytest
 
 from deriva_ml_core.distributed import current_rank, global_rank, is_launched_by_rank_zero, launch_key, world_size
+from waits import HANG
 
 TORCHRUN = {
     "RANK": "3",
@@ -184,7 +185,7 @@ def test_rank_of_the_process_group() -> None:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=report_rank, args=(1, sender))
     child.start()
-    assert receiver.poll(120)
+    assert receiver.poll(HANG)
     assert receiver.recv() == 1
     child.join()
 

@@ -34,6 +34,7 @@ from deriva_ml_core.models import Asset, AssetSpec, DatasetSpec
 from deriva_ml_core.plugins import load_plugins
 from deriva_ml_core.testing import HookRecorder
 from deriva_ml_core.workflow import Workflow
+from waits import HANG
 
 
 def read_row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
@@ -509,7 +510,7 @@ def test_execution_in_a_worker_process(ml: DerivaML, exe: Execution, method: str
     with exe:
         worker = multiprocessing.get_context(method).Process(target=_report, args=(exe, method))
         worker.start()
-        worker.join(60)
+        worker.join(HANG)
         assert worker.exitcode == 0
         assert [update.message for update in exe.list_statuses()][-1] == method
     assert [asset.filename for asset in exe.upload_execution_outputs()["Execution_Asset"]] == [f"{method}.txt"]

@@ -41,6 +41,7 @@ from deriva_ml_core.journal.state import (
     utc_now,
 )
 from deriva_ml_core.models import DatasetSpec, StagedAsset, StatusUpdate, StoredObject
+from waits import HANG
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_concurrent_processes_lose_no_event(journal: Journal) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join(HANG)
     assert len(journal.state.files) == 800
 
 

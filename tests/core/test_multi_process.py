@@ -28,6 +28,7 @@ from deriva_ml_core.journal.state import JOURNAL_FILENAME, RankFailed
 from deriva_ml_core.models import AssetSpec, DatasetSpec
 from deriva_ml_core.plugins import load_plugins
 from deriva_ml_core.testing import HookRecorder
+from waits import HANG
 
 PROGRAM = """
 import os, subprocess, sys
@@ -142,7 +143,7 @@ def test_launch_from_inside_the_script(start_program: StartProgram) -> None:
     lines = read_lines(rank_zero, 4)
     assert rank_zero.stdin is not None
     rank_zero.stdin.close()
-    assert rank_zero.wait(120) == 0
+    assert rank_zero.wait(HANG) == 0
     rids_of_rank_one = [line.split()[0] for line in lines if line.endswith("True")]
     assert rids_of_rank_one == [line.split()[0] for line in lines if line.endswith("False")]
     assert len(set(rids_of_rank_one)) == 2
@@ -445,7 +446,7 @@ def test_execution_in_a_worker_process_has_its_rank(method: str, ml: DerivaML, e
             receiver, sender = multiprocessing.Pipe()
             child = context.Process(target=_report_in, args=(exe, rank, sender))
             child.start()
-            assert receiver.poll(120)
+            assert receiver.poll(HANG)
             answers.append(receiver.recv())
             child.join()
         messages = [status.message for status in exe.list_statuses()]

@@ -18,6 +18,8 @@ from urllib.request import Request, urlopen
 import pytest
 from repositories import Repository, make_repository
 
+from waits import HANG
+
 pytest.importorskip("jupyter_server", reason="needs a Jupyter server")
 pytest.importorskip("ipykernel", reason="needs a Jupyter kernel")
 from jupyter_client.blocking.client import BlockingKernelClient
@@ -71,7 +73,7 @@ class Server:
         if content is not None:
             request.data = json.dumps(content).encode()
             request.add_header("Content-Type", "application/json")
-        with urlopen(request, timeout=60) as answer:
+        with urlopen(request, timeout=HANG) as answer:
             return json.loads(answer.read() or "null")
 
     def open(self, path: str) -> tuple[str, BlockingKernelClient]:
@@ -260,7 +262,7 @@ def kernel_without_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     (tmp_path / "runtime").mkdir()
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
-    kernel, client = start_new_kernel(startup_timeout=120)
+    kernel, client = start_new_kernel(startup_timeout=HANG)
     yield client
     client.stop_channels()
     kernel.shutdown_kernel(now=True)

@@ -21,6 +21,7 @@ from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
 from deriva_ml_core.models import Address, Asset
 from deriva_ml_core.plugins import hookimpl, load_plugins
+from waits import HANG
 
 
 def stored_path(ml: DerivaML, asset: Asset) -> Path:
@@ -267,10 +268,10 @@ def test_upload_that_outlasts_the_run(config: ExecutionConfiguration) -> None:
         path = write(exe, "m.pt")
         upload = Thread(target=exe.upload_execution_outputs)
         upload.start()
-        assert plugin.store.entered.wait(60)
+        assert plugin.store.entered.wait(HANG)
     assert exe.status is Status.completed
     plugin.store.gate.set()
-    upload.join(60)
+    upload.join(HANG)
     assert JOURNAL_FILENAME in [each.filename for each in exe.list_assets("Output")]
     assert not path.exists()
 
@@ -423,7 +424,7 @@ def test_types_added_during_an_upload(ml: DerivaML, exe: Execution) -> None:
         child = context.Process(target=_type, args=(exe, path, lambda number: [terms[number]]))
         child.start()
         (asset,) = exe.upload_execution_outputs()["Model"]
-        child.join(120)
+        child.join(HANG)
         assert child.exitcode == 0
         assert types_of(ml, asset) == {"Model_File", *terms}
 

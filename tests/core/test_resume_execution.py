@@ -20,6 +20,7 @@ from deriva_ml_core.execution.recorded import JOURNAL_FILENAME
 from deriva_ml_core.journal.journal import Journal, load_state
 from deriva_ml_core.journal.state import ExecutionState, Resumed, Started, StatusSet, Stopped, utc_now
 from deriva_ml_core.models import StatusUpdate
+from waits import HANG
 
 
 def read_row(ml: DerivaML, exe: Execution) -> dict[str, Any]:
@@ -170,14 +171,14 @@ def test_resume_of_a_run_on_another_machine_warns(
 
 def _resume(rid: str, ready: Any, results: Any) -> None:
     again = DerivaML().resume_execution(rid)
-    ready.wait(60)
+    ready.wait(HANG)
     try:
         with again:
             results.put("ran")
-            ready.wait(60)  # until the others have tried
+            ready.wait(HANG)  # until the others have tried
     except ExecutionRunning:
         results.put("refused")
-        ready.wait(60)
+        ready.wait(HANG)
 
 
 def test_one_of_several_resumes_runs(ml: DerivaML, exe: Execution) -> None:
@@ -191,7 +192,7 @@ def test_one_of_several_resumes_runs(ml: DerivaML, exe: Execution) -> None:
         child.start()
     assert sorted(results.get() for _ in children) == ["ran", "refused", "refused"]
     for child in children:
-        child.join(120)
+        child.join(HANG)
     assert read_row(ml, exe)["Status"] == "Completed"
 
 

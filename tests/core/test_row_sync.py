@@ -20,6 +20,7 @@ from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import CatalogReadOnly
 from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.testing import HookRecorder
+from waits import HANG
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_only_the_last_waiting_status_is_written(config: ExecutionConfiguration,
         catalog.before_update = lambda: (entered.set(), gate.wait())
         catalog.details.clear()
         exe.update_status(Status.running, "first", wait=False)
-        assert entered.wait(60)
+        assert entered.wait(HANG)
         for epoch in range(50):
             exe.update_status(Status.running, f"Epoch {epoch}", wait=False)
         gate.set()
@@ -73,7 +74,7 @@ def test_row_is_written_during_the_run(config: ExecutionConfiguration) -> None:
     with ml.create_execution(config) as exe:
         catalog.written.clear()
         exe.update_status(Status.running, "Epoch 3", wait=False)
-        assert catalog.written.wait(60)
+        assert catalog.written.wait(HANG)
         code = (
             "import sys; from deriva_ml_core import DerivaML; "
             "print(DerivaML().select_rows('Execution', {'RID': sys.argv[1]})[0]['Status_Detail'])"
@@ -93,7 +94,7 @@ def test_row_is_written_once_the_catalog_is_back(
         for epoch in range(3):
             exe.update_status(Status.running, f"Epoch {epoch}", wait=epoch == 1)
         catalog.before_update = lambda: None
-        assert catalog.written.wait(60)
+        assert catalog.written.wait(HANG)
         assert read_row(ml, exe)["Status_Detail"] == "Epoch 2"
         assert caplog.text.count("Failed to write the status") == 1
         catalog.before_update = raise_unavailable
@@ -202,7 +203,7 @@ def test_writes_do_not_overlap(config: ExecutionConfiguration, gate: Event) -> N
         catalog.before_update = block_first
         catalog.details.clear()
         exe.update_status(Status.running, "first", wait=False)
-        assert entered.wait(60)
+        assert entered.wait(HANG)
         second = threading.Thread(target=exe.update_status, args=(Status.running, "second"))
         second.start()
         second.join(0.5)  # long enough to go past, if it could
@@ -240,7 +241,7 @@ def test_two_processes_write_the_last_status(ml: DerivaML, exe: Execution, drain
         other = multiprocessing.get_context("fork").Process(target=_report, args=(exe, "child", drains))
         other.start()
         _report(exe, "parent", drains)
-        other.join(120)
+        other.join(HANG)
         assert other.exitcode == 0
         assert read_row(ml, exe)["Status_Detail"] == exe.list_statuses()[-1].message
 
@@ -252,11 +253,11 @@ def test_child_forked_during_a_write(config: ExecutionConfiguration, gate: Event
         entered = Event()
         catalog.before_update = lambda: (entered.set(), gate.wait())
         exe.update_status(Status.running, "parent", wait=False)
-        assert entered.wait(60)
+        assert entered.wait(HANG)
         catalog.before_update = lambda: None
         child = multiprocessing.get_context("fork").Process(target=_report, args=(exe, "child", True))
         child.start()
-        child.join(120)
+        child.join(HANG)
         assert child.exitcode == 0
         assert read_row(ml, exe)["Status_Detail"] == "child: 39"
         gate.set()

@@ -14,6 +14,7 @@ import pytest
 
 from deriva_ml_core.client import DerivaML
 from pseudo_terminal import TerminalProgram, run_in_terminal
+from waits import HANG
 
 PRELUDE = """
 import os, signal, sys, time
@@ -215,7 +216,7 @@ def test_lost_terminal(tmp_path: Path) -> None:
     program = TerminalProgram([sys.executable, script], cwd=tmp_path)
     program.read_until(lambda text: "inside" in text)
     os.close(program._master)
-    assert program.process.wait(120) == 0
+    assert program.process.wait(HANG) == 0
     assert (tmp_path / "end").exists()
     (found,) = DerivaML().find_executions()
     assert found.status == "Completed"

@@ -11,6 +11,7 @@ from threading import Barrier, Event
 import pytest
 
 from deriva_ml_core._concurrency.thread_pool import map_unordered
+from waits import HANG
 
 
 def test_each_item_once() -> None:
@@ -21,7 +22,7 @@ def test_each_item_once() -> None:
 
 def test_parallelism() -> None:
     """As many tasks run at once as there are workers."""
-    met = Barrier(3, timeout=60)
+    met = Barrier(3, timeout=HANG)
     with closing(map_unordered(lambda _: met.wait(), range(6), 3, name="meet")) as results:
         assert len(list(results)) == 6
 
@@ -55,7 +56,7 @@ def test_results_in_order_of_completion() -> None:
     """A slow item does not delay the others."""
     late = Event()
     numbers = []
-    with closing(map_unordered(lambda number: number or late.wait(60), range(4), 2, name="late")) as results:
+    with closing(map_unordered(lambda number: number or late.wait(HANG), range(4), 2, name="late")) as results:
         for number, _ in results:
             numbers.append(number)
             if len(numbers) == 3:
@@ -72,7 +73,7 @@ def test_error_stops_the_iteration() -> None:
         started.append(number)
         if number == 1:
             raise KeyError(number)
-        stop.wait(60)
+        stop.wait(HANG)
 
     with (
         pytest.raises(KeyError, match="1"),
@@ -86,7 +87,7 @@ def test_early_close() -> None:
     """Closing the iterator starts no further item, and sets `stop` for running tasks."""
     stop = Event()
     with closing(
-        map_unordered(lambda number: number and stop.wait(60), range(50), 2, name="left", stop=stop)
+        map_unordered(lambda number: number and stop.wait(HANG), range(50), 2, name="left", stop=stop)
     ) as results:
         assert next(results)[0] == 0
     assert stop.is_set()

@@ -28,6 +28,7 @@ from deriva_ml_core.journal import Journal
 from deriva_ml_core.models import Address, StoredObject, UploadOptions, UploadProgress
 from deriva_ml_core.plugins import hookimpl, load_plugins
 from deriva_ml_core.schema import Column
+from waits import HANG
 
 
 def output_rows(ml: DerivaML, table: str, exe: Execution) -> list[dict[str, Any]]:
@@ -290,7 +291,7 @@ def test_background_upload(exe: Execution) -> None:
     with exe:
         exe.asset_file_path("Model", "a.pt").write_bytes(b"a")
     future = exe.upload_execution_outputs(wait=False)
-    assert list(future.result(60)) == ["Model"]
+    assert list(future.result(HANG)) == ["Model"]
 
 
 def test_progress_callback(exe: Execution) -> None:
@@ -341,7 +342,7 @@ def test_concurrent_uploads(ml: DerivaML, exe: Execution) -> None:
         other.start()
     exe.upload_execution_outputs()
     for other in others:
-        other.join(60)
+        other.join(HANG)
         assert other.exitcode == 0
     assert len(output_rows(ml, "Model", exe)) == 30
     assert len(ml.select_rows("Model_Asset_Type")) == 30

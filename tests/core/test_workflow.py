@@ -40,6 +40,7 @@ from deriva_ml_core.workflow import (
     lookup_workflow_by_url,
     register_workflow,
 )
+from waits import HANG
 
 URL = "https://github.com/org/repo/blob/abc/train.py"
 CHECKSUM = "0123456789012345678901234567890123456789"
@@ -343,9 +344,9 @@ def test_concurrent_registration(connection: Connection, tmp_path: Path) -> None
     ]
     for worker in workers:
         worker.start()
-    rids = {found.get(timeout=120) for _ in workers}
+    rids = {found.get(timeout=HANG) for _ in workers}
     for worker in workers:
-        worker.join(60)
+        worker.join(HANG)
     assert rids == {row["RID"] for row in rows(connection)}
     assert len(rids) == 1
 

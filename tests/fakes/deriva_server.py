@@ -20,6 +20,7 @@ from fakes.faults import Fault, Faults, Harm
 from fakes.hatrac import Hatrac
 from fakes.refusals import Refused
 from fakes.web import Answer, Request, User
+from waits import HANG
 
 __all__ = ["USERS", "DerivaServer", "serving"]
 
@@ -67,7 +68,7 @@ class DerivaServer:
     def wait_until_idle(self) -> None:
         """Wait until no request is active; a killed client may have left some."""
         with self._changed:
-            assert self._changed.wait_for(lambda: not self._answering, timeout=60)
+            assert self._changed.wait_for(lambda: not self._answering, timeout=HANG)
 
     @property
     def hostname(self) -> str:

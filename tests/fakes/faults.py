@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fakes.web import Answer, Request
+from waits import HANG
 
 __all__ = ["Fault", "Faults", "Harm", "call_between_chunks"]
 
@@ -122,7 +123,7 @@ def call_between_chunks(faults: Faults, number: int, call: Callable[[], None], p
         called.set()
 
     def wait() -> None:
-        assert called.wait(60), "the client sends one chunk at a time"
+        assert called.wait(HANG), "the client sends one chunk at a time"
 
     faults.add(Fault(Harm.call, "PUT", rf"{path};upload/\w+/{number}$", call=wait))
     faults.add(Fault(Harm.call, "PUT", rf"{path};upload/\w+/{number + 1}$", call=call_and_release))

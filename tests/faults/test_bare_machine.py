@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deriva_ml_core.client import DerivaML
+from waits import HANG
 
 NO_TEMPORARY_FOLDER = """
 import tempfile
@@ -53,9 +54,9 @@ def test_run_without_a_folder_for_temporary_files(tmp_path: Path) -> None:
         subprocess.run([*GIT, *command], cwd=script.parent, check=True)
     script.write_text("print(2)\n")
     program = [sys.executable, "-W", "ignore", "-c", NO_TEMPORARY_FOLDER + RUN, str(script)]
-    rid = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True, timeout=300).stdout.strip()
+    rid = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True, timeout=HANG).stdout.strip()
     show = NO_TEMPORARY_FOLDER + "from deriva_ml_cli.app import app; app()"
-    done = subprocess.run([sys.executable, "-c", show, "show", rid], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", show, "show", rid], capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     assert "Bare" in done.stdout
     with DerivaML() as ml:
@@ -84,7 +85,7 @@ for call in (DerivaML, lambda: DerivaML("file:~/runs")):
     except ConfigurationError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=HANG)
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
     assert lines[0].startswith("The folder ~/.deriva-ml is not known: HOME is not set")

@@ -21,6 +21,7 @@ from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Address
 from deriva_ml_core.plugins import hookimpl, load_plugins
 from deriva_ml_core.workflow import Workflow
+from waits import HANG
 
 FORK = multiprocessing.get_context("fork")
 
@@ -42,7 +43,7 @@ def run_in_processes(count: int, work: Callable[[int], None]) -> None:
 
 def _work(number: int, work: Callable[[int], None], barrier: Barrier, sender: Connection) -> None:
     try:
-        barrier.wait(60)
+        barrier.wait(HANG)
         work(number)
     except BaseException:
         sender.send(traceback.format_exc())
@@ -159,7 +160,7 @@ def test_uploads_of_one_execution_do_not_overlap(ml: DerivaML) -> None:
     plugins.register(plugin)
     client = DerivaML(plugins=plugins)
     uploads = [client.restore_execution(exe.execution_rid).upload_execution_outputs(wait=False) for _ in range(2)]
-    sent = [asset.filename for upload in uploads for asset in upload.result(60).get("Model", [])]
+    sent = [asset.filename for upload in uploads for asset in upload.result(HANG).get("Model", [])]
     assert sorted(sent) == ["a", "b"]
     assert plugin.store_wrapper is not None
     assert plugin.store_wrapper.most == 1

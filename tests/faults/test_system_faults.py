@@ -35,6 +35,7 @@ from deriva_ml_core.execution import Execution, ExecutionConfiguration
 from deriva_ml_core.models import Asset
 from deriva_ml_core.plugins import load_plugins
 from deriva_ml_core.runner.hydra_files import upload_hydra_files
+from waits import HANG
 
 
 def stored_path(home: Path, asset: Asset) -> Path:
@@ -217,7 +218,7 @@ def test_read_only_catalog_while_its_owner_writes(home: Path, is_open: bool) -> 
                 assert [row["Description"] for row in catalog.select("Dataset")] == [*before, "Written meanwhile"]
 
         run_as_nobody(read)
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=HANG) == 0
 
 
 LATE_WRITER = """

@@ -82,7 +82,7 @@ for handler in sys.argv[2:]:
         codes[handler] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         continue
     callback = DerivaMLCallback(
-        ml=DerivaML(), configuration=ExecutionConfiguration(workflow=WORKFLOW), checkpoints="none"
+        ml=DerivaML(), configuration=ExecutionConfiguration(workflow=WORKFLOW), checkpoints="none", curves=False
     )
     before = sys.excepthook, threading.excepthook
     match handler:

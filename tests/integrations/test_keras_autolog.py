@@ -15,6 +15,7 @@ from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError
 from deriva_ml_core.execution import Execution
 from deriva_ml_keras import Autolog, DerivaMLCallback, autolog
+from waits import HANG
 
 pytestmark = [NUMPY_2]
 
@@ -134,7 +135,7 @@ def test_nested_fit_is_not_recorded(ml: DerivaML, enabled_autolog: Autolog) -> N
 def test_fits_in_two_threads(ml: DerivaML, enabled_autolog: Autolog) -> None:
     """Concurrent fits in two threads are both recorded."""
     models = [compile_model(), compile_model()]
-    together = threading.Barrier(2, timeout=60)
+    together = threading.Barrier(2, timeout=HANG)
     threads = [
         threading.Thread(target=fit, args=(each, CallAtEpoch(0, together.wait)), kwargs={"epochs": 1})
         for each in models
@@ -142,7 +143,7 @@ def test_fits_in_two_threads(ml: DerivaML, enabled_autolog: Autolog) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(HANG)
     assert [each.status for each in find_executions(ml)] == [Status.completed, Status.completed]
 
 

@@ -32,6 +32,7 @@ from deriva_ml_core.definitions import Status
 from deriva_ml_core.errors import ConfigurationError, DerivaMLWarning, ExecutionNotStarted
 from deriva_ml_core.execution import Execution
 from deriva_ml_keras import DerivaMLCallback
+from waits import HANG
 
 pytestmark = [NUMPY_2]
 
@@ -208,7 +209,7 @@ def test_keras_is_wrapped_once(own_callback: Make) -> None:
 def test_failing_fit_in_a_thread(own_callback: Make) -> None:
     """Concurrent fits end on their own: one fails, the other completes."""
     callbacks = [own_callback(), own_callback()]
-    together = threading.Barrier(2, timeout=60)
+    together = threading.Barrier(2, timeout=HANG)
 
     def train(number: int) -> None:
         def act() -> None:
@@ -224,7 +225,7 @@ def test_failing_fit_in_a_thread(own_callback: Make) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(HANG)
     assert [each.execution.status for each in callbacks] == [Status.failed, Status.completed]
 
 

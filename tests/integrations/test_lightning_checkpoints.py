@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from training_helpers import outputs, status_messages
 
+from waits import HANG
+
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from lightning_helpers import (  # noqa: E402
@@ -250,7 +252,7 @@ def test_failure_waits_for_async_save(ml: DerivaML, lightning: ModuleType) -> No
 
     class Slow(lightning.plugins.io.TorchCheckpointIO):
         def save_checkpoint(self, *args: Any, storage_options: Any = None) -> None:
-            assert release.wait(60)
+            assert release.wait(HANG)
             super().save_checkpoint(*args, storage_options=storage_options)
 
     class Releasing(lightning.Callback):
@@ -296,7 +298,7 @@ def test_checkpoint_removed_before_async_write(execution: Execution, lightning: 
 
     class Slow(lightning.plugins.io.TorchCheckpointIO):
         def save_checkpoint(self, *args: Any, storage_options: Any = None) -> None:
-            assert removed.wait(60)
+            assert removed.wait(HANG)
             super().save_checkpoint(*args, storage_options=storage_options)
 
         def remove_checkpoint(self, path: Any) -> None:

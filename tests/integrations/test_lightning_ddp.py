@@ -17,11 +17,9 @@ from training_helpers import outputs, status_messages
 from deriva_ml import DerivaML
 from deriva_ml_core.definitions import Status
 from deriva_ml_core.execution import RecordedExecution
+from waits import HANG
 
 pytest.importorskip("lightning.pytorch", reason="Lightning is not installed.")
-
-LIMIT = 240.0
-"""Seconds after which a training counts as hanging, on two busy processors."""
 
 EPOCHS = ["Epoch 1/2: loss=1, rank=0.5", "Epoch 2/2: loss=1, rank=0.5"]
 SCRIPT = str(Path(__file__).with_name("ddp_program.py"))
@@ -55,7 +53,7 @@ def run_programs(*programs: tuple[str, ...], environ: tuple[Mapping[str, str], .
             ends.enter_context(start_process(program, environ[number] if environ else None))
             for number, program in enumerate(programs)
         ]
-        output = [process.communicate(timeout=LIMIT)[0] for process in processes]
+        output = [process.communicate(timeout=HANG)[0] for process in processes]
         return [process.returncode for process in processes], "\n".join(output)
 
 

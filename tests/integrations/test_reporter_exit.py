@@ -24,6 +24,7 @@ from deriva_ml_core.errors import UploadFailed
 from deriva_ml_core.execution import Execution
 from deriva_ml_core.implicit_execution import resolve_execution
 from deriva_ml_core.training import TrainingReporter
+from waits import HANG
 
 
 @dataclass
@@ -49,7 +50,7 @@ def test_end_fit_stops_waiting_for_hanging_upload(
         report.begin_fit(epochs=2)
         catalog_link.on_call = hanging
         train_epoch(report, 1, loss=1.0)
-        assert hanging.is_there.wait(60)
+        assert hanging.is_there.wait(HANG)
         train_epoch(report, 2, loss=0.5)
         with pytest.raises(UploadFailed, match=r"has made no progress for 0\.1 seconds"):
             report.end_fit()

@@ -21,6 +21,7 @@ from deriva_ml_core.models import DatasetSpec
 from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer
 from fakes.faults import Fault, Harm
+from waits import HANG
 
 RECORDS = {"configuration.json", "environment_snapshot"}
 
@@ -42,7 +43,7 @@ def recorded(catalog: DerivaCatalog) -> set[str]:
 def wait_for_records(exe: Execution) -> None:
     upload = exe._runtime.background._records_upload
     assert upload is not None
-    upload[1].result(timeout=120)
+    upload[1].result(timeout=HANG)
 
 
 @pytest.mark.parametrize("path", ["^/hatrac/", "Execution_Metadata"])
@@ -103,10 +104,10 @@ def test_process_that_ends_after_creation(
         "ml.create_execution(ExecutionConfiguration(workflow=workflow, description=sys.argv[1]))\n"
         "if sys.argv[1] == 'killed': os.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", program, "ends"], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", program, "ends"], check=True, timeout=HANG)
     assert recorded(catalog) == RECORDS
     fault = fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/", times=10_000))
-    assert subprocess.run([sys.executable, "-c", program, "killed"], check=False, timeout=300).returncode == -9
+    assert subprocess.run([sys.executable, "-c", program, "killed"], check=False, timeout=HANG).returncode == -9
     fault.times = 0
     ml = DerivaML(fake.hostname, catalog.catalog_id, credential=fake.credential("test2"))
     (killed,) = find_unsent_executions(ml)

@@ -33,6 +33,7 @@ from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer
 from fakes.faults import Fault, Harm, call_between_chunks, unavailable
 from fakes.web import Answer
+from waits import HANG
 
 BYTES = bytes(range(256)) * 40
 OPTIONS = UploadOptions(chunk_size=4096, max_retries=3, retry_delay=0)
@@ -326,7 +327,7 @@ def test_job_finished_by_another_client(put, fake: DerivaServer, answers: list[i
 @pytest.mark.parametrize("options", [WHOLE, OPTIONS], ids=["whole", "chunks"])
 def test_concurrent_uploads_of_one_file(connect, file: Path, fake: DerivaServer, options: UploadOptions) -> None:
     """Two concurrent uploads of the same file both get a URL of the right bytes, and no job is left."""
-    barrier = Barrier(2, timeout=60)
+    barrier = Barrier(2, timeout=HANG)
 
     def put_at_once(store: DerivaStore) -> StoredObject:
         barrier.wait()

@@ -15,6 +15,7 @@ from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer
 from fakes.faults import Fault, Harm
 from fakes.web import Answer
+from waits import HANG
 
 ENDED = Fault(Harm.answer, times=10_000, reply=Answer.text(401, "Authentication required."))
 GONE = Fault(Harm.reset, times=10_000)
@@ -131,7 +132,7 @@ def test_session_expires_during_creation(
     fake.faults.add(Fault(Harm.answer, "PUT", "^/hatrac/", times=100, reply=Answer.text(401, "")))
     first = ml.create_execution(config)
     assert first._runtime.background._records_upload is not None
-    first._runtime.background._records_upload[1].result(timeout=60)
+    first._runtime.background._records_upload[1].result(timeout=HANG)
     assert "Log in with" in caplog.text
     assert f"DerivaML('http://localhost:{fake.port}', '{catalog.catalog_id}').restore_execution(" in caplog.text
     fake.faults.clear()

@@ -22,6 +22,7 @@ from deriva_ml_core.workflow import Workflow
 from fakes.deriva_server import DerivaServer
 from fakes.faults import Fault, Harm
 from fakes.web import Answer
+from waits import HANG
 
 NAMES = [f"{number}.png" for number in range(9)]
 IMAGES = "^/hatrac/Image/"
@@ -73,7 +74,7 @@ def check_complete(catalog: DerivaCatalog, fake: DerivaServer, names: list[str])
 @pytest.mark.parametrize(("workers", "parallel"), [({}, 4), ({"upload_workers": 3}, 3), ({"upload_workers": 9}, 9)])
 def test_number_of_parallel_uploads(exe: Execution, fake: DerivaServer, workers: dict[str, int], parallel: int) -> None:
     """The server receives as many files in parallel as requested, four by default."""
-    barrier = Barrier(parallel, timeout=60)
+    barrier = Barrier(parallel, timeout=HANG)
     fake.faults.add(Fault(Harm.call, "PUT", IMAGES, times=parallel, call=barrier.wait))
     assert len(exe.upload_execution_outputs(**workers)["Image"]) == len(NAMES)
     assert not barrier.broken
@@ -87,7 +88,7 @@ def test_one_by_one(exe: Execution, fake: DerivaServer) -> None:
 
 def test_rows_in_order_of_registration(exe: Execution, catalog: DerivaCatalog, fake: DerivaServer) -> None:
     """One request inserts the rows of all files, in order of registration."""
-    barrier = Barrier(2, timeout=60)
+    barrier = Barrier(2, timeout=HANG)
     fake.faults.add(Fault(Harm.call, "PUT", rf"{IMAGES}\w+\.0\.png$", call=barrier.wait))
     fake.faults.add(
         Fault(Harm.call, "PUT", rf"{IMAGES}\w+\.8\.png$", call=barrier.wait)
@@ -121,7 +122,7 @@ def test_expired_session_stops_the_upload(exe: Execution, fake: DerivaServer) ->
 
 def test_connections_are_reused(exe: Execution, fake: DerivaServer) -> None:
     """A second upload opens no new connections."""
-    barrier = Barrier(4, timeout=60)
+    barrier = Barrier(4, timeout=HANG)
     fake.faults.add(Fault(Harm.call, "PUT", IMAGES, times=4, call=barrier.wait))
     exe.upload_execution_outputs()
     before = len(fake.connections)
@@ -211,7 +212,7 @@ def test_killed_during_parallel_uploads(
 ) -> None:
     """After a kill during three requests, the next process sends every object once."""
     run = UploadProcess(fake, catalog, chunk)
-    barrier = Barrier(3, action=lambda: run.signal(signal.SIGKILL), timeout=60)
+    barrier = Barrier(3, action=lambda: run.signal(signal.SIGKILL), timeout=HANG)
     fake.faults.add(Fault(Harm.call, "PUT", where, times=3, skip=skip, call=barrier.wait))
     status, stderr = run.go()
     assert status == -signal.SIGKILL, stderr
@@ -227,7 +228,7 @@ def test_interrupted_during_parallel_uploads(
 ) -> None:
     """Ctrl-C ends the process although three requests wait; a later upload completes."""
     run = UploadProcess(fake, catalog, chunk)
-    barrier = Barrier(3, action=lambda: run.signal(signal.SIGINT), timeout=60)
+    barrier = Barrier(3, action=lambda: run.signal(signal.SIGINT), timeout=HANG)
     fake.faults.add(Fault(Harm.call, "PUT", where, times=3, call=lambda: (barrier.wait(), gate.wait())))
     status, stderr = run.go()
     assert "KeyboardInterrupt" in stderr

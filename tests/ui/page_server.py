@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from waits import HANG
+
 ANNOUNCEMENT = re.compile(r"http://127\.0\.0\.1:(\d+)/\s+Its token is\s+(\S+)")
 
 
@@ -62,7 +64,7 @@ class PageServer:
     ) -> Reply:
         """Send a request; a header with the value None is not sent."""
         sent = {"Host": self.host, **(headers or {})}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in sent.items():
