@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -70,6 +71,58 @@ def test_copy_allocates_other_rids(config: ExecutionConfiguration, home: Path, t
         assert record_run(copy, config, "two").startswith("3-00")
     with DerivaML() as ml:
         assert record_run(ml, config, "three").startswith("1-00")
+
+
+def copy_over(source: Path, target: Path, *, preserve: bool) -> None:
+    """Copy a folder over another one, as ``cp -r`` and ``cp -a`` do: existing files keep their inodes."""
+    for file in filter(Path.is_file, source.rglob("*")):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if copy.exists() and not os.access(copy, os.W_OK):  # an object, which never changes
+            continue
+        shutil.copyfile(file, copy)
+        if preserve:
+            os.utime(copy, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+
+
+def age(watermark: Path, seconds: int) -> None:
+    """Let a backup's file of the highest RID be older, in content and modification time."""
+    number, inode, stamp = map(int, watermark.read_text().split())
+    older = stamp - seconds * 10**9
+    watermark.write_text(f"{number:020d} {inode:020d} {older:020d}\n")
+    os.utime(watermark, ns=(older, older))
+
+
+@pytest.mark.parametrize("preserve", [False, True], ids=["cp -r", "cp -a"])
+def test_folder_copied_over_a_newer_one(
+    config: ExecutionConfiguration, home: Path, tmp_path: Path, preserve: bool
+) -> None:
+    """A backup that was copied over the newer folder, file by file, allocates no RID a second time."""
+    folder, backup = home / "local", tmp_path / "backup"
+    with DerivaML() as ml:
+        record_run(ml, config, "before")
+    shutil.copytree(folder, backup, copy_function=shutil.copy2)
+    age(backup / "catalog.rids", 3600)
+    with DerivaML() as ml:
+        record_run(ml, config, "lost")
+    for name in ("catalog.sqlite-wal", "catalog.sqlite-shm"):
+        (folder / name).unlink(missing_ok=True)
+    copy_over(backup, folder, preserve=preserve)
+    with DerivaML() as ml:
+        assert record_run(ml, config, "after").startswith("3-00")
+        assert record_run(ml, config, "later").startswith("3-00")
+
+
+def test_file_of_an_earlier_version(config: ExecutionConfiguration, home: Path) -> None:
+    """A file without the time of its last write, as earlier versions wrote it, changes nothing."""
+    with DerivaML() as ml:
+        record_run(ml, config, "one")
+    file = home / "local/catalog.rids"
+    number, inode, _ = map(int, file.read_text().split())
+    file.write_text(f"{number:020d} {inode:020d}\n")
+    with DerivaML() as ml:
+        assert record_run(ml, config, "two").startswith("1-00")
+    assert len(file.read_text().split()) == 3
 
 
 def test_moved_catalog_continues_its_numbers(config: ExecutionConfiguration, home: Path, tmp_path: Path) -> None:

@@ -197,7 +197,33 @@ _READ_USED = sa.text("SELECT number FROM _given WHERE number BETWEEN :first AND 
 class _Watermark(NamedTuple):
     next_number: int
     is_copy: bool
-    """Whether the file was copied: its inode is not the one that it had when it was written."""
+    """Whether the file was copied, or overwritten by a copy."""
+
+
+MAX_CHANGE_DELAY = 60 * 10**9
+"""Nanoseconds after the last write of a watermark from which a change of its inode is a copy over it."""
+
+
+def _write_watermark(descriptor: int, next_number: int) -> None:
+    """Write a number, the file's inode, and the time of this write, which becomes the file's modification time."""
+    os.pwrite(descriptor, b"%020d %020d %020d\n" % (next_number, os.fstat(descriptor).st_ino, 0), 0)
+    status = os.fstat(descriptor)  # the file system's own clock, also on another machine
+    os.pwrite(descriptor, b"%020d" % status.st_mtime_ns, 42)
+    try:
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+        is_marked = os.fstat(descriptor).st_mtime_ns == status.st_mtime_ns
+    except OSError:  # another user's file
+        is_marked = False
+    if not is_marked:
+        os.pwrite(descriptor, b"%020d" % 0, 42)
+
+
+def _is_copy(status: os.stat_result, inode: int, written: int = 0) -> bool:
+    """Whether the file is a copy, or was overwritten by one; a copy that preserves times changes the inode later."""
+    if inode != status.st_ino:
+        return True
+    is_changed = status.st_mtime_ns != written or status.st_ctime_ns - written > MAX_CHANGE_DELAY
+    return bool(written) and is_changed
 
 
 class RidWatermark:
@@ -205,7 +231,7 @@ class RidWatermark:
 
     After an older catalog file was restored from a backup, its counter is behind. The RIDs of the rows that the restore
     removed may be cited elsewhere, so they must not be allocated again. The counter then continues in another group of
-    four digits. It does so too if this file was copied: the whole folder may be a restored backup.
+    four digits. It does so too if this file was copied or overwritten: the whole folder may be a restored backup.
 
     Args:
         folder: The catalog's folder.
@@ -249,10 +275,9 @@ class RidWatermark:
         try:
             descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                status = os.fstat(descriptor)
-                if not status.st_size:
+                if not os.fstat(descriptor).st_size:
                     adopt_permissions(self._file)
-                os.pwrite(descriptor, b"%020d %020d\n" % (next_number, status.st_ino), 0)
+                _write_watermark(descriptor, next_number)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -263,8 +288,8 @@ class RidWatermark:
     def _read(self) -> _Watermark | None:
         try:
             with self._file.open("rb", buffering=0) as file:
-                next_number, inode = map(int, file.read(64).split())
-                return _Watermark(next_number, is_copy=inode != os.fstat(file.fileno()).st_ino)
+                next_number, *mark = map(int, file.read(64).split())
+                return _Watermark(next_number, is_copy=_is_copy(os.fstat(file.fileno()), *mark))
         except (OSError, ValueError):  # missing, not readable for this user, or damaged
             return None
 
