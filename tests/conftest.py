@@ -40,6 +40,17 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(autouse=True)
+def check_sigterm_handler() -> Iterator[None]:
+    """Fail a test after which the handler of a run that has ended, or was never left, still receives SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    left = signal.getsignal(signal.SIGTERM)
+    if left != before and type(getattr(left, "__self__", None)).__name__ == "SigtermHandler":
+        signal.signal(signal.SIGTERM, before)
+        pytest.fail("The test leaves a run's handler of SIGTERM installed. Leave the with block of each run.")
+
+
+@pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Set DERIVA_ML_HOME to a folder of this test, and remove the caller's settings."""
     for name in (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -248,13 +247,11 @@ def test_inputs_are_not_taken_for_records(ml: DerivaML, config: ExecutionConfigu
     journal = next(asset for asset in other.list_assets() if asset.filename == "journal.jsonl")
     run = ml.create_execution(config)
     run.record_input(journal)
-    run.__enter__()
-    shutil.copytree(run.working_dir, tmp_path / "saved")
-    elsewhere = DerivaML(working_dir=tmp_path / "elsewhere")
-    assert elsewhere.lookup_execution(run.execution_rid).list_statuses() == []
-    assert elsewhere.restore_execution(run.execution_rid).status is Status.running
-    assert ml.connection.require_row("Execution", run.execution_rid)["Status"] == "Running"
-    run.update_status(Status.aborted)
+    with run:
+        elsewhere = DerivaML(working_dir=tmp_path / "elsewhere")
+        assert elsewhere.lookup_execution(run.execution_rid).list_statuses() == []
+        assert elsewhere.restore_execution(run.execution_rid).status is Status.running
+        assert ml.connection.require_row("Execution", run.execution_rid)["Status"] == "Running"
 
 
 def test_outputs_are_not_taken_for_records(ml: DerivaML, exe: Execution, tmp_path: Path) -> None:
