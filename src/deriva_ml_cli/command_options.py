@@ -115,7 +115,7 @@ def open_client(
 
 
 def _is_confirmed(store: str) -> bool:
-    """Whether the user confirms a store on the terminal. Without a terminal, nobody does."""
+    """Whether the user confirms a store on the terminal. Without a terminal, the answer is no."""
     from deriva_ml_cli.terminal import safe_text
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -59,8 +59,8 @@ def progress_reporter(
         label: The verb before the number of files.
 
     Yields:
-        The caller's callback, or one that updates a progress bar on a terminal or in a notebook's cell. None if nobody
-            watches, or ``DERIVA_ML_QUIET=1`` is set.
+        The caller's callback, or one that updates a progress bar on a terminal or in a notebook's cell. None if
+            neither is shown, or ``DERIVA_ML_QUIET=1`` is set.
     """
     if callback is not None or is_quiet():
         yield callback
@@ -143,7 +143,7 @@ class _CellBar:
 def is_watched() -> bool:
     """Whether somebody sees standard error, a terminal or the output of a cell, and ``DERIVA_ML_QUIET`` is unset.
 
-    Nobody sees the kernel of ``deriva-ml-run-notebook``, which itself says on the terminal what the kernel runs.
+    The kernel of ``deriva-ml-run-notebook`` is not seen; the command itself prints on the terminal.
     """
     is_shown = is_terminal(sys.stderr) or getattr(sys.stderr, COPIED_ATTRIBUTE, False) is True
     return not is_quiet() and (is_shown or (is_kernel() and REGISTRY_VARIABLE not in os.environ))

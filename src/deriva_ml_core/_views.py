@@ -121,8 +121,8 @@ class View:
     Args:
         title: What it is.
         parts: Texts, tables and pictures.
-        status: A status beside the title.
-        note: A text beside the title.
+        status: A status next to the title.
+        note: A text next to the title.
     """
 
     title: Cell

@@ -443,7 +443,7 @@ class DerivaML(Presentable):
                 stage that has the metric.
             where: Conditions on parameters and metrics, such as ``"lr > 0.001"`` or ``"val_loss < 0.3"``; all must
                 hold. The operators are ``=``, ``!=``, ``<``, ``<=``, ``>`` and ``>=``. A metric means its best value,
-                ``"last(val_loss) < 0.3"`` its last. ``params.`` or ``metrics.`` before a name tells which it is.
+                ``"last(val_loss) < 0.3"`` its last. ``params.`` or ``metrics.`` before a name selects one of them.
             params: Values of parameters, such as ``{"optimizer": "Adam"}``; all must be equal.
             tags: Tags; an execution must have all of them.
             user: User who created them, as ``RecordedExecution.user`` names it.

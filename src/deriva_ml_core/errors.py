@@ -109,7 +109,7 @@ class CatalogReadOnly(DerivaMLException):
 
 
 class LoginRequired(CatalogUnavailable):
-    """The server does not know the user: nobody is logged in, or the session has expired."""
+    """The server does not know the user: there is no login, or the session has expired."""
 
 
 class AccessRefused(CatalogReadOnly):

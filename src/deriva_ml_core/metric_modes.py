@@ -186,7 +186,7 @@ class Monitor:
             log.warning(
                 "The metric %r decides which checkpoint is the best, but it is unknown whether smaller or larger "
                 "values are better. Pass mode='min' or mode='max'. Until then, the checkpoints with the smallest and "
-                "with the largest value are kept beside the last.",
+                "with the largest value are kept in addition to the last.",
                 self._name,
             )
         else:

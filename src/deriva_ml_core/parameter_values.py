@@ -99,7 +99,7 @@ the limit is lowered."""
 def to_json_value(value: object, depth: int = 0) -> JsonValue:
     """Convert settings of any type to a JSON value; other types become their ``repr``, truncated if long.
 
-    A value that cannot be read or represented becomes a text that says so; the values beside it are kept.
+    A value that cannot be read or represented becomes a text that states this; the other values are kept.
     """
     try:
         return _convert_value(value, depth)

@@ -99,7 +99,7 @@ def _best_value(run: ExecutionSummary, label: str) -> float | None:
 
 
 class ComparisonPage:
-    """Runs beside each other.
+    """Runs side by side.
 
     Args:
         answers: The catalog.

@@ -50,7 +50,7 @@ def read_table(text: str) -> tuple[list[str], list[list[str]]]:
 
 
 class MediaGallery:
-    """What a run logged beside numbers.
+    """What a run logged in addition to numbers.
 
     Args:
         answers: The catalog.

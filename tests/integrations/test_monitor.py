@@ -247,7 +247,7 @@ def test_unknown_direction_keeps_both_extremes(execution: Execution, caplog: pyt
         assert messages == [
             "The metric 'val_wobble' decides which checkpoint is the best, but it is unknown whether smaller or larger "
             "values are better. Pass mode='min' or mode='max'. Until then, the checkpoints with the smallest and "
-            "with the largest value are kept beside the last."
+            "with the largest value are kept in addition to the last."
         ]
         assert fit_summaries(execution)[0]["monitor"] == {"metric": "val_wobble", "mode": None}
         assert fit_summaries(execution)[0]["best"] is None

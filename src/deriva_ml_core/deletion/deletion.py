@@ -41,7 +41,7 @@ BATCH_SIZE = 500
 """Rows that one request to a server deletes."""
 
 LABEL_COLUMNS = ("Filename", "Name", "Tag", "Description", "Asset_Type", "Asset_Role", "Nested_Execution", "Dataset")
-"""Columns that tell a row from others, the first one with a value."""
+"""Columns that identify a row for people, the first one with a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class DeletedRow:
     Args:
         table: Its table.
         rid: Its RID.
-        label: A value that tells it from others, such as the file's name.
+        label: A value that identifies it for people, such as the file's name.
     """
 
     table: str

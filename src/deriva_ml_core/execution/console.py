@@ -104,7 +104,7 @@ class Console:
             if all(map(self._is_current, self._raw)):
                 self._restore()
                 self._await_copy()
-            # else a run that began later still uses the descriptors: the copying goes on until the process ends
+            # else a run that began later still uses the descriptors: the copying continues until the process ends
         with suppress(Exception):
             if error is not None and not isinstance(error, SystemExit) and self._raw:
                 text = "".join(traceback.format_exception(error))

@@ -28,7 +28,7 @@ CONSOLE_FILES = ("console.txt", "console_stderr.txt")
 """Names of the kept files; the second one exists only if standard error went elsewhere than standard output."""
 
 RAW_SUFFIX = ".raw"
-"""Suffix of the file that a run writes to, beside the kept one."""
+"""Suffix of the file that a run writes to, next to the kept one."""
 
 MAX_KEPT_BYTES = 10 * 2**20
 """Maximum bytes to keep: half of them from the begin, half from the end."""

@@ -560,7 +560,7 @@ def _download_bytes(connection: Connection, row: Mapping[str, Any]) -> bytes:
 
 
 def _download_newest_text(connection: Connection, rid: RID, filename: str) -> str | None:
-    """Return the text of the newest metadata file of a name; None if there is none, or if it is no text of ours."""
+    """Return the text of the newest metadata file of a name; None without one of this package."""
     rows = _select_metadata(connection, rid, (filename,))
     if not rows or rows[0]["Length"] > 2 * MAX_KEPT_BYTES:
         return None

@@ -39,7 +39,7 @@ MAX_NOTEBOOK_SIZE = 64 * 2**20
 """Maximum bytes of all tracked, and of all untracked notebooks, with their outputs."""
 
 MAX_EXAMINED_SIZE = 64 * 2**20
-"""Maximum bytes that are read of untracked files to tell texts from data."""
+"""Maximum bytes that are read of untracked files to distinguish texts from data."""
 
 # git decides by as many bytes whether a file is text
 _TEXT_SAMPLE_SIZE = 8000

@@ -165,7 +165,7 @@ class ExecutionState:
     best_corrections: list[BestCorrection] = field(default_factory=list)
     """All corrections of the best checkpoint, in order."""
     valid_best_correction: BestCorrection | None = None
-    """The last correction; None after a resume, since a training that goes on chooses the best checkpoint itself."""
+    """The last correction; None after a resume, since a resumed training chooses the best checkpoint itself."""
     files: dict[str, FileState] = field(default_factory=dict)
     latest_keys: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     keys_by_path: dict[str, list[str]] = field(default_factory=dict)
@@ -273,7 +273,7 @@ class Event(BaseModel):
 class CreationStarted(Event):
     """The intent to create the execution, with the values of its row.
 
-    The folder is where the execution was created. It only tells people where its files were.
+    The folder is where the execution was created. It only shows people where its files were.
     """
 
     event: Literal["creating"] = "creating"

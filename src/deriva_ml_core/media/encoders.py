@@ -1,6 +1,6 @@
 """Values that can be logged as images, figures and tables: how they are copied, and encoded as PNG, SVG and CSV.
 
-The copy is taken in the thread of the training, which goes on to change the value. The copy is encoded in the
+The copy is taken in the thread of the training, which may change the value afterwards. The copy is encoded in the
 background. numpy, torch, Pillow, matplotlib and pandas are used only if the program has imported them.
 """
 

@@ -197,7 +197,7 @@ class S3Store:
     def find_incomplete_uploads(self, older_than: timedelta = timedelta(days=7)) -> Iterator[IncompleteUpload]:
         """Yield the uploads under this store's prefix that were neither completed nor aborted.
 
-        An upload that another machine still sends looks the same, so that only the age tells them apart.
+        An upload that another machine still sends looks the same, and differs only by its age.
 
         Args:
             older_than: Age from which an upload counts as abandoned. Default 7 days.

@@ -40,7 +40,7 @@ class IntegrityFault:
     Args:
         kind: What is wrong.
         columns: The columns of the key that is not unique, or the column whose value is missing or has another type;
-            empty if the database does not tell.
+            empty if the database does not report them.
     """
 
     kind: Literal["duplicate", "unknown reference", "missing value", "wrong type"]

@@ -109,7 +109,7 @@ def _type_mismatch_error(mapped: MappedTable, columns: Sequence[str], rows: Sequ
 
 
 def _find_misfit(types: Mapping[str, str], rows: Sequence[InputRow]) -> str:
-    """Return the first column with a value that does not fit its type; the database does not tell."""
+    """Return the first column with a value that does not fit its type; the database does not report it."""
     for row in rows:
         for name, value in row.items():
             if value is not None and name in types and not _fits(types[name], value):

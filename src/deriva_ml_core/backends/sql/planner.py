@@ -212,7 +212,7 @@ class Planner:
         return sa.select(united.c[subquery.column]).limit(limit)
 
     def _count_matches(self, connection: sa.Connection, subquery: InSubquery) -> int:
-        """Return how many values match a subquery, up to more than a set may have; that too if no index tells."""
+        """Return how many values match a subquery, up to more than a set may have, or if no index counts."""
         if isinstance(subquery.where, AnyOf):
             return MAX_SET + 1
         mapped = self._find_table(subquery.table)
