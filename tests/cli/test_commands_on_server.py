@@ -128,7 +128,9 @@ REPLACED = {
     "DerivaML.create(...)": "DerivaML.create(hostname, project_name)",
     "DerivaML.create(hostname, project_name, catalog_id=...)": "DerivaML.create(hostname, project_name, catalog_id=1)",
     "DerivaML.create({address.hostname!r}, project_name=...)": "DerivaML.create(hostname, project_name='demo')",
-    # tests/s3 run these with a store
+    # tests/s3 and tests/postgres run these with a store
+    "DerivaML.create({database_uri!r}, store=...)": "DerivaML.create(hostname, project_name)",
+    "deriva-ml init --host {shlex.quote(database_uri)} --store ADDRESS": "deriva-ml init --help",
     "DerivaML.create({address!r}, store=...)": "DerivaML.create(hostname, project_name)",
     "DerivaML({catalog!r}, store={address!r})": "DerivaML()",
     "deriva-ml init --host {shlex.quote(address)} --store ADDRESS": "deriva-ml init --help",

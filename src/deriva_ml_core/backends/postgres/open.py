@@ -111,9 +111,10 @@ def open_catalog(
     with database.read_transaction() as connection:
         state = _read_state(connection)
     if state is None:
+        database_uri = address.printable
         raise UnknownAddress(
-            f"The database {address.printable} has no catalog. Create one with DerivaML.create({address.printable!r}, "
-            f"store=...) or `deriva-ml init --host {shlex.quote(address.printable)} --store STORE`."
+            f"The database {database_uri} has no catalog. Create one with DerivaML.create({database_uri!r}, store=...) "
+            f"or `deriva-ml init --host {shlex.quote(database_uri)} --store ADDRESS`."
         )
     if version < max(state.min_reader, state.min_writer):
         raise CatalogTooNew(
