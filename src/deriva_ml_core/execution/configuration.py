@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from deriva_ml_core.definitions import RID
 from deriva_ml_core.errors import ConfigurationError, InvalidTag
-from deriva_ml_core.models import AssetSpec, CheckedRID, DatasetSpec, LazySignature
+from deriva_ml_core.models import AssetSpec, CheckedRID, DatasetSpec, FrozenModel
 from deriva_ml_core.workflow import Workflow
 
 __all__ = ["ExecutionConfiguration"]
@@ -33,7 +33,7 @@ def _check_tags(tags: Any) -> tuple[str, ...]:
     return check_tags(tags)
 
 
-class ExecutionConfiguration(BaseModel):
+class ExecutionConfiguration(FrozenModel):
     """The configuration of an execution.
 
     Args:
@@ -45,8 +45,7 @@ class ExecutionConfiguration(BaseModel):
         tags: Tags of the run, as for `RecordedExecution.add_tags`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-    __signature__ = LazySignature()
+    model_config = ConfigDict(ser_json_inf_nan="null")
 
     workflow: Workflow | CheckedRID | None = None
     description: str = ""

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from deriva_ml_core.errors import ConfigurationError, UnknownAddress
+from deriva_ml_core.redaction import redact_address
 
 __all__ = ["PostgresAddress", "parse_address"]
 
@@ -53,7 +54,7 @@ def parse_address(uri: str) -> PostgresAddress:
         ) from None
     if secrets := [name for name in SECRET_SETTINGS if name in settings]:
         raise ConfigurationError(
-            f"The address of a PostgreSQL database must not contain {secrets[0]}. Store the password in ~/.pgpass, as "
+            f"The address {redact_address(uri)!r} must not contain {secrets[0]}. Store the password in ~/.pgpass, as "
             "host:port:database:user:password, or name the entry of a service file with ?service=."
         )
     if "dbname" not in settings and "service" not in settings and "PGDATABASE" not in os.environ:
