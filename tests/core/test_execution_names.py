@@ -9,15 +9,12 @@ from deriva_ml_core.errors import DerivaMLDeprecationWarning
 from deriva_ml_core.execution import Execution, RecordedExecution
 
 RECORDED_NAMES = {
-    "fetch_checkpoint",
-    "metric_rows",
-    "metrics",
-    "metrics_dataframe",
     "add_tags",
     "created",
     "description",
     "duration",
     "execution_rid",
+    "fetch_checkpoint",
     "info",
     "list_assets",
     "list_best_corrections",
@@ -28,6 +25,9 @@ RECORDED_NAMES = {
     "list_output_datasets",
     "list_parent_executions",
     "list_statuses",
+    "metric_rows",
+    "metrics",
+    "metrics_dataframe",
     "params",
     "read_console",
     "remove_tags",
@@ -37,6 +37,7 @@ RECORDED_NAMES = {
     "stop_time",
     "tags",
     "url",
+    "user",
     "workflow_rid",
     "working_dir",
 }
