@@ -26,7 +26,7 @@ URL = "https://github.com/org/repo/blob/abc/train.py"
         (Workflow, ["name", "workflow_type", "description", "url", "checksum", "version", "script", "rid"]),
         (DatasetSpec, ["rid", "version", "materialize"]),
         (AssetSpec, ["rid"]),
-        (ExecutionConfiguration, ["workflow", "description", "datasets", "assets", "parameters"]),
+        (ExecutionConfiguration, ["workflow", "description", "datasets", "assets", "parameters", "tags"]),
         (
             DerivaMLConfig,
             ["hostname", "catalog_id", "working_dir", "credential", "clean_execution_dir", "exit_timeout", "patience"],
