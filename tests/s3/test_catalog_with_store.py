@@ -119,8 +119,8 @@ def test_store_of_a_server(address: str) -> None:
         ("s3://bucket/x?endpoint=http://127.0.0.1.example.org", "unencrypted"),
         ("s3://bucket/../x", "its prefix"),
         ("s3:///x", "no valid bucket"),
-        ("gs://bucket/x", "only s3://"),
-        ("/data/objects", "only s3://"),
+        ("gs://bucket/x", "use s3://<bucket>"),
+        ("/data/objects", "or file:<folder>"),
     ],
 )
 def test_malformed_address(folder: str, text: str, reason: str) -> None:
