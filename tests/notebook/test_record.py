@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -164,9 +165,12 @@ def test_next_run_deletes_the_folder_of_a_killed_one(project: Project) -> None:
 
 def test_scratch_folder_that_cannot_be_created(ml: DerivaML) -> None:
     """A file in the place of the folder is an error that names it."""
-    (ml.connection.folder / "notebooks").write_text("")
+    folder = ml.connection.folder / "notebooks"
+    shutil.rmtree(folder, ignore_errors=True)  # of earlier tests, which share the catalog
+    folder.write_text("")
     with pytest.raises(FileUnavailable, match=r"Cannot create a folder in .*/notebooks"), _scratch_folder(ml):
         pass
+    folder.unlink()
 
 
 def test_failed_upload(project: Project, before: set[str]) -> None:
