@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 from collections.abc import Callable, Iterator
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +10,7 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from deriva_ml_core._deprecation import deprecated_attributes
-from deriva_ml_core._files.partial_download import open_partial_file
-from deriva_ml_core._text import format_size
+from deriva_ml_core._files.partial_download import check_received, compute_received, download_object
 from deriva_ml_core.backend import ObjectStore
 from deriva_ml_core.backends.deriva.hatrac_client import HatracClient
 from deriva_ml_core.backends.deriva.hatrac_upload import HatracUpload
@@ -24,7 +20,7 @@ from deriva_ml_core.backends.http_connection import TransferTooSlow, iter_body
 from deriva_ml_core.backends.name_locks import NameLocks
 from deriva_ml_core.backends.object_names import HatracObjectName, check_filename, parse_object_path
 from deriva_ml_core.definitions import TransferMode
-from deriva_ml_core.errors import ChecksumMismatch, DiskFull, FileConflict, StoreUnavailable
+from deriva_ml_core.errors import ChecksumMismatch, FileConflict, StoreUnavailable
 from deriva_ml_core.models import StoredObject, UploadOptions
 
 if TYPE_CHECKING:
@@ -33,15 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DerivaStore"]
 
-READ_SIZE = 2**20
 PREFERRED_CONCURRENCY = 4
 """Files that are sent in parallel: with a latency of 10 ms, 100 files of 1 KiB took 1.4 s one by one, 0.5 s by 4, and
 0.4 s by 8."""
 
 MAX_READ_ATTEMPTS = 3
 """How often a file that changes while it is sent is read. No retry settings: each attempt uploads different bytes."""
-
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _ignore_note(state: JsonValue) -> None:
@@ -110,39 +103,17 @@ class DerivaStore:
     def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
         """Download an object, resuming an interrupted download; `target` appears once it is complete and verified."""
         path = parse_object_path(url, self._server.url)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open_partial_file(target.parent, md5) as (part, name):
-                for from_start in (False, True):
-                    if from_start:
-                        part.truncate(0)
-                    received = self._resume_download(path, part, length, options)
-                    if received == (md5, length):
-                        name.replace(target)
-                        return
-                name.unlink()
-        except OSError as error:
-            if error.errno in DISK_FULL_ERRNOS:
-                raise DiskFull(
-                    f"The object {url} ({format_size(length)}) cannot be downloaded to {target}: the disk is full. "
-                    "Free some space and repeat the call, which resumes the download."
-                ) from error
-            raise StoreUnavailable(f"The object {url} cannot be downloaded to {target}: {error}.") from error
-        raise _checksum_mismatch(url, received, length, md5)
+        download_object(
+            url, target, length=length, md5=md5, iter_bytes=lambda start: self._iter_bytes(path, start, options)
+        )
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
         """Read an object on the server, and raise `ChecksumMismatch` if its length or MD5 differs.
 
         An object that is longer than expected is read for at most one block more.
         """
-        digest, count = hashlib.md5(usedforsecurity=False), 0
-        for piece in self._iter_bytes(parse_object_path(url, self._server.url), 0, UploadOptions()):
-            digest.update(piece)
-            count += len(piece)
-            if count > length:
-                break
-        if (digest.hexdigest(), count) != (md5, length):
-            raise _checksum_mismatch(url, (digest.hexdigest(), count), length, md5)
+        pieces = self._iter_bytes(parse_object_path(url, self._server.url), 0, UploadOptions())
+        check_received(url, compute_received(pieces, length), length=length, md5=md5)
 
     def source(self, url: str) -> str:
         """Return the full URL: ``https://<host>/hatrac/…``."""
@@ -150,27 +121,6 @@ class DerivaStore:
 
     def close(self) -> None:
         self._server.close()
-
-    def _resume_download(self, path: str, part: FileIO, length: int, options: UploadOptions) -> tuple[str, int]:
-        """Download the missing rest of a partial file, and return the MD5 and length of the whole file.
-
-        An object that is longer than expected is read for at most one block more.
-        """
-        digest, count = hashlib.md5(usedforsecurity=False), 0
-        part.seek(0)
-        while piece := part.read(READ_SIZE):
-            digest.update(piece)
-            count += len(piece)
-        if count < length or not count:
-            for piece in self._iter_bytes(path, count, options):
-                digest.update(piece)
-                count += len(piece)
-                left = memoryview(piece)
-                while left:
-                    left = left[part.write(left) :]
-                if count > length:
-                    break
-        return digest.hexdigest(), count
 
     def _iter_bytes(self, path: str, start: int, options: UploadOptions) -> Iterator[bytes]:
         """Yield an object's bytes from an offset; none if the server does not support the range."""
@@ -199,13 +149,6 @@ class DerivaStore:
             raise ChecksumMismatch(f"The object {path} is lost: {self._server.host} no longer has its content.")
         if status >= 400 and not (start and status == 416):
             raise HatracClient(self._server, options).error_from_response(response, path)
-
-
-def _checksum_mismatch(url: str, received: tuple[str, int], length: int, md5: str) -> ChecksumMismatch:
-    return ChecksumMismatch(
-        f"The object {url} is damaged: received {received[1]} bytes with MD5 {received[0]}, expected {length} with "
-        f"{md5}. Try again; if that fails, upload the file again."
-    )
 
 
 if TYPE_CHECKING:

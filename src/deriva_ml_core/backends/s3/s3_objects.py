@@ -11,6 +11,7 @@ from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
 from deriva_ml_core._concurrency.fork_safe_lock import ForkSafeRLock
+from deriva_ml_core._files.partial_download import compute_received
 from deriva_ml_core.backends.http_connection import TransferTooSlow
 from deriva_ml_core.backends.s3.part_digests import encode_md5
 from deriva_ml_core.backends.s3.s3_client import S3Client, ServiceRefusal
@@ -141,13 +142,7 @@ class S3Objects:
 
     def compute_md5(self, key: str, length: int, timeout: tuple[float, float]) -> tuple[str, int]:
         """Return the MD5 and the number of the bytes of an object, of which at most one block more is read."""
-        digest, count = hashlib.md5(usedforsecurity=False), 0
-        for piece in self.iter_bytes(key, 0, timeout):
-            digest.update(piece)
-            count += len(piece)
-            if count > length:
-                break
-        return digest.hexdigest(), count
+        return compute_received(self.iter_bytes(key, 0, timeout), length)
 
     def iter_bytes(self, key: str, start: int, timeout: tuple[float, float]) -> Iterator[bytes]:
         """Yield an object's bytes from an offset; none if the service does not support the range.

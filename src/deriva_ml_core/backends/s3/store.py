@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from deriva_ml_core._files.partial_download import open_partial_file
-from deriva_ml_core._text import format_size
+from deriva_ml_core._files.partial_download import check_received, download_object
 from deriva_ml_core.backend import ObjectStore, StoreCheck
 from deriva_ml_core.backends.file_content import FileChanged, FileContent
 from deriva_ml_core.backends.name_locks import NameLocks
@@ -26,15 +22,13 @@ from deriva_ml_core.backends.s3.s3_client import S3Client, ServiceRefusal
 from deriva_ml_core.backends.s3.s3_objects import S3Objects
 from deriva_ml_core.backends.s3.s3_upload import S3Upload
 from deriva_ml_core.definitions import TransferMode
-from deriva_ml_core.errors import ChecksumMismatch, ConfigurationError, DiskFull, FileConflict, StoreUnavailable
+from deriva_ml_core.errors import ConfigurationError, FileConflict
 from deriva_ml_core.models import StoredObject, UploadOptions
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = ["IncompleteUpload", "S3Store"]
-
-READ_SIZE = 2**20
 
 PREFERRED_CONCURRENCY = 4
 """Files that are sent in parallel, as on a server: the time of a small file is that of one round trip."""
@@ -47,8 +41,6 @@ MAX_PRESIGNED_SECONDS = 7 * 86400
 
 MAX_CACHED_DIGESTS = 16
 """Files whose digests are remembered, so that a repeated transfer does not read the file again."""
-
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _ignore_note(state: JsonValue) -> None:
@@ -145,25 +137,13 @@ class S3Store:
     def get(self, url: str, target: Path, *, length: int, md5: str, options: UploadOptions) -> None:
         """Download an object, resuming an interrupted download; `target` appears once it is complete and verified."""
         key = self._key(url)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open_partial_file(target.parent, md5) as (part, name):
-                for from_start in (False, True):
-                    if from_start:
-                        part.truncate(0)
-                    received = self._resume_download(key, part, length, options)
-                    if received == (md5, length):
-                        name.replace(target)
-                        return
-                name.unlink()
-        except OSError as error:
-            if error.errno in DISK_FULL_ERRNOS:
-                raise DiskFull(
-                    f"The object {url} ({format_size(length)}) cannot be downloaded to {target}: the disk is full. "
-                    "Free some space and repeat the call, which resumes the download."
-                ) from error
-            raise StoreUnavailable(f"The object {url} cannot be downloaded to {target}: {error}.") from error
-        raise _checksum_mismatch(url, received, length, md5)
+        download_object(
+            url,
+            target,
+            length=length,
+            md5=md5,
+            iter_bytes=lambda start: self.objects.iter_bytes(key, start, options.timeout),
+        )
 
     def verify(self, url: str, *, length: int, md5: str) -> None:
         """Read an object, and raise `ChecksumMismatch` if its length or MD5 differs.
@@ -171,8 +151,7 @@ class S3Store:
         An object that is longer than expected is read for at most one block more.
         """
         received = self.objects.compute_md5(self._key(url), length, UploadOptions().timeout)
-        if received != (md5, length):
-            raise _checksum_mismatch(url, received, length, md5)
+        check_received(url, received, length=length, md5=md5)
 
     def source(self, url: str) -> str:
         """Return the full URL: ``https://<endpoint>/<bucket>/<key>``."""
@@ -276,34 +255,6 @@ class S3Store:
         while len(self._digests) > MAX_CACHED_DIGESTS:
             self._digests.pop(next(iter(self._digests), name), None)
         return known
-
-    def _resume_download(self, key: str, part: FileIO, length: int, options: UploadOptions) -> tuple[str, int]:
-        """Download the missing rest of a partial file, and return the MD5 and length of the whole file.
-
-        An object that is longer than expected is read for at most one block more.
-        """
-        digest, count = hashlib.md5(usedforsecurity=False), 0
-        part.seek(0)
-        while piece := part.read(READ_SIZE):
-            digest.update(piece)
-            count += len(piece)
-        if count < length or not count:
-            for piece in self.objects.iter_bytes(key, count, options.timeout):
-                digest.update(piece)
-                count += len(piece)
-                left = memoryview(piece)
-                while left:
-                    left = left[part.write(left) :]
-                if count > length:
-                    break
-        return digest.hexdigest(), count
-
-
-def _checksum_mismatch(url: str, received: tuple[str, int], length: int, md5: str) -> ChecksumMismatch:
-    return ChecksumMismatch(
-        f"The object {url} is damaged: received {received[1]} bytes with MD5 {received[0]}, expected {length} with "
-        f"{md5}. Try again; if that fails, upload the file again."
-    )
 
 
 if TYPE_CHECKING:
